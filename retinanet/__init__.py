@@ -1,0 +1,1 @@
+"""RetinaNet: train on a COCO-format data set, evaluate, look at the results, check a submission."""

@@ -1,0 +1,41 @@
+"""The anchor boxes of the pyramid, computed once per input size and device."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+STRIDES = (8, 16, 32, 64, 128)  # P3..P7
+SIDE = 4  # an anchor's side, in strides of its level
+RATIOS = (0.5, 1.0, 2.0)  # height / width
+SCALES = (2 ** (0 / 3), 2 ** (1 / 3), 2 ** (2 / 3))
+ANCHORS_PER_CELL = len(RATIOS) * len(SCALES)
+
+
+def _cell_anchors(stride: int) -> Tensor:
+    """The anchors of one cell around the origin, ratio by ratio and each by rising scale: float64 [9, 4]."""
+    halves = []
+    for ratio in RATIOS:
+        for scale in SCALES:
+            side = SIDE * stride * scale
+            halves.append((side / ratio**0.5 / 2, side * ratio**0.5 / 2))
+    half_sizes = torch.tensor(halves, dtype=torch.float64)
+    return torch.cat([-half_sizes, half_sizes], dim=1)
+
+
+@lru_cache(maxsize=32)  # a data set has few padded sizes; 32 of 608 x 1024 are 60 MB
+def anchors_for(height: int, width: int, device: torch.device) -> Tensor:
+    """All anchors of a network input of `height` x `width` pixels: float32 [A, 4], on `device`.
+
+    They are ordered as the network's predictions are: by level, row, column, then ratio and scale. A level has
+    ceil(side / stride) cells a side, and a cell's anchors are centred in it.
+    """
+    levels = []
+    for stride in STRIDES:
+        rows, columns = -(-height // stride), -(-width // stride)
+        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride
+        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        centres = torch.stack([x, y, x, y], dim=-1)  # [rows, columns, 4]
+        levels.append((centres[:, :, None] + _cell_anchors(stride)).reshape(-1, 4))
+    return torch.cat(levels).float().to(device)

@@ -1,0 +1,114 @@
+"""torchvision's ResNet and its weights, cut to the feature maps of stride 8, 16 and 32."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+
+from retinanet.errors import UserError
+from retinanet.torchfiles import load_file
+
+DEPTHS = (18, 34, 50, 101, 152)
+
+
+class Backbone(nn.Module):
+    """A ResNet without its classifier, with torchvision's start and names (`conv1.weight`, `layer1.0.conv1.weight`).
+
+    The batch-norm layers' scale and shift are learned. Their statistics are only with `learn_statistics`: batches of
+    two images are too few to measure them, so those of the loaded weights stay.
+    """
+
+    def __init__(self, depth: int, learn_statistics: bool = False) -> None:
+        super().__init__()
+        resnet = get_model(f"resnet{depth}", weights=None)
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
+        last = 512 if depth < 50 else 2048
+        self.out_channels = (last // 4, last // 2, last)
+        self.learn_statistics = learn_statistics
+        self.train()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        if not self.learn_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C3, C4 and C5 of normalised `images` [B, 3, H, W]: strides 8, 16 and 32."""
+        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        c3 = self.layer2(self.layer1(stem))
+        c4 = self.layer3(c3)
+        return c3, c4, self.layer4(c4)
+
+
+class LoadReport(NamedTuple):
+    """What a file of weights filled; names are shortened to their module (`layer4`) where all of it is meant."""
+
+    num_loaded: int
+    num_tensors: int
+    missing: list[str]  # of the backbone, not in the file: they keep their start
+    unused: list[str]  # in the file, not of the backbone
+
+
+def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
+    """Fill `backbone` from `state`, which may hold only part of it and more than it.
+
+    Raises UserError, and loads nothing, where a shape differs, a value is not finite, or no name fits.
+    """
+    wanted = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
+    found = {name: value for name, value in state.items() if name in wanted and isinstance(value, Tensor)}
+    if not found:
+        raise UserError(
+            f"{source}: none of its {len(state)} names is one of a ResNet's ({', '.join(list(state)[:3])} ...). "
+            "The names must be torchvision's: conv1.weight, layer1.0.conv1.weight ..."
+        )
+    for name, value in found.items():
+        if value.shape != wanted[name].shape:
+            raise UserError(
+                f"{source}: {name} has shape {list(value.shape)}, the network's has {list(wanted[name].shape)}. "
+                "Is the file of another --depth?"
+            )
+        if not torch.isfinite(value).all():
+            raise UserError(f"{source}: {name} holds values that are not finite. The file is broken: give another.")
+    backbone.load_state_dict(found, strict=False)
+    return LoadReport(
+        num_loaded=len(found),
+        num_tensors=len(wanted),
+        missing=_modules(wanted.keys() - found.keys(), found.keys()),
+        unused=_modules({name for name in state if not name.endswith("num_batches_tracked")} - found.keys(), wanted),
+    )
+
+
+def _modules(names: set[str], others: Any) -> list[str]:
+    """`names`, with those of a top module that `others` have no part in drawn together to its name."""
+    shared = {other.split(".")[0] for other in others}
+    return sorted({name if name.split(".")[0] in shared else name.split(".")[0] for name in names})
+
+
+def imagenet_state(depth: int) -> dict[str, Any]:
+    """torchvision's ImageNet weights (IMAGENET1K_V1, the published runs') from PyTorch's cache, or downloaded to it."""
+    weights = get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    if not path.exists():
+        try:
+            weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError) as fault:  # no network or no space; a hash that is not the published one
+            raise UserError(
+                f"{weights.url}: the ImageNet weights could not be downloaded ({fault}). Put that file at {path}, or "
+                "choose --weights none (start from random weights) or --weights FILE (a state dict of your own)."
+            ) from fault
+    return read_state_file(path)
+
+
+def read_state_file(path: str | Path) -> dict[str, Any]:
+    """The state dict in `path`; UserError where the file holds something else."""
+    state = load_file(path, "a state dict")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"{path}: not a state dict (names and tensors). Save one with torch.save(model.state_dict()).")
+    return state

@@ -1,0 +1,57 @@
+"""A checkpoint is plain data that rebuilds its model."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.backbone import DEPTHS
+from retinanet.errors import UserError
+from retinanet.model import RetinaNet
+from retinanet.torchfiles import load_file, save_file
+
+FORMAT = "retinanet 1"
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds, as a dict of these names and `format`."""
+
+    model: dict[str, Tensor]
+    depth: int
+    channels: int
+    class_names: list[str]
+    category_ids: list[int]
+    min_side: int
+    max_side: int
+    batch_size: int
+    epoch: int  # epochs finished
+    settings: dict[str, Any]  # the run's flags
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    save_file({"format": FORMAT, **checkpoint._asdict()}, path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in `path`; UserError where the file is missing, damaged, holds code or something else."""
+    content = load_file(path, "a checkpoint of train.py")
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of train.py. Give one that it wrote, such as model_final.pt.")
+    if content.keys() != set(Checkpoint._fields) or content["depth"] not in DEPTHS:
+        raise UserError(f"{path}: a checkpoint with parts missing or unknown. Was it written by another version?")
+    return Checkpoint(**content)
+
+
+def build_model(checkpoint: Checkpoint, path: Path) -> RetinaNet:
+    """The model that `checkpoint`, from `path`, holds. UserError where its weights don't fit or aren't finite."""
+    model = RetinaNet(len(checkpoint.class_names), checkpoint.depth, checkpoint.channels)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except (RuntimeError, TypeError, AttributeError) as fault:
+        raise UserError(
+            f"{path}: its weights don't fit its depth {checkpoint.depth} ({fault}). Train again."
+        ) from fault
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise UserError(f"{path}: holds weights that are not finite; its training diverged. Give another checkpoint.")
+    return model

@@ -1,0 +1,159 @@
+"""What the scripts' command lines share: the flags, their types, and how a user's mistake ends."""
+
+import argparse
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from retinanet import detect, images
+from retinanet.annotations import Annotations, find_annotation_file, find_image_folder, load_annotations
+from retinanet.data import CocoDataset
+from retinanet.errors import UserError
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a script's `main` and exit with its code; a user's mistake ends in one message and code 2."""
+    try:
+        sys.exit(main())
+    except UserError as mistake:
+        print(f"{Path(sys.argv[0]).name}: error: {mistake}", file=sys.stderr)
+        sys.exit(2)
+
+
+def say(line: str) -> None:
+    """Print whole lines to stdout, flushed, and not into the middle of a progress bar."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each flag's default, where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return number
+
+    return parse
+
+
+def number_above(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: a finite number above `low`, and at most `high`."""
+    return _number(f"a number above {low:g}", low, high, lambda number: low < number)
+
+
+def number_from(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: a finite number from `low` to `high`, both included."""
+    return _number(f"a number from {low:g}", low, high, lambda number: low <= number)
+
+
+def _number(words: str, low: float, high: float, above: Callable[[float], bool]) -> Callable[[str], float]:
+    limit = "" if high == float("inf") else f", at most {high:g}"
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not (above(number) and number <= high and number != float("inf")):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}{limit}")
+        return number
+
+    return parse
+
+
+def device_of(text: str) -> torch.device:
+    """An argparse type: cpu, cuda or cuda:N that is there; auto is the GPU if there is one."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if text == "cpu":
+        return torch.device("cpu")
+    kind, _, number = text.partition(":")
+    if kind != "cuda" or not (number.isdecimal() or text == "cuda"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:0, cuda:1 ...")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: PyTorch sees {torch.cuda.device_count()} GPUs here. Use --device cpu, or check the driver."
+        )
+    return torch.device(text)
+
+
+def default_workers(device: torch.device) -> int:
+    """Up to 8 loader processes for a GPU; one for a CPU, whose cores the network needs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device.type == "cpu" else min(8, cores)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes at the peak: of the GPU's memory, or of this process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def plain_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags as JSON and checkpoints can hold them: a path or a device becomes its name."""
+    plain = (int, float, str, bool, list, type(None))
+    return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
+
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", type=device_of, default="auto", help="auto (the GPU if there is one), cpu, cuda:N")
+    group.add_argument("--workers", type=whole_number(0), help="loader processes (default: 1 on a CPU, else up to 8)")
+    group.add_argument(
+        "--max_pixels",
+        type=whole_number(1),
+        default=images.MAX_PIXELS,
+        help="refuse larger images, before they are decoded",
+    )
+
+
+def add_detection_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("detection")
+    group.add_argument("--threshold", type=number_from(0, 1), default=detect.THRESHOLD, help="lowest score kept")
+    group.add_argument(
+        "--num_candidates",
+        type=whole_number(1),
+        default=detect.NUM_CANDIDATES,
+        help="best pairs of anchor and class of an image that are looked at",
+    )
+    group.add_argument("--nms_iou", type=number_from(0, 1), default=detect.NMS_IOU, help="duplicates overlap by more")
+    group.add_argument(
+        "--max_detections", type=whole_number(1), default=detect.MAX_DETECTIONS, help="most kept in an image"
+    )
+
+
+def detect_settings(args: argparse.Namespace) -> dict[str, float]:
+    return {name: getattr(args, name) for name in ("threshold", "num_candidates", "nms_iou", "max_detections")}
+
+
+def load_set(
+    coco_path: Path, set_name: str, *, min_side: int, max_side: int, max_pixels: int, require_images: bool = True
+) -> tuple[Annotations, CocoDataset]:
+    """A set of the data folder, its annotations checked and its image files there."""
+    annotations = load_annotations(find_annotation_file(coco_path, set_name))
+    dataset = CocoDataset(annotations, find_image_folder(coco_path, set_name), min_side, max_side, max_pixels)
+    if require_images:
+        dataset.require_images()
+    return annotations, dataset

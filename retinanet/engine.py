@@ -1,0 +1,152 @@
+"""The two loops: one epoch of training, and detection over a data set."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.anchors import anchors_for
+from retinanet.data import to_device
+from retinanet.detect import detect
+from retinanet.loss import detection_loss
+from retinanet.structures import Batch, Detections
+
+RUNNING_WINDOW = 500
+
+
+class Progress(NamedTuple):
+    """What a log line tells of the run so far."""
+
+    iteration: int  # of the epoch, 1 is the first
+    classification: float  # losses of this iteration
+    regression: float
+    running: float  # mean loss of the last 500 iterations
+    epoch_mean: float  # mean loss of the epoch so far
+    learning_rate: float
+    images_per_second: float  # since the epoch began
+
+
+class RunningLoss:
+    """The mean loss of the last 500 iterations, kept on the device so that adding to it waits for nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.window = torch.zeros(RUNNING_WINDOW, device=device)
+        self.count = 0
+
+    def add(self, loss: Tensor) -> None:
+        self.window[self.count % RUNNING_WINDOW] = loss
+        self.count += 1
+
+    def mean(self) -> float:
+        return float(self.window[: self.count].mean())
+
+
+def build_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Adam, AdamW, or SGD with momentum 0.9."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
+    optimizers = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return optimizers[name](parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    running_loss: RunningLoss,
+    *,
+    device: torch.device,
+    rates: Sequence[float],
+    clip_norm: float,
+    log_every: int,
+    loss_settings: dict[str, float],
+) -> Iterator[Progress]:
+    """Train on an epoch's `batches`; yield what to log at the first, each `log_every`th and the last iteration.
+
+    `rates` are the learning rates of the iterations. Between two yields nothing waits for the
+    device. `loss_settings` are detection_loss's. Raises FloatingPointError where the loss to log is not finite.
+    """
+    model.train()
+    started, num_images, iteration, logged = time.perf_counter(), 0, 0, True
+    total = torch.zeros((), dtype=torch.float64, device=device)
+
+    def progress() -> Progress:
+        mean = float(total) / iteration
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the loss is {mean} at iteration {iteration} of the epoch")
+        return Progress(
+            iteration=iteration,
+            classification=losses.classification.item(),
+            regression=losses.regression.item(),
+            running=running_loss.mean(),
+            epoch_mean=mean,
+            learning_rate=rate,
+            images_per_second=num_images / (time.perf_counter() - started),
+        )
+
+    for iteration, (batch, rate) in enumerate(zip(batches, rates, strict=False), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = to_device(batch, device)
+        anchors = anchors_for(*batch.images.shape[2:], device)
+        losses = detection_loss(model(batch.images), anchors, batch.targets, **loss_settings)
+        loss = losses.classification + losses.regression
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+        optimizer.step()
+
+        running_loss.add(loss.detach())
+        total += loss.detach()
+        num_images += len(batch.images)
+        logged = iteration == 1 or iteration % log_every == 0
+        if logged:
+            yield progress()
+    if not logged:
+        yield progress()
+
+
+@torch.no_grad()
+def detect_all(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    category_ids: list[int],
+    *,
+    device: torch.device,
+    detect_settings: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """The rows of a COCO result file for all `batches`, by image id and falling score.
+
+    `detect_settings` are detect's.
+    """
+    model.eval()
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        batch = to_device(batch, device)
+        anchors = anchors_for(*batch.images.shape[2:], device)
+        detections = detect(model(batch.images), anchors, batch.sizes, **detect_settings)
+        rows += result_rows(detections, batch.scales, batch.image_ids, category_ids)
+    return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
+
+
+def result_rows(
+    detections: Detections, scales: Tensor, image_ids: Tensor, category_ids: list[int]
+) -> list[dict[str, Any]]:
+    """Detections as COCO writes them: category ids and (left, top, width, height) in pixels of the original image.
+
+    This is one of the two edges where boxes are COCO's. `scales` [B, 2] are the batch's.
+    """
+    boxes = detections.boxes.double() / scales.double().flip(1).repeat(1, 2)[:, None]  # [B, K, 4]
+    boxes[..., 2:] -= boxes[..., :2]
+    rows = []
+    for image_id, image_boxes, scores, labels in zip(
+        image_ids.tolist(), boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+    ):
+        for box, score, label in zip(image_boxes, scores, labels, strict=True):
+            if label >= 0:
+                rows.append({"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score})
+    return rows

@@ -1,0 +1,69 @@
+"""Image files: any mode that Pillow knows, to 8-bit RGB of the size that the annotations state."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from retinanet.errors import UserError
+
+MAX_PIXELS = 89_000_000  # an RGB image of this many is 267 MB
+
+# Pillow has a limit of its own, which would stop users who raise ours; read_image checks before it decodes.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Tensor:
+    """The image in `path` as uint8 [3, height, width], whose `size` (height, width) the annotations state.
+
+    A multi-frame file gives its first frame, transparency is dropped. The EXIF orientation is applied when, and only
+    when, the image has the stated size with it and not without. Raises UserError, naming the file, where it can't be
+    read, has another size, or more than `max_pixels` (seen in its header, before anything is decoded).
+    """
+    try:
+        with Image.open(path) as picture:
+            _check_pixels(path, picture.size, max_pixels)
+            return _to_rgb(_orient(path, picture, size))
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image. Put it there, or take it out of the annotations.") from None
+    except Exception as fault:  # Pillow's many decoders raise whatever damaged bytes lead them to
+        raise UserError(
+            f"{path}: can't be read as an image ({fault}). Replace the file, take it out of the annotations, or train "
+            "with --bad_images skip."
+        ) from fault
+
+
+def _check_pixels(path: str | Path, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise UserError(
+            f"{path}: {height} x {width} pixels are more than --max_pixels {max_pixels}. Make the image smaller, or "
+            "raise the limit if the memory suffices."
+        )
+
+
+def _orient(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    if picture.size == (width, height):
+        return picture
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 exchange height and width
+    if turned and picture.size == (height, width):
+        return ImageOps.exif_transpose(picture)
+    raise UserError(
+        f"{path}: the image is {picture.height} x {picture.width} (height x width), its annotation says "
+        f"{height} x {width}, and no EXIF orientation explains it. Correct the annotation file's width and height."
+    )
+
+
+def _to_rgb(picture: Image.Image) -> Tensor:
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would cut off at 255
+        grey = np.rint(np.asarray(picture) / 257).clip(0, 255).astype(np.uint8)
+        return torch.from_numpy(grey).expand(3, -1, -1)
+    return pil_to_tensor(picture.convert("RGB"))

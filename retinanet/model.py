@@ -1,0 +1,103 @@
+"""RetinaNet: a ResNet, a feature pyramid and two heads (https://arxiv.org/abs/1708.02002)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retinanet.anchors import ANCHORS_PER_CELL
+from retinanet.backbone import Backbone
+from retinanet.structures import Predictions
+from retinanet.transforms import DEVIATION, MEAN
+
+CHANNELS = 256
+PRIOR = 0.01
+TOWER_CONVOLUTIONS = 4
+
+
+class RetinaNet(nn.Module):
+    """From uint8 images to the logits and deltas of every anchor.
+
+    `channels` is the width of the pyramid and the heads. `prior` is the score that every anchor and class starts
+    with. `learn_statistics`: see Backbone.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        depth: int = 50,
+        channels: int = CHANNELS,
+        prior: float = PRIOR,
+        learn_statistics: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(depth, learn_statistics)
+        self.pyramid = Pyramid(self.backbone.out_channels, channels)
+        self.classification_head = Head(channels, num_classes, bias=-math.log((1 - prior) / prior))
+        self.regression_head = Head(channels, 4, bias=0.0)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Predictions:
+        """Predictions for uint8 `images` [B, 3, H, W], anchors in the order of `anchors_for(H, W)`."""
+        normalised = (images.contiguous(memory_format=torch.channels_last) - self.mean) / self.deviation
+        levels = self.pyramid(*self.backbone(normalised))
+        return Predictions(
+            logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
+            deltas=torch.cat([self.regression_head(level) for level in levels], dim=1),
+        )
+
+
+class Pyramid(nn.Module):
+    """The feature pyramid, P3..P7 (https://arxiv.org/abs/1612.03144)."""
+
+    def __init__(self, in_channels: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        self.lateral3, self.lateral4, self.lateral5 = (nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.output3, self.output4, self.output5 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.output6 = nn.Conv2d(in_channels[2], channels, 3, stride=2, padding=1)
+        self.output7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        _start_convolutions(self)
+
+    def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> list[Tensor]:
+        merged5 = self.lateral5(c5)
+        merged4 = self.lateral4(c4) + F.interpolate(merged5, size=c4.shape[2:])
+        merged3 = self.lateral3(c3) + F.interpolate(merged4, size=c3.shape[2:])
+        p6 = self.output6(c5)
+        p7 = self.output7(F.relu(p6))
+        return [self.output3(merged3), self.output4(merged4), self.output5(merged5), p6, p7]
+
+
+class Head(nn.Module):
+    """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere."""
+
+    def __init__(self, channels: int, num_outputs: int, bias: float) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+        self.tower = nn.Sequential()
+        for _ in range(TOWER_CONVOLUTIONS):
+            self.tower.extend([nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)])
+        self.output = nn.Conv2d(channels, ANCHORS_PER_CELL * num_outputs, 3, padding=1)
+        _start_convolutions(self.tower)
+        nn.init.zeros_(self.output.weight)
+        assert self.output.bias is not None
+        nn.init.constant_(self.output.bias, bias)
+
+    def forward(self, level: Tensor) -> Tensor:
+        """[B, channels, h, w] -> [B, h * w * 9, outputs], by row, column and anchor."""
+        return self.output(self.tower(level)).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
+
+
+def _start_convolutions(module: nn.Module) -> None:
+    """He-normal by fan-out, no bias: measured on real photographs, PyTorch's default start learns more slowly."""
+    for convolution in module.modules():
+        if isinstance(convolution, nn.Conv2d):
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)

@@ -1,0 +1,41 @@
+"""PyTorch's files: read without running what is in them, written so that no reader sees half a file."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retinanet.errors import UserError
+
+
+def load_file(path: str | Path, what: str) -> Any:
+    """The tensors and plain data in `path`, on the CPU.
+
+    `what` says in the message of a UserError what the file should have been. A file is refused when it is missing, is
+    not PyTorch's, or holds pickled code: unpickling an object of a class runs code that the file chooses.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Give the path of {what}.") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: refused, for it is not {what} of tensors and plain data. A file with pickled objects in it can "
+            "run code when it is opened. Save the state dict alone: torch.save(model.state_dict(), path)."
+        ) from None
+    except Exception as fault:  # torch.load raises whatever the damaged bytes lead it to
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise UserError(f"{path}: not {what}, or damaged ({reason}). Give another file.") from fault
+
+
+def save_file(content: Any, path: str | Path) -> None:
+    """Write `content` beside `path`, flush it to the disk, then rename it: a kill leaves the old file or the new."""
+    path = Path(path)
+    beside = path.with_name(path.name + ".part")
+    with open(beside, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)

@@ -1,0 +1,58 @@
+"""Resizing, flipping and padding images with their boxes, all in uint8."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import resize as resize_image
+
+# ImageNet's, in 0..255: what the published weights were trained with.
+MEAN = (123.675, 116.28, 103.53)
+DEVIATION = (58.395, 57.12, 57.375)
+
+MIN_SIDE = 608
+MAX_SIDE = 1024
+MULTIPLE = 32  # the stride of C5: every level then has twice the cells of the next
+
+
+def resized_size(height: int, width: int, min_side: int, max_side: int) -> tuple[int, int]:
+    """The (height, width) with the shorter side at `min_side`, or less where the longer would exceed `max_side`."""
+    scale = min(min_side / min(height, width), max_side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """The next (height, width) that are multiples of 32."""
+    return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
+
+
+def resize(image: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """`image` [3, h, w] and `boxes` [N, 4] brought to `size`, and the scale (vertical, horizontal) float32 [2].
+
+    Each axis has a scale of its own, since both sides are rounded.
+    """
+    scale = torch.tensor([size[0] / image.shape[1], size[1] / image.shape[2]])
+    return resize_image(image, list(size), antialias=True), boxes * scale.flip(0).repeat(2), scale
+
+
+def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """`image` [3, h, w] and `boxes` [N, 4] mirrored left to right."""
+    width = image.shape[2]
+    mirrored = boxes.clone()
+    mirrored[:, 0], mirrored[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
+    return image.flip(2), mirrored
+
+
+def pad_and_stack(images: Sequence[Tensor]) -> Tensor:
+    """uint8 images [3, h, w] in one tensor [B, 3, H, W], channels last, padded right and below with the mean colour.
+
+    The mean colour is what normalises to about zero, which is also what a convolution pads with.
+    """
+    height, width = padded_size(
+        max((image.shape[1] for image in images), default=0), max((image.shape[2] for image in images), default=0)
+    )
+    colour = torch.tensor(MEAN).round().to(torch.uint8)
+    stacked = colour.expand(len(images), height, width, 3).contiguous().permute(0, 3, 1, 2)
+    for row, image in zip(stacked, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    return stacked

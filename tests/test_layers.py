@@ -1,0 +1,55 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = (
+    {"errors", "structures", "boxes", "torchfiles", "backbone", "transforms", "images"},
+    {"anchors", "matching", "schedule", "samplers", "annotations"},
+    {"model", "loss", "detect", "data"},
+    {"engine", "evaluate", "checkpoint", "results", "output", "plots"},
+    {"command_line", "cutouts", "sample_data"},
+)
+# Within a layer a file may import those on its left.
+ORDER = [
+    *("errors", "structures", "boxes", "torchfiles", "backbone", "transforms", "images"),
+    *("anchors", "matching", "schedule", "samplers", "annotations"),
+    *("model", "loss", "detect", "data"),
+    *("engine", "evaluate", "checkpoint", "results", "output", "plots"),
+    *("command_line", "cutouts", "sample_data"),
+]
+FILES = sorted((ROOT / "retinanet").glob("[!_]*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, "write absolute imports"
+            names |= {f"{node.module}.{name.name}" for name in node.names} | {node.module}
+    return names
+
+
+def own(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("retinanet.")} & set(ORDER)
+
+
+def test_every_file_has_a_layer():
+    assert {path.stem for path in FILES} == set().union(*LAYERS) == set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_imports_point_down(path):
+    later = set(ORDER[ORDER.index(path.stem) :])
+    assert not own(imported(path)) & later
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_who_may_know_what(path):
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert "pycocotools" not in roots or path.stem == "evaluate"
+    assert "argparse" not in roots or path.stem in LAYERS[4]
+    assert "cuda.is_available" not in path.read_text() or path.stem == "command_line"

@@ -1,0 +1,117 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinanet.anchors import anchors_for
+from retinanet.boxes import encode
+from retinanet.loss import detection_loss
+from retinanet.structures import Predictions, Targets
+
+ANCHORS = anchors_for(64, 64, torch.device("cpu"))
+
+
+def overlap(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def slow_loss(predictions, anchors, targets, alpha=0.25, gamma=2.0, beta=1 / 9):
+    """Image by image and anchor by anchor, in float64."""
+    classification, regression = [], []
+    for logits, deltas, boxes, labels in zip(*predictions, *targets, strict=True):
+        boxes, labels = boxes[labels >= 0].double(), labels[labels >= 0]
+        focal, smooth, num_foreground = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64), 0
+        for row, anchor in enumerate(anchors.double()):
+            overlaps = [overlap(anchor.tolist(), box) for box in boxes.tolist()]
+            best = max(range(len(overlaps)), key=overlaps.__getitem__) if overlaps else None
+            best_overlap = overlaps[best] if overlaps else 0
+            if 0.4 <= best_overlap < 0.5:
+                continue
+            wanted = torch.zeros(logits.shape[1], dtype=torch.float64)
+            if best_overlap >= 0.5:
+                num_foreground += 1
+                wanted[labels[best]] = 1
+                error = (deltas[row].double() - encode(boxes[best], anchor)).abs()
+                smooth = smooth + torch.where(error < beta, error**2 / (2 * beta), error - beta / 2).mean()
+            score = logits[row].double().sigmoid()
+            right = torch.where(wanted == 1, score, 1 - score).clamp(min=1e-30)
+            weight = torch.where(wanted == 1, alpha, 1 - alpha)
+            focal = focal + (weight * (1 - right) ** gamma * -right.log()).sum()
+        classification.append(focal / max(1, num_foreground))
+        regression.append(smooth / max(1, num_foreground))
+    return torch.stack(classification).mean(), torch.stack(regression).mean()
+
+
+def random_case(seed, num_classes=3, num_images=3):
+    draw = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, 4, (num_images,), generator=draw)
+    boxes, labels = torch.zeros(num_images, 4, 4), torch.full((num_images, 4), -1)
+    for image, count in enumerate(counts.tolist()):
+        corner = torch.rand(count, 2, generator=draw) * 30
+        boxes[image, :count] = torch.cat([corner, corner + 10 + torch.rand(count, 2, generator=draw) * 40], dim=1)
+        labels[image, :count] = torch.randint(0, num_classes, (count,), generator=draw)
+    logits = torch.randn(num_images, len(ANCHORS), num_classes, generator=draw) * 3
+    deltas = torch.randn(num_images, len(ANCHORS), 4, generator=draw)
+    return Predictions(logits.requires_grad_(), deltas.requires_grad_()), Targets(boxes, labels)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([(0.25, 2.0, 1 / 9), (0.5, 0.0, 1.0), (0.9, 1.5, 0.01)]))
+def test_equals_its_slow_twin_with_gradients(seed, numbers):
+    alpha, gamma, beta = numbers
+    predictions, targets = random_case(seed)
+    fast = detection_loss(predictions, ANCHORS, targets, alpha=alpha, gamma=gamma, beta=beta)
+    fast_grads = torch.autograd.grad(sum(fast), predictions)
+    slow = slow_loss(predictions, ANCHORS, targets, alpha, gamma, beta)
+    slow_grads = torch.autograd.grad(sum(slow), predictions, allow_unused=True, materialize_grads=True)
+    for got, wanted in zip((*fast, *fast_grads), (*slow, *slow_grads), strict=True):
+        torch.testing.assert_close(got.double(), wanted.double(), rtol=1e-4, atol=1e-6)
+
+
+def test_background_image_counts_in_the_mean():
+    predictions, targets = random_case(3, num_images=1)
+    empty = Targets(torch.zeros(1, 1, 4), torch.full((1, 1), -1))
+    alone = detection_loss(predictions, ANCHORS, targets)
+    background = detection_loss(predictions, ANCHORS, empty)
+    assert background.regression == 0
+    assert background.classification > 0
+    padded = Targets(
+        torch.cat([targets.boxes, torch.zeros(1, 4, 4)]), torch.cat([targets.labels, torch.full((1, 4), -1)])
+    )
+    doubled = Predictions(*(torch.cat([part, part]) for part in predictions))
+    both = detection_loss(doubled, ANCHORS, padded)
+    torch.testing.assert_close(both.classification, (alone.classification + background.classification) / 2)
+    torch.testing.assert_close(both.regression, alone.regression / 2)
+
+
+def test_one_anchor_by_hand():
+    anchors = torch.tensor([[0.0, 0, 10, 10]])
+    targets = Targets(anchors[None], torch.tensor([[1]]))
+    predictions = Predictions(torch.zeros(1, 1, 2), torch.tensor([[[0.0, 0, 0, 1]]]))
+    losses = detection_loss(predictions, anchors, targets)
+    # (0.25 + 0.75) x 0.5^2 x ln 2, and the mean over four coordinates of an error of 1 less half of 1/9.
+    assert losses.classification.item() == pytest.approx(0.25 * math.log(2))
+    assert losses.regression.item() == pytest.approx((1 - 1 / 18) / 4)
+
+
+@pytest.mark.parametrize("size", [100.0, 1e4])
+def test_extreme_logits_stay_finite(size):
+    predictions, targets = random_case(1)
+    big = Predictions((predictions.logits.detach().sign() * size).requires_grad_(), predictions.deltas)
+    losses = detection_loss(big, ANCHORS, targets)
+    grads = torch.autograd.grad(sum(losses), big)
+    assert all(torch.isfinite(value).all() for value in (*losses, *grads))
+
+
+def test_half_precision_predictions_are_summed_in_float32():
+    predictions, targets = random_case(2)
+    halves = Predictions(*(part.detach().bfloat16() for part in predictions))
+    losses = detection_loss(halves, ANCHORS, targets)
+    wanted = detection_loss(Predictions(*(part.float() for part in halves)), ANCHORS, targets)
+    assert losses.classification.dtype == torch.float32
+    assert losses == wanted

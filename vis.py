@@ -1,0 +1,108 @@
+"""Draw the objects of images, and what a model found in them."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinanet.annotations import Annotations, find_annotation_file, find_image_folder, load_annotations, read_json
+from retinanet.command_line import HelpFormatter, number_from, run, say, whole_number
+from retinanet.errors import UserError
+from retinanet.images import MAX_PIXELS, read_image
+from retinanet.plots import Panel, draw_grid, save_figure, show_windows
+from retinanet.results import check_results
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
+    parser.add_argument("--set_name", default="val", help="name of the set")
+    parser.add_argument("--image_id", type=int, help="the image to draw; without it, --seed chooses")
+    parser.add_argument("--num_images", type=whole_number(1), default=1, help="how many images, in a grid")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="which images are drawn")
+    parser.add_argument("--vis_pred", action="store_true", help="draw the detections of {set_name}_bbox_results.json")
+    parser.add_argument("--pred_file", type=Path, help="draw the detections of this result file")
+    parser.add_argument("--threshold", type=number_from(0, 1), default=0.3, help="lowest score drawn")
+    parser.add_argument("--picture_path", type=Path, default=Path("vis.png"), help="file to write")
+    parser.add_argument("--show", action="store_true", help="open a window too")
+    parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="refuse larger images")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.image_id is not None and args.num_images > 1:
+        parser.error("--image_id draws one image; leave --num_images away")
+    annotations = load_annotations(find_annotation_file(args.coco_path, args.set_name))
+    folder = find_image_folder(args.coco_path, args.set_name)
+    pred_file = args.pred_file or (Path(f"{args.set_name}_bbox_results.json") if args.vis_pred else None)
+    detections = None if pred_file is None else load_detections(pred_file, annotations, args.threshold)
+
+    chosen = choose(annotations, args.image_id, args.num_images, args.seed)
+    ids = [str(annotations.image_ids[index]) for index in chosen]
+    panels = []
+    for index in chosen:
+        image = read_image(folder / annotations.file_names[index], tuple(annotations.sizes[index]), args.max_pixels)
+        pixels = image.permute(1, 2, 0).numpy()
+        panels.append(object_panel(annotations, index, pixels))
+        if detections is not None:
+            panels.append(detection_panel(annotations, index, pixels, detections))
+    figure = draw_grid(panels, annotations.class_names, columns=4, window=args.show)
+    try:
+        save_figure(figure, args.picture_path)
+    except (OSError, ValueError) as fault:  # ValueError: an ending that names no picture format
+        raise UserError(f"{args.picture_path}: can't be written ({fault}). Choose another --picture_path.") from None
+    say(f"Picture of image{'s' if len(chosen) > 1 else ''} {', '.join(ids)}: {args.picture_path}")
+    if args.show:
+        show_windows()
+    return 0
+
+
+def choose(annotations: Annotations, image_id: int | None, num_images: int, seed: int) -> list[int]:
+    """The indices of the images to draw."""
+    if image_id is None:
+        order = np.random.default_rng(seed).permutation(len(annotations.image_ids))
+        return order[:num_images].tolist()
+    found = np.flatnonzero(annotations.image_ids == image_id)
+    if not len(found):
+        raise UserError(
+            f"{annotations.path}: has no image {image_id}. Its ids begin with "
+            f"{', '.join(map(str, annotations.image_ids[:5].tolist()))}."
+        )
+    return found.tolist()
+
+
+def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Panel:
+    rows = slice(annotations.first[index], annotations.first[index + 1])
+    title = f"{annotations.file_names[index]} (id {annotations.image_ids[index]})"
+    return Panel(title, pixels, annotations.boxes[rows], annotations.labels[rows], None)
+
+
+def detection_panel(
+    annotations: Annotations, index: int, pixels: np.ndarray, detections: list[dict[str, Any]]
+) -> Panel:
+    found = [row for row in detections if row["image_id"] == annotations.image_ids[index]]
+    return Panel(
+        title=f"{len(found)} detections",
+        image=pixels,
+        boxes=np.array([row["bbox"] for row in found]).reshape(-1, 4),
+        labels=np.array([annotations.category_ids.index(row["category_id"]) for row in found], dtype=int),
+        scores=np.array([row["score"] for row in found]),
+    )
+
+
+def load_detections(path: Path, annotations: Annotations, threshold: float) -> list[dict[str, Any]]:
+    rows = read_json(path)
+    findings = check_results(rows, annotations)
+    if findings:
+        raise UserError(
+            f"{path}: {findings[0].problem} ({findings[0].num_rows} rows). Check it with test_submission.py --set_name "
+            f"and --results_path."
+        )
+    return [row for row in rows if row["score"] >= threshold]
+
+
+if __name__ == "__main__":
+    run(main)
