@@ -97,7 +97,7 @@ def load_annotations(path: str | Path) -> Annotations:
         owners[row] = _known(name, annotation, "image_id", rows_of, "images")
         labels[row] = _known(name, annotation, "category_id", labels_of, "categories")
         boxes[row], areas[row] = _box_and_area(name, annotation)
-        crowds[row] = bool(annotation.get("iscrowd", 0))
+        crowds[row] = _crowd(name, annotation)
     order = np.argsort(owners, kind="stable")
     return Annotations(
         path=path,
@@ -207,3 +207,10 @@ def _box_and_area(name: str, annotation: dict[str, Any]) -> tuple[list[float], f
     if not is_number(area) or area < 0:
         raise UserError(f"{name}: area {area!r} must be a finite number of square pixels.")
     return box, area
+
+
+def _crowd(name: str, annotation: dict[str, Any]) -> bool:
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise UserError(f"{name}: iscrowd {crowd!r} must be 0 (an object) or 1 (a crowd of them).")
+    return bool(crowd)

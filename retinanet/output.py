@@ -14,7 +14,7 @@ from retinanet.errors import UserError
 
 RECORD = "run.json"
 RUN_FILES = (RECORD, "*.pt", "*.pt.part")
-PACKAGES = ("torch", "torchvision", "pycocotools", "numpy", "pillow")
+PACKAGES = ("torchvision", "pycocotools", "numpy", "pillow")
 
 
 def prepare_folder(folder: Path) -> tuple[Path, int] | None:
@@ -49,7 +49,11 @@ def write_record(folder: Path, settings: dict[str, Any], class_names: list[str],
         "settings": settings,
         "class_names": class_names,
         "git_commit": git_commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            **{name: version(name) for name in PACKAGES},
+        },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
     try:

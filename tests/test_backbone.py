@@ -1,0 +1,119 @@
+import os
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import get_model
+
+from retinanet.backbone import Backbone, imagenet_state, load_backbone, read_state_file
+from retinanet.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    torch.manual_seed(5)
+    resnet = get_model("resnet18", weights=None)
+    for module in resnet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return resnet.eval()
+
+
+def test_gives_the_resnets_maps(resnet18):
+    backbone = Backbone(18).eval()
+    report = load_backbone(backbone, resnet18.state_dict(), "resnet18")
+    assert (report.num_loaded, report.missing, report.unused) == (100, [], ["fc"])
+    images = torch.randn(1, 3, 64, 96)
+    c3, c4, c5 = backbone(images)
+    assert [tuple(level.shape[1:]) for level in (c3, c4, c5)] == [(128, 8, 12), (256, 4, 6), (512, 2, 3)]
+    torch.testing.assert_close(resnet18.fc(c5.mean(dim=(2, 3))), resnet18(images))
+
+
+@pytest.mark.parametrize(("depth", "width"), [(18, 512), (34, 512), (50, 2048), (101, 2048), (152, 2048)])
+def test_out_channels_of_each_depth(depth, width):
+    backbone = Backbone(depth).eval()
+    shapes = [level.shape[1] for level in backbone(torch.zeros(1, 3, 32, 32))]
+    assert tuple(shapes) == backbone.out_channels == (width // 4, width // 2, width)
+
+
+def test_a_part_is_loaded_and_the_rest_reported(resnet18):
+    part = {name: value for name, value in resnet18.state_dict().items() if not name.startswith(("layer4", "fc"))}
+    backbone = Backbone(18)
+    start = backbone.layer4[0].conv1.weight.clone()
+    report = load_backbone(backbone, {**part, "head.weight": torch.zeros(1)}, "part.pth")
+    assert (report.num_loaded, report.num_tensors) == (75, 100)
+    assert report.missing == ["layer4"]
+    assert report.unused == ["head"]
+    assert torch.equal(backbone.layer3[0].conv1.weight, part["layer3.0.conv1.weight"])
+    assert torch.equal(backbone.layer4[0].conv1.weight, start)
+    # He-normal by fan-out, statistics of 0 and 1: the start that the fixed numbers ask for.
+    assert start.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.02)
+    assert (backbone.layer4[0].bn1.running_mean == 0).all()
+    assert (backbone.layer4[0].bn1.running_var == 1).all()
+
+
+def test_single_tensors_are_reported_by_name(resnet18):
+    state = resnet18.state_dict()
+    del state["layer4.1.bn2.bias"]
+    assert load_backbone(Backbone(18), state, "part.pth").missing == ["layer4.1.bn2.bias"]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"weight": torch.zeros(3)}, "none of its 1 names"),
+        ({}, "none of its 0 names"),
+        ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, r"conv1.weight has shape \[64, 3, 3, 3\]"),
+        ({"bn1.bias": torch.full((64,), float("inf"))}, "bn1.bias holds values that are not finite"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_and_nothing_loaded(state, words):
+    backbone = Backbone(18)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    with pytest.raises(UserError, match=f"file.pth: {words}"):
+        load_backbone(backbone, state, "file.pth")
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_statistics_move_only_if_they_are_learned(learn):
+    backbone = Backbone(18, learn_statistics=learn).train()
+    backbone(torch.randn(2, 3, 64, 64) + 3)
+    moved = not torch.equal(backbone.bn1.running_mean, torch.zeros(64))
+    assert moved is learn
+    assert backbone.bn1.weight.requires_grad
+
+
+def test_imagenet_weights_are_taken_from_the_cache(resnet18, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(resnet18.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    state = imagenet_state(18)
+    assert torch.equal(state["fc.weight"], resnet18.state_dict()["fc.weight"])
+
+
+def test_a_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    with pytest.raises(UserError) as refused:
+        imagenet_state(50)
+    for words in ("resnet50-0676ba61.pth", str(tmp_path / "checkpoints"), "--weights none", "--weights FILE"):
+        assert words in str(refused.value)
+
+
+def test_what_is_no_state_dict_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match=r"list\.pth: not a state dict"):
+        read_state_file(tmp_path / "list.pth")
+
+
+@pytest.mark.skipif("R18" not in os.environ, reason="needs $R18, a file of ImageNet weights up to layer3")
+def test_real_partial_weights():
+    state = read_state_file(Path(os.environ["R18"]))
+    assert load_backbone(Backbone(18), state, "R18").missing == ["layer4"]

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from retinanet.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from retinanet.errors import UserError
+from retinanet.model import RetinaNet
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    torch.manual_seed(1)
+    model = RetinaNet(2, 18, channels=8)
+    for parameter in model.parameters():
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    return Checkpoint(
+        model=model.state_dict(),
+        depth=18,
+        channels=8,
+        class_names=["cat", "dog"],
+        category_ids=[1, 2],
+        min_side=64,
+        max_side=96,
+        batch_size=2,
+        epoch=3,
+        settings={"learning_rate": 1e-4},
+    )
+
+
+def test_rebuilds_its_model(checkpoint, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "x.pt")
+    loaded = load_checkpoint(tmp_path / "x.pt")
+    assert loaded._replace(model={}) == checkpoint._replace(model={})
+    model = RetinaNet(2, 18, channels=8)
+    model.load_state_dict(checkpoint.model)
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        again = build_model(loaded, tmp_path / "x.pt").eval()(images)
+        for one, other in zip(model.eval()(images), again, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [1], {"format": "retinanet 1"}, {"format": "other", "model": {}}])
+def test_other_files_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"other\.pt: "):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+def test_weights_that_do_not_fit_are_refused(checkpoint, tmp_path):
+    with pytest.raises(UserError, match=r"x\.pt: its weights don't fit its depth 34"):
+        build_model(checkpoint._replace(depth=34), tmp_path / "x.pt")
+
+
+def test_weights_that_are_not_finite_are_refused(checkpoint, tmp_path):
+    broken = {name: value.clone() for name, value in checkpoint.model.items()}
+    broken["backbone.conv1.weight"][0, 0, 0, 0] = float("inf")
+    with pytest.raises(UserError, match=r"x\.pt: holds weights that are not finite"):
+        build_model(checkpoint._replace(model=broken), tmp_path / "x.pt")

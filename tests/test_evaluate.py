@@ -1,0 +1,101 @@
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from retinanet.annotations import load_annotations
+from retinanet.evaluate import AP, AP50, evaluate
+
+
+def random_set(tmp_path, first_id=1, seed=0):
+    """Ten images of three classes with crowds and small, medium and large objects; detections near them, some tied."""
+    draw = np.random.default_rng(seed)
+    images = [{"id": first_id + i, "file_name": f"{i}.jpg", "width": 400, "height": 300} for i in range(10)]
+    annotations, rows = [], []
+    for number in range(60):
+        side = float(draw.choice([12, 50, 150]))
+        box = [float(draw.integers(0, 400 - int(side))), float(draw.integers(0, 300 - int(side))), side, side * 0.9]
+        image_id, category_id = first_id + int(draw.integers(10)), first_id + int(draw.integers(3))
+        annotations.append(
+            {
+                "id": first_id + number,
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": box,
+                "area": side * side * 0.9,
+                "iscrowd": int(number % 9 == 0),
+            }
+        )
+        for _ in range(int(draw.integers(0, 3))):
+            moved = (np.array(box) + draw.normal(0, side * 0.1, 4)).tolist()
+            rows.append(
+                {
+                    "image_id": image_id,
+                    "category_id": first_id + int(draw.integers(3)) if draw.random() < 0.2 else category_id,
+                    "bbox": [*moved[:2], abs(moved[2]) + 1, abs(moved[3]) + 1],
+                    "score": float(draw.integers(1, 20)) / 20,
+                }
+            )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": first_id + i, "name": name} for i, name in enumerate("abc")],
+    }
+    path = tmp_path / f"set{first_id}.json"
+    path.write_text(json.dumps(content))
+    return path, rows
+
+
+def plain_pycocotools(path, rows, tmp_path):
+    """What its documentation says to do, with files."""
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "rows.json")), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        evaluation.summarize()
+    return evaluation.stats, printed.getvalue()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_and_text_are_pycocotools(tmp_path, seed):
+    path, rows = random_set(tmp_path, seed=seed)
+    table = evaluate(load_annotations(path), rows)
+    stats, text = plain_pycocotools(path, rows, tmp_path)
+    assert table.numbers == stats.tolist()
+    assert table.text + "\n" == text
+    assert len(table.text.splitlines()) == 12
+    assert 0.1 < table.numbers[AP] < table.numbers[AP50] < 0.95
+
+
+def test_ids_from_zero_and_from_one_give_the_same(tmp_path, capsys):
+    tables = [
+        evaluate(load_annotations(path), rows) for path, rows in (random_set(tmp_path, first) for first in (0, 1, 1000))
+    ]
+    assert tables[0] == tables[1] == tables[2]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_perfect_result(tmp_path):
+    path, _ = random_set(tmp_path)
+    content = json.loads(path.read_text())
+    rows = [{**one, "score": 0.9} for one in content["annotations"]]
+    numbers = evaluate(load_annotations(path), rows).numbers
+    assert numbers[AP] == numbers[AP50] == pytest.approx(1)
+
+
+def test_nothing_detected_gives_zeros(tmp_path):
+    path, _ = random_set(tmp_path)
+    assert evaluate(load_annotations(path), []).numbers == [0.0] * 12
+
+
+def test_rows_about_something_else_are_a_bug(tmp_path):
+    path, rows = random_set(tmp_path)
+    with pytest.raises(AssertionError):
+        evaluate(load_annotations(path), [{**rows[0], "category_id": 77}])

@@ -1,0 +1,102 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from retinanet.anchors import ANCHORS_PER_CELL, anchors_for
+from retinanet.backbone import DEPTHS
+from retinanet.detect import detect
+from retinanet.loss import detection_loss
+from retinanet.model import RetinaNet
+from retinanet.structures import Targets
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_every_depth_trains_a_step_and_detects(depth):
+    model = RetinaNet(3, depth, channels=16).train()
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    targets = Targets(torch.tensor([[[8.0, 8, 44, 40]]]), torch.tensor([[1]]))
+    anchors = anchors_for(64, 64, CPU)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for _ in range(2):  # the output convolutions start at zero: behind them gradients come with the second step
+        optimizer.zero_grad()
+        losses = detection_loss(model(images), anchors, targets)
+        (losses.classification + losses.regression).backward()
+        optimizer.step()
+    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
+    detections = detect(model.eval()(images), anchors, torch.tensor([[64, 64]]), threshold=0.0)
+    assert detections.boxes.shape == (1, 100, 4)
+    assert torch.isfinite(detections.boxes).all()
+
+
+@pytest.mark.parametrize("prior", [0.01, 0.2])
+def test_every_score_starts_at_the_prior(prior):
+    model = RetinaNet(4, 18, channels=16, prior=prior).eval()
+    predictions = model(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
+    torch.testing.assert_close(predictions.logits.sigmoid(), torch.full_like(predictions.logits, prior))
+    assert (predictions.deltas == 0).all()
+
+
+def test_start_of_the_towers_and_the_pyramid():
+    model = RetinaNet(4, 18)
+    for convolution in (*model.classification_head.tower, *model.regression_head.tower, *model.pyramid.children()):
+        if isinstance(convolution, nn.Conv2d):
+            fan_out = convolution.out_channels * convolution.kernel_size[0] ** 2
+            assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.03)
+            assert (convolution.bias == 0).all()
+
+
+def test_pyramid_has_five_levels_and_p6_comes_from_c5():
+    model = RetinaNet(2, 18, channels=8).eval()
+    maps = [torch.randn(1, 128, 16, 24), torch.randn(1, 256, 8, 12), torch.randn(1, 512, 4, 6)]
+    levels = model.pyramid(*maps)
+    assert [tuple(level.shape[2:]) for level in levels] == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
+    torch.testing.assert_close(levels[3], model.pyramid.output6(maps[2]))
+    torch.testing.assert_close(levels[4], model.pyramid.output7(levels[3].relu()))
+
+
+def test_predictions_are_in_the_anchors_order():
+    """A head that reports where it is: its output for a cell must stand at the anchors that are centred there."""
+    model = RetinaNet(2, 18, channels=2).eval()
+    head = model.regression_head
+    head.tower = nn.Identity()
+    with torch.no_grad():
+        head.output.weight.zero_()
+        for anchor in range(ANCHORS_PER_CELL):  # dx tells the column, dy the row, dw the anchor of the cell
+            head.output.weight[4 * anchor, 0, 1, 1] = 1
+            head.output.weight[4 * anchor + 1, 1, 1, 1] = 1
+            head.output.bias[4 * anchor + 2] = anchor
+    anchors, start = anchors_for(64, 96, CPU), 0
+    for stride in (8, 16, 32, 64, 128):
+        rows, columns = -(-64 // stride), -(-96 // stride)
+        y, x = torch.meshgrid(torch.arange(rows).float(), torch.arange(columns).float(), indexing="ij")
+        told = head(torch.stack([x, y])[None])[0]
+        own = anchors[start : start + len(told)]
+        centres, (width, height) = (own[:, :2] + own[:, 2:]) / 2, (own[:, 2:] - own[:, :2]).unbind(1)
+        torch.testing.assert_close((told[:, :2] + 0.5) * stride, centres)
+        ratio = torch.tensor([0.5, 1, 2])[(told[:, 2] // 3).long()]
+        scale = 2 ** (told[:, 2] % 3 / 3)
+        torch.testing.assert_close(height / width, ratio)
+        torch.testing.assert_close((height * width).sqrt(), 4 * stride * scale)
+        start += len(told)
+
+
+def test_the_mean_colour_normalises_to_about_zero():
+    model = RetinaNet(2, 18, channels=8).eval()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 32, 32))
+    model(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8))
+    assert seen[0].abs().max() < 0.01
+    torch.testing.assert_close(seen[1][0, :, 0, 0], torch.tensor([2.2489, 2.4286, 2.64]), rtol=1e-4, atol=1e-4)
+
+
+def test_an_image_does_not_depend_on_its_neighbours():
+    model = RetinaNet(2, 18, channels=8).eval()
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    alone = torch.cat([model(images[i : i + 1]).logits for i in range(3)])
+    torch.testing.assert_close(model(images).logits, alone)

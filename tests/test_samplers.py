@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinanet.samplers import AspectRatioBasedSampler, batches_of_equal_shape
+
+sizes = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=60)
+
+
+def epoch_of(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+@given(sizes, st.integers(1, 8), st.integers(0, 2**32), st.integers(0, 100), st.booleans())
+def test_every_image_exactly_once(sizes, batch_size, seed, epoch, drop_last):
+    sampler = AspectRatioBasedSampler(sizes, batch_size, seed, drop_last)
+    batches = epoch_of(sampler, epoch)
+    seen = [index for batch in batches for _, index in batch]
+    assert len(batches) == len(sampler)
+    assert {told for batch in batches for told, _ in batch} <= {epoch}
+    assert len(set(seen)) == len(seen)
+    if drop_last:
+        assert all(len(batch) == batch_size for batch in batches)
+        assert len(seen) == len(sizes) // batch_size * batch_size
+    else:
+        assert sorted(seen) == list(range(len(sizes)))
+        assert sum(len(batch) < batch_size for batch in batches) <= 1
+
+
+def test_a_function_of_seed_and_epoch():
+    shapes = [(480, 640)] * 20 + [(640, 480)] * 21
+    first = epoch_of(AspectRatioBasedSampler(shapes, 4, seed=1), 3)
+    late = AspectRatioBasedSampler(shapes, 4, seed=1)
+    epoch_of(late, 7)  # what was drawn before changes nothing
+    assert epoch_of(late, 3) == first
+    assert epoch_of(late, 4) != first
+    assert epoch_of(AspectRatioBasedSampler(shapes, 4, seed=2), 3) != first
+
+
+def test_batches_are_drawn_anew_and_not_only_shuffled():
+    shapes = [(400 + i, 600) for i in range(64)]  # no two of one shape
+    sampler = AspectRatioBasedSampler(shapes, 4, seed=0)
+    members = [{frozenset(index for _, index in batch) for batch in epoch_of(sampler, epoch)} for epoch in (0, 1)]
+    assert len(members[0] & members[1]) < 4
+
+
+def test_like_shapes_together():
+    draw = np.random.default_rng(0)
+    shapes = [(480, 640) if wide else (640, 480) for wide in draw.random(100) < 0.5]
+    mixed = [
+        batch for batch in AspectRatioBasedSampler(shapes, 4, seed=0) if len({shapes[index] for _, index in batch}) > 1
+    ]
+    assert len(mixed) <= 1
+
+
+def test_drop_last_leaves_out_others_each_epoch():
+    sampler = AspectRatioBasedSampler([(10, 10 + i) for i in range(11)], 4, seed=0, drop_last=True)
+    left_out = {
+        frozenset(range(11)) - {index for batch in epoch_of(sampler, epoch) for _, index in batch} for epoch in range(5)
+    }
+    assert len(left_out) > 1
+
+
+@given(sizes, st.integers(1, 8))
+@pytest.mark.filterwarnings("error")
+def test_evaluation_batches_share_their_shape(sizes, batch_size):
+    batches = batches_of_equal_shape(sizes, batch_size)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
+    assert all(len(batch) <= batch_size and len({sizes[index] for index in batch}) == 1 for batch in batches)

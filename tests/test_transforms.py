@@ -1,0 +1,67 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinanet.transforms import flip, pad_and_stack, padded_size, resize, resized_size
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((608, 608), (608, 608)),
+        ((375, 500), (608, 811)),  # the shorter side decides
+        ((500, 375), (811, 608)),
+        ((300, 900), (341, 1024)),  # the longer side does
+        ((1, 10000), (1, 1024)),  # no side vanishes
+        ((1216, 1216), (608, 608)),
+    ],
+)
+def test_resized_size(size, expected):
+    assert resized_size(*size, min_side=608, max_side=1024) == expected
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_resized_sides_stay_within_their_limits(height, width):
+    small, large = sorted(resized_size(height, width, 608, 1024))
+    assert small <= 608
+    assert large <= 1024
+    assert small == 608 or large == 1024
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1, 32), (32, 32)), ((33, 64), (64, 64)), ((608, 811), (608, 832))])
+def test_padded_size(size, expected):
+    assert padded_size(*size) == expected
+
+
+def test_resize_has_a_scale_for_each_axis():
+    image, boxes, scale = resize(
+        torch.zeros(3, 100, 50, dtype=torch.uint8), torch.tensor([[5.0, 10, 50, 100]]), (30, 16)
+    )
+    assert image.shape == (3, 30, 16)
+    torch.testing.assert_close(scale, torch.tensor([0.3, 0.32]))
+    torch.testing.assert_close(boxes, torch.tensor([[1.6, 3.0, 16, 30]]))
+
+
+def test_flip_by_hand_and_twice():
+    image = torch.arange(24, dtype=torch.uint8).reshape(3, 2, 4)
+    boxes = torch.tensor([[0.0, 0, 1, 2], [1, 1, 4, 2]])
+    flipped, mirrored = flip(image, boxes)
+    assert flipped[0, 0].tolist() == [3, 2, 1, 0]
+    assert mirrored.tolist() == [[3, 0, 4, 2], [0, 1, 3, 2]]
+    again, back = flip(flipped, mirrored)
+    assert torch.equal(again, image)
+    assert torch.equal(back, boxes)
+
+
+def test_padding_is_right_and_below_and_of_the_mean_colour():
+    stacked = pad_and_stack(
+        [torch.full((3, 40, 20), 7, dtype=torch.uint8), torch.full((3, 8, 33), 9, dtype=torch.uint8)]
+    )
+    assert stacked.shape == (2, 3, 64, 64)
+    assert stacked.is_contiguous(memory_format=torch.channels_last)
+    assert (stacked[0, :, :40, :20] == 7).all()
+    assert (stacked[1, :, :8, :33] == 9).all()
+    for row, height, width in ((0, 40, 20), (1, 8, 33)):
+        padding = torch.cat([stacked[row, :, height:].flatten(1), stacked[row, :, :, width:].flatten(1)], dim=1)
+        assert padding.unique(dim=1).tolist() == [[124], [116], [104]]
