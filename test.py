@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
 from retinanet.annotations import has_objects, require_same_classes
 from retinanet.backbone import DEPTHS
 from retinanet.checkpoint import build_model, load_checkpoint
@@ -19,7 +17,6 @@ from retinanet.command_line import (
     say,
     whole_number,
 )
-from retinanet.data import BadImages, evaluation_loader
 from retinanet.engine import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
@@ -61,17 +58,15 @@ def main(argv: list[str] | None = None) -> int:
         args.coco_path, args.set_name, min_side=min_side, max_side=max_side, max_pixels=args.max_pixels
     )
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, args.checkpoint_path)
-    loader = evaluation_loader(
-        dataset,
-        batch_size=args.batch_size or checkpoint.batch_size,
-        workers=default_workers(args.device) if args.workers is None else args.workers,
-        pin_memory=args.device.type == "cuda",
-    )
-    batches = BadImages(len(dataset), skip=False).passing(tqdm(loader, "Detection", leave=False, disable=None))
     model = build_model(checkpoint, args.checkpoint_path).to(args.device)
     say(f"Num {args.set_name} images: {len(dataset)}")
     rows = detect_all(
-        model, batches, checkpoint.category_ids, device=args.device, detect_settings=detect_settings(args)
+        model,
+        dataset,
+        batch_size=args.batch_size or checkpoint.batch_size,
+        workers=default_workers(args.device) if args.workers is None else args.workers,
+        device=args.device,
+        detect_settings=detect_settings(args),
     )
     write_results(rows, results_path)
     say(f"{len(rows)} detections written to {results_path}")

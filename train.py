@@ -1,107 +1,31 @@
 """Train a RetinaNet on a COCO-format data set."""
 
 import argparse
-import secrets
 from datetime import timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from retinanet import loss, matching, model, schedule, transforms
+from retinanet import model, schedule
 from retinanet.annotations import Annotations, has_objects, require_same_classes
-from retinanet.backbone import DEPTHS, imagenet_state, load_backbone, read_state_file
+from retinanet.backbone import imagenet_state, load_backbone, read_state_file
 from retinanet.checkpoint import Checkpoint, save_checkpoint
 from retinanet.command_line import (
-    HelpFormatter,
-    add_detection_flags,
-    add_machine_flags,
     default_workers,
     detect_settings,
     load_set,
     memory_in_use,
-    number_above,
-    number_from,
     plain_settings,
     run,
     say,
-    whole_number,
 )
-from retinanet.data import FLIP_PROBABILITY, BadImages, CocoDataset, evaluation_loader, training_loader
+from retinanet.data import BadImages, CocoDataset, training_loader
 from retinanet.engine import Progress, RunningLoss, build_optimizer, detect_all, train_epoch
 from retinanet.errors import UserError
 from retinanet.evaluate import AP, evaluate
 from retinanet.output import prepare_folder, write_record
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    data = parser.add_argument_group("data")
-    data.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
-    data.add_argument("--train_set", default="train", help="name of the set to train on")
-    data.add_argument("--val_set", default="val", help="name of the set to evaluate on")
-    data.add_argument("--min_side", type=whole_number(32), default=transforms.MIN_SIDE, help="shorter side, pixels")
-    data.add_argument("--max_side", type=whole_number(32), default=transforms.MAX_SIDE, help="longer side, at most")
-    data.add_argument("--flip", type=number_from(0, 1), default=FLIP_PROBABILITY, help="probability of mirroring")
-    data.add_argument("--batch_size", type=whole_number(1), default=2, help="images of a step")
-    data.add_argument("--drop_last", action="store_true", help="leave out the images that don't fill a batch")
-    data.add_argument(
-        "--bad_images",
-        choices=("stop", "skip"),
-        default="stop",
-        help="at an image that can't be read: stop, or train without it (up to 1 in 100)",
-    )
-
-    network = parser.add_argument_group("network")
-    network.add_argument("--depth", type=int, choices=DEPTHS, default=50, help="layers of the ResNet")
-    network.add_argument("--channels", type=whole_number(1), default=model.CHANNELS, help="width of pyramid and heads")
-    network.add_argument(
-        "--weights",
-        default="imagenet",
-        help="start of the ResNet: imagenet (downloaded once), none, or a state dict FILE, which may hold a part of it",
-    )
-    network.add_argument("--prior", type=number_above(0, 0.999), default=model.PRIOR, help="score that all start with")
-
-    losses = parser.add_argument_group("loss")
-    losses.add_argument("--alpha", type=number_from(0, 1), default=loss.ALPHA, help="focal loss: weight of objects")
-    losses.add_argument("--gamma", type=number_from(0), default=loss.GAMMA, help="focal loss: focus on hard anchors")
-    losses.add_argument("--beta", type=number_above(0), default=loss.BETA, help="smooth L1: where it turns linear")
-    losses.add_argument(
-        "--foreground_iou",
-        type=number_above(0, 1),
-        default=matching.FOREGROUND_IOU,
-        help="anchors that overlap an object so much must find it",
-    )
-    losses.add_argument(
-        "--background_iou",
-        type=number_from(0, 1),
-        default=matching.BACKGROUND_IOU,
-        help="anchors that overlap all objects less must find nothing",
-    )
-
-    optimisation = parser.add_argument_group("optimisation")
-    optimisation.add_argument("--epochs", type=whole_number(1), default=72)
-    optimisation.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default="adam")
-    optimisation.add_argument("--learning_rate", type=number_above(0), default=1e-4)
-    optimisation.add_argument("--weight_decay", type=number_from(0), default=0.0)
-    optimisation.add_argument(
-        "--milestones", type=whole_number(0), nargs="*", default=[48, 64], help="epochs that divide the rate by 10"
-    )
-    optimisation.add_argument("--clip_norm", type=number_above(0), default=0.1, help="largest norm of the gradient")
-    optimisation.add_argument("--seed", type=seed, default=3407, help="a whole number, or random: drawn and printed")
-
-    output = parser.add_argument_group("output")
-    output.add_argument("--output_path", type=Path, default=Path("output"), help="folder of checkpoints and run.json")
-    output.add_argument("--eval_every", type=whole_number(1), default=10, help="epochs between evaluations")
-    output.add_argument("--log_every", type=whole_number(1), default=100, help="iterations between lines of the log")
-    add_detection_flags(parser)
-    add_machine_flags(parser)
-    return parser
-
-
-def seed(text: str) -> int:
-    return secrets.randbelow(2**31) if text == "random" else whole_number(0)(text)
+from retinanet.train_flags import build_parser
 
 
 class Job(NamedTuple):
@@ -195,6 +119,7 @@ def train(job: Job) -> list[float]:
     loss_flags = ("alpha", "gamma", "beta", "foreground_iou", "background_iou")
     epoch_loss_list: list[float] = []
     best_ap = float("-inf")
+    num_images, seconds = 0, 0.0  # of the epochs finished
     for epoch in range(args.epochs):
         sampler.set_epoch(epoch)
         first_step = epoch * len(sampler)
@@ -214,8 +139,10 @@ def train(job: Job) -> list[float]:
         ):
             for message in bad_images.take_news():
                 say(f"Bad image {len(bad_images.messages)}, left out: {message}")
-            steps_left = args.epochs * len(sampler) - first_step - progress.iteration
-            say(log_line(epoch, progress, steps_left * args.batch_size, args.device))
+            pace = (seconds + progress.seconds) / (num_images + progress.num_images)
+            images_left = (args.epochs * len(sampler) - first_step - progress.iteration) * args.batch_size
+            say(log_line(epoch, progress, images_left * pace, args.device))
+        num_images, seconds = num_images + progress.num_images, seconds + progress.seconds
         epoch_loss_list.append(progress.epoch_mean)
         finished = epoch + 1
         if finished % args.eval_every == 0 or finished == args.epochs:
@@ -229,7 +156,7 @@ def train(job: Job) -> list[float]:
     return epoch_loss_list
 
 
-def log_line(epoch: int, progress: Progress, images_left: int, device: torch.device) -> str:
+def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:
     fields = {
         "Epoch": epoch,
         "Iteration": progress.iteration,
@@ -237,9 +164,9 @@ def log_line(epoch: int, progress: Progress, images_left: int, device: torch.dev
         "Regression loss": f"{progress.regression:.5f}",
         "Running loss": f"{progress.running:.5f}",
         "Learning rate": f"{progress.learning_rate:g}",
-        "Images/s": f"{progress.images_per_second:.1f}",
+        "Images/s": f"{progress.num_images / progress.seconds:.1f}",
         "Memory": f"{memory_in_use(device) / 1e9:.2f} GB",
-        "Time left": timedelta(seconds=round(images_left / progress.images_per_second)),
+        "Time left": timedelta(seconds=round(seconds_left)),
     }
     return " | ".join(f"{name}: {value}" for name, value in fields.items())
 
@@ -247,12 +174,13 @@ def log_line(epoch: int, progress: Progress, images_left: int, device: torch.dev
 def evaluate_val(job: Job) -> float:
     """Print the table of the val set and return its AP; 0 where there are no objects to compare with."""
     args = job.args
-    loader = evaluation_loader(
-        job.val_set, batch_size=args.batch_size, workers=args.workers, pin_memory=args.device.type == "cuda"
-    )
-    batches = BadImages(len(job.val_set), skip=False).passing(tqdm(loader, "Evaluation", leave=False, disable=None))
     rows = detect_all(
-        job.network, batches, job.val.category_ids, device=args.device, detect_settings=detect_settings(args)
+        job.network,
+        job.val_set,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+        detect_settings=detect_settings(args),
     )
     if not has_objects(job.val):
         say(f"{job.val.path} has no objects, so there is no table")

@@ -30,7 +30,11 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    save_file({"format": FORMAT, **checkpoint._asdict()}, path)
+    """Write `checkpoint` whole or not at all. UserError where the disk is full or the folder can't be written to."""
+    try:
+        save_file({"format": FORMAT, **checkpoint._asdict()}, path)
+    except (OSError, RuntimeError) as fault:  # RuntimeError is what torch.save makes of a full disk
+        raise UserError(f"{path}: can't be written ({fault}). Make room, or choose another --output_path.") from fault
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

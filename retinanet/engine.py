@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from retinanet.anchors import anchors_for
-from retinanet.data import to_device
+from retinanet.data import BadImages, CocoDataset, evaluation_loader, to_device
 from retinanet.detect import detect
 from retinanet.loss import detection_loss
 from retinanet.structures import Batch, Detections
@@ -26,7 +27,8 @@ class Progress(NamedTuple):
     running: float  # mean loss of the last 500 iterations
     epoch_mean: float  # mean loss of the epoch so far
     learning_rate: float
-    images_per_second: float  # since the epoch began
+    num_images: int  # of the epoch so far
+    seconds: float  # since the epoch began
 
 
 class RunningLoss:
@@ -85,7 +87,8 @@ def train_epoch(
             running=running_loss.mean(),
             epoch_mean=mean,
             learning_rate=rate,
-            images_per_second=num_images / (time.perf_counter() - started),
+            num_images=num_images,
+            seconds=time.perf_counter() - started,
         )
 
     for iteration, (batch, rate) in enumerate(zip(batches, rates, strict=False), start=1):
@@ -113,23 +116,26 @@ def train_epoch(
 @torch.no_grad()
 def detect_all(
     model: nn.Module,
-    batches: Iterable[Batch],
-    category_ids: list[int],
+    dataset: CocoDataset,
     *,
+    batch_size: int,
+    workers: int,
     device: torch.device,
     detect_settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """The rows of a COCO result file for all `batches`, by image id and falling score.
+    """The rows of a COCO result file for all images of `dataset`, by image id and falling score.
 
-    `detect_settings` are detect's.
+    `detect_settings` are detect's. Raises UserError at an image that can't be read: none is left out silently.
     """
     model.eval()
+    loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
+    batches = tqdm(loader, "Detection", leave=False, disable=None)
     rows: list[dict[str, Any]] = []
-    for batch in batches:
+    for batch in BadImages(len(dataset), skip=False).passing(batches):
         batch = to_device(batch, device)
         anchors = anchors_for(*batch.images.shape[2:], device)
         detections = detect(model(batch.images), anchors, batch.sizes, **detect_settings)
-        rows += result_rows(detections, batch.scales, batch.image_ids, category_ids)
+        rows += result_rows(detections, batch.scales, batch.image_ids, dataset.annotations.category_ids)
     return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
 
 

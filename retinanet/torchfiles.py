@@ -34,8 +34,12 @@ def save_file(content: Any, path: str | Path) -> None:
     """Write `content` beside `path`, flush it to the disk, then rename it: a kill leaves the old file or the new."""
     path = Path(path)
     beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

@@ -39,6 +39,11 @@ def test_rebuilds_its_model(checkpoint, tmp_path):
             assert torch.equal(one, other)
 
 
+def test_a_place_that_can_not_be_written_to(checkpoint, tmp_path):
+    with pytest.raises(UserError, match=r"none/x\.pt: can't be written"):
+        save_checkpoint(checkpoint, tmp_path / "none" / "x.pt")
+
+
 @pytest.mark.parametrize("content", [{"a": 1}, [1], {"format": "retinanet 1"}, {"format": "other", "model": {}}])
 def test_other_files_are_refused(content, tmp_path):
     torch.save(content, tmp_path / "other.pt")

@@ -5,7 +5,7 @@ import torch
 from conftest import write_set
 
 from retinanet.annotations import load_annotations
-from retinanet.data import CocoDataset, evaluation_loader, training_loader
+from retinanet.data import CocoDataset, training_loader
 from retinanet.engine import RunningLoss, build_optimizer, detect_all, result_rows, train_epoch
 from retinanet.evaluate import AP50, evaluate
 from retinanet.model import RetinaNet
@@ -47,11 +47,11 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     model = RetinaNet(2, 18, channels=16, learn_statistics=True)
     progress = train(model, dataset, 15)
     assert progress[-1].epoch_mean < progress[1].epoch_mean / 3
-    loader = evaluation_loader(dataset, batch_size=4, workers=0, pin_memory=False)
-    rows = detect_all(model, loader, annotations.category_ids, device=CPU, detect_settings={})
+    plan = {"batch_size": 4, "workers": 0, "device": CPU}
+    rows = detect_all(model, dataset, **plan, detect_settings={})
     assert evaluate(annotations, rows).numbers[AP50] > 0.6
     assert rows == sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
-    few = detect_all(model, loader, annotations.category_ids, device=CPU, detect_settings={"threshold": 0.5})
+    few = detect_all(model, dataset, **plan, detect_settings={"threshold": 0.5})
     assert few == [row for row in rows if row["score"] > 0.5]
 
 

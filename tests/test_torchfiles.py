@@ -56,3 +56,4 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_file({"a": 2}, tmp_path / "x.pt")
     assert load_file(tmp_path / "x.pt", "a checkpoint") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]

@@ -1,0 +1,64 @@
+"""How every benchmark measures: warm-up, then windows of the contestants in turn; the median and the spread."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+
+from retinanet.output import git_commit
+
+
+class Timing(NamedTuple):
+    """Seconds of one call, over the timed windows."""
+
+    median: float
+    least: float
+    most: float
+
+    def rate(self, num_images: int) -> str:
+        return f"{num_images / self.median:.3g} ({num_images / self.most:.3g} to {num_images / self.least:.3g})"
+
+
+def time_in_turn(
+    contestants: Mapping[str, Callable[[], object]], device: torch.device, warm_up: int, repeats: int
+) -> dict[str, Timing]:
+    """Time the contestants window by window in turn, so that what disturbs the machine disturbs all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for window in range(warm_up + repeats):
+        for name, work in contestants.items():
+            synchronise(device)
+            started = time.perf_counter()
+            work()
+            synchronise(device)
+            if window >= warm_up:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Timing(statistics.median(taken), min(taken), max(taken)) for name, taken in seconds.items()}
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def describe(device: torch.device) -> str:
+    """The machine, versions and commit, for the line under a table."""
+    if device.type == "cuda":
+        chip = torch.cuda.get_device_name(device)
+    else:
+        chip = f"{_cpu_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
+    return f"{time.strftime('%Y-%m-%d')}, commit {git_commit()}, {chip}, {versions}"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,88 @@
+"""The flags of train.py, in groups; the defaults are the published runs' numbers."""
+
+import argparse
+import secrets
+from pathlib import Path
+
+from retinanet import loss, matching, model, transforms
+from retinanet.backbone import DEPTHS
+from retinanet.command_line import (
+    HelpFormatter,
+    add_detection_flags,
+    add_machine_flags,
+    number_above,
+    number_from,
+    whole_number,
+)
+from retinanet.data import FLIP_PROBABILITY
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train a RetinaNet on a COCO-format data set.", formatter_class=HelpFormatter
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
+    data.add_argument("--train_set", default="train", help="name of the set to train on")
+    data.add_argument("--val_set", default="val", help="name of the set to evaluate on")
+    data.add_argument("--min_side", type=whole_number(32), default=transforms.MIN_SIDE, help="shorter side, pixels")
+    data.add_argument("--max_side", type=whole_number(32), default=transforms.MAX_SIDE, help="longer side, at most")
+    data.add_argument("--flip", type=number_from(0, 1), default=FLIP_PROBABILITY, help="probability of mirroring")
+    data.add_argument("--batch_size", type=whole_number(1), default=2, help="images of a step")
+    data.add_argument("--drop_last", action="store_true", help="leave out the images that don't fill a batch")
+    data.add_argument(
+        "--bad_images",
+        choices=("stop", "skip"),
+        default="stop",
+        help="at an image that can't be read: stop, or train without it (up to 1 in 100)",
+    )
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--depth", type=int, choices=DEPTHS, default=50, help="layers of the ResNet")
+    network.add_argument("--channels", type=whole_number(1), default=model.CHANNELS, help="width of pyramid and heads")
+    network.add_argument(
+        "--weights",
+        default="imagenet",
+        help="start of the ResNet: imagenet (downloaded once), none, or a state dict FILE, which may hold a part of it",
+    )
+    network.add_argument("--prior", type=number_above(0, 0.999), default=model.PRIOR, help="score that all start with")
+
+    losses = parser.add_argument_group("loss")
+    losses.add_argument("--alpha", type=number_from(0, 1), default=loss.ALPHA, help="focal loss: weight of objects")
+    losses.add_argument("--gamma", type=number_from(0), default=loss.GAMMA, help="focal loss: focus on hard anchors")
+    losses.add_argument("--beta", type=number_above(0), default=loss.BETA, help="smooth L1: where it turns linear")
+    losses.add_argument(
+        "--foreground_iou",
+        type=number_above(0, 1),
+        default=matching.FOREGROUND_IOU,
+        help="anchors that overlap an object so much must find it",
+    )
+    losses.add_argument(
+        "--background_iou",
+        type=number_from(0, 1),
+        default=matching.BACKGROUND_IOU,
+        help="anchors that overlap all objects less must find nothing",
+    )
+
+    optimisation = parser.add_argument_group("optimisation")
+    optimisation.add_argument("--epochs", type=whole_number(1), default=72)
+    optimisation.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default="adam")
+    optimisation.add_argument("--learning_rate", type=number_above(0), default=1e-4)
+    optimisation.add_argument("--weight_decay", type=number_from(0), default=0.0)
+    optimisation.add_argument(
+        "--milestones", type=whole_number(0), nargs="*", default=[48, 64], help="epochs that divide the rate by 10"
+    )
+    optimisation.add_argument("--clip_norm", type=number_above(0), default=0.1, help="largest norm of the gradient")
+    optimisation.add_argument("--seed", type=seed, default=3407, help="a whole number, or random: drawn and printed")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--output_path", type=Path, default=Path("output"), help="folder of checkpoints and run.json")
+    output.add_argument("--eval_every", type=whole_number(1), default=10, help="epochs between evaluations")
+    output.add_argument("--log_every", type=whole_number(1), default=100, help="iterations between lines of the log")
+    add_detection_flags(parser)
+    add_machine_flags(parser)
+    return parser
+
+
+def seed(text: str) -> int:
+    return secrets.randbelow(2**31) if text == "random" else whole_number(0)(text)
