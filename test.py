@@ -1,6 +1,7 @@
 """Evaluate a checkpoint on a set and write its result file."""
 
 import argparse
+import os
 from pathlib import Path
 
 from retinanet.annotations import has_objects, require_same_classes
@@ -20,7 +21,7 @@ from retinanet.command_line import (
 from retinanet.engine import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
-from retinanet.results import write_results
+from retinanet.results import default_results_path, write_results
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,8 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--results_path", type=Path, help="file to write (default: {set_name}_bbox_results.json)")
     parser.add_argument("--depth", type=int, choices=DEPTHS, help="to check that the checkpoint has it")
     given = parser.add_argument_group("taken from the checkpoint unless given")
-    given.add_argument("--min_side", type=whole_number(32), help="shorter side of the images, pixels")
-    given.add_argument("--max_side", type=whole_number(32), help="longer side, at most")
+    given.add_argument("--min_side", type=whole_number(64), help="shorter side of the images, pixels")
+    given.add_argument("--max_side", type=whole_number(64), help="longer side, at most")
     given.add_argument("--batch_size", type=whole_number(1), help="images at a time")
     add_detection_flags(parser)
     add_machine_flags(parser)
@@ -42,9 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
-    results_path = args.results_path or Path(f"{args.set_name}_bbox_results.json")
-    if not results_path.parent.is_dir():
-        parser.error(f"--results_path {results_path}: no folder {results_path.parent}. Make it first.")
+    results_path = args.results_path or default_results_path(args.set_name)
+    if results_path.is_dir() or not os.access(results_path.parent, os.W_OK):
+        parser.error(f"--results_path {results_path}: is a folder, or in one that can't be written to")
     checkpoint = load_checkpoint(args.checkpoint_path)
     if args.depth not in (None, checkpoint.depth):
         raise UserError(
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if has_objects(annotations):
         say(evaluate(annotations, rows).text)
     else:
-        say(f"{annotations.path} has no true boxes, so there is no table")
+        say(f"{annotations.path} has no objects to compare with, so there is no table")
     return 0
 
 

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from retinanet.annotations import find_annotation_file, has_objects, load_annotations, read_json
+from retinanet.annotations import has_objects, load_annotations, read_json
 from retinanet.command_line import HelpFormatter, run, say
 from retinanet.evaluate import evaluate
-from retinanet.results import check_results, images_without_detection
+from retinanet.layout import find_annotation_file
+from retinanet.results import FEW, check_results, default_results_path, images_without_detection
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,25 +20,28 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    results_path = args.results_path or Path(f"{args.set_name}_bbox_results.json")
+    results_path = args.results_path or default_results_path(args.set_name)
     annotations = load_annotations(find_annotation_file(args.coco_path, args.set_name))
     rows = read_json(results_path)
     findings = check_results(rows, annotations)
-    if findings:
-        say(f"{results_path}: {len(findings)} findings")
-        for finding in findings:
-            say(f"- {finding.problem}: {finding.num_rows}")
-            for example in finding.examples:
-                say(f"    {example}")
-            say(f"    Fix: {finding.fix}")
+    for finding in findings:
+        say(f"- {finding.problem}: {finding.num_rows}")
+        for example in finding.examples:
+            say(f"    {example}")
+        say(f"    Fix: {finding.fix}")
+    verdict = f"{len(findings)} findings" if findings else "good"
+    if any(finding.unusable for finding in findings):
+        say(f"{results_path}: {verdict}")
         return 1
-    say(f"{results_path}: good, {len(rows)} detections for {len(annotations.image_ids)} images of {annotations.path}")
+    say(f"{results_path}: {verdict}; {len(rows)} detections for {len(annotations.image_ids)} images")
     empty = images_without_detection(rows, annotations)
-    if empty:
-        say(f"Images without a detection, which is no mistake: {len(empty)} ({', '.join(map(str, empty[:5]))} ...)")
+    ids = ", ".join(map(str, empty[:FEW])) + (" ..." if len(empty) > FEW else "")
+    say(f"Images without a detection, which is no mistake: {len(empty)}" + (f" ({ids})" if empty else ""))
     if has_objects(annotations):
         say(evaluate(annotations, rows).text)
-    return 0
+    else:
+        say(f"{annotations.path} has no objects to compare with, so there is no table")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from retinanet import model, schedule
 from retinanet.annotations import Annotations, has_objects, require_same_classes
 from retinanet.backbone import imagenet_state, load_backbone, read_state_file
+from retinanet.bad_images import BadImages
 from retinanet.checkpoint import Checkpoint, save_checkpoint
 from retinanet.command_line import (
     default_workers,
@@ -20,7 +21,7 @@ from retinanet.command_line import (
     run,
     say,
 )
-from retinanet.data import BadImages, CocoDataset, training_loader
+from retinanet.data import CocoDataset, training_loader
 from retinanet.engine import Progress, RunningLoss, build_optimizer, detect_all, train_epoch
 from retinanet.errors import UserError
 from retinanet.evaluate import AP, evaluate
@@ -68,13 +69,12 @@ def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
         parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
     if args.background_iou > args.foreground_iou:
         parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
-    if args.output_path.exists() and not args.output_path.is_dir():
-        parser.error(f"--output_path {args.output_path} is a file, not a folder")
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
     train_annotations, training_set = load_set(
         args.coco_path, args.train_set, **sides, require_images=args.bad_images == "stop"
     )
     val, val_set = load_set(args.coco_path, args.val_set, **sides)
+    val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
     require_same_classes(val, train_annotations.class_names, train_annotations.category_ids, train_annotations.path)
     if args.drop_last and len(training_set) < args.batch_size:
         raise UserError(
@@ -137,23 +137,29 @@ def train(job: Job) -> list[float]:
             log_every=args.log_every,
             loss_settings={name: getattr(args, name) for name in loss_flags},
         ):
-            for message in bad_images.take_news():
-                say(f"Bad image {len(bad_images.messages)}, left out: {message}")
+            report(bad_images)
             pace = (seconds + progress.seconds) / (num_images + progress.num_images)
             images_left = (args.epochs * len(sampler) - first_step - progress.iteration) * args.batch_size
             say(log_line(epoch, progress, images_left * pace, args.device))
+        report(bad_images)
         num_images, seconds = num_images + progress.num_images, seconds + progress.seconds
         epoch_loss_list.append(progress.epoch_mean)
         finished = epoch + 1
         if finished % args.eval_every == 0 or finished == args.epochs:
-            ap = evaluate_val(job)
             checkpoint = snapshot(job, finished)
             save_checkpoint(checkpoint, args.output_path / f"retinanet_epoch{finished}.pt")
+            if finished == args.epochs:
+                save_checkpoint(checkpoint, args.output_path / "model_final.pt")
+            ap = evaluate_val(job)  # after saving: whatever stops it, the weights are there
             if ap > best_ap:
                 best_ap = ap
                 save_checkpoint(checkpoint, args.output_path / "best.pt")
-    save_checkpoint(snapshot(job, args.epochs), args.output_path / "model_final.pt")
     return epoch_loss_list
+
+
+def report(bad_images: BadImages) -> None:
+    for message in bad_images.take_news():
+        say(f"Bad image, left out: {message}")
 
 
 def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:
@@ -183,7 +189,7 @@ def evaluate_val(job: Job) -> float:
         detect_settings=detect_settings(args),
     )
     if not has_objects(job.val):
-        say(f"{job.val.path} has no objects, so there is no table")
+        say(f"{job.val.path} has no objects to compare with, so there is no table")
         return 0.0
     table = evaluate(job.val, rows)
     say(table.text)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from retinanet.annotations import Annotations, find_annotation_file, find_image_folder, load_annotations, read_json
+from retinanet.annotations import Annotations, load_annotations, read_json
 from retinanet.command_line import HelpFormatter, number_from, run, say, whole_number
 from retinanet.errors import UserError
 from retinanet.images import MAX_PIXELS, read_image
+from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.plots import Panel, draw_grid, save_figure, show_windows
-from retinanet.results import check_results
+from retinanet.results import check_results, default_results_path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,9 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.image_id is not None and args.num_images > 1:
         parser.error("--image_id draws one image; leave --num_images away")
+    if not args.picture_path.suffix or args.picture_path.is_dir():
+        parser.error(f"--picture_path {args.picture_path} must be a file with an ending, such as vis.png")
     annotations = load_annotations(find_annotation_file(args.coco_path, args.set_name))
     folder = find_image_folder(args.coco_path, args.set_name)
-    pred_file = args.pred_file or (Path(f"{args.set_name}_bbox_results.json") if args.vis_pred else None)
+    pred_file = args.pred_file or (default_results_path(args.set_name) if args.vis_pred else None)
     detections = None if pred_file is None else load_detections(pred_file, annotations, args.threshold)
 
     chosen = choose(annotations, args.image_id, args.num_images, args.seed)
@@ -95,12 +98,9 @@ def detection_panel(
 
 def load_detections(path: Path, annotations: Annotations, threshold: float) -> list[dict[str, Any]]:
     rows = read_json(path)
-    findings = check_results(rows, annotations)
-    if findings:
-        raise UserError(
-            f"{path}: {findings[0].problem} ({findings[0].num_rows} rows). Check it with test_submission.py --set_name "
-            f"and --results_path."
-        )
+    for finding in check_results(rows, annotations):
+        if finding.unusable:
+            raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {finding.fix}")
     return [row for row in rows if row["score"] >= threshold]
 
 

@@ -1,4 +1,4 @@
-"""COCO annotation files: found, checked, and packed into flat arrays.
+"""COCO annotation files, checked and packed into flat arrays.
 
 This is one of the two edges where boxes are COCO's (left, top, width, height) in original pixels and classes are
 category ids.
@@ -27,31 +27,6 @@ class Annotations(NamedTuple):
     labels: np.ndarray  # int64 [T]
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
-
-
-def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
-    """The annotation file of a set: {set}.json, or COCO's own annotations/instances_{set}.json. UserError if none."""
-    root = Path(coco_path)
-    if not root.is_dir():
-        raise UserError(f"{root}: no such data folder. Give it with --coco_path; data/README.md shows its layout.")
-    files = [root / f"{set_name}.json"]
-    files += [root / "annotations" / f"{kind}_{set_name}.json" for kind in ("instances", "image_info")]
-    for file in files:
-        if file.is_file():
-            return file
-    raise UserError(
-        f"{files[0]}: no such annotation file, and no {files[1]} either. Put it there, or name another set with "
-        "--train_set, --val_set or --set_name."
-    )
-
-
-def find_image_folder(coco_path: str | Path, set_name: str) -> Path:
-    """The image folder of a set: images/{set}/, or COCO's own {set}/. UserError if there is neither."""
-    folders = [Path(coco_path) / "images" / set_name, Path(coco_path) / set_name]
-    for folder in folders:
-        if folder.is_dir():
-            return folder
-    raise UserError(f"{folders[0]}: no such image folder, and no {folders[1]} either. Put the images there.")
 
 
 def read_json(path: str | Path) -> Any:
@@ -118,10 +93,14 @@ def has_objects(annotations: Annotations) -> bool:
     """Whether there is something to evaluate against.
 
     Test sets are handed out without annotations, or with fake ones: boxes without area, or one box for all images.
+    One box for all is real where it is the whole image.
     """
-    real = annotations.boxes[~annotations.crowds]
-    real = real[(real[:, 2:] > 0).all(axis=1)]
-    return len(real) > 0 and (len(real) == 1 or len(np.unique(real, axis=0)) > 1)
+    real = ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
+    boxes = annotations.boxes[real]
+    if len(boxes) <= 1 or len(np.unique(boxes, axis=0)) > 1:
+        return len(boxes) > 0
+    owners = np.repeat(np.arange(len(annotations.sizes)), np.diff(annotations.first))[real]
+    return bool((boxes[0, 2:] == annotations.sizes[owners][:, ::-1]).all())
 
 
 def is_id(value: Any) -> TypeGuard[int]:
@@ -146,6 +125,11 @@ def require_same_classes(annotations: Annotations, names: list[str], category_id
         )
 
 
+def _is_text(value: Any) -> TypeGuard[str]:
+    # A lone surrogate, which JSON can spell, can neither be printed nor be part of a path.
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     entries = content.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -157,7 +141,7 @@ def _category_names(path: Path, categories: list[dict[str, Any]]) -> dict[int, s
     names: dict[int, str] = {}
     for category in categories:
         category_id, name = category.get("id"), category.get("name")
-        if not is_id(category_id) or not isinstance(name, str):
+        if not is_id(category_id) or not _is_text(name):
             raise UserError(f"{path}: category {category} needs a whole number as id and a name.")
         if category_id in names:
             raise UserError(f"{path}: category id {category_id} stands twice. Give each category an id of its own.")
@@ -175,7 +159,7 @@ def _read_images(path: Path, images: list[dict[str, Any]]) -> tuple[list[int], l
             raise UserError(f"{path}: an image's id is {image_id!r} ({file_name}). Ids must be whole numbers.")
         if image_id in seen:
             raise UserError(f"{path}: image id {image_id} stands twice. Give each image an id of its own.")
-        if not isinstance(file_name, str) or not file_name:
+        if not _is_text(file_name) or not file_name:
             raise UserError(f"{path}: image {image_id} has no file_name. Add it, relative to the image folder.")
         if Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name:
             raise UserError(

@@ -1,5 +1,6 @@
 """torchvision's ResNet and its weights, cut to the feature maps of stride 8, 16 and 32."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,8 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
                 f"{source}: {name} has shape {list(value.shape)}, the network's has {list(wanted[name].shape)}. "
                 "Is the file of another --depth?"
             )
+        if value.layout != torch.strided or not value.is_floating_point() or value.is_meta:
+            raise UserError(f"{source}: {name} is no plain tensor of floating-point numbers. Save it as one.")
         if not torch.isfinite(value).all():
             raise UserError(f"{source}: {name} holds values that are not finite. The file is broken: give another.")
     backbone.load_state_dict(found, strict=False)
@@ -97,7 +100,7 @@ def imagenet_state(depth: int) -> dict[str, Any]:
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     if not path.exists():
         try:
-            weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
         except (OSError, RuntimeError) as fault:  # no network or no space; a hash that is not the published one
             raise UserError(
                 f"{weights.url}: the ImageNet weights could not be downloaded ({fault}). Put that file at {path}, or "

@@ -42,8 +42,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = load_file(path, "a checkpoint of train.py")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path}: not a checkpoint of train.py. Give one that it wrote, such as model_final.pt.")
-    if content.keys() != set(Checkpoint._fields) or content["depth"] not in DEPTHS:
-        raise UserError(f"{path}: a checkpoint with parts missing or unknown. Was it written by another version?")
+    if content.keys() != set(Checkpoint._fields) or not _is_sound(Checkpoint(**content)):
+        raise UserError(f"{path}: a checkpoint with parts missing or broken. Was it written by another version?")
     return Checkpoint(**content)
 
 
@@ -52,10 +52,31 @@ def build_model(checkpoint: Checkpoint, path: Path) -> RetinaNet:
     model = RetinaNet(len(checkpoint.class_names), checkpoint.depth, checkpoint.channels)
     try:
         model.load_state_dict(checkpoint.model)
-    except (RuntimeError, TypeError, AttributeError) as fault:
+    except RuntimeError as fault:
+        first = "; ".join(line.strip() for line in str(fault).splitlines()[:2])[:200]
         raise UserError(
-            f"{path}: its weights don't fit its depth {checkpoint.depth} ({fault}). Train again."
+            f"{path}: its weights don't fit its depth {checkpoint.depth}, channels and classes ({first}). Give another "
+            "checkpoint."
         ) from fault
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
         raise UserError(f"{path}: holds weights that are not finite; its training diverged. Give another checkpoint.")
     return model
+
+
+def _is_sound(checkpoint: Checkpoint) -> bool:
+    """Whether every part has the type and range that its use needs."""
+    numbers = (checkpoint.channels, checkpoint.min_side, checkpoint.max_side, checkpoint.batch_size)
+    names, ids = checkpoint.class_names, checkpoint.category_ids
+    return (
+        type(checkpoint.depth) is int
+        and checkpoint.depth in DEPTHS
+        and all(type(number) is int and number > 0 for number in numbers)
+        and checkpoint.min_side <= checkpoint.max_side
+        and isinstance(names, list)
+        and isinstance(ids, list)
+        and all(isinstance(name, str) for name in names)
+        and all(type(category_id) is int for category_id in ids)
+        and len(names) == len(ids) == len(set(ids)) > 0
+        and isinstance(checkpoint.model, dict)
+        and all(isinstance(value, Tensor) and not value.is_complex() for value in checkpoint.model.values())
+    )

@@ -6,15 +6,16 @@ import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
 
 from retinanet import detect, images
-from retinanet.annotations import Annotations, find_annotation_file, find_image_folder, load_annotations
+from retinanet.annotations import Annotations, load_annotations
 from retinanet.data import CocoDataset
 from retinanet.errors import UserError
+from retinanet.layout import find_annotation_file, find_image_folder
 
 
 def run(main: Callable[[], int]) -> None:
@@ -22,8 +23,21 @@ def run(main: Callable[[], int]) -> None:
     try:
         sys.exit(main())
     except UserError as mistake:
-        print(f"{Path(sys.argv[0]).name}: error: {mistake}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(mistake))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # who read our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as fault:  # a file that can't be reached: no permission, a name too long, a disk that fails
+        if fault.filename is None:
+            raise
+        _refuse(f"{fault.filename}: {fault.strerror}. Check the path and its permissions.")
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def say(line: str) -> None:
@@ -41,16 +55,17 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
+def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """An argparse type: a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if not least <= number <= most:
+            limit = "" if most == 2**63 - 1 else f", at most {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}{limit}")
         return number
 
     return parse
@@ -131,7 +146,9 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_detection_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detection")
-    group.add_argument("--threshold", type=number_from(0, 1), default=detect.THRESHOLD, help="lowest score kept")
+    group.add_argument(
+        "--threshold", type=number_from(0, 1), default=detect.THRESHOLD, help="scores above this are kept"
+    )
     group.add_argument(
         "--num_candidates",
         type=whole_number(1),

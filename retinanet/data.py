@@ -1,7 +1,7 @@
 """The data set: samples read from disk, batches collated, in worker processes."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from retinanet.annotations import Annotations
 from retinanet.errors import UserError
-from retinanet.images import MAX_PIXELS, read_image
+from retinanet.images import MAX_PIXELS, check_image, read_image
 from retinanet.samplers import AspectRatioBasedSampler, batches_of_equal_shape
 from retinanet.structures import Batch, Sample, Targets
 from retinanet.transforms import flip, pad_and_stack, padded_size, resize, resized_size
 
 FLIP_PROBABILITY = 0.5
-MAX_BAD_SHARE = 0.01
 
 
 class BadImage(NamedTuple):
@@ -83,6 +82,11 @@ class CocoDataset(Dataset[Sample | BadImage]):
             return self.read(index)
         except UserError as fault:
             return BadImage(str(fault))
+
+    def check_headers(self) -> None:
+        """UserError at the first image whose header can't be read or has another size than its annotation."""
+        for index, (height, width) in enumerate(self.annotations.sizes.tolist()):
+            check_image(self.path(index), (height, width), self.max_pixels)
 
     def require_images(self) -> None:
         """UserError if an image file is missing, found by listing folders rather than by asking for each file."""
@@ -174,38 +178,3 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
     images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
     return batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
-
-
-class BadImages:
-    """The images of a data set that could not be read: refused, or with `skip` counted, up to 1 in 100."""
-
-    def __init__(self, num_images: int, skip: bool) -> None:
-        self.num_images, self.skip = num_images, skip
-        self.messages: set[str] = set()
-        self.news: list[str] = []
-
-    def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches that have images left. UserError at an image that may not be skipped."""
-        for batch in batches:
-            for message in batch.bad:
-                self._add(message)
-            if len(batch.images):
-                yield batch
-
-    def take_news(self) -> list[str]:
-        """The messages since the last call, each image's once."""
-        news, self.news = self.news, []
-        return news
-
-    def _add(self, message: str) -> None:
-        if not self.skip:
-            raise UserError(message)
-        if message in self.messages:
-            return
-        self.messages.add(message)
-        self.news.append(message)
-        if len(self.messages) > MAX_BAD_SHARE * self.num_images:
-            raise UserError(
-                f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip stops "
-                "at more than 1 in 100. Mend the data set."
-            )

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from retinanet.anchors import anchors_for
-from retinanet.data import BadImages, CocoDataset, evaluation_loader, to_device
+from retinanet.bad_images import BadImages
+from retinanet.data import CocoDataset, evaluation_loader, to_device
 from retinanet.detect import detect
 from retinanet.loss import detection_loss
 from retinanet.structures import Batch, Detections

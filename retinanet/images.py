@@ -1,5 +1,7 @@
 """Image files: any mode that Pillow knows, to 8-bit RGB of the size that the annotations state."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from retinanet.errors import UserError
 
 MAX_PIXELS = 89_000_000  # an RGB image of this many is 267 MB
+DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
 
 # Pillow has a limit of its own, which would stop users who raise ours; read_image checks before it decodes.
 Image.MAX_IMAGE_PIXELS = None
@@ -23,18 +26,35 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
     when, the image has the stated size with it and not without. Raises UserError, naming the file, where it can't be
     read, has another size, or more than `max_pixels` (seen in its header, before anything is decoded).
     """
+    with _opened(path, size, max_pixels) as picture:
+        if picture.size != (size[1], size[0]):
+            picture = ImageOps.exif_transpose(picture)
+        return _to_rgb(picture)
+
+
+def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
+    """Raise what `read_image` raises about the header of `path`, without decoding its pixels."""
+    with _opened(path, size, max_pixels):
+        pass
+
+
+@contextmanager
+def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterator[Image.Image]:
+    """The picture, its header checked; whatever goes wrong with it meanwhile is a UserError that names it."""
     try:
         with Image.open(path) as picture:
             _check_pixels(path, picture.size, max_pixels)
-            return _to_rgb(_orient(path, picture, size))
-    except UserError:
+            _check_size(path, picture, size)
+            if picture.mode == "F" or (picture.mode == "I" and picture.format not in DEEP_GREY):
+                raise ValueError("32-bit pixels have no fixed range")
+            yield picture
+    except (UserError, MemoryError):
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such image. Put it there, or take it out of the annotations.") from None
     except Exception as fault:  # Pillow's many decoders raise whatever damaged bytes lead them to
         raise UserError(
-            f"{path}: can't be read as an image ({fault}). Replace the file, take it out of the annotations, or train "
-            "with --bad_images skip."
+            f"{path}: can't be read as an image ({fault}). Replace the file, or take it out of the annotations."
         ) from fault
 
 
@@ -47,22 +67,19 @@ def _check_pixels(path: str | Path, size: tuple[int, int], max_pixels: int) -> N
         )
 
 
-def _orient(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> None:
     height, width = size
     if picture.size == (width, height):
-        return picture
-    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # 5 to 8 exchange height and width
-    if turned and picture.size == (height, width):
-        return ImageOps.exif_transpose(picture)
-    raise UserError(
-        f"{path}: the image is {picture.height} x {picture.width} (height x width), its annotation says "
-        f"{height} x {width}, and no EXIF orientation explains it. Correct the annotation file's width and height."
-    )
+        return  # before the orientation is asked for: a PNG's may stand behind its pixels
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)  # they exchange height and width
+    if not turned or picture.size != (height, width):
+        raise UserError(
+            f"{path}: the image is {picture.height} x {picture.width} (height x width), its annotation says "
+            f"{height} x {width}, and no EXIF orientation explains it. Correct the annotation file's width and height."
+        )
 
 
 def _to_rgb(picture: Image.Image) -> Tensor:
-    if picture.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range")
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would cut off at 255
         grey = np.rint(np.asarray(picture) / 257).clip(0, 255).astype(np.uint8)
         return torch.from_numpy(grey).expand(3, -1, -1)

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from retinanet.errors import UserError
+from retinanet.files import written_whole
 
 RECORD = "run.json"
-RUN_FILES = (RECORD, "*.pt", "*.pt.part")
+CHECKPOINTS = ("retinanet_epoch*.pt", "best.pt", "model_final.pt")
+RUN_FILES = (RECORD, *CHECKPOINTS, *(f"{name}.part" for name in (RECORD, *CHECKPOINTS)))
 PACKAGES = ("torchvision", "pycocotools", "numpy", "pillow")
 
 
@@ -57,7 +59,8 @@ def write_record(folder: Path, settings: dict[str, Any], class_names: list[str],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
     try:
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        with written_whole(folder / RECORD) as file:
+            file.write(json.dumps(record, indent=2) + "\n")
     except OSError as fault:
         raise UserError(f"{folder / RECORD}: can't be written ({fault.strerror}). Is the disk full?") from None
 

@@ -62,7 +62,7 @@ def class_colours(num_classes: int) -> np.ndarray:
 
 def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], colours: np.ndarray) -> None:
     axis.imshow(panel.image)
-    axis.set_title(panel.title, fontsize=9)
+    axis.set_title(panel.title, fontsize=9, parse_math=False)
     for row, (box, label) in enumerate(zip(panel.boxes, panel.labels, strict=True)):
         left, top, width, height = box
         name = class_names[label] if panel.scores is None else f"{class_names[label]} {panel.scores[row]:.2f}"
@@ -76,4 +76,5 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], colours: n
             verticalalignment="bottom" if top > panel.image.shape[0] * 0.06 else "top",
             bbox={"facecolor": colours[label], "edgecolor": "none", "pad": 1.2, "alpha": 0.9},
             clip_on=True,
+            parse_math=False,
         )

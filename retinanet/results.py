@@ -1,7 +1,6 @@
 """COCO result files: written whole, and checked row by row before they are handed in."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,11 +10,14 @@ import numpy as np
 
 from retinanet.annotations import Annotations, is_id, is_number
 from retinanet.errors import UserError
+from retinanet.files import written_whole
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 MAX_PER_IMAGE = 100  # COCO's evaluation looks at no more
 FEW = 3  # examples shown of a finding
-XYXY_SHARE = 0.1  # of the boxes that stick out of their image if read as width and height
+# Boxes are taken for corners if, read as width and height, this share sticks out of the image, and read as corners
+# this share lies in it: a few that were not clipped don't hide the mistake.
+OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
 
 
 class Finding(NamedTuple):
@@ -25,15 +27,14 @@ class Finding(NamedTuple):
     num_rows: int
     examples: list[str]
     fix: str
+    unusable: bool = True  # such rows can neither be drawn nor evaluated
 
 
 def write_results(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write a result file beside `path`, then rename it, so that no half-written file is ever handed in."""
-    beside = path.with_name(path.name + ".part")
+    """Write a result file, whole or not at all. UserError where the place can't be written to."""
     try:
-        with open(beside, "w", encoding="utf-8") as file:
+        with written_whole(path) as file:
             json.dump(rows, file)
-        os.replace(beside, path)
     except OSError as fault:
         raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another --results_path.") from None
 
@@ -83,6 +84,7 @@ def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
                 if not _touches(row["bbox"], sizes[row["image_id"]])
             },
             "Write pixels of the original image, not of the resized one or shares of its sides.",
+            unusable=False,
         ),
         _bad_values(
             "score not a number from 0 to 1",
@@ -97,15 +99,19 @@ def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
     return [finding for finding in findings if finding]
 
 
+def default_results_path(set_name: str) -> Path:
+    return Path(f"{set_name}_bbox_results.json")
+
+
 def images_without_detection(rows: list[dict[str, Any]], annotations: Annotations) -> list[int]:
     """The ids of the set's images that checked `rows` have nothing about."""
     seen = {row["image_id"] for row in rows}
     return [image_id for image_id in annotations.image_ids.tolist() if image_id not in seen]
 
 
-def _finding(problem: str, bad: dict[int, str], fix: str) -> Finding | None:
+def _finding(problem: str, bad: dict[int, str], fix: str, unusable: bool = True) -> Finding | None:
     examples = [f"row {index} {text}" for index, text in list(bad.items())[:FEW]]
-    return Finding(problem, len(bad), examples, fix) if bad else None
+    return Finding(problem, len(bad), examples, fix, unusable) if bad else None
 
 
 def _bad_values(
@@ -124,14 +130,19 @@ def _touches(box: list[float], size: list[int]) -> bool:
 
 
 def _category_finding(rows: list[tuple[int, dict[str, Any]]], annotations: Annotations) -> Finding | None:
-    known = set(annotations.category_ids)
-    problem, fix = "category_id not in the set", f"Use the category ids of {annotations.path}: {sorted(known)}."
+    known = annotations.category_ids
+    right = f"Write the data set's category ids {known}"
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
-    for step, words in ((1, "too low"), (-1, "too high")):
-        if not used <= known and {category_id + step for category_id in used} <= known:
-            problem = f"category_id off by one: all are one {words}"
-            fix = f"Write the data set's category ids {sorted(known)}, not labels counted from {min(used)}."
-    return _bad_values(problem, rows, "category_id", lambda value: is_id(value) and value in known, fix)
+    if not used <= set(known):
+        every = {index: f"has category_id {row['category_id']!r}" for index, row in rows}
+        for step, words in ((1, "low"), (-1, "high")):
+            if {category_id + step for category_id in used} <= set(known):
+                return _finding(f"category_id off by one: all are one too {words}", every, f"{right}.")
+        if used <= set(range(len(known))):
+            return _finding("category_id counts the classes from 0", every, f"{right}, in this order.")
+    return _bad_values(
+        "category_id not in the set", rows, "category_id", lambda value: is_id(value) and value in known, f"{right}."
+    )
 
 
 def _xyxy_finding(rows: list[tuple[int, dict[str, Any]]], sizes: dict[int, list[int]]) -> Finding | None:
@@ -140,14 +151,13 @@ def _xyxy_finding(rows: list[tuple[int, dict[str, Any]]], sizes: dict[int, list[
         return None
     boxes = np.array([row["bbox"] for _, row in rows], dtype=float)
     limits = np.array([sizes[row["image_id"]] for _, row in rows], dtype=float)[:, ::-1] + 1  # (width, height)
-    fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all()
+    fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)
     sticks_out = (boxes[:, :2] + boxes[:, 2:] > limits).any(axis=1)
-    if not fits_as_corners or sticks_out.mean() < XYXY_SHARE:
+    if fits_as_corners.mean() < INSIDE_SHARE or sticks_out.mean() < OUTSIDE_SHARE:
         return None
     bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} reaches over its image" for i in np.flatnonzero(sticks_out)}
-    return _finding(
-        "bbox written as (x1, y1, x2, y2)", bad, "Write [x1, y1, x2 - x1, y2 - y1]: COCO wants width and height."
-    )
+    fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO wants width and height."
+    return _finding("bbox written as (x1, y1, x2, y2)", bad, fix, unusable=False)
 
 
 def _too_many(rows: list[tuple[int, dict[str, Any]]]) -> Finding | None:
@@ -156,7 +166,9 @@ def _too_many(rows: list[tuple[int, dict[str, Any]]]) -> Finding | None:
     if not crowded:
         return None
     fix = f"Keep the {MAX_PER_IMAGE} best of each image: COCO's evaluation looks at no more."
-    return Finding(f"more than {MAX_PER_IMAGE} detections in an image", len(crowded), crowded[:FEW], fix)
+    return Finding(
+        f"more than {MAX_PER_IMAGE} detections in an image", len(crowded), crowded[:FEW], fix, unusable=False
+    )
 
 
 def _duplicates(rows: list[tuple[int, dict[str, Any]]]) -> Finding | None:
@@ -166,4 +178,5 @@ def _duplicates(rows: list[tuple[int, dict[str, Any]]]) -> Finding | None:
         key = repr((row["image_id"], row["category_id"], row["bbox"]))
         if first.setdefault(key, index) != index:
             repeated[index] = f"repeats row {first[key]}"
-    return _finding("duplicates: the same image, category and box", repeated, "Write each detection once.")
+    problem = "duplicates: the same image, category and box"
+    return _finding(problem, repeated, "Write each detection once.", unusable=False)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from retinanet.command_line import HelpFormatter, run, say, whole_number
 from retinanet.cutouts import cutouts, grounds
 from retinanet.errors import UserError
+from retinanet.files import written_whole
 
 SETS = {"train": 400, "val": 80, "test": 40}
 SHAPES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
@@ -43,7 +44,8 @@ def write_sample_data(folder: Path, seed: int, counts: dict[str, int]) -> None:
                 content = _write_images(Path(beside), name, count, draw, list(objects.values()), textures)
                 (folder / "images").mkdir(exist_ok=True)
                 (Path(beside) / "images").rename(folder / "images" / name)
-                (folder / f"{name}.json").write_text(json.dumps({**content, "categories": categories}))
+                with written_whole(folder / f"{name}.json") as file:
+                    json.dump({**content, "categories": categories}, file)
     except OSError as fault:
         raise UserError(f"{folder}: can't be written to ({fault.strerror}). Choose another folder.") from None
 

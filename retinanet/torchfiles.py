@@ -1,13 +1,14 @@
-"""PyTorch's files: read without running what is in them, written so that no reader sees half a file."""
+"""PyTorch's files, read without running what is in them."""
 
-import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from retinanet.errors import UserError
+from retinanet.files import written_whole
 
 
 def load_file(path: str | Path, what: str) -> Any:
@@ -17,13 +18,15 @@ def load_file(path: str | Path, what: str) -> Any:
     not PyTorch's, or holds pickled code: unpickling an object of a class runs code that the file chooses.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that are refused just below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the path of {what}.") from None
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: refused, for it is not {what} of tensors and plain data. A file with pickled objects in it can "
-            "run code when it is opened. Save the state dict alone: torch.save(model.state_dict(), path)."
+            "run code when it is opened. Give a file without."
         ) from None
     except Exception as fault:  # torch.load raises whatever the damaged bytes lead it to
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
@@ -31,15 +34,6 @@ def load_file(path: str | Path, what: str) -> Any:
 
 
 def save_file(content: Any, path: str | Path) -> None:
-    """Write `content` beside `path`, flush it to the disk, then rename it: a kill leaves the old file or the new."""
-    path = Path(path)
-    beside = path.with_name(path.name + ".part")
-    try:
-        with open(beside, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    """Write `content` to `path`, whole or not at all. Raises OSError or, from PyTorch, RuntimeError."""
+    with written_whole(path, "wb") as file:
+        torch.save(content, file)

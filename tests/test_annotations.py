@@ -6,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinanet.annotations import (
-    find_annotation_file,
-    find_image_folder,
     has_objects,
     load_annotations,
     require_same_classes,
@@ -68,6 +66,7 @@ def test_packed_by_image_with_labels_by_category_id(tmp_path):
         (changed("images", 1, id="7"), "whole numbers"),
         (changed("images", 1, id=2**70), "whole numbers"),
         (changed("images", 1, file_name=None), "no file_name"),
+        (changed("images", 1, file_name="a\ud800.jpg"), "no file_name"),
         (changed("images", 1, file_name="../../secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="/etc/secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="a\0b"), "leaves the image folder"),
@@ -134,6 +133,15 @@ def test_whether_there_is_something_to_evaluate(tmp_path, boxes, crowd, real):
     assert has_objects(only(tmp_path, boxes, crowd)) is real
 
 
+def test_one_box_for_all_is_real_where_it_is_the_whole_image(tmp_path):
+    content = json.loads(json.dumps(GOOD))
+    for image in content["images"]:
+        image.update(width=60, height=50)
+    for annotation in content["annotations"]:
+        annotation.update(bbox=[0, 0, 60, 50], iscrowd=0)
+    assert has_objects(load(tmp_path, content))
+
+
 def test_annotations_may_be_absent(tmp_path):
     content = {key: value for key, value in GOOD.items() if key != "annotations"}
     assert not has_objects(load(tmp_path, content))
@@ -145,16 +153,3 @@ def test_other_classes_are_refused(tmp_path):
     for names, ids in ((["cat", "bird"], [2, 9]), (["cat", "dog"], [1, 2]), (["cat"], [2])):
         with pytest.raises(UserError, match="has the categories"):
             require_same_classes(loaded, names, ids, tmp_path)
-
-
-def test_both_layouts_are_found(tmp_path):
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "val2017").mkdir()
-    cocos = tmp_path / "annotations" / "instances_val2017.json"
-    cocos.touch()
-    assert find_annotation_file(tmp_path, "val2017") == cocos
-    assert find_image_folder(tmp_path, "val2017") == tmp_path / "val2017"
-    (tmp_path / "val2017.json").touch()
-    (tmp_path / "images" / "val2017").mkdir(parents=True)
-    assert find_annotation_file(tmp_path, "val2017") == tmp_path / "val2017.json"
-    assert find_image_folder(tmp_path, "val2017") == tmp_path / "images" / "val2017"

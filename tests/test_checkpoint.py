@@ -51,6 +51,33 @@ def test_other_files_are_refused(content, tmp_path):
         load_checkpoint(tmp_path / "other.pt")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"depth": torch.tensor([18, 18])},
+        {"depth": 19},
+        {"channels": "x"},
+        {"channels": 16.0},
+        {"class_names": 5},
+        {"class_names": ["red"]},
+        {"category_ids": None},
+        {"category_ids": [[1], [2]]},
+        {"category_ids": [1, 1]},
+        {"min_side": None},
+        {"min_side": 0},
+        {"min_side": 97},
+        {"batch_size": -1},
+        {"model": [1]},
+        {"model": {"a": 1}},
+    ],
+    ids=str,
+)
+def test_parts_of_another_kind_are_refused(checkpoint, tmp_path, changes):
+    save_checkpoint(checkpoint._replace(**changes), tmp_path / "x.pt")
+    with pytest.raises(UserError, match=r"x\.pt: a checkpoint with parts missing or broken"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
 def test_weights_that_do_not_fit_are_refused(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r"x\.pt: its weights don't fit its depth 34"):
         build_model(checkpoint._replace(depth=34), tmp_path / "x.pt")

@@ -9,7 +9,7 @@ from retinanet.command_line import device_of, number_above, number_from, whole_n
 @pytest.mark.parametrize(
     ("parse", "good", "bad"),
     [
-        (whole_number(1), ["1", "72"], ["0", "-1", "1.5", "x", ""]),
+        (whole_number(1), ["1", "72"], ["0", "-1", "1.5", "x", "", str(2**70)]),
         (number_above(0), ["0.1", "1e-4"], ["0", "-1", "nan", "inf", "x"]),
         (number_from(0, 1), ["0", "0.5", "1"], ["-0.1", "1.1", "nan"]),
     ],

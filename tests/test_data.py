@@ -6,9 +6,9 @@ import torch
 from conftest import change_json
 
 from retinanet.annotations import load_annotations
+from retinanet.bad_images import BadImages
 from retinanet.data import (
     BadImage,
-    BadImages,
     CocoDataset,
     FlippingDataset,
     collate,

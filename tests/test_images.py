@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from retinanet.errors import UserError
-from retinanet.images import read_image
+from retinanet.images import check_image, read_image
 
 HEIGHT, WIDTH = 6, 8
 GREY = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 5
@@ -57,14 +57,25 @@ def test_the_first_frame_of_many(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "many.tif"), RGB)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_32_bit_image_has_no_known_range(tmp_path):
+    Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(UserError, match=r"deep\.tif: .* no fixed range"):
+        read(tmp_path / "deep.tif")
+
+
+def test_16_bit_pgm(tmp_path):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "deep.pgm")
+    np.testing.assert_array_equal(read(tmp_path / "deep.pgm")[..., 1], GREY)
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
 def test_exif_orientation_only_where_it_makes_the_stated_size(tmp_path, orientation):
     path = tmp_path / "turned.png"
     exif = Image.Exif()
     exif[274] = orientation
     Image.fromarray(RGB).save(path, exif=exif)
     np.testing.assert_array_equal(read(path), RGB)  # the stated size is that of the pixels
-    if orientation >= 5:
+    if 5 <= orientation <= 8:
         assert read_image(path, (WIDTH, HEIGHT)).shape == (3, WIDTH, HEIGHT)
     else:
         with pytest.raises(UserError, match=r"6 x 8 .* its annotation says 8 x 6"):
@@ -102,6 +113,17 @@ def test_bad_files_are_named(tmp_path, kind):
     damaged(path, kind)
     with pytest.raises(UserError, match=r"bad\.img"):
         read_image(path, (HEIGHT, WIDTH))
+
+
+def test_headers_are_checked_without_decoding(tmp_path):
+    path = tmp_path / "cut.jpg"
+    damaged(path, "truncated JPEG")
+    check_image(path, (HEIGHT, WIDTH))
+    with pytest.raises(UserError, match="its annotation says 7 x 8"):
+        check_image(path, (7, WIDTH))
+    damaged(path, "text")
+    with pytest.raises(UserError, match="can't be read as an image"):
+        check_image(path, (HEIGHT, WIDTH))
 
 
 def test_too_many_pixels_are_refused_from_the_header(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Within a layer a file may import those on its left.
 LAYERS = (
-    ("errors", "structures", "boxes", "torchfiles", "backbone", "transforms", "images"),
-    ("anchors", "matching", "schedule", "samplers", "annotations"),
+    ("errors", "files", "structures", "boxes", "torchfiles", "backbone", "transforms", "images"),
+    ("anchors", "matching", "schedule", "samplers", "annotations", "layout", "bad_images"),
     ("model", "loss", "detect", "data"),
     ("engine", "evaluate", "checkpoint", "results", "output", "plots"),
     ("command_line", "train_flags", "cutouts", "sample_data"),

@@ -17,9 +17,14 @@ def test_an_earlier_run_moves_and_other_files_stay(tmp_path):
     for k in (1, 2, 3):
         for name in ("run.json", "best.pt", "retinanet_epoch10.pt", "retinanet_epoch10.pt.part"):
             (tmp_path / name).write_text(f"run {k}")
-        (tmp_path / "notes.txt").write_text("mine")
+        for name in ("notes.txt", "start.pt"):
+            (tmp_path / name).write_text("mine")
         assert prepare_folder(tmp_path) == (tmp_path / f"before_{k}", 4)
-        assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *(f"before_{i}" for i in range(1, k + 1))}
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "notes.txt",
+            "start.pt",
+            *(f"before_{i}" for i in range(1, k + 1)),
+        }
     assert [(tmp_path / f"before_{k}" / "best.pt").read_text() for k in (1, 2, 3)] == ["run 1", "run 2", "run 3"]
 
 

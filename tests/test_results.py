@@ -47,8 +47,8 @@ def test_good(rows, annotations):
         ([row([1])], "image_id not in the set", 1, "row 0 has image_id [1]"),
         ([row(category_id=1), row(2, category_id=7)], "category_id not in the set", 1, "row 1 has category_id 7"),
         ([row(category_id=True)], "category_id not in the set", 1, "row 0 has category_id True"),
-        ([row(category_id=i) for i in (0, 1, 2)], "off by one: all are one too low", 1, "row 0 has category_id 0"),
-        ([row(category_id=i) for i in (2, 3, 4)], "off by one: all are one too high", 1, "row 2 has category_id 4"),
+        ([row(category_id=i) for i in (0, 1, 2)], "off by one: all are one too low", 3, "row 0 has category_id 0"),
+        ([row(category_id=i) for i in (2, 3, 4)], "off by one: all are one too high", 3, "row 0 has category_id 2"),
         ([row(bbox=(1, 2, 3))], "bbox not four finite numbers", 1, "row 0 has bbox [1, 2, 3]"),
         ([row(bbox=(1, 2, float("nan"), 3))], "bbox not four finite numbers", 1, "row 0 has bbox [1, 2, nan, 3]"),
         ([row(bbox=(1, 2, 0, 3))], "bbox without a positive width", 1, "row 0 has bbox [1, 2, 0, 3]"),
@@ -76,6 +76,20 @@ def test_corners_given_as_sizes_are_recognised(annotations):
     assert "x2 - x1" in finding.fix
     sizes = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners]
     assert check_results([row(bbox=box) for box in sizes], annotations) == []
+
+
+def test_one_box_that_was_not_clipped_does_not_hide_it(annotations):
+    corners = [(10 + i, 40, 60 + i, 75) for i in range(40)]
+    findings = check_results([row(bbox=box) for box in [*corners, (5, 5, 120, 70)]], annotations)
+    assert [finding.problem for finding in findings] == ["bbox written as (x1, y1, x2, y2)"]
+
+
+def test_labels_written_for_category_ids_with_gaps(tmp_path):
+    categories = [{"id": i, "name": str(i)} for i in (1, 3, 7)]
+    (tmp_path / "gaps.json").write_text(json.dumps({**SET, "categories": categories}))
+    (finding,) = check_results([row(category_id=i) for i in (0, 1, 2)], load_annotations(tmp_path / "gaps.json"))
+    assert finding.problem == "category_id counts the classes from 0"
+    assert "[1, 3, 7]" in finding.fix
 
 
 def test_only_a_few_examples_of_many(annotations):
