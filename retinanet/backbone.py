@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 
 from retinanet.errors import UserError
@@ -25,7 +26,7 @@ class Backbone(nn.Module):
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
         super().__init__()
         resnet = get_model(f"resnet{depth}", weights=None)
-        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.conv1, self.bn1, self.maxpool = resnet.conv1, resnet.bn1, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         last = 512 if depth < 50 else 2048
         self.out_channels = (last // 4, last // 2, last)
@@ -42,10 +43,40 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4 and C5 of normalised `images` [B, 3, H, W]: strides 8, 16 and 32."""
-        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        c3 = self.layer2(self.layer1(stem))
-        c4 = self.layer3(c3)
-        return c3, c4, self.layer4(c4)
+        features = self.maxpool(F.relu(_convolve(images, self.conv1, self.bn1), inplace=True))
+        levels = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                features = _block(features, block)
+            levels.append(features)
+        return levels[1], levels[2], levels[3]
+
+
+def _block(features: Tensor, block: Any) -> Tensor:
+    """torchvision's BasicBlock (two convolutions) or Bottleneck (three), with what can be folded folded."""
+    shortcut = features if block.downsample is None else _convolve(features, block.downsample[0], block.downsample[1])
+    convolutions = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
+    if hasattr(block, "conv3"):
+        convolutions.append((block.conv3, block.bn3))
+    for convolution, norm in convolutions[:-1]:
+        features = F.relu(_convolve(features, convolution, norm), inplace=True)
+    return F.relu(_convolve(features, *convolutions[-1]).add_(shortcut), inplace=True)
+
+
+def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """The convolution and the batch normalisation behind it.
+
+    With fixed statistics the two are one convolution of scaled weights. That is a pass over the features less each way,
+    and the convolution's output need not be kept for the gradient of the scale.
+    """
+    if norm.training:
+        return norm(convolution(features))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = convolution.weight * scale.view(-1, 1, 1, 1)
+    shift = norm.bias - norm.running_mean * scale
+    return F.conv2d(features, weight, shift, convolution.stride, convolution.padding)
 
 
 class LoadReport(NamedTuple):

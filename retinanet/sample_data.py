@@ -21,6 +21,7 @@ from retinanet.files import written_whole
 
 SETS = {"train": 400, "val": 80, "test": 40}
 SHAPES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
+RESAMPLING = Image.Resampling.LANCZOS
 SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, in shorter sides of the image
 CROWDED, EMPTY = 0.15, 0.05  # shares of the images with many objects, and with none
 MOST_ENLARGED = 1.5  # more would show that the coins' photograph is small
@@ -134,11 +135,15 @@ def _turn(draw: np.random.Generator, picture: Image.Image, side: float) -> Image
     """Mirrored or not, turned a little, its longer side scaled to `side`, and cut to its outline."""
     if draw.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    picture = picture.convert("RGBa").rotate(draw.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
+    picture = picture.convert("RGBa")
+    shrink = 2 * side / max(picture.size)  # turning fewer pixels takes less time
+    if shrink < 1:
+        picture = picture.resize((round(picture.width * shrink), round(picture.height * shrink)), RESAMPLING)
+    picture = picture.rotate(draw.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
     picture = picture.crop(picture.getbbox())
     scale = side / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+    return picture.resize(size, RESAMPLING).convert("RGBA")
 
 
 def _light(draw: np.random.Generator, picture: Image.Image) -> Image.Image:

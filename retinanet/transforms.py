@@ -52,7 +52,10 @@ def pad_and_stack(images: Sequence[Tensor]) -> Tensor:
         max((image.shape[1] for image in images), default=0), max((image.shape[2] for image in images), default=0)
     )
     colour = torch.tensor(MEAN).round().to(torch.uint8)
-    stacked = colour.expand(len(images), height, width, 3).contiguous().permute(0, 3, 1, 2)
+    stacked = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
     for row, image in zip(stacked, images, strict=True):
-        row[:, : image.shape[1], : image.shape[2]] = image
-    return stacked
+        own_height, own_width = image.shape[1:]
+        row[:own_height, :own_width] = image.permute(1, 2, 0)
+        row[own_height:] = colour
+        row[:own_height, own_width:] = colour
+    return stacked.permute(0, 3, 1, 2)

@@ -32,6 +32,27 @@ def test_gives_the_resnets_maps(resnet18):
     torch.testing.assert_close(resnet18.fc(c5.mean(dim=(2, 3))), resnet18(images))
 
 
+@pytest.mark.parametrize("depth", [18, 50])
+def test_folded_normalisation_has_the_resnets_gradients(depth):
+    resnet = get_model(f"resnet{depth}", weights=None).double()
+    for module in resnet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    backbone = Backbone(depth).double()
+    load_backbone(backbone, resnet.state_dict(), "resnet")
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    resnet.eval()  # its own forward, convolution and normalisation one after the other
+    resnet.fc = resnet.avgpool = nn.Identity()
+    ((resnet(images) - 1) ** 2).mean().backward()
+    ((backbone.train()(images)[2].flatten(1) - 1) ** 2).mean().backward()
+    wanted = dict(resnet.named_parameters())
+    for name, parameter in backbone.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name].grad, rtol=1e-6, atol=1e-9, msg=name)
+
+
 @pytest.mark.parametrize(("depth", "width"), [(18, 512), (34, 512), (50, 2048), (101, 2048), (152, 2048)])
 def test_out_channels_of_each_depth(depth, width):
     backbone = Backbone(depth).eval()
