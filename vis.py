@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=whole_number(0), default=0, help="which images are drawn")
     parser.add_argument("--vis_pred", action="store_true", help="draw the detections of {set_name}_bbox_results.json")
     parser.add_argument("--pred_file", type=Path, help="draw the detections of this result file")
-    parser.add_argument("--threshold", type=number_from(0, 1), default=0.3, help="lowest score drawn")
+    parser.add_argument("--threshold", type=number_from(0, 1), default=0.5, help="lowest score drawn")
     parser.add_argument("--picture_path", type=Path, default=Path("vis.png"), help="file to write")
     parser.add_argument("--show", action="store_true", help="open a window too")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="refuse larger images")
@@ -88,7 +88,7 @@ def detection_panel(
 ) -> Panel:
     found = [row for row in detections if row["image_id"] == annotations.image_ids[index]]
     return Panel(
-        title=f"{len(found)} detections",
+        title=f"Detections: {len(found)}",
         image=pixels,
         boxes=np.array([row["bbox"] for row in found]).reshape(-1, 4),
         labels=np.array([annotations.category_ids.index(row["category_id"]) for row in found], dtype=int),
