@@ -50,11 +50,8 @@ class RunningLoss:
 def build_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
     """Adam, AdamW, or SGD with momentum 0.9."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    settings: dict[str, Any] = {
-        "lr": learning_rate,
-        "weight_decay": weight_decay,
-        "fused": True,
-    }  # one pass over the weights
+    # Fused: one pass over the weights instead of one for each operation.
+    settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "fused": True}
     if name == "sgd":
         return torch.optim.SGD(parameters, momentum=0.9, **settings)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](parameters, **settings)
