@@ -25,8 +25,8 @@ def load_file(path: str | Path, what: str) -> Any:
         raise UserError(f"{path}: no such file. Give the path of {what}.") from None
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path}: refused, for it is not {what} of tensors and plain data. A file with pickled objects in it can "
-            "run code when it is opened. Give a file without."
+            f"{path}: refused as {what}: it does not hold tensors and plain data alone. A file with pickled objects in "
+            "it can run code when it is opened. Give a file without."
         ) from None
     except Exception as fault:  # torch.load raises whatever the damaged bytes lead it to
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
