@@ -310,6 +310,15 @@ def test_bad_data_stops_before_anything_is_written(script, coco_path, tmp_path, 
     assert files_below(output) == {"run.json": b"earlier"}
 
 
+def test_weights_outlive_an_evaluation_that_fails(script, coco_path, tmp_path):
+    cut(coco_path / "images" / "val" / "2.png")  # its header is sound, its pixels are not
+    run = script("train", *train_args(coco_path, tmp_path / "output", "--epochs", 1))
+    assert run.code == 2
+    assert re.search(r"2\.png: can't be read as an image", run.err)
+    names = {path.name for path in (tmp_path / "output").iterdir()}
+    assert names == {"run.json", "retinanet_epoch1.pt", "model_final.pt"}
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_truncated_image_is_refused_by_name(script, coco_path, tmp_path, workers):
     cut(coco_path / "images" / "train" / "5.png")
