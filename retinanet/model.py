@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from retinanet.anchors import ANCHORS_PER_CELL
 from retinanet.backbone import Backbone
+from retinanet.sparse_gradient import SparseGradientConv2d
 from retinanet.structures import Predictions
 from retinanet.transforms import DEVIATION, MEAN
 
@@ -38,7 +39,7 @@ class RetinaNet(nn.Module):
         self.backbone = Backbone(depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
         self.classification_head = Head(channels, num_classes, bias=-math.log((1 - prior) / prior))
-        self.regression_head = Head(channels, 4, bias=0.0)
+        self.regression_head = Head(channels, 4, bias=0.0, convolution=SparseGradientConv2d)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
@@ -77,13 +78,13 @@ class Pyramid(nn.Module):
 class Head(nn.Module):
     """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere."""
 
-    def __init__(self, channels: int, num_outputs: int, bias: float) -> None:
+    def __init__(self, channels: int, num_outputs: int, bias: float, convolution: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()
         self.num_outputs = num_outputs
         self.tower = nn.Sequential()
         for _ in range(TOWER_CONVOLUTIONS):
-            self.tower.extend([nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)])
-        self.output = nn.Conv2d(channels, ANCHORS_PER_CELL * num_outputs, 3, padding=1)
+            self.tower.extend([convolution(channels, channels, 3, padding=1), nn.ReLU(inplace=True)])
+        self.output = convolution(channels, ANCHORS_PER_CELL * num_outputs, 3, padding=1)
         _start_convolutions(self.tower)
         nn.init.zeros_(self.output.weight)
         assert self.output.bias is not None
