@@ -10,6 +10,7 @@ from retinanet.checkpoint import build_model, load_checkpoint
 from retinanet.command_line import (
     HelpFormatter,
     add_detection_flags,
+    add_eval_backend_flag,
     add_machine_flags,
     default_workers,
     detect_settings,
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     given.add_argument("--max_side", type=whole_number(64), help="longer side, at most")
     given.add_argument("--batch_size", type=whole_number(1), help="images at a time")
     add_detection_flags(parser)
+    add_eval_backend_flag(parser)
     add_machine_flags(parser)
     return parser
 
@@ -72,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     write_results(rows, results_path)
     say(f"{len(rows)} detections written to {results_path}")
     if has_objects(annotations):
-        say(evaluate(annotations, rows).text)
+        say(evaluate(annotations, rows, args.eval_backend).text)
     else:
         say(f"{annotations.path} has no objects to compare with, so there is no table")
     return 0

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from retinanet.annotations import has_objects, load_annotations, read_json
-from retinanet.command_line import HelpFormatter, run, say
+from retinanet.command_line import HelpFormatter, add_eval_backend_flag, run, say
 from retinanet.evaluate import evaluate
 from retinanet.layout import find_annotation_file
 from retinanet.results import FEW, check_results, default_results_path, images_without_detection
@@ -15,6 +15,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     parser.add_argument("--set_name", default="test", help="the set that the results are of")
     parser.add_argument("--results_path", type=Path, help="the file (default: {set_name}_bbox_results.json)")
+    add_eval_backend_flag(parser)
     return parser
 
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     ids = ", ".join(map(str, empty[:FEW])) + (" ..." if len(empty) > FEW else "")
     say(f"Images without a detection, which is no mistake: {len(empty)}" + (f" ({ids})" if empty else ""))
     if has_objects(annotations):
-        say(evaluate(annotations, rows).text)
+        say(evaluate(annotations, rows, args.eval_backend).text)
     else:
         say(f"{annotations.path} has no objects to compare with, so there is no table")
     return 1 if findings else 0

@@ -191,7 +191,7 @@ def evaluate_val(job: Job) -> float:
     if not has_objects(job.val):
         say(f"{job.val.path} has no objects to compare with, so there is no table")
         return 0.0
-    table = evaluate(job.val, rows)
+    table = evaluate(job.val, rows, args.eval_backend)
     say(table.text)
     return table.numbers[AP]
 

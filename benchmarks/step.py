@@ -22,7 +22,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.protocol import describe, time_in_turn
+from benchmarks.protocol import describe, peak_of_this_process, time_in_turn
 from retinanet.anchors import anchors_for
 from retinanet.command_line import device_of, whole_number
 from retinanet.data import collate
@@ -154,9 +154,7 @@ def print_memory(args: argparse.Namespace) -> None:
     if args.device.type == "cuda":
         print(torch.cuda.max_memory_allocated(args.device) / 1e9)
     else:
-        # Not getrusage: on Linux its peak is inherited from the process that started this one.
-        status = Path("/proc/self/status").read_text()
-        print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9)
+        print(peak_of_this_process() / 1e9)
 
 
 def main() -> None:

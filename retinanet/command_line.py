@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 from tqdm import tqdm
 
-from retinanet import detect, images
+from retinanet import detect, evaluate, images
 from retinanet.annotations import Annotations, load_annotations
 from retinanet.data import CocoDataset
 from retinanet.errors import UserError
@@ -158,6 +158,27 @@ def add_detection_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--nms_iou", type=number_from(0, 1), default=detect.NMS_IOU, help="duplicates overlap by more")
     group.add_argument(
         "--max_detections", type=whole_number(1), default=detect.MAX_DETECTIONS, help="most kept in an image"
+    )
+
+
+def eval_backend_of(text: str) -> str:
+    """An argparse type: a backend that is installed; auto is the fastest."""
+    backends = evaluate.installed_backends()
+    if text == "auto":
+        return backends[0]
+    if text not in evaluate.BACKENDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, {', '.join(evaluate.BACKENDS)}")
+    if text not in backends:
+        raise argparse.ArgumentTypeError(f"{text} is not installed: pip install {text}, or leave the flag away")
+    return text
+
+
+def add_eval_backend_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--eval_backend",
+        type=eval_backend_of,
+        default="auto",
+        help="who works out the table: hotcoco or pycocotools, which give equal numbers; auto: the fastest installed",
     )
 
 

@@ -1,14 +1,19 @@
 import contextlib
+import importlib.util
 import io
 import json
+from argparse import ArgumentTypeError
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from retinanet.annotations import load_annotations
-from retinanet.evaluate import AP, AP50, evaluate
+from retinanet.command_line import eval_backend_of
+from retinanet.evaluate import AP, AP50, BACKENDS, evaluate
 
 
 def random_set(tmp_path, first_id=1, seed=0):
@@ -60,42 +65,67 @@ def plain_pycocotools(path, rows, tmp_path):
         evaluation.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         evaluation.summarize()
-    return evaluation.stats, printed.getvalue()
+    return evaluation.stats, evaluation.eval["precision"], printed.getvalue()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", range(3))
-def test_numbers_and_text_are_pycocotools(tmp_path, seed):
+def test_numbers_and_text_are_pycocotools(tmp_path, seed, backend):
     path, rows = random_set(tmp_path, seed=seed)
-    table = evaluate(load_annotations(path), rows)
-    stats, text = plain_pycocotools(path, rows, tmp_path)
+    table = evaluate(load_annotations(path), rows, backend)
+    stats, precision, text = plain_pycocotools(path, rows, tmp_path)
     assert table.numbers == stats.tolist()
+    assert np.array_equal(table.precision, precision)
     assert table.text + "\n" == text
     assert len(table.text.splitlines()) == 12
     assert 0.1 < table.numbers[AP] < table.numbers[AP50] < 0.95
 
 
-def test_ids_from_zero_and_from_one_give_the_same(tmp_path, capsys):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_are_names_only(tmp_path, capfd, backend):
     tables = [
-        evaluate(load_annotations(path), rows) for path, rows in (random_set(tmp_path, first) for first in (0, 1, 1000))
+        evaluate(load_annotations(path), rows, backend)
+        for path, rows in (random_set(tmp_path, first) for first in (0, 1, -5, 2**60))
     ]
-    assert tables[0] == tables[1] == tables[2]
-    assert capsys.readouterr().out == ""
+    assert all(table.numbers == tables[0].numbers for table in tables)
+    assert capfd.readouterr() == ("", "")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 2**31), st.sampled_from([-30, 0, 1, 2**62]))
+def test_backends_are_equal_to_the_last_digit(tmp_path, seed, first_id):
+    path, rows = random_set(tmp_path, first_id, seed)
+    tables = [evaluate(load_annotations(path), rows, backend) for backend in BACKENDS]
+    assert tables[0].numbers == tables[1].numbers
+    assert np.array_equal(tables[0].precision, tables[1].precision)
+
+
+def test_auto_is_the_fastest_that_is_installed(monkeypatch):
+    assert eval_backend_of("auto") == "hotcoco"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hotcoco" else find(name))
+    assert eval_backend_of("auto") == eval_backend_of("pycocotools") == "pycocotools"
+    with pytest.raises(ArgumentTypeError, match="pip install hotcoco"):
+        eval_backend_of("hotcoco")
+    with pytest.raises(ArgumentTypeError, match="not one of auto"):
+        eval_backend_of("cocoeval")
 
 
 def test_a_perfect_result(tmp_path):
     path, _ = random_set(tmp_path)
     content = json.loads(path.read_text())
     rows = [{**one, "score": 0.9} for one in content["annotations"]]
-    numbers = evaluate(load_annotations(path), rows).numbers
+    numbers = evaluate(load_annotations(path), rows, BACKENDS[0]).numbers
     assert numbers[AP] == numbers[AP50] == pytest.approx(1)
 
 
-def test_nothing_detected_gives_zeros(tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_detected_gives_zeros(tmp_path, backend):
     path, _ = random_set(tmp_path)
-    assert evaluate(load_annotations(path), []).numbers == [0.0] * 12
+    assert evaluate(load_annotations(path), [], backend).numbers == [0.0] * 12
 
 
 def test_rows_about_something_else_are_a_bug(tmp_path):
     path, rows = random_set(tmp_path)
     with pytest.raises(AssertionError):
-        evaluate(load_annotations(path), [{**rows[0], "category_id": 77}])
+        evaluate(load_annotations(path), [{**rows[0], "category_id": 77}], BACKENDS[0])
