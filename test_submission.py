@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from retinanet.annotations import has_objects, load_annotations, read_json
+from retinanet.annotation_cache import load_annotations
+from retinanet.annotations import has_objects, read_json
 from retinanet.command_line import HelpFormatter, add_eval_backend_flag, run, say
 from retinanet.evaluate import evaluate
 from retinanet.layout import find_annotation_file

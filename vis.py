@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from retinanet.annotations import Annotations, load_annotations, read_json
+from retinanet.annotation_cache import load_annotations
+from retinanet.annotations import Annotations, read_json
 from retinanet.command_line import HelpFormatter, number_from, run, say, whole_number
 from retinanet.errors import UserError
 from retinanet.images import MAX_PIXELS, read_image

@@ -23,6 +23,7 @@ from benchmarks.protocol import describe, peak_of_this_process
 from retinanet.annotations import Annotations
 from retinanet.command_line import device_of, whole_number
 from retinanet.evaluate import BACKENDS, evaluate, installed_backends
+from retinanet.packed_names import PackedNames
 
 OBJECTS = 7
 
@@ -38,7 +39,7 @@ def random_case(args: argparse.Namespace) -> tuple[Annotations, list[dict[str, A
         class_names=[f"class {label}" for label in range(args.num_classes)],
         category_ids=list(range(1, args.num_classes + 1)),
         image_ids=np.arange(1, args.num_images + 1),
-        file_names=[f"{image}.jpg" for image in range(args.num_images)],
+        file_names=PackedNames.of(f"{image}.jpg" for image in range(args.num_images)),
         sizes=np.tile([480, 640], (args.num_images, 1)),
         first=np.arange(0, count + 1, OBJECTS),
         boxes=boxes,

@@ -22,7 +22,7 @@ from benchmarks.protocol import describe, time_in_turn
 from retinanet.command_line import load_set, whole_number
 from retinanet.data import CocoDataset, collate
 from retinanet.images import MAX_PIXELS
-from retinanet.transforms import DEVIATION, MAX_SIDE, MEAN, MIN_SIDE, padded_size
+from retinanet.transforms import DEVIATION, MAX_SIDE, MEAN, MIN_SIDE, padded_sizes
 
 
 def classic(dataset: CocoDataset, index: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def classic(dataset: CocoDataset, index: int) -> np.ndarray:
     image = (image - np.array(MEAN, np.float32) / 255) / (np.array(DEVIATION, np.float32) / 255)
     height, width = dataset.sizes[index]
     resized = transform.resize(image, (height, width))
-    padded = np.zeros((*padded_size(height, width), 3), np.float32)
+    padded = np.zeros((*padded_sizes(dataset.sizes[index]), 3), np.float32)
     padded[:height, :width] = resized
     return padded
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from retinanet.errors import UserError
+from retinanet.packed_names import PackedNames
 
 
 class Annotations(NamedTuple):
@@ -20,7 +21,7 @@ class Annotations(NamedTuple):
     class_names: list[str]  # by label; labels follow rising category ids
     category_ids: list[int]
     image_ids: np.ndarray  # int64 [N]
-    file_names: list[str]
+    file_names: PackedNames
     sizes: np.ndarray  # int64 [N, 2], (height, width)
     first: np.ndarray  # int64 [N + 1], image i has the annotations first[i]:first[i + 1]
     boxes: np.ndarray  # float64 [T, 4], (left, top, width, height) in original pixels, as written
@@ -40,7 +41,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({fault}). Is the file cut off? Write or copy it again.") from None
 
 
-def load_annotations(path: str | Path) -> Annotations:
+def read_annotations(path: str | Path) -> Annotations:
     """Read and check the COCO annotation file `path`. UserError names what is wrong with it and the fix.
 
     `annotations` may be absent (a test set), as may an annotation's `area` (width x height then) and `iscrowd`.
@@ -79,7 +80,7 @@ def load_annotations(path: str | Path) -> Annotations:
         class_names=[names[category_id] for category_id in category_ids],
         category_ids=category_ids,
         image_ids=np.array(image_ids, np.int64),
-        file_names=file_names,
+        file_names=PackedNames.of(file_names),
         sizes=np.array(sizes, np.int64),
         first=np.searchsorted(owners[order], np.arange(len(images) + 1)),
         boxes=boxes[order],

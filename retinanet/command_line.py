@@ -12,7 +12,8 @@ import torch
 from tqdm import tqdm
 
 from retinanet import detect, evaluate, images
-from retinanet.annotations import Annotations, load_annotations
+from retinanet.annotation_cache import load_annotations
+from retinanet.annotations import Annotations
 from retinanet.data import CocoDataset
 from retinanet.errors import UserError
 from retinanet.layout import find_annotation_file, find_image_folder

@@ -15,9 +15,10 @@ from retinanet.errors import UserError
 from retinanet.images import MAX_PIXELS, check_image, read_image
 from retinanet.samplers import AspectRatioBasedSampler, batches_of_equal_shape
 from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import flip, pad_and_stack, padded_size, resize, resized_size
+from retinanet.transforms import flip, pad_and_stack, padded_sizes, resize, resized_sizes
 
 FLIP_PROBABILITY = 0.5
+IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
 
 
 class BadImage(NamedTuple):
@@ -44,19 +45,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.annotations = annotations
         self.image_folder = image_folder
         self.max_pixels = max_pixels
-        self.sizes = [resized_size(int(h), int(w), min_side, max_side) for h, w in annotations.sizes]
-
-        corners = annotations.boxes.copy()
-        corners[:, 2:] += corners[:, :2]
-        owners = np.repeat(np.arange(len(self)), np.diff(annotations.first))
-        corners = corners.clip(0, np.tile(annotations.sizes[owners][:, ::-1], 2))
-        empty = (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+        # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
+        self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
+        starts = range(0, len(self), IMAGES_AT_A_TIME)
+        empty = np.concatenate([self._empty(start, start + IMAGES_AT_A_TIME) for start in starts])
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
-        learned = ~annotations.crowds & ~empty
-        self.boxes = torch.from_numpy(corners[learned]).float()  # [objects, 4], original pixels
-        self.labels = torch.from_numpy(annotations.labels[learned])  # [objects]
-        self.first = np.searchsorted(owners[learned], np.arange(len(self) + 1)).tolist()
+        self.is_learned = ~annotations.crowds & ~empty  # [T]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -65,16 +60,35 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return self.image_folder / self.annotations.file_names[index]
 
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
-        """Boxes [objects, 4] in original pixels and labels [objects] of an image."""
-        rows = slice(self.first[index], self.first[index + 1])
-        return self.boxes[rows], self.labels[rows]
+        """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image."""
+        rows = self._rows(index, index + 1)
+        learned = self.is_learned[rows]
+        boxes = self._corners(index, index + 1)[learned].astype(np.float32)
+        return torch.from_numpy(boxes), torch.from_numpy(self.annotations.labels[rows][learned])
+
+    def _rows(self, start: int, stop: int) -> slice:
+        """The annotations of the images from `start` to `stop`."""
+        first = self.annotations.first[start : stop + 1]
+        return slice(first[0], first[-1])
+
+    def _empty(self, start: int, stop: int) -> np.ndarray:
+        """Which of their boxes have no area in their image."""
+        corners = self._corners(start, stop)
+        return (corners[:, 2] <= corners[:, 0]) | (corners[:, 3] <= corners[:, 1])
+
+    def _corners(self, start: int, stop: int) -> np.ndarray:
+        """Their boxes as (x1, y1, x2, y2) float64 in original pixels, clipped to their images."""
+        corners = self.annotations.boxes[self._rows(start, stop)].copy()
+        corners[:, 2:] += corners[:, :2]
+        limits = np.tile(self.annotations.sizes[start:stop, ::-1], 2)
+        return corners.clip(0, np.repeat(limits, np.diff(self.annotations.first[start : stop + 1]), axis=0))
 
     def read(self, index: int) -> Sample:
         """The sample; UserError names the file that can't be read."""
         height, width = self.annotations.sizes[index].tolist()
         image = read_image(self.path(index), (height, width), self.max_pixels)
         boxes, labels = self.objects(index)
-        image, boxes, scale = resize(image, boxes, self.sizes[index])
+        image, boxes, scale = resize(image, boxes, tuple(self.sizes[index].tolist()))
         return Sample(image, boxes, labels, scale, int(self.annotations.image_ids[index]))
 
     def __getitem__(self, index: int) -> Sample | BadImage:
@@ -90,17 +104,19 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     def require_images(self) -> None:
         """UserError if an image file is missing, found by listing folders rather than by asking for each file."""
-        listed: dict[Path, set[str]] = {}
+        listed: dict[str, set[str]] = {}
         missing = []
-        for index in range(len(self)):
-            path = self.path(index)
-            if path.parent not in listed:
-                listed[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
-            if path.name not in listed[path.parent]:
-                missing.append(path)
+        for file_name in self.annotations.file_names:
+            below, name = os.path.split(file_name)
+            if below not in listed:
+                folder = self.image_folder / below
+                listed[below] = set(os.listdir(folder)) if folder.is_dir() else set()
+            if name not in listed[below]:
+                missing.append(file_name)
         if missing:
+            first = self.image_folder / missing[0]
             raise UserError(
-                f"{missing[0]}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
+                f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
                 "are missing). Put the images there, or take them out of the annotations."
             )
 
@@ -157,7 +173,7 @@ def training_loader(
 
 def evaluation_loader(dataset: CocoDataset, *, batch_size: int, workers: int, pin_memory: bool) -> DataLoader[Any]:
     """A loader of each image once, those of equal padded shape together."""
-    batches = batches_of_equal_shape([padded_size(*size) for size in dataset.sizes], batch_size)
+    batches = batches_of_equal_shape(padded_sizes(dataset.sizes), batch_size)
     return _loader(dataset, batches, workers, pin_memory)
 
 

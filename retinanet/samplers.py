@@ -1,6 +1,6 @@
 """Batches of images of like shape."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -18,8 +18,9 @@ class AspectRatioBasedSampler(Sampler[list[tuple[int, int]]]):
     index because a sample's augmentation depends on it.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], batch_size: int, seed: int, drop_last: bool = False) -> None:
-        heights, widths = np.asarray(sizes, dtype=float).T
+    def __init__(self, sizes: np.ndarray, batch_size: int, seed: int, drop_last: bool = False) -> None:
+        """`sizes` [N, 2] are the images' (height, width)."""
+        heights, widths = sizes.T
         self.shapes = np.log(widths / heights)
         self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
         self.epoch = 0
@@ -43,13 +44,13 @@ class AspectRatioBasedSampler(Sampler[list[tuple[int, int]]]):
         return -(-len(self.shapes) // self.batch_size)
 
 
-def batches_of_equal_shape(shapes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
-    """All indices in batches that share a shape exactly.
+def batches_of_equal_shape(shapes: np.ndarray, batch_size: int) -> list[list[int]]:
+    """All indices of `shapes` [N, 2] in batches that share a shape exactly.
 
     For evaluation: no image is padded for another's sake, so what is found in it does not depend on its neighbours.
     """
     groups: dict[tuple[int, int], list[int]] = {}
-    for index, (height, width) in enumerate(shapes):
+    for index, (height, width) in enumerate(shapes.tolist()):
         groups.setdefault((height, width), []).append(index)
     return [
         group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_image
@@ -15,15 +16,16 @@ MAX_SIDE = 1024
 MULTIPLE = 32  # the stride of C5: every level then has twice the cells of the next
 
 
-def resized_size(height: int, width: int, min_side: int, max_side: int) -> tuple[int, int]:
-    """The (height, width) with the shorter side at `min_side`, or less where the longer would exceed `max_side`."""
-    scale = min(min_side / min(height, width), max_side / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
+def resized_sizes(sizes: np.ndarray, min_side: int, max_side: int) -> np.ndarray:
+    """For each of `sizes` [N, 2] that with the shorter side at `min_side`, or less where the longer would exceed
+    `max_side`: int32 [N, 2]."""
+    scales = np.minimum(min_side / sizes.min(axis=1), max_side / sizes.max(axis=1))
+    return np.rint(sizes * scales[:, None]).clip(1).astype(np.int32)
 
 
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """The next (height, width) that are multiples of 32."""
-    return -(-height // MULTIPLE) * MULTIPLE, -(-width // MULTIPLE) * MULTIPLE
+def padded_sizes(sizes: np.ndarray) -> np.ndarray:
+    """For each of `sizes` [..., 2] the next multiples of 32."""
+    return -(-sizes // MULTIPLE) * MULTIPLE
 
 
 def resize(image: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,9 +50,8 @@ def pad_and_stack(images: Sequence[Tensor]) -> Tensor:
 
     The mean colour is what normalises to about zero, which is also what a convolution pads with.
     """
-    height, width = padded_size(
-        max((image.shape[1] for image in images), default=0), max((image.shape[2] for image in images), default=0)
-    )
+    own_sizes = np.array([image.shape[1:] for image in images], int).reshape(-1, 2)
+    height, width = padded_sizes(own_sizes.max(axis=0, initial=0)).tolist()
     colour = torch.tensor(MEAN).round().to(torch.uint8)
     stacked = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
     for row, image in zip(stacked, images, strict=True):

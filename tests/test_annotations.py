@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from retinanet.annotations import (
     has_objects,
-    load_annotations,
+    read_annotations,
     require_same_classes,
 )
 from retinanet.errors import UserError
@@ -29,7 +29,7 @@ GOOD = {
 def load(tmp_path, content):
     path = tmp_path / "set.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return load_annotations(path)
+    return read_annotations(path)
 
 
 def changed(part, row, **values):
@@ -94,7 +94,7 @@ def test_bad_files_are_refused_by_name(tmp_path, content, words):
 
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.json: can't be read"):
-        load_annotations(tmp_path / "nothing.json")
+        read_annotations(tmp_path / "nothing.json")
 
 
 numbers = st.booleans() | st.integers() | st.floats()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import change_json
 
-from retinanet.annotations import load_annotations
+from retinanet.annotation_cache import load_annotations
 from retinanet.bad_images import BadImages
 from retinanet.data import (
     BadImage,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import write_set
 
-from retinanet.annotations import load_annotations
+from retinanet.annotation_cache import load_annotations
 from retinanet.data import CocoDataset, training_loader
 from retinanet.engine import RunningLoss, build_optimizer, detect_all, result_rows, train_epoch
 from retinanet.evaluate import AP50, evaluate

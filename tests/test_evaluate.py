@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from retinanet.annotations import load_annotations
+from retinanet.annotation_cache import load_annotations
 from retinanet.command_line import eval_backend_of
 from retinanet.evaluate import AP, AP50, BACKENDS, evaluate
 

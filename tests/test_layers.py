@@ -6,8 +6,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Within a layer a file may import those on its left.
 LAYERS = (
-    ("errors", "files", "structures", "boxes", "torchfiles", "backbone", "sparse_gradient", "transforms", "images"),
-    ("anchors", "matching", "schedule", "samplers", "annotations", "layout", "bad_images"),
+    (
+        "errors",
+        "files",
+        "packed_names",
+        "structures",
+        "boxes",
+        "torchfiles",
+        "backbone",
+        "sparse_gradient",
+        "transforms",
+        "images",
+    ),
+    ("anchors", "matching", "schedule", "samplers", "annotations", "annotation_cache", "layout", "bad_images"),
     ("model", "loss", "detect", "data"),
     ("engine", "evaluate", "checkpoint", "results", "output", "plots"),
     ("command_line", "train_flags", "cutouts", "sample_data"),

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from retinanet.annotations import load_annotations
+from retinanet.annotation_cache import load_annotations
 from retinanet.errors import UserError
 from retinanet.results import check_results, images_without_detection, write_results
 

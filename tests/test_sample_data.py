@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from retinanet import sample_data
-from retinanet.annotations import load_annotations
+from retinanet.annotation_cache import load_annotations
 from retinanet.cutouts import cutouts
 from retinanet.data import CocoDataset
 from retinanet.errors import UserError

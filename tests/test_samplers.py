@@ -15,7 +15,7 @@ def epoch_of(sampler, epoch):
 
 @given(sizes, st.integers(1, 8), st.integers(0, 2**32), st.integers(0, 100), st.booleans())
 def test_every_image_exactly_once(sizes, batch_size, seed, epoch, drop_last):
-    sampler = AspectRatioBasedSampler(sizes, batch_size, seed, drop_last)
+    sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, drop_last)
     batches = epoch_of(sampler, epoch)
     seen = [index for batch in batches for _, index in batch]
     assert len(batches) == len(sampler)
@@ -31,17 +31,17 @@ def test_every_image_exactly_once(sizes, batch_size, seed, epoch, drop_last):
 
 def test_a_function_of_seed_and_epoch():
     shapes = [(480, 640)] * 20 + [(640, 480)] * 21
-    first = epoch_of(AspectRatioBasedSampler(shapes, 4, seed=1), 3)
-    late = AspectRatioBasedSampler(shapes, 4, seed=1)
+    first = epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=1), 3)
+    late = AspectRatioBasedSampler(np.array(shapes), 4, seed=1)
     epoch_of(late, 7)  # what was drawn before changes nothing
     assert epoch_of(late, 3) == first
     assert epoch_of(late, 4) != first
-    assert epoch_of(AspectRatioBasedSampler(shapes, 4, seed=2), 3) != first
+    assert epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=2), 3) != first
 
 
 def test_batches_are_drawn_anew_and_not_only_shuffled():
     shapes = [(400 + i, 600) for i in range(64)]  # no two of one shape
-    sampler = AspectRatioBasedSampler(shapes, 4, seed=0)
+    sampler = AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
     members = [{frozenset(index for _, index in batch) for batch in epoch_of(sampler, epoch)} for epoch in (0, 1)]
     assert len(members[0] & members[1]) < 4
 
@@ -50,13 +50,15 @@ def test_like_shapes_together():
     draw = np.random.default_rng(0)
     shapes = [(480, 640) if wide else (640, 480) for wide in draw.random(100) < 0.5]
     mixed = [
-        batch for batch in AspectRatioBasedSampler(shapes, 4, seed=0) if len({shapes[index] for _, index in batch}) > 1
+        batch
+        for batch in AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
+        if len({shapes[index] for _, index in batch}) > 1
     ]
     assert len(mixed) <= 1
 
 
 def test_drop_last_leaves_out_others_each_epoch():
-    sampler = AspectRatioBasedSampler([(10, 10 + i) for i in range(11)], 4, seed=0, drop_last=True)
+    sampler = AspectRatioBasedSampler(np.array([(10, 10 + i) for i in range(11)]), 4, seed=0, drop_last=True)
     left_out = {
         frozenset(range(11)) - {index for batch in epoch_of(sampler, epoch) for _, index in batch} for epoch in range(5)
     }
@@ -66,6 +68,6 @@ def test_drop_last_leaves_out_others_each_epoch():
 @given(sizes, st.integers(1, 8))
 @pytest.mark.filterwarnings("error")
 def test_evaluation_batches_share_their_shape(sizes, batch_size):
-    batches = batches_of_equal_shape(sizes, batch_size)
+    batches = batches_of_equal_shape(np.array(sizes), batch_size)
     assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
     assert all(len(batch) <= batch_size and len({sizes[index] for index in batch}) == 1 for batch in batches)

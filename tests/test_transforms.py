@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.transforms import flip, pad_and_stack, padded_size, resize, resized_size
+from retinanet.transforms import flip, pad_and_stack, padded_sizes, resize, resized_sizes
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,12 @@ from retinanet.transforms import flip, pad_and_stack, padded_size, resize, resiz
     ],
 )
 def test_resized_size(size, expected):
-    assert resized_size(*size, min_side=608, max_side=1024) == expected
+    assert resized_sizes(np.array([size]), 608, 1024).tolist() == [list(expected)]
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_resized_sides_stay_within_their_limits(height, width):
-    small, large = sorted(resized_size(height, width, 608, 1024))
+    small, large = sorted(resized_sizes(np.array([[height, width]]), 608, 1024)[0])
     assert small <= 608
     assert large <= 1024
     assert small == 608 or large == 1024
@@ -31,7 +32,7 @@ def test_resized_sides_stay_within_their_limits(height, width):
 
 @pytest.mark.parametrize(("size", "expected"), [((1, 32), (32, 32)), ((33, 64), (64, 64)), ((608, 811), (608, 832))])
 def test_padded_size(size, expected):
-    assert padded_size(*size) == expected
+    assert padded_sizes(np.array(size)).tolist() == list(expected)
 
 
 def test_resize_has_a_scale_for_each_axis():

@@ -1,0 +1,38 @@
+"""A million file names without a million Python objects."""
+
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+import numpy as np
+
+
+class PackedNames(Sequence[str]):
+    """Texts in two arrays: all their bytes, and where each ends.
+
+    A Python object counts its references where it lies, so a loader worker that looks at it copies that page of memory
+    for itself. Arrays stay shared.
+    """
+
+    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
+        """`text` uint8 holds UTF-8, `ends` int64 [N] where in it each name ends."""
+        self.text, self.ends = text, ends
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "PackedNames":
+        encoded = [name.encode() for name in names]
+        ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        start = self.ends[index - 1] if index else 0
+        return self.text[start : self.ends[index]].tobytes().decode()
