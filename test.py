@@ -22,6 +22,7 @@ from retinanet.command_line import (
 from retinanet.engine import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
+from retinanet.precision import choose_precision
 from retinanet.results import default_results_path, write_results
 
 
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         args.coco_path, args.set_name, min_side=min_side, max_side=max_side, max_pixels=args.max_pixels
     )
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, args.checkpoint_path)
+    precision = choose_precision(args.precision, args.device)
     model = build_model(checkpoint, args.checkpoint_path).to(args.device)
     say(f"Num {args.set_name} images: {len(dataset)}")
     rows = detect_all(
@@ -69,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         batch_size=args.batch_size or checkpoint.batch_size,
         workers=default_workers(args.device) if args.workers is None else args.workers,
         device=args.device,
+        precision=precision,
         detect_settings=detect_settings(args),
     )
     write_results(rows, results_path)

@@ -21,12 +21,18 @@ from retinanet.command_line import (
     run,
     say,
 )
+from retinanet.compute import STEPS_WORTH_COMPILING, lacking_for_compilation, losses_of
 from retinanet.data import CocoDataset, training_loader
 from retinanet.engine import Progress, RunningLoss, build_optimizer, detect_all, train_epoch
 from retinanet.errors import UserError
 from retinanet.evaluate import AP, evaluate
+from retinanet.image_cache import ImageCache, spare_memory
 from retinanet.output import prepare_folder, write_record
+from retinanet.precision import choose_precision
 from retinanet.train_flags import build_parser
+from retinanet.transforms import few_sides
+
+MUCH_WAITING = 0.1  # of an epoch's time
 
 
 class Job(NamedTuple):
@@ -37,6 +43,7 @@ class Job(NamedTuple):
     training_set: CocoDataset
     val_set: CocoDataset
     network: model.RetinaNet
+    precision: torch.dtype
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.workers is None:
         args.workers = default_workers(args.device)
     job = prepare(parser, args)
+    if args.cache == "ram":
+        fill_cache(job.training_set)
     moved = prepare_folder(args.output_path)
     if moved:
         say(f"{args.output_path} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
@@ -67,6 +76,9 @@ def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
     """Check the flags against each other, the data and the weights, and build the network."""
     if args.max_side < args.min_side:
         parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
+    lacking = lacking_for_compilation(args.device)
+    if args.compile == "on" and lacking:
+        parser.error(f"--compile on needs {lacking}. Install it, or leave the flag away")
     if args.background_iou > args.foreground_iou:
         parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
@@ -87,7 +99,8 @@ def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
     )
     if args.weights != "none":
         load_weights(network, args.weights, args.depth)
-    return Job(args, val, training_set, val_set, network.to(args.device))
+    precision = choose_precision(args.precision, args.device)
+    return Job(args, val, training_set, val_set, network.to(args.device), precision)
 
 
 def load_weights(network: model.RetinaNet, weights: str, depth: int) -> None:
@@ -101,9 +114,23 @@ def load_weights(network: model.RetinaNet, weights: str, depth: int) -> None:
     say(f"Weights in it without use: {', '.join(report.unused) or 'none'}")
 
 
+def fill_cache(training_set: CocoDataset) -> None:
+    training_set.cache = cache = ImageCache(training_set.sizes, spare_memory())
+    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB")
+
+
+def is_compiled(args: argparse.Namespace, num_steps: int) -> bool:
+    """Whether the network is compiled: on a GPU, if the run is long enough to repay it, unless the user says."""
+    if args.compile != "auto":
+        return args.compile == "on"
+    worth = args.device.type == "cuda" and num_steps >= STEPS_WORTH_COMPILING
+    return worth and lacking_for_compilation(args.device) is None
+
+
 def train(job: Job) -> list[float]:
     """Train all epochs; evaluate and save on the way. Returns the epochs' mean losses."""
     args = job.args
+    compiled = is_compiled(args, args.epochs * len(job.training_set) // args.batch_size)
     optimizer = build_optimizer(job.network, args.optimizer, args.learning_rate, args.weight_decay)
     loader, sampler = training_loader(
         job.training_set,
@@ -113,10 +140,22 @@ def train(job: Job) -> list[float]:
         pin_memory=args.device.type == "cuda",
         drop_last=args.drop_last,
         flip_probability=args.flip,
+        sides=few_sides(args.min_side, args.max_side) if compiled else None,
     )
+    loss_flags = ("alpha", "gamma", "beta", "foreground_iou", "background_iou")
+    compute_losses = losses_of(
+        job.network,
+        len(job.val.class_names),
+        args.device,
+        precision=job.precision,
+        compiled_batch_size=args.batch_size if compiled else None,
+        **{name: getattr(args, name) for name in loss_flags},
+    )
+    # float16's small gradients would be lost without it.
+    scaler = torch.amp.GradScaler(args.device.type, enabled=job.precision == torch.float16)
+    say(f"Precision: {str(job.precision).removeprefix('torch.')}, {'compiled' if compiled else 'not compiled'}")
     bad_images = BadImages(len(job.training_set), skip=args.bad_images == "skip")
     running_loss = RunningLoss(args.device)
-    loss_flags = ("alpha", "gamma", "beta", "foreground_iou", "background_iou")
     epoch_loss_list: list[float] = []
     best_ap = float("-inf")
     num_images, seconds = 0, 0.0  # of the epochs finished
@@ -135,13 +174,15 @@ def train(job: Job) -> list[float]:
             ],
             clip_norm=args.clip_norm,
             log_every=args.log_every,
-            loss_settings={name: getattr(args, name) for name in loss_flags},
+            compute_losses=compute_losses,
+            scaler=scaler,
         ):
             report(bad_images)
             pace = (seconds + progress.seconds) / (num_images + progress.num_images)
             images_left = (args.epochs * len(sampler) - first_step - progress.iteration) * args.batch_size
             say(log_line(epoch, progress, images_left * pace, args.device))
         report(bad_images)
+        say(epoch_line(epoch, progress))
         num_images, seconds = num_images + progress.num_images, seconds + progress.seconds
         epoch_loss_list.append(progress.epoch_mean)
         finished = epoch + 1
@@ -177,6 +218,19 @@ def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.
     return " | ".join(f"{name}: {value}" for name, value in fields.items())
 
 
+def epoch_line(epoch: int, progress: Progress) -> str:
+    """The epoch in one line, with what to do where the step had to wait for its images."""
+    share = progress.waited / progress.seconds
+    if share < MUCH_WAITING:
+        verdict = "the loader keeps up"
+    else:
+        verdict = "the loader is too slow: raise --workers, or keep the images in memory with --cache ram"
+    return (
+        f"Epoch {epoch} took {timedelta(seconds=round(progress.seconds))}, mean loss {progress.epoch_mean:.5f}. "
+        f"Waited for data: {share:.0%} of the time; {verdict}"
+    )
+
+
 def evaluate_val(job: Job) -> float:
     """Print the table of the val set and return its AP; 0 where there are no objects to compare with."""
     args = job.args
@@ -186,6 +240,7 @@ def evaluate_val(job: Job) -> float:
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
+        precision=job.precision,
         detect_settings=detect_settings(args),
     )
     if not has_objects(job.val):

@@ -17,6 +17,7 @@ from retinanet.annotations import Annotations
 from retinanet.data import CocoDataset
 from retinanet.errors import UserError
 from retinanet.layout import find_annotation_file, find_image_folder
+from retinanet.precision import PRECISIONS
 
 
 def run(main: Callable[[], int]) -> None:
@@ -136,6 +137,12 @@ def plain_settings(args: argparse.Namespace) -> dict[str, Any]:
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--device", type=device_of, default="auto", help="auto (the GPU if there is one), cpu, cuda:N")
+    group.add_argument(
+        "--precision",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="of the network's arithmetic; auto: bfloat16 on a GPU that has it, else float32 (TF32 on a GPU)",
+    )
     group.add_argument("--workers", type=whole_number(0), help="loader processes (default: 1 on a CPU, else up to 8)")
     group.add_argument(
         "--max_pixels",

@@ -1,7 +1,8 @@
 """The data set: samples read from disk, batches collated, in worker processes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from retinanet.annotations import Annotations
 from retinanet.errors import UserError
+from retinanet.image_cache import ImageCache
 from retinanet.images import MAX_PIXELS, check_image, read_image
 from retinanet.samplers import AspectRatioBasedSampler, batches_of_equal_shape
 from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import flip, pad_and_stack, padded_sizes, resize, resized_sizes
+from retinanet.transforms import flip, pad_and_stack, padded_sizes, resize, resized_sizes, scale_boxes
 
 FLIP_PROBABILITY = 0.5
 IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
@@ -45,6 +47,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.annotations = annotations
         self.image_folder = image_folder
         self.max_pixels = max_pixels
+        self.cache: ImageCache | None = None
         # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
         starts = range(0, len(self), IMAGES_AT_A_TIME)
@@ -85,11 +88,18 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     def read(self, index: int) -> Sample:
         """The sample; UserError names the file that can't be read."""
-        height, width = self.annotations.sizes[index].tolist()
-        image = read_image(self.path(index), (height, width), self.max_pixels)
         boxes, labels = self.objects(index)
-        image, boxes, scale = resize(image, boxes, tuple(self.sizes[index].tolist()))
-        return Sample(image, boxes, labels, scale, int(self.annotations.image_ids[index]))
+        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.sizes[index].tolist())
+        return Sample(self._image(index), boxes, labels, scale, int(self.annotations.image_ids[index]))
+
+    def _image(self, index: int) -> Tensor:
+        image = self.cache.get(index) if self.cache else None
+        if image is None:
+            height, width = self.annotations.sizes[index].tolist()
+            image = resize(read_image(self.path(index), (height, width), self.max_pixels), self.sizes[index].tolist())
+            if self.cache:
+                self.cache.put(index, image)
+        return image
 
     def __getitem__(self, index: int) -> Sample | BadImage:
         try:
@@ -136,8 +146,11 @@ class FlippingDataset(Dataset[Sample | BadImage]):
         return sample
 
 
-def collate(samples: Sequence[Sample | BadImage]) -> Batch:
-    """One batch of the samples that could be read, with the messages of those that could not."""
+def collate(samples: Sequence[Sample | BadImage], sides: Sequence[int] | None = None) -> Batch:
+    """One batch of the samples that could be read, with the messages of those that could not.
+
+    `sides`: see pad_and_stack.
+    """
     good = [sample for sample in samples if isinstance(sample, Sample)]
     most = max([1, *(len(sample.labels) for sample in good)])  # M
     boxes = torch.zeros(len(good), most, 4)
@@ -146,7 +159,7 @@ def collate(samples: Sequence[Sample | BadImage]) -> Batch:
         boxes[row, : len(sample.boxes)] = sample.boxes
         labels[row, : len(sample.labels)] = sample.labels
     return Batch(
-        images=pad_and_stack([sample.image for sample in good]),
+        images=pad_and_stack([sample.image for sample in good], sides),
         targets=Targets(boxes, labels),
         sizes=torch.tensor([sample.image.shape[1:] for sample in good]).reshape(-1, 2),
         scales=torch.stack([sample.scale for sample in good]) if good else torch.zeros(0, 2),
@@ -164,11 +177,12 @@ def training_loader(
     pin_memory: bool,
     drop_last: bool = False,
     flip_probability: float = FLIP_PROBABILITY,
+    sides: Sequence[int] | None = None,
 ) -> tuple[DataLoader[Any], AspectRatioBasedSampler]:
-    """A loader of training batches, and its sampler, whose `set_epoch` says which epoch's."""
+    """A loader of training batches, padded to `sides` if given, and its sampler, whose `set_epoch` says the epoch."""
     sampler = AspectRatioBasedSampler(dataset.sizes, batch_size, seed, drop_last)
     flipping = FlippingDataset(dataset, seed, flip_probability)
-    return _loader(flipping, sampler, workers, pin_memory), sampler
+    return _loader(flipping, sampler, workers, pin_memory, sides), sampler
 
 
 def evaluation_loader(dataset: CocoDataset, *, batch_size: int, workers: int, pin_memory: bool) -> DataLoader[Any]:
@@ -177,20 +191,29 @@ def evaluation_loader(dataset: CocoDataset, *, batch_size: int, workers: int, pi
     return _loader(dataset, batches, workers, pin_memory)
 
 
-def _loader(dataset: Dataset[Any], batch_sampler: Any, workers: int, pin_memory: bool) -> DataLoader[Any]:
+def _loader(
+    dataset: Dataset[Any], batch_sampler: Any, workers: int, pin_memory: bool, sides: Sequence[int] | None = None
+) -> DataLoader[Any]:
     # Each worker keeps PyTorch's default of one thread: there is one image per worker at a time to work on.
     return DataLoader(
         dataset,
         batch_sampler=batch_sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(collate, sides=sides),
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
     )
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on `device`, copied without waiting where its memory is pinned."""
-    targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
-    images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
-    return batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their tensors on `device`; on a GPU copied while the step before still runs."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
+            images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
+        if stream is not None:
+            torch.cuda.current_stream(device).wait_stream(stream)
+            for tensor in (images, sizes, scales, *targets):  # or their memory is given away while the step needs it
+                tensor.record_stream(torch.cuda.current_stream(device))
+        yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)

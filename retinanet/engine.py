@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from retinanet.anchors import anchors_for
 from retinanet.bad_images import BadImages
-from retinanet.data import CocoDataset, evaluation_loader, to_device
+from retinanet.compute import ComputeLosses
+from retinanet.data import CocoDataset, evaluation_loader, on_device
 from retinanet.detect import detect
-from retinanet.loss import detection_loss
+from retinanet.precision import autocast
 from retinanet.structures import Batch, Detections
 
 RUNNING_WINDOW = 500
@@ -30,6 +31,7 @@ class Progress(NamedTuple):
     learning_rate: float
     num_images: int  # of the epoch so far
     seconds: float  # since the epoch began
+    waited: float  # seconds of them in which there was no batch to work on
 
 
 class RunningLoss:
@@ -45,6 +47,27 @@ class RunningLoss:
 
     def mean(self) -> float:
         return float(self.window[: self.count].mean())
+
+
+class WaitClock:
+    """Hands batches on, and measures the seconds in which the device had nothing to do but wait for one."""
+
+    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
+        self.batches, self.waited = batches, 0.0
+        self.step_done = torch.cuda.Event() if device.type == "cuda" else None
+
+    def __iter__(self) -> Iterator[Batch]:
+        asked = time.perf_counter()
+        for batch in self.batches:
+            # A GPU works on while its next batch is waited for; it is idle where it has finished before that came.
+            if self.step_done is None or self.step_done.query():
+                self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    def step_launched(self) -> None:
+        if self.step_done is not None:
+            self.step_done.record()
 
 
 def build_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -67,15 +90,18 @@ def train_epoch(
     rates: Sequence[float],
     clip_norm: float,
     log_every: int,
-    loss_settings: dict[str, float],
+    compute_losses: ComputeLosses,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Iterator[Progress]:
     """Train on an epoch's `batches`; yield what to log at the first, each `log_every`th and the last iteration.
 
-    `rates` are the learning rates of the iterations. Between two yields nothing waits for the
-    device. `loss_settings` are detection_loss's. Raises FloatingPointError where the loss to log is not finite.
+    `rates` are the learning rates of the iterations. Between two yields nothing waits for the device. `scaler` keeps
+    float16's gradients in its range. Raises FloatingPointError where the loss to log is not finite.
     """
     model.train()
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     started, num_images, iteration, logged = time.perf_counter(), 0, 0, True
+    clock = WaitClock(batches, device)
     total = torch.zeros((), dtype=torch.float64, device=device)
 
     def progress() -> Progress:
@@ -91,19 +117,21 @@ def train_epoch(
             learning_rate=rate,
             num_images=num_images,
             seconds=time.perf_counter() - started,
+            waited=clock.waited,
         )
 
-    for iteration, (batch, rate) in enumerate(zip(batches, rates, strict=False), start=1):
+    for iteration, (batch, rate) in enumerate(zip(on_device(clock, device), rates, strict=False), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = to_device(batch, device)
-        anchors = anchors_for(*batch.images.shape[2:], device)
-        losses = detection_loss(model(batch.images), anchors, batch.targets, **loss_settings)
+        losses = compute_losses(batch.images, batch.targets)
         loss = losses.classification + losses.regression
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
+        clock.step_launched()
 
         running_loss.add(loss.detach())
         total += loss.detach()
@@ -123,6 +151,7 @@ def detect_all(
     batch_size: int,
     workers: int,
     device: torch.device,
+    precision: torch.dtype = torch.float32,
     detect_settings: dict[str, Any],
 ) -> list[dict[str, Any]]:
     """The rows of a COCO result file for all images of `dataset`, by image id and falling score.
@@ -130,14 +159,21 @@ def detect_all(
     `detect_settings` are detect's. Raises UserError at an image that can't be read: none is left out silently.
     """
     model.eval()
+    pending: tuple[Detections, Tensor, Tensor] | None = None
+
+    def finish_pending() -> list[dict[str, Any]]:
+        return result_rows(*pending, dataset.annotations.category_ids) if pending else []
+
     loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
     batches = tqdm(loader, "Detection", leave=False, disable=None)
     rows: list[dict[str, Any]] = []
-    for batch in BadImages(len(dataset), skip=False).passing(batches):
-        batch = to_device(batch, device)
+    for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), device):
+        with autocast(device, precision):
+            predictions = model(batch.images)
+        rows += finish_pending()  # while a GPU works on the predictions
         anchors = anchors_for(*batch.images.shape[2:], device)
-        detections = detect(model(batch.images), anchors, batch.sizes, **detect_settings)
-        rows += result_rows(detections, batch.scales, batch.image_ids, dataset.annotations.category_ids)
+        pending = detect(predictions, anchors, batch.sizes, **detect_settings), batch.scales, batch.image_ids
+    rows += finish_pending()
     return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
 
 

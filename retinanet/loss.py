@@ -1,6 +1,6 @@
 """RetinaNet's loss for a whole batch at once: focal loss from logits and smooth L1 on the box code."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,16 @@ ALPHA = 0.25
 GAMMA = 2.0
 BETA = 1 / 9
 TERMS_ON_CPU = 2**17  # terms of the focal loss at a time: what stays in the cache
+
+
+class Assignment(NamedTuple):
+    """What the anchors of a batch must say, and how much each counts. R of the B * A rows must find an object."""
+
+    weights: Tensor  # [B, A], of an anchor's classification: 1 / (foreground anchors of its image * B), 0 if ignored
+    rows: Tensor | None  # int64 [R]; None are all
+    terms: Tensor  # int64 [R], the class that each must find, as an index into the flat logits
+    deltas: Tensor  # [R, 4], the deltas that each must say
+    row_weights: Tensor  # [R], as weights, 0 if a row has nothing to find
 
 
 def detection_loss(
@@ -34,32 +44,57 @@ def detection_loss(
     mean over its foreground anchors and the 4 coordinates. Both are then the mean over the batch. An image without an
     object counts: it is all background, and its regression loss is 0.
     """
-    num_images, _, num_classes = predictions.logits.shape
-    with torch.no_grad():
-        matches = match(anchors, targets, foreground_iou, background_iou)
-        shares = 1 / matches.foreground.sum(dim=1).clamp(min=1) / num_images  # [B], the weight of an anchor's loss
-        weights = (matches.foreground | matches.background) * shares[:, None]  # [B, A]
-
-        foreground = matches.foreground.flatten()
-        rows = _rows_to_find(foreground)  # R of the B * A
-        firsts = torch.arange(num_images, device=foreground.device)[:, None] * targets.boxes.shape[1]
-        objects = (matches.objects + firsts).flatten()[rows]  # of the B * M
-        foreground_weights = (matches.foreground * shares[:, None]).flatten()[rows]  # [R]
-        labels = targets.labels.flatten()[objects].clamp(min=0)
-        row_anchors = anchors.expand(num_images, -1, -1).flatten(0, 1)[rows]  # [R, 4]
-        # An object that no anchor matches may have no size, and its logarithm would come back as NaN.
-        boxes = torch.where(foreground[rows, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
-        wanted = torch.arange(len(foreground), device=foreground.device)[rows] * num_classes + labels  # [R]
-
-    classification = FocalLoss.apply(predictions.logits, weights, wanted, foreground_weights, alpha, gamma)
-    deltas = predictions.deltas.flatten(0, 1)[rows].float()
-    errors = F.smooth_l1_loss(deltas, encode(boxes, row_anchors), beta=beta, reduction="none")  # [R, 4]
-    return Losses(classification, errors.mean(dim=1) @ foreground_weights)
+    assignment = assign(anchors, targets, predictions.logits.shape[2], foreground_iou, background_iou)
+    return loss_of_assigned(predictions, assignment, alpha, gamma, beta)
 
 
-def _rows_to_find(foreground: Tensor) -> Tensor | slice:
-    """The rows of the foreground anchors; on a GPU, which would have to be waited for, all (the others weigh 0)."""
-    return foreground.nonzero().squeeze(1) if foreground.device.type == "cpu" else slice(None)
+@torch.no_grad()
+def assign(
+    anchors: Tensor,
+    targets: Targets,
+    num_classes: int,
+    foreground_iou: float = FOREGROUND_IOU,
+    background_iou: float = BACKGROUND_IOU,
+) -> Assignment:
+    """Tell `anchors` [A, 4] what to say about the objects of each image."""
+    matches = match(anchors, targets, foreground_iou, background_iou)
+    num_images = len(targets.boxes)
+    shares = 1 / matches.foreground.sum(dim=1, keepdim=True).clamp(min=1) / num_images  # [B, 1]
+    foreground = matches.foreground.flatten()
+    rows = _rows_to_find(foreground)
+    some = slice(None) if rows is None else rows
+    firsts = torch.arange(num_images, device=foreground.device)[:, None] * targets.boxes.shape[1]
+    objects = (matches.objects + firsts).flatten()[some]  # [R], of the B * M
+    row_anchors = anchors.expand(num_images, -1, -1).flatten(0, 1)[some]  # [R, 4]
+    # An object that no anchor matches may have no size, and its logarithm would come back as NaN.
+    boxes = torch.where(foreground[some, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
+    labels = targets.labels.flatten()[objects].clamp(min=0)
+    return Assignment(
+        weights=(matches.foreground | matches.background) * shares,
+        rows=rows,
+        terms=torch.arange(len(foreground), device=foreground.device)[some] * num_classes + labels,
+        deltas=encode(boxes, row_anchors),
+        row_weights=(matches.foreground * shares).flatten()[some],
+    )
+
+
+def _rows_to_find(foreground: Tensor) -> Tensor | None:
+    """The rows of the foreground anchors; on a GPU, which would be waited for, None: all, most with weight 0."""
+    return foreground.nonzero().squeeze(1) if foreground.device.type == "cpu" else None
+
+
+def loss_of_assigned(
+    predictions: Predictions, assignment: Assignment, alpha: float = ALPHA, gamma: float = GAMMA, beta: float = BETA
+) -> Losses:
+    """The part of detection_loss whose shapes don't depend on the number of objects."""
+    classification = FocalLoss.apply(
+        predictions.logits, assignment.weights, assignment.terms, assignment.row_weights, alpha, gamma
+    )
+    deltas = predictions.deltas.flatten(0, 1)
+    if assignment.rows is not None:
+        deltas = deltas[assignment.rows]
+    errors = F.smooth_l1_loss(deltas.float(), assignment.deltas, beta=beta, reduction="none")  # [R, 4]
+    return Losses(classification, (errors.mean(dim=1) * assignment.row_weights).sum())
 
 
 class FocalLoss(torch.autograd.Function):
@@ -74,14 +109,14 @@ class FocalLoss(torch.autograd.Function):
         ctx: Any,
         logits: Tensor,
         weights: Tensor,
-        wanted: Tensor,
-        wanted_weights: Tensor,
+        present: Tensor,
+        present_weights: Tensor,
         alpha: float,
         gamma: float,
     ) -> Tensor:
         """The weighted sum of all terms of `logits` [B, A, C]; `weights` [B, A] are the anchors'.
 
-        `wanted` [R] are the terms that are "it is here", as indices into the flat logits, with their own weights.
+        `present` [R] are the terms that are "it is here", as indices into the flat logits, with their own weights.
         """
         num_classes = logits.shape[2]
         at_a_time = max(1, TERMS_ON_CPU // num_classes) if logits.device.type == "cpu" else weights.numel()
@@ -97,12 +132,12 @@ class FocalLoss(torch.autograd.Function):
             absent += terms.sum(dim=1) @ weight
             torch.mul(slopes, (1 - alpha) * weight[:, None], out=filled)
 
-        wanted_logits = logits.flatten()[wanted].float()  # [R]
-        present_terms, present_slopes = _terms(-wanted_logits, gamma)
-        absent_terms, absent_slopes = _terms(wanted_logits, gamma)
-        exchanged = (alpha * present_terms - (1 - alpha) * absent_terms) @ wanted_weights
-        slopes = (-alpha * present_slopes - (1 - alpha) * absent_slopes) * wanted_weights
-        gradient.view(-1).index_add_(0, wanted, slopes.to(gradient.dtype))
+        present_logits = logits.flatten()[present].float()  # [R]
+        present_terms, present_slopes = _terms(-present_logits, gamma)
+        absent_terms, absent_slopes = _terms(present_logits, gamma)
+        exchanged = (alpha * present_terms - (1 - alpha) * absent_terms) @ present_weights
+        slopes = (-alpha * present_slopes - (1 - alpha) * absent_slopes) * present_weights
+        gradient.view(-1).index_add_(0, present, slopes.to(gradient.dtype))
         ctx.save_for_backward(gradient)
         return (1 - alpha) * absent + exchanged
 

@@ -16,8 +16,8 @@ class SparseGradientConv2d(nn.Conv2d):
     """nn.Conv2d for 3x3 weights and padding 1; its gradients are the same but for the order of their sums."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # Where the gradient isn't zero is data, which a GPU would have to be waited for.
-        if input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        # Where the gradient isn't zero is data, which a GPU would have to be waited for and no compiler knows.
+        if input.device.type != "cpu" or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
             return super()._conv_forward(input, weight, bias)
         return _Convolution.apply(input, weight, bias)
 

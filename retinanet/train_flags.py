@@ -76,6 +76,20 @@ def build_parser() -> argparse.ArgumentParser:
     optimisation.add_argument("--clip_norm", type=number_above(0), default=0.1, help="largest norm of the gradient")
     optimisation.add_argument("--seed", type=seed, default=3407, help="a whole number, or random: drawn and printed")
 
+    speed = parser.add_argument_group("speed")
+    speed.add_argument(
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="torch.compile the step, for a few padded shapes; auto: on a GPU, if the run is long enough to repay it",
+    )
+    speed.add_argument(
+        "--cache",
+        choices=("none", "ram"),
+        default="none",
+        help="ram: keep the decoded and resized training images in memory, as many as fit in half of what is free",
+    )
+
     output = parser.add_argument_group("output")
     output.add_argument("--output_path", type=Path, default=Path("output"), help="folder of checkpoints and run.json")
     output.add_argument("--eval_every", type=whole_number(1), default=10, help="epochs between evaluations")

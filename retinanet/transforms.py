@@ -28,13 +28,18 @@ def padded_sizes(sizes: np.ndarray) -> np.ndarray:
     return -(-sizes // MULTIPLE) * MULTIPLE
 
 
-def resize(image: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """`image` [3, h, w] and `boxes` [N, 4] brought to `size`, and the scale (vertical, horizontal) float32 [2].
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    """`image` uint8 [3, h, w] brought to `size`."""
+    return resize_image(image, list(size), antialias=True)
+
+
+def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """`boxes` [N, 4] of an image of `old_size` brought to `size`, and the scale (vertical, horizontal) float32 [2].
 
     Each axis has a scale of its own, since both sides are rounded.
     """
-    scale = torch.tensor([size[0] / image.shape[1], size[1] / image.shape[2]])
-    return resize_image(image, list(size), antialias=True), boxes * scale.flip(0).repeat(2), scale
+    scale = torch.tensor([size[0] / old_size[0], size[1] / old_size[1]])
+    return boxes * scale.flip(0).repeat(2), scale
 
 
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,13 +50,23 @@ def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return image.flip(2), mirrored
 
 
-def pad_and_stack(images: Sequence[Tensor]) -> Tensor:
+def few_sides(min_side: int, max_side: int) -> list[int]:
+    """Sides to pad to where every shape of a batch costs a compilation: about 4 from the shorter to the longer side."""
+    least, most = padded_sizes(np.array([min_side, max_side])).tolist()
+    step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
+    return sorted({*range(least, most, max(step, MULTIPLE)), most})
+
+
+def pad_and_stack(images: Sequence[Tensor], sides: Sequence[int] | None = None) -> Tensor:
     """uint8 images [3, h, w] in one tensor [B, 3, H, W], channels last, padded right and below with the mean colour.
 
-    The mean colour is what normalises to about zero, which is also what a convolution pads with.
+    The mean colour is what normalises to about zero, which is also what a convolution pads with. H and W are the next
+    multiples of 32, or the next of `sides`.
     """
     own_sizes = np.array([image.shape[1:] for image in images], int).reshape(-1, 2)
     height, width = padded_sizes(own_sizes.max(axis=0, initial=0)).tolist()
+    if sides is not None:
+        height, width = (min(side for side in sides if side >= needed) for needed in (height, width))
     colour = torch.tensor(MEAN).round().to(torch.uint8)
     stacked = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
     for row, image in zip(stacked, images, strict=True):

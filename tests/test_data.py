@@ -13,7 +13,7 @@ from retinanet.data import (
     FlippingDataset,
     collate,
     evaluation_loader,
-    to_device,
+    on_device,
     training_loader,
 )
 from retinanet.errors import UserError
@@ -166,7 +166,7 @@ def test_up_to_one_in_a_hundred_may_be_skipped():
 
 
 def test_to_device_moves_all_that_the_step_needs(coco_path):
-    batch = to_device(collate([dataset_of(coco_path).read(0)]), torch.device("meta"))
+    (batch,) = on_device([collate([dataset_of(coco_path).read(0)])], torch.device("meta"))
     assert {tensor.device.type for tensor in (batch.images, *batch.targets, batch.sizes, batch.scales)} == {"meta"}
 
 

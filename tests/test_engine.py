@@ -5,6 +5,7 @@ import torch
 from conftest import write_set
 
 from retinanet.annotation_cache import load_annotations
+from retinanet.compute import losses_of
 from retinanet.data import CocoDataset, training_loader
 from retinanet.engine import RunningLoss, build_optimizer, detect_all, result_rows, train_epoch
 from retinanet.evaluate import AP50, evaluate
@@ -37,7 +38,7 @@ def train(model, dataset, epochs, *, rates=None, log_every=100, batch_size=4, le
             rates=rates or [learning_rate] * len(sampler),
             clip_norm=0.1,
             log_every=log_every,
-            loss_settings=LOSS,
+            compute_losses=losses_of(model, 2, CPU, **LOSS),
         )
     return progress
 
@@ -49,7 +50,7 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     assert progress[-1].epoch_mean < progress[1].epoch_mean / 3
     plan = {"batch_size": 4, "workers": 0, "device": CPU}
     rows = detect_all(model, dataset, **plan, detect_settings={})
-    assert evaluate(annotations, rows).numbers[AP50] > 0.6
+    assert evaluate(annotations, rows, "pycocotools").numbers[AP50] > 0.6
     assert rows == sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
     few = detect_all(model, dataset, **plan, detect_settings={"threshold": 0.5})
     assert few == [row for row in rows if row["score"] > 0.5]
@@ -87,8 +88,9 @@ def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
     before = [value.detach().clone() for value in model.parameters()]
     loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
-    settings = {"device": CPU, "rates": [0.5], "clip_norm": 0.01, "log_every": 1, "loss_settings": LOSS}
-    list(train_epoch(model, loader, optimizer, RunningLoss(CPU), **settings))
+    settings = {"device": CPU, "rates": [0.5], "clip_norm": 0.01, "log_every": 1}
+    losses = losses_of(model, 2, CPU, **LOSS)
+    list(train_epoch(model, loader, optimizer, RunningLoss(CPU), compute_losses=losses, **settings))
     moved = math.sqrt(sum(((new - old) ** 2).sum().item() for new, old in zip(model.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)
 

@@ -7,20 +7,12 @@ ROOT = Path(__file__).parent.parent
 # Within a layer a file may import those on its left.
 LAYERS = (
     (
-        "errors",
-        "files",
-        "packed_names",
-        "structures",
-        "boxes",
-        "torchfiles",
-        "backbone",
-        "sparse_gradient",
-        "transforms",
-        "images",
+        *("errors", "files", "packed_names", "precision", "structures", "boxes", "torchfiles", "backbone"),
+        *("sparse_gradient", "transforms", "images", "image_cache"),
     ),
     ("anchors", "matching", "schedule", "samplers", "annotations", "annotation_cache", "layout", "bad_images"),
     ("model", "loss", "detect", "data"),
-    ("engine", "evaluate", "checkpoint", "results", "output", "plots"),
+    ("compute", "engine", "evaluate", "checkpoint", "results", "output", "plots"),
     ("command_line", "train_flags", "cutouts", "sample_data"),
 )
 ORDER = [name for layer in LAYERS for name in layer]

@@ -66,7 +66,7 @@ def random_case(seed, num_classes=3, num_images=3):
 @given(
     st.integers(0, 2**31),
     st.sampled_from([(0.25, 2.0, 1 / 9), (0.5, 0.0, 1.0), (0.9, 1.5, 0.01)]),
-    st.sampled_from([(loss._rows_to_find, 1000), (lambda foreground: slice(None), 2**30)]),  # as on a CPU, a GPU
+    st.sampled_from([(loss._rows_to_find, 1000), (lambda foreground: None, 2**30)]),  # as on a CPU, a GPU
 )
 def test_equals_its_slow_twin_with_gradients(seed, numbers, way):
     alpha, gamma, beta = numbers

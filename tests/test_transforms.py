@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.transforms import flip, pad_and_stack, padded_sizes, resize, resized_sizes
+from retinanet.transforms import few_sides, flip, pad_and_stack, padded_sizes, resize, resized_sizes, scale_boxes
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,29 @@ def test_padded_size(size, expected):
     assert padded_sizes(np.array(size)).tolist() == list(expected)
 
 
+@pytest.mark.parametrize(
+    ("min_side", "max_side", "sides"),
+    [
+        (608, 1024, [608, 768, 928, 1024]),
+        (256, 426, [256, 320, 384, 448]),
+        (608, 608, [608]),
+        (600, 640, [608, 640]),
+        (64, 96, [64, 96]),
+    ],
+)
+def test_few_sides(min_side, max_side, sides):
+    assert few_sides(min_side, max_side) == sides
+
+
+def test_padding_to_a_few_sides_only():
+    images = [torch.zeros(3, 40, 100, dtype=torch.uint8), torch.zeros(3, 64, 20, dtype=torch.uint8)]
+    assert pad_and_stack(images, [64, 160, 256]).shape == (2, 3, 64, 160)
+    assert pad_and_stack(images).shape == (2, 3, 64, 128)
+
+
 def test_resize_has_a_scale_for_each_axis():
-    image, boxes, scale = resize(
-        torch.zeros(3, 100, 50, dtype=torch.uint8), torch.tensor([[5.0, 10, 50, 100]]), (30, 16)
-    )
-    assert image.shape == (3, 30, 16)
+    assert resize(torch.zeros(3, 100, 50, dtype=torch.uint8), (30, 16)).shape == (3, 30, 16)
+    boxes, scale = scale_boxes(torch.tensor([[5.0, 10, 50, 100]]), (100, 50), (30, 16))
     torch.testing.assert_close(scale, torch.tensor([0.3, 0.32]))
     torch.testing.assert_close(boxes, torch.tensor([[1.6, 3.0, 16, 30]]))
 

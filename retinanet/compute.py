@@ -1,0 +1,87 @@
+"""From a batch to its losses, in the chosen precision, compiled or not."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.anchors import anchors_for
+from retinanet.loss import Assignment, assign, loss_of_assigned
+from retinanet.precision import autocast
+from retinanet.structures import Losses, Targets
+
+ComputeLosses = Callable[[Tensor, Targets], Losses]
+
+# A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
+SMALL_BATCH_PIXELS = 4 * 608 * 1024
+# Compiling takes minutes; so many steps make up for them (an estimate that no GPU has confirmed yet).
+STEPS_WORTH_COMPILING = 5000
+MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
+
+
+def lacking_for_compilation(device: torch.device) -> str | None:
+    """What torch.compile needs on `device` and does not find."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton, which PyTorch's CUDA builds for Linux bring"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "a C compiler, such as gcc"
+    return None
+
+
+def losses_of(
+    model: nn.Module,
+    num_classes: int,
+    device: torch.device,
+    *,
+    precision: torch.dtype = torch.float32,
+    alpha: float,
+    gamma: float,
+    beta: float,
+    foreground_iou: float,
+    background_iou: float,
+    compiled_batch_size: int | None = None,
+    backend: str = "inductor",
+) -> ComputeLosses:
+    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses (see detection_loss).
+
+    With `compiled_batch_size` batches of that many images go through torch.compile, once for each of their shapes; the
+    number of objects, which changes all the time, stays outside. The batch that is not full runs as it is.
+    """
+
+    def compute(images: Tensor, assignment: Assignment) -> Losses:
+        with autocast(device, precision):
+            predictions = model(images)
+        return loss_of_assigned(predictions, assignment, alpha, gamma, beta)
+
+    compiled = _compiled_by_size(compute, device, backend) if compiled_batch_size else compute
+
+    def losses(images: Tensor, targets: Targets) -> Losses:
+        anchors = anchors_for(*images.shape[2:], device)
+        assignment = assign(anchors, targets, num_classes, foreground_iou, background_iou)
+        chosen = compiled if len(images) == compiled_batch_size else compute
+        return chosen(images, assignment)
+
+    return losses
+
+
+def _compiled_by_size(
+    compute: Callable[[Tensor, Assignment], Losses], device: torch.device, backend: str
+) -> Callable[[Tensor, Assignment], Losses]:
+    """`compute`, compiled for each shape; with CUDA graphs for small batches."""
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
+    large = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend)
+    if device.type != "cuda":
+        return large
+    small = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend, mode="reduce-overhead")
+
+    def chosen(images: Tensor, assignment: Assignment) -> Losses:
+        batch, _, height, width = images.shape
+        if batch * height * width > SMALL_BATCH_PIXELS:
+            return large(images, assignment)
+        torch.compiler.cudagraph_mark_step_begin()  # the losses before this may be overwritten now
+        return small(images, assignment)
+
+    return chosen

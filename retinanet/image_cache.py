@@ -1,0 +1,58 @@
+"""Decoded and resized images kept in memory that all loader workers share."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SHARED_MEMORY = Path("/dev/shm")  # where PyTorch's shared memory lies on Linux
+
+
+class ImageCache:
+    """As many of a data set's images, from the first on, as fit in `budget` bytes.
+
+    An image is kept when it is first read, so the first epoch fills the cache.
+    """
+
+    def __init__(self, sizes: np.ndarray, budget: int) -> None:
+        """`sizes` [N, 2] are the (height, width) of the resized images."""
+        self.ends = np.cumsum(3 * sizes.prod(axis=1, dtype=np.int64))
+        self.num_images = int(np.searchsorted(self.ends, budget, side="right"))
+        self.num_bytes = int(self.ends[self.num_images - 1]) if self.num_images else 0
+        self.sizes = sizes
+        self.pixels = torch.empty(self.num_bytes, dtype=torch.uint8).share_memory_()
+        self.is_filled = torch.zeros(self.num_images, dtype=torch.bool).share_memory_()
+
+    def get(self, index: int) -> Tensor | None:
+        """The image uint8 [3, height, width], not to be written to; None where it is not kept (yet)."""
+        return self._slot(index) if index < self.num_images and self.is_filled[index] else None
+
+    def put(self, index: int, image: Tensor) -> None:
+        """Keep `image` uint8 [3, height, width], if it has a place."""
+        if index < self.num_images:
+            self._slot(index).copy_(image)
+            self.is_filled[index] = True  # after the pixels: another worker may look at any time
+
+    def _slot(self, index: int) -> Tensor:
+        start = int(self.ends[index - 1]) if index else 0
+        height, width = self.sizes[index].tolist()
+        return self.pixels[start : int(self.ends[index])].view(height, width, 3).permute(2, 0, 1)
+
+
+def spare_memory() -> int:
+    """Bytes that a cache may take: half of what is free now, the rest being for the workers and the network."""
+    free = [_available_memory()]
+    if SHARED_MEMORY.is_dir():
+        free.append(shutil.disk_usage(SHARED_MEMORY).free)
+    return min(free) // 2
+
+
+def _available_memory() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except OSError:  # not Linux
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

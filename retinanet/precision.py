@@ -1,0 +1,29 @@
+"""The number format of the network's arithmetic; losses, box code and NMS are in float32 whatever it is."""
+
+import torch
+
+from retinanet.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The format called `name`; auto is bfloat16 where the GPU has it, else float32.
+
+    float32 on a GPU means TF32 in convolutions and products, as PyTorch does in convolutions anyway: float32's range,
+    10 bits of mantissa, several times the speed. Raises UserError where the device lacks the format.
+    """
+    if name == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if has_bfloat16 else "float32"
+    if name == "float16" and device.type == "cpu":
+        raise UserError("--precision float16 is for GPUs. Choose float32 or bfloat16 on a CPU.")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True  # a run has a few shapes of batches, each worth a search
+    return PRECISIONS[name]
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """The context in which the network runs in `precision`, its weights staying float32."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)

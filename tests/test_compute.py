@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from retinanet.compute import lacking_for_compilation, losses_of
+from retinanet.model import RetinaNet
+from retinanet.structures import Targets
+
+CPU = torch.device("cpu")
+LOSS = {"alpha": 0.25, "gamma": 2.0, "beta": 1 / 9, "foreground_iou": 0.5, "background_iou": 0.4}
+
+
+def batch_of(num_images, height=64, width=96, most=2):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (num_images, 3, height, width), dtype=torch.uint8, generator=draw)
+    boxes = torch.tensor([8.0, 8, 50, 50]).expand(num_images, most, 4)
+    return images, Targets(boxes.contiguous(), torch.zeros(num_images, most, dtype=torch.int64))
+
+
+@pytest.fixture
+def model():
+    model = RetinaNet(2, 18, channels=8)
+    torch.nn.init.normal_(model.classification_head.output.weight, std=0.1)
+    return model.train()
+
+
+def gradient_of(model, losses):
+    model.zero_grad()
+    sum(losses).backward()
+    return [value.grad.clone() for value in model.parameters()]
+
+
+def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
+    shapes = []
+
+    def backend(graph, inputs):
+        shapes.append(next(tuple(value.shape) for value in inputs if value.dtype == torch.uint8))
+        return graph.forward
+
+    torch._dynamo.reset()
+    eager = losses_of(model, 2, CPU, **LOSS)
+    compiled = losses_of(model, 2, CPU, **LOSS, compiled_batch_size=2, backend=backend)
+    for num_images, height, width, most in ((2, 64, 96, 1), (2, 64, 96, 3), (2, 96, 64, 2), (1, 64, 96, 2)):
+        case = batch_of(num_images, height, width, most)
+        wanted, got = eager(*case), compiled(*case)
+        torch.testing.assert_close(got, wanted)
+        for one, other in zip(gradient_of(model, got), gradient_of(model, eager(*case)), strict=True):
+            torch.testing.assert_close(one, other)
+    assert shapes == [(2, 3, 64, 96), (2, 3, 96, 64)]  # one each; the batch that is not full is left alone
+
+
+def test_bfloat16_is_near_float32(model):
+    case = batch_of(2)
+    exact = losses_of(model, 2, CPU, **LOSS)(*case)
+    rough = losses_of(model, 2, CPU, **LOSS, precision=torch.bfloat16)(*case)
+    assert rough.classification.dtype == rough.regression.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
+    assert rough.classification != exact.classification
+
+
+def test_what_compilation_lacks_is_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "C compiler" in lacking_for_compilation(CPU)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "triton" in lacking_for_compilation(torch.device("cuda"))

@@ -1,0 +1,92 @@
+"""Between two log lines nothing may wait for the device. Proved on a CPU that the code takes for a GPU."""
+
+import pytest
+import torch
+from conftest import write_set
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from retinanet.annotation_cache import load_annotations
+from retinanet.compute import losses_of
+from retinanet.data import CocoDataset, training_loader
+from retinanet.engine import RunningLoss, build_optimizer, train_epoch
+from retinanet.model import RetinaNet
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+LOSS = {"alpha": 0.25, "gamma": 2.0, "beta": 1 / 9, "foreground_iou": 0.5, "background_iou": 0.4}
+# Operations whose result's shape or Python value depends on what is in a tensor.
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "repeat_interleave"}
+
+
+class PretendGpu(TorchFunctionMode):
+    """Tensors say that they lie on a GPU; what is to be made there is made here."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func == torch.Tensor.device.__get__:
+            return GPU
+        here = {name: CPU if value == GPU else value for name, value in (kwargs or {}).items()}
+        return func(*(CPU if isinstance(value, torch.device) and value == GPU else value for value in args), **here)
+
+
+class CountWaits(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masked = name in ("index", "index_put", "index_put_") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in args[1]
+        )
+        if name in WAITING or masked:
+            self.waits.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of_an_epoch(tmp_path, log_every, change=None):
+    """The waiting operations between the yields of an epoch of 7 iterations, and those within them."""
+    write_set(tmp_path, "train", 7)
+    dataset = CocoDataset(load_annotations(tmp_path / "train.json"), tmp_path / "images" / "train", 64, 96)
+    loader, _ = training_loader(dataset, batch_size=1, seed=1, workers=0, pin_memory=False)
+    batches = list(loader)
+    model = RetinaNet(2, 18, channels=8)
+    losses_on = losses_of(model, 2, CPU, **LOSS)
+
+    def losses(images, targets):
+        with PretendGpu():
+            found = losses_on(images, targets)
+            return change(found) if change else found
+
+    optimizer = build_optimizer(model, "adam", 1e-4, 0.0)
+    settings = {"device": CPU, "rates": [1e-4] * 7, "clip_norm": 0.1, "log_every": log_every, "compute_losses": losses}
+    with CountWaits() as counter:
+        progress = list(train_epoch(model, batches, optimizer, RunningLoss(CPU), **settings))
+    return counter.waits, len(progress)
+
+
+def test_nothing_waits_between_two_log_lines(tmp_path):
+    often, lines = waits_of_an_epoch(tmp_path / "often", log_every=1)
+    assert lines == 7
+    assert len(often) % lines == 0
+    a_line = len(often) // lines
+    assert 0 < a_line <= 4  # the log line's own numbers
+    seldom, lines = waits_of_an_epoch(tmp_path / "seldom", log_every=100)
+    assert lines == 2  # the first and the last iteration
+    assert len(seldom) == 2 * a_line
+
+
+def test_a_wait_would_be_seen(tmp_path):
+    def look(losses):
+        assert losses.classification.item() > 0
+        return losses
+
+    waits, lines = waits_of_an_epoch(tmp_path, log_every=100, change=look)
+    assert len(waits) >= 7 + lines
+
+
+@pytest.mark.parametrize("mode", ["nonzero", "mask"])
+def test_the_counter_knows_masks(mode):
+    with CountWaits() as counter:
+        values = torch.arange(4)
+        _ = values[values > 1] if mode == "mask" else values.nonzero()
+    assert counter.waits
