@@ -27,6 +27,7 @@ from retinanet.engine import Progress, RunningLoss, build_optimizer, detect_all,
 from retinanet.errors import UserError
 from retinanet.evaluate import AP, evaluate
 from retinanet.image_cache import ImageCache, spare_memory
+from retinanet.loss import LossSettings
 from retinanet.output import prepare_folder, write_record
 from retinanet.precision import choose_precision
 from retinanet.train_flags import build_parser
@@ -142,14 +143,13 @@ def train(job: Job) -> list[float]:
         flip_probability=args.flip,
         sides=few_sides(args.min_side, args.max_side) if compiled else None,
     )
-    loss_flags = ("alpha", "gamma", "beta", "foreground_iou", "background_iou")
     compute_losses = losses_of(
         job.network,
         len(job.val.class_names),
         args.device,
         precision=job.precision,
         compiled_batch_size=args.batch_size if compiled else None,
-        **{name: getattr(args, name) for name in loss_flags},
+        loss_settings=LossSettings(*(getattr(args, name) for name in LossSettings._fields)),
     )
     # float16's small gradients would be lost without it.
     scaler = torch.amp.GradScaler(args.device.type, enabled=job.precision == torch.float16)

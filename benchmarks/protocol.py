@@ -3,6 +3,8 @@
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torchvision
+from torch.utils.flop_counter import FlopCounterMode
 
 from retinanet.output import git_commit
 
@@ -44,6 +47,35 @@ def time_in_turn(
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def peak_memory(script: str, argv: list[str], name: str) -> float:
+    """GB at the peak of a few calls of a contestant, in a process of its own: `script` with --memory_of."""
+    command = [sys.executable, script, *argv, "--memory_of", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def print_peak(work: Callable[[], object], device: torch.device) -> None:
+    """What such a process does."""
+    for _ in range(3):
+        work()
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_this_process()
+    print(peak / 1e9)
+
+
+def matrix_rate(device: torch.device, precision: torch.dtype) -> float:
+    """Operations a second in products of large matrices: what the chip reaches at most, measured and not promised."""
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
+    timing = time_in_turn({"product": lambda: left @ right}, device, warm_up=3, repeats=9)["product"]
+    return 2 * size**3 / timing.median
+
+
+def count_operations(work: Callable[[], object]) -> int:
+    """The multiplications and additions of a call's convolutions and products, backward ones too."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def peak_of_this_process() -> int:

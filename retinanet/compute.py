@@ -4,12 +4,13 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from retinanet.anchors import anchors_for
-from retinanet.loss import Assignment, assign, loss_of_assigned
+from retinanet.loss import DEFAULTS, Assignment, LossSettings, assign, loss_of_assigned
 from retinanet.precision import autocast
 from retinanet.structures import Losses, Targets
 
@@ -18,7 +19,7 @@ ComputeLosses = Callable[[Tensor, Targets], Losses]
 # A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
 # Compiling takes minutes; so many steps make up for them (an estimate that no GPU has confirmed yet).
-STEPS_WORTH_COMPILING = 5000
+STEPS_WORTH_COMPILING = 20_000
 MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
 
 
@@ -36,16 +37,12 @@ def losses_of(
     num_classes: int,
     device: torch.device,
     *,
+    loss_settings: LossSettings = DEFAULTS,
     precision: torch.dtype = torch.float32,
-    alpha: float,
-    gamma: float,
-    beta: float,
-    foreground_iou: float,
-    background_iou: float,
     compiled_batch_size: int | None = None,
-    backend: str = "inductor",
+    backend: str | Callable[..., Any] = "inductor",
 ) -> ComputeLosses:
-    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses (see detection_loss).
+    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss).
 
     With `compiled_batch_size` batches of that many images go through torch.compile, once for each of their shapes; the
     number of objects, which changes all the time, stays outside. The batch that is not full runs as it is.
@@ -54,13 +51,13 @@ def losses_of(
     def compute(images: Tensor, assignment: Assignment) -> Losses:
         with autocast(device, precision):
             predictions = model(images)
-        return loss_of_assigned(predictions, assignment, alpha, gamma, beta)
+        return loss_of_assigned(predictions, assignment, loss_settings)
 
     compiled = _compiled_by_size(compute, device, backend) if compiled_batch_size else compute
 
     def losses(images: Tensor, targets: Targets) -> Losses:
         anchors = anchors_for(*images.shape[2:], device)
-        assignment = assign(anchors, targets, num_classes, foreground_iou, background_iou)
+        assignment = assign(anchors, targets, num_classes, loss_settings)
         chosen = compiled if len(images) == compiled_batch_size else compute
         return chosen(images, assignment)
 
@@ -68,7 +65,7 @@ def losses_of(
 
 
 def _compiled_by_size(
-    compute: Callable[[Tensor, Assignment], Losses], device: torch.device, backend: str
+    compute: Callable[[Tensor, Assignment], Losses], device: torch.device, backend: str | Callable[..., Any]
 ) -> Callable[[Tensor, Assignment], Losses]:
     """`compute`, compiled for each shape; with CUDA graphs for small batches."""
     torch._dynamo.config.recompile_limit = MOST_SHAPES

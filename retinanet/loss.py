@@ -16,6 +16,19 @@ BETA = 1 / 9
 TERMS_ON_CPU = 2**17  # terms of the focal loss at a time: what stays in the cache
 
 
+class LossSettings(NamedTuple):
+    """The numbers of the loss; the defaults are the published runs'."""
+
+    alpha: float = ALPHA
+    gamma: float = GAMMA
+    beta: float = BETA
+    foreground_iou: float = FOREGROUND_IOU
+    background_iou: float = BACKGROUND_IOU
+
+
+DEFAULTS = LossSettings()
+
+
 class Assignment(NamedTuple):
     """What the anchors of a batch must say, and how much each counts. R of the B * A rows must find an object."""
 
@@ -30,12 +43,7 @@ def detection_loss(
     predictions: Predictions,
     anchors: Tensor,
     targets: Targets,
-    *,
-    alpha: float = ALPHA,
-    gamma: float = GAMMA,
-    beta: float = BETA,
-    foreground_iou: float = FOREGROUND_IOU,
-    background_iou: float = BACKGROUND_IOU,
+    settings: LossSettings = DEFAULTS,
 ) -> Losses:
     """The two losses of a batch, in float32 whatever the predictions are in.
 
@@ -44,8 +52,8 @@ def detection_loss(
     mean over its foreground anchors and the 4 coordinates. Both are then the mean over the batch. An image without an
     object counts: it is all background, and its regression loss is 0.
     """
-    assignment = assign(anchors, targets, predictions.logits.shape[2], foreground_iou, background_iou)
-    return loss_of_assigned(predictions, assignment, alpha, gamma, beta)
+    assignment = assign(anchors, targets, predictions.logits.shape[2], settings)
+    return loss_of_assigned(predictions, assignment, settings)
 
 
 @torch.no_grad()
@@ -53,11 +61,10 @@ def assign(
     anchors: Tensor,
     targets: Targets,
     num_classes: int,
-    foreground_iou: float = FOREGROUND_IOU,
-    background_iou: float = BACKGROUND_IOU,
+    settings: LossSettings = DEFAULTS,
 ) -> Assignment:
     """Tell `anchors` [A, 4] what to say about the objects of each image."""
-    matches = match(anchors, targets, foreground_iou, background_iou)
+    matches = match(anchors, targets, settings.foreground_iou, settings.background_iou)
     num_images = len(targets.boxes)
     shares = 1 / matches.foreground.sum(dim=1, keepdim=True).clamp(min=1) / num_images  # [B, 1]
     foreground = matches.foreground.flatten()
@@ -83,17 +90,20 @@ def _rows_to_find(foreground: Tensor) -> Tensor | None:
     return foreground.nonzero().squeeze(1) if foreground.device.type == "cpu" else None
 
 
-def loss_of_assigned(
-    predictions: Predictions, assignment: Assignment, alpha: float = ALPHA, gamma: float = GAMMA, beta: float = BETA
-) -> Losses:
+def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULTS) -> Losses:
     """The part of detection_loss whose shapes don't depend on the number of objects."""
     classification = FocalLoss.apply(
-        predictions.logits, assignment.weights, assignment.terms, assignment.row_weights, alpha, gamma
+        predictions.logits,
+        assignment.weights,
+        assignment.terms,
+        assignment.row_weights,
+        settings.alpha,
+        settings.gamma,
     )
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:
         deltas = deltas[assignment.rows]
-    errors = F.smooth_l1_loss(deltas.float(), assignment.deltas, beta=beta, reduction="none")  # [R, 4]
+    errors = F.smooth_l1_loss(deltas.float(), assignment.deltas, beta=settings.beta, reduction="none")  # [R, 4]
     return Losses(classification, (errors.mean(dim=1) * assignment.row_weights).sum())
 
 

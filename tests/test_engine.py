@@ -13,7 +13,6 @@ from retinanet.model import RetinaNet
 from retinanet.structures import Detections
 
 CPU = torch.device("cpu")
-LOSS = {"alpha": 0.25, "gamma": 2.0, "beta": 1 / 9, "foreground_iou": 0.5, "background_iou": 0.4}
 
 
 def set_of(folder, count):
@@ -38,7 +37,7 @@ def train(model, dataset, epochs, *, rates=None, log_every=100, batch_size=4, le
             rates=rates or [learning_rate] * len(sampler),
             clip_norm=0.1,
             log_every=log_every,
-            compute_losses=losses_of(model, 2, CPU, **LOSS),
+            compute_losses=losses_of(model, 2, CPU),
         )
     return progress
 
@@ -89,7 +88,7 @@ def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
     loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
     settings = {"device": CPU, "rates": [0.5], "clip_norm": 0.01, "log_every": 1}
-    losses = losses_of(model, 2, CPU, **LOSS)
+    losses = losses_of(model, 2, CPU)
     list(train_epoch(model, loader, optimizer, RunningLoss(CPU), compute_losses=losses, **settings))
     moved = math.sqrt(sum(((new - old) ** 2).sum().item() for new, old in zip(model.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)

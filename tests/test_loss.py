@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from retinanet import loss
 from retinanet.anchors import anchors_for
 from retinanet.boxes import encode
-from retinanet.loss import detection_loss
+from retinanet.loss import LossSettings, detection_loss
 from retinanet.structures import Predictions, Targets
 
 ANCHORS = anchors_for(64, 64, torch.device("cpu"))
@@ -72,7 +72,7 @@ def test_equals_its_slow_twin_with_gradients(seed, numbers, way):
     alpha, gamma, beta = numbers
     predictions, targets = random_case(seed)
     with patch.object(loss, "_rows_to_find", way[0]), patch.object(loss, "TERMS_ON_CPU", way[1]):
-        fast = detection_loss(predictions, ANCHORS, targets, alpha=alpha, gamma=gamma, beta=beta)
+        fast = detection_loss(predictions, ANCHORS, targets, LossSettings(alpha, gamma, beta))
         fast_grads = torch.autograd.grad(sum(fast), predictions)
     slow = slow_loss(predictions, ANCHORS, targets, alpha, gamma, beta)
     slow_grads = torch.autograd.grad(sum(slow), predictions, allow_unused=True, materialize_grads=True)

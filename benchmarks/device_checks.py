@@ -1,0 +1,111 @@
+"""Is what a device works out right? Losses, gradients and detections against the CPU's in float32. Exit code 1 if not.
+
+    python benchmarks/device_checks.py --device cuda
+
+float32 runs without TF32 here. bfloat16, and compiled steps in both, are held to the tolerance of the format.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.contestants import random_batch
+from benchmarks.protocol import describe
+from retinanet.anchors import anchors_for
+from retinanet.command_line import device_of, whole_number
+from retinanet.compute import losses_of
+from retinanet.detect import detect
+from retinanet.model import RetinaNet
+from retinanet.structures import Predictions, Targets
+
+CPU = torch.device("cpu")
+
+
+def build(args: argparse.Namespace) -> RetinaNet:
+    torch.manual_seed(0)
+    model = RetinaNet(args.num_classes, args.depth).train()
+    torch.nn.init.normal_(model.classification_head.output.weight, std=0.01)
+    torch.nn.init.normal_(model.regression_head.output.weight, std=0.01)
+    return model
+
+
+def step(args: argparse.Namespace, device: torch.device, precision: torch.dtype, compiled: bool) -> dict[str, Tensor]:
+    """The losses and the gradient of a batch, brought to the CPU."""
+    model, batch = build(args).to(device), random_batch(argparse.Namespace(**{**vars(args), "device": CPU}))
+    losses = losses_of(
+        model,
+        args.num_classes,
+        device,
+        precision=precision,
+        compiled_batch_size=args.batch_size if compiled else None,
+    )(batch.images.to(device), Targets(*(tensor.to(device) for tensor in batch.targets)))
+    (losses.classification + losses.regression).backward()
+    gradient = torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
+    classification, regression = losses
+    return {
+        "classification loss": classification.cpu(),
+        "regression loss": regression.cpu(),
+        "gradient": gradient.cpu(),
+    }
+
+
+@torch.no_grad()
+def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
+    """What is found from predictions that are the same on every device: random logits, few of them equal."""
+    draw = torch.Generator().manual_seed(0)
+    anchors = anchors_for(args.height, args.width, CPU)
+    logits = torch.randn(args.batch_size, len(anchors), args.num_classes, generator=draw) - 3
+    deltas = torch.randn(args.batch_size, len(anchors), 4, generator=draw)
+    sizes = torch.tensor([[args.height, args.width - 5]] * args.batch_size)
+    predictions = Predictions(logits.to(device), deltas.to(device))
+    return tuple(part.cpu() for part in detect(predictions, anchors.to(device), sizes.to(device)))
+
+
+def difference(got: Tensor, wanted: Tensor) -> float:
+    """Relative to the size of what is wanted."""
+    return float((got.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=device_of, default="auto")
+    parser.add_argument("--depth", type=int, default=18)
+    parser.add_argument("--height", type=whole_number(32), default=320)
+    parser.add_argument("--width", type=whole_number(32), default=448)
+    parser.add_argument("--batch_size", type=whole_number(1), default=2)
+    parser.add_argument("--num_classes", type=whole_number(1), default=5)
+    args = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    good = True
+    print("| check | difference from the CPU's float32 | allowed | |")
+    print("| --- | --- | --- | --- |")
+
+    def check(name: str, value: float, allowed: float) -> None:
+        nonlocal good
+        passed = value <= allowed  # NaN fails
+        good &= passed
+        print(f"| {name} | {value:.1e} | {allowed:.0e} | {'ok' if passed else 'WRONG'} |", flush=True)
+
+    wanted = step(args, CPU, torch.float32, compiled=False)
+    for precision, allowed in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
+        for compiled in (False, True):
+            name = f"{str(precision).removeprefix('torch.')}{', compiled' if compiled else ''}"
+            for part, got in step(args, args.device, precision, compiled).items():
+                # A gradient adds up many roundings of mixed sign.
+                check(f"{name}: {part}", difference(got, wanted[part]), allowed * (10 if part == "gradient" else 1))
+    for part, got, own in zip(
+        ("boxes", "scores", "labels"), detections(args, args.device), detections(args, CPU), strict=True
+    ):
+        check(f"detections: {part}", difference(got, own), 1e-5)
+    print(f"\n{describe(args.device)}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

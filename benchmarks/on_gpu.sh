@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Check and measure everything on a GPU, in under 9 minutes. The output is the record: keep it in benchmarks/results/.
+#
+#   bash benchmarks/on_gpu.sh [DATA [WEIGHTS]] | tee benchmarks/results/gpu.md
+#
+# DATA is a data folder with train and val sets (generated where it is missing), WEIGHTS a ResNet-18's state dict. With
+# TINY=1 all runs in a tiny form on a CPU, to see that the script itself works.
+set -u
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+data=${1:-}
+weights=${2:-none}
+failed=0
+
+part() {  # part SECONDS TITLE COMMAND...: one section of the record; a part that fails does not stop the others
+    local limit=$1 title=$2 started=$SECONDS
+    shift 2
+    printf '\n## %s\n\n`%s`\n\n' "$title" "${*//$work/WORK}"
+    timeout "$limit" "$@" 2>"$work/errors" || { failed=1; printf '\n**FAILED**\n\n'; tail -n 15 "$work/errors"; }
+    printf '\n(%d s)\n' $((SECONDS - started))
+}
+
+if [ -z "$data" ]; then
+    data=$work/data
+    "$python" -m retinanet.sample_data "$data" >/dev/null || exit 1
+fi
+if [ -n "${TINY:-}" ]; then
+    device=cpu
+    check=(--height 64 --width 96 --batch_size 1)
+    large=(--depth 18 --height 64 --width 96 --batch_size 2 --repeats 1 --warm_up 1 --device cpu)
+    small=("${large[@]}")
+    files=(--data "$data" --min_side 64 --max_side 96 --num_batches 2)
+    train=(--min_side 64 --max_side 96 --channels 16 --epochs 1 --device cpu)
+    metric=(--num_images 50 --num_classes 5)
+    loss=(--height 64 --width 96)
+    compile=()
+else
+    device=cuda
+    check=()
+    large=(--depth 50 --height 608 --width 1024 --batch_size 16 --device cuda)
+    small=(--depth 50 --height 608 --width 1024 --batch_size 2 --device cuda)
+    files=(--data "$data")
+    train=(--min_side 608 --max_side 1024 --batch_size 16 --epochs 3 --device cuda)
+    metric=()
+    loss=()
+    compile=(--compile)
+fi
+
+echo "# Checks and measurements, $(date +%F), commit $(git describe --always --dirty 2>/dev/null)"
+part 120 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
+part 120 "A short training" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 "${train[@]}" \
+    --eval_every 100 --log_every 20 --output_path "$work/output"
+part 60 "Its evaluation" "$python" test.py --coco_path "$data" --set_name val --device $device \
+    --checkpoint_path "$work/output/model_final.pt" --results_path "$work/results.json"
+part 150 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
+part 90 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
+part 60 "Detection, large batch" "$python" benchmarks/detect.py "${large[@]}"
+part 30 "Loss" "$python" benchmarks/loss.py --device $device "${loss[@]}"
+part 60 "Metric" "$python" benchmarks/evaluate.py "${metric[@]}"
+echo
+[ $failed = 0 ] && echo "All parts ran." || echo "SOME PARTS FAILED."
+exit $failed
