@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retinanet.anchors import anchors_for
 from retinanet.loss import DEFAULTS, Assignment, LossSettings, assign, loss_of_assigned
+from retinanet.model import RetinaNet
 from retinanet.precision import autocast
-from retinanet.structures import Losses, Targets
+from retinanet.regression_windows import deltas_around
+from retinanet.structures import Losses, Predictions, Targets
 
 ComputeLosses = Callable[[Tensor, Targets], Losses]
 
@@ -33,7 +35,7 @@ def lacking_for_compilation(device: torch.device) -> str | None:
 
 
 def losses_of(
-    model: nn.Module,
+    model: RetinaNet,
     num_classes: int,
     device: torch.device,
     *,
@@ -48,17 +50,26 @@ def losses_of(
     number of objects, which changes all the time, stays outside. The batch that is not full runs as it is.
     """
 
-    def compute(images: Tensor, assignment: Assignment) -> Losses:
+    def dense(images: Tensor, assignment: Assignment) -> Losses:
         with autocast(device, precision):
             predictions = model(images)
         return loss_of_assigned(predictions, assignment, loss_settings)
 
-    compiled = _compiled_by_size(compute, device, backend) if compiled_batch_size else compute
+    def sparse(images: Tensor, assignment: Assignment) -> Losses:
+        assert assignment.rows is not None
+        with autocast(device, precision):
+            levels = model.levels(images)
+            logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
+            deltas = deltas_around(model.regression_head, levels, assignment.rows)
+        return loss_of_assigned(Predictions(logits, deltas), assignment, loss_settings)
+
+    uncompiled = sparse if device.type == "cpu" else dense
+    compiled = _compiled_by_size(dense, device, backend) if compiled_batch_size else uncompiled
 
     def losses(images: Tensor, targets: Targets) -> Losses:
         anchors = anchors_for(*images.shape[2:], device)
         assignment = assign(anchors, targets, num_classes, loss_settings)
-        chosen = compiled if len(images) == compiled_batch_size else compute
+        chosen = compiled if len(images) == compiled_batch_size else uncompiled
         return chosen(images, assignment)
 
     return losses

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from retinanet.anchors import ANCHORS_PER_CELL
 from retinanet.backbone import Backbone
-from retinanet.sparse_gradient import SparseGradientConv2d
 from retinanet.structures import Predictions
 from retinanet.transforms import DEVIATION, MEAN
 
@@ -39,7 +38,7 @@ class RetinaNet(nn.Module):
         self.backbone = Backbone(depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
         self.classification_head = Head(channels, num_classes, bias=-math.log((1 - prior) / prior))
-        self.regression_head = Head(channels, 4, bias=0.0, convolution=SparseGradientConv2d)
+        self.regression_head = Head(channels, 4, bias=0.0)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
@@ -47,12 +46,16 @@ class RetinaNet(nn.Module):
 
     def forward(self, images: Tensor) -> Predictions:
         """Predictions for uint8 `images` [B, 3, H, W], anchors in the order of `anchors_for(H, W)`."""
-        normalised = (images.contiguous(memory_format=torch.channels_last) - self.mean) / self.deviation
-        levels = self.pyramid(*self.backbone(normalised))
+        levels = self.levels(images)
         return Predictions(
             logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
             deltas=torch.cat([self.regression_head(level) for level in levels], dim=1),
         )
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""
+        normalised = (images.contiguous(memory_format=torch.channels_last) - self.mean) / self.deviation
+        return self.pyramid(*self.backbone(normalised))
 
 
 class Pyramid(nn.Module):
@@ -78,13 +81,13 @@ class Pyramid(nn.Module):
 class Head(nn.Module):
     """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere."""
 
-    def __init__(self, channels: int, num_outputs: int, bias: float, convolution: type[nn.Conv2d] = nn.Conv2d) -> None:
+    def __init__(self, channels: int, num_outputs: int, bias: float) -> None:
         super().__init__()
         self.num_outputs = num_outputs
         self.tower = nn.Sequential()
         for _ in range(TOWER_CONVOLUTIONS):
-            self.tower.extend([convolution(channels, channels, 3, padding=1), nn.ReLU(inplace=True)])
-        self.output = convolution(channels, ANCHORS_PER_CELL * num_outputs, 3, padding=1)
+            self.tower.extend([nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)])
+        self.output = nn.Conv2d(channels, ANCHORS_PER_CELL * num_outputs, 3, padding=1)
         _start_convolutions(self.tower)
         nn.init.zeros_(self.output.weight)
         assert self.output.bias is not None

@@ -38,8 +38,8 @@ def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> 
 
     Each axis has a scale of its own, since both sides are rounded.
     """
-    scale = torch.tensor([size[0] / old_size[0], size[1] / old_size[1]])
-    return boxes * scale.flip(0).repeat(2), scale
+    vertical, horizontal = size[0] / old_size[0], size[1] / old_size[1]
+    return boxes * torch.tensor([horizontal, vertical] * 2), torch.tensor([vertical, horizontal])
 
 
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,10 +63,11 @@ def pad_and_stack(images: Sequence[Tensor], sides: Sequence[int] | None = None) 
     The mean colour is what normalises to about zero, which is also what a convolution pads with. H and W are the next
     multiples of 32, or the next of `sides`.
     """
-    own_sizes = np.array([image.shape[1:] for image in images], int).reshape(-1, 2)
-    height, width = padded_sizes(own_sizes.max(axis=0, initial=0)).tolist()
-    if sides is not None:
-        height, width = (min(side for side in sides if side >= needed) for needed in (height, width))
+    needed = [max((image.shape[axis] for image in images), default=0) for axis in (1, 2)]
+    if sides is None:
+        height, width = (-(-side // MULTIPLE) * MULTIPLE for side in needed)
+    else:
+        height, width = (min(side for side in sides if side >= least) for least in needed)
     colour = torch.tensor(MEAN).round().to(torch.uint8)
     stacked = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
     for row, image in zip(stacked, images, strict=True):

@@ -8,10 +8,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     (
         *("errors", "files", "packed_names", "precision", "structures", "boxes", "torchfiles", "backbone"),
-        *("sparse_gradient", "transforms", "images", "image_cache"),
+        *("transforms", "images", "image_cache"),
     ),
     ("anchors", "matching", "schedule", "samplers", "annotations", "annotation_cache", "layout", "bad_images"),
-    ("model", "loss", "detect", "data"),
+    ("model", "regression_windows", "loss", "detect", "data"),
     ("compute", "engine", "evaluate", "checkpoint", "results", "output", "plots"),
     ("command_line", "train_flags", "cutouts", "sample_data"),
 )

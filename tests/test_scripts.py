@@ -1,5 +1,6 @@
 """The scripts as a user runs them: the six commands, what they print and write, and how mistakes end."""
 
+import argparse
 import ast
 import json
 import os
@@ -7,13 +8,16 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, change_json, write_set
+from conftest import ROOT, TINY, change_json, load_script, write_set
 from PIL import Image
 from torchvision.models import get_model
+
+from retinanet.images import read_image
 
 SHORT = (*TINY, "--epochs", 2, "--eval_every", 1, "--batch_size", 3, "--learning_rate", 0.001, "--log_every", 2)
 LINE = re.compile(
@@ -106,11 +110,65 @@ def test_same_seed_same_losses_whatever_the_workers(script, coco_path, tmp_path)
         script("train", *train_args(coco_path, tmp_path / f"{number}", "--workers", workers))
         for number, workers in enumerate((0, 0, 1, 4))
     ]
+    runs.append(script("train", *train_args(coco_path, tmp_path / "cached", "--workers", 1, "--cache", "ram")))
+    assert "Image cache: room for 8 of 8 images, 0.00 GB" in runs[-1].out
     lists = [run.out.splitlines()[-1] for run in runs]
-    assert [run.code for run in runs] == [0] * 4
+    assert [run.code for run in runs] == [0] * 5
     assert len(set(lists)) == 1
     other = script("train", *train_args(coco_path, tmp_path / "other", "--seed", 1))
     assert other.out.splitlines()[-1] != lists[0]
+
+
+def test_each_epoch_says_whether_it_waited_for_data(script, coco_path, tmp_path, monkeypatch):
+    line = (
+        r"Epoch (\d) took 0:00:\d\d, mean loss (\S+)\. Waited for data: \d+% of the time; "
+        r"the loader (keeps up|is too slow: .*)"
+    )
+    run = script("train", *train_args(coco_path, tmp_path / "output"))
+    found = [match for text in run.out.splitlines() if (match := re.fullmatch(line, text))]
+    assert [match[1] for match in found] == ["0", "1"]
+    assert [float(match[2]) for match in found] == pytest.approx(losses_of(run.out), abs=1e-5)
+
+    def slowly(path, *others):
+        time.sleep(0.3)
+        return read_image(path, *others)
+
+    monkeypatch.setattr("retinanet.data.read_image", slowly)
+    run = script("train", *train_args(coco_path, tmp_path / "slow", "--workers", 0))
+    assert "the loader is too slow: raise --workers" in run.out
+
+
+def test_precision_is_said_and_compilation_checked(script, coco_path, tmp_path, monkeypatch):
+    run = script("train", *train_args(coco_path, tmp_path / "output", "--precision", "bfloat16"))
+    assert (run.code, "Precision: bfloat16, not compiled" in run.out) == (0, True)
+    checkpoint = ("--coco_path", coco_path, "--checkpoint_path", tmp_path / "output" / "model_final.pt")
+    results = ("--results_path", tmp_path / "rows.json", "--device", "cpu", "--set_name", "val")
+    tables = [
+        script("test", *checkpoint, *results, "--precision", "bfloat16", "--eval_backend", backend).out
+        for backend in ("hotcoco", "pycocotools")
+    ]
+    assert tables[0] == tables[1]
+    assert tables[0].splitlines()[-12:] == [line for line in run.out.splitlines() if TABLE.fullmatch(line)][-12:]
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    run = script("train", *train_args(coco_path, tmp_path / "compiled", "--compile", "on"))
+    assert (run.code, "--compile on needs a C compiler" in run.err) == (2, True)
+    assert not (tmp_path / "compiled").exists()
+
+
+def test_compiled_where_it_repays(monkeypatch):
+    train = load_script("train")
+    monkeypatch.setattr(train, "lacking_for_compilation", lambda device: None)
+
+    def is_compiled(compile, device, num_steps):
+        return train.is_compiled(argparse.Namespace(compile=compile, device=torch.device(device)), num_steps)
+
+    assert not is_compiled("auto", "cpu", 10**9)
+    assert not is_compiled("auto", "cuda", 100)
+    assert is_compiled("auto", "cuda", 10**6)
+    assert is_compiled("on", "cpu", 1)
+    assert not is_compiled("off", "cuda", 10**9)
+    monkeypatch.setattr(train, "lacking_for_compilation", lambda device: "a C compiler")
+    assert not is_compiled("auto", "cuda", 10**6)
 
 
 def test_an_earlier_run_is_moved_and_the_record_kept(script, coco_path, tmp_path):
@@ -403,6 +461,11 @@ def test_a_checkpoint_of_other_classes(script, trained, tmp_path):
         ("--weights", "no_such_file.pth"),
         ("--drop_last", "--batch_size", 9),
         ("--unknown", 1),
+        ("--precision", "float16"),
+        ("--precision", "int8"),
+        ("--compile", "often"),
+        ("--cache", "disk"),
+        ("--eval_backend", "guess"),
     ],
 )
 def test_wrong_flag_values(script, coco_path, tmp_path, flags):
