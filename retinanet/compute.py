@@ -63,14 +63,15 @@ def losses_of(
             deltas = deltas_around(model.regression_head, levels, assignment.rows)
         return loss_of_assigned(Predictions(logits, deltas), assignment, loss_settings)
 
-    uncompiled = sparse if device.type == "cpu" else dense
-    compiled = _compiled_by_size(dense, device, backend) if compiled_batch_size else uncompiled
+    compiled = _compiled_by_size(dense, device, backend) if compiled_batch_size else dense
 
     def losses(images: Tensor, targets: Targets) -> Losses:
+        is_compiled = len(images) == compiled_batch_size
+        is_sparse = device.type == "cpu" and not is_compiled
         anchors = anchors_for(*images.shape[2:], device)
-        assignment = assign(anchors, targets, num_classes, loss_settings)
-        chosen = compiled if len(images) == compiled_batch_size else uncompiled
-        return chosen(images, assignment)
+        assignment = assign(anchors, targets, num_classes, loss_settings, sparse=is_sparse)
+        way = compiled if is_compiled else sparse if is_sparse else dense
+        return way(images, assignment)
 
     return losses
 

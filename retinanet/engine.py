@@ -123,9 +123,9 @@ def train_epoch(
     for iteration, (batch, rate) in enumerate(zip(on_device(clock, device), rates, strict=False), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
         losses = compute_losses(batch.images, batch.targets)
         loss = losses.classification + losses.regression
-        optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

@@ -52,7 +52,8 @@ def detection_loss(
     mean over its foreground anchors and the 4 coordinates. Both are then the mean over the batch. An image without an
     object counts: it is all background, and its regression loss is 0.
     """
-    assignment = assign(anchors, targets, predictions.logits.shape[2], settings)
+    sparse = anchors.device.type == "cpu"
+    assignment = assign(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse)
     return loss_of_assigned(predictions, assignment, settings)
 
 
@@ -62,13 +63,19 @@ def assign(
     targets: Targets,
     num_classes: int,
     settings: LossSettings = DEFAULTS,
+    *,
+    sparse: bool,
 ) -> Assignment:
-    """Tell `anchors` [A, 4] what to say about the objects of each image."""
+    """Tell `anchors` [A, 4] what to say about the objects of each image.
+
+    The rows are those of the foreground anchors with `sparse`, else all, most with weight 0: a GPU would have to be
+    waited for to know how many are foreground, and a compiled step needs one number of them.
+    """
     matches = match(anchors, targets, settings.foreground_iou, settings.background_iou)
     num_images = len(targets.boxes)
     shares = 1 / matches.foreground.sum(dim=1, keepdim=True).clamp(min=1) / num_images  # [B, 1]
     foreground = matches.foreground.flatten()
-    rows = _rows_to_find(foreground)
+    rows = foreground.nonzero().squeeze(1) if sparse else None
     some = slice(None) if rows is None else rows
     firsts = torch.arange(num_images, device=foreground.device)[:, None] * targets.boxes.shape[1]
     objects = (matches.objects + firsts).flatten()[some]  # [R], of the B * M
@@ -83,11 +90,6 @@ def assign(
         deltas=encode(boxes, row_anchors),
         row_weights=(matches.foreground * shares).flatten()[some],
     )
-
-
-def _rows_to_find(foreground: Tensor) -> Tensor | None:
-    """The rows of the foreground anchors; on a GPU, which would be waited for, None: all, most with weight 0."""
-    return foreground.nonzero().squeeze(1) if foreground.device.type == "cpu" else None
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULTS) -> Losses:

@@ -11,8 +11,8 @@ CPU = torch.device("cpu")
 def batch_of(num_images, height=64, width=96, most=2):
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (num_images, 3, height, width), dtype=torch.uint8, generator=draw)
-    boxes = torch.tensor([8.0, 8, 50, 50]).expand(num_images, most, 4)
-    return images, Targets(boxes.contiguous(), torch.zeros(num_images, most, dtype=torch.int64))
+    boxes = torch.tensor([8.0, 8, 40, 40]) + 5 * torch.arange(num_images * most).view(num_images, most, 1)
+    return images, Targets(boxes, torch.zeros(num_images, most, dtype=torch.int64))
 
 
 @pytest.fixture
