@@ -5,7 +5,8 @@ GPU would have to be waited for to know where they are.)
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from retinanet.anchors import ANCHORS_PER_CELL
 from retinanet.model import TOWER_CONVOLUTIONS, Head
@@ -30,23 +31,42 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
         cells = wanted.view(num_images, height, width, ANCHORS_PER_CELL).any(dim=3)
         deltas = level.new_zeros(num_images, height, width, ANCHORS_PER_CELL * 4)
         for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
-            inner, outer = _windows(cells[image])
-            found = head(level[image : image + 1, :, *outer])
-            shape = [side.stop - side.start for side in outer]
-            start = [i.start - o.start for i, o in zip(inner, outer, strict=True)]
-            stop = [i.stop - o.start for i, o in zip(inner, outer, strict=True)]
-            found = found.view(*shape, -1)[start[0] : stop[0], start[1] : stop[1]]
-            deltas[image, *inner] = found.to(deltas.dtype)
+            window = _window(cells[image])
+            deltas[image, *window] = _head_on(head, level[image : image + 1], *window).to(deltas.dtype)
         parts.append(deltas.view(num_images, -1, 4))
     return torch.cat(parts, dim=1)
 
 
-def _windows(cells: Tensor) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The rows and columns that hold all true `cells` [h, w], and those that their deltas depend on."""
-    inner, outer = [], []
-    for axis, side in ((1, cells.shape[0]), (0, cells.shape[1])):
-        used = cells.any(dim=axis).nonzero()
-        first, last = int(used[0]), int(used[-1])
-        inner.append(slice(first, last + 1))
-        outer.append(slice(max(first - REACH, 0), min(last + 1 + REACH, side)))
-    return (inner[0], inner[1]), (outer[0], outer[1])
+def _window(cells: Tensor) -> tuple[slice, slice]:
+    """The rows and columns that hold all true `cells` [h, w]."""
+    rows, columns = (cells.any(dim=axis).nonzero().squeeze(1).tolist() for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _head_on(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The head's output [rows, columns, 9 * 4] in a window of `level` [1, channels, h, w].
+
+    The window grows by the cells that its output depends on and loses one to each side at each convolution, but where
+    it ends at the level's border: there the convolutions pad with zeros, as they do on a whole level.
+    """
+    height, width = level.shape[2:]
+    reach = REACH
+    seen = level[
+        :,
+        :,
+        max(rows.start - reach, 0) : rows.stop + reach,
+        max(columns.start - reach, 0) : columns.stop + reach,
+    ]
+    for layer in (*head.tower, head.output):
+        if isinstance(layer, nn.Conv2d):
+            borders = (
+                columns.start - reach < 0,
+                columns.stop + reach > width,
+                rows.start - reach < 0,
+                rows.stop + reach > height,
+            )
+            seen = F.conv2d(F.pad(seen, [int(border) for border in borders]), layer.weight, layer.bias)
+            reach -= 1
+        else:
+            seen = layer(seen)
+    return seen[0].permute(1, 2, 0)
