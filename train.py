@@ -1,7 +1,6 @@
 """Train a RetinaNet on a COCO-format data set."""
 
 import argparse
-from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -16,24 +15,22 @@ from retinanet.command_line import (
     default_workers,
     detect_settings,
     load_set,
-    memory_in_use,
     plain_settings,
     run,
     say,
 )
 from retinanet.compute import STEPS_WORTH_COMPILING, lacking_for_compilation, losses_of
 from retinanet.data import CocoDataset, training_loader
-from retinanet.engine import Progress, RunningLoss, build_optimizer, detect_all, train_epoch
+from retinanet.engine import RunningLoss, build_optimizer, detect_all, train_epoch
 from retinanet.errors import UserError
 from retinanet.evaluate import AP, evaluate
 from retinanet.image_cache import ImageCache, spare_memory
+from retinanet.log_lines import epoch_line, log_line
 from retinanet.loss import LossSettings
 from retinanet.output import prepare_folder, write_record
 from retinanet.precision import choose_precision
 from retinanet.train_flags import build_parser
 from retinanet.transforms import few_sides
-
-MUCH_WAITING = 0.1  # of an epoch's time
 
 
 class Job(NamedTuple):
@@ -54,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         args.workers = default_workers(args.device)
     job = prepare(parser, args)
     if args.cache == "ram":
-        fill_cache(job.training_set)
+        add_cache(job.training_set)
     moved = prepare_folder(args.output_path)
     if moved:
         say(f"{args.output_path} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
@@ -115,7 +112,7 @@ def load_weights(network: model.RetinaNet, weights: str, depth: int) -> None:
     say(f"Weights in it without use: {', '.join(report.unused) or 'none'}")
 
 
-def fill_cache(training_set: CocoDataset) -> None:
+def add_cache(training_set: CocoDataset) -> None:
     training_set.cache = cache = ImageCache(training_set.sizes, spare_memory())
     say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB")
 
@@ -201,34 +198,6 @@ def train(job: Job) -> list[float]:
 def report(bad_images: BadImages) -> None:
     for message in bad_images.take_news():
         say(f"Bad image, left out: {message}")
-
-
-def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:
-    fields = {
-        "Epoch": epoch,
-        "Iteration": progress.iteration,
-        "Classification loss": f"{progress.classification:.5f}",
-        "Regression loss": f"{progress.regression:.5f}",
-        "Running loss": f"{progress.running:.5f}",
-        "Learning rate": f"{progress.learning_rate:g}",
-        "Images/s": f"{progress.num_images / progress.seconds:.1f}",
-        "Memory": f"{memory_in_use(device) / 1e9:.2f} GB",
-        "Time left": timedelta(seconds=round(seconds_left)),
-    }
-    return " | ".join(f"{name}: {value}" for name, value in fields.items())
-
-
-def epoch_line(epoch: int, progress: Progress) -> str:
-    """The epoch in one line, with what to do where the step had to wait for its images."""
-    share = progress.waited / progress.seconds
-    if share < MUCH_WAITING:
-        verdict = "the loader keeps up"
-    else:
-        verdict = "the loader is too slow: raise --workers, or keep the images in memory with --cache ram"
-    return (
-        f"Epoch {epoch} took {timedelta(seconds=round(progress.seconds))}, mean loss {progress.epoch_mean:.5f}. "
-        f"Waited for data: {share:.0%} of the time; {verdict}"
-    )
 
 
 def evaluate_val(job: Job) -> float:

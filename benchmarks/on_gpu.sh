@@ -17,7 +17,10 @@ failed=0
 part() {  # part SECONDS TITLE COMMAND...: one section of the record; a part that fails does not stop the others
     local limit=$1 title=$2 started=$SECONDS
     shift 2
-    printf '\n## %s\n\n`%s`\n\n' "$title" "${*//$work/WORK}"
+    local command=${*//$work/WORK}
+    command=${command//$data/DATA}
+    [ "$weights" = none ] || command=${command//$weights/WEIGHTS}
+    printf '\n## %s\n\n`%s`\n\n' "$title" "$command"
     timeout "$limit" "$@" 2>"$work/errors" || { failed=1; printf '\n**FAILED**\n\n'; tail -n 15 "$work/errors"; }
     printf '\n(%d s)\n' $((SECONDS - started))
 }
@@ -41,7 +44,7 @@ else
     check=()
     large=(--depth 50 --height 608 --width 1024 --batch_size 16 --device cuda)
     small=(--depth 50 --height 608 --width 1024 --batch_size 2 --device cuda)
-    files=(--data "$data")
+    files=(--data "$data" --max_side 608)  # one padded shape, so one compilation
     train=(--min_side 608 --max_side 1024 --batch_size 16 --epochs 3 --device cuda)
     metric=()
     loss=()
@@ -49,15 +52,15 @@ else
 fi
 
 echo "# Checks and measurements, $(date +%F), commit $(git describe --always --dirty 2>/dev/null)"
-part 120 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
-part 120 "A short training" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 "${train[@]}" \
+part 90 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
+part 70 "A short training" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 "${train[@]}" \
     --eval_every 100 --log_every 20 --output_path "$work/output"
-part 60 "Its evaluation" "$python" test.py --coco_path "$data" --set_name val --device $device \
+part 30 "Its evaluation" "$python" test.py --coco_path "$data" --set_name val --device $device \
     --checkpoint_path "$work/output/model_final.pt" --results_path "$work/results.json"
-part 150 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
-part 90 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
-part 60 "Detection, large batch" "$python" benchmarks/detect.py "${large[@]}"
-part 30 "Loss" "$python" benchmarks/loss.py --device $device "${loss[@]}"
+part 140 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
+part 80 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
+part 40 "Detection, large batch" "$python" benchmarks/detect.py "${large[@]}"
+part 20 "Loss" "$python" benchmarks/loss.py --device $device "${loss[@]}"
 part 60 "Metric" "$python" benchmarks/evaluate.py "${metric[@]}"
 echo
 [ $failed = 0 ] && echo "All parts ran." || echo "SOME PARTS FAILED."

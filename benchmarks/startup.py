@@ -1,6 +1,6 @@
 """Starting on a big data set: seconds and memory of reading its annotations, first and again, and of the workers.
 
-    python benchmarks/startup.py --folder /tmp/big
+    python benchmarks/startup.py --folder big_data
 
 The annotations are generated (1,000,000 images, 7,000,000 boxes; some 800 MB of JSON), the images are not: the workers
 read all annotations for an epoch, in the sampler's order, and decode nothing. Each start is a process of its own. A

@@ -1,6 +1,6 @@
 """A million file names without a million Python objects."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -25,6 +25,12 @@ class PackedNames(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def __iter__(self) -> Iterator[str]:
+        text, start = self.text.tobytes(), 0
+        for end in self.ends.tolist():
+            yield text[start:end].decode()
+            start = end
 
     @overload
     def __getitem__(self, index: int) -> str: ...

@@ -1,4 +1,5 @@
 import math
+import time
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from conftest import write_set
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset, training_loader
-from retinanet.engine import RunningLoss, build_optimizer, detect_all, result_rows, train_epoch
+from retinanet.engine import RunningLoss, WaitClock, build_optimizer, detect_all, result_rows, train_epoch
 from retinanet.evaluate import AP50, evaluate
 from retinanet.model import RetinaNet
 from retinanet.structures import Detections
@@ -79,6 +80,30 @@ def test_the_running_loss_forgets_after_500():
     for value in range(700):
         running.add(torch.tensor(float(value)))
     assert running.mean() == pytest.approx(sum(range(200, 700)) / 500)
+
+
+@pytest.mark.parametrize(("is_idle", "counted"), [(True, True), (False, False)])
+def test_a_gpu_waits_only_while_it_is_idle(is_idle, counted):
+    class Event:
+        def query(self):
+            return is_idle
+
+        def record(self):
+            pass
+
+    def slowly():
+        for number in range(2):
+            time.sleep(0.01)
+            yield number
+
+    clock = WaitClock(slowly(), CPU)
+    assert list(clock) == [0, 1]
+    assert clock.waited >= 0.02  # a CPU does nothing else meanwhile
+    clock = WaitClock(slowly(), CPU)
+    clock.step_done = Event()
+    for _ in clock:
+        clock.step_launched()
+    assert (clock.waited >= 0.02) == counted
 
 
 def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):

@@ -13,7 +13,7 @@ LAYERS = (
     ("anchors", "matching", "schedule", "samplers", "annotations", "annotation_cache", "layout", "bad_images"),
     ("model", "regression_windows", "loss", "detect", "data"),
     ("compute", "engine", "evaluate", "checkpoint", "results", "output", "plots"),
-    ("command_line", "train_flags", "cutouts", "sample_data"),
+    ("command_line", "log_lines", "train_flags", "cutouts", "sample_data"),
 )
 ORDER = [name for layer in LAYERS for name in layer]
 FILES = sorted((ROOT / "retinanet").glob("[!_]*.py"))

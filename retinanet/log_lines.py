@@ -1,0 +1,38 @@
+"""The lines of a training log, whose form stays: people tee them and programs read them."""
+
+from datetime import timedelta
+
+import torch
+
+from retinanet.command_line import memory_in_use
+from retinanet.engine import Progress
+
+MUCH_WAITING = 0.1  # of an epoch's time
+
+
+def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:
+    fields = {
+        "Epoch": epoch,
+        "Iteration": progress.iteration,
+        "Classification loss": f"{progress.classification:.5f}",
+        "Regression loss": f"{progress.regression:.5f}",
+        "Running loss": f"{progress.running:.5f}",
+        "Learning rate": f"{progress.learning_rate:g}",
+        "Images/s": f"{progress.num_images / progress.seconds:.1f}",
+        "Memory": f"{memory_in_use(device) / 1e9:.2f} GB",
+        "Time left": timedelta(seconds=round(seconds_left)),
+    }
+    return " | ".join(f"{name}: {value}" for name, value in fields.items())
+
+
+def epoch_line(epoch: int, progress: Progress) -> str:
+    """The epoch in one line, with what to do where the step had to wait for its images."""
+    share = progress.waited / progress.seconds
+    if share < MUCH_WAITING:
+        verdict = "the loader keeps up"
+    else:
+        verdict = "the loader is too slow: raise --workers, or keep the images in memory with --cache ram"
+    return (
+        f"Epoch {epoch} took {timedelta(seconds=round(progress.seconds))}, mean loss {progress.epoch_mean:.5f}. "
+        f"Waited for data: {share:.0%} of the time; {verdict}"
+    )
