@@ -32,7 +32,7 @@ fi
 if [ -n "${TINY:-}" ]; then
     device=cpu
     check=(--height 64 --width 96 --batch_size 1)
-    large=(--depth 18 --height 64 --width 96 --batch_size 2 --repeats 1 --warm_up 1 --device cpu)
+    large=(--depth 18 --height 64 --width 96 --batch_size 2 --num_classes 5 --repeats 1 --warm_up 1 --device cpu)
     small=("${large[@]}")
     files=(--data "$data" --min_side 64 --max_side 96 --num_batches 2)
     train=(--min_side 64 --max_side 96 --channels 16 --epochs 1 --device cpu)
