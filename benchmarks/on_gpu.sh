@@ -17,6 +17,7 @@ failed=0
 part() {  # part SECONDS TITLE COMMAND...: one section of the record; a part that fails does not stop the others
     local limit=$1 title=$2 started=$SECONDS
     shift 2
+    [ -z "${TINY:-}" ] || limit=$((3 * limit))  # a CPU takes longer
     local command=${*//$work/WORK}
     command=${command//$data/DATA}
     [ "$weights" = none ] || command=${command//$weights/WEIGHTS}
