@@ -65,7 +65,7 @@ def pad_and_stack(images: Sequence[Tensor], sides: Sequence[int] | None = None) 
     """
     needed = [max((image.shape[axis] for image in images), default=0) for axis in (1, 2)]
     if sides is None:
-        height, width = (-(-side // MULTIPLE) * MULTIPLE for side in needed)
+        height, width = padded_sizes(np.array(needed)).tolist()
     else:
         height, width = (min(side for side in sides if side >= least) for least in needed)
     colour = torch.tensor(MEAN).round().to(torch.uint8)
