@@ -1,47 +1,23 @@
-"""Train a RetinaNet on a COCO-format data set."""
+"""Train a RetinaNet on a COCO-format data set, alone or as one of torchrun's processes."""
 
-import argparse
-from typing import NamedTuple
+import signal
+from typing import IO
 
-import torch
-from tqdm import tqdm
-
-from retinanet import model, schedule
-from retinanet.annotations import Annotations, has_objects, require_same_classes
-from retinanet.backbone import imagenet_state, load_backbone, read_state_file
-from retinanet.bad_images import BadImages
-from retinanet.checkpoint import Checkpoint, save_checkpoint
-from retinanet.command_line import (
-    default_workers,
-    detect_settings,
-    load_set,
-    plain_settings,
-    run,
-    say,
-)
-from retinanet.compute import STEPS_WORTH_COMPILING, lacking_for_compilation, losses_of
-from retinanet.data import CocoDataset, training_loader
-from retinanet.engine import RunningLoss, build_optimizer, detect_all, train_epoch
-from retinanet.errors import UserError
+from retinanet.annotations import has_objects
+from retinanet.command_line import default_workers, detect_settings, plain_settings, run, say
+from retinanet.distributed import Agreement, join, leave, loss_of_rank_explained, num_restarts
+from retinanet.engine import detect_all, progress_of
+from retinanet.errors import Stopped
 from retinanet.evaluate import AP, evaluate
-from retinanet.image_cache import ImageCache, spare_memory
-from retinanet.log_lines import epoch_line, log_line
-from retinanet.loss import LossSettings
-from retinanet.output import prepare_folder, write_record
-from retinanet.precision import choose_precision
+from retinanet.faults import worker_explained
+from retinanet.log_lines import epoch_line, log_line, seconds_per_image
+from retinanet.output import move_earlier_run, open_folder, write_record
+from retinanet.resume import LAST, newest_run
+from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
+from retinanet.stopping import STOP
 from retinanet.train_flags import build_parser
-from retinanet.transforms import few_sides
-
-
-class Job(NamedTuple):
-    """All that a run needs, checked before the first file is written."""
-
-    args: argparse.Namespace
-    val: Annotations
-    training_set: CocoDataset
-    val_set: CocoDataset
-    network: model.RetinaNet
-    precision: torch.dtype
+from retinanet.train_setup import Job, add_cache, build_job, check_flags, load_data, rest_of_epoch
+from retinanet.verify_resume import verify_resume
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,191 +25,147 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.workers is None:
         args.workers = default_workers(args.device)
-    job = prepare(parser, args)
-    if args.cache == "ram":
-        add_cache(job.training_set)
-    moved = prepare_folder(args.output_path)
-    if moved:
-        say(f"{args.output_path} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
-    write_record(args.output_path, plain_settings(args), job.val.class_names, args.device)
-    say(f"Seed: {args.seed}")
-    say(f"Num training images: {len(job.training_set)}")
-    say(f"Not trained on: {job.training_set.num_crowds} crowds, {job.training_set.num_empty} boxes without area")
-    try:
-        epoch_loss_list = train(job)
-    except FloatingPointError as fault:
-        raise UserError(
-            f"{args.output_path}: training diverged: {fault}. Its checkpoints are from before. Lower --learning_rate."
-        ) from None
-    say("epoch_loss_list:")
-    say(str(epoch_loss_list))
+    ranks = join(args.device, args.timeout)
+    with worker_explained(args.timeout), loss_of_rank_explained(ranks, args.timeout):
+        check_flags(parser, args, ranks)
+        with ranks.first_alone():  # it leaves the parsed annotations to the others
+            data = load_data(args, ranks)
+        if args.verify_resume:
+            return verify_resume(args, data)
+        # A rank that torchrun brought back goes on, though its command may say nothing of it.
+        goes_on = args.resume or num_restarts() > 0
+        saved, complaints = ranks.from_first(lambda: newest_run(args.output_path) if goes_on else (None, []))
+        job = build_job(args, ranks, data, saved)
+        if args.cache == "ram":
+            add_cache(data.training_set)
+        lock = begin(job, saved is not None, complaints) if ranks.is_first else None
+        train(job)
+        say("epoch_loss_list:")
+        say(str(job.state.epoch_losses))
+        ranks.wait()
+        leave()
+    del lock  # until here other runs were kept out of the folder
     return 0
 
 
-def prepare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
-    """Check the flags against each other, the data and the weights, and build the network."""
-    if args.max_side < args.min_side:
-        parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
-    lacking = lacking_for_compilation(args.device)
-    if args.compile == "on" and lacking:
-        parser.error(f"--compile on needs {lacking}. Install it, or leave the flag away")
-    if args.background_iou > args.foreground_iou:
-        parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
-    sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
-    train_annotations, training_set = load_set(
-        args.coco_path, args.train_set, **sides, require_images=args.bad_images == "stop"
-    )
-    val, val_set = load_set(args.coco_path, args.val_set, **sides)
-    val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
-    require_same_classes(val, train_annotations.class_names, train_annotations.category_ids, train_annotations.path)
-    if args.drop_last and len(training_set) < args.batch_size:
-        raise UserError(
-            f"{train_annotations.path}: its {len(training_set)} images don't fill one batch of {args.batch_size}, and "
-            "--drop_last leaves them all out. Lower --batch_size, or leave --drop_last away."
+def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
+    """Open the output folder and say what is trained. Returns the folder's lock."""
+    args, state, folder = job.args, job.state, job.args.output_path
+    done = f"{state.epoch} epochs and {state.iteration} iterations"
+    with STOP.deferred():
+        lock = open_folder(folder)
+        moved = None if is_resumed else move_earlier_run(folder)
+        settings, class_names = plain_settings(args), job.data.val.class_names
+        write_record(folder, settings, class_names, args.device, resumed=f"after {done}" if is_resumed else None)
+    for complaint in complaints:
+        say(f"Can't go on from {complaint}")
+    if is_resumed:
+        say(f"Resumed from {folder} after {done}")
+    elif args.resume:
+        say(f"{folder} holds nothing to go on from: a new run")
+    if moved:
+        say(f"{folder} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
+    training_set = job.data.training_set
+    say(f"Seed: {args.seed}")
+    say(f"Num training images: {len(training_set)}")
+    say(f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area")
+    if job.ranks.size > 1:
+        rest = len(training_set) % job.sampler.batch_size
+        say(
+            f"Processes: {job.ranks.size} with {args.batch_size} images each in a step; the {rest} images that fill no "
+            f"step are {'left out' if args.drop_last else 'shared out'}"
         )
-    torch.manual_seed(args.seed)
-    network = model.RetinaNet(
-        len(val.class_names), args.depth, args.channels, args.prior, learn_statistics=args.weights == "none"
-    )
-    if args.weights != "none":
-        load_weights(network, args.weights, args.depth)
-    precision = choose_precision(args.precision, args.device)
-    return Job(args, val, training_set, val_set, network.to(args.device), precision)
+    say(f"Precision: {job.facts.precision}, {'compiled' if job.facts.compiled else 'not compiled'}")
+    return lock
 
 
-def load_weights(network: model.RetinaNet, weights: str, depth: int) -> None:
-    if weights == "imagenet":
-        state, source = imagenet_state(depth), f"torchvision's resnet{depth}"
-    else:
-        state, source = read_state_file(weights), weights
-    report = load_backbone(network.backbone, state, source)
-    say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
-    say(f"Backbone weights that it lacks, random then: {', '.join(report.missing) or 'none'}")
-    say(f"Weights in it without use: {', '.join(report.unused) or 'none'}")
+def train(job: Job) -> None:
+    """Train the epochs that are left; evaluate and save on the way."""
+    args, state = job.args, job.state
+    saves = Saves(job)
+    with STOP.deferred():
+        try:
+            while True:
+                is_last = state.epoch >= args.epochs
+                if state.epoch > state.evaluated and (is_last or state.epoch % args.eval_every == 0):
+                    evaluate_and_keep(job, saves, is_last)
+                if is_last:
+                    break
+                train_epoch(job, saves)
+        except Stopped as stop:
+            name = signal.Signals(stop.signal_number).name
+            if job.ranks.is_first and saves.save():
+                say(f"Stopped by {name}: {args.output_path / LAST} is saved, and --resume goes on from it")
+            raise
+    if job.ranks.is_first:
+        saves.require(FINAL)
 
 
-def add_cache(training_set: CocoDataset) -> None:
-    training_set.cache = cache = ImageCache(training_set.sizes, spare_memory())
-    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB")
+def train_epoch(job: Job, saves: Saves) -> None:
+    """Train what is left of the epoch, or until a signal stops it."""
+    args, state, num_steps = job.args, job.state, len(job.sampler)
+    agreement = Agreement(job.ranks)
+    for rate in rest_of_epoch(job):
+        if state.iteration in (1, num_steps) or state.iteration % args.log_every == 0:
+            tell_skipped(job)
+            tell_bad_images(job)
+            images_left = (args.epochs * num_steps - state.epoch * num_steps - state.iteration) * job.sampler.batch_size
+            say(log_line(state.epoch, progress_of(state, rate), images_left * seconds_per_image(state), args.device))
+        elif args.device.type == "cpu":
+            tell_skipped(job)  # a GPU would have to be waited for
+        if args.save_every and (state.epoch * num_steps + state.iteration) % args.save_every == 0:
+            saves.save()
+        if stop := agreement.outcome():
+            raise Stopped(stop)
+        agreement.put_forward(STOP.signal_number or 0)
+    agreement.outcome()
+    progress = progress_of(state, 0)
+    say(epoch_line(state.epoch, progress))
+    state.finish_epoch(progress.epoch_mean)
+    saves.save_if_long_ago()
+    job.ranks.wait()  # for rank 0 to have saved
 
 
-def is_compiled(args: argparse.Namespace, num_steps: int) -> bool:
-    """Whether the network is compiled: on a GPU, if the run is long enough to repay it, unless the user says."""
-    if args.compile != "auto":
-        return args.compile == "on"
-    worth = args.device.type == "cuda" and num_steps >= STEPS_WORTH_COMPILING
-    return worth and lacking_for_compilation(args.device) is None
-
-
-def train(job: Job) -> list[float]:
-    """Train all epochs; evaluate and save on the way. Returns the epochs' mean losses."""
-    args = job.args
-    compiled = is_compiled(args, args.epochs * len(job.training_set) // args.batch_size)
-    optimizer = build_optimizer(job.network, args.optimizer, args.learning_rate, args.weight_decay)
-    loader, sampler = training_loader(
-        job.training_set,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        workers=args.workers,
-        pin_memory=args.device.type == "cuda",
-        drop_last=args.drop_last,
-        flip_probability=args.flip,
-        sides=few_sides(args.min_side, args.max_side) if compiled else None,
-    )
-    compute_losses = losses_of(
-        job.network,
-        len(job.val.class_names),
-        args.device,
-        precision=job.precision,
-        compiled_batch_size=args.batch_size if compiled else None,
-        loss_settings=LossSettings(*(getattr(args, name) for name in LossSettings._fields)),
-    )
-    # float16's small gradients would be lost without it.
-    scaler = torch.amp.GradScaler(args.device.type, enabled=job.precision == torch.float16)
-    say(f"Precision: {str(job.precision).removeprefix('torch.')}, {'compiled' if compiled else 'not compiled'}")
-    bad_images = BadImages(len(job.training_set), skip=args.bad_images == "skip")
-    running_loss = RunningLoss(args.device)
-    epoch_loss_list: list[float] = []
-    best_ap = float("-inf")
-    num_images, seconds = 0, 0.0  # of the epochs finished
-    for epoch in range(args.epochs):
-        sampler.set_epoch(epoch)
-        first_step = epoch * len(sampler)
-        for progress in train_epoch(
-            job.network,
-            bad_images.passing(tqdm(loader, f"Epoch {epoch}", leave=False, disable=None)),
-            optimizer,
-            running_loss,
-            device=args.device,
-            rates=[
-                schedule.learning_rate(step, args.learning_rate, len(sampler), args.milestones)
-                for step in range(first_step, first_step + len(sampler))
-            ],
-            clip_norm=args.clip_norm,
-            log_every=args.log_every,
-            compute_losses=compute_losses,
-            scaler=scaler,
-        ):
-            report(bad_images)
-            pace = (seconds + progress.seconds) / (num_images + progress.num_images)
-            images_left = (args.epochs * len(sampler) - first_step - progress.iteration) * args.batch_size
-            say(log_line(epoch, progress, images_left * pace, args.device))
-        report(bad_images)
-        say(epoch_line(epoch, progress))
-        num_images, seconds = num_images + progress.num_images, seconds + progress.seconds
-        epoch_loss_list.append(progress.epoch_mean)
-        finished = epoch + 1
-        if finished % args.eval_every == 0 or finished == args.epochs:
-            checkpoint = snapshot(job, finished)
-            save_checkpoint(checkpoint, args.output_path / f"retinanet_epoch{finished}.pt")
-            if finished == args.epochs:
-                save_checkpoint(checkpoint, args.output_path / "model_final.pt")
-            ap = evaluate_val(job)  # after saving: whatever stops it, the weights are there
-            if ap > best_ap:
-                best_ap = ap
-                save_checkpoint(checkpoint, args.output_path / "best.pt")
-    return epoch_loss_list
-
-
-def report(bad_images: BadImages) -> None:
-    for message in bad_images.take_news():
-        say(f"Bad image, left out: {message}")
+def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:
+    """Keep the epoch's weights, evaluate them, and keep the best."""
+    if job.ranks.is_first:  # before evaluating: whatever stops that, the weights are there
+        saves.keep(f"retinanet_epoch{job.state.epoch}.pt")
+        if is_last:
+            saves.keep(FINAL)
+            saves.save()
+    with STOP.at_once():
+        ap = evaluate_val(job)
+    if job.ranks.is_first and ap > job.state.best_ap:
+        job.state.best_ap = ap
+        saves.keep("best.pt")
+    job.state.evaluated = job.state.epoch
+    if is_last:
+        saves.save()
+    job.ranks.wait()
 
 
 def evaluate_val(job: Job) -> float:
-    """Print the table of the val set and return its AP; 0 where there are no objects to compare with."""
-    args = job.args
+    """Print the table of the val set and return its AP; 0 where there is none, or at another rank than 0."""
+    args, val = job.args, job.data.val
     rows = detect_all(
-        job.network,
-        job.val_set,
+        job.state.network,
+        job.data.val_set,
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
         precision=job.precision,
         detect_settings=detect_settings(args),
+        timeout=args.timeout,
+        ranks=job.ranks,
     )
-    if not has_objects(job.val):
-        say(f"{job.val.path} has no objects to compare with, so there is no table")
+    if not job.ranks.is_first:
         return 0.0
-    table = evaluate(job.val, rows, args.eval_backend)
+    if not has_objects(val):
+        say(f"{val.path} has no objects to compare with, so there is no table")
+        return 0.0
+    table = evaluate(val, rows, args.eval_backend)
     say(table.text)
     return table.numbers[AP]
-
-
-def snapshot(job: Job, finished: int) -> Checkpoint:
-    args = job.args
-    return Checkpoint(
-        model=job.network.state_dict(),
-        depth=args.depth,
-        channels=args.channels,
-        class_names=job.val.class_names,
-        category_ids=job.val.category_ids,
-        min_side=args.min_side,
-        max_side=args.max_side,
-        batch_size=args.batch_size,
-        epoch=finished,
-        settings=plain_settings(args),
-    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from benchmarks.protocol import describe
 from retinanet.annotation_cache import load_annotations
 from retinanet.command_line import device_of, whole_number
 from retinanet.data import CocoDataset
-from retinanet.samplers import AspectRatioBasedSampler
+from retinanet.samplers import AspectRatioBasedSampler, Draw
 
 OBJECTS = 7
 
@@ -57,14 +57,16 @@ def memory(what: str) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
-class AnnotationsOnly(Dataset[tuple[int, float]]):
-    """Reads the objects of an image as training does; gives the worker's number and its private memory."""
+class AnnotationsOnly(Dataset[list[tuple[int, float]]]):
+    """Reads the objects of a batch as training does; for each image the worker's number and its private memory."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, float]:
-        index = key[1]
+    def __getitem__(self, draw: Draw) -> list[tuple[int, float]]:
+        return [self._look(index) for index in draw.indices]
+
+    def _look(self, index: int) -> tuple[int, float]:
         self.dataset.path(index)
         self.dataset.objects(index)
         worker = get_worker_info()
@@ -82,7 +84,8 @@ def start(args: argparse.Namespace) -> None:
     seconds, added = time.perf_counter() - started, memory("Rss") - before
     print(json.dumps({"seconds": seconds, "parent": added}), flush=True)
     if args.workers:
-        loader = DataLoader(AnnotationsOnly(dataset), batch_sampler=sampler, num_workers=args.workers, collate_fn=list)
+        batches = AnnotationsOnly(dataset)
+        loader = DataLoader(batches, sampler=sampler, batch_size=None, num_workers=args.workers, collate_fn=list)
         first: dict[int, float] = {}
         last: dict[int, float] = {}
         for worker, held in (pair for batch in loader for pair in batch):

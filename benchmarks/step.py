@@ -21,11 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import contestants, protocol
 from retinanet.command_line import default_workers, load_set, whole_number
 from retinanet.compute import losses_of
-from retinanet.data import training_loader
-from retinanet.engine import RunningLoss, build_optimizer, train_epoch
+from retinanet.engine import build_optimizer, progress_of, train_steps
 from retinanet.images import MAX_PIXELS
+from retinanet.loaders import training_loader
 from retinanet.model import RetinaNet
 from retinanet.structures import Batch
+from retinanet.training_state import TrainingState
 from retinanet.transforms import MAX_SIDE, MIN_SIDE, few_sides
 
 
@@ -85,19 +86,14 @@ def from_files(args: argparse.Namespace) -> None:
     )
     optimizer = build_optimizer(model, "adam", 1e-5, 0.0)
 
+    state = TrainingState(model, optimizer, args.device)
+
     def train(batches: Iterable[Batch]) -> None:
-        for _ in train_epoch(
-            model,
-            islice(batches, num_batches),
-            optimizer,
-            RunningLoss(args.device),
-            device=args.device,
-            rates=[1e-5] * num_batches,
-            clip_norm=0.1,
-            log_every=num_batches,
-            compute_losses=losses,
-        ):
+        rates = [1e-5] * num_batches
+        for _ in train_steps(state, islice(batches, num_batches), rates=rates, clip_norm=0.1, compute_losses=losses):
             pass
+        progress_of(state, 1e-5)  # a log line waits for the device
+        state.skipped.look()
 
     works = {"from memory": partial(train, kept), "from JPEGs": partial(train, loader)}
     timings = protocol.time_in_turn(works, args.device, warm_up=1, repeats=3)

@@ -29,7 +29,7 @@ def load_annotations(path: str | Path) -> Annotations:
         annotations = read_annotations(path)
         if key and key == _key(path):  # it was not changed meanwhile
             _write(annotations, path, key)
-    return annotations
+    return annotations._replace(fingerprint=key.split(" ")[-1])
 
 
 def cache_path(path: Path) -> Path:

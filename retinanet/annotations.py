@@ -28,6 +28,7 @@ class Annotations(NamedTuple):
     labels: np.ndarray  # int64 [T]
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
+    fingerprint: str = ""  # of the file's content
 
 
 def read_json(path: str | Path) -> Any:

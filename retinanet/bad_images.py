@@ -17,12 +17,11 @@ class BadImages:
         self.news: list[str] = []
 
     def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches that have images left. UserError at an image that may not be skipped."""
+        """The batches, of which some may have no image left. UserError at an image that may not be skipped."""
         for batch in batches:
             for message in batch.bad:
                 self._add(message)
-            if len(batch.images):
-                yield batch
+            yield batch
 
     def take_news(self) -> list[str]:
         """The messages since the last call, each image's once."""

@@ -1,4 +1,4 @@
-"""A checkpoint is plain data that rebuilds its model."""
+"""A checkpoint is plain data that rebuilds its model; with the training's state beside it, also its run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from retinanet.model import RetinaNet
 from retinanet.torchfiles import load_file, save_file
 
 FORMAT = "retinanet 1"
+RESUMABLE = "run"  # the key of what only --resume needs
 
 
 class Checkpoint(NamedTuple):
@@ -29,27 +30,41 @@ class Checkpoint(NamedTuple):
     settings: dict[str, Any]  # the run's flags
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `checkpoint` whole or not at all. UserError where the disk is full or the folder can't be written to."""
+def save_checkpoint(
+    checkpoint: Checkpoint, path: Path, run: dict[str, Any] | None = None, *, previous: Path | None = None
+) -> None:
+    """Write `checkpoint`, with the `run` that goes on from it if given, whole or not at all.
+
+    `previous`: see written_whole. UserError where the disk is full or the folder can't be written to.
+    """
+    more = {} if run is None else {RESUMABLE: run}
     try:
-        save_file({"format": FORMAT, **checkpoint._asdict()}, path)
-    except (OSError, RuntimeError) as fault:  # RuntimeError is what torch.save makes of a full disk
+        save_file({"format": FORMAT, **checkpoint._asdict(), **more}, path, previous=previous)
+    except OSError as fault:
         raise UserError(f"{path}: can't be written ({fault}). Make room, or choose another --output_path.") from fault
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in `path`; UserError where the file is missing, damaged, holds code or something else."""
+    return load_run(path)[0]
+
+
+def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """The checkpoint in `path` and the run to go on with, empty where it was not saved for that. UserError as above."""
     content = load_file(path, "a checkpoint of train.py")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path}: not a checkpoint of train.py. Give one that it wrote, such as model_final.pt.")
-    if content.keys() != set(Checkpoint._fields) or not _is_sound(Checkpoint(**content)):
+    run = content.pop(RESUMABLE, {})
+    if content.keys() != set(Checkpoint._fields) or not _is_sound(Checkpoint(**content)) or not isinstance(run, dict):
         raise UserError(f"{path}: a checkpoint with parts missing or broken. Was it written by another version?")
-    return Checkpoint(**content)
+    return Checkpoint(**content), run
 
 
-def build_model(checkpoint: Checkpoint, path: Path) -> RetinaNet:
+def build_model(checkpoint: Checkpoint, path: Path, learn_statistics: bool = False) -> RetinaNet:
     """The model that `checkpoint`, from `path`, holds. UserError where its weights don't fit or aren't finite."""
-    model = RetinaNet(len(checkpoint.class_names), checkpoint.depth, checkpoint.channels)
+    model = RetinaNet(
+        len(checkpoint.class_names), checkpoint.depth, checkpoint.channels, learn_statistics=learn_statistics
+    )
     try:
         model.load_state_dict(checkpoint.model)
     except RuntimeError as fault:

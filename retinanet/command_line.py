@@ -15,35 +15,55 @@ from retinanet import detect, evaluate, images
 from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
 from retinanet.data import CocoDataset
-from retinanet.errors import UserError
+from retinanet.errors import Diverged, OutOfResources, Stopped, UserError
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.precision import PRECISIONS
+from retinanet.stopping import STOP, end_workers
+
+RANK = int(os.environ.get("RANK", 0))  # of this process among torchrun's
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a script's `main` and exit with its code; a user's mistake ends in one message and code 2."""
+    """Run a script's `main` and exit with its code.
+
+    0 done, 1 findings or a bug, 2 a user's mistake, 3 diverged, 4 out of memory or a dead process, 128 + the number of
+    a signal. All but a bug end in one message.
+    """
     try:
-        sys.exit(main())
-    except UserError as mistake:
-        _refuse(str(mistake))
-    except KeyboardInterrupt:
-        sys.exit(130)
+        with STOP.heeded():
+            code = _end_workers_after(main)
+        sys.exit(code)
+    except (UserError, Diverged, OutOfResources) as fault:
+        _end(str(fault), fault.exit_code)
+    except Stopped as stop:
+        sys.exit(stop.exit_code)
     except BrokenPipeError:  # who read our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as fault:  # a file that can't be reached: no permission, a name too long, a disk that fails
         if fault.filename is None:
             raise
-        _refuse(f"{fault.filename}: {fault.strerror}. Check the path and its permissions.")
+        _end(f"{fault.filename}: {fault.strerror}. Check the path and its permissions.", UserError.exit_code)
 
 
-def _refuse(message: str) -> NoReturn:
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    sys.exit(2)
+def _end_workers_after(main: Callable[[], int]) -> int:
+    try:
+        return main()
+    except BaseException:
+        end_workers()  # or the exit would wait for one that hangs
+        raise
+
+
+def _end(message: str, exit_code: int) -> NoReturn:
+    where = f" (rank {RANK})" if RANK else ""
+    print(f"{Path(sys.argv[0]).name}: error{where}: {message}", file=sys.stderr, flush=True)
+    sys.exit(exit_code)
 
 
 def say(line: str) -> None:
-    """Print whole lines to stdout, flushed, and not into the middle of a progress bar."""
+    """Print whole lines to stdout, flushed, and not into the middle of a progress bar; at rank 0 alone."""
+    if RANK:
+        return
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 
@@ -101,15 +121,18 @@ def _number(words: str, low: float, high: float, above: Callable[[float], bool])
 def device_of(text: str) -> torch.device:
     """An argparse type: cpu, cuda or cuda:N that is there; auto is the GPU if there is one."""
     if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
     if text == "cpu":
         return torch.device("cpu")
+    if text == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's, which counts the processes of a machine
+        text = f"cuda:{os.environ['LOCAL_RANK']}"
     kind, _, number = text.partition(":")
     if kind != "cuda" or not (number.isdecimal() or text == "cuda"):
         raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:0, cuda:1 ...")
     if int(number or 0) >= torch.cuda.device_count():
         raise argparse.ArgumentTypeError(
-            f"{text!r}: PyTorch sees {torch.cuda.device_count()} GPUs here. Use --device cpu, or check the driver."
+            f"{text!r}: PyTorch sees {torch.cuda.device_count()} GPUs here. Use --device cpu, start no more processes "
+            "than there are GPUs, or check the driver."
         )
     return torch.device(text)
 

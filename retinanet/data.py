@@ -1,25 +1,22 @@
-"""The data set: samples read from disk, batches collated, in worker processes."""
+"""The data set: samples read from disk, and batches of them."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from retinanet.annotations import Annotations
 from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache
 from retinanet.images import MAX_PIXELS, check_image, read_image
-from retinanet.samplers import AspectRatioBasedSampler, batches_of_equal_shape
 from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import flip, pad_and_stack, padded_sizes, resize, resized_sizes, scale_boxes
+from retinanet.transforms import pad_and_stack, padded_shape, resize, resized_sizes, scale_boxes
 
-FLIP_PROBABILITY = 0.5
 IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
 
 
@@ -131,27 +128,14 @@ class CocoDataset(Dataset[Sample | BadImage]):
             )
 
 
-class FlippingDataset(Dataset[Sample | BadImage]):
-    """Another data set's samples, mirrored or not as a function of (seed, epoch, index)."""
-
-    def __init__(self, dataset: CocoDataset, seed: int, probability: float = FLIP_PROBABILITY) -> None:
-        self.dataset, self.seed, self.probability = dataset, seed, probability
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample | BadImage:
-        epoch, index = key
-        sample = self.dataset[index]
-        if isinstance(sample, Sample) and np.random.default_rng([self.seed, epoch, index]).random() < self.probability:
-            image, boxes = flip(sample.image, sample.boxes)
-            sample = sample._replace(image=image, boxes=boxes)
-        return sample
-
-
-def collate(samples: Sequence[Sample | BadImage], sides: Sequence[int] | None = None) -> Batch:
+def collate(samples: Sequence[Sample | BadImage], shape: tuple[int, int] | None = None) -> Batch:
     """One batch of the samples that could be read, with the messages of those that could not.
 
-    `sides`: see pad_and_stack.
+    `shape` is its (H, W), by default the least that fits.
     """
     good = [sample for sample in samples if isinstance(sample, Sample)]
+    if shape is None:
+        shape = padded_shape([max((sample.image.shape[axis] for sample in good), default=0) for axis in (1, 2)])
     most = max([1, *(len(sample.labels) for sample in good)])  # M
     boxes = torch.zeros(len(good), most, 4)
     labels = torch.full((len(good), most), -1)
@@ -159,61 +143,10 @@ def collate(samples: Sequence[Sample | BadImage], sides: Sequence[int] | None = 
         boxes[row, : len(sample.boxes)] = sample.boxes
         labels[row, : len(sample.labels)] = sample.labels
     return Batch(
-        images=pad_and_stack([sample.image for sample in good], sides),
+        images=pad_and_stack([sample.image for sample in good], shape),
         targets=Targets(boxes, labels),
         sizes=torch.tensor([sample.image.shape[1:] for sample in good]).reshape(-1, 2),
         scales=torch.stack([sample.scale for sample in good]) if good else torch.zeros(0, 2),
         image_ids=torch.tensor([sample.image_id for sample in good], dtype=torch.int64),
         bad=[sample.message for sample in samples if isinstance(sample, BadImage)],
     )
-
-
-def training_loader(
-    dataset: CocoDataset,
-    *,
-    batch_size: int,
-    seed: int,
-    workers: int,
-    pin_memory: bool,
-    drop_last: bool = False,
-    flip_probability: float = FLIP_PROBABILITY,
-    sides: Sequence[int] | None = None,
-) -> tuple[DataLoader[Any], AspectRatioBasedSampler]:
-    """A loader of training batches, padded to `sides` if given, and its sampler, whose `set_epoch` says the epoch."""
-    sampler = AspectRatioBasedSampler(dataset.sizes, batch_size, seed, drop_last)
-    flipping = FlippingDataset(dataset, seed, flip_probability)
-    return _loader(flipping, sampler, workers, pin_memory, sides), sampler
-
-
-def evaluation_loader(dataset: CocoDataset, *, batch_size: int, workers: int, pin_memory: bool) -> DataLoader[Any]:
-    """A loader of each image once, those of equal padded shape together."""
-    batches = batches_of_equal_shape(padded_sizes(dataset.sizes), batch_size)
-    return _loader(dataset, batches, workers, pin_memory)
-
-
-def _loader(
-    dataset: Dataset[Any], batch_sampler: Any, workers: int, pin_memory: bool, sides: Sequence[int] | None = None
-) -> DataLoader[Any]:
-    # Each worker keeps PyTorch's default of one thread: there is one image per worker at a time to work on.
-    return DataLoader(
-        dataset,
-        batch_sampler=batch_sampler,
-        num_workers=workers,
-        collate_fn=partial(collate, sides=sides),
-        pin_memory=pin_memory,
-        persistent_workers=workers > 0,
-    )
-
-
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches with their tensors on `device`; on a GPU copied while the step before still runs."""
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    for batch in batches:
-        with torch.cuda.stream(stream):
-            targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
-            images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
-        if stream is not None:
-            torch.cuda.current_stream(device).wait_stream(stream)
-            for tensor in (images, sizes, scales, *targets):  # or their memory is given away while the step needs it
-                tensor.record_stream(torch.cuda.current_stream(device))
-        yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)

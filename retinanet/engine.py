@@ -1,4 +1,4 @@
-"""The two loops: one epoch of training, and detection over a data set."""
+"""The two loops: training steps, and detection over a data set."""
 
 import math
 import time
@@ -12,12 +12,17 @@ from tqdm import tqdm
 from retinanet.anchors import anchors_for
 from retinanet.bad_images import BadImages
 from retinanet.compute import ComputeLosses
-from retinanet.data import CocoDataset, evaluation_loader, on_device
+from retinanet.data import CocoDataset
 from retinanet.detect import detect
+from retinanet.distributed import Ranks
+from retinanet.faults import memory_explained
+from retinanet.loaders import evaluation_loader, on_device
 from retinanet.precision import autocast
-from retinanet.structures import Batch, Detections
+from retinanet.skipped_steps import Step
+from retinanet.structures import Batch, Detections, Losses, Targets
+from retinanet.training_state import TrainingState
 
-RUNNING_WINDOW = 500
+ALONE = Ranks()
 
 
 class Progress(NamedTuple):
@@ -32,21 +37,6 @@ class Progress(NamedTuple):
     num_images: int  # of the epoch so far
     seconds: float  # since the epoch began
     waited: float  # seconds of them in which there was no batch to work on
-
-
-class RunningLoss:
-    """The mean loss of the last 500 iterations, kept on the device so that adding to it waits for nothing."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.window = torch.zeros(RUNNING_WINDOW, device=device)
-        self.count = 0
-
-    def add(self, loss: Tensor) -> None:
-        self.window[self.count % RUNNING_WINDOW] = loss
-        self.count += 1
-
-    def mean(self) -> float:
-        return float(self.window[: self.count].mean())
 
 
 class WaitClock:
@@ -76,71 +66,113 @@ def build_optimizer(model: nn.Module, name: str, learning_rate: float, weight_de
     # Fused: one pass over the weights instead of one for each operation.
     settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "fused": True}
     if name == "sgd":
-        return torch.optim.SGD(parameters, momentum=0.9, **settings)
+        optimizer = torch.optim.SGD(parameters, momentum=0.9, **settings)
+        for parameter in parameters:  # PyTorch leaves them as the memory was if it is the first step that is skipped
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](parameters, **settings)
 
 
-def train_epoch(
-    model: nn.Module,
+def train_steps(
+    state: TrainingState,
     batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    running_loss: RunningLoss,
     *,
-    device: torch.device,
     rates: Sequence[float],
     clip_norm: float,
-    log_every: int,
     compute_losses: ComputeLosses,
-    scaler: torch.amp.GradScaler | None = None,
-) -> Iterator[Progress]:
-    """Train on an epoch's `batches`; yield what to log at the first, each `log_every`th and the last iteration.
+    ranks: Ranks = ALONE,
+) -> Iterator[float]:
+    """Train on `batches`, the rest of the epoch in progress; yield each step's learning rate when it is done.
 
-    `rates` are the learning rates of the iterations. Between two yields nothing waits for the device. `scaler` keeps
-    float16's gradients in its range. Raises FloatingPointError where the loss to log is not finite.
+    `rates` are the learning rates of those batches. Nothing in here waits for the device.
     """
-    model.train()
-    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-    started, num_images, iteration, logged = time.perf_counter(), 0, 0, True
-    clock = WaitClock(batches, device)
-    total = torch.zeros((), dtype=torch.float64, device=device)
-
-    def progress() -> Progress:
-        mean = float(total) / iteration
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} at iteration {iteration} of the epoch")
-        return Progress(
-            iteration=iteration,
-            classification=losses.classification.item(),
-            regression=losses.regression.item(),
-            running=running_loss.mean(),
-            epoch_mean=mean,
-            learning_rate=rate,
-            num_images=num_images,
-            seconds=time.perf_counter() - started,
-            waited=clock.waited,
-        )
-
-    for iteration, (batch, rate) in enumerate(zip(on_device(clock, device), rates, strict=False), start=1):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
-        losses = compute_losses(batch.images, batch.targets)
-        loss = losses.classification + losses.regression
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
+    state.network.train()
+    clock = WaitClock(batches, state.device)
+    started, waited = time.perf_counter() - state.epoch_seconds, state.epoch_waited
+    for batch, rate in zip(on_device(clock, state.device), rates, strict=False):
+        state.iteration += 1
+        if len(batch.images) or ranks.size > 1:
+            _step(state, batch, rate, clip_norm, compute_losses, ranks)
         clock.step_launched()
+        state.epoch_seconds, state.epoch_waited = time.perf_counter() - started, waited + clock.waited
+        yield rate
 
-        running_loss.add(loss.detach())
-        total += loss.detach()
-        num_images += len(batch.images)
-        logged = iteration == 1 or iteration % log_every == 0
-        if logged:
-            yield progress()
-    if not logged:
-        yield progress()
+
+def _step(
+    state: TrainingState, batch: Batch, rate: float, clip_norm: float, compute_losses: ComputeLosses, ranks: Ranks
+) -> None:
+    """Change the weights by the gradient of all ranks' batches; leave them where it is not finite."""
+    optimizer, scaler = state.optimizer, state.scaler
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
+    statistics = state.statistics()
+    before = [tensor.clone() for tensor in statistics]
+    own = len(batch.images)
+    with memory_explained(batch.images):
+        losses = compute_losses(*(batch.images, batch.targets) if own else _blank(batch))
+        loss, numbers, weight = _over_ranks(losses, own, ranks)
+        scaler.scale(loss * weight if ranks.size > 1 else loss).backward()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    mean_loss = numbers[0] + numbers[1]
+    is_bad = ~(mean_loss.isfinite() & norm.isfinite())
+    # The fused optimisers look at this on the device, so that no one has to wait for the answer.
+    optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    scaler.update()
+    for tensor, old in zip(statistics, before, strict=True):
+        tensor.copy_(torch.where(is_bad, old, tensor))
+
+    state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
+    state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
+    known = batch._replace(images=batch.images[:0])
+    state.last_losses = numbers[:2]
+    state.skipped.add(
+        Step(state.epoch, state.iteration, rate, known, torch.stack([is_bad, numbers[0], numbers[1], norm]))
+    )
+
+
+def _over_ranks(losses: Losses, num_images: int, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """This rank's loss; the ranks' losses and number of images together [3]; what this rank's counts for in them.
+
+    The losses are means over the images. DistributedDataParallel takes the mean over the ranks, which have different
+    numbers of images: the weights make it the mean over all images.
+    """
+    loss = losses.classification + losses.regression
+    count = torch.full_like(loss, num_images, requires_grad=False)
+    numbers = torch.stack([losses.classification.detach(), losses.regression.detach(), count])
+    if ranks.size == 1:
+        return loss, numbers, count
+    numbers[:2] *= count
+    ranks.summed(numbers)
+    numbers[:2] /= numbers[2].clamp(min=1)
+    return loss, numbers, count * ranks.size / numbers[2].clamp(min=1)
+
+
+def _blank(batch: Batch) -> tuple[Tensor, Targets]:
+    """An image and targets for a rank that has none: it must take part in the step, with weight 0."""
+    boxes, labels = batch.targets
+    return (
+        batch.images.new_zeros(1, *batch.images.shape[1:]),
+        Targets(boxes.new_zeros(1, 1, 4), labels.new_full((1, 1), -1)),
+    )
+
+
+def progress_of(state: TrainingState, rate: float) -> Progress:
+    """What there is to log of the epoch in progress. Waits for the device."""
+    loss, steps, images = state.tally.tolist()
+    return Progress(
+        iteration=state.iteration,
+        classification=state.last_losses[0].item(),
+        regression=state.last_losses[1].item(),
+        running=state.running_loss.mean(),
+        epoch_mean=loss / steps if steps else math.nan,
+        learning_rate=rate,
+        num_images=int(images),
+        seconds=state.epoch_seconds,
+        waited=state.epoch_waited,
+    )
 
 
 @torch.no_grad()
@@ -153,10 +185,13 @@ def detect_all(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     detect_settings: dict[str, Any],
+    timeout: float = 0,
+    ranks: Ranks = ALONE,
 ) -> list[dict[str, Any]]:
     """The rows of a COCO result file for all images of `dataset`, by image id and falling score.
 
-    `detect_settings` are detect's. Raises UserError at an image that can't be read: none is left out silently.
+    The ranks share the images out; rank 0 gets all rows, the others none. `detect_settings` are detect's, `timeout` the
+    loader's. Raises UserError at an image that can't be read: none is left out silently.
     """
     model.eval()
     pending: tuple[Detections, Tensor, Tensor] | None = None
@@ -164,16 +199,25 @@ def detect_all(
     def finish_pending() -> list[dict[str, Any]]:
         return result_rows(*pending, dataset.annotations.category_ids) if pending else []
 
-    loader = evaluation_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
-    batches = tqdm(loader, "Detection", leave=False, disable=None)
+    loader = evaluation_loader(
+        dataset,
+        batch_size=batch_size,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+        timeout=timeout,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+    )
+    batches = tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True)
     rows: list[dict[str, Any]] = []
     for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), device):
-        with autocast(device, precision):
+        with memory_explained(batch.images), autocast(device, precision):
             predictions = model(batch.images)
         rows += finish_pending()  # while a GPU works on the predictions
         anchors = anchors_for(*batch.images.shape[2:], device)
         pending = detect(predictions, anchors, batch.sizes, **detect_settings), batch.scales, batch.image_ids
     rows += finish_pending()
+    rows = [row for of_rank in ranks.gathered(rows) for row in of_rank]
     return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
 
 

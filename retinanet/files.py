@@ -6,21 +6,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+UNFINISHED = ".part"  # what the name of a file that is still being written ends with
+
 
 @contextmanager
-def written_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = None) -> Iterator[IO[Any]]:
     """A file to write to, which becomes `path` once all is written and on the disk.
 
-    It lies beside its place until then: a kill or a full disk leaves the old file or the new one. Raises OSError.
+    It lies beside its place until then: a kill, a full disk or a loss of power leaves the old file or the new one. With
+    `previous` the old file is kept under that name. Raises OSError.
     """
     path = Path(path)
-    beside = path.with_name(path.name + ".part")
+    beside = path.with_name(path.name + UNFINISHED)
     try:
         with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(beside, path)
+        _flush_folder(path.parent)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the folder's list of names to the disk: the names are not there yet when the files are."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

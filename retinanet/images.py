@@ -1,5 +1,7 @@
 """Image files: any mode that Pillow knows, to 8-bit RGB of the size that the annotations state."""
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +44,8 @@ def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_P
 def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterator[Image.Image]:
     """The picture, its header checked; whatever goes wrong with it meanwhile is a UserError that names it."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+            raise ValueError("it is no regular file")
         with Image.open(path) as picture:
             _check_pixels(path, picture.size, max_pixels)
             _check_size(path, picture, size)

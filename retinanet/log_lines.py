@@ -6,6 +6,7 @@ import torch
 
 from retinanet.command_line import memory_in_use
 from retinanet.engine import Progress
+from retinanet.training_state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
 
@@ -25,9 +26,15 @@ def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.
     return " | ".join(f"{name}: {value}" for name, value in fields.items())
 
 
+def seconds_per_image(state: TrainingState) -> float:
+    """Of the run so far."""
+    num_images = state.num_images + int(state.tally[2])
+    return (state.seconds + state.epoch_seconds) / num_images if num_images else 0.0
+
+
 def epoch_line(epoch: int, progress: Progress) -> str:
     """The epoch in one line, with what to do where the step had to wait for its images."""
-    share = progress.waited / progress.seconds
+    share = progress.waited / progress.seconds if progress.seconds else 0.0
     if share < MUCH_WAITING:
         verdict = "the loader keeps up"
     else:

@@ -1,33 +1,66 @@
-"""The output folder of a run: the record of what was run, and earlier runs moved out of the way."""
+"""The output folder of a run: one run's at a time, its record, and earlier runs moved out of the way."""
 
+import errno
+import fcntl
 import json
 import platform
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from retinanet.errors import UserError
-from retinanet.files import written_whole
+from retinanet.files import UNFINISHED, written_whole
 
 RECORD = "run.json"
-CHECKPOINTS = ("retinanet_epoch*.pt", "best.pt", "model_final.pt")
-RUN_FILES = (RECORD, *CHECKPOINTS, *(f"{name}.part" for name in (RECORD, *CHECKPOINTS)))
-PACKAGES = ("torchvision", "pycocotools", "numpy", "pillow")
+LOCK = ".lock"
+DIVERGENCE = "divergence"  # the folder of what is told of steps that were skipped
+RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", "best.pt", "model_final.pt", DIVERGENCE)
+PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
 
-def prepare_folder(folder: Path) -> tuple[Path, int] | None:
-    """Make `folder`, and move the files of an earlier run in it to before_{k}/, k the first that is free.
+def open_folder(folder: Path) -> IO[str]:
+    """Make `folder`, and keep other runs out of it for as long as the file that this gives is open.
+
+    What a killed write has left is removed. UserError where the folder can't be written to or another run is in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open for as long as the run
+        try:
+            # This kind belongs to the process: its workers don't inherit it, and the system frees it with the process.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as fault:
+            if fault.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(
+                    f"{folder}: another training is writing there. Wait for its end, or choose another --output_path."
+                ) from None
+            # A file system without locks: the user is on his own, as he was before.
+        for pattern in RUN_FILES:
+            for path in folder.glob(pattern + UNFINISHED):
+                path.unlink()
+    except OSError as fault:
+        raise _cannot_write(fault) from None
+    return lock
+
+
+def _cannot_write(fault: OSError) -> UserError:
+    return UserError(
+        f"{fault.filename}: the output folder can't be written to ({fault.strerror}). Choose another --output_path."
+    )
+
+
+def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
+    """Move the files of an earlier run in `folder` to before_{k}/, k the first that is free.
 
     Returns that folder and the number of files moved, or None where there was no run. UserError where the folder
     can't be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        earlier = sorted(path for pattern in RUN_FILES for path in folder.glob(pattern) if path.is_file())
+        earlier = sorted(path for pattern in RUN_FILES for path in folder.glob(pattern))
         if not earlier:
             return None
         number = 1
@@ -38,15 +71,19 @@ def prepare_folder(folder: Path) -> tuple[Path, int] | None:
         for path in earlier:
             path.rename(before / path.name)
     except OSError as fault:
-        raise UserError(
-            f"{fault.filename}: the output folder can't be written to ({fault.strerror}). Choose another --output_path."
-        ) from None
+        raise _cannot_write(fault) from None
     return before, len(earlier)
 
 
-def write_record(folder: Path, settings: dict[str, Any], class_names: list[str], device: torch.device) -> None:
-    """Write run.json: the command, every setting, versions, git commit and class names."""
-    record = {
+def write_record(
+    folder: Path, settings: dict[str, Any], class_names: list[str], device: torch.device, resumed: str | None = None
+) -> None:
+    """Write run.json: the command, every setting, versions, git commit and class names.
+
+    Where a run was gone on with, `resumed` says from what; the record of its start is then kept below "before".
+    """
+    path = folder / RECORD
+    record: dict[str, Any] = {
         "command": [sys.executable, *sys.argv],
         "settings": settings,
         "class_names": class_names,
@@ -58,11 +95,22 @@ def write_record(folder: Path, settings: dict[str, Any], class_names: list[str],
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
+    if resumed:
+        record = {**record, "resumed": resumed, "before": json.loads(path.read_text()) if path.exists() else None}
     try:
-        with written_whole(folder / RECORD) as file:
+        with written_whole(path) as file:
             file.write(json.dumps(record, indent=2) + "\n")
     except OSError as fault:
-        raise UserError(f"{folder / RECORD}: can't be written ({fault.strerror}). Is the disk full?") from None
+        raise UserError(f"{path}: can't be written ({fault.strerror}). Is the disk full?") from None
+
+
+def write_skipped(folder: Path, told: dict[str, Any]) -> Path:
+    """Write what is told of a skipped step to divergence/ in `folder`; returns the file."""
+    path = folder / DIVERGENCE / f"epoch{told['epoch']}_iteration{told['iteration']}.json"
+    path.parent.mkdir(exist_ok=True)
+    with written_whole(path) as file:
+        file.write(json.dumps(told, indent=2) + "\n")
+    return path
 
 
 def git_commit() -> str | None:

@@ -1,5 +1,7 @@
 """The number format of the network's arithmetic; losses, box code and NMS are in float32 whatever it is."""
 
+import os
+
 import torch
 
 from retinanet.errors import UserError
@@ -22,6 +24,17 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True  # a run has a few shapes of batches, each worth a search
     return PRECISIONS[name]
+
+
+def make_deterministic() -> None:
+    """Have a GPU repeat its numbers to the last digit, as a CPU does anyway.
+
+    Operations without a deterministic way are warned of. For the start of a process, before a GPU is used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check for bugs, which costs time
+    torch.backends.cudnn.benchmark = False  # its search may choose another algorithm each time
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:

@@ -1,6 +1,7 @@
 """Batches of images of like shape."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -9,36 +10,57 @@ from torch.utils.data import Sampler
 SHAPE_JITTER = 0.05
 
 
-class AspectRatioBasedSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), drawn anew each epoch as a function of (seed, epoch) alone.
+class Draw(NamedTuple):
+    """A batch to be read: which images, in which epoch, on which their augmentation depends."""
+
+    epoch: int
+    indices: list[int]
+    sides: tuple[int, int]  # (height, width) that hold each of its images, those of other ranks included
+
+
+class AspectRatioBasedSampler(Sampler[Draw]):
+    """The batches of one rank, drawn anew each epoch as a function of (seed, epoch) alone.
 
     The images are ordered by their shape with a little noise, so that like shapes share a batch and little is padded;
-    images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch;
-    with `drop_last`, the few that don't fill a batch are left out, others each epoch. The epoch is handed on with the
-    index because a sample's augmentation depends on it.
+    images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch, at
+    one of the ranks; with `drop_last`, the few that don't fill a batch are left out, others each epoch. All ranks have
+    the same number of batches, each its share of a common one; in one that is not full that share may be empty.
     """
 
-    def __init__(self, sizes: np.ndarray, batch_size: int, seed: int, drop_last: bool = False) -> None:
-        """`sizes` [N, 2] are the images' (height, width)."""
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        batch_size: int,
+        seed: int,
+        drop_last: bool = False,
+        *,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        """`sizes` [N, 2] are the images' (height, width); `batch_size` is that of a rank."""
         heights, widths = sizes.T
-        self.shapes = np.log(widths / heights)
-        self.batch_size, self.seed, self.drop_last = batch_size, seed, drop_last
-        self.epoch = 0
+        self.sizes, self.shapes = sizes, np.log(widths / heights)
+        self.batch_size, self.seed, self.drop_last = batch_size * num_ranks, seed, drop_last
+        self.rank, self.num_ranks = rank, num_ranks
+        self.epoch, self.first_batch = 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def start_at(self, epoch: int, batch: int = 0) -> None:
+        """Have the next iteration give the batches of `epoch` from the given one on."""
+        self.epoch, self.first_batch = epoch, batch
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[Draw]:
         draw = np.random.default_rng([self.seed, self.epoch])
         order = draw.permutation(len(self.shapes))
         if self.drop_last:
             order = order[: len(self) * self.batch_size]
         order = order[np.argsort(self.shapes[order] + draw.normal(0, SHAPE_JITTER, len(order)), kind="stable")]
-        for batch in draw.permutation(len(self)):
+        for batch in draw.permutation(len(self))[self.first_batch :]:
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(row)) for row in rows]
+            height, width = self.sizes[rows].max(axis=0).tolist()
+            yield Draw(self.epoch, rows[self.rank :: self.num_ranks].tolist(), (height, width))
 
     def __len__(self) -> int:
+        """The batches of a whole epoch."""
         if self.drop_last:
             return len(self.shapes) // self.batch_size
         return -(-len(self.shapes) // self.batch_size)

@@ -1,11 +1,14 @@
-"""PyTorch's files, read without running what is in them."""
+"""PyTorch's files, read without running what is in them and without believing what they claim."""
 
 import pickle
 import warnings
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from retinanet.errors import UserError
 from retinanet.files import written_whole
@@ -15,12 +18,16 @@ def load_file(path: str | Path, what: str) -> Any:
     """The tensors and plain data in `path`, on the CPU.
 
     `what` says in the message of a UserError what the file should have been. A file is refused when it is missing, is
-    not PyTorch's, or holds pickled code: unpickling an object of a class runs code that the file chooses.
+    not PyTorch's, is damaged (torch.load itself loads flipped bits without a word), claims to hold more than it does,
+    or holds pickled code: unpickling an object of a class runs code that the file chooses.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are refused just below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            _check_archive(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        for tensor in _tensors_in(content):
+            _check_tensor(tensor)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the path of {what}.") from None
     except pickle.UnpicklingError:
@@ -28,12 +35,53 @@ def load_file(path: str | Path, what: str) -> Any:
             f"{path}: refused as {what}: it does not hold tensors and plain data alone. A file with pickled objects in "
             "it can run code when it is opened. Give a file without."
         ) from None
-    except Exception as fault:  # torch.load raises whatever the damaged bytes lead it to
+    except Exception as fault:  # torch.load and zipfile raise whatever the damaged bytes lead them to
         reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
         raise UserError(f"{path}: not {what}, or damaged ({reason}). Give another file.") from fault
+    return content
 
 
-def save_file(content: Any, path: str | Path) -> None:
-    """Write `content` to `path`, whole or not at all. Raises OSError or, from PyTorch, RuntimeError."""
-    with written_whole(path, "wb") as file:
-        torch.save(content, file)
+def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -> None:
+    """Write `content` to `path`, whole or not at all (see written_whole). Raises OSError."""
+    try:
+        with written_whole(path, "wb", previous=previous) as file:
+            torch.save(content, file)
+    except RuntimeError as fault:  # what torch.save makes of a full disk
+        raise OSError(str(fault).splitlines()[0]) from fault
+
+
+def _check_archive(path: str | Path) -> None:
+    """Raise where the members of the archive `path` are compressed, together too large for it, or changed."""
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
+        size = file.seek(0, 2)
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("its members are compressed, which PyTorch never does")
+            if sum(member.file_size for member in members) > size:
+                raise ValueError("its members claim more bytes than the file has")
+            changed = archive.testzip()
+            if changed is not None:
+                raise ValueError(f"the checksum of {changed} is wrong")
+
+
+def _check_tensor(tensor: Tensor) -> None:
+    """Raise where `tensor` claims more elements than the file stores, which a few bytes would unfold to."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise ValueError(f"a {tensor.layout} tensor on {tensor.device}, not a plain one")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"a tensor claims the shape {list(tensor.shape)}, more than the file stores of it")
+
+
+def _tensors_in(content: Any) -> Iterator[Tensor]:
+    """All tensors in nested dicts, lists and tuples, each container looked at once."""
+    seen, waiting = set(), [content]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, dict) else one

@@ -15,7 +15,7 @@ from retinanet.command_line import (
     number_from,
     whole_number,
 )
-from retinanet.data import FLIP_PROBABILITY
+from retinanet.loaders import FLIP_PROBABILITY
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -92,10 +92,41 @@ def build_parser() -> argparse.ArgumentParser:
 
     output = parser.add_argument_group("output")
     output.add_argument("--output_path", type=Path, default=Path("output"), help="folder of checkpoints and run.json")
+    output.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --output_path, to the same numbers; a folder without one gets a new run",
+    )
+    output.add_argument(
+        "--save_every", type=whole_number(0), default=0, help="iterations between saves of last.pt within an epoch"
+    )
     output.add_argument("--eval_every", type=whole_number(1), default=10, help="epochs between evaluations")
     output.add_argument("--log_every", type=whole_number(1), default=100, help="iterations between lines of the log")
     add_detection_flags(parser)
     add_eval_backend_flag(parser)
+
+    safety = parser.add_argument_group("safety")
+    safety.add_argument(
+        "--max_skipped",
+        type=whole_number(1),
+        default=10,
+        help="steps in a row whose loss or gradient is not finite, then the run ends; each leaves the weights alone",
+    )
+    safety.add_argument(
+        "--timeout",
+        type=number_above(0, 10**6),
+        default=60.0,
+        help="seconds that a loader's worker or another process is waited for, then the run ends",
+    )
+    safety.add_argument(
+        "--deterministic", action="store_true", help="have a GPU repeat its numbers to the last digit; slower"
+    )
+    safety.add_argument(
+        "--verify_resume",
+        type=whole_number(1),
+        metavar="N",
+        help="train nothing, but compare 2N steps bit for bit with N steps, a checkpoint and N more",
+    )
     add_machine_flags(parser)
     return parser
 

@@ -57,17 +57,21 @@ def few_sides(min_side: int, max_side: int) -> list[int]:
     return sorted({*range(least, most, max(step, MULTIPLE)), most})
 
 
-def pad_and_stack(images: Sequence[Tensor], sides: Sequence[int] | None = None) -> Tensor:
-    """uint8 images [3, h, w] in one tensor [B, 3, H, W], channels last, padded right and below with the mean colour.
-
-    The mean colour is what normalises to about zero, which is also what a convolution pads with. H and W are the next
-    multiples of 32, or the next of `sides`.
-    """
-    needed = [max((image.shape[axis] for image in images), default=0) for axis in (1, 2)]
+def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> tuple[int, int]:
+    """(H, W) of a batch whose images need this (height, width): the next multiples of 32, or the next of `sides`."""
     if sides is None:
         height, width = padded_sizes(np.array(needed)).tolist()
     else:
         height, width = (min(side for side in sides if side >= least) for least in needed)
+    return height, width
+
+
+def pad_and_stack(images: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
+    """uint8 images [3, h, w] in one tensor [B, 3, H, W], channels last, padded right and below with the mean colour.
+
+    The mean colour is what normalises to about zero, which is also what a convolution pads with. `shape` is (H, W).
+    """
+    height, width = shape
     colour = torch.tensor(MEAN).round().to(torch.uint8)
     stacked = torch.empty(len(images), height, width, 3, dtype=torch.uint8)
     for row, image in zip(stacked, images, strict=True):

@@ -7,11 +7,13 @@ from conftest import write_set
 
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
-from retinanet.data import CocoDataset, training_loader
-from retinanet.engine import RunningLoss, WaitClock, build_optimizer, detect_all, result_rows, train_epoch
+from retinanet.data import CocoDataset
+from retinanet.engine import WaitClock, build_optimizer, detect_all, progress_of, result_rows, train_steps
 from retinanet.evaluate import AP50, evaluate
+from retinanet.loaders import training_loader
 from retinanet.model import RetinaNet
-from retinanet.structures import Detections
+from retinanet.structures import Detections, Losses
+from retinanet.training_state import RunningLoss, TrainingState
 
 CPU = torch.device("cpu")
 
@@ -22,32 +24,33 @@ def set_of(folder, count):
     return annotations, CocoDataset(annotations, folder / "images" / "train", 64, 96)
 
 
-def train(model, dataset, epochs, *, rates=None, log_every=100, batch_size=4, learning_rate=1e-3):
+def train(model, dataset, epochs, *, batch_size=4, learning_rate=1e-3, optimizer="adam", change=None):
+    """The state and what there was to log after each step; `change(losses, step)` may change the losses."""
     loader, sampler = training_loader(dataset, batch_size=batch_size, seed=1, workers=0, pin_memory=False)
-    optimizer = build_optimizer(model, "adam", learning_rate, 0.0)
-    running = RunningLoss(CPU)
+    state = TrainingState(model, build_optimizer(model, optimizer, learning_rate, 0.0), CPU)
+    plain, steps = losses_of(model, 2, CPU), 0
+
+    def compute(images, targets):
+        nonlocal steps
+        steps += 1
+        losses = plain(images, targets)
+        return change(losses, steps) if change else losses
+
     progress = []
     for epoch in range(epochs):
-        sampler.set_epoch(epoch)
-        progress += train_epoch(
-            model,
-            loader,
-            optimizer,
-            running,
-            device=CPU,
-            rates=rates or [learning_rate] * len(sampler),
-            clip_norm=0.1,
-            log_every=log_every,
-            compute_losses=losses_of(model, 2, CPU),
-        )
-    return progress
+        sampler.start_at(epoch)
+        rates = [learning_rate] * len(sampler)
+        for rate in train_steps(state, loader, rates=rates, clip_norm=0.1, compute_losses=compute):
+            progress.append(progress_of(state, rate))
+        state.finish_epoch(progress[-1].epoch_mean)
+    return state, progress
 
 
 def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     annotations, dataset = set_of(tmp_path, 16)
     model = RetinaNet(2, 18, channels=16, learn_statistics=True)
-    progress = train(model, dataset, 15)
-    assert progress[-1].epoch_mean < progress[1].epoch_mean / 3
+    state, _ = train(model, dataset, 15)
+    assert state.epoch_losses[-1] < state.epoch_losses[0] / 3
     plan = {"batch_size": 4, "workers": 0, "device": CPU}
     rows = detect_all(model, dataset, **plan, detect_settings={})
     assert evaluate(annotations, rows, "pycocotools").numbers[AP50] > 0.6
@@ -56,23 +59,16 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     assert few == [row for row in rows if row["score"] > 0.5]
 
 
-def test_logs_the_first_every_nth_and_the_last_iteration(tmp_path):
-    _, dataset = set_of(tmp_path, 7)
-    rates = [1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5]
-    progress = train(RetinaNet(2, 18, channels=8), dataset, 2, log_every=3, batch_size=1, rates=rates)
-    assert [one.iteration for one in progress] == [1, 3, 6, 7] * 2
-    assert [one.learning_rate for one in progress[:4]] == [1e-5, 3e-5, 6e-5, 7e-5]
-    exact = train(RetinaNet(2, 18, channels=8), dataset, 1, log_every=7, batch_size=1)
-    assert [one.iteration for one in exact] == [1, 7]
-
-
 def test_means_are_those_of_the_losses(tmp_path):
     _, dataset = set_of(tmp_path, 5)
-    progress = train(RetinaNet(2, 18, channels=8), dataset, 2, log_every=1, batch_size=1)
+    state, progress = train(RetinaNet(2, 18, channels=8), dataset, 2, batch_size=1)
     losses = [one.classification + one.regression for one in progress]
     assert progress[4].epoch_mean == pytest.approx(sum(losses[:5]) / 5)
     assert progress[9].epoch_mean == pytest.approx(sum(losses[5:]) / 5)
     assert progress[9].running == pytest.approx(sum(losses) / 10)
+    assert state.epoch_losses == [progress[4].epoch_mean, progress[9].epoch_mean]
+    assert [one.num_images for one in progress] == [1, 2, 3, 4, 5] * 2
+    assert (state.epoch, state.iteration, state.num_images) == (2, 0, 10)
 
 
 def test_the_running_loss_forgets_after_500():
@@ -111,21 +107,75 @@ def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
     model = RetinaNet(2, 18, channels=8)
     before = [value.detach().clone() for value in model.parameters()]
     loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
-    settings = {"device": CPU, "rates": [0.5], "clip_norm": 0.01, "log_every": 1}
-    losses = losses_of(model, 2, CPU)
-    list(train_epoch(model, loader, optimizer, RunningLoss(CPU), compute_losses=losses, **settings))
+    optimizer = torch.optim.SGD(model.parameters(), lr=123.0, fused=True)
+    state = TrainingState(model, optimizer, CPU)
+    list(train_steps(state, loader, rates=[0.5], clip_norm=0.01, compute_losses=losses_of(model, 2, CPU)))
     moved = math.sqrt(sum(((new - old) ** 2).sum().item() for new, old in zip(model.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
-def test_a_loss_that_is_not_finite_stops(tmp_path):
-    _, dataset = set_of(tmp_path, 2)
-    model = RetinaNet(2, 18, channels=8)
+def poisoned(bad_steps, value):
+    def change(losses, step):
+        factor = value if step in bad_steps else 1.0
+        return Losses(losses.classification * factor, losses.regression)
+
+    return change
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimizer, value):
+    _, dataset = set_of(tmp_path, 6)
+    states = []
+    for bad_steps in ({1, 3}, set()):
+        torch.manual_seed(5)
+        model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+        snapshots = []
+
+        def change(losses, step, model=model, snapshots=snapshots, bad_steps=bad_steps):
+            snapshots.append({name: tensor.clone() for name, tensor in model.named_parameters()})
+            return poisoned(bad_steps, value)(losses, step)
+
+        state, _ = train(model, dataset, 1, batch_size=1, optimizer=optimizer, change=change)
+        states.append(state)
+        if bad_steps:
+            assert all(torch.equal(snapshots[0][name], snapshots[1][name]) for name in snapshots[0])
+            assert all(torch.equal(snapshots[2][name], snapshots[3][name]) for name in snapshots[0])
+            assert not all(torch.equal(snapshots[1][name], snapshots[2][name]) for name in snapshots[0])
+    skipping, undisturbed = states
+    told = skipping.skipped.look()
+    assert [(one["epoch"], one["iteration"]) for one in told] == [(0, 1), (0, 3)]
+    assert undisturbed.skipped.look() == []
+    assert all(tensor.isfinite().all() for tensor in skipping.network.state_dict().values())
+    for state, steps in ((skipping, 4), (undisturbed, 6)):
+        assert state.epoch_losses[0] == pytest.approx(state.epoch_losses[0])  # not NaN
+        assert int(state.running_loss.window.isfinite().sum()) == steps
+        if optimizer != "sgd":
+            assert {float(kept["step"]) for kept in state.optimizer.state.values()} == {steps}
+
+
+def test_statistics_survive_activations_that_overflow(tmp_path):
+    _, dataset = set_of(tmp_path, 3)
+    model = RetinaNet(2, 18, channels=8, learn_statistics=True)
     with torch.no_grad():
-        model.regression_head.output.bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="the loss is nan at iteration 1"):
-        train(model, dataset, 1)
+        model.backbone.conv1.weight.mul_(1e38)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
+    state, _ = train(model, dataset, 1, batch_size=1)
+    state.skipped.look()
+    assert state.skipped.total == 3
+    after = dict(model.named_buffers())
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
+    _, dataset = set_of(tmp_path, 4)
+    for bad_steps, too_many in (({1, 2, 3, 5, 6, 7, 8}, False), ({2, 3, 4, 5}, True)):
+        model = RetinaNet(2, 18, channels=8)
+        state, _ = train(model, dataset, 2, batch_size=1, change=poisoned(bad_steps, float("nan")))
+        state.skipped.max_in_row = 4 if too_many else 5
+        state.skipped.look()
+        assert state.skipped.too_many == too_many
+        assert state.skipped.total == len(bad_steps)
 
 
 @pytest.mark.parametrize(

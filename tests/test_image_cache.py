@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from retinanet.annotation_cache import load_annotations
-from retinanet.data import CocoDataset, training_loader
+from retinanet.data import CocoDataset
 from retinanet.image_cache import ImageCache, spare_memory
+from retinanet.loaders import training_loader
 
 SIZES = np.array([(4, 6), (5, 3), (2, 2)])  # 72, 45 and 12 bytes
 
@@ -38,7 +39,7 @@ def test_the_batches_are_the_same_and_files_are_read_once(coco_path, workers, sh
     def batches(source):
         loader, sampler = training_loader(source, batch_size=2, seed=1, workers=workers, pin_memory=False)
         for epoch in range(3):
-            sampler.set_epoch(epoch)
+            sampler.start_at(epoch)
             yield from loader
 
     cached = dataset()

@@ -8,12 +8,18 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     (
         *("errors", "files", "packed_names", "precision", "structures", "boxes", "torchfiles", "backbone"),
-        *("transforms", "images", "image_cache"),
+        *("transforms", "images", "image_cache", "stopping", "faults", "random_states"),
     ),
     ("anchors", "matching", "schedule", "samplers", "annotations", "annotation_cache", "layout", "bad_images"),
-    ("model", "regression_windows", "loss", "detect", "data"),
-    ("compute", "engine", "evaluate", "checkpoint", "results", "output", "plots"),
-    ("command_line", "log_lines", "train_flags", "cutouts", "sample_data"),
+    ("model", "regression_windows", "loss", "detect", "data", "loaders"),
+    (
+        *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
+        *("results", "output", "plots"),
+    ),
+    (
+        *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "cutouts"),
+        "sample_data",
+    ),
 )
 ORDER = [name for layer in LAYERS for name in layer]
 FILES = sorted((ROOT / "retinanet").glob("[!_]*.py"))

@@ -9,7 +9,7 @@ sizes = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size
 
 
 def epoch_of(sampler, epoch):
-    sampler.set_epoch(epoch)
+    sampler.start_at(epoch)
     return list(sampler)
 
 
@@ -17,16 +17,34 @@ def epoch_of(sampler, epoch):
 def test_every_image_exactly_once(sizes, batch_size, seed, epoch, drop_last):
     sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, drop_last)
     batches = epoch_of(sampler, epoch)
-    seen = [index for batch in batches for _, index in batch]
+    seen = [index for draw in batches for index in draw.indices]
     assert len(batches) == len(sampler)
-    assert {told for batch in batches for told, _ in batch} <= {epoch}
+    assert {draw.epoch for draw in batches} <= {epoch}
     assert len(set(seen)) == len(seen)
     if drop_last:
-        assert all(len(batch) == batch_size for batch in batches)
+        assert all(len(draw.indices) == batch_size for draw in batches)
         assert len(seen) == len(sizes) // batch_size * batch_size
     else:
         assert sorted(seen) == list(range(len(sizes)))
-        assert sum(len(batch) < batch_size for batch in batches) <= 1
+        assert sum(len(draw.indices) < batch_size for draw in batches) <= 1
+
+
+@given(sizes, st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(0, 9))
+def test_ranks_share_the_batches_of_one(sizes, batch_size, num_ranks, drop_last, first_batch):
+    together = AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, 1, drop_last)
+    whole = epoch_of(together, 2)
+    assert all(draw.sides == tuple(np.array(sizes)[draw.indices].max(axis=0)) for draw in whole)
+    shares = []
+    for rank in range(num_ranks):
+        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, 1, drop_last, rank=rank, num_ranks=num_ranks)
+        shares.append(epoch_of(sampler, 2))
+        assert len(sampler) == len(whole)
+        sampler.start_at(2, first_batch)
+        assert list(sampler) == shares[rank][first_batch:]  # a resumed epoch goes on where it was
+    for draw, *of_ranks in zip(whole, *shares, strict=True):
+        assert sorted(draw.indices) == sorted(index for share in of_ranks for index in share.indices)
+        assert {share.sides for share in of_ranks} == {draw.sides}
+        assert all(len(share.indices) <= batch_size for share in of_ranks)
 
 
 def test_a_function_of_seed_and_epoch():
@@ -42,7 +60,7 @@ def test_a_function_of_seed_and_epoch():
 def test_batches_are_drawn_anew_and_not_only_shuffled():
     shapes = [(400 + i, 600) for i in range(64)]  # no two of one shape
     sampler = AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
-    members = [{frozenset(index for _, index in batch) for batch in epoch_of(sampler, epoch)} for epoch in (0, 1)]
+    members = [{frozenset(draw.indices) for draw in epoch_of(sampler, epoch)} for epoch in (0, 1)]
     assert len(members[0] & members[1]) < 4
 
 
@@ -50,9 +68,9 @@ def test_like_shapes_together():
     draw = np.random.default_rng(0)
     shapes = [(480, 640) if wide else (640, 480) for wide in draw.random(100) < 0.5]
     mixed = [
-        batch
-        for batch in AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
-        if len({shapes[index] for _, index in batch}) > 1
+        drawn
+        for drawn in AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
+        if len({shapes[index] for index in drawn.indices}) > 1
     ]
     assert len(mixed) <= 1
 
@@ -60,7 +78,8 @@ def test_like_shapes_together():
 def test_drop_last_leaves_out_others_each_epoch():
     sampler = AspectRatioBasedSampler(np.array([(10, 10 + i) for i in range(11)]), 4, seed=0, drop_last=True)
     left_out = {
-        frozenset(range(11)) - {index for batch in epoch_of(sampler, epoch) for _, index in batch} for epoch in range(5)
+        frozenset(range(11)) - {index for draw in epoch_of(sampler, epoch) for index in draw.indices}
+        for epoch in range(5)
     }
     assert len(left_out) > 1
 

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, change_json, load_script, write_set
+from conftest import ROOT, TINY, change_json, write_set
 from PIL import Image
 from torchvision.models import get_model
 
+from retinanet import train_setup
+from retinanet.distributed import Ranks
+from retinanet.engine import ALONE
 from retinanet.images import read_image
 
 SHORT = (*TINY, "--epochs", 2, "--eval_every", 1, "--batch_size", 3, "--learning_rate", 0.001, "--log_every", 2)
@@ -24,6 +27,7 @@ LINE = re.compile(
     r"Epoch: (\d+) \| Iteration: (\d+) \| Classification loss: \d+\.\d{5} \| Regression loss: \d+\.\d{5} \| "
     r"Running loss: \d+\.\d{5}( \| [A-Z][\w/ ]*: [^|]+)+"
 )
+RESUMABLE = {"last.pt", "previous.pt", ".lock"}
 TABLE = re.compile(r" Average (Precision|Recall) +\((AP|AR)\) @\[ IoU=.* \| area=.* \| maxDets=.* \] = -?\d\.\d{3}")
 
 
@@ -53,7 +57,7 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
     assert logged == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
     assert sum(bool(TABLE.fullmatch(line)) for line in lines) == 24
     assert len(losses_of(train.stdout)) == 2
-    names = {"retinanet_epoch1.pt", "retinanet_epoch2.pt", "best.pt", "model_final.pt", "run.json"}
+    names = {"retinanet_epoch1.pt", "retinanet_epoch2.pt", "best.pt", "model_final.pt", "run.json"} | RESUMABLE
     assert {path.name for path in (tmp_path / "output").iterdir()} == names
 
     checkpoint = ("--checkpoint_path", "./output/model_final.pt")
@@ -160,18 +164,20 @@ def test_precision_is_said_and_compilation_checked(script, coco_path, tmp_path, 
 
 
 def test_compiled_where_it_repays(monkeypatch):
-    train = load_script("train")
-    monkeypatch.setattr(train, "lacking_for_compilation", lambda device: None)
+    monkeypatch.setattr(train_setup, "lacking_for_compilation", lambda device: None)
 
-    def is_compiled(compile, device, num_steps):
-        return train.is_compiled(argparse.Namespace(compile=compile, device=torch.device(device)), num_steps)
+    def is_compiled(compile, device, num_steps, ranks=ALONE):
+        return train_setup._is_compiled(
+            argparse.Namespace(compile=compile, device=torch.device(device)), ranks, num_steps
+        )
 
     assert not is_compiled("auto", "cpu", 10**9)
     assert not is_compiled("auto", "cuda", 100)
     assert is_compiled("auto", "cuda", 10**6)
     assert is_compiled("on", "cpu", 1)
     assert not is_compiled("off", "cuda", 10**9)
-    monkeypatch.setattr(train, "lacking_for_compilation", lambda device: "a C compiler")
+    assert not is_compiled("auto", "cuda", 10**6, Ranks(0, 2))
+    monkeypatch.setattr(train_setup, "lacking_for_compilation", lambda device: "a C compiler")
     assert not is_compiled("auto", "cuda", 10**6)
 
 
@@ -179,13 +185,13 @@ def test_an_earlier_run_is_moved_and_the_record_kept(script, coco_path, tmp_path
     output = tmp_path / "output"
     first = script("train", *train_args(coco_path, output, "--seed", "random"))
     seed = int(re.search(r"^Seed: (\d+)$", first.out, re.MULTILINE)[1])
-    before = files_below(output)
+    before = {name: content for name, content in files_below(output).items() if name != ".lock"}
     record = json.loads(before["run.json"])
     assert record["settings"]["seed"] == seed
     assert record["class_names"] == ["red", "green"]
     assert record["command"][1] == "train.py"
     again = script("train", *train_args(coco_path, output, "--epochs", 1))
-    assert f"{output} holds an earlier run: its 5 files are now in {output / 'before_1'}" in again.out
+    assert f"{output} holds an earlier run: its 7 files are now in {output / 'before_1'}" in again.out
     assert files_below(output / "before_1") == before
     assert not (output / "retinanet_epoch2.pt").exists()
 
@@ -378,7 +384,7 @@ def test_weights_outlive_an_evaluation_that_fails(script, coco_path, tmp_path):
     assert run.code == 2
     assert re.search(r"2\.png: can't be read as an image", run.err)
     names = {path.name for path in (tmp_path / "output").iterdir()}
-    assert names == {"run.json", "retinanet_epoch1.pt", "model_final.pt"}
+    assert names == {"run.json", "retinanet_epoch1.pt", "model_final.pt", "last.pt", ".lock"}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -489,7 +495,7 @@ def test_cuda_without_a_gpu(script, coco_path, tmp_path):
 def test_a_diverging_run_says_so(script, coco_path, tmp_path):
     flags = ("--optimizer", "sgd", "--learning_rate", 1e38, "--clip_norm", 1e38, "--epochs", 5)
     run = script("train", *train_args(coco_path, tmp_path / "output", *flags))
-    assert (run.code, "training diverged" in run.err) == (2, True)
+    assert (run.code, "training diverged" in run.err) == (3, True)
 
 
 @pytest.mark.parametrize("name", ["train", "test", "vis", "test_submission"])

@@ -4,7 +4,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.transforms import few_sides, flip, pad_and_stack, padded_sizes, resize, resized_sizes, scale_boxes
+from retinanet.transforms import (
+    few_sides,
+    flip,
+    pad_and_stack,
+    padded_shape,
+    padded_sizes,
+    resize,
+    resized_sizes,
+    scale_boxes,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +59,8 @@ def test_few_sides(min_side, max_side, sides):
 
 
 def test_padding_to_a_few_sides_only():
-    images = [torch.zeros(3, 40, 100, dtype=torch.uint8), torch.zeros(3, 64, 20, dtype=torch.uint8)]
-    assert pad_and_stack(images, [64, 160, 256]).shape == (2, 3, 64, 160)
-    assert pad_and_stack(images).shape == (2, 3, 64, 128)
+    assert padded_shape([64, 100], [64, 160, 256]) == (64, 160)
+    assert padded_shape([64, 100]) == (64, 128)
 
 
 def test_resize_has_a_scale_for_each_axis():
@@ -75,7 +83,7 @@ def test_flip_by_hand_and_twice():
 
 def test_padding_is_right_and_below_and_of_the_mean_colour():
     stacked = pad_and_stack(
-        [torch.full((3, 40, 20), 7, dtype=torch.uint8), torch.full((3, 8, 33), 9, dtype=torch.uint8)]
+        [torch.full((3, 40, 20), 7, dtype=torch.uint8), torch.full((3, 8, 33), 9, dtype=torch.uint8)], (64, 64)
     )
     assert stacked.shape == (2, 3, 64, 64)
     assert stacked.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,161 @@
+"""Several processes that train one network: torchrun starts them, here they find and hear each other."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from retinanet.errors import OutOfResources
+from retinanet.structures import Losses, Targets
+
+PATIENCE = timedelta(days=1)  # where all wait for what rank 0 does alone, such as COCO's table or a parsed file
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Timed out waiting",
+    "Broken pipe",
+    "NCCL",
+    "Gloo",
+    "gloo",
+)
+
+
+class Ranks(NamedTuple):
+    """This process's rank among `size`, and the group in which they wait for each other with patience."""
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.size > 1:
+            dist.barrier(self.group)
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Rank 0 goes through this part first, then the others."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives at rank 0, where alone it is called."""
+        if self.size == 1:
+            return make()
+        box = [make() if self.is_first else None]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+    def gathered(self, content: Any) -> list[Any]:
+        """The contents of all ranks at rank 0, nothing elsewhere."""
+        if self.size == 1:
+            return [content]
+        boxes = [None] * self.size if self.is_first else None
+        dist.gather_object(content, boxes, dst=0, group=self.group)
+        return boxes or []
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """`numbers`, changed in place to the sum over the ranks; a GPU is not waited for."""
+        if self.size > 1:
+            dist.all_reduce(numbers)
+        return numbers
+
+
+class Agreement:
+    """The largest number that any rank puts forward, known at all of them. No GPU is waited for."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks, self.number = ranks, torch.zeros(1, dtype=torch.int64)
+        self.work: Any = None
+
+    def put_forward(self, number: int) -> None:
+        self.number.fill_(number)
+        if self.ranks.size > 1:
+            self.work = dist.all_reduce(self.number, dist.ReduceOp.MAX, self.ranks.group, async_op=True)
+
+    def outcome(self) -> int:
+        if self.work is not None:
+            self.work.wait()
+        return int(self.number)
+
+
+def is_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def num_restarts() -> int:
+    """How often torchrun has started the ranks again, after one died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def join(device: torch.device, timeout: float) -> Ranks:
+    """Meet the other ranks that torchrun has started; alone without it.
+
+    A rank that does not come to a step within `timeout` seconds is given up.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return Ranks()
+    rank = int(os.environ["RANK"])
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    where: dict[str, Any] = {}
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # One store lives through all restarts: the keys of the attempt before would be taken for this one's.
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(host, port, size, is_master=False, timeout=timedelta(minutes=5))
+        where = {"store": dist.PrefixStore(f"attempt {num_restarts()}", store), "rank": rank, "world_size": size}
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **where)
+    return Ranks(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
+    """`compute_losses`, whose backward pass gives every rank the mean of the ranks' gradients of `model`."""
+    if ranks.size == 1:
+        return compute_losses
+    return DistributedDataParallel(_Step(model, compute_losses))
+
+
+class _Step(nn.Module):
+    """DistributedDataParallel wraps a module's forward; this one is the whole step's."""
+
+    def __init__(self, model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]) -> None:
+        super().__init__()
+        self.model, self.compute_losses = model, compute_losses
+
+    def forward(self, images: Tensor, targets: Targets) -> Losses:
+        return self.compute_losses(images, targets)
+
+
+@contextmanager
+def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
+    """Raise OutOfResources where another rank is gone or hangs."""
+    try:
+        yield
+    except RuntimeError as fault:
+        if ranks.size == 1 or not any(sign in str(fault) for sign in LOST):
+            raise
+        reason = str(fault).splitlines()[0][:160]
+        raise OutOfResources(
+            f"rank {ranks.rank} stopped because another rank died, or did not come within --timeout {timeout:g} s "
+            f"({reason}). That rank's message says why; --resume goes on from the last checkpoint."
+        ) from fault

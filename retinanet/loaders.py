@@ -1,0 +1,113 @@
+"""Batches from worker processes to the device: the images of a training epoch, and of an evaluation."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from retinanet.data import BadImage, CocoDataset, collate
+from retinanet.samplers import AspectRatioBasedSampler, Draw, batches_of_equal_shape
+from retinanet.stopping import ignore_in_worker
+from retinanet.structures import Batch, Sample, Targets
+from retinanet.transforms import flip, padded_shape, padded_sizes
+
+FLIP_PROBABILITY = 0.5
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The batches that a sampler draws, each image mirrored or not as a function of (seed, epoch, index)."""
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        seed: int,
+        probability: float = FLIP_PROBABILITY,
+        sides: Sequence[int] | None = None,
+    ) -> None:
+        """`sides`: see padded_shape."""
+        self.dataset, self.seed, self.probability, self.sides = dataset, seed, probability, sides
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        samples = [self.sample(draw.epoch, index) for index in draw.indices]
+        return collate(samples, padded_shape(draw.sides, self.sides))
+
+    def sample(self, epoch: int, index: int) -> Sample | BadImage:
+        sample = self.dataset[index]
+        if isinstance(sample, Sample) and np.random.default_rng([self.seed, epoch, index]).random() < self.probability:
+            image, boxes = flip(sample.image, sample.boxes)
+            sample = sample._replace(image=image, boxes=boxes)
+        return sample
+
+
+def training_loader(
+    dataset: CocoDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    pin_memory: bool,
+    drop_last: bool = False,
+    flip_probability: float = FLIP_PROBABILITY,
+    sides: Sequence[int] | None = None,
+    timeout: float = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> tuple[DataLoader[Batch], AspectRatioBasedSampler]:
+    """A loader of a rank's training batches, and its sampler, whose `start_at` says where it goes on.
+
+    `sides`: see padded_shape. `timeout`: seconds that a worker may take for a batch, 0 for any.
+    """
+    sampler = AspectRatioBasedSampler(dataset.sizes, batch_size, seed, drop_last, rank=rank, num_ranks=num_ranks)
+    batches = TrainingBatches(dataset, seed, flip_probability, sides)
+    how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
+    return _loader(batches, workers, pin_memory, timeout, **how), sampler
+
+
+def evaluation_loader(
+    dataset: CocoDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+    timeout: float = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> DataLoader[Batch]:
+    """A loader of each image once, those of equal padded shape together; of a rank's share of those batches."""
+    batches = batches_of_equal_shape(padded_sizes(dataset.sizes), batch_size)[rank::num_ranks]
+    return _loader(dataset, workers, pin_memory, timeout, batch_sampler=batches, collate_fn=collate)
+
+
+def _loader(dataset: Dataset[Any], workers: int, pin_memory: bool, timeout: float, **how: Any) -> DataLoader[Any]:
+    # Each worker keeps PyTorch's default of one thread: there is one image per worker at a time to work on.
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        timeout=timeout if workers else 0,
+        worker_init_fn=ignore_in_worker,
+        # Its own, or it would draw from PyTorch's at each epoch, and again where an epoch is gone on with.
+        generator=torch.Generator(),
+        **how,
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their tensors on `device`; on a GPU copied while the step before still runs."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
+            images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
+        if stream is not None:
+            torch.cuda.current_stream(device).wait_stream(stream)
+            for tensor in (images, sizes, scales, *targets):  # or their memory is given away while the step needs it
+                tensor.record_stream(torch.cuda.current_stream(device))
+        yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)

@@ -1,0 +1,94 @@
+"""What a training leaves in its output folder on the way, and what it tells of."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from retinanet.checkpoint import save_checkpoint
+from retinanet.command_line import say
+from retinanet.errors import Diverged, UserError
+from retinanet.output import write_skipped
+from retinanet.resume import LAST, save_run
+from retinanet.train_setup import Job, snapshot
+
+SECONDS_BETWEEN_SAVES = 60
+FINAL = "model_final.pt"
+
+
+class Saves:
+    """The checkpoints of a run, which rank 0 writes. One that can't be written is told of, and training goes on."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.last = job, time.monotonic()
+
+    def save(self) -> bool:
+        """Write last.pt; whether that worked."""
+        job = self.job
+        if not job.ranks.is_first:
+            return False
+        job.state.skipped.look()  # or the steps not looked at would be missing from its counts
+        worked = self._try(lambda: save_run(snapshot(job), job.state.to_plain(), job.facts, job.args.output_path))
+        self.last = time.monotonic()
+        return worked
+
+    def save_if_long_ago(self) -> None:
+        if time.monotonic() - self.last >= SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def keep(self, name: str) -> bool:
+        """Write the weights alone; whether that worked."""
+        return self._try(lambda: save_checkpoint(snapshot(self.job), self.job.args.output_path / name))
+
+    def require(self, name: str) -> None:
+        """Write the weights if there is no such file yet. UserError where that fails."""
+        path = self.job.args.output_path / name
+        if not path.exists():
+            save_checkpoint(snapshot(self.job), path)
+
+    def _try(self, write: Callable[[], None]) -> bool:
+        try:
+            write()
+        except UserError as fault:
+            print(f"train.py: {fault} What was there before is as it was; training goes on.", file=sys.stderr)
+            return False
+        return True
+
+
+def tell_bad_images(job: Job) -> None:
+    for messages in job.ranks.gathered(job.bad_images.take_news()):
+        for message in messages:
+            say(f"Bad image, left out: {message}")
+
+
+def tell_skipped(job: Job) -> None:
+    """Name the steps skipped since the last time. Diverged if there were too many in a row."""
+    skipped, annotations = job.state.skipped, job.data.train
+    told = skipped.look()
+    by_rank = job.ranks.gathered(told) if told else []  # all ranks skip the same steps
+    for step, of_ranks in zip(told, zip(*by_rank, strict=True), strict=False):
+        images = [image for one in of_ranks for image in one["images"]]
+        for image in images:
+            index = int(np.flatnonzero(annotations.image_ids == image["image_id"])[0])
+            image["file_name"] = annotations.file_names[index]
+            image["classes"] = [annotations.class_names[label] for label in image.pop("labels")]
+        names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
+        try:
+            where = str(write_skipped(job.args.output_path, {**step, "images": images}))
+        except OSError as fault:
+            where = f"nowhere ({fault.strerror})"
+        say(
+            f"Skipped: epoch {step['epoch']}, iteration {step['iteration']}: not finite: classification loss "
+            f"{step['classification_loss']}, regression loss {step['regression_loss']}, gradient norm "
+            f"{step['gradient_norm']}; learning rate {step['learning_rate']:g}, images {names}. Written to {where}. "
+            f"Skipped so far: {skipped.total}"
+        )
+    if skipped.too_many:
+        folder = job.args.output_path
+        saved = f"{folder / LAST} is from before" if (folder / LAST).exists() else "nothing was saved before"
+        raise Diverged(
+            f"training diverged: in {skipped.max_in_row} steps in a row the loss or gradient was not finite. The "
+            f"weights were left as they are; {saved}. Lower --learning_rate, or warm up with a lower one for the first "
+            f"epochs; {folder / 'divergence'} names the images of these steps."
+        )

@@ -1,0 +1,215 @@
+"""From train.py's flags to all that a run needs, checked before the first file is written."""
+
+import argparse
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from retinanet import model, schedule
+from retinanet.annotations import Annotations, require_same_classes
+from retinanet.backbone import imagenet_state, load_backbone, read_state_file
+from retinanet.bad_images import BadImages
+from retinanet.checkpoint import Checkpoint, build_model
+from retinanet.command_line import load_set, plain_settings, say
+from retinanet.compute import STEPS_WORTH_COMPILING, ComputeLosses, lacking_for_compilation, losses_of
+from retinanet.data import CocoDataset
+from retinanet.distributed import Ranks, shared
+from retinanet.engine import build_optimizer, train_steps
+from retinanet.errors import UserError
+from retinanet.image_cache import ImageCache, spare_memory
+from retinanet.loaders import training_loader
+from retinanet.loss import LossSettings
+from retinanet.precision import choose_precision, make_deterministic
+from retinanet.resume import Facts, SavedRun, require_same_run
+from retinanet.samplers import AspectRatioBasedSampler
+from retinanet.stopping import STOP
+from retinanet.structures import Batch
+from retinanet.training_state import TrainingState
+from retinanet.transforms import few_sides
+
+
+class Data(NamedTuple):
+    train: Annotations
+    val: Annotations
+    training_set: CocoDataset
+    val_set: CocoDataset
+
+
+class Job(NamedTuple):
+    """A run, ready for its next step."""
+
+    args: argparse.Namespace
+    ranks: Ranks
+    data: Data
+    facts: Facts
+    precision: torch.dtype
+    state: TrainingState
+    loader: DataLoader[Batch]
+    sampler: AspectRatioBasedSampler
+    compute_losses: ComputeLosses
+    bad_images: BadImages
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> None:
+    """End the program where flags contradict each other."""
+    if args.max_side < args.min_side:
+        parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
+    lacking = lacking_for_compilation(args.device)
+    if args.compile == "on" and lacking:
+        parser.error(f"--compile on needs {lacking}. Install it, or leave the flag away")
+    if args.compile == "on" and ranks.size > 1:
+        parser.error("--compile on is for one process. Leave the flag away under torchrun")
+    if args.background_iou > args.foreground_iou:
+        parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
+    if args.verify_resume and ranks.size > 1:
+        parser.error("--verify_resume is for one process. Run it without torchrun")
+
+
+def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
+    sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
+    train, training_set = load_set(args.coco_path, args.train_set, **sides, require_images=args.bad_images == "stop")
+    val, val_set = load_set(args.coco_path, args.val_set, **sides)
+    if ranks.is_first:
+        val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
+    require_same_classes(val, train.class_names, train.category_ids, train.path)
+    if args.drop_last and len(training_set) < args.batch_size * ranks.size:
+        raise UserError(
+            f"{train.path}: its {len(training_set)} images don't fill one batch of {args.batch_size * ranks.size}, and "
+            "--drop_last leaves them all out. Lower --batch_size, or leave --drop_last away."
+        )
+    return Data(train, val, training_set, val_set)
+
+
+def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRun | None = None) -> Job:
+    """The run at its start, or where `saved` left it. UserError where the two don't fit together."""
+    precision = choose_precision(args.precision, args.device)
+    if args.deterministic:
+        make_deterministic()
+    compiled = _is_compiled(args, ranks, args.epochs * len(data.training_set) // args.batch_size)
+    facts = Facts(
+        device=args.device.type,
+        precision=str(precision).removeprefix("torch."),
+        compiled=compiled,
+        train_fingerprint=data.train.fingerprint,
+        val_fingerprint=data.val.fingerprint,
+        batch_size=args.batch_size,
+        num_ranks=ranks.size,
+    )
+    if saved:
+        require_same_run(saved, plain_settings(args), facts)
+        require_same_classes(data.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
+    torch.manual_seed(args.seed)
+    network = _network(args, len(data.val.class_names), saved).to(args.device)
+    optimizer = build_optimizer(network, args.optimizer, args.learning_rate, args.weight_decay)
+    # float16's small gradients would be lost without it.
+    scaler = torch.amp.GradScaler(args.device.type, enabled=precision == torch.float16)
+    state = TrainingState(network, optimizer, args.device, scaler=scaler, max_skipped=args.max_skipped)
+    loader, sampler = training_loader(
+        data.training_set,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        workers=args.workers,
+        pin_memory=args.device.type == "cuda",
+        drop_last=args.drop_last,
+        flip_probability=args.flip,
+        sides=few_sides(args.min_side, args.max_side) if compiled else None,
+        timeout=args.timeout,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+    )
+    compute_losses = losses_of(
+        network,
+        len(data.val.class_names),
+        args.device,
+        precision=precision,
+        compiled_batch_size=args.batch_size if compiled else None,
+        loss_settings=LossSettings(*(getattr(args, name) for name in LossSettings._fields)),
+    )
+    if saved:
+        state.load_plain(saved.state, saved.path)
+    bad_images = BadImages(len(data.training_set), skip=args.bad_images == "skip")
+    compute_losses = shared(network, compute_losses, ranks)
+    return Job(args, ranks, data, facts, precision, state, loader, sampler, compute_losses, bad_images)
+
+
+def _network(args: argparse.Namespace, num_classes: int, saved: SavedRun | None) -> model.RetinaNet:
+    learn_statistics = args.weights == "none"
+    if saved:
+        return build_model(saved.checkpoint, saved.path, learn_statistics)
+    network = model.RetinaNet(num_classes, args.depth, args.channels, args.prior, learn_statistics)
+    if not learn_statistics:
+        _load_weights(network, args.weights, args.depth)
+    return network
+
+
+def _load_weights(network: model.RetinaNet, weights: str, depth: int) -> None:
+    if weights == "imagenet":
+        state, source = imagenet_state(depth), f"torchvision's resnet{depth}"
+    else:
+        state, source = read_state_file(weights), weights
+    report = load_backbone(network.backbone, state, source)
+    say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
+    say(f"Backbone weights that it lacks, random then: {', '.join(report.missing) or 'none'}")
+    say(f"Weights in it without use: {', '.join(report.unused) or 'none'}")
+
+
+def add_cache(training_set: CocoDataset) -> None:
+    training_set.cache = cache = ImageCache(training_set.sizes, spare_memory())
+    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB")
+
+
+def _is_compiled(args: argparse.Namespace, ranks: Ranks, num_steps: int) -> bool:
+    """Whether the network is compiled: on a GPU, if the run is long enough to repay it, unless the user says."""
+    if args.compile != "auto":
+        return args.compile == "on"
+    worth = args.device.type == "cuda" and ranks.size == 1 and num_steps >= STEPS_WORTH_COMPILING
+    return worth and lacking_for_compilation(args.device) is None
+
+
+def rest_of_epoch(job: Job) -> Iterator[float]:
+    """Train what is left of the epoch in progress; yields the rate of each step when it is done.
+
+    Raises Stopped where a signal asks for it, at a moment to go on from.
+    """
+    args, state, sampler = job.args, job.state, job.sampler
+    sampler.start_at(state.epoch, state.iteration)
+    first_step = state.epoch * len(sampler)
+    bar = tqdm(
+        job.loader,
+        f"Epoch {state.epoch}",
+        initial=state.iteration,
+        total=len(sampler),
+        leave=False,
+        disable=None if job.ranks.is_first else True,
+    )
+    yield from train_steps(
+        state,
+        # A rank that stopped in the middle of nowhere would leave the others waiting for it.
+        job.bad_images.passing(STOP.stoppable(bar) if job.ranks.size == 1 else bar),
+        rates=[
+            schedule.learning_rate(step, args.learning_rate, len(sampler), args.milestones)
+            for step in range(first_step + state.iteration, first_step + len(sampler))
+        ],
+        clip_norm=args.clip_norm,
+        compute_losses=job.compute_losses,
+        ranks=job.ranks,
+    )
+
+
+def snapshot(job: Job) -> Checkpoint:
+    args, state, val = job.args, job.state, job.data.val
+    return Checkpoint(
+        model=state.network.state_dict(),
+        depth=args.depth,
+        channels=args.channels,
+        class_names=val.class_names,
+        category_ids=val.category_ids,
+        min_side=args.min_side,
+        max_side=args.max_side,
+        batch_size=args.batch_size,
+        epoch=state.epoch,
+        settings=plain_settings(args),
+    )
