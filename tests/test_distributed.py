@@ -1,0 +1,177 @@
+"""Several processes on a CPU train what one would, and end together whatever becomes of one of them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from conftest import ROOT, TINY, write_set
+
+from retinanet.model import RetinaNet
+
+FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data folder of odd sizes, a backbone's weights, and the run of one process with batches of 6 images."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for name, count in (("train", 19), ("val", 5)):
+        write_set(folder / "data", name, count)
+    torch.manual_seed(3)
+    torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), folder / "backbone.pth")
+    run = finished([sys.executable, *command(folder, "alone", "--batch_size", 6, "--epochs", 2)])
+    assert run.returncode == 0, run.stderr
+    (folder / "log").write_text(run.stdout)
+    return folder
+
+
+def environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **more}
+
+
+def command(folder, output, *more, script=ROOT / "train.py"):
+    paths = ("--coco_path", folder / "data", "--output_path", folder / output)
+    words = (script, *paths, *FLAGS, "--weights", folder / "backbone.pth", *more)
+    return [str(word) for word in words]
+
+
+def torchrun(num_ranks, *more):
+    port = 29500 + os.getpid() % 1000
+    how = ("--nproc_per_node", num_ranks, "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{port}", *more)
+    return [sys.executable, "-m", "torch.distributed.run", *map(str, how)]
+
+
+def finished(words):
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+
+
+def losses(log):
+    found = re.findall(r"Classification loss: (\S+) \| Regression loss: (\S+)", log)
+    return torch.tensor([[float(one), float(other)] for one, other in found])
+
+
+def tables(log):
+    return [line for line in log.splitlines() if line.startswith(" Average")]
+
+
+@pytest.mark.parametrize(("num_ranks", "batch_size"), [(2, 3), (3, 2)])
+def test_ranks_train_what_one_process_does(folder, num_ranks, batch_size):
+    output = f"ranks{num_ranks}"
+    run = finished([*torchrun(num_ranks), *command(folder, output, "--batch_size", batch_size, "--epochs", 2)])
+    assert run.returncode == 0, run.stderr
+    alone = (folder / "log").read_text()
+    torch.testing.assert_close(losses(run.stdout), losses(alone), rtol=1e-4, atol=2e-5)
+    assert tables(run.stdout) == tables(alone)
+    assert run.stdout.count("Num training images: 19") == 1  # rank 0 alone prints
+    assert "the 1 images that fill no step are shared out" in run.stdout
+    one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)
+
+
+def test_resumed_with_another_number_of_ranks(folder):
+    first = finished([*torchrun(2), *command(folder, "other", "--batch_size", 3, "--epochs", 1)])
+    assert first.returncode == 0, first.stderr
+    again = finished([sys.executable, *command(folder, "other", "--batch_size", 6, "--epochs", 2, "--resume")])
+    assert again.returncode == 0, again.stderr
+    whole = losses((folder / "log").read_text())
+    torch.testing.assert_close(losses(first.stdout + again.stdout), whole, rtol=1e-4, atol=2e-5)
+    fewer = finished([sys.executable, *command(folder, "other", "--batch_size", 3, "--epochs", 3, "--resume")])
+    assert fewer.returncode == 2  # as many processes as at the last save, and another batch size
+    assert "--batch_size 6, this command has 3" in fewer.stderr
+
+
+def spoiled(folder, what):
+    """A train.py whose rank 1 comes to grief in step 5 of its first attempt."""
+    script = folder / f"train_{what}.py"
+    trouble = {
+        "killed": "os.kill(os.getpid(), signal.SIGKILL)",
+        "raising": "raise ZeroDivisionError('planted')",
+        "hanging": "signal.pause()",
+    }[what]
+    script.write_text(
+        "import os, signal, sys, time\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from retinanet import engine\n"
+        "from retinanet.command_line import run\n"
+        "import train\n"
+        "step, calls = engine._step, iter(range(1, 1000))\n"
+        "def spoiled(*arguments):\n"
+        "    if next(calls) == 5 and os.environ['RANK'] == '1' and not int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):\n"
+        f"        {trouble}\n"
+        "    return step(*arguments)\n"
+        "engine._step = spoiled\n"
+        "run(train.main)\n"
+    )
+    return script
+
+
+@pytest.mark.parametrize("what", ["killed", "raising", "hanging"])
+def test_all_end_when_one_comes_to_grief(folder, what):
+    script = spoiled(folder, what)
+    words = command(folder, what, "--batch_size", 3, "--epochs", 2, "--timeout", 8, script=script)
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(30500 + os.getpid() % 1000)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, *words],
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **meeting),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        out, err = ranks[0].communicate(timeout=60)
+        assert ranks[0].returncode == 4, err
+        assert "rank 0 stopped because another rank died, or did not come within --timeout 8 s" in err
+        assert "Traceback" not in err
+        if what == "raising":
+            assert "ZeroDivisionError: planted" in ranks[1].communicate(timeout=60)[1]
+    finally:
+        ranks[1].kill()
+        ranks[1].communicate()
+
+
+def test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal(folder):
+    script = spoiled(folder, "killed")
+    words = command(folder, "restarted", "--batch_size", 3, "--epochs", 2, "--save_every", 3, script=script)
+    run = finished([*torchrun(2, "--max-restarts", 2), *words])
+    assert run.returncode == 0, run.stderr
+    assert f"Resumed from {folder / 'restarted'} after 0 epochs and 3 iterations" in run.stdout
+    torch.testing.assert_close(losses(run.stdout)[-4:], losses((folder / "log").read_text())[-4:], rtol=1e-4, atol=2e-5)
+
+
+def test_a_signal_to_torchrun_saves(folder):
+    words = [*torchrun(2), *command(folder, "signalled", "--batch_size", 3, "--epochs", 1000)]
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    drain = threading.Thread(target=process.stderr.read)
+    drain.start()
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Epoch: 3" in line:
+            break
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    rest = process.stdout.read()
+    process.wait(timeout=60)
+    drain.join()
+    assert time.monotonic() - started < 15
+    assert "Stopped by SIGTERM" in rest
+    again = finished([*torchrun(2), *command(folder, "signalled", "--batch_size", 3, "--epochs", 3, "--resume")])
+    assert again.returncode == 0, again.stderr
+    assert "Resumed from" in again.stdout
+
+
+def test_contradictions(folder):
+    run = finished([*torchrun(2), *command(folder, "wrong", "--verify_resume", 2)])
+    assert run.returncode == 1  # torchrun's
+    assert "--verify_resume is for one process" in run.stderr
+    assert not (folder / "wrong").exists()
