@@ -22,6 +22,7 @@ class Saves:
 
     def __init__(self, job: Job) -> None:
         self.job, self.last = job, time.monotonic()
+        self.kept: set[str] = set()  # files of weights that were written
 
     def save(self) -> bool:
         """Write last.pt; whether that worked."""
@@ -39,13 +40,14 @@ class Saves:
 
     def keep(self, name: str) -> bool:
         """Write the weights alone; whether that worked."""
-        return self._try(lambda: save_checkpoint(snapshot(self.job), self.job.args.output_path / name))
+        self.kept.discard(name)
+        return self._try(lambda: self.require(name))
 
     def require(self, name: str) -> None:
-        """Write the weights if there is no such file yet. UserError where that fails."""
-        path = self.job.args.output_path / name
-        if not path.exists():
-            save_checkpoint(snapshot(self.job), path)
+        """Write the weights alone unless they are written. UserError where that fails."""
+        if name not in self.kept:
+            save_checkpoint(snapshot(self.job), self.job.args.output_path / name)
+            self.kept.add(name)
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:

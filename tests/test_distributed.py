@@ -103,7 +103,8 @@ def spoiled(folder, what):
         "import train\n"
         "step, calls = engine._step, iter(range(1, 1000))\n"
         "def spoiled(*arguments):\n"
-        "    if next(calls) == 5 and os.environ['RANK'] == '1' and not int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)):\n"
+        "    first_attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0'\n"
+        "    if next(calls) == 5 and os.environ['RANK'] == '1' and first_attempt:\n"
         f"        {trouble}\n"
         "    return step(*arguments)\n"
         "engine._step = spoiled\n"
@@ -128,7 +129,7 @@ def test_all_end_when_one_comes_to_grief(folder, what):
         for rank in range(2)
     ]
     try:
-        out, err = ranks[0].communicate(timeout=60)
+        _, err = ranks[0].communicate(timeout=60)
         assert ranks[0].returncode == 4, err
         assert "rank 0 stopped because another rank died, or did not come within --timeout 8 s" in err
         assert "Traceback" not in err
