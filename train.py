@@ -40,8 +40,6 @@ def main(argv: list[str] | None = None) -> int:
             add_cache(data.training_set)
         lock = begin(job, saved is not None, complaints) if ranks.is_first else None
         train(job)
-        say("epoch_loss_list:")
-        say(str(job.state.epoch_losses))
         ranks.wait()
         leave()
     del lock  # until here other runs were kept out of the folder
@@ -97,6 +95,8 @@ def train(job: Job) -> None:
             if job.ranks.is_first and saves.save():
                 say(f"Stopped by {name}: {args.output_path / LAST} is saved, and --resume goes on from it")
             raise
+    say("epoch_loss_list:")
+    say(str(state.epoch_losses))
     if job.ranks.is_first:
         saves.require(FINAL)
 

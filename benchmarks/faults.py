@@ -1,7 +1,7 @@
 """Everything that can go wrong with a run, made to happen, and what became of the run. Prints a table.
 
     python benchmarks/faults.py            (all; exit code 1 if a promise was broken)
-    python benchmarks/faults.py --small    (a few of each)
+    python benchmarks/faults.py --small    (a few of each, without those rows that are tests already)
 
 Works on a small data set that it writes itself, on the CPU, one thread a process. Filling a disk needs root (a tmpfs is
 mounted); without it a limit on the size of files stands in. Rows that tests make happen are run as these tests.
@@ -125,11 +125,8 @@ def tested(fault: str, promise: str, *arguments: str, **environment: str) -> Row
 
 
 def rows(folder: Path, small: bool) -> list[Callable[[], Row]]:
-    mutations = "20" if small else "2000"
-    ranks = "tests/test_distributed.py"
-    ends = "all end within a minute, one clear cause; restarted, equal"
-    return [
-        lambda: killed(folder, 6 if small else 60),
+    own: list[Callable[[], Row]] = [
+        lambda: killed(folder, 3 if small else 60),
         lambda: signalled(folder, 1 if small else 10),
         lambda: disk(folder),
         lambda: damaged(folder, 5 if small else 50),
@@ -137,6 +134,14 @@ def rows(folder: Path, small: bool) -> list[Callable[[], Row]]:
         lambda: diverging(folder),
         lambda: refused(folder),
         lambda: odd_images(folder),
+    ]
+    return own if small else own + test_rows()
+
+
+def test_rows() -> list[Callable[[], Row]]:
+    ranks, mutations = "tests/test_distributed.py", "2000"
+    ends = "all end within a minute, one clear cause; restarted, equal"
+    return [
         lambda: tested("2 ranks: killed, raising, hanging", ends, ranks, "-k", "grief or brings"),
         lambda: tested("1, 2, 3 ranks, odd-sized set", "losses within 1e-4, evaluation exact", ranks, "-k", "one_proc"),
         lambda: tested(
