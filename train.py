@@ -9,7 +9,6 @@ from retinanet.distributed import Agreement, join, leave, loss_of_rank_explained
 from retinanet.engine import detect_all, progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, evaluate
-from retinanet.faults import worker_explained
 from retinanet.log_lines import epoch_line, log_line, seconds_per_image
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
@@ -26,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.workers is None:
         args.workers = default_workers(args.device)
     ranks = join(args.device, args.timeout)
-    with worker_explained(args.timeout), loss_of_rank_explained(ranks, args.timeout):
+    with loss_of_rank_explained(ranks, args.timeout):
         check_flags(parser, args, ranks)
         with ranks.first_alone():  # it leaves the parsed annotations to the others
             data = load_data(args, ranks)

@@ -53,16 +53,19 @@ else
 fi
 
 echo "# Checks and measurements, $(date +%F), commit $(git describe --always --dirty 2>/dev/null)"
-part 90 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
+part 80 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
 part 70 "A short training" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 "${train[@]}" \
     --eval_every 100 --log_every 20 --output_path "$work/output"
 part 30 "Its evaluation" "$python" test.py --coco_path "$data" --set_name val --device $device \
     --checkpoint_path "$work/output/model_final.pt" --results_path "$work/results.json"
-part 140 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
-part 80 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
+part 120 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
+part 70 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
 part 40 "Detection, large batch" "$python" benchmarks/detect.py "${large[@]}"
 part 20 "Loss" "$python" benchmarks/loss.py --device $device "${loss[@]}"
-part 60 "Metric" "$python" benchmarks/evaluate.py "${metric[@]}"
+part 40 "Metric" "$python" benchmarks/evaluate.py "${metric[@]}"
+part 40 "A resumed run is the same run" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
+    "${train[@]}" --output_path "$work/verified" --deterministic --verify_resume 10
+part 30 "Saving, resuming, determinism" "$python" benchmarks/saving.py "${small[@]}"
 echo
 [ $failed = 0 ] && echo "All parts ran." || echo "SOME PARTS FAILED."
 exit $failed

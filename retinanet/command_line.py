@@ -16,6 +16,7 @@ from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
 from retinanet.data import CocoDataset
 from retinanet.errors import Diverged, OutOfResources, Stopped, UserError
+from retinanet.faults import worker_explained
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.precision import PRECISIONS
 from retinanet.stopping import STOP, end_workers
@@ -48,7 +49,8 @@ def run(main: Callable[[], int]) -> None:
 
 def _end_workers_after(main: Callable[[], int]) -> int:
     try:
-        return main()
+        with worker_explained():
+            return main()
     except BaseException:
         end_workers()  # or the exit would wait for one that hangs
         raise

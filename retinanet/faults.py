@@ -33,16 +33,16 @@ def memory_explained(images: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def worker_explained(timeout: float) -> Iterator[None]:
+def worker_explained() -> Iterator[None]:
     """Raise OutOfResources, naming the likely cause, where a loader's worker process died or hangs."""
     try:
         yield
     except RuntimeError as fault:
-        text = str(fault)
+        text = " ".join(map(str, _with_causes(fault)))
         if "DataLoader timed out" in text:
             raise OutOfResources(
-                f"no batch came from the loader's workers in {timeout:g} s: a file or the disk hangs. Mend that, or "
-                "raise --timeout if the disk is that slow."
+                f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Mend that, or raise --timeout if "
+                "the disk is that slow."
             ) from fault
         if not (found := re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)", text)):
             raise
@@ -51,6 +51,12 @@ def worker_explained(timeout: float) -> Iterator[None]:
         cause = LIKELY_CAUSES[number] if number else "see above what it printed; --workers 0 reads without workers"
         how = f"killed by signal {number.name if number else by[1].strip()}" if by else "gone"
         raise OutOfResources(f"{found[0]} is {how}. Likely cause: {cause}.") from fault
+
+
+def _with_causes(fault: BaseException | None) -> Iterator[BaseException]:
+    while fault is not None:
+        yield fault
+        fault = fault.__cause__ or fault.__context__
 
 
 def _is_out_of_memory(fault: BaseException) -> bool:
