@@ -106,14 +106,16 @@ def train_epoch(job: Job, saves: Saves) -> None:
     agreement = Agreement(job.ranks)
     for rate in rest_of_epoch(job):
         if state.iteration in (1, num_steps) or state.iteration % args.log_every == 0:
-            tell_skipped(job)
+            tell_skipped(job, job.ranks)
             tell_bad_images(job)
             images_left = (args.epochs * num_steps - state.epoch * num_steps - state.iteration) * job.sampler.batch_size
             say(log_line(state.epoch, progress_of(state, rate), images_left * seconds_per_image(state), args.device))
         elif args.device.type == "cpu":
-            tell_skipped(job)  # a GPU would have to be waited for
+            tell_skipped(job, job.ranks)  # a GPU would have to be waited for
         if args.save_every and (state.epoch * num_steps + state.iteration) % args.save_every == 0:
+            tell_skipped(job, job.ranks)
             saves.save()
+            job.ranks.wait()  # for rank 0, which a slow disk may take longer than --timeout
         if stop := agreement.outcome():
             raise Stopped(stop)
         agreement.put_forward(STOP.signal_number or 0)
@@ -122,7 +124,7 @@ def train_epoch(job: Job, saves: Saves) -> None:
     say(epoch_line(state.epoch, progress))
     state.finish_epoch(progress.epoch_mean)
     saves.save_if_long_ago()
-    job.ranks.wait()  # for rank 0 to have saved
+    job.ranks.wait()
 
 
 def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:

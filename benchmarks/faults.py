@@ -40,7 +40,7 @@ def killed(folder: Path, count: int) -> Row:
             code = runs.train(folder, output, change=change).code
             landed["in a write" if code == -9 else "after its end"] += 1
         else:
-            code = runs.train(folder, output, signal_after=draw.uniform(0.05, 1) * duration, number=9).code
+            code = runs.train(folder, output, signal_after=draw.uniform(0.02, 0.9) * duration, number=9).code
             landed["elsewhere" if code == -9 else "after its end"] += 1
         again = runs.train(folder, output)
         held += again.code == 0 and runs.same_end(folder, output, again)

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retinanet.errors import OutOfResources
 from retinanet.structures import Losses, Targets
 
+MEETING = timedelta(minutes=10)  # for all ranks to have started
 PATIENCE = timedelta(days=1)  # where all wait for what rank 0 does alone, such as COCO's table or a parsed file
 LOST = (
     "Connection closed by peer",
@@ -92,10 +93,6 @@ class Agreement:
         return int(self.number)
 
 
-def is_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("WORLD_SIZE", 1)) > 1
-
-
 def num_restarts() -> int:
     """How often torchrun has started the ranks again, after one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
@@ -110,17 +107,31 @@ def join(device: torch.device, timeout: float) -> Ranks:
     if size == 1:
         return Ranks()
     rank = int(os.environ["RANK"])
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    where: dict[str, Any] = {}
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # One store lives through all restarts: the keys of the attempt before would be taken for this one's.
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(host, port, size, is_master=False, timeout=timedelta(minutes=5))
-        where = {"store": dist.PrefixStore(f"attempt {num_restarts()}", store), "rank": rank, "world_size": size}
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **where)
-    return Ranks(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+    try:
+        store = _store(rank, size)
+        # Their starts may be further apart than their steps later on.
+        store.set(f"here {rank}", "")
+        store.wait([f"here {other}" for other in range(size)], MEETING)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        limit = timedelta(seconds=timeout)
+        dist.init_process_group(backend, timeout=limit, store=store, rank=rank, world_size=size)
+        return Ranks(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+    except RuntimeError as fault:
+        raise OutOfResources(
+            f"rank {rank} did not meet all of {size} ranks ({str(fault).splitlines()[0][:160]}). Are they all "
+            "started, and can the machines reach each other?"
+        ) from fault
+
+
+def _store(rank: int, size: int) -> dist.Store:
+    """Where the ranks of this attempt find each other."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(host, port, size, is_master=rank == 0 and not is_torchruns, timeout=MEETING)
+    # torchrun's lives through all restarts: the keys of the attempt before would be taken for this one's.
+    return dist.PrefixStore(f"attempt {num_restarts()}", store) if is_torchruns else store
 
 
 def leave() -> None:
@@ -129,10 +140,14 @@ def leave() -> None:
 
 
 def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
-    """`compute_losses`, whose backward pass gives every rank the mean of the ranks' gradients of `model`."""
+    """`compute_losses`, whose backward pass gives every rank the mean of the ranks' gradients of `model`.
+
+    All ranks begin with rank 0's weights, and where batch-norm statistics are learned, take rank 0's in each step.
+    """
     if ranks.size == 1:
         return compute_losses
-    return DistributedDataParallel(_Step(model, compute_losses))
+    has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
+    return DistributedDataParallel(_Step(model, compute_losses), broadcast_buffers=has_statistics)
 
 
 class _Step(nn.Module):

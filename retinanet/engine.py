@@ -126,11 +126,9 @@ def _step(
 
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
-    known = batch._replace(images=batch.images[:0])
     state.last_losses = numbers[:2]
-    state.skipped.add(
-        Step(state.epoch, state.iteration, rate, known, torch.stack([is_bad, numbers[0], numbers[1], norm]))
-    )
+    told = torch.stack([is_bad, numbers[0], numbers[1], norm])
+    state.skipped.add(Step(state.epoch, state.iteration, rate, batch.image_ids, batch.targets, told))
 
 
 def _over_ranks(losses: Losses, num_images: int, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:

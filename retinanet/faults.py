@@ -41,8 +41,8 @@ def worker_explained() -> Iterator[None]:
         text = " ".join(map(str, _with_causes(fault)))
         if "DataLoader timed out" in text:
             raise OutOfResources(
-                f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Mend that, or raise --timeout if "
-                "the disk is that slow."
+                f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Mend that, or raise --timeout "
+                "if the disk is that slow."
             ) from fault
         if not (found := re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)", text)):
             raise

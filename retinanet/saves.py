@@ -8,6 +8,8 @@ import numpy as np
 
 from retinanet.checkpoint import save_checkpoint
 from retinanet.command_line import say
+from retinanet.distributed import Ranks
+from retinanet.engine import ALONE
 from retinanet.errors import Diverged, UserError
 from retinanet.output import write_skipped
 from retinanet.resume import LAST, save_run
@@ -29,7 +31,7 @@ class Saves:
         job = self.job
         if not job.ranks.is_first:
             return False
-        job.state.skipped.look()  # or the steps not looked at would be missing from its counts
+        tell_skipped(job, ALONE)  # of a stop between two log lines; the other ranks are not asked then
         worked = self._try(lambda: save_run(snapshot(job), job.state.to_plain(), job.facts, job.args.output_path))
         self.last = time.monotonic()
         return worked
@@ -64,11 +66,11 @@ def tell_bad_images(job: Job) -> None:
             say(f"Bad image, left out: {message}")
 
 
-def tell_skipped(job: Job) -> None:
-    """Name the steps skipped since the last time. Diverged if there were too many in a row."""
+def tell_skipped(job: Job, ranks: Ranks) -> None:
+    """Name the steps skipped since the last time, with the images of `ranks`. Diverged if too many were in a row."""
     skipped, annotations = job.state.skipped, job.data.train
     told = skipped.look()
-    by_rank = job.ranks.gathered(told) if told else []  # all ranks skip the same steps
+    by_rank = ranks.gathered(told) if told else []  # all ranks skip the same steps
     for step, of_ranks in zip(told, zip(*by_rank, strict=True), strict=False):
         images = [image for one in of_ranks for image in one["images"]]
         for image in images:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.structures import Batch
+from retinanet.structures import Targets
 
 
 class Step(NamedTuple):
@@ -14,7 +14,8 @@ class Step(NamedTuple):
     epoch: int
     iteration: int
     learning_rate: float
-    batch: Batch  # without its pixels
+    image_ids: Tensor  # [B]; not the images, which would stay in memory
+    targets: Targets
     numbers: Tensor  # [4]: 1 if skipped, classification loss, regression loss, gradient norm
 
 
@@ -46,11 +47,9 @@ class SkippedSteps:
 
 
 def _told(step: Step, numbers: list[float]) -> dict[str, Any]:
-    labels = step.batch.targets.labels.tolist()
+    labels = step.targets.labels.tolist()
     images = []
-    for image_id, boxes, of_image in zip(
-        step.batch.image_ids.tolist(), step.batch.targets.boxes.tolist(), labels, strict=True
-    ):
+    for image_id, boxes, of_image in zip(step.image_ids.tolist(), step.targets.boxes.tolist(), labels, strict=True):
         objects = [(box, label) for box, label in zip(boxes, of_image, strict=True) if label >= 0]
         images.append(
             {

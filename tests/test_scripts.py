@@ -496,6 +496,14 @@ def test_a_diverging_run_says_so(script, coco_path, tmp_path):
     flags = ("--optimizer", "sgd", "--learning_rate", 1e38, "--clip_norm", 1e38, "--epochs", 5)
     run = script("train", *train_args(coco_path, tmp_path / "output", *flags))
     assert (run.code, "training diverged" in run.err) == (3, True)
+    told = [line for line in run.out.splitlines() if line.startswith("Skipped: ")]
+    assert len(told) == 10
+    assert re.search(r"epoch 0, iteration 2: .*loss nan.*learning rate 1e\+38, images \d\.png \(\d boxes\)", told[0])
+    assert told[-1].endswith("Skipped so far: 10")
+    written = json.loads((tmp_path / "output" / "divergence" / "epoch0_iteration2.json").read_text())
+    assert {"learning_rate", "gradient_norm", "classification_loss", "images"} <= written.keys()
+    boxes = [image for image in written["images"] if image["boxes"]]
+    assert all(image["file_name"] == f"{image['image_id']}.png" and len(image["classes"]) == 1 for image in boxes)
 
 
 @pytest.mark.parametrize("name", ["train", "test", "vis", "test_submission"])
