@@ -16,7 +16,7 @@ from retinanet.data import CocoDataset
 from retinanet.detect import detect
 from retinanet.distributed import Ranks
 from retinanet.faults import memory_explained
-from retinanet.loaders import evaluation_loader, on_device
+from retinanet.loaders import WaitClock, evaluation_loader, on_device
 from retinanet.precision import autocast
 from retinanet.skipped_steps import Step
 from retinanet.structures import Batch, Detections, Losses, Targets
@@ -37,27 +37,6 @@ class Progress(NamedTuple):
     num_images: int  # of the epoch so far
     seconds: float  # since the epoch began
     waited: float  # seconds of them in which there was no batch to work on
-
-
-class WaitClock:
-    """Hands batches on, and measures the seconds in which the device had nothing to do but wait for one."""
-
-    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
-        self.batches, self.waited = batches, 0.0
-        self.step_done = torch.cuda.Event() if device.type == "cuda" else None
-
-    def __iter__(self) -> Iterator[Batch]:
-        asked = time.perf_counter()
-        for batch in self.batches:
-            # A GPU works on while its next batch is waited for; it is idle where it has finished before that came.
-            if self.step_done is None or self.step_done.query():
-                self.waited += time.perf_counter() - asked
-            yield batch
-            asked = time.perf_counter()
-
-    def step_launched(self) -> None:
-        if self.step_done is not None:
-            self.step_done.record()
 
 
 def build_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """Batches from worker processes to the device: the images of a training epoch, and of an evaluation."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -111,3 +112,24 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
             for tensor in (images, sizes, scales, *targets):  # or their memory is given away while the step needs it
                 tensor.record_stream(torch.cuda.current_stream(device))
         yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
+
+
+class WaitClock:
+    """Hands batches on, and measures the seconds in which the device had nothing to do but wait for one."""
+
+    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
+        self.batches, self.waited = batches, 0.0
+        self.step_done = torch.cuda.Event() if device.type == "cuda" else None
+
+    def __iter__(self) -> Iterator[Batch]:
+        asked = time.perf_counter()
+        for batch in self.batches:
+            # A GPU works on while its next batch is waited for; it is idle where it has finished before that came.
+            if self.step_done is None or self.step_done.query():
+                self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    def step_launched(self) -> None:
+        if self.step_done is not None:
+            self.step_done.record()

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import torch
 
+from retinanet.annotations import read_json
 from retinanet.errors import UserError
 from retinanet.files import UNFINISHED, written_whole
 
@@ -80,7 +81,7 @@ def write_record(
 ) -> None:
     """Write run.json: the command, every setting, versions, git commit and class names.
 
-    Where a run was gone on with, `resumed` says from what; the record of its start is then kept below "before".
+    Where a run was gone on with, `resumed` says from what; the record of its start is then kept below "started".
     """
     path = folder / RECORD
     record: dict[str, Any] = {
@@ -96,7 +97,8 @@ def write_record(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
     }
     if resumed:
-        record = {**record, "resumed": resumed, "before": json.loads(path.read_text()) if path.exists() else None}
+        earlier = read_json(path) if path.exists() else {}
+        record |= {"resumed": [*earlier.get("resumed", []), resumed], "started": earlier.get("started", earlier)}
     try:
         with written_whole(path) as file:
             file.write(json.dumps(record, indent=2) + "\n")

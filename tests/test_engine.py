@@ -8,9 +8,9 @@ from conftest import write_set
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset
-from retinanet.engine import WaitClock, build_optimizer, detect_all, progress_of, result_rows, train_steps
+from retinanet.engine import build_optimizer, detect_all, progress_of, result_rows, train_steps
 from retinanet.evaluate import AP50, evaluate
-from retinanet.loaders import training_loader
+from retinanet.loaders import WaitClock, training_loader
 from retinanet.model import RetinaNet
 from retinanet.structures import Detections, Losses
 from retinanet.training_state import RunningLoss, TrainingState

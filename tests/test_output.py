@@ -70,3 +70,8 @@ def test_the_record(tmp_path, monkeypatch):
     assert record["class_names"] == ["cat"]
     assert record["versions"]["torch"] == torch.__version__
     assert "git_commit" in record
+    for number in (1, 2):
+        write_record(tmp_path, {"depth": 18}, ["cat"], torch.device("cpu"), resumed=f"after {number} epochs")
+    again = json.loads((tmp_path / "run.json").read_text())
+    assert again["started"] == record
+    assert again["resumed"] == ["after 1 epochs", "after 2 epochs"]

@@ -103,8 +103,8 @@ def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, 
     whole = without_times((undisturbed / "log").read_text())
     assert without_times(first.out) + without_times(again.out) == whole
     record = json.loads((output / "run.json").read_text())
-    assert record["resumed"] == "after 1 epochs and 2 iterations"
-    assert record["before"]["settings"]["epochs"] == 3
+    assert record["resumed"] == ["after 1 epochs and 2 iterations"]
+    assert record["started"]["settings"]["epochs"] == 3
 
 
 def wait_for(process, text):
