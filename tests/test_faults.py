@@ -1,8 +1,6 @@
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -58,15 +56,27 @@ def test_dead_workers_are_told_with_their_likely_cause(text, told):
         raise RuntimeError(text)
 
 
-def test_a_worker_that_is_killed_or_hangs_ends_the_run(script, coco_path, tmp_path, monkeypatch):
-    def killed(path, *others):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def hangs(path, *others):
-        time.sleep(100)
-
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "is killed by signal SIGKILL"),
+        ("time.sleep(100)", "timed out after 2"),
+    ],
+)
+def test_a_worker_that_is_killed_or_hangs_ends_the_run(coco_path, tmp_path, trouble, words):
+    code = f"""
+import os, signal, time
+import retinanet.data, train
+from retinanet.command_line import run
+def spoiled(path, *others):
+    {trouble}
+retinanet.data.read_image = spoiled
+run(train.main)
+"""
     flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 1, "--timeout", 2)
-    for trouble, words in ((killed, "is killed by signal SIGKILL"), (hangs, "timed out after 2")):
-        monkeypatch.setattr("retinanet.data.read_image", trouble)
-        run = script("train", *flags)
-        assert (run.code, words in run.err, "Traceback" in run.err) == (4, True, False), run.err
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, flags)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 4, ended.stderr
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
