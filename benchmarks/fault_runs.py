@@ -274,13 +274,14 @@ class Code:
         return os.system, ("touch was_run",)
 
 
-def load_malicious(folder: Path) -> tuple[int, str]:
+def load_malicious(folder: Path, numbers: int) -> tuple[int, str]:
+    """Files with code in them, one that unfolds to so many numbers, and one that claims a huge tensor."""
     place = folder / "malicious"
     place.mkdir()
     os.chdir(place)
     torch.save({"format": "retinanet 1", "model": Code()}, "code.pt")
     Path("pickle.pt").write_bytes(pickle.dumps(Code()))
-    torch.save({"model": torch.zeros(300_000_000)}, "plain.pt")
+    torch.save({"model": torch.zeros(numbers)}, "plain.pt")
     with zipfile.ZipFile("plain.pt") as plain, zipfile.ZipFile("bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb:
         for name in plain.namelist():
             with plain.open(name) as source, bomb.open(name, "w") as target:

@@ -51,7 +51,7 @@ def killed(folder: Path, count: int) -> Row:
 def signalled(folder: Path, count: int) -> Row:
     draw, held, slowest, late = random.Random(2), 0, 0.0, 0
     duration = runs.undisturbed(folder)
-    for case in range(3 * count):
+    for case in range(count):
         number, output = (15, 2, 10)[case % 3], folder / f"signalled{case}"
         stopped = runs.train(folder, output, signal_after=draw.uniform(0.05, 0.95) * duration, number=number)
         late += stopped.code == 0  # it had ended
@@ -60,7 +60,7 @@ def signalled(folder: Path, count: int) -> Row:
         in_time = stopped.code in (0, 128 + number) and stopped.seconds_after < 10
         held += in_time and again.code == 0 and runs.same_end(folder, output, again)
     seen = f"slowest end {slowest:.1f} s after the signal; {late} had ended before"
-    return "SIGTERM, SIGINT, SIGUSR1", "ends within 10 s with its code; then equal", 3 * count, held, seen
+    return "SIGTERM, SIGINT, SIGUSR1", "ends within 10 s with its code; then equal", count, held, seen
 
 
 def disk(folder: Path) -> Row:
@@ -83,8 +83,8 @@ def damaged(folder: Path, count: int) -> Row:
     return "checkpoint cut, or a bit flipped", "falls back, never a wrong resume", 2 * count, held, seen
 
 
-def malicious(folder: Path) -> Row:
-    held, seen = runs.in_child(runs.load_malicious, folder)
+def malicious(folder: Path, numbers: int) -> Row:
+    held, seen = runs.in_child(runs.load_malicious, folder, numbers)
     return "pickled code, zip bomb, huge tensor", "refused, nothing run, memory bounded", 4, held, seen
 
 
@@ -126,11 +126,11 @@ def tested(fault: str, promise: str, *arguments: str, **environment: str) -> Row
 
 def rows(folder: Path, small: bool) -> list[Callable[[], Row]]:
     own: list[Callable[[], Row]] = [
-        lambda: killed(folder, 3 if small else 60),
-        lambda: signalled(folder, 1 if small else 10),
+        lambda: killed(folder, 2 if small else 60),
+        lambda: signalled(folder, 1 if small else 30),
         lambda: disk(folder),
         lambda: damaged(folder, 5 if small else 50),
-        lambda: malicious(folder),
+        lambda: malicious(folder, 30_000_000 if small else 300_000_000),
         lambda: diverging(folder),
         lambda: refused(folder),
         lambda: odd_images(folder),

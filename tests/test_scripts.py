@@ -134,7 +134,7 @@ def test_each_epoch_says_whether_it_waited_for_data(script, coco_path, tmp_path,
     assert [float(match[2]) for match in found] == pytest.approx(losses_of(run.out), abs=1e-5)
 
     def slowly(path, *others):
-        time.sleep(0.3)
+        time.sleep(0.1)
         return read_image(path, *others)
 
     monkeypatch.setattr("retinanet.data.read_image", slowly)
