@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from retinanet.analysis import NUM_DRAWS, analyse
+from retinanet.analysis_text import analysis_text
 from retinanet.annotations import has_objects, require_same_classes
 from retinanet.backbone import DEPTHS
 from retinanet.checkpoint import build_model, load_checkpoint
@@ -23,6 +25,7 @@ from retinanet.engine import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
 from retinanet.precision import choose_precision
+from retinanet.report import write_report
 from retinanet.results import default_results_path, write_results
 
 
@@ -32,6 +35,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set_name", default="test", help="name of the set")
     parser.add_argument("--checkpoint_path", type=Path, default=Path("output/model_final.pt"))
     parser.add_argument("--results_path", type=Path, help="file to write (default: {set_name}_bbox_results.json)")
+    parser.add_argument("--report", type=Path, help="folder for metrics.json, figures, and report.html to open")
+    parser.add_argument(
+        "--num_draws",
+        type=whole_number(0),
+        default=NUM_DRAWS,
+        help="draws of the images that intervals are from; 0: none",
+    )
     parser.add_argument("--depth", type=int, choices=DEPTHS, help="to check that the checkpoint has it")
     given = parser.add_argument_group("taken from the checkpoint unless given")
     given.add_argument("--min_side", type=whole_number(64), help="shorter side of the images, pixels")
@@ -49,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     results_path = args.results_path or default_results_path(args.set_name)
     if results_path.is_dir() or not os.access(results_path.parent, os.W_OK):
         parser.error(f"--results_path {results_path}: is a folder, or in one that can't be written to")
+    if args.report and args.report.exists() and not args.report.is_dir():
+        parser.error(f"--report {args.report}: is a file; give a folder")
     checkpoint = load_checkpoint(args.checkpoint_path)
     if args.depth not in (None, checkpoint.depth):
         raise UserError(
@@ -77,9 +89,19 @@ def main(argv: list[str] | None = None) -> int:
     write_results(rows, results_path)
     say(f"{len(rows)} detections written to {results_path}")
     if has_objects(annotations):
-        say(evaluate(annotations, rows, args.eval_backend).text)
+        table = evaluate(annotations, rows, args.eval_backend)
+        say(table.text)
+        analysis = analyse(annotations, rows, args.num_draws)
+        say(analysis_text(analysis, len(dataset)))
+        if args.report:
+            sources = {"source": str(results_path), "image_folder": dataset.image_folder, "max_pixels": args.max_pixels}
+            write_report(args.report, analysis, table, annotations, **sources)
+            say(f"Report: {args.report / 'report.html'}")
     else:
-        say(f"{annotations.path} has no objects to compare with, so there is no table")
+        say(
+            f"{annotations.path} has no objects to compare with, so there is no table"
+            + (" and no report" if args.report else "")
+        )
     return 0
 
 

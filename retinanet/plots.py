@@ -2,19 +2,28 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import pyplot
+from matplotlib import patheffects, pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from retinanet.errors import UserError
+from retinanet.label_places import place_labels
 
 PANEL_INCHES = 4.0
 DOTS_PER_INCH = 120
+TITLE_POINTS, LABEL_POINTS = 10, 9
+LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font's size
+# Told apart by colour-blind people too (Petroff, 2021: "Accessible color sequences for data visualization").
+PALETTE = (
+    *("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#92dadd"),
+    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#94a4a2"),
+)
+OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # to be seen on any ground
 
 
 class Panel(NamedTuple):
@@ -25,20 +34,23 @@ class Panel(NamedTuple):
     boxes: np.ndarray  # [N, 4], (left, top, width, height) in pixels of the image
     labels: np.ndarray  # int [N]
     scores: np.ndarray | None  # [N]
+    outlines: np.ndarray = np.zeros((0, 4))  # boxes to draw dashed and without a name, for comparison
 
 
 def draw_grid(panels: Sequence[Panel], class_names: Sequence[str], columns: int, window: bool = False) -> Figure:
-    """A figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it."""
+    """A figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it.
+
+    With more classes than colours some share one: each box has its name.
+    """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     make = pyplot.figure if window else Figure  # pyplot opens windows, and fails where there is no screen
     figure = make(figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    colours = class_colours(len(class_names))
     for axis in axes:
         axis.set_axis_off()
     for axis, panel in zip(axes, panels, strict=False):
-        _draw_panel(axis, panel, class_names, colours)
+        _draw_panel(axis, panel, class_names)
     return figure
 
 
@@ -53,28 +65,42 @@ def show_windows() -> None:
     pyplot.show()
 
 
-def class_colours(num_classes: int) -> np.ndarray:
-    """As many colours [N, 3] as classes: a palette of ten that tell apart well, or hues all round the circle."""
-    if num_classes <= 10:
-        return mpl.colormaps["tab10"](np.arange(num_classes))[:, :3]
-    return mpl.colormaps["hsv"](np.arange(num_classes) / num_classes)[:, :3]
+def class_colour(label: int) -> str:
+    return PALETTE[label % len(PALETTE)]
 
 
-def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], colours: np.ndarray) -> None:
+def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
+    height, width = panel.image.shape[:2]
+    pixel = max(height, width) / (PANEL_INCHES * 72)  # of the image, in points
+    names = [class_names[label] for label in panel.labels]
+    if panel.scores is not None:
+        names = [f"{name} {score:.2f}" for name, score in zip(names, panel.scores, strict=True)]
+    sizes = np.array([(LETTER_WIDTH * len(name) + LABEL_PAD, 1.2 + LABEL_PAD) for name in names]).reshape(-1, 2)
+    places = place_labels(panel.boxes, sizes * LABEL_POINTS * pixel, width)
     axis.imshow(panel.image)
-    axis.set_title(panel.title, fontsize=9, parse_math=False)
-    for row, (box, label) in enumerate(zip(panel.boxes, panel.labels, strict=True)):
-        left, top, width, height = box
-        name = class_names[label] if panel.scores is None else f"{class_names[label]} {panel.scores[row]:.2f}"
-        axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colours[label], linewidth=1.8))
+    # Names of boxes at the image's top stand above it.
+    axis.set_title(panel.title, fontsize=TITLE_POINTS, pad=LABEL_POINTS * 2, parse_math=False)
+    for left, top, box_width, box_height in panel.outlines:
+        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # to be seen on bright and on dark
+            line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
+            axis.add_patch(Rectangle((left, top), box_width, box_height, fill=False, **line))
+    for box, label, name, (x, y), size in zip(panel.boxes, panel.labels, names, places, sizes, strict=True):
+        colour = class_colour(label)
+        line = {"edgecolor": colour, "linewidth": 2.0, "path_effects": OUTLINED}
+        axis.add_patch(Rectangle((box[0], box[1]), box[2], box[3], fill=False, **line))
         axis.text(
-            max(left, 0),
-            max(top, 0),
+            x + LABEL_PAD / 2 * LABEL_POINTS * pixel,
+            y + size[1] / 2 * LABEL_POINTS * pixel,
             name,
-            fontsize=7,
-            color="white",
-            verticalalignment="bottom" if top > panel.image.shape[0] * 0.06 else "top",
-            bbox={"facecolor": colours[label], "edgecolor": "none", "pad": 1.2, "alpha": 0.9},
-            clip_on=True,
+            fontsize=LABEL_POINTS,
+            color=text_colour(colour),
+            verticalalignment="center_baseline",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.0},
             parse_math=False,
         )
+
+
+def text_colour(background: str) -> str:
+    """Black or white, whichever is read more easily on the colour."""
+    red, green, blue = mpl.colors.to_rgb(background)
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

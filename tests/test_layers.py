@@ -14,7 +14,8 @@ LAYERS = (
     ("model", "regression_windows", "loss", "detect", "data", "loaders"),
     (
         *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
-        *("results", "output", "plots"),
+        *("results", "output", "average_precision", "matches", "bootstrap", "error_kinds", "analysis", "analysis_text"),
+        *("label_places", "plots", "charts", "report"),
     ),
     (
         *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "cutouts"),

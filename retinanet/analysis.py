@@ -1,0 +1,143 @@
+"""What COCO's twelve numbers don't tell of a result file: classes, errors, thresholds, and how sure the numbers are."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retinanet.annotations import Annotations
+from retinanet.average_precision import average_precision, mean_of_classes
+from retinanet.bootstrap import Interval, draws_of_images, interval
+from retinanet.error_kinds import Errors, find_errors, lost_to_errors
+from retinanet.matches import Found, Matches, found_of, match, ranked_classes
+
+NUM_DRAWS = 1000
+
+
+class WorkingPoint(NamedTuple):
+    """The score from which on detections are taken, so that the F1 at IoU 0.5 is best. NaN where nothing is right."""
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+
+
+class ClassNumbers(NamedTuple):
+    name: str
+    num_objects: int
+    ap: Interval
+    ap50: Interval
+    ar: float  # of 100 detections an image
+    best: WorkingPoint
+
+
+class Analysis(NamedTuple):
+    """Everything about one result file. C classes, W draws of the images; the first axis of `drawn` has AP and AP50."""
+
+    ap: Interval
+    ap50: Interval
+    classes: list[ClassNumbers]
+    best: WorkingPoint  # of all classes together
+    confusion: np.ndarray  # int64 [C + 1, C + 1] at the best threshold: true class, found class; last is background
+    lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS
+    class_ap: np.ndarray  # [2, C]; NaN for a class without objects
+    drawn: np.ndarray  # [2, C, W]
+    found: Found
+    matches: Matches
+    errors: Errors
+
+
+def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int = NUM_DRAWS) -> Analysis:
+    """Analyse the `rows` of a checked result file. `num_draws` 0 leaves the intervals out (they are NaN)."""
+    found = found_of(rows, annotations)
+    matches = match(found, annotations)
+    errors = find_errors(matches, annotations)
+    ranked = ranked_classes(found, matches, annotations)
+    all_once = np.ones((1, len(annotations.image_ids)), np.uint8)
+    numbers = [average_precision(one, all_once) for one in ranked]
+    weights = draws_of_images(len(annotations.image_ids), num_draws)
+    drawn = np.stack([_ap_and_ap50(average_precision(one, weights).ap) for one in ranked], axis=1)
+    class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
+    classes = [
+        ClassNumbers(
+            name=name,
+            num_objects=len(ranked[label].object_images),
+            ap=interval(class_ap[0, label], drawn[0, label], 0, 1),
+            ap50=interval(class_ap[1, label], drawn[1, label], 0, 1),
+            ar=float(numbers[label].recall.mean()),
+            best=_best_of(found, matches, found.labels == label, len(ranked[label].object_images)),
+        )
+        for label, name in enumerate(annotations.class_names)
+    ]
+    means, drawn_means = mean_of_classes(class_ap.T), mean_of_classes(drawn.transpose(1, 0, 2))
+    best = _best_of(found, matches, np.ones(len(found.labels), bool), int((~annotations.crowds).sum()))
+    return Analysis(
+        ap=interval(means[0], drawn_means[0], 0, 1),
+        ap50=interval(means[1], drawn_means[1], 0, 1),
+        classes=classes,
+        best=best,
+        confusion=_confusion(found, matches, annotations, best.threshold),
+        lost=lost_to_errors(found, matches, errors, annotations, all_once)[:, 0],
+        class_ap=class_ap,
+        drawn=drawn,
+        found=found,
+        matches=matches,
+        errors=errors,
+    )
+
+
+def is_taken(analysis: Analysis) -> np.ndarray:
+    """Which detections have the best threshold's score: bool [D]."""
+    return analysis.found.scores >= analysis.best.threshold
+
+
+def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
+    """The F1 of each image at the best threshold, the mean over the ten IoUs [N]; 1 where there is nothing to find."""
+    num_images = len(annotations.image_ids)
+    owners = np.repeat(np.arange(num_images), np.diff(annotations.first))
+    asked = np.bincount(owners[~annotations.crowds], minlength=num_images)
+    taken = is_taken(analysis)
+    scores = np.zeros(num_images)
+    for hits, ignored in zip(analysis.matches.hits, analysis.matches.ignored, strict=True):
+        right = np.bincount(analysis.found.images[taken & hits], minlength=num_images)
+        counted = np.bincount(analysis.found.images[taken & ~ignored], minlength=num_images)
+        scores += np.where(asked + counted > 0, 2 * right / np.maximum(asked + counted, 1), 1)
+    return scores / len(analysis.matches.hits)
+
+
+def _ap_and_ap50(ap: np.ndarray) -> np.ndarray:
+    """[IoUs, W] to [2, W]."""
+    return np.stack([ap.mean(axis=0), ap[0]])
+
+
+def _best_of(found: Found, matches: Matches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
+    """The best threshold for the `chosen` detections, which have `num_objects` objects to find."""
+    counted = chosen & ~matches.ignored[0]
+    scores, hits = found.scores[counted], matches.hits[0, counted]
+    # A threshold takes all of equal score or none of them.
+    ends = np.flatnonzero(np.diff(scores, append=-np.inf))
+    right, seen = hits.cumsum()[ends], ends + 1
+    if not num_objects or not hits.any():
+        return WorkingPoint(*[float("nan")] * 4)
+    f1 = 2 * right / (seen + num_objects)
+    best = f1.argmax()
+    return WorkingPoint(
+        threshold=float(scores[ends[best]]),
+        f1=float(f1[best]),
+        precision=float(right[best] / seen[best]),
+        recall=float(right[best] / num_objects),
+    )
+
+
+def _confusion(found: Found, matches: Matches, annotations: Annotations, threshold: float) -> np.ndarray:
+    num_classes = len(annotations.class_names)
+    confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    taken = found.scores >= threshold
+    on_object = taken & (matches.any_class >= 0)
+    np.add.at(confusion, (annotations.labels[matches.any_class[on_object]], found.labels[on_object]), 1)
+    on_nothing = taken & (matches.any_class < 0) & ~matches.ignored[0]
+    np.add.at(confusion, (num_classes, found.labels[on_nothing]), 1)
+    missed = ~annotations.crowds
+    missed[matches.any_class[on_object]] = False
+    np.add.at(confusion, (annotations.labels[missed], num_classes), 1)
+    return confusion

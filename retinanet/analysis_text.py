@@ -1,0 +1,111 @@
+"""An analysis in lines to print, and in numbers for programs."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from retinanet.analysis import Analysis, ClassNumbers, WorkingPoint
+from retinanet.average_precision import RECALLS
+from retinanet.bootstrap import Interval
+from retinanet.error_kinds import ERROR_KINDS
+from retinanet.evaluate import CocoTable
+
+COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+MOST_CONFUSIONS = 5
+
+
+def analysis_text(analysis: Analysis, num_images: int) -> str:
+    """What is printed after COCO's twelve lines."""
+    num_draws = analysis.drawn.shape[2]
+    sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
+    width = max(5, *(len(one.name) for one in analysis.classes))
+    lines = [
+        f"AP {analysis.ap}, AP50 {analysis.ap50}{sure}",
+        f"{'Class':<{width}}  {'Objects':>7}  {'AP':>22}  {'AP50':>22}  {'AR':>5}  Best F1  From score",
+        *(_class_line(one, width) for one in analysis.classes),
+        "AP50 lost to each kind of error: "
+        + ", ".join(f"{kind} {lost:.3f}" for kind, lost in zip(ERROR_KINDS, analysis.lost, strict=True)),
+        _best_line(analysis.best),
+        f"Most confused there: {'; '.join(_most_confused(analysis)) or 'none'}",
+    ]
+    return "\n".join(lines)
+
+
+def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
+    """All numbers as plain data; None where there is none."""
+    names = [one.name for one in analysis.classes]
+    return {
+        "coco": dict(zip(COCO_NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
+        "num_draws": analysis.drawn.shape[2],
+        "AP": _plain(analysis.ap),
+        "AP50": _plain(analysis.ap50),
+        "classes": [
+            {
+                "name": one.name,
+                "num_objects": one.num_objects,
+                "AP": _plain(one.ap),
+                "AP50": _plain(one.ap50),
+                "AR": none_of_nan(one.ar),
+                "best_f1": _plain(one.best),
+            }
+            for one in analysis.classes
+        ],
+        "best_f1": _plain(analysis.best),
+        "AP50_lost": dict(zip(ERROR_KINDS, analysis.lost.tolist(), strict=True)),
+        "confusion": {
+            "true": [*names, "background"],
+            "found": [*names, "not found"],
+            "counts": analysis.confusion.tolist(),
+        },
+        "precision_recall_50": {
+            "recall": RECALLS.tolist(),
+            "precision": {
+                name: None if curve[0] < 0 else curve.tolist()
+                for name, curve in zip(names, precision_at_50(table).T, strict=True)
+            },
+        },
+    }
+
+
+def precision_at_50(table: CocoTable) -> np.ndarray:
+    """[101 recalls, C] at IoU 0.5, all areas, 100 detections an image."""
+    return table.precision[0, :, :, 0, 2]
+
+
+def number_text(number: float) -> str:
+    return "-" if math.isnan(number) else f"{number:.3f}"
+
+
+def none_of_nan(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
+def _plain(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
+    return {name: none_of_nan(number) for name, number in numbers._asdict().items()}
+
+
+def _class_line(one: ClassNumbers, width: int) -> str:
+    ar, f1, score = map(number_text, (one.ar, one.best.f1, one.best.threshold))
+    return f"{one.name:<{width}}  {one.num_objects:>7}  {one.ap!s:>22}  {one.ap50!s:>22}  {ar:>5}  {f1:>7}  {score:>10}"
+
+
+def _best_line(best: WorkingPoint) -> str:
+    if math.isnan(best.threshold):
+        return "Best F1 of all classes: none, as no detection hits an object"
+    return (
+        f"Best F1 of all classes: {best.f1:.3f} from score {best.threshold:.3f} on, with precision "
+        f"{best.precision:.3f} and recall {best.recall:.3f}"
+    )
+
+
+def _most_confused(analysis: Analysis) -> list[str]:
+    """The largest numbers of objects taken for another class."""
+    between = analysis.confusion[:-1, :-1] * ~np.eye(len(analysis.classes), dtype=bool)
+    order = np.argsort(-between, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    pairs = [divmod(int(place), len(between)) for place in order]
+    return [
+        f"{analysis.classes[true].name} taken for {analysis.classes[found].name} ({between[true, found]})"
+        for true, found in pairs
+        if between[true, found]
+    ]

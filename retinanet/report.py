@@ -1,0 +1,168 @@
+"""The report of a result file: metrics.json, figures, and report.html with all of it for a person to open."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from retinanet.analysis import Analysis, is_taken
+from retinanet.analysis_text import analysis_text, metrics_of, number_text, precision_at_50
+from retinanet.annotations import Annotations
+from retinanet.average_precision import RECALLS
+from retinanet.charts import class_chart, confusion_chart, error_chart, precision_recall_chart
+from retinanet.error_kinds import ERROR_KINDS, MISSED
+from retinanet.errors import UserError
+from retinanet.evaluate import CocoTable
+from retinanet.files import written_whole
+from retinanet.images import read_image
+from retinanet.plots import DOTS_PER_INCH, Panel, draw_grid
+
+WORST_IMAGES, COLUMNS = 4, 2  # shown of each kind of error
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+img { max-width: 100%; height: auto; }
+pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .8rem; }
+table { border-collapse: collapse; font-size: .9rem; } 
+td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+td:first-child, th:first-child { text-align: left; }
+figure { margin: 1.5rem 0; } figcaption { color: #444; }
+"""
+CAPTIONS = {
+    "classes": "How well each class is found. The bars' ends are the numbers, the lines their 95% intervals.",
+    "precision_recall": "How much of what is found is right, as more of the objects are found.",
+    "confusion": "What the objects of each class were taken for, at the score with the best F1.",
+    "errors": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to what is lost.",
+}
+
+
+def write_report(
+    folder: Path,
+    analysis: Analysis,
+    table: CocoTable,
+    annotations: Annotations,
+    image_folder: Path,
+    *,
+    source: str,
+    max_pixels: int,
+) -> None:
+    """Write metrics.json, a PNG for each figure and report.html to `folder`; `source` names what was evaluated.
+
+    UserError where the folder can't be written to, or an image can't be read.
+    """
+    names = annotations.class_names
+    figures = {
+        "classes": class_chart(analysis.classes),
+        "precision_recall": precision_recall_chart(RECALLS, precision_at_50(table), names),
+        "confusion": confusion_chart(analysis.confusion, names, analysis.best.threshold),
+        "errors": error_chart(analysis.lost, ERROR_KINDS),
+    }
+    captions = dict(CAPTIONS)
+    for kind, kind_name in enumerate(ERROR_KINDS):
+        panels, count = _worst_images(kind, analysis, annotations, image_folder, max_pixels)
+        if panels:
+            name = f"worst_{kind_name.replace(' ', '_')}"
+            figures[name] = draw_grid(panels, names, columns=COLUMNS)
+            shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
+            captions[name] = f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
+    pictures = {name: _png(figure) for name, figure in figures.items()}
+    metrics = {"results": source, "annotations": str(annotations.path), "num_images": len(annotations.image_ids)}
+    metrics |= metrics_of(analysis, table)
+    page = _page(source, annotations, table, analysis, {captions[name]: picture for name, picture in pictures.items()})
+    files = {
+        "metrics.json": (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode(),
+        **{f"{name}.png": picture for name, picture in pictures.items()},
+        "report.html": page.encode(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("worst_*.png"):  # a report written here before may have had more
+            old.unlink()
+        for name, content in files.items():
+            with written_whole(folder / name, "wb") as file:
+                file.write(content)
+    except OSError as fault:
+        raise UserError(f"{folder}: can't be written to ({fault.strerror}). Choose another --report.") from None
+
+
+def _worst_images(
+    kind: int, analysis: Analysis, annotations: Annotations, image_folder: Path, max_pixels: int
+) -> tuple[list[Panel], int]:
+    """The images that have most of an error, and how many of it there are in the set.
+
+    Errors count by their score, as a confident one costs more; those below the best threshold are not drawn.
+    """
+    owners = np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
+    if kind == MISSED:
+        chosen = analysis.errors.missed
+        images, scores = owners[chosen], np.ones(int(chosen.sum()))
+    else:
+        chosen = (analysis.errors.kinds == kind) & is_taken(analysis)
+        images, scores = analysis.found.images[chosen], analysis.found.scores[chosen]
+    badness = np.bincount(images, scores, minlength=len(annotations.image_ids))
+    worst = np.argsort(-badness, kind="stable")[:WORST_IMAGES]
+    panels = []
+    for image in worst[badness[worst] > 0].tolist():
+        path = image_folder / annotations.file_names[image]
+        pixels = read_image(path, tuple(annotations.sizes[image]), max_pixels).permute(1, 2, 0).numpy()
+        is_object = (owners == image) & ~annotations.crowds
+        if kind == MISSED:
+            shown = chosen & is_object
+            panel = Panel(path.name, pixels, annotations.boxes[shown], annotations.labels[shown], None)
+        else:
+            shown = chosen & (analysis.found.images == image)
+            found = analysis.found
+            boxes, objects = found.boxes[shown], annotations.boxes[is_object]
+            panel = Panel(path.name, pixels, boxes, found.labels[shown], found.scores[shown], objects)
+        panels.append(panel)
+    return panels, len(images)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return buffer.getvalue()
+
+
+def _page(
+    source: str, annotations: Annotations, table: CocoTable, analysis: Analysis, pictures: dict[str, bytes]
+) -> str:
+    """One HTML page that needs no other file and no network."""
+    title = html.escape(f"{source} on {annotations.path}")
+    text = html.escape(f"{table.text}\n\n{analysis_text(analysis, len(annotations.image_ids))}")
+    parts = [
+        f"<figure><img src='data:image/png;base64,{base64.b64encode(picture).decode()}' alt='{html.escape(caption)}'>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for caption, picture in pictures.items()
+    ]
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            f"<html lang='en'><head><meta charset='utf-8'><title>{title}</title>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            f"<style>{STYLE}</style></head><body>",
+            f"<h1>AP {analysis.ap}</h1>",
+            f"<p>{title}: {len(annotations.image_ids)} images, {int((~annotations.crowds).sum())} objects.</p>",
+            _class_table(analysis),
+            *parts,
+            f"<h2>As text</h2><pre>{text}</pre>",
+            "</body></html>",
+        ]
+    )
+
+
+def _class_table(analysis: Analysis) -> str:
+    rows = [
+        ("All classes", "", analysis.ap, analysis.ap50, "", analysis.best),
+        *((one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), one.best) for one in analysis.classes),
+    ]
+    head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "from score", "precision", "recall")
+    cells = [head, *((*row[:5], *(number_text(row[5][place]) for place in (1, 0, 2, 3))) for row in rows)]
+    lines = [
+        f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in line)}</tr>"
+        for tag, line in zip(["th"] + ["td"] * len(rows), cells, strict=True)
+    ]
+    return f"<table>{''.join(lines)}</table>"
