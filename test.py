@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a set and write its result file."""
+"""Evaluate a checkpoint on a set and write its result file, or compare two result files."""
 
 import argparse
 import os
@@ -21,21 +21,27 @@ from retinanet.command_line import (
     say,
     whole_number,
 )
+from retinanet.compare import compare, comparison_panels, comparison_text
 from retinanet.engine import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
+from retinanet.plots import draw_grid, save_figure
 from retinanet.precision import choose_precision
 from retinanet.report import write_report
-from retinanet.results import default_results_path, write_results
+from retinanet.results import default_results_path, load_results, write_results
+from retinanet.transforms import MAX_SIDE, MIN_SIDE
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
-    parser.add_argument("--set_name", default="test", help="name of the set")
+    parser.add_argument("--set_name", help="name of the set (default: test; with --compare val)")
     parser.add_argument("--checkpoint_path", type=Path, default=Path("output/model_final.pt"))
     parser.add_argument("--results_path", type=Path, help="file to write (default: {set_name}_bbox_results.json)")
-    parser.add_argument("--report", type=Path, help="folder for metrics.json, figures, and report.html to open")
+    parser.add_argument(
+        "--compare", type=Path, nargs=2, metavar=("A", "B"), help="compare these result files; no checkpoint is needed"
+    )
+    parser.add_argument("--report", type=Path, help="folder for metrics.json, figures, report.html to open")
     parser.add_argument(
         "--num_draws",
         type=whole_number(0),
@@ -56,11 +62,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.report and args.report.exists() and not args.report.is_dir():
+        parser.error(f"--report {args.report}: is a file; give a folder")
+    if args.compare:
+        return compare_results(args)
+    args.set_name = args.set_name or "test"
     results_path = args.results_path or default_results_path(args.set_name)
     if results_path.is_dir() or not os.access(results_path.parent, os.W_OK):
         parser.error(f"--results_path {results_path}: is a folder, or in one that can't be written to")
-    if args.report and args.report.exists() and not args.report.is_dir():
-        parser.error(f"--report {args.report}: is a file; give a folder")
     checkpoint = load_checkpoint(args.checkpoint_path)
     if args.depth not in (None, checkpoint.depth):
         raise UserError(
@@ -94,14 +103,35 @@ def main(argv: list[str] | None = None) -> int:
         analysis = analyse(annotations, rows, args.num_draws)
         say(analysis_text(analysis, len(dataset)))
         if args.report:
-            sources = {"source": str(results_path), "image_folder": dataset.image_folder, "max_pixels": args.max_pixels}
-            write_report(args.report, analysis, table, annotations, **sources)
+            write_report(args.report, analysis, table, dataset, source=str(results_path))
             say(f"Report: {args.report / 'report.html'}")
     else:
         say(
             f"{annotations.path} has no objects to compare with, so there is no table"
             + (" and no report" if args.report else "")
         )
+    return 0
+
+
+def compare_results(args: argparse.Namespace) -> int:
+    """Print what changed from one result file to the other, and draw the images most won and lost."""
+    annotations, dataset = load_set(
+        args.coco_path, args.set_name or "val", min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=args.max_pixels
+    )
+    if not has_objects(annotations):
+        raise UserError(f"{annotations.path}: has no objects, so results can't be compared. Choose another --set_name.")
+    a, b = (analyse(annotations, load_results(path, annotations), args.num_draws) for path in args.compare)
+    comparison = compare(a, b, annotations)
+    say(f"A: {args.compare[0]}\nB: {args.compare[1]}")
+    say(comparison_text(comparison, args.num_draws, len(dataset)))
+    panels = comparison_panels(comparison, a, b, dataset)
+    if not panels:
+        say("No image is won or lost, so there is no picture")
+        return 0
+    picture = (args.report or Path()) / "compare.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)
+    say(f"Picture of the images most won and most lost: {picture}")
     return 0
 
 

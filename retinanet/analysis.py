@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotations import Annotations
+from retinanet.annotations import Annotations, owners_of
 from retinanet.average_precision import average_precision, mean_of_classes
 from retinanet.bootstrap import Interval, draws_of_images, interval
 from retinanet.error_kinds import Errors, find_errors, lost_to_errors
@@ -94,8 +94,7 @@ def is_taken(analysis: Analysis) -> np.ndarray:
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
     """The F1 of each image at the best threshold, the mean over the ten IoUs [N]; 1 where there is nothing to find."""
     num_images = len(annotations.image_ids)
-    owners = np.repeat(np.arange(num_images), np.diff(annotations.first))
-    asked = np.bincount(owners[~annotations.crowds], minlength=num_images)
+    asked = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
     taken = is_taken(analysis)
     scores = np.zeros(num_images)
     for hits, ignored in zip(analysis.matches.hits, analysis.matches.ignored, strict=True):

@@ -101,8 +101,13 @@ def has_objects(annotations: Annotations) -> bool:
     boxes = annotations.boxes[real]
     if len(boxes) <= 1 or len(np.unique(boxes, axis=0)) > 1:
         return len(boxes) > 0
-    owners = np.repeat(np.arange(len(annotations.sizes)), np.diff(annotations.first))[real]
+    owners = owners_of(annotations)[real]
     return bool((boxes[0, 2:] == annotations.sizes[owners][:, ::-1]).all())
+
+
+def owners_of(annotations: Annotations) -> np.ndarray:
+    """The index of each annotation's image: int64 [T]."""
+    return np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
 
 
 def is_id(value: Any) -> TypeGuard[int]:

@@ -49,18 +49,9 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
     for label in set(known) - set(named):
         axis.plot(recalls, precision[:, label], color="#cccccc", linewidth=0.8)
     for row, label in enumerate(named):
-        line: dict[str, Any] = {
-            "color": PALETTE[row % len(PALETTE)],
-            "linestyle": LINES[row % len(LINES)],
-            "linewidth": 1.8,
-        }
-        axis.plot(
-            recalls,
-            precision[:, label],
-            label=f"{names[label]} {precision[:, label].mean():.3f}",
-            linewidth=1.8,
-            **look,
-        )
+        look: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINES[row % len(LINES)]}
+        name = f"{names[label]} {precision[:, label].mean():.3f}"
+        axis.plot(recalls, precision[:, label], label=name, linewidth=1.8, **look)
     if len(known) > 1:
         mean = precision[:, known].mean(axis=1)
         axis.plot(recalls, mean, color="black", linewidth=2.6, label=f"mean {mean.mean():.3f}")

@@ -89,11 +89,15 @@ class CocoDataset(Dataset[Sample | BadImage]):
         boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.sizes[index].tolist())
         return Sample(self._image(index), boxes, labels, scale, int(self.annotations.image_ids[index]))
 
+    def original(self, index: int) -> Tensor:
+        """The image in its own size: uint8 [3, height, width]. UserError where it can't be read."""
+        height, width = self.annotations.sizes[index].tolist()
+        return read_image(self.path(index), (height, width), self.max_pixels)
+
     def _image(self, index: int) -> Tensor:
         image = self.cache.get(index) if self.cache else None
         if image is None:
-            height, width = self.annotations.sizes[index].tolist()
-            image = resize(read_image(self.path(index), (height, width), self.max_pixels), self.sizes[index].tolist())
+            image = resize(self.original(index), self.sizes[index].tolist())
             if self.cache:
                 self.cache.put(index, image)
         return image

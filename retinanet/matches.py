@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotations import Annotations
+from retinanet.annotations import Annotations, owners_of
 from retinanet.average_precision import Ranked
 
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -98,7 +98,7 @@ def ranked_classes(
     found: Found, matches: Matches, annotations: Annotations, asked_for: np.ndarray | None = None
 ) -> list[Ranked]:
     """What average_precision wants of each class. `asked_for` bool [T] leaves other objects out of the count."""
-    owners = np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
+    owners = owners_of(annotations)
     counted = ~annotations.crowds if asked_for is None else ~annotations.crowds & asked_for
     ranked = []
     for label in range(len(annotations.class_names)):

@@ -10,15 +10,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from retinanet.analysis import Analysis, is_taken
+from retinanet.analysis_panels import found_panel, object_panel
 from retinanet.analysis_text import analysis_text, metrics_of, number_text, precision_at_50
-from retinanet.annotations import Annotations
+from retinanet.annotations import Annotations, owners_of
 from retinanet.average_precision import RECALLS
 from retinanet.charts import class_chart, confusion_chart, error_chart, precision_recall_chart
+from retinanet.data import CocoDataset
 from retinanet.error_kinds import ERROR_KINDS, MISSED
 from retinanet.errors import UserError
 from retinanet.evaluate import CocoTable
 from retinanet.files import written_whole
-from retinanet.images import read_image
 from retinanet.plots import DOTS_PER_INCH, Panel, draw_grid
 
 WORST_IMAGES, COLUMNS = 4, 2  # shown of each kind of error
@@ -39,20 +40,12 @@ CAPTIONS = {
 }
 
 
-def write_report(
-    folder: Path,
-    analysis: Analysis,
-    table: CocoTable,
-    annotations: Annotations,
-    image_folder: Path,
-    *,
-    source: str,
-    max_pixels: int,
-) -> None:
+def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: CocoDataset, source: str) -> None:
     """Write metrics.json, a PNG for each figure and report.html to `folder`; `source` names what was evaluated.
 
     UserError where the folder can't be written to, or an image can't be read.
     """
+    annotations = dataset.annotations
     names = annotations.class_names
     figures = {
         "classes": class_chart(analysis.classes),
@@ -62,7 +55,7 @@ def write_report(
     }
     captions = dict(CAPTIONS)
     for kind, kind_name in enumerate(ERROR_KINDS):
-        panels, count = _worst_images(kind, analysis, annotations, image_folder, max_pixels)
+        panels, count = _worst_images(kind, analysis, dataset)
         if panels:
             name = f"worst_{kind_name.replace(' ', '_')}"
             figures[name] = draw_grid(panels, names, columns=COLUMNS)
@@ -88,36 +81,27 @@ def write_report(
         raise UserError(f"{folder}: can't be written to ({fault.strerror}). Choose another --report.") from None
 
 
-def _worst_images(
-    kind: int, analysis: Analysis, annotations: Annotations, image_folder: Path, max_pixels: int
-) -> tuple[list[Panel], int]:
+def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[list[Panel], int]:
     """The images that have most of an error, and how many of it there are in the set.
 
     Errors count by their score, as a confident one costs more; those below the best threshold are not drawn.
     """
-    owners = np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
     if kind == MISSED:
         chosen = analysis.errors.missed
-        images, scores = owners[chosen], np.ones(int(chosen.sum()))
+        images = owners_of(dataset.annotations)[chosen]
+        badness = np.bincount(images, minlength=len(dataset))
     else:
         chosen = (analysis.errors.kinds == kind) & is_taken(analysis)
-        images, scores = analysis.found.images[chosen], analysis.found.scores[chosen]
-    badness = np.bincount(images, scores, minlength=len(annotations.image_ids))
-    worst = np.argsort(-badness, kind="stable")[:WORST_IMAGES]
+        images = analysis.found.images[chosen]
+        badness = np.bincount(images, analysis.found.scores[chosen], minlength=len(dataset))
     panels = []
-    for image in worst[badness[worst] > 0].tolist():
-        path = image_folder / annotations.file_names[image]
-        pixels = read_image(path, tuple(annotations.sizes[image]), max_pixels).permute(1, 2, 0).numpy()
-        is_object = (owners == image) & ~annotations.crowds
-        if kind == MISSED:
-            shown = chosen & is_object
-            panel = Panel(path.name, pixels, annotations.boxes[shown], annotations.labels[shown], None)
-        else:
-            shown = chosen & (analysis.found.images == image)
-            found = analysis.found
-            boxes, objects = found.boxes[shown], annotations.boxes[is_object]
-            panel = Panel(path.name, pixels, boxes, found.labels[shown], found.scores[shown], objects)
-        panels.append(panel)
+    for image in np.argsort(-badness, kind="stable")[:WORST_IMAGES].tolist():
+        if badness[image] > 0:
+            title = dataset.annotations.file_names[image]
+            if kind == MISSED:
+                panels.append(object_panel(title, dataset, image, chosen))
+            else:
+                panels.append(found_panel(title, dataset, image, analysis, chosen))
     return panels, len(images)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotations import Annotations, is_id, is_number
+from retinanet.annotations import Annotations, is_id, is_number, read_json
 from retinanet.errors import UserError
 from retinanet.files import written_whole
 
@@ -37,6 +37,15 @@ def write_results(rows: list[dict[str, Any]], path: Path) -> None:
             json.dump(rows, file)
     except OSError as fault:
         raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another --results_path.") from None
+
+
+def load_results(path: Path, annotations: Annotations) -> list[dict[str, Any]]:
+    """The rows of a result file of the set; UserError where they can't be drawn or evaluated."""
+    rows = read_json(path)
+    for finding in check_results(rows, annotations):
+        if finding.unusable:
+            raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {finding.fix}")
+    return rows
 
 
 def check_results(rows: Any, annotations: Annotations) -> list[Finding]:

@@ -15,7 +15,7 @@ LAYERS = (
     (
         *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
         *("results", "output", "average_precision", "matches", "bootstrap", "error_kinds", "analysis", "analysis_text"),
-        *("label_places", "plots", "charts", "report"),
+        *("label_places", "plots", "analysis_panels", "charts", "report", "compare"),
     ),
     (
         *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "cutouts"),
