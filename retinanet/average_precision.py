@@ -28,7 +28,7 @@ def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
     A weight counts its image so many times, as if there were copies of it: weights of 1 give COCO's numbers.
     """
     step = max(1, NUMBERS_AT_A_TIME // max(1, len(ranked.images)))
-    parts = [_of_some(ranked, weights[start : start + step]) for start in range(0, len(weights), step)]
+    parts = [_of_some(ranked, weights[start : start + step]) for start in range(0, max(1, len(weights)), step)]
     return Precisions(*(np.concatenate(both, axis=1) for both in zip(*parts, strict=True)))
 
 

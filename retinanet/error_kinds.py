@@ -47,16 +47,18 @@ def lost_to_errors(
     """The AP50 that mending each kind of error alone would add, for W weightings of the images: [6 kinds, W].
 
     A detection of the wrong class or place is put right where it is the best of those meant for an object that is not
-    found; all other false detections are taken away; missed objects are not asked for.
+    found; all other false detections are taken away; missed objects are not asked for, and a class of missed objects
+    alone counts as found whole.
     """
     base = _ap50(found, matches, annotations, weights)
-    return np.stack([mended - base for mended in _mended(found, matches, errors, annotations, weights)])
+    mended = [mean_of_classes(ap) for ap in _mended(found, matches, errors, annotations, weights, base)]
+    return np.stack(mended) - mean_of_classes(base)
 
 
 def _mended(
-    found: Found, matches: Matches, errors: Errors, annotations: Annotations, weights: np.ndarray
+    found: Found, matches: Matches, errors: Errors, annotations: Annotations, weights: np.ndarray, base: np.ndarray
 ) -> Iterator[np.ndarray]:
-    """The AP50 without each kind of error."""
+    """The AP50 of the classes without each kind of error [C, W]."""
     is_found = np.zeros(len(annotations.labels), bool)
     is_found[matches.objects[matches.objects >= 0]] = True
     meant = np.flatnonzero((errors.objects >= 0) & ~is_found[errors.objects])
@@ -69,7 +71,8 @@ def _mended(
         labels[mended] = annotations.labels[errors.objects[mended]]
         hits[0, mended], ignored[0, mended] = True, False
         yield _ap50(found._replace(labels=labels), matches._replace(hits=hits, ignored=ignored), annotations, weights)
-    yield _ap50(found, matches, annotations, weights, asked_for=~errors.missed)
+    without_missed = _ap50(found, matches, annotations, weights, asked_for=~errors.missed)
+    yield np.where(np.isnan(without_missed) & ~np.isnan(base), 1, without_missed)
 
 
 def _ap50(
@@ -78,4 +81,4 @@ def _ap50(
     ranked = ranked_classes(
         found, matches._replace(hits=matches.hits[:1], ignored=matches.ignored[:1]), annotations, asked_for
     )
-    return mean_of_classes(np.stack([average_precision(one, weights).ap[0] for one in ranked]))
+    return np.stack([average_precision(one, weights).ap[0] for one in ranked])

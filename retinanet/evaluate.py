@@ -42,12 +42,17 @@ def evaluate(annotations: Annotations, rows: list[dict[str, Any]], backend: str)
     image_ids, category_ids = set(annotations.image_ids.tolist()), set(annotations.category_ids)
     assert all(row["image_id"] in image_ids and row["category_id"] in category_ids for row in rows)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says how long it takes, and prints its lines
-        evaluation = (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, rows)
+        evaluation = coco_evaluation(annotations, rows, backend)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     numbers = [float(number) for number in evaluation.stats]
     return CocoTable(numbers, _text(numbers), evaluation.eval["precision"])
+
+
+def coco_evaluation(annotations: Annotations, rows: list[dict[str, Any]], backend: str) -> Any:
+    """The backend's COCOeval, which has compared nothing yet."""
+    return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, rows)
 
 
 def _hotcoco(annotations: Annotations, rows: list[dict[str, Any]]) -> Any:

@@ -101,6 +101,7 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
 
 
 def text_colour(background: str) -> str:
-    """Black or white, whichever is read more easily on the colour."""
-    red, green, blue = mpl.colors.to_rgb(background)
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+    """Black or white, whichever has more contrast with the colour (WCAG 2: relative luminance)."""
+    parts = np.array(mpl.colors.to_rgb(background))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"

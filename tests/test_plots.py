@@ -1,14 +1,26 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
-from retinanet.plots import Panel, class_colours, draw_grid, save_figure
+from retinanet.plots import PALETTE, Panel, class_colour, draw_grid, save_figure, text_colour
 
 
-@pytest.mark.parametrize("num_classes", [1, 5, 10, 80])
-def test_each_class_has_a_colour_of_its_own(num_classes):
-    colours = class_colours(num_classes)
-    assert colours.shape == (num_classes, 3)
-    assert len(np.unique(colours.round(4), axis=0)) == num_classes
+def contrast(colour, other):
+    """WCAG's contrast ratio."""
+    parts = [np.array(to_rgb(one)) for one in (colour, other)]
+    linear = [np.where(one <= 0.04045, one / 12.92, ((one + 0.055) / 1.055) ** 2.4) for one in parts]
+    bright = sorted(float(one @ [0.2126, 0.7152, 0.0722]) for one in linear)
+    return (bright[1] + 0.05) / (bright[0] + 0.05)
+
+
+def test_colours_of_classes():
+    assert len({class_colour(label) for label in range(10)}) == 10
+    assert class_colour(79) in PALETTE
+
+
+@pytest.mark.parametrize("colour", [*PALETTE, "#000000", "#ffffff", "#f7fbff", "#08306b"])
+def test_text_is_read_on_any_colour(colour):
+    assert contrast(colour, text_colour(colour)) >= 4.5
 
 
 def test_boxes_names_and_scores_are_drawn(tmp_path):

@@ -1,0 +1,104 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_evaluate import random_set
+from test_matches import one_image, rows_of
+
+from retinanet.analysis import analyse, image_f1
+from retinanet.analysis_text import analysis_text, metrics_of
+from retinanet.annotation_cache import load_annotations
+from retinanet.evaluate import AP, AP50, coco_evaluation, evaluate
+
+OBJECTS = [(1, 0, 0, 10, 10), (1, 50, 50, 10, 10), (2, 100, 100, 10, 10)]
+FOUND = [(1, 0.9, 0, 0, 10, 10), (1, 0.8, 150, 0, 9, 9), (1, 0.7, 50, 50, 10, 10), (1, 0.6, 100, 100, 10, 10)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_means_are_cocos(tmp_path, seed):
+    path, rows = random_set(tmp_path, seed=seed)
+    annotations = load_annotations(path)
+    analysis = analyse(annotations, rows, num_draws=50)
+    numbers = evaluate(annotations, rows, "pycocotools").numbers
+    assert analysis.ap.value == pytest.approx(numbers[AP], abs=1e-12)
+    assert analysis.ap50.value == pytest.approx(numbers[AP50], abs=1e-12)
+    assert np.mean([one.ar for one in analysis.classes]) == pytest.approx(numbers[8], abs=1e-12)
+    assert analysis.ap.low < analysis.ap.value < analysis.ap.high
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**31))
+def test_confusions_are_hotcocos(tmp_path, seed):
+    path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
+    draw = np.random.default_rng(seed)
+    for row in rows:
+        row["score"] = float(draw.random())
+    annotations = load_annotations(path)
+    analysis = analyse(annotations, rows, num_draws=0)
+    theirs = coco_evaluation(annotations, rows, "hotcoco").confusion_matrix(min_score=analysis.best.threshold)
+    assert np.array_equal(analysis.confusion, theirs["matrix"])
+
+
+def test_the_best_threshold_by_trying_all(tmp_path):
+    path, rows = random_set(tmp_path, seed=7, with_crowds=False)
+    annotations = load_annotations(path)
+    analysis = analyse(annotations, rows, num_draws=0)
+    hits, scores, labels = analysis.matches.hits[0], analysis.found.scores, analysis.found.labels
+    for label, one in enumerate(analysis.classes):
+        own = labels == label
+        f1 = {
+            float(score): 2 * hits[own & (scores >= score)].sum() / ((own & (scores >= score)).sum() + one.num_objects)
+            for score in np.unique(scores[own])
+        }
+        assert one.best.f1 == pytest.approx(max(f1.values()))
+        assert f1[one.best.threshold] == pytest.approx(one.best.f1)
+        taken = own & (scores >= one.best.threshold)
+        assert one.best.precision == pytest.approx(hits[taken].mean())
+        assert one.best.recall == pytest.approx(hits[taken].sum() / one.num_objects)
+
+
+def test_by_hand(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS)
+    analysis = analyse(annotations, rows_of(*FOUND), num_draws=0)
+    assert analysis.best == pytest.approx((0.7, 2 / 3, 2 / 3, 2 / 3))
+    # From score 0.7 on: both a found, nothing at the b, one on background.
+    assert analysis.confusion.tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert image_f1(analysis, annotations).tolist() == pytest.approx([2 / 3])
+    text = analysis_text(analysis, 1)
+    assert "AP50 lost to each kind of error: wrong class 0.5" in text
+    assert text.splitlines()[2].split() == [
+        "a",
+        "2",
+        f"{analysis.class_ap[0, 0]:.3f}",
+        "0.835",
+        "1.000",
+        "0.800",
+        "0.700",
+    ]
+    assert text.splitlines()[3].split() == ["b", "1", "0.000", "0.000", "0.000", "-", "-"]
+
+
+def test_confused_classes_are_named(tmp_path):
+    analysis = analyse(one_image(tmp_path, OBJECTS), rows_of((1, 0.9, 100, 100, 10, 10), (2, 0.8, 100, 100, 10, 10)), 0)
+    assert "Most confused there: b taken for a (1)" in analysis_text(analysis, 1)
+
+
+def test_nothing_found(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS)
+    analysis = analyse(annotations, [], num_draws=20)
+    assert analysis.ap == (0, 0, 0)
+    assert math.isnan(analysis.best.threshold)
+    assert analysis.lost.tolist() == [0, 0, 0, 0, 0, 1]
+    assert "no detection hits an object" in analysis_text(analysis, 1)
+    metrics = metrics_of(analysis, evaluate(annotations, [], "pycocotools"))
+    assert metrics["best_f1"]["f1"] is None
+    assert metrics["coco"]["AP"] == 0
+
+
+def test_a_class_without_objects_is_left_out(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS[:2])
+    analysis = analyse(annotations, rows_of(*FOUND), num_draws=20)
+    assert str(analysis.classes[1].ap) == "-"
+    assert analysis.ap50.value == pytest.approx(analysis.class_ap[1, 0])
