@@ -1,21 +1,24 @@
 """Train a RetinaNet on a COCO-format data set, alone or as one of torchrun's processes."""
 
+import argparse
 import signal
 from typing import IO
 
 from retinanet.annotations import has_objects
 from retinanet.command_line import default_workers, detect_settings, plain_settings, run, say
-from retinanet.distributed import Agreement, join, leave, loss_of_rank_explained, num_restarts
+from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.engine import detect_all, progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, evaluate
 from retinanet.log_lines import epoch_line, log_line, seconds_per_image
+from retinanet.lr_range import find_learning_rate
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
+from retinanet.seeds import runs_of_seeds, tell_spread
 from retinanet.stopping import STOP
 from retinanet.train_flags import build_parser
-from retinanet.train_setup import Job, add_cache, build_job, check_flags, load_data, rest_of_epoch
+from retinanet.train_setup import Data, Job, add_cache, build_job, check_flags, load_data, rest_of_epoch
 from retinanet.verify_resume import verify_resume
 
 
@@ -31,18 +34,29 @@ def main(argv: list[str] | None = None) -> int:
             data = load_data(args, ranks)
         if args.verify_resume:
             return verify_resume(args, data)
-        # A rank that torchrun brought back goes on, though its command may say nothing of it.
-        goes_on = args.resume or num_restarts() > 0
-        saved, complaints = ranks.from_first(lambda: newest_run(args.output_path) if goes_on else (None, []))
-        job = build_job(args, ranks, data, saved)
+        if args.find_lr:
+            return find_learning_rate(args, data)
         if args.cache == "ram":
             add_cache(data.training_set)
-        lock = begin(job, saved is not None, complaints) if ranks.is_first else None
-        train(job)
-        ranks.wait()
+        if args.seeds:
+            tell_spread({run.seed: train_run(run, ranks, data) for run in runs_of_seeds(args)})
+        else:
+            train_run(args, ranks, data)
         leave()
-    del lock  # until here other runs were kept out of the folder
     return 0
+
+
+def train_run(args: argparse.Namespace, ranks: Ranks, data: Data) -> dict[str, float]:
+    """Train from the start, or from where an earlier process was stopped. Returns the last evaluation's numbers."""
+    # A rank that torchrun brought back goes on, though its command may say nothing of it.
+    goes_on = args.resume or num_restarts() > 0
+    saved, complaints = ranks.from_first(lambda: newest_run(args.output_path) if goes_on else (None, []))
+    job = build_job(args, ranks, data, saved)
+    lock = begin(job, saved is not None, complaints) if ranks.is_first else None
+    train(job)
+    ranks.wait()
+    del lock  # until here other runs were kept out of the folder
+    return job.state.numbers | {"final loss": job.state.epoch_losses[-1]}
 
 
 def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
@@ -166,6 +180,7 @@ def evaluate_val(job: Job) -> float:
         return 0.0
     table = evaluate(val, rows, args.eval_backend)
     say(table.text)
+    job.state.numbers = table.by_name(val.class_names)
     return table.numbers[AP]
 
 

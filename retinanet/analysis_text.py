@@ -9,9 +9,8 @@ from retinanet.analysis import Analysis, ClassNumbers, WorkingPoint
 from retinanet.average_precision import RECALLS
 from retinanet.bootstrap import Interval
 from retinanet.error_kinds import ERROR_KINDS
-from retinanet.evaluate import CocoTable
+from retinanet.evaluate import NAMES, CocoTable
 
-COCO_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 MOST_CONFUSIONS = 5
 
 
@@ -36,7 +35,7 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
     """All numbers as plain data; None where there is none."""
     names = [one.name for one in analysis.classes]
     return {
-        "coco": dict(zip(COCO_NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
+        "coco": dict(zip(NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
         "num_draws": analysis.drawn.shape[2],
         "AP": _plain(analysis.ap),
         "AP50": _plain(analysis.ap50),

@@ -106,3 +106,22 @@ def _error_bars(values: Sequence[Interval]) -> np.ndarray:
     """How far the intervals reach to either side [2, N]; nothing where there is none."""
     sides = [(one.value - one.low, one.high - one.value) for one in values]
     return np.nan_to_num(np.array(sides).reshape(-1, 2).T).clip(min=0)
+
+
+def rate_chart(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggested: float | None
+) -> Figure:
+    """The loss by learning rate, with the rate to take."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(rates, losses, color="#c0c0c0", linewidth=0.8, label="loss of a step")
+    axis.plot(rates, smoothed, color=PALETTE[0], linewidth=2.2, label="smoothed")
+    if suggested is not None:
+        axis.axvline(suggested, color=PALETTE[2], linestyle="dashed", label=f"suggested: {suggested:.1e}")
+    known = [loss for loss in smoothed if np.isfinite(loss)]
+    if known:  # single steps may be far out, above all at the end
+        axis.set_ylim(0.8 * min(known), 1.1 * max(known))
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axis.grid(alpha=0.4)
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure

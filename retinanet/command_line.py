@@ -1,6 +1,7 @@
 """What the scripts' command lines share: the flags, their types, and how a user's mistake ends."""
 
 import argparse
+import multiprocessing
 import os
 import resource
 import sys
@@ -51,9 +52,9 @@ def _end_workers_after(main: Callable[[], int]) -> int:
     try:
         with worker_explained():
             return main()
-    except BaseException:
-        end_workers()  # or the exit would wait for one that hangs
-        raise
+    finally:
+        if multiprocessing.active_children():
+            end_workers()  # or the exit would wait for one that hangs, or that an iterator cut short has left
 
 
 def _end(message: str, exit_code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from retinanet.annotations import Annotations
 
 AP, AP50 = 0, 1  # rows of the table
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 BACKENDS = ("hotcoco", "pycocotools")
 # pycocotools' twelve lines: what, IoU, area, most detections.
 LINES = (
@@ -26,6 +28,13 @@ class CocoTable(NamedTuple):
     numbers: list[float]
     text: str
     precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 where there is no object
+
+    def by_name(self, class_names: list[str]) -> dict[str, float]:
+        """The twelve numbers and each class's AP; NaN where there is no object."""
+        of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
+        names = [*NAMES, *(f"AP of {name}" for name in class_names)]
+        numbers = [*self.numbers, *of_classes]
+        return {name: number if number >= 0 else math.nan for name, number in zip(names, numbers, strict=True)}
 
 
 def installed_backends() -> list[str]:

@@ -74,7 +74,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--milestones", type=whole_number(0), nargs="*", default=[48, 64], help="epochs that divide the rate by 10"
     )
     optimisation.add_argument("--clip_norm", type=number_above(0), default=0.1, help="largest norm of the gradient")
+    optimisation.add_argument(
+        "--find_lr", action="store_true", help="train nothing, but try rates from 1e-7 to 1, say and draw which to take"
+    )
     optimisation.add_argument("--seed", type=seed, default=3407, help="a whole number, or random: drawn and printed")
+
+    optimisation.add_argument(
+        "--seeds",
+        type=whole_number(0),
+        nargs="+",
+        help="instead of --seed: train once with each, into {output_path}/seed{N}, and tell mean and spread",
+    )
 
     speed = parser.add_argument_group("speed")
     speed.add_argument(

@@ -1,7 +1,7 @@
 """From train.py's flags to all that a run needs, checked before the first file is written."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -64,8 +64,15 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
         parser.error("--compile on is for one process. Leave the flag away under torchrun")
     if args.background_iou > args.foreground_iou:
         parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
-    if args.verify_resume and ranks.size > 1:
-        parser.error("--verify_resume is for one process. Run it without torchrun")
+    alone = [f"--{name}" for name in ("verify_resume", "find_lr") if getattr(args, name)]
+    if alone and ranks.size > 1:
+        parser.error(f"{alone[0]} is for one process. Run it without torchrun")
+    if len(alone) > 1:
+        parser.error(f"{alone[0]} and {alone[1]} train nothing to keep. Give one of them")
+    if alone and (args.resume or args.seeds):
+        parser.error(f"{alone[0]} trains nothing to keep. Leave {'--resume' if args.resume else '--seeds'} away")
+    if args.seeds and len(set(args.seeds)) < len(args.seeds):
+        parser.error("--seeds has a seed twice. Give each once")
 
 
 def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
@@ -169,14 +176,19 @@ def _is_compiled(args: argparse.Namespace, ranks: Ranks, num_steps: int) -> bool
     return worth and lacking_for_compilation(args.device) is None
 
 
-def rest_of_epoch(job: Job) -> Iterator[float]:
+def rest_of_epoch(job: Job, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
     """Train what is left of the epoch in progress; yields the rate of each step when it is done.
 
-    Raises Stopped where a signal asks for it, at a moment to go on from.
+    `rate_of` gives the rate of a step of the run, instead of the flags' schedule. Raises Stopped where a signal asks
+    for it, at a moment to go on from.
     """
     args, state, sampler = job.args, job.state, job.sampler
     sampler.start_at(state.epoch, state.iteration)
     first_step = state.epoch * len(sampler)
+
+    def scheduled(step: int) -> float:
+        return schedule.learning_rate(step, args.learning_rate, len(sampler), args.milestones)
+
     bar = tqdm(
         job.loader,
         f"Epoch {state.epoch}",
@@ -189,10 +201,7 @@ def rest_of_epoch(job: Job) -> Iterator[float]:
         state,
         # A rank that stopped in the middle of nowhere would leave the others waiting for it.
         job.bad_images.passing(STOP.stoppable(bar) if job.ranks.size == 1 else bar),
-        rates=[
-            schedule.learning_rate(step, args.learning_rate, len(sampler), args.milestones)
-            for step in range(first_step + state.iteration, first_step + len(sampler))
-        ],
+        rates=list(map(rate_of or scheduled, range(first_step + state.iteration, first_step + len(sampler)))),
         clip_norm=args.clip_norm,
         compute_losses=job.compute_losses,
         ranks=job.ranks,

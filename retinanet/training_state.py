@@ -53,6 +53,7 @@ class TrainingState:
         self.last_losses = torch.full((2,), torch.nan, device=device)  # of the last iteration, of each kind
         self.epoch_losses: list[float] = []
         self.evaluated = 0  # epochs that were finished at the last evaluation
+        self.numbers: dict[str, float] = {}  # of the last evaluation
         self.best_ap = float("-inf")
         self.num_images, self.seconds = 0, 0.0  # of the finished epochs
         self.epoch_seconds, self.epoch_waited = 0.0, 0.0
@@ -75,6 +76,7 @@ class TrainingState:
         return {
             **{name: getattr(self, name) for name in NUMBERS},
             "epoch_losses": self.epoch_losses,
+            "numbers": self.numbers,
             "tally": self.tally,
             "running_window": self.running_loss.window,
             "running_count": self.running_loss.count,
@@ -97,6 +99,7 @@ class TrainingState:
                 self.scaler.load_state_dict(content["scaler"])
             for name in NUMBERS:
                 setattr(self, name, type(getattr(self, name))(content[name]))
+            self.numbers = {str(name): float(number) for name, number in content["numbers"].items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
             self.tally.copy_(content["tally"])
             self.running_loss.window.copy_(content["running_window"])

@@ -18,7 +18,17 @@ LAYERS = (
         *("label_places", "plots", "analysis_panels", "charts", "report", "compare"),
     ),
     (
-        *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "cutouts"),
+        *(
+            "command_line",
+            "log_lines",
+            "train_flags",
+            "train_setup",
+            "saves",
+            "verify_resume",
+            "lr_range",
+            "seeds",
+            "cutouts",
+        ),
         "sample_data",
     ),
 )
