@@ -9,7 +9,9 @@ from retinanet.distributed import Agreement, join, leave, loss_of_rank_explained
 from retinanet.engine import detect_all, progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, evaluate
-from retinanet.log_lines import epoch_line, log_line, seconds_per_image
+from retinanet.log_file import LOG
+from retinanet.log_lines import epoch_line, log_line, seconds_per_image, settings_line
+from retinanet.log_names import name_of_run
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
@@ -25,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.workers is None:
         args.workers = default_workers(args.device)
     ranks = join(args.device, args.timeout)
-    with loss_of_rank_explained(ranks, args.timeout):
+    with loss_of_rank_explained(ranks, args.timeout), LOG.kept(args.log_dir):
         check_flags(parser, args, ranks)
         with ranks.first_alone():  # it leaves the parsed annotations to the others
             data = load_data(args, ranks)
@@ -46,14 +48,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
-    """Open the output folder and say what is trained. Returns the folder's lock."""
+    """Open the log and the output folder and say what is trained. Returns the folder's lock."""
     args, state, folder = job.args, job.state, job.args.output_path
     done = f"{state.epoch} epochs and {state.iteration} iterations"
-    with STOP.deferred():
+    settings, class_names = plain_settings(args), job.data.val.class_names
+    with STOP.deferred(), LOG.opened(name_of_run("train", settings)):
         lock = open_folder(folder)
         moved = None if is_resumed else move_earlier_run(folder)
-        settings, class_names = plain_settings(args), job.data.val.class_names
         write_record(folder, settings, class_names, args.device, resumed=f"after {done}" if is_resumed else None)
+    if LOG.path:
+        say(f"Log: {LOG.path}")
+    say(settings_line(settings))
     for complaint in complaints:
         say(f"Can't go on from {complaint}")
     if is_resumed:

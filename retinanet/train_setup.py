@@ -66,6 +66,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
         parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
     if args.verify_resume and ranks.size > 1:
         parser.error("--verify_resume is for one process. Run it without torchrun")
+    if args.verify_resume and args.log_dir:
+        parser.error("--verify_resume trains nothing that a log could tell of. Leave --log_dir away")
 
 
 def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:

@@ -10,11 +10,21 @@ LAYERS = (
         *("errors", "files", "packed_names", "precision", "structures", "boxes", "torchfiles", "backbone"),
         *("transforms", "images", "image_cache", "stopping", "faults", "random_states"),
     ),
-    ("anchors", "matching", "schedule", "samplers", "annotations", "annotation_cache", "layout", "bad_images"),
+    (
+        "anchors",
+        "matching",
+        "schedule",
+        "samplers",
+        "annotations",
+        "annotation_cache",
+        "layout",
+        "bad_images",
+        "log_names",
+    ),
     ("model", "regression_windows", "loss", "detect", "data", "loaders"),
     (
         *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
-        *("results", "output", "plots"),
+        *("results", "output", "plots", "log_file", "log_reader", "log_table", "curves"),
     ),
     (
         *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "cutouts"),
