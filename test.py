@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def begin(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """Open the log and say what is evaluated."""
+    """Open the log and say what is evaluated, and with which settings it was trained."""
     settings = {**checkpoint.settings, "depth": checkpoint.depth}
     with LOG.opened(name_of_run("valid" if args.set_name.startswith("val") else "test", settings)):
         say(checkpoint_line(checkpoint, args.checkpoint_path))

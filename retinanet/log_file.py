@@ -66,7 +66,7 @@ class LogFile:
 
     def _remove(self) -> None:
         if self.path:
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
         for folder in self._made:
             with suppress(OSError):  # another run's log is in it by now, or it was never made
                 folder.rmdir()

@@ -14,11 +14,12 @@ from retinanet.resume import FREE
 from retinanet.training_state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
+# Of the flags without effect on the numbers those are told that tell runs apart.
 UNTOLD = FREE - {"output_path", "batch_size", "epochs"}
 
 
 def settings_line(settings: dict[str, Any]) -> str:
-    """The flags that change the numbers, or tell runs apart."""
+    """The flags of a training, for vis.py --logs."""
     told = {name: value for name, value in settings.items() if name not in UNTOLD}
     return f"Settings: {json.dumps(told, default=str)}"
 

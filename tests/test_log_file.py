@@ -1,22 +1,21 @@
 """The file of --log_dir: the same bytes as stdout, a number for each run, and nothing of a run that never began."""
 
 import json
-import multiprocessing
-import subprocess
-import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import ROOT, TINY, write_set
+from conftest import TINY
 
-from retinanet import command_line
+from retinanet import command_line, log_file
 from retinanet.errors import UserError
 from retinanet.log_file import LogFile
-from retinanet.log_names import LogName, parse_name
+from retinanet.log_names import LogName, next_number, parse_name
 from retinanet.model import RetinaNet
 
 NAME = LogName("train", depth=18)
-RUN = (*TINY, "--epochs", 2, "--batch_size", 4, "--workers", 0, "--log_every", 1, "--learning_rate", 0.001)
+RUN = (*TINY, "--epochs", 1, "--batch_size", 4, "--workers", 0, "--log_every", 1, "--learning_rate", 0.001)
 
 
 @pytest.fixture
@@ -101,72 +100,63 @@ def test_a_full_disk_is_told_of_once_and_nothing_is_lost(log, tmp_path, capsys):
     assert err.count("can't be written (No space left on device)") == err.count("\n") == 1
 
 
-def _open(folder, kind, barrier):
-    log = LogFile()
-    barrier.wait()
-    with log.kept(folder), log.opened(LogName(kind)):
-        pass
+def test_runs_started_at_once_get_numbers_of_their_own(tmp_path, monkeypatch):
+    def slowly(folder):
+        number = next_number(folder)
+        time.sleep(0.02)  # in which another run could take the same number
+        return number
+
+    def begin(kind):
+        log = LogFile()
+        with log.kept(tmp_path / "log"), log.opened(LogName(kind)):
+            pass
+
+    monkeypatch.setattr(log_file, "next_number", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin, ("train", "valid", "test", "train") * 2))
+    names = [path.name for path in (tmp_path / "log").iterdir()]
+    assert sorted(parse_name(name).number for name in names) == list(range(1, 9))
 
 
-def test_runs_started_at_once_get_numbers_of_their_own(tmp_path):
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(8)
-    kinds = ("train", "valid", "test", "train") * 2
-    runs = [context.Process(target=_open, args=(tmp_path, kind, barrier)) for kind in kinds]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
-    assert sorted(parse_name(path.name).number for path in tmp_path.iterdir()) == list(range(1, 9))
+def test_without_locks_a_name_is_taken_once(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(log_file, "next_number", lambda folder: 1)
+    (tmp_path / "train_depth18_no1.log").write_text("another run's")
+    with log.kept(tmp_path), log.opened(NAME):
+        assert log.path.name == "train_depth18_no2.log"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A data folder, the output folder of a short training on it, and its log and stdout."""
-    folder = tmp_path_factory.mktemp("trained")
-    for name, count in (("train", 5), ("val", 3), ("test", 2)):
-        write_set(folder / "data", name, count)
-    words = (ROOT / "train.py", "--coco_path", "data", "--log_dir", "log", *RUN)
-    command = [sys.executable, *map(str, words)]
-    run = subprocess.run(command, cwd=folder, capture_output=True, check=True)
-    (folder / "stdout").write_bytes(run.stdout)
-    return folder
-
-
-def test_train_writes_stdout_to_the_log(trained):
-    path = trained / "log" / "train_depth18_seed3407_lr1e-3_epochs2_no1.log"
-    assert path.read_bytes() == (trained / "stdout").read_bytes()
-    lines = path.read_text().splitlines()
-    assert lines[0] == "Log: log/train_depth18_seed3407_lr1e-3_epochs2_no1.log"
-    settings = json.loads(lines[1].removeprefix("Settings: "))
-    assert {**settings, "output_path": "output", "epochs": 2, "batch_size": 4, "optimizer": "adam"} == settings
-    assert not {"workers", "log_every", "log_dir"} & settings.keys()
-
-
-@pytest.mark.parametrize(("set_name", "kind"), [("val", "valid"), ("test", "test")])
-def test_test_writes_stdout_to_a_log_named_after_the_checkpoint(script, trained, tmp_path, set_name, kind):
-    (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "train_no7.log").touch()
-    checkpoint = trained / "output" / "best.pt"
-    paths = ("--coco_path", trained / "data", "--checkpoint_path", checkpoint, "--results_path", tmp_path / "rows.json")
-    flags = (*paths, "--device", "cpu", "--set_name", set_name, "--log_dir", tmp_path / "log")
-    run = script("test", *flags)
-    assert run.code == 0, run.err
-    assert (tmp_path / "log" / f"{kind}_depth18_seed3407_lr1e-3_epochs2_no8.log").read_text() == run.out
-    assert run.out.startswith(f"Checkpoint: {checkpoint}, depth 18, after 2 epochs\nLog: ")
-
-
-def test_lines_from_before_the_run_begins_and_of_a_resumed_run(script, trained, tmp_path):
+def test_train_and_test_write_what_they_print(script, coco_path, tmp_path):
     torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), tmp_path / "backbone.pth")
-    log_dir = ("--log_dir", tmp_path / "log")
-    flags = ("--coco_path", trained / "data", "--output_path", tmp_path / "output", *RUN, *log_dir)
-    flags = (*flags, "--weights", tmp_path / "backbone.pth")
-    run = script("train", *flags, "--epochs", 1)
-    assert run.out.startswith("Backbone weights: ")
-    assert (tmp_path / "log" / "train_depth18_seed3407_lr1e-3_epochs1_no1.log").read_text() == run.out
-    run = script("train", *flags, "--resume")
+    log_dir, name = tmp_path / "log", "depth18_seed3407_lr1e-3_epochs1"
+    paths = ("--coco_path", coco_path, "--log_dir", log_dir)
+    flags = (*paths, "--output_path", tmp_path / "output", *RUN, "--weights", tmp_path / "backbone.pth")
+    run = script("train", *flags)
+    path = log_dir / f"train_{name}_no1.log"
+    assert (run.code, path.read_text()) == (0, run.out)
+    lines = run.out.splitlines()
+    assert lines[0].startswith("Backbone weights: ")  # said before the file was there
+    assert f"Log: {path}" in lines
+    settings = json.loads(next(line for line in lines if line.startswith("Settings: ")).removeprefix("Settings: "))
+    told = {
+        "output_path": str(tmp_path / "output"),
+        "epochs": 1,
+        "batch_size": 4,
+        "optimizer": "adam",
+        "milestones": [48, 64],
+    }
+    assert {**settings, **told} == settings
+    assert not {"workers", "log_every", "log_dir", "resume"} & settings.keys()
+
+    checkpoint = ("--checkpoint_path", tmp_path / "output" / "best.pt", "--results_path", tmp_path / "rows.json")
+    for number, (set_name, kind) in enumerate([("val", "valid"), ("test", "test")], start=2):
+        run = script("test", *paths, *checkpoint, "--device", "cpu", "--set_name", set_name)
+        assert (run.code, (log_dir / f"{kind}_{name}_no{number}.log").read_text()) == (0, run.out)
+        assert run.out.startswith(f"Checkpoint: {checkpoint[1]}, depth 18, after 1 epochs\n")
+        assert f"Settings: {json.dumps(settings)}" in run.out
+
+    run = script("train", *flags, "--epochs", 2, "--resume")
     assert "Resumed from" in run.out
-    assert (tmp_path / "log" / "train_depth18_seed3407_lr1e-3_epochs2_no2.log").read_text() == run.out
+    assert (log_dir / "train_depth18_seed3407_lr1e-3_epochs2_no4.log").read_text() == run.out
 
 
 @pytest.mark.parametrize(
@@ -180,19 +170,19 @@ def test_lines_from_before_the_run_begins_and_of_a_resumed_run(script, trained, 
     ],
     ids=str,
 )
-def test_a_refused_run_leaves_no_log(script, trained, tmp_path, more):
+def test_a_refused_run_leaves_no_log(script, coco_path, tmp_path, more):
     (tmp_path / "file").touch()
     more = [str(word).format(file=tmp_path / "file") for word in more]
     log_dir = ("--log_dir", tmp_path / "log")
-    run = script("train", "--coco_path", trained / "data", "--output_path", tmp_path / "out", *RUN, *log_dir, *more)
+    run = script("train", "--coco_path", coco_path, "--output_path", tmp_path / "out", *RUN, *log_dir, *more)
     assert run.code == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "file"}
 
 
-def test_a_log_folder_that_can_not_be_written_to_ends_before_training(script, trained, tmp_path):
+def test_a_log_folder_that_can_not_be_written_to_ends_before_training(script, coco_path, tmp_path):
     (tmp_path / "log").touch()
     flags = ("--log_dir", tmp_path / "log")
-    run = script("train", "--coco_path", trained / "data", "--output_path", tmp_path / "output", *RUN, *flags)
+    run = script("train", "--coco_path", coco_path, "--output_path", tmp_path / "output", *RUN, *flags)
     assert run.code == 2
     assert "choose another --log_dir" in run.err.lower()
     assert not (tmp_path / "output").exists()

@@ -66,7 +66,7 @@ SAME_RUN = {
     "CRLF": todays().replace("\n", "\r\n"),
     "no line end": todays().rstrip(),
     "bars": todays().replace("Epoch: ", "\rEpoch 1:  33%|###3   | 1/3 [00:00<00:01]\r          \rEpoch: "),
-    "colours": todays().replace("Epoch: ", "\x1b[1A\x1b[2KEpoch: "),
+    "colours": todays().replace("\n", "\x1b[0m\n\x1b[1A\x1b[2K"),
 }
 
 
@@ -160,12 +160,20 @@ def test_a_resumed_run_replaces_what_came_before(tmp_path):
 def test_a_log_cut_anywhere_tells_a_part_of_the_run(tmp_path):
     text = todays()
     whole = read_log(written(tmp_path, text))
-    for end in range(text.index("Epoch: 0"), len(text), 3):
+    for end in range(text.index("Epoch: 0"), len(text), 11):
         log = read_log(written(tmp_path, text[:end]))
         for point, wanted in zip(log.points, whole.points, strict=False):
             assert point in (wanted, wanted._replace(learning_rate=None))
         assert log.tables.items() <= whole.tables.items()
         assert all(abs(loss - EPOCH_LOSSES[epoch]) < 1e-5 for epoch, loss in log.epoch_losses.items())
+
+
+def test_a_log_cut_within_a_line_and_appended_to(tmp_path):
+    line, before = point_line(POINTS[1]), point_line(POINTS[0])
+    for end in range(len(line)):
+        text = f"{before}\n{line[:end]}{SETTINGS}\n{point_line(POINTS[2])}\n"
+        points = read_log(written(tmp_path, text)).points
+        assert points in (POINTS[:3:2], POINTS[:3], [POINTS[0], POINTS[1]._replace(learning_rate=None), POINTS[2]])
 
 
 @pytest.mark.parametrize(
