@@ -8,11 +8,12 @@ from retinanet.analysis import NUM_DRAWS, analyse
 from retinanet.analysis_text import analysis_text
 from retinanet.annotations import has_objects, require_same_classes
 from retinanet.backbone import DEPTHS
-from retinanet.checkpoint import build_model, load_checkpoint
+from retinanet.checkpoint import Checkpoint, build_model, load_checkpoint
 from retinanet.command_line import (
     HelpFormatter,
     add_detection_flags,
     add_eval_backend_flag,
+    add_log_dir_flag,
     add_machine_flags,
     default_workers,
     detect_settings,
@@ -25,6 +26,9 @@ from retinanet.compare import compare, comparison_panels, comparison_text
 from retinanet.engine import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
+from retinanet.log_file import LOG
+from retinanet.log_lines import checkpoint_line, settings_line
+from retinanet.log_names import name_of_run
 from retinanet.plots import draw_grid, save_figure
 from retinanet.precision import choose_precision
 from retinanet.report import write_report
@@ -48,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=NUM_DRAWS,
         help="draws of the images that intervals are from; 0: none",
     )
+    add_log_dir_flag(parser)
     parser.add_argument("--depth", type=int, choices=DEPTHS, help="to check that the checkpoint has it")
     given = parser.add_argument_group("taken from the checkpoint unless given")
     given.add_argument("--min_side", type=whole_number(64), help="shorter side of the images, pixels")
@@ -65,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.report and args.report.exists() and not args.report.is_dir():
         parser.error(f"--report {args.report}: is a file; give a folder")
     if args.compare:
+        if args.log_dir:
+            parser.error("--compare detects nothing that a log could tell of. Leave --log_dir away")
         return compare_results(args)
     args.set_name = args.set_name or "test"
     results_path = args.results_path or default_results_path(args.set_name)
@@ -85,31 +92,33 @@ def main(argv: list[str] | None = None) -> int:
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, args.checkpoint_path)
     precision = choose_precision(args.precision, args.device)
     model = build_model(checkpoint, args.checkpoint_path).to(args.device)
-    say(f"Num {args.set_name} images: {len(dataset)}")
-    rows = detect_all(
-        model,
-        dataset,
-        batch_size=args.batch_size or checkpoint.batch_size,
-        workers=default_workers(args.device) if args.workers is None else args.workers,
-        device=args.device,
-        precision=precision,
-        detect_settings=detect_settings(args),
-    )
-    write_results(rows, results_path)
-    say(f"{len(rows)} detections written to {results_path}")
-    if has_objects(annotations):
-        table = evaluate(annotations, rows, args.eval_backend)
-        say(table.text)
-        analysis = analyse(annotations, rows, args.num_draws)
-        say(analysis_text(analysis, len(dataset)))
-        if args.report:
-            write_report(args.report, analysis, table, dataset, source=str(results_path))
-            say(f"Report: {args.report / 'report.html'}")
-    else:
-        say(
-            f"{annotations.path} has no objects to compare with, so there is no table"
-            + (" and no report" if args.report else "")
+    with LOG.kept(args.log_dir):
+        begin(args, checkpoint)
+        say(f"Num {args.set_name} images: {len(dataset)}")
+        rows = detect_all(
+            model,
+            dataset,
+            batch_size=args.batch_size or checkpoint.batch_size,
+            workers=default_workers(args.device) if args.workers is None else args.workers,
+            device=args.device,
+            precision=precision,
+            detect_settings=detect_settings(args),
         )
+        write_results(rows, results_path)
+        say(f"{len(rows)} detections written to {results_path}")
+        if has_objects(annotations):
+            table = evaluate(annotations, rows, args.eval_backend)
+            say(table.text)
+            analysis = analyse(annotations, rows, args.num_draws)
+            say(analysis_text(analysis, len(dataset)))
+            if args.report:
+                write_report(args.report, analysis, table, dataset, source=str(results_path))
+                say(f"Report: {args.report / 'report.html'}")
+        else:
+            say(
+                f"{annotations.path} has no objects to compare with, so there is no table"
+                + (" and no report" if args.report else "")
+            )
     return 0
 
 
@@ -133,6 +142,16 @@ def compare_results(args: argparse.Namespace) -> int:
     save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)
     say(f"Picture of the images most won and most lost: {picture}")
     return 0
+
+
+def begin(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """Open the log and say what is evaluated, and with which settings it was trained."""
+    settings = {**checkpoint.settings, "depth": checkpoint.depth}
+    with LOG.opened(name_of_run("valid" if args.set_name.startswith("val") else "test", settings)):
+        say(checkpoint_line(checkpoint, args.checkpoint_path))
+    if LOG.path:
+        say(f"Log: {LOG.path}")
+    say(settings_line(settings))
 
 
 if __name__ == "__main__":

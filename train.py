@@ -10,12 +10,14 @@ from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_ex
 from retinanet.engine import detect_all, progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, evaluate
-from retinanet.log_lines import epoch_line, log_line, seconds_per_image
+from retinanet.log_file import LOG
+from retinanet.log_lines import epoch_line, log_line, seconds_per_image, settings_line
+from retinanet.log_names import name_of_run
 from retinanet.lr_range import find_learning_rate
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
-from retinanet.seeds import runs_of_seeds, tell_spread
+from retinanet.seeds import runs_of, tell_spread
 from retinanet.stopping import STOP
 from retinanet.train_flags import build_parser
 from retinanet.train_setup import Data, Job, add_cache, build_job, check_flags, load_data, rest_of_epoch
@@ -36,12 +38,12 @@ def main(argv: list[str] | None = None) -> int:
             return verify_resume(args, data)
         if args.find_lr:
             return find_learning_rate(args, data)
-        if args.cache == "ram":
-            add_cache(data.training_set)
+        numbers = {}
+        for run_args in runs_of(args):
+            with LOG.kept(args.log_dir):
+                numbers[run_args.seed] = train_run(run_args, ranks, data)
         if args.seeds:
-            tell_spread({run.seed: train_run(run, ranks, data) for run in runs_of_seeds(args)})
-        else:
-            train_run(args, ranks, data)
+            tell_spread(numbers)
         leave()
     return 0
 
@@ -52,6 +54,8 @@ def train_run(args: argparse.Namespace, ranks: Ranks, data: Data) -> dict[str, f
     goes_on = args.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(args.output_path) if goes_on else (None, []))
     job = build_job(args, ranks, data, saved)
+    if args.cache == "ram" and data.training_set.cache is None:
+        add_cache(data.training_set)
     lock = begin(job, saved is not None, complaints) if ranks.is_first else None
     train(job)
     ranks.wait()
@@ -60,14 +64,17 @@ def train_run(args: argparse.Namespace, ranks: Ranks, data: Data) -> dict[str, f
 
 
 def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
-    """Open the output folder and say what is trained. Returns the folder's lock."""
+    """Open the log and the output folder and say what is trained. Returns the folder's lock."""
     args, state, folder = job.args, job.state, job.args.output_path
     done = f"{state.epoch} epochs and {state.iteration} iterations"
-    with STOP.deferred():
+    settings, class_names = plain_settings(args), job.data.val.class_names
+    with STOP.deferred(), LOG.opened(name_of_run("train", settings)):
         lock = open_folder(folder)
         moved = None if is_resumed else move_earlier_run(folder)
-        settings, class_names = plain_settings(args), job.data.val.class_names
         write_record(folder, settings, class_names, args.device, resumed=f"after {done}" if is_resumed else None)
+    if LOG.path:
+        say(f"Log: {LOG.path}")
+    say(settings_line(settings))
     for complaint in complaints:
         say(f"Can't go on from {complaint}")
     if is_resumed:

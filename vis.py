@@ -1,19 +1,29 @@
-"""Draw the objects of images, and what a model found in them."""
+"""Draw the objects of images, and what a model found in them; or with --logs the curves of runs."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
 from retinanet.command_line import HelpFormatter, number_from, run, say, whole_number
+from retinanet.curves import curves_of, draw_curves
 from retinanet.errors import UserError
 from retinanet.images import MAX_PIXELS, read_image
 from retinanet.layout import find_annotation_file, find_image_folder
+from retinanet.log_reader import read_log
+from retinanet.log_table import hyper_parameter_table
 from retinanet.plots import Panel, draw_grid, save_figure, show_windows
 from retinanet.results import default_results_path, load_results
+
+# Flags without a meaning beside --logs.
+FOR_IMAGES = (
+    *("coco_path", "set_name", "image_id", "num_images", "seed"),
+    *("vis_pred", "pred_file", "threshold", "max_pixels"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,19 +36,56 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vis_pred", action="store_true", help="draw the detections of {set_name}_bbox_results.json")
     parser.add_argument("--pred_file", type=Path, help="draw the detections of this result file")
     parser.add_argument("--threshold", type=number_from(0, 1), default=0.5, help="lowest score drawn")
-    parser.add_argument("--picture_path", type=Path, default=Path("vis.png"), help="file to write")
+    parser.add_argument("--picture_path", type=Path, help="file to write (default: vis.png, with --logs curves.png)")
     parser.add_argument("--show", action="store_true", help="open a window too")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="refuse larger images")
+    runs = parser.add_argument_group("runs")
+    runs.add_argument(
+        "--logs", type=Path, nargs="+", help="draw the losses and AP of these logs, and print a table of the runs"
+    )
+    runs.add_argument("--loss_scale", choices=("log", "linear"), help="of the losses' axis (default: log)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
+    check_flags(parser, args)
+    if args.logs:
+        compare(args.logs, args.loss_scale != "linear", args.picture_path, args.show)
+    else:
+        draw_images(args)
+    if args.show:
+        show_windows()
+    return 0
+
+
+def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program where flags contradict each other; fill in the picture's default path."""
     if args.image_id is not None and args.num_images > 1:
         parser.error("--image_id draws one image; leave --num_images away")
+    if args.loss_scale and not args.logs:
+        parser.error("--loss_scale is for the curves of --logs")
+    for name in FOR_IMAGES if args.logs else ():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} is for pictures of images; leave it or --logs away")
+    args.picture_path = args.picture_path or Path("curves.png" if args.logs else "vis.png")
     if not args.picture_path.suffix or args.picture_path.is_dir():
         parser.error(f"--picture_path {args.picture_path} must be a file with an ending, such as vis.png")
+
+
+def compare(paths: list[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
+    """Print the table of the runs of these logs, and draw their curves."""
+    logs = [read_log(path) for path in paths]
+    say(hyper_parameter_table(logs) + "\n")
+    if curves := curves_of(logs):
+        save(draw_curves(curves, log_scale, window=show), picture_path)
+        say(f"Picture of {len(curves)} of {len(logs)} logs: {picture_path}")
+    else:
+        say("No log has losses by epoch or iteration, so there is no picture")
+
+
+def draw_images(args: argparse.Namespace) -> None:
     annotations = load_annotations(find_annotation_file(args.coco_path, args.set_name))
     folder = find_image_folder(args.coco_path, args.set_name)
     pred_file = args.pred_file or (default_results_path(args.set_name) if args.vis_pred else None)
@@ -54,14 +101,15 @@ def main(argv: list[str] | None = None) -> int:
         if detections is not None:
             panels.append(detection_panel(annotations, index, pixels, detections))
     figure = draw_grid(panels, annotations.class_names, columns=4, window=args.show)
-    try:
-        save_figure(figure, args.picture_path)
-    except (OSError, ValueError) as fault:  # ValueError: an ending that names no picture format
-        raise UserError(f"{args.picture_path}: can't be written ({fault}). Choose another --picture_path.") from None
+    save(figure, args.picture_path)
     say(f"Picture of image{'s' if len(chosen) > 1 else ''} {', '.join(ids)}: {args.picture_path}")
-    if args.show:
-        show_windows()
-    return 0
+
+
+def save(figure: Figure, path: Path) -> None:
+    try:
+        save_figure(figure, path)
+    except (OSError, ValueError) as fault:  # ValueError: an ending that names no picture format
+        raise UserError(f"{path}: can't be written ({fault}). Choose another --picture_path.") from None
 
 
 def choose(annotations: Annotations, image_id: int | None, num_images: int, seed: int) -> list[int]:

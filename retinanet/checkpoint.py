@@ -92,6 +92,9 @@ def _is_sound(checkpoint: Checkpoint) -> bool:
         and all(isinstance(name, str) for name in names)
         and all(type(category_id) is int for category_id in ids)
         and len(names) == len(ids) == len(set(ids)) > 0
+        and type(checkpoint.epoch) is int
+        and isinstance(checkpoint.settings, dict)
+        and all(isinstance(name, str) for name in checkpoint.settings)
         and isinstance(checkpoint.model, dict)
         and all(isinstance(value, Tensor) and not value.is_complex() for value in checkpoint.model.values())
     )

@@ -19,6 +19,7 @@ from retinanet.data import CocoDataset
 from retinanet.errors import Diverged, OutOfResources, Stopped, UserError
 from retinanet.faults import worker_explained
 from retinanet.layout import find_annotation_file, find_image_folder
+from retinanet.log_file import LOG
 from retinanet.precision import PRECISIONS
 from retinanet.stopping import STOP, end_workers
 
@@ -64,11 +65,12 @@ def _end(message: str, exit_code: int) -> NoReturn:
 
 
 def say(line: str) -> None:
-    """Print whole lines to stdout, flushed, and not into the middle of a progress bar; at rank 0 alone."""
+    """Print whole lines to stdout and the log, flushed, and not into a progress bar's middle; at rank 0 alone."""
     if RANK:
         return
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
+    LOG.write(f"{line}\n")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -205,6 +207,14 @@ def eval_backend_of(text: str) -> str:
     if text not in backends:
         raise argparse.ArgumentTypeError(f"{text} is not installed: pip install {text}, or leave the flag away")
     return text
+
+
+def add_log_dir_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--log_dir",
+        type=Path,
+        help="write stdout's lines to a file in this folder too, named after the run; log/README.md",
+    )
 
 
 def add_eval_backend_flag(parser: argparse.ArgumentParser) -> None:

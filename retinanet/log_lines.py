@@ -1,14 +1,31 @@
 """The lines of a training log, whose form stays: people tee them and programs read them."""
 
+import json
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from retinanet.checkpoint import Checkpoint
 from retinanet.command_line import memory_in_use
 from retinanet.engine import Progress
+from retinanet.resume import FREE
 from retinanet.training_state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
+# Of the flags without effect on the numbers those are told that tell runs apart.
+UNTOLD = FREE - {"output_path", "batch_size", "epochs"}
+
+
+def settings_line(settings: dict[str, Any]) -> str:
+    """The flags of a training, for vis.py --logs."""
+    told = {name: value for name, value in settings.items() if name not in UNTOLD}
+    return f"Settings: {json.dumps(told, default=str)}"
+
+
+def checkpoint_line(checkpoint: Checkpoint, path: Path) -> str:
+    return f"Checkpoint: {path}, depth {checkpoint.depth}, after {checkpoint.epoch} epochs"
 
 
 def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:

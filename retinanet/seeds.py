@@ -2,17 +2,19 @@
 
 import argparse
 import statistics
-from collections.abc import Iterator
 from math import isnan, nan
 
 from retinanet.command_line import say
 
 
-def runs_of_seeds(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
-    """The flags of each run: its seed, and a folder of its own below --output_path."""
-    for seed in args.seeds:
-        say(f"Seed {seed} of {', '.join(map(str, args.seeds))}")
-        yield argparse.Namespace(**{**vars(args), "seed": seed, "output_path": args.output_path / f"seed{seed}"})
+def runs_of(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The flags of each run: with --seeds its seed, and a folder of its own below --output_path."""
+    if not args.seeds:
+        return [args]
+    folder = args.output_path
+    return [
+        argparse.Namespace(**{**vars(args), "seed": seed, "output_path": folder / f"seed{seed}"}) for seed in args.seeds
+    ]
 
 
 def tell_spread(numbers: dict[int, dict[str, float]]) -> None:

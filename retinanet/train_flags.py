@@ -10,6 +10,7 @@ from retinanet.command_line import (
     HelpFormatter,
     add_detection_flags,
     add_eval_backend_flag,
+    add_log_dir_flag,
     add_machine_flags,
     number_above,
     number_from,
@@ -112,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--eval_every", type=whole_number(1), default=10, help="epochs between evaluations")
     output.add_argument("--log_every", type=whole_number(1), default=100, help="iterations between lines of the log")
+    add_log_dir_flag(output)
     add_detection_flags(parser)
     add_eval_backend_flag(parser)
 

@@ -69,8 +69,9 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
         parser.error(f"{alone[0]} is for one process. Run it without torchrun")
     if len(alone) > 1:
         parser.error(f"{alone[0]} and {alone[1]} train nothing to keep. Give one of them")
-    if alone and (args.resume or args.seeds):
-        parser.error(f"{alone[0]} trains nothing to keep. Leave {'--resume' if args.resume else '--seeds'} away")
+    for name in ("resume", "seeds", "log_dir"):
+        if alone and getattr(args, name):
+            parser.error(f"{alone[0]} trains nothing to keep. Leave --{name} away")
     if args.seeds and len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds has a seed twice. Give each once")
 

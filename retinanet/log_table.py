@@ -1,0 +1,64 @@
+"""The hyper-parameters and results of runs, as a Markdown table with a row for each log."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from retinanet.evaluate import AP, AP50
+from retinanet.log_names import ENDING, rate_text
+from retinanet.log_reader import RunLog
+
+UNKNOWN = "-"
+SETTINGS = {  # column: flag
+    **{"seed": "seed", "depth": "depth", "optimizer": "optimizer", "rate": "learning_rate", "batch": "batch_size"},
+    **{name: name for name in ("epochs", "drop_last", "prior", "alpha", "gamma")},
+}
+COLUMNS = ("model", *SETTINGS, "final loss", "AP", "AP50")
+
+
+def hyper_parameter_table(logs: Sequence[RunLog]) -> str:
+    """What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation."""
+    rows = [COLUMNS, *(_row(log) for log in logs)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    rule = tuple("-" * width for width in widths)
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (rows[0], rule, *rows[1:])
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def model_name(log: RunLog) -> str:
+    """The name of the run's output folder, or else of its log."""
+    folder = log.settings.get("output_path")
+    name = Path(folder).name if isinstance(folder, str) else ""
+    return name or log.path.name.removesuffix(ENDING)
+
+
+def final_loss(log: RunLog) -> float | None:
+    """The mean loss of the last epoch, or else the last running loss."""
+    if log.epoch_losses:
+        return log.epoch_losses[max(log.epoch_losses)]
+    return log.points[-1].running if log.points else None
+
+
+def _row(log: RunLog) -> tuple[str, ...]:
+    loss, table = final_loss(log), list(log.tables.values())[-1:]
+    results = (
+        UNKNOWN if loss is None else f"{loss:.5f}",
+        *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
+    )
+    return (_plain(model_name(log)), *(_cell(log.settings.get(flag)) for flag in SETTINGS.values()), *results)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and 0 < value < 1:
+        return rate_text(value)
+    return _plain(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
+
+
+def _plain(text: str) -> str:
+    """Without what would end a cell or a row."""
+    return " ".join(text.split()).replace("|", "\\|") or UNKNOWN
