@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotations import Annotations, is_id, is_number
+from retinanet.annotation_entries import is_id, is_number
+from retinanet.annotations import Annotations
 from retinanet.errors import UserError
 from retinanet.files import written_whole
 
