@@ -9,7 +9,7 @@ from retinanet.distributed import Agreement, join, leave, loss_of_rank_explained
 from retinanet.engine import detect_all, progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, evaluate
-from retinanet.log_lines import epoch_line, log_line, seconds_per_image
+from retinanet.log_lines import data_lines, epoch_line, log_line, seconds_per_image
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
@@ -66,6 +66,8 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
     say(f"Seed: {args.seed}")
     say(f"Num training images: {len(training_set)}")
     say(f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area")
+    for line in data_lines(training_set, args.foreground_iou, args.background_iou):
+        say(line)
     if job.ranks.size > 1:
         rest = len(training_set) % job.sampler.batch_size
         say(

@@ -15,6 +15,9 @@ from retinanet.annotation_entries import box_and_area, category_entry, image_ent
 from retinanet.errors import DataFault, UserError
 from retinanet.packed_names import PackedNames
 
+# Boxes are taken for corners if, read as width and height, this share sticks out of the image, and read as corners
+# this share lies in it: a few that were not clipped don't hide the mistake.
+OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
 LEFT_OUT = -1  # the row or the label of an entry with a mistake
 
 
@@ -64,8 +67,8 @@ def check_annotations(
 ) -> tuple[Annotations, np.ndarray]:
     """Check and pack the `content` of the COCO annotation file `path`; also where each annotation stands in its list.
 
-    `refuse` is called with each mistake. If it returns, the entry is left out, and what belongs to it with it. UserError
-    where there are no lists of images and categories to check.
+    `refuse` is called with each mistake. If it returns, the entry is left out, and what belongs to it with it.
+    UserError where there are no lists of images and categories to check.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
@@ -124,6 +127,19 @@ def has_objects(annotations: Annotations) -> bool:
         return len(boxes) > 0
     owners = np.repeat(np.arange(len(annotations.sizes)), np.diff(annotations.first))[real]
     return bool((boxes[0, 2:] == annotations.sizes[owners][:, ::-1]).all())
+
+
+def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Which of `boxes` [n, 4] stick out of their images of `sizes` [n, 2], where all look like (x1, y1, x2, y2).
+
+    bool [n]; none where they look like (left, top, width, height).
+    """
+    limits = sizes[:, ::-1] + 1
+    fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)
+    sticks_out = (boxes[:, :2] + boxes[:, 2:] > limits).any(axis=1)
+    if not len(boxes) or fits_as_corners.mean() < INSIDE_SHARE or sticks_out.mean() < OUTSIDE_SHARE:
+        return np.zeros(len(boxes), bool)
+    return sticks_out
 
 
 def require_same_classes(annotations: Annotations, names: list[str], category_ids: list[int], source: Path) -> None:

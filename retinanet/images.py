@@ -29,9 +29,20 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
     read, has another size, or more than `max_pixels` (seen in its header, before anything is decoded).
     """
     with _opened(path, size, max_pixels) as picture:
-        if picture.size != (size[1], size[0]):
-            picture = ImageOps.exif_transpose(picture)
-        return _to_rgb(picture)
+        return _upright(picture, size)
+
+
+def read_with_orientation(
+    path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS
+) -> tuple[Tensor, int, bool]:
+    """What `read_image` gives, the EXIF orientation (1 to 8, 1 where none is said), and whether it was applied."""
+    with _opened(path, size, max_pixels) as picture:
+        image = _upright(picture, size)
+        try:
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        except Exception:  # damaged EXIF data, at which read_image doesn't look where the size fits
+            orientation = 1
+        return image, orientation, picture.size != (size[1], size[0])
 
 
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
@@ -87,6 +98,10 @@ def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -
             f"{path}: the image is {picture.height} x {picture.width} (height x width), its annotation says "
             f"{height} x {width}, and no EXIF orientation explains it. Correct the annotation file's width and height.",
         )
+
+
+def _upright(picture: Image.Image, size: tuple[int, int]) -> Tensor:
+    return _to_rgb(picture if picture.size == (size[1], size[0]) else ImageOps.exif_transpose(picture))
 
 
 def _to_rgb(picture: Image.Image) -> Tensor:

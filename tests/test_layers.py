@@ -10,15 +10,21 @@ LAYERS = (
         *("errors", "files", "packed_names", "precision", "structures", "boxes", "torchfiles", "backbone"),
         *("transforms", "images", "image_cache", "stopping", "faults", "random_states"),
     ),
-    ("anchors", "matching", "schedule", "samplers", "annotations", "annotation_cache", "layout", "bad_images"),
-    ("model", "regression_windows", "loss", "detect", "data", "loaders"),
+    (
+        *("anchors", "matching", "anchor_coverage", "schedule", "samplers"),
+        *("annotation_entries", "annotations", "annotation_cache", "layout", "bad_images", "data_faults"),
+    ),
+    (
+        *("model", "regression_windows", "loss", "detect", "data", "loaders"),
+        *("data_doubts", "image_content", "data_counts"),
+    ),
     (
         *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
-        *("results", "output", "plots"),
+        *("results", "output", "plots", "data_report", "data_charts"),
     ),
     (
         *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "cutouts"),
-        "sample_data",
+        *("sample_data", "check_data"),
     ),
 )
 ORDER = [name for layer in LAYERS for name in layer]
