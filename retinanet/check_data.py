@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from retinanet.annotations import require_same_classes
 from retinanet.command_line import HelpFormatter, run, say, whole_number
 from retinanet.data_counts import changes, count, histograms, reach
 from retinanet.data_doubts import CheckedSet, check_set
-from retinanet.data_faults import Findings
+from retinanet.data_faults import Finding, Findings
 from retinanet.data_report import change_lines, class_lines, finding_lines, histogram_lines, reach_lines
 from retinanet.errors import DataFault, UserError
 from retinanet.image_content import Content, note_contents, note_repeated, read_contents
@@ -59,12 +60,15 @@ def main(argv: list[str] | None = None) -> int:
     notes, mistakes = findings.of(is_mistake=False), findings.of(is_mistake=True)
     for title, found in (("Worth knowing", notes), ("Mistakes", mistakes)):
         say("\n".join(["", f"{title}:" if found else f"{title}: none", *finding_lines(found)]))
-    kinds = len({finding.kind for finding in mistakes})
-    verdict = (
-        f"{sum(finding.num_found for finding in mistakes)} mistakes of {kinds} kinds" if mistakes else "no mistakes"
-    )
-    say(f"\n{args.coco_path}: {verdict}; charts in {args.picture_path}")
+    say(f"\n{args.coco_path}: {verdict(mistakes)}; charts in {args.picture_path}")
     return 1 if mistakes else 0
+
+
+def verdict(mistakes: Sequence[Finding]) -> str:
+    if not mistakes:
+        return "no mistakes"
+    total, kinds = sum(finding.num_found for finding in mistakes), len({finding.kind for finding in mistakes})
+    return f"{total} mistake{'s' if total > 1 else ''} of {kinds} kind{'s' if kinds > 1 else ''}"
 
 
 def check_annotation_files(args: argparse.Namespace, findings: Findings) -> list[CheckedSet]:
