@@ -74,6 +74,7 @@ def check_annotations(
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
     images = _entries(path, content, "images")
     categories = _entries(path, content, "categories")
+    annotations = _entries(path, content, "annotations") if "annotations" in content else []
     if not images:
         raise UserError(f"{path}: has no images. Check that the file was written to its end.")
     if not categories:
@@ -81,7 +82,6 @@ def check_annotations(
 
     names, labels_of = _read_categories(path, categories, refuse)
     rows_of, file_names, sizes = _read_images(path, images, refuse)
-    annotations = _entries(path, content, "annotations") if "annotations" in content else []
     owners = np.full(len(annotations), LEFT_OUT, np.int64)
     boxes = np.zeros((len(annotations), 4))
     labels = np.full(len(annotations), LEFT_OUT, np.int64)
