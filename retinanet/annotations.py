@@ -57,13 +57,13 @@ def read_annotations(path: str | Path) -> Annotations:
     return check_annotations(Path(path), read_json(path))[0]
 
 
-def stop(fault: DataFault) -> None:
+def _raise(fault: DataFault) -> None:
     """What becomes of a mistake where one ends all."""
     raise fault
 
 
 def check_annotations(
-    path: Path, content: Any, refuse: Callable[[DataFault], None] = stop
+    path: Path, content: Any, refuse: Callable[[DataFault], None] = _raise
 ) -> tuple[Annotations, np.ndarray]:
     """Check and pack the `content` of the COCO annotation file `path`; also where each annotation stands in its list.
 

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="as for train.py")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="as for train.py")
     parser.add_argument(
-        "--threads", type=whole_number(1), default=os.cpu_count(), help="that decode images; by default one a core"
+        "--threads", type=whole_number(1), default=min(16, os.cpu_count() or 1), help="that decode the images"
     )
     parser.add_argument("--picture_path", type=Path, default=Path("check_data.png"), help="file to draw the charts in")
     return parser

@@ -26,12 +26,12 @@ def lines(coco_path):
 
 
 def test_what_there_is_to_learn_and_what_anchors_reach(lines):
-    # 64 x 64 pixels, as the network sees them: an anchor itself, IoUs of 0.43 and of 0.25 with it, clipped, dropped.
-    boxes = [(4, 4, 32, 32), (10, 9, 20, 22), (12, 12, 16, 16), (50, 4, 16, 16), (70, 4, 16, 16)]
+    # In 64 x 64 pixels, not resized: an anchor itself, IoUs of 0.43 and 0.25 with it, 2 and 0.4 too far right, dropped.
+    boxes = [(4, 4, 32, 32), (10, 9, 20, 22), (12, 12, 16, 16), (50, 4, 16, 16), (48.4, 4, 16, 16), (70, 4, 16, 16)]
     assert lines(boxes)[0] == [
-        "Objects to learn: 4 of 2 classes; 1 are clipped at their image's border",
-        "Classes of fewer than 20 objects: class 1 0, class 0 4",
-        "Best anchor of 4 objects: IoU from 0.5 for 25.0%, 0.4 to 0.5 for 25.0%, below for 50.0% (more: python -m "
+        "Objects to learn: 5 of 2 classes; 1 are clipped at their image's border",
+        "Classes of fewer than 20 objects: class 1 0, class 0 5",
+        "Best anchor of 5 objects: IoU from 0.5 for 20.0%, 0.4 to 0.5 for 20.0%, below for 60.0% (more: python -m "
         "retinanet.check_data)",
     ]
 
