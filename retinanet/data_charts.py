@@ -39,7 +39,8 @@ def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list
     axes = upper.subplots(2, 2).flatten()
     for axis, histogram in zip(axes, histograms(list(sets)), strict=False):
         _draw_histogram(axis, histogram)
-    axes[0].legend(fontsize=8, frameon=False)
+    axes[0].margins(y=0.2)  # room for the legend
+    axes[0].legend(fontsize=8, frameon=False, loc="upper center", ncols=3)
     _draw_reach(axes[3], groups[BY_SIDE])
     axes[3].set_title(f"Best anchor of the objects of {sets[0].name}, by side after the resize", fontsize=9)
     left, right = lower.subplots(1, 2, sharey=True)
