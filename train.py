@@ -11,7 +11,7 @@ from retinanet.engine import detect_all, progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, evaluate
 from retinanet.log_file import LOG
-from retinanet.log_lines import epoch_line, log_line, seconds_per_image, settings_line
+from retinanet.log_lines import data_lines, epoch_line, log_line, seconds_per_image, settings_line
 from retinanet.log_names import name_of_run
 from retinanet.lr_range import find_learning_rate
 from retinanet.output import move_earlier_run, open_folder, write_record
@@ -87,6 +87,8 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
     say(f"Seed: {args.seed}")
     say(f"Num training images: {len(training_set)}")
     say(f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area")
+    for line in data_lines(training_set, args.foreground_iou, args.background_iou):
+        say(line)
     if job.ranks.size > 1:
         rest = len(training_set) % job.sampler.batch_size
         say(

@@ -1,5 +1,6 @@
 """The anchor boxes of the pyramid, computed once per input size and device."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -12,13 +13,13 @@ SCALES = (2 ** (0 / 3), 2 ** (1 / 3), 2 ** (2 / 3))
 ANCHORS_PER_CELL = len(RATIOS) * len(SCALES)
 
 
-def _cell_anchors(stride: int) -> Tensor:
+def cell_anchors(stride: int, side: float = SIDE, ratios: Sequence[float] = RATIOS) -> Tensor:
     """The anchors of one cell around the origin, ratio by ratio and each by rising scale: float64 [9, 4]."""
     halves = []
-    for ratio in RATIOS:
+    for ratio in ratios:
         for scale in SCALES:
-            side = SIDE * stride * scale
-            halves.append((side / ratio**0.5 / 2, side * ratio**0.5 / 2))
+            length = side * stride * scale
+            halves.append((length / ratio**0.5 / 2, length * ratio**0.5 / 2))
     half_sizes = torch.tensor(halves, dtype=torch.float64)
     return torch.cat([-half_sizes, half_sizes], dim=1)
 
@@ -37,5 +38,5 @@ def anchors_for(height: int, width: int, device: torch.device) -> Tensor:
         x = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride
         y, x = torch.meshgrid(y, x, indexing="ij")
         centres = torch.stack([x, y, x, y], dim=-1)  # [rows, columns, 4]
-        levels.append((centres[:, :, None] + _cell_anchors(stride)).reshape(-1, 4))
+        levels.append((centres[:, :, None] + cell_anchors(stride)).reshape(-1, 4))
     return torch.cat(levels).float().to(device)

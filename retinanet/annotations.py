@@ -5,13 +5,20 @@ category ids.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.errors import UserError
+from retinanet.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, is_id, known
+from retinanet.errors import DataFault, UserError
 from retinanet.packed_names import PackedNames
+
+# Boxes are taken for corners if, read as width and height, this share sticks out of the image, and read as corners
+# this share lies in it: a few that were not clipped don't hide the mistake.
+OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
+LEFT_OUT = -1  # the row or the label of an entry with a mistake
 
 
 class Annotations(NamedTuple):
@@ -47,48 +54,65 @@ def read_annotations(path: str | Path) -> Annotations:
 
     `annotations` may be absent (a test set), as may an annotation's `area` (width x height then) and `iscrowd`.
     """
-    path = Path(path)
-    content = read_json(path)
+    return check_annotations(Path(path), read_json(path))[0]
+
+
+def _raise(fault: DataFault) -> None:
+    """What becomes of a mistake where one ends all."""
+    raise fault
+
+
+def check_annotations(
+    path: Path, content: Any, refuse: Callable[[DataFault], None] = _raise
+) -> tuple[Annotations, np.ndarray]:
+    """Check and pack the `content` of the COCO annotation file `path`; also where each annotation stands in its list.
+
+    `refuse` is called with each mistake. If it returns, the entry is left out, and what belongs to it with it.
+    UserError where there are no lists of images and categories to check.
+    """
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
     images = _entries(path, content, "images")
     categories = _entries(path, content, "categories")
+    annotations = _entries(path, content, "annotations") if "annotations" in content else []
     if not images:
         raise UserError(f"{path}: has no images. Check that the file was written to its end.")
     if not categories:
         raise UserError(f'{path}: has no categories. Add the classes: "categories": [{{"id": 1, "name": "cat"}}, ...].')
 
-    names = _category_names(path, categories)
-    category_ids = sorted(names)
-    labels_of = {category_id: label for label, category_id in enumerate(category_ids)}
-    image_ids, file_names, sizes = _read_images(path, images)
-    rows_of = {image_id: row for row, image_id in enumerate(image_ids)}
-    annotations = _entries(path, content, "annotations") if "annotations" in content else []
-    owners = np.zeros(len(annotations), np.int64)
+    names, labels_of = _read_categories(path, categories, refuse)
+    rows_of, file_names, sizes = _read_images(path, images, refuse)
+    owners = np.full(len(annotations), LEFT_OUT, np.int64)
     boxes = np.zeros((len(annotations), 4))
-    labels = np.zeros(len(annotations), np.int64)
+    labels = np.full(len(annotations), LEFT_OUT, np.int64)
     crowds = np.zeros(len(annotations), bool)
     areas = np.zeros(len(annotations))
     for row, annotation in enumerate(annotations):
-        name = f"{path}: annotation {annotation.get('id', f'number {row}')}"
-        owners[row] = _known(name, annotation, "image_id", rows_of, "images")
-        labels[row] = _known(name, annotation, "category_id", labels_of, "categories")
-        boxes[row], areas[row] = _box_and_area(name, annotation)
-        crowds[row] = _crowd(name, annotation)
-    order = np.argsort(owners, kind="stable")
-    return Annotations(
+        try:
+            owner = known(annotation, "image_id", rows_of, "image_unknown", "images")
+            labels[row] = known(annotation, "category_id", labels_of, "category_unknown", "categories")
+            boxes[row], areas[row] = box_and_area(annotation)
+            crowds[row] = is_crowd(annotation)
+            owners[row] = owner
+        except DataFault as fault:
+            name = f"{path}: annotation {annotation.get('id', f'number {row}')}"
+            refuse(DataFault(fault.kind, f"{name}: {fault}"))
+    places = np.argsort(owners, kind="stable")
+    places = places[(owners[places] != LEFT_OUT) & (labels[places] != LEFT_OUT)]
+    packed = Annotations(
         path=path,
-        class_names=[names[category_id] for category_id in category_ids],
-        category_ids=category_ids,
-        image_ids=np.array(image_ids, np.int64),
+        class_names=list(names.values()),
+        category_ids=list(names),
+        image_ids=np.array([image_id for image_id, row in rows_of.items() if row != LEFT_OUT], np.int64),
         file_names=PackedNames.of(file_names),
-        sizes=np.array(sizes, np.int64),
-        first=np.searchsorted(owners[order], np.arange(len(images) + 1)),
-        boxes=boxes[order],
-        labels=labels[order],
-        crowds=crowds[order],
-        areas=areas[order],
+        sizes=np.array(sizes, np.int64).reshape(-1, 2),
+        first=np.searchsorted(owners[places], np.arange(len(sizes) + 1)),
+        boxes=boxes[places],
+        labels=labels[places],
+        crowds=crowds[places],
+        areas=areas[places],
     )
+    return packed, places
 
 
 def has_objects(annotations: Annotations) -> bool:
@@ -110,15 +134,17 @@ def owners_of(annotations: Annotations) -> np.ndarray:
     return np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
 
 
-def is_id(value: Any) -> TypeGuard[int]:
-    """Whether a value from JSON is a whole number that an int64 holds."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Which of `boxes` [n, 4] stick out of their images of `sizes` [n, 2], where all look like (x1, y1, x2, y2).
 
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a value from JSON is a finite number."""
-    # NaN fails the comparison; the bound also keeps JSON's unbounded whole numbers within a float.
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+    bool [n]; none where they look like (left, top, width, height).
+    """
+    limits = sizes[:, ::-1] + 1
+    fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)
+    sticks_out = (boxes[:, :2] + boxes[:, 2:] > limits).any(axis=1)
+    if not len(boxes) or fits_as_corners.mean() < INSIDE_SHARE or sticks_out.mean() < OUTSIDE_SHARE:
+        return np.zeros(len(boxes), bool)
+    return sticks_out
 
 
 def require_same_classes(annotations: Annotations, names: list[str], category_ids: list[int], source: Path) -> None:
@@ -126,15 +152,11 @@ def require_same_classes(annotations: Annotations, names: list[str], category_id
     expected = dict(zip(category_ids, names, strict=True))
     given = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
     if given != expected:
-        raise UserError(
+        raise DataFault(
+            "classes_differ",
             f"{annotations.path}: has the categories {given}, but {source} has {expected}. Use files that belong "
-            "together."
+            "together.",
         )
-
-
-def _is_text(value: Any) -> TypeGuard[str]:
-    # A lone surrogate, which JSON can spell, can neither be printed nor be part of a path.
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -144,64 +166,42 @@ def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, An
     return entries
 
 
-def _category_names(path: Path, categories: list[dict[str, Any]]) -> dict[int, str]:
+def _read_categories(
+    path: Path, categories: list[dict[str, Any]], refuse: Callable[[DataFault], None]
+) -> tuple[dict[int, str], dict[int, int]]:
+    """The names by rising category id, and the label of each id."""
     names: dict[int, str] = {}
+    labels_of: dict[int, int] = {}
     for category in categories:
-        category_id, name = category.get("id"), category.get("name")
-        if not is_id(category_id) or not _is_text(name):
-            raise UserError(f"{path}: category {category} needs a whole number as id and a name.")
-        if category_id in names:
-            raise UserError(f"{path}: category id {category_id} stands twice. Give each category an id of its own.")
-        names[category_id] = name
-    return names
+        try:
+            category_id, name = category_entry(category, labels_of)
+        except DataFault as fault:
+            refuse(DataFault(fault.kind, f"{path}: {fault}"))
+            if is_id(category.get("id")):
+                labels_of.setdefault(category["id"], LEFT_OUT)
+        else:
+            names[category_id] = name
+            labels_of[category_id] = 0
+    names = dict(sorted(names.items()))
+    return names, labels_of | {category_id: label for label, category_id in enumerate(names)}
 
 
-def _read_images(path: Path, images: list[dict[str, Any]]) -> tuple[list[int], list[str], list[tuple[int, int]]]:
-    image_ids, file_names, sizes = [], [], []
-    seen = set()
+def _read_images(
+    path: Path, images: list[dict[str, Any]], refuse: Callable[[DataFault], None]
+) -> tuple[dict[int, int], list[str], list[tuple[int, int]]]:
+    """The row of each image id; each row's file name, and its (height, width)."""
+    rows_of: dict[int, int] = {}
+    file_names: list[str] = []
+    sizes: list[tuple[int, int]] = []
     for image in images:
-        image_id, file_name = image.get("id"), image.get("file_name")
-        height, width = image.get("height"), image.get("width")
-        if not is_id(image_id):
-            raise UserError(f"{path}: an image's id is {image_id!r} ({file_name}). Ids must be whole numbers.")
-        if image_id in seen:
-            raise UserError(f"{path}: image id {image_id} stands twice. Give each image an id of its own.")
-        if not _is_text(file_name) or not file_name:
-            raise UserError(f"{path}: image {image_id} has no file_name. Add it, relative to the image folder.")
-        if Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name:
-            raise UserError(
-                f"{path}: file_name {file_name!r} of image {image_id} leaves the image folder. Make it relative to it."
-            )
-        if not (is_id(height) and is_id(width) and height > 0 and width > 0):
-            raise UserError(f"{path}: image {image_id} ({file_name}) needs height and width, whole pixels above 0.")
-        seen.add(image_id)
-        image_ids.append(image_id)
-        file_names.append(file_name)
-        sizes.append((height, width))
-    return image_ids, file_names, sizes
-
-
-def _known(name: str, annotation: dict[str, Any], key: str, rows: dict[int, int], where: str) -> int:
-    value = annotation.get(key)
-    if not is_id(value) or value not in rows:
-        raise UserError(f'{name}: {key} {value!r} is not in "{where}". Add it there, or take the annotation out.')
-    return rows[value]
-
-
-def _box_and_area(name: str, annotation: dict[str, Any]) -> tuple[list[float], float]:
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise UserError(f"{name}: bbox {box!r} must be four finite numbers (left, top, width, height).")
-    if box[2] < 0 or box[3] < 0:
-        raise UserError(f"{name}: bbox {box} has a negative size. It must be (left, top, width, height).")
-    area = annotation.get("area", box[2] * box[3])
-    if not is_number(area) or area < 0:
-        raise UserError(f"{name}: area {area!r} must be a finite number of square pixels.")
-    return box, area
-
-
-def _crowd(name: str, annotation: dict[str, Any]) -> bool:
-    crowd = annotation.get("iscrowd", 0)
-    if crowd not in (0, 1):
-        raise UserError(f"{name}: iscrowd {crowd!r} must be 0 (an object) or 1 (a crowd of them).")
-    return bool(crowd)
+        try:
+            image_id, file_name, size = image_entry(image, rows_of)
+        except DataFault as fault:
+            refuse(DataFault(fault.kind, f"{path}: {fault}"))
+            if is_id(image.get("id")):
+                rows_of.setdefault(image["id"], LEFT_OUT)
+        else:
+            rows_of[image_id] = len(sizes)
+            file_names.append(file_name)
+            sizes.append(size)
+    return rows_of, file_names, sizes

@@ -15,7 +15,7 @@ from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache
 from retinanet.images import MAX_PIXELS, check_image, read_image
 from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import pad_and_stack, padded_shape, resize, resized_sizes, scale_boxes
+from retinanet.transforms import pad_and_stack, padded_shape, resize, resized_corners, resized_sizes, scale_boxes
 
 IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
 
@@ -24,6 +24,16 @@ class BadImage(NamedTuple):
     """Stands for a sample that can't be read. An exception would reach the main process as a worker's traceback."""
 
     message: str
+
+
+class Objects(NamedTuple):
+    """Objects of a data set, clipped to their images."""
+
+    images: np.ndarray  # int64 [n], the rows of their images
+    labels: np.ndarray  # int64 [n]
+    corners: np.ndarray  # float64 [n, 4], (x1, y1, x2, y2) in original pixels
+    boxes: np.ndarray  # float64 [n, 4], the same in pixels of the network's input
+    areas: np.ndarray  # float64 [n], original square pixels, as annotated
 
 
 class CocoDataset(Dataset[Sample | BadImage]):
@@ -48,7 +58,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
         starts = range(0, len(self), IMAGES_AT_A_TIME)
-        empty = np.concatenate([self._empty(start, start + IMAGES_AT_A_TIME) for start in starts])
+        empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_AT_A_TIME) for start in starts)])
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
         self.is_learned = ~annotations.crowds & ~empty  # [T]
@@ -66,6 +76,23 @@ class CocoDataset(Dataset[Sample | BadImage]):
         boxes = self._corners(index, index + 1)[learned].astype(np.float32)
         return torch.from_numpy(boxes), torch.from_numpy(self.annotations.labels[rows][learned])
 
+    def learned(self, rows: np.ndarray) -> Objects:
+        """Those among the annotations `rows` [n] that are learned."""
+        rows = rows[self.is_learned[rows]]
+        images = np.searchsorted(self.annotations.first, rows, side="right") - 1
+        corners = clipped_corners(self.annotations.boxes[rows], self.annotations.sizes[images])
+        boxes = resized_corners(corners, self.annotations.sizes[images], self.sizes[images])
+        return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
+
+    def overhangs(self) -> np.ndarray:
+        """How many original pixels each box reaches past its image, at the side where it is most: float64 [T]."""
+        parts = []
+        for start in range(0, len(self), IMAGES_AT_A_TIME):
+            left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_AT_A_TIME)].T
+            rows, columns = self._sizes_of_owners(start, start + IMAGES_AT_A_TIME).T
+            parts.append(np.max([-left, -top, left + width - columns, top + height - rows], axis=0).clip(0))
+        return np.concatenate([np.zeros(0), *parts])
+
     def _rows(self, start: int, stop: int) -> slice:
         """The annotations of the images from `start` to `stop`."""
         first = self.annotations.first[start : stop + 1]
@@ -78,10 +105,11 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     def _corners(self, start: int, stop: int) -> np.ndarray:
         """Their boxes as (x1, y1, x2, y2) float64 in original pixels, clipped to their images."""
-        corners = self.annotations.boxes[self._rows(start, stop)].copy()
-        corners[:, 2:] += corners[:, :2]
-        limits = np.tile(self.annotations.sizes[start:stop, ::-1], 2)
-        return corners.clip(0, np.repeat(limits, np.diff(self.annotations.first[start : stop + 1]), axis=0))
+        return clipped_corners(self.annotations.boxes[self._rows(start, stop)], self._sizes_of_owners(start, stop))
+
+    def _sizes_of_owners(self, start: int, stop: int) -> np.ndarray:
+        """The (height, width) of the image of each of their boxes."""
+        return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
     def read(self, index: int) -> Sample:
         """The sample; UserError names the file that can't be read."""
@@ -130,6 +158,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
                 "are missing). Put the images there, or take them out of the annotations."
             )
+
+
+def clipped_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """COCO's `boxes` [n, 4] as (x1, y1, x2, y2), clipped to their images, whose `sizes` [n, 2] are (height, width)."""
+    corners = boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    return corners.clip(0, np.tile(sizes[:, ::-1], 2))
 
 
 def collate(samples: Sequence[Sample | BadImage], shape: tuple[int, int] | None = None) -> Batch:

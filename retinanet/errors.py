@@ -11,6 +11,17 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class DataFault(UserError):
+    """A mistake in one entry or one image file of a data set, of a `kind` that retinanet/data_faults.py explains."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind, self.message = kind, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class Diverged(Exception):
     """Training in which losses or gradients stay not finite; the message says what to try."""
 

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from retinanet.errors import UserError
+from retinanet.errors import DataFault, UserError
 
 MAX_PIXELS = 89_000_000  # an RGB image of this many is 267 MB
 DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
@@ -29,9 +29,20 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
     read, has another size, or more than `max_pixels` (seen in its header, before anything is decoded).
     """
     with _opened(path, size, max_pixels) as picture:
-        if picture.size != (size[1], size[0]):
-            picture = ImageOps.exif_transpose(picture)
-        return _to_rgb(picture)
+        return _upright(picture, size)
+
+
+def read_with_orientation(
+    path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS
+) -> tuple[Tensor, int, bool]:
+    """What `read_image` gives, the EXIF orientation (1 to 8, 1 where none is said), and whether it was applied."""
+    with _opened(path, size, max_pixels) as picture:
+        image = _upright(picture, size)
+        try:
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        except Exception:  # damaged EXIF data, at which read_image doesn't look where the size fits
+            orientation = 1
+        return image, orientation, picture.size != (size[1], size[0])
 
 
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
@@ -43,6 +54,7 @@ def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_P
 @contextmanager
 def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterator[Image.Image]:
     """The picture, its header checked; whatever goes wrong with it meanwhile is a UserError that names it."""
+    kind = "image_unreadable"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
             raise ValueError("it is no regular file")
@@ -51,23 +63,27 @@ def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterato
             _check_size(path, picture, size)
             if picture.mode == "F" or (picture.mode == "I" and picture.format not in DEEP_GREY):
                 raise ValueError("32-bit pixels have no fixed range")
+            kind = "image_damaged"  # its header is good
             yield picture
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such image. Put it there, or take it out of the annotations.") from None
+        raise DataFault(
+            "image_missing", f"{path}: no such image. Put it there, or take it out of the annotations."
+        ) from None
     except Exception as fault:  # Pillow's many decoders raise whatever damaged bytes lead them to
-        raise UserError(
-            f"{path}: can't be read as an image ({fault}). Replace the file, or take it out of the annotations."
+        raise DataFault(
+            kind, f"{path}: can't be read as an image ({fault}). Replace the file, or take it out of the annotations."
         ) from fault
 
 
 def _check_pixels(path: str | Path, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise UserError(
+        raise DataFault(
+            "image_too_large",
             f"{path}: {height} x {width} pixels are more than --max_pixels {max_pixels}. Make the image smaller, or "
-            "raise the limit if the memory suffices."
+            "raise the limit if the memory suffices.",
         )
 
 
@@ -77,10 +93,15 @@ def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -
         return  # before the orientation is asked for: a PNG's may stand behind its pixels
     turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)  # they exchange height and width
     if not turned or picture.size != (height, width):
-        raise UserError(
+        raise DataFault(
+            "image_size_differs",
             f"{path}: the image is {picture.height} x {picture.width} (height x width), its annotation says "
-            f"{height} x {width}, and no EXIF orientation explains it. Correct the annotation file's width and height."
+            f"{height} x {width}, and no EXIF orientation explains it. Correct the annotation file's width and height.",
         )
+
+
+def _upright(picture: Image.Image, size: tuple[int, int]) -> Tensor:
+    return _to_rgb(picture if picture.size == (size[1], size[0]) else ImageOps.exif_transpose(picture))
 
 
 def _to_rgb(picture: Image.Image) -> Tensor:

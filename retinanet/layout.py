@@ -17,7 +17,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
             return file
     raise UserError(
         f"{files[0]}: no such annotation file, and no {files[1]} either. Put it there, or name another set with "
-        "--train_set, --val_set or --set_name."
+        "--train_set, --val_set, --set_name or --sets."
     )
 
 

@@ -14,6 +14,11 @@ from matplotlib.patches import Rectangle
 from retinanet.errors import UserError
 from retinanet.label_places import place_labels
 
+# Petroff's ten (https://arxiv.org/abs/2107.02270), which colour-blind people tell apart too.
+PALETTE = (
+    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
+    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+)
 PANEL_INCHES = 4.0
 DOTS_PER_INCH = 120
 TITLE_POINTS, LABEL_POINTS = 10, 9

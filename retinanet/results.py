@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotations import Annotations, is_id, is_number, read_json
+from retinanet.annotation_entries import is_id, is_number
+from retinanet.annotations import Annotations, corners_for_sizes, read_json
 from retinanet.errors import UserError
 from retinanet.files import written_whole
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 MAX_PER_IMAGE = 100  # COCO's evaluation looks at no more
 FEW = 3  # examples shown of a finding
-# Boxes are taken for corners if, read as width and height, this share sticks out of the image, and read as corners
-# this share lies in it: a few that were not clipped don't hide the mistake.
-OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
 
 
 class Finding(NamedTuple):
@@ -159,12 +157,8 @@ def _xyxy_finding(rows: list[tuple[int, dict[str, Any]]], sizes: dict[int, list[
     if not rows:
         return None
     boxes = np.array([row["bbox"] for _, row in rows], dtype=float)
-    limits = np.array([sizes[row["image_id"]] for _, row in rows], dtype=float)[:, ::-1] + 1  # (width, height)
-    fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)
-    sticks_out = (boxes[:, :2] + boxes[:, 2:] > limits).any(axis=1)
-    if fits_as_corners.mean() < INSIDE_SHARE or sticks_out.mean() < OUTSIDE_SHARE:
-        return None
-    bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} reaches over its image" for i in np.flatnonzero(sticks_out)}
+    wrong = corners_for_sizes(boxes, np.array([sizes[row["image_id"]] for _, row in rows], dtype=float))
+    bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} reaches over its image" for i in np.flatnonzero(wrong)}
     fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO wants width and height."
     return _finding("bbox written as (x1, y1, x2, y2)", bad, fix, unusable=False)
 

@@ -42,6 +42,11 @@ def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> 
     return boxes * torch.tensor([horizontal, vertical] * 2), torch.tensor([vertical, horizontal])
 
 
+def resized_corners(corners: np.ndarray, old_sizes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Each of `corners` [n, 4], in an image of its own of `old_sizes` [n, 2] that is brought to `sizes` [n, 2]."""
+    return corners * (sizes / old_sizes)[:, [1, 0, 1, 0]]
+
+
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """`image` [3, h, w] and `boxes` [N, 4] mirrored left to right."""
     width = image.shape[2]

@@ -49,6 +49,23 @@ def test_boxes_clipped_empty_dropped_crowds_left_out(coco_path):
     assert len(dataset) == 8
 
 
+def test_all_objects_at_once_are_those_of_image_by_image(coco_path):
+    boxes = [[10, 10, 20, 20], [-5.5, 50, 20, 100], [10, 10, 0, 20], [60.25, 10, 5, 30]]
+    dataset = with_boxes(coco_path, [(box, 0) for box in boxes] + [([0, 0, 60, 60], 1)])
+    change_json(coco_path / "train.json", lambda content: content["annotations"][3].update(image_id=6))
+    dataset = dataset_of(coco_path, min_side=100, max_side=140)
+    objects = dataset.learned(np.arange(5))
+    samples = [dataset.read(index) for index in range(8)]
+    assert objects.images.tolist() == [0, 0, 5]
+    assert objects.labels.tolist() == torch.cat([sample.labels for sample in samples]).tolist()
+    corners = torch.cat([dataset.objects(index)[0] for index in range(8)])
+    torch.testing.assert_close(torch.from_numpy(objects.corners).float(), corners)
+    torch.testing.assert_close(torch.from_numpy(objects.boxes).float(), torch.cat([sample.boxes for sample in samples]))
+    assert objects.areas.tolist() == [400, 2000, 150]
+    assert dataset.learned(np.array([4, 3, 2, 1])).areas.tolist() == [150, 2000]
+    assert dataset.overhangs().tolist() == [0, 86, 0, 0, 1.25]  # the last two are of images 1 and 6
+
+
 def test_boxes_follow_their_square_through_resizing(coco_path):
     dataset = dataset_of(coco_path, min_side=128, max_side=192)
     for index in range(7):

@@ -12,8 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from retinanet.anchor_coverage import Setup
 from retinanet.annotation_cache import cache_path, load_annotations
+from retinanet.annotations import read_annotations
 from retinanet.data import CocoDataset
+from retinanet.data_counts import count, histograms, reach
+from retinanet.data_doubts import check_set
+from retinanet.data_faults import KINDS, Findings
+from retinanet.data_report import histogram_lines, reach_lines
 from retinanet.errors import UserError
 from retinanet.images import read_image
 from retinanet.structures import Sample
@@ -105,6 +111,14 @@ def damaged_bytes(draw, original):
     return bytes(damaged)
 
 
+def caught(read):
+    """The UserError that `read` raises, if it does."""
+    try:
+        read()
+    except UserError as refused:
+        return refused
+
+
 def names_the_file(refused, path):
     assert str(path) in str(refused)
 
@@ -133,6 +147,33 @@ def test_damaged_annotation_files(tmp_path, text):
             assert boxes.isfinite().all()
             assert (boxes[:, 2:] > boxes[:, :2]).all()
             assert ((sample.labels >= 0) & (sample.labels < len(dataset.annotations.class_names))).all()
+
+
+@CASES
+@given(text=damaged_json())
+def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, text):
+    path, findings = tmp_path / "train.json", Findings()
+    path.write_bytes(text)
+    flags = {"min_side": 64, "max_side": 96, "max_pixels": 10_000}
+    refusal = caught(lambda: read_annotations(path))
+    try:
+        checked = check_set("train", path, tmp_path, is_trained_on=True, findings=findings, **flags)
+    except UserError as refused:  # there is nothing to check
+        names_the_file(refused, refusal.args[0])
+        return
+    first, examples = {}, []
+    for finding in findings.of(is_mistake=True):
+        first[finding.kind] = finding.examples[0]
+        examples += [f"{path}: {example}" for example in finding.examples]
+    if refusal is None:
+        assert not any("training refuses" in KINDS[kind].says for kind in first)
+    else:
+        assert str(refusal) in examples
+        assert refusal.kind in first
+    counts = count("train", checked.dataset)
+    assert sum(counts.class_objects.values()) == checked.dataset.is_learned.sum()
+    assert sum(len(lines) for lines in map(histogram_lines, histograms([counts]))) > 3
+    assert reach_lines(reach(counts, checked.dataset, Setup(64, 96)), "train")
 
 
 def picture(kind):

@@ -53,6 +53,7 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
     assert (train.returncode, train.stderr) == (0, "")  # no progress bar where there is no terminal
     lines = train.stdout.splitlines()
     assert "Num training images: 8" in lines
+    assert "Objects to learn: 7 of 2 classes; 0 are clipped at their image's border" in lines
     logged = [(int(found[1]), int(found[2])) for line in lines if (found := LINE.fullmatch(line))]
     assert logged == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
     assert sum(bool(TABLE.fullmatch(line)) for line in lines) == 24

@@ -1,0 +1,88 @@
+"""What must hold of each entry of a COCO annotation file: DataFault says what does not, and the fix."""
+
+from collections.abc import Container
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from retinanet.errors import DataFault
+
+
+def is_id(value: Any) -> TypeGuard[int]:
+    """Whether a value from JSON is a whole number that an int64 holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value from JSON is a finite number."""
+    # NaN fails the comparison; the bound also keeps JSON's unbounded whole numbers within a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value from JSON is a text that can be printed and be part of a path: without a lone surrogate."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
+    """Id and name; `seen` are the ids of the categories before."""
+    category_id, name = category.get("id"), category.get("name")
+    if not is_id(category_id) or not is_text(name):
+        raise DataFault("category_malformed", f"category {category} needs a whole number as id and a name.")
+    if category_id in seen:
+        raise DataFault(
+            "category_id_twice", f"category id {category_id} stands twice. Give each category an id of its own."
+        )
+    return category_id, name
+
+
+def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:
+    """Id, file name and (height, width); `seen` are the ids of the images before."""
+    image_id, file_name = image.get("id"), image.get("file_name")
+    height, width = image.get("height"), image.get("width")
+    if not is_id(image_id):
+        raise DataFault(
+            "image_id_malformed", f"an image's id is {image_id!r} ({file_name}). Ids must be whole numbers."
+        )
+    if image_id in seen:
+        raise DataFault("image_id_twice", f"image id {image_id} stands twice. Give each image an id of its own.")
+    if not is_text(file_name) or not file_name:
+        raise DataFault(
+            "file_name_missing", f"image {image_id} has no file_name. Add it, relative to the image folder."
+        )
+    if Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name:
+        raise DataFault(
+            "file_name_outside",
+            f"file_name {file_name!r} of image {image_id} leaves the image folder. Make it relative to it.",
+        )
+    if not (is_id(height) and is_id(width) and height > 0 and width > 0):
+        raise DataFault(
+            "image_size_malformed", f"image {image_id} ({file_name}) needs height and width, whole pixels above 0."
+        )
+    return image_id, file_name, (height, width)
+
+
+def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
+    """The row of what the annotation's `key` names; a DataFault of `kind` where it is not in the list `where`."""
+    value = annotation.get(key)
+    if not is_id(value) or value not in rows:
+        raise DataFault(kind, f'{key} {value!r} is not in "{where}". Add it there, or take the annotation out.')
+    return rows[value]
+
+
+def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise DataFault("box_malformed", f"bbox {box!r} must be four finite numbers (left, top, width, height).")
+    if box[2] < 0 or box[3] < 0:
+        raise DataFault("box_negative", f"bbox {box} has a negative size. It must be (left, top, width, height).")
+    area = annotation.get("area", box[2] * box[3])
+    if not is_number(area) or area < 0:
+        raise DataFault("area_malformed", f"area {area!r} must be a finite number of square pixels.")
+    return box, area
+
+
+def is_crowd(annotation: dict[str, Any]) -> bool:
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise DataFault("crowd_malformed", f"iscrowd {crowd!r} must be 0 (an object) or 1 (a crowd of them).")
+    return bool(crowd)
