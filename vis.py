@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from retinanet.annotation_cache import load_annotations
-from retinanet.annotations import Annotations, read_json
+from retinanet.annotations import Annotations
 from retinanet.command_line import HelpFormatter, number_from, run, say, whole_number
 from retinanet.errors import UserError
 from retinanet.images import MAX_PIXELS, read_image
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.plots import Panel, draw_grid, save_figure, show_windows
-from retinanet.results import check_results, default_results_path
+from retinanet.results import default_results_path, read_results
+from retinanet.results_check import check_results
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,7 +99,7 @@ def detection_panel(
 
 
 def load_detections(path: Path, annotations: Annotations, threshold: float) -> list[dict[str, Any]]:
-    rows = read_json(path)
+    rows = read_results(path).rows
     for finding in check_results(rows, annotations):
         if finding.unusable:
             raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {finding.fix}")

@@ -6,7 +6,7 @@ category ids.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import IO, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -35,9 +35,15 @@ def read_json(path: str | Path) -> Any:
     """What is in the JSON file `path`; UserError where it is missing or broken."""
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            return parse_json(file, path)
     except OSError as fault:
         raise UserError(f"{path}: can't be read ({fault.strerror}). Check the path and its permissions.") from None
+
+
+def parse_json(file: IO[str], path: str | Path) -> Any:
+    """What is in the JSON `file`, which a UserError calls `path`."""
+    try:
+        return json.load(file)
     except (ValueError, RecursionError) as fault:  # not JSON, not UTF-8, or nested without end
         raise UserError(f"{path}: not valid JSON ({fault}). Is the file cut off? Write or copy it again.") from None
 
@@ -107,13 +113,13 @@ def has_objects(annotations: Annotations) -> bool:
 
 def is_id(value: Any) -> TypeGuard[int]:
     """Whether a value from JSON is a whole number that an int64 holds."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return type(value) is int and -(2**63) <= value < 2**63  # and no bool, which is an int too
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value from JSON is a finite number."""
     # NaN fails the comparison; the bound also keeps JSON's unbounded whole numbers within a float.
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+    return type(value) in (int, float) and -1e15 < value < 1e15
 
 
 def require_same_classes(annotations: Annotations, names: list[str], category_ids: list[int], source: Path) -> None:

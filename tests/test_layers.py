@@ -14,7 +14,16 @@ LAYERS = (
     ("model", "regression_windows", "loss", "detect", "data", "loaders"),
     (
         *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
-        *("results", "output", "plots"),
+        *(
+            "results_zip",
+            "results",
+            "results_guesses",
+            "results_check",
+            "results_fix",
+            "results_names",
+            "output",
+            "plots",
+        ),
     ),
     (
         *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "cutouts"),
