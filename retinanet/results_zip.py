@@ -50,8 +50,7 @@ def _only_member(archive: zipfile.ZipFile, size: int) -> tuple[str, bytes]:
     if member.file_size > min(MAX_BYTES, SMALL + MAX_GROWTH * size):
         raise ValueError(f"{names} claims {member.file_size} bytes in a zip of {size}, as no result file does")
     with archive.open(member) as file:
-        # To read so many bounds what is unpacked; without a number the claim is looked at afterwards.
-        content = file.read(member.file_size + 1)
+        content = file.read(member.file_size)  # without a number it is all unpacked before the claim is looked at
     if len(content) != member.file_size:
         raise ValueError(f"{names} claims {member.file_size} bytes and has {len(content)}")
     return member.filename, content

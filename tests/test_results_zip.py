@@ -1,6 +1,7 @@
 import io
 import os
 import time
+import tracemalloc
 import zipfile
 
 import pytest
@@ -106,6 +107,17 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch, num_b
     monkeypatch.setattr(zipfile.ZipFile, "open", None)
     with pytest.raises(UserError, match="claims 1000000 bytes in a zip of"):
         read_zip(path)
+
+
+def test_no_more_is_unpacked_than_is_claimed(tmp_path):
+    path = tmp_path / "rows.zip"
+    path.write_bytes(claiming(9, b"0" * 20_000_000, zipfile.ZIP_DEFLATED))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="Bad CRC-32"):
+        read_zip(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_no_more_than_two_gigabytes(tmp_path, monkeypatch):
