@@ -126,13 +126,13 @@ def _drop_crowd(rows: NumberedRows, _: Annotations) -> _Step:
     dropped: dict[int, tuple[Any, ...]] = {}
     for group in _crowds(rows, lambda row: str(row["image_id"]), MAX_PER_IMAGE):
         dropped |= {i: (row["image_id"], row["score"]) for i, row in _ranked(group)[MAX_PER_IMAGE:]}
-    return _without(rows, dropped, "was of image {} with score {}")
+    return _without(rows, dropped, "was of image {!r:.20} with score {}")
 
 
 def _drop_keys(rows: NumberedRows, _: Annotations) -> _Step:
-    more = {i: (", ".join(key for key in row if key not in KEYS),) for i, row in rows if len(row) > len(KEYS)}
+    more = {i: ([key for key in row if key not in KEYS],) for i, row in rows if len(row) > len(KEYS)}
     kept = [(i, {key: row[key] for key in KEYS} if i in more else row) for i, row in rows]
-    return _Step(kept, more, "had {:.80}")
+    return _Step(kept, more, "had also {!r:.80}")
 
 
 # In this order: only boxes of the right form show whether they have an area; rows that go in any case have no say in

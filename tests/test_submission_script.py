@@ -109,7 +109,7 @@ def test_a_zip_that_can_not_be_written(submit, folder, monkeypatch):
 
 
 def test_fixed_again_is_the_same_file(submit, folder):
-    mixed = [*CORNERS, {**CORNERS[0], "score": 0.1, "area": 5}, row(score=float("nan"))]
+    mixed = [*CORNERS, {**CORNERS[0], "score": 0.1, "\ud800": 5}, row(score=float("nan"))]
     assert submit(mixed, "--fix", "once.json").code == 0
     assert submit(None, "--fix", "twice.json", path="once.json").code == 0
     assert (folder / "once.json").read_bytes() == (folder / "twice.json").read_bytes()
