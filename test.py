@@ -32,7 +32,8 @@ from retinanet.log_names import name_of_run
 from retinanet.plots import draw_grid, save_figure
 from retinanet.precision import choose_precision
 from retinanet.report import write_report
-from retinanet.results import default_results_path, load_results, write_results
+from retinanet.results import default_results_path, write_results
+from retinanet.results_check import load_results
 from retinanet.transforms import MAX_SIDE, MIN_SIDE
 
 

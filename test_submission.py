@@ -1,21 +1,35 @@
-"""Check a result file before it is handed in. Exit code 0: good, 1: findings, 2: can't be read."""
+"""Check a result file before it is handed in; correct and pack it. Exit code 0: good, 1: findings, 2: can't be read."""
 
 import argparse
+import gc
 from pathlib import Path
+from typing import Any
 
 from retinanet.annotation_cache import load_annotations
-from retinanet.annotations import has_objects, read_json
+from retinanet.annotations import Annotations, has_objects
 from retinanet.command_line import HelpFormatter, add_eval_backend_flag, run, say
+from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
+from retinanet.files import UNFINISHED
 from retinanet.layout import find_annotation_file
-from retinanet.results import FEW, check_results, default_results_path, images_without_detection
+from retinanet.results import default_results_path, read_results, results_text, write_results
+from retinanet.results_check import FEW, Finding, check_results, images_without_detection
+from retinanet.results_fix import fix_results
+from retinanet.results_names import name_findings
+from retinanet.results_zip import write_zip
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     parser.add_argument("--set_name", default="test", help="the set that the results are of")
-    parser.add_argument("--results_path", type=Path, help="the file (default: {set_name}_bbox_results.json)")
+    parser.add_argument(
+        "--results_path", type=Path, help="the file, or a .zip with it (default: {set_name}_bbox_results.json)"
+    )
+    parser.add_argument(
+        "--fix", type=Path, metavar="OUT.json", help="write it here, corrected where that is safe, and check that"
+    )
+    parser.add_argument("--zip", type=Path, metavar="NAME.zip", help="pack it to be handed in, if it is good")
     add_eval_backend_flag(parser)
     return parser
 
@@ -23,28 +37,88 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     results_path = args.results_path or default_results_path(args.set_name)
-    annotations = load_annotations(find_annotation_file(args.coco_path, args.set_name))
-    rows = read_json(results_path)
+    annotation_file = find_annotation_file(args.coco_path, args.set_name)
+    for flag, path, ending in (("--fix", args.fix, ".json"), ("--zip", args.zip, ".zip")):
+        if path is not None:
+            require_place(flag, path, ending, inputs=[results_path, annotation_file])
+    annotations = load_annotations(annotation_file)
+    rows, member = read_results(results_path)
+    fixable = args.fix is not None and isinstance(rows, list)
+    if fixable:
+        rows = fix(rows, annotations)
+        write_results(rows, args.fix)
     findings = check_results(rows, annotations)
+    handed_in = args.zip or args.fix
+    findings += name_findings(handed_in or results_path, None if handed_in else member, args.set_name)
+    if args.fix is not None and findings:
+        say("What only you can mend:" if fixable else f"{args.fix}: not written, since this can't be corrected:")
+    tell_findings(findings)
+    tell_verdict(args.fix if fixable else results_path, rows, findings, annotations)
+    packed = args.zip is None or pack(rows, findings, args.zip)
+    if not any(finding.unusable for finding in findings):
+        if has_objects(annotations):
+            say(evaluate(annotations, rows, args.eval_backend).text)
+        else:
+            say(f"{annotations.path} has no objects to compare with, so there is no table")
+    return 0 if packed and not findings else 1
+
+
+def require_place(flag: str, path: Path, ending: str, inputs: list[Path]) -> None:
+    """UserError where `path` can't be written, or writing it would replace one of the `inputs`."""
+    if path.suffix.lower() != ending:
+        raise UserError(f"{flag} {path}: give it a name that ends in {ending}.")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{flag} {path}: is a folder, or in none that there is. Name a file in a folder that there is.")
+    for place in (path, path.with_name(path.name + UNFINISHED)):
+        for source in inputs:
+            if place.exists() and source.exists() and place.samefile(source):
+                raise UserError(f"{flag} {path}: would replace {source}, which is read. Name another file.")
+
+
+def fix(rows: list[Any], annotations: Annotations) -> list[Any]:
+    """The corrected rows; says what was changed."""
+    fixed = fix_results(rows, annotations)
+    say("Corrected:" if fixed.changes else "Nothing corrected")
+    for change in fixed.changes:
+        say(f"- {change.what}: {change.num_rows}")
+        for example in change.examples:
+            say(f"    {example}")
+    for note in fixed.notes:
+        say(f"Not corrected: {note}")
+    say(f"{len(fixed.rows)} of {len(rows)} rows kept")
+    return fixed.rows
+
+
+def tell_findings(findings: list[Finding]) -> None:
     for finding in findings:
         say(f"- {finding.problem}: {finding.num_rows}")
         for example in finding.examples:
             say(f"    {example}")
         say(f"    Fix: {finding.fix}")
+
+
+def tell_verdict(path: Path, rows: Any, findings: list[Finding], annotations: Annotations) -> None:
     verdict = f"{len(findings)} findings" if findings else "good"
     if any(finding.unusable for finding in findings):
-        say(f"{results_path}: {verdict}")
-        return 1
-    say(f"{results_path}: {verdict}; {len(rows)} detections for {len(annotations.image_ids)} images")
+        say(f"{path}: {verdict}")
+        return
+    say(f"{path}: {verdict}; {len(rows)} detections for {len(annotations.image_ids)} images")
     empty = images_without_detection(rows, annotations)
     ids = ", ".join(map(str, empty[:FEW])) + (" ..." if len(empty) > FEW else "")
     say(f"Images without a detection, which is no mistake: {len(empty)}" + (f" ({ids})" if empty else ""))
-    if has_objects(annotations):
-        say(evaluate(annotations, rows, args.eval_backend).text)
-    else:
-        say(f"{annotations.path} has no objects to compare with, so there is no table")
-    return 1 if findings else 0
+
+
+def pack(rows: list[dict[str, Any]], findings: list[Finding], path: Path) -> bool:
+    """Write the rows to the zip `path`, or say why not; whether it was written."""
+    if findings or not rows:
+        why = "there are findings" if findings else "COCO's reader fails where there is no detection at all"
+        say(f"{path}: not written, since {why}")
+        return False
+    write_zip(results_text(rows), path)
+    say(f"{path}: written, with {path.stem}.json in it")
+    return True
 
 
 if __name__ == "__main__":
+    gc.disable()  # rows hold no cycles, and to look for some in millions of them takes a third of the time
     run(main)

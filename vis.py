@@ -17,7 +17,8 @@ from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.log_reader import read_log
 from retinanet.log_table import hyper_parameter_table
 from retinanet.plots import Panel, draw_grid, save_figure, show_windows
-from retinanet.results import default_results_path, load_results
+from retinanet.results import default_results_path
+from retinanet.results_check import load_results
 
 # Flags without a meaning beside --logs.
 FOR_IMAGES = (

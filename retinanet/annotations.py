@@ -7,7 +7,7 @@ category ids.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -42,9 +42,15 @@ def read_json(path: str | Path) -> Any:
     """What is in the JSON file `path`; UserError where it is missing or broken."""
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            return parse_json(file, path)
     except OSError as fault:
         raise UserError(f"{path}: can't be read ({fault.strerror}). Check the path and its permissions.") from None
+
+
+def parse_json(file: IO[str], path: str | Path) -> Any:
+    """What is in the JSON `file`, which a UserError calls `path`."""
+    try:
+        return json.load(file)
     except (ValueError, RecursionError) as fault:  # not JSON, not UTF-8, or nested without end
         raise UserError(f"{path}: not valid JSON ({fault}). Is the file cut off? Write or copy it again.") from None
 

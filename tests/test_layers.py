@@ -20,7 +20,8 @@ LAYERS = (
     ),
     (
         *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
-        *("results", "output", "average_precision", "matches", "bootstrap", "error_kinds", "analysis", "analysis_text"),
+        *("results_zip", "results", "results_guesses", "results_check", "results_fix", "results_names", "output"),
+        *("average_precision", "matches", "bootstrap", "error_kinds", "analysis", "analysis_text"),
         *("label_places", "plots", "log_file", "log_reader", "log_table", "curves", "data_report", "data_charts"),
         *("analysis_panels", "charts", "report", "compare"),
     ),

@@ -1,116 +1,44 @@
 import json
+import zipfile
 
 import pytest
+from result_rows import row
 
-from retinanet.annotation_cache import load_annotations
 from retinanet.errors import UserError
-from retinanet.results import check_results, images_without_detection, write_results
-
-SET = {
-    "images": [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (1, 2, 3)],
-    "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)],
-}
+from retinanet.results import read_results, results_text, sameness, write_results
 
 
-def row(image_id=1, category_id=1, bbox=(5, 6, 30, 40), score=0.5):
-    return {"image_id": image_id, "category_id": category_id, "bbox": list(bbox), "score": score}
-
-
-@pytest.fixture
-def annotations(tmp_path):
-    (tmp_path / "set.json").write_text(json.dumps(SET))
-    return load_annotations(tmp_path / "set.json")
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [],
-        [row(), row(2), row(2, 3, (0, 0, 100, 80), 1.0), row(3, score=0)],
-        [row(bbox=(-5, -5, 30, 30)), row(bbox=(90, 70, 20, 20))],  # over the border, but touching
-        [{**row(), "segmentation": []}],
-        [row(bbox=(i / 10, 1, 5, 5)) for i in range(100)],
-    ],
-)
-def test_good(rows, annotations):
-    assert check_results(rows, annotations) == []
-
-
-@pytest.mark.parametrize(
-    ("rows", "words", "count", "example"),
-    [
-        ({"annotations": []}, "a JSON dict, not a list", 1, None),
-        ([row(), 5, row(2)], "not an object with the keys", 1, "row 1 is 5"),
-        ([{"image_id": 1, "bbox": [1, 1, 2, 2]}], "not an object with the keys", 1, "row 0 has no category_id, score"),
-        ([row(), row(9)], "image_id not in the set", 1, "row 1 has image_id 9"),
-        ([row("1")], "image_id not in the set", 1, "row 0 has image_id '1'"),
-        ([row([1])], "image_id not in the set", 1, "row 0 has image_id [1]"),
-        ([row(category_id=1), row(2, category_id=7)], "category_id not in the set", 1, "row 1 has category_id 7"),
-        ([row(category_id=True)], "category_id not in the set", 1, "row 0 has category_id True"),
-        ([row(category_id=i) for i in (0, 1, 2)], "off by one: all are one too low", 3, "row 0 has category_id 0"),
-        ([row(category_id=i) for i in (2, 3, 4)], "off by one: all are one too high", 3, "row 0 has category_id 2"),
-        ([row(bbox=(1, 2, 3))], "bbox not four finite numbers", 1, "row 0 has bbox [1, 2, 3]"),
-        ([row(bbox=(1, 2, float("nan"), 3))], "bbox not four finite numbers", 1, "row 0 has bbox [1, 2, nan, 3]"),
-        ([row(bbox=(1, 2, 0, 3))], "bbox without a positive width", 1, "row 0 has bbox [1, 2, 0, 3]"),
-        ([row(), row(2, bbox=(100, 2, 9, 3))], "bbox outside of its image", 1, "row 1 bbox [100, 2, 9, 3] in an image"),
-        ([row(score=1.5), row(2, score=-0.1)], "score not a number from 0 to 1", 2, "row 0 has score 1.5"),
-        ([row(score=float("nan"))], "score not a number from 0 to 1", 1, "row 0 has score nan"),
-        ([row(score=None)], "score not a number from 0 to 1", 1, "row 0 has score None"),
-        ([row(bbox=(i / 10, 1, 5, 5)) for i in range(101)], "more than 100 detections", 1, "image 1 has 101"),
-        ([row(), row(2), row(score=0.4)], "duplicates", 1, "row 2 repeats row 0"),
-    ],
-)
-def test_findings(rows, words, count, example, annotations):
-    (finding,) = check_results(rows, annotations)
-    assert words in finding.problem
-    assert finding.num_rows == count
-    assert finding.fix
-    assert example is None or finding.examples[0].startswith(example)
-
-
-def test_corners_given_as_sizes_are_recognised(annotations):
-    corners = [(60, 40, 95, 75), (10, 10, 30, 30), (50, 50, 100, 80), (2, 3, 90, 70)]
-    (finding,) = check_results([row(bbox=box) for box in corners], annotations)
-    assert finding.problem == "bbox written as (x1, y1, x2, y2)"
-    assert finding.num_rows == 2
-    assert "x2 - x1" in finding.fix
-    sizes = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in corners]
-    assert check_results([row(bbox=box) for box in sizes], annotations) == []
-
-
-def test_one_box_that_was_not_clipped_does_not_hide_it(annotations):
-    corners = [(10 + i, 40, 60 + i, 75) for i in range(40)]
-    findings = check_results([row(bbox=box) for box in [*corners, (5, 5, 120, 70)]], annotations)
-    assert [finding.problem for finding in findings] == ["bbox written as (x1, y1, x2, y2)"]
-
-
-def test_labels_written_for_category_ids_with_gaps(tmp_path):
-    categories = [{"id": i, "name": str(i)} for i in (1, 3, 7)]
-    (tmp_path / "gaps.json").write_text(json.dumps({**SET, "categories": categories}))
-    (finding,) = check_results([row(category_id=i) for i in (0, 1, 2)], load_annotations(tmp_path / "gaps.json"))
-    assert finding.problem == "category_id counts the classes from 0"
-    assert "[1, 3, 7]" in finding.fix
-
-
-def test_only_a_few_examples_of_many(annotations):
-    (finding,) = check_results([row(9, bbox=(i, 0, 5, 5)) for i in range(50)], annotations)
-    assert finding.num_rows == 50
-    assert len(finding.examples) == 3
-
-
-def test_several_kinds_at_once(annotations):
-    findings = check_results([row(9), row(score=3), {}], annotations)
-    assert len(findings) == 3
-
-
-def test_images_without_a_detection(annotations):
-    assert images_without_detection([row(2)], annotations) == [1, 3]
-
-
-def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "rows.json"
     write_results([row()], path)
     assert json.loads(path.read_text()) == [row()]
     assert [one.name for one in tmp_path.iterdir()] == ["rows.json"]
     with pytest.raises(UserError, match=r"none/rows\.json: can't be written"):
         write_results([], tmp_path / "none" / "rows.json")
+
+
+@pytest.mark.parametrize("name", ["rows.zip", "rows.ZIP"])
+def test_read_out_of_a_zip_as_without(tmp_path, name):
+    write_results([row()], tmp_path / "rows.json")
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.write(tmp_path / "rows.json", "mine.json")
+    assert read_results(tmp_path / "rows.json") == ([row()], None)
+    assert read_results(tmp_path / name) == ([row()], "mine.json")
+
+
+@pytest.mark.parametrize("text", [b"[{", b"", b"\xff\xfe", b"[" * 100_000], ids=["cut", "empty", "not UTF-8", "nested"])
+def test_no_json_is_refused_from_a_zip_too(tmp_path, text):
+    with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
+        archive.writestr("rows.json", text)
+    with pytest.raises(UserError, match=r"rows\.zip: not valid JSON"):
+        read_results(tmp_path / "rows.zip")
+
+
+def test_the_four_keys_are_handed_in(tmp_path):
+    # COCO's reader takes rows with a caption for captions, and there is no NaN in JSON.
+    assert json.loads(results_text([{**row(), "caption": "a cat", "area": float("nan")}])) == [row()]
+
+
+def test_true_is_not_1_among_duplicates():
+    assert sameness(row(True)) != sameness(row(1))
+    assert sameness(row([1])) != sameness(row(1))
