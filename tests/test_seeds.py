@@ -1,0 +1,65 @@
+import json
+import re
+import statistics
+
+import pytest
+from conftest import write_set
+
+from retinanet.checkpoint import load_run
+from retinanet.seeds import tell_spread
+
+FLAGS = (
+    *("--coco_path", "data", "--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 64),
+    *("--batch_size", 3, "--epochs", 1, "--learning_rate", 0.001),
+)
+
+
+def table(out):
+    """The cells of the table's rows by their first."""
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("| ")]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_each_seed_is_a_run_of_its_own(script, tmp_path, monkeypatch):
+    for name, count in (("train", 6), ("val", 4)):
+        write_set(tmp_path / "data", name, count)
+    monkeypatch.chdir(tmp_path)
+    both = script("train", *FLAGS, "--output_path", "output", "--seeds", 5, 6, "--log_dir", "log")
+    assert both.code == 0
+    alone = script("train", *FLAGS, "--output_path", "alone", "--seed", 6)
+    losses = re.findall(r"^\[(.*)\]$", both.out, re.M)
+    assert re.findall(r"^\[(.*)\]$", alone.out, re.M) == losses[1:]
+    assert losses[0] != losses[1]
+    assert {path.name for path in (tmp_path / "output").iterdir()} == {"seed5", "seed6"}
+    assert json.loads((tmp_path / "output" / "seed5" / "run.json").read_text())["settings"]["seed"] == 5
+    logs = {path.name for path in (tmp_path / "log").iterdir()}
+    assert logs == {f"train_depth18_seed{seed}_lr1e-3_epochs1_no{number}.log" for number, seed in ((1, 5), (2, 6))}
+
+    told = table(both.out)
+    final = [float(losses[0]), float(losses[1])]
+    wanted = [statistics.mean(final), statistics.stdev(final), *final]
+    assert [float(cell) for cell in told["final loss"]] == pytest.approx(wanted, abs=1e-4)
+    _, run = load_run(tmp_path / "output" / "seed6" / "last.pt")
+    assert float(told["AP"][3]) == pytest.approx(run["state"]["numbers"]["AP"], abs=1e-4)
+    assert {"AP50", "AR100", "AP of red", "AP of green"} < told.keys()
+
+    # Gone on with, what is finished is told again and not trained again.
+    again = script("train", *FLAGS, "--output_path", "output", "--seeds", 5, 6, "--resume")
+    assert again.code == 0
+    assert "Epoch: " not in again.out
+    assert table(again.out) == told
+
+
+def test_a_seed_twice(script, tmp_path):
+    run = script("train", "--coco_path", tmp_path, "--seeds", 1, 2, 1)
+    assert run.code == 2
+    assert "a seed twice" in run.err
+
+
+def test_numbers_that_are_not_known(capsys):
+    tell_spread({1: {"AP": 0.25, "APs": float("nan")}, 2: {"AP": 0.75, "APs": float("nan")}})
+    told = table(capsys.readouterr().out)
+    assert told["AP"] == ["0.5000", "0.3536", "0.2500", "0.7500"]
+    assert told["APs"] == ["-"] * 4
+    tell_spread({1: {"AP": 0.25}})
+    assert table(capsys.readouterr().out)["AP"] == ["0.2500", "-", "0.2500"]
