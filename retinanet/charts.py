@@ -108,19 +108,18 @@ def _error_bars(values: Sequence[Interval]) -> np.ndarray:
     return np.nan_to_num(np.array(sides).reshape(-1, 2).T).clip(min=0)
 
 
-def rate_chart(
-    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggested: float | None
-) -> Figure:
-    """The loss by learning rate, with the rate to take."""
+def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndarray, suggested: float | None) -> Figure:
+    """The loss by learning rate, with the rate to take. `medians` are of the windows of steps in their order."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.plot(rates, losses, color="#c0c0c0", linewidth=0.8, label="loss of a step")
-    axis.plot(rates, smoothed, color=PALETTE[0], linewidth=2.2, label="smoothed")
+    margin = (len(rates) - len(medians)) // 2
+    axis.plot(rates[margin : margin + len(medians)], medians, color=PALETTE[0], linewidth=2.2, label="median around it")
     if suggested is not None:
         axis.axvline(suggested, color=PALETTE[2], linestyle="dashed", label=f"suggested: {suggested:.1e}")
-    known = [loss for loss in smoothed if np.isfinite(loss)]
-    if known:  # single steps may be far out, above all at the end
-        axis.set_ylim(0.8 * min(known), 1.1 * max(known))
+    known = medians[np.isfinite(medians)]
+    if len(known):  # single steps may be far out, and all of them at the end
+        axis.set_ylim(0.7 * known.min(), 2 * known.max(initial=0, where=known <= 2 * known.min()))
     axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axis.grid(alpha=0.4)
     figure.legend(loc="outside upper right", ncols=3)

@@ -1,9 +1,7 @@
 """The learning rate range test (Smith, 2017): which rates bring the loss down, on the user's data, in some minutes."""
 
 import argparse
-import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,20 +13,11 @@ from retinanet.plots import save_figure
 from retinanet.train_setup import Data, build_job, rest_of_epoch
 
 LOWEST, HIGHEST, NUM_STEPS = 1e-7, 1.0, 300
-SMOOTHING = 0.95  # of the loss, which jumps from batch to batch
-EXPLODED = 4  # times the lowest loss
-LEAST_STEPS = 20  # before a few easy batches could be the lowest loss
+WINDOW = 31  # steps whose median is looked at: the loss jumps from batch to batch, and some are far out
+EXPLODED = 4  # times the lowest median
+LEAST_FALL = 0.98  # of the first median, that the lowest must reach
 STEPS_A_LINE = 25
 PICTURE = Path("lr_range.png")
-
-
-class RateRange(NamedTuple):
-    """What the test saw, step by step, and what follows from it; None where the loss never fell."""
-
-    rates: list[float]
-    losses: list[float]
-    smoothed: list[float]
-    suggested: float | None
 
 
 def find_learning_rate(args: argparse.Namespace, data: Data) -> int:
@@ -38,34 +27,29 @@ def find_learning_rate(args: argparse.Namespace, data: Data) -> int:
     """
     job = build_job(args, Ranks(), data)
     say(f"Trying {NUM_STEPS} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
-    found = RateRange([], [], [], None)
-    lowest = math.inf
-    while len(found.rates) < NUM_STEPS and not _has_exploded(found.smoothed, lowest):
+    rates: list[float] = []
+    losses: list[float] = []
+    while len(rates) < NUM_STEPS and not has_exploded(losses):
         for rate in rest_of_epoch(job, rate_of):
-            loss = job.state.last_losses.sum().item()
-            found.rates.append(rate)
-            found.losses.append(loss)
-            found.smoothed.append(smoothed_mean(found.losses))
-            if len(found.rates) % STEPS_A_LINE == 0:
-                say(f"Learning rate: {rate:.1e} | Loss: {loss:.5f} | Smoothed: {found.smoothed[-1]:.5f}")
-            if len(found.rates) > LEAST_STEPS:
-                lowest = min(lowest, found.smoothed[-1])
-            if len(found.rates) == NUM_STEPS or _has_exploded(found.smoothed, lowest):
+            rates.append(rate)
+            losses.append(job.state.last_losses.sum().item())
+            if len(rates) % STEPS_A_LINE == 0:
+                say(f"Learning rate: {rate:.1e} | Loss: {losses[-1]:.5f}")
+            if len(rates) == NUM_STEPS or has_exploded(losses):
                 break
         else:
             job.state.finish_epoch(0.0)
-    found = found._replace(suggested=suggested_rate(found.rates, found.smoothed))
-    end = "exploded" if _has_exploded(found.smoothed, lowest) else "did not explode"
-    say(f"The loss {end} up to the rate {found.rates[-1]:.1e}")
+    say(f"The loss {'exploded' if has_exploded(losses) else 'did not explode'} up to the rate {rates[-1]:.1e}")
+    suggested = suggested_rate(rates, losses)
     try:
-        save_figure(rate_chart(found.rates, found.losses, found.smoothed, found.suggested), PICTURE)
+        save_figure(rate_chart(rates, losses, medians(losses), suggested), PICTURE)
     except OSError as fault:
         raise UserError(f"{PICTURE}: can't be written ({fault.strerror}). Start from another folder.") from None
     say(f"Picture: {PICTURE}")
-    if found.suggested is None:
+    if suggested is None:
         say("No rate brought the loss down: look at the data (python -m retinanet.check_data) or raise --batch_size")
         return 1
-    say(f"Suggested: --learning_rate {found.suggested:.1e}, a tenth of the rate at which the loss was lowest")
+    say(f"Suggested: --learning_rate {suggested:.1e}, where the loss was lowest")
     return 0
 
 
@@ -73,21 +57,22 @@ def rate_of(step: int) -> float:
     return LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
 
 
-def smoothed_mean(losses: list[float]) -> float:
-    """The mean of the losses, in which one counts 5% less than the next."""
-    recent = np.array(losses[-200:])  # older ones count for nothing
-    weights = SMOOTHING ** np.arange(len(recent))[::-1]
-    return float((recent * weights).sum() / weights.sum())
+def medians(losses: list[float]) -> np.ndarray:
+    """The median of each WINDOW losses that follow each other [n - WINDOW + 1]; NaN where one of them is."""
+    if len(losses) < WINDOW:
+        return np.zeros(0)
+    return np.median(np.lib.stride_tricks.sliding_window_view(np.array(losses), WINDOW), axis=1)
 
 
-def suggested_rate(rates: list[float], smoothed: list[float]) -> float | None:
-    """A tenth of the rate at which the smoothed loss was lowest; None if that was where it began."""
-    known = [loss for loss in smoothed if math.isfinite(loss)]
-    if len(known) <= LEAST_STEPS:
+def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
+    """The rate in the middle of the steps with the lowest median loss; None if the loss never fell."""
+    curve = medians(losses)
+    if np.isnan(curve).all() or np.nanmin(curve) > LEAST_FALL * curve[0]:
         return None
-    lowest = LEAST_STEPS + int(np.argmin(known[LEAST_STEPS:]))
-    return None if known[lowest] >= known[LEAST_STEPS] else rates[lowest] / 10
+    return rates[int(np.nanargmin(curve)) + WINDOW // 2]
 
 
-def _has_exploded(smoothed: list[float], lowest: float) -> bool:
-    return bool(smoothed) and not smoothed[-1] <= EXPLODED * lowest
+def has_exploded(losses: list[float]) -> bool:
+    """Whether the last steps' losses are NaN, or far above the lowest before."""
+    curve = medians(losses)
+    return len(curve) > 0 and not curve[-1] <= EXPLODED * np.nanmin(curve)

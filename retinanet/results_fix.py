@@ -11,7 +11,7 @@ from retinanet.results_check import FEW, MAX_PER_IMAGE
 from retinanet.results_guesses import category_readings, sizes_by_id, with_area_in_set, written_as_corners
 
 SLIGHTLY = 1e-3  # what rounding to 16 bits makes of a probability
-FAR_SHARE = 0.1  # of the rows: where more scores are further out, they are no probabilities
+FAR_SHARE = 0.1  # of the rows: where more scores (and more than one) are further out, they are no probabilities
 
 
 class Change(NamedTuple):
@@ -109,7 +109,7 @@ def _map_categories(rows: NumberedRows, annotations: Annotations) -> _Step:
 def _clip_scores(rows: NumberedRows, _: Annotations) -> _Step:
     outside = {i: row["score"] for i, row in rows if is_number(row["score"]) and not is_probability(row["score"])}
     far = [score for score in outside.values() if not -SLIGHTLY <= score <= 1 + SLIGHTLY]
-    if len(far) > FAR_SHARE * len(rows):
+    if len(far) > max(1, FAR_SHARE * len(rows)):
         note = f"{len(far)} of {len(rows)} scores are out of 0 to 1: logits or per cent, whose order clipping destroys."
         return _Step(rows, {}, note=note)
     return _with(rows, "score", {index: 0.0 if score < 0 else 1.0 for index, score in outside.items()})

@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from conftest import write_set
 
 from retinanet import lr_range
-from retinanet.lr_range import HIGHEST, LEAST_STEPS, LOWEST, NUM_STEPS, rate_of, smoothed_mean, suggested_rate
+from retinanet.lr_range import HIGHEST, LOWEST, NUM_STEPS, WINDOW, has_exploded, medians, rate_of, suggested_rate
 
 RATES = [rate_of(step) for step in range(NUM_STEPS)]
 
@@ -15,34 +16,46 @@ def test_rates_grow_evenly_from_the_lowest_to_the_highest():
     assert RATES[200] / RATES[100] == pytest.approx(RATES[150] / RATES[50])
 
 
-def test_smoothing_by_a_loop():
-    losses = [3.0, 1.0, 2.0, 5.0]
-    weights = [0.95**3, 0.95**2, 0.95, 1]
-    wanted = sum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
-    assert smoothed_mean(losses) == pytest.approx(wanted)
-    assert smoothed_mean([0.7] * 500) == pytest.approx(0.7)
+def test_medians_by_a_loop():
+    losses = np.random.default_rng(0).exponential(1, 50).tolist()
+    assert medians(losses).tolist() == [np.median(losses[start : start + WINDOW]) for start in range(50 - WINDOW + 1)]
+    assert len(medians(losses[: WINDOW - 1])) == 0
 
 
-def test_a_tenth_of_the_rate_with_the_lowest_loss():
-    losses = [2 + (math.log10(rate) + 3) ** 2 / 10 for rate in RATES]  # lowest at 1e-3
-    assert suggested_rate(RATES, losses) == pytest.approx(1e-4, rel=0.06)
+def curve(at):
+    """Losses that are lowest at the rate `at`, some of them far out."""
+    losses = np.array([2 + (math.log10(rate) - math.log10(at)) ** 2 / 10 for rate in RATES])
+    losses[::9] *= 30
+    return losses.tolist()
+
+
+@pytest.mark.parametrize("at", [1e-5, 1e-4, 3e-3])
+def test_the_rate_with_the_lowest_loss(at):
+    assert suggested_rate(RATES, curve(at)) == pytest.approx(at, rel=0.4)
 
 
 @pytest.mark.parametrize(
     "losses",
     [
         [1 + step / 100 for step in range(NUM_STEPS)],  # only rises
-        [2 - step / 10 for step in range(LEAST_STEPS)],  # exploded before it could be told
+        [2 - step / 10 for step in range(WINDOW - 1)],  # ended before it could be told
+        [1 - 1e-5 * step for step in range(NUM_STEPS)],
         [math.nan] * NUM_STEPS,
+        [],
     ],
 )
 def test_no_rate_where_the_loss_never_fell(losses):
     assert suggested_rate(RATES, losses) is None
 
 
-def test_an_explosion_ends_the_curve():
-    losses = [2 - step / 200 for step in range(100)] + [math.nan] * 200
-    assert suggested_rate(RATES, losses) == pytest.approx(RATES[99] / 10)
+def test_an_explosion_ends_the_test():
+    falling = [2 - step / 200 for step in range(100)]
+    assert not has_exploded(falling)
+    assert not has_exploded([*falling, *[100.0] * (WINDOW // 2)])  # some batches alone
+    for end in (100.0, math.inf):
+        assert has_exploded([*falling, *[end] * (WINDOW // 2 + 1)])
+    assert has_exploded([*falling, math.nan])  # such a step is skipped: the weights can't get worse
+    assert suggested_rate(RATES, [*falling, *[math.nan] * 50]) == RATES[99 - WINDOW // 2]
 
 
 FLAGS = (
@@ -56,7 +69,7 @@ def folder(tmp_path, monkeypatch):
     for name, count in (("train", 7), ("val", 2)):
         write_set(tmp_path / "data", name, count)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lr_range, "NUM_STEPS", 26)
+    monkeypatch.setattr(lr_range, "NUM_STEPS", 34)
     monkeypatch.setattr(lr_range, "STEPS_A_LINE", 10)
     return tmp_path
 
