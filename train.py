@@ -13,7 +13,6 @@ from retinanet.evaluate import AP, evaluate
 from retinanet.log_file import LOG
 from retinanet.log_lines import data_lines, epoch_line, log_line, seconds_per_image, settings_line
 from retinanet.log_names import name_of_run
-from retinanet.lr_range import find_learning_rate
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
@@ -37,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.verify_resume:
             return verify_resume(args, data)
         if args.find_lr:
+            from retinanet.lr_range import find_learning_rate  # and with it matplotlib, which no training waits for
+
             return find_learning_rate(args, data)
         numbers = {}
         for run_args in runs_of(args):

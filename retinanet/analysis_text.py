@@ -11,6 +11,7 @@ from retinanet.bootstrap import Interval
 from retinanet.error_kinds import ERROR_KINDS
 from retinanet.evaluate import NAMES, CocoTable
 
+FEW_CLASSES = 10  # whose confusions fit on a screen
 MOST_CONFUSIONS = 5
 
 
@@ -26,7 +27,7 @@ def analysis_text(analysis: Analysis, num_images: int) -> str:
         "AP50 lost to each kind of error: "
         + ", ".join(f"{kind} {lost:.3f}" for kind, lost in zip(ERROR_KINDS, analysis.lost, strict=True)),
         _best_line(analysis.best),
-        f"Most confused there: {'; '.join(_most_confused(analysis)) or 'none'}",
+        *_confusion_lines(analysis),
     ]
     return "\n".join(lines)
 
@@ -96,6 +97,20 @@ def _best_line(best: WorkingPoint) -> str:
         f"Best F1 of all classes: {best.f1:.3f} from score {best.threshold:.3f} on, with precision "
         f"{best.precision:.3f} and recall {best.recall:.3f}"
     )
+
+
+def _confusion_lines(analysis: Analysis) -> list[str]:
+    """Where classes are few, what the objects of each were taken for; else the most frequent confusions."""
+    names = [one.name for one in analysis.classes]
+    if len(names) > FEW_CLASSES:
+        return [f"Most confused there: {'; '.join(_most_confused(analysis)) or 'none'}"]
+    rows, columns = [*names, "background"], [*names, "not found"]
+    width, widths = max(map(len, rows)), [max(5, len(name)) for name in columns]
+    lines = [
+        "  ".join([f"{name:<{width}}", *(f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=True))])
+        for name, cells in zip(["", *rows], [columns, *analysis.confusion.tolist()], strict=True)
+    ]
+    return ["What the true classes (rows) were taken for there (columns):", *lines]
 
 
 def _most_confused(analysis: Analysis) -> list[str]:

@@ -80,9 +80,20 @@ def test_by_hand(tmp_path):
     assert text.splitlines()[3].split() == ["b", "1", "0.000", "0.000", "0.000", "-", "-"]
 
 
-def test_confused_classes_are_named(tmp_path):
+def test_confusions(tmp_path):
     analysis = analyse(one_image(tmp_path, OBJECTS), rows_of((1, 0.9, 100, 100, 10, 10), (2, 0.8, 100, 100, 10, 10)), 0)
-    assert "Most confused there: b taken for a (1)" in analysis_text(analysis, 1)
+    text = analysis_text(analysis, 1)
+    assert [line.split() for line in text.splitlines()[-4:]] == [
+        ["a", "b", "not", "found"],
+        ["a", "0", "0", "2"],
+        ["b", "1", "0", "0"],
+        ["background", "0", "1", "0"],
+    ]
+    many = analysis._replace(
+        classes=[*analysis.classes, *analysis.classes[:1] * 10],
+        confusion=np.pad(analysis.confusion[:2, :2], ((0, 11), (0, 11))),
+    )
+    assert analysis_text(many, 1).splitlines()[-1] == "Most confused there: b taken for a (1)"
 
 
 def test_nothing_found(tmp_path):

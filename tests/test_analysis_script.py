@@ -1,0 +1,108 @@
+"""test.py's report and comparison, as a user asks for them."""
+
+import json
+import re
+import shutil
+
+import pytest
+from conftest import write_set
+
+FLAGS = (
+    *("--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 64, "--batch_size", 3),
+    *("--epochs", 1, "--learning_rate", 0.001, "--log_dir", "log"),
+)
+
+
+def rows_of(path, *, without=None, shift=0.0):
+    """The set's objects as detections, moved and without a category."""
+    annotations = json.loads(path.read_text())["annotations"]
+    return [
+        {
+            "image_id": one["image_id"],
+            "category_id": one["category_id"],
+            "bbox": [one["bbox"][0] + shift * one["bbox"][2], *one["bbox"][1:]],
+            "score": 0.9 - number / 100,
+        }
+        for number, one in enumerate(annotations)
+        if one["category_id"] != without
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name, count in (("train", 6), ("val", 9)):
+        write_set(tmp_path / "data", name, count)
+    val = tmp_path / "data" / "val.json"
+    (tmp_path / "good.json").write_text(json.dumps(rows_of(val)))
+    (tmp_path / "lacking.json").write_text(json.dumps(rows_of(val, without=1)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_train_report_and_curves(script, folder):
+    assert script("train", *FLAGS).code == 0
+    run = script("test", "--set_name", "val", "--report", "out/report", "--num_draws", 40, "--log_dir", "log")
+    assert run.code == 0
+    lines = run.out.splitlines()
+    first = next(place for place, line in enumerate(lines) if "IoU=0.50:0.95" in line)
+    assert all("@[ IoU=" in line for line in lines[first : first + 12])
+    assert re.match(r"AP 0\.\d{3} \(.* to .*\), AP50 .* over 40 draws of the 9 images$", lines[first + 12])
+    assert lines[first + 13].split()[:2] == ["Class", "Objects"]
+    assert lines[-1] == "Report: out/report/report.html"
+    metrics = json.loads((folder / "out" / "report" / "metrics.json").read_text())
+    assert metrics["results"] == "val_bbox_results.json"
+    assert "<html" in (folder / "out" / "report" / "report.html").read_text()
+    # What it says more does not stand in the way of reading the log.
+    table = script("vis", "--logs", *sorted(folder.glob("log/*.log")))
+    assert table.code == 0
+    assert len([line for line in table.out.splitlines() if line.startswith("| ")]) == 2 + 2
+    without = script("test", "--set_name", "val", "--num_draws", 0)
+    assert "draws" not in without.out
+    assert "nan" not in without.out
+
+
+def test_compare(script, folder):
+    run = script("test", "--compare", "good.json", "lacking.json", "--num_draws", 50)
+    assert run.code == 0
+    lost = next(line for line in run.out.splitlines() if line.startswith("AP of red"))
+    assert lost.split()[3:6] == ["1.000", "0.000", "-1.000"]
+    assert next(line for line in run.out.splitlines() if line.startswith("AP of green")).split()[5] == "+0.000"
+    assert (folder / "compare.png").stat().st_size > 10_000
+    again = script("test", "--compare", "good.json", "good.json", "--report", "deep/er")
+    assert again.code == 0
+    assert "No image is won or lost" in again.out
+    assert not (folder / "deep").exists()
+    other = script("test", "--compare", "lacking.json", "good.json", "--report", "deep/er")
+    assert other.code == 0
+    assert (folder / "deep" / "er" / "compare.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--compare", "good.json", "missing.json"), "missing.json: can't be read"),
+        (("--compare", "good.json", "data/val.json"), "not a list of detections"),
+        (("--compare", "good.json", "good.json", "--set_name", "train"), "image_id not in the set"),
+        (("--compare", "good.json", "good.json", "--set_name", "bare"), "has no objects, so results can't be compared"),
+        (("--compare", "good.json", "good.json", "--log_dir", "log"), "Leave --log_dir away"),
+        (("--compare", "good.json", "lacking.json", "--report", "good.json"), "is a file; give a folder"),
+        (("--compare", "good.json"), "expected 2 arguments"),
+    ],
+)
+def test_mistakes(script, folder, flags, words):
+    shutil.copytree("data/images/val", "data/images/bare")
+    content = json.loads((folder / "data" / "val.json").read_text())
+    (folder / "data" / "bare.json").write_text(json.dumps({**content, "annotations": []}))
+    before = sorted(folder.rglob("*.png"))
+    run = script("test", *flags)
+    assert run.code == 2
+    assert words in run.err
+    assert run.out == ""
+    assert sorted(folder.rglob("*.png")) == before
+
+
+def test_compare_png_can_not_be_written(script, folder):
+    (folder / "compare.png").mkdir()
+    run = script("test", "--compare", "good.json", "lacking.json")
+    assert run.code == 2
+    assert "compare.png" in run.err
