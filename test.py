@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from retinanet.analysis import NUM_DRAWS, analyse
+from retinanet.analysis import LEAST_DRAWS, NUM_DRAWS, analyse
 from retinanet.analysis_text import analysis_text
 from retinanet.annotations import has_objects, require_same_classes
 from retinanet.backbone import DEPTHS
@@ -26,15 +26,22 @@ from retinanet.compare import compare, comparison_panels, comparison_text
 from retinanet.engine import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
+from retinanet.files import require_writable
 from retinanet.log_file import LOG
 from retinanet.log_lines import checkpoint_line, settings_line
 from retinanet.log_names import name_of_run
-from retinanet.plots import draw_grid, save_figure
+from retinanet.plots import draw_grid, require_picture_place, save_figure
 from retinanet.precision import choose_precision
-from retinanet.report import write_report
+from retinanet.report import REPORT, write_report
 from retinanet.results import default_results_path, write_results
 from retinanet.results_check import load_results
 from retinanet.transforms import MAX_SIDE, MIN_SIDE
+
+# Flags without a meaning beside --compare.
+FOR_DETECTION = (
+    *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size", "workers"),
+    *("threshold", "num_candidates", "nms_iou", "max_detections"),
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare", type=Path, nargs=2, metavar=("A", "B"), help="compare these result files; no checkpoint is needed"
     )
-    parser.add_argument("--report", type=Path, help="folder for metrics.json, figures, report.html to open")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="folder for metrics.json, figures, and report.html to open; with --compare for its picture",
+    )
     parser.add_argument(
         "--num_draws",
         type=whole_number(0),
@@ -68,12 +79,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.report and args.report.exists() and not args.report.is_dir():
-        parser.error(f"--report {args.report}: is a file; give a folder")
+    if 0 < args.num_draws < LEAST_DRAWS:
+        parser.error(f"--num_draws {args.num_draws} tells nothing. Give {LEAST_DRAWS} or more, or 0 for no intervals")
     if args.compare:
-        if args.log_dir:
-            parser.error("--compare detects nothing that a log could tell of. Leave --log_dir away")
+        for name in FOR_DETECTION:
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name} is for detecting; leave it or --compare away")
         return compare_results(args)
+    if args.report:
+        require_writable(args.report / REPORT)
     args.set_name = args.set_name or "test"
     results_path = args.results_path or default_results_path(args.set_name)
     if results_path.is_dir() or not os.access(results_path.parent, os.W_OK):
@@ -114,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
             say(analysis_text(analysis, len(dataset)))
             if args.report:
                 write_report(args.report, analysis, table, dataset, source=str(results_path))
-                say(f"Report: {args.report / 'report.html'}")
+                say(f"Report: {args.report / REPORT}")
         else:
             say(
                 f"{annotations.path} has no objects to compare with, so there is no table"
@@ -125,6 +139,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare_results(args: argparse.Namespace) -> int:
     """Print what changed from one result file to the other, and draw the images most won and lost."""
+    picture = (args.report or Path()) / "compare.png"
+    require_picture_place(picture)
     annotations, dataset = load_set(
         args.coco_path, args.set_name or "val", min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=args.max_pixels
     )
@@ -138,7 +154,6 @@ def compare_results(args: argparse.Namespace) -> int:
     if not panels:
         say("No image is won or lost, so there is no picture")
         return 0
-    picture = (args.report or Path()) / "compare.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)
     say(f"Picture of the images most won and most lost: {picture}")

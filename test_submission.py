@@ -98,7 +98,7 @@ def tell_findings(findings: list[Finding]) -> None:
 
 
 def tell_verdict(path: Path, rows: Any, findings: list[Finding], annotations: Annotations) -> None:
-    verdict = f"{len(findings)} findings" if findings else "good"
+    verdict = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}" if findings else "good"
     if any(finding.unusable for finding in findings):
         say(f"{path}: {verdict}")
         return
@@ -112,7 +112,7 @@ def pack(rows: list[dict[str, Any]], findings: list[Finding], path: Path) -> boo
     """Write the rows to the zip `path`, or say why not; whether it was written."""
     if findings or not rows:
         why = "there are findings" if findings else "COCO's reader fails where there is no detection at all"
-        say(f"{path}: not written, since {why}")
+        say(f"{path}: not written, since {why}{'; what is there is older' if path.exists() else ''}")
         return False
     write_zip(results_text(rows), path)
     say(f"{path}: written, with {path.stem}.json in it")

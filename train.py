@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         for run_args in runs_of(args):
             with LOG.kept(args.log_dir):
                 numbers[run_args.seed] = train_run(run_args, ranks, data)
-        if args.seeds:
-            tell_spread(numbers)
+                if args.seeds and len(numbers) == len(args.seeds):
+                    tell_spread(numbers)
         leave()
     return 0
 

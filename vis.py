@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
@@ -16,7 +15,7 @@ from retinanet.images import MAX_PIXELS, read_image
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.log_reader import read_log
 from retinanet.log_table import hyper_parameter_table
-from retinanet.plots import Panel, draw_grid, save_figure, show_windows
+from retinanet.plots import Panel, draw_grid, require_picture_place, save_figure, show_windows
 from retinanet.results import default_results_path
 from retinanet.results_check import load_results
 
@@ -71,8 +70,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} is for pictures of images; leave it or --logs away")
     args.picture_path = args.picture_path or Path("curves.png" if args.logs else "vis.png")
-    if not args.picture_path.suffix or args.picture_path.is_dir():
-        parser.error(f"--picture_path {args.picture_path} must be a file with an ending, such as vis.png")
+    require_picture_place(args.picture_path)
 
 
 def compare(paths: list[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
@@ -80,7 +78,7 @@ def compare(paths: list[Path], log_scale: bool, picture_path: Path, show: bool) 
     logs = [read_log(path) for path in paths]
     say(hyper_parameter_table(logs) + "\n")
     if curves := curves_of(logs):
-        save(draw_curves(curves, log_scale, window=show), picture_path)
+        save_figure(draw_curves(curves, log_scale, window=show), picture_path)
         say(f"Picture of {len(curves)} of {len(logs)} logs: {picture_path}")
     else:
         say("No log has losses by epoch or iteration, so there is no picture")
@@ -102,15 +100,8 @@ def draw_images(args: argparse.Namespace) -> None:
         if detections is not None:
             panels.append(detection_panel(annotations, index, pixels, detections))
     figure = draw_grid(panels, annotations.class_names, columns=4, window=args.show)
-    save(figure, args.picture_path)
+    save_figure(figure, args.picture_path)
     say(f"Picture of image{'s' if len(chosen) > 1 else ''} {', '.join(ids)}: {args.picture_path}")
-
-
-def save(figure: Figure, path: Path) -> None:
-    try:
-        save_figure(figure, path)
-    except (OSError, ValueError) as fault:  # ValueError: an ending that names no picture format
-        raise UserError(f"{path}: can't be written ({fault}). Choose another --picture_path.") from None
 
 
 def choose(annotations: Annotations, image_id: int | None, num_images: int, seed: int) -> list[int]:

@@ -10,7 +10,8 @@ from retinanet.bootstrap import Interval, draws_of_images, interval
 from retinanet.error_kinds import Errors, find_errors, lost_to_errors
 from retinanet.matches import Found, Matches, found_of, match, ranked_classes
 
-NUM_DRAWS = 1000
+NUM_DRAWS, LEAST_DRAWS = 1000, 20
+LEAST_IMAGES = 5  # that must have a class's objects, or drawing them again tells nothing of others
 
 
 class WorkingPoint(NamedTuple):
@@ -41,14 +42,18 @@ class Analysis(NamedTuple):
     confusion: np.ndarray  # int64 [C + 1, C + 1] at the best threshold: true class, found class; last is background
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS
     class_ap: np.ndarray  # [2, C]; NaN for a class without objects
-    drawn: np.ndarray  # [2, C, W]
+    drawn_means: np.ndarray  # [2, W]
+    drawn: np.ndarray  # [2, C, W]; NaN for a class that too few images have for its spread to be known
     found: Found
     matches: Matches
     errors: Errors
 
 
 def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int = NUM_DRAWS) -> Analysis:
-    """Analyse the `rows` of a checked result file. `num_draws` 0 leaves the intervals out (they are NaN)."""
+    """Analyse the `rows` of a checked result file of a set that has objects.
+
+    `num_draws` 0 leaves the intervals out (they are NaN).
+    """
     found = found_of(rows, annotations)
     matches = match(found, annotations)
     errors = find_errors(matches, annotations)
@@ -57,6 +62,8 @@ def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int
     numbers = [average_precision(one, all_once) for one in ranked]
     weights = draws_of_images(len(annotations.image_ids), num_draws)
     drawn = np.stack([_ap_and_ap50(average_precision(one, weights).ap) for one in ranked], axis=1)
+    drawn_means = mean_of_classes(drawn.transpose(1, 0, 2))
+    drawn[:, [len(np.unique(one.object_images)) < LEAST_IMAGES for one in ranked]] = np.nan
     class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
     classes = [
         ClassNumbers(
@@ -69,7 +76,7 @@ def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int
         )
         for label, name in enumerate(annotations.class_names)
     ]
-    means, drawn_means = mean_of_classes(class_ap.T), mean_of_classes(drawn.transpose(1, 0, 2))
+    means = mean_of_classes(class_ap.T)
     best = _best_of(found, matches, np.ones(len(found.labels), bool), int((~annotations.crowds).sum()))
     return Analysis(
         ap=interval(means[0], drawn_means[0], 0, 1),
@@ -79,6 +86,7 @@ def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int
         confusion=_confusion(found, matches, annotations, best.threshold),
         lost=lost_to_errors(found, matches, errors, annotations, all_once)[:, 0],
         class_ap=class_ap,
+        drawn_means=drawn_means,
         drawn=drawn,
         found=found,
         matches=matches,

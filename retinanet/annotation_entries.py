@@ -1,5 +1,6 @@
 """What must hold of each entry of a COCO annotation file: DataFault says what does not, and the fix."""
 
+import re
 from collections.abc import Container
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -32,7 +33,7 @@ def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int,
         raise DataFault(
             "category_id_twice", f"category id {category_id} stands twice. Give each category an id of its own."
         )
-    return category_id, name
+    return category_id, re.sub(r"\s*[\n\r\t\v\f]\s*", " ", name)  # or it would break the lines it is printed in
 
 
 def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:

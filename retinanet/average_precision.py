@@ -25,7 +25,8 @@ class Precisions(NamedTuple):
 def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
     """AP and recall at each of T IoUs for each of W weightings of the N images, `weights` [W, N].
 
-    A weight counts its image so many times, as if there were copies of it: weights of 1 give COCO's numbers.
+    A weight counts its image so many times, as if there were copies of it (but that those of tied detections don't
+    alternate): weights of 1 give COCO's numbers.
     """
     step = max(1, NUMBERS_AT_A_TIME // max(1, len(ranked.images)))
     parts = [_of_some(ranked, weights[start : start + step]) for start in range(0, max(1, len(weights)), step)]

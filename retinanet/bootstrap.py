@@ -34,14 +34,20 @@ def draws_of_images(num_images: int, num_draws: int) -> np.ndarray:
     return weights
 
 
-def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """The 95% interval of a number from what the draws give [W]; NaN where a draw gives none.
+def centred(value: float, drawn: np.ndarray) -> np.ndarray:
+    """What the draws give [W], laid around the value; without those that give none.
 
-    The draws' spread is laid around the value. AP is higher on fewer different images, so that the draws' own
-    quantiles lie too high, the value itself outside of them where classes are small.
+    AP is higher on fewer different images, so that the draws lie too high, the value itself outside of their middle
+    95% where classes are small.
     """
     drawn = drawn[~np.isnan(drawn)]
+    return drawn - drawn.mean() + value if len(drawn) else drawn
+
+
+def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
+    """The 95% interval of a number from what the draws give [W], laid around it; NaN where a draw gives none."""
+    drawn = centred(value, drawn)
     if not len(drawn) or np.isnan(value):
         return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.quantile(drawn, [(1 - SHARE) / 2, (1 + SHARE) / 2]) - drawn.mean()
-    return Interval(float(value), float(max(least, value + low)), float(min(most, value + high)))
+    low, high = np.quantile(drawn, [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    return Interval(float(value), float(max(least, low)), float(min(most, high)))

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from retinanet.analysis import ClassNumbers
 from retinanet.bootstrap import Interval
-from retinanet.plots import PALETTE, text_colour
+from retinanet.plots import PALETTE, shortened, text_colour
 
+MOST_BARS = 80  # of classes
 FEW_CLASSES = 10  # told apart by colour and line; with more, the best and the worst are
 LINES = ("solid", "dashed", "dotted", "dashdot")
 BAR_INCHES = 0.34  # of a bar with its name
@@ -20,6 +21,9 @@ WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2,
 def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
     """AP and AP50 of each class with their intervals, the best class on top."""
     known = sorted((one for one in classes if not np.isnan(one.ap.value)), key=lambda one: one.ap.value)
+    num_known = len(known)
+    if num_known > MOST_BARS:
+        known = [*known[: MOST_BARS // 2], *known[-MOST_BARS // 2 :]]
     figure = Figure(figsize=(7, 1.3 + 2 * BAR_INCHES * len(known)), layout="constrained")
     axis = figure.subplots()
     for shift, colour, label, values in (
@@ -29,10 +33,14 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
         places = np.arange(len(known)) + shift
         axis.barh(places, [one.value for one in values], height=0.38, color=colour, label=label)
         axis.errorbar([one.value for one in values], places, xerr=_error_bars(values), **WHISKERS)
-    axis.set_yticks(range(len(known)), [f"{one.name} ({one.num_objects})" for one in known], parse_math=False)
+    axis.set_yticks(
+        range(len(known)), [f"{shortened(one.name)} ({one.num_objects})" for one in known], parse_math=False
+    )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(known) - 0.4)
-    axis.set_xlabel("with the 95% interval; in brackets the number of objects")
+    axis.set_xlabel("with 95% intervals; (number of objects)")
+    if num_known > MOST_BARS:
+        axis.set_title(f"The best and the worst {MOST_BARS // 2} of {num_known} classes")
     axis.grid(axis="x", alpha=0.4)
     axis.set_axisbelow(True)
     figure.legend(loc="outside upper right", ncols=2)
@@ -50,7 +58,7 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
         axis.plot(recalls, precision[:, label], color="#cccccc", linewidth=0.8)
     for row, label in enumerate(named):
         look: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINES[row % len(LINES)]}
-        name = f"{names[label]} {precision[:, label].mean():.3f}"
+        name = f"{shortened(names[label])} {precision[:, label].mean():.3f}"
         axis.plot(recalls, precision[:, label], label=name, linewidth=1.8, **look)
     if len(known) > 1:
         mean = precision[:, known].mean(axis=1)
@@ -66,7 +74,7 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
 
 def confusion_chart(confusion: np.ndarray, names: Sequence[str], threshold: float) -> Figure:
     """Of the objects of each class, what they were taken for; below them what was found on background."""
-    size = len(names) + 1
+    names, size = list(map(shortened, names)), len(names) + 1
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = min(16, 3.2 + 0.5 * size)
     figure = Figure(figsize=(side + 1, side), layout="constrained")

@@ -19,6 +19,7 @@ from retinanet.errors import DataFault, UserError
 from retinanet.image_content import Content, note_contents, note_repeated, read_contents
 from retinanet.images import MAX_PIXELS
 from retinanet.layout import find_annotation_file, find_image_folder
+from retinanet.plots import require_picture_place
 
 SETS = ("train", "val", "test")
 
@@ -51,8 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
     if args.sets and len(set(args.sets)) < len(args.sets):
         parser.error(f"--sets {' '.join(args.sets)} names a set twice")
-    if not data_charts.is_picture(args.picture_path):
-        parser.error(f"--picture_path {args.picture_path} must be a file with a picture's ending, such as .png")
+    require_picture_place(args.picture_path)
     findings = Findings()
     sets = check_annotation_files(args, findings)
     check_image_files(sets, args.threads, findings)

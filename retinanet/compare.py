@@ -8,7 +8,7 @@ from retinanet.analysis import Analysis, image_f1, is_taken
 from retinanet.analysis_panels import found_panel
 from retinanet.annotations import Annotations
 from retinanet.average_precision import mean_of_classes
-from retinanet.bootstrap import Interval, interval
+from retinanet.bootstrap import Interval, centred, interval
 from retinanet.data import CocoDataset
 from retinanet.error_kinds import ERROR_KINDS
 from retinanet.plots import Panel
@@ -23,18 +23,18 @@ class Difference(NamedTuple):
     a: float
     b: float
     difference: Interval
-    wins: float  # share of the draws in which B's is the higher; NaN without draws
+    wins: float  # share of the draws in which B's is the higher, a tie counting half; NaN without draws
 
 
 class Comparison(NamedTuple):
     differences: list[Difference]  # AP, AP50, then each class's AP
     lost_more: np.ndarray  # [6], AP50 that B loses to each of ERROR_KINDS, less what A loses
-    gains: np.ndarray  # [N], the F1 of each image, B's less A's
+    f1: np.ndarray  # [2, N], of each image, A's and B's
 
 
 def compare(a: Analysis, b: Analysis, annotations: Annotations) -> Comparison:
     """Compare two analyses of the same set, made with the same number of draws."""
-    means = [(mean_of_classes(one.class_ap.T), mean_of_classes(one.drawn.transpose(1, 0, 2))) for one in (a, b)]
+    means = [(mean_of_classes(one.class_ap.T), one.drawn_means) for one in (a, b)]
     numbers = [
         (name, *(pair for one in means for pair in (one[0][row], one[1][row])))
         for row, name in enumerate(("AP", "AP50"))
@@ -46,14 +46,13 @@ def compare(a: Analysis, b: Analysis, annotations: Annotations) -> Comparison:
     return Comparison(
         differences=[_difference(*one) for one in numbers],
         lost_more=b.lost - a.lost,
-        gains=image_f1(b, annotations) - image_f1(a, annotations),
+        f1=np.stack([image_f1(one, annotations) for one in (a, b)]),
     )
 
 
 def _difference(name: str, a: float, drawn_a: np.ndarray, b: float, drawn_b: np.ndarray) -> Difference:
-    drawn = drawn_b - drawn_a
-    known = drawn[~np.isnan(drawn)]
-    wins = float((known > 0).mean()) if len(known) else float("nan")
+    drawn = centred(b - a, drawn_b - drawn_a)
+    wins = float(((drawn > 0) + (drawn == 0) / 2).mean()) if len(drawn) else float("nan")
     return Difference(name, float(a), float(b), interval(b - a, drawn), wins)
 
 
@@ -76,14 +75,13 @@ def comparison_text(comparison: Comparison, num_draws: int, num_images: int) -> 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
     """The images most won by B, then those most lost, each as A and B see it at its best threshold."""
-    order = np.argsort(-comparison.gains, kind="stable")
-    gains = comparison.gains[order]
-    chosen = [*order[gains > 0][:MOST_SHOWN], *order[gains < 0][::-1][:MOST_SHOWN]]
-    scores = [image_f1(one, dataset.annotations) for one in (a, b)]
+    gains = comparison.f1[1] - comparison.f1[0]
+    order = np.argsort(-gains, kind="stable")
+    chosen = [*order[gains[order] > 0][:MOST_SHOWN], *order[gains[order] < 0][::-1][:MOST_SHOWN]]
     panels = []
     for image in chosen:
-        verdict = "won" if comparison.gains[image] > 0 else "lost"
+        verdict = "won" if gains[image] > 0 else "lost"
         name = dataset.annotations.file_names[image]
-        for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), scores, strict=True):
+        for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True):
             panels.append(found_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
     return panels

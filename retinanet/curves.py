@@ -46,7 +46,7 @@ def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) 
     """A figure of the losses, and of AP if any run has one; `window` lets show_windows show it."""
     has_ap = any(len(curve.tables) for curve in curves)
     names = [_legend_name(curve) for curve in curves]
-    columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 9))
+    columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 14))
     legend_height = LEGEND_LINE_HEIGHT * (-(-len(names) // columns) + 1)
     make = pyplot.figure if window else Figure  # pyplot opens windows, and fails where there is no screen
     heights = (LOSS_HEIGHT, AP_HEIGHT)[: 1 + has_ap]

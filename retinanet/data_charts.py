@@ -6,31 +6,24 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from retinanet.data_counts import BY_CLASS, BY_SIDE, Counts, Histogram, Reach, histograms
 from retinanet.data_report import REACHED
-from retinanet.errors import UserError
-from retinanet.files import written_whole
-from retinanet.plots import DOTS_PER_INCH, PALETTE
+from retinanet.plots import PALETTE, save_figure, shortened
 
 FEWEST_BINS = 5  # that a histogram has room for
 MOST_CLASSES = 100  # drawn: with more, the scarcest of the first set
 WIDTH, CHART_INCHES, CLASS_INCHES = 11.0, 2.9, 0.17
 # Sets differ in colour, hatching and marker, and the three shares in lightness too: in print and to the colour-blind.
-SET_COLOURS, HATCHES, MARKERS = (PALETTE[0], PALETTE[1], PALETTE[4]), ("", "///", "..."), ("o", "s", "^")
-REACH_COLOURS, REACH_HATCHES = (PALETTE[9], PALETTE[1], PALETTE[2]), ("", "///", "xx")
-
-
-def is_picture(path: Path) -> bool:
-    """Whether the name of `path` ends as a picture's that can be drawn."""
-    return path.suffix[1:].lower() in FigureCanvasBase.get_supported_filetypes() and not path.is_dir()
+SET_COLOURS, HATCHES, MARKERS = (PALETTE[0], PALETTE[1], PALETTE[3]), ("", "///", "..."), ("o", "s", "^")
+REACH_COLOURS, REACH_HATCHES = (PALETTE[4], PALETTE[1], PALETTE[2]), ("", "///", "xx")
 
 
 def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list[Reach]], path: Path) -> None:
     """Draw the charts of the `sets` into the file `path`: whole, or a UserError where it can't be written."""
+    classes = {key: shortened(name) for key, name in classes.items()}
     shown = sorted(classes, key=lambda key: sets[0].class_objects.get(key, 0))[:MOST_CLASSES]
     class_height = CLASS_INCHES * len(shown) + 1.3
     figure = Figure(figsize=(WIDTH, 2 * CHART_INCHES + class_height), layout="constrained")
@@ -48,11 +41,7 @@ def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list
     by_name = dict(zip(sets[0].class_objects, groups[BY_CLASS], strict=True))
     _draw_reach(right, [by_name.get(key, Reach("", 0, [0.0, 0.0, 0.0])) for key in shown])
     right.set_title(f"Best anchor of the objects of {sets[0].name}, by class", fontsize=9)
-    try:
-        with written_whole(path, "wb") as file:
-            figure.savefig(file, format=path.suffix[1:].lower(), dpi=DOTS_PER_INCH)
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another --picture_path.") from None
+    save_figure(figure, path)
 
 
 def _draw_histogram(axis: Axes, histogram: Histogram) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotations import Annotations, check_annotations, corners_for_sizes, has_objects, read_json
+from retinanet.annotations import Annotations, check_annotations, corners_for_sizes, has_objects, owners_of, read_json
 from retinanet.data import CocoDataset
 from retinanet.data_faults import FEW, SCARCE, Findings
 
@@ -95,7 +95,7 @@ def _check_boxes(checked: CheckedSet, findings: Findings) -> None:
     boxes, is_object = annotations.boxes, ~annotations.crowds
     width, height = boxes[:, 2], boxes[:, 3]
     overhangs = dataset.overhangs()
-    owners = np.repeat(np.arange(len(dataset)), np.diff(annotations.first))
+    owners = owners_of(annotations)
     sizes = annotations.sizes[owners]
 
     def add(kind: str, found: np.ndarray, says: Callable[[int], str], shown: int = FEW) -> None:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from retinanet.errors import UserError
+
 UNFINISHED = ".part"  # what the name of a file that is still being written ends with
 
 
@@ -30,6 +32,15 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def require_writable(path: Path) -> None:
+    """UserError where no file could be written at `path`, whose folders may be still to make; writes nothing."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, where a file is to be written. Choose another place.")
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{path}: {there} is no folder that can be written to. Choose another place.")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 from retinanet.charts import rate_chart
 from retinanet.command_line import say
 from retinanet.distributed import Ranks
-from retinanet.errors import UserError
-from retinanet.plots import save_figure
+from retinanet.plots import require_picture_place, save_figure
 from retinanet.train_setup import Data, build_job, rest_of_epoch
 
 LOWEST, HIGHEST, NUM_STEPS = 1e-7, 1.0, 300
@@ -25,6 +24,7 @@ def find_learning_rate(args: argparse.Namespace, data: Data) -> int:
 
     The weights and the output folder are not touched. Returns the exit code: 1 if no rate brought the loss down.
     """
+    require_picture_place(PICTURE)
     job = build_job(args, Ranks(), data)
     say(f"Trying {NUM_STEPS} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
     rates: list[float] = []
@@ -41,16 +41,13 @@ def find_learning_rate(args: argparse.Namespace, data: Data) -> int:
             job.state.finish_epoch(0.0)
     say(f"The loss {'exploded' if has_exploded(losses) else 'did not explode'} up to the rate {rates[-1]:.1e}")
     suggested = suggested_rate(rates, losses)
-    try:
-        save_figure(rate_chart(rates, losses, medians(losses), suggested), PICTURE)
-    except OSError as fault:
-        raise UserError(f"{PICTURE}: can't be written ({fault.strerror}). Start from another folder.") from None
-    say(f"Picture: {PICTURE}")
     if suggested is None:
         say("No rate brought the loss down: look at the data (python -m retinanet.check_data) or raise --batch_size")
-        return 1
-    say(f"Suggested: --learning_rate {suggested:.1e}, where the loss was lowest")
-    return 0
+    else:
+        say(f"Suggested: --learning_rate {suggested:.1e}, where the loss was lowest")
+    save_figure(rate_chart(rates, losses, medians(losses), suggested), PICTURE)
+    say(f"Picture: {PICTURE}")
+    return 1 if suggested is None else 0
 
 
 def rate_of(step: int) -> float:

@@ -10,7 +10,7 @@ from retinanet.average_precision import Ranked
 
 IOUS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100  # of an image and class, that COCO's evaluation looks at
-IMAGES_AT_A_TIME = 256
+IMAGES_AT_A_TIME, PAIRS_AT_A_TIME = 256, 2**21  # pairs of a detection and an annotation
 
 
 class Found(NamedTuple):
@@ -147,11 +147,10 @@ def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.nd
 def _blocks(found: Found, annotations: Annotations) -> Iterator[Block]:
     by_image = np.argsort(found.images, kind="stable")  # within an image still by falling score
     edges = np.searchsorted(found.images[by_image], np.arange(len(annotations.image_ids) + 1))
-    for start in range(0, len(annotations.image_ids), IMAGES_AT_A_TIME):
-        stop = min(start + IMAGES_AT_A_TIME, len(annotations.image_ids))
-        detections = _padded(edges[start : stop + 1])
+    for images in _alike(np.diff(edges), np.diff(annotations.first)):
+        detections = _padded(edges, images)
         detections = np.where(detections >= 0, by_image[detections], -1)
-        owned = _padded(annotations.first[start : stop + 1])
+        owned = _padded(annotations.first, images)
         # The padding's -1 picks some last entry, which counts for nothing once its IoU is -1.
         crowds = annotations.crowds[owned]
         ious = box_ious(found.boxes[detections], annotations.boxes[owned], crowds)
@@ -160,11 +159,23 @@ def _blocks(found: Found, annotations: Annotations) -> Iterator[Block]:
         yield Block(detections, owned, ious, same_class, crowds)
 
 
-def _padded(edges: np.ndarray) -> np.ndarray:
-    """The numbers from edges[i] to edges[i + 1] in row i, then -1; one column at least."""
-    counts = np.diff(edges)
-    steps = np.arange(max(1, counts.max()))
-    return np.where(steps < counts[:, None], edges[:-1, None] + steps, -1)
+def _alike(num_detections: np.ndarray, num_annotations: np.ndarray) -> Iterator[np.ndarray]:
+    """The images that have both, in portions with about as many detections, or one busy image would blow up others."""
+    images = np.flatnonzero((num_detections > 0) & (num_annotations > 0))
+    images = images[np.argsort(-num_detections[images], kind="stable")]
+    while len(images):
+        some = images[:IMAGES_AT_A_TIME]
+        pairs = num_detections[some[0]] * np.maximum.accumulate(num_annotations[some])  # of an image, when padded
+        count = max(1, int((pairs * np.arange(1, len(some) + 1) <= PAIRS_AT_A_TIME).sum()))
+        yield some[:count]
+        images = images[count:]
+
+
+def _padded(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The numbers from edges[i] to edges[i + 1] for each i of `rows`, then -1."""
+    starts, counts = edges[rows, None], edges[rows + 1] - edges[rows]
+    steps = np.arange(counts.max())
+    return np.where(steps < counts[:, None], starts + steps, -1)
 
 
 def _annotation_at(block: Block, columns: np.ndarray) -> np.ndarray:

@@ -8,22 +8,20 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import patheffects, pyplot
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from retinanet.errors import UserError
+from retinanet.files import require_writable, written_whole
 from retinanet.label_places import place_labels
 
-# Petroff's ten (https://arxiv.org/abs/2107.02270), which colour-blind people tell apart too.
-PALETTE = (
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
-)
 PANEL_INCHES = 4.0
 DOTS_PER_INCH = 120
 TITLE_POINTS, LABEL_POINTS = 10, 9
 LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font's size
-# Told apart by colour-blind people too (Petroff, 2021: "Accessible color sequences for data visualization").
+MOST_LETTERS = 30  # of a class's name
+# Petroff's ten (https://arxiv.org/abs/2107.02270), which colour-blind people tell apart too.
 PALETTE = (
     *("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#92dadd"),
     *("#a96b59", "#e76300", "#b9ac70", "#717581", "#94a4a2"),
@@ -60,7 +58,27 @@ def draw_grid(panels: Sequence[Panel], class_names: Sequence[str], columns: int,
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    """Write the figure, whole or not at all. UserError where it can't be written."""
+    try:
+        with written_whole(path, "wb") as file:
+            figure.savefig(file, format=path.suffix[1:].lower(), dpi=DOTS_PER_INCH)
+    except OSError as fault:
+        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another place for the picture.") from None
+
+
+def require_picture_place(path: Path) -> None:
+    """UserError, before any work is done for it, where `path` can't be a picture."""
+    endings = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in endings or path.is_dir():
+        raise UserError(
+            f"{path}: must be a file with a picture's ending, such as .png; there are {', '.join(endings)}."
+        )
+    require_writable(path)
+
+
+def shortened(name: str) -> str:
+    """A class's name as pictures have room for."""
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
 
 
 def show_windows() -> None:
@@ -77,11 +95,14 @@ def class_colour(label: int) -> str:
 def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
     height, width = panel.image.shape[:2]
     pixel = max(height, width) / (PANEL_INCHES * 72)  # of the image, in points
-    names = [class_names[label] for label in panel.labels]
+    names = [shortened(class_names[label]) for label in panel.labels]
     if panel.scores is not None:
         names = [f"{name} {score:.2f}" for name, score in zip(names, panel.scores, strict=True)]
     sizes = np.array([(LETTER_WIDTH * len(name) + LABEL_PAD, 1.2 + LABEL_PAD) for name in names]).reshape(-1, 2)
-    places = place_labels(panel.boxes, sizes * LABEL_POINTS * pixel, width)
+    corners = np.concatenate([panel.boxes[:, :2], panel.boxes[:, :2] + panel.boxes[:, 2:]], axis=1)
+    seen = corners.clip(0, [width, height, width, height])
+    seen[:, 2:] -= seen[:, :2]
+    places = place_labels(seen, sizes * LABEL_POINTS * pixel, width)
     axis.imshow(panel.image)
     # Names of boxes at the image's top stand above it.
     axis.set_title(panel.title, fontsize=TITLE_POINTS, pad=LABEL_POINTS * 2, parse_math=False)

@@ -22,6 +22,7 @@ from retinanet.evaluate import CocoTable
 from retinanet.files import written_whole
 from retinanet.plots import DOTS_PER_INCH, Panel, draw_grid
 
+REPORT = "report.html"
 WORST_IMAGES, COLUMNS = 4, 2  # shown of each kind of error
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -41,7 +42,7 @@ CAPTIONS = {
 
 
 def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: CocoDataset, source: str) -> None:
-    """Write metrics.json, a PNG for each figure and report.html to `folder`; `source` names what was evaluated.
+    """Write metrics.json, a picture for each figure and report.html to `folder`; `source` names what was evaluated.
 
     UserError where the folder can't be written to, or an image can't be read.
     """
@@ -61,18 +62,19 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
             figures[name] = draw_grid(panels, names, columns=COLUMNS)
             shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
             captions[name] = f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
-    pictures = {name: _png(figure) for name, figure in figures.items()}
+    pictures = {_file_name(name): _picture(figure, _file_name(name)) for name, figure in figures.items()}
     metrics = {"results": source, "annotations": str(annotations.path), "num_images": len(annotations.image_ids)}
     metrics |= metrics_of(analysis, table)
-    page = _page(source, annotations, table, analysis, {captions[name]: picture for name, picture in pictures.items()})
+    captions = {_file_name(name): caption for name, caption in captions.items()}
+    page = _page(source, annotations, table, analysis, pictures, captions)
     files = {
         "metrics.json": (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode(),
-        **{f"{name}.png": picture for name, picture in pictures.items()},
-        "report.html": page.encode(),
+        **pictures,
+        REPORT: page.encode(),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("worst_*.png"):  # a report written here before may have had more
+        for old in folder.glob("worst_*.jpg"):  # a report written here before may have had more
             old.unlink()
         for name, content in files.items():
             with written_whole(folder / name, "wb") as file:
@@ -105,22 +107,32 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[
     return panels, len(images)
 
 
-def _png(figure: Figure) -> bytes:
+def _file_name(name: str) -> str:
+    return f"{name}.jpg" if name.startswith("worst_") else f"{name}.png"  # photographs are five times as large as PNG
+
+
+def _picture(figure: Figure, file_name: str) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    figure.savefig(buffer, format=file_name[-3:], dpi=DOTS_PER_INCH)
     return buffer.getvalue()
 
 
 def _page(
-    source: str, annotations: Annotations, table: CocoTable, analysis: Analysis, pictures: dict[str, bytes]
+    source: str,
+    annotations: Annotations,
+    table: CocoTable,
+    analysis: Analysis,
+    pictures: dict[str, bytes],
+    captions: dict[str, str],
 ) -> str:
     """One HTML page that needs no other file and no network."""
     title = html.escape(f"{source} on {annotations.path}")
     text = html.escape(f"{table.text}\n\n{analysis_text(analysis, len(annotations.image_ids))}")
     parts = [
-        f"<figure><img src='data:image/png;base64,{base64.b64encode(picture).decode()}' alt='{html.escape(caption)}'>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, picture in pictures.items()
+        f"<figure><img src='data:image/{'jpeg' if name.endswith('jpg') else 'png'};base64,"
+        f"{base64.b64encode(picture).decode()}' alt='{html.escape(captions[name])}'>"
+        f"<figcaption>{html.escape(captions[name])}</figcaption></figure>"
+        for name, picture in pictures.items()
     ]
     return "\n".join(
         [

@@ -72,6 +72,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
     for name in ("resume", "seeds", "log_dir"):
         if alone and getattr(args, name):
             parser.error(f"{alone[0]} trains nothing to keep. Leave --{name} away")
+    if args.seeds and args.seed != parser.get_default("seed"):
+        parser.error("--seed is for one run. Leave it or --seeds away")
     if args.seeds and len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds has a seed twice. Give each once")
 

@@ -99,7 +99,7 @@ class TrainingState:
                 self.scaler.load_state_dict(content["scaler"])
             for name in NUMBERS:
                 setattr(self, name, type(getattr(self, name))(content[name]))
-            self.numbers = {str(name): float(number) for name, number in content["numbers"].items()}
+            self.numbers = {str(name): float(number) for name, number in content.get("numbers", {}).items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
             self.tally.copy_(content["tally"])
             self.running_loss.window.copy_(content["running_window"])
@@ -107,4 +107,6 @@ class TrainingState:
             self.skipped.total, self.skipped.in_row = int(content["skipped"]), int(content["skipped_in_row"])
             restore_random_states(content["random"], self.device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as fault:
-            raise UserError(f"{path}: its training state does not fit this run ({fault}). Remove the file.") from fault
+            raise UserError(
+                f"{path}: its training state does not fit this run ({fault}). Move the file away."
+            ) from fault

@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_evaluate import random_set
 
+from retinanet import matches as matches_module
 from retinanet.annotation_cache import load_annotations
 from retinanet.average_precision import average_precision
 from retinanet.evaluate import evaluate
@@ -108,3 +109,13 @@ def test_of_equal_overlaps_the_last_is_taken():
     ious = np.array([[[0.6, 0.6, 0.2], [0.6, 0.6, 0.2]]])
     taken, _ = assign(ious, np.full_like(ious, -1), np.array([0.5]))
     assert taken.tolist() == [[[1, 0]]]
+
+
+@pytest.mark.parametrize("pairs", [1, 40, 10**9])
+def test_portions_of_the_images_give_the_same(tmp_path, monkeypatch, pairs):
+    path, rows = random_set(tmp_path, seed=3)
+    annotations = load_annotations(path)
+    found = found_of(rows, annotations)
+    wanted = match(found, annotations)
+    monkeypatch.setattr(matches_module, "PAIRS_AT_A_TIME", pairs)
+    assert all(np.array_equal(*both) for both in zip(match(found, annotations), wanted, strict=True))

@@ -57,9 +57,9 @@ def test_the_report_needs_nothing_else(tmp_path, dataset):
     assert table.text.splitlines()[0] in page
     assert f"AP {analysis.ap}" in page
     sources = re.findall(r"(?:src|href|url)\s*[=(]\s*['\"]?([^'\" >)]{1,30})", page)
-    pictures = {path.stem for path in folder.glob("*.png")}
+    pictures = {path.stem for path in (*folder.glob("*.png"), *folder.glob("*.jpg"))}
     assert len(sources) == len(pictures)
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(re.match("data:image/(png|jpeg);base64,", source) for source in sources)
     assert not re.search(r"<script|<link|@import", page)
     assert {"classes", "precision_recall", "confusion", "errors"} < pictures
     assert {"worst_wrong_class", "worst_missed", "worst_background"} <= pictures
@@ -93,6 +93,7 @@ def test_charts_of_many_classes(dataset):
     analysis = analyse(dataset.annotations, rows_about(dataset.annotations), 20)
     classes = [analysis.classes[0]._replace(name=f"class {label}") for label in range(80)]
     assert len(class_chart(classes).axes[0].get_yticklabels()) == 80
+    assert len(class_chart(classes * 3).axes[0].get_yticklabels()) == 80  # the best and the worst
     curves = np.linspace(1, 0, 101)[:, None] * np.linspace(0.1, 1, 80)
     figure = precision_recall_chart(np.linspace(0, 1, 101), curves, [one.name for one in classes])
     assert len(figure.legends[0].get_texts()) == 9  # the best, the worst, and the mean

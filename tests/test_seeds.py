@@ -35,7 +35,9 @@ def test_each_seed_is_a_run_of_its_own(script, tmp_path, monkeypatch):
     logs = {path.name for path in (tmp_path / "log").iterdir()}
     assert logs == {f"train_depth18_seed{seed}_lr1e-3_epochs1_no{number}.log" for number, seed in ((1, 5), (2, 6))}
 
-    told = table(both.out)
+    last = (tmp_path / "log" / "train_depth18_seed6_lr1e-3_epochs1_no2.log").read_text()
+    assert both.out.endswith(last)
+    told = table(last)
     final = [float(losses[0]), float(losses[1])]
     wanted = [statistics.mean(final), statistics.stdev(final), *final]
     assert [float(cell) for cell in told["final loss"]] == pytest.approx(wanted, abs=1e-4)
@@ -50,10 +52,13 @@ def test_each_seed_is_a_run_of_its_own(script, tmp_path, monkeypatch):
     assert table(again.out) == told
 
 
-def test_a_seed_twice(script, tmp_path):
-    run = script("train", "--coco_path", tmp_path, "--seeds", 1, 2, 1)
+@pytest.mark.parametrize(
+    ("flags", "words"), [((1, 2, 1), "a seed twice"), ((1, 2, "--seed", 5), "--seed is for one run")]
+)
+def test_contradictions(script, tmp_path, flags, words):
+    run = script("train", "--coco_path", tmp_path, "--seeds", *flags)
     assert run.code == 2
-    assert "a seed twice" in run.err
+    assert words in run.err
 
 
 def test_numbers_that_are_not_known(capsys):
