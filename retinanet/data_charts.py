@@ -38,6 +38,8 @@ def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list
     axes[3].set_title(f"Best anchor of the objects of {sets[0].name}, by side after the resize", fontsize=9)
     left, right = lower.subplots(1, 2, sharey=True)
     _draw_classes(left, sets, {key: classes[key] for key in shown})
+    if len(shown) < len(classes):
+        left.set_title(f"Objects of the {len(shown)} scarcest of {len(classes)} classes", fontsize=9)
     by_name = dict(zip(sets[0].class_objects, groups[BY_CLASS], strict=True))
     _draw_reach(right, [by_name.get(key, Reach("", 0, [0.0, 0.0, 0.0])) for key in shown])
     right.set_title(f"Best anchor of the objects of {sets[0].name}, by class", fontsize=9)

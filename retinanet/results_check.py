@@ -80,6 +80,7 @@ def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
             "Write pixels of the original image, not of the resized one or shares of its sides.",
             unusable=False,
         ),
+        _shares_finding(positive, sizes),
         _bad_values(
             "score not a number from 0 to 1",
             whole,
@@ -121,6 +122,17 @@ def _category_finding(rows: NumberedRows, annotations: Annotations) -> Finding |
     known = set(annotations.category_ids)
     return _bad_values(
         "category_id not in the set", rows, "category_id", lambda value: is_id(value) and value in known, f"{right}."
+    )
+
+
+def _shares_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding | None:
+    """Boxes as shares of the sides lie in the first pixel of their images."""
+    ends = [(row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]) for _, row in rows]
+    if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
+        return None
+    bad = {index: f"bbox {row['bbox']} in an image of {sizes[row['image_id']]}" for index, row in rows}
+    return _finding(
+        "bbox in shares of the image's sides", bad, "Multiply by width and height: COCO wants pixels.", False
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,10 @@ import torch
 from PIL import Image
 
 from retinanet.command_line import run
+
+# Two processes test at a time: neither should take all cores, nor the scripts that they start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("red", "green")

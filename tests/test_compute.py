@@ -43,7 +43,8 @@ def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
         wanted, got = eager(*case), compiled(*case)
         torch.testing.assert_close(got, wanted)
         for one, other in zip(gradient_of(model, got), gradient_of(model, eager(*case)), strict=True):
-            torch.testing.assert_close(one, other)
+            # Sums in another order: a small entry may differ by what is rounding for the largest.
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1, float(other.abs().max())))
     assert shapes == [(2, 3, 64, 96), (2, 3, 96, 64)]  # one each; the batch that is not full is left alone
 
 

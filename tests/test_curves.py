@@ -105,8 +105,8 @@ def test_odd_losses_are_drawn(tmp_path, recwarn, losses, log_scale):
 
 
 def test_the_legend_lies_below_the_curves(tmp_path):
-    for count in (1, 2, 12):
-        figure = drawn(*(made(f"{'long_' * 8}{number}.log") for number in range(count)))
+    for count, name in ((1, "long_" * 8), (2, "long_" * 8), (12, "long_" * 8), (8, "s"), (9, "s"), (25, "m")):
+        figure = drawn(*(made(f"{name}{number}.log") for number in range(count)))
         save_figure(figure, tmp_path / "curves.png")
         legend = figure.legends[0].get_window_extent()
         assert all(legend.y1 < axis.get_window_extent().y0 for axis in figure.axes)

@@ -17,6 +17,7 @@ def annotations(tmp_path):
         [row(bbox=(-5, -5, 30, 30)), row(bbox=(90, 70, 20, 20))],  # over the border, but touching
         [{**row(), "segmentation": []}],
         [row(bbox=(i / 10, 1, 5, 5)) for i in range(100)],
+        [row(bbox=(0.1, 0.2, 0.3, 0.9)), row(2)],  # a tiny one
     ],
 )
 def test_good(rows, annotations):
@@ -40,6 +41,12 @@ def test_good(rows, annotations):
         ([row(bbox=(1, 2, float("nan"), 3))], "bbox not four finite numbers", 1, "row 0 has bbox [1, 2, nan, 3]"),
         ([row(bbox=(1, 2, 0, 3))], "bbox without a positive width", 1, "row 0 has bbox [1, 2, 0, 3]"),
         ([row(), row(2, bbox=(100, 2, 9, 3))], "bbox outside of its image", 1, "row 1 bbox [100, 2, 9, 3] in an image"),
+        (
+            [row(bbox=(0.1, 0.2, 0.3, 0.9)), row(2, bbox=(0, 0, 1, 1))],
+            "bbox in shares of the image's sides",
+            2,
+            "row 0 bbox",
+        ),
         ([row(score=1.5), row(2, score=-0.1)], "score not a number from 0 to 1", 2, "row 0 has score 1.5"),
         ([row(score=float("nan"))], "score not a number from 0 to 1", 1, "row 0 has score nan"),
         ([row(score=None)], "score not a number from 0 to 1", 1, "row 0 has score None"),

@@ -15,8 +15,11 @@ import torch
 from conftest import ROOT, TINY, Finished, load_script, write_set
 
 from retinanet import engine
+from retinanet.checkpoint import build_model
 from retinanet.command_line import run
+from retinanet.engine import build_optimizer
 from retinanet.errors import Stopped
+from retinanet.resume import load_saved
 from retinanet.stopping import STOP
 from retinanet.training_state import TrainingState
 
@@ -313,3 +316,13 @@ def test_stop_requests():
             list(STOP.stoppable([1, 2]))
         assert stop.value.exit_code == 143
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_saved_before_there_were_numbers_goes_on(undisturbed, tmp_path):
+    saved = load_saved(undisturbed / "output" / "last.pt")
+    state = {name: value for name, value in saved.state.items() if name != "numbers"}
+    model = build_model(saved.checkpoint, saved.path, learn_statistics=True)
+    optimizer = build_optimizer(model, "adam", 0.001, 0.0)
+    kept = TrainingState(model, optimizer, torch.device("cpu"))
+    kept.load_plain(state, saved.path)
+    assert (kept.epoch, kept.numbers) == (saved.state["epoch"], {})
