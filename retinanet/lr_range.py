@@ -72,4 +72,4 @@ def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
 def has_exploded(losses: list[float]) -> bool:
     """Whether the last steps' losses are NaN, or far above the lowest before."""
     curve = medians(losses)
-    return len(curve) > 0 and not curve[-1] <= EXPLODED * np.nanmin(curve)
+    return len(curve) > 0 and bool(np.isnan(curve[-1]) or curve[-1] > EXPLODED * np.nanmin(curve))
