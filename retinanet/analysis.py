@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from retinanet.annotation_entries import on_one_line
 from retinanet.annotations import Annotations, owners_of
 from retinanet.average_precision import average_precision, mean_of_classes
 from retinanet.bootstrap import Interval, draws_of_images, interval
@@ -67,7 +68,7 @@ def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int
     class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
     classes = [
         ClassNumbers(
-            name=name,
+            name=on_one_line(name),
             num_objects=len(ranked[label].object_images),
             ap=interval(class_ap[0, label], drawn[0, label], 0, 1),
             ap50=interval(class_ap[1, label], drawn[1, label], 0, 1),

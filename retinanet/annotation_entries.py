@@ -1,6 +1,5 @@
 """What must hold of each entry of a COCO annotation file: DataFault says what does not, and the fix."""
 
-import re
 from collections.abc import Container
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -24,6 +23,11 @@ def is_text(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
+def on_one_line(text: str) -> str:
+    """Without the line breaks and tabs that a name from JSON may hold, to be printed in a table."""
+    return " ".join(text.split())
+
+
 def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
     """Id and name; `seen` are the ids of the categories before."""
     category_id, name = category.get("id"), category.get("name")
@@ -33,7 +37,7 @@ def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int,
         raise DataFault(
             "category_id_twice", f"category id {category_id} stands twice. Give each category an id of its own."
         )
-    return category_id, re.sub(r"\s*[\n\r\t\v\f]\s*", " ", name)  # or it would break the lines it is printed in
+    return category_id, name
 
 
 def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:

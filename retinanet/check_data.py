@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from retinanet import data_charts, transforms
 from retinanet.anchor_coverage import Setup
+from retinanet.annotation_entries import on_one_line
 from retinanet.annotations import require_same_classes
 from retinanet.command_line import HelpFormatter, run, say, whole_number
 from retinanet.data_counts import changes, count, histograms, reach
@@ -127,7 +128,8 @@ def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
     setup = Setup(args.min_side, args.max_side)
     classes: dict[int, str] = {}
     for checked in reversed(sets):  # where they differ, the first is right
-        classes |= zip(checked.annotations.category_ids, checked.annotations.class_names, strict=True)
+        names = map(on_one_line, checked.annotations.class_names)
+        classes |= zip(checked.annotations.category_ids, names, strict=True)
     classes = dict(sorted(classes.items()))
     groups = reach(first, dataset, setup)
     title = f"Best anchor of each object of {first.name}, --min_side {args.min_side} --max_side {args.max_side}"

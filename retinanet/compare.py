@@ -40,8 +40,11 @@ def compare(a: Analysis, b: Analysis, annotations: Annotations) -> Comparison:
         for row, name in enumerate(("AP", "AP50"))
     ]
     numbers += [
-        (f"AP of {name}", *(pair for one in (a, b) for pair in (one.class_ap[0, label], one.drawn[0, label])))
-        for label, name in enumerate(annotations.class_names)
+        (
+            f"AP of {a.classes[label].name}",
+            *(pair for one in (a, b) for pair in (one.class_ap[0, label], one.drawn[0, label])),
+        )
+        for label in range(len(a.classes))
     ]
     return Comparison(
         differences=[_difference(*one) for one in numbers],

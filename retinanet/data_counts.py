@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.anchor_coverage import Setup, alternatives, ious_of, shares
+from retinanet.annotation_entries import on_one_line
 from retinanet.data import CocoDataset, Objects
 from retinanet.transforms import resized_sizes
 
@@ -97,7 +98,9 @@ def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[
         BY_SIDE: [
             some(name, sides == number) for number, name in enumerate(_bin_names(SIDES)) if (sides == number).any()
         ],
-        BY_CLASS: [some(name, labels == label) for label, name in enumerate(dataset.annotations.class_names)],
+        BY_CLASS: [
+            some(on_one_line(name), labels == label) for label, name in enumerate(dataset.annotations.class_names)
+        ],
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retinanet.annotation_entries import on_one_line
 from retinanet.evaluate import AP, AP50
 from retinanet.log_names import ENDING, rate_text
 from retinanet.log_reader import RunLog
@@ -61,4 +62,4 @@ def _cell(value: Any) -> str:
 
 def _plain(text: str) -> str:
     """Without what would end a cell or a row."""
-    return " ".join(text.split()).replace("|", "\\|") or UNKNOWN
+    return on_one_line(text).replace("|", "\\|") or UNKNOWN

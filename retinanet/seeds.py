@@ -29,4 +29,5 @@ def tell_spread(numbers: dict[int, dict[str, float]]) -> None:
         mean = statistics.mean(known) if known else nan
         deviation = statistics.stdev(known) if len(known) > 1 else nan
         cells = " | ".join("-" if isnan(value) else f"{value:.4f}" for value in (mean, deviation, *values))
-        say(f"| {name.replace('|', '/')} | {cells} |")
+        cell = name.replace("|", "\\|")
+        say(f"| {cell} | {cells} |")

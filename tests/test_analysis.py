@@ -128,3 +128,10 @@ def test_no_interval_where_few_images_have_the_class(tmp_path):
     assert [math.isnan(one.ap.low) for one in analysis.classes] == [False, True, False]
     assert not math.isnan(analysis.ap.low)
     assert analysis.classes[1].ap.value >= 0
+
+
+def test_a_name_with_a_line_break_stays_on_its_line(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS)._replace(class_names=["a\nb\t c", "d"])
+    lines = analysis_text(analyse(annotations, rows_of(*FOUND), num_draws=0), 1).splitlines()
+    assert lines[2].startswith("a b c")
+    assert "AP of a b c" in evaluate(annotations, rows_of(*FOUND), "pycocotools").by_name(annotations.class_names)
