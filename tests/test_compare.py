@@ -5,6 +5,7 @@ from test_evaluate import random_set
 from retinanet.analysis import analyse
 from retinanet.annotation_cache import load_annotations
 from retinanet.compare import compare, comparison_text
+from retinanet.error_kinds import DUPLICATE, MISSED
 from retinanet.evaluate import evaluate
 
 
@@ -41,6 +42,9 @@ def test_a_class_taken_away(case):
     difference = tables[1].numbers[0] - tables[0].numbers[0]
     assert by_name["AP"].difference.value == pytest.approx(difference, abs=1e-12)
     assert by_name["AP"].wins < 0.05
+    # The objects of the class are missed now, and its false detections gone.
+    assert comparison.lost_more[MISSED] > 0.05
+    assert comparison.lost_more[DUPLICATE] <= 0
     assert (comparison.f1[1] < comparison.f1[0]).any()
 
 
