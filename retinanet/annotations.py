@@ -18,6 +18,7 @@ from retinanet.packed_names import PackedNames
 # Boxes are taken for corners if, read as width and height, this share sticks out of the image, and read as corners
 # this share lies in it: a few that were not clipped don't hide the mistake.
 OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
+MOST_NAMED = 5  # categories in a message
 LEFT_OUT = -1  # the row or the label of an entry with a mistake
 
 
@@ -158,9 +159,12 @@ def require_same_classes(annotations: Annotations, names: list[str], category_id
     expected = dict(zip(category_ids, names, strict=True))
     given = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
     if given != expected:
+        differing = sorted(key for key in given.keys() | expected.keys() if given.get(key) != expected.get(key))
+        ours, theirs = ({key: one.get(key) for key in differing[:MOST_NAMED]} for one in (given, expected))
+        more = f" ({len(differing)} differ in all)" if len(differing) > MOST_NAMED else ""
         raise DataFault(
             "classes_differ",
-            f"{annotations.path}: has the categories {given}, but {source} has {expected}. Use files that belong "
+            f"{annotations.path}: has the categories {ours}, but {source} has {theirs}{more}. Use files that belong "
             "together.",
         )
 

@@ -153,3 +153,7 @@ def test_other_classes_are_refused(tmp_path):
     for names, ids in ((["cat", "bird"], [2, 9]), (["cat", "dog"], [1, 2]), (["cat"], [2])):
         with pytest.raises(UserError, match="has the categories"):
             require_same_classes(loaded, names, ids, tmp_path)
+    with pytest.raises(UserError, match=r"categories \{9: 'dog'\}, but .* has \{9: 'bird'\}\. Use"):
+        require_same_classes(loaded, ["cat", "bird"], [2, 9], tmp_path)  # those alone that differ
+    with pytest.raises(UserError, match=r"\{0: None, .* 5: None\}, but .* \(79 differ in all\)"):
+        require_same_classes(loaded, ["cat"] * 80, list(range(80)), tmp_path)
