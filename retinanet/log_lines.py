@@ -18,6 +18,8 @@ from retinanet.resume import FREE
 from retinanet.training_state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
+MOST_DRAWN = 100_000  # objects whose anchors are looked at: of millions, they give the shares within 0.3%
+MOST_NAMED = 10  # scarce classes
 # Of the flags without effect on the numbers those are told that tell runs apart.
 UNTOLD = FREE - {"output_path", "batch_size", "epochs"}
 
@@ -30,10 +32,6 @@ def settings_line(settings: dict[str, Any]) -> str:
 
 def checkpoint_line(checkpoint: Checkpoint, path: Path) -> str:
     return f"Checkpoint: {path}, depth {checkpoint.depth}, after {checkpoint.epoch} epochs"
-
-
-MOST_DRAWN = 100_000  # objects whose anchors are looked at: of millions, they give the shares within 0.3%
-MOST_NAMED = 10  # scarce classes
 
 
 def data_lines(dataset: CocoDataset, foreground_iou: float, background_iou: float) -> list[str]:

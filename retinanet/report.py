@@ -34,10 +34,10 @@ td:first-child, th:first-child { text-align: left; }
 figure { margin: 1.5rem 0; } figcaption { color: #444; }
 """
 CAPTIONS = {
-    "classes": "How well each class is found. The bars' ends are the numbers, the lines their 95% intervals.",
-    "precision_recall": "How much of what is found is right, as more of the objects are found.",
-    "confusion": "What the objects of each class were taken for, at the score with the best F1.",
-    "errors": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to what is lost.",
+    "classes.png": "How well each class is found. The bars' ends are the numbers, the lines their 95% intervals.",
+    "precision_recall.png": "How much of what is found is right, as more of the objects are found.",
+    "confusion.png": "What the objects of each class were taken for, at the score with the best F1.",
+    "errors.png": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to what is lost.",
 }
 
 
@@ -49,23 +49,22 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
     annotations = dataset.annotations
     names = annotations.class_names
     figures = {
-        "classes": class_chart(analysis.classes),
-        "precision_recall": precision_recall_chart(RECALLS, precision_at_50(table), names),
-        "confusion": confusion_chart(analysis.confusion, names, analysis.best.threshold),
-        "errors": error_chart(analysis.lost, ERROR_KINDS),
+        "classes.png": class_chart(analysis.classes),
+        "precision_recall.png": precision_recall_chart(RECALLS, precision_at_50(table), names),
+        "confusion.png": confusion_chart(analysis.confusion, names, analysis.best.threshold),
+        "errors.png": error_chart(analysis.lost, ERROR_KINDS),
     }
     captions = dict(CAPTIONS)
     for kind, kind_name in enumerate(ERROR_KINDS):
         panels, count = _worst_images(kind, analysis, dataset)
         if panels:
-            name = f"worst_{kind_name.replace(' ', '_')}"
+            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # as PNG photographs are five times as large
             figures[name] = draw_grid(panels, names, columns=COLUMNS)
             shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
             captions[name] = f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
-    pictures = {_file_name(name): _picture(figure, _file_name(name)) for name, figure in figures.items()}
+    pictures = {name: _picture(figure, name) for name, figure in figures.items()}
     metrics = {"results": source, "annotations": str(annotations.path), "num_images": len(annotations.image_ids)}
     metrics |= metrics_of(analysis, table)
-    captions = {_file_name(name): caption for name, caption in captions.items()}
     page = _page(source, annotations, table, analysis, pictures, captions)
     files = {
         "metrics.json": (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode(),
@@ -105,10 +104,6 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[
             else:
                 panels.append(found_panel(title, dataset, image, analysis, chosen))
     return panels, len(images)
-
-
-def _file_name(name: str) -> str:
-    return f"{name}.jpg" if name.startswith("worst_") else f"{name}.png"  # photographs are five times as large as PNG
 
 
 def _picture(figure: Figure, file_name: str) -> bytes:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_evaluate import random_set
+from test_evaluate import random_set, untied_set
 from test_matches import one_image, rows_of
 
 from retinanet.analysis import analyse, image_f1
@@ -33,11 +33,7 @@ def test_the_means_are_cocos(tmp_path, seed):
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**31))
 def test_confusions_are_hotcocos(tmp_path, seed):
-    path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
-    draw = np.random.default_rng(seed)
-    for row in rows:
-        row["score"] = float(draw.random())
-    annotations = load_annotations(path)
+    annotations, rows = untied_set(tmp_path, seed)
     placed = np.column_stack([owners_of(annotations), annotations.boxes])
     assume(len(np.unique(placed, axis=0)) == len(placed))  # of equal boxes it takes the first, COCO's rules the last
     analysis = analyse(annotations, rows, num_draws=0)

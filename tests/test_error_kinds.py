@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_evaluate import random_set
+from test_evaluate import untied_set
 from test_matches import one_image, rows_of
 
-from retinanet.annotation_cache import load_annotations
 from retinanet.error_kinds import (
     BACKGROUND,
     BOTH,
@@ -98,11 +97,7 @@ def test_only_the_best_of_those_meant_for_an_object_is_mended(tmp_path):
 @given(st.integers(0, 2**31))
 def test_hotcoco_finds_the_same(tmp_path, seed):
     """Where nothing is tied and no crowd is there: it takes crowds for objects."""
-    path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
-    draw = np.random.default_rng(seed)
-    for row in rows:
-        row["score"] = float(draw.random())
-    annotations = load_annotations(path)
+    annotations, rows = untied_set(tmp_path, seed)
     errors, lost = errors_of(annotations, rows)
     evaluation = coco_evaluation(annotations, rows, "hotcoco")
     evaluation.evaluate()

@@ -55,6 +55,15 @@ def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
     return path, rows
 
 
+def untied_set(tmp_path, seed):
+    """Such a set without crowds and ties, which the backends' error analysis takes otherwise: annotations and rows."""
+    path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
+    draw = np.random.default_rng(seed)
+    for row in rows:
+        row["score"] = float(draw.random())
+    return load_annotations(path), rows
+
+
 def plain_pycocotools(path, rows, tmp_path):
     """What its documentation says to do, with files."""
     (tmp_path / "rows.json").write_text(json.dumps(rows))
