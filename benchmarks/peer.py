@@ -127,10 +127,8 @@ def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Name
     """Raises Diverged at a loss that is not finite."""
     ours = build_train_parser().parse_args([])
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
-    pin_memory = args.device.type == "cuda"
-    loader, sampler = training_loader(
-        dataset, batch_size=args.batch_size, seed=args.seed, workers=args.workers, pin_memory=pin_memory
-    )
+    how = {"batch_size": args.batch_size, "workers": args.workers, "pin_memory": args.device.type == "cuda"}
+    loader, sampler = training_loader(dataset, seed=args.seed, **how)
     model.train()
     for epoch in range(args.epochs):
         losses: list[float] = []
