@@ -105,7 +105,7 @@ def _run_of(setting: Setting, row: Row, seed: int) -> Run:
     command += ["--eval_every", str(setting.epochs)]
     trained = _folder(Row(BASELINE) if row.test_flags else row, command, seed)
     folder = _folder(row, [*command, *row.test_flags], seed)
-    results_path = f"{folder}/val.json"
+    results_path = f"{trained}/{row.name}.json" if row.test_flags else f"{folder}/val.json"
     detection = ["python", "test.py", "--coco_path", "$VOC5", "--set_name", "val", "--device", setting.device]
     detection += ["--checkpoint_path", f"{trained}/model_final.pt", "--results_path", results_path]
     detection += ["--num_draws", "0", *row.test_flags]
