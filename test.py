@@ -40,7 +40,7 @@ from retinanet.transforms import MAX_SIDE, MIN_SIDE
 # Flags without a meaning beside --compare.
 FOR_DETECTION = (
     *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size", "workers"),
-    *("threshold", "num_candidates", "nms_iou", "max_detections"),
+    *("raw_weights", "threshold", "num_candidates", "nms_iou", "max_detections"),
 )
 
 
@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     given.add_argument("--min_side", type=whole_number(64), help="shorter side of the images, pixels")
     given.add_argument("--max_side", type=whole_number(64), help="longer side, at most")
     given.add_argument("--batch_size", type=whole_number(1), help="images at a time")
+    parser.add_argument("--raw_weights", action="store_true", help="not the averaged ones of a run with --ema_decay")
     add_detection_flags(parser)
     add_eval_backend_flag(parser)
     add_machine_flags(parser)
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, args.checkpoint_path)
     precision = choose_precision(args.precision, args.device)
-    model = build_model(checkpoint, args.checkpoint_path).to(args.device)
+    model = build_model(checkpoint, args.checkpoint_path, averaged=not args.raw_weights).to(args.device)
     with LOG.kept(args.log_dir):
         begin(args, checkpoint)
         say(f"Num {args.set_name} images: {len(dataset)}")
@@ -164,7 +165,7 @@ def begin(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """Open the log and say what is evaluated, and with which settings it was trained."""
     settings = {**checkpoint.settings, "depth": checkpoint.depth}
     with LOG.opened(name_of_run("valid" if args.set_name.startswith("val") else "test", settings)):
-        say(checkpoint_line(checkpoint, args.checkpoint_path))
+        say(checkpoint_line(checkpoint, args.checkpoint_path, averaged=not args.raw_weights))
     if LOG.path:
         say(f"Log: {LOG.path}")
     say(settings_line(settings))

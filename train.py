@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+from contextlib import nullcontext
 from typing import IO
 
 from retinanet.annotations import has_objects
@@ -9,9 +10,9 @@ from retinanet.command_line import default_workers, detect_settings, plain_setti
 from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.engine import detect_all, progress_of
 from retinanet.errors import Stopped
-from retinanet.evaluate import AP, evaluate
+from retinanet.evaluate import AP, AP50, CocoTable, evaluate
 from retinanet.log_file import LOG
-from retinanet.log_lines import data_lines, epoch_line, log_line, seconds_per_image, settings_line
+from retinanet.log_lines import data_lines, epoch_line, log_line, rate_hint, seconds_per_image, settings_line
 from retinanet.log_names import name_of_run
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
@@ -97,6 +98,8 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
             f"step are {'left out' if args.drop_last else 'shared out'}"
         )
     say(f"Precision: {job.facts.precision}, {'compiled' if job.facts.compiled else 'not compiled'}")
+    if hint := rate_hint(job.sampler.batch_size, args.learning_rate):
+        say(hint)
     return lock
 
 
@@ -159,7 +162,7 @@ def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:
             saves.keep(FINAL)
             saves.save()
     with STOP.at_once():
-        ap = evaluate_val(job)
+        ap = evaluate_weights(job)
     if job.ranks.is_first and ap > job.state.best_ap:
         job.state.best_ap = ap
         saves.keep("best.pt")
@@ -169,8 +172,24 @@ def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:
     job.ranks.wait()
 
 
-def evaluate_val(job: Job) -> float:
-    """Print the table of the val set and return its AP; 0 where there is none, or at another rank than 0."""
+def evaluate_weights(job: Job) -> float:
+    """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP."""
+    average = job.state.average
+    if average:
+        raw = evaluate_val(job)
+        if raw:
+            say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
+    with average.in_place() if average else nullcontext():
+        table = evaluate_val(job)
+    if table is None:
+        return 0.0
+    say(table.text)
+    job.state.numbers = table.by_name(job.data.val.class_names)
+    return table.numbers[AP]
+
+
+def evaluate_val(job: Job) -> CocoTable | None:
+    """The table of the val set; None where it has no objects, or at another rank than 0."""
     args, val = job.args, job.data.val
     rows = detect_all(
         job.state.network,
@@ -184,14 +203,11 @@ def evaluate_val(job: Job) -> float:
         ranks=job.ranks,
     )
     if not job.ranks.is_first:
-        return 0.0
+        return None
     if not has_objects(val):
         say(f"{val.path} has no objects to compare with, so there is no table")
-        return 0.0
-    table = evaluate(val, rows, args.eval_backend)
-    say(table.text)
-    job.state.numbers = table.by_name(val.class_names)
-    return table.numbers[AP]
+        return None
+    return evaluate(val, rows, args.eval_backend)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from retinanet.command_line import device_of, whole_number
 from retinanet.compute import losses_of
 from retinanet.data import collate
 from retinanet.detect import NUM_CANDIDATES, THRESHOLD, detect
-from retinanet.engine import build_optimizer
 from retinanet.model import RetinaNet
+from retinanet.optimizer import build_optimizer
 from retinanet.precision import PRECISIONS, autocast, choose_precision
 from retinanet.structures import Batch, Sample, Targets
 

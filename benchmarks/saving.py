@@ -17,8 +17,9 @@ from benchmarks import contestants
 from benchmarks.protocol import describe
 from retinanet.checkpoint import Checkpoint, build_model
 from retinanet.compute import losses_of
-from retinanet.engine import build_optimizer, train_steps
+from retinanet.engine import train_steps
 from retinanet.model import RetinaNet
+from retinanet.optimizer import build_optimizer
 from retinanet.precision import make_deterministic
 from retinanet.resume import LAST, Facts, load_saved, save_run
 from retinanet.training_state import TrainingState

@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import contestants, protocol
 from retinanet.command_line import default_workers, load_set, whole_number
 from retinanet.compute import losses_of
-from retinanet.engine import build_optimizer, progress_of, train_steps
+from retinanet.engine import progress_of, train_steps
 from retinanet.images import MAX_PIXELS
 from retinanet.loaders import training_loader
 from retinanet.model import RetinaNet
+from retinanet.optimizer import build_optimizer
 from retinanet.structures import Batch
 from retinanet.training_state import TrainingState
 from retinanet.transforms import MAX_SIDE, MIN_SIDE, few_sides

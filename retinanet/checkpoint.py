@@ -28,6 +28,7 @@ class Checkpoint(NamedTuple):
     batch_size: int
     epoch: int  # epochs finished
     settings: dict[str, Any]  # the run's flags
+    ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
 
 
 def save_checkpoint(
@@ -55,18 +56,24 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path}: not a checkpoint of train.py. Give one that it wrote, such as model_final.pt.")
     run = content.pop(RESUMABLE, {})
-    if content.keys() != set(Checkpoint._fields) or not _is_sound(Checkpoint(**content)) or not isinstance(run, dict):
+    fits = set(Checkpoint._fields) >= content.keys() >= set(Checkpoint._fields) - Checkpoint._field_defaults.keys()
+    if not fits or not _is_sound(Checkpoint(**content)) or not isinstance(run, dict):
         raise UserError(f"{path}: a checkpoint with parts missing or broken. Was it written by another version?")
     return Checkpoint(**content), run
 
 
-def build_model(checkpoint: Checkpoint, path: Path, learn_statistics: bool = False) -> RetinaNet:
-    """The model that `checkpoint`, from `path`, holds. UserError where its weights don't fit or aren't finite."""
+def build_model(
+    checkpoint: Checkpoint, path: Path, learn_statistics: bool = False, *, averaged: bool = False
+) -> RetinaNet:
+    """The model that `checkpoint`, from `path`, holds, with its `averaged` weights if it has them.
+
+    UserError where its weights don't fit or aren't finite.
+    """
     model = RetinaNet(
         len(checkpoint.class_names), checkpoint.depth, checkpoint.channels, learn_statistics=learn_statistics
     )
     try:
-        model.load_state_dict(checkpoint.model)
+        model.load_state_dict(checkpoint.ema if averaged and checkpoint.ema else checkpoint.model)
     except RuntimeError as fault:
         first = "; ".join(line.strip() for line in str(fault).splitlines()[:2])[:200]
         raise UserError(
@@ -96,5 +103,7 @@ def _is_sound(checkpoint: Checkpoint) -> bool:
         and isinstance(checkpoint.settings, dict)
         and all(isinstance(name, str) for name in checkpoint.settings)
         and isinstance(checkpoint.model, dict)
+        and isinstance(checkpoint.ema, dict | None)
         and all(isinstance(value, Tensor) and not value.is_complex() for value in checkpoint.model.values())
+        and all(isinstance(value, Tensor) and not value.is_complex() for value in (checkpoint.ema or {}).values())
     )

@@ -42,12 +42,14 @@ def losses_of(
     loss_settings: LossSettings = DEFAULTS,
     precision: torch.dtype = torch.float32,
     compiled_batch_size: int | None = None,
+    cuda_graphs: bool = True,
     backend: str | Callable[..., Any] = "inductor",
 ) -> ComputeLosses:
     """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss).
 
     With `compiled_batch_size` batches of that many images go through torch.compile, once for each of their shapes; the
-    number of objects, which changes all the time, stays outside. The batch that is not full runs as it is.
+    number of objects, which changes all the time, stays outside. The batch that is not full runs as it is. With
+    `cuda_graphs` small ones are replayed on a GPU, which overwrites the gradients of the call before.
     """
 
     def dense(images: Tensor, assignment: Assignment) -> Losses:
@@ -63,7 +65,7 @@ def losses_of(
             deltas = deltas_around(model.regression_head, levels, assignment.rows)
         return loss_of_assigned(Predictions(logits, deltas), assignment, loss_settings)
 
-    compiled = _compiled_by_size(dense, device, backend) if compiled_batch_size else dense
+    compiled = _compiled_by_size(dense, device, backend, cuda_graphs) if compiled_batch_size else dense
 
     def losses(images: Tensor, targets: Targets) -> Losses:
         is_compiled = len(images) == compiled_batch_size
@@ -77,12 +79,15 @@ def losses_of(
 
 
 def _compiled_by_size(
-    compute: Callable[[Tensor, Assignment], Losses], device: torch.device, backend: str | Callable[..., Any]
+    compute: Callable[[Tensor, Assignment], Losses],
+    device: torch.device,
+    backend: str | Callable[..., Any],
+    cuda_graphs: bool,
 ) -> Callable[[Tensor, Assignment], Losses]:
     """`compute`, compiled for each shape; with CUDA graphs for small batches."""
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     large = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend)
-    if device.type != "cuda":
+    if device.type != "cuda" or not cuda_graphs:
         return large
     small = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend, mode="reduce-overhead")
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -148,6 +148,12 @@ def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]
         return compute_losses
     has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
     return DistributedDataParallel(_Step(model, compute_losses), broadcast_buffers=has_statistics)
+
+
+def unshared(compute_losses: Any) -> AbstractContextManager[None]:
+    """In here `compute_losses` gives a rank its own gradient alone, added up until the next one that is shared."""
+    is_shared = isinstance(compute_losses, DistributedDataParallel)
+    return compute_losses.no_sync() if is_shared else nullcontext()
 
 
 class _Step(nn.Module):

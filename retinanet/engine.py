@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -14,12 +16,13 @@ from retinanet.bad_images import BadImages
 from retinanet.compute import ComputeLosses
 from retinanet.data import CocoDataset
 from retinanet.detect import detect
-from retinanet.distributed import Ranks
+from retinanet.distributed import Ranks, unshared
 from retinanet.faults import memory_explained
 from retinanet.loaders import WaitClock, evaluation_loader, on_device
+from retinanet.optimizer import set_rate
 from retinanet.precision import autocast
 from retinanet.skipped_steps import Step
-from retinanet.structures import Batch, Detections, Losses, Targets
+from retinanet.structures import Batch, Detections, Targets
 from retinanet.training_state import TrainingState
 
 ALONE = Ranks()
@@ -39,19 +42,6 @@ class Progress(NamedTuple):
     waited: float  # seconds of them in which there was no batch to work on
 
 
-def build_optimizer(model: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Adam, AdamW, or SGD with momentum 0.9."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Fused: one pass over the weights instead of one for each operation.
-    settings: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "fused": True}
-    if name == "sgd":
-        optimizer = torch.optim.SGD(parameters, momentum=0.9, **settings)
-        for parameter in parameters:  # PyTorch leaves them as the memory was if it is the first step that is skipped
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        return optimizer
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](parameters, **settings)
-
-
 def train_steps(
     state: TrainingState,
     batches: Iterable[Batch],
@@ -59,39 +49,42 @@ def train_steps(
     rates: Sequence[float],
     clip_norm: float,
     compute_losses: ComputeLosses,
+    accumulate: int = 1,
     ranks: Ranks = ALONE,
 ) -> Iterator[float]:
     """Train on `batches`, the rest of the epoch in progress; yield each step's learning rate when it is done.
 
-    `rates` are the learning rates of those batches. Nothing in here waits for the device.
+    A step takes the gradient of `accumulate` batches, which is that of one batch of all their images. `rates` are the
+    learning rates of the steps. Nothing in here waits for the device.
     """
     state.network.train()
     clock = WaitClock(batches, state.device)
     started, waited = time.perf_counter() - state.epoch_seconds, state.epoch_waited
-    for batch, rate in zip(on_device(clock, state.device), rates, strict=False):
+    loaded = on_device(clock, state.device)
+    for rate in rates:
+        group = list(islice(loaded, accumulate))
+        if not group:
+            break
         state.iteration += 1
-        if len(batch.images) or ranks.size > 1:
-            _step(state, batch, rate, clip_norm, compute_losses, ranks)
+        if any(len(batch.images) for batch in group) or ranks.size > 1:
+            _step(state, group, rate, clip_norm, compute_losses, ranks)
         clock.step_launched()
         state.epoch_seconds, state.epoch_waited = time.perf_counter() - started, waited + clock.waited
         yield rate
 
 
 def _step(
-    state: TrainingState, batch: Batch, rate: float, clip_norm: float, compute_losses: ComputeLosses, ranks: Ranks
+    state: TrainingState, group: list[Batch], rate: float, clip_norm: float, compute_losses: ComputeLosses, ranks: Ranks
 ) -> None:
-    """Change the weights by the gradient of all ranks' batches; leave them where it is not finite."""
+    """Change the weights by the gradient of all ranks' batches together; leave them where it is not finite."""
     optimizer, scaler = state.optimizer, state.scaler
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(optimizer, rate)
     optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
     statistics = state.statistics()
     before = [tensor.clone() for tensor in statistics]
-    own = len(batch.images)
-    with memory_explained(batch.images):
-        losses = compute_losses(*(batch.images, batch.targets) if own else _blank(batch))
-        loss, numbers, weight = _over_ranks(losses, own, ranks)
-        scaler.scale(loss * weight if ranks.size > 1 else loss).backward()
+    largest = max(group, key=lambda batch: len(batch.images))
+    with memory_explained(largest.images):
+        numbers = _gradient(group, scaler, compute_losses, ranks)
         scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
     mean_loss = numbers[0] + numbers[1]
@@ -102,29 +95,37 @@ def _step(
     scaler.update()
     for tensor, old in zip(statistics, before, strict=True):
         tensor.copy_(torch.where(is_bad, old, tensor))
+    if state.average:
+        state.average.update()
 
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
     state.last_losses = numbers[:2]
     told = torch.stack([is_bad, numbers[0], numbers[1], norm])
-    state.skipped.add(Step(state.epoch, state.iteration, rate, batch.image_ids, batch.targets, told))
+    image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
+    state.skipped.add(Step(state.epoch, state.iteration, rate, image_ids, targets, told))
 
 
-def _over_ranks(losses: Losses, num_images: int, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
-    """This rank's loss; the ranks' losses and number of images together [3]; what this rank's counts for in them.
+def _gradient(group: list[Batch], scaler: torch.amp.GradScaler, compute_losses: ComputeLosses, ranks: Ranks) -> Tensor:
+    """Leave the gradient of the mean loss over all images in the parameters, those of the other ranks included.
 
-    The losses are means over the images. DistributedDataParallel takes the mean over the ranks, which have different
-    numbers of images: the weights make it the mean over all images.
+    Returns [3]: that mean of each kind of loss, and the number of images. A batch's losses are means over its images,
+    so each counts by its share of them. DistributedDataParallel takes the mean over the ranks, not the sum.
     """
-    loss = losses.classification + losses.regression
-    count = torch.full_like(loss, num_images, requires_grad=False)
-    numbers = torch.stack([losses.classification.detach(), losses.regression.detach(), count])
-    if ranks.size == 1:
-        return loss, numbers, count
-    numbers[:2] *= count
-    ranks.summed(numbers)
-    numbers[:2] /= numbers[2].clamp(min=1)
-    return loss, numbers, count * ranks.size / numbers[2].clamp(min=1)
+    device = group[0].images.device
+    num_images = torch.full((), sum(len(batch.images) for batch in group), dtype=torch.float32, device=device)
+    ranks.summed(num_images)
+    means = torch.zeros(2, device=device)
+    for number, batch in enumerate(group, start=1):
+        own = len(batch.images)
+        if not own and ranks.size == 1:
+            continue
+        share = own / num_images.clamp(min=1)
+        with unshared(compute_losses) if number < len(group) else nullcontext():
+            losses = compute_losses(*(batch.images, batch.targets) if own else _blank(batch))
+            scaler.scale((losses.classification + losses.regression) * (share * ranks.size)).backward()
+        means += torch.stack([losses.classification.detach(), losses.regression.detach()]) * share
+    return torch.cat([ranks.summed(means), num_images[None]])
 
 
 def _blank(batch: Batch) -> tuple[Tensor, Targets]:

@@ -53,6 +53,7 @@ def training_loader(
     flip_probability: float = FLIP_PROBABILITY,
     sides: Sequence[int] | None = None,
     timeout: float = 0,
+    accumulate: int = 1,
     rank: int = 0,
     num_ranks: int = 1,
 ) -> tuple[DataLoader[Batch], AspectRatioBasedSampler]:
@@ -60,7 +61,9 @@ def training_loader(
 
     `sides`: see padded_shape. `timeout`: seconds that a worker may take for a batch, 0 for any.
     """
-    sampler = AspectRatioBasedSampler(dataset.sizes, batch_size, seed, drop_last, rank=rank, num_ranks=num_ranks)
+    sampler = AspectRatioBasedSampler(
+        dataset.sizes, batch_size, seed, drop_last, accumulate=accumulate, rank=rank, num_ranks=num_ranks
+    )
     batches = TrainingBatches(dataset, seed, flip_probability, sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
     return _loader(batches, workers, pin_memory, timeout, **how), sampler

@@ -15,6 +15,7 @@ from retinanet.data import CocoDataset
 from retinanet.data_faults import SCARCE
 from retinanet.engine import Progress
 from retinanet.resume import FREE
+from retinanet.schedule import BATCH_SIZE, LEARNING_RATE, linear_rule
 from retinanet.training_state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
@@ -30,8 +31,9 @@ def settings_line(settings: dict[str, Any]) -> str:
     return f"Settings: {json.dumps(told, default=str)}"
 
 
-def checkpoint_line(checkpoint: Checkpoint, path: Path) -> str:
-    return f"Checkpoint: {path}, depth {checkpoint.depth}, after {checkpoint.epoch} epochs"
+def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> str:
+    weights = "averaged weights, " if averaged and checkpoint.ema else ""
+    return f"Checkpoint: {path}, {weights}depth {checkpoint.depth}, after {checkpoint.epoch} epochs"
 
 
 def data_lines(dataset: CocoDataset, foreground_iou: float, background_iou: float) -> list[str]:
@@ -52,6 +54,16 @@ def data_lines(dataset: CocoDataset, foreground_iou: float, background_iou: floa
         f"for {reached[0]}, {background_iou:g} to {foreground_iou:g} for {reached[1]}, below for {reached[2]} "
         "(more: python -m retinanet.check_data)",
     ]
+
+
+def rate_hint(batch_size: int, rate: float) -> str | None:
+    """What the linear scaling rule says where a step's batch has grown alone."""
+    if rate != LEARNING_RATE or batch_size <= BATCH_SIZE:
+        return None
+    return (
+        f"Hint: a step has {batch_size} images, the published runs' {BATCH_SIZE}, at the same rate. The linear scaling "
+        f"rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
+    )
 
 
 def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:

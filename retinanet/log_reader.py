@@ -63,7 +63,8 @@ def read_log(path: Path) -> RunLog:
         for name, value in parse_name(path.name)._asdict().items()
         if value is not None and name not in ("kind", "number")
     }
-    drops = _drops(reader.points, settings.get("milestones"))
+    # A cosine's falls at every line.
+    drops = [] if settings.get("schedule") == "cosine" else _drops(reader.points, settings.get("milestones"))
     return RunLog(path, reader.points, reader.epoch_losses, reader.tables, settings, drops)
 
 

@@ -64,10 +64,14 @@ def load_saved(path: Path) -> SavedRun:
     return SavedRun(path, checkpoint, run["state"], Facts(**facts))
 
 
-def require_same_run(saved: SavedRun, settings: dict[str, Any], facts: Facts) -> None:
-    """UserError where the `settings` (flags) or `facts` would not lead to the same numbers as the saved ones."""
-    old = {name: value for name, value in saved.checkpoint.settings.items() if name not in FREE}
-    new = {name: value for name, value in settings.items() if name not in FREE}
+def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[str, Any], facts: Facts) -> None:
+    """UserError where the `settings` (flags) or `facts` would not lead to the same numbers as the saved ones.
+
+    A run of an earlier version had the `defaults` of the flags that it did not know.
+    """
+    free = FREE - {"epochs"} if settings["schedule"] == "cosine" else FREE  # whose end is a cosine's
+    old = {name: value for name, value in (defaults | saved.checkpoint.settings).items() if name not in free}
+    new = {name: value for name, value in settings.items() if name not in free}
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise _differs(saved, f"--{name}", old.get(name), new.get(name))

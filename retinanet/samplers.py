@@ -24,7 +24,8 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     The images are ordered by their shape with a little noise, so that like shapes share a batch and little is padded;
     images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch, at
     one of the ranks; with `drop_last`, the few that don't fill a batch are left out, others each epoch. All ranks have
-    the same number of batches, each its share of a common one; in one that is not full that share may be empty.
+    the same number of batches, each its share of a common one; in one that is not full that share may be empty. With
+    `accumulate` a rank's share comes in as many draws, one after the other, for one step.
     """
 
     def __init__(
@@ -34,14 +35,15 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         seed: int,
         drop_last: bool = False,
         *,
+        accumulate: int = 1,
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
-        """`sizes` [N, 2] are the images' (height, width); `batch_size` is that of a rank."""
+        """`sizes` [N, 2] are the images' (height, width); `batch_size` is that of a rank's draw."""
         heights, widths = sizes.T
         self.sizes, self.shapes = sizes, np.log(widths / heights)
-        self.batch_size, self.seed, self.drop_last = batch_size * num_ranks, seed, drop_last
-        self.rank, self.num_ranks = rank, num_ranks
+        self.batch_size, self.seed, self.drop_last = batch_size * num_ranks * accumulate, seed, drop_last
+        self.accumulate, self.rank, self.num_ranks = accumulate, rank, num_ranks
         self.epoch, self.first_batch = 0, 0
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
@@ -57,10 +59,12 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         for batch in draw.permutation(len(self))[self.first_batch :]:
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             height, width = self.sizes[rows].max(axis=0).tolist()
-            yield Draw(self.epoch, rows[self.rank :: self.num_ranks].tolist(), (height, width))
+            for part in range(self.accumulate):
+                share = rows[part * self.num_ranks + self.rank :: self.accumulate * self.num_ranks]
+                yield Draw(self.epoch, share.tolist(), (height, width))
 
     def __len__(self) -> int:
-        """The batches of a whole epoch."""
+        """The batches of a whole epoch, each of all ranks and draws together."""
         if self.drop_last:
             return len(self.shapes) // self.batch_size
         return -(-len(self.shapes) // self.batch_size)

@@ -14,8 +14,8 @@ class Step(NamedTuple):
     epoch: int
     iteration: int
     learning_rate: float
-    image_ids: Tensor  # [B]; not the images, which would stay in memory
-    targets: Targets
+    image_ids: list[Tensor]  # [B] of each batch; not the images, which would stay in memory
+    targets: list[Targets]  # of each batch
     numbers: Tensor  # [4]: 1 if skipped, classification loss, regression loss, gradient norm
 
 
@@ -47,17 +47,18 @@ class SkippedSteps:
 
 
 def _told(step: Step, numbers: list[float]) -> dict[str, Any]:
-    labels = step.targets.labels.tolist()
     images = []
-    for image_id, boxes, of_image in zip(step.image_ids.tolist(), step.targets.boxes.tolist(), labels, strict=True):
-        objects = [(box, label) for box, label in zip(boxes, of_image, strict=True) if label >= 0]
-        images.append(
-            {
-                "image_id": image_id,
-                "boxes": [box for box, _ in objects],  # (x1, y1, x2, y2) in pixels of the network's input
-                "labels": [label for _, label in objects],
-            }
-        )
+    for image_ids, targets in zip(step.image_ids, step.targets, strict=True):
+        batch = zip(image_ids.tolist(), targets.boxes.tolist(), targets.labels.tolist(), strict=True)
+        for image_id, boxes, labels in batch:
+            objects = [(box, label) for box, label in zip(boxes, labels, strict=True) if label >= 0]
+            images.append(
+                {
+                    "image_id": image_id,
+                    "boxes": [box for box, _ in objects],  # (x1, y1, x2, y2) in pixels of the network's input
+                    "labels": [label for _, label in objects],
+                }
+            )
     return {
         "epoch": step.epoch,
         "iteration": step.iteration,

@@ -4,7 +4,7 @@ import argparse
 import secrets
 from pathlib import Path
 
-from retinanet import loss, matching, model, transforms
+from retinanet import loss, matching, model, schedule, transforms
 from retinanet.backbone import DEPTHS
 from retinanet.command_line import (
     HelpFormatter,
@@ -17,6 +17,7 @@ from retinanet.command_line import (
     whole_number,
 )
 from retinanet.loaders import FLIP_PROBABILITY
+from retinanet.optimizer import OPTIMIZERS, STAGES
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--min_side", type=whole_number(64), default=transforms.MIN_SIDE, help="shorter side, pixels")
     data.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="longer side, at most")
     data.add_argument("--flip", type=number_from(0, 1), default=FLIP_PROBABILITY, help="probability of mirroring")
-    data.add_argument("--batch_size", type=whole_number(1), default=2, help="images of a step")
+    data.add_argument("--batch_size", type=whole_number(1), default=schedule.BATCH_SIZE, help="images of a step")
     data.add_argument("--drop_last", action="store_true", help="leave out the images that don't fill a batch")
     data.add_argument(
         "--bad_images",
@@ -68,11 +69,41 @@ def build_parser() -> argparse.ArgumentParser:
 
     optimisation = parser.add_argument_group("optimisation")
     optimisation.add_argument("--epochs", type=whole_number(1), default=72)
-    optimisation.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default="adam")
-    optimisation.add_argument("--learning_rate", type=number_above(0), default=1e-4)
-    optimisation.add_argument("--weight_decay", type=number_from(0), default=0.0)
+    optimisation.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    optimisation.add_argument("--learning_rate", type=number_above(0), default=schedule.LEARNING_RATE)
+    optimisation.add_argument(
+        "--backbone_rate",
+        type=number_above(0),
+        nargs="+",
+        default=[1.0],
+        help=f"share of the rate that the ResNet has; or a share for each of its parts: {', '.join(STAGES)}",
+    )
+    optimisation.add_argument(
+        "--weight_decay", type=number_from(0), default=0.0, help="of all weights but biases and the norms' scales"
+    )
+    optimisation.add_argument(
+        "--schedule",
+        choices=schedule.KINDS,
+        default="step",
+        help="of the rate: divided by 10 at --milestones, or a cosine down to 0 at the end of the last epoch",
+    )
     optimisation.add_argument(
         "--milestones", type=whole_number(0), nargs="*", default=[48, 64], help="epochs that divide the rate by 10"
+    )
+    optimisation.add_argument(
+        "--warmup_steps", type=whole_number(0), default=0, help="steps in which the rate rises from near 0"
+    )
+    optimisation.add_argument(
+        "--accumulate",
+        type=whole_number(1),
+        default=1,
+        help="batches of a step: trains as a --batch_size so many times as large does, in the memory of one",
+    )
+    optimisation.add_argument(
+        "--ema_decay",
+        type=number_from(0, 0.999999),
+        default=0.0,
+        help="keep an average of the weights too, of which this share stays at each step; 0: none",
     )
     optimisation.add_argument("--clip_norm", type=number_above(0), default=0.1, help="largest norm of the gradient")
     optimisation.add_argument(

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from retinanet import model, schedule
+from retinanet import model
 from retinanet.annotations import Annotations, require_same_classes
 from retinanet.backbone import imagenet_state, load_backbone, read_state_file
 from retinanet.bad_images import BadImages
@@ -17,18 +17,22 @@ from retinanet.command_line import load_set, plain_settings, say
 from retinanet.compute import STEPS_WORTH_COMPILING, ComputeLosses, lacking_for_compilation, losses_of
 from retinanet.data import CocoDataset
 from retinanet.distributed import Ranks, shared
-from retinanet.engine import build_optimizer, train_steps
+from retinanet.engine import train_steps
 from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache, spare_memory
 from retinanet.loaders import training_loader
 from retinanet.loss import LossSettings
+from retinanet.optimizer import STAGES, build_optimizer
 from retinanet.precision import choose_precision, make_deterministic
 from retinanet.resume import Facts, SavedRun, require_same_run
 from retinanet.samplers import AspectRatioBasedSampler
+from retinanet.schedule import Schedule
 from retinanet.stopping import STOP
 from retinanet.structures import Batch
+from retinanet.train_flags import build_parser
 from retinanet.training_state import TrainingState
 from retinanet.transforms import few_sides
+from retinanet.weight_average import WeightAverage
 
 
 class Data(NamedTuple):
@@ -64,6 +68,10 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
         parser.error("--compile on is for one process. Leave the flag away under torchrun")
     if args.background_iou > args.foreground_iou:
         parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
+    if args.schedule == "cosine" and args.milestones != parser.get_default("milestones"):
+        parser.error("--milestones are for --schedule step. Leave them or --schedule cosine away")
+    if len(args.backbone_rate) not in (1, len(STAGES)):
+        parser.error(f"--backbone_rate has {len(args.backbone_rate)} shares. Give one, or {len(STAGES)}")
     alone = [f"--{name}" for name in ("verify_resume", "find_lr") if getattr(args, name)]
     if alone and ranks.size > 1:
         parser.error(f"{alone[0]} is for one process. Run it without torchrun")
@@ -85,10 +93,17 @@ def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
     if ranks.is_first:
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
     require_same_classes(val, train.class_names, train.category_ids, train.path)
-    if args.drop_last and len(training_set) < args.batch_size * ranks.size:
+    together = args.batch_size * args.accumulate * ranks.size
+    if args.drop_last and len(training_set) < together:
         raise UserError(
-            f"{train.path}: its {len(training_set)} images don't fill one batch of {args.batch_size * ranks.size}, and "
-            "--drop_last leaves them all out. Lower --batch_size, or leave --drop_last away."
+            f"{train.path}: its {len(training_set)} images don't fill one batch of {together}, and --drop_last leaves "
+            "them all out. Lower --batch_size, or leave --drop_last away."
+        )
+    num_steps = args.epochs * -(-len(training_set) // together)
+    if args.warmup_steps >= num_steps and not args.find_lr:
+        raise UserError(
+            f"{train.path}: {args.epochs} epochs of its {len(training_set)} images are {num_steps} steps, which "
+            f"--warmup_steps {args.warmup_steps} would not leave. Give fewer, or more --epochs."
         )
     return Data(train, val, training_set, val_set)
 
@@ -109,14 +124,16 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         num_ranks=ranks.size,
     )
     if saved:
-        require_same_run(saved, plain_settings(args), facts)
+        defaults = plain_settings(build_parser().parse_args([]))
+        require_same_run(saved, plain_settings(args), defaults, facts)
         require_same_classes(data.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
     torch.manual_seed(args.seed)
     network = _network(args, len(data.val.class_names), saved).to(args.device)
-    optimizer = build_optimizer(network, args.optimizer, args.learning_rate, args.weight_decay)
+    optimizer = build_optimizer(network, args.optimizer, args.learning_rate, args.weight_decay, args.backbone_rate)
+    average = WeightAverage(network, args.ema_decay) if args.ema_decay else None
     # float16's small gradients would be lost without it.
     scaler = torch.amp.GradScaler(args.device.type, enabled=precision == torch.float16)
-    state = TrainingState(network, optimizer, args.device, scaler=scaler, max_skipped=args.max_skipped)
+    state = TrainingState(network, optimizer, args.device, scaler=scaler, average=average, max_skipped=args.max_skipped)
     loader, sampler = training_loader(
         data.training_set,
         batch_size=args.batch_size,
@@ -127,6 +144,7 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         flip_probability=args.flip,
         sides=few_sides(args.min_side, args.max_side) if compiled else None,
         timeout=args.timeout,
+        accumulate=args.accumulate,
         rank=ranks.rank,
         num_ranks=ranks.size,
     )
@@ -136,10 +154,13 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         args.device,
         precision=precision,
         compiled_batch_size=args.batch_size if compiled else None,
+        cuda_graphs=args.accumulate == 1,
         loss_settings=LossSettings(*(getattr(args, name) for name in LossSettings._fields)),
     )
     if saved:
         state.load_plain(saved.state, saved.path)
+        if average:
+            average.load(saved.checkpoint.ema, saved.path)
     bad_images = BadImages(len(data.training_set), skip=args.bad_images == "skip")
     compute_losses = shared(network, compute_losses, ranks)
     return Job(args, ranks, data, facts, precision, state, loader, sampler, compute_losses, bad_images)
@@ -188,15 +209,14 @@ def rest_of_epoch(job: Job, rate_of: Callable[[int], float] | None = None) -> It
     args, state, sampler = job.args, job.state, job.sampler
     sampler.start_at(state.epoch, state.iteration)
     first_step = state.epoch * len(sampler)
-
-    def scheduled(step: int) -> float:
-        return schedule.learning_rate(step, args.learning_rate, len(sampler), args.milestones)
-
+    scheduled = Schedule(
+        args.learning_rate, len(sampler), args.epochs, args.schedule, args.milestones, args.warmup_steps
+    ).rate
     bar = tqdm(
         job.loader,
         f"Epoch {state.epoch}",
-        initial=state.iteration,
-        total=len(sampler),
+        initial=state.iteration * args.accumulate,
+        total=len(sampler) * args.accumulate,
         leave=False,
         disable=None if job.ranks.is_first else True,
     )
@@ -207,6 +227,7 @@ def rest_of_epoch(job: Job, rate_of: Callable[[int], float] | None = None) -> It
         rates=list(map(rate_of or scheduled, range(first_step + state.iteration, first_step + len(sampler)))),
         clip_norm=args.clip_norm,
         compute_losses=job.compute_losses,
+        accumulate=args.accumulate,
         ranks=job.ranks,
     )
 
@@ -224,4 +245,5 @@ def snapshot(job: Job) -> Checkpoint:
         batch_size=args.batch_size,
         epoch=state.epoch,
         settings=plain_settings(args),
+        ema=state.average.weights if state.average else None,
     )

@@ -9,6 +9,7 @@ from retinanet.errors import UserError
 from retinanet.model import RetinaNet
 from retinanet.random_states import random_states, restore_random_states
 from retinanet.skipped_steps import SkippedSteps
+from retinanet.weight_average import WeightAverage
 
 RUNNING_WINDOW = 500
 NUMBERS = ("epoch", "iteration", "evaluated", "best_ap", "num_images", "seconds", "epoch_seconds", "epoch_waited")
@@ -40,11 +41,13 @@ class TrainingState:
         device: torch.device,
         *,
         scaler: torch.amp.GradScaler | None = None,
+        average: WeightAverage | None = None,
         max_skipped: int = 10,
     ) -> None:
         """`scaler` keeps float16's small gradients in its range."""
         self.network, self.optimizer, self.device = network, optimizer, device
         self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+        self.average = average
         self.running_loss = RunningLoss(device)
         self.skipped = SkippedSteps(max_skipped)
         self.epoch = 0  # epochs finished
@@ -72,7 +75,7 @@ class TrainingState:
         return [tensor for pair in both for tensor in pair if tensor is not None]
 
     def to_plain(self) -> dict[str, Any]:
-        """Everything but the network's weights, as tensors and plain data."""
+        """Everything but the network's weights and their average, as tensors and plain data."""
         return {
             **{name: getattr(self, name) for name in NUMBERS},
             "epoch_losses": self.epoch_losses,
@@ -85,6 +88,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_states(self.device),
+            "averaged_updates": self.average.num_updates if self.average else 0,
         }
 
     def load_plain(self, content: dict[str, Any], path: object) -> None:
@@ -106,6 +110,8 @@ class TrainingState:
             self.running_loss.count = int(content["running_count"])
             self.skipped.total, self.skipped.in_row = int(content["skipped"]), int(content["skipped_in_row"])
             restore_random_states(content["random"], self.device)
+            if self.average:
+                self.average.num_updates = int(content["averaged_updates"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as fault:
             raise UserError(
                 f"{path}: its training state does not fit this run ({fault}). Move the file away."

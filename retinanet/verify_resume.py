@@ -60,7 +60,8 @@ def _differing(wanted: list[float], found: list[float]) -> list[tuple[int, tuple
 def _comparable(job: Job) -> dict[str, object]:
     plain = job.state.to_plain()
     return {name: plain[name] for name in ("optimizer", "scaler", "random", "tally", "running_window")} | {
-        "weights": job.state.network.state_dict()
+        "weights": job.state.network.state_dict(),
+        "averaged weights": job.state.average.weights if job.state.average else {},
     }
 
 

@@ -8,10 +8,11 @@ from conftest import write_set
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset
-from retinanet.engine import build_optimizer, detect_all, progress_of, result_rows, train_steps
+from retinanet.engine import detect_all, progress_of, result_rows, train_steps
 from retinanet.evaluate import AP50, evaluate
 from retinanet.loaders import WaitClock, training_loader
 from retinanet.model import RetinaNet
+from retinanet.optimizer import build_optimizer
 from retinanet.structures import Detections, Losses
 from retinanet.training_state import RunningLoss, TrainingState
 
@@ -176,17 +177,6 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
         state.skipped.look()
         assert state.skipped.too_many == too_many
         assert state.skipped.total == len(bad_steps)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
-)
-def test_optimizers(name, kind):
-    optimizer = build_optimizer(torch.nn.Linear(2, 2), name, 0.1, 0.3)
-    assert type(optimizer) is kind
-    assert optimizer.param_groups[0]["lr"] == 0.1
-    assert optimizer.param_groups[0]["weight_decay"] == 0.3
-    assert name != "sgd" or optimizer.param_groups[0]["momentum"] == 0.9
 
 
 def test_rows_are_in_original_pixels_with_category_ids():

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     (
         *("errors", "files", "packed_names", "precision", "structures", "boxes", "torchfiles", "backbone"),
-        *("transforms", "images", "image_cache", "stopping", "faults", "random_states"),
+        *("transforms", "images", "image_cache", "stopping", "faults", "random_states", "optimizer", "weight_average"),
     ),
     (
         *("anchors", "matching", "anchor_coverage", "schedule", "samplers", "log_names"),

@@ -12,9 +12,10 @@ from retinanet.anchors import anchors_for
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset
-from retinanet.engine import build_optimizer, progress_of, train_steps
+from retinanet.engine import progress_of, train_steps
 from retinanet.loaders import training_loader
 from retinanet.model import RetinaNet
+from retinanet.optimizer import build_optimizer
 from retinanet.training_state import TrainingState
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

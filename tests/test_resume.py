@@ -17,13 +17,16 @@ from conftest import ROOT, TINY, Finished, load_script, write_set
 from retinanet import engine
 from retinanet.checkpoint import build_model
 from retinanet.command_line import run
-from retinanet.engine import build_optimizer
 from retinanet.errors import Stopped
+from retinanet.optimizer import build_optimizer
 from retinanet.resume import load_saved
 from retinanet.stopping import STOP
 from retinanet.training_state import TrainingState
 
 FLAGS = (*TINY, "--eval_every", 2, "--batch_size", 2, "--learning_rate", 0.001, "--log_every", 2, "--workers", 0)
+
+# All that keeps a state of its own, or goes by the step.
+IMPROVED = ("--ema_decay", 0.9, "--accumulate", 2, "--schedule", "cosine", "--warmup_steps", 3, "--weight_decay", 0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -280,7 +283,7 @@ def test_a_save_that_fails_leaves_the_last_good_one(script, undisturbed, half_do
     assert (run.code, "model_final.pt: can't be written" in run.err.splitlines()[-1]) == (2, True)
 
 
-@pytest.mark.parametrize("flags", [("--optimizer", "sgd"), ("--deterministic",)], ids=str)
+@pytest.mark.parametrize("flags", [("--optimizer", "sgd"), ("--deterministic",), IMPROVED], ids=str)
 def test_verify_resume(script, undisturbed, tmp_path, flags):
     data = ("--coco_path", undisturbed / "data", "--output_path", tmp_path / "output")
     run = script("train", *data, *FLAGS, "--verify_resume", 3, *flags)

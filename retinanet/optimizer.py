@@ -1,0 +1,57 @@
+"""The optimiser, with what differs between the parts of the network: their share of the rate, and weight decay."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # of the backbone
+
+
+def build_optimizer(
+    model: nn.Module,
+    name: str,
+    learning_rate: float,
+    weight_decay: float,
+    backbone_rates: Sequence[float] = (1.0,),
+) -> torch.optim.Optimizer:
+    """Adam, AdamW, or SGD with momentum 0.9, for the parameters that are learned.
+
+    Weight decay spares biases and the norms' scales and shifts, which it would only pull away from what the layer
+    needs. `backbone_rates` are the shares of the learning rate that the backbone's stages have, or one for all.
+    """
+    shares = list(backbone_rates) * (1 if len(backbone_rates) == len(STAGES) else len(STAGES))
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for path, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((_share(path, shares), decay), []).append(parameter)
+    parameters = [
+        {"params": group, "share": share, "weight_decay": decay, "lr": learning_rate * share}
+        for (share, decay), group in groups.items()
+    ]
+    # Fused: one pass over the weights instead of one for each operation.
+    settings: dict[str, Any] = {"lr": learning_rate, "fused": True}
+    if name == "sgd":
+        optimizer = torch.optim.SGD(parameters, momentum=0.9, **settings)
+        for group in groups.values():  # PyTorch leaves them as the memory was if it is the first step that is skipped
+            for parameter in group:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](parameters, **settings)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give each group of parameters its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("share", 1.0)  # a run saved before there were shares has none
+
+
+def _share(path: str, shares: Sequence[float]) -> float:
+    top, _, rest = path.partition(".")
+    if top != "backbone":
+        return 1.0
+    stage = rest.partition(".")[0]
+    return shares[STAGES.index(stage) if stage in STAGES else 0]
