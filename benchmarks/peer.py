@@ -24,7 +24,6 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.contestants import torchvision_model
-from retinanet import schedule
 from retinanet.backbone import DEPTHS, Backbone, load_backbone, read_state_file
 from retinanet.bad_images import BadImages
 from retinanet.command_line import (
@@ -38,14 +37,16 @@ from retinanet.command_line import (
     whole_number,
 )
 from retinanet.data import CocoDataset
-from retinanet.engine import build_optimizer, result_rows
+from retinanet.engine import result_rows
 from retinanet.errors import Diverged
 from retinanet.evaluate import evaluate, installed_backends
 from retinanet.files import require_writable
 from retinanet.images import MAX_PIXELS
 from retinanet.loaders import evaluation_loader, on_device, training_loader
+from retinanet.optimizer import build_optimizer, set_rate
 from retinanet.precision import autocast, choose_precision
 from retinanet.results import write_results
+from retinanet.schedule import Schedule
 from retinanet.structures import Batch, Detections
 from retinanet.train_flags import build_parser as build_train_parser
 
@@ -129,14 +130,14 @@ def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Name
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
     how = {"batch_size": args.batch_size, "workers": args.workers, "pin_memory": args.device.type == "cuda"}
     loader, sampler = training_loader(dataset, seed=args.seed, **how)
+    schedule = Schedule(args.learning_rate, len(sampler), args.epochs, milestones=args.milestones)
     model.train()
     for epoch in range(args.epochs):
         losses: list[float] = []
         started = time.perf_counter()
         sampler.start_at(epoch)
         for batch in on_device(BadImages(len(dataset), skip=False).passing(loader), args.device):
-            step = epoch * len(sampler) + len(losses)
-            rate = schedule.learning_rate(step, args.learning_rate, len(sampler), args.milestones)
+            rate = schedule.rate(epoch * len(sampler) + len(losses))
             losses.append(_step(model, optimizer, batch, rate, args.clip_norm))
             if not math.isfinite(losses[-1]):
                 raise Diverged(f"Epoch {epoch}, iteration {len(losses)}: the loss is {losses[-1]}")
@@ -149,8 +150,7 @@ def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Name
 def _step(
     model: TorchvisionRetinaNet, optimizer: torch.optim.Optimizer, batch: Batch, rate: float, clip_norm: float
 ) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    set_rate(optimizer, rate)
     optimizer.zero_grad(set_to_none=True)
     targets = [
         {"boxes": boxes[labels >= 0], "labels": labels[labels >= 0]}

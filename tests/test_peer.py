@@ -10,9 +10,9 @@ from benchmarks import peer
 from benchmarks.contestants import torchvision_model
 from retinanet.command_line import load_set
 from retinanet.data import CocoDataset
-from retinanet.engine import build_optimizer
 from retinanet.errors import Diverged
 from retinanet.loaders import training_loader
+from retinanet.optimizer import build_optimizer
 
 
 @pytest.fixture(scope="module")
