@@ -81,7 +81,7 @@ def our_step(args: argparse.Namespace, compiled: bool = False) -> Work:
 
 def torchvision_step(args: argparse.Namespace) -> Work:
     batch = random_batch(args)
-    model = _torchvision_model(args).train()
+    model = torchvision_model(args.depth, args.num_classes).to(args.device).train()
     images = _float_images(batch)
     targets = [{"boxes": boxes, "labels": labels} for boxes, labels in zip(*batch.targets, strict=True)]
 
@@ -120,7 +120,7 @@ def our_detection(args: argparse.Namespace) -> Work:
 
 def torchvision_detection(args: argparse.Namespace) -> Work:
     images = _float_images(random_batch(args))
-    model = _torchvision_model(args).eval()
+    model = torchvision_model(args.depth, args.num_classes).to(args.device).eval()
 
     def logits() -> Tensor:
         features = list(model.backbone(model.transform(images)[0].tensors).values())
@@ -136,15 +136,19 @@ def torchvision_detection(args: argparse.Namespace) -> Work:
     return detection
 
 
-def _torchvision_model(args: argparse.Namespace) -> TorchvisionRetinaNet:
+def torchvision_model(depth: int, num_classes: int) -> TorchvisionRetinaNet:
+    """It takes images as they are, in training and in detection."""
     backbone = resnet_fpn_backbone(
-        backbone_name=f"resnet{args.depth}",
+        backbone_name=f"resnet{depth}",
         weights=None,
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
         trainable_layers=5,
     )
-    return TorchvisionRetinaNet(backbone, args.num_classes, _skip_resize=True).to(args.device)
+    model = TorchvisionRetinaNet(backbone, num_classes)
+    # Its own _skip_resize is for training alone: in detection it would bring the shorter side to 800 pixels still.
+    model.transform.resize = lambda image, target=None: (image, target)
+    return model
 
 
 def _float_images(batch: Batch) -> list[Tensor]:

@@ -86,12 +86,14 @@ def peak_of_this_process() -> int:
 
 def describe(device: torch.device) -> str:
     """The machine, versions and commit, for the line under a table."""
-    if device.type == "cuda":
-        chip = torch.cuda.get_device_name(device)
-    else:
-        chip = f"{_cpu_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
-    return f"{time.strftime('%Y-%m-%d')}, commit {git_commit()}, {chip}, {versions}"
+    return f"{time.strftime('%Y-%m-%d')}, commit {git_commit()}, {chip_of(device)}, {versions}"
+
+
+def chip_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
 
 
 def _cpu_name() -> str:
