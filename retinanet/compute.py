@@ -62,7 +62,10 @@ def losses_of(
         with autocast(device, precision):
             levels = model.levels(images)
             logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
-            deltas = deltas_around(model.regression_head, levels, assignment.rows)
+            if model.deltas_are_local:
+                deltas = deltas_around(model.regression_head, levels, assignment.rows)
+            else:
+                deltas = model.deltas(levels)
         return loss_of_assigned(Predictions(logits, deltas), assignment, loss_settings)
 
     compiled = _compiled_by_size(dense, device, backend, cuda_graphs) if compiled_batch_size else dense

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from retinanet import loss, matching, model, schedule, transforms
-from retinanet.backbone import DEPTHS
+from retinanet.backbone import DEPTHS, STAGES
 from retinanet.command_line import (
     HelpFormatter,
     add_detection_flags,
@@ -17,7 +17,7 @@ from retinanet.command_line import (
     whole_number,
 )
 from retinanet.loaders import FLIP_PROBABILITY
-from retinanet.optimizer import OPTIMIZERS, STAGES
+from retinanet.optimizer import OPTIMIZERS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +46,20 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--weights",
         default="imagenet",
-        help="start of the ResNet: imagenet (downloaded once), none, or a state dict FILE, which may hold a part of it",
+        help="start of the ResNet: imagenet, imagenet_v2 (torchvision's first and newer weights, downloaded once), "
+        "none, or a state dict FILE, which may hold a part of it; of the whole detector: coco (torchvision's "
+        "retinanet_resnet50_fpn_v2, downloaded once), or a FILE of such a one",
+    )
+    network.add_argument(
+        "--freeze_stages",
+        type=whole_number(0, len(STAGES)),
+        default=0,
+        help="stages of the ResNet that stay as loaded: 1 the stem, 2 also layer1, ... 5 all",
+    )
+    network.add_argument(
+        "--head_norm",
+        choices=model.HEAD_NORMS,
+        help="normalisation in the heads' towers (default: none; group with --weights coco)",
     )
     network.add_argument("--prior", type=number_above(0, 0.999), default=model.PRIOR, help="score that all start with")
 

@@ -2,17 +2,16 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from retinanet import model
 from retinanet.annotations import Annotations, require_same_classes
-from retinanet.backbone import imagenet_state, load_backbone, read_state_file
+from retinanet.backbone import STAGES
 from retinanet.bad_images import BadImages
-from retinanet.checkpoint import Checkpoint, build_model
+from retinanet.checkpoint import Checkpoint
 from retinanet.command_line import load_set, plain_settings, say
 from retinanet.compute import STEPS_WORTH_COMPILING, ComputeLosses, lacking_for_compilation, losses_of
 from retinanet.data import CocoDataset
@@ -22,7 +21,8 @@ from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache, spare_memory
 from retinanet.loaders import training_loader
 from retinanet.loss import LossSettings
-from retinanet.optimizer import STAGES, build_optimizer
+from retinanet.network_setup import build_network, check_network_flags
+from retinanet.optimizer import build_optimizer
 from retinanet.precision import choose_precision, make_deterministic
 from retinanet.resume import Facts, SavedRun, require_same_run
 from retinanet.samplers import AspectRatioBasedSampler
@@ -61,6 +61,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
     """End the program where flags contradict each other."""
     if args.max_side < args.min_side:
         parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
+    check_network_flags(parser, args)
     lacking = lacking_for_compilation(args.device)
     if args.compile == "on" and lacking:
         parser.error(f"--compile on needs {lacking}. Install it, or leave the flag away")
@@ -124,11 +125,10 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         num_ranks=ranks.size,
     )
     if saved:
-        defaults = plain_settings(build_parser().parse_args([]))
-        require_same_run(saved, plain_settings(args), defaults, facts)
+        require_same_run(saved, plain_settings(args), _defaults(), facts)
         require_same_classes(data.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
     torch.manual_seed(args.seed)
-    network = _network(args, len(data.val.class_names), saved).to(args.device)
+    network = build_network(args, data.val.class_names, saved).to(args.device)
     optimizer = build_optimizer(network, args.optimizer, args.learning_rate, args.weight_decay, args.backbone_rate)
     average = WeightAverage(network, args.ema_decay) if args.ema_decay else None
     # float16's small gradients would be lost without it.
@@ -166,25 +166,11 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
     return Job(args, ranks, data, facts, precision, state, loader, sampler, compute_losses, bad_images)
 
 
-def _network(args: argparse.Namespace, num_classes: int, saved: SavedRun | None) -> model.RetinaNet:
-    learn_statistics = args.weights == "none"
-    if saved:
-        return build_model(saved.checkpoint, saved.path, learn_statistics)
-    network = model.RetinaNet(num_classes, args.depth, args.channels, args.prior, learn_statistics)
-    if not learn_statistics:
-        _load_weights(network, args.weights, args.depth)
-    return network
-
-
-def _load_weights(network: model.RetinaNet, weights: str, depth: int) -> None:
-    if weights == "imagenet":
-        state, source = imagenet_state(depth), f"torchvision's resnet{depth}"
-    else:
-        state, source = read_state_file(weights), weights
-    report = load_backbone(network.backbone, state, source)
-    say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
-    say(f"Backbone weights that it lacks, random then: {', '.join(report.missing) or 'none'}")
-    say(f"Weights in it without use: {', '.join(report.unused) or 'none'}")
+def _defaults() -> dict[str, Any]:
+    parser = build_parser()
+    args = parser.parse_args([])
+    check_network_flags(parser, args)
+    return plain_settings(args)
 
 
 def add_cache(training_set: CocoDataset) -> None:
@@ -245,5 +231,7 @@ def snapshot(job: Job) -> Checkpoint:
         batch_size=args.batch_size,
         epoch=state.epoch,
         settings=plain_settings(args),
+        head_norm=args.head_norm,
+        level_code=state.network.level_code,
         ema=state.average.weights if state.average else None,
     )

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from retinanet.anchors import anchors_for
 from retinanet.compute import lacking_for_compilation, losses_of
+from retinanet.loss import detection_loss
 from retinanet.model import RetinaNet
 from retinanet.structures import Targets
 
@@ -62,3 +64,19 @@ def test_what_compilation_lacks_is_named(monkeypatch):
     assert "C compiler" in lacking_for_compilation(CPU)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "triton" in lacking_for_compilation(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    "kind", [{"head_norm": "group"}, {"level_code": True}, {"head_norm": "group", "level_code": True}]
+)
+def test_heads_that_need_whole_levels_get_them(kind):
+    model = RetinaNet(2, 18, channels=32, **kind).train()
+    torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
+    for buffer in (value for name, value in model.named_buffers() if name.startswith("level_")):
+        buffer += 0.1 * torch.randn_like(buffer)
+    images, targets = batch_of(2)
+    found = losses_of(model, 2, CPU)(images, targets)
+    wanted = detection_loss(model(images), anchors_for(64, 96, CPU), targets)
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(gradient_of(model, found), gradient_of(model, wanted), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

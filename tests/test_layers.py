@@ -15,7 +15,7 @@ LAYERS = (
         *("annotation_entries", "annotations", "annotation_cache", "layout", "bad_images", "data_faults"),
     ),
     (
-        *("model", "regression_windows", "loss", "detect", "data", "loaders"),
+        *("model", "regression_windows", "coco_weights", "loss", "detect", "data", "loaders"),
         *("data_doubts", "image_content", "data_counts"),
     ),
     (
@@ -26,7 +26,8 @@ LAYERS = (
         *("analysis_panels", "charts", "report", "compare"),
     ),
     (
-        *("command_line", "log_lines", "train_flags", "train_setup", "saves", "verify_resume", "lr_range", "seeds"),
+        *("command_line", "log_lines", "train_flags", "network_setup"),
+        *("train_setup", "saves", "verify_resume", "lr_range", "seeds"),
         *("cutouts", "sample_data", "check_data"),
     ),
 )
