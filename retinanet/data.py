@@ -15,7 +15,15 @@ from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache
 from retinanet.images import MAX_PIXELS, check_image, read_image
 from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import pad_and_stack, padded_shape, resize, resized_corners, resized_sizes, scale_boxes
+from retinanet.transforms import (
+    longest_at,
+    pad_and_stack,
+    padded_shape,
+    resize,
+    resized_corners,
+    resized_sizes,
+    scale_boxes,
+)
 
 IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
 
@@ -53,7 +61,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
     ) -> None:
         self.annotations = annotations
         self.image_folder = image_folder
-        self.max_pixels = max_pixels
+        self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
         self.cache: ImageCache | None = None
         # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
@@ -68,6 +76,16 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     def path(self, index: int) -> Path:
         return self.image_folder / self.annotations.file_names[index]
+
+    def sizes_at(self, rows: np.ndarray, side: int | None) -> np.ndarray:
+        """The sizes [n, 2] of the images `rows` where the shorter side is `side` instead of the set's own."""
+        if side is None:
+            return self.sizes[rows]
+        return resized_sizes(self.annotations.sizes[rows], side, longest_at(side, self.min_side, self.max_side))
+
+    def size_at(self, index: int, side: int | None) -> tuple[int, int]:
+        height, width = self.sizes_at(np.array([index]), side)[0].tolist()
+        return height, width
 
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
         """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image."""
@@ -111,21 +129,26 @@ class CocoDataset(Dataset[Sample | BadImage]):
         """The (height, width) of the image of each of their boxes."""
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
-    def read(self, index: int) -> Sample:
-        """The sample; UserError names the file that can't be read."""
+    def read(self, index: int, side: int | None = None) -> Sample:
+        """The sample, with its shorter side at `side`; UserError names the file that can't be read."""
         boxes, labels = self.objects(index)
-        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.sizes[index].tolist())
-        return Sample(self._image(index), boxes, labels, scale, int(self.annotations.image_ids[index]))
+        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
+        return Sample(self._image(index, side), boxes, labels, scale, int(self.annotations.image_ids[index]))
+
+    def read_original(self, index: int) -> Sample:
+        """The sample in its own size; UserError names the file that can't be read."""
+        return Sample(self.original(index), *self.objects(index), torch.ones(2), int(self.annotations.image_ids[index]))
 
     def original(self, index: int) -> Tensor:
         """The image in its own size: uint8 [3, height, width]. UserError where it can't be read."""
         height, width = self.annotations.sizes[index].tolist()
         return read_image(self.path(index), (height, width), self.max_pixels)
 
-    def _image(self, index: int) -> Tensor:
+    def _image(self, index: int, side: int | None) -> Tensor:
+        assert side is None or not self.cache, "it keeps images of one size"
         image = self.cache.get(index) if self.cache else None
         if image is None:
-            image = resize(self.original(index), self.sizes[index].tolist())
+            image = resize(self.original(index), self.size_at(index, side))
             if self.cache:
                 self.cache.put(index, image)
         return image

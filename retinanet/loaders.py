@@ -8,38 +8,55 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from retinanet.augmentation import FROM_ORIGINAL, AugmentSettings, augment
 from retinanet.data import BadImage, CocoDataset, collate
+from retinanet.errors import UserError
 from retinanet.samplers import AspectRatioBasedSampler, Draw, batches_of_equal_shape
 from retinanet.stopping import ignore_in_worker
 from retinanet.structures import Batch, Sample, Targets
 from retinanet.transforms import flip, padded_shape, padded_sizes
 
-FLIP_PROBABILITY = 0.5
+PLAIN = AugmentSettings()
 
 
 class TrainingBatches(Dataset[Batch]):
-    """The batches that a sampler draws, each image mirrored or not as a function of (seed, epoch, index)."""
+    """The batches that a sampler draws, each image changed as a function of (seed, epoch, index) and the batch's side.
+
+    Whatever a training image undergoes, it fits in the size that it would have without.
+    """
 
     def __init__(
         self,
         dataset: CocoDataset,
         seed: int,
-        probability: float = FLIP_PROBABILITY,
+        settings: AugmentSettings = PLAIN,
         sides: Sequence[int] | None = None,
     ) -> None:
         """`sides`: see padded_shape."""
-        self.dataset, self.seed, self.probability, self.sides = dataset, seed, probability, sides
+        self.dataset, self.seed, self.settings, self.sides = dataset, seed, settings, sides
 
     def __getitem__(self, draw: Draw) -> Batch:
-        samples = [self.sample(draw.epoch, index) for index in draw.indices]
+        samples = [self.sample(draw.epoch, index, draw.side) for index in draw.indices]
         return collate(samples, padded_shape(draw.sides, self.sides))
 
-    def sample(self, epoch: int, index: int) -> Sample | BadImage:
-        sample = self.dataset[index]
-        if isinstance(sample, Sample) and np.random.default_rng([self.seed, epoch, index]).random() < self.probability:
+    def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
+        """The image as training sees it in `epoch`, in a batch with this shorter side (default: the set's own)."""
+        try:
+            sample = self._augmented(epoch, index, side)
+        except UserError as fault:
+            return BadImage(str(fault))
+        if np.random.default_rng([self.seed, epoch, index]).random() < self.settings.flip:
             image, boxes = flip(sample.image, sample.boxes)
             sample = sample._replace(image=image, boxes=boxes)
         return sample
+
+    def _augmented(self, epoch: int, index: int, side: int | None) -> Sample:
+        names = self.settings.names
+        is_whole = not FROM_ORIGINAL.isdisjoint(names)
+        sample = self.dataset.read_original(index) if is_whole else self.dataset.read(index, side)
+        if not names:
+            return sample
+        return augment(sample, self.dataset.size_at(index, side), names, (self.seed, epoch, index))
 
 
 def training_loader(
@@ -50,7 +67,7 @@ def training_loader(
     workers: int,
     pin_memory: bool,
     drop_last: bool = False,
-    flip_probability: float = FLIP_PROBABILITY,
+    settings: AugmentSettings = PLAIN,
     sides: Sequence[int] | None = None,
     timeout: float = 0,
     accumulate: int = 1,
@@ -62,9 +79,17 @@ def training_loader(
     `sides`: see padded_shape. `timeout`: seconds that a worker may take for a batch, 0 for any.
     """
     sampler = AspectRatioBasedSampler(
-        dataset.sizes, batch_size, seed, drop_last, accumulate=accumulate, rank=rank, num_ranks=num_ranks
+        dataset.sizes,
+        batch_size,
+        seed,
+        drop_last,
+        accumulate=accumulate,
+        rank=rank,
+        num_ranks=num_ranks,
+        train_sides=settings.sides,
+        sizes_at=dataset.sizes_at,
     )
-    batches = TrainingBatches(dataset, seed, flip_probability, sides)
+    batches = TrainingBatches(dataset, seed, settings, sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
     return _loader(batches, workers, pin_memory, timeout, **how), sampler
 

@@ -4,7 +4,8 @@ import argparse
 import secrets
 from pathlib import Path
 
-from retinanet import loss, matching, model, schedule, transforms
+from retinanet import loss, matching, model, schedule
+from retinanet.augment_flags import add_augment_flags
 from retinanet.backbone import DEPTHS, STAGES
 from retinanet.command_line import (
     HelpFormatter,
@@ -16,8 +17,9 @@ from retinanet.command_line import (
     number_from,
     whole_number,
 )
-from retinanet.loaders import FLIP_PROBABILITY
 from retinanet.optimizer import OPTIMIZERS
+
+SEED = 3407
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,10 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     data.add_argument("--train_set", default="train", help="name of the set to train on")
     data.add_argument("--val_set", default="val", help="name of the set to evaluate on")
-    data.add_argument("--min_side", type=whole_number(64), default=transforms.MIN_SIDE, help="shorter side, pixels")
-    data.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="longer side, at most")
-    data.add_argument("--flip", type=number_from(0, 1), default=FLIP_PROBABILITY, help="probability of mirroring")
-    data.add_argument("--batch_size", type=whole_number(1), default=schedule.BATCH_SIZE, help="images of a step")
+    add_augment_flags(data)
     data.add_argument("--drop_last", action="store_true", help="leave out the images that don't fill a batch")
     data.add_argument(
         "--bad_images",
@@ -122,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     optimisation.add_argument(
         "--find_lr", action="store_true", help="train nothing, but try rates from 1e-7 to 1, say and draw which to take"
     )
-    optimisation.add_argument("--seed", type=seed, default=3407, help="a whole number, or random: drawn and printed")
+    optimisation.add_argument("--seed", type=seed, default=SEED, help="a whole number, or random: drawn and printed")
 
     optimisation.add_argument(
         "--seeds",

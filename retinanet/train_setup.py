@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from retinanet.annotations import Annotations, require_same_classes
+from retinanet.augment_flags import augment_settings, check_augment_flags
+from retinanet.augmentation import FROM_ORIGINAL
 from retinanet.backbone import STAGES
 from retinanet.bad_images import BadImages
 from retinanet.checkpoint import Checkpoint
@@ -31,7 +33,7 @@ from retinanet.stopping import STOP
 from retinanet.structures import Batch
 from retinanet.train_flags import build_parser
 from retinanet.training_state import TrainingState
-from retinanet.transforms import few_sides
+from retinanet.transforms import few_sides, longest_at
 from retinanet.weight_average import WeightAverage
 
 
@@ -59,9 +61,15 @@ class Job(NamedTuple):
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> None:
     """End the program where flags contradict each other."""
-    if args.max_side < args.min_side:
-        parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
     check_network_flags(parser, args)
+    check_augment_flags(parser, args)
+    if args.cache == "ram":
+        for flag, values in (("train_sides", args.train_sides), ("augment", FROM_ORIGINAL & {*(args.augment or ())})):
+            if values:
+                parser.error(
+                    f"--cache ram keeps images of one size, which does not do for --{flag} "
+                    f"{' '.join(map(str, sorted(values)))}. Leave one of them away"
+                )
     lacking = lacking_for_compilation(args.device)
     if args.compile == "on" and lacking:
         parser.error(f"--compile on needs {lacking}. Install it, or leave the flag away")
@@ -141,8 +149,8 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         workers=args.workers,
         pin_memory=args.device.type == "cuda",
         drop_last=args.drop_last,
-        flip_probability=args.flip,
-        sides=few_sides(args.min_side, args.max_side) if compiled else None,
+        settings=augment_settings(args),
+        sides=sides_to_compile(args) if compiled else None,
         timeout=args.timeout,
         accumulate=args.accumulate,
         rank=ranks.rank,
@@ -164,6 +172,12 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
     bad_images = BadImages(len(data.training_set), skip=args.bad_images == "skip")
     compute_losses = shared(network, compute_losses, ranks)
     return Job(args, ranks, data, facts, precision, state, loader, sampler, compute_losses, bad_images)
+
+
+def sides_to_compile(args: argparse.Namespace) -> list[int]:
+    """Sides to pad to, from the shortest to the longest that an image may have."""
+    sides = args.train_sides or [args.min_side]
+    return few_sides(min(sides), longest_at(max(sides), args.min_side, args.max_side))
 
 
 def _defaults() -> dict[str, Any]:

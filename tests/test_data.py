@@ -6,6 +6,7 @@ import torch
 from conftest import change_json
 
 from retinanet.annotation_cache import load_annotations
+from retinanet.augmentation import AugmentSettings
 from retinanet.bad_images import BadImages
 from retinanet.data import BadImage, CocoDataset, collate
 from retinanet.errors import UserError
@@ -107,7 +108,10 @@ def test_flips_are_a_function_of_seed_epoch_and_index(coco_path):
             assert torch.equal(sample.image, TrainingBatches(dataset, seed=3).sample(epoch, index).image)
     assert 0.25 < flipped.mean() < 0.75
     assert len(np.unique(flipped, axis=0)) > 1
-    assert all(torch.equal(TrainingBatches(dataset, 3, 0).sample(0, i).image, dataset.read(i).image) for i in range(7))
+    assert all(
+        torch.equal(TrainingBatches(dataset, 3, AugmentSettings(flip=0)).sample(0, i).image, dataset.read(i).image)
+        for i in range(7)
+    )
 
 
 def batches_of(dataset, workers, epoch=1):

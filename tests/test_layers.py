@@ -11,7 +11,7 @@ LAYERS = (
         *("transforms", "images", "image_cache", "stopping", "faults", "random_states", "optimizer", "weight_average"),
     ),
     (
-        *("anchors", "matching", "anchor_coverage", "schedule", "samplers", "log_names"),
+        *("anchors", "matching", "anchor_coverage", "schedule", "samplers", "augmentation", "log_names"),
         *("annotation_entries", "annotations", "annotation_cache", "layout", "bad_images", "data_faults"),
     ),
     (
@@ -22,11 +22,21 @@ LAYERS = (
         *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
         *("results_zip", "results", "results_guesses", "results_check", "results_fix", "results_names", "output"),
         *("average_precision", "matches", "bootstrap", "error_kinds", "analysis", "analysis_text"),
-        *("label_places", "plots", "log_file", "log_reader", "log_table", "curves", "data_report", "data_charts"),
+        *(
+            "label_places",
+            "plots",
+            "augmented_panels",
+            "log_file",
+            "log_reader",
+            "log_table",
+            "curves",
+            "data_report",
+            "data_charts",
+        ),
         *("analysis_panels", "charts", "report", "compare"),
     ),
     (
-        *("command_line", "log_lines", "train_flags", "network_setup"),
+        *("command_line", "log_lines", "augment_flags", "train_flags", "network_setup"),
         *("train_setup", "saves", "verify_resume", "lr_range", "seeds"),
         *("cutouts", "sample_data", "check_data"),
     ),
