@@ -64,6 +64,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
         parser.error("--compile on is for one process. Leave the flag away under torchrun")
     if args.background_iou > args.foreground_iou:
         parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
+    for name in ("foreground_iou", "background_iou"):
+        if args.matcher == "atss" and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--matcher atss finds the IoU of each object itself. Leave --{name} away")
+    if args.box_loss == "giou" and args.beta != parser.get_default("beta"):
+        parser.error("--beta is for --box_loss smooth_l1. Leave it away with giou")
     alone = [f"--{name}" for name in ("verify_resume", "find_lr") if getattr(args, name)]
     if alone and ranks.size > 1:
         parser.error(f"{alone[0]} is for one process. Run it without torchrun")
@@ -80,7 +85,13 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
 
 def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
-    train, training_set = load_set(args.coco_path, args.train_set, **sides, require_images=args.bad_images == "stop")
+    train, training_set = load_set(
+        args.coco_path,
+        args.train_set,
+        **sides,
+        require_images=args.bad_images == "stop",
+        keep_crowds=args.ignore_crowds,
+    )
     val, val_set = load_set(args.coco_path, args.val_set, **sides)
     if ranks.is_first:
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
