@@ -73,8 +73,15 @@ def losses_of(
     def losses(images: Tensor, targets: Targets) -> Losses:
         is_compiled = len(images) == compiled_batch_size
         is_sparse = device.type == "cpu" and not is_compiled
-        anchors = anchors_for(*images.shape[2:], device)
-        assignment = assign(anchors, targets, num_classes, loss_settings, sparse=is_sparse)
+        height, width = images.shape[2:]
+        assignment = assign(
+            anchors_for(height, width, device),
+            targets,
+            num_classes,
+            loss_settings,
+            sparse=is_sparse,
+            size=(height, width),
+        )
         way = compiled if is_compiled else sparse if is_sparse else dense
         return way(images, assignment)
 

@@ -14,7 +14,7 @@ from retinanet.annotations import Annotations
 from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache
 from retinanet.images import MAX_PIXELS, check_image, read_image
-from retinanet.structures import Batch, Sample, Targets
+from retinanet.structures import CROWD, Batch, Sample, Targets
 from retinanet.transforms import (
     longest_at,
     pad_and_stack,
@@ -48,7 +48,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
     """The images of a COCO annotation file, resized, with the objects to be found in them.
 
     Crowds are no objects to learn. Boxes are clipped to their image, and those without area are dropped;
-    `num_crowds` and `num_empty` count both.
+    `num_crowds` and `num_empty` count both. With `keep_crowds` the samples hold the crowd regions too, with a label of
+    their own, CROWD.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
         min_side: int,
         max_side: int,
         max_pixels: int = MAX_PIXELS,
+        *,
+        keep_crowds: bool = False,
     ) -> None:
         self.annotations = annotations
         self.image_folder = image_folder
@@ -70,6 +73,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
         self.is_learned = ~annotations.crowds & ~empty  # [T]
+        self.is_kept = ~empty if keep_crowds else self.is_learned  # [T], in the samples
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -88,11 +92,12 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return height, width
 
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
-        """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image."""
+        """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image's sample."""
         rows = self._rows(index, index + 1)
-        learned = self.is_learned[rows]
-        boxes = self._corners(index, index + 1)[learned].astype(np.float32)
-        return torch.from_numpy(boxes), torch.from_numpy(self.annotations.labels[rows][learned])
+        kept = self.is_kept[rows]
+        boxes = self._corners(index, index + 1)[kept].astype(np.float32)
+        labels = np.where(self.annotations.crowds[rows], CROWD, self.annotations.labels[rows])[kept]
+        return torch.from_numpy(boxes), torch.from_numpy(labels)
 
     def learned(self, rows: np.ndarray) -> Objects:
         """Those among the annotations `rows` [n] that are learned."""

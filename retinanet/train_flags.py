@@ -78,6 +78,19 @@ def build_parser() -> argparse.ArgumentParser:
         default=matching.BACKGROUND_IOU,
         help="anchors that overlap all objects less must find nothing",
     )
+    losses.add_argument(
+        "--matcher",
+        choices=loss.MATCHERS,
+        default="iou",
+        help="which anchors must find an object: iou, those above; low_quality, also those that overlap it most, "
+        "however little; atss, those that overlap it more than most near it do (ATSS)",
+    )
+    losses.add_argument(
+        "--box_loss", choices=loss.BOX_LOSSES, default="smooth_l1", help="of the boxes' code, or of their overlap"
+    )
+    losses.add_argument(
+        "--ignore_crowds", action="store_true", help="anchors in crowd regions are no background to learn from"
+    )
 
     optimisation = parser.add_argument_group("optimisation")
     optimisation.add_argument("--epochs", type=whole_number(1), default=72)

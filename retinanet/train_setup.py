@@ -81,6 +81,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
         parser.error("--milestones are for --schedule step. Leave them or --schedule cosine away")
     if len(args.backbone_rate) not in (1, len(STAGES)):
         parser.error(f"--backbone_rate has {len(args.backbone_rate)} shares. Give one, or {len(STAGES)}")
+    for name in ("foreground_iou", "background_iou"):
+        if args.matcher == "atss" and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--matcher atss finds the IoU of each object itself. Leave --{name} away")
+    if args.box_loss == "giou" and args.beta != parser.get_default("beta"):
+        parser.error("--beta is for --box_loss smooth_l1. Leave it away with giou")
     alone = [f"--{name}" for name in ("verify_resume", "find_lr") if getattr(args, name)]
     if alone and ranks.size > 1:
         parser.error(f"{alone[0]} is for one process. Run it without torchrun")
@@ -97,7 +102,13 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
 
 def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
-    train, training_set = load_set(args.coco_path, args.train_set, **sides, require_images=args.bad_images == "stop")
+    train, training_set = load_set(
+        args.coco_path,
+        args.train_set,
+        **sides,
+        require_images=args.bad_images == "stop",
+        keep_crowds=args.ignore_crowds,
+    )
     val, val_set = load_set(args.coco_path, args.val_set, **sides)
     if ranks.is_first:
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now

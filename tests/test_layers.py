@@ -7,11 +7,12 @@ ROOT = Path(__file__).parent.parent
 # Within a layer a file may import those on its left.
 LAYERS = (
     (
-        *("errors", "files", "packed_names", "precision", "structures", "boxes", "torchfiles", "backbone"),
+        *("errors", "files", "packed_names", "precision", "structures", "boxes", "giou", "torchfiles", "backbone"),
         *("transforms", "images", "image_cache", "stopping", "faults", "random_states", "optimizer", "weight_average"),
     ),
     (
-        *("anchors", "matching", "anchor_coverage", "schedule", "samplers", "augmentation", "log_names"),
+        *("anchors", "matching", "crowds", "atss", "anchor_coverage", "schedule", "samplers", "augmentation"),
+        "log_names",
         *("annotation_entries", "annotations", "annotation_cache", "layout", "bad_images", "data_faults"),
     ),
     (
