@@ -1,5 +1,7 @@
 """The generalised IoU of two boxes as a loss: https://arxiv.org/abs/1902.09630."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,8 +13,8 @@ def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
 
     Shifting or stretching an axis does not change it, so that any anchor will do: here one of side 1 in the origin.
     """
-    x1, y1, x2, y2, area = _box(deltas)
-    left, top, right, bottom, wanted_area = _box(wanted)
+    x1, y1, x2, y2, area = _box(deltas, MAX_LOG_GROWTH)  # as decode does
+    left, top, right, bottom, wanted_area = _box(wanted, math.inf)
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp(min=0)
     height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
     shared = width * height
@@ -23,8 +25,8 @@ def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
     return 2 - shared / union - union / around_width / around_height
 
 
-def _box(deltas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x1, y1, x2, y2 and area of the box that each of `deltas` makes of that anchor."""
     x, y = (deltas[..., :2] * CENTRE_DEVIATION).unbind(dim=-1)
-    width, height = (deltas[..., 2:] * SIZE_DEVIATION).clamp(max=MAX_LOG_GROWTH).exp().unbind(dim=-1)
+    width, height = (deltas[..., 2:] * SIZE_DEVIATION).clamp(max=max_log_growth).exp().unbind(dim=-1)
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2, width * height

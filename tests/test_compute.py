@@ -3,9 +3,9 @@ import torch
 
 from retinanet.anchors import anchors_for
 from retinanet.compute import lacking_for_compilation, losses_of
-from retinanet.loss import detection_loss
+from retinanet.loss import LossSettings, detection_loss
 from retinanet.model import RetinaNet
-from retinanet.structures import Targets
+from retinanet.structures import CROWD, Targets
 
 CPU = torch.device("cpu")
 
@@ -48,6 +48,20 @@ def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
             # Sums in another order: a small entry may differ by what is rounding for the largest.
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1, float(other.abs().max())))
     assert shapes == [(2, 3, 64, 96), (2, 3, 96, 64)]  # one each; the batch that is not full is left alone
+
+
+def test_other_losses_are_the_same_compiled(model):
+    settings = LossSettings(matcher="atss", box_loss="giou", ignore_crowds=True)
+    torch._dynamo.reset()
+    eager = losses_of(model, 2, CPU, loss_settings=settings)
+    compiled = losses_of(model, 2, CPU, loss_settings=settings, compiled_batch_size=2, backend="eager")
+    for most in (1, 3):
+        images, targets = batch_of(2, most=most)
+        targets.labels[1, 0] = CROWD
+        wanted, got = eager(images, targets), compiled(images, targets)
+        torch.testing.assert_close(got, wanted)
+        for one, other in zip(gradient_of(model, got), gradient_of(model, eager(images, targets)), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1, float(other.abs().max())))
 
 
 def test_bfloat16_is_near_float32(model):

@@ -8,14 +8,17 @@ from conftest import write_set
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from retinanet import atss
 from retinanet.anchors import anchors_for
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset
 from retinanet.engine import progress_of, train_steps
 from retinanet.loaders import training_loader
+from retinanet.loss import BOX_LOSSES, MATCHERS, LossSettings, detection_loss
 from retinanet.model import RetinaNet
 from retinanet.optimizer import build_optimizer
+from retinanet.structures import CROWD, Predictions, Targets
 from retinanet.training_state import TrainingState
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -83,6 +86,21 @@ def test_nothing_waits_between_two_log_lines(tmp_path):
     seldom, lines = waits_of_an_epoch(tmp_path / "seldom", log_every=100)
     assert lines == 2  # the first and the last iteration
     assert len(seldom) == 2 * a_line
+
+
+@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize("box_loss", BOX_LOSSES)
+def test_no_loss_waits(matcher, box_loss):
+    anchors = anchors_for(64, 96, CPU)
+    predictions = Predictions(torch.zeros(2, len(anchors), 2), torch.zeros(2, len(anchors), 4, requires_grad=True))
+    targets = Targets(torch.tensor([[[8.0, 8, 40, 40]], [[0, 0, 90, 60]]]), torch.tensor([[1], [CROWD]]))
+    settings = LossSettings(matcher=matcher, box_loss=box_loss, ignore_crowds=True)
+    with PretendGpu(), CountWaits() as counter:
+        losses = detection_loss(predictions, anchors, targets, settings, (64, 96))
+        losses.regression.backward()
+    atss._levels.cache_clear()  # it may have kept this GPU's
+    assert predictions.deltas.grad.any()
+    assert not counter.waits
 
 
 def test_a_wait_would_be_seen(tmp_path):
