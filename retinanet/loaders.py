@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from retinanet.augmentation import FROM_ORIGINAL, AugmentSettings, augment
@@ -14,7 +15,7 @@ from retinanet.errors import UserError
 from retinanet.samplers import AspectRatioBasedSampler, Draw, batches_of_equal_shape
 from retinanet.stopping import ignore_in_worker
 from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import flip, padded_shape, padded_sizes
+from retinanet.transforms import flip, padded_shape, padded_sizes, resize, resized_sizes, scale_boxes
 
 PLAIN = AugmentSettings()
 
@@ -94,19 +95,51 @@ def training_loader(
     return _loader(batches, workers, pin_memory, timeout, **how), sampler
 
 
+class AtEachSide(Dataset[list[Sample | BadImage]]):
+    """Each image of a data set at several sizes, decoded once: a sample for each of `sizes`, which are [N, 2] each."""
+
+    def __init__(self, dataset: CocoDataset, sizes: Sequence[np.ndarray]) -> None:
+        self.dataset, self.sizes = dataset, sizes
+
+    def __getitem__(self, index: int) -> list[Sample | BadImage]:
+        try:
+            original = self.dataset.original(index)
+        except UserError as fault:
+            return [BadImage(str(fault)) for _ in self.sizes]
+        return [self._sample(index, original, sizes[index].tolist()) for sizes in self.sizes]
+
+    def _sample(self, index: int, original: Tensor, size: list[int]) -> Sample:
+        boxes, labels = self.dataset.objects(index)
+        boxes, scale = scale_boxes(boxes, original.shape[1:], size)
+        return Sample(resize(original, size), boxes, labels, scale, int(self.dataset.annotations.image_ids[index]))
+
+
 def evaluation_loader(
     dataset: CocoDataset,
     *,
     batch_size: int,
     workers: int,
     pin_memory: bool,
+    test_sides: Sequence[tuple[int, int]] | None = None,
     timeout: float = 0,
     rank: int = 0,
     num_ranks: int = 1,
-) -> DataLoader[Batch]:
-    """A loader of each image once, those of equal padded shape together; of a rank's share of those batches."""
-    batches = batches_of_equal_shape(padded_sizes(dataset.sizes), batch_size)[rank::num_ranks]
-    return _loader(dataset, workers, pin_memory, timeout, batch_sampler=batches, collate_fn=collate)
+) -> DataLoader[list[Batch]]:
+    """A loader of each image once, a batch for each of `test_sides` at a time; of a rank's share of those batches.
+
+    `test_sides`: the shorter side and what the longer may be at most, by default those of `dataset` alone. Images that
+    go together have equal padded shapes at every side, so none is padded for another's sake.
+    """
+    original = dataset.annotations.sizes
+    sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]
+    shapes = np.concatenate([padded_sizes(one) for one in sizes], axis=1)  # [N, 2 x sides]
+    batches = batches_of_equal_shape(shapes, batch_size)[rank::num_ranks]
+    at_each = AtEachSide(dataset, sizes)
+    return _loader(at_each, workers, pin_memory, timeout, batch_sampler=batches, collate_fn=_collate_each_side)
+
+
+def _collate_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list[Batch]:
+    return [collate(of_side) for of_side in zip(*samples, strict=True)]
 
 
 def _loader(dataset: Dataset[Any], workers: int, pin_memory: bool, timeout: float, **how: Any) -> DataLoader[Any]:

@@ -89,13 +89,13 @@ class AspectRatioBasedSampler(Sampler[Draw]):
 
 
 def batches_of_equal_shape(shapes: np.ndarray, batch_size: int) -> list[list[int]]:
-    """All indices of `shapes` [N, 2] in batches that share a shape exactly.
+    """All indices of `shapes` [N, 2], or [N, 2 x sides], in batches that share a shape exactly.
 
     For evaluation: no image is padded for another's sake, so what is found in it does not depend on its neighbours.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, (height, width) in enumerate(shapes.tolist()):
-        groups.setdefault((height, width), []).append(index)
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes.tolist()):
+        groups.setdefault(tuple(shape), []).append(index)
     return [
         group[start : start + batch_size] for group in groups.values() for start in range(0, len(group), batch_size)
     ]

@@ -50,6 +50,14 @@ class Predictions(NamedTuple):
     deltas: Tensor  # [B, A, 4]
 
 
+class Candidates(NamedTuple):
+    """What may become detections, N an image: those below the threshold and duplicates are still among them."""
+
+    boxes: Tensor  # float32 [B, N, 4]
+    scores: Tensor  # float32 [B, N]
+    labels: Tensor  # int64 [B, N]
+
+
 class Losses(NamedTuple):
     """Two scalars that require grad."""
 

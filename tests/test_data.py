@@ -158,7 +158,8 @@ def test_the_number_of_workers_changes_nothing(coco_path):
 
 
 def test_evaluation_sees_every_image_once_without_foreign_padding(coco_path):
-    batches = list(evaluation_loader(dataset_of(coco_path), batch_size=2, workers=0, pin_memory=False))
+    loader = evaluation_loader(dataset_of(coco_path), batch_size=2, workers=0, pin_memory=False)
+    batches = [batch for (batch,) in loader]
     assert sorted(torch.cat([batch.image_ids for batch in batches]).tolist()) == list(range(1, 9))
     assert all((batch.sizes == torch.tensor(batch.images.shape[2:])).all() for batch in batches)
 

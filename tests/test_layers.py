@@ -20,7 +20,8 @@ LAYERS = (
         *("data_doubts", "image_content", "data_counts"),
     ),
     (
-        *("compute", "distributed", "skipped_steps", "training_state", "engine", "evaluate", "checkpoint", "resume"),
+        *("compute", "distributed", "skipped_steps", "training_state", "views", "engine", "evaluate", "checkpoint"),
+        "resume",
         *("results_zip", "results", "results_guesses", "results_check", "results_fix", "results_names", "output"),
         *("average_precision", "matches", "bootstrap", "error_kinds", "analysis", "analysis_text"),
         *(

@@ -18,8 +18,9 @@ from retinanet.loaders import training_loader
 from retinanet.loss import BOX_LOSSES, MATCHERS, LossSettings, detection_loss
 from retinanet.model import RetinaNet
 from retinanet.optimizer import build_optimizer
-from retinanet.structures import CROWD, Predictions, Targets
+from retinanet.structures import CROWD, Batch, Predictions, Targets
 from retinanet.training_state import TrainingState
+from retinanet.views import look
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 # Operations whose result's shape or Python value depends on what is in a tensor.
@@ -118,3 +119,24 @@ def test_the_counter_knows_masks(mode):
         values = torch.arange(4)
         _ = values[values > 1] if mode == "mask" else values.nonzero()
     assert counter.waits
+
+
+def test_looking_at_all_views_waits_for_nothing():
+    """So that a GPU has the next view to work on: only the suppression waits, once a batch."""
+    sizes, scales, nothing = torch.tensor([[64, 96], [60, 81]]), torch.ones(2, 2), torch.zeros(2, 1)
+    batches = [
+        Batch(
+            torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8),
+            Targets(nothing, nothing),
+            sizes,
+            scales,
+            sizes,
+            [],
+        )
+        for shape in ((64, 96), (96, 128))
+    ]
+    how = {"num_sides": 2, "flip_test": True, "num_candidates": 9, "device": CPU, "precision": torch.float32}
+    with CountWaits() as counter:
+        found = list(look(RetinaNet(2, 18, channels=8).eval(), batches, **how))
+    assert len(found) == 1
+    assert counter.waits == []
