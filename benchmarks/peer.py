@@ -179,7 +179,8 @@ def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse
         dataset, batch_size=args.batch_size, workers=args.workers, pin_memory=args.device.type == "cuda"
     )
     rows = []
-    for batch in on_device(BadImages(len(dataset), skip=False).passing(loader), args.device):
+    batches = (batch for (batch,) in loader)  # at one size
+    for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), args.device):
         found = _padded(model(_images(batch)))
         rows += result_rows(found, batch.scales, batch.image_ids, dataset.annotations.category_ids)
     return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))

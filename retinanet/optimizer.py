@@ -55,4 +55,4 @@ def _share(path: str, shares: Sequence[float]) -> float:
     if top != "backbone":
         return 1.0
     module = rest.partition(".")[0]
-    return next(share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules)
+    return next((share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules), 1.0)
