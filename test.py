@@ -28,7 +28,7 @@ from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
 from retinanet.files import require_writable
 from retinanet.log_file import LOG
-from retinanet.log_lines import checkpoint_line, settings_line
+from retinanet.log_lines import checkpoint_line, settings_line, views_line
 from retinanet.log_names import name_of_run
 from retinanet.plots import draw_grid, require_picture_place, save_figure
 from retinanet.precision import choose_precision
@@ -40,7 +40,7 @@ from retinanet.transforms import MAX_SIDE, MIN_SIDE
 # Flags without a meaning beside --compare.
 FOR_DETECTION = (
     *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size", "workers"),
-    *("raw_weights", "threshold", "num_candidates", "nms_iou", "max_detections"),
+    *("raw_weights", "flip_test", "test_sides", "threshold", "num_candidates", "nms_iou", "max_detections"),
 )
 
 
@@ -71,6 +71,16 @@ def build_parser() -> argparse.ArgumentParser:
     given.add_argument("--max_side", type=whole_number(64), help="longer side, at most")
     given.add_argument("--batch_size", type=whole_number(1), help="images at a time")
     parser.add_argument("--raw_weights", action="store_true", help="not the averaged ones of a run with --ema_decay")
+    views = parser.add_argument_group("test time augmentation", "what all views find is merged before the suppression")
+    views.add_argument("--flip_test", action="store_true", help="look at the mirror image of each image too")
+    views.add_argument(
+        "--test_sides",
+        type=whole_number(64),
+        nargs="+",
+        metavar="SIDE",
+        help="look at each image at these shorter sides, the longer side's limit growing with them "
+        "(default: the checkpoint's min_side alone)",
+    )
     add_detection_flags(parser)
     add_eval_backend_flag(parser)
     add_machine_flags(parser)
@@ -87,6 +97,7 @@ def main(argv: list[str] | None = None) -> int:
             if getattr(args, name) != parser.get_default(name):
                 parser.error(f"--{name} is for detecting; leave it or --compare away")
         return compare_results(args)
+    check_views(parser, args)
     if args.report:
         require_writable(args.report / REPORT)
     args.set_name = args.set_name or "test"
@@ -102,6 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     min_side, max_side = args.min_side or checkpoint.min_side, args.max_side or checkpoint.max_side
     if max_side < min_side:
         parser.error(f"the longer side {max_side} is below the shorter side {min_side}: give both sides")
+    # The longer side may grow as the shorter does, or a wide image would look the same in all views.
+    test_sides = [(side, round(max_side * side / min_side)) for side in args.test_sides or ()]
     annotations, dataset = load_set(
         args.coco_path, args.set_name, min_side=min_side, max_side=max_side, max_pixels=args.max_pixels
     )
@@ -111,6 +124,8 @@ def main(argv: list[str] | None = None) -> int:
     with LOG.kept(args.log_dir):
         begin(args, checkpoint)
         say(f"Num {args.set_name} images: {len(dataset)}")
+        if args.test_sides or args.flip_test:
+            say(views_line(args.test_sides or [min_side], args.flip_test))
         rows = detect_all(
             model,
             dataset,
@@ -119,6 +134,8 @@ def main(argv: list[str] | None = None) -> int:
             device=args.device,
             precision=precision,
             detect_settings=detect_settings(args),
+            test_sides=test_sides or None,
+            flip_test=args.flip_test,
         )
         write_results(rows, results_path)
         say(f"{len(rows)} detections written to {results_path}")
@@ -136,6 +153,15 @@ def main(argv: list[str] | None = None) -> int:
                 + (" and no report" if args.report else "")
             )
     return 0
+
+
+def check_views(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    sides = args.test_sides or []
+    if sides and args.min_side:
+        parser.error("--test_sides and --min_side both say at which side to look; leave one away")
+    for side in sides:
+        if sides.count(side) > 1:
+            parser.error(f"--test_sides: {side} stands twice, which would find everything twice; give it once")
 
 
 def compare_results(args: argparse.Namespace) -> int:

@@ -8,37 +8,51 @@ import numpy as np
 
 from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
-from retinanet.command_line import HelpFormatter, number_from, run, say, whole_number
+from retinanet.augment_flags import NAMES, add_augment_flags, augment_settings, check_augment_flags
+from retinanet.augmented_panels import augmented_panel, draws_of_epochs
+from retinanet.command_line import HelpFormatter, load_set, number_from, run, say, whole_number
 from retinanet.curves import curves_of, draw_curves
 from retinanet.errors import UserError
 from retinanet.images import MAX_PIXELS, read_image
 from retinanet.layout import find_annotation_file, find_image_folder
+from retinanet.loaders import TrainingBatches, training_loader
 from retinanet.log_reader import read_log
 from retinanet.log_table import hyper_parameter_table
 from retinanet.plots import Panel, draw_grid, require_picture_place, save_figure, show_windows
 from retinanet.results import default_results_path
 from retinanet.results_check import load_results
+from retinanet.train_flags import SEED
 
 # Flags without a meaning beside --logs.
 FOR_IMAGES = (
     *("coco_path", "set_name", "image_id", "num_images", "seed"),
-    *("vis_pred", "pred_file", "threshold", "max_pixels"),
+    *("vis_pred", "pred_file", "threshold", "max_pixels", "augmented"),
 )
+FOR_DETECTIONS = ("vis_pred", "pred_file", "threshold")
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
-    parser.add_argument("--set_name", default="val", help="name of the set")
+    parser.add_argument("--set_name", help="name of the set (default: val, with --augmented train)")
     parser.add_argument("--image_id", type=int, help="the image to draw; without it, --seed chooses")
     parser.add_argument("--num_images", type=whole_number(1), default=1, help="how many images, in a grid")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="which images are drawn")
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0),
+        help=f"which images are drawn, and with --augmented how they change (default: 0, with --augmented {SEED})",
+    )
     parser.add_argument("--vis_pred", action="store_true", help="draw the detections of {set_name}_bbox_results.json")
     parser.add_argument("--pred_file", type=Path, help="draw the detections of this result file")
     parser.add_argument("--threshold", type=number_from(0, 1), default=0.5, help="lowest score drawn")
     parser.add_argument("--picture_path", type=Path, help="file to write (default: vis.png, with --logs curves.png)")
     parser.add_argument("--show", action="store_true", help="open a window too")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="refuse larger images")
+    training = parser.add_argument_group("training", "with train.py's flags and --seed, the images that it trains on")
+    training.add_argument(
+        "--augmented", action="store_true", help="draw each image as it is, and as train.py changes it in 3 epochs"
+    )
+    add_augment_flags(training)
     runs = parser.add_argument_group("runs")
     runs.add_argument(
         "--logs", type=Path, nargs="+", help="draw the losses and AP of these logs, and print a table of the runs"
@@ -53,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     check_flags(parser, args)
     if args.logs:
         compare(args.logs, args.loss_scale != "linear", args.picture_path, args.show)
+    elif args.augmented:
+        draw_augmented(args)
     else:
         draw_images(args)
     if args.show:
@@ -69,6 +85,18 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     for name in FOR_IMAGES if args.logs else ():
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} is for pictures of images; leave it or --logs away")
+    for name in FOR_DETECTIONS if args.augmented else NAMES:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(
+                f"--{name} is for pictures of detections; leave it or --augmented away"
+                if args.augmented
+                else f"--{name} is for --augmented"
+            )
+    check_augment_flags(parser, args)
+    if args.set_name is None:
+        args.set_name = "train" if args.augmented else "val"
+    if args.seed is None:
+        args.seed = SEED if args.augmented else 0
     args.picture_path = args.picture_path or Path("curves.png" if args.logs else "vis.png")
     require_picture_place(args.picture_path)
 
@@ -102,6 +130,23 @@ def draw_images(args: argparse.Namespace) -> None:
     figure = draw_grid(panels, annotations.class_names, columns=4, window=args.show)
     save_figure(figure, args.picture_path)
     say(f"Picture of image{'s' if len(chosen) > 1 else ''} {', '.join(ids)}: {args.picture_path}")
+
+
+def draw_augmented(args: argparse.Namespace) -> None:
+    """A row for each image: as it is, and in the first epochs of a training by one process."""
+    sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
+    annotations, dataset = load_set(args.coco_path, args.set_name, **sides, require_images=False)
+    chosen = choose(annotations, args.image_id, args.num_images, args.seed)
+    how = {"batch_size": args.batch_size, "seed": args.seed, "settings": augment_settings(args)}
+    loader, sampler = training_loader(dataset, **how, workers=0, pin_memory=False)
+    assert isinstance(loader.dataset, TrainingBatches)
+    epochs = draws_of_epochs(sampler, chosen)
+    panels = []
+    for index in chosen:
+        panels.append(object_panel(annotations, index, dataset.original(index).permute(1, 2, 0).numpy()))
+        panels += [augmented_panel(loader.dataset, draws[index], index) for draws in epochs]
+    save_figure(draw_grid(panels, annotations.class_names, columns=4, window=args.show), args.picture_path)
+    say(f"Picture of {len(chosen)} images, and of each in epochs 0 to {len(epochs) - 1}: {args.picture_path}")
 
 
 def choose(annotations: Annotations, image_id: int | None, num_images: int, seed: int) -> list[int]:

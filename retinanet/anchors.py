@@ -24,6 +24,11 @@ def cell_anchors(stride: int, side: float = SIDE, ratios: Sequence[float] = RATI
     return torch.cat([-half_sizes, half_sizes], dim=1)
 
 
+def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """The rows and columns of cells of each level, P3 to P7, for a network input of `height` x `width` pixels."""
+    return [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+
+
 @lru_cache(maxsize=32)  # a data set has few padded sizes; 32 of 608 x 1024 are 60 MB
 def anchors_for(height: int, width: int, device: torch.device) -> Tensor:
     """All anchors of a network input of `height` x `width` pixels: float32 [A, 4], on `device`.
@@ -32,8 +37,7 @@ def anchors_for(height: int, width: int, device: torch.device) -> Tensor:
     ceil(side / stride) cells a side, and a cell's anchors are centred in it.
     """
     levels = []
-    for stride in STRIDES:
-        rows, columns = -(-height // stride), -(-width // stride)
+    for stride, (rows, columns) in zip(STRIDES, level_shapes(height, width), strict=True):
         y = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride
         x = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride
         y, x = torch.meshgrid(y, x, indexing="ij")

@@ -1,19 +1,22 @@
 """torchvision's ResNet and its weights, cut to the feature maps of stride 8, 16 and 32."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from retinanet.errors import UserError
 from retinanet.torchfiles import load_file
 
 DEPTHS = (18, 34, 50, 101, 152)
+DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
+STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
 
 
 class Backbone(nn.Module):
@@ -35,11 +38,16 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
-        if not self.learn_statistics:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not (self.learn_statistics and module.weight.requires_grad):
+                module.eval()
         return self
+
+    def freeze(self, num_stages: int) -> None:
+        """Fix the weights and statistics of the first stages (of STAGES); they cost no backward pass then."""
+        for name in modules_of(num_stages):
+            getattr(self, name).requires_grad_(False)
+        self.train(self.training)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4 and C5 of normalised `images` [B, 3, H, W]: strides 8, 16 and 32."""
@@ -80,6 +88,11 @@ def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) ->
     return F.conv2d(features, weight, shift, convolution.stride, convolution.padding)
 
 
+def modules_of(num_stages: int) -> set[str]:
+    """The names of the modules of the first stages."""
+    return set(chain(*list(STAGES.values())[:num_stages]))
+
+
 class LoadReport(NamedTuple):
     """What a file of weights filled; names are shortened to their module (`layer4`) where all of it is meant."""
 
@@ -102,15 +115,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
             "The names must be torchvision's: conv1.weight, layer1.0.conv1.weight ..."
         )
     for name, value in found.items():
-        if value.shape != wanted[name].shape:
-            raise UserError(
-                f"{source}: {name} has shape {list(value.shape)}, the network's has {list(wanted[name].shape)}. "
-                "Is the file of another --depth?"
-            )
-        if value.layout != torch.strided or not value.is_floating_point() or value.is_meta:
-            raise UserError(f"{source}: {name} is no plain tensor of floating-point numbers. Save it as one.")
-        if not torch.isfinite(value).all():
-            raise UserError(f"{source}: {name} holds values that are not finite. The file is broken: give another.")
+        require_fitting(name, value, wanted[name].shape, source, "Is the file of another --depth?")
     backbone.load_state_dict(found, strict=False)
     return LoadReport(
         num_loaded=len(found),
@@ -120,22 +125,43 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
     )
 
 
+def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str, hint: str) -> None:
+    """UserError where the tensor `name` of the file `source` has another shape, for which `hint` tells the reason,
+    is not of floating-point numbers, or holds one that is not finite."""
+    if tuple(value.shape) != tuple(shape):
+        raise UserError(f"{source}: {name} has shape {list(value.shape)}, the network's has {list(shape)}. {hint}")
+    if value.layout != torch.strided or not value.is_floating_point() or value.is_meta:
+        raise UserError(f"{source}: {name} is no plain tensor of floating-point numbers. Save it as one.")
+    if not torch.isfinite(value).all():
+        raise UserError(f"{source}: {name} holds values that are not finite. The file is broken: give another.")
+
+
 def _modules(names: set[str], others: Any) -> list[str]:
     """`names`, with those of a top module that `others` have no part in drawn together to its name."""
     shared = {other.split(".")[0] for other in others}
     return sorted({name if name.split(".")[0] in shared else name.split(".")[0] for name in names})
 
 
-def imagenet_state(depth: int) -> dict[str, Any]:
-    """torchvision's ImageNet weights (IMAGENET1K_V1, the published runs') from PyTorch's cache, or downloaded to it."""
-    weights = get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"]
+def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
+    """torchvision's ImageNet weights from PyTorch's cache, or downloaded to it.
+
+    Version V1 is the published runs'; V2 is there for DEPTHS_OF_V2.
+    """
+    return published_state(get_model_weights(f"resnet{depth}")[f"IMAGENET1K_{version}"], "ImageNet weights")
+
+
+def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
+    """The state dict of torchvision's `weights` from PyTorch's cache, or downloaded to it; UserError where it can't be.
+
+    `what` they are is said in the message.
+    """
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     if not path.exists():
         try:
             weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
         except (OSError, RuntimeError) as fault:  # no network or no space; a hash that is not the published one
             raise UserError(
-                f"{weights.url}: the ImageNet weights could not be downloaded ({fault}). Put that file at {path}, or "
+                f"{weights.url}: the {what} could not be downloaded ({fault}). Put that file at {path}, or "
                 "choose --weights none (start from random weights) or --weights FILE (a state dict of your own)."
             ) from fault
     return read_state_file(path)

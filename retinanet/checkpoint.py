@@ -8,7 +8,7 @@ from torch import Tensor
 
 from retinanet.backbone import DEPTHS
 from retinanet.errors import UserError
-from retinanet.model import RetinaNet
+from retinanet.model import HEAD_NORMS, NORM_GROUPS, RetinaNet
 from retinanet.torchfiles import load_file, save_file
 
 FORMAT = "retinanet 1"
@@ -28,6 +28,9 @@ class Checkpoint(NamedTuple):
     batch_size: int
     epoch: int  # epochs finished
     settings: dict[str, Any]  # the run's flags
+    # Older files lack what follows; the defaults are what they hold.
+    head_norm: str = "none"
+    level_code: bool = False
     ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
 
 
@@ -56,8 +59,9 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise UserError(f"{path}: not a checkpoint of train.py. Give one that it wrote, such as model_final.pt.")
     run = content.pop(RESUMABLE, {})
-    fits = set(Checkpoint._fields) >= content.keys() >= set(Checkpoint._fields) - Checkpoint._field_defaults.keys()
-    if not fits or not _is_sound(Checkpoint(**content)) or not isinstance(run, dict):
+    allowed = set(Checkpoint._fields)
+    is_whole = allowed - set(Checkpoint._field_defaults) <= content.keys() <= allowed
+    if not is_whole or not _is_sound(Checkpoint(**content)) or not isinstance(run, dict):
         raise UserError(f"{path}: a checkpoint with parts missing or broken. Was it written by another version?")
     return Checkpoint(**content), run
 
@@ -70,7 +74,12 @@ def build_model(
     UserError where its weights don't fit or aren't finite.
     """
     model = RetinaNet(
-        len(checkpoint.class_names), checkpoint.depth, checkpoint.channels, learn_statistics=learn_statistics
+        len(checkpoint.class_names),
+        checkpoint.depth,
+        checkpoint.channels,
+        learn_statistics=learn_statistics,
+        head_norm=checkpoint.head_norm,
+        level_code=checkpoint.level_code,
     )
     try:
         model.load_state_dict(checkpoint.ema if averaged and checkpoint.ema else checkpoint.model)
@@ -94,6 +103,10 @@ def _is_sound(checkpoint: Checkpoint) -> bool:
         and checkpoint.depth in DEPTHS
         and all(type(number) is int and number > 0 for number in numbers)
         and checkpoint.min_side <= checkpoint.max_side
+        and type(checkpoint.head_norm) is str
+        and checkpoint.head_norm in HEAD_NORMS
+        and (checkpoint.head_norm == "none" or checkpoint.channels % NORM_GROUPS == 0)
+        and type(checkpoint.level_code) is bool
         and isinstance(names, list)
         and isinstance(ids, list)
         and all(isinstance(name, str) for name in names)

@@ -231,11 +231,19 @@ def detect_settings(args: argparse.Namespace) -> dict[str, float]:
 
 
 def load_set(
-    coco_path: Path, set_name: str, *, min_side: int, max_side: int, max_pixels: int, require_images: bool = True
+    coco_path: Path,
+    set_name: str,
+    *,
+    min_side: int,
+    max_side: int,
+    max_pixels: int,
+    require_images: bool = True,
+    keep_crowds: bool = False,
 ) -> tuple[Annotations, CocoDataset]:
-    """A set of the data folder, its annotations checked and its image files there."""
+    """A set of the data folder, its annotations checked and its image files there. `keep_crowds`: see CocoDataset."""
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
-    dataset = CocoDataset(annotations, find_image_folder(coco_path, set_name), min_side, max_side, max_pixels)
+    folder = find_image_folder(coco_path, set_name)
+    dataset = CocoDataset(annotations, folder, min_side, max_side, max_pixels, keep_crowds=keep_crowds)
     if require_images:
         dataset.require_images()
     return annotations, dataset

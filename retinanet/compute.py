@@ -62,7 +62,10 @@ def losses_of(
         with autocast(device, precision):
             levels = model.levels(images)
             logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
-            deltas = deltas_around(model.regression_head, levels, assignment.rows)
+            if model.deltas_are_local:
+                deltas = deltas_around(model.regression_head, levels, assignment.rows)
+            else:
+                deltas = model.deltas(levels)
         return loss_of_assigned(Predictions(logits, deltas), assignment, loss_settings)
 
     compiled = _compiled_by_size(dense, device, backend, cuda_graphs) if compiled_batch_size else dense
@@ -70,8 +73,15 @@ def losses_of(
     def losses(images: Tensor, targets: Targets) -> Losses:
         is_compiled = len(images) == compiled_batch_size
         is_sparse = device.type == "cpu" and not is_compiled
-        anchors = anchors_for(*images.shape[2:], device)
-        assignment = assign(anchors, targets, num_classes, loss_settings, sparse=is_sparse)
+        height, width = images.shape[2:]
+        assignment = assign(
+            anchors_for(height, width, device),
+            targets,
+            num_classes,
+            loss_settings,
+            sparse=is_sparse,
+            size=(height, width),
+        )
         way = compiled if is_compiled else sparse if is_sparse else dense
         return way(images, assignment)
 

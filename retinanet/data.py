@@ -14,8 +14,16 @@ from retinanet.annotations import Annotations
 from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache
 from retinanet.images import MAX_PIXELS, check_image, read_image
-from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import pad_and_stack, padded_shape, resize, resized_corners, resized_sizes, scale_boxes
+from retinanet.structures import CROWD, Batch, Sample, Targets
+from retinanet.transforms import (
+    longest_at,
+    pad_and_stack,
+    padded_shape,
+    resize,
+    resized_corners,
+    resized_sizes,
+    scale_boxes,
+)
 
 IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
 
@@ -40,7 +48,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
     """The images of a COCO annotation file, resized, with the objects to be found in them.
 
     Crowds are no objects to learn. Boxes are clipped to their image, and those without area are dropped;
-    `num_crowds` and `num_empty` count both.
+    `num_crowds` and `num_empty` count both. With `keep_crowds` the samples hold the crowd regions too, with a label of
+    their own, CROWD.
     """
 
     def __init__(
@@ -50,10 +59,12 @@ class CocoDataset(Dataset[Sample | BadImage]):
         min_side: int,
         max_side: int,
         max_pixels: int = MAX_PIXELS,
+        *,
+        keep_crowds: bool = False,
     ) -> None:
         self.annotations = annotations
         self.image_folder = image_folder
-        self.max_pixels = max_pixels
+        self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
         self.cache: ImageCache | None = None
         # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
@@ -62,6 +73,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
         self.is_learned = ~annotations.crowds & ~empty  # [T]
+        self.is_kept = ~empty if keep_crowds else self.is_learned  # [T], in the samples
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -69,12 +81,23 @@ class CocoDataset(Dataset[Sample | BadImage]):
     def path(self, index: int) -> Path:
         return self.image_folder / self.annotations.file_names[index]
 
+    def sizes_at(self, rows: np.ndarray, side: int | None) -> np.ndarray:
+        """The sizes [n, 2] of the images `rows` where the shorter side is `side` instead of the set's own."""
+        if side is None:
+            return self.sizes[rows]
+        return resized_sizes(self.annotations.sizes[rows], side, longest_at(side, self.min_side, self.max_side))
+
+    def size_at(self, index: int, side: int | None) -> tuple[int, int]:
+        height, width = self.sizes_at(np.array([index]), side)[0].tolist()
+        return height, width
+
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
-        """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image."""
+        """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image's sample."""
         rows = self._rows(index, index + 1)
-        learned = self.is_learned[rows]
-        boxes = self._corners(index, index + 1)[learned].astype(np.float32)
-        return torch.from_numpy(boxes), torch.from_numpy(self.annotations.labels[rows][learned])
+        kept = self.is_kept[rows]
+        boxes = self._corners(index, index + 1)[kept].astype(np.float32)
+        labels = np.where(self.annotations.crowds[rows], CROWD, self.annotations.labels[rows])[kept]
+        return torch.from_numpy(boxes), torch.from_numpy(labels)
 
     def learned(self, rows: np.ndarray) -> Objects:
         """Those among the annotations `rows` [n] that are learned."""
@@ -111,21 +134,26 @@ class CocoDataset(Dataset[Sample | BadImage]):
         """The (height, width) of the image of each of their boxes."""
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
-    def read(self, index: int) -> Sample:
-        """The sample; UserError names the file that can't be read."""
+    def read(self, index: int, side: int | None = None) -> Sample:
+        """The sample, with its shorter side at `side`; UserError names the file that can't be read."""
         boxes, labels = self.objects(index)
-        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.sizes[index].tolist())
-        return Sample(self._image(index), boxes, labels, scale, int(self.annotations.image_ids[index]))
+        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
+        return Sample(self._image(index, side), boxes, labels, scale, int(self.annotations.image_ids[index]))
+
+    def read_original(self, index: int) -> Sample:
+        """The sample in its own size; UserError names the file that can't be read."""
+        return Sample(self.original(index), *self.objects(index), torch.ones(2), int(self.annotations.image_ids[index]))
 
     def original(self, index: int) -> Tensor:
         """The image in its own size: uint8 [3, height, width]. UserError where it can't be read."""
         height, width = self.annotations.sizes[index].tolist()
         return read_image(self.path(index), (height, width), self.max_pixels)
 
-    def _image(self, index: int) -> Tensor:
+    def _image(self, index: int, side: int | None) -> Tensor:
+        assert side is None or not self.cache, "it keeps images of one size"
         image = self.cache.get(index) if self.cache else None
         if image is None:
-            image = resize(self.original(index), self.sizes[index].tolist())
+            image = resize(self.original(index), self.size_at(index, side))
             if self.cache:
                 self.cache.put(index, image)
         return image

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from retinanet.boxes import clip, decode
-from retinanet.structures import Detections, Predictions
+from retinanet.structures import Candidates, Detections, Predictions
 
 THRESHOLD = 0.05
 NUM_CANDIDATES = 1000
@@ -30,14 +30,35 @@ def detect(
     clipped to the image's `sizes` [B, 2], and thinned by non-maximum suppression within each class. Boxes that lie
     outside of their image are dropped.
     """
+    candidates = find_candidates(predictions, anchors, sizes, num_candidates)
+    return suppress(candidates, sizes, threshold=threshold, nms_iou=nms_iou, max_detections=max_detections)
+
+
+@torch.no_grad()
+def find_candidates(
+    predictions: Predictions, anchors: Tensor, sizes: Tensor, num_candidates: int = NUM_CANDIDATES
+) -> Candidates:
+    """The `num_candidates` best pairs of anchor and class of each image, decoded and clipped as in `detect`."""
     num_classes = predictions.logits.shape[2]
     flat = predictions.logits.flatten(1)  # [B, A * C]; logits order as scores do, and only the best need the sigmoid
     best = flat.topk(min(num_candidates, flat.shape[1]), dim=1)
     scores = best.values.float().sigmoid()  # [B, N], N candidates
     anchor_indices, labels = best.indices // num_classes, best.indices % num_classes
     deltas = predictions.deltas.float().gather(1, anchor_indices[..., None].expand(-1, -1, 4))
-    boxes = clip(decode(deltas, anchors[anchor_indices]), sizes)  # [B, N, 4]
+    return Candidates(clip(decode(deltas, anchors[anchor_indices]), sizes), scores, labels)
 
+
+@torch.no_grad()
+def suppress(
+    candidates: Candidates,
+    sizes: Tensor,
+    *,
+    threshold: float = THRESHOLD,
+    nms_iou: float = NMS_IOU,
+    max_detections: int = MAX_DETECTIONS,
+) -> Detections:
+    """The best of `candidates` without duplicates: see `detect`. Their boxes lie within `sizes` [B, 2]."""
+    boxes, scores, labels = candidates
     valid = (scores > threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
     # One call for the batch is quadratic in all of its candidates, which only a GPU takes lightly.

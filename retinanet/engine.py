@@ -4,26 +4,25 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from retinanet.anchors import anchors_for
 from retinanet.bad_images import BadImages
 from retinanet.compute import ComputeLosses
 from retinanet.data import CocoDataset
-from retinanet.detect import detect
+from retinanet.detect import NUM_CANDIDATES, suppress
 from retinanet.distributed import Ranks, unshared
 from retinanet.faults import memory_explained
 from retinanet.loaders import WaitClock, evaluation_loader, on_device
 from retinanet.optimizer import set_rate
-from retinanet.precision import autocast
 from retinanet.skipped_steps import Step
 from retinanet.structures import Batch, Detections, Targets
 from retinanet.training_state import TrainingState
+from retinanet.views import look
 
 ALONE = Ranks()
 
@@ -163,13 +162,17 @@ def detect_all(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     detect_settings: dict[str, Any],
+    test_sides: Sequence[tuple[int, int]] | None = None,
+    flip_test: bool = False,
     timeout: float = 0,
     ranks: Ranks = ALONE,
 ) -> list[dict[str, Any]]:
     """The rows of a COCO result file for all images of `dataset`, by image id and falling score.
 
-    The ranks share the images out; rank 0 gets all rows, the others none. `detect_settings` are detect's, `timeout` the
-    loader's. Raises UserError at an image that can't be read: none is left out silently.
+    An image is looked at once at each of `test_sides`, and with `flip_test` mirrored too; what all views give is merged
+    before the suppression. The ranks share the images out; rank 0 gets all rows, the others none. `detect_settings` are
+    detect's, `test_sides` and `timeout` the loader's. Raises UserError at an image that can't be read: none is left out
+    silently.
     """
     model.eval()
     pending: tuple[Detections, Tensor, Tensor] | None = None
@@ -182,18 +185,27 @@ def detect_all(
         batch_size=batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",
+        test_sides=test_sides,
         timeout=timeout,
         rank=ranks.rank,
         num_ranks=ranks.size,
     )
-    batches = tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True)
+    # One after the other, so that the device holds the images of one view at a time.
+    batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
+    settings = dict(detect_settings)
+    views = look(
+        model,
+        on_device(BadImages(len(dataset), skip=False).passing(batches), device),
+        num_sides=1 if test_sides is None else len(test_sides),
+        flip_test=flip_test,
+        num_candidates=settings.pop("num_candidates", NUM_CANDIDATES),
+        device=device,
+        precision=precision,
+    )
     rows: list[dict[str, Any]] = []
-    for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), device):
-        with memory_explained(batch.images), autocast(device, precision):
-            predictions = model(batch.images)
+    for candidates, sizes, scales, image_ids in views:
         rows += finish_pending()  # while a GPU works on the predictions
-        anchors = anchors_for(*batch.images.shape[2:], device)
-        pending = detect(predictions, anchors, batch.sizes, **detect_settings), batch.scales, batch.image_ids
+        pending = suppress(candidates, sizes, **settings), scales, image_ids
     rows += finish_pending()
     rows = [row for of_rank in ranks.gathered(rows) for row in of_rank]
     return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))

@@ -6,40 +6,58 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from retinanet.augmentation import FROM_ORIGINAL, AugmentSettings, augment
 from retinanet.data import BadImage, CocoDataset, collate
+from retinanet.errors import UserError
 from retinanet.samplers import AspectRatioBasedSampler, Draw, batches_of_equal_shape
 from retinanet.stopping import ignore_in_worker
 from retinanet.structures import Batch, Sample, Targets
-from retinanet.transforms import flip, padded_shape, padded_sizes
+from retinanet.transforms import flip, padded_shape, padded_sizes, resize, resized_sizes, scale_boxes
 
-FLIP_PROBABILITY = 0.5
+PLAIN = AugmentSettings()
 
 
 class TrainingBatches(Dataset[Batch]):
-    """The batches that a sampler draws, each image mirrored or not as a function of (seed, epoch, index)."""
+    """The batches that a sampler draws, each image changed as a function of (seed, epoch, index) and the batch's side.
+
+    Whatever a training image undergoes, it fits in the size that it would have without.
+    """
 
     def __init__(
         self,
         dataset: CocoDataset,
         seed: int,
-        probability: float = FLIP_PROBABILITY,
+        settings: AugmentSettings = PLAIN,
         sides: Sequence[int] | None = None,
     ) -> None:
         """`sides`: see padded_shape."""
-        self.dataset, self.seed, self.probability, self.sides = dataset, seed, probability, sides
+        self.dataset, self.seed, self.settings, self.sides = dataset, seed, settings, sides
 
     def __getitem__(self, draw: Draw) -> Batch:
-        samples = [self.sample(draw.epoch, index) for index in draw.indices]
+        samples = [self.sample(draw.epoch, index, draw.side) for index in draw.indices]
         return collate(samples, padded_shape(draw.sides, self.sides))
 
-    def sample(self, epoch: int, index: int) -> Sample | BadImage:
-        sample = self.dataset[index]
-        if isinstance(sample, Sample) and np.random.default_rng([self.seed, epoch, index]).random() < self.probability:
+    def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
+        """The image as training sees it in `epoch`, in a batch with this shorter side (default: the set's own)."""
+        try:
+            sample = self._augmented(epoch, index, side)
+        except UserError as fault:
+            return BadImage(str(fault))
+        if np.random.default_rng([self.seed, epoch, index]).random() < self.settings.flip:
             image, boxes = flip(sample.image, sample.boxes)
             sample = sample._replace(image=image, boxes=boxes)
         return sample
+
+    def _augmented(self, epoch: int, index: int, side: int | None) -> Sample:
+        names = self.settings.names
+        is_whole = not FROM_ORIGINAL.isdisjoint(names)
+        sample = self.dataset.read_original(index) if is_whole else self.dataset.read(index, side)
+        if not names:
+            return sample
+        return augment(sample, self.dataset.size_at(index, side), names, (self.seed, epoch, index))
 
 
 def training_loader(
@@ -50,7 +68,7 @@ def training_loader(
     workers: int,
     pin_memory: bool,
     drop_last: bool = False,
-    flip_probability: float = FLIP_PROBABILITY,
+    settings: AugmentSettings = PLAIN,
     sides: Sequence[int] | None = None,
     timeout: float = 0,
     accumulate: int = 1,
@@ -62,11 +80,38 @@ def training_loader(
     `sides`: see padded_shape. `timeout`: seconds that a worker may take for a batch, 0 for any.
     """
     sampler = AspectRatioBasedSampler(
-        dataset.sizes, batch_size, seed, drop_last, accumulate=accumulate, rank=rank, num_ranks=num_ranks
+        dataset.sizes,
+        batch_size,
+        seed,
+        drop_last,
+        accumulate=accumulate,
+        rank=rank,
+        num_ranks=num_ranks,
+        train_sides=settings.sides,
+        sizes_at=dataset.sizes_at,
     )
-    batches = TrainingBatches(dataset, seed, flip_probability, sides)
+    batches = TrainingBatches(dataset, seed, settings, sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
     return _loader(batches, workers, pin_memory, timeout, **how), sampler
+
+
+class AtEachSide(Dataset[list[Sample | BadImage]]):
+    """Each image of a data set at several sizes, decoded once: a sample for each of `sizes`, which are [N, 2] each."""
+
+    def __init__(self, dataset: CocoDataset, sizes: Sequence[np.ndarray]) -> None:
+        self.dataset, self.sizes = dataset, sizes
+
+    def __getitem__(self, index: int) -> list[Sample | BadImage]:
+        try:
+            original = self.dataset.original(index)
+        except UserError as fault:
+            return [BadImage(str(fault)) for _ in self.sizes]
+        return [self._sample(index, original, sizes[index].tolist()) for sizes in self.sizes]
+
+    def _sample(self, index: int, original: Tensor, size: list[int]) -> Sample:
+        boxes, labels = self.dataset.objects(index)
+        boxes, scale = scale_boxes(boxes, original.shape[1:], size)
+        return Sample(resize(original, size), boxes, labels, scale, int(self.dataset.annotations.image_ids[index]))
 
 
 def evaluation_loader(
@@ -75,13 +120,26 @@ def evaluation_loader(
     batch_size: int,
     workers: int,
     pin_memory: bool,
+    test_sides: Sequence[tuple[int, int]] | None = None,
     timeout: float = 0,
     rank: int = 0,
     num_ranks: int = 1,
-) -> DataLoader[Batch]:
-    """A loader of each image once, those of equal padded shape together; of a rank's share of those batches."""
-    batches = batches_of_equal_shape(padded_sizes(dataset.sizes), batch_size)[rank::num_ranks]
-    return _loader(dataset, workers, pin_memory, timeout, batch_sampler=batches, collate_fn=collate)
+) -> DataLoader[list[Batch]]:
+    """A loader of each image once, a batch for each of `test_sides` at a time; of a rank's share of those batches.
+
+    `test_sides`: the shorter side and what the longer may be at most, by default those of `dataset` alone. Images that
+    go together have equal padded shapes at every side, so none is padded for another's sake.
+    """
+    original = dataset.annotations.sizes
+    sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]
+    shapes = np.concatenate([padded_sizes(one) for one in sizes], axis=1)  # [N, 2 x sides]
+    batches = batches_of_equal_shape(shapes, batch_size)[rank::num_ranks]
+    at_each = AtEachSide(dataset, sizes)
+    return _loader(at_each, workers, pin_memory, timeout, batch_sampler=batches, collate_fn=_collate_each_side)
+
+
+def _collate_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list[Batch]:
+    return [collate(of_side) for of_side in zip(*samples, strict=True)]
 
 
 def _loader(dataset: Dataset[Any], workers: int, pin_memory: bool, timeout: float, **how: Any) -> DataLoader[Any]:

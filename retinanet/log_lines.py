@@ -1,6 +1,7 @@
 """The lines of a training log, whose form stays: people tee them and programs read them."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,13 @@ def settings_line(settings: dict[str, Any]) -> str:
 def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> str:
     weights = "averaged weights, " if averaged and checkpoint.ema else ""
     return f"Checkpoint: {path}, {weights}depth {checkpoint.depth}, after {checkpoint.epoch} epochs"
+
+
+def views_line(sides: Sequence[int], flip_test: bool) -> str:
+    """At which shorter sides each image is looked at."""
+    told = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
+    mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
+    return f"Views: {told}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
 
 
 def data_lines(dataset: CocoDataset, foreground_iou: float, background_iou: float) -> list[str]:

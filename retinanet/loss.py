@@ -1,4 +1,4 @@
-"""RetinaNet's loss for a whole batch at once: focal loss from logits and smooth L1 on the box code."""
+"""RetinaNet's loss for a whole batch at once: focal loss from logits, and smooth L1 on the box code or GIoU."""
 
 from typing import Any, NamedTuple
 
@@ -6,13 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from retinanet.atss import match_atss
 from retinanet.boxes import encode
-from retinanet.matching import BACKGROUND_IOU, FOREGROUND_IOU, match
+from retinanet.crowds import in_crowds, without_crowds
+from retinanet.giou import giou_loss
+from retinanet.matching import BACKGROUND_IOU, FOREGROUND_IOU, Matches, match
 from retinanet.structures import Losses, Predictions, Targets
 
 ALPHA = 0.25
 GAMMA = 2.0
 BETA = 1 / 9
+BOX_LOSSES = ("smooth_l1", "giou")
+MATCHERS = ("iou", "low_quality", "atss")
+GIOU_WEIGHT = 2.0  # beside the classification loss, as in https://arxiv.org/abs/1912.02424
 TERMS_ON_CPU = 2**17  # terms of the focal loss at a time: what stays in the cache
 
 
@@ -24,6 +30,9 @@ class LossSettings(NamedTuple):
     beta: float = BETA
     foreground_iou: float = FOREGROUND_IOU
     background_iou: float = BACKGROUND_IOU
+    box_loss: str = "smooth_l1"  # of BOX_LOSSES
+    matcher: str = "iou"  # of MATCHERS
+    ignore_crowds: bool = False
 
 
 DEFAULTS = LossSettings()
@@ -44,16 +53,18 @@ def detection_loss(
     anchors: Tensor,
     targets: Targets,
     settings: LossSettings = DEFAULTS,
+    size: tuple[int, int] | None = None,
 ) -> Losses:
-    """The two losses of a batch, in float32 whatever the predictions are in.
+    """The two losses of a batch, in float32 whatever the predictions are in. `size`: see assign.
 
     Classification: focal loss (https://arxiv.org/abs/1708.02002, equation 5), per image summed over its anchors and
     classes and divided by max(1, its foreground anchors). Regression: smooth L1 with corner `beta`, per image the
-    mean over its foreground anchors and the 4 coordinates. Both are then the mean over the batch. An image without an
-    object counts: it is all background, and its regression loss is 0.
+    mean over its foreground anchors and the 4 coordinates; or 2 x (1 - GIoU), the mean over its foreground anchors.
+    Both are then the mean over the batch. An image without an object counts: it is all background, and its regression
+    loss is 0.
     """
     sparse = anchors.device.type == "cpu"
-    assignment = assign(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse)
+    assignment = assign(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)
     return loss_of_assigned(predictions, assignment, settings)
 
 
@@ -65,13 +76,20 @@ def assign(
     settings: LossSettings = DEFAULTS,
     *,
     sparse: bool,
+    size: tuple[int, int] | None = None,
 ) -> Assignment:
     """Tell `anchors` [A, 4] what to say about the objects of each image.
+
+    ATSS needs the `size` (H, W) of the network's input, whose anchors they are. Of crowd regions nothing is said, and
+    with `ignore_crowds` the anchors in them are no background.
 
     The rows are those of the foreground anchors with `sparse`, else all, most with weight 0: a GPU would have to be
     waited for to know how many are foreground, and a compiled step needs one number of them.
     """
-    matches = match(anchors, targets, settings.foreground_iou, settings.background_iou)
+    matches = _matches(anchors, without_crowds(targets), settings, size)
+    background = matches.background
+    if settings.ignore_crowds:
+        background = background & ~in_crowds(anchors, targets)
     num_images = len(targets.boxes)
     shares = 1 / matches.foreground.sum(dim=1, keepdim=True).clamp(min=1) / num_images  # [B, 1]
     foreground = matches.foreground.flatten()
@@ -84,12 +102,20 @@ def assign(
     boxes = torch.where(foreground[some, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
     labels = targets.labels.flatten()[objects].clamp(min=0)
     return Assignment(
-        weights=(matches.foreground | matches.background) * shares,
+        weights=(matches.foreground | background) * shares,
         rows=rows,
         terms=torch.arange(len(foreground), device=foreground.device)[some] * num_classes + labels,
         deltas=encode(boxes, row_anchors),
         row_weights=(matches.foreground * shares).flatten()[some],
     )
+
+
+def _matches(anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None) -> Matches:
+    if settings.matcher == "atss":
+        assert size is not None
+        return match_atss(anchors, targets, size)
+    thresholds = settings.foreground_iou, settings.background_iou
+    return match(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULTS) -> Losses:
@@ -105,8 +131,11 @@ def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings:
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:
         deltas = deltas[assignment.rows]
-    errors = F.smooth_l1_loss(deltas.float(), assignment.deltas, beta=settings.beta, reduction="none")  # [R, 4]
-    return Losses(classification, (errors.mean(dim=1) * assignment.row_weights).sum())
+    if settings.box_loss == "giou":
+        errors = GIOU_WEIGHT * giou_loss(deltas.float(), assignment.deltas)  # [R]
+    else:
+        errors = F.smooth_l1_loss(deltas.float(), assignment.deltas, beta=settings.beta, reduction="none").mean(dim=1)
+    return Losses(classification, (errors * assignment.row_weights).sum())
 
 
 class FocalLoss(torch.autograd.Function):

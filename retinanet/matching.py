@@ -1,5 +1,6 @@
 """Which object each anchor is responsible for."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,9 +16,9 @@ OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 
 
 class Matches(NamedTuple):
-    """For every anchor the object that overlaps it most, and what that makes of the anchor."""
+    """For every anchor an object, and what becomes of the anchor."""
 
-    objects: Tensor  # int64 [B, A], 0..M-1
+    objects: Tensor  # int64 [B, A], 0..M-1; of an anchor that is not foreground it says nothing
     foreground: Tensor  # bool [B, A], it must find its object
     background: Tensor  # bool [B, A], it must find nothing; anchors that are neither are ignored
 
@@ -27,26 +28,66 @@ def match(
     targets: Targets,
     foreground_iou: float = FOREGROUND_IOU,
     background_iou: float = BACKGROUND_IOU,
+    *,
+    low_quality: bool = False,
 ) -> Matches:
     """Match `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
 
-    No object is forced on an anchor that overlaps it less than `foreground_iou`: the published runs do without.
+    No object is forced on an anchor that overlaps it less than `foreground_iou`: the published runs do without. With
+    `low_quality` the anchors that overlap some object most of all are foreground too, however little that is, as in
+    Faster R-CNN (https://arxiv.org/abs/1506.01497, section 3.1.2); each for the object that overlaps it most itself.
     Of objects that overlap an anchor equally, the first is taken.
     """
+    found, tops = [], []  # of each part: by anchor the largest IoU and its object, by object the largest IoU
+    parts = portions(anchors, targets)
+    for part in parts:
+        ious = iou(*coordinates(part, targets))  # [B, M, anchors of the part]
+        found.append(ious.max(dim=1))
+        if low_quality:
+            tops.append(ious.amax(dim=2))
+    best, objects = (torch.cat(values, dim=1) for values in zip(*found, strict=True))  # [B, A]
+    foreground, background = best >= foreground_iou, best < background_iou
+    if low_quality:
+        forced = _reaching(torch.stack(tops).amax(dim=0), parts, targets)
+        foreground, background = foreground | forced, background & ~forced
+    return Matches(objects, foreground, background)
+
+
+def portions(anchors: Tensor, targets: Targets) -> tuple[Tensor, ...]:
+    """`anchors` [A, 4], in parts of as many as should be compared with all boxes of `targets` at a time."""
     num_images, most, _ = targets.boxes.shape
     at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
-    parts = anchors.split(max(1, at_a_time // (num_images * most)))
-    best, objects = (torch.cat(found, dim=1) for found in zip(*(_best(part, targets) for part in parts), strict=True))
-    return Matches(objects, best >= foreground_iou, best < background_iou)
+    return anchors.split(max(1, at_a_time // (num_images * most)))
 
 
-def _best(anchors: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-    """The largest IoU of each anchor with an object of each image, and that object: [B, A] both."""
-    # Coordinate by coordinate: tensors whose last side is A, which run several times faster than pairs of coordinates.
-    left, top, right, bottom = anchors.t().contiguous()  # [A]
-    x1, y1, x2, y2 = targets.boxes[..., None].unbind(dim=2)  # [B, M, 1]
-    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # [B, M, A]
+def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+    """The area of the intersections of boxes and anchors, each given as x1, y1, x2, y2 of shapes that broadcast.
+
+    Coordinate by coordinate: tensors whose last side is A run several times faster than pairs of coordinates.
+    """
+    (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
+    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
     height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
-    shared = width.mul_(height)
+    return width.mul_(height)
+
+
+def iou(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+    """The IoU of boxes and anchors, given as for shared_area. A padding box of zeros has 0 with every anchor."""
+    (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
+    shared = shared_area(boxes, anchors)
     together = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
-    return (shared / together.sub_(shared)).max(dim=1)  # a padding box of zeros overlaps nothing
+    return shared / together.sub_(shared)
+
+
+def coordinates(anchors: Tensor, targets: Targets) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Of all boxes, each [B, M, 1], and of `anchors` [A, 4], each [A]."""
+    return targets.boxes[..., None].unbind(dim=2), anchors.t().contiguous().unbind()
+
+
+def _reaching(tops: Tensor, parts: Sequence[Tensor], targets: Targets) -> Tensor:
+    """Which anchors have the largest IoU of all with some object, of the `tops` [B, M]: bool [B, A].
+
+    The overlaps are worked out once more: all of them would be too many to keep.
+    """
+    tops = tops.masked_fill(tops == 0, torch.inf)[..., None]  # what overlaps nothing is nobody's
+    return torch.cat([(iou(*coordinates(part, targets)) == tops).any(dim=1) for part in parts], dim=1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.anchors import ANCHORS_PER_CELL
+from retinanet.anchors import ANCHORS_PER_CELL, STRIDES
 from retinanet.backbone import Backbone
 from retinanet.structures import Predictions
 from retinanet.transforms import DEVIATION, MEAN
@@ -14,17 +14,23 @@ from retinanet.transforms import DEVIATION, MEAN
 CHANNELS = 256
 PRIOR = 0.01
 TOWER_CONVOLUTIONS = 4
+HEAD_NORMS = ("none", "group")
+NORM_GROUPS = 32
 
 
 class RetinaNet(nn.Module):
     """From uint8 images to the logits and deltas of every anchor.
 
     `channels` is the width of the pyramid and the heads. `prior` is the score that every anchor and class starts
-    with. `learn_statistics`: see Backbone.
+    with. `learn_statistics`: see Backbone. `head_norm`, of HEAD_NORMS, is in the heads' towers; "group" needs channels
+    that NORM_GROUPS divide. With `level_code` each level and anchor of a cell has its own factor and summand of the
+    deltas, fixed numbers that say nothing at the start: a detector that learned with other anchors brings them.
     """
 
     mean: Tensor
     deviation: Tensor
+    level_scale: Tensor  # [levels, 9, 4], as level_shift
+    level_shift: Tensor
 
     def __init__(
         self,
@@ -33,12 +39,18 @@ class RetinaNet(nn.Module):
         channels: int = CHANNELS,
         prior: float = PRIOR,
         learn_statistics: bool = False,
+        head_norm: str = "none",
+        level_code: bool = False,
     ) -> None:
         super().__init__()
+        self.head_norm, self.level_code = head_norm, level_code
         self.backbone = Backbone(depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
-        self.classification_head = Head(channels, num_classes, bias=-math.log((1 - prior) / prior))
-        self.regression_head = Head(channels, 4, bias=0.0)
+        self.classification_head = Head(channels, num_classes, -math.log((1 - prior) / prior), head_norm)
+        self.regression_head = Head(channels, 4, 0.0, head_norm)
+        if level_code:
+            self.register_buffer("level_scale", torch.ones(len(STRIDES), ANCHORS_PER_CELL, 4))
+            self.register_buffer("level_shift", torch.zeros(len(STRIDES), ANCHORS_PER_CELL, 4))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
@@ -49,8 +61,21 @@ class RetinaNet(nn.Module):
         levels = self.levels(images)
         return Predictions(
             logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
-            deltas=torch.cat([self.regression_head(level) for level in levels], dim=1),
+            deltas=self.deltas(levels),
         )
+
+    def deltas(self, levels: list[Tensor]) -> Tensor:
+        """The deltas [B, A, 4] of the pyramid's `levels`, with their code."""
+        parts = [self.regression_head(level) for level in levels]
+        if self.level_code:
+            codes = zip(parts, self.level_scale, self.level_shift, strict=True)
+            parts = [(part.unflatten(1, (-1, ANCHORS_PER_CELL)) * by + to).flatten(1, 2) for part, by, to in codes]
+        return torch.cat(parts, dim=1)
+
+    @property
+    def deltas_are_local(self) -> bool:
+        """Whether deltas are the regression head's output, the same in a window of a level as on all of it."""
+        return self.head_norm == "none" and not self.level_code
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""
@@ -79,14 +104,21 @@ class Pyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere."""
+    """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere.
 
-    def __init__(self, channels: int, num_outputs: int, bias: float) -> None:
+    With `norm` "group" each convolution of the tower has a group normalisation (https://arxiv.org/abs/1803.08494)
+    behind it, which makes up for its bias.
+    """
+
+    def __init__(self, channels: int, num_outputs: int, bias: float, norm: str = "none") -> None:
         super().__init__()
         self.num_outputs = num_outputs
         self.tower = nn.Sequential()
         for _ in range(TOWER_CONVOLUTIONS):
-            self.tower.extend([nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)])
+            self.tower.append(nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none"))
+            if norm == "group":
+                self.tower.append(GroupNorm(NORM_GROUPS, channels))
+            self.tower.append(nn.ReLU(inplace=True))
         self.output = nn.Conv2d(channels, ANCHORS_PER_CELL * num_outputs, 3, padding=1)
         _start_convolutions(self.tower)
         nn.init.zeros_(self.output.weight)
@@ -98,10 +130,17 @@ class Head(nn.Module):
         return self.output(self.tower(level)).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
 
 
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, which refuses one value a group: an image alone whose P7 is one cell, with 32 channels."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _start_convolutions(module: nn.Module) -> None:
     """He-normal by fan-out, no bias: measured on real photographs, PyTorch's default start learns more slowly."""
     for convolution in module.modules():
         if isinstance(convolution, nn.Conv2d):
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            assert convolution.bias is not None
-            nn.init.zeros_(convolution.bias)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from retinanet.backbone import STAGES
+
 OPTIMIZERS = ("adam", "adamw", "sgd")
-STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")  # of the backbone
 
 
 def build_optimizer(
@@ -53,5 +54,5 @@ def _share(path: str, shares: Sequence[float]) -> float:
     top, _, rest = path.partition(".")
     if top != "backbone":
         return 1.0
-    stage = rest.partition(".")[0]
-    return shares[STAGES.index(stage) if stage in STAGES else 0]
+    module = rest.partition(".")[0]
+    return next(share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules)

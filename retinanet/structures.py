@@ -4,19 +4,22 @@ Shape letters, the same in every file:
     B images of a batch, M most boxes in an image, A anchors, C classes, K detections kept,
     H and W the height and width of the padded network input.
 Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width).
-Labels are 0..C-1; there is no background class, and -1 is padding.
+Labels are 0..C-1; there is no background class, -1 is padding, and -2 is a crowd region: neither an object to find nor
+background.
 """
 
 from typing import NamedTuple
 
 from torch import Tensor
 
+CROWD = -2  # the label of a crowd region
+
 
 class Sample(NamedTuple):
     """One image, resized but not yet padded."""
 
     image: Tensor  # uint8 [3, height, width]
-    boxes: Tensor  # float32 [objects, 4]
+    boxes: Tensor  # float32 [objects, 4], and the crowd regions if the data set keeps them
     labels: Tensor  # int64 [objects]
     scale: Tensor  # float32 [2], network pixels per original pixel: (vertical, horizontal)
     image_id: int
@@ -45,6 +48,14 @@ class Predictions(NamedTuple):
 
     logits: Tensor  # [B, A, C]
     deltas: Tensor  # [B, A, 4]
+
+
+class Candidates(NamedTuple):
+    """What may become detections, N an image: those below the threshold and duplicates are still among them."""
+
+    boxes: Tensor  # float32 [B, N, 4]
+    scores: Tensor  # float32 [B, N]
+    labels: Tensor  # int64 [B, N]
 
 
 class Losses(NamedTuple):

@@ -4,8 +4,9 @@ import argparse
 import secrets
 from pathlib import Path
 
-from retinanet import loss, matching, model, schedule, transforms
-from retinanet.backbone import DEPTHS
+from retinanet import loss, matching, model, schedule
+from retinanet.augment_flags import add_augment_flags
+from retinanet.backbone import DEPTHS, STAGES
 from retinanet.command_line import (
     HelpFormatter,
     add_detection_flags,
@@ -16,8 +17,9 @@ from retinanet.command_line import (
     number_from,
     whole_number,
 )
-from retinanet.loaders import FLIP_PROBABILITY
-from retinanet.optimizer import OPTIMIZERS, STAGES
+from retinanet.optimizer import OPTIMIZERS
+
+SEED = 3407
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,10 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     data.add_argument("--train_set", default="train", help="name of the set to train on")
     data.add_argument("--val_set", default="val", help="name of the set to evaluate on")
-    data.add_argument("--min_side", type=whole_number(64), default=transforms.MIN_SIDE, help="shorter side, pixels")
-    data.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="longer side, at most")
-    data.add_argument("--flip", type=number_from(0, 1), default=FLIP_PROBABILITY, help="probability of mirroring")
-    data.add_argument("--batch_size", type=whole_number(1), default=schedule.BATCH_SIZE, help="images of a step")
+    add_augment_flags(data)
     data.add_argument("--drop_last", action="store_true", help="leave out the images that don't fill a batch")
     data.add_argument(
         "--bad_images",
@@ -46,7 +45,20 @@ def build_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--weights",
         default="imagenet",
-        help="start of the ResNet: imagenet (downloaded once), none, or a state dict FILE, which may hold a part of it",
+        help="start of the ResNet: imagenet, imagenet_v2 (torchvision's first and newer weights, downloaded once), "
+        "none, or a state dict FILE, which may hold a part of it; of the whole detector: coco (torchvision's "
+        "retinanet_resnet50_fpn_v2, downloaded once), or a FILE of such a one",
+    )
+    network.add_argument(
+        "--freeze_stages",
+        type=whole_number(0, len(STAGES)),
+        default=0,
+        help="stages of the ResNet that stay as loaded: 1 the stem, 2 also layer1, ... 5 all",
+    )
+    network.add_argument(
+        "--head_norm",
+        choices=model.HEAD_NORMS,
+        help="normalisation in the heads' towers (default: none; group with --weights coco)",
     )
     network.add_argument("--prior", type=number_above(0, 0.999), default=model.PRIOR, help="score that all start with")
 
@@ -65,6 +77,19 @@ def build_parser() -> argparse.ArgumentParser:
         type=number_from(0, 1),
         default=matching.BACKGROUND_IOU,
         help="anchors that overlap all objects less must find nothing",
+    )
+    losses.add_argument(
+        "--matcher",
+        choices=loss.MATCHERS,
+        default="iou",
+        help="which anchors must find an object: iou, those above; low_quality, also those that overlap it most, "
+        "however little; atss, those that overlap it more than most near it do (ATSS)",
+    )
+    losses.add_argument(
+        "--box_loss", choices=loss.BOX_LOSSES, default="smooth_l1", help="of the boxes' code, or of their overlap"
+    )
+    losses.add_argument(
+        "--ignore_crowds", action="store_true", help="anchors in crowd regions are no background to learn from"
     )
 
     optimisation = parser.add_argument_group("optimisation")
@@ -109,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     optimisation.add_argument(
         "--find_lr", action="store_true", help="train nothing, but try rates from 1e-7 to 1, say and draw which to take"
     )
-    optimisation.add_argument("--seed", type=seed, default=3407, help="a whole number, or random: drawn and printed")
+    optimisation.add_argument("--seed", type=seed, default=SEED, help="a whole number, or random: drawn and printed")
 
     optimisation.add_argument(
         "--seeds",

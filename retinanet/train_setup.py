@@ -2,17 +2,18 @@
 
 import argparse
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from retinanet import model
 from retinanet.annotations import Annotations, require_same_classes
-from retinanet.backbone import imagenet_state, load_backbone, read_state_file
+from retinanet.augment_flags import augment_settings, check_augment_flags
+from retinanet.augmentation import FROM_ORIGINAL
+from retinanet.backbone import STAGES
 from retinanet.bad_images import BadImages
-from retinanet.checkpoint import Checkpoint, build_model
+from retinanet.checkpoint import Checkpoint
 from retinanet.command_line import load_set, plain_settings, say
 from retinanet.compute import STEPS_WORTH_COMPILING, ComputeLosses, lacking_for_compilation, losses_of
 from retinanet.data import CocoDataset
@@ -22,7 +23,8 @@ from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache, spare_memory
 from retinanet.loaders import training_loader
 from retinanet.loss import LossSettings
-from retinanet.optimizer import STAGES, build_optimizer
+from retinanet.network_setup import build_network, check_network_flags
+from retinanet.optimizer import build_optimizer
 from retinanet.precision import choose_precision, make_deterministic
 from retinanet.resume import Facts, SavedRun, require_same_run
 from retinanet.samplers import AspectRatioBasedSampler
@@ -31,7 +33,7 @@ from retinanet.stopping import STOP
 from retinanet.structures import Batch
 from retinanet.train_flags import build_parser
 from retinanet.training_state import TrainingState
-from retinanet.transforms import few_sides
+from retinanet.transforms import few_sides, longest_at
 from retinanet.weight_average import WeightAverage
 
 
@@ -59,8 +61,15 @@ class Job(NamedTuple):
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> None:
     """End the program where flags contradict each other."""
-    if args.max_side < args.min_side:
-        parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
+    check_network_flags(parser, args)
+    check_augment_flags(parser, args)
+    if args.cache == "ram":
+        for flag, values in (("train_sides", args.train_sides), ("augment", FROM_ORIGINAL & {*(args.augment or ())})):
+            if values:
+                parser.error(
+                    f"--cache ram keeps images of one size, which does not do for --{flag} "
+                    f"{' '.join(map(str, sorted(values)))}. Leave one of them away"
+                )
     lacking = lacking_for_compilation(args.device)
     if args.compile == "on" and lacking:
         parser.error(f"--compile on needs {lacking}. Install it, or leave the flag away")
@@ -72,6 +81,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
         parser.error("--milestones are for --schedule step. Leave them or --schedule cosine away")
     if len(args.backbone_rate) not in (1, len(STAGES)):
         parser.error(f"--backbone_rate has {len(args.backbone_rate)} shares. Give one, or {len(STAGES)}")
+    for name in ("foreground_iou", "background_iou"):
+        if args.matcher == "atss" and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--matcher atss finds the IoU of each object itself. Leave --{name} away")
+    if args.box_loss == "giou" and args.beta != parser.get_default("beta"):
+        parser.error("--beta is for --box_loss smooth_l1. Leave it away with giou")
     alone = [f"--{name}" for name in ("verify_resume", "find_lr") if getattr(args, name)]
     if alone and ranks.size > 1:
         parser.error(f"{alone[0]} is for one process. Run it without torchrun")
@@ -88,7 +102,13 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks
 
 def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
-    train, training_set = load_set(args.coco_path, args.train_set, **sides, require_images=args.bad_images == "stop")
+    train, training_set = load_set(
+        args.coco_path,
+        args.train_set,
+        **sides,
+        require_images=args.bad_images == "stop",
+        keep_crowds=args.ignore_crowds,
+    )
     val, val_set = load_set(args.coco_path, args.val_set, **sides)
     if ranks.is_first:
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
@@ -124,11 +144,10 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         num_ranks=ranks.size,
     )
     if saved:
-        defaults = plain_settings(build_parser().parse_args([]))
-        require_same_run(saved, plain_settings(args), defaults, facts)
+        require_same_run(saved, plain_settings(args), _defaults(), facts)
         require_same_classes(data.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
     torch.manual_seed(args.seed)
-    network = _network(args, len(data.val.class_names), saved).to(args.device)
+    network = build_network(args, data.val.class_names, saved).to(args.device)
     optimizer = build_optimizer(network, args.optimizer, args.learning_rate, args.weight_decay, args.backbone_rate)
     average = WeightAverage(network, args.ema_decay) if args.ema_decay else None
     # float16's small gradients would be lost without it.
@@ -141,8 +160,8 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         workers=args.workers,
         pin_memory=args.device.type == "cuda",
         drop_last=args.drop_last,
-        flip_probability=args.flip,
-        sides=few_sides(args.min_side, args.max_side) if compiled else None,
+        settings=augment_settings(args),
+        sides=sides_to_compile(args) if compiled else None,
         timeout=args.timeout,
         accumulate=args.accumulate,
         rank=ranks.rank,
@@ -166,25 +185,17 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
     return Job(args, ranks, data, facts, precision, state, loader, sampler, compute_losses, bad_images)
 
 
-def _network(args: argparse.Namespace, num_classes: int, saved: SavedRun | None) -> model.RetinaNet:
-    learn_statistics = args.weights == "none"
-    if saved:
-        return build_model(saved.checkpoint, saved.path, learn_statistics)
-    network = model.RetinaNet(num_classes, args.depth, args.channels, args.prior, learn_statistics)
-    if not learn_statistics:
-        _load_weights(network, args.weights, args.depth)
-    return network
+def sides_to_compile(args: argparse.Namespace) -> list[int]:
+    """Sides to pad to, from the shortest to the longest that an image may have."""
+    sides = args.train_sides or [args.min_side]
+    return few_sides(min(sides), longest_at(max(sides), args.min_side, args.max_side))
 
 
-def _load_weights(network: model.RetinaNet, weights: str, depth: int) -> None:
-    if weights == "imagenet":
-        state, source = imagenet_state(depth), f"torchvision's resnet{depth}"
-    else:
-        state, source = read_state_file(weights), weights
-    report = load_backbone(network.backbone, state, source)
-    say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
-    say(f"Backbone weights that it lacks, random then: {', '.join(report.missing) or 'none'}")
-    say(f"Weights in it without use: {', '.join(report.unused) or 'none'}")
+def _defaults() -> dict[str, Any]:
+    parser = build_parser()
+    args = parser.parse_args([])
+    check_network_flags(parser, args)
+    return plain_settings(args)
 
 
 def add_cache(training_set: CocoDataset) -> None:
@@ -245,5 +256,7 @@ def snapshot(job: Job) -> Checkpoint:
         batch_size=args.batch_size,
         epoch=state.epoch,
         settings=plain_settings(args),
+        head_norm=args.head_norm,
+        level_code=state.network.level_code,
         ema=state.average.weights if state.average else None,
     )

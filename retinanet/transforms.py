@@ -23,6 +23,11 @@ def resized_sizes(sizes: np.ndarray, min_side: int, max_side: int) -> np.ndarray
     return np.rint(sizes * scales[:, None]).clip(1).astype(np.int32)
 
 
+def longest_at(side: int, min_side: int, max_side: int) -> int:
+    """What the longer side is limited to where the shorter is `side`, if it is `max_side` at `min_side`."""
+    return round(max_side * side / min_side)
+
+
 def padded_sizes(sizes: np.ndarray) -> np.ndarray:
     """For each of `sizes` [..., 2] the next multiples of 32."""
     return -(-sizes // MULTIPLE) * MULTIPLE

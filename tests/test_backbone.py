@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 
-from retinanet.backbone import Backbone, imagenet_state, load_backbone, read_state_file
+from retinanet.backbone import STAGES, Backbone, imagenet_state, load_backbone, read_state_file
 from retinanet.errors import UserError
 
 
@@ -108,12 +108,32 @@ def test_statistics_move_only_if_they_are_learned(learn):
     assert backbone.bn1.weight.requires_grad
 
 
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize("num_stages", range(6))
+def test_frozen_stages_stay_and_cost_no_backward_pass(num_stages, learn):
+    backbone = Backbone(18, learn_statistics=learn)
+    backbone.freeze(num_stages)
+    optimizer = torch.optim.SGD([one for one in backbone.parameters() if one.requires_grad] or [torch.zeros(1)], 1.0)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    levels = backbone.train()(torch.randn(2, 3, 64, 64) + 3)
+    assert [level.requires_grad for level in levels] == [num_stages < 3, num_stages < 4, num_stages < 5]
+    if num_stages < 5:
+        levels[2].square().mean().backward()
+    optimizer.step()
+    frozen = {name for stage in STAGES[:num_stages] for name in stage}
+    moves = backbone.state_dict().keys() if learn else dict(backbone.named_parameters()).keys()
+    moved = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in moves if name.split(".")[0] not in frozen}
+
+
 def test_imagenet_weights_are_taken_from_the_cache(resnet18, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     torch.save(resnet18.state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     state = imagenet_state(18)
     assert torch.equal(state["fc.weight"], resnet18.state_dict()["fc.weight"])
+    torch.save({"newer": torch.ones(1)}, tmp_path / "checkpoints" / "resnet50-11ad3fa6.pth")
+    assert list(imagenet_state(50, "V2")) == ["newer"]
 
 
 def test_a_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch):

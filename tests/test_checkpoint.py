@@ -1,7 +1,9 @@
 import pytest
 import torch
 
+from retinanet.anchors import anchors_for
 from retinanet.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from retinanet.detect import detect
 from retinanet.errors import UserError
 from retinanet.model import RetinaNet
 
@@ -39,6 +41,38 @@ def test_rebuilds_its_model(checkpoint, tmp_path):
             assert torch.equal(one, other)
 
 
+def test_rebuilds_a_model_of_other_heads(checkpoint, tmp_path):
+    model = RetinaNet(2, 18, channels=32, head_norm="group", level_code=True).eval()
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value += 0.01 * torch.rand_like(value)
+    facts = {"channels": 32, "head_norm": "group", "level_code": True}
+    save_checkpoint(checkpoint._replace(model=model.state_dict(), **facts), tmp_path / "x.pt")
+    again = build_model(load_checkpoint(tmp_path / "x.pt"), tmp_path / "x.pt").eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    anchors, sizes = anchors_for(64, 64, torch.device("cpu")), torch.tensor([[64, 64]] * 2)
+    with torch.no_grad():
+        found, wanted = (detect(one(images), anchors, sizes, threshold=0.0) for one in (again, model))
+    assert all(map(torch.equal, found, wanted))
+    for broken in ({"head_norm": "none"}, {"level_code": False}):
+        with pytest.raises(UserError, match="its weights don't fit"):
+            build_model(checkpoint._replace(model=model.state_dict(), **{**facts, **broken}), tmp_path / "x.pt")
+
+
+def test_files_from_before_there_were_other_heads_load(checkpoint, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "x.pt")
+    content = torch.load(tmp_path / "x.pt")
+    for name in Checkpoint._field_defaults:
+        del content[name]
+    torch.save(content, tmp_path / "older.pt")
+    loaded = load_checkpoint(tmp_path / "older.pt")
+    assert loaded._replace(model={}) == checkpoint._replace(model={})
+    build_model(loaded, tmp_path / "older.pt")
+    torch.save({**content, "unknown": 1}, tmp_path / "newer.pt")
+    with pytest.raises(UserError, match=r"newer\.pt: a checkpoint with parts missing or broken"):
+        load_checkpoint(tmp_path / "newer.pt")
+
+
 def test_a_place_that_can_not_be_written_to(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r"none/x\.pt: can't be written"):
         save_checkpoint(checkpoint, tmp_path / "none" / "x.pt")
@@ -67,6 +101,10 @@ def test_other_files_are_refused(content, tmp_path):
         {"min_side": 0},
         {"min_side": 97},
         {"batch_size": -1},
+        {"head_norm": "batch"},
+        {"head_norm": ["none"]},
+        {"head_norm": "group"},
+        {"level_code": 1},
         {"model": [1]},
         {"model": {"a": 1}},
     ],

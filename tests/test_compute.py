@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from retinanet.anchors import anchors_for
 from retinanet.compute import lacking_for_compilation, losses_of
+from retinanet.loss import LossSettings, detection_loss
 from retinanet.model import RetinaNet
-from retinanet.structures import Targets
+from retinanet.structures import CROWD, Targets
 
 CPU = torch.device("cpu")
 
@@ -48,6 +50,20 @@ def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
     assert shapes == [(2, 3, 64, 96), (2, 3, 96, 64)]  # one each; the batch that is not full is left alone
 
 
+def test_other_losses_are_the_same_compiled(model):
+    settings = LossSettings(matcher="atss", box_loss="giou", ignore_crowds=True)
+    torch._dynamo.reset()
+    eager = losses_of(model, 2, CPU, loss_settings=settings)
+    compiled = losses_of(model, 2, CPU, loss_settings=settings, compiled_batch_size=2, backend="eager")
+    for most in (1, 3):
+        images, targets = batch_of(2, most=most)
+        targets.labels[1, 0] = CROWD
+        wanted, got = eager(images, targets), compiled(images, targets)
+        torch.testing.assert_close(got, wanted)
+        for one, other in zip(gradient_of(model, got), gradient_of(model, eager(images, targets)), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1, float(other.abs().max())))
+
+
 def test_bfloat16_is_near_float32(model):
     case = batch_of(2)
     exact = losses_of(model, 2, CPU)(*case)
@@ -62,3 +78,19 @@ def test_what_compilation_lacks_is_named(monkeypatch):
     assert "C compiler" in lacking_for_compilation(CPU)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "triton" in lacking_for_compilation(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    "kind", [{"head_norm": "group"}, {"level_code": True}, {"head_norm": "group", "level_code": True}]
+)
+def test_heads_that_need_whole_levels_get_them(kind):
+    model = RetinaNet(2, 18, channels=32, **kind).train()
+    torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
+    for buffer in (value for name, value in model.named_buffers() if name.startswith("level_")):
+        buffer += 0.1 * torch.randn_like(buffer)
+    images, targets = batch_of(2)
+    found = losses_of(model, 2, CPU)(images, targets)
+    wanted = detection_loss(model(images), anchors_for(64, 96, CPU), targets)
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(gradient_of(model, found), gradient_of(model, wanted), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

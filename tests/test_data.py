@@ -6,11 +6,12 @@ import torch
 from conftest import change_json
 
 from retinanet.annotation_cache import load_annotations
+from retinanet.augmentation import AugmentSettings
 from retinanet.bad_images import BadImages
 from retinanet.data import BadImage, CocoDataset, collate
 from retinanet.errors import UserError
 from retinanet.loaders import TrainingBatches, evaluation_loader, on_device, training_loader
-from retinanet.structures import Sample
+from retinanet.structures import CROWD, Sample
 
 
 def dataset_of(coco_path, name="train", min_side=64, max_side=96):
@@ -47,6 +48,31 @@ def test_boxes_clipped_empty_dropped_crowds_left_out(coco_path):
     assert (dataset.num_crowds, dataset.num_empty) == (1, 2)
     assert len(dataset.read(1).boxes) == 0  # a background image is a sample too
     assert len(dataset) == 8
+
+
+def test_crowds_are_kept_with_their_own_label_where_asked_for(coco_path):
+    boxes = [
+        ([10, 10, 20, 20], 0),
+        ([-5, 50, 20, 100], 1),  # past the left and the lower border
+        ([10, 10, 0, 20], 0),
+        ([70, 10, 20, 20], 1),  # outside of the image
+        ([30, 0, 10, 10], 0),
+    ]
+    plain = with_boxes(coco_path, boxes)
+    dataset = CocoDataset(plain.annotations, plain.image_folder, 64, 96, keep_crowds=True)
+    sample = dataset.read(0)
+    assert sample.boxes.tolist() == [[10, 10, 30, 30], [0, 50, 15, 64], [30, 0, 40, 10]]
+    assert sample.labels.tolist() == [1, CROWD, 1]
+    batch = collate([sample, dataset.read(1)])
+    assert batch.targets.labels.tolist() == [[1, CROWD, 1], [-1, -1, -1]]
+    flipped = TrainingBatches(dataset, seed=0, probability=1).sample(0, 0)
+    assert flipped.boxes.tolist() == [[34, 10, 54, 30], [49, 50, 64, 64], [24, 0, 34, 10]]
+    assert flipped.labels.tolist() == sample.labels.tolist()
+    assert plain.read(0).labels.tolist() == [1, 1]
+    # What is counted stays.
+    assert (dataset.num_crowds, dataset.num_empty) == (plain.num_crowds, plain.num_empty) == (2, 1)
+    assert dataset.is_learned.tolist() == plain.is_learned.tolist()
+    assert len(dataset.learned(np.arange(5)).labels) == 2
 
 
 def test_all_objects_at_once_are_those_of_image_by_image(coco_path):
@@ -107,7 +133,10 @@ def test_flips_are_a_function_of_seed_epoch_and_index(coco_path):
             assert torch.equal(sample.image, TrainingBatches(dataset, seed=3).sample(epoch, index).image)
     assert 0.25 < flipped.mean() < 0.75
     assert len(np.unique(flipped, axis=0)) > 1
-    assert all(torch.equal(TrainingBatches(dataset, 3, 0).sample(0, i).image, dataset.read(i).image) for i in range(7))
+    assert all(
+        torch.equal(TrainingBatches(dataset, 3, AugmentSettings(flip=0)).sample(0, i).image, dataset.read(i).image)
+        for i in range(7)
+    )
 
 
 def batches_of(dataset, workers, epoch=1):
@@ -129,7 +158,8 @@ def test_the_number_of_workers_changes_nothing(coco_path):
 
 
 def test_evaluation_sees_every_image_once_without_foreign_padding(coco_path):
-    batches = list(evaluation_loader(dataset_of(coco_path), batch_size=2, workers=0, pin_memory=False))
+    loader = evaluation_loader(dataset_of(coco_path), batch_size=2, workers=0, pin_memory=False)
+    batches = [batch for (batch,) in loader]
     assert sorted(torch.cat([batch.image_ids for batch in batches]).tolist()) == list(range(1, 9))
     assert all((batch.sizes == torch.tensor(batch.images.shape[2:])).all() for batch in batches)
 

@@ -5,12 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import generalized_box_iou_loss
 
 from retinanet import loss
 from retinanet.anchors import anchors_for
-from retinanet.boxes import encode
-from retinanet.loss import LossSettings, assign, detection_loss, loss_of_assigned
-from retinanet.structures import Predictions, Targets
+from retinanet.atss import match_atss
+from retinanet.boxes import decode, encode
+from retinanet.loss import BOX_LOSSES, MATCHERS, LossSettings, assign, detection_loss, loss_of_assigned
+from retinanet.matching import match
+from retinanet.structures import CROWD, Predictions, Targets
 
 ANCHORS = anchors_for(64, 64, torch.device("cpu"))
 
@@ -124,3 +127,58 @@ def test_half_precision_predictions_are_summed_in_float32():
     wanted = detection_loss(Predictions(*(part.float() for part in halves)), ANCHORS, targets)
     assert losses.classification.dtype == torch.float32
     assert losses == wanted
+
+
+@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize("box_loss", BOX_LOSSES)
+def test_all_rows_and_compiled_equal_foreground_rows_alone(matcher, box_loss):
+    predictions, targets = random_case(4, num_images=4)
+    targets.labels[0, :2], targets.boxes[0, :2] = CROWD, torch.tensor([5.0, 5, 60, 60])
+    settings = LossSettings(matcher=matcher, box_loss=box_loss, ignore_crowds=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss_of_assigned, fullgraph=True, dynamic=False, backend="eager")
+    results = []
+    for sparse, way in ((True, loss_of_assigned), (False, loss_of_assigned), (False, compiled)):
+        losses = way(predictions, assign(ANCHORS, targets, 3, settings, sparse=sparse, size=(64, 64)), settings)
+        results.append((*losses, *torch.autograd.grad(sum(losses), predictions)))
+    assert results[0][1] > 0
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])
+
+
+@pytest.mark.parametrize("matcher", MATCHERS)
+def test_giou_is_the_mean_over_foreground_anchors_then_over_images(matcher):
+    predictions, targets = random_case(5, num_images=4)
+    settings = LossSettings(matcher=matcher, box_loss="giou")
+    matches = match_atss(ANCHORS, targets, (64, 64))
+    if matcher != "atss":
+        matches = match(ANCHORS, targets, low_quality=matcher == "low_quality")
+    means = []
+    for deltas, boxes, objects, foreground in zip(predictions.deltas, targets.boxes, *matches[:2], strict=True):
+        rows = foreground.nonzero().squeeze(1)
+        found = decode(deltas[rows], ANCHORS[rows])
+        losses = 2 * generalized_box_iou_loss(found, boxes[objects[rows]])
+        means.append(losses.mean() if len(rows) else losses.sum())
+    wanted = torch.stack(means).mean()
+    got = detection_loss(predictions, ANCHORS, targets, settings, (64, 64)).regression
+    torch.testing.assert_close(got, wanted)
+    both = (torch.autograd.grad(loss, predictions.deltas)[0] for loss in (got, wanted))
+    torch.testing.assert_close(*both, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("box_loss", BOX_LOSSES)
+def test_rows_without_an_object_give_no_gradient_wherever_their_boxes_are(box_loss):
+    settings = LossSettings(box_loss=box_loss)
+    predictions, targets = random_case(6)
+    assignment = assign(ANCHORS, targets, 3, settings, sparse=False)
+    idle = assignment.row_weights == 0
+    deltas = predictions.deltas.detach().clone()
+    # The largest that float16 can say.
+    deltas.view(-1, 4)[idle] = torch.tensor([6e4, -6e4, 6e4, -6e4])
+    loss = loss_of_assigned(predictions._replace(deltas=deltas.requires_grad_()), assignment, settings).regression
+    assert loss == loss_of_assigned(predictions, assignment, settings).regression
+    loss.backward()
+    gradient = deltas.grad.view(-1, 4)
+    assert torch.isfinite(gradient).all()
+    assert not gradient[idle].any()
+    assert gradient[~idle].any()

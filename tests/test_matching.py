@@ -1,4 +1,10 @@
+from unittest.mock import patch
+
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retinanet import matching
@@ -49,3 +55,59 @@ def test_equals_all_overlaps_at_once_however_many_fit(monkeypatch):
         assert torch.equal(matches.foreground, best >= 0.5)
         assert torch.equal(matches.background, best < 0.4)
     assert matches.foreground.any()
+
+
+def slow_low_quality(anchors, boxes):
+    """torchvision's Matcher, without the objects that overlap no anchor: it would force these on all anchors."""
+    matrix = box_iou(boxes, anchors)
+    seen = (matrix > 0).any(dim=1).nonzero().squeeze(1)
+    if not len(seen):
+        return torch.full((len(anchors),), Matcher.BELOW_LOW_THRESHOLD)
+    found = Matcher(0.5, 0.4, allow_low_quality_matches=True)(matrix[seen])
+    return torch.where(found >= 0, seen[found.clamp(min=0)], found)
+
+
+def low_quality_of(anchors, targets):
+    """In Matcher's words: the object, or its two negative numbers."""
+    objects, foreground, background = match(anchors, targets, low_quality=True)
+    assert not (foreground & background).any()
+    rest = torch.where(background, Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS)
+    return torch.where(foreground, objects, rest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(*[st.integers(0, 160)] * 4), min_size=1, max_size=5), min_size=1, max_size=3),
+    st.sampled_from([1000, 2**30]),
+)
+def test_low_quality_is_torchvisions(images, at_a_time):
+    """Whole numbers: many anchors overlap an object equally, in one part of them and in several."""
+    anchors = anchors_for(96, 160, torch.device("cpu"))
+    boxes = torch.zeros(len(images), 5, 4)
+    for row, image in enumerate(images):
+        for number, (x1, y1, x2, y2) in enumerate(image):
+            boxes[row, number] = torch.tensor([min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)])
+    with patch.object(matching, "OVERLAPS_ON_CPU", at_a_time):
+        found = low_quality_of(anchors, Targets(boxes, torch.zeros(boxes.shape[:2], dtype=torch.int64)))
+    for image, own in enumerate(boxes):
+        assert torch.equal(found[image], slow_low_quality(anchors, own))
+
+
+@pytest.mark.parametrize(
+    ("objects", "found"),
+    [
+        ([], [-1, -1, -1]),
+        ([[0, 0, 10, 3]], [0, -1, -1]),  # an IoU of 0.3, for want of a better
+        ([[0, 0, 10, 4.5]], [0, -1, -1]),  # which thresholds alone would ignore
+        ([[5, 0, 15, 10]], [0, 0, -1]),  # overlaps two equally
+        ([[50, 0, 60, 10]], [-1, -1, -1]),  # overlaps none
+        ([[0, 0, 10, 3], [0, 5, 10, 9]], [1, -1, -1]),  # the anchor is for the object that overlaps it more
+        ([[0, 0, 10, 3], [0, 0, 10, 3]], [0, -1, -1]),
+        ([[0, 0, 10, 10], [9, 0, 12, 10]], [0, 1, -1]),
+    ],
+)
+def test_low_quality_by_hand(objects, found):
+    anchors = torch.tensor([[0.0, 0, 10, 10], [10, 0, 20, 10], [20, 0, 30, 10]])
+    boxes = torch.tensor([*objects, [0, 0, 0, 0]]).float()  # the last is padding
+    targets = Targets(boxes[None], torch.zeros(1, len(boxes), dtype=torch.int64))
+    assert low_quality_of(anchors, targets)[0].tolist() == found

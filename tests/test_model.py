@@ -6,9 +6,10 @@ from torch import nn
 
 from retinanet.anchors import ANCHORS_PER_CELL, anchors_for
 from retinanet.backbone import DEPTHS
+from retinanet.compute import losses_of
 from retinanet.detect import detect
 from retinanet.loss import detection_loss
-from retinanet.model import RetinaNet
+from retinanet.model import Head, RetinaNet
 from retinanet.structures import Targets
 
 CPU = torch.device("cpu")
@@ -100,3 +101,60 @@ def test_an_image_does_not_depend_on_its_neighbours():
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     alone = torch.cat([model(images[i : i + 1]).logits for i in range(3)])
     torch.testing.assert_close(model(images).logits, alone)
+
+
+def test_a_groups_tower_is_convolution_normalisation_and_relu():
+    head = Head(64, 4, 0.5, norm="group")
+    assert [type(layer).__name__ for layer in head.tower] == ["Conv2d", "GroupNorm", "ReLU"] * 4
+    for layer in head.tower[1::3]:
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    level = wanted = torch.randn(2, 64, 3, 5)
+    for convolution, norm in zip(head.tower[::3], head.tower[1::3], strict=True):
+        assert convolution.bias is None
+        groups = nn.functional.conv2d(wanted, convolution.weight, padding=1).view(2, 32, 2 * 15)
+        mean, variance = groups.mean(dim=2, keepdim=True), groups.var(dim=2, keepdim=True, correction=0)
+        normalised = ((groups - mean) / (variance + 1e-5).sqrt()).view(2, 64, 3, 5)
+        wanted = (normalised * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)).relu()
+    torch.testing.assert_close(head.tower(level), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_group_norm_starts_as_the_identity_and_trains():
+    model = RetinaNet(2, 18, channels=64, head_norm="group").train()
+    norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
+    assert len(norms) == 8
+    assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
+    images = torch.randint(0, 256, (1, 3, 128, 128), dtype=torch.uint8)
+    targets = Targets(torch.tensor([[[8.0, 8, 44, 40]]]), torch.tensor([[1]]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for _ in range(2):  # see test_every_depth_trains_a_step_and_detects
+        optimizer.zero_grad()
+        sum(losses_of(model, 2, CPU)(images, targets)).backward()
+        optimizer.step()
+    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_group_of_one_value_is_no_failure(train):
+    """P7 of 64 x 64 pixels is one cell, which 32 channels leave one value for a group."""
+    model = RetinaNet(2, 18, channels=32, head_norm="group").train(train)
+    assert all(part.isfinite().all() for part in model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
+
+
+def test_the_levels_code_is_applied_by_level_and_anchor():
+    model = RetinaNet(2, 18, channels=8, level_code=True).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    nn.init.normal_(model.regression_head.output.weight, std=0.1)
+    anchors_of_levels = [9 * -(-64 // stride) * -(-96 // stride) for stride in (8, 16, 32, 64, 128)]
+    with torch.no_grad():
+        plain = model(images).deltas
+        model.level_scale.normal_()
+        model.level_shift.normal_()
+        coded = model(images).deltas.split(anchors_of_levels, dim=1)
+    for level, (part, own) in enumerate(zip(plain.split(anchors_of_levels, dim=1), coded, strict=True)):
+        for anchor in range(ANCHORS_PER_CELL):
+            wanted = part[:, anchor::9] * model.level_scale[level, anchor] + model.level_shift[level, anchor]
+            torch.testing.assert_close(own[:, anchor::9], wanted)
+    assert "level_scale" in model.state_dict()
+    assert not any("level" in name for name in RetinaNet(2, 18, channels=8).state_dict())

@@ -8,15 +8,19 @@ from conftest import write_set
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from retinanet import atss
 from retinanet.anchors import anchors_for
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset
 from retinanet.engine import progress_of, train_steps
 from retinanet.loaders import training_loader
+from retinanet.loss import BOX_LOSSES, MATCHERS, LossSettings, detection_loss
 from retinanet.model import RetinaNet
 from retinanet.optimizer import build_optimizer
+from retinanet.structures import CROWD, Batch, Predictions, Targets
 from retinanet.training_state import TrainingState
+from retinanet.views import look
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 # Operations whose result's shape or Python value depends on what is in a tensor.
@@ -85,6 +89,21 @@ def test_nothing_waits_between_two_log_lines(tmp_path):
     assert len(seldom) == 2 * a_line
 
 
+@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize("box_loss", BOX_LOSSES)
+def test_no_loss_waits(matcher, box_loss):
+    anchors = anchors_for(64, 96, CPU)
+    predictions = Predictions(torch.zeros(2, len(anchors), 2), torch.zeros(2, len(anchors), 4, requires_grad=True))
+    targets = Targets(torch.tensor([[[8.0, 8, 40, 40]], [[0, 0, 90, 60]]]), torch.tensor([[1], [CROWD]]))
+    settings = LossSettings(matcher=matcher, box_loss=box_loss, ignore_crowds=True)
+    with PretendGpu(), CountWaits() as counter:
+        losses = detection_loss(predictions, anchors, targets, settings, (64, 96))
+        losses.regression.backward()
+    atss._levels.cache_clear()  # it may have kept this GPU's
+    assert predictions.deltas.grad.any()
+    assert not counter.waits
+
+
 def test_a_wait_would_be_seen(tmp_path):
     def look(losses):
         assert losses.classification.item() > 0
@@ -100,3 +119,24 @@ def test_the_counter_knows_masks(mode):
         values = torch.arange(4)
         _ = values[values > 1] if mode == "mask" else values.nonzero()
     assert counter.waits
+
+
+def test_looking_at_all_views_waits_for_nothing():
+    """So that a GPU has the next view to work on: only the suppression waits, once a batch."""
+    sizes, scales, nothing = torch.tensor([[64, 96], [60, 81]]), torch.ones(2, 2), torch.zeros(2, 1)
+    batches = [
+        Batch(
+            torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8),
+            Targets(nothing, nothing),
+            sizes,
+            scales,
+            sizes,
+            [],
+        )
+        for shape in ((64, 96), (96, 128))
+    ]
+    how = {"num_sides": 2, "flip_test": True, "num_candidates": 9, "device": CPU, "precision": torch.float32}
+    with CountWaits() as counter:
+        found = list(look(RetinaNet(2, 18, channels=8).eval(), batches, **how))
+    assert len(found) == 1
+    assert counter.waits == []

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from retinanet.backbone import STAGES
 from retinanet.model import RetinaNet
-from retinanet.optimizer import STAGES, build_optimizer, set_rate
+from retinanet.optimizer import build_optimizer, set_rate
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinanet.compute import losses_of
+from retinanet.loss import MATCHERS, LossSettings
 from retinanet.model import Head, RetinaNet
 from retinanet.regression_windows import deltas_around
 from retinanet.structures import Targets
@@ -49,8 +50,9 @@ def test_a_head_that_nobody_looks_at_has_a_gradient_of_zero():
     assert all(value.grad is not None and not value.grad.any() for value in head.parameters())
 
 
+@pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_step_is_the_same_as_with_the_whole_head(monkeypatch, empty):
+def test_a_step_is_the_same_as_with_the_whole_head(monkeypatch, empty, matcher):
     torch.manual_seed(0)
     model = RetinaNet(3, 18, channels=8).train()
     torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
@@ -64,7 +66,7 @@ def test_a_step_is_the_same_as_with_the_whole_head(monkeypatch, empty):
             monkeypatch.setattr(
                 "retinanet.compute.deltas_around", lambda head, levels, rows: torch.cat([*map(head, levels)], dim=1)
             )
-        losses = losses_of(model, 3, CPU)(images, targets)
+        losses = losses_of(model, 3, CPU, loss_settings=LossSettings(matcher=matcher))(images, targets)
         results.append((*losses, *torch.autograd.grad(sum(losses), list(model.parameters()))))
     for got, own in zip(*results, strict=True):
         assert (got - own).norm() <= 1e-5 * own.norm()

@@ -47,6 +47,40 @@ def test_ranks_share_the_batches_of_one(sizes, batch_size, num_ranks, drop_last,
         assert all(len(share.indices) <= batch_size for share in of_ranks)
 
 
+def halves(sizes, train_sides=(50, 100, 200)):
+    """A sampler's way to sides: an image's size is its side times its half."""
+    return {"train_sides": train_sides, "sizes_at": lambda rows, side: np.array(sizes)[rows] * side // 2}
+
+
+def test_sides_leave_the_batches_as_they_are():
+    sizes = [(400 + i % 7, 600 - i) for i in range(90)]
+    plain = AspectRatioBasedSampler(np.array(sizes), 3, seed=1)
+    sided = AspectRatioBasedSampler(np.array(sizes), 3, seed=1, **halves(sizes))
+    drawn = []
+    for epoch in range(3):
+        for one, other in zip(epoch_of(plain, epoch), epoch_of(sided, epoch), strict=True):
+            assert one.side is None
+            assert (one.epoch, one.indices) == (other.epoch, other.indices)
+            assert other.sides == tuple((np.array(sizes)[one.indices] * other.side // 2).max(axis=0))
+        drawn.append([draw.side for draw in sided])
+    assert min(np.bincount(np.concatenate(drawn))[[50, 100, 200]]) > 15
+    assert drawn[0] != drawn[1] != drawn[2]
+    other_seed = AspectRatioBasedSampler(np.array(sizes), 3, seed=2, **halves(sizes))
+    assert [draw.side for draw in epoch_of(other_seed, 0)] != drawn[0]
+
+
+@given(sizes, st.integers(1, 4), st.integers(1, 4), st.integers(0, 9), st.integers(0, 2**40))
+def test_a_batch_has_one_side_at_all_ranks_and_when_gone_on_with(sizes, batch_size, num_ranks, first_batch, seed):
+    whole = epoch_of(AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, seed, **halves(sizes)), 4)
+    for rank in range(num_ranks):
+        how = {"rank": rank, "num_ranks": num_ranks} | halves(sizes)
+        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, **how)
+        sampler.start_at(4, first_batch)
+        assert [(draw.side, draw.sides) for draw in sampler] == [
+            (draw.side, draw.sides) for draw in whole[first_batch:]
+        ]
+
+
 def test_a_function_of_seed_and_epoch():
     shapes = [(480, 640)] * 20 + [(640, 480)] * 21
     first = epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=1), 3)

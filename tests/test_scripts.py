@@ -242,6 +242,28 @@ def test_partial_weights_are_loaded_and_reported(script, coco_path, tmp_path):
     assert "without use: fc\n" in run.out
 
 
+def test_group_norm_and_frozen_stages_train_evaluate_and_go_on(script, coco_path, tmp_path):
+    state, output = get_model("resnet18", weights=None).state_dict(), tmp_path / "output"
+    torch.save(state, tmp_path / "all.pth")
+    network = ("--weights", tmp_path / "all.pth", "--freeze_stages", 3, "--head_norm", "group", "--channels", 32)
+    run = script("train", *train_args(coco_path, output, *network, "--epochs", 1))
+    assert run.code == 0, run.err
+    checkpoint = ("--checkpoint_path", output / "model_final.pt", "--results_path", tmp_path / "rows.json")
+    val = script("test", "--coco_path", coco_path, "--set_name", "val", "--device", "cpu", *checkpoint)
+    tables = [[line for line in one.out.splitlines() if TABLE.fullmatch(line)] for one in (run, val)]
+    assert tables[0] == tables[1] != []
+    (tmp_path / "all.pth").unlink()  # a run that is gone on with has no use for it
+    run = script("train", *train_args(coco_path, output, *network, "--resume"))
+    assert run.code == 0, run.err
+    assert "Resumed from" in run.out
+    model = torch.load(output / "model_final.pt")["model"]
+    frozen = [name for name in state if name.startswith(("conv1", "bn1", "layer1", "layer2"))]
+    assert all(torch.equal(state[name], model[f"backbone.{name}"]) for name in frozen)
+    assert not torch.equal(state["layer3.0.conv1.weight"], model["backbone.layer3.0.conv1.weight"])
+    refused = script("train", *train_args(coco_path, output, *network, "--freeze_stages", 2, "--resume"))
+    assert (refused.code, "its run has --freeze_stages 3, this command has 2" in refused.err) == (2, True)
+
+
 @pytest.mark.parametrize("kind", ["no annotations", "fake", "nothing found"])
 def test_a_result_file_is_written_without_true_boxes_and_without_detections(script, trained, tmp_path, kind):
     data = tmp_path / "data"
@@ -467,6 +489,10 @@ def test_a_checkpoint_of_other_classes(script, trained, tmp_path):
         ("--optimizer", "lion"),
         ("--prior", 0),
         ("--background_iou", 0.6),
+        ("--matcher", "hungarian"),
+        ("--matcher", "atss", "--foreground_iou", 0.6),
+        ("--matcher", "atss", "--background_iou", 0.3),
+        ("--box_loss", "giou", "--beta", 0.5),
         ("--max_side", 40),
         ("--threshold", 1.5),
         ("--weights", "no_such_file.pth"),

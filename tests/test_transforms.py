@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from retinanet.transforms import (
     few_sides,
     flip,
+    longest_at,
     pad_and_stack,
     padded_shape,
     padded_sizes,
@@ -29,6 +30,11 @@ from retinanet.transforms import (
 )
 def test_resized_size(size, expected):
     assert resized_sizes(np.array([size]), 608, 1024).tolist() == [list(expected)]
+
+
+@pytest.mark.parametrize(("side", "longest"), [(608, 1024), (480, 808), (304, 512), (1216, 2048)])
+def test_the_longer_side_is_limited_in_proportion(side, longest):
+    assert longest_at(side, 608, 1024) == longest
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
