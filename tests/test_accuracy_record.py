@@ -196,6 +196,7 @@ def test_without_a_common_seed_there_is_no_difference():
 def test_a_diverged_run_is_a_row_that_says_so():
     text = tables_text([record(), record("high_rate", ap=None, outcome="loss | NaN", flags="--learning_rate 1e-3")])
     assert "| high_rate (seed 1 diverged: loss / NaN) | `--learning_rate 1e-3` | 1 | - | - | - | - |" in text
+    assert math.isnan(difference_of({1: record(ap=None)}, {1: record()}).value)
     halves = tables_text([record(), record("x", 1), record("x", 2, ap=None, outcome="NaN")])
     assert "| x (seed 2 diverged: NaN) |  | 1, 2 | 0.500 | 0.600 | 0.500 | +0.000 (+0.000 to +0.000) |" in halves
 
