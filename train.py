@@ -19,8 +19,9 @@ from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
 from retinanet.seeds import runs_of, tell_spread
 from retinanet.stopping import STOP
+from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
-from retinanet.train_setup import Data, Job, add_cache, build_job, check_flags, load_data, rest_of_epoch
+from retinanet.train_setup import Data, Job, add_cache, build_job, load_data, rest_of_epoch
 from retinanet.verify_resume import verify_resume
 
 

@@ -21,7 +21,7 @@ from retinanet.compare import compare
 from retinanet.distributed import Ranks
 from retinanet.evaluate import evaluate
 from retinanet.results import write_results
-from retinanet.train_setup import check_flags
+from retinanet.train_checks import check_flags
 
 GPU = Setting("cuda", 18, 608, 1024, 2, 24, (16, 21), "abc")
 CPU = Setting("cpu", 18, 224, 384, 4, 6, (5,), "abc")

@@ -38,7 +38,7 @@ LAYERS = (
         *("analysis_panels", "charts", "report", "compare"),
     ),
     (
-        *("command_line", "log_lines", "augment_flags", "train_flags", "network_setup"),
+        *("command_line", "log_lines", "augment_flags", "train_flags", "network_setup", "train_checks"),
         *("train_setup", "saves", "verify_resume", "lr_range", "seeds"),
         *("cutouts", "sample_data", "check_data"),
     ),
