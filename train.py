@@ -7,8 +7,9 @@ from typing import IO
 
 from retinanet.annotations import has_objects
 from retinanet.command_line import default_workers, detect_settings, plain_settings, run, say
+from retinanet.detect_set import detect_all
 from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
-from retinanet.engine import detect_all, progress_of
+from retinanet.engine import progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, AP50, CocoTable, evaluate
 from retinanet.log_file import LOG

@@ -37,7 +37,7 @@ from retinanet.command_line import (
     whole_number,
 )
 from retinanet.data import CocoDataset
-from retinanet.engine import result_rows
+from retinanet.detect_set import result_rows
 from retinanet.errors import Diverged
 from retinanet.evaluate import evaluate, installed_backends
 from retinanet.files import require_writable
