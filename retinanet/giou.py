@@ -19,10 +19,8 @@ def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
     height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
     shared = width * height
     union = area + wanted_area - shared
-    around_width = torch.maximum(x2, right) - torch.minimum(x1, left)
-    around_height = torch.maximum(y2, bottom) - torch.minimum(y1, top)
-    # Divided one after the other: the area around two boxes far apart can be too large for a number.
-    return 2 - shared / union - union / around_width / around_height
+    around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
+    return 2 - shared / union - union / around
 
 
 def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

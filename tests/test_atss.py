@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from retinanet.anchors import STRIDES, anchors_for
-from retinanet.atss import match_atss
+from retinanet.anchors import STRIDES, anchors_for, level_shapes
+from retinanet.atss import _levels, _nearest_cells, match_atss
 from retinanet.loss import LossSettings, assign
 from retinanet.structures import Targets
 
@@ -122,11 +122,38 @@ def test_of_equal_objects_the_first_is_taken_and_tiny_ones_may_find_none():
     assert not matches.foreground[1].any()
 
 
-def test_every_anchor_of_equal_overlap_is_chosen():
-    """Levels of one cell each, whose anchors cover one object equally: none is above the mean of them."""
-    anchors = torch.tensor([0.0, 0, 32, 32]).expand(5 * 9, 4)
-    matches = match_atss(anchors, targets_of([(0, 0, 7, 9)]), (8, 8))
-    assert found_in(matches, 0) == dict.fromkeys(range(9), 0)  # of P3's cell, whose centre alone is inside
+@pytest.mark.parametrize(
+    ("box", "found"),
+    [
+        ((0, 0, 7, 9), True),
+        ((4, 0, 7, 9), False),  # P3's centre, (4, 4), is on the object's border
+        ((0, 4, 7, 9), False),
+        ((0, 0, 4, 9), False),
+        ((0, 0, 7, 4), False),
+        ((-99, -99, 3, 3), False),  # it holds only centres of cells that are not there
+    ],
+)
+def test_all_anchors_of_equal_overlap_reach_their_mean_where_the_centre_is_inside(box, found):
+    """Levels of one cell each, whose anchors are all the same: the mean of 45 equal numbers must not be above them."""
+    for side in range(20, 40):
+        anchors = torch.tensor([0.0, 0, side, side]).expand(5 * 9, 4)
+        matches = match_atss(anchors, targets_of([box]), (8, 8))
+        assert found_in(matches, 0) == dict.fromkeys(range(9) if found else [], 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 1600), (1600, 64), (8, 200), (256, 256), (100, 330)])
+def test_nearest_cells_are_those_of_all_cells_sorted(height, width):
+    """Points on borders and corners of cells and of the image, where many cells are equally near."""
+    y, x = (torch.arange(0, side + 1, max(4, side // 40)).float() for side in (height, width))
+    points = torch.cartesian_prod(x, y)
+    cells, are_there = _nearest_cells(points.repeat(1, 2)[None], _levels(height, width, CPU))
+    for level, (stride, (rows, columns)) in enumerate(zip(STRIDES, level_shapes(height, width), strict=True)):
+        all_cells = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).flip(1)  # (column, row)
+        distances = ((points[:, None] - (all_cells + 0.5) * stride) ** 2).sum(dim=2)
+        wanted = all_cells[distances.argsort(dim=1, stable=True)[:, :9]]
+        num_cells = wanted.shape[1]
+        assert torch.equal(cells[0, :, level, :num_cells].long(), wanted)
+        assert (are_there[0, :, level].sum(dim=1) == num_cells).all()
 
 
 def test_assign_needs_the_size():
