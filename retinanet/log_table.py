@@ -14,12 +14,15 @@ SETTINGS = {  # column: flag
     **{"seed": "seed", "depth": "depth", "optimizer": "optimizer", "rate": "learning_rate", "batch": "batch_size"},
     **{name: name for name in ("epochs", "drop_last", "prior", "alpha", "gamma")},
 }
-COLUMNS = ("model", *SETTINGS, "final loss", "AP", "AP50")
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> str:
-    """What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation."""
-    rows = [COLUMNS, *(_row(log) for log in logs)]
+    """What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation.
+
+    Further flags have a column where the logs tell different values of them.
+    """
+    flags = SETTINGS | {name: name for name in _differing(logs)}
+    rows = [("model", *flags, "final loss", "AP", "AP50"), *(_row(log, list(flags.values())) for log in logs)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     rule = tuple("-" * width for width in widths)
     lines = [
@@ -43,18 +46,30 @@ def final_loss(log: RunLog) -> float | None:
     return log.points[-1].running if log.points else None
 
 
-def _row(log: RunLog) -> tuple[str, ...]:
+def _differing(logs: Sequence[RunLog]) -> list[str]:
+    told: dict[str, set[str]] = {}
+    for log in logs:
+        for name, value in log.settings.items():
+            told.setdefault(name, set()).add(str(value))
+    return [
+        name for name, values in told.items() if len(values) > 1 and name not in {"output_path", *SETTINGS.values()}
+    ]
+
+
+def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
     loss, table = final_loss(log), list(log.tables.values())[-1:]
     results = (
         UNKNOWN if loss is None else f"{loss:.5f}",
         *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
     )
-    return (_plain(model_name(log)), *(_cell(log.settings.get(flag)) for flag in SETTINGS.values()), *results)
+    return (_plain(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(map(_cell, value)) or UNKNOWN
     if isinstance(value, float) and 0 < value < 1:
         return rate_text(value)
     return _plain(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
