@@ -23,7 +23,7 @@ from retinanet.command_line import (
     whole_number,
 )
 from retinanet.compare import compare, comparison_panels, comparison_text
-from retinanet.engine import detect_all
+from retinanet.detect_set import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
 from retinanet.files import require_writable

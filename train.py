@@ -7,8 +7,9 @@ from typing import IO
 
 from retinanet.annotations import has_objects
 from retinanet.command_line import default_workers, detect_settings, plain_settings, run, say
+from retinanet.detect_set import detect_all
 from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
-from retinanet.engine import detect_all, progress_of
+from retinanet.engine import progress_of
 from retinanet.errors import Stopped
 from retinanet.evaluate import AP, AP50, CocoTable, evaluate
 from retinanet.log_file import LOG
@@ -19,8 +20,9 @@ from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
 from retinanet.seeds import runs_of, tell_spread
 from retinanet.stopping import STOP
+from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
-from retinanet.train_setup import Data, Job, add_cache, build_job, check_flags, load_data, rest_of_epoch
+from retinanet.train_setup import Data, Job, add_cache, build_job, load_data, rest_of_epoch
 from retinanet.verify_resume import verify_resume
 
 

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,7 +37,7 @@ from retinanet.command_line import (
     whole_number,
 )
 from retinanet.data import CocoDataset
-from retinanet.engine import result_rows
+from retinanet.detect_set import result_rows
 from retinanet.errors import Diverged
 from retinanet.evaluate import evaluate, installed_backends
 from retinanet.files import require_writable
@@ -179,7 +178,7 @@ def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse
         dataset, batch_size=args.batch_size, workers=args.workers, pin_memory=args.device.type == "cuda"
     )
     rows = []
-    batches = chain.from_iterable(loader)
+    batches = (batch for (batch,) in loader)  # at one size
     for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), args.device):
         found = _padded(model(_images(batch)))
         rows += result_rows(found, batch.scales, batch.image_ids, dataset.annotations.category_ids)

@@ -75,6 +75,9 @@ class Ranks(NamedTuple):
         return numbers
 
 
+ALONE = Ranks()
+
+
 class Agreement:
     """The largest number that any rank puts forward, known at all of them. No GPU is waited for."""
 

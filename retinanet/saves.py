@@ -8,8 +8,7 @@ import numpy as np
 
 from retinanet.checkpoint import save_checkpoint
 from retinanet.command_line import say
-from retinanet.distributed import Ranks
-from retinanet.engine import ALONE
+from retinanet.distributed import ALONE, Ranks
 from retinanet.errors import Diverged, UserError
 from retinanet.output import write_skipped
 from retinanet.resume import LAST, save_run

@@ -9,9 +9,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from retinanet.annotations import Annotations, require_same_classes
-from retinanet.augment_flags import augment_settings, check_augment_flags
-from retinanet.augmentation import FROM_ORIGINAL
-from retinanet.backbone import STAGES
+from retinanet.augment_flags import augment_settings
 from retinanet.bad_images import BadImages
 from retinanet.checkpoint import Checkpoint
 from retinanet.command_line import load_set, plain_settings, say
@@ -57,47 +55,6 @@ class Job(NamedTuple):
     sampler: AspectRatioBasedSampler
     compute_losses: ComputeLosses
     bad_images: BadImages
-
-
-def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, ranks: Ranks) -> None:
-    """End the program where flags contradict each other."""
-    check_network_flags(parser, args)
-    check_augment_flags(parser, args)
-    if args.cache == "ram":
-        for flag, values in (("train_sides", args.train_sides), ("augment", FROM_ORIGINAL & {*(args.augment or ())})):
-            if values:
-                parser.error(
-                    f"--cache ram keeps images of one size, which does not do for --{flag} "
-                    f"{' '.join(map(str, sorted(values)))}. Leave one of them away"
-                )
-    lacking = lacking_for_compilation(args.device)
-    if args.compile == "on" and lacking:
-        parser.error(f"--compile on needs {lacking}. Install it, or leave the flag away")
-    if args.compile == "on" and ranks.size > 1:
-        parser.error("--compile on is for one process. Leave the flag away under torchrun")
-    if args.background_iou > args.foreground_iou:
-        parser.error(f"--background_iou {args.background_iou} is above --foreground_iou {args.foreground_iou}")
-    if args.schedule == "cosine" and args.milestones != parser.get_default("milestones"):
-        parser.error("--milestones are for --schedule step. Leave them or --schedule cosine away")
-    if len(args.backbone_rate) not in (1, len(STAGES)):
-        parser.error(f"--backbone_rate has {len(args.backbone_rate)} shares. Give one, or {len(STAGES)}")
-    for name in ("foreground_iou", "background_iou"):
-        if args.matcher == "atss" and getattr(args, name) != parser.get_default(name):
-            parser.error(f"--matcher atss finds the IoU of each object itself. Leave --{name} away")
-    if args.box_loss == "giou" and args.beta != parser.get_default("beta"):
-        parser.error("--beta is for --box_loss smooth_l1. Leave it away with giou")
-    alone = [f"--{name}" for name in ("verify_resume", "find_lr") if getattr(args, name)]
-    if alone and ranks.size > 1:
-        parser.error(f"{alone[0]} is for one process. Run it without torchrun")
-    if len(alone) > 1:
-        parser.error(f"{alone[0]} and {alone[1]} train nothing to keep. Give one of them")
-    for name in ("resume", "seeds", "log_dir"):
-        if alone and getattr(args, name):
-            parser.error(f"{alone[0]} trains nothing to keep. Leave --{name} away")
-    if args.seeds and args.seed != parser.get_default("seed"):
-        parser.error("--seed is for one run. Leave it or --seeds away")
-    if args.seeds and len(set(args.seeds)) < len(args.seeds):
-        parser.error("--seeds has a seed twice. Give each once")
 
 
 def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:

@@ -124,6 +124,7 @@ def test_the_hint_for_a_larger_batch(improved):
     [
         (("--schedule", "cosine", "--milestones", 1), "--milestones are for --schedule step"),
         (("--backbone_rate", 0.1, 0.2), "--backbone_rate has 2 shares. Give one, or 5"),
+        (("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"), "leaves nothing to --backbone_rate"),
         (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, which --warmup_steps 8 would not leave"),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
         (("--ema_decay", 1), "--ema_decay"),

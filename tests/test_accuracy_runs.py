@@ -9,7 +9,7 @@ from benchmarks.accuracy_rows import BASELINE, PEER, Row, Run, Setting, filled, 
 from benchmarks.accuracy_runs import execute, last_line
 from retinanet import train_flags
 from retinanet.distributed import Ranks
-from retinanet.train_setup import check_flags
+from retinanet.train_checks import check_flags
 
 GPU = Setting("cuda", 18, 608, 1024, 2, 24, (16, 21), "abc")
 CPU = Setting("cpu", 18, 224, 384, 4, 6, (5,), "abc")

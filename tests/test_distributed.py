@@ -16,8 +16,8 @@ from retinanet.distributed import Ranks
 from retinanet.engine import _gradient
 from retinanet.model import RetinaNet
 from retinanet.structures import Batch, Losses, Targets
+from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
-from retinanet.train_setup import check_flags
 
 FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
 

@@ -8,7 +8,8 @@ from conftest import write_set
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset
-from retinanet.engine import detect_all, progress_of, result_rows, train_steps
+from retinanet.detect_set import detect_all, result_rows
+from retinanet.engine import progress_of, train_steps
 from retinanet.evaluate import AP50, evaluate
 from retinanet.loaders import WaitClock, training_loader
 from retinanet.model import RetinaNet

@@ -8,8 +8,9 @@ from conftest import write_set
 
 from retinanet.distributed import Ranks
 from retinanet.model import RetinaNet
+from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
-from retinanet.train_setup import build_job, check_flags, load_data, rest_of_epoch
+from retinanet.train_setup import build_job, load_data, rest_of_epoch
 
 IMPROVEMENTS = [
     ("--schedule", "cosine"),

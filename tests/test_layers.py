@@ -7,40 +7,30 @@ ROOT = Path(__file__).parent.parent
 # Within a layer a file may import those on its left.
 LAYERS = (
     (
-        *("errors", "files", "packed_names", "precision", "structures", "boxes", "giou", "torchfiles", "backbone"),
-        *("transforms", "images", "image_cache", "stopping", "faults", "random_states", "optimizer", "weight_average"),
+        *("errors", "files", "packed_names", "precision", "structures", "boxes", "giou", "torchfiles"),
+        *("backbone", "transforms", "images", "image_cache", "stopping", "faults", "random_states"),
+        *("optimizer", "weight_average"),
     ),
     (
         *("anchors", "matching", "crowds", "atss", "anchor_coverage", "schedule", "samplers", "augmentation"),
-        "log_names",
-        *("annotation_entries", "annotations", "annotation_cache", "layout", "bad_images", "data_faults"),
+        *("log_names", "annotation_entries", "annotations", "annotation_cache", "layout"),
+        *("bad_images", "data_faults"),
     ),
     (
-        *("model", "regression_windows", "coco_weights", "loss", "detect", "data", "loaders"),
-        *("data_doubts", "image_content", "data_counts"),
+        *("model", "regression_windows", "coco_weights", "loss", "detect", "data", "loaders", "data_doubts"),
+        *("image_content", "data_counts"),
     ),
     (
-        *("compute", "distributed", "skipped_steps", "training_state", "views", "engine", "evaluate", "checkpoint"),
-        "resume",
-        *("results_zip", "results", "results_guesses", "results_check", "results_fix", "results_names", "output"),
-        *("average_precision", "matches", "bootstrap", "error_kinds", "analysis", "analysis_text"),
-        *(
-            "label_places",
-            "plots",
-            "augmented_panels",
-            "log_file",
-            "log_reader",
-            "log_table",
-            "curves",
-            "data_report",
-            "data_charts",
-        ),
-        *("analysis_panels", "charts", "report", "compare"),
+        *("compute", "distributed", "skipped_steps", "training_state", "views", "engine", "detect_set"),
+        *("evaluate", "checkpoint", "resume", "results_zip", "results", "results_guesses", "results_check"),
+        *("results_fix", "results_names", "output", "average_precision", "matches", "bootstrap", "error_kinds"),
+        *("analysis", "analysis_text", "label_places", "plots", "augmented_panels", "log_file", "log_reader"),
+        *("log_table", "curves", "data_report", "data_charts", "analysis_panels", "charts"),
+        *("report", "compare"),
     ),
     (
-        *("command_line", "log_lines", "augment_flags", "train_flags", "network_setup"),
-        *("train_setup", "saves", "verify_resume", "lr_range", "seeds"),
-        *("cutouts", "sample_data", "check_data"),
+        *("command_line", "log_lines", "augment_flags", "train_flags", "network_setup", "train_checks"),
+        *("train_setup", "saves", "verify_resume", "lr_range", "seeds", "cutouts", "sample_data", "check_data"),
     ),
 )
 ORDER = [name for layer in LAYERS for name in layer]

@@ -3,7 +3,7 @@
 import pytest
 from conftest import TINY, change_json
 
-from retinanet.engine import ALONE
+from retinanet.distributed import ALONE
 from retinanet.structures import CROWD
 from retinanet.train_flags import build_parser
 from retinanet.train_setup import load_data

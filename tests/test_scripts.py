@@ -18,8 +18,7 @@ from PIL import Image
 from torchvision.models import get_model
 
 from retinanet import train_setup
-from retinanet.distributed import Ranks
-from retinanet.engine import ALONE
+from retinanet.distributed import ALONE, Ranks
 from retinanet.images import read_image
 
 SHORT = (*TINY, "--epochs", 2, "--eval_every", 1, "--batch_size", 3, "--learning_rate", 0.001, "--log_every", 2)

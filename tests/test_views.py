@@ -16,7 +16,7 @@ from retinanet.annotation_cache import load_annotations
 from retinanet.boxes import decode
 from retinanet.data import CocoDataset, collate
 from retinanet.detect import detect
-from retinanet.engine import detect_all, result_rows
+from retinanet.detect_set import detect_all, result_rows
 from retinanet.errors import UserError
 from retinanet.loaders import evaluation_loader
 from retinanet.log_lines import views_line

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import NAMES
 
-from retinanet import engine
+from retinanet import detect_set
 from retinanet.checkpoint import Checkpoint, save_checkpoint
 from retinanet.model import RetinaNet
 
@@ -59,7 +59,7 @@ def test_as_a_user_runs_it(script, coco_path, checkpoint_path, tmp_path, monkeyp
 def test_the_longer_side_grows_with_the_shorter(script, coco_path, checkpoint_path, tmp_path, monkeypatch):
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(engine, "evaluation_loader", lambda *_, **how: seen.append(how["test_sides"]) or [])
+    monkeypatch.setattr(detect_set, "evaluation_loader", lambda *_, **how: seen.append(how["test_sides"]) or [])
     how = ("--coco_path", coco_path, "--checkpoint_path", checkpoint_path, "--device", "cpu")
     for flags in ((), ("--test_sides", 97, 64), ("--test_sides", 97, "--max_side", 70)):
         assert script("test", *how, *flags).code == 0
