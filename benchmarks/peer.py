@@ -66,7 +66,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--milestones", type=whole_number(0), nargs="*", default=ours.milestones)
     parser.add_argument("--learning_rate", type=number_above(0), default=ours.learning_rate)
     parser.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default=ours.optimizer)
-    parser.add_argument("--clip_norm", type=number_above(0), default=ours.clip_norm)
     parser.add_argument("--seed", type=whole_number(0), default=ours.seed)
     parser.add_argument("--device", type=device_of, default="auto")
     parser.add_argument("--workers", type=whole_number(0), help="default: 1 on a CPU, else up to 8")
@@ -104,9 +103,9 @@ def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetina
     model = torchvision_model(args.depth, num_classes)
     body = cast(Backbone, model.backbone.body)  # which has the same names
     report = load_backbone(body, read_state_file(args.weights), str(args.weights))
-    say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {args.weights}")
-    say(f"Backbone weights that it lacks, random then: {', '.join(report.missing) or 'none'}")
+    loaded = f"{report.num_loaded} of {report.num_tensors} tensors loaded from {args.weights}"
     precision = choose_precision("auto", args.device)
+    say(f"Backbone weights: {loaded}; random: {', '.join(report.missing) or 'none'}")
     say(f"Precision: {str(precision).removeprefix('torch.')}")
     for module in (model.backbone, model.head):
         module.forward = _in_precision(module.forward, args.device, precision)
@@ -138,7 +137,7 @@ def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Name
         sampler.start_at(epoch)
         for batch in on_device(BadImages(len(dataset), skip=False).passing(loader), args.device):
             rate = schedule.rate(epoch * len(sampler) + len(losses))
-            losses.append(_step(model, optimizer, batch, rate, args.clip_norm))
+            losses.append(_step(model, optimizer, batch, rate, ours.clip_norm))
             if not math.isfinite(losses[-1]):
                 raise Diverged(f"Epoch {epoch}, iteration {len(losses)}: the loss is {losses[-1]}")
             if len(losses) in (1, len(sampler)) or len(losses) % LOG_EVERY == 0:
@@ -187,11 +186,9 @@ def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse
 
 
 def _padded(found: Sequence[dict[str, Tensor]]) -> Detections:
-    boxes, scores, labels = ([one[name] for one in found] for name in ("boxes", "scores", "labels"))
+    fillings = {"boxes": 0, "scores": 0, "labels": -1}
     return Detections(
-        boxes=pad_sequence(boxes, batch_first=True),
-        scores=pad_sequence(scores, batch_first=True),
-        labels=pad_sequence(labels, batch_first=True, padding_value=-1),
+        *(pad_sequence([one[name] for one in found], True, filling) for name, filling in fillings.items())
     )
 
 

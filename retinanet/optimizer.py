@@ -54,5 +54,5 @@ def _share(path: str, shares: Sequence[float]) -> float:
     top, _, rest = path.partition(".")
     if top != "backbone":
         return 1.0
-    module = rest.partition(".")[0]
+    module = rest.partition(".")[0]  # of no stage in torchvision's detectors, which benchmarks train too
     return next((share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules), 1.0)

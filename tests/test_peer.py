@@ -42,7 +42,7 @@ def test_trains_and_writes_results(coco_path, weights, tmp_path, capsys):
     assert peer.main(flags(coco_path, weights, "--output_path", str(path))) == 0
     out = capsys.readouterr().out
     assert "75 of 100 tensors loaded" in out
-    assert "random then: layer4" in out
+    assert "random: layer4" in out
     assert "Epoch 0 took" in out
     assert " Average Precision  (AP)" in out
     assert path.read_text().startswith("[")
