@@ -4,8 +4,8 @@
 
 Stopped and started again with the same command it goes on where it was. On a CPU, in some hours, a provisional table:
 
-    python benchmarks/accuracy.py --coco_path $VOC5 --weights $R18 --folder FOLDER --device cpu --min_side 224 \\
-        --max_side 384 --batch_size 4 --epochs 6 --milestones 5 --seeds 1 --rows baseline recommended peer
+    python benchmarks/accuracy.py --coco_path $VOC5 --weights $R18 --folder FOLDER --device cpu --min_side 160 \\
+        --max_side 288 --batch_size 4 --epochs 6 --seeds 1 --rows baseline recommended peer
 """
 
 import argparse

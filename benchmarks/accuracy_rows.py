@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 RECOMMENDED = (
-    *("--schedule", "cosine", "--warmup_steps", "100", "--ema_decay", "0.998", "--head_norm", "group"),
+    *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--head_norm", "group"),
     *("--box_loss", "giou", "--matcher", "atss", "--ignore_crowds"),
 )
 TRAIN_SIDES, TEST_SIDES = (480, 544, 608, 672), (480, 608, 736)  # where the shorter side is 608
@@ -62,6 +62,7 @@ def rows_of(setting: Setting) -> list[Row]:
         Row(BASELINE, has_seeds=True),
         Row("recommended", RECOMMENDED, has_seeds=True),
         Row(PEER, has_seeds=True),
+        Row("recommended_augmented", (*RECOMMENDED, "--train_sides", *train_sides, "--augment", "photometric")),
         Row("cosine", ("--schedule", "cosine", "--warmup_steps", "500")),
         Row("accumulate", ("--accumulate", "4")),
         Row("ema", ("--ema_decay", "0.999")),

@@ -2,11 +2,13 @@
 
     python benchmarks/device_checks.py --device cuda
 
-float32 runs without TF32 here. bfloat16, and compiled steps in both, are held to the tolerance of the format.
+float32 runs without TF32 here. bfloat16, and compiled steps in both, are held to the tolerance of the format. Each with
+the defaults, and with what README recommends of the network and the loss.
 """
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -20,27 +22,36 @@ from retinanet.anchors import anchors_for
 from retinanet.command_line import device_of, whole_number
 from retinanet.compute import losses_of
 from retinanet.detect import detect
+from retinanet.loss import DEFAULTS, LossSettings
 from retinanet.model import RetinaNet
 from retinanet.structures import Predictions, Targets
 
 CPU = torch.device("cpu")
+RECIPES = {
+    "defaults": ("none", DEFAULTS),
+    "recommended": ("group", LossSettings(box_loss="giou", matcher="atss", ignore_crowds=True)),
+}
 
 
-def build(args: argparse.Namespace) -> RetinaNet:
+def build(args: argparse.Namespace, head_norm: str) -> RetinaNet:
     torch.manual_seed(0)
-    model = RetinaNet(args.num_classes, args.depth).train()
+    model = RetinaNet(args.num_classes, args.depth, head_norm=head_norm).train()
     torch.nn.init.normal_(model.classification_head.output.weight, std=0.01)
     torch.nn.init.normal_(model.regression_head.output.weight, std=0.01)
     return model
 
 
-def step(args: argparse.Namespace, device: torch.device, precision: torch.dtype, compiled: bool) -> dict[str, Tensor]:
+def step(
+    args: argparse.Namespace, recipe: str, device: torch.device, precision: torch.dtype, compiled: bool
+) -> dict[str, Tensor]:
     """The losses and the gradient of a batch, brought to the CPU."""
-    model, batch = build(args).to(device), random_batch(argparse.Namespace(**{**vars(args), "device": CPU}))
+    head_norm, loss_settings = RECIPES[recipe]
+    model, batch = build(args, head_norm).to(device), random_batch(argparse.Namespace(**{**vars(args), "device": CPU}))
     losses = losses_of(
         model,
         args.num_classes,
         device,
+        loss_settings=loss_settings,
         precision=precision,
         compiled_batch_size=args.batch_size if compiled else None,
     )(batch.images.to(device), Targets(*(tensor.to(device) for tensor in batch.targets)))
@@ -92,11 +103,12 @@ def main() -> int:
         good &= passed
         print(f"| {name} | {value:.1e} | {allowed:.0e} | {'ok' if passed else 'WRONG'} |", flush=True)
 
-    wanted = step(args, CPU, torch.float32, compiled=False)
-    for precision, allowed in ((torch.float32, 1e-4), (torch.bfloat16, 3e-2)):
-        for compiled in (False, True):
-            name = f"{str(precision).removeprefix('torch.')}{', compiled' if compiled else ''}"
-            for part, got in step(args, args.device, precision, compiled).items():
+    formats = ((torch.float32, 1e-4), (torch.bfloat16, 3e-2))
+    for recipe in RECIPES:
+        wanted = step(args, recipe, CPU, torch.float32, compiled=False)
+        for (precision, allowed), compiled in product(formats, (False, True)):
+            name = f"{recipe}, {str(precision).removeprefix('torch.')}{', compiled' if compiled else ''}"
+            for part, got in step(args, recipe, args.device, precision, compiled).items():
                 # A gradient adds up many roundings of mixed sign.
                 check(f"{name}: {part}", difference(got, wanted[part]), allowed * (10 if part == "gradient" else 1))
     for part, got, own in zip(

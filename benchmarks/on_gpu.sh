@@ -36,7 +36,8 @@ if [ -n "${TINY:-}" ]; then
     large=(--depth 18 --height 64 --width 96 --batch_size 2 --num_classes 5 --repeats 1 --warm_up 1 --device cpu)
     small=("${large[@]}")
     files=(--data "$data" --min_side 64 --max_side 96 --num_batches 2)
-    train=(--min_side 64 --max_side 96 --channels 16 --epochs 1 --device cpu)
+    train=(--min_side 64 --max_side 96 --channels 32 --epochs 1 --device cpu)
+    sides=(64 96)
     metric=(--num_images 50 --num_classes 5)
     loss=(--height 64 --width 96)
     compile=()
@@ -47,25 +48,31 @@ else
     small=(--depth 50 --height 608 --width 1024 --batch_size 2 --device cuda)
     files=(--data "$data" --max_side 608)  # one padded shape, so one compilation
     train=(--min_side 608 --max_side 1024 --batch_size 16 --epochs 3 --device cuda)
+    sides=(480 608 736)
     metric=()
     loss=()
     compile=(--compile)
 fi
 
 echo "# Checks and measurements, $(date +%F), commit $(git describe --always --dirty 2>/dev/null)"
-part 80 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
-part 70 "A short training" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 "${train[@]}" \
+part 100 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
+part 60 "A short training" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 "${train[@]}" \
     --eval_every 100 --log_every 20 --output_path "$work/output"
-part 30 "Its evaluation" "$python" test.py --coco_path "$data" --set_name val --device $device \
-    --checkpoint_path "$work/output/model_final.pt" --results_path "$work/results.json"
-part 120 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
-part 70 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
-part 40 "Detection, large batch" "$python" benchmarks/detect.py "${large[@]}"
-part 20 "Loss" "$python" benchmarks/loss.py --device $device "${loss[@]}"
-part 40 "Metric" "$python" benchmarks/evaluate.py "${metric[@]}"
-part 40 "A resumed run is the same run" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
+part 45 "The same with the recommended flags" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
+    "${train[@]}" --schedule cosine --warmup_steps 5 --ema_decay 0.999 --accumulate 2 --head_norm group --box_loss giou \
+    --matcher atss --ignore_crowds --train_sides "${sides[@]}" --augment photometric crop zoom_out \
+    --eval_every 100 --log_every 20 --output_path "$work/recommended"
+part 30 "Its evaluation, with several looks at each image" "$python" test.py --coco_path "$data" --set_name val \
+    --device $device --checkpoint_path "$work/recommended/model_final.pt" --results_path "$work/results.json" \
+    --flip_test --test_sides "${sides[@]}" --num_draws 0
+part 110 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
+part 60 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
+part 35 "Detection, large batch" "$python" benchmarks/detect.py "${large[@]}"
+part 15 "Loss" "$python" benchmarks/loss.py --device $device "${loss[@]}"
+part 30 "Metric" "$python" benchmarks/evaluate.py "${metric[@]}"
+part 35 "A resumed run is the same run" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
     "${train[@]}" --output_path "$work/verified" --deterministic --verify_resume 10
-part 30 "Saving, resuming, determinism" "$python" benchmarks/saving.py "${small[@]}"
+part 20 "Saving, resuming, determinism" "$python" benchmarks/saving.py "${small[@]}"
 echo
 [ $failed = 0 ] && echo "All parts ran." || echo "SOME PARTS FAILED."
 exit $failed
