@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from retinanet.schedule import linear_rule
+
 RECOMMENDED = (
     *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--head_norm", "group"),
     *("--box_loss", "giou", "--matcher", "atss", "--ignore_crowds"),
@@ -58,11 +60,12 @@ def rows_of(setting: Setting) -> list[Row]:
     """Those with several seeds first; then each flag alone; then what needs no training of its own."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
     high_rate = ("--learning_rate", "1e-3")
+    recommended = (*RECOMMENDED, "--learning_rate", f"{linear_rule(setting.batch_size):g}")
     return [
         Row(BASELINE, has_seeds=True),
-        Row("recommended", RECOMMENDED, has_seeds=True),
+        Row("recommended", recommended, has_seeds=True),
         Row(PEER, has_seeds=True),
-        Row("recommended_augmented", (*RECOMMENDED, "--train_sides", *train_sides, "--augment", "photometric")),
+        Row("recommended_augmented", (*recommended, "--train_sides", *train_sides, "--augment", "photometric")),
         Row("cosine", ("--schedule", "cosine", "--warmup_steps", "500")),
         Row("accumulate", ("--accumulate", "4")),
         Row("ema", ("--ema_decay", "0.999")),
