@@ -96,8 +96,8 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
     if job.ranks.size > 1:
         rest = len(training_set) % job.sampler.batch_size
         say(
-            f"Processes: {job.ranks.size} with {args.batch_size * args.accumulate} images each in a step; the {rest} images that fill no "
-            f"step are {'left out' if args.drop_last else 'shared out'}"
+            f"Processes: {job.ranks.size} with {args.batch_size * args.accumulate} images each in a step; the {rest} "
+            f"images that fill no step are {'left out' if args.drop_last else 'shared out'}"
         )
     say(f"Precision: {job.facts.precision}, {'compiled' if job.facts.compiled else 'not compiled'}")
     if hint := rate_hint(job.sampler.batch_size, args.learning_rate):

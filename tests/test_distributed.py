@@ -79,9 +79,7 @@ def test_ranks_and_accumulation_train_what_one_large_batch_does(folder, num_rank
     torch.testing.assert_close(losses(run.stdout), losses(alone), rtol=1e-4, atol=2e-5)
     assert tables(run.stdout) == tables(alone)
     assert run.stdout.count("Num training images: 19") == 1  # rank 0 alone prints
-    told = (
-        f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step are shared"
-    )
+    told = f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step"
     assert num_ranks == 1 or told in run.stdout
     one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
     for key in one:
