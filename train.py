@@ -176,7 +176,7 @@ def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:
 def evaluate_weights(job: Job) -> float:
     """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP."""
     average = job.state.average
-    if average:
+    if average and has_objects(job.data.val):
         raw = evaluate_val(job)
         if raw:
             say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")

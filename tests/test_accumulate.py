@@ -7,7 +7,7 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_set
+from conftest import TINY, change_json, write_set
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,6 +135,12 @@ def test_a_signal_between_raw_and_averaged_weights_mixes_none(improved, tmp_path
     assert run.code == 128 + signal.SIGTERM, run.err
     trained, saved = (torch.load(tmp_path / "output" / name) for name in ("retinanet_epoch1.pt", "last.pt"))
     assert all(torch.equal(saved["model"][name], tensor) for name, tensor in trained["model"].items())
+
+
+def test_a_set_without_objects_is_told_of_once(improved, coco_path):
+    change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
+    run = improved("--ema_decay", 0.9, "--epochs", 1)
+    assert (run.code, run.out.count("has no objects to compare with")) == (0, 1), run.err
 
 
 def test_the_hint_for_a_larger_batch(improved):
