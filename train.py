@@ -96,8 +96,8 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
     if job.ranks.size > 1:
         rest = len(training_set) % job.sampler.batch_size
         say(
-            f"Processes: {job.ranks.size} with {args.batch_size} images each in a step; the {rest} images that fill no "
-            f"step are {'left out' if args.drop_last else 'shared out'}"
+            f"Processes: {job.ranks.size} with {args.batch_size * args.accumulate} images each in a step; the {rest} "
+            f"images that fill no step are {'left out' if args.drop_last else 'shared out'}"
         )
     say(f"Precision: {job.facts.precision}, {'compiled' if job.facts.compiled else 'not compiled'}")
     if hint := rate_hint(job.sampler.batch_size, args.learning_rate):
@@ -163,8 +163,7 @@ def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:
         if is_last:
             saves.keep(FINAL)
             saves.save()
-    with STOP.at_once():
-        ap = evaluate_weights(job)
+    ap = evaluate_weights(job)
     if job.ranks.is_first and ap > job.state.best_ap:
         job.state.best_ap = ap
         saves.keep("best.pt")
@@ -177,7 +176,7 @@ def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:
 def evaluate_weights(job: Job) -> float:
     """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP."""
     average = job.state.average
-    if average:
+    if average and has_objects(job.data.val):
         raw = evaluate_val(job)
         if raw:
             say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
@@ -193,23 +192,24 @@ def evaluate_weights(job: Job) -> float:
 def evaluate_val(job: Job) -> CocoTable | None:
     """The table of the val set; None where it has no objects, or at another rank than 0."""
     args, val = job.args, job.data.val
-    rows = detect_all(
-        job.state.network,
-        job.data.val_set,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=args.device,
-        precision=job.precision,
-        detect_settings=detect_settings(args),
-        timeout=args.timeout,
-        ranks=job.ranks,
-    )
-    if not job.ranks.is_first:
-        return None
-    if not has_objects(val):
-        say(f"{val.path} has no objects to compare with, so there is no table")
-        return None
-    return evaluate(val, rows, args.eval_backend)
+    with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
+        rows = detect_all(
+            job.state.network,
+            job.data.val_set,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=args.device,
+            precision=job.precision,
+            detect_settings=detect_settings(args),
+            timeout=args.timeout,
+            ranks=job.ranks,
+        )
+        if not job.ranks.is_first:
+            return None
+        if not has_objects(val):
+            say(f"{val.path} has no objects to compare with, so there is no table")
+            return None
+        return evaluate(val, rows, args.eval_backend)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--augmented", action="store_true", help="draw each image as it is, and as train.py changes it in 3 epochs"
     )
     add_augment_flags(training)
+    training.add_argument("--ignore_crowds", action="store_true", help="crowd regions, dashed, change with the image")
     runs = parser.add_argument_group("runs")
     runs.add_argument(
         "--logs", type=Path, nargs="+", help="draw the losses and AP of these logs, and print a table of the runs"
@@ -85,7 +86,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     for name in FOR_IMAGES if args.logs else ():
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} is for pictures of images; leave it or --logs away")
-    for name in FOR_DETECTIONS if args.augmented else NAMES:
+    for name in FOR_DETECTIONS if args.augmented else (*NAMES, "ignore_crowds"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(
                 f"--{name} is for pictures of detections; leave it or --augmented away"
@@ -135,7 +136,9 @@ def draw_images(args: argparse.Namespace) -> None:
 def draw_augmented(args: argparse.Namespace) -> None:
     """A row for each image: as it is, and in the first epochs of a training by one process."""
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": args.max_pixels}
-    annotations, dataset = load_set(args.coco_path, args.set_name, **sides, require_images=False)
+    annotations, dataset = load_set(
+        args.coco_path, args.set_name, **sides, require_images=False, keep_crowds=args.ignore_crowds
+    )
     chosen = choose(annotations, args.image_id, args.num_images, args.seed)
     how = {"batch_size": args.batch_size, "seed": args.seed, "settings": augment_settings(args)}
     loader, sampler = training_loader(dataset, **how, workers=0, pin_memory=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from retinanet.structures import Sample
+from retinanet.structures import CROWD, Sample
 from retinanet.transforms import MEAN
 
 PHOTOMETRIC, CROP, ZOOM_OUT, JITTER = AUGMENTATIONS = ("photometric", "crop", "zoom_out", "jitter")
@@ -88,10 +88,25 @@ def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
     image, boxes, _ = parts
     # Where there is no object torchvision finds no crop, after many trials.
     if len(boxes) and min(image.shape[1:]) >= LEAST_TO_CROP:
-        parts = v2.RandomIoUCrop()(*parts)
+        parts = _IoUCrop(parts[2] == CROWD)(*parts)
     height, width = parts[0].shape[1:]
     scale = min(size[0] / height, size[1] / width)
     return _resized(parts, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+class _IoUCrop(v2.RandomIoUCrop):
+    """torchvision's, which marks boxes whose centre is cut off to be dropped, but for crowd regions.
+
+    The rest of an object without its centre may well be background; the rest of a crowd region is one.
+    """
+
+    def __init__(self, is_crowd: Tensor) -> None:
+        super().__init__()
+        self.is_crowd = is_crowd
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        params = super().make_params(flat_inputs)
+        return params and params | {"is_within_crop_area": params["is_within_crop_area"] | self.is_crowd}
 
 
 def _distort(parts: Parts, size: tuple[int, int]) -> Parts:

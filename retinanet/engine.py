@@ -76,7 +76,7 @@ def _step(
     before = [tensor.clone() for tensor in statistics]
     largest = max(group, key=lambda batch: len(batch.images))
     with memory_explained(largest.images):
-        numbers = _gradient(group, scaler, compute_losses, ranks)
+        numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
         scaler.unscale_(optimizer)
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
     mean_loss = numbers[0] + numbers[1]
@@ -98,11 +98,18 @@ def _step(
     state.skipped.add(Step(state.epoch, state.iteration, rate, image_ids, targets, told))
 
 
-def _gradient(group: list[Batch], scaler: torch.amp.GradScaler, compute_losses: ComputeLosses, ranks: Ranks) -> Tensor:
+def _gradient(
+    group: list[Batch],
+    statistics: list[Tensor],
+    scaler: torch.amp.GradScaler,
+    compute_losses: ComputeLosses,
+    ranks: Ranks,
+) -> Tensor:
     """Leave the gradient of the mean loss over all images in the parameters, those of the other ranks included.
 
     Returns [3]: that mean of each kind of loss, and the number of images. A batch's losses are means over its images,
-    so each counts by its share of them. DistributedDataParallel takes the mean over the ranks, not the sum.
+    so each counts by its share of them. DistributedDataParallel takes the mean over the ranks, not the sum. The
+    batch-norm `statistics` are left as they are by a batch without images.
     """
     device = group[0].images.device
     num_images = torch.full((), sum(len(batch.images) for batch in group), dtype=torch.float32, device=device)
@@ -113,10 +120,14 @@ def _gradient(group: list[Batch], scaler: torch.amp.GradScaler, compute_losses: 
         if not own and ranks.size == 1:
             continue
         share = own / num_images.clamp(min=1)
+        kept = [] if own else [tensor.clone() for tensor in statistics]
         with unshared(compute_losses) if number < len(group) else nullcontext():
             losses = compute_losses(*(batch.images, batch.targets) if own else _blank(batch))
             scaler.scale((losses.classification + losses.regression) * (share * ranks.size)).backward()
         means += torch.stack([losses.classification.detach(), losses.regression.detach()]) * share
+        if not own:
+            for tensor, old in zip(statistics, kept, strict=True):
+                tensor.copy_(old)
     return torch.cat([ranks.summed(means), num_images[None]])
 
 

@@ -76,7 +76,8 @@ def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
             f"{train.path}: its {len(training_set)} images don't fill one batch of {together}, and --drop_last leaves "
             "them all out. Lower --batch_size, or leave --drop_last away."
         )
-    num_steps = args.epochs * -(-len(training_set) // together)
+    num_full, rest = divmod(len(training_set), together)
+    num_steps = args.epochs * (num_full + (rest > 0 and not args.drop_last))
     if args.warmup_steps >= num_steps and not args.find_lr:
         raise UserError(
             f"{train.path}: {args.epochs} epochs of its {len(training_set)} images are {num_steps} steps, which "

@@ -1,12 +1,17 @@
 """A step of several batches is the step of one large batch."""
 
+import os
+import signal
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_set
+from conftest import TINY, change_json, write_set
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retinanet import weight_average
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
 from retinanet.data import CocoDataset
@@ -113,6 +118,31 @@ def test_averaged_weights_are_evaluated_and_saved_beside_the_raw_ones(improved, 
     assert results[()] != results[("--raw_weights",)]
 
 
+@pytest.mark.parametrize("call", [0, 1])  # the averaged weights put in; the trained ones put back
+def test_a_signal_between_raw_and_averaged_weights_mixes_none(improved, tmp_path, monkeypatch, call):
+    calls, copy = count(), weight_average._copy
+
+    def interrupted(source, target):
+        names = list(target)
+        is_the_one = next(calls) == call
+        copy(source, {name: target[name] for name in names[:30]})
+        if is_the_one:
+            os.kill(os.getpid(), signal.SIGTERM)
+        copy(source, target)
+
+    monkeypatch.setattr(weight_average, "_copy", interrupted)
+    run = improved("--ema_decay", 0.9, "--eval_every", 1, "--learning_rate", 0.001)
+    assert run.code == 128 + signal.SIGTERM, run.err
+    trained, saved = (torch.load(tmp_path / "output" / name) for name in ("retinanet_epoch1.pt", "last.pt"))
+    assert all(torch.equal(saved["model"][name], tensor) for name, tensor in trained["model"].items())
+
+
+def test_a_set_without_objects_is_told_of_once(improved, coco_path):
+    change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
+    run = improved("--ema_decay", 0.9, "--epochs", 1)
+    assert (run.code, run.out.count("has no objects to compare with")) == (0, 1), run.err
+
+
 def test_the_hint_for_a_larger_batch(improved):
     run = improved("--accumulate", 4)
     assert "Hint: a step has 8 images, the published runs' 2, at the same rate. The linear scaling" in run.out
@@ -126,6 +156,7 @@ def test_the_hint_for_a_larger_batch(improved):
         (("--backbone_rate", 0.1, 0.2), "--backbone_rate has 2 shares. Give one, or 5"),
         (("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"), "leaves nothing to --backbone_rate"),
         (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, which --warmup_steps 8 would not leave"),
+        (("--warmup_steps", 4, "--batch_size", 3, "--drop_last"), "8 images are 4 steps, which --warmup_steps 4 would"),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),

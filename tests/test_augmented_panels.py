@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import load_script
+from conftest import change_json, load_script
 from PIL import Image
 
 from retinanet import plots
@@ -10,7 +10,7 @@ from retinanet.augmentation import AugmentSettings
 from retinanet.augmented_panels import augmented_panel, draws_of_epochs
 from retinanet.data import CocoDataset
 from retinanet.loaders import TrainingBatches, training_loader
-from retinanet.structures import Sample
+from retinanet.structures import CROWD, Sample
 
 HOW = ("--augmented", "--min_side", 64, "--max_side", 96)
 
@@ -51,11 +51,15 @@ def panels_of(script, monkeypatch, *arguments):
     return seen
 
 
-def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [(), ("--ignore_crowds",)])
+def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypatch, more):
     monkeypatch.chdir(tmp_path)
+    crowd = {"id": 99, "image_id": 3, "category_id": 1, "bbox": [0, 0, 60, 90], "area": 5400, "iscrowd": 1}
+    change_json(coco_path / "train.json", lambda content: content["annotations"].append(crowd))
     flags = ("--train_sides", 64, 80, 112, "--augment", "crop", "photometric", "--seed", 11, "--batch_size", 3)
-    panels = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW, *flags, "--image_id", 3)
-    dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", 64, 96)
+    panels = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW, *flags, *more, "--image_id", 3)
+    annotations, folder = load_annotations(coco_path / "train.json"), coco_path / "images" / "train"
+    dataset = CocoDataset(annotations, folder, 64, 96, keep_crowds=bool(more))
     how = AugmentSettings(names=("crop", "photometric"), sides=(64, 80, 112))
     loader, sampler = training_loader(dataset, batch_size=3, seed=11, workers=0, pin_memory=False, settings=how)
     assert panels[0].title == "3.png (id 3)"
@@ -67,8 +71,11 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
         assert panel.title.startswith(f"epoch {epoch}, side ")
         assert panel.title.endswith(f": {height} x {width}")
         assert np.array_equal(panel.image, batch.images[row, :, :height, :width].permute(1, 2, 0).numpy())
-        boxes = batch.targets.boxes[row][batch.targets.labels[row] >= 0].numpy()
-        assert np.allclose(panel.boxes[:, :2] + panel.boxes[:, 2:], boxes[:, 2:], atol=1e-3)
+        labels = batch.targets.labels[row]
+        for drawn, rows in ((panel.boxes, labels >= 0), (panel.outlines, labels == CROWD)):
+            boxes = batch.targets.boxes[row][rows].numpy()
+            assert np.allclose(drawn[:, :2] + drawn[:, 2:], boxes[:, 2:], atol=1e-3)
+        assert len(panel.outlines) == len(more)
     assert len(panels) == 4
 
 
@@ -121,6 +128,7 @@ def test_draws_of_the_first_epochs(coco_path):
         (("--augment", "crop"), "--augment is for --augmented"),
         (("--train_sides", 64), "--train_sides is for --augmented"),
         (("--min_side", 64), "--min_side is for --augmented"),
+        (("--ignore_crowds",), "--ignore_crowds is for --augmented"),
         (("--augmented", "--augment", "crop", "jitter"), "Leave it or crop away"),
         (("--augmented", "--max_side", 64), "--max_side 64 is below --min_side 608"),
         (("--augmented", "--image_id", 99), "has no image 99"),

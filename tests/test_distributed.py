@@ -12,12 +12,15 @@ import pytest
 import torch
 from conftest import ROOT, TINY, write_set
 
+from retinanet.compute import losses_of
 from retinanet.distributed import Ranks
-from retinanet.engine import _gradient
+from retinanet.engine import _gradient, _step
 from retinanet.model import RetinaNet
+from retinanet.optimizer import build_optimizer
 from retinanet.structures import Batch, Losses, Targets
 from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
+from retinanet.training_state import TrainingState
 
 FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
 
@@ -76,7 +79,8 @@ def test_ranks_and_accumulation_train_what_one_large_batch_does(folder, num_rank
     torch.testing.assert_close(losses(run.stdout), losses(alone), rtol=1e-4, atol=2e-5)
     assert tables(run.stdout) == tables(alone)
     assert run.stdout.count("Num training images: 19") == 1  # rank 0 alone prints
-    assert num_ranks == 1 or "the 1 images that fill no step are shared out" in run.stdout
+    told = f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step"
+    assert num_ranks == 1 or told in run.stdout
     one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
     for key in one:
         torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)
@@ -192,8 +196,28 @@ def test_a_rank_without_images_counts_nothing(num_images):
 
     batch = Batch(torch.zeros(num_images, 3, 8, 8), *[Targets(torch.zeros(num_images, 1, 4), torch.zeros(0))] * 4, [])
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    numbers = _gradient([batch], scaler, lambda *_: Losses(2 * weight, 3 * weight), OfTwo(0, 2))
+    numbers = _gradient([batch], [], scaler, lambda *_: Losses(2 * weight, 3 * weight), OfTwo(0, 2))
     assert numbers.tolist() == pytest.approx(
         [(2 * num_images + 5) / together, (3 * num_images + 5) / together, together]
     )
     assert weight.grad.item() / 2 == pytest.approx(5 * num_images / together)
+
+
+def test_a_rank_without_images_measures_no_statistics():
+    class OfTwo(Ranks):
+        def summed(self, numbers):  # the other rank has an image too
+            return numbers.add_(0 if numbers.ndim else 1)
+
+    def empty_or_not(num_images):
+        images, boxes = torch.full((num_images, 3, 64, 64), 99, dtype=torch.uint8), torch.zeros(num_images, 1, 4)
+        return Batch(images, *[Targets(boxes, torch.full((num_images, 1), -1))] * 4, [])
+
+    ends = []
+    for group in ([empty_or_not(1)], [empty_or_not(1), empty_or_not(0)]):
+        torch.manual_seed(0)
+        model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+        state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), torch.device("cpu"))
+        _step(state, group, 0.1, 1.0, losses_of(model, 2, state.device), OfTwo(0, 2))
+        ends.append(model.backbone.bn1.running_mean.tolist())
+    assert ends[0] == ends[1]
+    assert ends[0] != RetinaNet(2, 18, channels=8).backbone.bn1.running_mean.tolist()
