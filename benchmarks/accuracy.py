@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     places = {"$VOC5": args.coco_path, "$R18": args.weights, "FOLDER": args.folder}
     full_places = {name: str(path.absolute()) for name, path in places.items()}
     failed = []
+    commit = git_commit() or "unknown"  # before the page, which is part of it, is written anew
 
     def finish(one: Run, code: int) -> None:
         name = f"{one.row.name}, seed {one.seed}"
@@ -82,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             failed.append(one)
             say(f"{name}: ended with code {code}: {last_line(one, full_places)}")
             return
-        record = record_of_run(one, code, setting, annotations, args.device, full_places)
+        record = record_of_run(one, code, setting, annotations, args.device, commit, full_places)
         with args.record.open("a") as file:
             file.write(f"{line_of(record)}\n")
         args.page.write_text(with_tables(args.page.read_text(), read_records(args.record)))
@@ -141,6 +142,7 @@ def record_of_run(
     setting: Setting,
     annotations: Annotations,
     device: torch.device,
+    commit: str,
     places: Mapping[str, str],
 ) -> Record:
     """Of a run that ended with this exit code, 0 or that of Diverged."""
@@ -165,7 +167,7 @@ def record_of_run(
         outcome=outcome,
         commands=[" ".join(words) for words in one.commands],
         date=time.strftime("%Y-%m-%d"),
-        commit=git_commit() or "unknown",
+        commit=commit,
         machine=chip_of(device),
         versions=f"torch {torch.__version__}, torchvision {torchvision.__version__}",
     )

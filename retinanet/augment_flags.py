@@ -30,7 +30,7 @@ def add_augment_flags(group: argparse._ActionsContainer) -> None:
         help="random changes of training images: photometric (colours), crop (a part), zoom_out (smaller, with a "
         "border), jitter (0.1 to 2 times as large, cut or padded; in place of crop and zoom_out) (default: none)",
     )
-    group.add_argument("--batch_size", type=whole_number(1), default=schedule.BATCH_SIZE, help="images of a step")
+    group.add_argument("--batch_size", type=whole_number(1), default=schedule.BATCH_SIZE, help="images of a batch")
 
 
 def check_augment_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
