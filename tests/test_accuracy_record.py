@@ -109,7 +109,7 @@ def test_the_record_of_a_run(annotations, tmp_path):
     results_path.parent.mkdir(parents=True)
     write_results(detections(annotations, 2), results_path)
     log.write_text(f"begin\ntrain.py: error: NaN in {tmp_path}/x of data\n")
-    done, diverged = (record_of_run(run, code, GPU, annotations, torch.device("cpu"), places) for code in (0, 3))
+    done, diverged = (record_of_run(run, code, GPU, annotations, torch.device("cpu"), "abc", places) for code in (0, 3))
     table = evaluate(annotations, detections(annotations, 2), "pycocotools").by_name(annotations.class_names)
     assert done.numbers == pytest.approx({name: table[name] for name in ("AP", "AP50", "AP of red", "AP of green")})
     assert len(done.drawn_ap) == 1000
