@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+import urllib.error
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -93,6 +94,18 @@ def coco_path(tmp_path) -> Path:
     for name, count in (("train", 8), ("val", 5), ("test", 4)):
         write_set(folder, name, count)
     return folder
+
+
+@pytest.fixture
+def unreachable_hub(tmp_path, monkeypatch) -> Path:
+    """PyTorch's folder of downloads, empty, and no network to fill it."""
+
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,4 @@
 import os
-import urllib.error
 from pathlib import Path
 
 import pytest
@@ -136,15 +135,10 @@ def test_imagenet_weights_are_taken_from_the_cache(resnet18, tmp_path, monkeypat
     assert list(imagenet_state(50, "V2")) == ["newer"]
 
 
-def test_a_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch):
-    def no_network(*args, **kwargs):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
+def test_a_failed_download_says_where_to_put_the_file(unreachable_hub):
     with pytest.raises(UserError) as refused:
         imagenet_state(50)
-    for words in ("resnet50-0676ba61.pth", str(tmp_path / "checkpoints"), "--weights none", "--weights FILE"):
+    for words in ("resnet50-0676ba61.pth", str(unreachable_hub / "checkpoints"), "--weights none", "--weights FILE"):
         assert words in str(refused.value)
 
 

@@ -1,4 +1,3 @@
-import urllib.error
 from copy import deepcopy
 
 import pytest
@@ -177,15 +176,14 @@ def test_the_weights_are_taken_from_the_cache(tmp_path, monkeypatch):
     assert torch.equal(coco_state()["a"], torch.ones(2))
 
 
-def test_a_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch):
-    def no_network(*args, **kwargs):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
+def test_a_failed_download_says_where_to_put_the_file(unreachable_hub):
     with pytest.raises(UserError) as refused:
         coco_state()
-    for words in ("retinanet_resnet50_fpn_v2_coco-5905b1c5.pth", str(tmp_path / "checkpoints"), "--weights FILE"):
+    for words in (
+        "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth",
+        str(unreachable_hub / "checkpoints"),
+        "--weights FILE",
+    ):
         assert words in str(refused.value)
 
 
