@@ -2,16 +2,12 @@
 
 import argparse
 import signal
-from contextlib import nullcontext
 from typing import IO
 
-from retinanet.annotations import has_objects
-from retinanet.command_line import default_workers, detect_settings, plain_settings, run, say
-from retinanet.detect_set import detect_all
+from retinanet.command_line import default_workers, plain_settings, run, say
 from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.engine import progress_of
 from retinanet.errors import Stopped
-from retinanet.evaluate import AP, AP50, CocoTable, evaluate
 from retinanet.log_file import LOG
 from retinanet.log_lines import data_lines, epoch_line, log_line, rate_hint, seconds_per_image, settings_line
 from retinanet.log_names import name_of_run
@@ -23,6 +19,7 @@ from retinanet.stopping import STOP
 from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
 from retinanet.train_setup import Data, Job, add_cache, build_job, load_data, rest_of_epoch
+from retinanet.val_table import evaluate_weights
 from retinanet.verify_resume import verify_resume
 
 
@@ -171,45 +168,6 @@ def evaluate_and_keep(job: Job, saves: Saves, is_last: bool) -> None:
     if is_last:
         saves.save()
     job.ranks.wait()
-
-
-def evaluate_weights(job: Job) -> float:
-    """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP."""
-    average = job.state.average
-    if average and has_objects(job.data.val):
-        raw = evaluate_val(job)
-        if raw:
-            say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
-    with average.in_place() if average else nullcontext():
-        table = evaluate_val(job)
-    if table is None:
-        return 0.0
-    say(table.text)
-    job.state.numbers = table.by_name(job.data.val.class_names)
-    return table.numbers[AP]
-
-
-def evaluate_val(job: Job) -> CocoTable | None:
-    """The table of the val set; None where it has no objects, or at another rank than 0."""
-    args, val = job.args, job.data.val
-    with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
-        rows = detect_all(
-            job.state.network,
-            job.data.val_set,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            device=args.device,
-            precision=job.precision,
-            detect_settings=detect_settings(args),
-            timeout=args.timeout,
-            ranks=job.ranks,
-        )
-        if not job.ranks.is_first:
-            return None
-        if not has_objects(val):
-            say(f"{val.path} has no objects to compare with, so there is no table")
-            return None
-        return evaluate(val, rows, args.eval_backend)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,17 @@ LAYERS = (
     ),
     (
         *("command_line", "log_lines", "augment_flags", "train_flags", "network_setup", "train_checks"),
-        *("train_setup", "saves", "verify_resume", "lr_range", "seeds", "cutouts", "sample_data", "check_data"),
+        *(
+            "train_setup",
+            "val_table",
+            "saves",
+            "verify_resume",
+            "lr_range",
+            "seeds",
+            "cutouts",
+            "sample_data",
+            "check_data",
+        ),
     ),
 )
 ORDER = [name for layer in LAYERS for name in layer]
