@@ -65,7 +65,7 @@ def test_crowds_are_kept_with_their_own_label_where_asked_for(coco_path):
     assert sample.labels.tolist() == [1, CROWD, 1]
     batch = collate([sample, dataset.read(1)])
     assert batch.targets.labels.tolist() == [[1, CROWD, 1], [-1, -1, -1]]
-    flipped = TrainingBatches(dataset, seed=0, probability=1).sample(0, 0)
+    flipped = TrainingBatches(dataset, seed=0, settings=AugmentSettings(flip=1)).sample(0, 0)
     assert flipped.boxes.tolist() == [[34, 10, 54, 30], [49, 50, 64, 64], [24, 0, 34, 10]]
     assert flipped.labels.tolist() == sample.labels.tolist()
     assert plain.read(0).labels.tolist() == [1, 1]
