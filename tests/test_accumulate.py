@@ -22,6 +22,7 @@ from retinanet.optimizer import build_optimizer
 from retinanet.samplers import AspectRatioBasedSampler
 from retinanet.structures import Losses
 from retinanet.training_state import TrainingState
+from retinanet.weight_average import WeightAverage
 
 CPU = torch.device("cpu")
 
@@ -74,6 +75,23 @@ def test_weights_and_losses_equal_the_large_batchs(tmp_path, batch_size, accumul
         assert found == pytest.approx((other.classification, other.regression, other.running, other.epoch_mean))
     for name, tensor in state.network.state_dict().items():
         torch.testing.assert_close(tensor, wanted.network.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_each_step_goes_into_the_average_once(tmp_path):
+    write_set(tmp_path, "train", 8)
+    dataset = CocoDataset(load_annotations(tmp_path / "train.json"), tmp_path / "images" / "train", 64, 96)
+    model = RetinaNet(2, 18, channels=8)
+    average = WeightAverage(model, 0.9)
+    state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU, average=average)
+    loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False, accumulate=2)
+    wanted = {name: value.clone() for name, value in model.named_parameters()}
+    how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": losses_of(model, 2, CPU), "accumulate": 2}
+    for step, _ in enumerate(train_steps(state, loader, **how), start=1):
+        kept = (1 + step) / (10 + step)
+        with torch.no_grad():
+            wanted = {name: kept * wanted[name] + (1 - kept) * value for name, value in model.named_parameters()}
+    for name, value in wanted.items():
+        torch.testing.assert_close(average.weights[name], value)
 
 
 def test_a_batch_that_is_not_finite_skips_its_whole_step(tmp_path):
