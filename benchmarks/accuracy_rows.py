@@ -10,8 +10,8 @@ from typing import NamedTuple
 from retinanet.schedule import linear_rule
 
 RECOMMENDED = (
-    *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--head_norm", "group"),
-    *("--box_loss", "giou", "--matcher", "atss", "--ignore_crowds"),
+    *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--backbone_rate", "0.5"),
+    *("--box_loss", "giou", "--ignore_crowds"),
 )
 TRAIN_SIDES, TEST_SIDES = (480, 544, 608, 672), (480, 608, 736)  # where the shorter side is 608
 BASELINE, PEER = "baseline", "peer"
