@@ -116,9 +116,11 @@ def _mean(values: list[float]) -> str:
 
 
 def _beside_peer(groups: dict[Key, Group]) -> list[str]:
+    """Of the baseline and the recommendation as it was last."""
     peer = groups.get((PEER, ""), {})
-    pairs = [(key, difference_of(peer, group)) for key, group in groups.items() if key[0] in (BASELINE, "recommended")]
-    lines = [f"AP of {name} less {PEER}'s: {signed(less)}." for (name, _), less in pairs if not np.isnan(less.value)]
+    last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "recommended")}
+    pairs = [(name, difference_of(peer, group)) for name, group in last.items()]
+    lines = [f"AP of {name} less {PEER}'s: {signed(less)}." for name, less in pairs if not np.isnan(less.value)]
     return ["  \n".join(lines), ""] if lines else []
 
 
