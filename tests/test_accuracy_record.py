@@ -141,6 +141,19 @@ def test_each_setting_has_its_table_that_of_a_cpu_last_and_provisional():
     assert "AP of baseline less peer's: +0.100 (+0.100 to +0.100)." in gpu
 
 
+def test_of_several_recommendations_the_last_stands_beside_the_peer():
+    text = tables_text(
+        [
+            record("peer", ap=0.4),
+            record("recommended", ap=0.3, flags="--matcher atss"),
+            record("recommended", ap=0.6, flags="--box_loss giou"),
+        ]
+    )
+    assert "AP of recommended less peer's: +0.200" in text
+    assert text.count("AP of recommended") == 1
+    assert "| recommended | `--matcher atss` | 1 | 0.300" in text  # what lost stays
+
+
 def test_the_last_of_two_equal_runs_counts():
     assert "| baseline |  | 1 | 0.700 |" in tables_text([record(ap=0.5), record(ap=0.7)])
 
