@@ -161,7 +161,9 @@ class FocalLoss(torch.autograd.Function):
         """
         num_classes = logits.shape[2]
         at_a_time = max(1, TERMS_ON_CPU // num_classes) if logits.device.type == "cpu" else weights.numel()
-        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        # float16 holds background terms only once backward has multiplied them by the gradient scaler's factor.
+        dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+        gradient = torch.empty_like(logits, dtype=dtype, memory_format=torch.contiguous_format)
         absent = torch.zeros((), device=logits.device)
         for some, weight, filled in zip(
             logits.flatten(0, 1).split(at_a_time),
@@ -175,17 +177,20 @@ class FocalLoss(torch.autograd.Function):
 
         present_logits = logits.flatten()[present].float()  # [R]
         present_terms, present_slopes = _terms(-present_logits, gamma)
-        absent_terms, absent_slopes = _terms(present_logits, gamma)
+        absent_terms, _ = _terms(present_logits, gamma)
         exchanged = (alpha * present_terms - (1 - alpha) * absent_terms) @ present_weights
-        slopes = (-alpha * present_slopes - (1 - alpha) * absent_slopes) * present_weights
-        gradient.view(-1).index_add_(0, present, slopes.to(gradient.dtype))
+        # Written over the background's, not added to it: of a confident object the sum would be all rounding error.
+        flat = gradient.view(-1)
+        slopes = (-alpha * present_slopes * present_weights).to(dtype)
+        flat.index_copy_(0, present, torch.where(present_weights > 0, slopes, flat[present]))
         ctx.save_for_backward(gradient)
+        ctx.dtype = logits.dtype
         return (1 - alpha) * absent + exchanged
 
     @staticmethod
     def backward(ctx: Any, loss_gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * loss_gradient, None, None, None, None, None
+        return (gradient * loss_gradient).to(ctx.dtype), None, None, None, None, None
 
 
 def _terms(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:

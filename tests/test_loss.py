@@ -129,6 +129,39 @@ def test_half_precision_predictions_are_summed_in_float32():
     assert losses == wanted
 
 
+def focal_gradient_in_float64(logits, targets):
+    """By autograd, from one-hot targets: the gradient of the classification loss, [B, A, C]."""
+    exact = logits.detach().double().requires_grad_()
+    matches = match(ANCHORS, targets)
+    wanted = torch.zeros_like(exact, dtype=torch.bool)
+    for image, row in matches.foreground.nonzero().tolist():
+        wanted[image, row, targets.labels[image, matches.objects[image, row]]] = True
+    scores = exact.sigmoid()
+    right = torch.where(wanted, scores, 1 - scores)
+    terms = torch.where(wanted, 0.25, 0.75) * (1 - right) ** 2 * -right.log()
+    counts = (matches.foreground | matches.background)[..., None]
+    per_image = (terms * counts).sum(dim=(1, 2)) / matches.foreground.sum(dim=1).clamp(min=1)
+    return torch.autograd.grad(per_image.mean(), exact)[0], wanted
+
+
+@pytest.mark.parametrize("score", [0.01, 0.1, 0.5, 0.8, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("num_images", [2, 16])
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1), (torch.bfloat16, 1), (torch.float16, 65536)])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_focal_gradient_is_within_a_percent_whatever_the_logits_are_in(score, num_images, dtype, scale, sparse):
+    predictions, targets = random_case(7, num_images=num_images)
+    logits = math.log(score / (1 - score)) + predictions.logits.detach() / 30
+    logits = logits.to(dtype).requires_grad_()
+    wanted, is_object = focal_gradient_in_float64(logits, targets)
+    assignment = assign(ANCHORS, targets, 3, sparse=sparse)
+    losses = loss_of_assigned(Predictions(logits, predictions.deltas), assignment)
+    (got,) = torch.autograd.grad(losses.classification * scale, logits)
+    assert got.dtype == dtype
+    for part in (is_object, ~is_object):
+        assert part.any()
+        torch.testing.assert_close(got[part].double() / scale, wanted[part], rtol=0.01, atol=0)
+
+
 @pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
 def test_all_rows_and_compiled_equal_foreground_rows_alone(matcher, box_loss):
