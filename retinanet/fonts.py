@@ -13,6 +13,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
+from retinanet.printable import printable
+
 FEW = 5  # letters named in the message
 # Fonts are tried by their files' names: plain ones first. A last resort has a box for every letter, and no letter.
 UNLIKE_TEXT = ("bold", "italic", "oblique", "black", "thin", "light", "serif", "mono", "unifont", "condensed")
@@ -90,7 +92,7 @@ def _tell(missing: frozenset[str]) -> None:
     packages = sorted({_package_of(letter) for letter in missing} - _told)
     if packages:
         _told.update(packages)
-        some = "".join(sorted(missing)[:FEW]) + (" ..." if len(missing) > FEW else "")
+        some = printable("".join(sorted(missing)[:FEW])) + (" ..." if len(missing) > FEW else "")
         print(
             f"{Path(sys.argv[0]).name}: no font on this machine has the letters {some}, so boxes stand for them in the "
             f"picture. Install one, on Debian or Ubuntu with: apt-get install {' '.join(packages)}",
