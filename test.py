@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 
 from retinanet.analysis import LEAST_DRAWS, NUM_DRAWS, analyse
-from retinanet.analysis_text import analysis_text
+from retinanet.analysis_text import analysis_lines
 from retinanet.annotations import has_objects, require_same_classes
 from retinanet.backbone import DEPTHS
 from retinanet.checkpoint import Checkpoint, build_model, load_checkpoint
 from retinanet.command_line import (
+    ArgumentParser,
     HelpFormatter,
     add_detection_flags,
     add_eval_backend_flag,
@@ -22,7 +23,7 @@ from retinanet.command_line import (
     say,
     whole_number,
 )
-from retinanet.compare import compare, comparison_panels, comparison_text
+from retinanet.compare import compare, comparison_lines, comparison_panels
 from retinanet.detect_set import detect_all
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
@@ -45,7 +46,7 @@ FOR_DETECTION = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     parser.add_argument("--set_name", help="name of the set (default: test; with --compare val)")
     parser.add_argument("--checkpoint_path", type=Path, default=Path("output/model_final.pt"))
@@ -141,9 +142,9 @@ def main(argv: list[str] | None = None) -> int:
         say(f"{len(rows)} detections written to {results_path}")
         if has_objects(annotations):
             table = evaluate(annotations, rows, args.eval_backend)
-            say(table.text)
+            say(*table.text.splitlines())
             analysis = analyse(annotations, rows, args.num_draws)
-            say(analysis_text(analysis, len(dataset)))
+            say(*analysis_lines(analysis, len(dataset)))
             if args.report:
                 write_report(args.report, analysis, table, dataset, source=str(results_path))
                 say(f"Report: {args.report / REPORT}")
@@ -175,8 +176,8 @@ def compare_results(args: argparse.Namespace) -> int:
         raise UserError(f"{annotations.path}: has no objects, so results can't be compared. Choose another --set_name.")
     a, b = (analyse(annotations, load_results(path, annotations), args.num_draws) for path in args.compare)
     comparison = compare(a, b, annotations)
-    say(f"A: {args.compare[0]}\nB: {args.compare[1]}")
-    say(comparison_text(comparison, args.num_draws, len(dataset)))
+    say(f"A: {args.compare[0]}", f"B: {args.compare[1]}")
+    say(*comparison_lines(comparison, args.num_draws, len(dataset)))
     panels = comparison_panels(comparison, a, b, dataset)
     if not panels:
         say("No image is won or lost, so there is no picture")

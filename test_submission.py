@@ -7,7 +7,7 @@ from typing import Any
 
 from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations, has_objects
-from retinanet.command_line import HelpFormatter, add_eval_backend_flag, run, say
+from retinanet.command_line import ArgumentParser, HelpFormatter, add_eval_backend_flag, run, say
 from retinanet.errors import UserError
 from retinanet.evaluate import evaluate
 from retinanet.files import UNFINISHED
@@ -20,7 +20,7 @@ from retinanet.results_zip import write_zip
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     parser.add_argument("--set_name", default="test", help="the set that the results are of")
     parser.add_argument(
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     packed = args.zip is None or pack(rows, findings, args.zip)
     if not any(finding.unusable for finding in findings):
         if has_objects(annotations):
-            say(evaluate(annotations, rows, args.eval_backend).text)
+            say(*evaluate(annotations, rows, args.eval_backend).text.splitlines())
         else:
             say(f"{annotations.path} has no objects to compare with, so there is no table")
     return 0 if packed and not findings else 1

@@ -10,7 +10,7 @@ from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
 from retinanet.augment_flags import NAMES, add_augment_flags, augment_settings, check_augment_flags
 from retinanet.augmented_panels import augmented_panel, draws_of_epochs
-from retinanet.command_line import HelpFormatter, load_set, number_from, run, say, whole_number
+from retinanet.command_line import ArgumentParser, HelpFormatter, load_set, number_from, run, say, whole_number
 from retinanet.curves import curves_of, draw_curves
 from retinanet.errors import UserError
 from retinanet.images import MAX_PIXELS, read_image
@@ -32,7 +32,7 @@ FOR_DETECTIONS = ("vis_pred", "pred_file", "threshold")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     parser.add_argument("--set_name", help="name of the set (default: val, with --augmented train)")
     parser.add_argument("--image_id", type=int, help="the image to draw; without it, --seed chooses")
@@ -105,7 +105,7 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 def compare(paths: list[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
     """Print the table of the runs of these logs, and draw their curves."""
     logs = [read_log(path) for path in paths]
-    say(hyper_parameter_table(logs) + "\n")
+    say(*hyper_parameter_table(logs), "")
     if curves := curves_of(logs):
         save_figure(draw_curves(curves, log_scale, window=show), picture_path)
         say(f"Picture of {len(curves)} of {len(logs)} logs: {picture_path}")

@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     args.output_path.parent.mkdir(parents=True, exist_ok=True)
     write_results(rows, args.output_path)
     say(f"{len(rows)} detections written to {args.output_path}")
-    say(evaluate(annotations, rows, installed_backends()[0]).text)
+    say(*evaluate(annotations, rows, installed_backends()[0]).text.splitlines())
     return 0
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.evaluate import random_case
 from benchmarks.protocol import describe, peak_of_this_process
 from retinanet.analysis import NUM_DRAWS, analyse
-from retinanet.analysis_text import analysis_text
+from retinanet.analysis_text import analysis_lines
 from retinanet.command_line import device_of, whole_number
 from retinanet.data import CocoDataset
 from retinanet.evaluate import evaluate, installed_backends
@@ -58,7 +58,7 @@ def main() -> int:
         told("COCO's twelve lines")
         analysis = analyse(annotations, rows, args.num_draws)
         told(f"analysis with {args.num_draws} draws")
-        analysis_text(analysis, args.num_images)
+        analysis_lines(analysis, args.num_images)
         write_report(Path(folder) / "report", analysis, table, dataset, source="results.json")
         told("report.html, metrics.json and the figures")
         print(f"together: {times[-1] - times[0]:.1f} s; peak memory {peak_of_this_process() / 1e9:.2f} GB")

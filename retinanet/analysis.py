@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotation_entries import on_one_line
 from retinanet.annotations import Annotations, owners_of
 from retinanet.average_precision import average_precision, mean_of_classes
 from retinanet.bootstrap import Interval, draws_of_images, interval
+from retinanet.confusion import Confusion, confusion_of
 from retinanet.error_kinds import Errors, find_errors, lost_to_errors
 from retinanet.matches import Found, Matches, found_of, match, ranked_classes
 
@@ -40,7 +40,7 @@ class Analysis(NamedTuple):
     ap50: Interval
     classes: list[ClassNumbers]
     best: WorkingPoint  # of all classes together
-    confusion: np.ndarray  # int64 [C + 1, C + 1] at the best threshold: true class, found class; last is background
+    confusion: Confusion  # at the best threshold
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS
     class_ap: np.ndarray  # [2, C]; NaN for a class without objects
     drawn_means: np.ndarray  # [2, W]
@@ -68,7 +68,7 @@ def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int
     class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
     classes = [
         ClassNumbers(
-            name=on_one_line(name),
+            name=name,
             num_objects=len(ranked[label].object_images),
             ap=interval(class_ap[0, label], drawn[0, label], 0, 1),
             ap50=interval(class_ap[1, label], drawn[1, label], 0, 1),
@@ -84,7 +84,7 @@ def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int
         ap50=interval(means[1], drawn_means[1], 0, 1),
         classes=classes,
         best=best,
-        confusion=_confusion(found, matches, annotations, best.threshold),
+        confusion=confusion_of(found, matches, annotations, best.threshold),
         lost=lost_to_errors(found, matches, errors, annotations, all_once)[:, 0],
         class_ap=class_ap,
         drawn_means=drawn_means,
@@ -135,17 +135,3 @@ def _best_of(found: Found, matches: Matches, chosen: np.ndarray, num_objects: in
         precision=float(right[best] / seen[best]),
         recall=float(right[best] / num_objects),
     )
-
-
-def _confusion(found: Found, matches: Matches, annotations: Annotations, threshold: float) -> np.ndarray:
-    num_classes = len(annotations.class_names)
-    confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)
-    taken = found.scores >= threshold
-    on_object = taken & (matches.any_class >= 0)
-    np.add.at(confusion, (annotations.labels[matches.any_class[on_object]], found.labels[on_object]), 1)
-    on_nothing = taken & (matches.any_class < 0) & ~matches.ignored[0]
-    np.add.at(confusion, (num_classes, found.labels[on_nothing]), 1)
-    missed = ~annotations.crowds
-    missed[matches.any_class[on_object]] = False
-    np.add.at(confusion, (annotations.labels[missed], num_classes), 1)
-    return confusion

@@ -8,19 +8,22 @@ import numpy as np
 from retinanet.analysis import Analysis, ClassNumbers, WorkingPoint
 from retinanet.average_precision import RECALLS
 from retinanet.bootstrap import Interval
+from retinanet.confusion import Confusion
 from retinanet.error_kinds import ERROR_KINDS
 from retinanet.evaluate import NAMES, CocoTable
+from retinanet.printable import printable
 
 FEW_CLASSES = 10  # whose confusions fit on a screen
 MOST_CONFUSIONS = 5
+MOST_IN_TABLE = 1000  # classes in metrics.json's table of confusions; with more, the pairs that occur
 
 
-def analysis_text(analysis: Analysis, num_images: int) -> str:
+def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
     """What is printed after COCO's twelve lines."""
     num_draws = analysis.drawn.shape[2]
     sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
-    width = max(5, *(len(one.name) for one in analysis.classes))
-    lines = [
+    width = max(5, *(len(printable(one.name)) for one in analysis.classes))
+    return [
         f"AP {analysis.ap}, AP50 {analysis.ap50}{sure}",
         f"{'Class':<{width}}  {'Objects':>7}  {'AP':>22}  {'AP50':>22}  {'AR':>5}  Best F1  From score",
         *(_class_line(one, width) for one in analysis.classes),
@@ -29,7 +32,6 @@ def analysis_text(analysis: Analysis, num_images: int) -> str:
         _best_line(analysis.best),
         *_confusion_lines(analysis),
     ]
-    return "\n".join(lines)
 
 
 def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
         "confusion": {
             "true": [*names, "background"],
             "found": [*names, "not found"],
-            "counts": analysis.confusion.tolist(),
+            **_counts(analysis.confusion),
         },
         "precision_recall_50": {
             "recall": RECALLS.tolist(),
@@ -81,13 +83,21 @@ def none_of_nan(number: float) -> float | None:
     return None if math.isnan(number) else number
 
 
+def _counts(confusion: Confusion) -> dict[str, Any]:
+    """The table of confusions, a row for each true class; of very many classes [row, column, count] of what occurs."""
+    if confusion.num_classes <= MOST_IN_TABLE:
+        return {"counts": confusion.table().tolist()}
+    return {"pairs": np.stack(confusion[1:], axis=1).tolist()}
+
+
 def _plain(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
     return {name: none_of_nan(number) for name, number in numbers._asdict().items()}
 
 
 def _class_line(one: ClassNumbers, width: int) -> str:
     ar, f1, score = map(number_text, (one.ar, one.best.f1, one.best.threshold))
-    return f"{one.name:<{width}}  {one.num_objects:>7}  {one.ap!s:>22}  {one.ap50!s:>22}  {ar:>5}  {f1:>7}  {score:>10}"
+    name, num_objects = printable(one.name), one.num_objects
+    return f"{name:<{width}}  {num_objects:>7}  {one.ap!s:>22}  {one.ap50!s:>22}  {ar:>5}  {f1:>7}  {score:>10}"
 
 
 def _best_line(best: WorkingPoint) -> str:
@@ -101,25 +111,23 @@ def _best_line(best: WorkingPoint) -> str:
 
 def _confusion_lines(analysis: Analysis) -> list[str]:
     """Where classes are few, what the objects of each were taken for; else the most frequent confusions."""
-    names = [one.name for one in analysis.classes]
+    names = [printable(one.name) for one in analysis.classes]
     if len(names) > FEW_CLASSES:
         return [f"Most confused there: {'; '.join(_most_confused(analysis)) or 'none'}"]
     rows, columns = [*names, "background"], [*names, "not found"]
     width, widths = max(map(len, rows)), [max(5, len(name)) for name in columns]
     lines = [
         "  ".join([f"{name:<{width}}", *(f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=True))])
-        for name, cells in zip(["", *rows], [columns, *analysis.confusion.tolist()], strict=True)
+        for name, cells in zip(["", *rows], [columns, *analysis.confusion.table().tolist()], strict=True)
     ]
     return ["What the true classes (rows) were taken for there (columns):", *lines]
 
 
 def _most_confused(analysis: Analysis) -> list[str]:
     """The largest numbers of objects taken for another class."""
-    between = analysis.confusion[:-1, :-1] * ~np.eye(len(analysis.classes), dtype=bool)
-    order = np.argsort(-between, axis=None, kind="stable")[:MOST_CONFUSIONS]
-    pairs = [divmod(int(place), len(between)) for place in order]
+    between = analysis.confusion.between_classes()
+    order = np.argsort(-between.counts, kind="stable")[:MOST_CONFUSIONS]
     return [
-        f"{analysis.classes[true].name} taken for {analysis.classes[found].name} ({between[true, found]})"
-        for true, found in pairs
-        if between[true, found]
+        f"{printable(analysis.classes[true].name)} taken for {printable(analysis.classes[found].name)} ({count})"
+        for true, found, count in zip(between.true[order], between.found[order], between.counts[order], strict=True)
     ]

@@ -23,11 +23,6 @@ def is_text(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def on_one_line(text: str) -> str:
-    """Without the line breaks and tabs that a name from JSON may hold, to be printed in a table."""
-    return " ".join(text.split())
-
-
 def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
     """Id and name; `seen` are the ids of the categories before."""
     category_id, name = category.get("id"), category.get("name")
@@ -50,6 +45,12 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
         )
     if image_id in seen:
         raise DataFault("image_id_twice", f"image id {image_id} stands twice. Give each image an id of its own.")
+    if isinstance(file_name, str) and not is_text(file_name):
+        raise DataFault(
+            "file_name_malformed",
+            f"file_name {file_name!r} of image {image_id} has half of a surrogate pair in it, which no file's name can "
+            "have. Write it as UTF-8.",
+        )
     if not is_text(file_name) or not file_name:
         raise DataFault(
             "file_name_missing", f"image {image_id} has no file_name. Add it, relative to the image folder."

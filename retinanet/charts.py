@@ -9,9 +9,12 @@ from matplotlib.figure import Figure
 
 from retinanet.analysis import ClassNumbers
 from retinanet.bootstrap import Interval
+from retinanet.confusion import Confusion
 from retinanet.plots import PALETTE, shortened, text_colour
 
 MOST_BARS = 80  # of classes
+MOST_CURVES = 1000  # of classes: more hide each other
+MOST_FIELDS = 300  # classes in the chart of confusions; with more, the MOST_BARS that are confused most
 FEW_CLASSES = 10  # told apart by colour and line; with more, the best and the worst are
 LINES = ("solid", "dashed", "dotted", "dashdot")
 BAR_INCHES = 0.34  # of a bar with its name
@@ -54,7 +57,7 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
     named = by_ap if len(by_ap) <= FEW_CLASSES else [*by_ap[:4], *by_ap[-4:]]
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axis = figure.subplots()
-    for label in set(known) - set(named):
+    for label in set(by_ap[:: max(1, len(by_ap) // MOST_CURVES)]) - set(named):
         axis.plot(recalls, precision[:, label], color="#cccccc", linewidth=0.8)
     for row, label in enumerate(named):
         look: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINES[row % len(LINES)]}
@@ -72,10 +75,13 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
     return figure
 
 
-def confusion_chart(confusion: np.ndarray, names: Sequence[str], threshold: float) -> Figure:
+def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float) -> Figure:
     """Of the objects of each class, what they were taken for; below them what was found on background."""
-    names, size = list(map(shortened, names)), len(names) + 1
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    classes = _most_confused(confusion)
+    names, size = [shortened(names[label]) for label in classes.tolist()], len(classes) + 1
+    table = confusion.table(classes)
+    totals = np.bincount(confusion.true, confusion.counts, minlength=confusion.num_classes + 1)
+    shares = table / np.maximum(totals[[*classes, confusion.num_classes]], 1)[:, None]
     side = min(16, 3.2 + 0.5 * size)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
@@ -86,13 +92,25 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], threshold: floa
     axis.set_xlabel("found")
     axis.set_ylabel("true")
     is_known = not np.isnan(threshold)
-    axis.set_title(f"Detections from score {threshold:.2f} on, IoU 0.5" if is_known else "No detection hits an object")
+    title = f"Detections from score {threshold:.2f} on, IoU 0.5" if is_known else "No detection hits an object"
+    some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
+    axis.set_title(title + some * (len(classes) < confusion.num_classes))
     figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")
     if size <= 26:  # numbers in smaller fields could not be read
-        for row, column in np.argwhere(confusion > 0):
+        for row, column in np.argwhere(table > 0):
             colour = text_colour(mpl.colors.to_hex(image.cmap(shares[row, column])))
-            axis.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=small)
+            axis.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=small)
     return figure
+
+
+def _most_confused(confusion: Confusion) -> np.ndarray:
+    """The classes to draw, rising: all, or the most confused of more than can be read."""
+    if confusion.num_classes <= MOST_FIELDS:
+        return np.arange(confusion.num_classes)
+    between = confusion.between_classes()
+    both = np.concatenate([between.true, between.found])
+    times = np.bincount(both, np.tile(between.counts, 2), minlength=confusion.num_classes)
+    return np.sort(np.argsort(-times, kind="stable")[:MOST_BARS])
 
 
 def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:

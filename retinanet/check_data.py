@@ -9,9 +9,8 @@ from tqdm import tqdm
 
 from retinanet import data_charts, transforms
 from retinanet.anchor_coverage import Setup
-from retinanet.annotation_entries import on_one_line
 from retinanet.annotations import require_same_classes
-from retinanet.command_line import HelpFormatter, run, say, whole_number
+from retinanet.command_line import ArgumentParser, HelpFormatter, run, say, whole_number
 from retinanet.data_counts import changes, count, histograms, reach
 from retinanet.data_doubts import CheckedSet, check_set
 from retinanet.data_faults import Finding, Findings
@@ -21,14 +20,13 @@ from retinanet.image_content import Content, note_contents, note_repeated, read_
 from retinanet.images import MAX_PIXELS
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.plots import require_picture_place
+from retinanet.printable import printable
 
 SETS = ("train", "val", "test")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m retinanet.check_data", description=__doc__, formatter_class=HelpFormatter
-    )
+    parser = ArgumentParser(prog="python -m retinanet.check_data", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     parser.add_argument(
         "--sets",
@@ -60,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     report(sets, args)
     notes, mistakes = findings.of(is_mistake=False), findings.of(is_mistake=True)
     for title, found in (("Worth knowing", notes), ("Mistakes", mistakes)):
-        say("\n".join(["", f"{title}:" if found else f"{title}: none", *finding_lines(found)]))
-    say(f"\n{args.coco_path}: {verdict(mistakes)}; charts in {args.picture_path}")
+        say("", f"{title}:" if found else f"{title}: none", *finding_lines(found))
+    say("", f"{args.coco_path}: {verdict(mistakes)}; charts in {args.picture_path}")
     return 1 if mistakes else 0
 
 
@@ -128,7 +126,7 @@ def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
     setup = Setup(args.min_side, args.max_side)
     classes: dict[int, str] = {}
     for checked in reversed(sets):  # where they differ, the first is right
-        names = map(on_one_line, checked.annotations.class_names)
+        names = map(printable, checked.annotations.class_names)
         classes |= zip(checked.annotations.category_ids, names, strict=True)
     classes = dict(sorted(classes.items()))
     groups = reach(first, dataset, setup)
@@ -136,7 +134,7 @@ def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
     blocks = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
     if len(first.objects.labels):
         blocks.append(change_lines(groups[""][0], changes(first, dataset, setup)))
-    say("\n\n".join("\n".join(block) for block in blocks))
+    say(*(line for number, block in enumerate(blocks) for line in ([""] if number else []) + block))
     data_charts.draw(counts, classes, groups, args.picture_path)
 
 

@@ -21,6 +21,7 @@ from retinanet.faults import worker_explained
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.log_file import LOG
 from retinanet.precision import PRECISIONS
+from retinanet.printable import printable
 from retinanet.stopping import STOP, end_workers
 
 RANK = int(os.environ.get("RANK", 0))  # of this process among torchrun's
@@ -60,17 +61,30 @@ def _end_workers_after(main: Callable[[], int]) -> int:
 
 def _end(message: str, exit_code: int) -> NoReturn:
     where = f" (rank {RANK})" if RANK else ""
-    print(f"{Path(sys.argv[0]).name}: error{where}: {message}", file=sys.stderr, flush=True)
+    print(f"{printable(Path(sys.argv[0]).name)}: error{where}: {printable(message)}", file=sys.stderr, flush=True)
     sys.exit(exit_code)
 
 
-def say(line: str) -> None:
-    """Print whole lines to stdout and the log, flushed, and not into a progress bar's middle; at rank 0 alone."""
+def say(*lines: str) -> None:
+    """Print lines to stdout and the log, flushed, and not into a progress bar's middle; at rank 0 alone.
+
+    Each argument is one line, whatever stands in it: a name from a file may hold line feeds and escape sequences. What
+    stdout's encoding lacks is shown as Python writes it.
+    """
     if RANK:
         return
-    tqdm.write(line, file=sys.stdout)
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
+    tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
-    LOG.write(f"{line}\n")
+    LOG.write(f"{text}\n")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, whose messages stay on one line whatever the arguments are: a shell's * gives names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -12,6 +12,7 @@ from retinanet.bootstrap import Interval, centred, interval
 from retinanet.data import CocoDataset
 from retinanet.error_kinds import ERROR_KINDS
 from retinanet.plots import Panel
+from retinanet.printable import printable
 
 MOST_SHOWN = 4  # images won, and images lost
 
@@ -59,21 +60,22 @@ def _difference(name: str, a: float, drawn_a: np.ndarray, b: float, drawn_b: np.
     return Difference(name, float(a), float(b), interval(b - a, drawn), wins)
 
 
-def comparison_text(comparison: Comparison, num_draws: int, num_images: int) -> str:
+def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) -> list[str]:
     """The lines to print."""
-    width = max(len(one.name) for one in comparison.differences)
+    names = [printable(one.name) for one in comparison.differences]
+    width = max(map(len, names))
     lines = [f"{'':<{width}}      A      B  {'B - A':>25}  B higher in"]
-    for one in comparison.differences:
+    for name, one in zip(names, comparison.differences, strict=True):
         change = "-" if np.isnan(one.difference.value) else f"{one.difference.value:+.3f}"
         if not np.isnan(one.difference.low):
             change += f" ({one.difference.low:+.3f} to {one.difference.high:+.3f})"
         a, b = ("    -" if np.isnan(number) else f"{number:.3f}" for number in (one.a, one.b))
         wins = "-" if np.isnan(one.wins) else f"{one.wins:.1%}"
-        lines.append(f"{one.name:<{width}}  {a}  {b}  {change:>25}  {wins:>11}")
+        lines.append(f"{name:<{width}}  {a}  {b}  {change:>25}  {wins:>11}")
     shifts = ", ".join(f"{kind} {more:+.3f}" for kind, more in zip(ERROR_KINDS, comparison.lost_more, strict=True))
     if num_draws:
         lines.append(f"In brackets 95% intervals over {num_draws} draws of the {num_images} images, the same for both")
-    return "\n".join([*lines, f"AP50 that B loses to each kind of error, less what A loses: {shifts}"])
+    return [*lines, f"AP50 that B loses to each kind of error, less what A loses: {shifts}"]
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:

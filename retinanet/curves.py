@@ -15,6 +15,7 @@ from retinanet.log_names import ENDING
 from retinanet.log_reader import RunLog
 from retinanet.log_table import model_name
 from retinanet.plots import PALETTE
+from retinanet.printable import printable
 
 # With the colours they tell runs apart in black and white too; no two of 77 runs have both in common.
 MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
@@ -24,6 +25,7 @@ MARKERS_A_CURVE = 8
 MOST_WITH_AP50 = 4  # runs; with more the lower half could not be read
 WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
 LEGEND_LETTERS, MOST_LETTERS = 110, 60  # in a line of the legend; of a run's name
+MOST_LOSS = 1e200  # drawn: matplotlib's margins and ticks overflow at 1e300, and larger losses are at the top anyway
 
 
 class Curve(NamedTuple):
@@ -99,7 +101,7 @@ def _names(logs: Sequence[RunLog]) -> list[str]:
 
 
 def _legend_name(curve: Curve) -> str:
-    name, half = " ".join(curve.name.split()), MOST_LETTERS // 2
+    name, half = printable(curve.name), MOST_LETTERS // 2
     if len(name) > MOST_LETTERS:
         name = f"{name[: half - 1]}…{name[-half:]}"
     return name if np.isfinite(curve.losses).any() else f"{name} (no finite loss)"
@@ -122,7 +124,7 @@ def _hollow(marker: str) -> dict[str, Any]:
 def _draw_losses(axis: Axes, curve: Curve, style: dict[str, Any], log_scale: bool, shift: float) -> None:
     """`shift`, 0 to 1, moves the markers, so that those of curves on top of each other are seen."""
     drawn = np.isfinite(curve.losses) & (curve.losses > 0 if log_scale else True)
-    losses = np.where(drawn, curve.losses, np.nan)
+    losses = np.where(drawn, curve.losses, np.nan).clip(-MOST_LOSS, MOST_LOSS)
     step = max(1, len(losses) // MARKERS_A_CURVE)
     around = np.pad(drawn, 1)
     is_marked = drawn & ~around[:-2] & ~around[2:]  # alone between gaps, where no line shows it

@@ -112,7 +112,7 @@ def _draw_reach(axis: Axes, reaches: Sequence[Reach]) -> None:
             linewidth=0.5,
         )
         lefts += widths
-    axis.set_yticks(places, [reach.name for reach in reaches], fontsize=7.5, parse_math=False)
+    axis.set_yticks(places, [shortened(reach.name) for reach in reaches], fontsize=7.5, parse_math=False)
     axis.set_xlim(0, 100)
     axis.set_xlabel("% of the objects", fontsize=8)
     _legend_below(axis)

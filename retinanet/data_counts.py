@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.anchor_coverage import Setup, alternatives, ious_of, shares
-from retinanet.annotation_entries import on_one_line
 from retinanet.data import CocoDataset, Objects
+from retinanet.printable import printable
 from retinanet.transforms import resized_sizes
 
 SIDES = (8, 16, 32, 64, 128, 256, 512)  # of objects after the resize: the square roots of their areas
@@ -99,7 +99,7 @@ def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[
             some(name, sides == number) for number, name in enumerate(_bin_names(SIDES)) if (sides == number).any()
         ],
         BY_CLASS: [
-            some(on_one_line(name), labels == label) for label, name in enumerate(dataset.annotations.class_names)
+            some(printable(name), labels == label) for label, name in enumerate(dataset.annotations.class_names)
         ],
     }
 

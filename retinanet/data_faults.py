@@ -23,6 +23,7 @@ KINDS = {
     "image_id_malformed": Kind("an image id that is no whole number; training refuses"),
     "image_id_twice": Kind("an image id that stands twice; training refuses"),
     "file_name_missing": Kind("an image without file_name; training refuses"),
+    "file_name_malformed": Kind("a file_name that is no valid Unicode; training refuses"),
     "file_name_outside": Kind("a file_name that leaves the image folder; training refuses"),
     "image_size_malformed": Kind("an image without a usable height and width; training refuses"),
     "image_unknown": Kind("an annotation of an image that is not listed; training refuses"),

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.annotation_entries import on_one_line
 from retinanet.annotations import Annotations
 
 AP, AP50 = 0, 1  # rows of the table
@@ -33,7 +32,7 @@ class CocoTable(NamedTuple):
     def by_name(self, class_names: list[str]) -> dict[str, float]:
         """The twelve numbers and each class's AP; NaN where there is no object."""
         of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
-        names = [*NAMES, *(f"AP of {on_one_line(name)}" for name in class_names)]
+        names = [*NAMES, *(f"AP of {name}" for name in class_names)]
         numbers = [*self.numbers, *of_classes]
         return {name: number if number >= 0 else math.nan for name, number in zip(names, numbers, strict=True)}
 

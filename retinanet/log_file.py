@@ -11,6 +11,7 @@ from pathlib import Path
 
 from retinanet.errors import UserError
 from retinanet.log_names import LogName, make_name, next_number
+from retinanet.printable import printable
 
 
 class LogFile:
@@ -84,8 +85,8 @@ class LogFile:
         except OSError as fault:
             if not self._has_complained:
                 print(
-                    f"{Path(sys.argv[0]).name}: {self.path}: can't be written ({fault.strerror}). The run goes on, and "
-                    "its lines follow once there is room.",
+                    f"{Path(sys.argv[0]).name}: {printable(str(self.path))}: can't be written "
+                    f"({fault.strerror}). The run goes on, and its lines follow once there is room.",
                     file=sys.stderr,
                 )
             self._has_complained = True

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retinanet.annotation_entries import on_one_line
 from retinanet.evaluate import AP, AP50
 from retinanet.log_names import ENDING, rate_text
 from retinanet.log_reader import RunLog
+from retinanet.printable import markdown_cell
 
 UNKNOWN = "-"
 SETTINGS = {  # column: flag
@@ -16,20 +16,23 @@ SETTINGS = {  # column: flag
 }
 
 
-def hyper_parameter_table(logs: Sequence[RunLog]) -> str:
-    """What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation.
+def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
+    """A Markdown table in lines. What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation.
 
     Further flags have a column where the logs tell different values of them.
     """
     flags = SETTINGS | {name: name for name in _differing(logs)}
-    rows = [("model", *flags, "final loss", "AP", "AP50"), *(_row(log, list(flags.values())) for log in logs)]
+    rows = [
+        ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50"),
+        *(_row(log, list(flags.values())) for log in logs),
+    ]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     rule = tuple("-" * width for width in widths)
     lines = [
         " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in (rows[0], rule, *rows[1:])
     ]
-    return "\n".join(f"| {line} |" for line in lines)
+    return [f"| {line} |" for line in lines]
 
 
 def model_name(log: RunLog) -> str:
@@ -59,7 +62,7 @@ def _differing(logs: Sequence[RunLog]) -> list[str]:
 def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
     loss, table = final_loss(log), list(log.tables.values())[-1:]
     results = (
-        UNKNOWN if loss is None else f"{loss:.5f}",
+        UNKNOWN if loss is None else f"{loss:.5f}" if abs(loss) < 1e6 else f"{loss:g}",
         *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
     )
     return (_plain(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
@@ -69,12 +72,12 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " ".join(map(_cell, value)) or UNKNOWN
+        return " ".join(_plain(str(one)) if isinstance(one, list) else _cell(one) for one in value) or UNKNOWN
     if isinstance(value, float) and 0 < value < 1:
         return rate_text(value)
     return _plain(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
 
 
 def _plain(text: str) -> str:
-    """Without what would end a cell or a row."""
-    return on_one_line(text).replace("|", "\\|") or UNKNOWN
+    """As a cell, whatever stands in it."""
+    return markdown_cell(text) or UNKNOWN

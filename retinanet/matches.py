@@ -98,14 +98,19 @@ def ranked_classes(
     found: Found, matches: Matches, annotations: Annotations, asked_for: np.ndarray | None = None
 ) -> list[Ranked]:
     """What average_precision wants of each class. `asked_for` bool [T] leaves other objects out of the count."""
-    owners = owners_of(annotations)
-    counted = ~annotations.crowds if asked_for is None else ~annotations.crowds & asked_for
-    ranked = []
-    for label in range(len(annotations.class_names)):
-        own = np.flatnonzero(found.labels == label)
-        objects = owners[counted & (annotations.labels == label)]
-        ranked.append(Ranked(found.images[own], matches.hits[:, own], matches.ignored[:, own], objects))
-    return ranked
+    owners, num_classes = owners_of(annotations), len(annotations.class_names)
+    counted = np.flatnonzero(~annotations.crowds if asked_for is None else ~annotations.crowds & asked_for)
+    objects_of = _by_label(annotations.labels[counted], num_classes)
+    return [
+        Ranked(found.images[own], matches.hits[:, own], matches.ignored[:, own], owners[counted[objects]])
+        for own, objects in zip(_by_label(found.labels, num_classes), objects_of, strict=True)
+    ]
+
+
+def _by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Where in `labels` [n] each class is, rising; in one go, as there may be thousands of classes."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))
 
 
 def assign(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,9 @@
 """Pictures of images with their objects and detections."""
 
+import unicodedata
+from bisect import bisect
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +17,15 @@ from matplotlib.patches import Rectangle
 
 from retinanet.errors import UserError
 from retinanet.files import require_writable, written_whole
+from retinanet.fonts import give_fonts
 from retinanet.label_places import place_labels
+from retinanet.printable import printable
 
 PANEL_INCHES = 4.0
 DOTS_PER_INCH = 120
 TITLE_POINTS, LABEL_POINTS = 10, 9
 LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font's size
-MOST_LETTERS = 30  # of a class's name
+MOST_LETTERS = 30  # of a class's name, of which one that fills a square, such as a Chinese one, counts as two
 # Petroff's ten (https://arxiv.org/abs/2107.02270), which colour-blind people tell apart too.
 PALETTE = (
     *("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#92dadd"),
@@ -59,6 +64,7 @@ def draw_grid(panels: Sequence[Panel], class_names: Sequence[str], columns: int,
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure, whole or not at all. UserError where it can't be written."""
+    give_fonts(figure)
     try:
         with written_whole(path, "wb") as file:
             figure.savefig(file, format=path.suffix[1:].lower(), dpi=DOTS_PER_INCH)
@@ -77,8 +83,10 @@ def require_picture_place(path: Path) -> None:
 
 
 def shortened(name: str) -> str:
-    """A class's name as pictures have room for."""
-    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…"
+    """A class's name, printable, as pictures have room for."""
+    name = printable(name)
+    ends = list(accumulate(_widths(name), initial=0))
+    return name if ends[-1] <= MOST_LETTERS else f"{name[: bisect(ends, MOST_LETTERS - 1) - 1]}…"
 
 
 def show_windows() -> None:
@@ -98,14 +106,16 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
     names = [shortened(class_names[label]) for label in panel.labels]
     if panel.scores is not None:
         names = [f"{name} {score:.2f}" for name, score in zip(names, panel.scores, strict=True)]
-    sizes = np.array([(LETTER_WIDTH * len(name) + LABEL_PAD, 1.2 + LABEL_PAD) for name in names]).reshape(-1, 2)
+    sizes = np.array([(LETTER_WIDTH * sum(_widths(name)) + LABEL_PAD, 1.2 + LABEL_PAD) for name in names]).reshape(
+        -1, 2
+    )
     corners = np.concatenate([panel.boxes[:, :2], panel.boxes[:, :2] + panel.boxes[:, 2:]], axis=1)
     seen = corners.clip(0, [width, height, width, height])
     seen[:, 2:] -= seen[:, :2]
     places = place_labels(seen, sizes * LABEL_POINTS * pixel, width)
     axis.imshow(panel.image)
     # Names of boxes at the image's top stand above it.
-    axis.set_title(panel.title, fontsize=TITLE_POINTS, pad=LABEL_POINTS * 2, parse_math=False)
+    axis.set_title(printable(panel.title), fontsize=TITLE_POINTS, pad=LABEL_POINTS * 2, parse_math=False)
     for left, top, box_width, box_height in panel.outlines:
         for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # to be seen on bright and on dark
             line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
@@ -124,6 +134,11 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.0},
             parse_math=False,
         )
+
+
+def _widths(name: str) -> list[int]:
+    """About how wide each letter is, as a multiple of a Latin one."""
+    return [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
 
 
 def text_colour(background: str) -> str:

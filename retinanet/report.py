@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from retinanet.analysis import Analysis, is_taken
 from retinanet.analysis_panels import found_panel, object_panel
-from retinanet.analysis_text import analysis_text, metrics_of, number_text, precision_at_50
+from retinanet.analysis_text import analysis_lines, metrics_of, number_text, precision_at_50
 from retinanet.annotations import Annotations, owners_of
 from retinanet.average_precision import RECALLS
 from retinanet.charts import class_chart, confusion_chart, error_chart, precision_recall_chart
@@ -20,7 +20,9 @@ from retinanet.error_kinds import ERROR_KINDS, MISSED
 from retinanet.errors import UserError
 from retinanet.evaluate import CocoTable
 from retinanet.files import written_whole
+from retinanet.fonts import give_fonts
 from retinanet.plots import DOTS_PER_INCH, Panel, draw_grid
+from retinanet.printable import printable
 
 REPORT = "report.html"
 WORST_IMAGES, COLUMNS = 4, 2  # shown of each kind of error
@@ -107,6 +109,7 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[
 
 
 def _picture(figure: Figure, file_name: str) -> bytes:
+    give_fonts(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=file_name[-3:], dpi=DOTS_PER_INCH)
     return buffer.getvalue()
@@ -121,12 +124,12 @@ def _page(
     captions: dict[str, str],
 ) -> str:
     """One HTML page that needs no other file and no network."""
-    title = html.escape(f"{source} on {annotations.path}")
-    text = html.escape(f"{table.text}\n\n{analysis_text(analysis, len(annotations.image_ids))}")
+    title = _html(f"{source} on {annotations.path}")
+    lines = [*table.text.splitlines(), "", *analysis_lines(analysis, len(annotations.image_ids))]
     parts = [
         f"<figure><img src='data:image/{'jpeg' if name.endswith('jpg') else 'png'};base64,"
-        f"{base64.b64encode(picture).decode()}' alt='{html.escape(captions[name])}'>"
-        f"<figcaption>{html.escape(captions[name])}</figcaption></figure>"
+        f"{base64.b64encode(picture).decode()}' alt='{_html(captions[name])}'>"
+        f"<figcaption>{_html(captions[name])}</figcaption></figure>"
         for name, picture in pictures.items()
     ]
     return "\n".join(
@@ -139,7 +142,7 @@ def _page(
             f"<p>{title}: {len(annotations.image_ids)} images, {int((~annotations.crowds).sum())} objects.</p>",
             _class_table(analysis),
             *parts,
-            f"<h2>As text</h2><pre>{text}</pre>",
+            "<h2>As text</h2><pre>" + "\n".join(map(_html, lines)) + "</pre>",
             "</body></html>",
         ]
     )
@@ -153,7 +156,11 @@ def _class_table(analysis: Analysis) -> str:
     head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "from score", "precision", "recall")
     cells = [head, *((*row[:5], *(number_text(row[5][place]) for place in (1, 0, 2, 3))) for row in rows)]
     lines = [
-        f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in line)}</tr>"
+        f"<tr>{''.join(f'<{tag}>{_html(str(cell))}</{tag}>' for cell in line)}</tr>"
         for tag, line in zip(["th"] + ["td"] * len(rows), cells, strict=True)
     ]
     return f"<table>{''.join(lines)}</table>"
+
+
+def _html(line: str) -> str:
+    return html.escape(printable(line))

@@ -4,7 +4,6 @@ Cut-outs of photographs (coins, a cat, an astronaut, a cup, a motorcycle) lie on
 turn, light and overlap. The same seed writes the same bytes.
 """
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from retinanet.command_line import HelpFormatter, run, say, whole_number
+from retinanet.command_line import ArgumentParser, HelpFormatter, run, say, whole_number
 from retinanet.cutouts import cutouts, grounds
 from retinanet.errors import UserError
 from retinanet.files import written_whole
@@ -172,9 +171,7 @@ def _camera(draw: np.random.Generator, scene: Image.Image) -> Image.Image:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m retinanet.sample_data", description=__doc__, formatter_class=HelpFormatter
-    )
+    parser = ArgumentParser(prog="python -m retinanet.sample_data", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write train, val and test")
     parser.add_argument("--seed", type=whole_number(0), default=3407)
     for name, count in SETS.items():

@@ -11,6 +11,7 @@ from retinanet.command_line import say
 from retinanet.distributed import ALONE, Ranks
 from retinanet.errors import Diverged, UserError
 from retinanet.output import write_skipped
+from retinanet.printable import printable
 from retinanet.resume import LAST, save_run
 from retinanet.train_setup import Job, snapshot
 
@@ -54,7 +55,8 @@ class Saves:
         try:
             write()
         except UserError as fault:
-            print(f"train.py: {fault} What was there before is as it was; training goes on.", file=sys.stderr)
+            message = printable(str(fault))
+            print(f"train.py: {message} What was there before is as it was; training goes on.", file=sys.stderr)
             return False
         return True
 

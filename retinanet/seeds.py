@@ -5,6 +5,7 @@ import statistics
 from math import isnan, nan
 
 from retinanet.command_line import say
+from retinanet.printable import markdown_cell
 
 
 def runs_of(args: argparse.Namespace) -> list[argparse.Namespace]:
@@ -29,5 +30,4 @@ def tell_spread(numbers: dict[int, dict[str, float]]) -> None:
         mean = statistics.mean(known) if known else nan
         deviation = statistics.stdev(known) if len(known) > 1 else nan
         cells = " | ".join("-" if isnan(value) else f"{value:.4f}" for value in (mean, deviation, *values))
-        cell = name.replace("|", "\\|")
-        say(f"| {cell} | {cells} |")
+        say(f"| {markdown_cell(name)} | {cells} |")

@@ -8,6 +8,7 @@ from retinanet import loss, matching, model, schedule
 from retinanet.augment_flags import add_augment_flags
 from retinanet.backbone import DEPTHS, STAGES
 from retinanet.command_line import (
+    ArgumentParser,
     HelpFormatter,
     add_detection_flags,
     add_eval_backend_flag,
@@ -23,9 +24,7 @@ SEED = 3407
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Train a RetinaNet on a COCO-format data set.", formatter_class=HelpFormatter
-    )
+    parser = ArgumentParser(description="Train a RetinaNet on a COCO-format data set.", formatter_class=HelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument("--coco_path", type=Path, default=Path("data"), help="the data folder; data/README.md")
     data.add_argument("--train_set", default="train", help="name of the set to train on")

@@ -21,7 +21,7 @@ def evaluate_weights(job: Job) -> float:
         table = _table(job)
     if table is None:
         return 0.0
-    say(table.text)
+    say(*table.text.splitlines())
     job.state.numbers = table.by_name(job.data.val.class_names)
     return table.numbers[AP]
 

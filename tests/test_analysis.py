@@ -9,7 +9,7 @@ from test_evaluate import random_set, untied_set
 from test_matches import one_image, rows_of
 
 from retinanet.analysis import analyse, image_f1
-from retinanet.analysis_text import analysis_text, metrics_of
+from retinanet.analysis_text import analysis_lines, metrics_of
 from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import owners_of
 from retinanet.evaluate import AP, AP50, coco_evaluation, evaluate
@@ -38,7 +38,7 @@ def test_confusions_are_hotcocos(tmp_path, seed):
     assume(len(np.unique(placed, axis=0)) == len(placed))  # of equal boxes it takes the first, COCO's rules the last
     analysis = analyse(annotations, rows, num_draws=0)
     theirs = coco_evaluation(annotations, rows, "hotcoco").confusion_matrix(min_score=analysis.best.threshold)
-    assert np.array_equal(analysis.confusion, theirs["matrix"])
+    assert np.array_equal(analysis.confusion.table(), theirs["matrix"])
 
 
 def test_the_best_threshold_by_trying_all(tmp_path):
@@ -64,11 +64,11 @@ def test_by_hand(tmp_path):
     analysis = analyse(annotations, rows_of(*FOUND), num_draws=0)
     assert analysis.best == pytest.approx((0.7, 2 / 3, 2 / 3, 2 / 3))
     # From score 0.7 on: both a found, nothing at the b, one on background.
-    assert analysis.confusion.tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert analysis.confusion.table().tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 0]]
     assert image_f1(analysis, annotations).tolist() == pytest.approx([2 / 3])
-    text = analysis_text(analysis, 1)
-    assert "AP50 lost to each kind of error: wrong class 0.5" in text
-    assert text.splitlines()[2].split() == [
+    lines = analysis_lines(analysis, 1)
+    assert lines[4].startswith("AP50 lost to each kind of error: wrong class 0.5")
+    assert lines[2].split() == [
         "a",
         "2",
         f"{analysis.class_ap[0, 0]:.3f}",
@@ -77,13 +77,13 @@ def test_by_hand(tmp_path):
         "0.800",
         "0.700",
     ]
-    assert text.splitlines()[3].split() == ["b", "1", "0.000", "0.000", "0.000", "-", "-"]
+    assert lines[3].split() == ["b", "1", "0.000", "0.000", "0.000", "-", "-"]
 
 
 def test_confusions(tmp_path):
     analysis = analyse(one_image(tmp_path, OBJECTS), rows_of((1, 0.9, 100, 100, 10, 10), (2, 0.8, 100, 100, 10, 10)), 0)
-    text = analysis_text(analysis, 1)
-    assert [line.split() for line in text.splitlines()[-4:]] == [
+    lines = analysis_lines(analysis, 1)
+    assert [line.split() for line in lines[-4:]] == [
         ["a", "b", "not", "found"],
         ["a", "0", "0", "2"],
         ["b", "1", "0", "0"],
@@ -91,9 +91,9 @@ def test_confusions(tmp_path):
     ]
     many = analysis._replace(
         classes=[*analysis.classes, *analysis.classes[:1] * 10],
-        confusion=np.pad(analysis.confusion[:2, :2], ((0, 11), (0, 11))),
+        confusion=analysis.confusion.between_classes()._replace(num_classes=12),
     )
-    assert analysis_text(many, 1).splitlines()[-1] == "Most confused there: b taken for a (1)"
+    assert analysis_lines(many, 1)[-1] == "Most confused there: b taken for a (1)"
 
 
 def test_nothing_found(tmp_path):
@@ -102,7 +102,7 @@ def test_nothing_found(tmp_path):
     assert analysis.ap == (0, 0, 0)
     assert math.isnan(analysis.best.threshold)
     assert analysis.lost.tolist() == [0, 0, 0, 0, 0, 1]
-    assert "no detection hits an object" in analysis_text(analysis, 1)
+    assert "no detection hits an object" in "".join(analysis_lines(analysis, 1))
     metrics = metrics_of(analysis, evaluate(annotations, [], "pycocotools"))
     assert metrics["best_f1"]["f1"] is None
     assert metrics["coco"]["AP"] == 0
@@ -128,6 +128,6 @@ def test_no_interval_where_few_images_have_the_class(tmp_path):
 
 def test_a_name_with_a_line_break_stays_on_its_line(tmp_path):
     annotations = one_image(tmp_path, OBJECTS)._replace(class_names=["a\nb\t c", "d"])
-    lines = analysis_text(analyse(annotations, rows_of(*FOUND), num_draws=0), 1).splitlines()
-    assert lines[2].startswith("a b c")
-    assert "AP of a b c" in evaluate(annotations, rows_of(*FOUND), "pycocotools").by_name(annotations.class_names)
+    lines = analysis_lines(analyse(annotations, rows_of(*FOUND), num_draws=0), 1)
+    assert lines[2].startswith(r"a\nb\t c")
+    assert "AP of a\nb\t c" in evaluate(annotations, rows_of(*FOUND), "pycocotools").by_name(annotations.class_names)

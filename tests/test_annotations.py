@@ -66,7 +66,7 @@ def test_packed_by_image_with_labels_by_category_id(tmp_path):
         (changed("images", 1, id="7"), "whole numbers"),
         (changed("images", 1, id=2**70), "whole numbers"),
         (changed("images", 1, file_name=None), "no file_name"),
-        (changed("images", 1, file_name="a\ud800.jpg"), "no file_name"),
+        (changed("images", 1, file_name="a\ud800.jpg"), r"file_name 'a\\ud800.jpg' of image 3 has half"),
         (changed("images", 1, file_name="../../secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="/etc/secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="a\0b"), "leaves the image folder"),

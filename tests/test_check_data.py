@@ -172,6 +172,7 @@ DAMAGES = [
     (repeated("images", 0, id=2**70), {"image_id_malformed": 1}),
     (repeated("images", 0, file_name="other.png"), {"image_id_twice": 1}),
     (entry("images", 0, "file_name"), {"file_name_missing": 1, "image_unlisted": 1}),
+    (entry("images", 0, file_name="1\ud800.png"), {"file_name_malformed": 1, "image_unlisted": 1}),
     (entry("images", 0, file_name="../val/1.png"), {"file_name_outside": 1, "image_unlisted": 1}),
     (entry("images", 0, width=0), {"image_size_malformed": 1}),
     (entry("images", 0, "height"), {"image_size_malformed": 1}),

@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 # Within a layer a file may import those on its left.
 LAYERS = (
     (
-        *("errors", "files", "packed_names", "precision", "structures", "boxes", "giou", "torchfiles"),
+        *("errors", "printable", "files", "packed_names", "precision", "structures", "boxes", "giou", "torchfiles"),
         *("backbone", "transforms", "images", "image_cache", "stopping", "faults", "random_states"),
         *("optimizer", "weight_average"),
     ),
@@ -23,9 +23,9 @@ LAYERS = (
     (
         *("compute", "distributed", "skipped_steps", "training_state", "views", "engine", "detect_set"),
         *("evaluate", "checkpoint", "resume", "results_zip", "results", "results_guesses", "results_check"),
-        *("results_fix", "results_names", "output", "average_precision", "matches", "bootstrap", "error_kinds"),
-        *("analysis", "analysis_text", "label_places", "plots", "augmented_panels", "log_file", "log_reader"),
-        *("log_table", "curves", "data_report", "data_charts", "analysis_panels", "charts"),
+        *("results_fix", "results_names", "output", "average_precision", "matches", "confusion", "bootstrap"),
+        *("error_kinds", "analysis", "analysis_text", "label_places", "fonts", "plots", "augmented_panels"),
+        *("log_file", "log_reader", "log_table", "curves", "data_report", "data_charts", "analysis_panels", "charts"),
         *("report", "compare"),
     ),
     (
