@@ -14,7 +14,7 @@ from retinanet.log_names import name_of_run
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
-from retinanet.seeds import runs_of, tell_spread
+from retinanet.seeds import runs_of, settled_seed, tell_spread
 from retinanet.stopping import STOP
 from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
@@ -33,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         check_flags(parser, args, ranks)
         with ranks.first_alone():  # it leaves the parsed annotations to the others
             data = load_data(args, ranks)
+        if args.verify_resume or args.find_lr:
+            args.seed = settled_seed(args.seed, None, ranks)
         if args.verify_resume:
             return verify_resume(args, data)
         if args.find_lr:
@@ -54,9 +56,10 @@ def train_run(args: argparse.Namespace, ranks: Ranks, data: Data) -> dict[str, f
     # A rank that torchrun brought back goes on, though its command may say nothing of it.
     goes_on = args.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(args.output_path) if goes_on else (None, []))
+    args.seed = settled_seed(args.seed, saved, ranks)
     job = build_job(args, ranks, data, saved)
     if args.cache == "ram" and data.training_set.cache is None:
-        add_cache(data.training_set)
+        add_cache(data.training_set, ranks)
     lock = begin(job, saved is not None, complaints) if ranks.is_first else None
     train(job)
     ranks.wait()

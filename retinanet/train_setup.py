@@ -15,7 +15,7 @@ from retinanet.checkpoint import Checkpoint
 from retinanet.command_line import load_set, plain_settings, say
 from retinanet.compute import STEPS_WORTH_COMPILING, ComputeLosses, lacking_for_compilation, losses_of
 from retinanet.data import CocoDataset
-from retinanet.distributed import Ranks, shared
+from retinanet.distributed import Ranks, num_local_ranks, shared
 from retinanet.engine import train_steps
 from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache, spare_memory
@@ -156,9 +156,14 @@ def _defaults() -> dict[str, Any]:
     return plain_settings(args)
 
 
-def add_cache(training_set: CocoDataset) -> None:
-    training_set.cache = cache = ImageCache(training_set.sizes, spare_memory())
-    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB")
+def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
+    """Give each rank of this machine an equal share of its spare memory to keep images in."""
+    num_sharing = num_local_ranks(ranks)
+    budget = spare_memory() // num_sharing
+    ranks.wait()  # until all have counted: what one takes is no longer free
+    training_set.cache = cache = ImageCache(training_set.sizes, budget)
+    each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
+    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB{each}")
 
 
 def _is_compiled(args: argparse.Namespace, ranks: Ranks, num_steps: int) -> bool:
