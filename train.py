@@ -8,6 +8,7 @@ from retinanet.command_line import default_workers, plain_settings, run, say
 from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.engine import progress_of
 from retinanet.errors import Stopped
+from retinanet.learnable import warnings_of
 from retinanet.log_file import LOG
 from retinanet.log_lines import data_lines, epoch_line, log_line, rate_hint, seconds_per_image, settings_line
 from retinanet.log_names import name_of_run
@@ -91,7 +92,7 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
     say(f"Seed: {args.seed}")
     say(f"Num training images: {len(training_set)}")
     say(f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area")
-    for line in data_lines(training_set, args.foreground_iou, args.background_iou):
+    for line in [*data_lines(training_set, args.foreground_iou, args.background_iou), *warnings_of(training_set)]:
         say(line)
     if job.ranks.size > 1:
         rest = len(training_set) % job.sampler.batch_size
