@@ -8,13 +8,14 @@ from retinanet.command_line import default_workers, plain_settings, run, say
 from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.engine import progress_of
 from retinanet.errors import Stopped
+from retinanet.learnable import warnings_of
 from retinanet.log_file import LOG
 from retinanet.log_lines import data_lines, epoch_line, log_line, rate_hint, seconds_per_image, settings_line
 from retinanet.log_names import name_of_run
 from retinanet.output import move_earlier_run, open_folder, write_record
 from retinanet.resume import LAST, newest_run
 from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
-from retinanet.seeds import runs_of, tell_spread
+from retinanet.seeds import runs_of, settled_seed, tell_spread
 from retinanet.stopping import STOP
 from retinanet.train_checks import check_flags
 from retinanet.train_flags import build_parser
@@ -33,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         check_flags(parser, args, ranks)
         with ranks.first_alone():  # it leaves the parsed annotations to the others
             data = load_data(args, ranks)
+        if args.verify_resume or args.find_lr:
+            args.seed = settled_seed(args.seed, None, ranks)
         if args.verify_resume:
             return verify_resume(args, data)
         if args.find_lr:
@@ -54,9 +57,10 @@ def train_run(args: argparse.Namespace, ranks: Ranks, data: Data) -> dict[str, f
     # A rank that torchrun brought back goes on, though its command may say nothing of it.
     goes_on = args.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(args.output_path) if goes_on else (None, []))
+    args.seed = settled_seed(args.seed, saved, ranks)
     job = build_job(args, ranks, data, saved)
     if args.cache == "ram" and data.training_set.cache is None:
-        add_cache(data.training_set)
+        add_cache(data.training_set, ranks)
     lock = begin(job, saved is not None, complaints) if ranks.is_first else None
     train(job)
     ranks.wait()
@@ -88,7 +92,7 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
     say(f"Seed: {args.seed}")
     say(f"Num training images: {len(training_set)}")
     say(f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area")
-    for line in data_lines(training_set, args.foreground_iou, args.background_iou):
+    for line in [*data_lines(training_set, args.foreground_iou, args.background_iou), *warnings_of(training_set)]:
         say(line)
     if job.ranks.size > 1:
         rest = len(training_set) % job.sampler.batch_size

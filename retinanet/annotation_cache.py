@@ -13,7 +13,7 @@ from retinanet.annotations import Annotations, read_annotations
 from retinanet.files import written_whole
 from retinanet.packed_names import PackedNames
 
-FORMAT = "retinanet annotations 1"  # to change with the checks or the arrays: older caches are then made anew
+FORMAT = "retinanet annotations 2"  # to change with the checks or the arrays: older caches are then made anew
 ARRAYS = ("image_ids", "sizes", "first", "boxes", "labels", "crowds", "areas")
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from retinanet.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, is_id, known
+from retinanet.box_units import in_fractions
 from retinanet.errors import DataFault, UserError
 from retinanet.packed_names import PackedNames
 
@@ -119,7 +120,26 @@ def check_annotations(
         crowds=crowds[places],
         areas=areas[places],
     )
+    try:
+        require_pixels(packed)
+    except DataFault as fault:
+        refuse(fault)
     return packed, places
+
+
+def require_pixels(annotations: Annotations) -> None:
+    """DataFault where most boxes are in fractions of their images."""
+    sizes = annotations.sizes[owners_of(annotations)]
+    fractions = np.flatnonzero(in_fractions(annotations.boxes, sizes))
+    if len(fractions):
+        box, (height, width) = annotations.boxes[fractions[0]].tolist(), sizes[fractions[0]].tolist()
+        raise DataFault(
+            "box_in_fractions",
+            f"{annotations.path}: {len(fractions)} of {len(sizes)} boxes look like fractions of the image (YOLO's), "
+            f"such as bbox {box} in {height} x {width} pixels (height x width). Write (left, top, width, height) in "
+            "pixels: multiply by the image's width and height. YOLO's first two are the box's centre: take half of its "
+            "width and height from them.",
+        )
 
 
 def has_objects(annotations: Annotations) -> bool:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from retinanet.annotations import Annotations
 from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache
-from retinanet.images import MAX_PIXELS, check_image, read_image
+from retinanet.images import MAX_PIXELS, check_image, missing_image, read_image
 from retinanet.structures import CROWD, Batch, Sample, Targets
 from retinanet.transforms import (
     longest_at,
@@ -182,9 +182,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
                 missing.append(file_name)
         if missing:
             first = self.image_folder / missing[0]
+            if "\\" in first.name:
+                raise missing_image(first)
+            is_below = (self.image_folder / first.name).is_file()
+            found = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
             raise UserError(
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
-                "are missing). Put the images there, or take them out of the annotations."
+                f"are missing).{found} Put the images there, or take them out of the annotations."
             )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from retinanet.annotations import Annotations, check_annotations, corners_for_sizes, has_objects, owners_of, read_json
 from retinanet.data import CocoDataset
 from retinanet.data_faults import FEW, SCARCE, Findings
+from retinanet.errors import DataFault
+from retinanet.learnable import require_objects, require_reach
 
 # An area may be that of a box whose last pixel counts in, as PASCAL VOC counts, give or take rounding.
 AREA_ROUNDING = 1.01
@@ -67,11 +69,23 @@ def check_set(
     if is_trained_on or has_objects(annotations):
         _check_boxes(checked, findings)
         _check_classes_and_images(checked, findings)
-    if is_trained_on and not dataset.is_learned.any():
-        findings.add(name, "nothing_to_learn", [str(path)])
-    elif not is_trained_on and not has_objects(annotations):
+    if is_trained_on:
+        _check_whether_learnable(checked, findings)
+    elif not has_objects(annotations):
         findings.add(name, "set_without_objects", [str(path)])
     return checked
+
+
+def _check_whether_learnable(checked: CheckedSet, findings: Findings) -> None:
+    path = checked.annotations.path
+    try:
+        require_objects(checked.dataset)
+        require_reach(checked.dataset)
+    except DataFault as fault:
+        findings.add(checked.name, fault.kind, [str(fault).removeprefix(f"{path}: ")])
+    else:
+        if not has_objects(checked.annotations):
+            findings.add(checked.name, "one_box_for_all", [f"bbox {checked.annotations.boxes[0].tolist()}"])
 
 
 def _check_names_and_ids(checked: CheckedSet, findings: Findings) -> None:

@@ -26,8 +26,12 @@ KINDS = {
     "file_name_malformed": Kind("a file_name that is no valid Unicode; training refuses"),
     "file_name_outside": Kind("a file_name that leaves the image folder; training refuses"),
     "image_size_malformed": Kind("an image without a usable height and width; training refuses"),
+    "file_name_windows": Kind("a file_name that looks like a path of Windows; training refuses"),
     "image_unknown": Kind("an annotation of an image that is not listed; training refuses"),
     "category_unknown": Kind("an annotation of a category that is not listed; training refuses"),
+    "id_malformed": Kind("an image_id or category_id that is no whole number; training refuses"),
+    "box_missing": Kind("a segmentation without a bbox; training refuses"),
+    "box_in_fractions": Kind("boxes that look like fractions of their image (YOLO's); training refuses"),
     "box_malformed": Kind("a bbox that is not four finite numbers; training refuses"),
     "box_negative": Kind("a bbox of negative size; training refuses"),
     "area_malformed": Kind("an area that is no finite number from 0; training refuses"),
@@ -38,11 +42,16 @@ KINDS = {
     "image_damaged": Kind("an image file that is cut off or damaged behind its header; training refuses"),
     "image_too_large": Kind("an image of more pixels than --max_pixels; training refuses"),
     "image_size_differs": Kind("an image file of another size than annotated; training refuses"),
-    # Training goes on without them, or with what is probably wrong.
+    # Of the first set, which is taken for the one to train on. The checks of learnable raise these.
     "nothing_to_learn": Kind(
-        "not one object to learn in the first set, which is taken for the one to train on",
+        "not one object to learn; training refuses",
         "Name the sets with --sets, the training set first, or annotate objects.",
     ),
+    "nothing_reached": Kind(
+        "not one object that an anchor overlaps enough to be matched with it; training refuses",
+    ),
+    # Training goes on without them, or with what is probably wrong.
+    "one_box_for_all": Kind("one box for all objects; the training warns", "Look whether it was exported rightly."),
     "box_empty": Kind("a box without width or height; training drops it", "Draw it anew, or take it out."),
     "box_outside": Kind(
         "a box wholly outside of its image; training drops it",

@@ -101,6 +101,11 @@ def num_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
+def num_local_ranks(ranks: Ranks) -> int:
+    """How many of `ranks` may be on this machine: as torchrun says, else all of them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
+
+
 def join(device: torch.device, timeout: float) -> Ranks:
     """Meet the other ranks that torchrun has started; alone without it.
 

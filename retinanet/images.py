@@ -45,6 +45,19 @@ def read_with_orientation(
         return image, orientation, picture.size != (size[1], size[0])
 
 
+def missing_image(path: Path) -> DataFault:
+    """What to say where there is no image at `path`."""
+    if "\\" in path.name:
+        name = path.name.rpartition("\\")[2]
+        found = f": here {name!r}, which is in {path.parent}" if path.with_name(name).is_file() else ""
+        return DataFault(
+            "file_name_windows",
+            f"{path}: no such image. Its file_name looks like a path of Windows. Write it relative to the image "
+            f"folder, with / instead of \\{found}.",
+        )
+    return DataFault("image_missing", f"{path}: no such image. Put it there, or take it out of the annotations.")
+
+
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
     """Raise what `read_image` raises about the header of `path`, without decoding its pixels."""
     with _opened(path, size, max_pixels):
@@ -68,9 +81,7 @@ def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterato
     except (UserError, MemoryError):
         raise
     except FileNotFoundError:
-        raise DataFault(
-            "image_missing", f"{path}: no such image. Put it there, or take it out of the annotations."
-        ) from None
+        raise missing_image(Path(path)) from None
     except Exception as fault:  # Pillow's many decoders raise whatever damaged bytes lead them to
         raise DataFault(
             kind, f"{path}: can't be read as an image ({fault}). Replace the file, or take it out of the annotations."

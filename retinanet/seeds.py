@@ -1,11 +1,32 @@
-"""The same training once with each of several seeds, and how far the numbers lie apart."""
+"""The seeds of a command: one drawn for all ranks, or several, and how far their numbers lie apart."""
 
 import argparse
+import secrets
 import statistics
 from math import isnan, nan
 
+from retinanet.annotation_entries import is_id
 from retinanet.command_line import say
+from retinanet.distributed import Ranks
+from retinanet.errors import UserError
 from retinanet.printable import markdown_cell
+from retinanet.resume import SavedRun
+from retinanet.train_flags import RANDOM, SEED
+
+
+def settled_seed(given: int | str, saved: SavedRun | None, ranks: Ranks) -> int:
+    """`given` by --seed; where that is RANDOM, the seed of the `saved` run, or one that rank 0 draws for all."""
+    if given != RANDOM:
+        return int(given)
+    if saved is None:
+        seed = ranks.from_first(lambda: secrets.randbelow(2**31))
+        say(f"--seed random: drew {seed}")
+        return seed
+    seed = saved.checkpoint.settings.get("seed", SEED)
+    if not is_id(seed) or seed < 0:
+        raise UserError(f"{saved.path}: its run has the seed {seed!r}. Start a new run without --resume.")
+    say(f"--seed random: resuming with the saved run's {seed}")
+    return seed
 
 
 def runs_of(args: argparse.Namespace) -> list[argparse.Namespace]:

@@ -1,7 +1,6 @@
 """The flags of train.py, in groups; the defaults are the published runs' numbers."""
 
 import argparse
-import secrets
 from pathlib import Path
 
 from retinanet import loss, matching, model, schedule
@@ -21,6 +20,7 @@ from retinanet.command_line import (
 from retinanet.optimizer import OPTIMIZERS
 
 SEED = 3407
+RANDOM = "random"  # the seed that is yet to be drawn
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -133,7 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
     optimisation.add_argument(
         "--find_lr", action="store_true", help="train nothing, but try rates from 1e-7 to 1, say and draw which to take"
     )
-    optimisation.add_argument("--seed", type=seed, default=SEED, help="a whole number, or random: drawn and printed")
+    optimisation.add_argument(
+        "--seed",
+        type=seed,
+        default=SEED,
+        help="a whole number, or random: drawn and printed; with --resume the saved run's",
+    )
 
     optimisation.add_argument(
         "--seeds",
@@ -153,7 +158,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--cache",
         choices=("none", "ram"),
         default="none",
-        help="ram: keep the decoded and resized training images in memory, as many as fit in half of what is free",
+        help="ram: keep the decoded and resized training images in memory, as many as fit in half of what is free, "
+        "which the processes of a machine share",
     )
 
     output = parser.add_argument_group("output")
@@ -198,5 +204,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def seed(text: str) -> int:
-    return secrets.randbelow(2**31) if text == "random" else whole_number(0)(text)
+def seed(text: str) -> int | str:
+    """An argparse type: a whole number, or RANDOM, which is drawn later: here each rank would draw its own."""
+    return text if text == RANDOM else whole_number(0)(text)

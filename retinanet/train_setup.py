@@ -10,15 +10,17 @@ from tqdm import tqdm
 
 from retinanet.annotations import Annotations, require_same_classes
 from retinanet.augment_flags import augment_settings
+from retinanet.augmentation import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.bad_images import BadImages
 from retinanet.checkpoint import Checkpoint
 from retinanet.command_line import load_set, plain_settings, say
 from retinanet.compute import STEPS_WORTH_COMPILING, ComputeLosses, lacking_for_compilation, losses_of
 from retinanet.data import CocoDataset
-from retinanet.distributed import Ranks, shared
+from retinanet.distributed import Ranks, num_local_ranks, shared
 from retinanet.engine import train_steps
 from retinanet.errors import UserError
 from retinanet.image_cache import ImageCache, spare_memory
+from retinanet.learnable import require_objects, require_reach
 from retinanet.loaders import training_loader
 from retinanet.loss import LossSettings
 from retinanet.network_setup import build_network, check_network_flags
@@ -68,6 +70,7 @@ def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
     )
     val, val_set = load_set(args.coco_path, args.val_set, **sides)
     if ranks.is_first:
+        _require_learnable(args, training_set)
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
     require_same_classes(val, train.class_names, train.category_ids, train.path)
     together = args.batch_size * args.accumulate * ranks.size
@@ -84,6 +87,15 @@ def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
             f"--warmup_steps {args.warmup_steps} would not leave. Give fewer, or more --epochs."
         )
     return Data(train, val, training_set, val_set)
+
+
+def _require_learnable(args: argparse.Namespace, training_set: CocoDataset) -> None:
+    """UserError where no step would have an object to learn."""
+    require_objects(training_set)
+    augment = augment_settings(args)
+    # Objects that are enlarged or made smaller at random may be reached after all, and other matchers reach further.
+    if args.matcher == "iou" and not {*FROM_ORIGINAL, ZOOM_OUT} & {*augment.names}:
+        require_reach(training_set, args.foreground_iou, augment.sides, flip=augment.flip > 0)
 
 
 def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRun | None = None) -> Job:
@@ -156,9 +168,14 @@ def _defaults() -> dict[str, Any]:
     return plain_settings(args)
 
 
-def add_cache(training_set: CocoDataset) -> None:
-    training_set.cache = cache = ImageCache(training_set.sizes, spare_memory())
-    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB")
+def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
+    """Give each rank of this machine an equal share of its spare memory to keep images in."""
+    num_sharing = num_local_ranks(ranks)
+    budget = spare_memory() // num_sharing
+    ranks.wait()  # until all have counted: what one takes is no longer free
+    training_set.cache = cache = ImageCache(training_set.sizes, budget)
+    each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
+    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB{each}")
 
 
 def _is_compiled(args: argparse.Namespace, ranks: Ranks, num_steps: int) -> bool:

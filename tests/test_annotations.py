@@ -25,6 +25,9 @@ GOOD = {
     ],
 }
 
+MASK = [[1, 1, 9, 1, 9, 9]]
+RUNS = {"counts": [4, 9, 7], "size": [4, 5]}
+
 
 def load(tmp_path, content):
     path = tmp_path / "set.json"
@@ -76,6 +79,24 @@ def test_packed_by_image_with_labels_by_category_id(tmp_path):
         (changed("categories", 0, name=None), "a name"),
         (changed("annotations", 1, image_id=8), "annotation 2: image_id 8 is not in"),
         (changed("annotations", 1, category_id=1), "annotation 2: category_id 1 is not in"),
+        (changed("annotations", 1, image_id="7"), "annotation 2: image_id '7' is no whole number.* without quotes"),
+        (changed("annotations", 1, category_id="2"), "annotation 2: category_id '2' is no whole number.* quotes"),
+        (changed("annotations", 1, image_id=7.0), r"annotation 2: image_id 7\.0 is no whole number"),
+        (changed("categories", 0, id="9"), "a whole number as id, without quotes"),
+        (changed("images", 0, file_name="C:\\a.jpg"), "looks like a path of Windows .* relative"),
+        (changed("images", 0, file_name="c:/a.jpg"), "looks like a path of Windows"),
+        (changed("images", 0, file_name="\\\\server\\a.jpg"), "looks like a path of Windows"),
+        (changed("images", 0, file_name="x\\..\\..\\a.jpg"), "looks like a path of Windows"),
+        (changed("annotations", 1, bbox=None, segmentation=MASK), "annotation 2: has a segmentation but no bbox"),
+        (changed("annotations", 1, bbox=[], segmentation=MASK), "annotation 2: has a segmentation but no bbox"),
+        (
+            changed("annotations", 1, bbox=[0, 0, 0, 0], segmentation=MASK),
+            "annotation 2: has a segmentation but no bbox",
+        ),
+        (changed("annotations", 1, bbox=[0, 0, 0, 0], segmentation=RUNS, area=9), "a segmentation but no bbox"),
+        (changed("annotations", 1, bbox=None), "annotation 2: bbox None must be four"),
+        (changed("annotations", 1, bbox=["1", 2, 3, 4]), "annotation 2: bbox .* without quotes"),
+        (changed("annotations", 1, bbox="1,2,3,4"), "annotation 2: bbox .* without quotes"),
         (changed("annotations", 1, bbox=[0, 0, -1, 5]), "annotation 2: bbox .* negative size"),
         (changed("annotations", 1, bbox=[0, 0, float("nan"), 5]), "annotation 2: bbox .* finite"),
         (changed("annotations", 1, bbox=[0, 0, float("inf"), 5]), "annotation 2: bbox .* finite"),
@@ -90,6 +111,29 @@ def test_bad_files_are_refused_by_name(tmp_path, content, words):
     with pytest.raises(UserError, match=words) as refused:
         load(tmp_path, content)
     assert str(refused.value).startswith(str(tmp_path / "set.json"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"segmentation": MASK},
+        {"segmentation": []},
+        {"segmentation": MASK, "bbox": [3, 3, 4, 0]},  # a line: COCO has some
+        {"segmentation": [[3, 3, 3.6, 3, 3.6, 3.6]], "bbox": [3, 3, 0, 0]},  # rounded to nothing
+        {"segmentation": [[3, 3, 9, 3]], "bbox": [3, 3, 0, 0]},
+        {"segmentation": [[3], ["a", 1], 5, None], "bbox": [3, 3, 0, 0]},
+        {"segmentation": 5, "bbox": [3, 3, 0, 0]},
+        {"segmentation": RUNS, "bbox": [0, 0, 0, 0], "area": 0},  # of a mask that was cut off
+        {"bbox": [0, 0, 0, 0]},
+    ],
+)
+def test_segmentations_that_a_box_may_have(tmp_path, values):
+    load(tmp_path, changed("annotations", 1, **values))
+
+
+@pytest.mark.parametrize("name", ["a\\b.jpg", "a..\\b.jpg", "c:d.jpg", "ab:/c.jpg", "a/..b.jpg"])
+def test_names_that_files_may_have(tmp_path, name):
+    assert load(tmp_path, changed("images", 0, file_name=name)).file_names[0] == name
 
 
 def test_missing_file(tmp_path):

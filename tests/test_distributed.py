@@ -95,6 +95,21 @@ def test_resumed_with_another_number_of_ranks(folder):
     torch.testing.assert_close(losses(first.stdout + again.stdout), whole, rtol=1e-4, atol=2e-5)
 
 
+def test_all_ranks_train_with_one_random_seed(folder):
+    flags = ("--batch_size", 3, "--cache", "ram", "--seed", "random")
+    first = finished([*torchrun(2), *command(folder, "random", *flags, "--epochs", 1)])
+    assert first.returncode == 0, first.stderr
+    again = finished([*torchrun(2), *command(folder, "random", *flags, "--epochs", 2, "--resume")])
+    assert again.returncode == 0, again.stderr
+    (seed,) = {*re.findall(r"^Seed: (\d+)$", first.stdout + again.stdout, re.M)}
+    assert "GB in each of 2 processes" in first.stdout
+    # With seeds of their own the ranks would miss some images and train on others twice.
+    whole = command(folder, "not_random", "--batch_size", 6, "--seed", seed, "--epochs", 2)
+    alone = finished([sys.executable, *whole])
+    assert alone.returncode == 0, alone.stderr
+    torch.testing.assert_close(losses(first.stdout + again.stdout), losses(alone.stdout), rtol=1e-4, atol=2e-5)
+
+
 def spoiled(folder, what):
     """A train.py whose rank 1 comes to grief in step 5 of its first attempt."""
     script = folder / f"train_{what}.py"

@@ -4,8 +4,10 @@ import torch
 
 from retinanet.annotation_cache import load_annotations
 from retinanet.data import CocoDataset
+from retinanet.distributed import Ranks
 from retinanet.image_cache import ImageCache, spare_memory
 from retinanet.loaders import training_loader
+from retinanet.train_setup import add_cache
 
 SIZES = np.array([(4, 6), (5, 3), (2, 2)])  # 72, 45 and 12 bytes
 
@@ -59,3 +61,37 @@ def test_the_batches_are_the_same_and_files_are_read_once(coco_path, workers, sh
 
 def test_spare_memory_is_less_than_all():
     assert 0 < spare_memory() < 2**50
+
+
+@pytest.mark.parametrize(
+    ("ranks", "local", "kept", "words"),
+    [
+        ((0, 1), None, 8, "GB"),
+        ((0, 1), "2", 8, "GB"),
+        ((1, 2), None, 4, "GB in each of 2 processes"),
+        ((3, 4), "2", 4, "GB in each of 2 processes"),  # on two machines
+    ],
+)
+def test_the_ranks_of_a_machine_share_its_memory(coco_path, monkeypatch, capsys, ranks, local, kept, words):
+    dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", 64, 64)
+    dataset.sizes[:] = 64
+    events = []
+
+    class Counting(Ranks):
+        def wait(self):
+            events.append("all have counted")
+
+    class Cache(ImageCache):
+        def __init__(self, *arguments):
+            events.append("taken")
+            super().__init__(*arguments)
+
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    monkeypatch.setattr("retinanet.train_setup.spare_memory", lambda: events.append("counted") or 8 * 3 * 64 * 64)
+    monkeypatch.setattr("retinanet.train_setup.ImageCache", Cache)
+    add_cache(dataset, Counting(*ranks))
+    assert events == ["counted", "all have counted", "taken"]
+    assert dataset.cache.num_images == kept
+    assert capsys.readouterr().out.rstrip().endswith(words)

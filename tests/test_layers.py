@@ -13,11 +13,21 @@ LAYERS = (
     ),
     (
         *("anchors", "matching", "crowds", "atss", "anchor_coverage", "schedule", "samplers", "augmentation"),
-        *("log_names", "annotation_entries", "annotations", "annotation_cache", "layout"),
+        *("log_names", "annotation_entries", "box_units", "annotations", "annotation_cache", "layout"),
         *("bad_images", "data_faults"),
     ),
     (
-        *("model", "regression_windows", "coco_weights", "loss", "detect", "data", "loaders", "data_doubts"),
+        *(
+            "model",
+            "regression_windows",
+            "coco_weights",
+            "loss",
+            "detect",
+            "data",
+            "loaders",
+            "learnable",
+            "data_doubts",
+        ),
         *("image_content", "data_counts"),
     ),
     (

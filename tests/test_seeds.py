@@ -6,7 +6,10 @@ import pytest
 from conftest import write_set
 
 from retinanet.checkpoint import load_run
-from retinanet.seeds import tell_spread
+from retinanet.distributed import Ranks
+from retinanet.errors import UserError
+from retinanet.resume import load_saved
+from retinanet.seeds import settled_seed, tell_spread
 
 FLAGS = (
     *("--coco_path", "data", "--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 64),
@@ -52,8 +55,82 @@ def test_each_seed_is_a_run_of_its_own(script, tmp_path, monkeypatch):
     assert table(again.out) == told
 
 
+@pytest.fixture
+def in_data(tmp_path, monkeypatch):
+    """A folder with the data that FLAGS name, to be in."""
+    for name, count in (("train", 6), ("val", 4)):
+        write_set(tmp_path / "data", name, count)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def seed_of(run):
+    assert run.code == 0, run.err
+    (seed,) = re.findall(r"^Seed: (\d+)$", run.out, re.M)
+    return int(seed)
+
+
+def test_a_random_seed_stays_through_resume(script, in_data):
+    first = script("train", *FLAGS, "--seed", "random")
+    drawn = seed_of(first)
+    assert f"--seed random: drew {drawn}" in first.out
+    resumed = script("train", *FLAGS, "--epochs", 2, "--seed", "random", "--resume")
+    assert seed_of(resumed) == drawn
+    assert f"--seed random: resuming with the saved run's {drawn}" in resumed.out
+    assert "Resumed from output after 1 epochs and 0 iterations" in resumed.out
+    whole = script("train", *FLAGS, "--epochs", 2, "--seed", drawn, "--output_path", "whole")
+    assert re.findall(r"^\[(.*)\]$", resumed.out, re.M) == re.findall(r"^\[(.*)\]$", whole.out, re.M)
+    # Without --resume, and in a folder without a run, it is drawn.
+    assert seed_of(script("train", *FLAGS, "--seed", "random")) != drawn
+    assert seed_of(script("train", *FLAGS, "--seed", "random", "--resume", "--output_path", "other")) != drawn
+
+
+def test_a_run_that_torchrun_restarts_keeps_its_random_seed(script, in_data, monkeypatch):
+    drawn = seed_of(script("train", *FLAGS, "--seed", "random"))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert seed_of(script("train", *FLAGS, "--epochs", 2, "--seed", "random")) == drawn
+
+
+def test_a_random_seed_of_what_trains_nothing(script, in_data, monkeypatch):
+    verified = script("train", *FLAGS, "--seed", "random", "--verify_resume", 1)
+    assert verified.code == 0
+    assert "--seed random: drew " in verified.out
+    monkeypatch.setattr("retinanet.lr_range.NUM_STEPS", 2)
+    found = script("train", *FLAGS, "--seed", "random", "--find_lr")
+    assert found.code == 1
+    assert "--seed random: drew " in found.out
+
+
+class Listening(Ranks):
+    """A rank but the first, which takes what the first has drawn."""
+
+    def from_first(self, make):
+        return 11
+
+
+def test_rank_0_draws_for_all():
+    assert settled_seed("random", None, Listening(1, 2)) == 11
+    assert settled_seed(5, None, Listening(1, 2)) == 5
+
+
+@pytest.mark.parametrize("seed", ["7", -1, None, 2**70])
+def test_a_saved_seed_that_is_none(script, in_data, seed):
+    script("train", *FLAGS)
+    saved = load_saved(in_data / "output" / "last.pt")
+    saved.checkpoint.settings["seed"] = seed
+    with pytest.raises(UserError, match=r"last\.pt: its run has the seed"):
+        settled_seed("random", saved, Ranks())
+    del saved.checkpoint.settings["seed"]  # as versions wrote that knew no --seed
+    assert settled_seed("random", saved, Ranks()) == 3407
+
+
 @pytest.mark.parametrize(
-    ("flags", "words"), [((1, 2, 1), "a seed twice"), ((1, 2, "--seed", 5), "--seed is for one run")]
+    ("flags", "words"),
+    [
+        ((1, 2, 1), "a seed twice"),
+        ((1, 2, "--seed", 5), "--seed is for one run"),
+        ((1, 2, "--seed", "random"), "--seed is for one run"),
+    ],
 )
 def test_contradictions(script, tmp_path, flags, words):
     run = script("train", "--coco_path", tmp_path, "--seeds", *flags)
