@@ -17,7 +17,7 @@ from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
 from retinanet.data import CocoDataset
 from retinanet.errors import Diverged, OutOfResources, Stopped, UserError
-from retinanet.faults import worker_explained
+from retinanet.faults import memory_explained, worker_explained
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.log_file import LOG
 from retinanet.precision import PRECISIONS
@@ -51,7 +51,7 @@ def run(main: Callable[[], int]) -> None:
 
 def _end_workers_after(main: Callable[[], int]) -> int:
     try:
-        with worker_explained():
+        with memory_explained(), worker_explained():
             return main()
     finally:
         if multiprocessing.active_children():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.errors import OutOfResources
+from retinanet.faults import is_out_of_gpu_memory
 from retinanet.structures import Losses, Targets
 
 MEETING = timedelta(minutes=10)  # for all ranks to have started
@@ -176,7 +177,7 @@ def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as fault:
-        if ranks.size == 1 or not any(sign in str(fault) for sign in LOST):
+        if ranks.size == 1 or is_out_of_gpu_memory(fault) or not any(sign in str(fault) for sign in LOST):
             raise
         reason = str(fault).splitlines()[0][:160]
         raise OutOfResources(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from retinanet.compute import ComputeLosses
 from retinanet.distributed import ALONE, Ranks, unshared
-from retinanet.faults import memory_explained
+from retinanet.faults import STEP_ADVICE, memory_explained, named
 from retinanet.loaders import WaitClock, on_device
 from retinanet.optimizer import set_rate
 from retinanet.skipped_steps import Step
@@ -59,7 +59,9 @@ def train_steps(
             break
         state.iteration += 1
         if any(len(batch.images) for batch in group) or ranks.size > 1:
-            _step(state, group, rate, clip_norm, compute_losses, ranks)
+            largest = max(group, key=lambda batch: len(batch.images))
+            with memory_explained(named(largest.images), STEP_ADVICE):
+                _step(state, group, rate, clip_norm, compute_losses, ranks)
         clock.step_launched()
         state.epoch_seconds, state.epoch_waited = time.perf_counter() - started, waited + clock.waited
         yield rate
@@ -74,11 +76,9 @@ def _step(
     optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
     statistics = state.statistics()
     before = [tensor.clone() for tensor in statistics]
-    largest = max(group, key=lambda batch: len(batch.images))
-    with memory_explained(largest.images):
-        numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
     mean_loss = numbers[0] + numbers[1]
     is_bad = ~(mean_loss.isfinite() & norm.isfinite())
     # The fused optimisers look at this on the device, so that no one has to wait for the answer.
