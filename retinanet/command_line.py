@@ -129,8 +129,13 @@ def device_of(text: str) -> torch.device:
         text = "cuda" if torch.cuda.is_available() else "cpu"
     if text == "cpu":
         return torch.device("cpu")
-    if text == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's, which counts the processes of a machine
-        text = f"cuda:{os.environ['LOCAL_RANK']}"
+    local_rank = os.environ.get("LOCAL_RANK")  # torchrun's, which counts the processes of a machine
+    if text.startswith("cuda:") and local_rank and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} would be the GPU of all ranks, and each needs its own. Give cuda or auto"
+        )
+    if text == "cuda" and local_rank:
+        text = f"cuda:{local_rank}"
     kind, _, number = text.partition(":")
     if kind != "cuda" or not (number.isdecimal() or text == "cuda"):
         raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:0, cuda:1 ...")

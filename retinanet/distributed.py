@@ -116,7 +116,7 @@ def join(device: torch.device, timeout: float) -> Ranks:
         # Their starts may be further apart than their steps later on.
         store.set(f"here {rank}", "")
         store.wait([f"here {other}" for other in range(size)], MEETING)
-        if device.type == "cuda":
+        if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         limit = timedelta(seconds=timeout)
