@@ -58,6 +58,7 @@ def train_steps(
         if not group:
             break
         state.iteration += 1
+        ranks.meet()  # or a GPU's queue fills behind a rank that is missing, and this process can't say so
         if any(len(batch.images) for batch in group) or ranks.size > 1:
             largest = max(group, key=lambda batch: len(batch.images))
             with memory_explained(named(largest.images), STEP_ADVICE):
