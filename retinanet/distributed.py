@@ -1,5 +1,6 @@
 """Several processes that train one network: torchrun starts them, here they find and hear each other."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -163,7 +164,11 @@ def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]
     if ranks.size == 1:
         return compute_losses
     has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
-    return DistributedDataParallel(_Step(model, compute_losses), broadcast_buffers=has_statistics)
+    # Newer versions of PyTorch call the same flag by another name.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    flag: dict[str, Any] = {name: has_statistics}
+    return DistributedDataParallel(_Step(model, compute_losses), **flag)
 
 
 def unshared(compute_losses: Any) -> AbstractContextManager[None]:

@@ -85,6 +85,7 @@ def test_ranks_and_accumulation_train_what_one_large_batch_does(folder, num_rank
     torch.testing.assert_close(losses(run.stdout), losses(alone), rtol=1e-4, atol=2e-5)
     assert tables(run.stdout) == tables(alone)
     assert run.stdout.count("Num training images: 19") == 1  # rank 0 alone prints
+    assert "FutureWarning" not in run.stderr
     told = f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step"
     assert num_ranks == 1 or told in run.stdout
     one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
@@ -323,6 +324,25 @@ def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
         train.train_epoch(job, saves)
     expected = ["step", "meet", "read"] * 4  # logged, saved, logged, saved
     assert events[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("flag", ["broadcast_buffers", "forward_sync_buffers"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_statistics_are_shared_by_the_flag_that_pytorch_has(monkeypatch, flag, learns):
+    given = []
+
+    class Wrapped:
+        def __init__(self, module, *, broadcast_buffers=None):
+            given.append(("broadcast_buffers", broadcast_buffers))
+
+    class WrappedLater:
+        def __init__(self, module, *, broadcast_buffers=None, forward_sync_buffers=None):
+            given.append(("forward_sync_buffers", forward_sync_buffers))
+
+    known = Wrapped if flag == "broadcast_buffers" else WrappedLater
+    monkeypatch.setattr(distributed, "DistributedDataParallel", known)
+    distributed.shared(RetinaNet(2, 18, channels=8, learn_statistics=learns).train(), None, Ranks(0, 2))
+    assert given == [(flag, learns)]
 
 
 def test_a_rank_ends_at_once(monkeypatch):
