@@ -212,10 +212,13 @@ def add_detection_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def eval_backend_of(text: str) -> str:
-    """An argparse type: a backend that is installed; auto is the fastest."""
+    """An argparse type: a backend that is installed; auto is the fastest, and stays auto where none is.
+
+    Not every run needs one: evaluate.require_backend is for those that do.
+    """
     backends = evaluate.installed_backends()
     if text == "auto":
-        return backends[0]
+        return backends[0] if backends else text
     if text not in evaluate.BACKENDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, {', '.join(evaluate.BACKENDS)}")
     if text not in backends:
