@@ -164,10 +164,16 @@ def test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal(folder):
     torch.testing.assert_close(losses(run.stdout)[-4:], losses((folder / "log").read_text())[-4:], rtol=1e-4, atol=2e-5)
 
 
-def test_a_signal_to_torchrun_saves(folder):
-    words = [*torchrun(2), *command(folder, "signalled", "--batch_size", 3, "--epochs", 1000)]
+@pytest.mark.parametrize(
+    ("launcher", "number"), [("torch.distributed.run", signal.SIGTERM), ("retinanet.launch", signal.SIGUSR1)]
+)
+def test_a_signal_to_torchrun_saves(folder, launcher, number):
+    output = f"signalled_{number.name}"
+    how = [launcher if word == "torch.distributed.run" else word for word in torchrun(2)]
+    words = [*how, *command(folder, output, "--batch_size", 3, "--epochs", 1000)]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    drain = threading.Thread(target=process.stderr.read)
+    errors = []
+    drain = threading.Thread(target=lambda: errors.append(process.stderr.read()))
     drain.start()
     lines = []
     for line in process.stdout:
@@ -175,13 +181,24 @@ def test_a_signal_to_torchrun_saves(folder):
         if "Epoch: 3" in line:
             break
     started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     rest = process.stdout.read()
     process.wait(timeout=60)
     drain.join()
     assert time.monotonic() - started < 15
-    assert "Stopped by SIGTERM" in rest
-    assert (folder / "signalled" / "last.pt").exists()
+    assert f"Stopped by {number.name}" in rest
+    assert (folder / output / "last.pt").exists()
+    if launcher == "retinanet.launch":
+        assert process.returncode == 128 + number
+        assert "Traceback" not in errors[0]
+
+
+def test_a_launch_ends_with_the_code_of_a_rank(folder):
+    how = ["retinanet.launch" if word == "torch.distributed.run" else word for word in torchrun(2)]
+    run = finished([*how, *command(folder, "nowhere", "--train_set", "lacking")])
+    assert run.returncode == 2
+    assert "train.py: error: " in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_contradictions(capsys):
