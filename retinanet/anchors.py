@@ -11,6 +11,7 @@ SIDE = 4  # an anchor's side, in strides of its level
 RATIOS = (0.5, 1.0, 2.0)  # height / width
 SCALES = (2 ** (0 / 3), 2 ** (1 / 3), 2 ** (2 / 3))
 ANCHORS_PER_CELL = len(RATIOS) * len(SCALES)
+GRID_SIDE = 1024  # pixels: anchors are cut out of grids whose sides are multiples of it
 
 
 def cell_anchors(stride: int, side: float = SIDE, ratios: Sequence[float] = RATIOS) -> Tensor:
@@ -34,13 +35,27 @@ def anchors_for(height: int, width: int, device: torch.device) -> Tensor:
     """All anchors of a network input of `height` x `width` pixels: float32 [A, 4], on `device`.
 
     They are ordered as the network's predictions are: by level, row, column, then ratio and scale. A level has
-    ceil(side / stride) cells a side, and a cell's anchors are centred in it.
+    ceil(side / stride) cells a side, and a cell's anchors are centred in it. A size that was not there before is no
+    reason to wait for the device: with --train_sides most batches have one.
     """
-    levels = []
+    grids = _grids(*(-(-side // GRID_SIDE) * GRID_SIDE for side in (height, width)), device)
+    parts = [grid[:rows, :columns] for grid, (rows, columns) in zip(grids, level_shapes(height, width), strict=True)]
+    return torch.cat([part.reshape(-1, 4) for part in parts])
+
+
+@lru_cache(maxsize=8)  # one of 1024 x 1024 is 3 MB
+def _grids(height: int, width: int, device: torch.device) -> list[Tensor]:
+    """The anchors of all cells of each level: float32 [rows, columns, 9, 4]. Smaller inputs have their first ones."""
+    grids = []
     for stride, (rows, columns) in zip(STRIDES, level_shapes(height, width), strict=True):
         y = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride
         x = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride
         y, x = torch.meshgrid(y, x, indexing="ij")
         centres = torch.stack([x, y, x, y], dim=-1)  # [rows, columns, 4]
-        levels.append((centres[:, :, None] + cell_anchors(stride)).reshape(-1, 4))
-    return torch.cat(levels).float().to(device)
+        grids.append(brought((centres[:, :, None] + cell_anchors(stride)).float(), device))
+    return grids
+
+
+def brought(tensor: Tensor, device: torch.device) -> Tensor:
+    """A CPU's `tensor` on `device`. A GPU is not waited for, as it would be with memory that is not pinned."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.anchors import ANCHORS_PER_CELL, STRIDES, level_shapes
+from retinanet.anchors import ANCHORS_PER_CELL, STRIDES, brought, level_shapes
 from retinanet.matching import Matches, iou
 from retinanet.structures import Targets
 
@@ -83,15 +83,15 @@ def _nearest_cells(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
     return cells.gather(3, order[..., None].expand(-1, -1, -1, -1, 2)), distances < torch.inf
 
 
-@lru_cache(maxsize=32)  # a data set has few padded sizes
+@lru_cache(maxsize=1024)  # 2 KB each; with --train_sides there are hundreds of padded sizes
 def _levels(height: int, width: int, device: torch.device) -> _Levels:
     shapes = torch.tensor(level_shapes(height, width))  # [L, 2], (rows, columns)
     num_anchors = shapes.prod(dim=1) * ANCHORS_PER_CELL
     return _Levels(
-        strides=torch.tensor(STRIDES).float()[:, None].to(device),
-        shapes=shapes.flip(1).float()[:, None].to(device),
-        firsts=(num_anchors.cumsum(dim=0) - num_anchors)[:, None].to(device),
-        offsets=torch.tensor(_offsets()).float().to(device),
+        strides=brought(torch.tensor(STRIDES).float()[:, None], device),
+        shapes=brought(shapes.flip(1).float()[:, None], device),
+        firsts=brought((num_anchors.cumsum(dim=0) - num_anchors)[:, None], device),
+        offsets=brought(torch.tensor(_offsets()).float(), device),
     )
 
 

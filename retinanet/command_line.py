@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from retinanet import detect, evaluate, images
@@ -17,7 +18,7 @@ from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations
 from retinanet.data import CocoDataset
 from retinanet.errors import Diverged, OutOfResources, Stopped, UserError
-from retinanet.faults import worker_explained
+from retinanet.faults import memory_explained, worker_explained
 from retinanet.layout import find_annotation_file, find_image_folder
 from retinanet.log_file import LOG
 from retinanet.precision import PRECISIONS
@@ -40,7 +41,7 @@ def run(main: Callable[[], int]) -> None:
     except (UserError, Diverged, OutOfResources) as fault:
         _end(str(fault), fault.exit_code)
     except Stopped as stop:
-        sys.exit(stop.exit_code)
+        _exit(stop.exit_code)
     except BrokenPipeError:  # who read our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -52,7 +53,7 @@ def run(main: Callable[[], int]) -> None:
 
 def _end_workers_after(main: Callable[[], int]) -> int:
     try:
-        with worker_explained():
+        with memory_explained(), worker_explained():
             return main()
     finally:
         if multiprocessing.active_children():
@@ -62,7 +63,15 @@ def _end_workers_after(main: Callable[[], int]) -> int:
 def _end(message: str, exit_code: int) -> NoReturn:
     where = f" (rank {RANK})" if RANK else ""
     print(f"{printable(Path(sys.argv[0]).name)}: error{where}: {printable(message)}", file=sys.stderr, flush=True)
-    sys.exit(exit_code)
+    _exit(exit_code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Exit with `code`; a rank at once, as at the interpreter's end NCCL may wait for another rank, or abort."""
+    if dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def say(*lines: str) -> None:
@@ -143,8 +152,13 @@ def device_of(text: str) -> torch.device:
         text = "cuda" if torch.cuda.is_available() else "cpu"
     if text == "cpu":
         return torch.device("cpu")
-    if text == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun's, which counts the processes of a machine
-        text = f"cuda:{os.environ['LOCAL_RANK']}"
+    local_rank = os.environ.get("LOCAL_RANK")  # torchrun's, which counts the processes of a machine
+    if text.startswith("cuda:") and local_rank and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} would be the GPU of all ranks, and each needs its own. Give cuda or auto"
+        )
+    if text == "cuda" and local_rank:
+        text = f"cuda:{local_rank}"
     kind, _, number = text.partition(":")
     if kind != "cuda" or not (number.isdecimal() or text == "cuda"):
         raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:0, cuda:1 ...")
@@ -212,10 +226,13 @@ def add_detection_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def eval_backend_of(text: str) -> str:
-    """An argparse type: a backend that is installed; auto is the fastest."""
+    """An argparse type: a backend that is installed; auto is the fastest, and stays auto where none is.
+
+    Not every run needs one: evaluate.require_backend is for those that do.
+    """
     backends = evaluate.installed_backends()
     if text == "auto":
-        return backends[0]
+        return backends[0] if backends else text
     if text not in evaluate.BACKENDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, {', '.join(evaluate.BACKENDS)}")
     if text not in backends:

@@ -12,6 +12,7 @@ from retinanet.bad_images import BadImages
 from retinanet.data import CocoDataset
 from retinanet.detect import NUM_CANDIDATES, suppress
 from retinanet.distributed import ALONE, Ranks
+from retinanet.faults import DETECTION_ADVICE, memory_explained
 from retinanet.loaders import evaluation_loader, on_device
 from retinanet.structures import Detections
 from retinanet.views import look
@@ -70,7 +71,9 @@ def detect_all(
     rows: list[dict[str, Any]] = []
     for candidates, sizes, scales, image_ids in views:
         rows += finish_pending()  # while a GPU works on the predictions
-        pending = suppress(candidates, sizes, **settings), scales, image_ids
+        batch, count = candidates.scores.shape
+        with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):
+            pending = suppress(candidates, sizes, **settings), scales, image_ids
     rows += finish_pending()
     rows = [row for of_rank in ranks.gathered(rows) for row in of_rank]
     return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from retinanet.compute import ComputeLosses
 from retinanet.distributed import ALONE, Ranks, unshared
-from retinanet.faults import memory_explained
+from retinanet.faults import STEP_ADVICE, memory_explained, named
 from retinanet.loaders import WaitClock, on_device
 from retinanet.optimizer import set_rate
 from retinanet.skipped_steps import Step
 from retinanet.structures import Batch, Targets
 from retinanet.training_state import TrainingState
+
+LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged
 
 
 class Progress(NamedTuple):
@@ -58,8 +60,11 @@ def train_steps(
         if not group:
             break
         state.iteration += 1
+        ranks.meet()  # or a GPU's queue fills behind a rank that is missing, and this process can't say so
         if any(len(batch.images) for batch in group) or ranks.size > 1:
-            _step(state, group, rate, clip_norm, compute_losses, ranks)
+            largest = max(group, key=lambda batch: len(batch.images))
+            with memory_explained(named(largest.images), STEP_ADVICE):
+                _step(state, group, rate, clip_norm, compute_losses, ranks)
         clock.step_launched()
         state.epoch_seconds, state.epoch_waited = time.perf_counter() - started, waited + clock.waited
         yield rate
@@ -74,16 +79,15 @@ def _step(
     optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
     statistics = state.statistics()
     before = [tensor.clone() for tensor in statistics]
-    largest = max(group, key=lambda batch: len(batch.images))
-    with memory_explained(largest.images):
-        numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
     mean_loss = numbers[0] + numbers[1]
     is_bad = ~(mean_loss.isfinite() & norm.isfinite())
     # The fused optimisers look at this on the device, so that no one has to wait for the answer.
     optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
     optimizer.step()
+    scale = scaler.scale(torch.ones_like(mean_loss))  # this step's, 1 where there is no scaling
     scaler.update()
     for tensor, old in zip(statistics, before, strict=True):
         tensor.copy_(torch.where(is_bad, old, tensor))
@@ -93,7 +97,9 @@ def _step(
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
     state.last_losses = numbers[:2]
-    told = torch.stack([is_bad, numbers[0], numbers[1], norm])
+    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is no fault.
+    is_fault = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
+    told = torch.stack([is_fault, numbers[0], numbers[1], norm])
     image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
     state.skipped.add(Step(state.epoch, state.iteration, rate, image_ids, targets, told))
 

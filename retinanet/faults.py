@@ -15,21 +15,48 @@ LIKELY_CAUSES = {
     signal.SIGBUS: "shared memory (/dev/shm) ran out; lower --workers, or give the container more with --shm-size",
 }
 
+HOST_SIGNS = ("can't allocate memory", "Cannot allocate memory")  # PyTorch's allocator; the system's ENOMEM
+GPU_SIGNS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")  # the driver; cuDNN and cuBLAS
+# What helps, by what runs out of memory.
+STEP_ADVICE = (
+    "Lower --batch_size, or --min_side and --max_side, or take a smaller --depth; on a GPU --precision bfloat16 needs "
+    "less too."
+)
+COPY_ADVICE = "Lower --batch_size, or --min_side and --max_side."
+DETECTION_ADVICE = (
+    "Lower --batch_size, --num_candidates, or --min_side and --max_side; on a GPU --precision bfloat16 needs less too."
+)
+GPU_ADVICE = (
+    "If another process holds the GPU's memory (nvidia-smi shows it), wait for it or choose another --device; else "
+    "lower --batch_size."
+)
+HOST_ADVICE = "Lower --workers or --batch_size, drop --cache ram, or end other processes that hold memory."
+
 
 @contextmanager
-def memory_explained(images: Tensor) -> Iterator[None]:
-    """Raise OutOfResources, naming the batch `images` [B, 3, H, W] and the flags that help, where memory runs out."""
+def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
+    """Raise OutOfResources where memory runs out, of a GPU or of the machine.
+
+    `where` says at which work, such as named(images), and `advice` what helps there. Without them it is for all that
+    has no such block of its own.
+    """
     try:
         yield
-    except (MemoryError, RuntimeError) as fault:  # torch.OutOfMemoryError is a RuntimeError
+    except Exception as fault:
         if not _is_out_of_memory(fault):
             raise
-        batch, _, height, width = images.shape
+        of_host = _is_out_of_host_memory(fault)
+        numbers = "" if of_host else _gpu_memory()
         raise OutOfResources(
-            f"memory ran out at a batch of {batch} images of {height} x {width} pixels{_gpu_memory(images.device)}. "
-            "Lower --batch_size, or --min_side and --max_side, or take a smaller --depth; on a GPU --precision "
-            "bfloat16 needs less too."
+            f"memory ran out{f' at {where}' if where else f': {_reason(fault)}'}{numbers}. "
+            f"{advice or (HOST_ADVICE if of_host else GPU_ADVICE)}"
         ) from fault
+
+
+def named(images: Tensor) -> str:
+    """A batch of `images` [B, 3, H, W], in words."""
+    batch, _, height, width = images.shape
+    return f"a batch of {batch} images of {height} x {width} pixels"
 
 
 @contextmanager
@@ -60,16 +87,34 @@ def _with_causes(fault: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_out_of_memory(fault: BaseException) -> bool:
-    return (
-        isinstance(fault, MemoryError | torch.OutOfMemoryError)
-        or "can't allocate memory" in str(fault)
-        or "CUDA out of memory" in str(fault)
+    return _is_out_of_host_memory(fault) or is_out_of_gpu_memory(fault)
+
+
+def is_out_of_gpu_memory(fault: BaseException) -> bool:
+    """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL found no memory on the GPU."""
+    return isinstance(fault, torch.OutOfMemoryError) or (
+        isinstance(fault, RuntimeError) and any(sign in str(fault) for sign in GPU_SIGNS)
     )
 
 
-def _gpu_memory(device: torch.device) -> str:
-    if device.type != "cuda":
+def _is_out_of_host_memory(fault: BaseException) -> bool:
+    return isinstance(fault, MemoryError) or (
+        isinstance(fault, RuntimeError | OSError) and any(sign in str(fault) for sign in HOST_SIGNS)
+    )
+
+
+def _reason(fault: BaseException) -> str:
+    """The fault's first line, without the numbers of PyTorch's allocator, which follow in our own words."""
+    line = (str(fault).splitlines() or [type(fault).__name__])[0]
+    return re.split(r"\. GPU \d|\.$", line)[0][:160]
+
+
+def _gpu_memory() -> str:
+    if not torch.cuda.is_initialized():
         return ""
-    free, total = torch.cuda.mem_get_info(device)
-    held = torch.cuda.memory_reserved(device)
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError:  # a GPU that is full may leave no room even for this answer
+        return ""
+    held = torch.cuda.memory_reserved()
     return f" ({total / 1e9:.1f} GB on the GPU, {held / 1e9:.1f} held by this run, {free / 1e9:.1f} free)"

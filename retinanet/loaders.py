@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from retinanet.augmentation import FROM_ORIGINAL, AugmentSettings, augment
 from retinanet.data import BadImage, CocoDataset, collate
 from retinanet.errors import UserError
+from retinanet.faults import COPY_ADVICE, memory_explained, named
 from retinanet.samplers import AspectRatioBasedSampler, Draw, batches_of_equal_shape
 from retinanet.stopping import ignore_in_worker
 from retinanet.structures import Batch, Sample, Targets
@@ -165,7 +166,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
     """The batches with their tensors on `device`; on a GPU copied while the step before still runs."""
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for batch in batches:
-        with torch.cuda.stream(stream):
+        with memory_explained(named(batch.images), COPY_ADVICE), torch.cuda.stream(stream):
             targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
             images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
         if stream is not None:

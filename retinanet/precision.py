@@ -13,8 +13,12 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """The format called `name`; auto is bfloat16 where the GPU has it, else float32.
 
     float32 on a GPU means TF32 in convolutions and products, as PyTorch does in convolutions anyway: float32's range,
-    10 bits of mantissa, several times the speed. Raises UserError where the device lacks the format.
+    10 bits of mantissa, several times the speed. Raises UserError where the device lacks the format. For the start of
+    a program: from here on the GPU of `device` is the current one.
     """
+    if device.type == "cuda" and device.index is not None:
+        # Events, pinned memory and Triton take the current GPU, and a wrong one loses 0.5 GB to their context.
+        torch.cuda.set_device(device)
     if name == "auto":
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         name = "bfloat16" if has_bfloat16 else "float32"

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from retinanet.annotations import Annotations, require_same_classes
+from retinanet.annotations import Annotations, has_objects, require_same_classes
 from retinanet.augment_flags import augment_settings
 from retinanet.augmentation import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.bad_images import BadImages
@@ -19,6 +19,7 @@ from retinanet.data import CocoDataset
 from retinanet.distributed import Ranks, num_local_ranks, shared
 from retinanet.engine import train_steps
 from retinanet.errors import UserError
+from retinanet.evaluate import require_backend
 from retinanet.image_cache import ImageCache, spare_memory
 from retinanet.learnable import require_objects, require_reach
 from retinanet.loaders import training_loader
@@ -72,6 +73,8 @@ def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
     if ranks.is_first:
         _require_learnable(args, training_set)
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
+    if has_objects(val) and not (args.find_lr or args.verify_resume):
+        require_backend(args.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)
     together = args.batch_size * args.accumulate * ranks.size
     if args.drop_last and len(training_set) < together:

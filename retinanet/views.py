@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from retinanet.anchors import anchors_for
 from retinanet.boxes import clip
 from retinanet.detect import find_candidates
-from retinanet.faults import memory_explained
+from retinanet.faults import DETECTION_ADVICE, memory_explained, named
 from retinanet.precision import autocast
 from retinanet.structures import Batch, Candidates
 
@@ -43,17 +43,18 @@ def look(
     for batch in batches:
         if not views:
             sizes, scales, image_ids = batch.sizes, batch.scales, batch.image_ids
-        anchors = anchors_for(*batch.images.shape[2:], device)
-        for is_mirrored in (False, True) if flip_test else (False,):
-            images = mirrored(batch.images, batch.sizes) if is_mirrored else batch.images
-            with memory_explained(images), autocast(device, precision):
-                predictions = model(images)
-            boxes, scores, labels = find_candidates(predictions, anchors, batch.sizes, num_candidates)
-            if is_mirrored:
-                boxes = mirrored_boxes(boxes, batch.sizes)
-            if batch.sizes is not sizes:
-                boxes = resized_boxes(boxes, batch.sizes, sizes)
-            views.append(Candidates(boxes, scores, labels))
+        with memory_explained(named(batch.images), DETECTION_ADVICE):
+            anchors = anchors_for(*batch.images.shape[2:], device)
+            for is_mirrored in (False, True) if flip_test else (False,):
+                images = mirrored(batch.images, batch.sizes) if is_mirrored else batch.images
+                with autocast(device, precision):
+                    predictions = model(images)
+                boxes, scores, labels = find_candidates(predictions, anchors, batch.sizes, num_candidates)
+                if is_mirrored:
+                    boxes = mirrored_boxes(boxes, batch.sizes)
+                if batch.sizes is not sizes:
+                    boxes = resized_boxes(boxes, batch.sizes, sizes)
+                views.append(Candidates(boxes, scores, labels))
         if len(views) == num_sides * (1 + flip_test):
             merged = Candidates(*(torch.cat(parts, dim=1) for parts in zip(*views, strict=True)))
             views = []

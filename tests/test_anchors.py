@@ -25,7 +25,7 @@ def slow_anchors(height, width):
     return torch.tensor(found)
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (608, 832), (33, 70)])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (608, 832), (33, 70), (40, 1100)])
 def test_equal_their_slow_twin(height, width):
     torch.testing.assert_close(anchors_for(height, width, CPU), slow_anchors(height, width))
 

@@ -30,3 +30,16 @@ def test_devices_that_are_not_there(text):
 def test_devices():
     assert device_of("cpu") == torch.device("cpu")
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_under_torchrun_each_rank_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of("cuda:0") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert device_of("cuda") == device_of("auto") == torch.device("cuda:1")
+    with pytest.raises(argparse.ArgumentTypeError, match=r"each needs its own.*cuda or auto"):
+        device_of("cuda:0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert device_of("cuda:0") == torch.device("cuda:0")

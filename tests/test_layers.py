@@ -50,6 +50,7 @@ LAYERS = (
             "cutouts",
             "sample_data",
             "check_data",
+            "launch",
         ),
     ),
 )

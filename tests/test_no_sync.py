@@ -8,7 +8,7 @@ from conftest import write_set
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet import atss
+from retinanet import anchors, atss
 from retinanet.anchors import anchors_for
 from retinanet.annotation_cache import load_annotations
 from retinanet.compute import losses_of
@@ -28,12 +28,27 @@ WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2
 
 
 class PretendGpu(TorchFunctionMode):
-    """Tensors say that they lie on a GPU; what is to be made there is made here."""
+    """Tensors say that they lie on a GPU; what is to be made there is made here.
+
+    `copies` are those that would make the host wait: of what lies in memory that is not pinned.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.copies, self.pinned = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func == torch.Tensor.device.__get__:
             return GPU
-        here = {name: CPU if value == GPU else value for name, value in (kwargs or {}).items()}
+        if func == torch.Tensor.pin_memory:
+            self.pinned.append(args[0])
+            return args[0]
+        kwargs = kwargs or {}
+        if GPU in [value for value in (*args[1:], kwargs.get("device")) if isinstance(value, torch.device)]:
+            is_pinned = any(args[0] is tensor for tensor in self.pinned) and kwargs.get("non_blocking")
+            if func == torch.tensor or (func == torch.Tensor.to and not is_pinned):
+                self.copies.append(func.__name__)
+        here = {name: CPU if value == GPU else value for name, value in kwargs.items()}
         return func(*(CPU if isinstance(value, torch.device) and value == GPU else value for value in args), **here)
 
 
@@ -59,11 +74,12 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
     loader, _ = training_loader(dataset, batch_size=1, seed=1, workers=0, pin_memory=False)
     batches = list(loader)
     model = RetinaNet(2, 18, channels=8)
-    losses_on = losses_of(model, 2, GPU)
+    losses_on, copies = losses_of(model, 2, GPU), []
 
     def losses(images, targets):
-        with PretendGpu(), warnings.catch_warnings(action="ignore"):  # autocast's, that there is no GPU
+        with PretendGpu() as gpu, warnings.catch_warnings(action="ignore"):  # autocast's, that there is no GPU
             found = losses_on(images, targets)
+            copies.extend(gpu.copies)
             return change(found) if change else found
 
     optimizer = build_optimizer(model, "adam", 1e-4, 0.0)
@@ -74,8 +90,15 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
                 state.skipped.look()
                 progress_of(state, rate)
                 lines += 1
-    anchors_for.cache_clear()  # it may have kept this GPU's
-    return counter.waits, lines
+    return counter.waits + copies, lines
+
+
+@pytest.fixture(autouse=True)
+def _forgotten():
+    """Nothing of the GPU that is not there stays in the caches."""
+    yield
+    for cached in (anchors_for, anchors._grids, atss._levels):
+        cached.cache_clear()
 
 
 def test_nothing_waits_between_two_log_lines(tmp_path):
@@ -92,16 +115,16 @@ def test_nothing_waits_between_two_log_lines(tmp_path):
 @pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
 def test_no_loss_waits(matcher, box_loss):
-    anchors = anchors_for(64, 96, CPU)
-    predictions = Predictions(torch.zeros(2, len(anchors), 2), torch.zeros(2, len(anchors), 4, requires_grad=True))
+    boxes = anchors_for(64, 96, CPU)
+    predictions = Predictions(torch.zeros(2, len(boxes), 2), torch.zeros(2, len(boxes), 4, requires_grad=True))
     targets = Targets(torch.tensor([[[8.0, 8, 40, 40]], [[0, 0, 90, 60]]]), torch.tensor([[1], [CROWD]]))
     settings = LossSettings(matcher=matcher, box_loss=box_loss, ignore_crowds=True)
-    with PretendGpu(), CountWaits() as counter:
-        losses = detection_loss(predictions, anchors, targets, settings, (64, 96))
+    with PretendGpu() as gpu, CountWaits() as counter:
+        losses = detection_loss(predictions, anchors_for(64, 96, GPU), targets, settings, (64, 96))
         losses.regression.backward()
-    atss._levels.cache_clear()  # it may have kept this GPU's
     assert predictions.deltas.grad.any()
     assert not counter.waits
+    assert not gpu.copies
 
 
 def test_a_wait_would_be_seen(tmp_path):
@@ -111,6 +134,20 @@ def test_a_wait_would_be_seen(tmp_path):
 
     waits, lines = waits_of_an_epoch(tmp_path, log_every=100, change=look)
     assert len(waits) >= 7 + lines
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda: torch.zeros(3).to(GPU),
+        lambda: torch.zeros(3).pin_memory().to(GPU),
+        lambda: torch.tensor([1], device=GPU),
+    ],
+)
+def test_a_copy_that_waits_would_be_seen(copy):
+    with PretendGpu() as gpu:
+        copy()
+    assert gpu.copies
 
 
 @pytest.mark.parametrize("mode", ["nonzero", "mask"])

@@ -26,6 +26,18 @@ def test_on_a_gpu(monkeypatch, has, chosen):
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.parametrize(("device", "current"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", [])])
+def test_the_gpu_that_is_asked_for_becomes_the_current_one(monkeypatch, device, current):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    try:
+        choose_precision("float32", torch.device(device))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert chosen == [torch.device(name) for name in current]
+
+
 def test_float32_is_left_alone():
     with autocast(CPU, torch.float32):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
