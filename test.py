@@ -36,7 +36,7 @@ from retinanet.precision import choose_precision
 from retinanet.report import REPORT, write_report
 from retinanet.results import default_results_path, write_results
 from retinanet.results_check import load_results
-from retinanet.transforms import MAX_SIDE, MIN_SIDE
+from retinanet.transforms import MAX_SIDE, MIN_SIDE, MOST_MIN_SIDE
 
 # Flags without a meaning beside --compare.
 FOR_DETECTION = (
@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_log_dir_flag(parser)
     parser.add_argument("--depth", type=int, choices=DEPTHS, help="to check that the checkpoint has it")
     given = parser.add_argument_group("taken from the checkpoint unless given")
-    given.add_argument("--min_side", type=whole_number(64), help="shorter side of the images, pixels")
+    given.add_argument("--min_side", type=whole_number(64, MOST_MIN_SIDE), help="shorter side of the images, pixels")
     given.add_argument("--max_side", type=whole_number(64), help="longer side, at most")
     given.add_argument("--batch_size", type=whole_number(1), help="images at a time")
     parser.add_argument("--raw_weights", action="store_true", help="not the averaged ones of a run with --ema_decay")

@@ -92,7 +92,8 @@ def begin(job: Job, is_resumed: bool, complaints: list[str]) -> IO[str]:
     say(f"Seed: {args.seed}")
     say(f"Num training images: {len(training_set)}")
     say(f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area")
-    for line in [*data_lines(training_set, args.foreground_iou, args.background_iou), *warnings_of(training_set)]:
+    lines = data_lines(training_set, state.network.anchor_shapes, args.foreground_iou, args.background_iou)
+    for line in [*lines, *warnings_of(training_set)]:
         say(line)
     if job.ranks.size > 1:
         rest = len(training_set) % job.sampler.batch_size

@@ -1,11 +1,10 @@
 """Which objects an anchor can reach: no training finds what none overlaps enough."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.anchors import RATIOS, SIDE, STRIDES, cell_anchors
+from retinanet.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.matching import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.transforms import resized_corners, resized_sizes
 
@@ -18,11 +17,10 @@ class Setup(NamedTuple):
 
     min_side: int
     max_side: int
-    side: float = SIDE
-    ratios: Sequence[float] = RATIOS
+    shapes: AnchorShapes = DEFAULT_SHAPES
 
 
-def best_ious(boxes: np.ndarray, side: float = SIDE, ratios: Sequence[float] = RATIOS) -> np.ndarray:
+def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.ndarray:
     """The largest IoU of each of `boxes` [n, 4], (x1, y1, x2, y2) in network pixels, with any anchor: float64 [n].
 
     Of the anchors of one shape that whose centre is nearest overlaps most, for along either axis the overlap of two
@@ -34,7 +32,7 @@ def best_ious(boxes: np.ndarray, side: float = SIDE, ratios: Sequence[float] = R
     for stride in STRIDES:
         x = (np.floor((x1 + x2) / 2 / stride) + 0.5) * stride
         y = (np.floor((y1 + y2) / 2 / stride) + 0.5) * stride
-        for left, top, right, bottom in cell_anchors(stride, side, ratios).tolist():
+        for left, top, right, bottom in cell_anchors(stride, shapes).tolist():
             width = (np.minimum(x2, x + right) - np.maximum(x1, x + left)).clip(0)
             height = (np.minimum(y2, y + bottom) - np.maximum(y1, y + top)).clip(0)
             shared = width * height
@@ -55,14 +53,15 @@ def alternatives(setup: Setup) -> dict[str, Setup]:
     for factor in (0.5, 0.75, 1.25, 1.5, 2):
         min_side, max_side = round(setup.min_side * factor), round(setup.max_side * factor)
         found[f"--min_side {min_side} --max_side {max_side}"] = setup._replace(min_side=min_side, max_side=max_side)
+    longer = setup.shapes._replace(ratios=LONGER_RATIOS)
     for side in (2, 3, 6):
-        found[f"SIDE = {side}"] = setup._replace(side=side)
-    found["RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(ratios=LONGER_RATIOS)
-    found["SIDE = 3, RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(side=3, ratios=LONGER_RATIOS)
+        found[f"SIDE = {side}"] = setup._replace(shapes=setup.shapes._replace(side=side))
+    found["RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer)
+    found["SIDE = 3, RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer._replace(side=3))
     return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_SIDE}
 
 
 def ious_of(setup: Setup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
-    return best_ious(boxes, setup.side, setup.ratios)
+    return best_ious(boxes, setup.shapes)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.anchors import ANCHORS_PER_CELL, STRIDES, brought, level_shapes
+from retinanet.anchors import STRIDES, brought, level_shapes
 from retinanet.matching import Matches, iou
 from retinanet.structures import Targets
 
@@ -21,7 +21,7 @@ class _Levels(NamedTuple):
 
     strides: Tensor  # float32 [L, 1]
     shapes: Tensor  # float32 [L, 1, 2], (columns, rows)
-    firsts: Tensor  # int64 [L, 1], the index of a level's first anchor
+    firsts: Tensor  # int64 [L, 1], the index of a level's first cell
     offsets: Tensor  # float32 [O, 2], (columns, rows) from the cell of a point to those that may be among its nearest
 
 
@@ -35,6 +35,7 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matc
     An object that is smaller than a cell may find no anchor.
     """
     num_images, most, _ = targets.boxes.shape
+    per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))
     levels = _levels(*size, anchors.device)
     x1, y1, x2, y2 = targets.boxes[..., None].unbind(dim=2)  # [B, M, 1]
     cells, is_there = _nearest_cells(targets.boxes, levels)  # [B, M, L, 9, 2], [B, M, L, 9]
@@ -42,13 +43,13 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matc
     inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
 
     columns, rows = cells.long().unbind(dim=4)
-    firsts = levels.firsts + (rows * levels.shapes[..., 0].long() + columns) * ANCHORS_PER_CELL
-    of_cell = torch.arange(ANCHORS_PER_CELL, device=anchors.device)
-    candidates = (firsts.where(is_there, 0)[..., None] + of_cell).flatten(2)  # [B, M, L * 9 * 9]
-    is_there = is_there[..., None].expand(-1, -1, -1, -1, ANCHORS_PER_CELL).flatten(2)
-    inside = inside[..., None].expand(-1, -1, -1, ANCHORS_PER_CELL).flatten(2)
+    firsts = (levels.firsts + rows * levels.shapes[..., 0].long() + columns) * per_cell
+    of_cell = torch.arange(per_cell, device=anchors.device)
+    candidates = (firsts.where(is_there, 0)[..., None] + of_cell).flatten(2)  # [B, M, L * 9 * per cell]
+    is_there = is_there[..., None].expand(-1, -1, -1, -1, per_cell).flatten(2)
+    inside = inside[..., None].expand(-1, -1, -1, per_cell).flatten(2)
 
-    ious = iou((x1, y1, x2, y2), anchors.t().contiguous()[:, candidates].unbind())  # [B, M, L * 9 * 9]
+    ious = iou((x1, y1, x2, y2), anchors.t().contiguous()[:, candidates].unbind())  # [B, M, L * 9 * per cell]
     chosen = is_there & inside & (ious >= _threshold(ious, is_there))
     # One whole number for both, to take the largest: of a positive number the bits rise with it.
     ranks = torch.arange(most - 1, -1, -1, device=anchors.device)[:, None]
@@ -86,11 +87,11 @@ def _nearest_cells(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=1024)  # 2 KB each; with --train_sides there are hundreds of padded sizes
 def _levels(height: int, width: int, device: torch.device) -> _Levels:
     shapes = torch.tensor(level_shapes(height, width))  # [L, 2], (rows, columns)
-    num_anchors = shapes.prod(dim=1) * ANCHORS_PER_CELL
+    num_cells = shapes.prod(dim=1)
     return _Levels(
         strides=brought(torch.tensor(STRIDES).float()[:, None], device),
         shapes=brought(shapes.flip(1).float()[:, None], device),
-        firsts=brought((num_anchors.cumsum(dim=0) - num_anchors)[:, None], device),
+        firsts=brought((num_cells.cumsum(dim=0) - num_cells)[:, None], device),
         offsets=brought(torch.tensor(_offsets()).float(), device),
     )
 

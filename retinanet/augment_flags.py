@@ -11,7 +11,12 @@ NAMES = ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size")
 
 
 def add_augment_flags(group: argparse._ActionsContainer) -> None:
-    group.add_argument("--min_side", type=whole_number(64), default=transforms.MIN_SIDE, help="shorter side, pixels")
+    group.add_argument(
+        "--min_side",
+        type=whole_number(64, transforms.MOST_MIN_SIDE),
+        default=transforms.MIN_SIDE,
+        help="shorter side, pixels",
+    )
     group.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="longer side, at most")
     group.add_argument(
         "--train_sides",

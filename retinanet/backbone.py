@@ -1,7 +1,8 @@
 """torchvision's ResNet and its weights, cut to the feature maps of stride 8, 16 and 32."""
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,11 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights
 from retinanet.errors import UserError
 from retinanet.torchfiles import load_file
 
-DEPTHS = (18, 34, 50, 101, 152)
+# The blocks of layer1 to layer4. From depth 50 on a block has three convolutions, below two.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+DEPTHS = tuple(BLOCKS)
 DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
+BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
 STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
 
 
@@ -32,6 +36,7 @@ class Backbone(nn.Module):
         self.conv1, self.bn1, self.maxpool = resnet.conv1, resnet.bn1, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
         last = 512 if depth < 50 else 2048
+        self.depth = depth
         self.out_channels = (last // 4, last // 2, last)
         self.learn_statistics = learn_statistics
         self.train()
@@ -93,6 +98,28 @@ def modules_of(num_stages: int) -> set[str]:
     return set(chain(*list(STAGES.values())[:num_stages]))
 
 
+def depths_of(names: Iterable[str]) -> list[int]:
+    """The depths that a ResNet's tensors `names`, which may be part of them, can be of.
+
+    What is there of a ResNet ends anywhere; but where it ends with a stage of some depth, it is of such a depth.
+    """
+    found = [match for match in map(BLOCK.match, names) if match]
+    counts: dict[int, int] = {}  # of blocks, by stage
+    for match in found:
+        stage, block = int(match[1]), int(match[2])
+        counts[stage] = max(counts.get(stage, 0), block + 1)
+    if any(match[3] == "conv3" for match in found):
+        fitting = [depth for depth in DEPTHS if depth >= 50]
+    elif sum(counts.values()) > 1:  # at least one of them is whole, and has no third convolution
+        fitting = [depth for depth in DEPTHS if depth < 50]
+    else:
+        fitting = list(DEPTHS)
+    last = max(counts, default=0)
+    fitting = [depth for depth in fitting if all(n == BLOCKS[depth][at - 1] for at, n in counts.items() if at < last)]
+    whole = [depth for depth in fitting if last and counts[last] == BLOCKS[depth][last - 1]]
+    return whole or [depth for depth in fitting if not last or counts[last] < BLOCKS[depth][last - 1]]
+
+
 class LoadReport(NamedTuple):
     """What a file of weights filled; names are shortened to their module (`layer4`) where all of it is meant."""
 
@@ -105,7 +132,8 @@ class LoadReport(NamedTuple):
 def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
     """Fill `backbone` from `state`, which may hold only part of it and more than it.
 
-    Raises UserError, and loads nothing, where a shape differs, a value is not finite, or no name fits.
+    Raises UserError, and loads nothing, where it is another depth's, a shape differs, a value is not finite, or no
+    name fits.
     """
     wanted = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     found = {name: value for name, value in state.items() if name in wanted and isinstance(value, Tensor)}
@@ -113,6 +141,11 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
         raise UserError(
             f"{source}: none of its {len(state)} names is one of a ResNet's ({', '.join(list(state)[:3])} ...). "
             "The names must be torchvision's: conv1.weight, layer1.0.conv1.weight ..."
+        )
+    if backbone.depth not in (depths := depths_of(state)):
+        fix = f"Give --depth {depths[0]}, or another file" if depths else "Give another file"
+        raise UserError(
+            f"{source}: its blocks are those of {_resnets(depths)}, not of a ResNet-{backbone.depth}. {fix}."
         )
     for name, value in found.items():
         require_fitting(name, value, wanted[name].shape, source, "Is the file of another --depth?")
@@ -123,6 +156,10 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
         missing=_modules(wanted.keys() - found.keys(), found.keys()),
         unused=_modules({name for name in state if not name.endswith("num_batches_tracked")} - found.keys(), wanted),
     )
+
+
+def _resnets(depths: Sequence[int]) -> str:
+    return " or ".join(f"a ResNet-{depth}" for depth in depths) or "no ResNet known here"
 
 
 def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str, hint: str) -> None:

@@ -34,7 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SET",
         help="the sets to check, first that to train on (default: those of train, val and test that are there)",
     )
-    parser.add_argument("--min_side", type=whole_number(64), default=transforms.MIN_SIDE, help="as for train.py")
+    parser.add_argument(
+        "--min_side",
+        type=whole_number(64, transforms.MOST_MIN_SIDE),
+        default=transforms.MIN_SIDE,
+        help="as for train.py",
+    )
     parser.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="as for train.py")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="as for train.py")
     parser.add_argument(

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from retinanet.anchors import ANCHORS_PER_CELL, RATIOS, SCALES, SIDE, STRIDES, cell_anchors
+from retinanet.anchors import PAPER_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.backbone import published_state, require_fitting
 from retinanet.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.errors import UserError
@@ -47,6 +47,12 @@ def load_detector(
     Raises UserError, and loads nothing, where a tensor is missing, has another shape or is not finite.
     """
     assert network.level_code
+    num_anchors = PAPER_SHAPES.per_cell
+    if network.anchor_shapes.per_cell != num_anchors:
+        raise UserError(
+            f"{source}: a detector with {num_anchors} anchors a cell, but there are to be "
+            f"{network.anchor_shapes.per_cell}. Choose as many ratios and scales, or other --weights."
+        )
     state = {_newer_name(name): value for name, value in state.items()}
     loaded = {}
     for name, value in network.state_dict().items():
@@ -55,7 +61,7 @@ def load_detector(
         theirs = _source_name(name)
         shape = list(value.shape)
         if theirs.startswith(CLASSIFICATION):
-            shape[0] = ANCHORS_PER_CELL * len(CATEGORIES)
+            shape[0] = num_anchors * len(CATEGORIES)
         if not isinstance(state.get(theirs), Tensor):
             raise UserError(
                 f"{source}: a detector without {theirs}. It must be torchvision's retinanet_resnet50_fpn_v2."
@@ -67,12 +73,12 @@ def load_detector(
     kept = [label for label, name in enumerate(class_names) if name.casefold() in rows]
     kept_rows = [rows[class_names[label].casefold()] for label in kept]
     for name, value in network.classification_head.output.state_dict(prefix="classification_head.output.").items():
-        by_class = value.clone().unflatten(0, (ANCHORS_PER_CELL, -1))
-        theirs_by_class = loaded[name].unflatten(0, (ANCHORS_PER_CELL, -1))
+        by_class = value.clone().unflatten(0, (num_anchors, -1))
+        theirs_by_class = loaded[name].unflatten(0, (num_anchors, -1))
         by_class[:, kept] = theirs_by_class[:, kept_rows].to(by_class)
         loaded[name] = by_class.flatten(0, 1)
 
-    code = _box_code()
+    code = _box_code(network.anchor_shapes)
     weight, bias = (f"regression_head.output.{part}" for part in ("weight", "bias"))
     loaded[weight] = loaded[weight] * code.factor.view(-1, 1, 1, 1)
     loaded[bias] = loaded[bias] * code.factor + code.summand
@@ -117,24 +123,24 @@ class _BoxCode(NamedTuple):
     level_shift: Tensor  # float64 [5, 9, 4], near 0
 
 
-def _box_code() -> _BoxCode:
-    """From the detector's anchors and deltas to ours.
+def _box_code(shapes: AnchorShapes = PAPER_SHAPES) -> _BoxCode:
+    """From the detector's anchors and deltas to ours, whose anchors are of `shapes`.
 
     Its anchors lie at their cell's upper left corner, have sizes of whole, even pixels, and its deltas are not divided
     by deviations. With s the stride, w and v the widths of its and our anchor, its box's centre is (its delta dx)
     dx * w and ours (delta d) s / 2 + 0.1 * d * v from that corner: d = 10 * dx * w / v - 5 * s / v. The logarithms of
-    the widths give d = 5 * dw + 5 * log(w / v). Since w / v differs by level, and is near 1, the most goes into the
-    output convolution, which goes on learning, and only the rest into the levels' code. (The cap of a box's growth is
-    the same number, but from these anchors.)
+    the widths give d = 5 * dw + 5 * log(w / v). Since w / v differs by level, and is near 1 for the same `shapes`, the
+    most goes into the output convolution, which goes on learning, and only the rest into the levels' code. (The cap of
+    a box's growth is the same number, but from these anchors.)
     """
-    sides = [tuple(int(SIDE * stride * scale) for scale in SCALES) for stride in STRIDES]
-    theirs = torch.stack(AnchorGenerator(sides, (RATIOS,) * len(STRIDES)).cell_anchors).double()
-    ours = torch.stack([cell_anchors(stride) for stride in STRIDES])
+    sides = [tuple(int(PAPER_SHAPES.side * stride * scale) for scale in PAPER_SHAPES.scales) for stride in STRIDES]
+    theirs = torch.stack(AnchorGenerator(sides, (PAPER_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
+    ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
     our_sizes = ours[..., 2:] - ours[..., :2]  # [5, 9, 2]
     ratio = (theirs[..., 2:] - theirs[..., :2]) / our_sizes
     offset = -STRIDES[0] / 2 / our_sizes[0] / CENTRE_DEVIATION  # [9, 2], the same on every level
     return _BoxCode(
-        factor=torch.tensor([1 / CENTRE_DEVIATION] * 2 + [1 / SIZE_DEVIATION] * 2).double().repeat(ANCHORS_PER_CELL),
+        factor=torch.tensor([1 / CENTRE_DEVIATION] * 2 + [1 / SIZE_DEVIATION] * 2).double().repeat(shapes.per_cell),
         summand=torch.cat([offset, torch.zeros_like(offset)], dim=1).flatten(),
         level_scale=torch.cat([ratio, torch.ones_like(ratio)], dim=2),
         level_shift=torch.cat([(1 - ratio) * offset, ratio.log() / SIZE_DEVIATION], dim=2),

@@ -75,7 +75,7 @@ def losses_of(
         is_sparse = device.type == "cpu" and not is_compiled
         height, width = images.shape[2:]
         assignment = assign(
-            anchors_for(height, width, device),
+            anchors_for(height, width, device, model.anchor_shapes),
             targets,
             num_classes,
             loss_settings,

@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.bad_images import BadImages
@@ -14,13 +14,14 @@ from retinanet.detect import NUM_CANDIDATES, suppress
 from retinanet.distributed import ALONE, Ranks
 from retinanet.faults import DETECTION_ADVICE, memory_explained
 from retinanet.loaders import evaluation_loader, on_device
+from retinanet.model import RetinaNet
 from retinanet.structures import Detections
 from retinanet.views import look
 
 
 @torch.no_grad()
 def detect_all(
-    model: nn.Module,
+    model: RetinaNet,
     dataset: CocoDataset,
     *,
     batch_size: int,

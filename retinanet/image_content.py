@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from retinanet.data import CocoDataset
 from retinanet.data_doubts import CheckedSet
 from retinanet.data_faults import Findings
 from retinanet.errors import DataFault
-from retinanet.images import read_with_orientation
+from retinanet.images import image_suffixes, read_with_orientation
 
 AT_A_TIME = 8  # images handed to a thread
 
@@ -36,7 +35,7 @@ def read_contents(dataset: CocoDataset, threads: int) -> Iterator[Content]:
 
 def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
     """The image files below `folder` that are not among `file_names`, sorted."""
-    suffixes = Image.registered_extensions()
+    suffixes = image_suffixes()
     listed = {os.path.normpath(file_name) for file_name in file_names if isinstance(file_name, str)}
     found = []
     for below, _, names in os.walk(folder):

@@ -1,5 +1,6 @@
-"""Image files: any mode that Pillow knows, to 8-bit RGB of the size that the annotations state."""
+"""Image files: any mode of the formats that data sets have, to 8-bit RGB of the size that the annotations state."""
 
+import importlib.util
 import os
 import stat
 from collections.abc import Iterator
@@ -8,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from retinanet.errors import DataFault, UserError
 
 MAX_PIXELS = 89_000_000  # an RGB image of this many is 267 MB
+# Pillow's names of the formats that are read, whatever the file is called. It knows some thirty more, for one of which,
+# EPS, it starts Ghostscript: a program that runs what is in the file.
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "DIB", "TGA")
+if importlib.util.find_spec("PIL.AvifImagePlugin"):  # from Pillow 11.3
+    FORMATS = (*FORMATS, "AVIF")
 DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
 
 # Pillow has a limit of its own, which would stop users who raise ours; read_image checks before it decodes.
@@ -30,6 +36,12 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
     """
     with _opened(path, size, max_pixels) as picture:
         return _upright(picture, size)
+
+
+def image_suffixes() -> set[str]:
+    """What the names of image files end with that `read_image` reads: .jpg and so on, in lower case."""
+    # MPO, what stereo cameras write, is a JPEG to Pillow once it is opened by content.
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")}
 
 
 def read_with_orientation(
@@ -71,7 +83,7 @@ def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterato
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
             raise ValueError("it is no regular file")
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             _check_pixels(path, picture.size, max_pixels)
             _check_size(path, picture, size)
             if picture.mode == "F" or (picture.mode == "I" and picture.format not in DEEP_GREY):
@@ -82,6 +94,12 @@ def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterato
         raise
     except FileNotFoundError:
         raise missing_image(Path(path)) from None
+    except UnidentifiedImageError:
+        raise DataFault(
+            kind,
+            f"{path}: can't be read as an image: it holds none of the formats {', '.join(FORMATS)}. Replace or "
+            "convert the file, or take it out of the annotations.",
+        ) from None
     except Exception as fault:  # Pillow's many decoders raise whatever damaged bytes lead them to
         raise DataFault(
             kind, f"{path}: can't be read as an image ({fault}). Replace the file, or take it out of the annotations."

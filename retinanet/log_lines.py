@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from retinanet.anchor_coverage import best_ious, shares
+from retinanet.anchors import AnchorShapes
 from retinanet.checkpoint import Checkpoint
 from retinanet.command_line import memory_in_use
 from retinanet.data import CocoDataset
@@ -44,8 +45,8 @@ def views_line(sides: Sequence[int], flip_test: bool) -> str:
     return f"Views: {told}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
 
 
-def data_lines(dataset: CocoDataset, foreground_iou: float, background_iou: float) -> list[str]:
-    """What `dataset` gives to learn, and what the anchors can reach of it; check_data tells more."""
+def data_lines(dataset: CocoDataset, shapes: AnchorShapes, foreground_iou: float, background_iou: float) -> list[str]:
+    """What `dataset` gives to learn, and what anchors of `shapes` can reach of it; check_data tells more."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
@@ -54,7 +55,7 @@ def data_lines(dataset: CocoDataset, foreground_iou: float, background_iou: floa
     more = [f"and {len(scarce) - MOST_NAMED} more"] if len(scarce) > MOST_NAMED else []
     drawn = rows if len(rows) <= MOST_DRAWN else np.random.default_rng(0).choice(rows, MOST_DRAWN, replace=False)
     objects = dataset.learned(drawn)
-    reached = [f"{share:.1%}" for share in shares(best_ious(objects.boxes), foreground_iou, background_iou)]
+    reached = [f"{share:.1%}" for share in shares(best_ious(objects.boxes, shapes), foreground_iou, background_iou)]
     return [
         f"Objects to learn: {len(rows)} of {len(counts)} classes; {num_clipped} are clipped at their image's border",
         f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_NAMED], *more]) or 'none'}",

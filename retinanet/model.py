@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.anchors import ANCHORS_PER_CELL, STRIDES
+from retinanet.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes
 from retinanet.backbone import Backbone
 from retinanet.structures import Predictions
 from retinanet.transforms import DEVIATION, MEAN
@@ -25,11 +25,12 @@ class RetinaNet(nn.Module):
     with. `learn_statistics`: see Backbone. `head_norm`, of HEAD_NORMS, is in the heads' towers; "group" needs channels
     that NORM_GROUPS divide. With `level_code` each level and anchor of a cell has its own factor and summand of the
     deltas, fixed numbers that say nothing at the start: a detector that learned with other anchors brings them.
+    `anchor_shapes` are those of the anchors that it speaks of.
     """
 
     mean: Tensor
     deviation: Tensor
-    level_scale: Tensor  # [levels, 9, 4], as level_shift
+    level_scale: Tensor  # [levels, anchors of a cell, 4], as level_shift
     level_shift: Tensor
 
     def __init__(
@@ -41,23 +42,25 @@ class RetinaNet(nn.Module):
         learn_statistics: bool = False,
         head_norm: str = "none",
         level_code: bool = False,
+        anchor_shapes: AnchorShapes = DEFAULT_SHAPES,
     ) -> None:
         super().__init__()
-        self.head_norm, self.level_code = head_norm, level_code
+        self.head_norm, self.level_code, self.anchor_shapes = head_norm, level_code, anchor_shapes
+        num_anchors = anchor_shapes.per_cell
         self.backbone = Backbone(depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
-        self.classification_head = Head(channels, num_classes, -math.log((1 - prior) / prior), head_norm)
-        self.regression_head = Head(channels, 4, 0.0, head_norm)
+        self.classification_head = Head(channels, num_classes, -math.log((1 - prior) / prior), head_norm, num_anchors)
+        self.regression_head = Head(channels, 4, 0.0, head_norm, num_anchors)
         if level_code:
-            self.register_buffer("level_scale", torch.ones(len(STRIDES), ANCHORS_PER_CELL, 4))
-            self.register_buffer("level_shift", torch.zeros(len(STRIDES), ANCHORS_PER_CELL, 4))
+            self.register_buffer("level_scale", torch.ones(len(STRIDES), num_anchors, 4))
+            self.register_buffer("level_shift", torch.zeros(len(STRIDES), num_anchors, 4))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Predictions:
-        """Predictions for uint8 `images` [B, 3, H, W], anchors in the order of `anchors_for(H, W)`."""
+        """Predictions for uint8 `images` [B, 3, H, W], anchors in the order of `anchors_for`."""
         levels = self.levels(images)
         return Predictions(
             logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
@@ -69,7 +72,8 @@ class RetinaNet(nn.Module):
         parts = [self.regression_head(level) for level in levels]
         if self.level_code:
             codes = zip(parts, self.level_scale, self.level_shift, strict=True)
-            parts = [(part.unflatten(1, (-1, ANCHORS_PER_CELL)) * by + to).flatten(1, 2) for part, by, to in codes]
+            num_anchors = self.anchor_shapes.per_cell
+            parts = [(part.unflatten(1, (-1, num_anchors)) * by + to).flatten(1, 2) for part, by, to in codes]
         return torch.cat(parts, dim=1)
 
     @property
@@ -110,23 +114,30 @@ class Head(nn.Module):
     behind it, which makes up for its bias.
     """
 
-    def __init__(self, channels: int, num_outputs: int, bias: float, norm: str = "none") -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_outputs: int,
+        bias: float,
+        norm: str = "none",
+        num_anchors: int = DEFAULT_SHAPES.per_cell,
+    ) -> None:
         super().__init__()
-        self.num_outputs = num_outputs
+        self.num_outputs, self.num_anchors = num_outputs, num_anchors  # an anchor's, and a cell's
         self.tower = nn.Sequential()
         for _ in range(TOWER_CONVOLUTIONS):
             self.tower.append(nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none"))
             if norm == "group":
                 self.tower.append(GroupNorm(NORM_GROUPS, channels))
             self.tower.append(nn.ReLU(inplace=True))
-        self.output = nn.Conv2d(channels, ANCHORS_PER_CELL * num_outputs, 3, padding=1)
+        self.output = nn.Conv2d(channels, num_anchors * num_outputs, 3, padding=1)
         _start_convolutions(self.tower)
         nn.init.zeros_(self.output.weight)
         assert self.output.bias is not None
         nn.init.constant_(self.output.bias, bias)
 
     def forward(self, level: Tensor) -> Tensor:
-        """[B, channels, h, w] -> [B, h * w * 9, outputs], by row, column and anchor."""
+        """[B, channels, h, w] -> [B, h * w * anchors of a cell, outputs], by row, column and anchor."""
         return self.output(self.tower(level)).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
 
 

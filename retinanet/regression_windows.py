@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.anchors import ANCHORS_PER_CELL
 from retinanet.model import TOWER_CONVOLUTIONS, Head
 
 REACH = TOWER_CONVOLUTIONS + 1  # cells to each side that a cell's deltas depend on, one a 3x3 convolution
@@ -19,17 +18,17 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
 
     `levels` are the pyramid's [B, channels, h, w]. An image's rows of a level are within one window.
     """
-    num_images = len(levels[0])
+    num_images, num_anchors = len(levels[0]), head.num_anchors
     shapes = [level.shape[2:] for level in levels]
-    looked_at = torch.zeros(num_images, sum(ANCHORS_PER_CELL * h * w for h, w in shapes), dtype=torch.bool)
+    looked_at = torch.zeros(num_images, sum(num_anchors * h * w for h, w in shapes), dtype=torch.bool)
     looked_at.view(-1)[rows] = True
     looked_at[0, -1] = True  # one at least: a head with no gradient at all would be no step for its optimiser
 
     parts = []
-    by_level = looked_at.split([ANCHORS_PER_CELL * h * w for h, w in shapes], dim=1)
+    by_level = looked_at.split([num_anchors * h * w for h, w in shapes], dim=1)
     for level, (height, width), wanted in zip(levels, shapes, by_level, strict=True):
-        cells = wanted.view(num_images, height, width, ANCHORS_PER_CELL).any(dim=3)
-        deltas = level.new_zeros(num_images, height, width, ANCHORS_PER_CELL * 4)
+        cells = wanted.view(num_images, height, width, num_anchors).any(dim=3)
+        deltas = level.new_zeros(num_images, height, width, num_anchors * 4)
         for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
             window = _window(cells[image])
             deltas[image, *window] = _head_on(head, level[image : image + 1], *window).to(deltas.dtype)
@@ -44,7 +43,7 @@ def _window(cells: Tensor) -> tuple[slice, slice]:
 
 
 def _head_on(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
-    """The head's output [rows, columns, 9 * 4] in a window of `level` [1, channels, h, w].
+    """The head's output [rows, columns, anchors of a cell * 4] in a window of `level` [1, channels, h, w].
 
     The window grows by the cells that its output depends on and loses one to each side at each convolution, but where
     it ends at the level's border: there the convolutions pad with zeros, as they do on a whole level.

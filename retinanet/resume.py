@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinanet.anchors import DEFAULT_SHAPES
+from retinanet.annotation_entries import is_id
 from retinanet.checkpoint import Checkpoint, load_run, save_checkpoint
 from retinanet.errors import UserError
 
@@ -57,11 +59,15 @@ def newest_run(folder: Path) -> tuple[SavedRun | None, list[str]]:
 def load_saved(path: Path) -> SavedRun:
     checkpoint, run = load_run(path)
     facts = run.get("facts")
-    if not isinstance(run.get("state"), dict) or not isinstance(facts, dict) or facts.keys() != set(Facts._fields):
+    state = run.get("state")
+    if not isinstance(state, dict) or not isinstance(facts, dict) or facts.keys() != set(Facts._fields):
         raise UserError(
             f"{path}: a checkpoint without the state of its training. Only last.pt and previous.pt have it."
         )
-    return SavedRun(path, checkpoint, run["state"], Facts(**facts))
+    kinds = Facts.__annotations__
+    if any(type(facts[name]) is not kind for name, kind in kinds.items()) or not is_id(state.get("iteration")):
+        raise UserError(f"{path}: the state of its training is broken. Move the file away.")
+    return SavedRun(path, checkpoint, state, Facts(**facts))
 
 
 def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[str, Any], facts: Facts) -> None:
@@ -75,6 +81,10 @@ def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[s
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise _differs(saved, f"--{name}", old.get(name), new.get(name))
+    old_shapes, new_shapes = saved.checkpoint.anchors._asdict(), DEFAULT_SHAPES._asdict()
+    for name in old_shapes:
+        if old_shapes[name] != new_shapes[name]:
+            raise _differs(saved, f"anchors of the {name}", old_shapes[name], new_shapes[name])
     for name in ("device", "precision", "compiled"):
         if getattr(saved.facts, name) != getattr(facts, name):
             raise _differs(saved, name, getattr(saved.facts, name), getattr(facts, name))

@@ -1,6 +1,8 @@
 """PyTorch's files, read without running what is in them and without believing what they claim."""
 
 import pickle
+import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +14,14 @@ from torch import Tensor
 
 from retinanet.errors import UserError
 from retinanet.files import written_whole
+
+# The functions that torch.save writes calls of where it saves tensors and plain data. PyTorch's unpickler calls more of
+# them, such as torch.FloatTensor and bytearray, which take as much memory as a number in the file says.
+PLAIN = re.compile(
+    r"collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|\w+Storage|[a-z]\w*)"
+    r"|_codecs encode|(builtins|__builtin__) (set|complex)"
+)
+DEEPEST, MOST_ITEMS = 50, 10**7  # containers in containers, and what they hold together; real files: 6, and 10^5
 
 
 def load_file(path: str | Path, what: str) -> Any:
@@ -26,6 +36,7 @@ def load_file(path: str | Path, what: str) -> Any:
             warnings.simplefilter("ignore")  # about pickles that are refused just below
             _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+        _count_items(content, {})
         for tensor in _tensors_in(content):
             _check_tensor(tensor)
     except FileNotFoundError:
@@ -65,6 +76,34 @@ def _check_archive(path: str | Path) -> None:
             changed = archive.testzip()
             if changed is not None:
                 raise ValueError(f"the checksum of {changed} is wrong")
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    _check_calls(archive.read(name))
+
+
+def _check_calls(pickled: bytes) -> None:
+    """Raise UnpicklingError where `pickled` calls what tensors and plain data have no need of."""
+    for operation, argument, _ in pickletools.genops(pickled):
+        if operation.name in ("GLOBAL", "INST") and not PLAIN.fullmatch(str(argument)):
+            raise pickle.UnpicklingError(f"calls {argument}")
+
+
+def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
+    """How many items nested containers hold when each is followed wherever it is referred to.
+
+    Raises where they are too many to be walked through, or nest too deeply, as those that hold themselves do. `counts`
+    are those of the containers that were counted before, by their identity.
+    """
+    if not isinstance(content, dict | list | tuple | set):
+        return 1
+    if depth == DEEPEST:
+        raise ValueError("its containers nest too deeply")
+    if id(content) not in counts:
+        parts = (*content.keys(), *content.values()) if isinstance(content, dict) else content
+        counts[id(content)] = 1 + sum(_count_items(part, counts, depth + 1) for part in parts)
+    if counts[id(content)] > MOST_ITEMS:
+        raise ValueError(f"its containers refer to more than {MOST_ITEMS} items")
+    return counts[id(content)]
 
 
 def _check_tensor(tensor: Tensor) -> None:

@@ -237,4 +237,5 @@ def snapshot(job: Job) -> Checkpoint:
         head_norm=args.head_norm,
         level_code=state.network.level_code,
         ema=state.average.weights if state.average else None,
+        anchors=state.network.anchor_shapes,
     )

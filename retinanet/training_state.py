@@ -112,7 +112,7 @@ class TrainingState:
             restore_random_states(content["random"], self.device)
             if self.average:
                 self.average.num_updates = int(content["averaged_updates"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as fault:
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as fault:
             raise UserError(
                 f"{path}: its training state does not fit this run ({fault}). Move the file away."
             ) from fault

@@ -13,6 +13,7 @@ DEVIATION = (58.395, 57.12, 57.375)
 
 MIN_SIDE = 608
 MAX_SIDE = 1024
+MOST_MIN_SIDE = 2**13  # larger images fill a GPU's memory one by one
 MULTIPLE = 32  # the stride of C5: every level then has twice the cells of the next
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retinanet.anchors import anchors_for
 from retinanet.boxes import clip
 from retinanet.detect import find_candidates
 from retinanet.faults import DETECTION_ADVICE, memory_explained, named
+from retinanet.model import RetinaNet
 from retinanet.precision import autocast
 from retinanet.structures import Batch, Candidates
 
@@ -25,7 +26,7 @@ class Looks(NamedTuple):
 
 @torch.no_grad()
 def look(
-    model: nn.Module,
+    model: RetinaNet,
     batches: Iterable[Batch],
     *,
     num_sides: int,
@@ -44,7 +45,7 @@ def look(
         if not views:
             sizes, scales, image_ids = batch.sizes, batch.scales, batch.image_ids
         with memory_explained(named(batch.images), DETECTION_ADVICE):
-            anchors = anchors_for(*batch.images.shape[2:], device)
+            anchors = anchors_for(*batch.images.shape[2:], device, model.anchor_shapes)
             for is_mirrored in (False, True) if flip_test else (False,):
                 images = mirrored(batch.images, batch.sizes) if is_mirrored else batch.images
                 with autocast(device, precision):

@@ -7,7 +7,7 @@ from torchvision.ops import box_iou
 
 from retinanet import anchors
 from retinanet.anchor_coverage import LONGER_RATIOS, Setup, alternatives, best_ious, ious_of, shares
-from retinanet.anchors import anchors_for
+from retinanet.anchors import AnchorShapes, anchors_for
 from retinanet.matching import match
 from retinanet.structures import Targets
 from retinanet.transforms import padded_sizes
@@ -51,10 +51,10 @@ def test_equal_for_other_anchors(side, ratios, monkeypatch):
     for stride in anchors.STRIDES:
         centres = (torch.arange(-(-256 // stride), dtype=torch.float64) + 0.5) * stride
         x, y = torch.meshgrid(centres, centres, indexing="ij")
-        shapes = anchors.cell_anchors(stride, side, ratios)
-        levels.append((torch.stack([x, y, x, y], dim=-1)[:, :, None] + shapes).reshape(-1, 4))
+        cell = anchors.cell_anchors(stride, AnchorShapes(side, ratios))
+        levels.append((torch.stack([x, y, x, y], dim=-1)[:, :, None] + cell).reshape(-1, 4))
     slow = box_iou(torch.from_numpy(boxes), torch.cat(levels)).amax(dim=1).numpy()
-    np.testing.assert_allclose(best_ious(boxes, side, ratios), slow, atol=1e-9)
+    np.testing.assert_allclose(best_ious(boxes, AnchorShapes(side, ratios)), slow, atol=1e-9)
 
 
 def test_shares_are_what_the_matching_makes_of_the_anchors():
@@ -85,6 +85,6 @@ def test_sides_follow_the_resize_of_each_image():
 def test_alternatives_are_those_that_change_something_and_the_flags_take():
     names = alternatives(Setup(608, 1024))
     assert "--min_side 760 --max_side 1280" in names
-    assert names["SIDE = 3"] == Setup(608, 1024, side=3)
-    assert "SIDE = 3" not in alternatives(Setup(608, 1024, side=3))
+    assert names["SIDE = 3"] == Setup(608, 1024, AnchorShapes(3))
+    assert "SIDE = 3" not in alternatives(Setup(608, 1024, AnchorShapes(3)))
     assert all(other.min_side >= 64 for other in alternatives(Setup(64, 64)).values())

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from retinanet.anchors import STRIDES, anchors_for, level_shapes
+from retinanet.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, level_shapes
 from retinanet.atss import _levels, _nearest_cells, match_atss
 from retinanet.loss import LossSettings, assign
 from retinanet.structures import Targets
@@ -12,9 +12,9 @@ from retinanet.structures import Targets
 CPU = torch.device("cpu")
 
 
-def slow_atss(boxes, height, width):
+def slow_atss(boxes, height, width, shapes=DEFAULT_SHAPES):
     """Object by object and level by level, as the paper's algorithm 1: the foreground anchors with their objects."""
-    anchors = anchors_for(height, width, CPU)
+    anchors, per_cell = anchors_for(height, width, CPU, shapes), shapes.per_cell
     taken = {}  # anchor: (IoU, object)
     for number, box in enumerate(boxes):
         centre = (box[:2] + box[2:]) / 2
@@ -27,9 +27,9 @@ def slow_atss(boxes, height, width):
             distances = ((centre - torch.tensor(cells)) ** 2).sum(dim=1)
             nearest = distances.argsort(stable=True)[:9].tolist()
             for cell in nearest:
-                candidates += range(first + cell * 9, first + cell * 9 + 9)
-                centres += [cells[cell]] * 9
-            first += len(cells) * 9
+                candidates += range(first + cell * per_cell, first + (cell + 1) * per_cell)
+                centres += [cells[cell]] * per_cell
+            first += len(cells) * per_cell
         ious = box_iou(box[None], anchors[candidates])[0]
         threshold = (ious.double().mean() + ious.double().std()).item()
         x1, y1, x2, y2 = box.tolist()
@@ -55,11 +55,11 @@ def targets_of(*images):
     return Targets(boxes, labels)
 
 
-def assert_equals_slow(height, width, *images):
+def assert_equals_slow(height, width, *images, shapes=DEFAULT_SHAPES):
     targets = targets_of(*images)
-    matches = match_atss(anchors_for(height, width, CPU), targets, (height, width))
+    matches = match_atss(anchors_for(height, width, CPU, shapes), targets, (height, width))
     for row, image in enumerate(images):
-        assert found_in(matches, row) == slow_atss(targets.boxes[row, : len(image)], height, width)
+        assert found_in(matches, row) == slow_atss(targets.boxes[row, : len(image)], height, width, shapes)
     return matches
 
 
@@ -79,6 +79,14 @@ def test_equals_its_slow_twin(size, images):
     limits = torch.tensor([width, height, width, height])
     images = [[torch.tensor(one).minimum(limits).tolist() for one in image] for image in images]
     assert_equals_slow(height, width, *images)
+
+
+@pytest.mark.parametrize("shapes", [AnchorShapes(4, (1.0,), (1.0,)), AnchorShapes(3, (0.3, 1.0, 3.0, 5.0), (1.0, 1.4))])
+def test_equals_its_slow_twin_for_other_anchors(shapes):
+    draw = torch.Generator().manual_seed(0)
+    starts = torch.rand(12, 2, generator=draw) * 150
+    boxes = torch.cat([starts, starts + 10 + torch.rand(12, 2, generator=draw) * 90], dim=1)
+    assert assert_equals_slow(160, 192, boxes.tolist(), shapes=shapes).foreground.any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 1600), (1600, 32), (160, 1600), (300, 300)])

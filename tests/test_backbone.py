@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,16 @@ import torch
 from torch import nn
 from torchvision.models import get_model
 
-from retinanet.backbone import Backbone, imagenet_state, load_backbone, modules_of, read_state_file
+from retinanet.backbone import (
+    BLOCKS,
+    DEPTHS,
+    Backbone,
+    depths_of,
+    imagenet_state,
+    load_backbone,
+    modules_of,
+    read_state_file,
+)
 from retinanet.errors import UserError
 
 
@@ -73,6 +83,49 @@ def test_a_part_is_loaded_and_the_rest_reported(resnet18):
     assert start.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.02)
     assert (backbone.layer4[0].bn1.running_mean == 0).all()
     assert (backbone.layer4[0].bn1.running_var == 1).all()
+
+
+@pytest.fixture(scope="module")
+def names():
+    """The names of each ResNet's tensors, in their order."""
+    with torch.device("meta"):
+        return {depth: list(get_model(f"resnet{depth}", weights=None).state_dict()) for depth in DEPTHS}
+
+
+def up_to(names, stage):
+    return [name for name in names if not name.startswith(tuple(f"layer{later}" for later in range(stage + 1, 5)))]
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_the_depth_of_a_file_is_seen(names, depth):
+    assert depths_of(names[depth]) == [depth]
+    for stage in range(5):
+        alike = [other for other in DEPTHS if stage == 0 or up_to(names[other], stage) == up_to(names[depth], stage)]
+        assert depths_of(up_to(names[depth], stage)) == alike
+    for end in range(len(names[depth])):  # wherever it ends
+        found = depths_of(names[depth][:end])
+        last = re.match(r"layer(\d)\.(\d+)", names[depth][end - 1])
+        ends_like_another = last and any(int(last[2]) + 1 == blocks[int(last[1]) - 1] for blocks in BLOCKS.values())
+        assert depth in found or ends_like_another
+
+
+@pytest.mark.parametrize(("depth", "other"), [(34, 18), (18, 34), (50, 34), (101, 50), (50, 101), (152, 101)])
+@pytest.mark.parametrize("stage", [3, 4])
+def test_weights_of_another_depth_are_refused_by_its_name(depth, other, stage):
+    state = Backbone(other).state_dict()
+    part = {name: state[name] for name in up_to(state, stage)}
+    backbone = Backbone(depth)
+    before = backbone.layer1[0].conv1.weight.clone()
+    words = rf"file\.pth: its blocks are those of a ResNet-{other}, not of a ResNet-{depth}\. Give --depth {other}, or"
+    with pytest.raises(UserError, match=words):
+        load_backbone(backbone, part, "file.pth")
+    assert torch.equal(backbone.layer1[0].conv1.weight, before)
+
+
+def test_blocks_of_no_known_depth_are_refused():
+    state = {**Backbone(18).state_dict(), "layer2.2.conv1.weight": torch.zeros(128, 128, 3, 3)}
+    with pytest.raises(UserError, match="its blocks are those of no ResNet known here, not of a ResNet-18"):
+        load_backbone(Backbone(18), state, "file.pth")
 
 
 def test_single_tensors_are_reported_by_name(resnet18):

@@ -10,7 +10,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
-from retinanet import coco_weights
+from retinanet import anchors, coco_weights
 from retinanet.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
 from retinanet.boxes import decode
 from retinanet.coco_weights import CATEGORIES, coco_state, is_detector, load_detector
@@ -96,6 +96,26 @@ def test_the_box_code_of_any_deltas(seed, rows, columns):
     # What goes on learning has nearly all of the code, so that it learns as the output of another model does.
     assert (code.level_scale - 1).abs().max() < 0.03
     assert code.level_shift.abs().max() < 0.2
+
+
+def test_the_box_code_to_other_anchors():
+    shapes = anchors.AnchorShapes(3, (0.4, 1.0, 2.5), (1.0, 1.3, 1.6))
+    theirs = torchvisions_anchors(128, 256)
+    raw = torch.randn(len(theirs), 4, generator=torch.Generator().manual_seed(0)).double().clamp(max=2)
+    code, parts = coco_weights._box_code(shapes), []
+    by_level = raw.split([ANCHORS_PER_CELL * 128 * 256 // stride**2 for stride in STRIDES])
+    for part, scale, shift in zip(by_level, code.level_scale, code.level_shift, strict=True):
+        output = part.view(-1, ANCHORS_PER_CELL * 4) * code.factor + code.summand
+        parts.append((output.view(-1, ANCHORS_PER_CELL, 4) * scale + shift).view(-1, 4))
+    wanted = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0)).decode_single(raw, theirs)
+    found = decode(torch.cat(parts), anchors_for(128, 256, CPU, shapes).double())
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_another_number_of_anchors_is_refused(state):
+    network = RetinaNet(1, 50, head_norm="group", level_code=True, anchor_shapes=anchors.AnchorShapes(4, (1.0,)))
+    with pytest.raises(UserError, match=r"detector\.pth: a detector with 9 anchors a cell, but there are to be 3"):
+        load_detector(network, ["red"], state, "detector.pth")
 
 
 def test_known_classes_are_kept_and_others_start_anew(loaded, state):

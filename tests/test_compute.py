@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from retinanet.anchors import anchors_for
+from retinanet.anchors import AnchorShapes, anchors_for
 from retinanet.compute import lacking_for_compilation, losses_of
-from retinanet.loss import LossSettings, detection_loss
+from retinanet.loss import MATCHERS, LossSettings, detection_loss
 from retinanet.model import RetinaNet
 from retinanet.structures import CROWD, Targets
 
@@ -22,6 +22,20 @@ def model():
     model = RetinaNet(2, 18, channels=8)
     torch.nn.init.normal_(model.classification_head.output.weight, std=0.1)
     return model.train()
+
+
+@pytest.mark.parametrize("matcher", MATCHERS)
+def test_the_anchors_are_the_models(matcher):
+    shapes = AnchorShapes(3, (0.4, 1.0), (1.0,))
+    model = RetinaNet(2, 18, channels=8, anchor_shapes=shapes)
+    for head in (model.classification_head, model.regression_head):
+        torch.nn.init.normal_(head.output.weight, std=0.1)
+    images, targets = batch_of(2)
+    loss_settings = LossSettings(matcher=matcher)
+    anchors = anchors_for(64, 96, CPU, shapes)
+    wanted = detection_loss(model(images), anchors, targets, loss_settings, size=(64, 96))
+    assert wanted.regression > 0
+    torch.testing.assert_close(losses_of(model, 2, CPU, loss_settings=loss_settings)(images, targets), wanted)
 
 
 def gradient_of(model, losses):

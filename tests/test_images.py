@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, features
 
 from retinanet.errors import UserError
-from retinanet.images import check_image, read_image
+from retinanet.images import FORMATS, check_image, image_suffixes, read_image
 
 HEIGHT, WIDTH = 6, 8
 GREY = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 5
@@ -88,6 +88,41 @@ def test_6_turns_clockwise(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
     turned = read_image(tmp_path / "turned.png", (WIDTH, HEIGHT)).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(turned, np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_is_told_by_its_content(tmp_path, name):
+    if name in ("WEBP", "AVIF", "JPEG2000") and not features.check({"JPEG2000": "jpg_2000"}.get(name, name.lower())):
+        pytest.skip(f"Pillow is built without {name}")
+    Image.fromarray(RGB).save(tmp_path / "one.txt", format=name)
+    pixels = read(tmp_path / "one.txt").astype(int)
+    exact = name not in ("JPEG", "WEBP", "AVIF", "GIF")
+    assert np.abs(pixels - RGB).max() <= (0 if exact else 128)
+
+
+@pytest.mark.parametrize("suffix", ["eps", "jpg"])
+def test_postscript_starts_no_program(tmp_path, monkeypatch, suffix):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # what an earlier look for it found
+    path = tmp_path / f"one.{suffix}"
+    Image.fromarray(RGB).save(path, format="EPS")
+    for look in (read_image, check_image):
+        with pytest.raises(
+            UserError, match=rf"one\.{suffix}: can't be read as an image: it holds none of .* JPEG, PNG"
+        ):
+            look(path, (HEIGHT, WIDTH))
+    assert not (tmp_path / "started").exists()
+    assert {".jpg", ".png", ".tif", ".webp", ".mpo"} <= image_suffixes()
+    assert not {".eps", ".pdf", ".psd"} & image_suffixes()
+
+
+@pytest.mark.parametrize("name", ["PDF", "ICO", "PCX", "SGI"])
+def test_other_formats_are_refused(tmp_path, name):
+    Image.fromarray(RGB).save(tmp_path / "one.png", format=name)
+    with pytest.raises(UserError, match=r"one\.png: can't be read as an image: it holds none of the formats JPEG, PNG"):
+        read_image(tmp_path / "one.png", (HEIGHT, WIDTH))
 
 
 def damaged(path, kind):

@@ -4,6 +4,7 @@ from conftest import change_json
 
 from retinanet import log_lines
 from retinanet.anchor_coverage import best_ious, shares
+from retinanet.anchors import DEFAULT_SHAPES
 from retinanet.annotation_cache import load_annotations
 from retinanet.data import CocoDataset
 from retinanet.log_lines import data_lines
@@ -20,7 +21,7 @@ def lines(coco_path):
 
         change_json(coco_path / "train.json", change)
         dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", *sides)
-        return data_lines(dataset, 0.5, 0.4), dataset
+        return data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4), dataset
 
     return of
 
@@ -54,8 +55,8 @@ def test_of_many_objects_some_are_drawn(lines, monkeypatch):
     every, dataset = lines(boxes)
     assert "Best anchor of 3000 objects:" in every[2]
     monkeypatch.setattr(log_lines, "MOST_DRAWN", 2000)
-    drawn = data_lines(dataset, 0.5, 0.4)
-    assert drawn == data_lines(dataset, 0.5, 0.4)
+    drawn = data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4)
+    assert drawn == data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4)
     assert drawn[:2] == every[:2]
     assert "Best anchor of 2000 objects drawn: IoU from 0.5 for " in drawn[2]
     share = float(drawn[2].split(" for ")[1].split("%")[0]) / 100

@@ -19,7 +19,7 @@ from retinanet.checkpoint import build_model
 from retinanet.command_line import run
 from retinanet.errors import Stopped
 from retinanet.optimizer import build_optimizer
-from retinanet.resume import load_saved
+from retinanet.resume import load_saved, newest_run
 from retinanet.stopping import STOP
 from retinanet.training_state import TrainingState
 
@@ -306,6 +306,42 @@ def test_verify_resume_finds_what_is_not_saved(script, undisturbed, tmp_path, mo
     run = script("train", *data, *FLAGS, "--verify_resume", 3)
     assert run.code == 1
     assert re.search(r"Differs: step [56]: loss \S+, resumed", run.out)
+
+
+def test_a_run_of_other_anchors_is_refused(script, undisturbed, tmp_path):
+    output = tmp_path / "output"
+    output.mkdir()
+    content = torch.load(undisturbed / "output" / "last.pt", weights_only=True)
+    content["anchors"]["side"] = 3
+    torch.save(content, output / "last.pt")
+    flags = ("--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 4, "--resume")
+    before = (output / "last.pt").read_bytes()
+    refused = script("train", *flags)
+    assert refused.code == 2
+    assert "last.pt: its run has anchors of the side 3, this command has 4, which changes the numbers." in refused.err
+    assert (output / "last.pt").read_bytes() == before
+    del content["anchors"]  # an older file means today's
+    torch.save(content, output / "last.pt")
+    assert script("train", *flags).code == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: run["facts"].update(batch_size="2"),
+        lambda run: run["facts"].update(num_ranks=None),
+        lambda run: run["state"].pop("iteration"),
+        lambda run: run["state"].update(iteration=1.5),
+        lambda run: run["state"].update(iteration=2**70),
+    ],
+)
+def test_a_broken_state_of_training_is_no_traceback(undisturbed, tmp_path, change):
+    content = torch.load(undisturbed / "output" / "last.pt", weights_only=True)
+    change(content["run"])
+    torch.save(content, tmp_path / "last.pt")
+    run, complaints = newest_run(tmp_path)
+    assert run is None
+    assert complaints == [f"{tmp_path}/last.pt: the state of its training is broken. Move the file away."]
 
 
 def test_stop_requests():

@@ -1,5 +1,7 @@
 import os
 import pickle
+import resource
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -43,6 +45,74 @@ def test_what_is_no_such_file_is_refused_by_name(tmp_path, kind, monkeypatch):
     with pytest.raises(UserError, match=r"bad\.pt: "):
         load_file(path, "a checkpoint")
     assert ran == []
+
+
+class Call:
+    """Pickled as a call of `function`."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def laughs(levels):
+    """10 ** levels items in a few hundred bytes."""
+    content = [0] * 10
+    for _ in range(levels - 1):
+        content = [content] * 10
+    return content
+
+
+def holds_itself():
+    content = []
+    content.append([content])
+    return content
+
+
+def nested(levels):
+    content = []
+    for _ in range(levels):
+        content = [content]
+    return content
+
+
+HUGE = {
+    "laughs": (lambda: laughs(10), "refer to more than 10000000 items"),
+    "laughs in a dict": (lambda: {"a": (1, {"b": laughs(9)})}, "refer to more than 10000000 items"),
+    "holds itself": (holds_itself, "nest too deeply"),
+    "nested": (lambda: nested(400), "nest too deeply"),
+    "FloatTensor": (lambda: {"a": Call(torch.FloatTensor, 10**9)}, "does not hold tensors and plain data alone"),
+    "Tensor": (lambda: {"a": Call(torch.Tensor, 10**9)}, "does not hold tensors and plain data alone"),
+    "bytearray": (lambda: {"a": Call(bytearray, 10**9)}, "does not hold tensors and plain data alone"),
+    "expanded": (lambda: {"a": torch.zeros(1).expand(10**11)}, "a tensor claims the shape"),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)  # never the content: pytest would write it out
+def test_what_would_unfold_is_refused_before_it_does(tmp_path, kind):
+    make, words = HUGE[kind]
+    torch.save(make(), tmp_path / "bad.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=rf"bad\.pt: .*{words}"):
+        load_file(tmp_path / "bad.pt", "a checkpoint")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_all_kinds_of_plain_data_and_tensors_load(tmp_path):
+    shared = (0.9, 0.999)
+    content = {
+        "tensors": [torch.zeros(2, dtype=kind) for kind in (torch.float16, torch.bfloat16, torch.int64, torch.bool)],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "groups": [{"betas": shared, 1: shared}] * 3,
+        "more": [None, True, 2**70, 1.5, b"bytes", "text", {1, 2}, torch.Size([2]), OrderedDict(a=1), torch.float32],
+    }
+    save_file(content, tmp_path / "x.pt")
+    loaded = load_file(tmp_path / "x.pt", "a checkpoint")
+    assert loaded["groups"] == content["groups"]
+    assert loaded["more"] == content["more"]
+    assert all(map(torch.equal, loaded["tensors"], content["tensors"]))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

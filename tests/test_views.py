@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
-from retinanet.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
+from retinanet.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, STRIDES, anchors_for
 from retinanet.annotation_cache import load_annotations
 from retinanet.boxes import decode
 from retinanet.data import CocoDataset, collate
@@ -48,6 +48,8 @@ def noisy_set(folder, shapes=SHAPES):
 
 class Lively(torch.nn.Module):
     """Small, and no two of its scores are alike: of each cell's mean colour, by random weights."""
+
+    anchor_shapes = DEFAULT_SHAPES
 
     def __init__(self):
         super().__init__()
@@ -239,6 +241,8 @@ def test_rounding_carries_no_box_past_the_border(old, new):
 
 class Symmetric(torch.nn.Module):
     """A network of which a mirrored image gets the mirrored boxes, exactly: means of pixels, and their differences."""
+
+    anchor_shapes = DEFAULT_SHAPES
 
     def forward(self, images):
         logits, deltas = [], []
