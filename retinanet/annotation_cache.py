@@ -1,20 +1,28 @@
-"""Annotation files parsed once: their arrays are kept beside them for the next start."""
+"""Annotation files parsed once: their arrays are kept beside them for the next start.
+
+A cache may come with a stranger's data, so it is believed no more than the annotation file: it passes the same checks.
+"""
 
 import hashlib
 import json
+import math
 import os
 import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from retinanet.annotations import Annotations, read_annotations
+from retinanet.annotation_arrays import DTYPES, are_sound
+from retinanet.annotations import Annotations, read_annotations, require_pixels
+from retinanet.archives import require_stored
 from retinanet.files import written_whole
 from retinanet.packed_names import PackedNames
 
 FORMAT = "retinanet annotations 2"  # to change with the checks or the arrays: older caches are then made anew
-ARRAYS = ("image_ids", "sizes", "first", "boxes", "labels", "crowds", "areas")
+# No array is larger than the annotation file, where a box is 48 letters or more, but for the class names: a letter of
+# 4 bytes is written as 12 letters of 4 bytes each.
+MOST_NAME_BYTES = 12
 
 
 def load_annotations(path: str | Path) -> Annotations:
@@ -51,21 +59,55 @@ def _key(path: Path) -> str:
 
 
 def _read(path: Path, key: str) -> Annotations | None:
-    """The cached annotations of `path`; None where there are none, stale or broken ones."""
-    try:
-        with np.load(cache_path(path)) as file:  # without pickle: it holds no code
-            if str(file["key"]) != key:
-                return None
-            return Annotations(
-                path=path,
-                class_names=json.loads(str(file["class_names"])),
-                category_ids=file["category_ids"].tolist(),
-                file_names=PackedNames(file["name_text"], file["name_ends"]),
-                **{name: file[name] for name in ARRAYS},
-            )
-    # Whatever bytes it consists of, a cache is no reason to stop; each of its members has a checksum.
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+    """The cached annotations of `path`; None where there are none, or stale, broken or forged ones."""
+    cache = cache_path(path)
+    if not cache.is_file():  # a pipe would be waited for without end
         return None
+    try:
+        with zipfile.ZipFile(cache) as archive:
+            require_stored(archive, cache.stat().st_size)
+            limit = path.stat().st_size + 1000
+            if _text(archive, "key", 1000) != key:
+                return None
+            arrays: dict[str, Any] = {name: _array(archive, name, dtype, limit) for name, dtype in DTYPES.items()}
+            annotations = Annotations(
+                path=path,
+                class_names=json.loads(_text(archive, "class_names", MOST_NAME_BYTES * limit)),
+                category_ids=_array(archive, "category_ids", np.dtype(np.int64), limit).tolist(),
+                file_names=PackedNames(
+                    _array(archive, "name_text", np.dtype(np.uint8), limit),
+                    _array(archive, "name_ends", np.dtype(np.int64), limit),
+                ),
+                **arrays,
+            )
+            if not are_sound(annotations):
+                return None
+            require_pixels(annotations)
+            return annotations
+    except Exception:  # zipfile, NumPy and json raise whatever the bytes lead them to, and a cache is no reason to stop
+        return None
+
+
+def _text(archive: zipfile.ZipFile, name: str, limit: int) -> str:
+    return str(_array(archive, name, None, limit))
+
+
+def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype | None, limit: int) -> np.ndarray:
+    """The array `name` of `archive`, of `dtype`, or with None a text.
+
+    Raises where it is another, or of more than `limit` bytes. What its header claims is compared with what there is
+    before memory is taken for it.
+    """
+    member = archive.getinfo(f"{name}.npy")
+    with archive.open(member) as file:
+        np.lib.format.read_magic(file)
+        shape, _, found = np.lib.format.read_array_header_1_0(file)
+        num_bytes = member.file_size - file.tell()
+    is_wanted = found == dtype if dtype else found.kind == "U" and shape == ()
+    if not is_wanted or num_bytes > limit or math.prod(shape) * found.itemsize != num_bytes:
+        raise ValueError(f"{name} is not the array that was written")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _write(annotations: Annotations, path: Path, key: str) -> None:
@@ -78,7 +120,7 @@ def _write(annotations: Annotations, path: Path, key: str) -> None:
                 category_ids=np.array(annotations.category_ids, np.int64),
                 name_text=annotations.file_names.text,
                 name_ends=annotations.file_names.ends,
-                **{name: getattr(annotations, name) for name in ARRAYS},
+                **{name: getattr(annotations, name) for name in DTYPES},
             )
     except OSError:  # a read-only folder or a full disk: then the next start parses the file again
         pass

@@ -10,6 +10,7 @@ from retinanet.errors import DataFault
 # C:\\a.jpg, \\\\server\\a.jpg, ..\\a.jpg. A file's name may well hold a \\ in between: some archives unpack so.
 WINDOWS_OUTSIDE = re.compile(r"([A-Za-z]:)?[\\/]|(.*[\\/])?\.\.\\")
 BOX_OF_MASK = "Add the box around it: (left, top, width, height) in pixels."
+NUMBER_LIMIT = 1e15  # no coordinate or area is so large; it also keeps JSON's unbounded whole numbers within a float
 
 
 def is_id(value: Any) -> TypeGuard[int]:
@@ -19,13 +20,17 @@ def is_id(value: Any) -> TypeGuard[int]:
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value from JSON is a finite number."""
-    # NaN fails the comparison; the bound also keeps JSON's unbounded whole numbers within a float.
-    return type(value) in (int, float) and -1e15 < value < 1e15
+    return type(value) in (int, float) and -NUMBER_LIMIT < value < NUMBER_LIMIT  # which NaN is not
 
 
 def is_text(value: Any) -> TypeGuard[str]:
     """Whether a value from JSON is a text that can be printed and be part of a path: without a lone surrogate."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def leaves_folder(file_name: str) -> bool:
+    """Whether a path that is to lie below a folder could lie elsewhere, or is none at all."""
+    return Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name
 
 
 def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
@@ -63,7 +68,7 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
         raise DataFault(
             "file_name_missing", f"image {image_id} has no file_name. Add it, relative to the image folder."
         )
-    if Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name:
+    if leaves_folder(file_name):
         raise DataFault(
             "file_name_outside",
             f"file_name {file_name!r} of image {image_id} leaves the image folder. Make it relative to it.",

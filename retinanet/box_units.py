@@ -14,9 +14,12 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     or the corners: even in a set of the tiniest objects, they are elsewhere. Boxes of whole numbers, (0, 0, 1, 1), are
     placeholders, and those without area are none.
     """
+    within = np.all((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE), axis=1)
+    if not within.any():
+        return within
     counted = (boxes[:, 2:] > 0).all(axis=1) & (sizes >= LEAST_SIDE).all(axis=1)
-    within = counted & ((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE)).all(axis=1)
+    within &= counted
     are_whole = (boxes[within] == np.rint(boxes[within])).all()
     if are_whole or within.sum() <= MOST * counted.sum():
         return np.zeros(len(boxes), bool)
-    return np.asarray(within)
+    return within

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retinanet.archives import require_stored
 from retinanet.errors import UserError
 from retinanet.files import written_whole
 
@@ -68,11 +69,7 @@ def _check_archive(path: str | Path) -> None:
             raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
         size = file.seek(0, 2)
         with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ValueError("its members are compressed, which PyTorch never does")
-            if sum(member.file_size for member in members) > size:
-                raise ValueError("its members claim more bytes than the file has")
+            require_stored(archive, size)
             changed = archive.testzip()
             if changed is not None:
                 raise ValueError(f"the checksum of {changed} is wrong")

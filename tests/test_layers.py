@@ -7,13 +7,32 @@ ROOT = Path(__file__).parent.parent
 # Within a layer a file may import those on its left.
 LAYERS = (
     (
-        *("errors", "printable", "files", "packed_names", "precision", "structures", "boxes", "giou", "torchfiles"),
+        *(
+            "errors",
+            "printable",
+            "files",
+            "archives",
+            "packed_names",
+            "precision",
+            "structures",
+            "boxes",
+            "giou",
+            "torchfiles",
+        ),
         *("backbone", "transforms", "images", "image_cache", "stopping", "faults", "random_states"),
         *("optimizer", "weight_average"),
     ),
     (
         *("anchors", "matching", "crowds", "atss", "anchor_coverage", "schedule", "samplers", "augmentation"),
-        *("log_names", "annotation_entries", "box_units", "annotations", "annotation_cache", "layout"),
+        *(
+            "log_names",
+            "annotation_entries",
+            "box_units",
+            "annotations",
+            "annotation_arrays",
+            "annotation_cache",
+            "layout",
+        ),
         *("bad_images", "data_faults"),
     ),
     (
