@@ -1,5 +1,7 @@
 """Small batches, networks and trainings that a CPU and a GPU should agree on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from retinanet.weight_average import WeightAverage
 from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
+CPU = torch.device("cpu")
 NUM_CLASSES = 2
 RATES = {"sgd": 1e-3, "adam": 1e-4, "adamw": 1e-4}
 
@@ -58,6 +61,16 @@ def make_batches(number: int, size: tuple[int, int] = (64, 96), *, pinned: bool 
     return batches
 
 
+@contextmanager
+def waits_forbidden() -> Iterator[None]:
+    """In here an operation that makes the host wait for a GPU raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def make_network(device: torch.device, case: Case = Case()) -> RetinaNet:
     network = RetinaNet(NUM_CLASSES, 18, 32, learn_statistics=case.learn_statistics, head_norm=case.head_norm)
     network.load_state_dict(_start(case.head_norm))
@@ -89,8 +102,8 @@ def make_state(device: torch.device, case: Case = Case()) -> TrainingState:
     return TrainingState(network, optimizer, device, scaler=scaler, average=average)
 
 
-def train(device: torch.device, case: Case, num_steps: int = 4, *, may_wait: bool = False) -> Trained:
-    """Train for `num_steps`; a step that makes the host wait for a GPU raises, but for the first, unless it `may_wait`."""
+def train(device: torch.device, case: Case, num_steps: int = 4) -> Trained:
+    """Train for `num_steps`; a step that makes the host wait for a GPU raises."""
     state = make_state(device, case)
     before = [parameter.detach().cpu().clone() for parameter in state.network.parameters()]
     settings = LossSettings(**case.loss)
@@ -101,14 +114,9 @@ def train(device: torch.device, case: Case, num_steps: int = 4, *, may_wait: boo
         state, batches, rates=rates, clip_norm=1.0, compute_losses=losses, accumulate=case.accumulate
     )
     told = []
-    for number in range(num_steps):
-        if device.type == "cuda" and number > 0 and not may_wait:
-            torch.cuda.set_sync_debug_mode("error")
-        try:
+    for _ in range(num_steps):
+        with waits_forbidden():
             next(steps)
-        finally:
-            if device.type == "cuda":
-                torch.cuda.set_sync_debug_mode("default")
         progress = progress_of(state, rates[0])
         told.append((progress.classification, progress.regression))
     after = [parameter.detach().cpu() for parameter in state.network.parameters()]

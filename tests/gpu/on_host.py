@@ -6,6 +6,7 @@ runtimes of their own, and an operation that reads its own result back would rea
 """
 
 import ctypes
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -61,14 +62,15 @@ class OnHost(TorchDispatchMode):
     """Operations with a tensor on the pretended GPU, or that make one, get their results from the CPU.
 
     `waits` names the operations that made the host wait, in order; with torch.cuda.set_sync_debug_mode("error") the
-    first of them raises. `formats` has the dtypes of each operation's first tensor. `memory_ends_at` is the operation at which the
-    GPU has no memory left.
+    first of them raises. `formats` has the dtypes of each operation's first tensor. `memory_ends_at`: a function and an
+    operation; called from there, in whichever depth, the operation finds no memory left on the GPU. An empty
+    name is any function's.
     """
 
-    def __init__(self, memory_ends_at: str | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.runtime = Runtime()
-        self.memory_ends_at = memory_ends_at
+        self.memory_ends_at: tuple[str, str] | None = None
         self.waits: list[str] = []
         self.formats: dict[str, set[torch.dtype]] = defaultdict(set)
 
@@ -79,7 +81,7 @@ class OnHost(TorchDispatchMode):
         if device is None or func.namespace in ("c10d", "_c10d_functional"):  # gloo copies to the host by itself
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        if name == self.memory_ends_at:
+        if self.memory_ends_at and name == self.memory_ends_at[1] and _is_within(self.memory_ends_at[0]):
             torch.empty(2**50, dtype=torch.uint8, device=device)  # raises as PyTorch does
         if tensors:
             self.formats[name].add(tensors[0].dtype)
@@ -117,6 +119,13 @@ def on_cpu(tensor: Tensor) -> Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
     same = torch._C._construct_storage_from_data_pointer(storage.data_ptr(), CPU, storage.nbytes())
     return torch.empty(0, dtype=tensor.dtype).set_(same, tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _is_within(function: str) -> bool:
+    frame = sys._getframe()
+    while frame and function and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _gpu_of(tensors: list[Tensor], kwargs: dict) -> torch.device | None:

@@ -1,43 +1,32 @@
-"""A script on the pretended GPU, as a command: python -m gpu.run_script train.py ARGUMENTS, also under torchrun.
+"""A script on the pretended GPU, as a command of its own: python -m gpu.run_script SCRIPT ARGUMENTS
 
-A training step that makes the host wait ends the script with a traceback. The environment's PRETENDED_RECORD names a folder for
-what each rank has to tell: the operations that waited, and which GPUs were touched.
+Under torchrun gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs that it has touched.
 """
 
-import json
 import os
 import runpy
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from gpu.on_host import OnHost
 
-ROOT = Path(__file__).parent.parent.parent
+
+def with_gloo() -> None:
+    init = dist.init_process_group
+
+    def init_without_nccl(backend: str, *args: Any, **kwargs: Any) -> None:
+        init(backend.replace("nccl", "gloo"), *args, **kwargs)
+
+    dist.init_process_group = init_without_nccl
 
 
-def guard_steps() -> None:
-    """Have every step raise where the host waits, in the first of a process alone it may. What comes between steps, such as log lines, is free."""
-    from retinanet import train_setup
-
-    train_steps = train_setup.train_steps
-
-    def guarded(*args: Any, **kwargs: Any) -> Iterator[float]:
-        steps = train_steps(*args, **kwargs)
-        while True:
-            if guard_steps.is_warm and dist.is_initialized() is False:
-                torch.cuda.set_sync_debug_mode("error")
-            try:
-                rate = next(steps, None)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            if rate is None:
-                return
-            guard_steps.is_warm = True
-            yield rate
-
-    guard_steps.is_warm = False
-    train_setup.train_steps = guarded
+if __name__ == "__main__":
+    del sys.argv[0]
+    with_gloo()
+    with OnHost() as host:
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        finally:
+            touched = [number for number in range(2) if host.runtime.is_touched(number)]
+            print(f"Rank {os.environ.get('RANK', 0)} touched GPUs {touched}", file=sys.stderr, flush=True)

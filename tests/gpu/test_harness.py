@@ -81,7 +81,7 @@ def test_an_event_on_the_wrong_device(host):
 
 
 def test_memory_that_runs_out(host):
-    host.memory_ends_at = "mul"
+    host.memory_ends_at = "test_memory_that_runs_out", "mul"
     x = torch.ones(3, device=GPU) + 1
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         x * x
