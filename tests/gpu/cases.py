@@ -55,7 +55,11 @@ def make_batches(number: int, size: tuple[int, int] = (64, 96), *, pinned: bool 
         boxes = torch.cat([corners, corners + 16 + 24 * torch.rand(2, 3, 2, generator=draw)], dim=2)
         labels = torch.randint(NUM_CLASSES, (2, 3), generator=draw)
         labels[0, 1], labels[1, 2], boxes[1, 2] = CROWD, -1, 0
-        image_sizes, scales, image_ids = torch.tensor([size, (size[0] - 4, size[1] - 9)]), torch.ones(2, 2), torch.arange(2)
+        image_sizes, scales, image_ids = (
+            torch.tensor([size, (size[0] - 4, size[1] - 9)]),
+            torch.ones(2, 2),
+            torch.arange(2),
+        )
         batch = Batch(images, Targets(boxes, labels), image_sizes, scales, image_ids, [])
         batches.append(pin_memory(batch) if pinned else batch)
     return batches
@@ -110,9 +114,7 @@ def train(device: torch.device, case: Case, num_steps: int = 4) -> Trained:
     losses = losses_of(state.network, NUM_CLASSES, device, precision=case.precision, loss_settings=settings)
     batches = make_batches(num_steps * case.accumulate, case.size, pinned=device.type == "cuda")
     rates = [RATES[case.optimizer]] * num_steps
-    steps = train_steps(
-        state, batches, rates=rates, clip_norm=1.0, compute_losses=losses, accumulate=case.accumulate
-    )
+    steps = train_steps(state, batches, rates=rates, clip_norm=1.0, compute_losses=losses, accumulate=case.accumulate)
     told = []
     for _ in range(num_steps):
         with waits_forbidden():

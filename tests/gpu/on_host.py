@@ -57,6 +57,9 @@ class Runtime:
     def is_touched(self, device: int) -> bool:
         return bool((ctypes.c_int * 8).in_dll(self.library, "pretended_touched")[device])
 
+    def bytes_used(self, device: int) -> int:
+        return (ctypes.c_long * 8).in_dll(self.library, "pretended_used")[device]
+
 
 class OnHost(TorchDispatchMode):
     """Operations with a tensor on the pretended GPU, or that make one, get their results from the CPU.

@@ -31,6 +31,7 @@ EXPORT long pretended_launches, pretended_refused;
 EXPORT long pretended_waits;
 /* CUDA takes some 500 MB of a device as soon as a process uses it for anything. */
 EXPORT int pretended_touched[MOST_GPUS];
+EXPORT long pretended_used[MOST_GPUS]; /* bytes */
 
 static __thread int current_device;
 static __thread cudaError_t last_error;
@@ -59,7 +60,7 @@ static void touch(int device) { pretended_touched[device] = 1; }
 #define MOST_FILLED (32ul << 20) /* of a fresh block, with NaN: who reads before writing shall notice */
 
 static char *ranges;
-static size_t next_free[MOST_GPUS + 1], used[MOST_GPUS];
+static size_t next_free[MOST_GPUS + 1];
 static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void reserve(void) {
@@ -82,11 +83,11 @@ static cudaError_t take(void **address, size_t size, int place) {
     touch(current_device);
     pthread_mutex_lock(&memory_lock);
     int fits = next_free[place] + whole <= RANGE;
-    if (place != PINNED) fits &= used[place] + size <= (size_t)setting("PRETENDED_BYTES", 80000000000);
+    if (place != PINNED) fits &= pretended_used[place] + (long)size <= setting("PRETENDED_BYTES", 80000000000);
     char *start = ranges + place * RANGE + next_free[place];
     if (fits && mprotect(start, whole, PROT_READ | PROT_WRITE) == 0) {
         next_free[place] += whole;
-        if (place != PINNED) used[place] += size;
+        if (place != PINNED) pretended_used[place] += size;
     } else {
         fits = 0;
     }
@@ -105,7 +106,7 @@ static cudaError_t give(void *address) {
     char *start = (char *)address - PAGE;
     size_t size = *(size_t *)start;
     pthread_mutex_lock(&memory_lock);
-    if (place != PINNED) used[place] -= size;
+    if (place != PINNED) pretended_used[place] -= size;
     pthread_mutex_unlock(&memory_lock);
     mmap(start, PAGE + (size + PAGE - 1) / PAGE * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     return cudaSuccess;
@@ -119,7 +120,7 @@ EXPORT cudaError_t cudaFreeHost(void *address) { return give(address); }
 EXPORT cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     touch(current_device);
     *total = (size_t)setting("PRETENDED_BYTES", 80000000000);
-    *free_bytes = *total - used[current_device];
+    *free_bytes = *total - pretended_used[current_device];
     return cudaSuccess;
 }
 

@@ -1,6 +1,6 @@
 """A script on the pretended GPU, as a command of its own: python -m gpu.run_script SCRIPT ARGUMENTS
 
-Under torchrun gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs that it has touched.
+Under torchrun gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs whose memory it holds.
 """
 
 import os
@@ -28,5 +28,5 @@ if __name__ == "__main__":
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")
         finally:
-            touched = [number for number in range(2) if host.runtime.is_touched(number)]
-            print(f"Rank {os.environ.get('RANK', 0)} touched GPUs {touched}", file=sys.stderr, flush=True)
+            held = [number for number in range(2) if host.runtime.bytes_used(number)]
+            print(f"Rank {os.environ.get('RANK', 0)} holds memory of GPUs {held}", file=sys.stderr, flush=True)
