@@ -27,7 +27,10 @@ def lacking() -> str | None:
 
 
 def built(folder: Path) -> Path:
-    """The library, built into `folder` unless it is there for this source and these versions. RuntimeError if it fails."""
+    """The library, built into `folder` unless it is there for this source and these versions.
+
+    RuntimeError, with what gcc says, where that fails.
+    """
     versions = [importlib.metadata.version(name) for name in ("torch", "torchvision", "triton")]
     parts = (SOURCE.read_text(), Path(__file__).read_text(), *versions)
     target = folder / hashlib.sha256("".join(parts).encode()).hexdigest()[:16] / "libcuda.so.1"

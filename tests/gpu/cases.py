@@ -1,21 +1,21 @@
 """Small batches, networks and trainings that a CPU and a GPU should agree on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from gpu.waits import waits_forbidden
 from retinanet.compute import losses_of
 from retinanet.engine import progress_of, train_steps
-from retinanet.loss import LossSettings
+from retinanet.loss import DEFAULTS, LossSettings
 from retinanet.model import RetinaNet
 from retinanet.optimizer import build_optimizer
 from retinanet.structures import CROWD, Batch, Targets
 from retinanet.training_state import TrainingState
 from retinanet.weight_average import WeightAverage
-from torch import Tensor
-from torch.utils.data._utils.pin_memory import pin_memory
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 2
@@ -25,7 +25,7 @@ RATES = {"sgd": 1e-3, "adam": 1e-4, "adamw": 1e-4}
 class Case(NamedTuple):
     """What a training differs in from the defaults."""
 
-    loss: dict[str, Any] = {}
+    loss: LossSettings = DEFAULTS
     optimizer: str = "sgd"
     accumulate: int = 1
     ema_decay: float = 0.0
@@ -35,6 +35,9 @@ class Case(NamedTuple):
     precision: torch.dtype = torch.float32
     scale: float = 2.0**12  # of float16's gradients
     size: tuple[int, int] = (64, 96)
+
+
+PLAIN = Case()
 
 
 class Trained(NamedTuple):
@@ -65,17 +68,7 @@ def make_batches(number: int, size: tuple[int, int] = (64, 96), *, pinned: bool 
     return batches
 
 
-@contextmanager
-def waits_forbidden() -> Iterator[None]:
-    """In here an operation that makes the host wait for a GPU raises."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def make_network(device: torch.device, case: Case = Case()) -> RetinaNet:
+def make_network(device: torch.device, case: Case = PLAIN) -> RetinaNet:
     network = RetinaNet(NUM_CLASSES, 18, 32, learn_statistics=case.learn_statistics, head_norm=case.head_norm)
     network.load_state_dict(_start(case.head_norm))
     network.backbone.freeze(case.frozen)
@@ -98,7 +91,7 @@ def _start(head_norm: str) -> dict[str, Tensor]:
     return network.state_dict()
 
 
-def make_state(device: torch.device, case: Case = Case()) -> TrainingState:
+def make_state(device: torch.device, case: Case = PLAIN) -> TrainingState:
     network = make_network(device, case)
     optimizer = build_optimizer(network, case.optimizer, RATES[case.optimizer], weight_decay=1e-4)
     scaler = torch.amp.GradScaler(device.type, enabled=case.precision == torch.float16, init_scale=case.scale)
@@ -110,8 +103,7 @@ def train(device: torch.device, case: Case, num_steps: int = 4) -> Trained:
     """Train for `num_steps`; a step that makes the host wait for a GPU raises."""
     state = make_state(device, case)
     before = [parameter.detach().cpu().clone() for parameter in state.network.parameters()]
-    settings = LossSettings(**case.loss)
-    losses = losses_of(state.network, NUM_CLASSES, device, precision=case.precision, loss_settings=settings)
+    losses = losses_of(state.network, NUM_CLASSES, device, precision=case.precision, loss_settings=case.loss)
     batches = make_batches(num_steps * case.accumulate, case.size, pinned=device.type == "cuda")
     rates = [RATES[case.optimizer]] * num_steps
     steps = train_steps(state, batches, rates=rates, clip_norm=1.0, compute_losses=losses, accumulate=case.accumulate)

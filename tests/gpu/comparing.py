@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 import pytest
 import torch
-from gpu.cases import Trained
 from torch import Tensor
+
+from gpu.cases import Trained
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:

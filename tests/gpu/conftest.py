@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from gpu.build import built, lacking
 from gpu.on_host import OnHost
 

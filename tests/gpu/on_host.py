@@ -8,13 +8,12 @@ runtimes of their own, and an operation that reads its own result back would rea
 import ctypes
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -79,7 +78,7 @@ class OnHost(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = list(tensors_in((*args, *kwargs.values())))
         device = _gpu_of(tensors, kwargs)
         if device is None or func.namespace in ("c10d", "_c10d_functional"):  # gloo copies to the host by itself
             return func(*args, **kwargs)
@@ -95,7 +94,7 @@ class OnHost(TorchDispatchMode):
             self._notice_wait(name)
         if reads or name in FROM_LIBRARIES:
             found = _computed(func, args, kwargs)
-            return tree_map_only(Tensor, lambda tensor: _moved(tensor, device), found)
+            return _mapped(lambda tensor: _moved(tensor, device), found)
         result = self._run(name, func, args, kwargs)
         _write(name, _computed(func, args, kwargs), result)
         return result
@@ -124,6 +123,21 @@ def on_cpu(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=tensor.dtype).set_(same, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from tensors_in(part)
+
+
+def _mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """`value` with `function` of each tensor in it."""
+    if isinstance(value, Tensor):
+        return function(value)
+    return type(value)(_mapped(function, part) for part in value) if type(value) in (list, tuple) else value
+
+
 def _is_within(function: str) -> bool:
     frame = sys._getframe()
     while frame and function and frame.f_code.co_name != function:
@@ -149,8 +163,8 @@ def _is_mask(index: Any) -> bool:
 def _computed(func: Any, args: tuple, kwargs: dict) -> Any:
     """What `func` gives on the CPU; what it changes in place changes in the GPU's memory."""
     name = func.overloadpacket.__name__
-    args = tree_map_only(Tensor, on_cpu, args)
-    kwargs = {key: tree_map_only(Tensor, on_cpu, value) for key, value in kwargs.items() if key != "non_blocking"}
+    args = _mapped(on_cpu, args)
+    kwargs = {key: _mapped(on_cpu, value) for key, value in kwargs.items() if key != "non_blocking"}
     kwargs.pop("pin_memory", None)
     if kwargs.get("device") is not None:
         kwargs["device"] = CPU
@@ -163,12 +177,12 @@ def _from_library(func: Any, name: str, args: tuple, kwargs: dict) -> Any:
     """As cuDNN and cuBLAS do: products of halves are added up in float32, and there are none of whole numbers."""
     if not args[0].dtype.is_floating_point:
         raise RuntimeError(f"{name} is not implemented for {args[0].dtype} on a GPU")
-    wide = tree_map_only(Tensor, lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor, args)
+    wide = _mapped(lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor, args)
     others = {"cudnn_batch_norm": _batch_norm, "cudnn_batch_norm_backward": _batch_norm_backward}
     result = others.get(name, func)(*wide, **kwargs)
     if args[0].dtype not in HALVES or name.startswith("cudnn"):
         return result
-    return tree_map_only(Tensor, lambda tensor: tensor.to(args[0].dtype), result)
+    return _mapped(lambda tensor: tensor.to(args[0].dtype), result)
 
 
 def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
@@ -198,8 +212,8 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 def _write(name: str, found: Any, result: Any) -> None:
     """Put what the CPU found into the tensors that the GPU's code made."""
-    for value, target in zip(tree_leaves(found), tree_leaves(result), strict=True):
-        if not isinstance(target, Tensor) or value.data_ptr() == target.data_ptr():
+    for value, target in zip(tensors_in(found), tensors_in(result), strict=True):
+        if value.data_ptr() == target.data_ptr():
             continue
         if value.shape == target.shape:
             on_cpu(target).copy_(value)

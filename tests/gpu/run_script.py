@@ -1,6 +1,7 @@
 """A script on the pretended GPU, as a command of its own: python -m gpu.run_script SCRIPT ARGUMENTS
 
-Under torchrun gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs whose memory it holds.
+Under torchrun gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs
+whose memory it holds.
 """
 
 import os
@@ -9,6 +10,7 @@ import sys
 from typing import Any
 
 import torch.distributed as dist
+
 from gpu.on_host import OnHost
 
 

@@ -1,8 +1,8 @@
 """The rule of CUDA graphs, without recording any: what a replay returns lies in memory that the next replay overwrites.
 
 `compile_as_graphs` takes torch.compile's place. What it "compiles" runs as it is, but its results and the gradients of
-its backward pass are put into memory of its own, the same at each call, which is first filled with NaN. So whoever still
-needs a loss or a gradient of the call before gets NaN instead of yesterday's number, which would be hard to notice.
+its backward pass go into memory of its own, the same at each call, which is first filled with NaN. So code that still
+needs a loss or a gradient of the call before gets NaN, not an old number that nobody would notice.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Memory given back too early: a tensor of one stream that another stream uses must be recorded there.
 
-PyTorch's allocator gives a tensor's memory away as soon as Python drops it, to the next tensor of the stream that it was made on.
-Work that another stream still has with it is unknown to the allocator, unless record_stream told it.
+PyTorch's allocator gives a tensor's memory away as soon as Python drops it, to the next tensor of the stream that it
+was made on. It doesn't know of another stream's work with it, unless record_stream says so.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from gpu.on_host import tensors_in
 
 
 class StreamRules(TorchDispatchMode):
@@ -28,13 +29,14 @@ class StreamRules(TorchDispatchMode):
             self.recorded.add((_address(args[0]), args[1].stream_id))
             return func(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.is_cuda]
-        for tensor in taken:
+        for tensor in tensors_in((*args, *(kwargs or {}).values())):
+            if not tensor.is_cuda:
+                continue
             stream = torch.cuda.current_stream(tensor.device).stream_id
             if self.makers.get(_address(tensor), stream) != stream:
                 self.used.setdefault((_address(tensor), stream), name)
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.is_cuda and _address(tensor) not in self.makers:
+        for tensor in tensors_in(result):
+            if tensor.is_cuda and _address(tensor) not in self.makers:
                 self.makers[_address(tensor)] = torch.cuda.current_stream(tensor.device).stream_id
                 self.kept.append(tensor.untyped_storage())
         return result

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from gpu.cases import CPU, make_batches, make_network, waits_forbidden
+
+from gpu.cases import CPU, make_batches, make_network
+from gpu.waits import waits_forbidden
 from retinanet.anchors import anchors_for
 from retinanet.detect import detect, suppress
 from retinanet.loaders import on_device

@@ -5,6 +5,7 @@ import ast
 import pytest
 import torch
 from conftest import TINY, write_set
+
 from gpu.stand_in_graphs import Graphs, compile_as_graphs
 from retinanet import compute, train_setup
 

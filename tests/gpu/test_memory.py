@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import NAMES, TINY, write_set
+
 from gpu.cases import CPU, make_network
 from retinanet.checkpoint import Checkpoint, save_checkpoint
 

@@ -1,7 +1,8 @@
 """With --device cuda:1 nothing happens on GPU 0. In a process of its own, which never had to do with that GPU."""
 
 from conftest import TINY, write_set
-from gpu.strict_steps import forbid_waits_in_steps
+
+from gpu.waits import forbid_waits_in_steps
 
 FLAGS = (*TINY, "--device", "cuda:1", "--batch_size", 2, "--epochs", 1)
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from gpu.cases import Case, make_batches, make_network, train, waits_forbidden
+
+from gpu.cases import Case, make_batches, make_network, train
 from gpu.comparing import assert_same
+from gpu.waits import waits_forbidden
 from retinanet.compute import losses_of
 from retinanet.loaders import on_device
 from retinanet.loss import BOX_LOSSES, MATCHERS, LossSettings
@@ -14,7 +16,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
 @pytest.mark.parametrize("matcher", MATCHERS)
 def test_every_loss(host, matcher, box_loss):
-    case = Case(loss={"matcher": matcher, "box_loss": box_loss, "ignore_crowds": box_loss == "giou"})
+    case = Case(loss=LossSettings(matcher=matcher, box_loss=box_loss, ignore_crowds=box_loss == "giou"))
     assert_same(train(GPU, case), train(CPU, case))
     assert host.runtime.refused == 0
 

@@ -2,22 +2,22 @@
 
 import pytest
 import torch
-from gpu.cases import CPU, Case, make_batches, make_network, train
+from torch.cuda._sanitizer import CUDASanitizerErrors, cuda_sanitizer
+
+from gpu.cases import Case, make_batches, make_network, train
 from gpu.stream_rules import StreamRules
 from retinanet.loaders import on_device
 from retinanet.views import look
-from torch.cuda._sanitizer import CUDASanitizer, CUDASanitizerErrors
 
 GPU = torch.device("cuda", 0)
 
 
-@pytest.fixture(scope="module")
-def _sanitizer():
+@pytest.fixture
+def sanitizer(host):
     """PyTorch's own: it follows events and streams, and raises where two streams race."""
-    sanitizer = CUDASanitizer()
-    sanitizer.enable()
-    yield
-    sanitizer.dispatch.__exit__(None, None, None)
+    cuda_sanitizer.enable()
+    yield cuda_sanitizer
+    cuda_sanitizer.disable()
 
 
 def look_at_all():
@@ -43,12 +43,12 @@ def test_a_missing_record_would_be_seen(host, monkeypatch):
     assert rules.unrecorded()
 
 
-def test_no_two_streams_race(host, _sanitizer):
+def test_no_two_streams_race(sanitizer):
     train(GPU, Case(), num_steps=2)
     look_at_all()
 
 
-def test_a_race_would_be_seen(host, _sanitizer, monkeypatch):
+def test_a_race_would_be_seen(sanitizer, monkeypatch):
     monkeypatch.setattr(torch.cuda.Stream, "wait_stream", lambda self, other: None)
     with pytest.raises(CUDASanitizerErrors):
         train(GPU, Case(), num_steps=2)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.comparing import assert_near, assert_same
+from retinanet.loss import LossSettings
 from retinanet.precision import autocast
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -16,7 +18,9 @@ VARIANTS = {
 }
 IN_HALVES = {
     "defaults": Case(),
-    "recommended": Case(loss={"matcher": "atss", "box_loss": "giou"}, head_norm="group", accumulate=2, ema_decay=0.9),
+    "recommended": Case(
+        loss=LossSettings(matcher="atss", box_loss="giou"), head_norm="group", accumulate=2, ema_decay=0.9
+    ),
 }
 
 

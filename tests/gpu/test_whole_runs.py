@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, write_set
-from gpu.strict_steps import forbid_waits_in_steps
+
+from gpu.waits import forbid_waits_in_steps
 from retinanet.resume import LAST, load_saved
 
 CUDA = (*TINY, "--device", "cuda", "--batch_size", 2, "--epochs", 1, "--workers", 0, "--learning_rate", 0.001)

@@ -1,14 +1,26 @@
-"""Training steps that may not wait, in whole runs of train.py."""
+"""Where a GPU's host may not wait for it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from gpu.cases import waits_forbidden
+import torch
+
 from retinanet import train_setup
 
 
+@contextmanager
+def waits_forbidden() -> Iterator[None]:
+    """In here an operation that makes the host wait for a GPU raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def forbid_waits_in_steps(monkeypatch: Any) -> None:
-    """Have a step, the loading of its batches included, raise where it makes the host wait. Between steps anything may."""
+    """Forbid them in each step of train.py, the loading of its batches included. Between steps anything may wait."""
     train_steps = train_setup.train_steps
 
     def strict(*args: Any, **kwargs: Any) -> Iterator[float]:
