@@ -57,7 +57,7 @@ static void touch(int device) { pretended_touched[device] = 1; }
 #define RANGE (1ul << 40)
 #define PAGE 4096ul
 #define PINNED MOST_GPUS
-#define MOST_FILLED (32ul << 20) /* of a fresh block, with NaN: who reads before writing shall notice */
+#define MOST_FILLED (4ul << 20) /* of a fresh block, with NaN: who reads before writing shall notice */
 
 static char *ranges;
 static size_t next_free[MOST_GPUS + 1];

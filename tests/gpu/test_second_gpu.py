@@ -2,13 +2,13 @@
 
 from conftest import TINY, write_set
 
-from gpu.waits import forbid_waits_in_steps
+from gpu.waits import forbid_waits_in_runs
 
 FLAGS = (*TINY, "--device", "cuda:1", "--batch_size", 2, "--epochs", 1)
 
 
 def test_gpu_0_stays_untouched(script, tmp_path, monkeypatch, host):
-    forbid_waits_in_steps(monkeypatch)
+    forbid_waits_in_runs(monkeypatch)
     for name in ("train", "val"):
         write_set(tmp_path / "data", name, 3)
     paths = ("--coco_path", tmp_path / "data", "--output_path", tmp_path / "output")

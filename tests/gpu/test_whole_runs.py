@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY, write_set
 
-from gpu.waits import forbid_waits_in_steps
+from gpu.waits import forbid_waits_in_runs
 from retinanet.resume import LAST, load_saved
 
 CUDA = (*TINY, "--device", "cuda", "--batch_size", 2, "--epochs", 1, "--workers", 0, "--learning_rate", 0.001)
@@ -23,8 +23,8 @@ def data(tmp_path):
 
 @pytest.fixture
 def train(script, data, tmp_path, monkeypatch, host):
-    """Run train.py on the GPU, none of whose steps may wait."""
-    forbid_waits_in_steps(monkeypatch)
+    """Run train.py on the GPU. No step may wait, nor detection but in its suppression; neither may test.py's."""
+    forbid_waits_in_runs(monkeypatch)
 
     def call(*flags, output="output"):
         return script("train", "--coco_path", data, "--output_path", tmp_path / output, *CUDA, *flags)
@@ -74,7 +74,7 @@ def test_a_scale_of_float16_that_overflows_is_no_skipped_step(train, tmp_path):
 
 
 def test_a_resumed_run_is_the_same_to_the_bit(train):
-    flags = ("--head_norm", "group", "--channels", 32, "--ema_decay", 0.9, "--accumulate", 2, "--matcher", "atss")
+    flags = ("--head_norm", "group", "--channels", 32, "--ema_decay", 0.9, "--matcher", "atss")
     run = train("--verify_resume", 2, "--deterministic", *flags)
     assert run.code == 0, run.out
     assert "Equal to the last bit" in run.out

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from retinanet import train_setup
+from retinanet import detect_set, train_setup
 
 
 @contextmanager
@@ -19,17 +20,23 @@ def waits_forbidden() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def forbid_waits_in_steps(monkeypatch: Any) -> None:
-    """Forbid them in each step of train.py, the loading of its batches included. Between steps anything may wait."""
-    train_steps = train_setup.train_steps
+def forbid_waits_in(monkeypatch: Any, module: ModuleType, name: str) -> None:
+    """Forbid them in the generator `name` as `module` calls it. What its caller does between two items may wait."""
+    generator = getattr(module, name)
 
-    def strict(*args: Any, **kwargs: Any) -> Iterator[float]:
-        steps = train_steps(*args, **kwargs)
+    def strict(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        items = generator(*args, **kwargs)
         while True:
             with waits_forbidden():
-                rate = next(steps, None)
-            if rate is None:
+                item = next(items, None)
+            if item is None:
                 return
-            yield rate
+            yield item
 
-    monkeypatch.setattr(train_setup, "train_steps", strict)
+    monkeypatch.setattr(module, name, strict)
+
+
+def forbid_waits_in_runs(monkeypatch: Any) -> None:
+    """Forbid them in train.py's steps and in detection until its suppression, the loading of batches included."""
+    forbid_waits_in(monkeypatch, train_setup, "train_steps")
+    forbid_waits_in(monkeypatch, detect_set, "look")
