@@ -115,5 +115,6 @@ def _survivors_together(
     # A candidate that is not valid ranks behind all that are, so it suppresses none of them.
     ranks = scores.masked_fill(~valid, -1).double()
     kept = torch.zeros_like(valid).flatten()
-    kept[nms(shifted.flatten(0, 1), ranks.flatten(), nms_iou)] = True
+    # Not kept[...] = True: the True would be copied to the GPU, and waited for.
+    kept.index_fill_(0, nms(shifted.flatten(0, 1), ranks.flatten(), nms_iou), True)
     return kept.view_as(valid)

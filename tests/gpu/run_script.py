@@ -1,0 +1,34 @@
+"""A script on the pretended GPU, as a command of its own: python -m gpu.run_script SCRIPT ARGUMENTS
+
+Under torchrun gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs
+whose memory it holds.
+"""
+
+import os
+import runpy
+import sys
+from typing import Any
+
+import torch.distributed as dist
+
+from gpu.on_host import OnHost
+
+
+def with_gloo() -> None:
+    init = dist.init_process_group
+
+    def init_without_nccl(backend: str, *args: Any, **kwargs: Any) -> None:
+        init(backend.replace("nccl", "gloo"), *args, **kwargs)
+
+    dist.init_process_group = init_without_nccl
+
+
+if __name__ == "__main__":
+    del sys.argv[0]
+    with_gloo()
+    with OnHost() as host:
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        finally:
+            held = [number for number in range(2) if host.runtime.bytes_used(number)]
+            print(f"Rank {os.environ.get('RANK', 0)} holds memory of GPUs {held}", file=sys.stderr, flush=True)

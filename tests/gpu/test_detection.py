@@ -1,0 +1,47 @@
+"""Detection on a GPU is the CPU's, and makes the host wait once a batch."""
+
+import pytest
+import torch
+
+from gpu.cases import CPU, make_batches, make_network
+from gpu.waits import waits_forbidden
+from retinanet.anchors import anchors_for
+from retinanet.detect import detect, suppress
+from retinanet.loaders import on_device
+from retinanet.structures import Predictions
+from retinanet.views import look
+
+GPU = torch.device("cuda", 0)
+VIEWS = {"num_sides": 2, "flip_test": True, "num_candidates": 50, "precision": torch.float32}
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_detections_are_the_cpus(host, precision):
+    anchors, sizes = anchors_for(128, 160, CPU), torch.tensor([[128, 155], [120, 160], [128, 160]])
+    logits, deltas = torch.randn(3, len(anchors), 5) - 3, torch.randn(3, len(anchors), 4)
+    predictions = Predictions(logits.to(precision), deltas.to(precision))
+    wanted = detect(predictions, anchors, sizes)
+    arguments = Predictions(*(part.to(GPU) for part in predictions)), anchors.to(GPU), sizes.to(GPU)
+    host.waits.clear()
+    found = detect(*arguments)
+    assert host.waits == ["nms"]
+    assert all(part.device == GPU for part in found)
+    for part, own in zip(found, wanted, strict=True):
+        assert torch.equal(part.cpu(), own)
+    assert (wanted.labels >= 0).sum() > 50
+    assert host.runtime.refused == 0
+
+
+def test_all_views_wait_once_together(host):
+    """Until they are merged nothing waits, so that the GPU has the next view to work on."""
+    batches = [*make_batches(1, (64, 96), pinned=True), *make_batches(1, (96, 128), pinned=True)]
+    found = {}
+    for device in (CPU, GPU):
+        network = make_network(device).eval()
+        host.waits.clear()
+        with waits_forbidden():
+            ((candidates, sizes, _, _),) = look(network, on_device(batches, device), device=device, **VIEWS)
+        found[device] = suppress(candidates, sizes, threshold=0.001)
+    assert host.waits == ["nms"]
+    for part, own in zip(found[GPU], found[CPU], strict=True):
+        torch.testing.assert_close(part.cpu(), own, rtol=1e-4, atol=1e-3)

@@ -1,0 +1,54 @@
+"""Batches are copied on a stream of their own: no step reads one too early, and none loses its memory too early."""
+
+import pytest
+import torch
+from torch.cuda._sanitizer import CUDASanitizerErrors, cuda_sanitizer
+
+from gpu.cases import Case, make_batches, make_network, train
+from gpu.stream_rules import StreamRules
+from retinanet.loaders import on_device
+from retinanet.views import look
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def sanitizer(host):
+    """PyTorch's own: it follows events and streams, and raises where two streams race."""
+    cuda_sanitizer.enable()
+    yield cuda_sanitizer
+    cuda_sanitizer.disable()
+
+
+def look_at_all():
+    network = make_network(GPU).eval()
+    batches = on_device(make_batches(2, pinned=True), GPU)
+    return list(
+        look(network, batches, num_sides=1, flip_test=True, num_candidates=9, device=GPU, precision=torch.float32)
+    )
+
+
+def test_no_memory_is_given_back_too_early(host):
+    with StreamRules() as rules:
+        train(GPU, Case(), num_steps=2)
+        look_at_all()
+    assert rules.used  # by the steps
+    assert rules.unrecorded() == []
+
+
+def test_a_missing_record_would_be_seen(host, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    with StreamRules() as rules:
+        train(GPU, Case(), num_steps=1)
+    assert rules.unrecorded()
+
+
+def test_no_two_streams_race(sanitizer):
+    train(GPU, Case(), num_steps=2)
+    look_at_all()
+
+
+def test_a_race_would_be_seen(sanitizer, monkeypatch):
+    monkeypatch.setattr(torch.cuda.Stream, "wait_stream", lambda self, other: None)
+    with pytest.raises(CUDASanitizerErrors):
+        train(GPU, Case(), num_steps=2)
