@@ -25,7 +25,7 @@ from retinanet.command_line import (
 from retinanet.compare import compare, comparison_panels, comparison_text
 from retinanet.detect_set import detect_all
 from retinanet.errors import UserError
-from retinanet.evaluate import evaluate
+from retinanet.evaluate import evaluate, require_backend
 from retinanet.files import require_writable
 from retinanet.log_file import LOG
 from retinanet.log_lines import checkpoint_line, settings_line, views_line
@@ -118,6 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     annotations, dataset = load_set(
         args.coco_path, args.set_name, min_side=min_side, max_side=max_side, max_pixels=args.max_pixels
     )
+    if has_objects(annotations):
+        require_backend(args.eval_backend)
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, args.checkpoint_path)
     precision = choose_precision(args.precision, args.device)
     model = build_model(checkpoint, args.checkpoint_path, averaged=not args.raw_weights).to(args.device)

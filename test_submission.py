@@ -9,7 +9,7 @@ from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations, has_objects
 from retinanet.command_line import HelpFormatter, add_eval_backend_flag, run, say
 from retinanet.errors import UserError
-from retinanet.evaluate import evaluate
+from retinanet.evaluate import evaluate, require_backend
 from retinanet.files import UNFINISHED
 from retinanet.layout import find_annotation_file
 from retinanet.results import default_results_path, read_results, results_text, write_results
@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         if path is not None:
             require_place(flag, path, ending, inputs=[results_path, annotation_file])
     annotations = load_annotations(annotation_file)
+    if has_objects(annotations):
+        require_backend(args.eval_backend)
     rows, member = read_results(results_path)
     fixable = args.fix is not None and isinstance(rows, list)
     if fixable:

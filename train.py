@@ -131,18 +131,23 @@ def train_epoch(job: Job, saves: Saves) -> None:
     args, state, num_steps = job.args, job.state, len(job.sampler)
     agreement = Agreement(job.ranks)
     for rate in rest_of_epoch(job):
-        if state.iteration in (1, num_steps) or state.iteration % args.log_every == 0:
+        is_logged = state.iteration in (1, num_steps) or state.iteration % args.log_every == 0
+        is_saved = args.save_every and (state.epoch * num_steps + state.iteration) % args.save_every == 0
+        if is_logged or is_saved:
+            job.ranks.meet()  # what is read from a GPU now would never come if a rank is missing
+        if is_logged:
             tell_skipped(job, job.ranks)
             tell_bad_images(job)
             images_left = (args.epochs * num_steps - state.epoch * num_steps - state.iteration) * job.sampler.batch_size
             say(log_line(state.epoch, progress_of(state, rate), images_left * seconds_per_image(state), args.device))
         elif args.device.type == "cpu":
             tell_skipped(job, job.ranks)  # a GPU would have to be waited for
-        if args.save_every and (state.epoch * num_steps + state.iteration) % args.save_every == 0:
+        if is_saved:
             tell_skipped(job, job.ranks)
             saves.save()
             job.ranks.wait()  # for rank 0, which a slow disk may take longer than --timeout
         if stop := agreement.outcome():
+            job.ranks.meet()  # saving reads from the GPU too
             raise Stopped(stop)
         agreement.put_forward(STOP.signal_number or 0)
     agreement.outcome()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from retinanet import detect, evaluate, images
@@ -39,7 +40,7 @@ def run(main: Callable[[], int]) -> None:
     except (UserError, Diverged, OutOfResources) as fault:
         _end(str(fault), fault.exit_code)
     except Stopped as stop:
-        sys.exit(stop.exit_code)
+        _exit(stop.exit_code)
     except BrokenPipeError:  # who read our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -61,7 +62,15 @@ def _end_workers_after(main: Callable[[], int]) -> int:
 def _end(message: str, exit_code: int) -> NoReturn:
     where = f" (rank {RANK})" if RANK else ""
     print(f"{Path(sys.argv[0]).name}: error{where}: {message}", file=sys.stderr, flush=True)
-    sys.exit(exit_code)
+    _exit(exit_code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Exit with `code`; a rank at once, as at the interpreter's end NCCL may wait for another rank, or abort."""
+    if dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def say(line: str) -> None:
@@ -203,10 +212,13 @@ def add_detection_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def eval_backend_of(text: str) -> str:
-    """An argparse type: a backend that is installed; auto is the fastest."""
+    """An argparse type: a backend that is installed; auto is the fastest, and stays auto where none is.
+
+    Not every run needs one: evaluate.require_backend is for those that do.
+    """
     backends = evaluate.installed_backends()
     if text == "auto":
-        return backends[0]
+        return backends[0] if backends else text
     if text not in evaluate.BACKENDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, {', '.join(evaluate.BACKENDS)}")
     if text not in backends:

@@ -18,12 +18,12 @@ def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
         if not len(rows):
             return torch.zeros(len(is_crowd), len(anchors), dtype=torch.bool)
         crowds = Targets(crowds.boxes[:, rows], crowds.labels[:, rows])
-    parts = []
-    for part in portions(anchors, targets):
+    covers = torch.empty(len(is_crowd), len(anchors), dtype=torch.bool, device=anchors.device)
+    for part, place in portions(anchors, targets):
         boxes, (left, top, right, bottom) = coordinates(part, crowds)
         covered = shared_area(boxes, (left, top, right, bottom)).amax(dim=1)  # [B, A]
-        parts.append(covered >= CROWD_COVER * ((right - left) * (bottom - top)))
-    return torch.cat(parts, dim=1)
+        covers[:, place] = covered >= CROWD_COVER * ((right - left) * (bottom - top))
+    return covers
 
 
 def without_crowds(targets: Targets) -> Targets:

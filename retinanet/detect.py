@@ -11,6 +11,9 @@ THRESHOLD = 0.05
 NUM_CANDIDATES = 1000
 NMS_IOU = 0.5
 MAX_DETECTIONS = 100
+# torchvision's NMS takes a bit for each pair of a call's candidates on a GPU. Of several images so many, 34 MB; of one
+# at most so many, 2 GB: above 393,216 its last kernel could not be launched.
+CANDIDATES_AT_ONCE, MOST_ON_GPU = 2**14, 2**17
 
 
 @torch.no_grad()
@@ -61,8 +64,9 @@ def suppress(
     boxes, scores, labels = candidates
     valid = (scores > threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
-    # One call for the batch is quadratic in all of its candidates, which only a GPU takes lightly.
-    survivors = _survivors_by_image if boxes.device.type == "cpu" else _survivors_at_once
+    # One call for several images saves a GPU's waits for the others.
+    is_at_once = boxes.device.type != "cpu" and boxes.shape[1] <= CANDIDATES_AT_ONCE
+    survivors = _survivors_at_once if is_at_once else _survivors_by_image
     kept = valid & survivors(boxes, scores, labels, valid, step, nms_iou)
     # A stable sort leaves candidates of equal score in their order, so the result is the same on every device.
     ranked, order = scores.masked_fill(~kept, -1).sort(dim=1, descending=True, stable=True)
@@ -75,7 +79,7 @@ def suppress(
     )
 
 
-# Both give bool [B, N], the candidates that outlive the suppression within their image and class. Boxes of different
+# All give bool [B, N], the candidates that outlive the suppression within their image and class. Boxes of different
 # groups are shifted apart by multiples of `step`, more than any side, so that one call serves several. In float32 the
 # far groups of 16 images x 80 classes would be left with 1/8 pixel; float64 is exact enough.
 
@@ -87,13 +91,25 @@ def _survivors_by_image(
     for image in range(len(boxes)):
         rows = valid[image].nonzero().squeeze(1)
         shifted = boxes[image, rows].double() + (labels[image, rows] * step)[:, None]
-        kept[image, rows[nms(shifted, scores[image, rows].double(), nms_iou)]] = True
+        ranks = scores[image, rows].double()
+        if len(rows) > MOST_ON_GPU:  # the CPU's way needs no memory for pairs, and finds the same
+            shifted, ranks = shifted.cpu(), ranks.cpu()
+        kept[image, rows[nms(shifted, ranks, nms_iou).to(rows.device)]] = True
     return kept
 
 
 def _survivors_at_once(
     boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, step: Tensor, nms_iou: float
 ) -> Tensor:
+    some = max(1, CANDIDATES_AT_ONCE // boxes.shape[1])  # images
+    parts = zip(boxes.split(some), scores.split(some), labels.split(some), valid.split(some), strict=True)
+    return torch.cat([_survivors_together(*part, step, nms_iou) for part in parts])
+
+
+def _survivors_together(
+    boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, step: Tensor, nms_iou: float
+) -> Tensor:
+    """In one call for all images, which makes a GPU's host wait once."""
     groups = labels + (labels.max() + 1) * torch.arange(len(boxes), device=boxes.device)[:, None]
     shifted = boxes.double() + (groups * step)[..., None]
     # A candidate that is not valid ranks behind all that are, so it suppresses none of them.

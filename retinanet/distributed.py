@@ -1,5 +1,6 @@
 """Several processes that train one network: torchrun starts them, here they find and hear each other."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,8 @@ from retinanet.structures import Losses, Targets
 
 MEETING = timedelta(minutes=10)  # for all ranks to have started
 PATIENCE = timedelta(days=1)  # where all wait for what rank 0 does alone, such as COCO's table or a parsed file
+# NCCL ends a process without a word where a rank is missing, so the ranks find that out before, on their own.
+NCCL_GRACE = timedelta(minutes=5)
 LOST = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -29,11 +32,15 @@ LOST = (
 
 
 class Ranks(NamedTuple):
-    """This process's rank among `size`, and the group in which they wait for each other with patience."""
+    """This process's rank among `size`, and the groups in which they wait for each other. Both are gloo's.
+
+    Collectives of NCCL make no host wait and raise nothing there; gloo's raise where a rank is dead or late.
+    """
 
     rank: int = 0
     size: int = 1
-    group: Any = None
+    group: Any = None  # with patience
+    steps: Any = None  # for --timeout
 
     @property
     def is_first(self) -> bool:
@@ -43,6 +50,11 @@ class Ranks(NamedTuple):
         """Until all ranks are here."""
         if self.size > 1:
             dist.barrier(self.group)
+
+    def meet(self) -> None:
+        """Until all ranks are at this point of a step. RuntimeError where one is dead, or --timeout seconds late."""
+        if self.size > 1:
+            dist.barrier(self.steps)
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
@@ -89,7 +101,7 @@ class Agreement:
     def put_forward(self, number: int) -> None:
         self.number.fill_(number)
         if self.ranks.size > 1:
-            self.work = dist.all_reduce(self.number, dist.ReduceOp.MAX, self.ranks.group, async_op=True)
+            self.work = dist.all_reduce(self.number, dist.ReduceOp.MAX, self.ranks.steps, async_op=True)
 
     def outcome(self) -> int:
         if self.work is not None:
@@ -118,10 +130,11 @@ def join(device: torch.device, timeout: float) -> Ranks:
         store.wait([f"here {other}" for other in range(size)], MEETING)
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         limit = timedelta(seconds=timeout)
-        dist.init_process_group(backend, timeout=limit, store=store, rank=rank, world_size=size)
-        return Ranks(rank, size, dist.new_group(backend="gloo", timeout=PATIENCE))
+        backend, grace = ("cpu:gloo,cuda:nccl", NCCL_GRACE) if device.type == "cuda" else ("gloo", timedelta())
+        dist.init_process_group(backend, timeout=limit + grace, store=store, rank=rank, world_size=size)
+        group, steps = (dist.new_group(backend="gloo", timeout=time) for time in (PATIENCE, limit))
+        return Ranks(rank, size, group, steps)
     except RuntimeError as fault:
         raise OutOfResources(
             f"rank {rank} did not meet all of {size} ranks ({str(fault).splitlines()[0][:160]}). Are they all "
@@ -151,7 +164,11 @@ def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]
     if ranks.size == 1:
         return compute_losses
     has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
-    return DistributedDataParallel(_Step(model, compute_losses), broadcast_buffers=has_statistics)
+    # Newer versions of PyTorch call the same flag by another name.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    flag: dict[str, Any] = {name: has_statistics}
+    return DistributedDataParallel(_Step(model, compute_losses), **flag)
 
 
 def unshared(compute_losses: Any) -> AbstractContextManager[None]:

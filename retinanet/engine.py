@@ -19,6 +19,8 @@ from retinanet.skipped_steps import Step
 from retinanet.structures import Batch, Targets
 from retinanet.training_state import TrainingState
 
+LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged
+
 
 class Progress(NamedTuple):
     """What a log line tells of the run so far."""
@@ -58,6 +60,7 @@ def train_steps(
         if not group:
             break
         state.iteration += 1
+        ranks.meet()  # or a GPU's queue fills behind a rank that is missing, and this process can't say so
         if any(len(batch.images) for batch in group) or ranks.size > 1:
             largest = max(group, key=lambda batch: len(batch.images))
             with memory_explained(named(largest.images), STEP_ADVICE):
@@ -84,6 +87,7 @@ def _step(
     # The fused optimisers look at this on the device, so that no one has to wait for the answer.
     optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
     optimizer.step()
+    scale = scaler.scale(torch.ones_like(mean_loss))  # this step's, 1 where there is no scaling
     scaler.update()
     for tensor, old in zip(statistics, before, strict=True):
         tensor.copy_(torch.where(is_bad, old, tensor))
@@ -93,7 +97,9 @@ def _step(
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
     state.last_losses = numbers[:2]
-    told = torch.stack([is_bad, numbers[0], numbers[1], norm])
+    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is no fault.
+    is_fault = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
+    told = torch.stack([is_fault, numbers[0], numbers[1], norm])
     image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
     state.skipped.add(Step(state.epoch, state.iteration, rate, image_ids, targets, told))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from retinanet.annotation_entries import on_one_line
 from retinanet.annotations import Annotations
+from retinanet.errors import UserError
 
 AP, AP50 = 0, 1  # rows of the table
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -43,12 +44,22 @@ def installed_backends() -> list[str]:
     return [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
 
 
+def require_backend(backend: str) -> None:
+    """UserError unless `backend` is one of BACKENDS that is installed: before work that would end in a table."""
+    if backend not in installed_backends():
+        raise UserError(
+            f"COCO's table needs {' or '.join(BACKENDS)}, and none is installed. Run pip install pycocotools."
+        )
+
+
 def evaluate(annotations: Annotations, rows: list[dict[str, Any]], backend: str) -> CocoTable:
     """Compare the result `rows` (image_id, category_id, bbox, score) with the objects of a set.
 
     The numbers of all BACKENDS are the same to the last digit. The rows must be about the set's images and categories,
-    with finite numbers: what the backends make of others differs. No rows at all give zeros.
+    with finite numbers: what the backends make of others differs. No rows at all give zeros. Raises what
+    require_backend does.
     """
+    require_backend(backend)
     image_ids, category_ids = set(annotations.image_ids.tolist()), set(annotations.category_ids)
     assert all(row["image_id"] in image_ids and row["category_id"] in category_ids for row in rows)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says how long it takes, and prints its lines

@@ -47,9 +47,8 @@ def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
             raise
         of_host = _is_out_of_host_memory(fault)
         numbers = "" if of_host else _gpu_memory()
-        reason = "" if where else f" ({_first_line(fault)})"
         raise OutOfResources(
-            f"memory ran out{where and ' at '}{where}{numbers}{reason}. "
+            f"memory ran out{f' at {where}' if where else f': {_reason(fault)}'}{numbers}. "
             f"{advice or (HOST_ADVICE if of_host else GPU_ADVICE)}"
         ) from fault
 
@@ -104,8 +103,10 @@ def _is_out_of_host_memory(fault: BaseException) -> bool:
     )
 
 
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0][:160]
+def _reason(fault: BaseException) -> str:
+    """The fault's first line, without the numbers of PyTorch's allocator, which follow in our own words."""
+    line = (str(fault).splitlines() or [type(fault).__name__])[0]
+    return re.split(r"\. GPU \d|\.$", line)[0][:160]
 
 
 def _gpu_memory() -> str:

@@ -1,6 +1,6 @@
 """Which object each anchor is responsible for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,26 +38,34 @@ def match(
     Faster R-CNN (https://arxiv.org/abs/1506.01497, section 3.1.2); each for the object that overlaps it most itself.
     Of objects that overlap an anchor equally, the first is taken.
     """
-    found, tops = [], []  # of each part: by anchor the largest IoU and its object, by object the largest IoU
-    parts = portions(anchors, targets)
-    for part in parts:
+    shape = len(targets.boxes), len(anchors)
+    # Made before the overlaps: small tensors kept from each part would lie scattered among the large ones, and memory
+    # of 5,000 objects could not be used again.
+    best, objects = anchors.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=anchors.device)  # [B, A]
+    tops = anchors.new_zeros(targets.boxes.shape[:2])  # [B, M], by object the largest IoU
+    for part, place in portions(anchors, targets):
         ious = iou(*coordinates(part, targets))  # [B, M, anchors of the part]
-        found.append(ious.max(dim=1))
+        best[:, place], objects[:, place] = ious.max(dim=1)
         if low_quality:
-            tops.append(ious.amax(dim=2))
-    best, objects = (torch.cat(values, dim=1) for values in zip(*found, strict=True))  # [B, A]
+            torch.maximum(tops, ious.amax(dim=2), out=tops)
     foreground, background = best >= foreground_iou, best < background_iou
     if low_quality:
-        forced = _reaching(torch.stack(tops).amax(dim=0), parts, targets)
+        forced = _reaching(tops, anchors, targets)
         foreground, background = foreground | forced, background & ~forced
     return Matches(objects, foreground, background)
 
 
-def portions(anchors: Tensor, targets: Targets) -> tuple[Tensor, ...]:
-    """`anchors` [A, 4], in parts of as many as should be compared with all boxes of `targets` at a time."""
+def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:
+    """`anchors` [A, 4], in parts of as many as should be compared with all boxes of `targets` at a time.
+
+    With each part its place among the anchors.
+    """
     num_images, most, _ = targets.boxes.shape
     at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
-    return anchors.split(max(1, at_a_time // (num_images * most)))
+    step = max(1, at_a_time // (num_images * most))
+    for start in range(0, len(anchors), step):
+        place = slice(start, start + step)
+        yield anchors[place], place
 
 
 def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
@@ -84,10 +92,13 @@ def coordinates(anchors: Tensor, targets: Targets) -> tuple[tuple[Tensor, ...], 
     return targets.boxes[..., None].unbind(dim=2), anchors.t().contiguous().unbind()
 
 
-def _reaching(tops: Tensor, parts: Sequence[Tensor], targets: Targets) -> Tensor:
+def _reaching(tops: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
     """Which anchors have the largest IoU of all with some object, of the `tops` [B, M]: bool [B, A].
 
     The overlaps are worked out once more: all of them would be too many to keep.
     """
     tops = tops.masked_fill(tops == 0, torch.inf)[..., None]  # what overlaps nothing is nobody's
-    return torch.cat([(iou(*coordinates(part, targets)) == tops).any(dim=1) for part in parts], dim=1)
+    reaching = torch.empty(len(tops), len(anchors), dtype=torch.bool, device=anchors.device)
+    for part, place in portions(anchors, targets):
+        reaching[:, place] = (iou(*coordinates(part, targets)) == tops).any(dim=1)
+    return reaching

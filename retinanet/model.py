@@ -145,7 +145,13 @@ class GroupNorm(nn.GroupNorm):
     """PyTorch's, which refuses one value a group: an image alone whose P7 is one cell, with 32 channels."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
+        if features.device.type != "cuda":
+            return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
+        # CUDA's autocast would have float32 here and bfloat16 again in the next convolution, where the CPU's keeps
+        # bfloat16. The statistics are float32 in any case. CUDA's kernel wants weights of the features' format.
+        with torch.autocast("cuda", enabled=False):
+            weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
+            return torch.group_norm(features, self.num_groups, weight, bias, self.eps)
 
 
 def _start_convolutions(module: nn.Module) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from retinanet.annotations import Annotations, require_same_classes
+from retinanet.annotations import Annotations, has_objects, require_same_classes
 from retinanet.augment_flags import augment_settings
 from retinanet.bad_images import BadImages
 from retinanet.checkpoint import Checkpoint
@@ -18,6 +18,7 @@ from retinanet.data import CocoDataset
 from retinanet.distributed import Ranks, shared
 from retinanet.engine import train_steps
 from retinanet.errors import UserError
+from retinanet.evaluate import require_backend
 from retinanet.image_cache import ImageCache, spare_memory
 from retinanet.loaders import training_loader
 from retinanet.loss import LossSettings
@@ -69,6 +70,8 @@ def load_data(args: argparse.Namespace, ranks: Ranks) -> Data:
     val, val_set = load_set(args.coco_path, args.val_set, **sides)
     if ranks.is_first:
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
+    if has_objects(val) and not (args.find_lr or args.verify_resume):
+        require_backend(args.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)
     together = args.batch_size * args.accumulate * ranks.size
     if args.drop_last and len(training_set) < together:

@@ -8,7 +8,7 @@ from retinanet import detect as module
 from retinanet.anchors import anchors_for
 from retinanet.boxes import decode
 from retinanet.detect import detect
-from retinanet.structures import Predictions
+from retinanet.structures import Candidates, Predictions
 
 ANCHORS = anchors_for(64, 96, torch.device("cpu"))
 SIZES = torch.tensor([[60, 90], [64, 96], [33, 41]])
@@ -67,6 +67,65 @@ def test_equals_its_slow_twin(way, seed, num_classes):
         assert (detections.scores[image, count:] == 0).all()
         assert (detections.labels[image, count:] == -1).all()
         assert (detections.boxes[image, count:] == 0).all()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The numbers of candidates in each call of torchvision's NMS."""
+    counts, nms = [], module.nms
+    monkeypatch.setattr(module, "nms", lambda boxes, *others: counts.append(len(boxes)) or nms(boxes, *others))
+    return counts
+
+
+def crowded(num_images, num_candidates, seed=0):
+    """Many overlapping boxes of 3 classes, half of them below the threshold, and suppress's arguments for them."""
+    draw = torch.Generator().manual_seed(seed)
+    corners = torch.rand(num_images, num_candidates, 2, generator=draw) * 200
+    boxes = torch.cat([corners, corners + 20 + torch.rand(num_images, num_candidates, 2, generator=draw) * 30], dim=2)
+    scores = torch.rand(num_images, num_candidates, generator=draw)
+    labels = torch.randint(0, 3, (num_images, num_candidates), generator=draw)
+    return boxes, scores, labels, scores > 0.5, torch.tensor(257.0).double(), 0.5
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_candidates", "expected"),
+    [(16, 1000, [16000]), (17, 1000, [16000, 1000]), (5, 6000, [12000, 12000, 6000]), (2, 16384, [16384] * 2)],
+)
+def test_a_call_on_a_gpu_has_few_candidates(calls, num_images, num_candidates, expected):
+    arguments = crowded(num_images, num_candidates)
+    kept = module._survivors_at_once(*arguments)
+    assert calls == expected
+    assert torch.equal(kept & arguments[3], module._survivors_by_image(*arguments))
+
+
+@pytest.mark.parametrize(("num_candidates", "expected"), [(16384, "at_once"), (16385, "by_image")])
+def test_a_gpu_works_on_more_candidates_than_a_call_may_have_image_by_image(monkeypatch, num_candidates, expected):
+    chosen = []
+    for way in ("at_once", "by_image"):
+        monkeypatch.setattr(module, f"_survivors_{way}", lambda *some, way=way: chosen.append(way) or some[3])
+    boxes = torch.zeros(2, num_candidates, 4, device="meta")
+    candidates = Candidates(boxes, boxes[..., 0], boxes[..., 0].long())
+    module.suppress(candidates, torch.zeros(2, 2, device="meta"))
+    assert chosen == [expected]
+
+
+def test_what_is_too_much_for_a_gpu_goes_to_the_cpu(monkeypatch):
+    class OnGpu(torch.Tensor):
+        """Notes that it is brought to the CPU."""
+
+        brought = 0
+
+        def cpu(self):
+            OnGpu.brought += 1
+            return super().cpu()
+
+    boxes, *others = crowded(1, 300)
+    expected = module._survivors_by_image(boxes, *others)
+    assert torch.equal(module._survivors_by_image(boxes.as_subclass(OnGpu), *others), expected)
+    assert OnGpu.brought == 0
+    monkeypatch.setattr(module, "MOST_ON_GPU", 100)
+    assert torch.equal(module._survivors_by_image(boxes.as_subclass(OnGpu), *others), expected)
+    assert OnGpu.brought == 1
 
 
 def test_shifts_stay_exact_with_many_groups_of_large_images():

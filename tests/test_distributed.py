@@ -7,14 +7,20 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, TINY, write_set
+import torch.distributed as dist
+from conftest import ROOT, TINY, load_script, write_set
 
+from retinanet import distributed, engine
+from retinanet.command_line import run
 from retinanet.compute import losses_of
 from retinanet.distributed import Ranks
 from retinanet.engine import _gradient, _step
+from retinanet.errors import Stopped
 from retinanet.model import RetinaNet
 from retinanet.optimizer import build_optimizer
 from retinanet.structures import Batch, Losses, Targets
@@ -79,6 +85,7 @@ def test_ranks_and_accumulation_train_what_one_large_batch_does(folder, num_rank
     torch.testing.assert_close(losses(run.stdout), losses(alone), rtol=1e-4, atol=2e-5)
     assert tables(run.stdout) == tables(alone)
     assert run.stdout.count("Num training images: 19") == 1  # rank 0 alone prints
+    assert "FutureWarning" not in run.stderr
     told = f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step"
     assert num_ranks == 1 or told in run.stdout
     one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
@@ -157,10 +164,16 @@ def test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal(folder):
     torch.testing.assert_close(losses(run.stdout)[-4:], losses((folder / "log").read_text())[-4:], rtol=1e-4, atol=2e-5)
 
 
-def test_a_signal_to_torchrun_saves(folder):
-    words = [*torchrun(2), *command(folder, "signalled", "--batch_size", 3, "--epochs", 1000)]
+@pytest.mark.parametrize(
+    ("launcher", "number"), [("torch.distributed.run", signal.SIGTERM), ("retinanet.launch", signal.SIGUSR1)]
+)
+def test_a_signal_to_torchrun_saves(folder, launcher, number):
+    output = f"signalled_{number.name}"
+    how = [launcher if word == "torch.distributed.run" else word for word in torchrun(2)]
+    words = [*how, *command(folder, output, "--batch_size", 3, "--epochs", 1000)]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    drain = threading.Thread(target=process.stderr.read)
+    errors = []
+    drain = threading.Thread(target=lambda: errors.append(process.stderr.read()))
     drain.start()
     lines = []
     for line in process.stdout:
@@ -168,13 +181,24 @@ def test_a_signal_to_torchrun_saves(folder):
         if "Epoch: 3" in line:
             break
     started = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     rest = process.stdout.read()
     process.wait(timeout=60)
     drain.join()
     assert time.monotonic() - started < 15
-    assert "Stopped by SIGTERM" in rest
-    assert (folder / "signalled" / "last.pt").exists()
+    assert f"Stopped by {number.name}" in rest
+    assert (folder / output / "last.pt").exists()
+    if launcher == "retinanet.launch":
+        assert process.returncode == 128 + number
+        assert "Traceback" not in errors[0]
+
+
+def test_a_launch_ends_with_the_code_of_a_rank(folder):
+    how = ["retinanet.launch" if word == "torch.distributed.run" else word for word in torchrun(2)]
+    run = finished([*how, *command(folder, "nowhere", "--train_set", "lacking")])
+    assert run.returncode == 2
+    assert "train.py: error: " in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_contradictions(capsys):
@@ -221,3 +245,132 @@ def test_a_rank_without_images_measures_no_statistics():
         ends.append(model.backbone.bn1.running_mean.tolist())
     assert ends[0] == ends[1]
     assert ends[0] != RetinaNet(2, 18, channels=8).backbone.bn1.running_mean.tolist()
+
+
+@pytest.mark.parametrize(("device", "grace"), [("cuda", 300), ("cpu", 0)])
+def test_a_late_rank_is_noticed_by_gloo_before_nccl_ends_the_process(monkeypatch, device, grace):
+    made, used = [], []
+
+    class Works:
+        def wait(self):
+            pass
+
+    def reduced(tensor, operation, group, async_op):
+        used.append(group)
+        return Works()
+
+    monkeypatch.setattr(distributed, "_store", lambda rank, size: dist.HashStore())
+    monkeypatch.setattr(dist.HashStore, "wait", lambda self, keys, timeout: None, raising=False)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: made.append((backend, how["timeout"])))
+    monkeypatch.setattr(dist, "new_group", lambda backend, timeout: (backend, timeout))
+    monkeypatch.setattr(dist, "all_reduce", reduced)
+    monkeypatch.setattr(dist, "barrier", used.append)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    ranks = distributed.join(torch.device(device), 40)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    assert made == [(backend, timedelta(seconds=40 + grace))]
+    assert (ranks.group, ranks.steps) == (("gloo", timedelta(days=1)), ("gloo", timedelta(seconds=40)))
+    agreement = distributed.Agreement(ranks)
+    agreement.put_forward(15)
+    assert agreement.outcome() == 15
+    ranks.meet()
+    ranks.wait()
+    assert used == [ranks.steps, ranks.steps, ranks.group]
+
+
+def test_ranks_meet_before_each_step(monkeypatch):
+    """On a GPU a step only fills a queue, which would hold the host up behind a rank that is missing."""
+    events = []
+
+    class OfTwo(Ranks):
+        def meet(self):
+            events.append("meet")
+
+    state = SimpleNamespace(
+        network=SimpleNamespace(train=lambda: None),
+        device=torch.device("cpu"),
+        epoch_seconds=0.0,
+        epoch_waited=0.0,
+        iteration=0,
+    )
+    monkeypatch.setattr(engine, "_step", lambda *_: events.append("step"))
+    images = torch.zeros(1, 3, 8, 8)
+    batch = Batch(images, Targets(images, images), images, images, images, [])
+    steps = engine.train_steps(
+        state, [batch] * 3, rates=[1.0] * 3, clip_norm=1.0, compute_losses=None, accumulate=2, ranks=OfTwo(0, 2)
+    )
+    assert list(steps) == [1.0, 1.0]
+    assert events == ["meet", "step"] * 2
+
+
+@pytest.mark.parametrize("signal_number", [None, signal.SIGTERM])
+def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
+    events, train = [], load_script("train")
+
+    class OfTwo(Ranks):
+        def meet(self):
+            events.append("meet")
+
+        def wait(self):
+            pass
+
+    agreed = iter([0, 0, 0, signal_number or 0, 0, 0, 0])
+    agreement = SimpleNamespace(put_forward=lambda number: None, outcome=lambda: next(agreed))
+    state = SimpleNamespace(epoch=0, iteration=0, finish_epoch=lambda loss: None, network=None)
+
+    def steps(job):
+        for state.iteration in range(1, 7):
+            events.append("step")
+            yield 0.1
+
+    monkeypatch.setattr(train, "Agreement", lambda ranks: agreement)
+    monkeypatch.setattr(train, "rest_of_epoch", steps)
+    monkeypatch.setattr(train, "progress_of", lambda *_: events.append("read") or SimpleNamespace(epoch_mean=0))
+    for name in ("tell_skipped", "tell_bad_images", "log_line", "epoch_line", "say", "seconds_per_image"):
+        monkeypatch.setattr(train, name, lambda *_: 0)
+    saves = SimpleNamespace(save=lambda: events.append("read"), save_if_long_ago=lambda: None)
+    args = SimpleNamespace(log_every=3, save_every=2, epochs=1, device=torch.device("cuda"))
+    sampler = type("Sampler", (list,), {"batch_size": 1})(range(6))
+    job = SimpleNamespace(args=args, state=state, sampler=sampler, ranks=OfTwo(0, 2))
+    if signal_number:
+        with pytest.raises(Stopped):
+            train.train_epoch(job, saves)
+        assert events[-1] == "meet"  # and then it is saved
+    else:
+        train.train_epoch(job, saves)
+    expected = ["step", "meet", "read"] * 4  # logged, saved, logged, saved
+    assert events[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("flag", ["broadcast_buffers", "forward_sync_buffers"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_statistics_are_shared_by_the_flag_that_pytorch_has(monkeypatch, flag, learns):
+    given = []
+
+    class Wrapped:
+        def __init__(self, module, *, broadcast_buffers=None):
+            given.append(("broadcast_buffers", broadcast_buffers))
+
+    class WrappedLater:
+        def __init__(self, module, *, broadcast_buffers=None, forward_sync_buffers=None):
+            given.append(("forward_sync_buffers", forward_sync_buffers))
+
+    known = Wrapped if flag == "broadcast_buffers" else WrappedLater
+    monkeypatch.setattr(distributed, "DistributedDataParallel", known)
+    distributed.shared(RetinaNet(2, 18, channels=8, learn_statistics=learns).train(), None, Ranks(0, 2))
+    assert given == [(flag, learns)]
+
+
+def test_a_rank_ends_at_once(monkeypatch):
+    """At the interpreter's end NCCL's destructors may wait for a rank that is gone."""
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+
+    def main():
+        raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):  # where the process would have ended already
+        run(main)
+    assert ended == [128 + signal.SIGTERM]

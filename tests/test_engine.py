@@ -156,6 +156,36 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimiz
             assert {float(kept["step"]) for kept in state.optimizer.state.values()} == {steps}
 
 
+@pytest.mark.parametrize(
+    ("loss", "gradient", "scale", "counted"),
+    [
+        (1, math.inf, 65536.0, False),  # the scale is too large yet, as float16's is at the start
+        (1, math.nan, 4.0, False),
+        (1, math.inf, 1.0, True),
+        (1, math.inf, None, True),  # no scaling
+        (math.nan, 1, 65536.0, True),
+    ],
+)
+def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradient, scale, counted):
+    _, dataset = set_of(tmp_path, 2)
+    model = RetinaNet(2, 18, channels=8)
+    loader, _ = training_loader(dataset, batch_size=1, seed=1, workers=0, pin_memory=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU, scaler=scaler, max_skipped=2)
+    plain, before = losses_of(model, 2, CPU), [value.detach().clone() for value in model.parameters()]
+
+    def compute(images, targets):
+        losses = plain(images, targets)
+        losses.classification.register_hook(lambda own: own * gradient)
+        return Losses(losses.classification * loss, losses.regression)
+
+    list(train_steps(state, loader, rates=[1e-3] * 2, clip_norm=0.1, compute_losses=compute))
+    assert len(state.skipped.look()) == state.skipped.total == (2 if counted else 0)
+    assert state.skipped.too_many == counted
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert scaler.get_scale() == (scale / 4 if scale else 1)
+
+
 def test_statistics_survive_activations_that_overflow(tmp_path):
     _, dataset = set_of(tmp_path, 3)
     model = RetinaNet(2, 18, channels=8, learn_statistics=True)

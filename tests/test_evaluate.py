@@ -6,14 +6,17 @@ from argparse import ArgumentTypeError
 
 import numpy as np
 import pytest
+from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from retinanet.annotation_cache import load_annotations
+from retinanet.checkpoint import Checkpoint, save_checkpoint
 from retinanet.command_line import eval_backend_of
 from retinanet.evaluate import AP, AP50, BACKENDS, evaluate
+from retinanet.model import RetinaNet
 
 
 def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
@@ -138,3 +141,45 @@ def test_rows_about_something_else_are_a_bug(tmp_path):
     path, rows = random_set(tmp_path)
     with pytest.raises(AssertionError):
         evaluate(load_annotations(path), [{**rows[0], "category_id": 77}], BACKENDS[0])
+
+
+@pytest.fixture
+def no_backend(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name in BACKENDS else find(name, *more)
+    )
+
+
+def test_without_a_backend_a_table_is_refused_before_the_work(no_backend, script, coco_path, tmp_path):
+    assert eval_backend_of("auto") == "auto"  # flags are read as ever
+    told = "COCO's table needs hotcoco or pycocotools, and none is installed. Run pip install pycocotools."
+    output = tmp_path / "output"
+    flags = ("--coco_path", coco_path)
+    trained = script("train", *flags, "--output_path", output, *TINY)
+    assert (trained.code, trained.out) == (2, "")
+    assert told in trained.err
+    assert not output.exists()
+
+    model = RetinaNet(2, 18, channels=8)
+    names = {"class_names": ["red", "green"], "category_ids": [1, 2], "settings": {}}
+    sides = {"min_side": 64, "max_side": 96, "batch_size": 2, "epoch": 1}
+    save_checkpoint(Checkpoint(model=model.state_dict(), depth=18, channels=8, **names, **sides), tmp_path / "model.pt")
+    results = tmp_path / "results.json"
+    tested = script("test", *flags, "--checkpoint_path", tmp_path / "model.pt", "--results_path", results)
+    assert tested.code == 2
+    assert told in tested.err
+    assert not results.exists()
+
+    results.write_text("[]")
+    checked = script("test_submission", *flags, "--results_path", results)
+    assert checked.code == 2
+    assert told in checked.err
+
+
+def test_without_a_backend_what_needs_no_table_works(no_backend, script, coco_path, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text("[]")
+    both = (tmp_path / "a.json", tmp_path / "b.json")
+    compared = script("test", "--coco_path", coco_path, "--compare", *both, "--report", tmp_path, "--num_draws", 0)
+    assert compared.code == 0, compared.err

@@ -40,6 +40,7 @@ LAYERS = (
             "cutouts",
             "sample_data",
             "check_data",
+            "launch",
         ),
     ),
 )

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
 from unittest.mock import patch
 
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import Matcher
@@ -111,3 +115,23 @@ def test_low_quality_by_hand(objects, found):
     boxes = torch.tensor([*objects, [0, 0, 0, 0]]).float()  # the last is padding
     targets = Targets(boxes[None], torch.zeros(1, len(boxes), dtype=torch.int64))
     assert low_quality_of(anchors, targets)[0].tolist() == found
+
+
+def test_memory_does_not_grow_with_the_parts():
+    """5,000 objects are compared with 52 anchors at a time; what is kept of a part must not scatter the memory."""
+    code = """
+import resource, torch
+from retinanet.anchors import anchors_for
+from retinanet.matching import match
+from retinanet.structures import Targets
+anchors = anchors_for(256, 256, torch.device("cpu"))
+corners = torch.rand(1, 5000, 2) * 240
+targets = Targets(torch.cat([corners, corners + 10], dim=2), torch.zeros(1, 5000, dtype=torch.int64))
+match(anchors[:100], targets, low_quality=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+match(anchors, targets, low_quality=True)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(ended.stdout) < 40 * 1024  # kilobytes

@@ -3,13 +3,14 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from retinanet.anchors import ANCHORS_PER_CELL, anchors_for
 from retinanet.backbone import DEPTHS
 from retinanet.compute import losses_of
 from retinanet.detect import detect
 from retinanet.loss import detection_loss
-from retinanet.model import Head, RetinaNet
+from retinanet.model import GroupNorm, Head, RetinaNet
 from retinanet.structures import Targets
 
 CPU = torch.device("cpu")
@@ -117,6 +118,37 @@ def test_a_groups_tower_is_convolution_normalisation_and_relu():
         normalised = ((groups - mean) / (variance + 1e-5).sqrt()).view(2, 64, 3, 5)
         wanted = (normalised * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)).relu()
     torch.testing.assert_close(head.tower(level), wanted, rtol=1e-4, atol=1e-4)
+
+
+class PretendGpu(TorchFunctionMode):
+    """Tensors say that they lie on a GPU. Notes the formats in which groups are normalised there."""
+
+    def __init__(self):
+        super().__init__()
+        self.formats = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func == torch.Tensor.device.__get__:
+            return torch.device("cuda")
+        if func == torch.group_norm:
+            self.formats = [*(tensor.dtype for tensor in (args[0], *args[2:4])), torch.is_autocast_enabled("cuda")]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16, torch.float32])
+def test_groups_are_normalised_in_the_networks_format_on_a_gpu(precision):
+    norm = GroupNorm(32, 64)
+    nn.init.normal_(norm.weight)
+    features = torch.randn(2, 64, 3, 5).to(precision)
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with PretendGpu() as gpu:
+            found = norm(features)
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    assert gpu.formats == [precision, precision, precision, False]
+    assert found.dtype == precision
+    torch.testing.assert_close(found.float(), norm(features.float()), rtol=0.02, atol=0.02)
 
 
 def test_group_norm_starts_as_the_identity_and_trains():

@@ -1,0 +1,32 @@
+"""torchrun, with an end in as few words as the ranks' own, and with their exit code.
+
+    python -m retinanet.launch --nproc_per_node 8 train.py --coco_path data ...
+
+torchrun itself ends in a traceback and code 1 whatever a rank ends with, and a cluster's SIGUSR1 ends it without a word
+to the ranks.
+"""
+
+import os
+import sys
+
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+
+
+def main() -> int:
+    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", PASSED_ON)  # torchrun's name for its flag --signals-to-handle
+    try:
+        torchrun()
+    except SignalException as stop:
+        return 128 + stop.sigval
+    except ChildFailedError as failed:
+        _, first = failed.get_first_failure()
+        return first.exitcode if first.exitcode >= 0 else 128 - first.exitcode  # below 0: a signal's number
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
