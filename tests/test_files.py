@@ -21,7 +21,7 @@ def results_of(writer):
 def write_in_time(folder, writer, start):
     """Write one file after the other, each when the other writer begins it too."""
     for trial in range(TRIALS):
-        start.wait(timeout=60)
+        start.wait(timeout=20)
         write_results(results_of(writer), folder / f"{trial}.json")
 
 

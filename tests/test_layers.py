@@ -23,7 +23,16 @@ LAYERS = (
     (
         *("compute", "distributed", "skipped_steps", "training_state", "views", "engine", "detect_set"),
         *("evaluate", "checkpoint", "resume", "results_zip", "results", "results_guesses", "results_check"),
-        *("results_fix", "results_names", "output", "average_precision", "matches", "bootstrap", "error_kinds"),
+        *(
+            "results_corrections",
+            "results_fix",
+            "results_names",
+            "output",
+            "average_precision",
+            "matches",
+            "bootstrap",
+            "error_kinds",
+        ),
         *("analysis", "analysis_text", "label_places", "plots", "augmented_panels", "log_file", "log_reader"),
         *("log_table", "curves", "data_report", "data_charts", "analysis_panels", "charts"),
         *("report", "compare"),
