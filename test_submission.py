@@ -9,8 +9,7 @@ from retinanet.annotation_cache import load_annotations
 from retinanet.annotations import Annotations, has_objects
 from retinanet.command_line import ArgumentParser, HelpFormatter, add_eval_backend_flag, run, say
 from retinanet.errors import UserError
-from retinanet.evaluate import evaluate, require_backend
-from retinanet.files import UNFINISHED
+from retinanet.evaluate import AP, evaluate, require_backend
 from retinanet.layout import find_annotation_file
 from retinanet.results import default_results_path, read_results, results_text, write_results
 from retinanet.results_check import FEW, Finding, check_results, images_without_detection
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     rows, member = read_results(results_path)
     fixable = args.fix is not None and isinstance(rows, list)
     if fixable:
-        rows = fix(rows, annotations)
+        rows = fix(rows, annotations, args.eval_backend)
         write_results(rows, args.fix)
     findings = check_results(rows, annotations)
     handed_in = args.zip or args.fix
@@ -71,24 +70,33 @@ def require_place(flag: str, path: Path, ending: str, inputs: list[Path]) -> Non
         raise UserError(f"{flag} {path}: give it a name that ends in {ending}.")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{flag} {path}: is a folder, or in none that there is. Name a file in a folder that there is.")
-    for place in (path, path.with_name(path.name + UNFINISHED)):
-        for source in inputs:
-            if place.exists() and source.exists() and place.samefile(source):
-                raise UserError(f"{flag} {path}: would replace {source}, which is read. Name another file.")
+    for source in inputs:
+        if path.exists() and source.exists() and path.samefile(source):
+            raise UserError(f"{flag} {path}: would replace {source}, which is read. Name another file.")
 
 
-def fix(rows: list[Any], annotations: Annotations) -> list[Any]:
-    """The corrected rows; says what was changed."""
-    fixed = fix_results(rows, annotations)
+def fix(rows: list[Any], annotations: Annotations, eval_backend: str) -> list[Any]:
+    """The corrected rows; says what was changed, and what became of AP where there are objects to compare with."""
+
+    def average_precision(some: list[dict[str, Any]]) -> float:
+        return evaluate(annotations, some, eval_backend).numbers[AP]
+
+    fixed = fix_results(rows, annotations, average_precision if has_objects(annotations) else None)
     say("Corrected:" if fixed.changes else "Nothing corrected")
     for change in fixed.changes:
-        say(f"- {change.what}: {change.num_rows}")
+        say(f"- {change.what}: {change.num_rows}{ap_text(change.ap)}")
         for example in change.examples:
             say(f"    {example}")
     for note in fixed.notes:
         say(f"Not corrected: {note}")
-    say(f"{len(fixed.rows)} of {len(rows)} rows kept")
+    aps = [change.ap for change in fixed.changes if change.ap]
+    whole = ap_text((aps[0][0], aps[-1][1])) if aps else ""
+    say(f"{len(fixed.rows)} of {len(rows)} rows kept{whole}{', of the rows that can be evaluated' if aps else ''}")
     return fixed.rows
+
+
+def ap_text(ap: tuple[float, float] | None) -> str:
+    return "" if ap is None else f"; AP {ap[0]:.3f} before, {ap[1]:.3f} after"
 
 
 def tell_findings(findings: list[Finding]) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from retinanet.annotations import read_json
 from retinanet.errors import UserError
-from retinanet.files import UNFINISHED, written_whole
+from retinanet.files import remove_unfinished, written_whole
 
 RECORD = "run.json"
 LOCK = ".lock"
@@ -41,8 +41,7 @@ def open_folder(folder: Path) -> IO[str]:
                 ) from None
             # A file system without locks: the user is on his own, as he was before.
         for pattern in RUN_FILES:
-            for path in folder.glob(pattern + UNFINISHED):
-                path.unlink()
+            remove_unfinished(folder, pattern)
     except OSError as fault:
         raise _cannot_write(fault) from None
     return lock

@@ -8,10 +8,16 @@ from typing import Any, NamedTuple
 from retinanet.annotation_entries import is_id
 from retinanet.annotations import Annotations
 from retinanet.errors import UserError
-from retinanet.results import KEYS, NumberedRows, is_box, is_probability, read_results, sameness
-from retinanet.results_guesses import category_readings, sizes_by_id, with_area_in_set, written_as_corners
+from retinanet.results import KEYS, NumberedRows, is_box, is_probability, place_in_table, read_results, sameness
+from retinanet.results_guesses import (
+    cannot_be_as_written,
+    category_readings,
+    corners_in,
+    sizes_by_id,
+    with_area_in_set,
+)
 
-MAX_PER_IMAGE = 100  # COCO's evaluation looks at no more
+MAX_PER_CLASS = 100  # of one class in one image: COCO's evaluation looks at no more
 FEW = 3  # examples shown of a finding
 
 
@@ -88,7 +94,7 @@ def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
             is_probability,
             "Write the probability, not the logit or per cent.",
         ),
-        _too_many(whole),
+        _too_many(boxed),
         _duplicates(whole),
     ]
     return [finding for finding in findings if finding]
@@ -116,12 +122,14 @@ def _touches(box: list[float], size: list[int]) -> bool:
 
 def _category_finding(rows: NumberedRows, annotations: Annotations) -> Finding | None:
     right = f"Write the data set's category ids {annotations.category_ids}"
-    for problem, _ in category_readings(rows, annotations.category_ids):
+    problems = [problem for problem, _ in category_readings(rows, annotations.category_ids)]
+    if problems and cannot_be_as_written(rows, annotations.category_ids):
         every = {index: f"has category_id {row['category_id']!r}" for index, row in rows}
-        return _finding(problem, every, f"{right}, in this order." if "counts" in problem else f"{right}.")
+        return _finding(problems[0], every, f"{right}, in this order." if "counts" in problems[0] else f"{right}.")
     known = set(annotations.category_ids)
+    fix = f"{right}, and no background." + "".join(f" Or is it: {problem}?" for problem in problems)
     return _bad_values(
-        "category_id not in the set", rows, "category_id", lambda value: is_id(value) and value in known, f"{right}."
+        "category_id not in the set", rows, "category_id", lambda value: is_id(value) and value in known, fix
     )
 
 
@@ -137,21 +145,25 @@ def _shares_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding 
 
 
 def _xyxy_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding | None:
-    """Boxes written by their corners: read so, all lie in their images; read as sizes, many stick out."""
-    bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} reaches over its image" for i in written_as_corners(rows, sizes)}
+    """Boxes written by their corners: read so, they lie in their images; read as sizes, most reach over, many far."""
+    positions, proved = corners_in(rows, sizes)
+    bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} reaches over its image" for i in positions if proved}
     fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO wants width and height."
     return _finding("bbox written as (x1, y1, x2, y2)", bad, fix, unusable=False)
 
 
 def _too_many(rows: NumberedRows) -> Finding | None:
-    counts = Counter(str(row["image_id"]) for _, row in rows)
-    crowded = [f"image {image_id} has {count}" for image_id, count in counts.items() if count > MAX_PER_IMAGE]
+    counts = Counter(place for _, row in rows if (place := place_in_table(row)))
+    crowded = [
+        f"image {image_id} has {count} of category {category_id}"
+        for (image_id, category_id), count in counts.items()
+        if count > MAX_PER_CLASS
+    ]
     if not crowded:
         return None
-    fix = f"Keep the {MAX_PER_IMAGE} best of each image: COCO's evaluation looks at no more."
-    return Finding(
-        f"more than {MAX_PER_IMAGE} detections in an image", len(crowded), crowded[:FEW], fix, unusable=False
-    )
+    fix = f"Keep the {MAX_PER_CLASS} best of each class in each image: COCO's evaluation looks at no more."
+    problem = f"more than {MAX_PER_CLASS} detections of a class in an image"
+    return Finding(problem, len(crowded), crowded[:FEW], fix, unusable=False)
 
 
 def _duplicates(rows: NumberedRows) -> Finding | None:

@@ -1,10 +1,30 @@
-"""The mistakes that a whole result file shares, told from its rows: other category ids, corners for sizes."""
+"""The mistakes that a whole result file shares, told from its rows: other category ids, corners for sizes.
+
+Correct files look alike: detections of a background class or of a few classes, boxes that nobody clipped. So a mistake
+that the rows could have is one thing, and that they prove it is another.
+"""
+
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from retinanet.annotation_entries import is_id
 from retinanet.annotations import Annotations, corners_for_sizes
 from retinanet.results import NumberedRows
+
+ENOUGH = 10  # rows: fewer prove nothing about the others
+# Of the rows, what have ids that are neither the set's nor a background's: one id so often, or several, is no stray.
+STRAY_SHARE, SEVERAL, SEVERAL_SHARE = 0.1, 3, 0.01
+# Read as sizes, corners reach over their images: most do, and a third by a quarter of a side, as no detector's do.
+OVER_SHARE, FAR, FAR_SHARE = 0.5, 0.25, 1 / 3
+
+
+class Corners(NamedTuple):
+    """What looks like (x1, y1, x2, y2) where (left, top, width, height) is wanted."""
+
+    positions: list[int]  # in the rows, of those that read as sizes reach over their image; empty: none look so
+    proved: bool  # and not only possible
 
 
 def sizes_by_id(annotations: Annotations) -> dict[int, list[int]]:
@@ -19,7 +39,10 @@ def with_area_in_set(boxed: NumberedRows, sizes: dict[int, list[int]]) -> Number
 
 
 def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, dict[int, int]]]:
-    """What category ids that are not all `known` may be instead: a mistake's name, and the right id of each."""
+    """What category ids that are not all `known` could be instead: a mistake's name, and the right ids, which differ.
+
+    That they could be doesn't prove it: see cannot_be_as_written.
+    """
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
     if used <= set(known):
         return []
@@ -31,13 +54,31 @@ def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, d
         if used <= set(range(first, first + len(known))):
             right = {category_id: known[category_id - first] for category_id in used}
             readings[f"category_id counts the classes from {first}"] = right
-    return [(problem, right) for problem, right in readings.items() if set(right.values()) <= set(known)]
+    fitting = [(problem, right) for problem, right in readings.items() if set(right.values()) <= set(known)]
+    return [reading for i, reading in enumerate(fitting) if reading[1] not in [right for _, right in fitting[:i]]]
 
 
-def written_as_corners(rows: NumberedRows, sizes: dict[int, list[int]]) -> list[int]:
-    """Where boxes are (x1, y1, x2, y2), the positions in `rows` of those that read as sizes reach over their image."""
+def cannot_be_as_written(rows: NumberedRows, known: list[int]) -> bool:
+    """Whether the category ids are no `known` ones, not even with stray rows and a background class among them.
+
+    `known` are in rising order.
+    """
+    counts = Counter(row["category_id"] for _, row in rows if is_id(row["category_id"]))
+    if counts.keys().isdisjoint(known):
+        return bool(counts)
+    background = {0, *(first - 1 for first in known[:1]), *(last + 1 for last in known[-1:])}
+    odd = [count for category_id, count in counts.items() if category_id not in background.union(known)]
+    share = sum(odd) / counts.total()
+    return sum(odd) >= ENOUGH and (share > STRAY_SHARE or (len(odd) >= SEVERAL and share > SEVERAL_SHARE))
+
+
+def corners_in(rows: NumberedRows, sizes: dict[int, list[int]]) -> Corners:
+    """Whether the boxes of `rows`, which have areas and are about images of `sizes`, look like (x1, y1, x2, y2)."""
     if not rows:
-        return []
+        return Corners([], False)
     boxes = np.array([row["bbox"] for _, row in rows], dtype=float)
-    wrong = corners_for_sizes(boxes, np.array([sizes[row["image_id"]] for _, row in rows], dtype=float))
-    return np.flatnonzero(wrong).tolist()
+    images = np.array([sizes[row["image_id"]] for _, row in rows], dtype=float)
+    over = corners_for_sizes(boxes, images)
+    far = (boxes[:, :2] + boxes[:, 2:] > (1 + FAR) * images[:, ::-1]).any(axis=1)
+    proved = over.mean() > OVER_SHARE and far.mean() > FAR_SHARE and far.sum() >= ENOUGH
+    return Corners(np.flatnonzero(over).tolist(), bool(proved))

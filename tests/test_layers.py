@@ -52,7 +52,16 @@ LAYERS = (
     (
         *("compute", "distributed", "skipped_steps", "training_state", "views", "engine", "detect_set"),
         *("evaluate", "checkpoint", "resume", "results_zip", "results", "results_guesses", "results_check"),
-        *("results_fix", "results_names", "output", "average_precision", "matches", "confusion", "bootstrap"),
+        *(
+            "results_corrections",
+            "results_fix",
+            "results_names",
+            "output",
+            "average_precision",
+            "matches",
+            "confusion",
+            "bootstrap",
+        ),
         *("error_kinds", "analysis", "analysis_text", "label_places", "fonts", "plots", "augmented_panels"),
         *("log_file", "log_reader", "log_table", "curves", "data_report", "data_charts", "analysis_panels", "charts"),
         *("report", "compare"),

@@ -18,7 +18,7 @@ def test_a_new_folder_is_made(tmp_path):
 
 
 def test_what_a_killed_write_left_is_removed(tmp_path):
-    for name in ("last.pt.part", "retinanet_epoch10.pt.part", "mine.part", "last.pt"):
+    for name in ("last.pt.0123abcd.part", "retinanet_epoch10.pt.part", "mine.part", "last.pt"):
         (tmp_path / name).touch()
     open_folder(tmp_path).close()
     assert {path.name for path in tmp_path.iterdir()} == {LOCK, "mine.part", "last.pt"}

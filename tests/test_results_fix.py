@@ -8,11 +8,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from result_rows import annotations_of, row
 
-from retinanet import results_fix
+from retinanet import results_corrections
 from retinanet.results_check import check_results
 from retinanet.results_fix import fix_results
+from retinanet.results_guesses import cannot_be_as_written
 
 NAN, INFINITY = float("nan"), float("inf")
+DIGITS = 1 / 4096  # which makes of a round number one that no two detections have by chance
+CATEGORY_IDS = (1, 3, 5)  # with gaps: an id that is off by one is none of them
 CASES = settings(
     max_examples=int(os.environ.get("MUTATIONS", 200)),
     deadline=None,
@@ -22,13 +25,14 @@ CASES = settings(
 
 @pytest.fixture(scope="module")
 def annotations(tmp_path_factory):
-    return annotations_of(tmp_path_factory.mktemp("set"))
+    return annotations_of(tmp_path_factory.mktemp("set"), CATEGORY_IDS)
 
 
 def good_rows():
-    """Boxes that would stick out if their corners were taken for sizes; image 3 is full."""
-    few = [row(1 + i % 2, 1 + i % 3, (40 + i, 20.5, 30, 50), (i % 5) / 4) for i in range(20)]
-    return few + [row(3, 1 + i % 3, (i / 4, 30, 70, 45), 0.25 + i / 256) for i in range(100)]
+    """Boxes that would stick out far if their corners were taken for sizes; image 3 is full of the last class."""
+    scores = (0, 0.25 + DIGITS, 0.5 + DIGITS, 0.75 + DIGITS, 1)
+    few = [row(1 + i % 2, CATEGORY_IDS[i % 3], (40 + i, 20 + DIGITS, 30, 50), scores[i % 5]) for i in range(20)]
+    return few + [row(3, 5, (i / 4 + DIGITS, 30, 70, 45), 0.25 + DIGITS + i / 256) for i in range(100)]
 
 
 def plain(rows):
@@ -59,8 +63,12 @@ def above_1(rows):
     return one(9, score=37.5)(one(0, score=-4)(rows))
 
 
+def copies(rows):
+    return [*rows, *(dict(other) for other in rows[:20] if 0 < other["score"] < 1)]
+
+
 def halved_copies(rows):
-    return [*rows, *({**other, "score": other["score"] / 2} for other in rows[1:20])]
+    return [*rows, *({**other, "score": other["score"] / 2} for other in rows[1:20] if other["score"])]
 
 
 # Damage to good_rows(): (what it does, the finding, the correction). Corrected, they are the good rows again, also
@@ -69,9 +77,8 @@ MENDED = {
     "score rounded up": (one(4, score=1.0000001), "score not a number from 0 to 1", "score a little"),
     "score rounded down": (one(5, score=-1e-9), "score not a number from 0 to 1", "score a little"),
     "a few scores far out": (above_1, "score not a number from 0 to 1", "score a little or rarely"),
-    "duplicates behind": (halved_copies, "duplicates: the same", "duplicates: dropped"),
-    "duplicate before": (more(row(2, 2, (41, 20.5, 30, 50), 0.1)), "duplicates: the same", "duplicates: dropped"),
-    "crowd": (more(*(row(3, 1, (50, 20, 20, 30 + i), 0.2) for i in range(30))), "more than 100", "more than 100"),
+    "copies": (copies, "duplicates: the same", "rows written twice: dropped"),
+    "crowd": (more(*(row(3, 5, (50, 20, 20, 30 + i), 0.2) for i in range(30))), "more than 100", "more than 100"),
     "ids too low": (every(category_id=lambda number: number - 1), "one too low", "category_id off by one"),
     "ids too high": (every(category_id=lambda number: number + 1), "one too high", "category_id off by one"),
     "corners": (every(bbox=corners), "bbox written as (x1, y1, x2, y2)", "bbox written as (x1, y1, x2, y2): now"),
@@ -98,9 +105,11 @@ LEFT = {
     "score None": (more(row(score=None)), "score not a number", None),
     "per cent": (every(score=lambda score: 100 * score), "score not a number", "of 120 scores are out of 0 to 1"),
     "logits": (every(score=lambda score: 10 * score - 5), "score not a number", "order clipping destroys"),
+    "duplicates": (halved_copies, "duplicates: the same", "duplicates: dropped but for the best score: not these 16"),
+    "copies of round numbers": (more(row(), row()), "duplicates: the same", "not these 1 rows, since a box may be"),
     "copies without a score": (more(row(bbox=(1, 2, 3, 4), score=None), row(bbox=(1, 2, 3, 4))), "duplicates", None),
     "crowd of logits": (
-        lambda rows: [*(row(3, 1, (50, 20, 20, 20 + i / 4), -2) for i in range(40)), *rows],
+        lambda rows: [*(row(3, 5, (50, 20, 20, 20 + i / 4), -2) for i in range(40)), *rows],
         "more than 100",
         "40 of 160 scores are out of 0 to 1",
     ),
@@ -149,25 +158,53 @@ def test_several_damages_at_once(names, left, annotations):
     assert fix_results(damaged, annotations).rows == good
 
 
+MANY = 12  # rows of each id
+
+
 @pytest.mark.parametrize(
     ("category_ids", "used", "right"),
     [
-        ((1, 2, 3), (0, 1, 2), (1, 2, 3)),
+        ((1, 2, 3), (0, 1, 2), None),  # all one too low, or a background and no object of the third class
+        ((1, 2, 3), (0,), (1,)),
         ((1, 3, 7), (0, 1, 2), (1, 3, 7)),
         ((1, 3, 7), (0,), (1,)),  # off by one or counted from 0: the same
         ((1, 3, 7), (0, 2), None),  # 1 and 3, or 1 and 7
         ((1, 3, 7), (2, 8), (1, 7)),
         ((1, 3, 7), (1, 2, 3), (1, 3, 7)),  # counted from 1
         ((1, 3, 7), (1, 2), None),  # counted from 0 they are 3 and 7, from 1 they are 1 and 3
-        ((0, 1, 2), (1, 2, 3), (0, 1, 2)),
+        ((0, 1, 2), (1, 2, 3), None),  # all one too high, or a background behind the classes
+        ((0, 1, 2), (3,), (2,)),
         ((10, 20), (0, 1), (10, 20)),
         ((10, 20), (0, 2), None),
     ],
 )
 def test_category_ids(tmp_path, category_ids, used, right):
-    rows = [row(1 + i, number, score=0.5) for i, number in enumerate(used)]
+    rows = [row(1 + i % 3, number, (i, 6, 30, 40)) for number in used for i in range(MANY)]
     fixed = fix_results(rows, annotations_of(tmp_path, category_ids))
-    assert tuple(one["category_id"] for one in fixed.rows) == (right or used)
+    assert [one["category_id"] for one in fixed.rows] == [number for number in right or used for _ in range(MANY)]
+
+
+@pytest.mark.parametrize(
+    ("num_valid", "odd", "right"),
+    [
+        (20, {2: 9}, False),  # too few to prove anything
+        (100, {2: 11}, False),  # a tenth
+        (100, {2: 12}, True),
+        (500, {2: 12}, False),
+        (500, {2: 6, 3: 6}, False),
+        (500, {2: 4, 3: 4, 4: 4}, True),  # no detector has three strays so often
+        (5000, {2: 4, 3: 4, 4: 4}, False),
+    ],
+)
+def test_stray_ids_prove_nothing_about_the_others(num_valid, odd, right):
+    numbers = [5] * num_valid + [number for number, count in odd.items() for _ in range(count)]
+    rows = [(i, row(category_id=number)) for i, number in enumerate(numbers)]
+    assert cannot_be_as_written(rows, [1, 5, 9, 13, 17]) == right
+
+
+def test_a_background_class_proves_nothing_however_often_it_is_found():
+    rows = [row(1 + i % 3, 0 if i % 9 else 2, (i / 9, 6, 30, 40)) for i in range(99)]
+    assert not cannot_be_as_written(list(enumerate(rows)), [1, 2, 3])
 
 
 def test_ids_that_fit_two_ways_are_told(tmp_path):
@@ -198,12 +235,60 @@ def test_a_file_of_nothing_but_damage_is_left_as_it_is(annotations):
 
 
 def test_a_guess_that_would_be_made_twice_is_not_made(annotations):
-    # Without the copies of one box, the others would be taken for corners once more.
-    rows = [row(bbox=(10, 10, 60, 75), score=i / 128) for i in range(95)]
-    rows += [row(bbox=(10, 10, 105, 70 + i)) for i in range(5)]
+    # Without the copies of one box, the others would be taken for corners.
+    rows = [row(bbox=(10 + DIGITS, 10, 60, 75), score=DIGITS) for _ in range(40)]
+    rows += [row(bbox=(40, 30, 95, 70 + i / 4)) for i in range(12)]
     fixed = fix_results(rows, annotations)
     assert (fixed.rows, fixed.changes) == (rows, [])
     assert "would look wrong in another way" in fixed.notes[0]
+
+
+@pytest.mark.parametrize("name", ["corners", "ids too low", "score rounded up", "copies"])
+def test_what_lowers_ap_is_not_done(name, annotations):
+    damaged = MENDED[name][0](good_rows())
+    fixed = fix_results(damaged, annotations, lambda rows: 0.25 if rows == good_rows() else 0.5)
+    assert (fixed.rows, fixed.changes) == (damaged, [])
+    assert fixed.notes[0].startswith(MENDED[name][2])
+    assert fixed.notes[0].endswith("since AP would fall from 0.50000 to 0.25000.")
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_what_does_not_lower_ap_is_done(name, annotations):
+    (change,) = fix_results(MENDED[name][0](good_rows()), annotations, lambda rows: 0.5).changes
+    assert change.ap == (0.5, 0.5)
+
+
+def test_two_wrong_columns_are_judged_together(annotations):
+    damaged = MENDED["corners"][0](MENDED["ids too low"][0](good_rows()))
+    # In the wrong classes boxes of the right size may hit less by chance than others do.
+    aps = iter([0.02, 0.01, 0.9])
+    fixed = fix_results(damaged, annotations, lambda rows: next(aps))
+    assert fixed.rows == good_rows()
+    assert [change.ap for change in fixed.changes] == [(0.02, 0.01), (0.01, 0.9)]
+
+
+def test_two_columns_that_lower_ap_together_are_judged_alone(annotations):
+    damaged = MENDED["corners"][0](MENDED["ids too low"][0](good_rows()))
+    fixed = fix_results(damaged, annotations, lambda rows: 0.2 if rows != good_rows() else 0.1)
+    (change,) = fixed.changes
+    assert (change.what.startswith("bbox written as"), change.ap) == (True, (0.2, 0.2))
+    assert fixed.notes[0].endswith("since AP would fall from 0.20000 to 0.10000.")
+
+
+def test_duplicates_go_where_ap_does_not_fall(annotations):
+    damaged = halved_copies(good_rows())
+    assert fix_results(damaged, annotations, lambda rows: 0.5).rows == good_rows()
+    assert fix_results(damaged, annotations, lambda rows: len(rows) / 200).rows == damaged
+
+
+def test_what_ap_would_be_of_a_guess_is_told(annotations):
+    rows = [row(category_id=3), row(2, category_id=2)]
+    fixed = fix_results(rows, annotations, lambda rows: len(rows) / 4)
+    assert (fixed.rows, fixed.changes) == (rows, [])
+    assert fixed.notes[0].endswith(
+        "? 1 of 2 rows have an id that the set lacks, which proves nothing about the others."
+        " AP is 0.250; with category_id counts the classes from 1 it would be 0.500."
+    )
 
 
 MOST = 3  # detections of an image, in the tests below
@@ -211,7 +296,7 @@ MOST = 3  # detections of an image, in the tests below
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(results_fix, "MAX_PER_IMAGE", MOST)
+    monkeypatch.setattr(results_corrections, "MAX_PER_CLASS", MOST)
 
 
 def some_rows(image_ids, category_ids, numbers, scores):
@@ -220,7 +305,7 @@ def some_rows(image_ids, category_ids, numbers, scores):
     return st.fixed_dictionaries({**{key: st.sampled_from(values) for key, values in keys.items()}, "bbox": box})
 
 
-GOOD = some_rows((1, 2, 3), (1, 2, 3), (10, 20, 20.0, 40), (0, 0.25, 0.5, 1))
+GOOD = some_rows((1, 2, 3), CATEGORY_IDS, (10 + DIGITS, 20, 40), (0, 0.25 + DIGITS, 0.5, 0.5 + DIGITS, 1))
 WILD = some_rows(
     (1, 2, 9, "1", True, None),
     (1, 2, 3, None, "1", [], 1.0),
@@ -252,18 +337,20 @@ def test_what_has_no_findings_stays(annotations, rows):
 
 
 def literally_ranked(rows):
-    """The best of each duplicate, and the MOST best of each image of these; of equal ones the first."""
+    """Each row once, but for round numbers, and the MOST best of each class and image; of equal ones the first."""
 
     def better(i, j):
         return rows[i]["score"] > rows[j]["score"] or (rows[i]["score"] == rows[j]["score"] and i < j)
 
-    def same(i, j):
-        return all(rows[i][key] == rows[j][key] for key in ("image_id", "category_id", "bbox"))
+    def same_place(i, j):
+        return all(rows[i][key] == rows[j][key] for key in ("image_id", "category_id"))
 
-    all_of = range(len(rows))
-    best = [i for i in all_of if not any(same(i, j) and better(j, i) for j in all_of)]
-    rank = {i: sum(rows[i]["image_id"] == rows[j]["image_id"] and better(j, i) for j in best) for i in best}
-    return [rows[i] for i in best if rank[i] < MOST]
+    def round_numbers(i):
+        return rows[i]["score"] in (0, 0.5, 1) or 10 + DIGITS not in rows[i]["bbox"]
+
+    once = [i for i in range(len(rows)) if round_numbers(i) or rows[i] not in rows[:i]]
+    rank = {i: sum(same_place(i, j) and better(j, i) for j in once) for i in once}
+    return [rows[i] for i in once if rank[i] < MOST]
 
 
 @CASES

@@ -7,8 +7,8 @@ import zipfile
 import pytest
 from result_rows import SET, row
 
-GOOD = [row(i, 1 + i % 3, (40, 20, 30, 50)) for i in (1, 2, 3)]
-CORNERS = [{**one, "bbox": [40, 20, 70, 70]} for one in GOOD]
+GOOD = [row(1 + i % 3, 1 + i % 2, (40 + i, 40, 20, 30)) for i in range(12)]
+CORNERS = [{**one, "bbox": [40 + i, 40, 60 + i, 70]} for i, one in enumerate(GOOD)]
 ELSEWHERE = [*GOOD, row(9)]
 NAME = "detections_val2017_mine_results"
 
@@ -46,11 +46,17 @@ def in_zip(path):
 @pytest.mark.parametrize(
     ("rows", "flags", "code", "words", "written"),
     [
-        (GOOD, ("--fix", "out.json"), 0, ["Nothing corrected", "out.json: good; 3 detections"], {"out.json"}),
+        (GOOD, ("--fix", "out.json"), 0, ["Nothing corrected", "out.json: good; 12 detections"], {"out.json"}),
         (GOOD, ("--zip", "a.zip"), 0, ["a.zip: written, with a.json in it"], {"a.zip"}),
-        (CORNERS, (), 1, ["bbox written as (x1, y1, x2, y2): 3"], set()),
+        (CORNERS, (), 1, ["bbox written as (x1, y1, x2, y2): 12"], set()),
         (CORNERS, ("--zip", "a.zip"), 1, ["a.zip: not written, since there are findings"], set()),
-        (CORNERS, ("--fix", "out.json"), 0, ["- bbox written as", "3 of 3 rows kept", "out.json: good"], {"out.json"}),
+        (
+            CORNERS,
+            ("--fix", "out.json"),
+            0,
+            ["- bbox written as", "12 of 12 rows kept", "out.json: good"],
+            {"out.json"},
+        ),
         (CORNERS, ("--fix", "out.json", "--zip", "a.zip"), 0, ["a.zip: written"], {"out.json", "a.zip"}),
         (ELSEWHERE, ("--fix", "o.json"), 1, ["What only you can mend:\n- image_id not in", "o.json: 1 fi"], {"o.json"}),
         (ELSEWHERE, ("--fix", "o.json", "--zip", "a.zip"), 1, ["a.zip: not written"], {"o.json"}),
@@ -81,6 +87,74 @@ def test_exit_codes_and_what_is_written(submit, folder, rows, flags, code, words
         assert in_zip(folder / "a.zip") == ("a.json", GOOD)
 
 
+SQUARE = (10.5, 20.25, 30.125, 40.0625)
+LARGE = (1.5, 1.5, 95, 77)
+
+
+def objects(*boxes, category_ids=(1, 2)):
+    """One for each image and box, in other places of each image: the same ones everywhere count as fake."""
+    places = [(image_id, [box[0] + image_id, *box[1:]]) for image_id in (1, 2, 3) for box in boxes]
+    return [
+        {"id": i, "image_id": image_id, "category_id": category_ids[i % 2], "bbox": box, "area": 900, "iscrowd": 0}
+        for i, (image_id, box) in enumerate(places, start=1)
+    ]
+
+
+def found(these, **changes):
+    return [
+        {**row(one["image_id"], one["category_id"], one["bbox"], 0.9 - i / 128), **changes}
+        for i, one in enumerate(these)
+    ]
+
+
+def shifted(rows, pixels):
+    return [{**one, "bbox": [number + pixels for number in one["bbox"]]} for one in rows]
+
+
+CORRECT = {
+    "one row of a background class": (objects(SQUARE), [row(category_id=0)], 1, "with category_id off by one"),
+    "large boxes that nobody clipped": (
+        objects(LARGE),
+        [one for step in range(1, 5) for one in shifted(found(objects(LARGE), score=0.5), step)],
+        0,
+        "with boxes read as (x1, y1, x2, y2) it would be 0.",
+    ),
+    "a hundred of each class": (
+        objects(SQUARE),
+        [row(1, 1 + i % 2, (i / 4, 30, 9, 9), 0.95) for i in range(190)],
+        0,
+        "Nothing corrected",
+    ),
+    "two objects in one place": (objects(SQUARE, SQUARE, category_ids=(1, 1)), [], 1, "since AP would fall from 1.0"),
+}
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_a_correct_file_is_not_damaged(submit, folder, name):
+    these, more, code, words = CORRECT[name]
+    (folder / "data" / "val.json").write_text(json.dumps({**SET, "annotations": these}))
+    rows = found(these) + more
+    run = submit(rows, "--fix", "out.json")
+    assert (run.code, words in run.out) == (code, True)
+    assert json.loads((folder / "out.json").read_text()) == rows
+    assert "before" not in run.out
+
+
+def test_what_a_fix_does_to_ap_is_told(submit, folder):
+    these = objects((40, 40, 30, 30), (45, 42, 30, 30), (55, 45, 25, 30), (60, 40, 35, 35))
+    (folder / "data" / "val.json").write_text(json.dumps({**SET, "annotations": these}))
+    rows = found(these)
+    corners = [
+        {**one, "bbox": [*one["bbox"][:2], *(one["bbox"][i] + one["bbox"][i + 2] for i in (0, 1))]} for one in rows
+    ]
+    run = submit([*corners, {**corners[0], "score": 0.1}], "--fix", "out.json")
+    assert run.code == 0
+    assert "now (left, top, width, height): 13; AP 0.000 before, 1.000 after\n" in run.out
+    assert "best score: 1; AP 1.000 before, 1.000 after\n" in run.out
+    assert "12 of 13 rows kept; AP 0.000 before, 1.000 after, of the rows that can be evaluated\n" in run.out
+    assert json.loads((folder / "out.json").read_text()) == rows
+
+
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 @pytest.mark.parametrize("flag", ["--fix", "--zip"])
 def test_a_link_to_the_input_is_refused(submit, folder, link, flag):
@@ -92,9 +166,10 @@ def test_a_link_to_the_input_is_refused(submit, folder, link, flag):
     assert os.path.samefile(out, folder / "rows.json")
 
 
-def test_the_input_under_the_name_of_an_unfinished_file_is_refused(submit):
-    run = submit(CORNERS, "--fix", "other.json", path="other.json.part")
-    assert (run.code, "would replace other.json.part" in run.err) == (2, True)
+def test_the_input_may_be_called_like_an_unfinished_file(submit, folder):
+    assert submit(CORNERS, "--fix", "other.json", path="other.json.part").code == 0
+    assert json.loads((folder / "other.json").read_text()) == GOOD
+    assert (folder / "other.json.part").exists()
 
 
 def test_a_zip_that_can_not_be_written(submit, folder, monkeypatch):
@@ -109,7 +184,8 @@ def test_a_zip_that_can_not_be_written(submit, folder, monkeypatch):
 
 
 def test_fixed_again_is_the_same_file(submit, folder):
-    mixed = [*CORNERS, {**CORNERS[0], "score": 0.1, "\ud800": 5}, row(score=float("nan"))]
+    copied = row(1, 1, (1, 2, 3 + 1 / 7, 4), 1 / 7)
+    mixed = [*CORNERS, copied, {**copied, "\ud800": 5}, row(score=float("nan"))]
     assert submit(mixed, "--fix", "once.json").code == 0
     assert submit(None, "--fix", "twice.json", path="once.json").code == 0
     assert (folder / "once.json").read_bytes() == (folder / "twice.json").read_bytes()
@@ -118,7 +194,7 @@ def test_fixed_again_is_the_same_file(submit, folder):
 def test_packed_read_and_packed_again(submit, folder):
     assert submit(CORNERS, "--fix", "out.json", "--zip", "a.zip").code == 0
     run = submit(None, path="a.zip")
-    assert (run.code, "a.zip: good; 3 detections" in run.out) == (0, True)
+    assert (run.code, "a.zip: good; 12 detections" in run.out) == (0, True)
     assert submit(None, "--fix", "b.json", path="a.zip").code == 0
     assert (folder / "b.json").read_bytes() == (folder / "out.json").read_bytes()
     (folder / "more").mkdir()
