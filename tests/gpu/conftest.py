@@ -18,6 +18,7 @@ from gpu.on_host import OnHost
 
 ROOT = Path(__file__).parent.parent.parent
 REPORTS = "PRETENDED_REPORTS"  # in the environment of the process with the library: the file that takes its reports
+HERE = Path(__file__).parent
 LACKING = lacking()
 reports_of_file = pytest.StashKey[dict]()
 
@@ -33,14 +34,15 @@ def pretended_environment(library: Path, **more: str) -> dict[str, str]:
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if LACKING and item.path.parent == Path(__file__).parent:
+        if LACKING and item.path.parent == HERE:
             item.add_marker(pytest.mark.skip(reason=LACKING))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item, nextitem):
     """Instead of running `item`, pass on what the other process reports of it."""
-    if LACKING or REPORTS in os.environ:
+    # pytest calls this for the tests of other folders too.
+    if LACKING or REPORTS in os.environ or item.path.parent != HERE:
         return None
     reports = _reports(item)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
