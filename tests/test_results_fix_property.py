@@ -15,7 +15,7 @@ from retinanet.evaluate import AP, evaluate, installed_backends
 from retinanet.results_fix import fix_results, rows_to_evaluate
 
 CASES = settings(
-    max_examples=int(os.environ.get("MUTATIONS", 150)),
+    max_examples=int(os.environ.get("MUTATIONS", 100)),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
