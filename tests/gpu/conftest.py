@@ -76,7 +76,17 @@ def _run_file(item) -> dict:
     file = item.config.cache.mkdir("pretended_reports") / f"{os.getpid()}_{item.path.stem}"
     file.write_text("")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *ids],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            f"--maxfail={item.config.option.maxfail}",
+            *ids,
+        ],
         cwd=item.config.rootpath,
         env=pretended_environment(library, **{REPORTS: str(file)}),
         capture_output=True,

@@ -29,6 +29,7 @@ FROM_LIBRARIES = {
 # A shape or a Python value depends on what the tensor holds: the host has to wait for it.
 READ_BACK = {"nonzero", "masked_select", "_unique2", "unique_dim", "equal", "nms", "repeat_interleave"}
 MASKABLE = {"index", "index_put", "index_put_", "_index_put_impl_"}
+_own_text_of = Tensor.__repr__
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -71,6 +72,7 @@ class OnHost(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        torch.Tensor.__repr__ = _text_of  # from here on
         self.runtime = Runtime()
         self.memory_ends_at: tuple[str, str] | None = None
         self.waits: list[str] = []
@@ -143,6 +145,12 @@ def _is_within(function: str) -> bool:
     while frame and function and frame.f_code.co_name != function:
         frame = frame.f_back
     return frame is not None
+
+
+def _text_of(tensor: Tensor, **more: Any) -> str:
+    """PyTorch's own would switch OnHost off, and take a size that no kernel has written for true."""
+    text = _own_text_of(on_cpu(tensor), **more)
+    return f"{text} on {tensor.device}" if tensor.is_cuda else text
 
 
 def _gpu_of(tensors: list[Tensor], kwargs: dict) -> torch.device | None:
