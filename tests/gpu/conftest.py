@@ -75,18 +75,9 @@ def _run_file(item) -> dict:
     library = built(item.config.cache.mkdir("pretended_cuda"))
     file = item.config.cache.mkdir("pretended_reports") / f"{os.getpid()}_{item.path.stem}"
     file.write_text("")
+    most = f"--maxfail={item.config.option.maxfail or 0}"
     run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-n",
-            "0",
-            "-p",
-            "no:cacheprovider",
-            f"--maxfail={item.config.option.maxfail}",
-            *ids,
-        ],
+        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", most, *ids],
         cwd=item.config.rootpath,
         env=pretended_environment(library, **{REPORTS: str(file)}),
         capture_output=True,

@@ -5,7 +5,6 @@ launches. Then the CPU's kernel works on tensors that lie in the very same memor
 runtimes of their own, and an operation that reads its own result back would read garbage: these run on the CPU alone.
 """
 
-import ctypes
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from gpu.runtime import Runtime
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -31,34 +32,6 @@ READ_BACK = {"nonzero", "masked_select", "_unique2", "unique_dim", "equal", "nms
 MASKABLE = {"index", "index_put", "index_put_", "_index_put_impl_"}
 _own_text_of = Tensor.__repr__
 HALVES = (torch.float16, torch.bfloat16)
-
-
-class Runtime:
-    """The counters of the pretended runtime in this process."""
-
-    def __init__(self) -> None:
-        self.library = ctypes.CDLL("libcuda.so.1")  # by its name: it is loaded
-
-    def _count(self, name: str) -> int:
-        return ctypes.c_long.in_dll(self.library, f"pretended_{name}").value
-
-    @property
-    def waits(self) -> int:
-        return self._count("waits")
-
-    @property
-    def launches(self) -> int:
-        return self._count("launches")
-
-    @property
-    def refused(self) -> int:
-        return self._count("refused")
-
-    def is_touched(self, device: int) -> bool:
-        return bool((ctypes.c_int * 8).in_dll(self.library, "pretended_touched")[device])
-
-    def bytes_used(self, device: int) -> int:
-        return (ctypes.c_long * 8).in_dll(self.library, "pretended_used")[device]
 
 
 class OnHost(TorchDispatchMode):
