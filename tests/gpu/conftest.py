@@ -77,8 +77,9 @@ def _run_file(item) -> dict:
     library = built(item.config.cache.mkdir("pretended_cuda"))
     file = item.config.cache.mkdir("pretended_reports") / f"{os.getpid()}_{item.path.stem}"
     file.write_text("")
+    most = f"--maxfail={item.config.option.maxfail or 0}"
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *ids],
+        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", most, *ids],
         cwd=item.config.rootpath,
         env=pretended_environment(library, **{REPORTS: str(file)}),
         capture_output=True,

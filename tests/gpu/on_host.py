@@ -5,7 +5,6 @@ launches. Then the CPU's kernel works on tensors that lie in the very same memor
 runtimes of their own, and an operation that reads its own result back would read garbage: these run on the CPU alone.
 """
 
-import ctypes
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from gpu.runtime import Runtime
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
@@ -29,35 +30,8 @@ FROM_LIBRARIES = {
 # A shape or a Python value depends on what the tensor holds: the host has to wait for it.
 READ_BACK = {"nonzero", "masked_select", "_unique2", "unique_dim", "equal", "nms", "repeat_interleave"}
 MASKABLE = {"index", "index_put", "index_put_", "_index_put_impl_"}
+_own_text_of = Tensor.__repr__
 HALVES = (torch.float16, torch.bfloat16)
-
-
-class Runtime:
-    """The counters of the pretended runtime in this process."""
-
-    def __init__(self) -> None:
-        self.library = ctypes.CDLL("libcuda.so.1")  # by its name: it is loaded
-
-    def _count(self, name: str) -> int:
-        return ctypes.c_long.in_dll(self.library, f"pretended_{name}").value
-
-    @property
-    def waits(self) -> int:
-        return self._count("waits")
-
-    @property
-    def launches(self) -> int:
-        return self._count("launches")
-
-    @property
-    def refused(self) -> int:
-        return self._count("refused")
-
-    def is_touched(self, device: int) -> bool:
-        return bool((ctypes.c_int * 8).in_dll(self.library, "pretended_touched")[device])
-
-    def bytes_used(self, device: int) -> int:
-        return (ctypes.c_long * 8).in_dll(self.library, "pretended_used")[device]
 
 
 class OnHost(TorchDispatchMode):
@@ -71,6 +45,7 @@ class OnHost(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        torch.Tensor.__repr__ = _text_of  # from here on
         self.runtime = Runtime()
         self.memory_ends_at: tuple[str, str] | None = None
         self.waits: list[str] = []
@@ -143,6 +118,12 @@ def _is_within(function: str) -> bool:
     while frame and function and frame.f_code.co_name != function:
         frame = frame.f_back
     return frame is not None
+
+
+def _text_of(tensor: Tensor, **more: Any) -> str:
+    """PyTorch's own would switch OnHost off, and take a size that no kernel has written for true."""
+    text = _own_text_of(on_cpu(tensor), **more)
+    return f"{text} on {tensor.device}" if tensor.is_cuda else text
 
 
 def _gpu_of(tensors: list[Tensor], kwargs: dict) -> torch.device | None:

@@ -27,6 +27,11 @@ def test_reading_before_writing_gives_nan(host):
     assert torch.empty(4096, device=OTHER).isnan().any()
 
 
+def test_a_tensor_can_be_printed(host):
+    for tensor in (torch.arange(4000.0, device=GPU), torch.tensor([0.5, torch.nan], device=OTHER)):
+        assert repr(tensor) == f"{tensor.cpu()!r} on {tensor.device}"
+
+
 def test_two_devices_in_one_operation(host):
     x = torch.ones(3, device=GPU)
     for other in (torch.ones(3), torch.ones(3, device=OTHER)):
