@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_up_detectors import made_up
 
 from retinanet.evaluate import AP, evaluate, installed_backends
+from retinanet.results_corrections import WHOLE_COLUMNS
 from retinanet.results_fix import fix_results, rows_to_evaluate
 
 CASES = settings(
@@ -118,7 +119,7 @@ def test_no_fix_lowers_ap(folder, seed, names):
     assert after >= before
     told = [change.ap for change in fixed.changes]
     assert not told or (told[0][0], told[-1][1]) == (before, after)
-    assert all(first <= then for first, then in told)
+    assert all(change.ap[0] <= change.ap[1] for change in fixed.changes if change.what not in WHOLE_COLUMNS)
 
 
 def test_mistakes_are_still_corrected(folder):
