@@ -51,9 +51,9 @@ def precision_of(args: argparse.Namespace) -> torch.dtype:
     return choose_precision(args.precision, args.device)
 
 
-def random_batch(args: argparse.Namespace) -> Batch:
+def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
     """A batch on the device."""
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator().manual_seed(seed)
     samples = []
     for image_id in range(args.batch_size):
         image = torch.randint(0, 256, (3, args.height, args.width), dtype=torch.uint8, generator=draw)

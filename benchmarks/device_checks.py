@@ -2,8 +2,9 @@
 
     python benchmarks/device_checks.py --device cuda
 
-float32 runs without TF32 here. bfloat16, and compiled steps in both, are held to the tolerance of the format. Each with
-the defaults, and with what README recommends of the network and the loss.
+float32 runs without TF32 here. bfloat16, float16 on a GPU, and compiled steps are held to the tolerance of the format.
+Each with the defaults, and with what README recommends of the network and the loss. A compiled step is judged by its
+4th call, a replay of its CUDA graph. Then a few steps of a training, its optimiser and averaged weights included.
 """
 
 import argparse
@@ -22,11 +23,19 @@ from retinanet.anchors import anchors_for
 from retinanet.command_line import device_of, whole_number
 from retinanet.compute import losses_of
 from retinanet.detect import detect
+from retinanet.engine import progress_of, train_steps
 from retinanet.loss import DEFAULTS, LossSettings
 from retinanet.model import RetinaNet
-from retinanet.structures import Predictions, Targets
+from retinanet.optimizer import build_optimizer
+from retinanet.structures import Batch, Predictions, Targets
+from retinanet.training_state import TrainingState
+from retinanet.weight_average import WeightAverage
 
 CPU = torch.device("cpu")
+NUM_CALLS = 4  # of a compiled step: CUDA graphs warm up in the first, are recorded in the second, and replayed
+NUM_STEPS = 3  # of a training
+RATE, EMA_DECAY = 1e-3, 0.9
+LOSS_SCALE = 2.0**12  # float16's small gradients would be lost without one
 RECIPES = {
     "defaults": ("none", DEFAULTS),
     "recommended": ("group", LossSettings(box_loss="giou", matcher="atss", ignore_crowds=True)),
@@ -44,25 +53,52 @@ def build(args: argparse.Namespace, head_norm: str) -> RetinaNet:
 def step(
     args: argparse.Namespace, recipe: str, device: torch.device, precision: torch.dtype, compiled: bool
 ) -> dict[str, Tensor]:
-    """The losses and the gradient of a batch, brought to the CPU."""
+    """The losses and the gradient of the last of a few batches, brought to the CPU."""
     head_norm, loss_settings = RECIPES[recipe]
-    model, batch = build(args, head_norm).to(device), random_batch(argparse.Namespace(**{**vars(args), "device": CPU}))
-    losses = losses_of(
+    model, scale = build(args, head_norm).to(device), LOSS_SCALE if precision == torch.float16 else 1.0
+    compute_losses = losses_of(
         model,
         args.num_classes,
         device,
         loss_settings=loss_settings,
         precision=precision,
         compiled_batch_size=args.batch_size if compiled else None,
-    )(batch.images.to(device), Targets(*(tensor.to(device) for tensor in batch.targets)))
-    (losses.classification + losses.regression).backward()
+    )
+    for seed in range(0 if compiled else NUM_CALLS - 1, NUM_CALLS):
+        batch = batch_of(args, seed)
+        model.zero_grad(set_to_none=True)
+        losses = compute_losses(batch.images.to(device), Targets(*(tensor.to(device) for tensor in batch.targets)))
+        ((losses.classification + losses.regression) * scale).backward()
     gradient = torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
     classification, regression = losses
     return {
-        "classification loss": classification.cpu(),
-        "regression loss": regression.cpu(),
-        "gradient": gradient.cpu(),
+        "classification loss": classification.detach().cpu(),
+        "regression loss": regression.detach().cpu(),
+        "gradient": gradient.cpu() / scale,
     }
+
+
+def batch_of(args: argparse.Namespace, seed: int) -> Batch:
+    return random_batch(argparse.Namespace(**{**vars(args), "device": CPU}), seed)
+
+
+def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor]:
+    """What a few steps of a float32 training leave: their losses, and the averaged weights' way from the start."""
+    model = build(args, "none").to(device)
+    start = torch.cat([value.detach().flatten() for value in model.parameters()])
+    state = TrainingState(
+        model, build_optimizer(model, "sgd", RATE, 1e-4), device, average=WeightAverage(model, EMA_DECAY)
+    )
+    batches = [batch_of(args, seed) for seed in range(NUM_STEPS)]
+    losses = losses_of(model, args.num_classes, device)
+    told = []
+    for rate in train_steps(state, batches, rates=[RATE] * NUM_STEPS, clip_norm=1.0, compute_losses=losses):
+        progress = progress_of(state, rate)
+        told.append(progress.classification + progress.regression)
+    assert state.average is not None
+    with state.average.in_place():
+        end = torch.cat([value.detach().flatten() for value in model.parameters()])
+    return {"losses": torch.tensor(told), "averaged weights": (end - start).cpu()}
 
 
 @torch.no_grad()
@@ -103,7 +139,9 @@ def main() -> int:
         good &= passed
         print(f"| {name} | {value:.1e} | {allowed:.0e} | {'ok' if passed else 'WRONG'} |", flush=True)
 
-    formats = ((torch.float32, 1e-4), (torch.bfloat16, 3e-2))
+    formats = [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
+    if args.device.type == "cuda":
+        formats.append((torch.float16, 1e-2))
     for recipe in RECIPES:
         wanted = step(args, recipe, CPU, torch.float32, compiled=False)
         for (precision, allowed), compiled in product(formats, (False, True)):
@@ -111,6 +149,9 @@ def main() -> int:
             for part, got in step(args, recipe, args.device, precision, compiled).items():
                 # A gradient adds up many roundings of mixed sign.
                 check(f"{name}: {part}", difference(got, wanted[part]), allowed * (10 if part == "gradient" else 1))
+    own_training = training(args, CPU)
+    for part, got in training(args, args.device).items():
+        check(f"training of {NUM_STEPS} steps: {part}", difference(got, own_training[part]), 1e-2)
     for part, got, own in zip(
         ("boxes", "scores", "labels"), detections(args, args.device), detections(args, CPU), strict=True
     ):

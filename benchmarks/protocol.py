@@ -51,6 +51,7 @@ def synchronise(device: torch.device) -> None:
 
 def peak_memory(script: str, argv: list[str], name: str) -> float:
     """GB at the peak of a few calls of a contestant, in a process of its own: `script` with --memory_of."""
+    torch.cuda.empty_cache()  # what this process holds and doesn't need, the other may
     command = [sys.executable, script, *argv, "--memory_of", name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
