@@ -4,39 +4,39 @@ import argparse
 import os
 from pathlib import Path
 
-from retinanet.analysis import LEAST_DRAWS, NUM_DRAWS, analyse
-from retinanet.analysis_text import analysis_lines
-from retinanet.annotations import has_objects, require_same_classes
-from retinanet.backbone import DEPTHS
-from retinanet.checkpoint import Checkpoint, build_model, load_checkpoint
-from retinanet.command_line import (
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from retinanet.cli.flags import (
     ArgumentParser,
     HelpFormatter,
     add_detection_flags,
     add_eval_backend_flag,
     add_log_dir_flag,
     add_machine_flags,
-    default_workers,
     detect_settings,
-    load_set,
-    run,
-    say,
     whole_number,
 )
-from retinanet.compare import compare, comparison_lines, comparison_panels
-from retinanet.detect_set import detect_all
-from retinanet.errors import UserError
-from retinanet.evaluate import evaluate, require_backend
-from retinanet.files import require_writable
-from retinanet.log_file import LOG
-from retinanet.log_lines import checkpoint_line, settings_line, views_line
-from retinanet.log_names import name_of_run
-from retinanet.plots import draw_grid, require_picture_place, save_figure
-from retinanet.precision import choose_precision
-from retinanet.report import REPORT, write_report
-from retinanet.results import default_results_path, write_results
-from retinanet.results_check import load_results
-from retinanet.transforms import MAX_SIDE, MIN_SIDE, MOST_MIN_SIDE
+from retinanet.coco.annotations import has_objects, require_same_classes
+from retinanet.coco.results import default_results_path, write_results
+from retinanet.data.dataset import load_set
+from retinanet.data.transforms import MAX_SIDE, MIN_SIDE, MOST_MIN_SIDE
+from retinanet.detector.backbone import DEPTHS
+from retinanet.evaluation.analysis import LEAST_DRAWS, NUM_DRAWS, analyse
+from retinanet.evaluation.coco_table import evaluate, require_backend
+from retinanet.evaluation.compare import compare
+from retinanet.evaluation.detect_set import detect_all
+from retinanet.reports.analysis_text import analysis_lines, comparison_lines
+from retinanet.reports.box_pictures import draw_grid
+from retinanet.reports.figures import require_picture_place, save_figure
+from retinanet.reports.html_report import REPORT, write_report
+from retinanet.reports.panels import comparison_panels
+from retinanet.runtime.console import run, say
+from retinanet.runtime.device import choose_precision, default_workers
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.files import require_writable
+from retinanet.runtime.log_file import LOG
+from retinanet.runtime.log_names import name_of_run
+from retinanet.submission.check import load_results
+from retinanet.training.log_lines import checkpoint_line, settings_line, views_line
 
 # Flags without a meaning beside --compare.
 FOR_DETECTION = (

@@ -5,17 +5,18 @@ import gc
 from pathlib import Path
 from typing import Any
 
-from retinanet.annotation_cache import load_annotations
-from retinanet.annotations import Annotations, has_objects
-from retinanet.command_line import ArgumentParser, HelpFormatter, add_eval_backend_flag, run, say
-from retinanet.errors import UserError
-from retinanet.evaluate import AP, evaluate, require_backend
-from retinanet.layout import find_annotation_file
-from retinanet.results import default_results_path, read_results, results_text, write_results
-from retinanet.results_check import FEW, Finding, check_results, images_without_detection
-from retinanet.results_fix import fix_results
-from retinanet.results_names import name_findings
-from retinanet.results_zip import write_zip
+from retinanet.cli.flags import ArgumentParser, HelpFormatter, add_eval_backend_flag
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.annotations import Annotations, has_objects
+from retinanet.coco.folder import find_annotation_file
+from retinanet.coco.results import default_results_path, read_results, results_text, write_results
+from retinanet.coco.results_zip import write_zip
+from retinanet.evaluation.coco_table import AP, evaluate, require_backend
+from retinanet.runtime.console import run, say
+from retinanet.runtime.errors import UserError
+from retinanet.submission.check import FEW, Finding, check_results, images_without_detection
+from retinanet.submission.fix import fix_results
+from retinanet.submission.server_names import name_findings
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,24 +4,26 @@ import argparse
 import signal
 from typing import IO
 
-from retinanet.command_line import default_workers, plain_settings, run, say
-from retinanet.distributed import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
-from retinanet.engine import progress_of
-from retinanet.errors import Stopped
-from retinanet.learnable import warnings_of
-from retinanet.log_file import LOG
-from retinanet.log_lines import data_lines, epoch_line, log_line, rate_hint, seconds_per_image, settings_line
-from retinanet.log_names import name_of_run
-from retinanet.output import move_earlier_run, open_folder, write_record
-from retinanet.resume import LAST, newest_run
-from retinanet.saves import FINAL, Saves, tell_bad_images, tell_skipped
-from retinanet.seeds import runs_of, settled_seed, tell_spread
-from retinanet.stopping import STOP
-from retinanet.train_checks import check_flags
-from retinanet.train_flags import build_parser
-from retinanet.train_setup import Data, Job, add_cache, build_job, load_data, rest_of_epoch
-from retinanet.val_table import evaluate_weights
-from retinanet.verify_resume import verify_resume
+from retinanet.check_data.summary import data_lines
+from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, write_record
+from retinanet.checkpoints.resume import LAST, newest_run
+from retinanet.cli.flags import plain_settings
+from retinanet.cli.train_checks import check_flags
+from retinanet.cli.train_flags import build_parser
+from retinanet.data.learnable import warnings_of
+from retinanet.reports.log_table import tell_spread
+from retinanet.runtime.console import run, say
+from retinanet.runtime.device import default_workers
+from retinanet.runtime.errors import Stopped
+from retinanet.runtime.log_file import LOG
+from retinanet.runtime.log_names import name_of_run
+from retinanet.runtime.ranks import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
+from retinanet.runtime.signals import STOP
+from retinanet.training.engine import progress_of, rest_of_epoch
+from retinanet.training.log_lines import epoch_line, log_line, rate_hint, seconds_per_image, settings_line
+from retinanet.training.run import Data, Job, add_cache, build_job, evaluate_weights, load_data, runs_of, settled_seed
+from retinanet.training.saves import FINAL, Saves, tell_bad_images, tell_skipped
+from retinanet.training.verify_resume import verify_resume
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.verify_resume:
             return verify_resume(args, data)
         if args.find_lr:
-            from retinanet.lr_range import find_learning_rate  # and with it matplotlib, which no training waits for
+            from retinanet.training.find_lr import (
+                find_learning_rate,  # and with it matplotlib, which no training waits for
+            )
 
             return find_learning_rate(args, data)
         numbers = {}

@@ -6,22 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from retinanet.annotation_cache import load_annotations
-from retinanet.annotations import Annotations
-from retinanet.augment_flags import NAMES, add_augment_flags, augment_settings, check_augment_flags
-from retinanet.augmented_panels import augmented_panel, draws_of_epochs
-from retinanet.command_line import ArgumentParser, HelpFormatter, load_set, number_from, run, say, whole_number
-from retinanet.curves import curves_of, draw_curves
-from retinanet.errors import UserError
-from retinanet.images import MAX_PIXELS, read_image
-from retinanet.layout import find_annotation_file, find_image_folder
-from retinanet.loaders import TrainingBatches, training_loader
-from retinanet.log_reader import read_log
-from retinanet.log_table import hyper_parameter_table
-from retinanet.plots import Panel, draw_grid, require_picture_place, save_figure, show_windows
-from retinanet.results import default_results_path
-from retinanet.results_check import load_results
-from retinanet.train_flags import SEED
+from retinanet.cli.augment_flags import NAMES, add_augment_flags, augment_settings, check_augment_flags
+from retinanet.cli.flags import ArgumentParser, HelpFormatter, number_from, whole_number
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.coco.results import default_results_path
+from retinanet.data.dataloader import TrainingBatches, training_loader
+from retinanet.data.dataset import load_set
+from retinanet.data.images import MAX_PIXELS, read_image
+from retinanet.reports.box_pictures import Panel, draw_grid
+from retinanet.reports.curves import curves_of, draw_curves
+from retinanet.reports.figures import require_picture_place, save_figure, show_windows
+from retinanet.reports.log_reader import read_log
+from retinanet.reports.log_table import hyper_parameter_table
+from retinanet.reports.panels import augmented_panel, draws_of_epochs
+from retinanet.runtime.console import run, say
+from retinanet.runtime.errors import UserError
+from retinanet.submission.check import load_results
+from retinanet.training.settings import SEED
 
 # Flags without a meaning beside --logs.
 FOR_IMAGES = (

@@ -55,7 +55,7 @@ else
 fi
 
 echo "# Checks and measurements, $(date +%F), commit $(git describe --always --dirty 2>/dev/null)"
-part 360 "Right results" "$python" benchmarks/device_checks.py --device $device "${check[@]}"
+part 360 "Right results" "$python" -m benchmarks.checks.device_checks --device $device "${check[@]}"
 part 60 "A short training" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 "${train[@]}" \
     --eval_every 100 --log_every 20 --output_path "$work/output"
 part 45 "The same with the recommended flags" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
@@ -65,14 +65,14 @@ part 45 "The same with the recommended flags" "$python" train.py --coco_path "$d
 part 30 "Its evaluation, with several looks at each image" "$python" test.py --coco_path "$data" --set_name val \
     --device $device --checkpoint_path "$work/recommended/model_final.pt" --results_path "$work/results.json" \
     --flip_test --test_sides "${sides[@]}" --num_draws 0
-part 300 "Step, large batch, and from JPEGs" "$python" benchmarks/step.py "${large[@]}" "${files[@]}" "${compile[@]}"
-part 60 "Step, small batch" "$python" benchmarks/step.py "${small[@]}" "${compile[@]}"
-part 35 "Detection, large batch" "$python" benchmarks/detect.py "${large[@]}"
-part 15 "Loss" "$python" benchmarks/loss.py --device $device "${loss[@]}"
-part 30 "Metric" "$python" benchmarks/evaluate.py "${metric[@]}"
+part 300 "Step, large batch, and from JPEGs" "$python" -m benchmarks.speed.step "${large[@]}" "${files[@]}" "${compile[@]}"
+part 60 "Step, small batch" "$python" -m benchmarks.speed.step "${small[@]}" "${compile[@]}"
+part 35 "Detection, large batch" "$python" -m benchmarks.speed.detect "${large[@]}"
+part 15 "Loss" "$python" -m benchmarks.speed.loss --device $device "${loss[@]}"
+part 30 "Metric" "$python" -m benchmarks.speed.evaluate "${metric[@]}"
 part 35 "A resumed run is the same run" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
     "${train[@]}" --output_path "$work/verified" --deterministic --verify_resume 10
-part 20 "Saving, resuming, determinism" "$python" benchmarks/saving.py "${small[@]}"
+part 20 "Saving, resuming, determinism" "$python" -m benchmarks.speed.saving "${small[@]}"
 echo
 [ $failed = 0 ] && echo "All parts ran." || echo "SOME PARTS FAILED."
 exit $failed

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.command_line import run
+from retinanet.runtime.console import run
 
 # Two processes test at a time: neither should take all cores, nor the scripts that they start.
 torch.set_num_threads(1)

@@ -2,7 +2,7 @@
 
 import json
 
-from retinanet.annotations import read_annotations
+from retinanet.coco.annotations import read_annotations
 
 SET = {
     "images": [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 80} for i in (1, 2, 3)],

@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from gpu.waits import waits_forbidden
-from retinanet.compute import losses_of
-from retinanet.engine import progress_of, train_steps
-from retinanet.loss import DEFAULTS, LossSettings
-from retinanet.model import RetinaNet
-from retinanet.optimizer import build_optimizer
-from retinanet.structures import CROWD, Batch, Targets
-from retinanet.training_state import TrainingState
-from retinanet.weight_average import WeightAverage
+from retinanet.detector.loss import DEFAULTS, LossSettings
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import CROWD, Batch, Targets
+from retinanet.training.engine import progress_of, train_steps
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+from retinanet.training.weight_average import WeightAverage
 
 CPU = torch.device("cpu")
 NUM_CLASSES = 2

@@ -5,11 +5,11 @@ import torch
 
 from gpu.cases import CPU, make_batches, make_network
 from gpu.waits import waits_forbidden
-from retinanet.anchors import anchors_for
-from retinanet.detect import detect, suppress
-from retinanet.loaders import on_device
-from retinanet.structures import Predictions
-from retinanet.views import look
+from retinanet.data.device_feed import on_device
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.detect import detect, suppress
+from retinanet.detector.structures import Predictions
+from retinanet.evaluation.test_time_augmentation import look
 
 GPU = torch.device("cuda", 0)
 VIEWS = {"num_sides": 2, "flip_test": True, "num_candidates": 50, "precision": torch.float32}

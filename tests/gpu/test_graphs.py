@@ -5,7 +5,8 @@ import torch
 from conftest import TINY, write_set
 
 from gpu.stand_in_graphs import Graphs, compile_as_graphs
-from retinanet import compute, train_setup
+from retinanet.training import losses as losses_module
+from retinanet.training import run
 
 FLAGS = (
     *(*TINY, "--device", "cuda", "--precision", "float32", "--workers", 0, "--batch_size", 1, "--epochs", 1),
@@ -47,13 +48,13 @@ def test_a_training_over_graphs_is_the_one_without(losses, accumulate):
 
 
 def test_gradients_kept_over_replays_would_be_seen(losses, monkeypatch):
-    losses_of = compute.losses_of
+    losses_of = losses_module.losses_of
 
     def with_graphs(*args, **settings):
         return losses_of(*args, **{**settings, "cuda_graphs": True})
 
     wanted = losses("off", "--accumulate", 2)
-    monkeypatch.setattr(train_setup, "losses_of", with_graphs)
+    monkeypatch.setattr(run, "losses_of", with_graphs)
     found = losses("on", "--accumulate", 2)
     assert Graphs.num_replays == NUM_STEPS
     assert found != pytest.approx(wanted)

@@ -4,7 +4,7 @@ import pytest
 from conftest import NAMES, TINY, write_set
 
 from gpu.cases import CPU, make_network
-from retinanet.checkpoint import Checkpoint, save_checkpoint
+from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 
 # The function in which it runs out, and at which operation; those of the backward pass belong to no function.
 TRAINING = {

@@ -6,8 +6,8 @@ from torch.cuda._sanitizer import CUDASanitizerErrors, cuda_sanitizer
 
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.stream_rules import StreamRules
-from retinanet.loaders import on_device
-from retinanet.views import look
+from retinanet.data.device_feed import on_device
+from retinanet.evaluation.test_time_augmentation import look
 
 GPU = torch.device("cuda", 0)
 

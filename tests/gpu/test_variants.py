@@ -7,8 +7,8 @@ import torch
 
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.comparing import assert_near, assert_same
-from retinanet.loss import LossSettings
-from retinanet.precision import autocast
+from retinanet.detector.loss import LossSettings
+from retinanet.runtime.device import autocast
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 VARIANTS = {

@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, write_set
 
 from gpu.waits import forbid_waits_in_runs
-from retinanet.resume import LAST, load_saved
+from retinanet.checkpoints.resume import LAST, load_saved
 
 CUDA = (*TINY, "--device", "cuda", "--batch_size", 2, "--epochs", 1, "--workers", 0, "--learning_rate", 0.001)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from retinanet import detect_set, train_setup
+from retinanet.evaluation import detect_set
+from retinanet.training import run
 
 
 @contextmanager
@@ -38,5 +39,5 @@ def forbid_waits_in(monkeypatch: Any, module: ModuleType, name: str) -> None:
 
 def forbid_waits_in_runs(monkeypatch: Any) -> None:
     """Forbid them in train.py's steps and in detection until its suppression, the loading of batches included."""
-    forbid_waits_in(monkeypatch, train_setup, "train_steps")
+    forbid_waits_in(monkeypatch, run, "train_steps")
     forbid_waits_in(monkeypatch, detect_set, "look")

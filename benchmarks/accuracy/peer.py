@@ -1,0 +1,185 @@
+"""Train torchvision's own RetinaNet on a data set as train.py does, and write its result file: the peer of accuracy.md.
+
+    python -m benchmarks.accuracy.peer --coco_path $VOC5 --weights $R18 --depth 18 --output_path peer.json
+
+Its start, anchors, matching, losses and post-processing are torchvision's, with the file's batch-norm statistics, scale
+and shift fixed. Images, their sizes, flips and batches, the optimiser, rates and clipping are train.py's, with its
+defaults. In lower precision only the network runs so, as in ours; torchvision's anchors would follow it otherwise.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+
+from benchmarks.speed.contestants import torchvision_model
+from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
+from retinanet.cli.flags import HelpFormatter, device_of, number_above, whole_number
+from retinanet.cli.train_flags import build_parser as build_train_parser
+from retinanet.coco.results import write_results
+from retinanet.data.dataloader import evaluation_loader, training_loader
+from retinanet.data.dataset import CocoDataset, load_set
+from retinanet.data.device_feed import BadImages, on_device
+from retinanet.data.images import MAX_PIXELS
+from retinanet.detector.backbone import DEPTHS, Backbone
+from retinanet.detector.structures import Batch, Detections
+from retinanet.evaluation.coco_table import evaluate, installed_backends
+from retinanet.evaluation.detect_set import result_rows
+from retinanet.runtime.console import run, say
+from retinanet.runtime.device import autocast, choose_precision, default_workers
+from retinanet.runtime.errors import Diverged
+from retinanet.runtime.files import require_writable
+from retinanet.training.optimizer import Schedule, build_optimizer, set_rate
+
+LOG_EVERY = 100
+
+
+def build_parser() -> argparse.ArgumentParser:
+    ours = build_train_parser().parse_args([])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument("--coco_path", type=Path, default=ours.coco_path)
+    parser.add_argument("--weights", type=Path, required=True, help="a state dict FILE, which may hold a part of it")
+    parser.add_argument("--depth", type=int, choices=DEPTHS, default=ours.depth)
+    parser.add_argument("--min_side", type=whole_number(64), default=ours.min_side)
+    parser.add_argument("--max_side", type=whole_number(64), default=ours.max_side)
+    parser.add_argument("--batch_size", type=whole_number(1), default=ours.batch_size)
+    parser.add_argument("--epochs", type=whole_number(1), default=ours.epochs)
+    parser.add_argument("--milestones", type=whole_number(0), nargs="*", default=ours.milestones)
+    parser.add_argument("--learning_rate", type=number_above(0), default=ours.learning_rate)
+    parser.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default=ours.optimizer)
+    parser.add_argument("--seed", type=whole_number(0), default=ours.seed)
+    parser.add_argument("--device", type=device_of, default="auto")
+    parser.add_argument("--workers", type=whole_number(0), help="default: 1 on a CPU, else up to 8")
+    parser.add_argument("--output_path", type=Path, default=Path("peer.json"), help="the result file to write")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.max_side < args.min_side:
+        parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
+    require_writable(args.output_path)
+    args.workers = default_workers(args.device) if args.workers is None else args.workers
+    sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": MAX_PIXELS}
+    _, training_set = load_set(args.coco_path, "train", **sides)
+    annotations, val_set = load_set(args.coco_path, "val", **sides)
+    model = build_model(args, len(annotations.class_names))
+    train(model, training_set, args)
+    rows = detect_all(model, val_set, args)
+    args.output_path.parent.mkdir(parents=True, exist_ok=True)
+    write_results(rows, args.output_path)
+    say(f"{len(rows)} detections written to {args.output_path}")
+    say(*evaluate(annotations, rows, installed_backends()[0]).text.splitlines())
+    return 0
+
+
+def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetinaNet:
+    """Its start from the file; with its network in auto's precision, and all else in float32.
+
+    Labels are 0..C-1 as ours: its num_classes is said to count the background, but its loss takes every column for a
+    class and its detection returns them all.
+    """
+    torch.manual_seed(args.seed)
+    model = torchvision_model(args.depth, num_classes)
+    body = cast(Backbone, model.backbone.body)  # which has the same names
+    report = load_backbone(body, read_state_file(args.weights), str(args.weights))
+    loaded = f"{report.num_loaded} of {report.num_tensors} tensors loaded from {args.weights}"
+    precision = choose_precision("auto", args.device)
+    say(f"Backbone weights: {loaded}; random: {', '.join(report.missing) or 'none'}")
+    say(f"Precision: {str(precision).removeprefix('torch.')}")
+    for module in (model.backbone, model.head):
+        module.forward = _in_precision(module.forward, args.device, precision)
+    return model.to(args.device)
+
+
+def _in_precision(
+    forward: Callable[[Any], dict[str, Tensor]], device: torch.device, precision: torch.dtype
+) -> Callable[[Any], dict[str, Tensor]]:
+    def forward_in_precision(features: Any) -> dict[str, Tensor]:
+        with autocast(device, precision):
+            outputs = forward(features)
+        return {name: output.float() for name, output in outputs.items()}
+
+    return forward_in_precision
+
+
+def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:
+    """Raises Diverged at a loss that is not finite."""
+    ours = build_train_parser().parse_args([])
+    optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
+    how = {"batch_size": args.batch_size, "workers": args.workers, "pin_memory": args.device.type == "cuda"}
+    loader, sampler = training_loader(dataset, seed=args.seed, **how)
+    schedule = Schedule(args.learning_rate, len(sampler), args.epochs, milestones=args.milestones)
+    model.train()
+    for epoch in range(args.epochs):
+        losses: list[float] = []
+        started = time.perf_counter()
+        sampler.start_at(epoch)
+        for batch in on_device(BadImages(len(dataset), skip=False).passing(loader), args.device):
+            rate = schedule.rate(epoch * len(sampler) + len(losses))
+            losses.append(_step(model, optimizer, batch, rate, ours.clip_norm))
+            if not math.isfinite(losses[-1]):
+                raise Diverged(f"Epoch {epoch}, iteration {len(losses)}: the loss is {losses[-1]}")
+            if len(losses) in (1, len(sampler)) or len(losses) % LOG_EVERY == 0:
+                say(f"Epoch: {epoch} | Iteration: {len(losses)} | Loss: {losses[-1]:.5f} | Learning rate: {rate:g}")
+        taken = timedelta(seconds=round(time.perf_counter() - started))
+        say(f"Epoch {epoch} took {taken}, mean loss {sum(losses) / len(losses):.5f}")
+
+
+def _step(
+    model: TorchvisionRetinaNet, optimizer: torch.optim.Optimizer, batch: Batch, rate: float, clip_norm: float
+) -> float:
+    set_rate(optimizer, rate)
+    optimizer.zero_grad(set_to_none=True)
+    targets = [
+        {"boxes": boxes[labels >= 0], "labels": labels[labels >= 0]}
+        for boxes, labels in zip(*batch.targets, strict=True)
+    ]
+    loss = torch.stack(list(model(_images(batch), targets).values())).sum()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    return loss.item()
+
+
+def _images(batch: Batch) -> list[Tensor]:
+    """The images without their padding, which it adds again, in 0..1: it normalises them with ImageNet's numbers."""
+    return [
+        image[:, :height, :width].float() / 255
+        for image, (height, width) in zip(batch.images, batch.sizes.tolist(), strict=True)
+    ]
+
+
+@torch.no_grad()
+def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of a COCO result file, by image id and falling score, in pixels of the original images."""
+    model.eval()
+    loader = evaluation_loader(
+        dataset, batch_size=args.batch_size, workers=args.workers, pin_memory=args.device.type == "cuda"
+    )
+    rows = []
+    batches = (batch for (batch,) in loader)  # at one size
+    for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), args.device):
+        found = _padded(model(_images(batch)))
+        rows += result_rows(found, batch.scales, batch.image_ids, dataset.annotations.category_ids)
+    return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
+
+
+def _padded(found: Sequence[dict[str, Tensor]]) -> Detections:
+    fillings = {"boxes": 0, "scores": 0, "labels": -1}
+    return Detections(
+        *(pad_sequence([one[name] for one in found], True, filling) for name, filling in fillings.items())
+    )
+
+
+if __name__ == "__main__":
+    run(main)

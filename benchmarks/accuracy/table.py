@@ -1,0 +1,149 @@
+"""The tables of accuracy.md, made from the records of the runs alone."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.accuracy.rows import BASELINE, PEER, Setting
+from retinanet.evaluation.intervals import Interval, interval
+
+DONE = "done"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+class Record(NamedTuple):
+    """What is kept of a run: a line of JSON."""
+
+    setting: Setting
+    row: str
+    flags: str
+    seed: int
+    numbers: dict[str, float] | None  # AP, AP50 and each class's AP; None for a run that diverged
+    drawn_ap: list[int]  # AP on each draw of the val set's images, in ten-thousandths
+    outcome: str  # DONE, or why it diverged
+    commands: list[str]
+    date: str
+    commit: str
+    machine: str
+    versions: str
+
+
+Group = dict[int, Record]  # the runs of one row, by their seeds
+Key = tuple[str, str]  # of a row: its name and its flags, which may have been others before
+
+
+def read_records(path: Path) -> list[Record]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [record_of(json.loads(line)) for line in lines]
+
+
+def record_of(entry: dict[str, Any]) -> Record:
+    setting = entry["setting"]
+    return Record(**{**entry, "setting": Setting(**{**setting, "milestones": tuple(setting["milestones"])})})
+
+
+def line_of(record: Record) -> str:
+    return json.dumps({**record._asdict(), "setting": record.setting._asdict()}, separators=(",", ":"))
+
+
+def with_tables(text: str, records: Sequence[Record]) -> str:
+    """A page with its tables made anew, between BEGIN and END."""
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n\n{tables_text(records)}\n\n{END}{after}"
+
+
+def tables_text(records: Sequence[Record]) -> str:
+    """A table for each setting, those of a GPU first."""
+    settings = sorted({record.setting: None for record in records}, key=lambda setting: setting.device == "cpu")
+    parts = [_table([record for record in records if record.setting == setting]) for setting in settings]
+    return "\n\n".join(parts) or "No run has been made yet."
+
+
+def _table(records: Sequence[Record]) -> str:
+    groups: dict[Key, Group] = {}
+    for record in records:
+        groups.setdefault((record.row, record.flags), {})[record.seed] = record
+    setting, baseline = records[0].setting, groups.get((BASELINE, ""), {})
+    known = next((record.numbers for record in records if record.numbers), {"AP": 0, "AP50": 0})
+    names = list(known)
+    head = ["row", "flags", "seeds", *(name.removeprefix("AP of ") for name in names), "AP less the baseline's"]
+    lines = [f"### {setting.title()}", ""]
+    if setting.device == "cpu":
+        lines += ["**Provisional**: too short and too small to tell how good a recipe is in the end.", ""]
+    lines += [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    lines += [_line(key, group, names, baseline) for key, group in groups.items()]
+    lines += ["", *_beside_peer(groups)]
+    measured = {f"{one.machine}, {one.versions}, commit {_short(one.commit)}, {one.date}": None for one in records}
+    lines += [*(f"Measured on {one}." for one in measured), "", "```console"]
+    for group in groups.values():
+        first = group[min(group)]
+        lines += [f"# {first.row}{f', seed {first.seed} of {_list(group)}' if len(group) > 1 else ''}"]
+        lines += [f"$ {command}" for command in first.commands]
+    return "\n".join([*lines, "```"])
+
+
+def _line(key: Key, group: Group, names: list[str], baseline: Group) -> str:
+    found = [one.numbers for one in group.values() if one.numbers]
+    failed = [
+        f"seed {seed} diverged: {one.outcome.replace('|', '/')}" for seed, one in group.items() if one.numbers is None
+    ]
+    cells = [_mean([numbers[name] for numbers in found]) for name in names]
+    difference = "" if key[0] == BASELINE else signed(difference_of(baseline, group))
+    row = key[0] + (f" ({'; '.join(failed)})" if failed else "")
+    flags = f"`{key[1]}`" if key[1] else ""
+    return f"| {row} | {flags} | {_list(group)} | {' | '.join(cells)} | {difference} |"
+
+
+def _short(commit: str) -> str:
+    return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
+def _list(group: Group) -> str:
+    return ", ".join(map(str, sorted(group)))
+
+
+def _mean(values: list[float]) -> str:
+    """With the standard deviation of one run."""
+    if not values or np.isnan(values).any():
+        return "-"
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def _beside_peer(groups: dict[Key, Group]) -> list[str]:
+    """Of the baseline and the recommendation as it was last."""
+    peer = groups.get((PEER, ""), {})
+    last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "recommended")}
+    pairs = [(name, difference_of(peer, group)) for name, group in last.items()]
+    lines = [f"AP of {name} less {PEER}'s: {signed(less)}." for name, less in pairs if not np.isnan(less.value)]
+    return ["  \n".join(lines), ""] if lines else []
+
+
+def difference_of(a: Group, b: Group) -> Interval:
+    """The mean AP of B's runs less that of A's, over the seeds that both have; NaN where there are none.
+
+    The interval is over draws of the val set's images, the same for all: how sure the difference is on other images,
+    for these runs. What other seeds would change is not in it.
+    """
+    seeds = [seed for seed in a if seed in b and a[seed].numbers and b[seed].numbers]
+    if not seeds:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    drawn = np.mean([np.subtract(b[seed].drawn_ap, a[seed].drawn_ap) for seed in seeds], axis=0) / 10_000
+    value = statistics.mean(_ap(b[seed]) - _ap(a[seed]) for seed in seeds)
+    return interval(value, drawn)
+
+
+def _ap(record: Record) -> float:
+    assert record.numbers is not None
+    return record.numbers["AP"]
+
+
+def signed(difference: Interval) -> str:
+    if np.isnan(difference.value):
+        return "-"
+    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"

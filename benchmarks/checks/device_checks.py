@@ -1,0 +1,161 @@
+"""Is what a device works out right? Losses, gradients and detections against the CPU's in float32. Exit code 1 if not.
+
+    python -m benchmarks.checks.device_checks --device cuda
+
+float32 runs without TF32 here. bfloat16, float16 on a GPU, and compiled steps are held to the tolerance of the format.
+Each with the defaults, and with what README recommends of the network and the loss. A compiled step is judged by its
+4th call, a replay of its CUDA graph. Then a few steps of a training, its optimiser and averaged weights included.
+"""
+
+import argparse
+import sys
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from benchmarks.speed.contestants import random_batch
+from benchmarks.speed.protocol import describe
+from retinanet.cli.flags import device_of, whole_number
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.detect import detect
+from retinanet.detector.loss import DEFAULTS, LossSettings
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Batch, Predictions, Targets
+from retinanet.training.engine import progress_of, train_steps
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+from retinanet.training.weight_average import WeightAverage
+
+CPU = torch.device("cpu")
+NUM_CALLS = 4  # of a compiled step: CUDA graphs warm up in the first, are recorded in the second, and replayed
+NUM_STEPS = 3  # of a training
+RATE, EMA_DECAY = 1e-3, 0.9
+LOSS_SCALE = 2.0**12  # float16's small gradients would be lost without one
+RECIPES = {
+    "defaults": ("none", DEFAULTS),
+    "recommended": ("group", LossSettings(box_loss="giou", matcher="atss", ignore_crowds=True)),
+}
+
+
+def build(args: argparse.Namespace, head_norm: str) -> RetinaNet:
+    torch.manual_seed(0)
+    model = RetinaNet(args.num_classes, args.depth, head_norm=head_norm).train()
+    torch.nn.init.normal_(model.classification_head.output.weight, std=0.01)
+    torch.nn.init.normal_(model.regression_head.output.weight, std=0.01)
+    return model
+
+
+def step(
+    args: argparse.Namespace, recipe: str, device: torch.device, precision: torch.dtype, compiled: bool
+) -> dict[str, Tensor]:
+    """The losses and the gradient of the last of a few batches, brought to the CPU."""
+    head_norm, loss_settings = RECIPES[recipe]
+    model, scale = build(args, head_norm).to(device), LOSS_SCALE if precision == torch.float16 else 1.0
+    compute_losses = losses_of(
+        model,
+        args.num_classes,
+        device,
+        loss_settings=loss_settings,
+        precision=precision,
+        compiled_batch_size=args.batch_size if compiled else None,
+    )
+    for seed in range(0 if compiled else NUM_CALLS - 1, NUM_CALLS):
+        batch = batch_of(args, seed)
+        model.zero_grad(set_to_none=True)
+        losses = compute_losses(batch.images.to(device), Targets(*(tensor.to(device) for tensor in batch.targets)))
+        ((losses.classification + losses.regression) * scale).backward()
+    gradient = torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
+    classification, regression = losses
+    return {
+        "classification loss": classification.detach().cpu(),
+        "regression loss": regression.detach().cpu(),
+        "gradient": gradient.cpu() / scale,
+    }
+
+
+def batch_of(args: argparse.Namespace, seed: int) -> Batch:
+    return random_batch(argparse.Namespace(**{**vars(args), "device": CPU}), seed)
+
+
+def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor]:
+    """What a few steps of a float32 training leave: their losses, and the averaged weights' way from the start."""
+    model = build(args, "none").to(device)
+    start = torch.cat([value.detach().flatten() for value in model.parameters()])
+    state = TrainingState(
+        model, build_optimizer(model, "sgd", RATE, 1e-4), device, average=WeightAverage(model, EMA_DECAY)
+    )
+    batches = [batch_of(args, seed) for seed in range(NUM_STEPS)]
+    losses = losses_of(model, args.num_classes, device)
+    told = []
+    for rate in train_steps(state, batches, rates=[RATE] * NUM_STEPS, clip_norm=1.0, compute_losses=losses):
+        progress = progress_of(state, rate)
+        told.append(progress.classification + progress.regression)
+    assert state.average is not None
+    with state.average.in_place():
+        end = torch.cat([value.detach().flatten() for value in model.parameters()])
+    return {"losses": torch.tensor(told), "averaged weights": (end - start).cpu()}
+
+
+@torch.no_grad()
+def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
+    """What is found from predictions that are the same on every device: random logits, few of them equal."""
+    draw = torch.Generator().manual_seed(0)
+    anchors = anchors_for(args.height, args.width, CPU)
+    logits = torch.randn(args.batch_size, len(anchors), args.num_classes, generator=draw) - 3
+    deltas = torch.randn(args.batch_size, len(anchors), 4, generator=draw)
+    sizes = torch.tensor([[args.height, args.width - 5]] * args.batch_size)
+    predictions = Predictions(logits.to(device), deltas.to(device))
+    return tuple(part.cpu() for part in detect(predictions, anchors.to(device), sizes.to(device)))
+
+
+def difference(got: Tensor, wanted: Tensor) -> float:
+    """Relative to the size of what is wanted."""
+    return float((got.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=device_of, default="auto")
+    parser.add_argument("--depth", type=int, default=18)
+    parser.add_argument("--height", type=whole_number(32), default=320)
+    parser.add_argument("--width", type=whole_number(32), default=448)
+    parser.add_argument("--batch_size", type=whole_number(1), default=2)
+    parser.add_argument("--num_classes", type=whole_number(1), default=5)
+    args = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    good = True
+    print("| check | difference from the CPU's float32 | allowed | |")
+    print("| --- | --- | --- | --- |")
+
+    def check(name: str, value: float, allowed: float) -> None:
+        nonlocal good
+        passed = value <= allowed  # NaN fails
+        good &= passed
+        print(f"| {name} | {value:.1e} | {allowed:.0e} | {'ok' if passed else 'WRONG'} |", flush=True)
+
+    formats = [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
+    if args.device.type == "cuda":
+        formats.append((torch.float16, 1e-2))
+    for recipe in RECIPES:
+        wanted = step(args, recipe, CPU, torch.float32, compiled=False)
+        for (precision, allowed), compiled in product(formats, (False, True)):
+            name = f"{recipe}, {str(precision).removeprefix('torch.')}{', compiled' if compiled else ''}"
+            for part, got in step(args, recipe, args.device, precision, compiled).items():
+                # A gradient adds up many roundings of mixed sign.
+                check(f"{name}: {part}", difference(got, wanted[part]), allowed * (10 if part == "gradient" else 1))
+    own_training = training(args, CPU)
+    for part, got in training(args, args.device).items():
+        check(f"training of {NUM_STEPS} steps: {part}", difference(got, own_training[part]), 1e-2)
+    for part, got, own in zip(
+        ("boxes", "scores", "labels"), detections(args, args.device), detections(args, CPU), strict=True
+    ):
+        check(f"detections: {part}", difference(got, own), 1e-5)
+    print(f"\n{describe(args.device)}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

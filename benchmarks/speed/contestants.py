@@ -1,0 +1,165 @@
+"""Our RetinaNet and torchvision's, of equal depth, size, batch and classes, ready to train or to detect.
+
+Both train all layers with fixed batch-norm statistics (ours learns their scale and shift too), on the same images and
+boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is left out.
+Detection has the biases raised until 1,000 candidates of an image pass the threshold.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from retinanet.cli.flags import device_of, whole_number
+from retinanet.data.dataloader import collate
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.detect import NUM_CANDIDATES, THRESHOLD, detect
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Batch, Sample, Targets
+from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+
+Work = Callable[[], object]
+OBJECTS = 5  # in each image
+
+
+def add_contest_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--depth", type=int, default=18)
+    parser.add_argument("--height", type=whole_number(32), default=320)
+    parser.add_argument("--width", type=whole_number(32), default=448)
+    parser.add_argument("--batch_size", type=whole_number(1), default=2)
+    parser.add_argument("--num_classes", type=whole_number(1), default=80)
+    parser.add_argument("--device", type=device_of, default="auto")
+    parser.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto")
+    parser.add_argument("--warm_up", type=whole_number(1), default=2)
+    parser.add_argument("--repeats", type=whole_number(1), default=9)
+    parser.add_argument("--memory_of", choices=("ours", "torchvision"), help=argparse.SUPPRESS)
+
+
+def case_of(args: argparse.Namespace) -> str:
+    size = f"{args.height} x {args.width}, batch {args.batch_size}, {args.num_classes} classes"
+    return f"ResNet-{args.depth}, {size}, {str(precision_of(args)).removeprefix('torch.')}"
+
+
+def precision_of(args: argparse.Namespace) -> torch.dtype:
+    return choose_precision(args.precision, args.device)
+
+
+def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
+    """A batch on the device."""
+    draw = torch.Generator().manual_seed(seed)
+    samples = []
+    for image_id in range(args.batch_size):
+        image = torch.randint(0, 256, (3, args.height, args.width), dtype=torch.uint8, generator=draw)
+        corner = torch.rand(OBJECTS, 2, generator=draw) * torch.tensor([args.width, args.height]) * 0.6
+        size = 24 + torch.rand(OBJECTS, 2, generator=draw) * torch.tensor([args.width, args.height]) * 0.35
+        labels = torch.randint(0, args.num_classes, (OBJECTS,), generator=draw)
+        samples.append(Sample(image, torch.cat([corner, corner + size], dim=1), labels, torch.ones(2), image_id))
+    batch = collate(samples)
+    targets = Targets(*(tensor.to(args.device) for tensor in batch.targets))
+    return batch._replace(images=batch.images.to(args.device), sizes=batch.sizes.to(args.device), targets=targets)
+
+
+def our_step(args: argparse.Namespace, compiled: bool = False) -> Work:
+    batch = random_batch(args)
+    model = RetinaNet(args.num_classes, args.depth).to(args.device).train()
+    losses = losses_of(
+        model,
+        args.num_classes,
+        args.device,
+        precision=precision_of(args),
+        compiled_batch_size=args.batch_size if compiled else None,
+    )
+    return _step(model, lambda: list(losses(batch.images, batch.targets)))
+
+
+def torchvision_step(args: argparse.Namespace) -> Work:
+    batch = random_batch(args)
+    model = torchvision_model(args.depth, args.num_classes).to(args.device).train()
+    images = _float_images(batch)
+    targets = [{"boxes": boxes, "labels": labels} for boxes, labels in zip(*batch.targets, strict=True)]
+
+    def losses() -> list[Tensor]:
+        with autocast(args.device, precision_of(args)):
+            return list(model(images, targets).values())
+
+    return _step(model, losses)
+
+
+def _step(model: nn.Module, losses: Callable[[], list[Tensor]]) -> Work:
+    optimizer = build_optimizer(model, "adam", 1e-5, 0.0)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(losses()).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        optimizer.step()
+
+    return step
+
+
+def our_detection(args: argparse.Namespace) -> Work:
+    batch = random_batch(args)
+    model = RetinaNet(args.num_classes, args.depth).to(args.device).eval()
+    _raise_bias(model.classification_head.output, lambda: model(batch.images).logits)
+
+    @torch.no_grad()
+    def detection() -> object:
+        with autocast(args.device, precision_of(args)):
+            predictions = model(batch.images)
+        return detect(predictions, anchors_for(args.height, args.width, args.device), batch.sizes)
+
+    return detection
+
+
+def torchvision_detection(args: argparse.Namespace) -> Work:
+    images = _float_images(random_batch(args))
+    model = torchvision_model(args.depth, args.num_classes).to(args.device).eval()
+
+    def logits() -> Tensor:
+        features = list(model.backbone(model.transform(images)[0].tensors).values())
+        return model.head(features)["cls_logits"]
+
+    _raise_bias(model.head.classification_head.cls_logits, logits)
+
+    @torch.no_grad()
+    def detection() -> object:
+        with autocast(args.device, precision_of(args)):
+            return model(images)
+
+    return detection
+
+
+def torchvision_model(depth: int, num_classes: int) -> TorchvisionRetinaNet:
+    """It takes images as they are, in training and in detection."""
+    backbone = resnet_fpn_backbone(
+        backbone_name=f"resnet{depth}",
+        weights=None,
+        returned_layers=[2, 3, 4],
+        extra_blocks=LastLevelP6P7(256, 256),
+        trainable_layers=5,
+    )
+    model = TorchvisionRetinaNet(backbone, num_classes)
+    # Its own _skip_resize is for training alone: in detection it would bring the shorter side to 800 pixels still.
+    model.transform.resize = lambda image, target=None: (image, target)
+    return model
+
+
+def _float_images(batch: Batch) -> list[Tensor]:
+    return list((batch.images.float() / 255).contiguous())
+
+
+def _raise_bias(output: nn.Conv2d, logits: Callable[[], Tensor]) -> None:
+    """Spread the logits a little and lift them until NUM_CANDIDATES of an image pass the threshold."""
+    assert output.bias is not None
+    with torch.no_grad():
+        nn.init.trunc_normal_(output.weight, std=0.01)
+        nn.init.zeros_(output.bias)
+        last = logits().flatten(1).topk(NUM_CANDIDATES, dim=1).values[:, -1].mean().item()
+        nn.init.constant_(output.bias, math.log(THRESHOLD / (1 - THRESHOLD)) - last)

@@ -1,0 +1,105 @@
+"""How every benchmark measures: warm-up, then windows of the contestants in turn; the median and the spread."""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from torch.utils.flop_counter import FlopCounterMode
+
+from retinanet.checkpoints.output_folder import git_commit
+
+
+class Timing(NamedTuple):
+    """Seconds of one call, over the timed windows."""
+
+    median: float
+    least: float
+    most: float
+
+    def rate(self, num_images: int) -> str:
+        return f"{num_images / self.median:.3g} ({num_images / self.most:.3g} to {num_images / self.least:.3g})"
+
+
+def time_in_turn(
+    contestants: Mapping[str, Callable[[], object]], device: torch.device, warm_up: int, repeats: int
+) -> dict[str, Timing]:
+    """Time the contestants window by window in turn, so that what disturbs the machine disturbs all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for window in range(warm_up + repeats):
+        for name, work in contestants.items():
+            synchronise(device)
+            started = time.perf_counter()
+            work()
+            synchronise(device)
+            if window >= warm_up:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Timing(statistics.median(taken), min(taken), max(taken)) for name, taken in seconds.items()}
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(module: str, argv: list[str], name: str) -> float:
+    """GB at the peak of a few calls of a contestant, in a process of its own: `module` with --memory_of."""
+    torch.cuda.empty_cache()  # what this process holds and doesn't need, the other may
+    command = [sys.executable, "-m", module, *argv, "--memory_of", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def print_peak(work: Callable[[], object], device: torch.device) -> None:
+    """What such a process does."""
+    for _ in range(3):
+        work()
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_this_process()
+    print(peak / 1e9)
+
+
+def matrix_rate(device: torch.device, precision: torch.dtype) -> float:
+    """Operations a second in products of large matrices: what the chip reaches at most, measured and not promised."""
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
+    timing = time_in_turn({"product": lambda: left @ right}, device, warm_up=3, repeats=9)["product"]
+    return 2 * size**3 / timing.median
+
+
+def count_operations(work: Callable[[], object]) -> int:
+    """The multiplications and additions of a call's convolutions and products, backward ones too."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def peak_of_this_process() -> int:
+    """Bytes of memory at the peak so far. Not getrusage: its peak is inherited from the process that started this."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def describe(device: torch.device) -> str:
+    """The machine, versions and commit, for the line under a table."""
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
+    return f"{time.strftime('%Y-%m-%d')}, commit {git_commit()}, {chip_of(device)}, {versions}"
+
+
+def chip_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,67 @@
+"""The whole report of a COCO-sized result file: how long each part takes.
+
+    python -m benchmarks.speed.report
+
+The set is benchmarks/evaluate.py's: 5,000 images of 80 classes with 7 objects and 100 detections each. From reading the
+result file to the last file of the report, each part once.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.speed.evaluate import random_case
+from benchmarks.speed.protocol import describe, peak_of_this_process
+from retinanet.cli.flags import device_of, whole_number
+from retinanet.data.dataset import CocoDataset
+from retinanet.evaluation.analysis import NUM_DRAWS, analyse
+from retinanet.evaluation.coco_table import evaluate, installed_backends
+from retinanet.reports.analysis_text import analysis_lines
+from retinanet.reports.html_report import write_report
+from retinanet.submission.check import load_results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num_images", type=whole_number(1), default=5000)
+    parser.add_argument("--num_classes", type=whole_number(1), default=80)
+    parser.add_argument("--detections", type=whole_number(0), default=100)
+    parser.add_argument("--num_draws", type=whole_number(0), default=NUM_DRAWS)
+    args = parser.parse_args()
+    print(describe(device_of("cpu")))
+    annotations, rows = random_case(args)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.json"
+        path.write_text(json.dumps(rows))
+        height, width = annotations.sizes[0].tolist()
+        Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(Path(folder) / "1.png")
+        for name in annotations.file_names:
+            (Path(folder) / name).hardlink_to(Path(folder) / "1.png")
+        dataset = CocoDataset(annotations, Path(folder), 608, 1024)
+        times = [time.perf_counter()]
+
+        def told(part: str) -> None:
+            times.append(time.perf_counter())
+            print(f"{part}: {times[-1] - times[-2]:.1f} s", flush=True)
+
+        rows = load_results(path, annotations)
+        told("reading and checking the result file")
+        table = evaluate(annotations, rows, installed_backends()[0])
+        told("COCO's twelve lines")
+        analysis = analyse(annotations, rows, args.num_draws)
+        told(f"analysis with {args.num_draws} draws")
+        analysis_lines(analysis, args.num_images)
+        write_report(Path(folder) / "report", analysis, table, dataset, source="results.json")
+        told("report.html, metrics.json and the figures")
+        print(f"together: {times[-1] - times[0]:.1f} s; peak memory {peak_of_this_process() / 1e9:.2f} GB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

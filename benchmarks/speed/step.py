@@ -1,0 +1,124 @@
+"""A training step, ours beside torchvision's RetinaNet; with --data also from JPEGs, beside the same from memory.
+
+    python -m benchmarks.speed.step --depth 18 --height 320 --width 448 --batch_size 2
+    python -m benchmarks.speed.step --depth 50 --batch_size 16 --compile --data $VOC5
+
+Who is compared: see contestants.py. Peak memory is measured in a process of its own for each. The share of the chip is
+the counted operations of torchvision's step (which leaves none out) over the time and the measured rate of products.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from benchmarks.speed import contestants, protocol
+from retinanet.cli.flags import whole_number
+from retinanet.data.dataloader import training_loader
+from retinanet.data.dataset import load_set
+from retinanet.data.images import MAX_PIXELS
+from retinanet.data.transforms import MAX_SIDE, MIN_SIDE
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Batch
+from retinanet.runtime.device import default_workers
+from retinanet.training.engine import progress_of, train_steps
+from retinanet.training.losses import few_sides, losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    contestants.add_contest_flags(parser)
+    parser.add_argument("--compile", action="store_true", help="ours compiled too, as a third contestant")
+    parser.add_argument("--data", type=Path, help="a data folder, to measure from JPEGs to weights")
+    parser.add_argument("--set_name", default="train")
+    parser.add_argument("--min_side", type=whole_number(64), default=MIN_SIDE, help="with --data")
+    parser.add_argument("--max_side", type=whole_number(64), default=MAX_SIDE, help="with --data")
+    parser.add_argument("--num_batches", type=whole_number(1), default=40, help="with --data, of a window")
+    parser.add_argument("--workers", type=whole_number(0), help="with --data")
+    return parser
+
+
+def compare(args: argparse.Namespace, argv: list[str]) -> None:
+    print(f"Training step, {contestants.case_of(args)}\n")
+    print("| step | images/s | times torchvision | GB at the peak | share of the measured product rate |")
+    print("| --- | --- | --- | --- | --- |")
+    works = {"torchvision": contestants.torchvision_step(args), "ours": contestants.our_step(args)}
+    if args.compile:
+        works["ours, compiled"] = contestants.our_step(args, compiled=True)
+    operations = protocol.count_operations(works["torchvision"])
+    rate = protocol.matrix_rate(args.device, contestants.precision_of(args))
+    timings = protocol.time_in_turn(works, args.device, args.warm_up, args.repeats)
+    for name, timing in timings.items():
+        ratio = timings["torchvision"].median / timing.median
+        memory = f"{protocol.peak_memory('benchmarks.speed.step', argv, name):.2f}" if name != "ours, compiled" else ""
+        share = operations / timing.median / rate
+        print(f"| {name} | {timing.rate(args.batch_size)} | {ratio:.2f} | {memory} | {share:.0%} |", flush=True)
+    print(f"\n{operations / 1e9:.0f} GFLOP a step; products: {rate / 1e12:.3g} TFLOP/s.")
+
+
+def from_files(args: argparse.Namespace) -> None:
+    sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": MAX_PIXELS}
+    annotations, dataset = load_set(args.data, args.set_name, **sides)
+    workers = default_workers(args.device) if args.workers is None else args.workers
+    loader, _ = training_loader(
+        dataset,
+        batch_size=args.batch_size,
+        seed=0,
+        workers=workers,
+        pin_memory=args.device.type == "cuda",
+        drop_last=True,
+        sides=few_sides(args.min_side, args.max_side) if args.compile else None,
+    )
+    num_batches = min(args.num_batches, len(loader))
+    kept: list[Batch] = list(islice(loader, num_batches))
+    model = RetinaNet(len(annotations.class_names), args.depth).to(args.device)
+    losses = losses_of(
+        model,
+        len(annotations.class_names),
+        args.device,
+        precision=contestants.precision_of(args),
+        compiled_batch_size=args.batch_size if args.compile else None,
+    )
+    optimizer = build_optimizer(model, "adam", 1e-5, 0.0)
+
+    state = TrainingState(model, optimizer, args.device)
+
+    def train(batches: Iterable[Batch]) -> None:
+        rates = [1e-5] * num_batches
+        for _ in train_steps(state, islice(batches, num_batches), rates=rates, clip_norm=0.1, compute_losses=losses):
+            pass
+        progress_of(state, 1e-5)  # a log line waits for the device
+        state.skipped.look()
+
+    works = {"from memory": partial(train, kept), "from JPEGs": partial(train, loader)}
+    timings = protocol.time_in_turn(works, args.device, warm_up=1, repeats=3)
+    num_images = num_batches * args.batch_size
+    print(f"\nResNet-{args.depth}, {args.min_side}/{args.max_side}, {num_images} photographs, {workers} workers\n")
+    print("| batches | images/s | share |")
+    print("| --- | --- | --- |")
+    for name, timing in timings.items():
+        share = timings["from memory"].median / timing.median
+        print(f"| {name} | {timing.rate(num_images)} | {share:.0%} |", flush=True)
+
+
+def main() -> None:
+    args = build_parser().parse_args()
+    if args.memory_of:
+        step = contestants.our_step if args.memory_of == "ours" else contestants.torchvision_step
+        protocol.print_peak(step(args), args.device)
+        return
+    compare(args, sys.argv[1:])
+    if args.data:
+        torch.cuda.empty_cache()
+        from_files(args)
+    print(f"\nMedian of {args.repeats} (slowest to fastest). {protocol.describe(args.device)}")
+
+
+if __name__ == "__main__":
+    main()

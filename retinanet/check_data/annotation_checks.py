@@ -1,0 +1,179 @@
+"""What training accepts in annotations and drops, clips, or learns though it is probably wrong."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retinanet.check_data.findings import FEW, SCARCE, Findings
+from retinanet.coco.annotations import (
+    Annotations,
+    check_annotations,
+    corners_for_sizes,
+    has_objects,
+    owners_of,
+    read_json,
+)
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.learnable import require_objects, require_reach
+from retinanet.runtime.errors import DataFault
+
+# An area may be that of a box whose last pixel counts in, as PASCAL VOC counts, give or take rounding.
+AREA_ROUNDING = 1.01
+
+
+class CheckedSet(NamedTuple):
+    """A set without the entries that training would refuse."""
+
+    name: str
+    annotations: Annotations
+    dataset: CocoDataset
+    file_names: list[Any]  # of all entries, also those left out, and whatever they hold
+    annotation_ids: list[Any]  # of all entries, as written
+    places: np.ndarray  # int64 [T], where in that list each annotation stands
+
+    def label(self, row: int) -> str:
+        """What to call an annotation in the report."""
+        image = int(np.searchsorted(self.annotations.first, row, side="right")) - 1
+        identity = self.annotation_ids[self.places[row]]
+        return (
+            f"annotation {f'number {self.places[row]}' if identity is None else identity} of {self.image_label(image)}"
+        )
+
+    def image_label(self, index: int) -> str:
+        return f"image {self.annotations.image_ids[index]} ({self.annotations.file_names[index]})"
+
+
+def check_set(
+    name: str,
+    path: Path,
+    image_folder: Path,
+    *,
+    min_side: int,
+    max_side: int,
+    max_pixels: int,
+    is_trained_on: bool,
+    findings: Findings,
+) -> CheckedSet:
+    """Read the annotation file `path`, and note what training would refuse or should not learn from."""
+    content = read_json(path)
+    annotations, places = check_annotations(
+        path, content, lambda fault: findings.add(name, fault.kind, [str(fault).removeprefix(f"{path}: ")])
+    )
+    dataset = CocoDataset(annotations, image_folder, min_side, max_side, max_pixels)
+    entries = content.get("annotations", [])
+    checked = CheckedSet(
+        name,
+        annotations,
+        dataset,
+        file_names=[image.get("file_name") for image in content["images"]],
+        annotation_ids=[entry.get("id") for entry in entries],
+        places=places,
+    )
+    _check_names_and_ids(checked, findings)
+    if is_trained_on or has_objects(annotations):
+        _check_boxes(checked, findings)
+        _check_classes_and_images(checked, findings)
+    if is_trained_on:
+        _check_whether_learnable(checked, findings)
+    elif not has_objects(annotations):
+        findings.add(name, "set_without_objects", [str(path)])
+    return checked
+
+
+def _check_whether_learnable(checked: CheckedSet, findings: Findings) -> None:
+    path = checked.annotations.path
+    try:
+        require_objects(checked.dataset)
+        require_reach(checked.dataset)
+    except DataFault as fault:
+        findings.add(checked.name, fault.kind, [str(fault).removeprefix(f"{path}: ")])
+    else:
+        if not has_objects(checked.annotations):
+            findings.add(checked.name, "one_box_for_all", [f"bbox {checked.annotations.boxes[0].tolist()}"])
+
+
+def _check_names_and_ids(checked: CheckedSet, findings: Findings) -> None:
+    annotations = checked.annotations
+    _add_repeated(
+        checked,
+        findings,
+        "category_name_twice",
+        annotations.class_names,
+        lambda label: f"category {annotations.category_ids[label]} ({annotations.class_names[label]})",
+    )
+    files = [os.path.normpath(file_name) for file_name in annotations.file_names]
+    _add_repeated(checked, findings, "file_twice", files, checked.image_label)
+    # Ids may be anything that JSON can hold; those without one have none to share.
+    ids = [repr(identity) for identity in checked.annotation_ids if identity is not None]
+    _add_repeated(checked, findings, "annotation_id_twice", ids, lambda place: f"annotation {ids[place]}")
+
+
+def _check_boxes(checked: CheckedSet, findings: Findings) -> None:
+    annotations, dataset = checked.annotations, checked.dataset
+    boxes, is_object = annotations.boxes, ~annotations.crowds
+    width, height = boxes[:, 2], boxes[:, 3]
+    overhangs = dataset.overhangs()
+    owners = owners_of(annotations)
+    sizes = annotations.sizes[owners]
+
+    def add(kind: str, found: np.ndarray, says: Callable[[int], str], shown: int = FEW) -> None:
+        rows = np.flatnonzero(found)
+        examples = [f"{checked.label(row)}: {says(row)}" for row in rows[:shown].tolist()]
+        findings.add(checked.name, kind, examples, len(rows))
+
+    def box(row: int) -> str:
+        return f"bbox {boxes[row].tolist()} in {sizes[row, 0]} x {sizes[row, 1]} pixels (height x width)"
+
+    empty = is_object & ((width <= 0) | (height <= 0))
+    add("box_empty", empty, box)
+    add("box_outside", is_object & ~dataset.is_learned & ~empty, box)
+    past_border = dataset.is_learned & (overhangs > 0)
+    as_corners = np.zeros(len(boxes), bool)
+    as_corners[is_object] = corners_for_sizes(boxes[is_object], sizes[is_object])
+    add("box_as_corners", as_corners, box)
+    add("box_clipped", past_border & (overhangs >= 1), box)
+    add("box_rounded", past_border & (overhangs < 1), box, shown=0)
+    add("crowd", annotations.crowds, box)
+
+    scaled = dataset.learned(np.arange(len(boxes))).boxes
+    tiny = np.zeros(len(boxes), bool)
+    tiny[dataset.is_learned] = (scaled[:, 2:] - scaled[:, :2]).min(axis=1) < 1
+    add("box_tiny", tiny, box)
+    areas = annotations.areas
+    too_large = areas > AREA_ROUNDING * (width + 1) * (height + 1)
+    add("area_too_large", too_large, lambda row: f"area {areas[row]:g}, bbox {boxes[row].tolist()}")
+    twice = np.zeros(len(boxes), bool)
+    twice[is_object] = _repeats(np.column_stack([owners, annotations.labels, boxes])[is_object])
+    add("object_twice", twice, lambda row: f"bbox {boxes[row].tolist()}")
+
+
+def _check_classes_and_images(checked: CheckedSet, findings: Findings) -> None:
+    annotations, is_learned = checked.annotations, checked.dataset.is_learned
+    counts = np.bincount(annotations.labels[is_learned], minlength=len(annotations.class_names)).tolist()
+    named = sorted(zip(counts, annotations.class_names, strict=True))
+    findings.add(checked.name, "class_without_objects", [name for count, name in named if not count])
+    findings.add(checked.name, "class_scarce", [f"{name}: {count}" for count, name in named if 0 < count < SCARCE])
+    before = np.concatenate([[0], np.cumsum(is_learned)])
+    bare = np.flatnonzero(np.diff(before[annotations.first]) == 0)
+    findings.add(checked.name, "image_without_objects", [checked.image_label(row) for row in bare[:FEW]], len(bare))
+
+
+def _add_repeated(
+    checked: CheckedSet, findings: Findings, kind: str, values: list[str], label: Callable[[int], str]
+) -> None:
+    """Note each of `values` that stands before it already."""
+    first: dict[str, int] = {}
+    for place, value in enumerate(values):
+        if (earlier := first.setdefault(value, place)) != place:
+            findings.add(checked.name, kind, [f"{label(place)} repeats {label(earlier)}"])
+
+
+def _repeats(keys: np.ndarray) -> np.ndarray:
+    """Which rows of `keys` [n, columns] are equal to one before: bool [n]."""
+    order = np.lexsort(keys.T)  # stable: the first of equals stays the first
+    repeated = np.zeros(len(keys), bool)
+    repeated[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
+    return repeated

@@ -1,0 +1,137 @@
+"""What a data set consists of, in numbers: objects and images by class, size and shape, and what anchors reach."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.data.anchor_coverage import Setup, alternatives, ious_of, shares
+from retinanet.data.dataset import CocoDataset, Objects
+from retinanet.data.transforms import resized_sizes
+from retinanet.runtime.printable import printable
+
+SIDES = (8, 16, 32, 64, 128, 256, 512)  # of objects after the resize: the square roots of their areas
+IMAGE_SIDES = (128, 256, 512, 1024, 2048, 4096)  # of images as they are
+SHAPES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3, 4)  # height / width
+SHAPE_NAMES = ("1:4", "1:3", "1:2", "2:3", "1:1", "3:2", "2:1", "3:1", "4:1")
+AREAS = (32**2, 96**2)  # COCO's border lines of small, medium and large, in annotated areas
+AREA_NAMES = ("small (area below 32²)", "medium", "large (96² and more)")
+BY_AREA, BY_SIDE, BY_CLASS = "by annotated area", "by side after the resize", "by class"
+
+
+class Histogram(NamedTuple):
+    title: str
+    names: list[str]  # of the bins
+    counts: dict[str, np.ndarray]  # by set: int64 [bins]
+
+
+class Reach(NamedTuple):
+    """How well the best anchors overlap some of the objects."""
+
+    name: str
+    num_objects: int
+    shares: list[float]  # matched, ignored, taken for background
+
+
+class Change(NamedTuple):
+    """Other sides or anchors."""
+
+    name: str  # what is to be set
+    reach: Reach
+    pixels: float  # of the network's input, as multiples of what they are
+
+
+class Counts(NamedTuple):
+    """The learned objects of a set."""
+
+    name: str
+    num_images: int
+    objects: Objects
+    sides: np.ndarray  # float64 [n], after the resize
+    shapes: np.ndarray  # float64 [n]
+    image_sides: np.ndarray  # float64 [N]
+    class_objects: dict[int, int]  # by category id
+    class_images: dict[int, int]  # those that hold such an object
+
+
+def count(name: str, dataset: CocoDataset) -> Counts:
+    annotations = dataset.annotations
+    objects = dataset.learned(np.arange(len(annotations.labels)))
+    x1, y1, x2, y2 = objects.boxes.T
+    num_classes = len(annotations.class_names)
+    pairs = np.unique(objects.images * max(1, num_classes) + objects.labels)  # an image and a class in it
+    return Counts(
+        name,
+        len(dataset),
+        objects,
+        sides=np.sqrt((x2 - x1) * (y2 - y1)),
+        shapes=(y2 - y1) / (x2 - x1),
+        image_sides=np.sqrt(annotations.sizes.astype(float).prod(axis=1)),
+        class_objects=_by_class(annotations.category_ids, objects.labels),
+        class_images=_by_class(annotations.category_ids, pairs % max(1, num_classes)),
+    )
+
+
+def histograms(sets: list[Counts]) -> list[Histogram]:
+    """Of all sets, in bins from one border line to below the next."""
+    return [
+        _histogram("Objects by side after the resize (square root of the area), pixels", SIDES, SIDES, "sides", sets),
+        _histogram("Objects by height : width", SHAPES, SHAPE_NAMES, "shapes", sets),
+        _histogram("Images by side (square root of the area), pixels", IMAGE_SIDES, IMAGE_SIDES, "image_sides", sets),
+    ]
+
+
+def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[Reach]]:
+    """How well the anchors reach the objects of a set: all, and those of each size and class, by what they share."""
+    ious = _ious(counts, dataset, setup)
+    kinds = np.digitize(counts.objects.areas, AREAS)
+    sides = np.digitize(counts.sides, SIDES)
+    labels = counts.objects.labels
+
+    def some(name: str, chosen: np.ndarray) -> Reach:
+        return Reach(name, int(chosen.sum()), shares(ious[chosen]))
+
+    return {
+        "": [some("all", np.ones(len(ious), bool))],
+        BY_AREA: [some(name, kinds == number) for number, name in enumerate(AREA_NAMES)],
+        BY_SIDE: [
+            some(name, sides == number) for number, name in enumerate(_bin_names(SIDES)) if (sides == number).any()
+        ],
+        BY_CLASS: [
+            some(printable(name), labels == label) for label, name in enumerate(dataset.annotations.class_names)
+        ],
+    }
+
+
+def changes(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Change]:
+    """What other sides and anchors would reach."""
+    sizes = dataset.annotations.sizes
+    found = []
+    for name, other in alternatives(setup).items():
+        pixels = resized_sizes(sizes, other.min_side, other.max_side).prod(axis=1, dtype=float).sum()
+        reached = Reach(name, len(counts.objects.labels), shares(_ious(counts, dataset, other)))
+        found.append(Change(name, reached, pixels / dataset.sizes.prod(axis=1, dtype=float).sum()))
+    return found
+
+
+def _ious(counts: Counts, dataset: CocoDataset, setup: Setup) -> np.ndarray:
+    return ious_of(setup, counts.objects.corners, dataset.annotations.sizes[counts.objects.images])
+
+
+def _by_class(category_ids: list[int], labels: np.ndarray) -> dict[int, int]:
+    return dict(zip(category_ids, np.bincount(labels, minlength=len(category_ids)).tolist(), strict=True))
+
+
+def _histogram(title: str, edges: tuple, names: tuple, values: str, sets: list[Counts]) -> Histogram:
+    def counts(one: Counts) -> np.ndarray:
+        return np.bincount(np.digitize(getattr(one, values), edges), minlength=len(edges) + 1)
+
+    found = {one.name: counts(one) for one in sets}
+    filled = np.flatnonzero(np.sum(list(found.values()), axis=0))
+    used = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 1)  # without what is empty at either end
+    return Histogram(title, _bin_names(names)[used], {name: numbers[used] for name, numbers in found.items()})
+
+
+def _bin_names(edges: tuple) -> list[str]:
+    between = [f"{low} to {high}" for low, high in pairwise(edges)]
+    return [f"below {edges[0]}", *between, f"from {edges[-1]}"]

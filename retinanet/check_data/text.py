@@ -1,0 +1,98 @@
+"""The report on a data set as lines of text."""
+
+from collections.abc import Sequence
+
+from retinanet.check_data.counts import Change, Counts, Histogram, Reach
+from retinanet.check_data.findings import KINDS, Finding
+from retinanet.detector.matching import BACKGROUND_IOU, FOREGROUND_IOU
+
+BAR = 20  # letters of a histogram's longest bar
+CLEAR_GAIN = 0.01  # share of the objects that makes a change of anchors or sides worth a recommendation
+REACHED = (
+    f"IoU from {FOREGROUND_IOU:g}",
+    f"{BACKGROUND_IOU:g} to {FOREGROUND_IOU:g}",
+    f"below {BACKGROUND_IOU:g}",
+)
+
+
+def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
+    """Objects and images of each of `classes` (names by category id) in each set."""
+    header = ["", *(text for one in sets for text in (f"{one.name} objects", "images"))]
+    rows = [
+        [name, *(str(by.get(key, 0)) for one in sets for by in (one.class_objects, one.class_images))]
+        for key, name in classes.items()
+    ]
+    total = ["all", *(str(number) for one in sets for number in (len(one.objects.labels), one.num_images))]
+    return ["Objects to learn, and the images that hold them", *_table([header, *rows, total])]
+
+
+def histogram_lines(histogram: Histogram) -> list[str]:
+    shares = {name: counts / max(1, counts.sum()) for name, counts in histogram.counts.items()}
+    longest = max(share.max() for share in shares.values()) or 1
+    rows = [["", *(text for name in shares for text in (name, "", ""))]]
+    for number, bin_name in enumerate(histogram.names):
+        cells = [bin_name]
+        for name, share in shares.items():
+            bar = "#" * round(BAR * share[number] / longest)
+            cells += [str(histogram.counts[name][number]), f"{share[number]:.1%}", bar.ljust(BAR)]
+        rows.append(cells)
+    return [histogram.title, *_table(rows)]
+
+
+def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
+    """What the anchors reach, by the titles of the groups."""
+    rows = []
+    for group, reaches in groups.items():
+        rows.append([group, "objects", *REACHED])
+        rows += [[reach.name, str(reach.num_objects), *_percent(reach)] for reach in reaches]
+    return [
+        title,
+        *_table(rows),
+        f"From {FOREGROUND_IOU:g} on, anchors learn to find the object. From {BACKGROUND_IOU:g} they are left out of "
+        "training, and below they",
+        "learn that nothing is there: what none reaches will hardly be found, however long the training.",
+    ]
+
+
+def change_lines(now: Reach, changes: Sequence[Change]) -> list[str]:
+    """What other sides and anchors would reach, and which of them are worth it."""
+    rows = [["", *REACHED, "pixels"], ["as it is", *_percent(now), "x 1.00"]]
+    rows += [[change.name, *_percent(change.reach), f"x {change.pixels:.2f}"] for change in changes]
+    gains = [(change.reach.shares[0] - now.shares[0], change.name) for change in changes]
+    worth = [name for gain, name in sorted(gains, reverse=True) if gain >= CLEAR_GAIN]
+    if worth:
+        verdict = [f"{CLEAR_GAIN:.0%} of the objects or more would be gained by (the best first):"]
+        verdict += [f"  {name}" for name in worth]
+    else:
+        verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: leave it as it is."]
+    return [
+        "What other sides and anchors would reach (SIDE and RATIOS stand in retinanet/anchors.py,",
+        "and weights fit the anchors they were trained with)",
+        *_table(rows),
+        *verdict,
+    ]
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    lines = []
+    for finding in findings:
+        kind = KINDS[finding.kind]
+        lines.append(f"- {finding.set_name}: {finding.kind}: {finding.num_found} ({kind.says})")
+        lines += [f"    {example}" for example in finding.examples]
+        if finding.num_found > len(finding.examples) > 0:
+            lines.append(f"    ... and {finding.num_found - len(finding.examples)} more")
+        if kind.fix:
+            lines.append(f"    Fix: {kind.fix}")
+    return lines
+
+
+def _percent(reach: Reach) -> list[str]:
+    return [f"{share:.1%}" for share in reach.shares] if reach.num_objects else ["-"] * len(reach.shares)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows in columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in rows
+    ]

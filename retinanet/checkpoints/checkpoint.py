@@ -1,0 +1,201 @@
+"""A checkpoint is plain data that rebuilds its model; with the training's state beside it, also its run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+import torch
+from torch import Tensor
+
+from retinanet.checkpoints.torch_files import load_file, save_file
+from retinanet.coco.json_values import is_id, is_text
+from retinanet.data.transforms import MOST_MIN_SIDE
+from retinanet.detector.anchors import PAPER_SHAPES, AnchorShapes
+from retinanet.detector.backbone import DEPTHS
+from retinanet.detector.model import HEAD_NORMS, NORM_GROUPS, RetinaNet
+from retinanet.runtime.errors import UserError
+
+FORMAT = "retinanet 1"
+RESUMABLE = "run"  # the key of what only --resume needs
+MOST_TEXT = 2**24  # letters of all class names, or settings: a short file can refer to a long text a million times
+MOST_ANCHORS = 1000  # of a cell
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds, as a dict of these names and `format`; `anchors` as a dict of theirs."""
+
+    model: dict[str, Tensor]
+    depth: int
+    channels: int
+    class_names: list[str]
+    category_ids: list[int]
+    min_side: int
+    max_side: int
+    batch_size: int
+    epoch: int  # epochs finished
+    settings: dict[str, Any]  # the run's flags
+    # Older files lack what follows; the defaults are what they hold.
+    head_norm: str = "none"
+    level_code: bool = False
+    ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
+    anchors: AnchorShapes = PAPER_SHAPES
+
+
+def save_checkpoint(
+    checkpoint: Checkpoint, path: Path, run: dict[str, Any] | None = None, *, previous: Path | None = None
+) -> None:
+    """Write `checkpoint`, with the `run` that goes on from it if given, whole or not at all.
+
+    `previous`: see written_whole. UserError where the disk is full or the folder can't be written to.
+    """
+    more = {} if run is None else {RESUMABLE: run}
+    plain = {**checkpoint._asdict(), "anchors": checkpoint.anchors._asdict()}
+    try:
+        save_file({"format": FORMAT, **plain, **more}, path, previous=previous)
+    except OSError as fault:
+        raise UserError(f"{path}: can't be written ({fault}). Make room, or choose another --output_path.") from fault
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in `path`; UserError where the file is missing, damaged, holds code or something else."""
+    return load_run(path)[0]
+
+
+def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """The checkpoint in `path` and the run to go on with, empty where it was not saved for that. UserError as above."""
+    content = load_file(path, "a checkpoint of train.py")
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of train.py. Give one that it wrote, such as model_final.pt.")
+    run = content.pop(RESUMABLE, {})
+    if missing := set(Checkpoint._fields) - set(Checkpoint._field_defaults) - content.keys():
+        broken = sorted(missing)
+    elif unknown := content.keys() - set(Checkpoint._fields):
+        broken = sorted(map(repr, unknown))
+    else:
+        content["anchors"] = _anchor_shapes(content["anchors"]) if "anchors" in content else PAPER_SHAPES
+        broken = _broken_parts(Checkpoint(**content))
+    if broken or not isinstance(run, dict):
+        raise UserError(
+            f"{path}: a checkpoint with parts missing or broken ({', '.join(broken or [RESUMABLE])[:200]}). Was it "
+            "written by another version?"
+        )
+    return Checkpoint(**content), run
+
+
+def build_model(
+    checkpoint: Checkpoint, path: Path, learn_statistics: bool = False, *, averaged: bool = False
+) -> RetinaNet:
+    """The model that `checkpoint`, from `path`, holds, with its `averaged` weights if it has them.
+
+    UserError where its weights don't fit or aren't finite.
+    """
+    weights = checkpoint.ema if averaged and checkpoint.ema else checkpoint.model
+    _require_shapes(checkpoint, weights, path)
+    model = _network(checkpoint, learn_statistics)
+    model.load_state_dict(weights)
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise UserError(f"{path}: holds weights that are not finite; its training diverged. Give another checkpoint.")
+    return model
+
+
+def _network(checkpoint: Checkpoint, learn_statistics: bool = False) -> RetinaNet:
+    return RetinaNet(
+        len(checkpoint.class_names),
+        checkpoint.depth,
+        checkpoint.channels,
+        learn_statistics=learn_statistics,
+        head_norm=checkpoint.head_norm,
+        level_code=checkpoint.level_code,
+        anchor_shapes=checkpoint.anchors,
+    )
+
+
+def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path: Path) -> None:
+    """UserError unless `weights` are those of the network that `checkpoint` states, whose memory is not taken yet."""
+    channels = checkpoint.channels
+    wanted = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # if it is there, `channels` is not made up
+    if not _differing(weights, wanted):
+        with torch.device("meta"):
+            wanted = {name: tuple(value.shape) for name, value in _network(checkpoint).state_dict().items()}
+    differing = _differing(weights, wanted) or [
+        f"{name} is not the network's" for name in weights.keys() - wanted.keys()
+    ]
+    if differing:
+        raise UserError(
+            f"{path}: its weights don't fit its depth {checkpoint.depth}, {channels} channels, "
+            f"{len(checkpoint.class_names)} classes and {checkpoint.anchors.per_cell} anchors a cell "
+            f"({differing[0][:200]}). Give another checkpoint."
+        )
+
+
+def _differing(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    lacking = [f"{name} is missing" for name in wanted if name not in weights]
+    return lacking or [
+        f"{name} has the shape {list(weights[name].shape)}, not {list(shape)}"
+        for name, shape in wanted.items()
+        if tuple(weights[name].shape) != shape
+    ]
+
+
+def _broken_parts(checkpoint: Checkpoint) -> list[str]:
+    """The names of the parts that have not the type and range that their use needs."""
+    names, ids, settings = checkpoint.class_names, checkpoint.category_ids, checkpoint.settings
+    channels, min_side, max_side = checkpoint.channels, checkpoint.min_side, checkpoint.max_side
+    norm = checkpoint.head_norm
+    sound = {
+        "depth": is_id(checkpoint.depth) and checkpoint.depth in DEPTHS,
+        "channels": is_id(channels) and channels > 0,
+        "class_names": isinstance(names, list) and _num_letters(names) <= MOST_TEXT and all(map(is_text, names)),
+        "category_ids": isinstance(ids, list)
+        and all(map(is_id, ids))
+        and isinstance(names, list)
+        and len(names) == len(ids) == len(set(ids)) > 0,
+        "min_side": is_id(min_side) and 0 < min_side <= MOST_MIN_SIDE,
+        "max_side": is_id(max_side) and is_id(min_side) and min_side <= max_side,
+        "batch_size": is_id(checkpoint.batch_size) and checkpoint.batch_size > 0,
+        "epoch": is_id(checkpoint.epoch),
+        "settings": _are_flags(settings),
+        "head_norm": isinstance(norm, str)
+        and norm in HEAD_NORMS
+        and (norm == "none" or (is_id(channels) and channels % NORM_GROUPS == 0)),
+        "level_code": type(checkpoint.level_code) is bool,
+        "model": _are_weights(checkpoint.model),
+        "ema": checkpoint.ema is None or _are_weights(checkpoint.ema),
+        "anchors": checkpoint.anchors is not None,
+    }
+    return [name for name, is_sound in sound.items() if not is_sound]
+
+
+def _anchor_shapes(content: Any) -> AnchorShapes | None:
+    """The shapes that a file states as `content`; None where it states none that a network can have."""
+    if not isinstance(content, dict) or content.keys() != set(AnchorShapes._fields):
+        return None
+    side, ratios, scales = (content[name] for name in AnchorShapes._fields)
+    if not isinstance(ratios, list | tuple) or not isinstance(scales, list | tuple):
+        return None
+    numbers = (side, *ratios, *scales)
+    is_sound = all(type(number) in (int, float) and 1e-3 <= number <= 1e3 for number in numbers)
+    if not is_sound or not 0 < len(ratios) * len(scales) <= MOST_ANCHORS:
+        return None
+    return AnchorShapes(side, tuple(ratios), tuple(scales))
+
+
+def _are_flags(settings: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether `settings` are flags as plain_settings gives them: numbers and texts by name, or flat lists of such."""
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        return False
+    values = [value for one in settings.values() for value in (one if isinstance(one, list) else [one])]
+    plain = all(value is None or isinstance(value, str | bool | float) or is_id(value) for value in values)
+    return plain and _num_letters([*settings, *values]) <= MOST_TEXT
+
+
+def _num_letters(values: list[Any]) -> int:
+    """The letters of the texts among `values`, with a few for each of the others."""
+    return sum(len(value) if isinstance(value, str) else 20 for value in values)
+
+
+def _are_weights(weights: Any) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(weights, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) and not value.is_complex()
+        for name, value in weights.items()
+    )

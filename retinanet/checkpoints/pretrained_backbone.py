@@ -1,0 +1,132 @@
+"""ImageNet weights for the ResNet: downloaded, or read from a file, and loaded where they fit."""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models import WeightsEnum, get_model_weights
+
+from retinanet.checkpoints.torch_files import load_file
+from retinanet.detector.backbone import BLOCKS, DEPTHS, Backbone
+from retinanet.runtime.errors import UserError
+
+DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
+BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
+
+
+def depths_of(names: Iterable[str]) -> list[int]:
+    """The depths that a ResNet's tensors `names`, which may be part of them, can be of.
+
+    What is there of a ResNet ends anywhere; but where it ends with a stage of some depth, it is of such a depth.
+    """
+    found = [match for match in map(BLOCK.match, names) if match]
+    counts: dict[int, int] = {}  # of blocks, by stage
+    for match in found:
+        stage, block = int(match[1]), int(match[2])
+        counts[stage] = max(counts.get(stage, 0), block + 1)
+    if any(match[3] == "conv3" for match in found):
+        fitting = [depth for depth in DEPTHS if depth >= 50]
+    elif sum(counts.values()) > 1:  # at least one of them is whole, and has no third convolution
+        fitting = [depth for depth in DEPTHS if depth < 50]
+    else:
+        fitting = list(DEPTHS)
+    last = max(counts, default=0)
+    fitting = [depth for depth in fitting if all(n == BLOCKS[depth][at - 1] for at, n in counts.items() if at < last)]
+    whole = [depth for depth in fitting if last and counts[last] == BLOCKS[depth][last - 1]]
+    return whole or [depth for depth in fitting if not last or counts[last] < BLOCKS[depth][last - 1]]
+
+
+class LoadReport(NamedTuple):
+    """What a file of weights filled; names are shortened to their module (`layer4`) where all of it is meant."""
+
+    num_loaded: int
+    num_tensors: int
+    missing: list[str]  # of the backbone, not in the file: they keep their start
+    unused: list[str]  # in the file, not of the backbone
+
+
+def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
+    """Fill `backbone` from `state`, which may hold only part of it and more than it.
+
+    Raises UserError, and loads nothing, where it is another depth's, a shape differs, a value is not finite, or no
+    name fits.
+    """
+    wanted = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
+    found = {name: value for name, value in state.items() if name in wanted and isinstance(value, Tensor)}
+    if not found:
+        raise UserError(
+            f"{source}: none of its {len(state)} names is one of a ResNet's ({', '.join(list(state)[:3])} ...). "
+            "The names must be torchvision's: conv1.weight, layer1.0.conv1.weight ..."
+        )
+    if backbone.depth not in (depths := depths_of(state)):
+        fix = f"Give --depth {depths[0]}, or another file" if depths else "Give another file"
+        raise UserError(
+            f"{source}: its blocks are those of {_resnets(depths)}, not of a ResNet-{backbone.depth}. {fix}."
+        )
+    for name, value in found.items():
+        require_fitting(name, value, wanted[name].shape, source, "Is the file of another --depth?")
+    backbone.load_state_dict(found, strict=False)
+    return LoadReport(
+        num_loaded=len(found),
+        num_tensors=len(wanted),
+        missing=_modules(wanted.keys() - found.keys(), found.keys()),
+        unused=_modules({name for name in state if not name.endswith("num_batches_tracked")} - found.keys(), wanted),
+    )
+
+
+def _resnets(depths: Sequence[int]) -> str:
+    return " or ".join(f"a ResNet-{depth}" for depth in depths) or "no ResNet known here"
+
+
+def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str, hint: str) -> None:
+    """UserError where the tensor `name` of the file `source` has another shape, for which `hint` tells the reason,
+    is not of floating-point numbers, or holds one that is not finite."""
+    if tuple(value.shape) != tuple(shape):
+        raise UserError(f"{source}: {name} has shape {list(value.shape)}, the network's has {list(shape)}. {hint}")
+    if value.layout != torch.strided or not value.is_floating_point() or value.is_meta:
+        raise UserError(f"{source}: {name} is no plain tensor of floating-point numbers. Save it as one.")
+    if not torch.isfinite(value).all():
+        raise UserError(f"{source}: {name} holds values that are not finite. The file is broken: give another.")
+
+
+def _modules(names: set[str], others: Any) -> list[str]:
+    """`names`, with those of a top module that `others` have no part in drawn together to its name."""
+    shared = {other.split(".")[0] for other in others}
+    return sorted({name if name.split(".")[0] in shared else name.split(".")[0] for name in names})
+
+
+def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
+    """torchvision's ImageNet weights from PyTorch's cache, or downloaded to it.
+
+    Version V1 is the published runs'; V2 is there for DEPTHS_OF_V2.
+    """
+    return published_state(get_model_weights(f"resnet{depth}")[f"IMAGENET1K_{version}"], "ImageNet weights")
+
+
+def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
+    """The state dict of torchvision's `weights` from PyTorch's cache, or downloaded to it; UserError where it can't be.
+
+    `what` they are is said in the message.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    if not path.exists():
+        try:
+            weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        except (OSError, RuntimeError) as fault:  # no network or no space; a hash that is not the published one
+            raise UserError(
+                f"{weights.url}: the {what} could not be downloaded ({fault}). Put that file at {path}, or "
+                "choose --weights none (start from random weights) or --weights FILE (a state dict of your own)."
+            ) from fault
+    return read_state_file(path)
+
+
+def read_state_file(path: str | Path) -> dict[str, Any]:
+    """The state dict in `path`; UserError where the file holds something else."""
+    state = load_file(path, "a state dict")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"{path}: not a state dict (names and tensors). Save one with torch.save(model.state_dict()).")
+    return state

@@ -1,0 +1,147 @@
+"""torchvision's RetinaNet that learned COCO, retinanet_resnet50_fpn_v2, loaded so that it says the same boxes here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models import get_model_weights
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
+from retinanet.detector.anchors import PAPER_SHAPES, STRIDES, AnchorShapes, cell_anchors
+from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
+from retinanet.detector.model import RetinaNet
+from retinanet.runtime.errors import UserError
+
+DEPTH, CHANNELS, HEAD_NORM = 50, 256, "group"  # of that detector
+WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
+CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # a category's COCO id is its place
+NO_CLASSES = ("__background__", "N/A")
+CLASSIFICATION, REGRESSION = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
+
+
+class DetectorReport(NamedTuple):
+    """The class names whose weights were kept, and those that start anew."""
+
+    kept: list[str]
+    new: list[str]
+
+
+def coco_state() -> dict[str, Any]:
+    """The published weights from PyTorch's cache, or downloaded to it."""
+    return published_state(WEIGHTS, "COCO detector's weights")
+
+
+def is_detector(state: Mapping[str, Any]) -> bool:
+    """Whether `state` is a detector's state dict of torchvision, rather than a ResNet's."""
+    return any(name.startswith("head.classification_head.") for name in state)
+
+
+def load_detector(
+    network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str
+) -> DetectorReport:
+    """Fill `network`, of DEPTH, CHANNELS, HEAD_NORM and with `level_code`, from `state`, the detector's.
+
+    A class whose name is COCO's, in upper or lower case, keeps that class's weights; the others keep their start.
+    Raises UserError, and loads nothing, where a tensor is missing, has another shape or is not finite.
+    """
+    assert network.level_code
+    num_anchors = PAPER_SHAPES.per_cell
+    if network.anchor_shapes.per_cell != num_anchors:
+        raise UserError(
+            f"{source}: a detector with {num_anchors} anchors a cell, but there are to be "
+            f"{network.anchor_shapes.per_cell}. Choose as many ratios and scales, or other --weights."
+        )
+    state = {_newer_name(name): value for name, value in state.items()}
+    loaded = {}
+    for name, value in network.state_dict().items():
+        if name.startswith("level_") or name.endswith("num_batches_tracked"):
+            continue
+        theirs = _source_name(name)
+        shape = list(value.shape)
+        if theirs.startswith(CLASSIFICATION):
+            shape[0] = num_anchors * len(CATEGORIES)
+        if not isinstance(state.get(theirs), Tensor):
+            raise UserError(
+                f"{source}: a detector without {theirs}. It must be torchvision's retinanet_resnet50_fpn_v2."
+            )
+        require_fitting(theirs, state[theirs], shape, source, "It must be retinanet_resnet50_fpn_v2 of COCO's classes.")
+        loaded[name] = state[theirs]
+
+    rows = {name.casefold(): row for row, name in enumerate(CATEGORIES) if name not in NO_CLASSES}
+    kept = [label for label, name in enumerate(class_names) if name.casefold() in rows]
+    kept_rows = [rows[class_names[label].casefold()] for label in kept]
+    for name, value in network.classification_head.output.state_dict(prefix="classification_head.output.").items():
+        by_class = value.clone().unflatten(0, (num_anchors, -1))
+        theirs_by_class = loaded[name].unflatten(0, (num_anchors, -1))
+        by_class[:, kept] = theirs_by_class[:, kept_rows].to(by_class)
+        loaded[name] = by_class.flatten(0, 1)
+
+    code = _box_code(network.anchor_shapes)
+    weight, bias = (f"regression_head.output.{part}" for part in ("weight", "bias"))
+    loaded[weight] = loaded[weight] * code.factor.view(-1, 1, 1, 1)
+    loaded[bias] = loaded[bias] * code.factor + code.summand
+    loaded |= {"level_scale": code.level_scale, "level_shift": code.level_shift}
+    network.load_state_dict(loaded, strict=False)
+    return DetectorReport(
+        kept=[class_names[label] for label in kept],
+        new=[name for label, name in enumerate(class_names) if label not in kept],
+    )
+
+
+def _newer_name(name: str) -> str:
+    """The name that torchvision's pyramid has had since its convolutions are blocks: inner_blocks.0.0.weight."""
+    parts = name.split(".")
+    is_old = name.startswith(("backbone.fpn.inner_blocks.", "backbone.fpn.layer_blocks.")) and len(parts) == 5
+    return ".".join((*parts[:4], "0", parts[4])) if is_old else name
+
+
+def _source_name(name: str) -> str:
+    """torchvision's name of what the network calls `name`."""
+    top, _, rest = name.partition(".")
+    if top == "backbone":
+        return f"backbone.body.{rest}"
+    module, _, part = rest.partition(".")
+    if top == "pyramid":
+        level = int(module[-1])
+        if level > 5:
+            return f"backbone.fpn.extra_blocks.p{level}.{part}"
+        return f"backbone.fpn.{'inner' if module.startswith('lateral') else 'layer'}_blocks.{level - 3}.0.{part}"
+    if module == "output":
+        return f"{CLASSIFICATION if top == 'classification_head' else REGRESSION}.{part}"
+    layer, _, part = part.partition(".")
+    return f"head.{top}.conv.{int(layer) // 3}.{int(layer) % 3}.{part}"  # a block: convolution, norm, ReLU
+
+
+class _BoxCode(NamedTuple):
+    """What makes the detector's deltas ours: (raw * factor + summand) * level_scale + level_shift."""
+
+    factor: Tensor  # float64 [9 * 4]
+    summand: Tensor  # float64 [9 * 4]
+    level_scale: Tensor  # float64 [5, 9, 4], near 1
+    level_shift: Tensor  # float64 [5, 9, 4], near 0
+
+
+def _box_code(shapes: AnchorShapes = PAPER_SHAPES) -> _BoxCode:
+    """From the detector's anchors and deltas to ours, whose anchors are of `shapes`.
+
+    Its anchors lie at their cell's upper left corner, have sizes of whole, even pixels, and its deltas are not divided
+    by deviations. With s the stride, w and v the widths of its and our anchor, its box's centre is (its delta dx)
+    dx * w and ours (delta d) s / 2 + 0.1 * d * v from that corner: d = 10 * dx * w / v - 5 * s / v. The logarithms of
+    the widths give d = 5 * dw + 5 * log(w / v). Since w / v differs by level, and is near 1 for the same `shapes`, the
+    most goes into the output convolution, which goes on learning, and only the rest into the levels' code. (The cap of
+    a box's growth is the same number, but from these anchors.)
+    """
+    sides = [tuple(int(PAPER_SHAPES.side * stride * scale) for scale in PAPER_SHAPES.scales) for stride in STRIDES]
+    theirs = torch.stack(AnchorGenerator(sides, (PAPER_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
+    ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
+    our_sizes = ours[..., 2:] - ours[..., :2]  # [5, 9, 2]
+    ratio = (theirs[..., 2:] - theirs[..., :2]) / our_sizes
+    offset = -STRIDES[0] / 2 / our_sizes[0] / CENTRE_DEVIATION  # [9, 2], the same on every level
+    return _BoxCode(
+        factor=torch.tensor([1 / CENTRE_DEVIATION] * 2 + [1 / SIZE_DEVIATION] * 2).double().repeat(shapes.per_cell),
+        summand=torch.cat([offset, torch.zeros_like(offset)], dim=1).flatten(),
+        level_scale=torch.cat([ratio, torch.ones_like(ratio)], dim=2),
+        level_shift=torch.cat([(1 - ratio) * offset, ratio.log() / SIZE_DEVIATION], dim=2),
+    )

@@ -1,0 +1,113 @@
+"""Going on with a run: the newest checkpoint that is whole, and what must be as it was."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retinanet.checkpoints.checkpoint import Checkpoint, load_run, save_checkpoint
+from retinanet.coco.json_values import is_id
+from retinanet.detector.anchors import DEFAULT_SHAPES
+from retinanet.runtime.errors import UserError
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+# Flags that change no number of the training, or whose effect is compared below as a fact.
+FREE = frozenset(
+    (
+        *("workers", "timeout", "cache", "device", "precision", "compile", "batch_size"),
+        *("epochs", "log_every", "eval_every", "save_every", "eval_backend", "max_skipped", "bad_images", "max_pixels"),
+        *("coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "seeds"),
+    )
+)
+
+
+class Facts(NamedTuple):
+    """What else changes a run's numbers, each with what to call it in a message."""
+
+    device: str  # cpu or cuda
+    precision: str
+    compiled: bool
+    train_fingerprint: str  # of the annotation files
+    val_fingerprint: str
+    batch_size: int  # of a rank
+    num_ranks: int
+
+
+class SavedRun(NamedTuple):
+    path: Path
+    checkpoint: Checkpoint
+    state: dict[str, Any]  # TrainingState.to_plain's
+    facts: Facts
+
+
+def save_run(checkpoint: Checkpoint, state: dict[str, Any], facts: Facts, folder: Path) -> None:
+    """Write last.pt, and keep the one before as previous.pt. UserError where that fails; both are then as they were."""
+    run = {"state": state, "facts": facts._asdict()}
+    save_checkpoint(checkpoint, folder / LAST, run, previous=folder / PREVIOUS)
+
+
+def newest_run(folder: Path) -> tuple[SavedRun | None, list[str]]:
+    """The newest run in `folder` that can be gone on with, and a message for each file that can't be used."""
+    complaints: list[str] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if path.exists():
+            try:
+                return load_saved(path), complaints
+            except UserError as fault:
+                complaints.append(str(fault))
+    return None, complaints
+
+
+def load_saved(path: Path) -> SavedRun:
+    checkpoint, run = load_run(path)
+    facts = run.get("facts")
+    state = run.get("state")
+    if not isinstance(state, dict) or not isinstance(facts, dict) or facts.keys() != set(Facts._fields):
+        raise UserError(
+            f"{path}: a checkpoint without the state of its training. Only last.pt and previous.pt have it."
+        )
+    kinds = Facts.__annotations__
+    if any(type(facts[name]) is not kind for name, kind in kinds.items()) or not is_id(state.get("iteration")):
+        raise UserError(f"{path}: the state of its training is broken. Move the file away.")
+    return SavedRun(path, checkpoint, state, Facts(**facts))
+
+
+def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[str, Any], facts: Facts) -> None:
+    """UserError where the `settings` (flags) or `facts` would not lead to the same numbers as the saved ones.
+
+    A run of an earlier version had the `defaults` of the flags that it did not know.
+    """
+    free = FREE - {"epochs"} if settings["schedule"] == "cosine" else FREE  # whose end is a cosine's
+    old = {name: value for name, value in (defaults | saved.checkpoint.settings).items() if name not in free}
+    new = {name: value for name, value in settings.items() if name not in free}
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            raise _differs(saved, f"--{name}", old.get(name), new.get(name))
+    old_shapes, new_shapes = saved.checkpoint.anchors._asdict(), DEFAULT_SHAPES._asdict()
+    for name in old_shapes:
+        if old_shapes[name] != new_shapes[name]:
+            raise _differs(saved, f"anchors of the {name}", old_shapes[name], new_shapes[name])
+    for name in ("device", "precision", "compiled"):
+        if getattr(saved.facts, name) != getattr(facts, name):
+            raise _differs(saved, name, getattr(saved.facts, name), getattr(facts, name))
+    for name in ("train", "val"):
+        if getattr(saved.facts, f"{name}_fingerprint") != getattr(facts, f"{name}_fingerprint"):
+            raise UserError(
+                f"{saved.path}: the annotation file of the {name} set was changed since. Put the old one back, or "
+                "start a new run without --resume."
+            )
+    together, now = (one.batch_size * one.num_ranks for one in (saved.facts, facts))
+    if together != now:
+        if saved.facts.num_ranks == facts.num_ranks:
+            raise _differs(saved, "--batch_size", saved.facts.batch_size, facts.batch_size)
+        if saved.state["iteration"]:
+            raise UserError(
+                f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {together} images "
+                f"a step together, now there are {facts.num_ranks} with {now}. Give as many, or a --batch_size that "
+                "makes up for it; another number is possible at the end of an epoch only."
+            )
+
+
+def _differs(saved: SavedRun, name: str, old: Any, new: Any) -> UserError:
+    return UserError(
+        f"{saved.path}: its run has {name} {old}, this command has {new}, which changes the numbers. Give the same, or "
+        "start a new run without --resume or in another --output_path."
+    )

@@ -1,0 +1,121 @@
+"""What must hold of each entry of a COCO annotation file: DataFault says what does not, and the fix."""
+
+import re
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from retinanet.coco.json_values import is_id, is_number, is_text
+from retinanet.runtime.errors import DataFault
+
+# C:\\a.jpg, \\\\server\\a.jpg, ..\\a.jpg. A file's name may well hold a \\ in between: some archives unpack so.
+WINDOWS_OUTSIDE = re.compile(r"([A-Za-z]:)?[\\/]|(.*[\\/])?\.\.\\")
+BOX_OF_MASK = "Add the box around it: (left, top, width, height) in pixels."
+
+
+def leaves_folder(file_name: str) -> bool:
+    """Whether a path that is to lie below a folder could lie elsewhere, or is none at all."""
+    return Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name
+
+
+def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
+    """Id and name; `seen` are the ids of the categories before."""
+    category_id, name = category.get("id"), category.get("name")
+    if not is_id(category_id) or not is_text(name):
+        raise DataFault(
+            "category_malformed", f"category {category} needs a whole number as id, without quotes, and a name."
+        )
+    if category_id in seen:
+        raise DataFault(
+            "category_id_twice", f"category id {category_id} stands twice. Give each category an id of its own."
+        )
+    return category_id, name
+
+
+def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:
+    """Id, file name and (height, width); `seen` are the ids of the images before."""
+    image_id, file_name = image.get("id"), image.get("file_name")
+    height, width = image.get("height"), image.get("width")
+    if not is_id(image_id):
+        raise DataFault(
+            "image_id_malformed",
+            f"an image's id is {image_id!r} ({file_name}). Ids must be whole numbers, without quotes.",
+        )
+    if image_id in seen:
+        raise DataFault("image_id_twice", f"image id {image_id} stands twice. Give each image an id of its own.")
+    if isinstance(file_name, str) and not is_text(file_name):
+        raise DataFault(
+            "file_name_malformed",
+            f"file_name {file_name!r} of image {image_id} has half of a surrogate pair in it, which no file's name can "
+            "have. Write it as UTF-8.",
+        )
+    if not is_text(file_name) or not file_name:
+        raise DataFault(
+            "file_name_missing", f"image {image_id} has no file_name. Add it, relative to the image folder."
+        )
+    if leaves_folder(file_name):
+        raise DataFault(
+            "file_name_outside",
+            f"file_name {file_name!r} of image {image_id} leaves the image folder. Make it relative to it.",
+        )
+    if WINDOWS_OUTSIDE.match(file_name):
+        raise DataFault(
+            "file_name_windows",
+            f"file_name {file_name!r} of image {image_id} looks like a path of Windows that leaves the image folder. "
+            "Make it relative to it, with / instead of \\.",
+        )
+    if not (is_id(height) and is_id(width) and height > 0 and width > 0):
+        raise DataFault(
+            "image_size_malformed", f"image {image_id} ({file_name}) needs height and width, whole pixels above 0."
+        )
+    return image_id, file_name, (height, width)
+
+
+def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
+    """The row of what the annotation's `key` names; a DataFault of `kind` where it is not in the list `where`."""
+    value = annotation.get(key)
+    if isinstance(value, str | float):
+        raise DataFault("id_malformed", f"{key} {value!r} is no whole number. Write one, without quotes or a point.")
+    if not is_id(value) or value not in rows:
+        raise DataFault(kind, f'{key} {value!r} is not in "{where}". Add it there, or take the annotation out.')
+    return rows[value]
+
+
+def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
+    """Its (left, top, width, height) and its area, which is that of the box where none is stated."""
+    box, mask = annotation.get("bbox"), annotation.get("segmentation")
+    if not box and mask:
+        raise DataFault("box_missing", f"has a segmentation but no bbox. {BOX_OF_MASK}")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        is_quoted = any(isinstance(one, str) for one in (box if isinstance(box, list) else [box]))
+        quotes = ", without quotes" if is_quoted else ""
+        raise DataFault(
+            "box_malformed", f"bbox {box!r} must be four finite numbers (left, top, width, height){quotes}."
+        )
+    if box[2] < 0 or box[3] < 0:
+        raise DataFault("box_negative", f"bbox {box} has a negative size. It must be (left, top, width, height).")
+    area = annotation.get("area", box[2] * box[3])
+    if not is_number(area) or area < 0:
+        raise DataFault("area_malformed", f"area {area!r} must be a finite number of square pixels.")
+    if box[2] == box[3] == 0 and _is_wide(mask, area):
+        raise DataFault("box_missing", f"has a segmentation but no bbox: {box} is empty. {BOX_OF_MASK}")
+    return box, area
+
+
+def _is_wide(mask: Any, area: float) -> bool:
+    """Whether a `segmentation` from JSON, polygons [[x1, y1, x2, y2 ...] ...] or run lengths, is more than a pixel."""
+    if isinstance(mask, dict):
+        return area > 1
+    if not isinstance(mask, list):
+        return False
+    polygons = [one for one in mask if isinstance(one, list) and all(map(is_number, one))]
+    return any(
+        max(one[0::2]) - min(one[0::2]) > 1 and max(one[1::2]) - min(one[1::2]) > 1 for one in polygons if len(one) > 1
+    )
+
+
+def is_crowd(annotation: dict[str, Any]) -> bool:
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise DataFault("crowd_malformed", f"iscrowd {crowd!r} must be 0 (an object) or 1 (a crowd of them).")
+    return bool(crowd)

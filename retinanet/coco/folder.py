@@ -1,0 +1,30 @@
+"""Where the files of a set lie below the data folder: the suite's layout, or COCO's own."""
+
+from pathlib import Path
+
+from retinanet.runtime.errors import UserError
+
+
+def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
+    """The annotation file of a set: {set}.json, or COCO's own annotations/instances_{set}.json. UserError if none."""
+    root = Path(coco_path)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such data folder. Give it with --coco_path; data/README.md shows its layout.")
+    files = [root / f"{set_name}.json"]
+    files += [root / "annotations" / f"{kind}_{set_name}.json" for kind in ("instances", "image_info")]
+    for file in files:
+        if file.is_file():
+            return file
+    raise UserError(
+        f"{files[0]}: no such annotation file, and no {files[1]} either. Put it there, or name another set with "
+        "--train_set, --val_set, --set_name or --sets."
+    )
+
+
+def find_image_folder(coco_path: str | Path, set_name: str) -> Path:
+    """The image folder of a set: images/{set}/, or COCO's own {set}/. UserError if there is neither."""
+    folders = [Path(coco_path) / "images" / set_name, Path(coco_path) / set_name]
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise UserError(f"{folders[0]}: no such image folder, and no {folders[1]} either. Put the images there.")

@@ -1,0 +1,20 @@
+"""Which JSON values can be an id, a number or a name."""
+
+from typing import Any, TypeGuard
+
+NUMBER_LIMIT = 1e15  # no coordinate or area is so large; it also keeps JSON's unbounded whole numbers within a float
+
+
+def is_id(value: Any) -> TypeGuard[int]:
+    """Whether a value from JSON is a whole number that an int64 holds."""
+    return type(value) is int and -(2**63) <= value < 2**63  # and no bool, which is an int too
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value from JSON is a finite number."""
+    return type(value) in (int, float) and -NUMBER_LIMIT < value < NUMBER_LIMIT  # which NaN is not
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value from JSON is a text that can be printed and be part of a path: without a lone surrogate."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

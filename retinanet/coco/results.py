@@ -1,0 +1,46 @@
+"""COCO result files: read, also from the zip that is handed in, and written whole."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retinanet.coco.annotations import parse_json, read_json
+from retinanet.coco.results_zip import read_zip
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.files import written_whole
+
+KEYS = ("image_id", "category_id", "bbox", "score")
+
+
+class Results(NamedTuple):
+    """What a result file holds."""
+
+    rows: Any  # as parsed: nothing of it is checked
+    member: str | None = None  # its name in the zip, where it came in one
+
+
+def default_results_path(set_name: str) -> Path:
+    return Path(f"{set_name}_bbox_results.json")
+
+
+def read_results(path: Path) -> Results:
+    """Read a result file, or the one in a .zip. UserError where it is missing or broken."""
+    if path.suffix.lower() == ".zip":
+        member, content = read_zip(path)
+        return Results(parse_json(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), path), member)
+    return Results(read_json(path))
+
+
+def write_results(rows: list[Any], path: Path) -> None:
+    """Write a result file, whole or not at all. UserError where the place can't be written to."""
+    try:
+        with written_whole(path) as file:
+            file.write(json.dumps(rows))  # json.dump takes several times as long
+    except OSError as fault:
+        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another place for it.") from None
+
+
+def results_text(rows: list[dict[str, Any]]) -> str:
+    """Checked `rows` as they are handed in: the four keys alone, since COCO's reader goes by what others it finds."""
+    return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)

@@ -1,0 +1,67 @@
+"""Which objects an anchor can reach: no training finds what none overlaps enough."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.data.transforms import resized_corners, resized_sizes
+from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
+from retinanet.detector.matching import BACKGROUND_IOU, FOREGROUND_IOU
+
+LONGER_RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)
+LEAST_SIDE = 64  # that the flags take
+
+
+class Setup(NamedTuple):
+    """What decides how large objects are beside the anchors."""
+
+    min_side: int
+    max_side: int
+    shapes: AnchorShapes = DEFAULT_SHAPES
+
+
+def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.ndarray:
+    """The largest IoU of each of `boxes` [n, 4], (x1, y1, x2, y2) in network pixels, with any anchor: float64 [n].
+
+    Of the anchors of one shape that whose centre is nearest overlaps most, for along either axis the overlap of two
+    lengths falls with the distance of their centres. So one cell a level is looked at: that of the object's centre.
+    """
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+    areas = (x2 - x1) * (y2 - y1)
+    best = np.zeros(len(boxes))
+    for stride in STRIDES:
+        x = (np.floor((x1 + x2) / 2 / stride) + 0.5) * stride
+        y = (np.floor((y1 + y2) / 2 / stride) + 0.5) * stride
+        for left, top, right, bottom in cell_anchors(stride, shapes).tolist():
+            width = (np.minimum(x2, x + right) - np.maximum(x1, x + left)).clip(0)
+            height = (np.minimum(y2, y + bottom) - np.maximum(y1, y + top)).clip(0)
+            shared = width * height
+            np.maximum(best, shared / (areas + (right - left) * (bottom - top) - shared), out=best)
+    return best
+
+
+def shares(ious: np.ndarray, foreground: float = FOREGROUND_IOU, background: float = BACKGROUND_IOU) -> list[float]:
+    """The shares of objects whose best anchor is matched with them, is ignored, and learns that nothing is there."""
+    matched, seen = ious >= foreground, ious >= background
+    counts = (matched.sum(), (seen & ~matched).sum(), (~seen).sum())
+    return [float(count / max(1, len(ious))) for count in counts]
+
+
+def alternatives(setup: Setup) -> dict[str, Setup]:
+    """Other sides and anchors to try, by what is to be set."""
+    found = {}
+    for factor in (0.5, 0.75, 1.25, 1.5, 2):
+        min_side, max_side = round(setup.min_side * factor), round(setup.max_side * factor)
+        found[f"--min_side {min_side} --max_side {max_side}"] = setup._replace(min_side=min_side, max_side=max_side)
+    longer = setup.shapes._replace(ratios=LONGER_RATIOS)
+    for side in (2, 3, 6):
+        found[f"SIDE = {side}"] = setup._replace(shapes=setup.shapes._replace(side=side))
+    found["RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer)
+    found["SIDE = 3, RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer._replace(side=3))
+    return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_SIDE}
+
+
+def ious_of(setup: Setup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
+    boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
+    return best_ious(boxes, setup.shapes)

@@ -1,0 +1,192 @@
+"""Batches from worker processes to the device: the images of a training epoch, and of an evaluation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from retinanet.data.augmentation import FROM_ORIGINAL, AugmentSettings, augment
+from retinanet.data.dataset import BadImage, CocoDataset
+from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape
+from retinanet.data.transforms import (
+    flip,
+    pad_and_stack,
+    padded_shape,
+    padded_sizes,
+    resize,
+    resized_sizes,
+    scale_boxes,
+)
+from retinanet.detector.structures import Batch, Sample, Targets
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.signals import ignore_in_worker
+
+PLAIN = AugmentSettings()
+
+
+class TrainingBatches(Dataset[Batch]):
+    """The batches that a sampler draws, each image changed as a function of (seed, epoch, index) and the batch's side.
+
+    Whatever a training image undergoes, it fits in the size that it would have without.
+    """
+
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        seed: int,
+        settings: AugmentSettings = PLAIN,
+        sides: Sequence[int] | None = None,
+    ) -> None:
+        """`sides`: see padded_shape."""
+        self.dataset, self.seed, self.settings, self.sides = dataset, seed, settings, sides
+
+    def __getitem__(self, draw: Draw) -> Batch:
+        samples = [self.sample(draw.epoch, index, draw.side) for index in draw.indices]
+        return collate(samples, padded_shape(draw.sides, self.sides))
+
+    def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
+        """The image as training sees it in `epoch`, in a batch with this shorter side (default: the set's own)."""
+        try:
+            sample = self._augmented(epoch, index, side)
+        except UserError as fault:
+            return BadImage(str(fault))
+        if np.random.default_rng([self.seed, epoch, index]).random() < self.settings.flip:
+            image, boxes = flip(sample.image, sample.boxes)
+            sample = sample._replace(image=image, boxes=boxes)
+        return sample
+
+    def _augmented(self, epoch: int, index: int, side: int | None) -> Sample:
+        names = self.settings.names
+        is_whole = not FROM_ORIGINAL.isdisjoint(names)
+        sample = self.dataset.read_original(index) if is_whole else self.dataset.read(index, side)
+        if not names:
+            return sample
+        return augment(sample, self.dataset.size_at(index, side), names, (self.seed, epoch, index))
+
+
+def training_loader(
+    dataset: CocoDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    pin_memory: bool,
+    drop_last: bool = False,
+    settings: AugmentSettings = PLAIN,
+    sides: Sequence[int] | None = None,
+    timeout: float = 0,
+    accumulate: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> tuple[DataLoader[Batch], AspectRatioBasedSampler]:
+    """A loader of a rank's training batches, and its sampler, whose `start_at` says where it goes on.
+
+    `sides`: see padded_shape. `timeout`: seconds that a worker may take for a batch, 0 for any.
+    """
+    sampler = AspectRatioBasedSampler(
+        dataset.sizes,
+        batch_size,
+        seed,
+        drop_last,
+        accumulate=accumulate,
+        rank=rank,
+        num_ranks=num_ranks,
+        train_sides=settings.sides,
+        sizes_at=dataset.sizes_at,
+    )
+    batches = TrainingBatches(dataset, seed, settings, sides)
+    how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
+    return _loader(batches, workers, pin_memory, timeout, **how), sampler
+
+
+class AtEachSide(Dataset[list[Sample | BadImage]]):
+    """Each image of a data set at several sizes, decoded once: a sample for each of `sizes`, which are [N, 2] each."""
+
+    def __init__(self, dataset: CocoDataset, sizes: Sequence[np.ndarray]) -> None:
+        self.dataset, self.sizes = dataset, sizes
+
+    def __getitem__(self, index: int) -> list[Sample | BadImage]:
+        try:
+            original = self.dataset.original(index)
+        except UserError as fault:
+            return [BadImage(str(fault)) for _ in self.sizes]
+        return [self._sample(index, original, sizes[index].tolist()) for sizes in self.sizes]
+
+    def _sample(self, index: int, original: Tensor, size: list[int]) -> Sample:
+        boxes, labels = self.dataset.objects(index)
+        boxes, scale = scale_boxes(boxes, original.shape[1:], size)
+        return Sample(resize(original, size), boxes, labels, scale, int(self.dataset.annotations.image_ids[index]))
+
+
+def evaluation_loader(
+    dataset: CocoDataset,
+    *,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+    test_sides: Sequence[tuple[int, int]] | None = None,
+    timeout: float = 0,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> DataLoader[list[Batch]]:
+    """A loader of each image once, a batch for each of `test_sides` at a time; of a rank's share of those batches.
+
+    `test_sides`: the shorter side and what the longer may be at most, by default those of `dataset` alone. Images that
+    go together have equal padded shapes at every side, so none is padded for another's sake.
+    """
+    original = dataset.annotations.sizes
+    sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]
+    shapes = np.concatenate([padded_sizes(one) for one in sizes], axis=1)  # [N, 2 x sides]
+    batches = batches_of_equal_shape(shapes, batch_size)[rank::num_ranks]
+    at_each = AtEachSide(dataset, sizes)
+    return _loader(at_each, workers, pin_memory, timeout, batch_sampler=batches, collate_fn=_collate_each_side)
+
+
+def _collate_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list[Batch]:
+    return [collate(of_side) for of_side in zip(*samples, strict=True)]
+
+
+def _loader(dataset: Dataset[Any], workers: int, pin_memory: bool, timeout: float, **how: Any) -> DataLoader[Any]:
+    # Each worker keeps PyTorch's default of one thread: there is one image per worker at a time to work on.
+    return DataLoader(
+        dataset,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        timeout=timeout if workers else 0,
+        worker_init_fn=ignore_in_worker,
+        # Its own, or it would draw from PyTorch's at each epoch, and again where an epoch is gone on with.
+        generator=torch.Generator(),
+        **how,
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def collate(samples: Sequence[Sample | BadImage], shape: tuple[int, int] | None = None) -> Batch:
+    """One batch of the samples that could be read, with the messages of those that could not.
+
+    `shape` is its (H, W), by default the least that fits.
+    """
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    if shape is None:
+        shape = padded_shape([max((sample.image.shape[axis] for sample in good), default=0) for axis in (1, 2)])
+    most = max([1, *(len(sample.labels) for sample in good)])  # M
+    boxes = torch.zeros(len(good), most, 4)
+    labels = torch.full((len(good), most), -1)
+    for row, sample in enumerate(good):
+        boxes[row, : len(sample.boxes)] = sample.boxes
+        labels[row, : len(sample.labels)] = sample.labels
+    return Batch(
+        images=pad_and_stack([sample.image for sample in good], shape),
+        targets=Targets(boxes, labels),
+        sizes=torch.tensor([sample.image.shape[1:] for sample in good]).reshape(-1, 2),
+        scales=torch.stack([sample.scale for sample in good]) if good else torch.zeros(0, 2),
+        image_ids=torch.tensor([sample.image_id for sample in good], dtype=torch.int64),
+        bad=[sample.message for sample in samples if isinstance(sample, BadImage)],
+    )

@@ -1,0 +1,211 @@
+"""The data set: samples read from disk, and batches of them."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.data.image_cache import ImageCache
+from retinanet.data.images import MAX_PIXELS, check_image, missing_image, read_image
+from retinanet.data.transforms import longest_at, resize, resized_corners, resized_sizes, scale_boxes
+from retinanet.detector.structures import CROWD, Sample
+from retinanet.runtime.errors import UserError
+
+IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
+
+
+class BadImage(NamedTuple):
+    """Stands for a sample that can't be read. An exception would reach the main process as a worker's traceback."""
+
+    message: str
+
+
+class Objects(NamedTuple):
+    """Objects of a data set, clipped to their images."""
+
+    images: np.ndarray  # int64 [n], the rows of their images
+    labels: np.ndarray  # int64 [n]
+    corners: np.ndarray  # float64 [n, 4], (x1, y1, x2, y2) in original pixels
+    boxes: np.ndarray  # float64 [n, 4], the same in pixels of the network's input
+    areas: np.ndarray  # float64 [n], original square pixels, as annotated
+
+
+class CocoDataset(Dataset[Sample | BadImage]):
+    """The images of a COCO annotation file, resized, with the objects to be found in them.
+
+    Crowds are no objects to learn. Boxes are clipped to their image, and those without area are dropped;
+    `num_crowds` and `num_empty` count both. With `keep_crowds` the samples hold the crowd regions too, with a label of
+    their own, CROWD.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        image_folder: Path,
+        min_side: int,
+        max_side: int,
+        max_pixels: int = MAX_PIXELS,
+        *,
+        keep_crowds: bool = False,
+    ) -> None:
+        self.annotations = annotations
+        self.image_folder = image_folder
+        self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
+        self.cache: ImageCache | None = None
+        # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
+        self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
+        starts = range(0, len(self), IMAGES_AT_A_TIME)
+        empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_AT_A_TIME) for start in starts)])
+        self.num_crowds = int(annotations.crowds.sum())
+        self.num_empty = int((empty & ~annotations.crowds).sum())
+        self.is_learned = ~annotations.crowds & ~empty  # [T]
+        self.is_kept = ~empty if keep_crowds else self.is_learned  # [T], in the samples
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def path(self, index: int) -> Path:
+        return self.image_folder / self.annotations.file_names[index]
+
+    def sizes_at(self, rows: np.ndarray, side: int | None) -> np.ndarray:
+        """The sizes [n, 2] of the images `rows` where the shorter side is `side` instead of the set's own."""
+        if side is None:
+            return self.sizes[rows]
+        return resized_sizes(self.annotations.sizes[rows], side, longest_at(side, self.min_side, self.max_side))
+
+    def size_at(self, index: int, side: int | None) -> tuple[int, int]:
+        height, width = self.sizes_at(np.array([index]), side)[0].tolist()
+        return height, width
+
+    def objects(self, index: int) -> tuple[Tensor, Tensor]:
+        """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image's sample."""
+        rows = self._rows(index, index + 1)
+        kept = self.is_kept[rows]
+        boxes = self._corners(index, index + 1)[kept].astype(np.float32)
+        labels = np.where(self.annotations.crowds[rows], CROWD, self.annotations.labels[rows])[kept]
+        return torch.from_numpy(boxes), torch.from_numpy(labels)
+
+    def learned(self, rows: np.ndarray) -> Objects:
+        """Those among the annotations `rows` [n] that are learned."""
+        rows = rows[self.is_learned[rows]]
+        images = np.searchsorted(self.annotations.first, rows, side="right") - 1
+        corners = clipped_corners(self.annotations.boxes[rows], self.annotations.sizes[images])
+        boxes = resized_corners(corners, self.annotations.sizes[images], self.sizes[images])
+        return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
+
+    def overhangs(self) -> np.ndarray:
+        """How many original pixels each box reaches past its image, at the side where it is most: float64 [T]."""
+        parts = []
+        for start in range(0, len(self), IMAGES_AT_A_TIME):
+            left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_AT_A_TIME)].T
+            rows, columns = self._sizes_of_owners(start, start + IMAGES_AT_A_TIME).T
+            parts.append(np.max([-left, -top, left + width - columns, top + height - rows], axis=0).clip(0))
+        return np.concatenate([np.zeros(0), *parts])
+
+    def _rows(self, start: int, stop: int) -> slice:
+        """The annotations of the images from `start` to `stop`."""
+        first = self.annotations.first[start : stop + 1]
+        return slice(first[0], first[-1])
+
+    def _empty(self, start: int, stop: int) -> np.ndarray:
+        """Which of their boxes have no area in their image."""
+        corners = self._corners(start, stop)
+        return (corners[:, 2] <= corners[:, 0]) | (corners[:, 3] <= corners[:, 1])
+
+    def _corners(self, start: int, stop: int) -> np.ndarray:
+        """Their boxes as (x1, y1, x2, y2) float64 in original pixels, clipped to their images."""
+        return clipped_corners(self.annotations.boxes[self._rows(start, stop)], self._sizes_of_owners(start, stop))
+
+    def _sizes_of_owners(self, start: int, stop: int) -> np.ndarray:
+        """The (height, width) of the image of each of their boxes."""
+        return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
+
+    def read(self, index: int, side: int | None = None) -> Sample:
+        """The sample, with its shorter side at `side`; UserError names the file that can't be read."""
+        boxes, labels = self.objects(index)
+        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
+        return Sample(self._image(index, side), boxes, labels, scale, int(self.annotations.image_ids[index]))
+
+    def read_original(self, index: int) -> Sample:
+        """The sample in its own size; UserError names the file that can't be read."""
+        return Sample(self.original(index), *self.objects(index), torch.ones(2), int(self.annotations.image_ids[index]))
+
+    def original(self, index: int) -> Tensor:
+        """The image in its own size: uint8 [3, height, width]. UserError where it can't be read."""
+        height, width = self.annotations.sizes[index].tolist()
+        return read_image(self.path(index), (height, width), self.max_pixels)
+
+    def _image(self, index: int, side: int | None) -> Tensor:
+        assert side is None or not self.cache, "it keeps images of one size"
+        image = self.cache.get(index) if self.cache else None
+        if image is None:
+            image = resize(self.original(index), self.size_at(index, side))
+            if self.cache:
+                self.cache.put(index, image)
+        return image
+
+    def __getitem__(self, index: int) -> Sample | BadImage:
+        try:
+            return self.read(index)
+        except UserError as fault:
+            return BadImage(str(fault))
+
+    def check_headers(self) -> None:
+        """UserError at the first image whose header can't be read or has another size than its annotation."""
+        for index, (height, width) in enumerate(self.annotations.sizes.tolist()):
+            check_image(self.path(index), (height, width), self.max_pixels)
+
+    def require_images(self) -> None:
+        """UserError if an image file is missing, found by listing folders rather than by asking for each file."""
+        listed: dict[str, set[str]] = {}
+        missing = []
+        for file_name in self.annotations.file_names:
+            below, name = os.path.split(file_name)
+            if below not in listed:
+                folder = self.image_folder / below
+                listed[below] = set(os.listdir(folder)) if folder.is_dir() else set()
+            if name not in listed[below]:
+                missing.append(file_name)
+        if missing:
+            first = self.image_folder / missing[0]
+            if "\\" in first.name:
+                raise missing_image(first)
+            is_below = (self.image_folder / first.name).is_file()
+            found = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
+            raise UserError(
+                f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
+                f"are missing).{found} Put the images there, or take them out of the annotations."
+            )
+
+
+def clipped_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """COCO's `boxes` [n, 4] as (x1, y1, x2, y2), clipped to their images, whose `sizes` [n, 2] are (height, width)."""
+    corners = boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    return corners.clip(0, np.tile(sizes[:, ::-1], 2))
+
+
+def load_set(
+    coco_path: Path,
+    set_name: str,
+    *,
+    min_side: int,
+    max_side: int,
+    max_pixels: int,
+    require_images: bool = True,
+    keep_crowds: bool = False,
+) -> tuple[Annotations, CocoDataset]:
+    """A set of the data folder, its annotations checked and its image files there. `keep_crowds`: see CocoDataset."""
+    annotations = load_annotations(find_annotation_file(coco_path, set_name))
+    folder = find_image_folder(coco_path, set_name)
+    dataset = CocoDataset(annotations, folder, min_side, max_side, max_pixels, keep_crowds=keep_crowds)
+    if require_images:
+        dataset.require_images()
+    return annotations, dataset

@@ -1,0 +1,81 @@
+"""What becomes of images that could not be read."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from retinanet.detector.structures import Batch, Targets
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.resource_errors import COPY_ADVICE, memory_explained, named
+
+MAX_BAD_SHARE = 0.01
+
+
+class BadImages:
+    """The images of a data set that could not be read: refused, or with `skip` counted, up to 1 in 100."""
+
+    def __init__(self, num_images: int, skip: bool) -> None:
+        self.num_images, self.skip = num_images, skip
+        self.messages: set[str] = set()
+        self.news: list[str] = []
+
+    def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, of which some may have no image left. UserError at an image that may not be skipped."""
+        for batch in batches:
+            for message in batch.bad:
+                self._add(message)
+            yield batch
+
+    def take_news(self) -> list[str]:
+        """The messages since the last call, each image's once."""
+        news, self.news = self.news, []
+        return news
+
+    def _add(self, message: str) -> None:
+        if not self.skip:
+            raise UserError(message)
+        if message in self.messages:
+            return
+        self.messages.add(message)
+        self.news.append(message)
+        if len(self.messages) > MAX_BAD_SHARE * self.num_images:
+            raise UserError(
+                f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip stops "
+                "at more than 1 in 100. Mend the data set."
+            )
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their tensors on `device`; on a GPU copied while the step before still runs."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    for batch in batches:
+        with memory_explained(named(batch.images), COPY_ADVICE), torch.cuda.stream(stream):
+            targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
+            images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
+        if stream is not None:
+            torch.cuda.current_stream(device).wait_stream(stream)
+            for tensor in (images, sizes, scales, *targets):  # or their memory is given away while the step needs it
+                tensor.record_stream(torch.cuda.current_stream(device))
+        yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
+
+
+class WaitClock:
+    """Hands batches on, and measures the seconds in which the device had nothing to do but wait for one."""
+
+    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
+        self.batches, self.waited = batches, 0.0
+        self.step_done = torch.cuda.Event() if device.type == "cuda" else None
+
+    def __iter__(self) -> Iterator[Batch]:
+        asked = time.perf_counter()
+        for batch in self.batches:
+            # A GPU works on while its next batch is waited for; it is idle where it has finished before that came.
+            if self.step_done is None or self.step_done.query():
+                self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    def step_launched(self) -> None:
+        if self.step_done is not None:
+            self.step_done.record()

@@ -1,0 +1,83 @@
+"""Whether a training set has anything to learn from: a training on nothing ends with a loss of 0 and no error."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from retinanet.coco.annotations import corners_for_sizes, has_objects, owners_of
+from retinanet.data.anchor_coverage import best_ious
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.transforms import resized_corners
+from retinanet.detector.matching import FOREGROUND_IOU
+from retinanet.runtime.errors import DataFault
+
+AT_A_TIME = 2**14  # objects whose anchors are looked at together; mostly the first ones do
+ROUNDING = 1e-5  # of an IoU in float32, which training takes
+
+
+def require_objects(dataset: CocoDataset) -> None:
+    """DataFault where no annotation is an object to train on."""
+    if dataset.is_learned.any():
+        return
+    count = len(dataset.is_learned)
+    why = (
+        f"of {count} annotations, {dataset.num_crowds} are crowds (iscrowd 1) and {dataset.num_empty} are boxes "
+        "without area in their image"
+        if count
+        else 'its "annotations" are empty or missing'
+    )
+    raise DataFault(
+        "nothing_to_learn",
+        f"{dataset.annotations.path}: no annotation has an object to train on: {why}. Annotate objects, or train on "
+        "another set.",
+    )
+
+
+def require_reach(
+    dataset: CocoDataset, foreground_iou: float = FOREGROUND_IOU, sides: Sequence[int] = (), *, flip: bool = True
+) -> None:
+    """DataFault where no anchor overlaps any object by `foreground_iou`, so that none is matched with one by its IoU.
+
+    At the training's shorter `sides`, by default the set's own; with `flip` mirrored as well, which shifts objects
+    against the anchors.
+    """
+    largest = 0.0
+    for boxes in _network_boxes(dataset, sides, flip):
+        best = best_ious(boxes)
+        if best.max() >= foreground_iou - ROUNDING:
+            return
+        largest = max(largest, best.max())
+    raise DataFault(
+        "nothing_reached",
+        f"{dataset.annotations.path}: no anchor overlaps an object by an IoU of {foreground_iou:g} (the most is "
+        f"{largest:.2g}), so there is nothing to learn. Check the boxes. If they are right, use --matcher low_quality, "
+        "or raise --min_side and --max_side for objects that are too small.",
+    )
+
+
+def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> Iterator[np.ndarray]:
+    """The objects as the network sees them, (x1, y1, x2, y2) float64 [n, 4] some at a time."""
+    rows = np.flatnonzero(dataset.is_learned)
+    for start in range(0, len(rows), AT_A_TIME):
+        objects = dataset.learned(rows[start : start + AT_A_TIME])
+        for side in sides or (None,):
+            sizes = dataset.sizes_at(objects.images, side)
+            boxes = resized_corners(objects.corners, dataset.annotations.sizes[objects.images], sizes)
+            yield boxes
+            if flip:
+                x1, y1, x2, y2 = boxes.T
+                yield np.stack([sizes[:, 1] - x2, y1, sizes[:, 1] - x1, y2], axis=1)
+
+
+def warnings_of(dataset: CocoDataset) -> list[str]:
+    """What is learned from `dataset` though it is probably wrong, where that is so of the set as a whole."""
+    annotations = dataset.annotations
+    boxes, sizes = (
+        of_all[dataset.is_learned] for of_all in (annotations.boxes, annotations.sizes[owners_of(annotations)])
+    )
+    found = []
+    if len(boxes) and not has_objects(annotations):
+        found.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}")
+    if corners_for_sizes(boxes, sizes).any():
+        found.append("boxes reach past their images and look like (x1, y1, x2, y2), not (left, top, width, height)")
+    return [f"Warning: {annotations.path}: {one}. Look with python -m retinanet.check_data" for one in found]

@@ -1,0 +1,108 @@
+"""Adaptive training sample selection: each object finds the IoU from which anchors are its own.
+
+https://arxiv.org/abs/1912.02424, with all anchors of a cell, as the authors' code has it.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.detector.anchors import STRIDES, brought, level_shapes
+from retinanet.detector.boxes import iou
+from retinanet.detector.matching import Matches
+from retinanet.detector.structures import Targets
+
+NUM_CELLS = 9  # of each level, the nearest to an object
+
+
+class _Levels(NamedTuple):
+    """The cells of a network input; L levels. Numbers of cells are float32: they are calculated with."""
+
+    strides: Tensor  # float32 [L, 1]
+    shapes: Tensor  # float32 [L, 1, 2], (columns, rows)
+    firsts: Tensor  # int64 [L, 1], the index of a level's first cell
+    offsets: Tensor  # float32 [O, 2], (columns, rows) from the cell of a point to those that may be among its nearest
+
+
+def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matches:
+    """Match the `anchors` [A, 4] of a network input of `size` (H, W) with the objects of each image.
+
+    An object's candidates are the anchors of the 9 cells of each level whose centres are nearest to its own (of equally
+    near ones the first; all, where a level has fewer). Those among them that overlap it by at least the mean and the
+    standard deviation of the candidates' IoUs, and whose centre is inside of it, are foreground. An anchor that several
+    objects choose takes the one that overlaps it most, the first of equals. All others are background.
+    An object that is smaller than a cell may find no anchor.
+    """
+    num_images, most, _ = targets.boxes.shape
+    per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))
+    levels = _levels(*size, anchors.device)
+    x1, y1, x2, y2 = targets.boxes[..., None].unbind(dim=2)  # [B, M, 1]
+    cells, is_there = _nearest_cells(targets.boxes, levels)  # [B, M, L, 9, 2], [B, M, L, 9]
+    x, y = ((cells + 0.5) * levels.strides[..., None]).flatten(2, 3).unbind(dim=3)  # [B, M, L * 9]
+    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
+
+    columns, rows = cells.long().unbind(dim=4)
+    firsts = (levels.firsts + rows * levels.shapes[..., 0].long() + columns) * per_cell
+    of_cell = torch.arange(per_cell, device=anchors.device)
+    candidates = (firsts.where(is_there, 0)[..., None] + of_cell).flatten(2)  # [B, M, L * 9 * per cell]
+    is_there = is_there[..., None].expand(-1, -1, -1, -1, per_cell).flatten(2)
+    inside = inside[..., None].expand(-1, -1, -1, per_cell).flatten(2)
+
+    ious = iou((x1, y1, x2, y2), anchors.t().contiguous()[:, candidates].unbind())  # [B, M, L * 9 * per cell]
+    chosen = is_there & inside & (ious >= _threshold(ious, is_there))
+    # One whole number for both, to take the largest: of a positive number the bits rise with it.
+    ranks = torch.arange(most - 1, -1, -1, device=anchors.device)[:, None]
+    keys = (ious.view(torch.int32).long() * most + ranks).where(chosen, -1)
+    best = torch.full((num_images, len(anchors)), -1, device=anchors.device)
+    best.scatter_reduce_(1, candidates.flatten(1), keys.flatten(1), "amax")
+    return Matches(most - 1 - best % most, best >= 0, best < 0)
+
+
+def _threshold(ious: Tensor, is_there: Tensor) -> Tensor:
+    """The mean and the standard deviation of an object's candidates, added: float64 [B, M, 1].
+
+    In float64 the mean of equal IoUs is just their value, and all of them reach it.
+    """
+    wide, counts = ious.double(), is_there.sum(dim=2, keepdim=True)
+    means = (wide * is_there).sum(dim=2, keepdim=True) / counts
+    squares = ((wide - means).square() * is_there).sum(dim=2, keepdim=True)
+    return means + (squares / (counts - 1)).sqrt()
+
+
+def _nearest_cells(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
+    """The cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which are there at all."""
+    places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
+    places = places[:, :, :, None]
+    own = torch.minimum(places.floor().clamp(min=0), levels.shapes - 1)
+    cells = own + levels.offsets  # [B, M, L, O, 2]
+    is_there = ((cells >= 0) & (cells < levels.shapes)).all(dim=4)
+    x, y = (cells + 0.5 - places).unbind(dim=4)
+    distances = (x * x + y * y).masked_fill(~is_there, torch.inf)
+    # Stable, so that of cells equally near the first come first on every device.
+    distances, order = (found[..., :NUM_CELLS] for found in distances.sort(dim=3, stable=True))
+    return cells.gather(3, order[..., None].expand(-1, -1, -1, -1, 2)), distances < torch.inf
+
+
+@lru_cache(maxsize=1024)  # 2 KB each; with --train_sides there are hundreds of padded sizes
+def _levels(height: int, width: int, device: torch.device) -> _Levels:
+    shapes = torch.tensor(level_shapes(height, width))  # [L, 2], (rows, columns)
+    num_cells = shapes.prod(dim=1)
+    return _Levels(
+        strides=brought(torch.tensor(STRIDES).float()[:, None], device),
+        shapes=brought(shapes.flip(1).float()[:, None], device),
+        firsts=brought((num_cells.cumsum(dim=0) - num_cells)[:, None], device),
+        offsets=brought(torch.tensor(_offsets()).float(), device),
+    )
+
+
+def _offsets() -> list[tuple[int, int]]:
+    """Cells (columns, rows) from the cell that holds a point, row by row, among which are the 9 nearest of any grid.
+
+    The cells of the rectangle from the point's own to another are all at least as near as that one, so that it is not
+    among the nearest if they are more than 9. They may be 10: where the point is on the border of two cells, one in
+    the rectangle is as near and comes later.
+    """
+    reach = range(-NUM_CELLS, NUM_CELLS + 1)
+    return [(x, y) for y in reach for x in reach if (abs(x) + 1) * (abs(y) + 1) <= NUM_CELLS + 1]

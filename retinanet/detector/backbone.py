@@ -1,0 +1,89 @@
+"""torchvision's ResNet and its weights, cut to the feature maps of stride 8, 16 and 32."""
+
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import get_model
+
+# The blocks of layer1 to layer4. From depth 50 on a block has three convolutions, below two.
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+DEPTHS = tuple(BLOCKS)
+STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
+
+
+class Backbone(nn.Module):
+    """A ResNet without its classifier, with torchvision's start and names (`conv1.weight`, `layer1.0.conv1.weight`).
+
+    The batch-norm layers' scale and shift are learned. Their statistics are only with `learn_statistics`: batches of
+    two images are too few to measure them, so those of the loaded weights stay.
+    """
+
+    def __init__(self, depth: int, learn_statistics: bool = False) -> None:
+        super().__init__()
+        resnet = get_model(f"resnet{depth}", weights=None)
+        self.conv1, self.bn1, self.maxpool = resnet.conv1, resnet.bn1, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
+        last = 512 if depth < 50 else 2048
+        self.depth = depth
+        self.out_channels = (last // 4, last // 2, last)
+        self.learn_statistics = learn_statistics
+        self.train()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not (self.learn_statistics and module.weight.requires_grad):
+                module.eval()
+        return self
+
+    def freeze(self, num_stages: int) -> None:
+        """Fix the weights and statistics of the first stages (of STAGES); they cost no backward pass then."""
+        for name in modules_of(num_stages):
+            getattr(self, name).requires_grad_(False)
+        self.train(self.training)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """C3, C4 and C5 of normalised `images` [B, 3, H, W]: strides 8, 16 and 32."""
+        # The maximum of ReLUs is the ReLU of the maximum, which is a quarter of the work.
+        features = F.relu(self.maxpool(_convolve(images, self.conv1, self.bn1)), inplace=True)
+        levels = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                features = _block(features, block)
+            levels.append(features)
+        return levels[1], levels[2], levels[3]
+
+
+def _block(features: Tensor, block: Any) -> Tensor:
+    """torchvision's BasicBlock (two convolutions) or Bottleneck (three), with what can be folded folded."""
+    shortcut = features if block.downsample is None else _convolve(features, block.downsample[0], block.downsample[1])
+    convolutions = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
+    if hasattr(block, "conv3"):
+        convolutions.append((block.conv3, block.bn3))
+    for convolution, norm in convolutions[:-1]:
+        features = F.relu(_convolve(features, convolution, norm), inplace=True)
+    return F.relu(_convolve(features, *convolutions[-1]).add_(shortcut), inplace=True)
+
+
+def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """The convolution and the batch normalisation behind it.
+
+    With fixed statistics the two are one convolution of scaled weights. That is a pass over the features less each way,
+    and the convolution's output need not be kept for the gradient of the scale.
+    """
+    if norm.training:
+        return norm(convolution(features))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = convolution.weight * scale.view(-1, 1, 1, 1)
+    shift = norm.bias - norm.running_mean * scale
+    return F.conv2d(features, weight, shift, convolution.stride, convolution.padding)
+
+
+def modules_of(num_stages: int) -> set[str]:
+    """The names of the modules of the first stages."""
+    return set(chain(*list(STAGES.values())[:num_stages]))

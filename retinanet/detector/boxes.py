@@ -1,0 +1,86 @@
+"""Box arithmetic: the code that the network regresses, and clipping.
+
+Boxes are (x1, y1, x2, y2) in pixels, float32, in tensors of shape [..., 4].
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# The box code of Fast R-CNN (https://arxiv.org/abs/1504.08083), with the deviations that the published runs divide by.
+CENTRE_DEVIATION = 0.1
+SIZE_DEVIATION = 0.2
+# A box grows to at most 1000/16 times its anchor: exp of what an untrained network says must not overflow.
+MAX_LOG_GROWTH = math.log(1000 / 16)
+
+
+def _centres_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + sizes / 2, sizes
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Deltas (dx, dy, dw, dh) that carry `anchors` [..., 4] to `boxes` [..., 4]; both need positive sizes."""
+    box_centres, box_sizes = _centres_and_sizes(boxes)
+    anchor_centres, anchor_sizes = _centres_and_sizes(anchors)
+    shift = (box_centres - anchor_centres) / anchor_sizes / CENTRE_DEVIATION
+    growth = torch.log(box_sizes / anchor_sizes) / SIZE_DEVIATION
+    return torch.cat([shift, growth], dim=-1)
+
+
+def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """The boxes [..., 4] that `deltas` [..., 4] make of `anchors` [..., 4]; the inverse of `encode`."""
+    anchor_centres, anchor_sizes = _centres_and_sizes(anchors)
+    centres = anchor_centres + deltas[..., :2] * CENTRE_DEVIATION * anchor_sizes
+    sizes = anchor_sizes * torch.exp((deltas[..., 2:] * SIZE_DEVIATION).clamp(max=MAX_LOG_GROWTH))
+    return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1)
+
+
+def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """`boxes` [B, K, 4] cut at the borders of their images, whose `sizes` [B, 2] are (height, width)."""
+    heights, widths = sizes.to(boxes.dtype).unbind(dim=-1)
+    limits = torch.stack([widths, heights, widths, heights], dim=-1)[:, None]  # [B, 1, 4]
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
+    """1 - GIoU, from 0 to 2, of the boxes that `deltas` and `wanted` [..., 4] make of one and the same anchor: [...].
+
+    Shifting or stretching an axis does not change it, so that any anchor will do: here one of side 1 in the origin.
+    """
+    x1, y1, x2, y2, area = _box(deltas, MAX_LOG_GROWTH)  # as decode does
+    left, top, right, bottom, wanted_area = _box(wanted, math.inf)
+    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp(min=0)
+    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
+    shared = width * height
+    union = area + wanted_area - shared
+    around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
+    return 2 - shared / union - union / around
+
+
+def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """x1, y1, x2, y2 and area of the box that each of `deltas` makes of that anchor."""
+    x, y = (deltas[..., :2] * CENTRE_DEVIATION).unbind(dim=-1)
+    width, height = (deltas[..., 2:] * SIZE_DEVIATION).clamp(max=max_log_growth).exp().unbind(dim=-1)
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2, width * height
+
+
+def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+    """The area of the intersections of boxes and anchors, each given as x1, y1, x2, y2 of shapes that broadcast.
+
+    Coordinate by coordinate: tensors whose last side is A run several times faster than pairs of coordinates.
+    """
+    (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
+    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
+    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
+    return width.mul_(height)
+
+
+def iou(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
+    """The IoU of boxes and anchors, given as for shared_area. A padding box of zeros has 0 with every anchor."""
+    (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
+    shared = shared_area(boxes, anchors)
+    together = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
+    return shared / together.sub_(shared)

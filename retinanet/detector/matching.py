@@ -1,0 +1,111 @@
+"""Which object each anchor is responsible for."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.detector.boxes import iou, shared_area
+from retinanet.detector.structures import CROWD, Targets
+
+FOREGROUND_IOU = 0.5
+BACKGROUND_IOU = 0.4
+# Overlaps worked out at a time: on a CPU what stays in its cache (12 times faster than all at once), on a GPU what the
+# images of a large batch with hundreds of objects each leave room for.
+OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
+
+
+class Matches(NamedTuple):
+    """For every anchor an object, and what becomes of the anchor."""
+
+    objects: Tensor  # int64 [B, A], 0..M-1; of an anchor that is not foreground it says nothing
+    foreground: Tensor  # bool [B, A], it must find its object
+    background: Tensor  # bool [B, A], it must find nothing; anchors that are neither are ignored
+
+
+def match(
+    anchors: Tensor,
+    targets: Targets,
+    foreground_iou: float = FOREGROUND_IOU,
+    background_iou: float = BACKGROUND_IOU,
+    *,
+    low_quality: bool = False,
+) -> Matches:
+    """Match `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
+
+    No object is forced on an anchor that overlaps it less than `foreground_iou`: the published runs do without. With
+    `low_quality` the anchors that overlap some object most of all are foreground too, however little that is, as in
+    Faster R-CNN (https://arxiv.org/abs/1506.01497, section 3.1.2); each for the object that overlaps it most itself.
+    Of objects that overlap an anchor equally, the first is taken.
+    """
+    shape = len(targets.boxes), len(anchors)
+    # Made before the overlaps: small tensors kept from each part would lie scattered among the large ones, and memory
+    # of 5,000 objects could not be used again.
+    best, objects = anchors.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=anchors.device)  # [B, A]
+    tops = anchors.new_zeros(targets.boxes.shape[:2])  # [B, M], by object the largest IoU
+    for part, place in portions(anchors, targets):
+        ious = iou(*coordinates(part, targets))  # [B, M, anchors of the part]
+        best[:, place], objects[:, place] = ious.max(dim=1)
+        if low_quality:
+            torch.maximum(tops, ious.amax(dim=2), out=tops)
+    foreground, background = best >= foreground_iou, best < background_iou
+    if low_quality:
+        forced = _reaching(tops, anchors, targets)
+        foreground, background = foreground | forced, background & ~forced
+    return Matches(objects, foreground, background)
+
+
+def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:
+    """`anchors` [A, 4], in parts of as many as should be compared with all boxes of `targets` at a time.
+
+    With each part its place among the anchors.
+    """
+    num_images, most, _ = targets.boxes.shape
+    at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
+    step = max(1, at_a_time // (num_images * most))
+    for start in range(0, len(anchors), step):
+        place = slice(start, start + step)
+        yield anchors[place], place
+
+
+def coordinates(anchors: Tensor, targets: Targets) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Of all boxes, each [B, M, 1], and of `anchors` [A, 4], each [A]."""
+    return targets.boxes[..., None].unbind(dim=2), anchors.t().contiguous().unbind()
+
+
+def _reaching(tops: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
+    """Which anchors have the largest IoU of all with some object, of the `tops` [B, M]: bool [B, A].
+
+    The overlaps are worked out once more: all of them would be too many to keep.
+    """
+    tops = tops.masked_fill(tops == 0, torch.inf)[..., None]  # what overlaps nothing is nobody's
+    reaching = torch.empty(len(tops), len(anchors), dtype=torch.bool, device=anchors.device)
+    for part, place in portions(anchors, targets):
+        reaching[:, place] = (iou(*coordinates(part, targets)) == tops).any(dim=1)
+    return reaching
+
+
+CROWD_COVER = 0.5  # of an anchor's own area
+
+
+def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
+    """Which of `anchors` [A, 4] one crowd region of the image covers to a half or more: bool [B, A]."""
+    is_crowd = targets.labels == CROWD  # [B, M]
+    crowds = targets._replace(boxes=targets.boxes * is_crowd[..., None])
+    if anchors.device.type == "cpu":  # most batches have none or few, but a GPU would have to be waited for to know
+        rows = is_crowd.any(dim=0).nonzero().squeeze(1)
+        if not len(rows):
+            return torch.zeros(len(is_crowd), len(anchors), dtype=torch.bool)
+        crowds = Targets(crowds.boxes[:, rows], crowds.labels[:, rows])
+    covers = torch.empty(len(is_crowd), len(anchors), dtype=torch.bool, device=anchors.device)
+    for part, place in portions(anchors, targets):
+        boxes, (left, top, right, bottom) = coordinates(part, crowds)
+        covered = shared_area(boxes, (left, top, right, bottom)).amax(dim=1)  # [B, A]
+        covers[:, place] = covered >= CROWD_COVER * ((right - left) * (bottom - top))
+    return covers
+
+
+def without_crowds(targets: Targets) -> Targets:
+    """`targets` with boxes of zeros, which nothing overlaps, for their crowd regions."""
+    return targets._replace(boxes=targets.boxes * (targets.labels != CROWD)[..., None])

@@ -1,0 +1,76 @@
+"""What flows between the parts: NamedTuples of dense, padded tensors.
+
+Shape letters, the same in every file:
+    B images of a batch, M most boxes in an image, A anchors, C classes, K detections kept,
+    H and W the height and width of the padded network input.
+Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width).
+Labels are 0..C-1; there is no background class, -1 is padding, and -2 is a crowd region: neither an object to find nor
+background.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+# ImageNet's, in 0..255: what the published weights were trained with.
+MEAN = (123.675, 116.28, 103.53)
+DEVIATION = (58.395, 57.12, 57.375)
+CROWD = -2  # the label of a crowd region
+
+
+class Sample(NamedTuple):
+    """One image, resized but not yet padded."""
+
+    image: Tensor  # uint8 [3, height, width]
+    boxes: Tensor  # float32 [objects, 4], and the crowd regions if the data set keeps them
+    labels: Tensor  # int64 [objects]
+    scale: Tensor  # float32 [2], network pixels per original pixel: (vertical, horizontal)
+    image_id: int
+
+
+class Targets(NamedTuple):
+    """The objects of a batch; rows of padding have label -1 and a box of zeros. M is at least 1."""
+
+    boxes: Tensor  # float32 [B, M, 4]
+    labels: Tensor  # int64 [B, M]
+
+
+class Batch(NamedTuple):
+    """What the loader hands over."""
+
+    images: Tensor  # uint8 [B, 3, H, W], padded at the right and the bottom
+    targets: Targets
+    sizes: Tensor  # int64 [B, 2], (height, width) of each image without its padding
+    scales: Tensor  # float32 [B, 2]
+    image_ids: Tensor  # int64 [B]
+    bad: list[str]  # a message for each image that could not be read and is left out
+
+
+class Predictions(NamedTuple):
+    """The network's raw output, one row an anchor."""
+
+    logits: Tensor  # [B, A, C]
+    deltas: Tensor  # [B, A, 4]
+
+
+class Candidates(NamedTuple):
+    """What may become detections, N an image: those below the threshold and duplicates are still among them."""
+
+    boxes: Tensor  # float32 [B, N, 4]
+    scores: Tensor  # float32 [B, N]
+    labels: Tensor  # int64 [B, N]
+
+
+class Losses(NamedTuple):
+    """Two scalars that require grad."""
+
+    classification: Tensor
+    regression: Tensor
+
+
+class Detections(NamedTuple):
+    """The best detections of each image by falling score; padding has label -1, score 0 and a box of zeros."""
+
+    boxes: Tensor  # float32 [B, K, 4]
+    scores: Tensor  # float32 [B, K]
+    labels: Tensor  # int64 [B, K]

@@ -1,0 +1,137 @@
+"""What COCO's twelve numbers don't tell of a result file: classes, errors, thresholds, and how sure the numbers are."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.evaluation.average_precision import average_precision, mean_of_classes
+from retinanet.evaluation.confusion import Confusion, confusion_of
+from retinanet.evaluation.intervals import Interval, draws_of_images, interval
+from retinanet.evaluation.matches import Found, Matches, found_of, match, ranked_classes
+from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
+
+NUM_DRAWS, LEAST_DRAWS = 1000, 20
+LEAST_IMAGES = 5  # that must have a class's objects, or drawing them again tells nothing of others
+
+
+class WorkingPoint(NamedTuple):
+    """The score from which on detections are taken, so that the F1 at IoU 0.5 is best. NaN where nothing is right."""
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+
+
+class ClassNumbers(NamedTuple):
+    name: str
+    num_objects: int
+    ap: Interval
+    ap50: Interval
+    ar: float  # of 100 detections an image
+    best: WorkingPoint
+
+
+class Analysis(NamedTuple):
+    """Everything about one result file. C classes, W draws of the images; the first axis of `drawn` has AP and AP50."""
+
+    ap: Interval
+    ap50: Interval
+    classes: list[ClassNumbers]
+    best: WorkingPoint  # of all classes together
+    confusion: Confusion  # at the best threshold
+    lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS
+    class_ap: np.ndarray  # [2, C]; NaN for a class without objects
+    drawn_means: np.ndarray  # [2, W]
+    drawn: np.ndarray  # [2, C, W]; NaN for a class that too few images have for its spread to be known
+    found: Found
+    matches: Matches
+    errors: Errors
+
+
+def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int = NUM_DRAWS) -> Analysis:
+    """Analyse the `rows` of a checked result file of a set that has objects.
+
+    `num_draws` 0 leaves the intervals out (they are NaN).
+    """
+    found = found_of(rows, annotations)
+    matches = match(found, annotations)
+    errors = find_errors(matches, annotations)
+    ranked = ranked_classes(found, matches, annotations)
+    all_once = np.ones((1, len(annotations.image_ids)), np.uint8)
+    numbers = [average_precision(one, all_once) for one in ranked]
+    weights = draws_of_images(len(annotations.image_ids), num_draws)
+    drawn = np.stack([_ap_and_ap50(average_precision(one, weights).ap) for one in ranked], axis=1)
+    drawn_means = mean_of_classes(drawn.transpose(1, 0, 2))
+    drawn[:, [len(np.unique(one.object_images)) < LEAST_IMAGES for one in ranked]] = np.nan
+    class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
+    classes = [
+        ClassNumbers(
+            name=name,
+            num_objects=len(ranked[label].object_images),
+            ap=interval(class_ap[0, label], drawn[0, label], 0, 1),
+            ap50=interval(class_ap[1, label], drawn[1, label], 0, 1),
+            ar=float(numbers[label].recall.mean()),
+            best=_best_of(found, matches, found.labels == label, len(ranked[label].object_images)),
+        )
+        for label, name in enumerate(annotations.class_names)
+    ]
+    means = mean_of_classes(class_ap.T)
+    best = _best_of(found, matches, np.ones(len(found.labels), bool), int((~annotations.crowds).sum()))
+    return Analysis(
+        ap=interval(means[0], drawn_means[0], 0, 1),
+        ap50=interval(means[1], drawn_means[1], 0, 1),
+        classes=classes,
+        best=best,
+        confusion=confusion_of(found, matches, annotations, best.threshold),
+        lost=lost_to_errors(found, matches, errors, annotations, all_once)[:, 0],
+        class_ap=class_ap,
+        drawn_means=drawn_means,
+        drawn=drawn,
+        found=found,
+        matches=matches,
+        errors=errors,
+    )
+
+
+def is_taken(analysis: Analysis) -> np.ndarray:
+    """Which detections have the best threshold's score: bool [D]."""
+    return analysis.found.scores >= analysis.best.threshold
+
+
+def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
+    """The F1 of each image at the best threshold, the mean over the ten IoUs [N]; 1 where there is nothing to find."""
+    num_images = len(annotations.image_ids)
+    asked = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
+    taken = is_taken(analysis)
+    scores = np.zeros(num_images)
+    for hits, ignored in zip(analysis.matches.hits, analysis.matches.ignored, strict=True):
+        right = np.bincount(analysis.found.images[taken & hits], minlength=num_images)
+        counted = np.bincount(analysis.found.images[taken & ~ignored], minlength=num_images)
+        scores += np.where(asked + counted > 0, 2 * right / np.maximum(asked + counted, 1), 1)
+    return scores / len(analysis.matches.hits)
+
+
+def _ap_and_ap50(ap: np.ndarray) -> np.ndarray:
+    """[IoUs, W] to [2, W]."""
+    return np.stack([ap.mean(axis=0), ap[0]])
+
+
+def _best_of(found: Found, matches: Matches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
+    """The best threshold for the `chosen` detections, which have `num_objects` objects to find."""
+    counted = chosen & ~matches.ignored[0]
+    scores, hits = found.scores[counted], matches.hits[0, counted]
+    # A threshold takes all of equal score or none of them.
+    ends = np.flatnonzero(np.diff(scores, append=-np.inf))
+    right, seen = hits.cumsum()[ends], ends + 1
+    if not num_objects or not hits.any():
+        return WorkingPoint(*[float("nan")] * 4)
+    f1 = 2 * right / (seen + num_objects)
+    best = f1.argmax()
+    return WorkingPoint(
+        threshold=float(scores[ends[best]]),
+        f1=float(f1[best]),
+        precision=float(right[best] / seen[best]),
+        recall=float(right[best] / num_objects),
+    )

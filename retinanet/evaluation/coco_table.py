@@ -1,0 +1,133 @@
+"""COCO's evaluation. The only file that knows pycocotools, and hotcoco, the same in a fraction of the time."""
+
+import contextlib
+import importlib.util
+import io
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retinanet.coco.annotations import Annotations
+from retinanet.runtime.errors import UserError
+
+AP, AP50 = 0, 1  # rows of the table
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+BACKENDS = ("hotcoco", "pycocotools")
+# pycocotools' twelve lines: what, IoU, area, most detections.
+LINES = (
+    *(("Average Precision", "(AP)", iou, "all", 100) for iou in ("0.50:0.95", "0.50", "0.75")),
+    *(("Average Precision", "(AP)", "0.50:0.95", area, 100) for area in ("small", "medium", "large")),
+    *(("Average Recall", "(AR)", "0.50:0.95", "all", most) for most in (1, 10, 100)),
+    *(("Average Recall", "(AR)", "0.50:0.95", area, 100) for area in ("small", "medium", "large")),
+)
+
+
+class CocoTable(NamedTuple):
+    """COCO's twelve numbers, the twelve lines that pycocotools prints of them, and what they are the means of."""
+
+    numbers: list[float]
+    text: str
+    precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 where there is no object
+
+    def by_name(self, class_names: list[str]) -> dict[str, float]:
+        """The twelve numbers and each class's AP; NaN where there is no object."""
+        of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
+        names = [*NAMES, *(f"AP of {name}" for name in class_names)]
+        numbers = [*self.numbers, *of_classes]
+        return {name: number if number >= 0 else math.nan for name, number in zip(names, numbers, strict=True)}
+
+
+def installed_backends() -> list[str]:
+    """Those of BACKENDS that are there, the fastest first."""
+    return [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
+
+
+def require_backend(backend: str) -> None:
+    """UserError unless `backend` is one of BACKENDS that is installed: before work that would end in a table."""
+    if backend not in installed_backends():
+        raise UserError(
+            f"COCO's table needs {' or '.join(BACKENDS)}, and none is installed. Run pip install pycocotools."
+        )
+
+
+def evaluate(annotations: Annotations, rows: list[dict[str, Any]], backend: str) -> CocoTable:
+    """Compare the result `rows` (image_id, category_id, bbox, score) with the objects of a set.
+
+    The numbers of all BACKENDS are the same to the last digit. The rows must be about the set's images and categories,
+    with finite numbers: what the backends make of others differs. No rows at all give zeros. Raises what
+    require_backend does.
+    """
+    require_backend(backend)
+    image_ids, category_ids = set(annotations.image_ids.tolist()), set(annotations.category_ids)
+    assert all(row["image_id"] in image_ids and row["category_id"] in category_ids for row in rows)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says how long it takes, and prints its lines
+        evaluation = coco_evaluation(annotations, rows, backend)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    numbers = [float(number) for number in evaluation.stats]
+    return CocoTable(numbers, _text(numbers), evaluation.eval["precision"])
+
+
+def coco_evaluation(annotations: Annotations, rows: list[dict[str, Any]], backend: str) -> Any:
+    """The backend's COCOeval, which has compared nothing yet."""
+    return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, rows)
+
+
+def _hotcoco(annotations: Annotations, rows: list[dict[str, Any]]) -> Any:
+    from hotcoco import COCO, COCOeval
+
+    # It takes no negative ids, so images and categories go by their ranks; the order of the ids decides among ties.
+    ranks = np.argsort(np.argsort(annotations.image_ids))
+    rank_of = dict(zip(annotations.image_ids.tolist(), ranks.tolist(), strict=True))
+    label_of = {category_id: label for label, category_id in enumerate(annotations.category_ids)}
+    detections = [(rank_of[row["image_id"]], *row["bbox"], row["score"], label_of[row["category_id"]]) for row in rows]
+    objects = COCO.from_arrays(
+        [{"id": rank} for rank in range(len(ranks))],
+        [{"id": label, "name": name} for label, name in enumerate(annotations.class_names)],
+        image_ids=np.repeat(ranks, np.diff(annotations.first)),
+        category_ids=annotations.labels,
+        boxes=annotations.boxes,
+        area=annotations.areas,
+        iscrowd=annotations.crowds.astype(np.uint8),
+    )
+    return COCOeval(objects, objects.loadRes(np.array(detections, np.float64).reshape(-1, 7)), "bbox")
+
+
+def _pycocotools(annotations: Annotations, rows: list[dict[str, Any]]) -> Any:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    columns = zip(
+        np.repeat(annotations.image_ids, np.diff(annotations.first)).tolist(),
+        np.array(annotations.category_ids, np.int64)[annotations.labels].tolist(),
+        annotations.boxes.tolist(),
+        annotations.areas.tolist(),
+        annotations.crowds.astype(int).tolist(),
+        strict=True,
+    )
+    names = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    objects = [dict(zip(names, values, strict=True)) for values in columns]
+    # What COCO.loadRes makes of a result file, but it fails on an empty one.
+    detections = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows]
+    both = []
+    for entries in (objects, detections):
+        for number, entry in enumerate(entries, start=1):  # from 1: a match with id 0 is taken for none
+            entry["id"] = number
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": image_id} for image_id in annotations.image_ids.tolist()],
+            "categories": [{"id": category_id} for category_id in annotations.category_ids],
+            "annotations": entries,
+        }
+        coco.createIndex()
+        both.append(coco)
+    return COCOeval(*both, "bbox")
+
+
+def _text(numbers: list[float]) -> str:
+    return "\n".join(
+        f" {what:<18} {short} @[ IoU={iou:<9} | area={area:>6s} | maxDets={most:>3d} ] = {number:0.3f}"
+        for (what, short, iou, area, most), number in zip(LINES, numbers, strict=True)
+    )

@@ -1,0 +1,198 @@
+"""Which detections of a result file hit which objects, by COCO's rules at its ten IoUs."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.evaluation.average_precision import Ranked
+
+IOUS = np.linspace(0.5, 0.95, 10)
+MAX_DETECTIONS = 100  # of an image and class, that COCO's evaluation looks at
+IMAGES_AT_A_TIME, PAIRS_AT_A_TIME = 256, 2**21  # pairs of a detection and an annotation
+
+
+class Found(NamedTuple):
+    """The D detections of a result file that are evaluated, by falling score; ties by image id, then as in the file."""
+
+    images: np.ndarray  # int64 [D], index of the image
+    labels: np.ndarray  # int64 [D]
+    scores: np.ndarray  # float64 [D]
+    boxes: np.ndarray  # float64 [D, 4], (left, top, width, height) in original pixels
+
+
+class Matches(NamedTuple):
+    """What the D detections hit, T the set's annotations (objects and crowds)."""
+
+    hits: np.ndarray  # bool [10, D], whether it hit an object of its class at each IoU
+    ignored: np.ndarray  # bool [10, D], whether it lies in a crowd of its class instead: neither right nor wrong
+    objects: np.ndarray  # int64 [D], the object that it hit at IoU 0.5, or -1
+    # Of objects alone, crowds aside:
+    own_iou: np.ndarray  # [D], the largest IoU with an object of its class
+    own_object: np.ndarray  # int64 [D], which that is, or -1
+    other_iou: np.ndarray  # [D], the largest with an object of another class
+    other_object: np.ndarray  # int64 [D]
+    any_class: np.ndarray  # int64 [D], the object that it hits at IoU 0.5 if classes are not looked at, or -1
+
+
+class Block(NamedTuple):
+    """Some images' detections and annotations, padded: n images, K detections, G annotations."""
+
+    detections: np.ndarray  # int64 [n, K], index into Found, or -1
+    annotations: np.ndarray  # int64 [n, G], index into the annotations, or -1
+    ious: np.ndarray  # [n, K, G]; with a crowd the share of the detection that lies in it; -1 for padding
+    same_class: np.ndarray  # bool [n, K, G]
+    crowds: np.ndarray  # bool [n, G]
+
+
+def found_of(rows: list[dict[str, Any]], annotations: Annotations) -> Found:
+    """The rows (image_id, category_id, bbox, score) of a checked result file as arrays."""
+    order_of_ids = np.argsort(annotations.image_ids)
+    ids = np.array([row["image_id"] for row in rows], np.int64)
+    ranks = np.searchsorted(annotations.image_ids[order_of_ids], ids)
+    label_of = {category_id: label for label, category_id in enumerate(annotations.category_ids)}
+    labels = np.array([label_of[row["category_id"]] for row in rows], np.int64)
+    scores = np.array([row["score"] for row in rows], np.float64)
+    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    order = np.lexsort((ranks, -scores))  # stable: ties of an image stay in the file's order
+    groups = (ranks * len(annotations.category_ids) + labels)[order]
+    order = order[_place_in_group(groups) < MAX_DETECTIONS]
+    return Found(order_of_ids[ranks[order]], labels[order], scores[order], boxes[order])
+
+
+def match(found: Found, annotations: Annotations) -> Matches:
+    """Match the detections of each image with its objects, best score first, each object once."""
+    count = len(found.scores)
+    matches = Matches(
+        hits=np.zeros((len(IOUS), count), bool),
+        ignored=np.zeros((len(IOUS), count), bool),
+        objects=np.full(count, -1),
+        own_iou=np.zeros(count),
+        own_object=np.full(count, -1),
+        other_iou=np.zeros(count),
+        other_object=np.full(count, -1),
+        any_class=np.full(count, -1),
+    )
+    if not count or not len(annotations.labels):
+        return matches
+    for block in _blocks(found, annotations):
+        real = block.detections >= 0
+        places = block.detections[real]
+        of_objects = np.where(block.crowds[:, None], -1, block.ious)
+        own = np.where(block.same_class, of_objects, -1)
+        taken, ignored = assign(own, np.where(block.same_class & block.crowds[:, None], block.ious, -1), IOUS)
+        matches.hits[:, places] = (taken >= 0)[:, real]
+        matches.ignored[:, places] = ignored[:, real]
+        matches.objects[places] = _annotation_at(block, taken[0])[real]
+        for name, ious in (("own", own), ("other", np.where(block.same_class, -1, of_objects))):
+            best = np.where(ious.max(axis=2) > 0, ious.argmax(axis=2), -1)
+            getattr(matches, f"{name}_iou")[places] = ious.max(axis=2)[real].clip(min=0)
+            getattr(matches, f"{name}_object")[places] = _annotation_at(block, best)[real]
+        whatever, _ = assign(of_objects, np.full_like(of_objects, -1), IOUS[:1])
+        matches.any_class[places] = _annotation_at(block, whatever[0])[real]
+    return matches
+
+
+def ranked_classes(
+    found: Found, matches: Matches, annotations: Annotations, asked_for: np.ndarray | None = None
+) -> list[Ranked]:
+    """What average_precision wants of each class. `asked_for` bool [T] leaves other objects out of the count."""
+    owners, num_classes = owners_of(annotations), len(annotations.class_names)
+    counted = np.flatnonzero(~annotations.crowds if asked_for is None else ~annotations.crowds & asked_for)
+    objects_of = _by_label(annotations.labels[counted], num_classes)
+    return [
+        Ranked(found.images[own], matches.hits[:, own], matches.ignored[:, own], owners[counted[objects]])
+        for own, objects in zip(_by_label(found.labels, num_classes), objects_of, strict=True)
+    ]
+
+
+def _by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
+    """Where in `labels` [n] each class is, rising; in one go, as there may be thousands of classes."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))
+
+
+def assign(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's greedy assignment: each detection, best first, takes the object that it overlaps most of those left.
+
+    `ious` and `crowd_ious` are [n, K, G], -1 where the two don't go together. Returns the column in G that each
+    detection takes, or -1, and whether one that takes none lies in a crowd: both [thresholds, n, K].
+    """
+    num_images, most, columns = ious.shape
+    limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools' guard: an IoU of 1 may be rounded down
+    taken = np.full((len(thresholds), num_images, most), -1)
+    free = np.ones((len(thresholds), num_images, columns), bool)
+    rows, images = np.ogrid[: len(thresholds), :num_images]
+    for place in range(most):
+        left = np.where(free, ious[:, place], -1)[:, :, ::-1]  # [thresholds, n, G]
+        best = columns - 1 - left.argmax(axis=2)  # the last of those that tie
+        is_hit = left.max(axis=2) >= limits
+        taken[:, :, place] = np.where(is_hit, best, -1)
+        free[rows, images, best] &= ~is_hit
+    in_crowd = crowd_ious.max(axis=2) >= limits[:, :, None]
+    return taken, in_crowd & (taken < 0)
+
+
+def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.ndarray:
+    """IoUs [n, K, G] of (left, top, width, height) boxes [n, K, 4] and [n, G, 4].
+
+    With `crowds` [n, G] the union is the first box alone, as in COCO's evaluation.
+    """
+    one, two = boxes[:, :, None], others[:, None]
+    overlap = np.minimum(one[..., :2] + one[..., 2:], two[..., :2] + two[..., 2:]) - np.maximum(
+        one[..., :2], two[..., :2]
+    )
+    shared = overlap.clip(min=0).prod(axis=3)
+    area, other_area = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
+    union = np.where(crowds[:, None], area, area + other_area - shared)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+
+def _blocks(found: Found, annotations: Annotations) -> Iterator[Block]:
+    by_image = np.argsort(found.images, kind="stable")  # within an image still by falling score
+    edges = np.searchsorted(found.images[by_image], np.arange(len(annotations.image_ids) + 1))
+    for images in _alike(np.diff(edges), np.diff(annotations.first)):
+        detections = _padded(edges, images)
+        detections = np.where(detections >= 0, by_image[detections], -1)
+        owned = _padded(annotations.first, images)
+        # The padding's -1 picks some last entry, which counts for nothing once its IoU is -1.
+        crowds = annotations.crowds[owned]
+        ious = box_ious(found.boxes[detections], annotations.boxes[owned], crowds)
+        ious[(detections < 0)[:, :, None] | (owned < 0)[:, None]] = -1
+        same_class = found.labels[detections][:, :, None] == annotations.labels[owned][:, None]
+        yield Block(detections, owned, ious, same_class, crowds)
+
+
+def _alike(num_detections: np.ndarray, num_annotations: np.ndarray) -> Iterator[np.ndarray]:
+    """The images that have both, in portions with about as many detections, or one busy image would blow up others."""
+    images = np.flatnonzero((num_detections > 0) & (num_annotations > 0))
+    images = images[np.argsort(-num_detections[images], kind="stable")]
+    while len(images):
+        some = images[:IMAGES_AT_A_TIME]
+        pairs = num_detections[some[0]] * np.maximum.accumulate(num_annotations[some])  # of an image, when padded
+        count = max(1, int((pairs * np.arange(1, len(some) + 1) <= PAIRS_AT_A_TIME).sum()))
+        yield some[:count]
+        images = images[count:]
+
+
+def _padded(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The numbers from edges[i] to edges[i + 1] for each i of `rows`, then -1."""
+    starts, counts = edges[rows, None], edges[rows + 1] - edges[rows]
+    steps = np.arange(counts.max())
+    return np.where(steps < counts[:, None], starts + steps, -1)
+
+
+def _annotation_at(block: Block, columns: np.ndarray) -> np.ndarray:
+    """The annotations in `columns` [n, K] of the block's images, -1 for -1."""
+    return np.where(columns >= 0, np.take_along_axis(block.annotations, columns.clip(min=0), axis=1), -1)
+
+
+def _place_in_group(groups: np.ndarray) -> np.ndarray:
+    """For each entry how many of its group come before it."""
+    order = np.argsort(groups, kind="stable")
+    in_order = groups[order]
+    starts = np.flatnonzero(np.diff(in_order, prepend=-1))
+    places = np.empty(len(groups), np.int64)
+    places[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
+    return places

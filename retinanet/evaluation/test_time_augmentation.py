@@ -1,0 +1,87 @@
+"""Test time augmentation: an image looked at several times, and all that is found put into the pixels of the first."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.boxes import clip
+from retinanet.detector.detect import find_candidates
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Batch, Candidates
+from retinanet.runtime.device import autocast
+from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained, named
+
+
+class Looks(NamedTuple):
+    """The candidates of all views of some images, in pixels of the first view, and what is known of that view."""
+
+    candidates: Candidates  # N is the sum of the views'
+    sizes: Tensor  # int64 [B, 2]
+    scales: Tensor  # float32 [B, 2]
+    image_ids: Tensor  # int64 [B]
+
+
+@torch.no_grad()
+def look(
+    model: RetinaNet,
+    batches: Iterable[Batch],
+    *,
+    num_sides: int,
+    flip_test: bool,
+    num_candidates: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Iterator[Looks]:
+    """What `model` finds in `batches`, of which each `num_sides` in a row hold the same images at another size.
+
+    With `flip_test` it looks at each mirrored too. All views' candidates are kept, `num_candidates` of each view: what
+    a view adds doesn't depend on the others until duplicates are suppressed. Nothing in here waits for the device.
+    """
+    views: list[Candidates] = []
+    for batch in batches:
+        if not views:
+            sizes, scales, image_ids = batch.sizes, batch.scales, batch.image_ids
+        with memory_explained(named(batch.images), DETECTION_ADVICE):
+            anchors = anchors_for(*batch.images.shape[2:], device, model.anchor_shapes)
+            for is_mirrored in (False, True) if flip_test else (False,):
+                images = mirrored(batch.images, batch.sizes) if is_mirrored else batch.images
+                with autocast(device, precision):
+                    predictions = model(images)
+                boxes, scores, labels = find_candidates(predictions, anchors, batch.sizes, num_candidates)
+                if is_mirrored:
+                    boxes = mirrored_boxes(boxes, batch.sizes)
+                if batch.sizes is not sizes:
+                    boxes = resized_boxes(boxes, batch.sizes, sizes)
+                views.append(Candidates(boxes, scores, labels))
+        if len(views) == num_sides * (1 + flip_test):
+            merged = Candidates(*(torch.cat(parts, dim=1) for parts in zip(*views, strict=True)))
+            views = []
+            yield Looks(merged, sizes, scales, image_ids)
+
+
+def mirrored(images: Tensor, sizes: Tensor) -> Tensor:
+    """`images` [B, 3, H, W], each mirrored left to right within its own width: the padding stays at the right.
+
+    `sizes` [B, 2] are those of the images without padding.
+    """
+    columns = torch.arange(images.shape[3], device=images.device)  # [W]
+    opposite = sizes[:, 1:] - 1 - columns  # [B, W], negative in the padding
+    source = torch.where(opposite >= 0, opposite, columns)
+    return images.gather(3, source[:, None, None].expand_as(images))
+
+
+def mirrored_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """`boxes` [B, N, 4] in images of `sizes` [B, 2], mirrored left to right as their images are."""
+    left, top, right, bottom = boxes.unbind(dim=2)
+    widths = sizes[:, 1:].to(boxes.dtype)  # [B, 1]
+    return torch.stack([widths - right, top, widths - left, bottom], dim=2)
+
+
+def resized_boxes(boxes: Tensor, old_sizes: Tensor, sizes: Tensor) -> Tensor:
+    """`boxes` [B, N, 4] in images of `old_sizes` [B, 2] brought to `sizes` [B, 2], each axis by itself."""
+    vertical, horizontal = (sizes.to(boxes.dtype) / old_sizes).unbind(dim=1)
+    factors = torch.stack([horizontal, vertical, horizontal, vertical], dim=1)[:, None]  # [B, 1, 4]
+    return clip(boxes * factors, sizes)  # rounding may carry a box past the border

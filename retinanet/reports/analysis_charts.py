@@ -1,0 +1,134 @@
+"""The figures of a report: classes, precision and recall, confusions, errors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from retinanet.evaluation.analysis import ClassNumbers
+from retinanet.evaluation.confusion import Confusion
+from retinanet.evaluation.intervals import Interval
+from retinanet.reports.figures import PALETTE, shortened, text_colour
+
+MOST_BARS = 80  # of classes
+MOST_CURVES = 1000  # of classes: more hide each other
+MOST_FIELDS = 300  # classes in the chart of confusions; with more, the MOST_BARS that are confused most
+FEW_CLASSES = 10  # told apart by colour and line; with more, the best and the worst are
+LINES = ("solid", "dashed", "dotted", "dashdot")
+BAR_INCHES = 0.34  # of a bar with its name
+WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2, "capsize": 2.5}
+
+
+def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
+    """AP and AP50 of each class with their intervals, the best class on top."""
+    known = sorted((one for one in classes if not np.isnan(one.ap.value)), key=lambda one: one.ap.value)
+    num_known = len(known)
+    if num_known > MOST_BARS:
+        known = [*known[: MOST_BARS // 2], *known[-MOST_BARS // 2 :]]
+    figure = Figure(figsize=(7, 1.3 + 2 * BAR_INCHES * len(known)), layout="constrained")
+    axis = figure.subplots()
+    for shift, colour, label, values in (
+        (0.2, PALETTE[0], "AP", [one.ap for one in known]),
+        (-0.2, PALETTE[1], "AP50", [one.ap50 for one in known]),
+    ):
+        places = np.arange(len(known)) + shift
+        axis.barh(places, [one.value for one in values], height=0.38, color=colour, label=label)
+        axis.errorbar([one.value for one in values], places, xerr=_error_bars(values), **WHISKERS)
+    axis.set_yticks(
+        range(len(known)), [f"{shortened(one.name)} ({one.num_objects})" for one in known], parse_math=False
+    )
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.6, len(known) - 0.4)
+    axis.set_xlabel("with 95% intervals; (number of objects)")
+    if num_known > MOST_BARS:
+        axis.set_title(f"The best and the worst {MOST_BARS // 2} of {num_known} classes")
+    axis.grid(axis="x", alpha=0.4)
+    axis.set_axisbelow(True)
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Sequence[str]) -> Figure:
+    """Precision by recall at IoU 0.5 of each class, `precision` [101, C]; -1 for a class without objects."""
+    known = [label for label in range(len(names)) if precision[0, label] >= 0]
+    by_ap = sorted(known, key=lambda label: -precision[:, label].mean())
+    named = by_ap if len(by_ap) <= FEW_CLASSES else [*by_ap[:4], *by_ap[-4:]]
+    figure = Figure(figsize=(8.5, 5), layout="constrained")
+    axis = figure.subplots()
+    for label in set(by_ap[:: max(1, len(by_ap) // MOST_CURVES)]) - set(named):
+        axis.plot(recalls, precision[:, label], color="#cccccc", linewidth=0.8)
+    for row, label in enumerate(named):
+        look: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINES[row % len(LINES)]}
+        name = f"{shortened(names[label])} {precision[:, label].mean():.3f}"
+        axis.plot(recalls, precision[:, label], label=name, linewidth=1.8, **look)
+    if len(known) > 1:
+        mean = precision[:, known].mean(axis=1)
+        axis.plot(recalls, mean, color="black", linewidth=2.6, label=f"mean {mean.mean():.3f}")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title="At IoU 0.5")
+    axis.grid(alpha=0.4)
+    title = "AP50" if len(named) == len(known) else f"AP50, best and worst of {len(known)}"
+    legend = figure.legend(loc="outside right upper", title=title)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float) -> Figure:
+    """Of the objects of each class, what they were taken for; below them what was found on background."""
+    classes = _most_confused(confusion)
+    names, size = [shortened(names[label]) for label in classes.tolist()], len(classes) + 1
+    table = confusion.table(classes)
+    totals = np.bincount(confusion.true, confusion.counts, minlength=confusion.num_classes + 1)
+    shares = table / np.maximum(totals[[*classes, confusion.num_classes]], 1)[:, None]
+    side = min(16, 3.2 + 0.5 * size)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    small = max(4, min(9, 9 * 26 / size))
+    axis.set_xticks(range(size), [*names, "not found"], rotation=90, fontsize=small, parse_math=False)
+    axis.set_yticks(range(size), [*names, "background"], fontsize=small, parse_math=False)
+    axis.set_xlabel("found")
+    axis.set_ylabel("true")
+    is_known = not np.isnan(threshold)
+    title = f"Detections from score {threshold:.2f} on, IoU 0.5" if is_known else "No detection hits an object"
+    some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
+    axis.set_title(title + some * (len(classes) < confusion.num_classes))
+    figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")
+    if size <= 26:  # numbers in smaller fields could not be read
+        for row, column in np.argwhere(table > 0):
+            colour = text_colour(mpl.colors.to_hex(image.cmap(shares[row, column])))
+            axis.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=small)
+    return figure
+
+
+def _most_confused(confusion: Confusion) -> np.ndarray:
+    """The classes to draw, rising: all, or the most confused of more than can be read."""
+    if confusion.num_classes <= MOST_FIELDS:
+        return np.arange(confusion.num_classes)
+    between = confusion.between_classes()
+    both = np.concatenate([between.true, between.found])
+    times = np.bincount(both, np.tile(between.counts, 2), minlength=confusion.num_classes)
+    return np.sort(np.argsort(-times, kind="stable")[:MOST_BARS])
+
+
+def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
+    """The AP50 that each kind of error costs."""
+    figure = Figure(figsize=(7, 1.2 + BAR_INCHES * len(kinds)), layout="constrained")
+    axis = figure.subplots()
+    bars = axis.barh(range(len(kinds)), lost, color=PALETTE[0], height=0.7)
+    axis.bar_label(bars, fmt="%.3f", padding=3)
+    axis.set_yticks(range(len(kinds)), kinds)
+    axis.invert_yaxis()
+    axis.margins(x=0.15)
+    axis.set_xlabel("AP50 that mending these errors alone would add")
+    axis.grid(axis="x", alpha=0.4)
+    axis.set_axisbelow(True)
+    return figure
+
+
+def _error_bars(values: Sequence[Interval]) -> np.ndarray:
+    """How far the intervals reach to either side [2, N]; nothing where there is none."""
+    sides = [(one.value - one.low, one.high - one.value) for one in values]
+    return np.nan_to_num(np.array(sides).reshape(-1, 2).T).clip(min=0)

@@ -1,0 +1,117 @@
+"""Where the names of boxes go, so that they cover neither the objects nor each other."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import patheffects, pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from retinanet.reports.figures import _widths, class_colour, shortened, text_colour
+from retinanet.runtime.printable import printable
+
+
+def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
+    """The left top corners [N, 2] for labels at boxes [N, 4] of an image that is `width` wide.
+
+    `sizes` [N, 2] are the labels' (width, height). Boxes are (left, top, width, height). A label goes beside its box's
+    top or bottom edge where it covers least: of boxes, and of the labels before it. It may stand over the image's top
+    and bottom edges, not over its sides.
+    """
+    places = np.zeros((len(boxes), 2))
+    for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
+        corners = _candidates(box, size)
+        corners[:, 0] = corners[:, 0].clip(0, max(0, width - size[0]))
+        candidates = np.concatenate([corners, np.broadcast_to(size, corners.shape)], axis=1)
+        earlier = np.concatenate([places[:row], sizes[:row]], axis=1)
+        # A label over another can't be read, one over a corner of a box can.
+        covered = _shared_area(candidates, boxes).sum(axis=1) + 3 * _shared_area(candidates, earlier).sum(axis=1)
+        places[row] = corners[covered.argmin()]
+    return places
+
+
+def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Above and below the box, at its left, its right, its middle; then inside. Of equals the first is taken."""
+    left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    above, below = top - size[1], bottom
+    end, middle = right - size[0], (left + right - size[0]) / 2
+    outside = [(x, y) for y in (above, below) for x in (left, end, middle)]
+    return np.array([*outside, (left, top), (left, bottom - size[1])])
+
+
+def _shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[N, M] of boxes [N, 4] and [M, 4]."""
+    ends = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], others[:, :2] + others[:, 2:])
+    return (ends - np.maximum(boxes[:, None, :2], others[:, :2])).clip(min=0).prod(axis=2)
+
+
+PANEL_INCHES = 4.0
+TITLE_POINTS, LABEL_POINTS = 10, 9
+LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font's size
+OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # to be seen on any ground
+
+
+class Panel(NamedTuple):
+    """One image and the boxes to draw on it. `scores` is None for objects, which have none."""
+
+    title: str
+    image: np.ndarray  # uint8 [height, width, 3]
+    boxes: np.ndarray  # [N, 4], (left, top, width, height) in pixels of the image
+    labels: np.ndarray  # int [N]
+    scores: np.ndarray | None  # [N]
+    outlines: np.ndarray = np.zeros((0, 4))  # boxes to draw dashed and without a name, for comparison
+
+
+def draw_grid(panels: Sequence[Panel], class_names: Sequence[str], columns: int, window: bool = False) -> Figure:
+    """A figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it.
+
+    With more classes than colours some share one: each box has its name.
+    """
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails where there is no screen
+    figure = make(figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, panel in zip(axes, panels, strict=False):
+        _draw_panel(axis, panel, class_names)
+    return figure
+
+
+def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
+    height, width = panel.image.shape[:2]
+    pixel = max(height, width) / (PANEL_INCHES * 72)  # of the image, in points
+    names = [shortened(class_names[label]) for label in panel.labels]
+    if panel.scores is not None:
+        names = [f"{name} {score:.2f}" for name, score in zip(names, panel.scores, strict=True)]
+    sizes = np.array([(LETTER_WIDTH * sum(_widths(name)) + LABEL_PAD, 1.2 + LABEL_PAD) for name in names]).reshape(
+        -1, 2
+    )
+    corners = np.concatenate([panel.boxes[:, :2], panel.boxes[:, :2] + panel.boxes[:, 2:]], axis=1)
+    seen = corners.clip(0, [width, height, width, height])
+    seen[:, 2:] -= seen[:, :2]
+    places = place_labels(seen, sizes * LABEL_POINTS * pixel, width)
+    axis.imshow(panel.image)
+    # Names of boxes at the image's top stand above it.
+    axis.set_title(printable(panel.title), fontsize=TITLE_POINTS, pad=LABEL_POINTS * 2, parse_math=False)
+    for left, top, box_width, box_height in panel.outlines:
+        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # to be seen on bright and on dark
+            line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
+            axis.add_patch(Rectangle((left, top), box_width, box_height, fill=False, **line))
+    for box, label, name, (x, y), size in zip(panel.boxes, panel.labels, names, places, sizes, strict=True):
+        colour = class_colour(label)
+        line = {"edgecolor": colour, "linewidth": 2.0, "path_effects": OUTLINED}
+        axis.add_patch(Rectangle((box[0], box[1]), box[2], box[3], fill=False, **line))
+        axis.text(
+            x + LABEL_PAD / 2 * LABEL_POINTS * pixel,
+            y + size[1] / 2 * LABEL_POINTS * pixel,
+            name,
+            fontsize=LABEL_POINTS,
+            color=text_colour(colour),
+            verticalalignment="center_baseline",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.0},
+            parse_math=False,
+        )

@@ -1,0 +1,174 @@
+"""The picture of several runs: the curves of their losses, and of their AP below."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from retinanet.evaluation.coco_table import AP, AP50
+from retinanet.reports.figures import PALETTE
+from retinanet.reports.log_reader import RunLog
+from retinanet.reports.log_table import model_name
+from retinanet.runtime.log_names import ENDING
+from retinanet.runtime.printable import printable
+
+# With the colours they tell runs apart in black and white too; no two of 77 runs have both in common.
+MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
+DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
+DROP_MARKER = "v"
+MARKERS_A_CURVE = 8
+MOST_WITH_AP50 = 4  # runs; with more the lower half could not be read
+WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
+LEGEND_LETTERS, MOST_LETTERS = 110, 60  # in a line of the legend; of a run's name
+MOST_LOSS = 1e200  # drawn: matplotlib's margins and ticks overflow at 1e300, and larger losses are at the top anyway
+
+
+class Curve(NamedTuple):
+    """A training, as it is drawn."""
+
+    name: str
+    epochs: np.ndarray  # [N], epochs finished: 1.5 is the middle of the second
+    losses: np.ndarray  # [N]
+    drops: np.ndarray  # indices of the first losses after the learning rate had dropped
+    tables: np.ndarray  # [T, 3]: epochs finished, AP, AP50
+
+
+def curves_of(logs: Sequence[RunLog]) -> list[Curve]:
+    """A curve for each log of a training; those of test.py have none."""
+    logs = [log for log in logs if log.points or log.epoch_losses]
+    return [_curve(log, name) for log, name in zip(logs, _names(logs), strict=True)]
+
+
+def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) -> Figure:
+    """A figure of the losses, and of AP if any run has one; `window` lets show_windows show it."""
+    has_ap = any(len(curve.tables) for curve in curves)
+    names = [_legend_name(curve) for curve in curves]
+    columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 14))
+    legend_height = LEGEND_LINE_HEIGHT * (-(-len(names) // columns) + 1)
+    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails where there is no screen
+    heights = (LOSS_HEIGHT, AP_HEIGHT)[: 1 + has_ap]
+    figure = make(figsize=(WIDTH, sum(heights) + legend_height), layout="constrained")
+    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0].tolist()
+    styles = [_style(index) for index in range(len(curves))]
+    for index, (curve, style) in enumerate(zip(curves, styles, strict=True)):
+        _draw_losses(axes[0], curve, style, log_scale, shift=index / len(curves))
+        if has_ap:
+            _draw_ap(axes[1], curve, style, with_ap50=len(curves) <= MOST_WITH_AP50)
+    _scale(axes, log_scale)
+    axes[0].set_xlim(0, 1.02 * max(1, *(np.ceil(curve.epochs[-1]) for curve in curves)))
+    axes[0].set_ylabel("loss (running mean)")
+    if has_ap:
+        axes[1].set_ylabel("AP, and AP50 (hollow)" if len(curves) <= MOST_WITH_AP50 else "AP")
+    handles = [Line2D([], [], **style) for style in styles]
+    if any(len(curve.drops) for curve in curves):
+        handles.append(Line2D([], [], color="black", linestyle="", **_hollow(DROP_MARKER)))
+        names.append("learning rate drops")
+    legend = figure.legend(
+        handles, ["."] * len(names), loc="outside lower left", ncols=columns, fontsize=8, handlelength=5
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)  # afterwards: a name may have a $ in it, or begin with the _ that hides a label
+        text.set_text(name)
+    return figure
+
+
+def _curve(log: RunLog, name: str) -> Curve:
+    if log.points:
+        num_steps = max(1, *(point.iteration for point in log.points))
+        in_epoch = np.array([point.epoch for point in log.points])
+        epochs = in_epoch + np.array([point.iteration for point in log.points]) / num_steps
+        losses = np.array([point.running for point in log.points])
+    else:
+        in_epoch = np.array(sorted(log.epoch_losses))
+        epochs, losses = in_epoch + 1.0, np.array([log.epoch_losses[epoch] for epoch in in_epoch.tolist()])
+    drops = np.searchsorted(in_epoch, np.array(log.drops, dtype=int))
+    tables = [(epoch, numbers[AP], numbers[AP50]) for epoch, numbers in log.tables.items() if epoch is not None]
+    tables = [table for table in tables if table[1] >= 0]  # -1 where the set has no object
+    return Curve(name, epochs, losses, drops[drops < len(losses)], np.array(tables, float).reshape(-1, 3))
+
+
+def _names(logs: Sequence[RunLog]) -> list[str]:
+    """The shortest kind of name that differs between all of them."""
+    models = [model_name(log) for log in logs]
+    files = [log.path.name.removesuffix(ENDING) for log in logs]
+    paths = [str(log.path) for log in logs]
+    return next((names for names in (models, files) if len(set(names)) == len(logs)), paths)
+
+
+def _legend_name(curve: Curve) -> str:
+    name, half = printable(curve.name), MOST_LETTERS // 2
+    if len(name) > MOST_LETTERS:
+        name = f"{name[: half - 1]}…{name[-half:]}"
+    return name if np.isfinite(curve.losses).any() else f"{name} (no finite loss)"
+
+
+def _style(index: int) -> dict[str, Any]:
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": (0, DASHES[index % len(DASHES)] or None),
+        "markersize": 5,
+        "linewidth": 1.5,
+    }
+
+
+def _hollow(marker: str) -> dict[str, Any]:
+    return {"marker": marker, "markerfacecolor": "white", "markersize": 8}
+
+
+def _draw_losses(axis: Axes, curve: Curve, style: dict[str, Any], log_scale: bool, shift: float) -> None:
+    """`shift`, 0 to 1, moves the markers, so that those of curves on top of each other are seen."""
+    drawn = np.isfinite(curve.losses) & (curve.losses > 0 if log_scale else True)
+    losses = np.where(drawn, curve.losses, np.nan).clip(-MOST_LOSS, MOST_LOSS)
+    step = max(1, len(losses) // MARKERS_A_CURVE)
+    around = np.pad(drawn, 1)
+    is_marked = drawn & ~around[:-2] & ~around[2:]  # alone between gaps, where no line shows it
+    is_marked[int(shift * step) :: step] = True
+    axis.plot(curve.epochs, losses, markevery=np.flatnonzero(is_marked), **style)
+    at_drops = {**style, "linestyle": "", **_hollow(DROP_MARKER), "zorder": 3}
+    axis.plot(curve.epochs[curve.drops], losses[curve.drops], **at_drops)
+
+
+def _draw_ap(axis: Axes, curve: Curve, style: dict[str, Any], with_ap50: bool) -> None:
+    epochs, ap, ap50 = curve.tables.T
+    axis.plot(epochs, ap, **style)
+    if with_ap50:
+        axis.plot(epochs, ap50, **{**style, "markerfacecolor": "white", "linewidth": 0.8, "alpha": 0.7})
+
+
+def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
+    for axis in axes:
+        axis.grid(color="0.9")
+        axis.spines[["top", "right"]].set_visible(False)
+    if log_scale:
+        axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].yaxis.set_minor_formatter(NullFormatter())
+    for axis in axes[1:]:
+        axis.set_ylim(bottom=0)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes[-1].set_xlabel("epochs finished")
+
+
+def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndarray, suggested: float | None) -> Figure:
+    """The loss by learning rate, with the rate to take. `medians` are of the windows of steps in their order."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(rates, losses, color="#c0c0c0", linewidth=0.8, label="loss of a step")
+    margin = (len(rates) - len(medians)) // 2
+    axis.plot(rates[margin : margin + len(medians)], medians, color=PALETTE[0], linewidth=2.2, label="median around it")
+    if suggested is not None:
+        axis.axvline(suggested, color=PALETTE[2], linestyle="dashed", label=f"suggested: {suggested:.1e}")
+    known = medians[np.isfinite(medians)]
+    if len(known):  # single steps may be far out, and all of them at the end
+        axis.set_ylim(0.7 * known.min(), 2 * known.max(initial=0, where=known <= 2 * known.min()))
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axis.grid(alpha=0.4)
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure

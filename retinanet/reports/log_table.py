@@ -1,0 +1,101 @@
+"""The hyper-parameters and results of runs, as a Markdown table with a row for each log."""
+
+import statistics
+from collections.abc import Sequence
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+from retinanet.evaluation.coco_table import AP, AP50
+from retinanet.reports.log_reader import RunLog
+from retinanet.runtime.console import say
+from retinanet.runtime.log_names import ENDING, rate_text
+from retinanet.runtime.printable import markdown_cell
+
+UNKNOWN = "-"
+SETTINGS = {  # column: flag
+    **{"seed": "seed", "depth": "depth", "optimizer": "optimizer", "rate": "learning_rate", "batch": "batch_size"},
+    **{name: name for name in ("epochs", "drop_last", "prior", "alpha", "gamma")},
+}
+
+
+def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
+    """A Markdown table in lines. What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation.
+
+    Further flags have a column where the logs tell different values of them.
+    """
+    flags = SETTINGS | {name: name for name in _differing(logs)}
+    rows = [
+        ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50"),
+        *(_row(log, list(flags.values())) for log in logs),
+    ]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    rule = tuple("-" * width for width in widths)
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (rows[0], rule, *rows[1:])
+    ]
+    return [f"| {line} |" for line in lines]
+
+
+def model_name(log: RunLog) -> str:
+    """The name of the run's output folder, or else of its log."""
+    folder = log.settings.get("output_path")
+    name = Path(folder).name if isinstance(folder, str) else ""
+    return name or log.path.name.removesuffix(ENDING)
+
+
+def final_loss(log: RunLog) -> float | None:
+    """The mean loss of the last epoch, or else the last running loss."""
+    if log.epoch_losses:
+        return log.epoch_losses[max(log.epoch_losses)]
+    return log.points[-1].running if log.points else None
+
+
+def _differing(logs: Sequence[RunLog]) -> list[str]:
+    told: dict[str, set[str]] = {}
+    for log in logs:
+        for name, value in log.settings.items():
+            told.setdefault(name, set()).add(str(value))
+    return [
+        name for name, values in told.items() if len(values) > 1 and name not in {"output_path", *SETTINGS.values()}
+    ]
+
+
+def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
+    loss, table = final_loss(log), list(log.tables.values())[-1:]
+    results = (
+        UNKNOWN if loss is None else f"{loss:.5f}" if abs(loss) < 1e6 else f"{loss:g}",
+        *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
+    )
+    return (_plain(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(_plain(str(one)) if isinstance(one, list) else _cell(one) for one in value) or UNKNOWN
+    if isinstance(value, float) and 0 < value < 1:
+        return rate_text(value)
+    return _plain(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
+
+
+def _plain(text: str) -> str:
+    """As a cell, whatever stands in it."""
+    return markdown_cell(text) or UNKNOWN
+
+
+def tell_spread(numbers: dict[int, dict[str, float]]) -> None:
+    """Print the mean and the standard deviation of every number over the seeds, as a Markdown table."""
+    names = list(next(iter(numbers.values())))
+    say(f"Over {len(numbers)} seeds, with the standard deviation of one run:")
+    say(f"| number | mean | deviation | {' | '.join(f'seed {seed}' for seed in numbers)} |")
+    say(f"| --- | {' | '.join(['---:'] * (2 + len(numbers)))} |")
+    for name in names:
+        values = [one[name] for one in numbers.values()]
+        known = [value for value in values if not isnan(value)]
+        mean = statistics.mean(known) if known else nan
+        deviation = statistics.stdev(known) if len(known) > 1 else nan
+        cells = " | ".join("-" if isnan(value) else f"{value:.4f}" for value in (mean, deviation, *values))
+        say(f"| {markdown_cell(name)} | {cells} |")

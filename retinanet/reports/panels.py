@@ -1,0 +1,82 @@
+"""Images with some of the detections or objects of an analysis."""
+
+import numpy as np
+
+from retinanet.coco.annotations import owners_of
+from retinanet.data.dataloader import TrainingBatches
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.sampler import AspectRatioBasedSampler, Draw
+from retinanet.detector.structures import Sample
+from retinanet.evaluation.analysis import Analysis, is_taken
+from retinanet.evaluation.compare import Comparison
+from retinanet.reports.box_pictures import Panel
+from retinanet.runtime.errors import UserError
+
+MOST_SHOWN = 4  # images won, and images lost
+
+
+def object_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
+    """The image with those of its objects that are `chosen` [T]."""
+    annotations = dataset.annotations
+    shown = chosen & (owners_of(annotations) == image)
+    return Panel(title, _pixels(dataset, image), annotations.boxes[shown], annotations.labels[shown], None)
+
+
+def found_panel(title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray) -> Panel:
+    """The image with those of its detections that are `chosen` [D], and dashed all its objects."""
+    annotations, found = dataset.annotations, analysis.found
+    shown = chosen & (found.images == image)
+    objects = annotations.boxes[(owners_of(annotations) == image) & ~annotations.crowds]
+    return Panel(
+        title, _pixels(dataset, image), found.boxes[shown], found.labels[shown], found.scores[shown], outlines=objects
+    )
+
+
+def _pixels(dataset: CocoDataset, image: int) -> np.ndarray:
+    return dataset.original(image).permute(1, 2, 0).numpy()
+
+
+NUM_EPOCHS = 3
+
+
+def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> list[dict[int, Draw]]:
+    """For each of the first epochs, the batches of the images `indices`."""
+    wanted, epochs = set(indices), []
+    for epoch in range(NUM_EPOCHS):
+        sampler.start_at(epoch)
+        epochs.append({index: draw for draw in sampler for index in wanted.intersection(draw.indices)})
+    return epochs
+
+
+def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
+    """An image as the batch `draw` has it. UserError where it can't be read."""
+    sample = batches.sample(draw.epoch, index, draw.side)
+    if not isinstance(sample, Sample):
+        raise UserError(sample.message)
+    height, width = sample.image.shape[1:]
+    side = batches.dataset.min_side if draw.side is None else draw.side
+    boxes = sample.boxes.numpy().astype(float)
+    boxes[:, 2:] -= boxes[:, :2]
+    labels = sample.labels.numpy()
+    return Panel(
+        title=f"epoch {draw.epoch}, side {side}: {height} x {width}",
+        image=sample.image.permute(1, 2, 0).numpy(),
+        boxes=boxes[labels >= 0],
+        labels=labels[labels >= 0],
+        scores=None,
+        outlines=boxes[labels < 0],
+    )
+
+
+def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
+    """The images most won by B, then those most lost, each as A and B see it at its best threshold."""
+    gains = comparison.f1[1] - comparison.f1[0]
+    order = np.argsort(-gains, kind="stable")
+    chosen = [*order[gains[order] > 0][:MOST_SHOWN], *order[gains[order] < 0][::-1][:MOST_SHOWN]]
+    panels = []
+    for image in chosen:
+        verdict = "won" if gains[image] > 0 else "lost"
+        name = dataset.annotations.file_names[image]
+        for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True):
+            panels.append(found_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
+    return panels

@@ -1,0 +1,80 @@
+"""How a script speaks and ends: whole lines on stdout and the log, one message and an exit code."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch.distributed as dist
+from tqdm import tqdm
+
+from retinanet.runtime.errors import Diverged, OutOfResources, Stopped, UserError
+from retinanet.runtime.log_file import LOG
+from retinanet.runtime.printable import printable
+from retinanet.runtime.resource_errors import memory_explained, worker_explained
+from retinanet.runtime.signals import STOP, end_workers
+
+RANK = int(os.environ.get("RANK", 0))  # of this process among torchrun's
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a script's `main` and exit with its code.
+
+    0 done, 1 findings or a bug, 2 a user's mistake, 3 diverged, 4 out of memory or a dead process, 128 + the number of
+    a signal. All but a bug end in one message.
+    """
+    try:
+        with STOP.heeded():
+            code = _end_workers_after(main)
+        sys.exit(code)
+    except (UserError, Diverged, OutOfResources) as fault:
+        _end(str(fault), fault.exit_code)
+    except Stopped as stop:
+        _exit(stop.exit_code)
+    except BrokenPipeError:  # who read our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as fault:  # a file that can't be reached: no permission, a name too long, a disk that fails
+        if fault.filename is None:
+            raise
+        _end(f"{fault.filename}: {fault.strerror}. Check the path and its permissions.", UserError.exit_code)
+
+
+def _end_workers_after(main: Callable[[], int]) -> int:
+    try:
+        with memory_explained(), worker_explained():
+            return main()
+    finally:
+        if multiprocessing.active_children():
+            end_workers()  # or the exit would wait for one that hangs, or that an iterator cut short has left
+
+
+def _end(message: str, exit_code: int) -> NoReturn:
+    where = f" (rank {RANK})" if RANK else ""
+    print(f"{printable(Path(sys.argv[0]).name)}: error{where}: {printable(message)}", file=sys.stderr, flush=True)
+    _exit(exit_code)
+
+
+def _exit(code: int) -> NoReturn:
+    """Exit with `code`; a rank at once, as at the interpreter's end NCCL may wait for another rank, or abort."""
+    if dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def say(*lines: str) -> None:
+    """Print lines to stdout and the log, flushed, and not into a progress bar's middle; at rank 0 alone.
+
+    Each argument is one line, whatever stands in it: a name from a file may hold line feeds and escape sequences. What
+    stdout's encoding lacks is shown as Python writes it.
+    """
+    if RANK:
+        return
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+    LOG.write(f"{text}\n")

@@ -1,0 +1,62 @@
+"""The number format of the network's arithmetic; losses, box code and NMS are in float32 whatever it is."""
+
+import os
+import resource
+import sys
+
+import torch
+
+from retinanet.runtime.errors import UserError
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The format called `name`; auto is bfloat16 where the GPU has it, else float32.
+
+    float32 on a GPU means TF32 in convolutions and products, as PyTorch does in convolutions anyway: float32's range,
+    10 bits of mantissa, several times the speed. Raises UserError where the device lacks the format. For the start of
+    a program: from here on the GPU of `device` is the current one.
+    """
+    if device.type == "cuda" and device.index is not None:
+        # Events, pinned memory and Triton take the current GPU, and a wrong one loses 0.5 GB to their context.
+        torch.cuda.set_device(device)
+    if name == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if has_bfloat16 else "float32"
+    if name == "float16" and device.type == "cpu":
+        raise UserError("--precision float16 is for GPUs. Choose float32 or bfloat16 on a CPU.")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True  # a run has a few shapes of batches, each worth a search
+    return PRECISIONS[name]
+
+
+def make_deterministic() -> None:
+    """Have a GPU repeat its numbers to the last digit, as a CPU does anyway.
+
+    Operations without a deterministic way are warned of. For the start of a process, before a GPU is used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check for bugs, which costs time
+    torch.backends.cudnn.benchmark = False  # its search may choose another algorithm each time
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """The context in which the network runs in `precision`, its weights staying float32."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def default_workers(device: torch.device) -> int:
+    """Up to 8 loader processes for a GPU; one for a CPU, whose cores the network needs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device.type == "cpu" else min(8, cores)
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes at the peak: of the GPU's memory, or of this process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

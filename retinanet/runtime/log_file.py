@@ -1,0 +1,115 @@
+"""The file of --log_dir, which gets the same bytes as stdout."""
+
+import fcntl
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.log_names import LogName, make_name, next_number
+from retinanet.runtime.printable import printable
+
+
+class LogFile:
+    """Takes down what is said, from before its file is there. There is one of it, as a process has one stdout."""
+
+    def __init__(self) -> None:
+        self._start(None)
+
+    def _start(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.path: Path | None = None
+        self._file: FileIO | None = None
+        self._made: list[Path] = []  # folders, the deepest first
+        self._unwritten = b""
+        self._has_complained = False
+
+    @contextmanager
+    def kept(self, folder: Path | None) -> Iterator[None]:
+        """In here what is said is kept for the file in `folder`; without a folder this and `opened` do nothing."""
+        self._start(folder)
+        try:
+            yield
+        finally:
+            if self._file:
+                self._file.close()
+            self._start(None)
+
+    @contextmanager
+    def opened(self, name: LogName) -> Iterator[None]:
+        """Make the file, its number one above the folder's largest. In here the run begins; if not, no file stays.
+
+        UserError where the file can't be written.
+        """
+        try:
+            self._open(name)
+            yield
+        except BaseException:
+            self._remove()
+            raise
+
+    def _open(self, name: LogName) -> None:
+        if self.folder is None:
+            return
+        try:
+            self._made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _alone_in(self.folder):
+                self.path, self._file = _new_file(self.folder, name)
+        except OSError as fault:
+            raise UserError(
+                f"{fault.filename}: the log's folder can't be written to ({fault.strerror}). Choose another --log_dir."
+            ) from None
+
+    def _remove(self) -> None:
+        if self.path:
+            self.path.unlink(missing_ok=True)
+        for folder in self._made:
+            with suppress(OSError):  # another run's log is in it by now, or it was never made
+                folder.rmdir()
+
+    def write(self, text: str) -> None:
+        """Write `text`, and what is unwritten from before. A full disk is told of once; the run goes on."""
+        if self.folder is None:
+            return
+        self._unwritten += text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict")
+        if self._file is None:
+            return
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        except OSError as fault:
+            if not self._has_complained:
+                print(
+                    f"{Path(sys.argv[0]).name}: {printable(str(self.path))}: can't be written "
+                    f"({fault.strerror}). The run goes on, and its lines follow once there is room.",
+                    file=sys.stderr,
+                )
+            self._has_complained = True
+
+
+LOG = LogFile()
+
+
+def _new_file(folder: Path, name: LogName) -> tuple[Path, FileIO]:
+    for number in itertools.count(next_number(folder)):
+        path = folder / make_name(name._replace(number=number))
+        with suppress(FileExistsError):
+            return path, open(path, "xb", buffering=0)
+    raise AssertionError("unreachable: the numbers have no end")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Other runs wait here: theirs may have another name with the same number."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks: two runs started at once may get one number there
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,173 @@
+"""Several processes that train one network: torchrun starts them, here they find and hear each other."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from retinanet.runtime.errors import OutOfResources
+from retinanet.runtime.resource_errors import is_out_of_gpu_memory
+
+MEETING = timedelta(minutes=10)  # for all ranks to have started
+PATIENCE = timedelta(days=1)  # where all wait for what rank 0 does alone, such as COCO's table or a parsed file
+# NCCL ends a process without a word where a rank is missing, so the ranks find that out before, on their own.
+NCCL_GRACE = timedelta(minutes=5)
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Timed out waiting",
+    "Broken pipe",
+    "NCCL",
+    "Gloo",
+    "gloo",
+)
+
+
+class Ranks(NamedTuple):
+    """This process's rank among `size`, and the groups in which they wait for each other. Both are gloo's.
+
+    Collectives of NCCL make no host wait and raise nothing there; gloo's raise where a rank is dead or late.
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None  # with patience
+    steps: Any = None  # for --timeout
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.size > 1:
+            dist.barrier(self.group)
+
+    def meet(self) -> None:
+        """Until all ranks are at this point of a step. RuntimeError where one is dead, or --timeout seconds late."""
+        if self.size > 1:
+            dist.barrier(self.steps)
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Rank 0 goes through this part first, then the others."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
+    def from_first(self, make: Callable[[], Any]) -> Any:
+        """What `make` gives at rank 0, where alone it is called."""
+        if self.size == 1:
+            return make()
+        box = [make() if self.is_first else None]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+    def gathered(self, content: Any) -> list[Any]:
+        """The contents of all ranks at rank 0, nothing elsewhere."""
+        if self.size == 1:
+            return [content]
+        boxes = [None] * self.size if self.is_first else None
+        dist.gather_object(content, boxes, dst=0, group=self.group)
+        return boxes or []
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """`numbers`, changed in place to the sum over the ranks; a GPU is not waited for."""
+        if self.size > 1:
+            dist.all_reduce(numbers)
+        return numbers
+
+
+ALONE = Ranks()
+
+
+class Agreement:
+    """The largest number that any rank puts forward, known at all of them. No GPU is waited for."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks, self.number = ranks, torch.zeros(1, dtype=torch.int64)
+        self.work: Any = None
+
+    def put_forward(self, number: int) -> None:
+        self.number.fill_(number)
+        if self.ranks.size > 1:
+            self.work = dist.all_reduce(self.number, dist.ReduceOp.MAX, self.ranks.steps, async_op=True)
+
+    def outcome(self) -> int:
+        if self.work is not None:
+            self.work.wait()
+        return int(self.number)
+
+
+def num_restarts() -> int:
+    """How often torchrun has started the ranks again, after one died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def num_local_ranks(ranks: Ranks) -> int:
+    """How many of `ranks` may be on this machine: as torchrun says, else all of them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
+
+
+def join(device: torch.device, timeout: float) -> Ranks:
+    """Meet the other ranks that torchrun has started; alone without it.
+
+    A rank that does not come to a step within `timeout` seconds is given up.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return Ranks()
+    rank = int(os.environ["RANK"])
+    try:
+        store = _store(rank, size)
+        # Their starts may be further apart than their steps later on.
+        store.set(f"here {rank}", "")
+        store.wait([f"here {other}" for other in range(size)], MEETING)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
+        limit = timedelta(seconds=timeout)
+        backend, grace = ("cpu:gloo,cuda:nccl", NCCL_GRACE) if device.type == "cuda" else ("gloo", timedelta())
+        dist.init_process_group(backend, timeout=limit + grace, store=store, rank=rank, world_size=size)
+        group, steps = (dist.new_group(backend="gloo", timeout=time) for time in (PATIENCE, limit))
+        return Ranks(rank, size, group, steps)
+    except RuntimeError as fault:
+        raise OutOfResources(
+            f"rank {rank} did not meet all of {size} ranks ({str(fault).splitlines()[0][:160]}). Are they all "
+            "started, and can the machines reach each other?"
+        ) from fault
+
+
+def _store(rank: int, size: int) -> dist.Store:
+    """Where the ranks of this attempt find each other."""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(host, port, size, is_master=rank == 0 and not is_torchruns, timeout=MEETING)
+    # torchrun's lives through all restarts: the keys of the attempt before would be taken for this one's.
+    return dist.PrefixStore(f"attempt {num_restarts()}", store) if is_torchruns else store
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
+    """Raise OutOfResources where another rank is gone or hangs."""
+    try:
+        yield
+    except RuntimeError as fault:
+        if ranks.size == 1 or is_out_of_gpu_memory(fault) or not any(sign in str(fault) for sign in LOST):
+            raise
+        reason = str(fault).splitlines()[0][:160]
+        raise OutOfResources(
+            f"rank {ranks.rank} stopped because another rank died, or did not come within --timeout {timeout:g} s "
+            f"({reason}). That rank's message says why; --resume goes on from the last checkpoint."
+        ) from fault

@@ -1,0 +1,92 @@
+"""Signals that ask a run to stop: heeded at once, or where it can be gone on with later."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from retinanet.runtime.errors import Stopped
+
+Item = TypeVar("Item")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last is a cluster's warning that time is up
+
+
+class StopRequests:
+    """What signals asked for. There is one of it, as a process has one handler a signal."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._deferred = False
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """In here a signal raises Stopped; afterwards it does what it did before. For the main thread."""
+        before = {number: signal.signal(number, self._heed) for number in SIGNALS}
+        self.signal_number, self._deferred = None, False
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """In here a signal is noted in `signal_number` alone; a second SIGINT ends the process at once."""
+        was_deferred, self._deferred = self._deferred, True
+        try:
+            yield
+        finally:
+            self._deferred = was_deferred
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """In here, within `deferred`, a signal raises Stopped after all, as does one noted before."""
+        was_deferred, self._deferred = self._deferred, False
+        try:
+            if self.signal_number is not None:
+                raise Stopped(self.signal_number)
+            yield
+        finally:
+            self._deferred = was_deferred
+
+    def stoppable(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The `items`; while one is waited for, a signal raises Stopped."""
+        iterator = iter(items)
+        while True:
+            with self.at_once():
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        if number == self.signal_number == signal.SIGINT and self._deferred:
+            end_workers()
+            os._exit(128 + number)
+        if self.signal_number is None:
+            self.signal_number = number
+        if not self._deferred:
+            raise Stopped(number)
+
+
+STOP = StopRequests()
+
+
+def ignore_in_worker(_worker: int) -> None:
+    """A loader's worker_init_fn: a signal to the whole process group is for the main process to heed."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """End the loaders' worker processes, which hold nothing that could be lost, even one that hangs."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would report them as dead
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()

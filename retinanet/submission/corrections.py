@@ -1,0 +1,206 @@
+"""What can be corrected in a result file: each step alone, as far as the rows themselves prove what was meant."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.json_values import is_id, is_number
+from retinanet.coco.results import KEYS
+from retinanet.submission.check import MAX_PER_CLASS
+from retinanet.submission.rows import (
+    NumberedRows,
+    cannot_be_as_written,
+    category_readings,
+    corners_in,
+    is_box,
+    is_probability,
+    place_in_table,
+    sameness,
+    sizes_by_id,
+    with_area_in_set,
+)
+
+SLIGHTLY = 1e-3  # what rounding to 16 bits makes of a probability
+FAR_SHARE = 0.1  # of the rows: where more scores (and more than one) are further out, they are no probabilities
+
+
+class Step(NamedTuple):
+    """What a correction leaves: the rows; by place in the file what fills the text about it; why it did nothing."""
+
+    rows: NumberedRows
+    done: dict[int, tuple[Any, ...]]
+    text: str = ""
+    note: str = ""
+    guesses: tuple[tuple[str, NumberedRows], ...] = ()  # what the rows may have been meant as, where they prove nothing
+
+
+class Correction(NamedTuple):
+    """A step, its name, and what AP has to do with it."""
+
+    what: str
+    correct: Callable[[NumberedRows, Annotations], Step]
+    can_change_ap: bool = True
+    only_by_ap: str = ""  # where it is right only if AP says so: why the rows don't
+
+
+def drop_not_finite(rows: NumberedRows, _: Annotations) -> Step:
+    def endless(value: Any) -> bool:
+        return type(value) in (int, float) and not is_number(value)
+
+    odd = [(i, row["bbox"], row["score"]) for i, row in rows if not (is_box(row["bbox"]) and is_number(row["score"]))]
+    bad = {
+        index: (box, score)
+        for index, box, score in odd
+        if any(map(endless, [*box, score] if isinstance(box, list) else [box, score]))
+    }
+    return _without(rows, bad, "had bbox {!r:.80}, score {!r:.20}")
+
+
+def convert_corners(rows: NumberedRows, annotations: Annotations) -> Step:
+    sizes = sizes_by_id(annotations)
+    boxed = [(index, row) for index, row in rows if is_box(row["bbox"])]
+    positions, proved = corners_in(with_area_in_set(boxed, sizes), sizes)
+    if not positions:
+        return Step(rows, {})
+    corners = {index: row["bbox"] for index, row in boxed}
+    step = _with(rows, "bbox", {i: [x1, y1, x2 - x1, y2 - y1] for i, (x1, y1, x2, y2) in corners.items()})
+    if proved:
+        return step
+    note = (
+        f"bbox written as (x1, y1, x2, y2)? {len(positions)} of {len(rows)} boxes reach over their images, but so do "
+        "boxes that were not clipped."
+    )
+    return Step(rows, {}, note=note, guesses=(("boxes read as (x1, y1, x2, y2)", step.rows),))
+
+
+def drop_without_area(rows: NumberedRows, _: Annotations) -> Step:
+    boxed = {index: row["bbox"] for index, row in rows if is_box(row["bbox"])}
+    return _without(rows, {i: (box,) for i, box in boxed.items() if not (box[2] > 0 and box[3] > 0)}, "had bbox {}")
+
+
+def map_categories(rows: NumberedRows, annotations: Annotations) -> Step:
+    known = annotations.category_ids
+    steps = {
+        problem: _with(
+            rows, "category_id", {i: right[row["category_id"]] for i, row in rows if is_id(row["category_id"])}
+        )
+        for problem, right in category_readings(rows, known)
+    }
+    if not steps:
+        return Step(rows, {})
+    names = ", or ".join(steps)
+    if not cannot_be_as_written(rows, known):
+        unknown = sum(is_id(row["category_id"]) and row["category_id"] not in known for _, row in rows)
+        note = (
+            f"{names}? {unknown} of {len(rows)} rows have an id that the set lacks, which proves nothing about the "
+            "others."
+        )
+    elif len(steps) > 1:
+        note = f"{names}: the rows fit both, so only you can tell."
+    else:
+        return steps[names]
+    return Step(rows, {}, note=note, guesses=tuple((problem, step.rows) for problem, step in steps.items()))
+
+
+def clip_scores(rows: NumberedRows, _: Annotations) -> Step:
+    outside = {i: row["score"] for i, row in rows if is_number(row["score"]) and not is_probability(row["score"])}
+    far = [score for score in outside.values() if not -SLIGHTLY <= score <= 1 + SLIGHTLY]
+    if len(far) > max(1, FAR_SHARE * len(rows)):
+        note = f"{len(far)} of {len(rows)} scores are out of 0 to 1: logits or per cent, whose order clipping destroys."
+        return Step(rows, {}, note=note)
+    return _with(rows, "score", {index: 0.0 if score < 0 else 1.0 for index, score in outside.items()})
+
+
+def drop_copies(rows: NumberedRows, _: Annotations) -> Step:
+    """Two detections never agree in all of many digits, so such a row was written twice; round numbers do agree."""
+    dropped = {}
+    for group in _crowds(rows, sameness, 1):
+        first: dict[float, int] = {}
+        for index, row in group:
+            if not any(map(_has_many_digits, row["bbox"])) or not _has_many_digits(row["score"]):
+                continue
+            if first.setdefault(row["score"], index) != index:
+                dropped[index] = (first[row["score"]],)
+    return _without(rows, dropped, "repeated row {}")
+
+
+def _has_many_digits(number: float) -> bool:
+    return number != round(number, 3)
+
+
+def drop_duplicates(rows: NumberedRows, _: Annotations) -> Step:
+    dropped: dict[int, tuple[Any, ...]] = {}
+    for group in _crowds(rows, sameness, 1):
+        best, *others = _ranked(group)
+        dropped |= {index: (best[0],) for index, _ in others}
+    return _without(rows, dropped, "repeated row {}")
+
+
+def drop_crowd(rows: NumberedRows, _: Annotations) -> Step:
+    dropped: dict[int, tuple[Any, ...]] = {}
+    for group in _crowds(rows, place_in_table, MAX_PER_CLASS):
+        boxed = [(index, row) for index, row in group if is_box(row["bbox"])]  # COCO can't look at the others
+        for index, row in _ranked(boxed)[MAX_PER_CLASS:]:
+            dropped[index] = (row["image_id"], row["category_id"], row["score"])
+    return _without(rows, dropped, "was of image {}, category {}, with score {}")
+
+
+def drop_keys(rows: NumberedRows, _: Annotations) -> Step:
+    more = {i: ([key for key in row if key not in KEYS],) for i, row in rows if len(row) > len(KEYS)}
+    kept = [(i, {key: row[key] for key in KEYS} if i in more else row) for i, row in rows]
+    return Step(kept, more, "had also {!r:.80}")
+
+
+# In this order: only boxes of the right form show whether they have an area; rows that go in any case have no say in
+# what the category ids and the scores are taken for; duplicates are found when all else is right, and crowds among
+# what is left of them, by scores as they will be read.
+CORRECTIONS = (
+    Correction("NaN, infinite or endless numbers: rows dropped", drop_not_finite, can_change_ap=False),
+    Correction("bbox written as (x1, y1, x2, y2): now (left, top, width, height)", convert_corners),
+    Correction("bbox without a positive width and height: rows dropped", drop_without_area, can_change_ap=False),
+    Correction("category_id off by one, or counting the classes: now the set's", map_categories),
+    Correction("score a little or rarely out of 0 to 1: clipped", clip_scores),
+    Correction("rows written twice: dropped but for the first", drop_copies),
+    Correction(
+        "duplicates: dropped but for the best score",
+        drop_duplicates,
+        only_by_ap="a box may be right for two objects in one place",
+    ),
+    Correction(
+        f"more than {MAX_PER_CLASS} detections of a class in an image: dropped but for the best",
+        drop_crowd,
+        can_change_ap=False,  # not by a digit: COCO's evaluation ranks in the same way and looks at the same rows
+    ),
+    Correction(f"keys beyond {', '.join(KEYS)}: left out", drop_keys, can_change_ap=False),
+)
+WHOLE_COLUMNS = [what for what, correct, *_ in CORRECTIONS if correct in (convert_corners, map_categories)]
+
+
+def _without(rows: NumberedRows, dropped: dict[int, tuple[Any, ...]], text: str) -> Step:
+    return Step([(index, row) for index, row in rows if index not in dropped], dropped, text)
+
+
+def _with(rows: NumberedRows, key: str, values: dict[int, Any]) -> Step:
+    changed = {i: (key, values[i], row[key]) for i, row in rows if i in values and values[i] != row[key]}
+    kept = [(i, {**row, key: values[i]} if i in changed else row) for i, row in rows]
+    return Step(kept, changed, "has {} {}, was {}")
+
+
+def _crowds(rows: NumberedRows, key: Callable[[dict[str, Any]], Hashable], most: int) -> list[NumberedRows]:
+    """The rows by what is alike in them, where these are more than `most` and all can be ranked by their scores.
+
+    Rows whose key is None are like no other.
+    """
+    keys = [key(row) for _, row in rows]
+    counts = Counter(keys)
+    groups = defaultdict(list)
+    for numbered, name in zip(rows, keys, strict=True):
+        if counts[name] > most and name is not None:
+            groups[name].append(numbered)
+    return [group for group in groups.values() if all(is_probability(row["score"]) for _, row in group)]
+
+
+def _ranked(rows: NumberedRows) -> NumberedRows:
+    """Best score first; of equal ones, the first in the file."""
+    return sorted(rows, key=lambda numbered: -numbered[1]["score"])

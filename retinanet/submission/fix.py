@@ -1,0 +1,116 @@
+"""Result files corrected: as far as the rows prove what was meant, and never so that AP falls."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.json_values import is_id, is_number
+from retinanet.coco.results import KEYS
+from retinanet.submission.check import FEW
+from retinanet.submission.corrections import CORRECTIONS, WHOLE_COLUMNS, Correction, Step
+from retinanet.submission.rows import NumberedRows, is_box, sizes_by_id, with_area_in_set
+
+Measure = Callable[[list[dict[str, Any]]], float]  # AP of rows that can be evaluated
+
+
+class Change(NamedTuple):
+    """One kind of correction."""
+
+    what: str
+    num_rows: int
+    examples: list[str]
+    ap: tuple[float, float] | None = None  # before and after it, where there are objects to compare with
+
+
+class Fixed(NamedTuple):
+    """The corrected rows, what was changed in them, and why something was not."""
+
+    rows: list[Any]
+    changes: list[Change]
+    notes: list[str]
+
+
+def fix_results(rows: list[Any], annotations: Annotations, average_precision: Measure | None = None) -> Fixed:
+    """Correct `rows`, which stay as they are, for the set of `annotations`. What is corrected has nothing to correct.
+
+    What is no object with all keys is passed on as it is. With `average_precision` no correction is made that lowers
+    it; None where the set has no objects to compare with.
+    """
+    fixed = _corrected_at_best(rows, annotations, average_precision)
+    if rows and not fixed.rows:
+        return Fixed(rows, [], ["Nothing is changed: no row would be left. Look for what wrote them."])
+    # Some corrections go by shares of the rows, which dropping others shifts.
+    if fixed.changes and _corrected_at_best(fixed.rows, annotations, average_precision).changes:
+        return Fixed(rows, [], ["Nothing is changed: once corrected, the file would look wrong in another way."])
+    return fixed
+
+
+def rows_to_evaluate(rows: NumberedRows, annotations: Annotations) -> list[dict[str, Any]]:
+    """Those of `rows`, which have all keys, that COCO's evaluation can look at."""
+    known = set(annotations.category_ids)
+    named = [(i, row) for i, row in rows if is_id(row["category_id"]) and row["category_id"] in known]
+    boxed = [(i, row) for i, row in named if is_number(row["score"]) and is_box(row["bbox"])]
+    return [row for _, row in with_area_in_set(boxed, sizes_by_id(annotations))]
+
+
+class _Scale:
+    """What AP is of rows; None where there is nothing to compare with."""
+
+    def __init__(self, annotations: Annotations, average_precision: Measure | None) -> None:
+        self.annotations, self.average_precision = annotations, average_precision
+
+    def __call__(self, rows: NumberedRows) -> float | None:
+        return self.average_precision(rows_to_evaluate(rows, self.annotations)) if self.average_precision else None
+
+
+def _corrected_at_best(rows: list[Any], annotations: Annotations, average_precision: Measure | None) -> Fixed:
+    """Where several columns are wrong, AP says little before the last one is right: it judges them together first."""
+    fixed = _corrected(rows, annotations, average_precision, together=True)
+    aps = [change.ap for change in fixed.changes if change.ap and change.what in WHOLE_COLUMNS]
+    if aps and aps[-1][1] < aps[0][0]:
+        return _corrected(rows, annotations, average_precision, together=False)
+    return fixed
+
+
+def _corrected(rows: list[Any], annotations: Annotations, average_precision: Measure | None, together: bool) -> Fixed:
+    complete = [isinstance(row, dict) and all(key in row for key in KEYS) for row in rows]
+    lacking = [(index, row) for index, row in enumerate(rows) if not complete[index]]
+    kept = [(index, row) for index, row in enumerate(rows) if complete[index]]
+    scale = _Scale(annotations, average_precision)
+    changes: list[Change] = []
+    notes: list[str] = []
+    ap: float | None = None  # of what is kept, once it is asked for
+    for correction in CORRECTIONS:
+        step = correction.correct(kept, annotations)
+        ap = scale(kept) if ap is None and (step.done or step.guesses) else ap
+        if step.note:
+            notes.append(step.note + _guessed(step, ap, scale))
+        if not step.done:
+            continue
+        after = scale(step.rows) if correction.can_change_ap else ap
+        against = _against(correction, ap, after)
+        if against and not (together and correction.what in WHOLE_COLUMNS):
+            notes.append(f"{correction.what}: not these {len(step.done)} rows, since {against}.")
+            continue
+        examples = [f"row {index} {step.text.format(*values)}" for index, values in list(step.done.items())[:FEW]]
+        changes.append(Change(correction.what, len(step.done), examples, _pair(ap, after)))
+        kept, ap = step.rows, after
+    return Fixed([row for _, row in sorted(kept + lacking, key=lambda numbered: numbered[0])], changes, notes)
+
+
+def _against(correction: Correction, before: float | None, after: float | None) -> str:
+    """What speaks against a correction with such an AP before and after it; nothing for most."""
+    if before is None or after is None:
+        return correction.only_by_ap
+    return f"AP would fall from {before:.5f} to {after:.5f}" if after < before else ""
+
+
+def _guessed(step: Step, ap: float | None, scale: _Scale) -> str:
+    """What AP would be with each of the guesses."""
+    if ap is None:
+        return ""
+    return "".join(f" AP is {ap:.3f}; with {guess} it would be {scale(rows):.3f}." for guess, rows in step.guesses)
+
+
+def _pair(before: float | None, after: float | None) -> tuple[float, float] | None:
+    return None if before is None or after is None else (before, after)

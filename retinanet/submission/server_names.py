@@ -1,0 +1,31 @@
+"""The names under which COCO's evaluation server takes result files."""
+
+import re
+from pathlib import Path
+
+from retinanet.submission.check import FEW, Finding
+
+# The sets of its detection tasks; the name of a file says which it is about.
+COCO_SETS = (
+    "val2014",
+    *(f"{part}{year}" for year in (2015, 2017) for part in ("test", "test-dev", "test-challenge")),
+    "val2017",
+)
+
+
+def name_findings(path: Path, member: str | None, set_name: str) -> list[Finding]:
+    """What is wrong with the name of the result file `path`, and of the `member` in it if it is a zip.
+
+    Nothing where the set isn't COCO's own, as then no server of COCO's takes it; nor of a file that is no zip, as that
+    isn't handed in yet.
+    """
+    if set_name not in COCO_SETS or path.suffix.lower() != ".zip":
+        return []
+    form = f"detections_{set_name}_ALGORITHM_results"
+    pattern = re.escape(form).replace("ALGORITHM", r"[^\s/\\]+") + r"\.zip"
+    wrong = [] if re.fullmatch(pattern, path.name) else [f"the file is called {path.name}"]
+    if member is not None and member != f"{path.stem}.json":
+        wrong.append(f"{path.name} holds {member}, not {path.stem}.json")
+    fix = f"Hand in {form}.zip with just {form}.json in it, as --zip writes it; ALGORITHM is a name of yours."
+    problem = "file name that COCO's evaluation server doesn't take"
+    return [Finding(problem, len(wrong), wrong[:FEW], fix, unusable=False)] if wrong else []

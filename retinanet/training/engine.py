@@ -1,0 +1,196 @@
+"""The loop of training steps."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from retinanet.data.device_feed import WaitClock, on_device
+from retinanet.detector.structures import Batch, Targets
+from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named
+from retinanet.runtime.signals import STOP
+from retinanet.training.losses import ComputeLosses, unshared
+from retinanet.training.optimizer import Schedule, set_rate
+from retinanet.training.run import Job
+from retinanet.training.state import Step, TrainingState
+
+LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged
+
+
+class Progress(NamedTuple):
+    """What a log line tells of the run so far."""
+
+    iteration: int  # of the epoch, 1 is the first
+    classification: float  # losses of this iteration
+    regression: float
+    running: float  # mean loss of the last 500 iterations
+    epoch_mean: float  # mean loss of the epoch so far
+    learning_rate: float
+    num_images: int  # of the epoch so far
+    seconds: float  # since the epoch began
+    waited: float  # seconds of them in which there was no batch to work on
+
+
+def train_steps(
+    state: TrainingState,
+    batches: Iterable[Batch],
+    *,
+    rates: Sequence[float],
+    clip_norm: float,
+    compute_losses: ComputeLosses,
+    accumulate: int = 1,
+    ranks: Ranks = ALONE,
+) -> Iterator[float]:
+    """Train on `batches`, the rest of the epoch in progress; yield each step's learning rate when it is done.
+
+    A step takes the gradient of `accumulate` batches, which is that of one batch of all their images. `rates` are the
+    learning rates of the steps. Nothing in here waits for the device.
+    """
+    state.network.train()
+    clock = WaitClock(batches, state.device)
+    started, waited = time.perf_counter() - state.epoch_seconds, state.epoch_waited
+    loaded = on_device(clock, state.device)
+    for rate in rates:
+        group = list(islice(loaded, accumulate))
+        if not group:
+            break
+        state.iteration += 1
+        ranks.meet()  # or a GPU's queue fills behind a rank that is missing, and this process can't say so
+        if any(len(batch.images) for batch in group) or ranks.size > 1:
+            largest = max(group, key=lambda batch: len(batch.images))
+            with memory_explained(named(largest.images), STEP_ADVICE):
+                _step(state, group, rate, clip_norm, compute_losses, ranks)
+        clock.step_launched()
+        state.epoch_seconds, state.epoch_waited = time.perf_counter() - started, waited + clock.waited
+        yield rate
+
+
+def _step(
+    state: TrainingState, group: list[Batch], rate: float, clip_norm: float, compute_losses: ComputeLosses, ranks: Ranks
+) -> None:
+    """Change the weights by the gradient of all ranks' batches together; leave them where it is not finite."""
+    optimizer, scaler = state.optimizer, state.scaler
+    set_rate(optimizer, rate)
+    optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
+    statistics = state.statistics()
+    before = [tensor.clone() for tensor in statistics]
+    numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    mean_loss = numbers[0] + numbers[1]
+    is_bad = ~(mean_loss.isfinite() & norm.isfinite())
+    # The fused optimisers look at this on the device, so that no one has to wait for the answer.
+    optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    scale = scaler.scale(torch.ones_like(mean_loss))  # this step's, 1 where there is no scaling
+    scaler.update()
+    for tensor, old in zip(statistics, before, strict=True):
+        tensor.copy_(torch.where(is_bad, old, tensor))
+    if state.average:
+        state.average.update()
+
+    state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
+    state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
+    state.last_losses = numbers[:2]
+    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is no fault.
+    is_fault = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
+    told = torch.stack([is_fault, numbers[0], numbers[1], norm])
+    image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
+    state.skipped.add(Step(state.epoch, state.iteration, rate, image_ids, targets, told))
+
+
+def _gradient(
+    group: list[Batch],
+    statistics: list[Tensor],
+    scaler: torch.amp.GradScaler,
+    compute_losses: ComputeLosses,
+    ranks: Ranks,
+) -> Tensor:
+    """Leave the gradient of the mean loss over all images in the parameters, those of the other ranks included.
+
+    Returns [3]: that mean of each kind of loss, and the number of images. A batch's losses are means over its images,
+    so each counts by its share of them. DistributedDataParallel takes the mean over the ranks, not the sum. The
+    batch-norm `statistics` are left as they are by a batch without images.
+    """
+    device = group[0].images.device
+    num_images = torch.full((), sum(len(batch.images) for batch in group), dtype=torch.float32, device=device)
+    ranks.summed(num_images)
+    means = torch.zeros(2, device=device)
+    for number, batch in enumerate(group, start=1):
+        own = len(batch.images)
+        if not own and ranks.size == 1:
+            continue
+        share = own / num_images.clamp(min=1)
+        kept = [] if own else [tensor.clone() for tensor in statistics]
+        with unshared(compute_losses) if number < len(group) else nullcontext():
+            losses = compute_losses(*(batch.images, batch.targets) if own else _blank(batch))
+            scaler.scale((losses.classification + losses.regression) * (share * ranks.size)).backward()
+        means += torch.stack([losses.classification.detach(), losses.regression.detach()]) * share
+        if not own:
+            for tensor, old in zip(statistics, kept, strict=True):
+                tensor.copy_(old)
+    return torch.cat([ranks.summed(means), num_images[None]])
+
+
+def _blank(batch: Batch) -> tuple[Tensor, Targets]:
+    """An image and targets for a rank that has none: it must take part in the step, with weight 0."""
+    boxes, labels = batch.targets
+    return (
+        batch.images.new_zeros(1, *batch.images.shape[1:]),
+        Targets(boxes.new_zeros(1, 1, 4), labels.new_full((1, 1), -1)),
+    )
+
+
+def progress_of(state: TrainingState, rate: float) -> Progress:
+    """What there is to log of the epoch in progress. Waits for the device."""
+    loss, steps, images = state.tally.tolist()
+    return Progress(
+        iteration=state.iteration,
+        classification=state.last_losses[0].item(),
+        regression=state.last_losses[1].item(),
+        running=state.running_loss.mean(),
+        epoch_mean=loss / steps if steps else math.nan,
+        learning_rate=rate,
+        num_images=int(images),
+        seconds=state.epoch_seconds,
+        waited=state.epoch_waited,
+    )
+
+
+def rest_of_epoch(job: Job, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
+    """Train what is left of the epoch in progress; yields the rate of each step when it is done.
+
+    `rate_of` gives the rate of a step of the run, instead of the flags' schedule. Raises Stopped where a signal asks
+    for it, at a moment to go on from.
+    """
+    args, state, sampler = job.args, job.state, job.sampler
+    sampler.start_at(state.epoch, state.iteration)
+    first_step = state.epoch * len(sampler)
+    scheduled = Schedule(
+        args.learning_rate, len(sampler), args.epochs, args.schedule, args.milestones, args.warmup_steps
+    ).rate
+    bar = tqdm(
+        job.loader,
+        f"Epoch {state.epoch}",
+        initial=state.iteration * args.accumulate,
+        total=len(sampler) * args.accumulate,
+        leave=False,
+        disable=None if job.ranks.is_first else True,
+    )
+    yield from train_steps(
+        state,
+        # A rank that stopped in the middle of nowhere would leave the others waiting for it.
+        job.bad_images.passing(STOP.stoppable(bar) if job.ranks.size == 1 else bar),
+        rates=list(map(rate_of or scheduled, range(first_step + state.iteration, first_step + len(sampler)))),
+        clip_norm=args.clip_norm,
+        compute_losses=job.compute_losses,
+        accumulate=args.accumulate,
+        ranks=job.ranks,
+    )

@@ -1,0 +1,76 @@
+"""The learning rate range test (Smith, 2017): which rates bring the loss down, on the user's data, in some minutes."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from retinanet.reports.curves import rate_chart
+from retinanet.reports.figures import require_picture_place, save_figure
+from retinanet.runtime.console import say
+from retinanet.runtime.ranks import Ranks
+from retinanet.training.engine import rest_of_epoch
+from retinanet.training.run import Data, build_job
+
+LOWEST, HIGHEST, NUM_STEPS = 1e-7, 1.0, 300
+WINDOW = 31  # steps whose median is looked at: the loss jumps from batch to batch, and some are far out
+EXPLODED = 4  # times the lowest median
+LEAST_FALL = 0.98  # of the first median, that the lowest must reach
+STEPS_A_LINE = 25
+PICTURE = Path("lr_range.png")
+
+
+def find_learning_rate(args: argparse.Namespace, data: Data) -> int:
+    """Train with a rate that grows from 1e-7 to 1 until the loss explodes; say and draw which rate to take.
+
+    The weights and the output folder are not touched. Returns the exit code: 1 if no rate brought the loss down.
+    """
+    require_picture_place(PICTURE)
+    job = build_job(args, Ranks(), data)
+    say(f"Trying {NUM_STEPS} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
+    rates: list[float] = []
+    losses: list[float] = []
+    while len(rates) < NUM_STEPS and not has_exploded(losses):
+        for rate in rest_of_epoch(job, rate_of):
+            rates.append(rate)
+            losses.append(job.state.last_losses.sum().item())
+            if len(rates) % STEPS_A_LINE == 0:
+                say(f"Learning rate: {rate:.1e} | Loss: {losses[-1]:.5f}")
+            if len(rates) == NUM_STEPS or has_exploded(losses):
+                break
+        else:
+            job.state.finish_epoch(0.0)
+    say(f"The loss {'exploded' if has_exploded(losses) else 'did not explode'} up to the rate {rates[-1]:.1e}")
+    suggested = suggested_rate(rates, losses)
+    if suggested is None:
+        say("No rate brought the loss down: look at the data (python -m retinanet.check_data) or raise --batch_size")
+    else:
+        say(f"Suggested: --learning_rate {suggested:.1e}, where the loss was lowest")
+    save_figure(rate_chart(rates, losses, medians(losses), suggested), PICTURE)
+    say(f"Picture: {PICTURE}")
+    return 1 if suggested is None else 0
+
+
+def rate_of(step: int) -> float:
+    return LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
+
+
+def medians(losses: list[float]) -> np.ndarray:
+    """The median of each WINDOW losses that follow each other [n - WINDOW + 1]; NaN where one of them is."""
+    if len(losses) < WINDOW:
+        return np.zeros(0)
+    return np.median(np.lib.stride_tricks.sliding_window_view(np.array(losses), WINDOW), axis=1)
+
+
+def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
+    """The rate in the middle of the steps with the lowest median loss; None if the loss never fell."""
+    curve = medians(losses)
+    if np.isnan(curve).all() or np.nanmin(curve) > LEAST_FALL * curve[0]:
+        return None
+    return rates[int(np.nanargmin(curve)) + WINDOW // 2]
+
+
+def has_exploded(losses: list[float]) -> bool:
+    """Whether the last steps' losses are NaN, or far above the lowest before."""
+    curve = medians(losses)
+    return len(curve) > 0 and bool(np.isnan(curve[-1]) or curve[-1] > EXPLODED * np.nanmin(curve))

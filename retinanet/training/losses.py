@@ -1,0 +1,155 @@
+"""From a batch to its losses, in the chosen precision, compiled or not."""
+
+import importlib.util
+import inspect
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from retinanet.data.transforms import MULTIPLE, padded_sizes
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.loss import DEFAULTS, Assignment, LossSettings, assign, loss_of_assigned
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Losses, Predictions, Targets
+from retinanet.runtime.device import autocast
+from retinanet.runtime.ranks import Ranks
+from retinanet.training.regression_windows import deltas_around
+
+ComputeLosses = Callable[[Tensor, Targets], Losses]
+# A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
+SMALL_BATCH_PIXELS = 4 * 608 * 1024
+# Compiling takes minutes; so many steps make up for them (an estimate that no GPU has confirmed yet).
+STEPS_WORTH_COMPILING = 20_000
+MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
+
+
+def lacking_for_compilation(device: torch.device) -> str | None:
+    """What torch.compile needs on `device` and does not find."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton, which PyTorch's CUDA builds for Linux bring"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "a C compiler, such as gcc"
+    return None
+
+
+def losses_of(
+    model: RetinaNet,
+    num_classes: int,
+    device: torch.device,
+    *,
+    loss_settings: LossSettings = DEFAULTS,
+    precision: torch.dtype = torch.float32,
+    compiled_batch_size: int | None = None,
+    cuda_graphs: bool = True,
+    backend: str | Callable[..., Any] = "inductor",
+) -> ComputeLosses:
+    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss).
+
+    With `compiled_batch_size` batches of that many images go through torch.compile, once for each of their shapes; the
+    number of objects, which changes all the time, stays outside. The batch that is not full runs as it is. With
+    `cuda_graphs` small ones are replayed on a GPU, which overwrites the gradients of the call before.
+    """
+
+    def dense(images: Tensor, assignment: Assignment) -> Losses:
+        with autocast(device, precision):
+            predictions = model(images)
+        return loss_of_assigned(predictions, assignment, loss_settings)
+
+    def sparse(images: Tensor, assignment: Assignment) -> Losses:
+        assert assignment.rows is not None
+        with autocast(device, precision):
+            levels = model.levels(images)
+            logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
+            if model.deltas_are_local:
+                deltas = deltas_around(model.regression_head, levels, assignment.rows)
+            else:
+                deltas = model.deltas(levels)
+        return loss_of_assigned(Predictions(logits, deltas), assignment, loss_settings)
+
+    compiled = _compiled_by_size(dense, device, backend, cuda_graphs) if compiled_batch_size else dense
+
+    def losses(images: Tensor, targets: Targets) -> Losses:
+        is_compiled = len(images) == compiled_batch_size
+        is_sparse = device.type == "cpu" and not is_compiled
+        height, width = images.shape[2:]
+        assignment = assign(
+            anchors_for(height, width, device, model.anchor_shapes),
+            targets,
+            num_classes,
+            loss_settings,
+            sparse=is_sparse,
+            size=(height, width),
+        )
+        way = compiled if is_compiled else sparse if is_sparse else dense
+        return way(images, assignment)
+
+    return losses
+
+
+def _compiled_by_size(
+    compute: Callable[[Tensor, Assignment], Losses],
+    device: torch.device,
+    backend: str | Callable[..., Any],
+    cuda_graphs: bool,
+) -> Callable[[Tensor, Assignment], Losses]:
+    """`compute`, compiled for each shape; with CUDA graphs for small batches."""
+    torch._dynamo.config.recompile_limit = MOST_SHAPES
+    large = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend)
+    if device.type != "cuda" or not cuda_graphs:
+        return large
+    small = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend, mode="reduce-overhead")
+
+    def chosen(images: Tensor, assignment: Assignment) -> Losses:
+        batch, _, height, width = images.shape
+        if batch * height * width > SMALL_BATCH_PIXELS:
+            return large(images, assignment)
+        torch.compiler.cudagraph_mark_step_begin()  # the losses before this may be overwritten now
+        return small(images, assignment)
+
+    return chosen
+
+
+def few_sides(min_side: int, max_side: int) -> list[int]:
+    """Sides to pad to where every shape of a batch costs a compilation: about 4 from the shorter to the longer side."""
+    least, most = padded_sizes(np.array([min_side, max_side])).tolist()
+    step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
+    return sorted({*range(least, most, max(step, MULTIPLE)), most})
+
+
+def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
+    """`compute_losses`, whose backward pass gives every rank the mean of the ranks' gradients of `model`.
+
+    All ranks begin with rank 0's weights, and where batch-norm statistics are learned, take rank 0's in each step.
+    """
+    if ranks.size == 1:
+        return compute_losses
+    has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
+    # Newer versions of PyTorch call the same flag by another name.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    flag: dict[str, Any] = {name: has_statistics}
+    return DistributedDataParallel(_Step(model, compute_losses), **flag)
+
+
+def unshared(compute_losses: Any) -> AbstractContextManager[None]:
+    """In here `compute_losses` gives a rank its own gradient alone, added up until the next one that is shared."""
+    is_shared = isinstance(compute_losses, DistributedDataParallel)
+    return compute_losses.no_sync() if is_shared else nullcontext()
+
+
+class _Step(nn.Module):
+    """DistributedDataParallel wraps a module's forward; this one is the whole step's."""
+
+    def __init__(self, model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]) -> None:
+        super().__init__()
+        self.model, self.compute_losses = model, compute_losses
+
+    def forward(self, images: Tensor, targets: Targets) -> Losses:
+        return self.compute_losses(images, targets)

@@ -1,0 +1,95 @@
+"""The optimiser, with what differs between the parts of the network: their share of the rate, and weight decay."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from retinanet.detector.backbone import STAGES
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+
+
+def build_optimizer(
+    model: nn.Module,
+    name: str,
+    learning_rate: float,
+    weight_decay: float,
+    backbone_rates: Sequence[float] = (1.0,),
+) -> torch.optim.Optimizer:
+    """Adam, AdamW, or SGD with momentum 0.9, for the parameters that are learned.
+
+    Weight decay spares biases and the norms' scales and shifts, which it would only pull away from what the layer
+    needs. `backbone_rates` are the shares of the learning rate that the backbone's stages have, or one for all.
+    """
+    shares = list(backbone_rates) * (1 if len(backbone_rates) == len(STAGES) else len(STAGES))
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for path, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((_share(path, shares), decay), []).append(parameter)
+    parameters = [
+        {"params": group, "share": share, "weight_decay": decay, "lr": learning_rate * share}
+        for (share, decay), group in groups.items()
+    ]
+    # Fused: one pass over the weights instead of one for each operation.
+    settings: dict[str, Any] = {"lr": learning_rate, "fused": True}
+    if name == "sgd":
+        optimizer = torch.optim.SGD(parameters, momentum=0.9, **settings)
+        for group in groups.values():  # PyTorch leaves them as the memory was if it is the first step that is skipped
+            for parameter in group:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](parameters, **settings)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give each group of parameters its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("share", 1.0)  # a run saved before there were shares has none
+
+
+def _share(path: str, shares: Sequence[float]) -> float:
+    top, _, rest = path.partition(".")
+    if top != "backbone":
+        return 1.0
+    module = rest.partition(".")[0]  # of no stage in torchvision's detectors, which benchmarks train too
+    return next((share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules), 1.0)
+
+
+FACTOR = 0.1
+KINDS = ("step", "cosine")
+LEARNING_RATE, BATCH_SIZE = 1e-4, 2  # the published runs'
+
+
+class Schedule(NamedTuple):
+    """`step`: `base`, divided by 10 at each milestone epoch that has begun. `cosine`: from `base` along half a cosine
+    to 0 at the end of the run (https://arxiv.org/abs/1608.03983). Both after a linear warm-up."""
+
+    base: float
+    steps_per_epoch: int
+    epochs: int
+    kind: str = "step"
+    milestones: Sequence[int] = ()
+    warmup_steps: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def rate(self, step: int) -> float:
+        """The rate of the given step; 0 is the first, and the one after the warm-up is the first with all of it."""
+        if step < self.warmup_steps:
+            return self.base * (step + 1) / (self.warmup_steps + 1)
+        if self.kind == "cosine":
+            done = (step - self.warmup_steps) / (self.num_steps - self.warmup_steps)
+            return self.base * (1 + math.cos(math.pi * done)) / 2
+        epoch = step // self.steps_per_epoch
+        return self.base * FACTOR ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+def linear_rule(batch_size: int) -> float:
+    """The rate that goes with so many images a step (https://arxiv.org/abs/1706.02677)."""
+    return LEARNING_RATE * batch_size / BATCH_SIZE

@@ -1,0 +1,71 @@
+"""The regression head only where the loss looks at it: around the foreground anchors.
+
+They are in a few cells of the pyramid, so on a CPU this spares nearly all of the head's work, forward and backward. (A
+GPU would have to be waited for to know where they are.)
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retinanet.detector.model import TOWER_CONVOLUTIONS, Head
+
+REACH = TOWER_CONVOLUTIONS + 1  # cells to each side that a cell's deltas depend on, one a 3x3 convolution
+
+
+def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
+    """Deltas [B, A, 4], of which those in `rows` (indices into the B * A) and some more are `head`'s, the others 0.
+
+    `levels` are the pyramid's [B, channels, h, w]. An image's rows of a level are within one window.
+    """
+    num_images, num_anchors = len(levels[0]), head.num_anchors
+    shapes = [level.shape[2:] for level in levels]
+    looked_at = torch.zeros(num_images, sum(num_anchors * h * w for h, w in shapes), dtype=torch.bool)
+    looked_at.view(-1)[rows] = True
+    looked_at[0, -1] = True  # one at least: a head with no gradient at all would be no step for its optimiser
+
+    parts = []
+    by_level = looked_at.split([num_anchors * h * w for h, w in shapes], dim=1)
+    for level, (height, width), wanted in zip(levels, shapes, by_level, strict=True):
+        cells = wanted.view(num_images, height, width, num_anchors).any(dim=3)
+        deltas = level.new_zeros(num_images, height, width, num_anchors * 4)
+        for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
+            window = _window(cells[image])
+            deltas[image, *window] = _head_on(head, level[image : image + 1], *window).to(deltas.dtype)
+        parts.append(deltas.view(num_images, -1, 4))
+    return torch.cat(parts, dim=1)
+
+
+def _window(cells: Tensor) -> tuple[slice, slice]:
+    """The rows and columns that hold all true `cells` [h, w]."""
+    rows, columns = (cells.any(dim=axis).nonzero().squeeze(1).tolist() for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _head_on(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
+    """The head's output [rows, columns, anchors of a cell * 4] in a window of `level` [1, channels, h, w].
+
+    The window grows by the cells that its output depends on and loses one to each side at each convolution, but where
+    it ends at the level's border: there the convolutions pad with zeros, as they do on a whole level.
+    """
+    height, width = level.shape[2:]
+    reach = REACH
+    seen = level[
+        :,
+        :,
+        max(rows.start - reach, 0) : rows.stop + reach,
+        max(columns.start - reach, 0) : columns.stop + reach,
+    ]
+    for layer in (*head.tower, head.output):
+        if isinstance(layer, nn.Conv2d):
+            borders = (
+                columns.start - reach < 0,
+                columns.stop + reach > width,
+                rows.start - reach < 0,
+                rows.stop + reach > height,
+            )
+            seen = F.conv2d(F.pad(seen, [int(border) for border in borders]), layer.weight, layer.bias)
+            reach -= 1
+        else:
+            seen = layer(seen)
+    return seen[0].permute(1, 2, 0)

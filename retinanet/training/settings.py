@@ -1,0 +1,4 @@
+"""What a training is told."""
+
+SEED = 3407
+RANDOM = "random"  # the seed that is yet to be drawn

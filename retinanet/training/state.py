@@ -1,0 +1,203 @@
+"""The states of all random numbers that a run could draw, as plain data for a checkpoint."""
+
+import random
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Targets
+from retinanet.runtime.errors import UserError
+from retinanet.training.weight_average import WeightAverage
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The states of Python, NumPy and PyTorch, with that of `device` if it is a GPU."""
+    version, python, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the state that anybody's code may draw from
+    assert isinstance(keys, np.ndarray)
+    return {
+        "python": [version, list(python), gauss],
+        "numpy": [name, keys.tolist(), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    version, python, gauss = states["python"]
+    random.setstate((version, tuple(python), gauss))
+    np.random.set_state(tuple(states["numpy"]))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+class Step(NamedTuple):
+    """What is to be told of a step if it proves to be one of them."""
+
+    epoch: int
+    iteration: int
+    learning_rate: float
+    image_ids: list[Tensor]  # [B] of each batch; not the images, which would stay in memory
+    targets: list[Targets]  # of each batch
+    numbers: Tensor  # [4]: 1 if skipped, classification loss, regression loss, gradient norm
+
+
+class SkippedSteps:
+    """Counts them. What a GPU says of a step is read only when somebody looks, as reading waits for it."""
+
+    def __init__(self, max_in_row: int) -> None:
+        self.max_in_row = max_in_row
+        self.total, self.in_row = 0, 0
+        self.too_many = False  # in a row, at any time
+        self.unread: list[Step] = []
+
+    def add(self, step: Step) -> None:
+        self.unread.append(step)
+
+    def look(self) -> list[dict[str, Any]]:
+        """What there is to tell of the steps skipped since the last look, as JSON can hold it."""
+        steps, self.unread = self.unread, []
+        if not steps:
+            return []
+        told = []
+        for step, numbers in zip(steps, torch.stack([step.numbers for step in steps]).tolist(), strict=True):
+            self.in_row = self.in_row + 1 if numbers[0] else 0
+            self.too_many |= self.in_row >= self.max_in_row
+            if numbers[0]:
+                self.total += 1
+                told.append(_told(step, numbers))
+        return told
+
+
+def _told(step: Step, numbers: list[float]) -> dict[str, Any]:
+    images = []
+    for image_ids, targets in zip(step.image_ids, step.targets, strict=True):
+        batch = zip(image_ids.tolist(), targets.boxes.tolist(), targets.labels.tolist(), strict=True)
+        for image_id, boxes, labels in batch:
+            objects = [(box, label) for box, label in zip(boxes, labels, strict=True) if label >= 0]
+            images.append(
+                {
+                    "image_id": image_id,
+                    "boxes": [box for box, _ in objects],  # (x1, y1, x2, y2) in pixels of the network's input
+                    "labels": [label for _, label in objects],
+                }
+            )
+    return {
+        "epoch": step.epoch,
+        "iteration": step.iteration,
+        "learning_rate": step.learning_rate,
+        # As text: JSON has no NaN.
+        **dict(zip(("classification_loss", "regression_loss", "gradient_norm"), map(str, numbers[1:]), strict=True)),
+        "images": images,
+    }
+
+
+RUNNING_WINDOW = 500
+NUMBERS = ("epoch", "iteration", "evaluated", "best_ap", "num_images", "seconds", "epoch_seconds", "epoch_waited")
+
+
+class RunningLoss:
+    """The mean loss of the last 500 iterations, kept on the device so that adding to it waits for nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.window = torch.full((RUNNING_WINDOW,), torch.nan, device=device)
+        self.count = 0
+
+    def add(self, loss: Tensor) -> None:
+        """Add the loss of an iteration; NaN if its step was skipped, which the mean leaves out."""
+        self.window[self.count % RUNNING_WINDOW] = loss
+        self.count += 1
+
+    def mean(self) -> float:
+        return float(self.window[: self.count].nanmean())
+
+
+class TrainingState:
+    """The network, what trains it, and how far the run is."""
+
+    def __init__(
+        self,
+        network: RetinaNet,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        *,
+        scaler: torch.amp.GradScaler | None = None,
+        average: WeightAverage | None = None,
+        max_skipped: int = 10,
+    ) -> None:
+        """`scaler` keeps float16's small gradients in its range."""
+        self.network, self.optimizer, self.device = network, optimizer, device
+        self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+        self.average = average
+        self.running_loss = RunningLoss(device)
+        self.skipped = SkippedSteps(max_skipped)
+        self.epoch = 0  # epochs finished
+        self.iteration = 0  # batches done of the epoch in progress
+        self.tally = torch.zeros(3, dtype=torch.float64, device=device)  # of it: losses summed, their number, images
+        self.last_losses = torch.full((2,), torch.nan, device=device)  # of the last iteration, of each kind
+        self.epoch_losses: list[float] = []
+        self.evaluated = 0  # epochs that were finished at the last evaluation
+        self.numbers: dict[str, float] = {}  # of the last evaluation
+        self.best_ap = float("-inf")
+        self.num_images, self.seconds = 0, 0.0  # of the finished epochs
+        self.epoch_seconds, self.epoch_waited = 0.0, 0.0
+
+    def finish_epoch(self, mean_loss: float) -> None:
+        self.epoch_losses.append(mean_loss)
+        self.num_images += int(self.tally[2])
+        self.seconds += self.epoch_seconds
+        self.epoch, self.iteration, self.epoch_seconds, self.epoch_waited = self.epoch + 1, 0, 0.0, 0.0
+        self.tally.zero_()
+
+    def statistics(self) -> list[Tensor]:
+        """The batch-norm statistics that a forward pass changes."""
+        norms = (module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d))
+        both = [(norm.running_mean, norm.running_var) for norm in norms if norm.training]
+        return [tensor for pair in both for tensor in pair if tensor is not None]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Everything but the network's weights and their average, as tensors and plain data."""
+        return {
+            **{name: getattr(self, name) for name in NUMBERS},
+            "epoch_losses": self.epoch_losses,
+            "numbers": self.numbers,
+            "tally": self.tally,
+            "running_window": self.running_loss.window,
+            "running_count": self.running_loss.count,
+            "skipped": self.skipped.total,
+            "skipped_in_row": self.skipped.in_row,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_states(self.device),
+            "averaged_updates": self.average.num_updates if self.average else 0,
+        }
+
+    def load_plain(self, content: dict[str, Any], path: object) -> None:
+        """Take what `to_plain` gave another process. UserError, naming `path`, where it does not fit this network."""
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+            for parameter, kept in self.optimizer.state.items():
+                for name, value in kept.items():
+                    if name != "step" and value.shape != parameter.shape:
+                        raise ValueError(f"the optimizer's {name} has the shape {list(value.shape)}")
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(content["scaler"])
+            for name in NUMBERS:
+                setattr(self, name, type(getattr(self, name))(content[name]))
+            self.numbers = {str(name): float(number) for name, number in content.get("numbers", {}).items()}
+            self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
+            self.tally.copy_(content["tally"])
+            self.running_loss.window.copy_(content["running_window"])
+            self.running_loss.count = int(content["running_count"])
+            self.skipped.total, self.skipped.in_row = int(content["skipped"]), int(content["skipped_in_row"])
+            restore_random_states(content["random"], self.device)
+            if self.average:
+                self.average.num_updates = int(content["averaged_updates"])
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as fault:
+            raise UserError(
+                f"{path}: its training state does not fit this run ({fault}). Move the file away."
+            ) from fault

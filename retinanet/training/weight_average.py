@@ -1,0 +1,55 @@
+"""The exponential moving average of a training's weights, which is often better than where the last steps led."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.runtime.errors import UserError
+
+
+class WeightAverage:
+    """A network's averaged weights and batch-norm statistics, on its device; nothing in here waits for that.
+
+    Of the weights before an update `decay` stays. In the beginning less does, (1 + updates) / (10 + updates), or the
+    random start would be in the average for long.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.num_updates = decay, 0
+        self.current = network.state_dict()  # its own tensors, which training changes in place
+        self.weights = {name: tensor.clone() for name, tensor in self.current.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the network's weights of now into the average."""
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        names = [name for name, tensor in self.weights.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.weights[name] for name in names], [self.current[name] for name in names], weight=1 - decay
+        )
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """In here the network has the averaged weights."""
+        trained = {name: tensor.clone() for name, tensor in self.current.items()}
+        _copy(self.weights, self.current)
+        try:
+            yield
+        finally:
+            _copy(trained, self.current)
+
+    def load(self, weights: dict[str, Tensor] | None, path: object) -> None:
+        """Go on from an earlier process's average. UserError, naming `path`, where it is another network's."""
+        shapes = {name: tensor.shape for name, tensor in self.weights.items()}
+        if weights is None or {name: tensor.shape for name, tensor in weights.items()} != shapes:
+            raise UserError(f"{path}: its averaged weights do not fit this run. Move the file away.")
+        _copy(weights, self.weights)
+
+
+@torch.no_grad()
+def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])

@@ -1,0 +1,129 @@
+import os
+import pickle
+import resource
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from retinanet.checkpoints import torch_files
+from retinanet.checkpoints.torch_files import load_file, save_file
+from retinanet.runtime.errors import UserError
+
+
+class Code:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/pickle-was-run",)
+
+
+def test_round_trip_leaves_no_other_file(tmp_path):
+    save_file({"a": torch.arange(3), "b": [1, "two", None]}, tmp_path / "x.pt")
+    content = load_file(tmp_path / "x.pt", "a checkpoint")
+    assert content["a"].tolist() == [0, 1, 2]
+    assert content["b"] == [1, "two", None]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "folder", "truncated", "pickle", "torch pickle", "model"])
+def test_what_is_no_such_file_is_refused_by_name(tmp_path, kind, monkeypatch):
+    path = tmp_path / "bad.pt"
+    ran = []
+    monkeypatch.setattr(os, "system", ran.append)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "truncated":
+        save_file({"a": torch.arange(1000)}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(Code()))
+    elif kind == "torch pickle":
+        torch.save({"model": Code()}, path)
+    elif kind == "model":
+        torch.save(torch.nn.Linear(2, 2), path)
+    elif kind != "missing":
+        path.write_text("" if kind == "empty" else "some text")
+    with pytest.raises(UserError, match=r"bad\.pt: "):
+        load_file(path, "a checkpoint")
+    assert ran == []
+
+
+class Call:
+    """Pickled as a call of `function`."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def laughs(levels):
+    """10 ** levels items in a few hundred bytes."""
+    content = [0] * 10
+    for _ in range(levels - 1):
+        content = [content] * 10
+    return content
+
+
+def holds_itself():
+    content = []
+    content.append([content])
+    return content
+
+
+def nested(levels):
+    content = []
+    for _ in range(levels):
+        content = [content]
+    return content
+
+
+HUGE = {
+    "laughs": (lambda: laughs(10), "refer to more than 10000000 items"),
+    "laughs in a dict": (lambda: {"a": (1, {"b": laughs(9)})}, "refer to more than 10000000 items"),
+    "holds itself": (holds_itself, "nest too deeply"),
+    "nested": (lambda: nested(400), "nest too deeply"),
+    "FloatTensor": (lambda: {"a": Call(torch.FloatTensor, 10**9)}, "does not hold tensors and plain data alone"),
+    "Tensor": (lambda: {"a": Call(torch.Tensor, 10**9)}, "does not hold tensors and plain data alone"),
+    "bytearray": (lambda: {"a": Call(bytearray, 10**9)}, "does not hold tensors and plain data alone"),
+    "expanded": (lambda: {"a": torch.zeros(1).expand(10**11)}, "a tensor claims the shape"),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)  # never the content: pytest would write it out
+def test_what_would_unfold_is_refused_before_it_does(tmp_path, kind):
+    make, words = HUGE[kind]
+    torch.save(make(), tmp_path / "bad.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=rf"bad\.pt: .*{words}"):
+        load_file(tmp_path / "bad.pt", "a checkpoint")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_all_kinds_of_plain_data_and_tensors_load(tmp_path):
+    shared = (0.9, 0.999)
+    content = {
+        "tensors": [torch.zeros(2, dtype=kind) for kind in (torch.float16, torch.bfloat16, torch.int64, torch.bool)],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "groups": [{"betas": shared, 1: shared}] * 3,
+        "more": [None, True, 2**70, 1.5, b"bytes", "text", {1, 2}, torch.Size([2]), OrderedDict(a=1), torch.float32],
+    }
+    save_file(content, tmp_path / "x.pt")
+    loaded = load_file(tmp_path / "x.pt", "a checkpoint")
+    assert loaded["groups"] == content["groups"]
+    assert loaded["more"] == content["more"]
+    assert all(map(torch.equal, loaded["tensors"], content["tensors"]))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    save_file({"a": 1}, tmp_path / "x.pt")
+
+    def breaks(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch_files.torch, "save", breaks)
+    with pytest.raises(OSError, match="No space"):
+        save_file({"a": 2}, tmp_path / "x.pt")
+    assert load_file(tmp_path / "x.pt", "a checkpoint") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]

@@ -1,0 +1,69 @@
+"""Every pair of the flags that improve on the published runs trains a step, and so do all together."""
+
+from itertools import combinations
+
+import pytest
+import torch
+from conftest import write_set
+
+from retinanet.cli.train_checks import check_flags
+from retinanet.cli.train_flags import build_parser
+from retinanet.detector.model import RetinaNet
+from retinanet.runtime.ranks import Ranks
+from retinanet.training.engine import rest_of_epoch
+from retinanet.training.run import build_job, load_data
+
+IMPROVEMENTS = [
+    ("--schedule", "cosine"),
+    ("--warmup_steps", 3),
+    ("--accumulate", 2),
+    ("--ema_decay", 0.9),
+    ("--weight_decay", 0.1),
+    ("--train_sides", 64, 96),
+    ("--augment", "photometric", "crop", "zoom_out"),
+    ("--box_loss", "giou"),
+    ("--matcher", "atss"),
+    ("--head_norm", "group"),
+    ("--freeze_stages", 2),
+    ("--backbone_rate", 0.1, 0.2, 0.3, 0.5, 1),
+]
+OTHERS = [("--augment", "jitter"), ("--matcher", "low_quality"), ("--ignore_crowds",)]
+CASES = [[], *combinations(IMPROVEMENTS, 2), IMPROVEMENTS, [*IMPROVEMENTS, *OTHERS]]  # of a flag the last counts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs")
+    for name in ("train", "val"):
+        write_set(folder, name, 4)
+    torch.manual_seed(0)
+    torch.save(RetinaNet(2, 18, channels=32).backbone.state_dict(), folder / "backbone.pth")
+    return folder
+
+
+def one_step(folder, *flags):
+    """The job after a step, and the weights that it started with."""
+    paths = ("--coco_path", folder, "--weights", folder / "backbone.pth", "--device", "cpu", "--workers", 0)
+    size = ("--depth", 18, "--channels", 32, "--min_side", 64, "--max_side", 96, "--epochs", 5)
+    parser = build_parser()
+    args = parser.parse_args([str(word) for word in (*paths, *size, *flags)])
+    check_flags(parser, args, Ranks())
+    job = build_job(args, Ranks(), load_data(args, Ranks()))
+    start = {name: tensor.clone() for name, tensor in job.state.network.named_parameters()}
+    next(rest_of_epoch(job))
+    return job, start
+
+
+@pytest.mark.parametrize("flags", CASES, ids=str)
+def test_a_step_changes_all_that_is_learned(folder, flags):
+    job, start = one_step(folder, *(word for flag in flags for word in flag))
+    state = job.state
+    assert state.last_losses.isfinite().all()
+    assert state.skipped.look() == []
+    for name, parameter in state.network.named_parameters():
+        assert parameter.isfinite().all()
+        # The output layers start with weights of zero, so in the first step no gradient passes through them.
+        if parameter.requires_grad and ".output.bias" in name and "head" in name:
+            assert not torch.equal(parameter, start[name]), name
+        elif not parameter.requires_grad:
+            assert torch.equal(parameter, start[name]), name

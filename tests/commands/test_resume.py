@@ -1,0 +1,367 @@
+"""A run that something stopped goes on to the numbers that it would have had."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+import torch
+from conftest import ROOT, TINY, Finished, load_script, write_set
+
+from retinanet.checkpoints.checkpoint import build_model
+from retinanet.checkpoints.resume import load_saved, newest_run
+from retinanet.runtime.console import run
+from retinanet.runtime.errors import Stopped
+from retinanet.runtime.signals import STOP
+from retinanet.training import engine
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+
+FLAGS = (*TINY, "--eval_every", 2, "--batch_size", 2, "--learning_rate", 0.001, "--log_every", 2, "--workers", 0)
+
+# All that keeps a state of its own, or goes by the step.
+IMPROVED = ("--ema_decay", 0.9, "--accumulate", 2, "--schedule", "cosine", "--warmup_steps", 3, "--weight_decay", 0.1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Another number of threads adds in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A data folder, and the output folder of a run of 3 epochs with 4 steps each."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for name, count in (("train", 7), ("val", 3)):
+        write_set(folder / "data", name, count)
+    log = train(folder, folder / "output", "--epochs", 3).out
+    (folder / "log").write_text(log)
+    return folder
+
+
+def words_of(folder, output, *more):
+    return [str(word) for word in ("--coco_path", folder / "data", "--output_path", output, *FLAGS, *more)]
+
+
+def start(folder, output, *more):
+    """train.py in a process of its own, with one thread as the runs in here."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), *words_of(folder, output, *more)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def train(folder, output, *more):
+    """Run train.py in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    sys.argv = ["train.py", *words_of(folder, output, *more)]
+    script = load_script("train")
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        run(script.main)
+    return Finished(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def weights(output, name="model_final.pt"):
+    return torch.load(output / name, weights_only=True)["model"]
+
+
+def assert_same_end(folder, output, log):
+    assert log.splitlines()[-1] == (folder / "log").read_text().splitlines()[-1]
+    for name in ("model_final.pt", "best.pt"):
+        one, other = weights(folder / "output", name), weights(output, name)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def without_times(log):
+    """The log's lines of losses and tables."""
+    lines = [line.split(" | Images/s")[0] for line in log.splitlines()]
+    return [line for line in lines if line.startswith(("Epoch: ", " Average"))]
+
+
+def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, tmp_path, monkeypatch):
+    def stop_after_six(*arguments):
+        STOP.signal_number = signal.SIGTERM if next(calls) == 6 else STOP.signal_number
+        return step(*arguments)
+
+    calls, step = iter(range(1, 100)), engine._step
+    monkeypatch.setattr(engine, "_step", stop_after_six)
+    output = tmp_path / "output"
+    flags = ("--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 3, "--workers", 2)
+    first = script("train", *flags, "--resume")
+    assert first.code == 143
+    assert f"{output} holds nothing to go on from" in first.out
+    assert "Stopped by SIGTERM" in first.out
+    again = script("train", *flags, "--resume")
+    assert again.code == 0
+    assert f"Resumed from {output} after 1 epochs and 2 iterations" in again.out
+    assert_same_end(undisturbed, output, again.out)
+    whole = without_times((undisturbed / "log").read_text())
+    assert without_times(first.out) + without_times(again.out) == whole
+    record = json.loads((output / "run.json").read_text())
+    assert record["resumed"] == ["after 1 epochs and 2 iterations"]
+    assert record["started"]["settings"]["epochs"] == 3
+
+
+def wait_for(process, text):
+    """Read the process's output until a line has `text` in it."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError("".join(lines) + process.stderr.read())
+
+
+def test_a_signal_to_all_saves_and_no_worker_stays_behind(undisturbed, tmp_path):
+    output, flags = tmp_path / "output", ("--epochs", 3, "--workers", 1)
+    process = start(undisturbed, output, *flags)
+    wait_for(process, "Epoch: 1 | Iteration: 4")  # an evaluation follows
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGUSR1)  # the workers too, as a terminal's Ctrl-C does
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - started < 10
+    assert (process.returncode, err) == (128 + signal.SIGUSR1, "")
+    assert "Stopped by SIGUSR1" in out
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    again = train(undisturbed, output, *flags, "--resume")
+    assert_same_end(undisturbed, output, again.out)
+
+
+def test_a_second_sigint_ends_at_once(tmp_path):
+    code = """
+import time
+from retinanet.runtime.console import run
+from retinanet.runtime.signals import STOP
+from retinanet.training.state import TrainingState
+def main():
+    with STOP.deferred():
+        print("in step", flush=True)
+        time.sleep(60)
+run(main)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    wait_for(process, "in step")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None  # it would finish its step
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+
+
+@pytest.fixture(scope="module")
+def half_done(undisturbed):
+    """The output folder of the run after 1 of 3 epochs."""
+    output = undisturbed / "half"
+    assert train(undisturbed, output, "--epochs", 1, "--save_every", 3).code == 0
+    return output
+
+
+def copied(half_done, tmp_path):
+    output = tmp_path / "output"
+    output.mkdir()
+    for path in half_done.iterdir():
+        (output / path.name).write_bytes(path.read_bytes())
+    return output
+
+
+def test_a_broken_last_falls_back_to_the_one_before(undisturbed, half_done, tmp_path):
+    output = copied(half_done, tmp_path)
+    content = bytearray((output / "last.pt").read_bytes())
+    content[len(content) // 2] ^= 1  # torch.load would not notice
+    (output / "last.pt").write_bytes(content)
+    again = train(undisturbed, output, "--epochs", 3, "--resume")
+    assert re.search(r"Can't go on from .*last\.pt: .*checksum", again.out)
+    assert "Resumed from" in again.out
+    assert_same_end(undisturbed, output, again.out)
+
+
+def test_without_any_whole_checkpoint_a_new_run_starts_and_nothing_is_lost(undisturbed, half_done, tmp_path):
+    output = copied(half_done, tmp_path)
+    for name in ("last.pt", "previous.pt"):
+        (output / name).write_bytes((output / name).read_bytes()[:5000])
+    again = train(undisturbed, output, "--epochs", 3, "--resume")
+    assert again.code == 0
+    assert again.out.count("Can't go on from") == 2
+    assert (output / "before_1" / "last.pt").stat().st_size == 5000
+    assert_same_end(undisturbed, output, again.out)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--learning_rate", 0.01), "--learning_rate 0.001, this command has 0.01"),
+        (("--seed", 1), "--seed 3407, this command has 1"),
+        (("--batch_size", 3), "--batch_size 2, this command has 3"),
+        (("--alpha", 0.5), "--alpha 0.25, this command has 0.5"),
+        (("--precision", "bfloat16"), "precision float32, this command has bfloat16"),
+    ],
+    ids=str,
+)
+def test_other_numbers_are_refused_with_both_values(script, undisturbed, half_done, tmp_path, flags, words):
+    output = copied(half_done, tmp_path)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    data = ("--coco_path", undisturbed / "data", "--output_path", output)
+    run = script("train", *data, *FLAGS, "--epochs", 3, *flags, "--resume")
+    assert run.code == 2
+    assert words in run.err
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_what_changes_no_number_may_change(undisturbed, half_done, tmp_path):
+    output = copied(half_done, tmp_path)
+    flags = ("--epochs", 3, "--workers", 1, "--log_every", 1, "--cache", "ram", "--save_every", 2, "--resume")
+    assert_same_end(undisturbed, output, train(undisturbed, output, *flags).out)
+    done = train(undisturbed, output, *flags)  # nothing is left to do
+    assert (done.code, done.err) == (0, "")
+    assert_same_end(undisturbed, output, done.out)
+
+
+def test_changed_annotations_are_refused(script, undisturbed, half_done, tmp_path):
+    write_set(tmp_path / "data", "train", 7)
+    write_set(tmp_path / "data", "val", 3)
+    path = tmp_path / "data" / "train.json"
+    path.write_text(path.read_text() + " ")
+    output = copied(half_done, tmp_path)
+    data = ("--coco_path", tmp_path / "data", "--output_path", output)
+    run = script("train", *data, *FLAGS, "--epochs", 3, "--resume")
+    assert run.code == 2
+    assert "the annotation file of the train set was changed since" in run.err
+
+
+def test_weights_alone_and_other_states_are_refused(script, undisturbed, half_done, tmp_path):
+    output = copied(half_done, tmp_path)
+    data = ("--coco_path", undisturbed / "data", "--output_path", output)
+    content = torch.load(output / "last.pt", weights_only=True)
+    content["run"]["state"]["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
+    torch.save(content, output / "last.pt")
+    run = script("train", *data, *FLAGS, "--epochs", 3, "--resume")
+    assert run.code == 2
+    assert "its training state does not fit this run" in run.err
+    for name in ("last.pt", "previous.pt"):
+        (output / name).write_bytes((output / "model_final.pt").read_bytes())
+    run = script("train", *data, *FLAGS, "--epochs", 1, "--resume")
+    assert "without the state of its training" in run.out
+    assert run.code == 0
+
+
+def test_last_can_be_evaluated(script, undisturbed, half_done, tmp_path):
+    results = ("--results_path", tmp_path / "results.json", "--set_name", "val")
+    flags = ("--coco_path", undisturbed / "data", "--device", "cpu", *results)
+    assert script("test", *flags, "--checkpoint_path", half_done / "last.pt").code == 0
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_save_that_fails_leaves_the_last_good_one(script, undisturbed, half_done, tmp_path, monkeypatch, trouble):
+    output = copied(half_done, tmp_path)
+    good = (output / "last.pt").read_bytes()
+
+    def fails(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device") if trouble == "full" else OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("retinanet.checkpoints.torch_files.torch.save", fails)
+    run = script(
+        "train", "--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 2, "--resume"
+    )
+    assert (output / "last.pt").read_bytes() == good
+    assert not list(output.glob("*.part"))
+    assert "last.pt: can't be written" in run.err
+    assert "training goes on" in run.err
+    assert len(json.loads(run.out.splitlines()[-1])) == 2  # it went on to its end
+    assert (run.code, "model_final.pt: can't be written" in run.err.splitlines()[-1]) == (2, True)
+
+
+@pytest.mark.parametrize("flags", [("--optimizer", "sgd"), ("--deterministic",), IMPROVED], ids=str)
+def test_verify_resume(script, undisturbed, tmp_path, flags):
+    data = ("--coco_path", undisturbed / "data", "--output_path", tmp_path / "output")
+    run = script("train", *data, *FLAGS, "--verify_resume", 3, *flags)
+    torch.use_deterministic_algorithms(False)
+    assert run.code == 0, run.out
+    assert "Equal to the last bit after 6 steps" in run.out
+    assert not (tmp_path / "output").exists()
+
+
+def test_verify_resume_finds_what_is_not_saved(script, undisturbed, tmp_path, monkeypatch):
+    plain = TrainingState.to_plain
+
+    def forgetful(self):
+        content = plain(self)
+        content["optimizer"]["param_groups"][0]["betas"] = (0.5, 0.5)
+        return content
+
+    monkeypatch.setattr(TrainingState, "to_plain", forgetful)
+    data = ("--coco_path", undisturbed / "data", "--output_path", tmp_path / "output")
+    run = script("train", *data, *FLAGS, "--verify_resume", 3)
+    assert run.code == 1
+    assert re.search(r"Differs: step [56]: loss \S+, resumed", run.out)
+
+
+def test_a_run_of_other_anchors_is_refused(script, undisturbed, tmp_path):
+    output = tmp_path / "output"
+    output.mkdir()
+    content = torch.load(undisturbed / "output" / "last.pt", weights_only=True)
+    content["anchors"]["side"] = 3
+    torch.save(content, output / "last.pt")
+    flags = ("--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 4, "--resume")
+    before = (output / "last.pt").read_bytes()
+    refused = script("train", *flags)
+    assert refused.code == 2
+    assert "last.pt: its run has anchors of the side 3, this command has 4, which changes the numbers." in refused.err
+    assert (output / "last.pt").read_bytes() == before
+    del content["anchors"]  # an older file means today's
+    torch.save(content, output / "last.pt")
+    assert script("train", *flags).code == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: run["facts"].update(batch_size="2"),
+        lambda run: run["facts"].update(num_ranks=None),
+        lambda run: run["state"].pop("iteration"),
+        lambda run: run["state"].update(iteration=1.5),
+        lambda run: run["state"].update(iteration=2**70),
+    ],
+)
+def test_a_broken_state_of_training_is_no_traceback(undisturbed, tmp_path, change):
+    content = torch.load(undisturbed / "output" / "last.pt", weights_only=True)
+    change(content["run"])
+    torch.save(content, tmp_path / "last.pt")
+    run, complaints = newest_run(tmp_path)
+    assert run is None
+    assert complaints == [f"{tmp_path}/last.pt: the state of its training is broken. Move the file away."]
+
+
+def test_stop_requests():
+    before = signal.getsignal(signal.SIGINT)
+    with STOP.heeded(), pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    with STOP.heeded(), STOP.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert STOP.signal_number == signal.SIGTERM
+        with pytest.raises(Stopped) as stop:
+            list(STOP.stoppable([1, 2]))
+        assert stop.value.exit_code == 143
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_saved_before_there_were_numbers_goes_on(undisturbed, tmp_path):
+    saved = load_saved(undisturbed / "output" / "last.pt")
+    state = {name: value for name, value in saved.state.items() if name != "numbers"}
+    model = build_model(saved.checkpoint, saved.path, learn_statistics=True)
+    optimizer = build_optimizer(model, "adam", 0.001, 0.0)
+    kept = TrainingState(model, optimizer, torch.device("cpu"))
+    kept.load_plain(state, saved.path)
+    assert (kept.epoch, kept.numbers) == (saved.state["epoch"], {})

@@ -1,0 +1,333 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from retinanet.cli.train_flags import build_parser
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.augmentation import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, AugmentSettings, augment
+from retinanet.data.dataloader import TrainingBatches, training_loader
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.image_cache import ImageCache
+from retinanet.data.transforms import longest_at, resize, resized_sizes
+from retinanet.detector.structures import CROWD, Sample
+from retinanet.training.run import sides_to_compile
+
+GEOMETRIC = (CROP, ZOOM_OUT, JITTER)
+COMBINATIONS = [
+    names
+    for count in range(1, len(AUGMENTATIONS) + 1)
+    for names in itertools.combinations(AUGMENTATIONS, count)
+    if JITTER not in names or not {CROP, ZOOM_OUT} & {*names}
+]
+SIDES = (160, 256)
+LABELS = (0, 3, -2)  # of the red, the green and the blue rectangle; one below 0 goes along like any other
+
+
+def picture(height, width):
+    """A grey image with a red, a green and a blue rectangle, in its own size."""
+    image = torch.full((3, height, width), 100, dtype=torch.uint8)
+    boxes = []
+    for channel, (left, top, right, bottom) in enumerate(
+        [(0.05, 0.1, 0.4, 0.45), (0.5, 0.05, 0.95, 0.6), (0.1, 0.6, 0.8, 1.0)]
+    ):
+        x1, x2, y1, y2 = (round(part) for part in (left * width, right * width, top * height, bottom * height))
+        image[:, y1:y2, x1:x2] = 20
+        image[channel, y1:y2, x1:x2] = 220
+        boxes.append([x1, y1, x2, y2])
+    return Sample(image, torch.tensor(boxes, dtype=torch.float32), torch.tensor(LABELS), torch.ones(2), 1)
+
+
+def planned(sample, sides=SIDES):
+    height, width = resized_sizes(np.array([sample.image.shape[1:]]), *sides)[0].tolist()
+    return height, width
+
+
+def resized(sample):
+    size = planned(sample)
+    height, width = sample.image.shape[1:]
+    boxes = sample.boxes * torch.tensor([size[1] / width, size[0] / height] * 2)
+    return sample._replace(image=resize(sample.image, size), boxes=boxes)
+
+
+def extent(image, channel):
+    """The (x1, y1, x2, y2) of the pixels in which the channel prevails; None where there are none."""
+    others = [other for other in range(3) if other != channel]
+    seen = image[channel].int() - image[others].amax(dim=0).int() > 100
+    rows, columns = seen.any(dim=1).nonzero().flatten(), seen.any(dim=0).nonzero().flatten()
+    if not len(rows):
+        return None
+    return torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
+
+
+@pytest.mark.parametrize("names", [names for names in COMBINATIONS if PHOTOMETRIC not in names], ids="+".join)
+@pytest.mark.parametrize("shape", [(300, 400), (120, 90), (90, 301)])
+def test_boxes_are_the_extent_of_their_pixels(names, shape):
+    sample = picture(*shape)
+    source = sample if {CROP, JITTER} & {*names} else resized(sample)
+    num_kept, sizes = 0, set()
+    for epoch in range(40):
+        found = augment(source, planned(sample), names, (3, epoch, 7))
+        kept = dict(zip(found.labels.tolist(), found.boxes, strict=True))
+        num_kept += len(kept)
+        sizes |= {tuple(box.round().tolist()) for box in kept.values()}
+        for channel, label in enumerate(LABELS):
+            seen = extent(found.image, channel)
+            if label in kept:
+                assert seen is not None
+                torch.testing.assert_close(kept[label], seen, atol=1.5, rtol=0)
+            elif seen is not None and (CROP not in names or label == CROWD):  # else its centre may be outside
+                assert (seen[2:] - seen[:2]).min() <= 2
+    assert num_kept > 40
+    assert len(sizes) > 20
+
+
+def test_an_object_without_its_centre_in_the_crop_is_no_object():
+    sample = picture(300, 400)
+    outcomes = [augment(sample, planned(sample), (CROP,), (0, epoch, 0)) for epoch in range(40)]
+    assert any(len(found.labels) < 3 and extent(found.image, 0) is not None for found in outcomes)
+    assert all(len(found.labels) for found in outcomes)  # but one at least is in it
+
+
+def test_colours_change_and_boxes_don_t():
+    sample = resized(picture(300, 400))._replace(labels=torch.tensor([1, -2, -1]))
+    outcomes = [augment(sample, planned(sample), (PHOTOMETRIC,), (0, epoch, 0)) for epoch in range(10)]
+    assert all(torch.equal(found.boxes, sample.boxes) for found in outcomes)
+    assert all(torch.equal(found.labels, sample.labels) for found in outcomes)
+    assert all(found.image.shape == sample.image.shape for found in outcomes)
+    assert len({found.image.float().mean().item() for found in outcomes}) >= 9
+    # An object of less than a pixel, as a large photograph may have, is left alone too.
+    tiny = sample._replace(boxes=sample.boxes / 200)
+    assert torch.equal(augment(tiny, planned(sample), (PHOTOMETRIC,), (0, 0, 0)).boxes, tiny.boxes)
+
+
+@pytest.mark.parametrize("names", [(JITTER, PHOTOMETRIC), (ZOOM_OUT, PHOTOMETRIC)], ids="+".join)
+def test_the_border_keeps_the_mean_colour(names):
+    sample = picture(300, 400)
+    source = sample if JITTER in names else resized(sample)
+    bordered = 0
+    for epoch in range(20):
+        image = augment(source, planned(sample), names, (0, epoch, 0)).image
+        corners = image[:, [0, 0, -1, -1], [0, -1, 0, -1]].T.tolist()
+        bordered += [124, 116, 104] in corners
+    assert bordered >= 5
+
+
+def test_jitter_takes_scales_from_a_tenth_to_two():
+    sample = picture(300, 400)
+    sample = sample._replace(boxes=torch.tensor([[180.0, 130, 220, 170]]), labels=torch.tensor([0]))
+    height, width = planned(sample)
+    scales = []
+    for epoch in range(100):
+        found = augment(sample, (height, width), (JITTER,), (0, epoch, 0))
+        for x1, y1, x2, y2 in found.boxes.tolist():
+            if x1 > 0 and x2 < width and y1 > 0 and y2 < height:
+                scales.append((x2 - x1) / (40 / 400 * width))
+    assert 0.09 < min(scales) < 0.3
+    assert 1.7 < max(scales) < 2.02
+
+
+@given(
+    st.sampled_from(COMBINATIONS),
+    st.tuples(st.integers(1, 120), st.integers(1, 120)),
+    st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=4),
+    st.tuples(st.integers(0, 2**40), st.integers(0, 99), st.integers(0, 2**31)),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_comes_is_a_sound_sample_that_fits(names, shape, parts, key):
+    height, width = shape
+    corners = torch.tensor([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in parts]).reshape(-1, 4)
+    boxes = corners * torch.tensor([width, height] * 2)
+    labels = torch.arange(len(boxes)) - 2
+    image = torch.arange(3 * height * width).reshape(3, height, width).to(torch.uint8)
+    sample = Sample(image, boxes, labels, torch.ones(2), 5)
+    size = planned(sample, (24, 40))
+    is_whole = {CROP, JITTER} & {*names}
+    if not is_whole:
+        sample = sample._replace(
+            image=resize(image, size),
+            boxes=boxes * torch.tensor([size[1], size[0]] * 2) / torch.tensor([width, height] * 2),
+        )
+    found = augment(sample, size, names, key)
+    assert type(found.image) is type(found.boxes) is torch.Tensor
+    assert (found.image.dtype, found.boxes.dtype, found.labels.dtype) == (torch.uint8, torch.float32, torch.int64)
+    own_height, own_width = found.image.shape[1:]
+    assert 1 <= own_height <= size[0]
+    assert 1 <= own_width <= size[1]
+    assert CROP in names or (own_height, own_width) == size
+    assert found.boxes.shape == (len(found.labels), 4)
+    assert set(found.labels.tolist()) <= set(labels.tolist())
+    assert found.image_id == 5
+    if {*GEOMETRIC} & {*names}:
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= torch.tensor([own_width, own_height] * 2)).all()
+        assert (found.boxes[:, 2:] - found.boxes[:, :2] >= 1).all()
+    else:
+        assert torch.equal(found.boxes, sample.boxes)
+
+
+@pytest.mark.parametrize("names", COMBINATIONS, ids="+".join)
+def test_a_function_of_seed_epoch_and_index_alone(names):
+    sample = picture(300, 400)
+    source = sample if {CROP, JITTER} & {*names} else resized(sample)
+
+    def outcomes(*key):
+        return augment(source, planned(sample), names, key)
+
+    first = [outcomes(1, epoch, 2) for epoch in range(8)]
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    again = [outcomes(1, epoch, 2) for epoch in reversed(range(8))][::-1]
+    assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.boxes, other.boxes)
+    for others in ([outcomes(2, epoch, 2) for epoch in range(8)], [outcomes(1, epoch, 3) for epoch in range(8)]):
+        assert any(not torch.equal(one.image, other.image) for one, other in zip(first, others, strict=True))
+    assert any(not torch.equal(first[0].image, other.image) for other in first[1:])
+
+
+def test_one_thread_works_and_then_as_many_as_before(monkeypatch):
+    seen = []
+
+    def spied(parts, size):
+        seen.append(torch.get_num_threads())
+        raise ValueError("spied")
+
+    monkeypatch.setattr("retinanet.data.augmentation.ORDER", ((ZOOM_OUT, spied),))
+    torch.set_num_threads(2)
+    before = torch.get_rng_state()
+    try:
+        with pytest.raises(ValueError, match="spied"):
+            augment(picture(30, 40), (30, 40), (ZOOM_OUT,), (0, 0, 0))
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+        assert torch.equal(torch.get_rng_state(), before)
+    finally:
+        torch.set_num_threads(1)
+
+
+def dataset_of(coco_path):
+    return CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", 64, 96)
+
+
+ALL = AugmentSettings(names=(PHOTOMETRIC, CROP, ZOOM_OUT), sides=(64, 80, 112))
+
+
+@pytest.mark.parametrize("how", [ALL, AugmentSettings(names=(JITTER,)), AugmentSettings(sides=(64, 96))])
+def test_the_number_of_workers_changes_nothing(coco_path, how):
+    runs = []
+    for workers in (0, 2):
+        loader, sampler = training_loader(
+            dataset_of(coco_path), batch_size=3, seed=5, workers=workers, pin_memory=False, settings=how
+        )
+        batches = []
+        for epoch in range(3):
+            sampler.start_at(epoch)
+            batches += list(loader)
+        runs.append(batches)
+        sampler.start_at(2, 1)
+        for one, other in zip(batches[-2:], loader, strict=True):  # an epoch that is gone on with
+            assert torch.equal(one.images, other.images)
+    for one, other in zip(*runs, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.targets.boxes, other.targets.boxes)
+        assert torch.equal(one.targets.labels, other.targets.labels)
+    assert len({batch.images.shape[2:] for batch in runs[0]}) > 2 or not how.sides
+
+
+@pytest.mark.parametrize("names", [(), *COMBINATIONS], ids="+".join)
+def test_images_fit_in_the_batch_of_their_side(coco_path, names):
+    dataset = dataset_of(coco_path)
+    how = AugmentSettings(names=names, sides=(64, 80, 112))
+    loader, sampler = training_loader(dataset, batch_size=2, seed=0, workers=0, pin_memory=False, settings=how)
+    for draw, batch in zip(list(sampler), loader, strict=True):
+        sizes = dataset.sizes_at(np.array(draw.indices), draw.side)
+        assert (batch.sizes.numpy() <= sizes).all()
+        assert CROP in names or (batch.sizes.numpy() == sizes).all()
+        assert (sizes.min(axis=1) == draw.side).all()
+        assert (sizes <= np.array(draw.sides)).all()
+        assert (sizes.max(axis=1) <= longest_at(draw.side, 64, 96)).all()
+
+
+def test_boxes_follow_their_square_at_every_side(coco_path):
+    dataset = dataset_of(coco_path)
+    batches = TrainingBatches(dataset, 0, AugmentSettings(flip=0))
+    for index, side in itertools.product(range(7), (64, 100, 200)):
+        sample = batches.sample(0, index, side)
+        assert min(sample.image.shape[1:]) == side
+        original = torch.tensor(dataset.annotations.sizes[index])
+        assert torch.equal(sample.scale, torch.tensor(sample.image.shape[1:]) / original)
+        torch.testing.assert_close(sample.boxes[0], extent(sample.image, sample.labels[0]), atol=1.01, rtol=0)
+    plain = TrainingBatches(dataset, 0).sample(0, 0)
+    same = TrainingBatches(dataset, 0).sample(0, 0, side=64)
+    assert torch.equal(plain.image, same.image)
+
+
+def test_an_image_of_one_row_and_one_that_can_t_be_read(coco_path):
+    Image.new("RGB", (64, 1)).resize((64, 64)).save(coco_path / "images" / "train" / "1.png")
+    (coco_path / "images" / "train" / "2.png").write_bytes(b"none")
+    dataset = dataset_of(coco_path)
+    for names in COMBINATIONS:
+        batches = TrainingBatches(dataset, 0, AugmentSettings(names=names))
+        assert "2.png" in batches.sample(0, 1).message
+    row = Sample(torch.zeros(3, 1, 5000, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0).long(), torch.ones(2), 1)
+    for names, epoch in itertools.product(COMBINATIONS, range(5)):
+        source = row if {CROP, JITTER} & {*names} else row._replace(image=row.image[:, :, :256])
+        found = augment(source, (1, 256), names, (0, epoch, 0))
+        assert found.image.shape == (3, 1, 256)
+        assert found.boxes.shape == (0, 4)
+        assert found.labels.shape == (0,)
+
+
+@pytest.mark.parametrize("names", [(PHOTOMETRIC,), (ZOOM_OUT,), (ZOOM_OUT, PHOTOMETRIC)], ids="+".join)
+def test_the_cache_changes_nothing(coco_path, names):
+    plain, cached = dataset_of(coco_path), dataset_of(coco_path)
+    cached.cache = ImageCache(cached.sizes, 10**9)
+    for epoch, index in itertools.product(range(3), range(8)):
+        one, other = (
+            TrainingBatches(source, 1, AugmentSettings(names=names)).sample(epoch, index) for source in (plain, cached)
+        )
+        assert torch.equal(one.image, other.image)
+        assert torch.equal(one.boxes, other.boxes)
+    kept = [cached.cache.get(index) for index in range(8)]
+    assert all(torch.equal(image, plain.read(index).image) for index, image in enumerate(kept))
+
+
+def test_a_training_goes_on_to_the_same_numbers(script, coco_path):
+    flags = ("--augment", "photometric", "crop", "zoom_out", "--train_sides", 64, 96, "--batch_size", 3)
+    run = script("train", "--coco_path", coco_path, *TINY, *flags, "--verify_resume", 2, "--workers", 0)
+    assert run.code == 0, run.err
+    assert "Equal to the last bit after 4 steps" in run.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--augment", "jitter", "crop"), "--augment jitter cuts and pads already. Leave it or crop away"),
+        (("--augment", "zoom_out", "jitter"), "Leave it or zoom_out away"),
+        (("--augment", "crop", "crop"), "--augment has crop twice"),
+        (("--augment", "blur"), "invalid choice: 'blur'"),
+        (("--train_sides", 64, 96, 64), "--train_sides has 64 twice"),
+        (("--train_sides", 32), "not a whole number of at least 64"),
+        (("--cache", "ram", "--train_sides", 64, 96), "does not do for --train_sides 64 96"),
+        (("--cache", "ram", "--augment", "photometric", "crop"), "does not do for --augment crop"),
+        (("--cache", "ram", "--augment", "jitter"), "does not do for --augment jitter"),
+    ],
+)
+def test_contradictions(script, coco_path, tmp_path, flags, message):
+    run = script("train", "--coco_path", coco_path, "--output_path", tmp_path / "out", *TINY, *flags)
+    assert (run.code, message in run.err) == (2, True), run.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("sides", "least", "most"), [(None, 608, 1024), ([480, 672], 480, 1132), ([672], 672, 1132)])
+def test_padding_for_compilation_holds_every_side(sides, least, most):
+    source = ("--train_sides", *map(str, sides)) if sides else ()
+    padded = sides_to_compile(build_parser().parse_args([*source, "--device", "cpu"]))
+    assert padded[0] == -(-least // 32) * 32
+    assert padded[-1] == -(-most // 32) * 32

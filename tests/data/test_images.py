@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, Image, features
+
+from retinanet.data.images import FORMATS, check_image, image_suffixes, read_image
+from retinanet.runtime.errors import UserError
+
+HEIGHT, WIDTH = 6, 8
+GREY = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 5
+RGB = np.stack([GREY, 255 - GREY, GREY // 2], axis=2)
+
+
+def read(path):
+    return read_image(path, (HEIGHT, WIDTH)).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "expected"),
+    [
+        ("RGB", "png", RGB),
+        ("RGB", "tif", RGB),
+        ("L", "png", GREY),
+        ("1", "png", (GREY > 127) * 255),
+        ("P", "png", None),
+        ("P", "gif", None),
+        ("LA", "png", GREY),
+        ("RGBA", "png", RGB),
+        ("CMYK", "tif", None),
+        ("CMYK", "jpg", None),
+        ("YCbCr", "jpg", None),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path, mode, suffix, expected):
+    picture = Image.fromarray(RGB) if mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr") else Image.fromarray(GREY)
+    path = tmp_path / f"one.{suffix}"
+    converted = picture.convert(mode, dither=Image.Dither.NONE)
+    converted.save(path)
+    pixels = read(path)
+    assert pixels.shape == (HEIGHT, WIDTH, 3)
+    assert pixels.dtype == np.uint8
+    if expected is not None:
+        wanted = expected if expected.ndim == 3 else np.stack([expected] * 3, axis=2)
+        np.testing.assert_array_equal(pixels, wanted)
+    elif suffix != "jpg":
+        np.testing.assert_array_equal(pixels, np.asarray(converted.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_and_not_cut_off(tmp_path, suffix):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / f"deep.{suffix}")
+    np.testing.assert_array_equal(read(tmp_path / f"deep.{suffix}")[..., 1], GREY)
+
+
+def test_the_first_frame_of_many(tmp_path):
+    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
+    frames[0].save(tmp_path / "many.tif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read(tmp_path / "many.tif"), RGB)
+
+
+def test_a_32_bit_image_has_no_known_range(tmp_path):
+    Image.fromarray(GREY.astype(np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(UserError, match=r"deep\.tif: .* no fixed range"):
+        read(tmp_path / "deep.tif")
+
+
+def test_16_bit_pgm(tmp_path):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "deep.pgm")
+    np.testing.assert_array_equal(read(tmp_path / "deep.pgm")[..., 1], GREY)
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_exif_orientation_only_where_it_makes_the_stated_size(tmp_path, orientation):
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(RGB).save(path, exif=exif)
+    np.testing.assert_array_equal(read(path), RGB)  # the stated size is that of the pixels
+    if 5 <= orientation <= 8:
+        assert read_image(path, (WIDTH, HEIGHT)).shape == (3, WIDTH, HEIGHT)
+    else:
+        with pytest.raises(UserError, match=r"6 x 8 .* its annotation says 8 x 6"):
+            read_image(path, (WIDTH, HEIGHT))
+
+
+def test_6_turns_clockwise(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
+    turned = read_image(tmp_path / "turned.png", (WIDTH, HEIGHT)).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(turned, np.rot90(RGB, -1))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_is_told_by_its_content(tmp_path, name):
+    if name in ("WEBP", "AVIF", "JPEG2000") and not features.check({"JPEG2000": "jpg_2000"}.get(name, name.lower())):
+        pytest.skip(f"Pillow is built without {name}")
+    Image.fromarray(RGB).save(tmp_path / "one.txt", format=name)
+    pixels = read(tmp_path / "one.txt").astype(int)
+    exact = name not in ("JPEG", "WEBP", "AVIF", "GIF")
+    assert np.abs(pixels - RGB).max() <= (0 if exact else 128)
+
+
+@pytest.mark.parametrize("suffix", ["eps", "jpg"])
+def test_postscript_starts_no_program(tmp_path, monkeypatch, suffix):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # what an earlier look for it found
+    path = tmp_path / f"one.{suffix}"
+    Image.fromarray(RGB).save(path, format="EPS")
+    for look in (read_image, check_image):
+        with pytest.raises(
+            UserError, match=rf"one\.{suffix}: can't be read as an image: it holds none of .* JPEG, PNG"
+        ):
+            look(path, (HEIGHT, WIDTH))
+    assert not (tmp_path / "started").exists()
+    assert {".jpg", ".png", ".tif", ".webp", ".mpo"} <= image_suffixes()
+    assert not {".eps", ".pdf", ".psd"} & image_suffixes()
+
+
+@pytest.mark.parametrize("name", ["PDF", "ICO", "PCX", "SGI"])
+def test_other_formats_are_refused(tmp_path, name):
+    Image.fromarray(RGB).save(tmp_path / "one.png", format=name)
+    with pytest.raises(UserError, match=r"one\.png: can't be read as an image: it holds none of the formats JPEG, PNG"):
+        read_image(tmp_path / "one.png", (HEIGHT, WIDTH))
+
+
+def damaged(path, kind):
+    if kind == "missing":
+        return
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("no image")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        suffix = kind.split()[1]
+        noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path, format=suffix)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 3 // 4])
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated PNG", "truncated JPEG"])
+def test_bad_files_are_named(tmp_path, kind):
+    path = tmp_path / "bad.img"
+    damaged(path, kind)
+    with pytest.raises(UserError, match=r"bad\.img"):
+        read_image(path, (HEIGHT, WIDTH))
+
+
+def test_headers_are_checked_without_decoding(tmp_path):
+    path = tmp_path / "one.png"
+    Image.fromarray(RGB).save(path)
+    with pytest.raises(UserError, match="its annotation says 7 x 8"):
+        check_image(path, (7, WIDTH))
+    damaged(path, "truncated PNG")
+    check_image(path, (HEIGHT, WIDTH))
+    damaged(path, "text")
+    with pytest.raises(UserError, match="can't be read as an image"):
+        check_image(path, (HEIGHT, WIDTH))
+
+
+def test_too_many_pixels_are_refused_from_the_header(tmp_path):
+    path = tmp_path / "huge.png"
+    Image.new("1", (20000, 20000)).save(path)
+    with pytest.raises(UserError, match="20000 x 20000 pixels are more than --max_pixels 89000000"):
+        read_image(path, (20000, 20000))
+    with pytest.raises(UserError, match="max_pixels 40"):
+        read_image(tmp_path / "huge.png", (20000, 20000), max_pixels=40)

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinanet.data.sampler import AspectRatioBasedSampler, batches_of_equal_shape
+
+sizes = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=60)
+
+
+def epoch_of(sampler, epoch):
+    sampler.start_at(epoch)
+    return list(sampler)
+
+
+@given(sizes, st.integers(1, 8), st.integers(0, 2**32), st.integers(0, 100), st.booleans())
+def test_every_image_exactly_once(sizes, batch_size, seed, epoch, drop_last):
+    sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, drop_last)
+    batches = epoch_of(sampler, epoch)
+    seen = [index for draw in batches for index in draw.indices]
+    assert len(batches) == len(sampler)
+    assert {draw.epoch for draw in batches} <= {epoch}
+    assert len(set(seen)) == len(seen)
+    if drop_last:
+        assert all(len(draw.indices) == batch_size for draw in batches)
+        assert len(seen) == len(sizes) // batch_size * batch_size
+    else:
+        assert sorted(seen) == list(range(len(sizes)))
+        assert sum(len(draw.indices) < batch_size for draw in batches) <= 1
+
+
+@given(sizes, st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(0, 9))
+def test_ranks_share_the_batches_of_one(sizes, batch_size, num_ranks, drop_last, first_batch):
+    together = AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, 1, drop_last)
+    whole = epoch_of(together, 2)
+    assert all(draw.sides == tuple(np.array(sizes)[draw.indices].max(axis=0)) for draw in whole)
+    shares = []
+    for rank in range(num_ranks):
+        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, 1, drop_last, rank=rank, num_ranks=num_ranks)
+        shares.append(epoch_of(sampler, 2))
+        assert len(sampler) == len(whole)
+        sampler.start_at(2, first_batch)
+        assert list(sampler) == shares[rank][first_batch:]  # a resumed epoch goes on where it was
+    for draw, *of_ranks in zip(whole, *shares, strict=True):
+        assert sorted(draw.indices) == sorted(index for share in of_ranks for index in share.indices)
+        assert {share.sides for share in of_ranks} == {draw.sides}
+        assert all(len(share.indices) <= batch_size for share in of_ranks)
+
+
+def halves(sizes, train_sides=(50, 100, 200)):
+    """A sampler's way to sides: an image's size is its side times its half."""
+    return {"train_sides": train_sides, "sizes_at": lambda rows, side: np.array(sizes)[rows] * side // 2}
+
+
+def test_sides_leave_the_batches_as_they_are():
+    sizes = [(400 + i % 7, 600 - i) for i in range(90)]
+    plain = AspectRatioBasedSampler(np.array(sizes), 3, seed=1)
+    sided = AspectRatioBasedSampler(np.array(sizes), 3, seed=1, **halves(sizes))
+    drawn = []
+    for epoch in range(3):
+        for one, other in zip(epoch_of(plain, epoch), epoch_of(sided, epoch), strict=True):
+            assert one.side is None
+            assert (one.epoch, one.indices) == (other.epoch, other.indices)
+            assert other.sides == tuple((np.array(sizes)[one.indices] * other.side // 2).max(axis=0))
+        drawn.append([draw.side for draw in sided])
+    assert min(np.bincount(np.concatenate(drawn))[[50, 100, 200]]) > 15
+    assert drawn[0] != drawn[1] != drawn[2]
+    other_seed = AspectRatioBasedSampler(np.array(sizes), 3, seed=2, **halves(sizes))
+    assert [draw.side for draw in epoch_of(other_seed, 0)] != drawn[0]
+
+
+@given(sizes, st.integers(1, 4), st.integers(1, 4), st.integers(0, 9), st.integers(0, 2**40))
+def test_a_batch_has_one_side_at_all_ranks_and_when_gone_on_with(sizes, batch_size, num_ranks, first_batch, seed):
+    whole = epoch_of(AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, seed, **halves(sizes)), 4)
+    for rank in range(num_ranks):
+        how = {"rank": rank, "num_ranks": num_ranks} | halves(sizes)
+        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, **how)
+        sampler.start_at(4, first_batch)
+        assert [(draw.side, draw.sides) for draw in sampler] == [
+            (draw.side, draw.sides) for draw in whole[first_batch:]
+        ]
+
+
+def test_a_function_of_seed_and_epoch():
+    shapes = [(480, 640)] * 20 + [(640, 480)] * 21
+    first = epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=1), 3)
+    late = AspectRatioBasedSampler(np.array(shapes), 4, seed=1)
+    epoch_of(late, 7)  # what was drawn before changes nothing
+    assert epoch_of(late, 3) == first
+    assert epoch_of(late, 4) != first
+    assert epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=2), 3) != first
+
+
+def test_batches_are_drawn_anew_and_not_only_shuffled():
+    shapes = [(400 + i, 600) for i in range(64)]  # no two of one shape
+    sampler = AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
+    members = [{frozenset(draw.indices) for draw in epoch_of(sampler, epoch)} for epoch in (0, 1)]
+    assert len(members[0] & members[1]) < 4
+
+
+def test_like_shapes_together():
+    draw = np.random.default_rng(0)
+    shapes = [(480, 640) if wide else (640, 480) for wide in draw.random(100) < 0.5]
+    mixed = [
+        drawn
+        for drawn in AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
+        if len({shapes[index] for index in drawn.indices}) > 1
+    ]
+    assert len(mixed) <= 1
+
+
+def test_drop_last_leaves_out_others_each_epoch():
+    sampler = AspectRatioBasedSampler(np.array([(10, 10 + i) for i in range(11)]), 4, seed=0, drop_last=True)
+    left_out = {
+        frozenset(range(11)) - {index for draw in epoch_of(sampler, epoch) for index in draw.indices}
+        for epoch in range(5)
+    }
+    assert len(left_out) > 1
+
+
+@given(sizes, st.integers(1, 8))
+@pytest.mark.filterwarnings("error")
+def test_evaluation_batches_share_their_shape(sizes, batch_size):
+    batches = batches_of_equal_shape(np.array(sizes), batch_size)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
+    assert all(len(batch) <= batch_size and len({sizes[index] for index in batch}) == 1 for batch in batches)

@@ -1,0 +1,172 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import box_iou
+
+from retinanet.detector import detect as module
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.boxes import decode
+from retinanet.detector.detect import detect
+from retinanet.detector.structures import Candidates, Predictions
+
+ANCHORS = anchors_for(64, 96, torch.device("cpu"))
+SIZES = torch.tensor([[60, 90], [64, 96], [33, 41]])
+
+
+def slow_detect(predictions, anchors, sizes, threshold, num_candidates, nms_iou, max_detections):
+    """Image by image, class by class, box by box."""
+    images = []
+    for logits, deltas, (height, width) in zip(*predictions, sizes.tolist(), strict=True):
+        candidates = [
+            (score, row, label)
+            for row, scores in enumerate(logits.sigmoid().tolist())
+            for label, score in enumerate(scores)
+        ]
+        candidates = sorted(candidates, key=lambda candidate: -candidate[0])[:num_candidates]
+        found = []
+        for label in range(logits.shape[1]):
+            kept = []
+            for score, row, own in candidates:
+                x1, y1, x2, y2 = decode(deltas[row], anchors[row]).tolist()
+                box = [min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)]
+                if own != label or score <= threshold or box[2] <= box[0] or box[3] <= box[1]:
+                    continue
+                if all(box_iou(torch.tensor([box]), torch.tensor([other]))[0, 0] <= nms_iou for _, other in kept):
+                    kept.append((score, box))
+            found += [(score, box, label) for score, box in kept]
+        images.append(sorted(found, key=lambda one: -one[0])[:max_detections])
+    return images
+
+
+def random_predictions(seed, num_classes):
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(SIZES), len(ANCHORS), num_classes, generator=draw) * 2 - 4
+    deltas = torch.randn(len(SIZES), len(ANCHORS), 4, generator=draw) * 2
+    return Predictions(logits, deltas)
+
+
+@pytest.mark.parametrize("way", ["_survivors_by_image", "_survivors_at_once"])
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**31), num_classes=st.sampled_from([1, 4]))
+def test_equals_its_slow_twin(way, seed, num_classes):
+    numbers = {"threshold": 0.05, "num_candidates": 120, "nms_iou": 0.5, "max_detections": 20}
+    predictions = random_predictions(seed, num_classes)
+    with pytest.MonkeyPatch.context() as patch:  # each way of suppressing in turn, whatever the device
+        patch.setattr(module, "_survivors_by_image", getattr(module, way))
+        detections = detect(predictions, ANCHORS, SIZES, **numbers)
+    slow = slow_detect(predictions, ANCHORS, SIZES, **numbers)
+    for image, found in enumerate(slow):
+        count = int((detections.labels[image] >= 0).sum())
+        assert count == len(found) > 0
+        assert detections.labels[image, :count].tolist() == [label for _, _, label in found]
+        torch.testing.assert_close(detections.scores[image, :count], torch.tensor([score for score, _, _ in found]))
+        torch.testing.assert_close(
+            detections.boxes[image, :count], torch.tensor([box for _, box, _ in found]), rtol=1e-5, atol=1e-3
+        )
+        assert (detections.scores[image, count:] == 0).all()
+        assert (detections.labels[image, count:] == -1).all()
+        assert (detections.boxes[image, count:] == 0).all()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The numbers of candidates in each call of torchvision's NMS."""
+    counts, nms = [], module.nms
+    monkeypatch.setattr(module, "nms", lambda boxes, *others: counts.append(len(boxes)) or nms(boxes, *others))
+    return counts
+
+
+def crowded(num_images, num_candidates, seed=0):
+    """Many overlapping boxes of 3 classes, half of them below the threshold, and suppress's arguments for them."""
+    draw = torch.Generator().manual_seed(seed)
+    corners = torch.rand(num_images, num_candidates, 2, generator=draw) * 200
+    boxes = torch.cat([corners, corners + 20 + torch.rand(num_images, num_candidates, 2, generator=draw) * 30], dim=2)
+    scores = torch.rand(num_images, num_candidates, generator=draw)
+    labels = torch.randint(0, 3, (num_images, num_candidates), generator=draw)
+    return boxes, scores, labels, scores > 0.5, torch.tensor(257.0).double(), 0.5
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_candidates", "expected"),
+    [(16, 1000, [16000]), (17, 1000, [16000, 1000]), (5, 6000, [12000, 12000, 6000]), (2, 16384, [16384] * 2)],
+)
+def test_a_call_on_a_gpu_has_few_candidates(calls, num_images, num_candidates, expected):
+    arguments = crowded(num_images, num_candidates)
+    kept = module._survivors_at_once(*arguments)
+    assert calls == expected
+    assert torch.equal(kept & arguments[3], module._survivors_by_image(*arguments))
+
+
+@pytest.mark.parametrize(("num_candidates", "expected"), [(16384, "at_once"), (16385, "by_image")])
+def test_a_gpu_works_on_more_candidates_than_a_call_may_have_image_by_image(monkeypatch, num_candidates, expected):
+    chosen = []
+    for way in ("at_once", "by_image"):
+        monkeypatch.setattr(module, f"_survivors_{way}", lambda *some, way=way: chosen.append(way) or some[3])
+    boxes = torch.zeros(2, num_candidates, 4, device="meta")
+    candidates = Candidates(boxes, boxes[..., 0], boxes[..., 0].long())
+    module.suppress(candidates, torch.zeros(2, 2, device="meta"))
+    assert chosen == [expected]
+
+
+def test_what_is_too_much_for_a_gpu_goes_to_the_cpu(monkeypatch):
+    class OnGpu(torch.Tensor):
+        """Notes that it is brought to the CPU."""
+
+        brought = 0
+
+        def cpu(self):
+            OnGpu.brought += 1
+            return super().cpu()
+
+    boxes, *others = crowded(1, 300)
+    expected = module._survivors_by_image(boxes, *others)
+    assert torch.equal(module._survivors_by_image(boxes.as_subclass(OnGpu), *others), expected)
+    assert OnGpu.brought == 0
+    monkeypatch.setattr(module, "MOST_ON_GPU", 100)
+    assert torch.equal(module._survivors_by_image(boxes.as_subclass(OnGpu), *others), expected)
+    assert OnGpu.brought == 1
+
+
+def test_shifts_stay_exact_with_many_groups_of_large_images():
+    """16 images x 80 classes x 1024 px: a float32 shift would round these boxes to 1/8 pixel and change the NMS."""
+    anchors = torch.tensor([[1000.0, 1000, 1001, 1001], [1000.06, 1000, 1001.06, 1001]])
+    logits = torch.full((16, 2, 80), -9.0)
+    logits[:, :, 79] = torch.tensor([3.0, 2.0])
+    predictions = Predictions(logits, torch.zeros(16, 2, 4))
+    scores, labels = logits[:, :, 79].sigmoid(), torch.full((16, 2), 79)
+    iou = box_iou(anchors[:1], anchors[1:])[0, 0].item()
+    sizes = torch.full((16, 2), 1024)
+    for nms_iou, expected in ((iou - 1e-3, 1), (iou + 1e-3, 2)):
+        kept = module._survivors_at_once(
+            anchors.expand(16, 2, 4), scores, labels, scores > 0, torch.tensor(1025.0).double(), nms_iou
+        )
+        assert kept.sum(dim=1).tolist() == [expected] * 16
+        found = detect(predictions, anchors, sizes, nms_iou=nms_iou)
+        assert (found.labels >= 0).sum(dim=1).tolist() == [expected] * 16
+
+
+def test_nothing_above_the_threshold():
+    predictions = Predictions(torch.full((2, len(ANCHORS), 3), -9.0), torch.zeros(2, len(ANCHORS), 4))
+    detections = detect(predictions, ANCHORS, SIZES[:2])
+    assert (detections.labels == -1).all()
+    assert (detections.scores == 0).all()
+
+
+def test_an_overlap_of_exactly_the_limit_is_kept():
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 5]])
+    predictions = Predictions(torch.tensor([[[2.0], [1.0]]]), torch.zeros(1, 2, 4))
+    detections = detect(predictions, anchors, torch.tensor([[64, 64]]), nms_iou=0.5)
+    assert (detections.labels >= 0).sum() == 2
+
+
+def test_a_box_outside_of_its_image_is_dropped():
+    anchors = torch.tensor([[50.0, 0, 60, 10], [0.0, 0, 10, 10]])
+    predictions = Predictions(torch.tensor([[[2.0], [1.0]]]), torch.zeros(1, 2, 4))
+    detections = detect(predictions, anchors, torch.tensor([[64, 50]]))
+    assert detections.boxes[0].tolist() == [[0, 0, 10, 10], [0, 0, 0, 0]]
+
+
+def test_values_that_are_not_finite_are_no_detections():
+    predictions = Predictions(torch.full((1, len(ANCHORS), 2), float("nan")), torch.zeros(1, len(ANCHORS), 4))
+    assert (detect(predictions, ANCHORS, SIZES[:1]).labels == -1).all()

@@ -1,0 +1,146 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from test_coco_table import random_set, untied_set
+from test_matches import one_image, rows_of
+
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.annotations import owners_of
+from retinanet.evaluation.analysis import analyse, image_f1
+from retinanet.evaluation.coco_table import AP, AP50, coco_evaluation, evaluate
+from retinanet.evaluation.matches import box_ious
+from retinanet.reports.analysis_text import analysis_lines, metrics_of
+
+OBJECTS = [(1, 0, 0, 10, 10), (1, 50, 50, 10, 10), (2, 100, 100, 10, 10)]
+FOUND = [(1, 0.9, 0, 0, 10, 10), (1, 0.8, 150, 0, 9, 9), (1, 0.7, 50, 50, 10, 10), (1, 0.6, 100, 100, 10, 10)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_means_are_cocos(tmp_path, seed):
+    path, rows = random_set(tmp_path, seed=seed)
+    annotations = load_annotations(path)
+    analysis = analyse(annotations, rows, num_draws=50)
+    numbers = evaluate(annotations, rows, "pycocotools").numbers
+    assert analysis.ap.value == pytest.approx(numbers[AP], abs=1e-12)
+    assert analysis.ap50.value == pytest.approx(numbers[AP50], abs=1e-12)
+    assert np.mean([one.ar for one in analysis.classes]) == pytest.approx(numbers[8], abs=1e-12)
+    assert analysis.ap.low < analysis.ap.value < analysis.ap.high
+
+
+def has_equal_ious(annotations, found):
+    """Whether some detection overlaps two objects of its image alike, by 0.5 or more."""
+    owners = owners_of(annotations)
+    for image in np.unique(owners):
+        boxes, objects = found.boxes[found.images == image], annotations.boxes[owners == image]
+        ious = box_ious(boxes[None], objects[None], np.zeros((1, len(objects)), bool))[0]
+        ranked = np.sort(ious, axis=1)
+        if ((np.diff(ranked, axis=1) < 1e-9) & (ranked[:, 1:] >= 0.5)).any():
+            return True
+    return False
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**31))
+def test_confusions_are_hotcocos(tmp_path, seed):
+    annotations, rows = untied_set(tmp_path, seed)
+    analysis = analyse(annotations, rows, num_draws=0)
+    # Of two objects with equal IoU it takes the first, COCO's rules the last.
+    assume(not has_equal_ious(annotations, analysis.found))
+    theirs = coco_evaluation(annotations, rows, "hotcoco").confusion_matrix(min_score=analysis.best.threshold)
+    assert np.array_equal(analysis.confusion.table(), theirs["matrix"])
+
+
+def test_the_best_threshold_by_trying_all(tmp_path):
+    path, rows = random_set(tmp_path, seed=7, with_crowds=False)
+    annotations = load_annotations(path)
+    analysis = analyse(annotations, rows, num_draws=0)
+    hits, scores, labels = analysis.matches.hits[0], analysis.found.scores, analysis.found.labels
+    for label, one in enumerate(analysis.classes):
+        own = labels == label
+        f1 = {
+            float(score): 2 * hits[own & (scores >= score)].sum() / ((own & (scores >= score)).sum() + one.num_objects)
+            for score in np.unique(scores[own])
+        }
+        assert one.best.f1 == pytest.approx(max(f1.values()))
+        assert f1[one.best.threshold] == pytest.approx(one.best.f1)
+        taken = own & (scores >= one.best.threshold)
+        assert one.best.precision == pytest.approx(hits[taken].mean())
+        assert one.best.recall == pytest.approx(hits[taken].sum() / one.num_objects)
+
+
+def test_by_hand(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS)
+    analysis = analyse(annotations, rows_of(*FOUND), num_draws=0)
+    assert analysis.best == pytest.approx((0.7, 2 / 3, 2 / 3, 2 / 3))
+    # From score 0.7 on: both a found, nothing at the b, one on background.
+    assert analysis.confusion.table().tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 0]]
+    assert image_f1(analysis, annotations).tolist() == pytest.approx([2 / 3])
+    lines = analysis_lines(analysis, 1)
+    assert lines[4].startswith("AP50 lost to each kind of error: wrong class 0.5")
+    assert lines[2].split() == [
+        "a",
+        "2",
+        f"{analysis.class_ap[0, 0]:.3f}",
+        "0.835",
+        "1.000",
+        "0.800",
+        "0.700",
+    ]
+    assert lines[3].split() == ["b", "1", "0.000", "0.000", "0.000", "-", "-"]
+
+
+def test_confusions(tmp_path):
+    analysis = analyse(one_image(tmp_path, OBJECTS), rows_of((1, 0.9, 100, 100, 10, 10), (2, 0.8, 100, 100, 10, 10)), 0)
+    lines = analysis_lines(analysis, 1)
+    assert [line.split() for line in lines[-4:]] == [
+        ["a", "b", "not", "found"],
+        ["a", "0", "0", "2"],
+        ["b", "1", "0", "0"],
+        ["background", "0", "1", "0"],
+    ]
+    many = analysis._replace(
+        classes=[*analysis.classes, *analysis.classes[:1] * 10],
+        confusion=analysis.confusion.between_classes()._replace(num_classes=12),
+    )
+    assert analysis_lines(many, 1)[-1] == "Most confused there: b taken for a (1)"
+
+
+def test_nothing_found(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS)
+    analysis = analyse(annotations, [], num_draws=20)
+    assert analysis.ap == (0, 0, 0)
+    assert math.isnan(analysis.best.threshold)
+    assert analysis.lost.tolist() == [0, 0, 0, 0, 0, 1]
+    assert "no detection hits an object" in "".join(analysis_lines(analysis, 1))
+    metrics = metrics_of(analysis, evaluate(annotations, [], "pycocotools"))
+    assert metrics["best_f1"]["f1"] is None
+    assert metrics["coco"]["AP"] == 0
+
+
+def test_a_class_without_objects_is_left_out(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS[:2])
+    analysis = analyse(annotations, rows_of(*FOUND), num_draws=20)
+    assert str(analysis.classes[1].ap) == "-"
+    assert analysis.ap50.value == pytest.approx(analysis.class_ap[1, 0])
+
+
+def test_no_interval_where_few_images_have_the_class(tmp_path):
+    path, rows = random_set(tmp_path, seed=2)
+    content = json.loads(path.read_text())
+    rare = [one for one in content["annotations"] if one["category_id"] != 2 or one["image_id"] <= 4]
+    path.write_text(json.dumps({**content, "annotations": rare}))
+    analysis = analyse(load_annotations(path), rows, num_draws=50)
+    assert [math.isnan(one.ap.low) for one in analysis.classes] == [False, True, False]
+    assert not math.isnan(analysis.ap.low)
+    assert analysis.classes[1].ap.value >= 0
+
+
+def test_a_name_with_a_line_break_stays_on_its_line(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS)._replace(class_names=["a\nb\t c", "d"])
+    lines = analysis_lines(analyse(annotations, rows_of(*FOUND), num_draws=0), 1)
+    assert lines[2].startswith(r"a\nb\t c")
+    assert "AP of a\nb\t c" in evaluate(annotations, rows_of(*FOUND), "pycocotools").by_name(annotations.class_names)

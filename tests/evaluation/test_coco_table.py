@@ -1,0 +1,185 @@
+import contextlib
+import importlib.util
+import io
+import json
+from argparse import ArgumentTypeError
+
+import numpy as np
+import pytest
+from conftest import TINY
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from retinanet.cli.flags import eval_backend_of
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.detector.model import RetinaNet
+from retinanet.evaluation.coco_table import AP, AP50, BACKENDS, evaluate
+
+
+def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
+    """Ten images of three classes with crowds and small, medium and large objects; detections near them, some tied."""
+    draw = np.random.default_rng(seed)
+    images = [{"id": first_id + i, "file_name": f"{i}.jpg", "width": 400, "height": 300} for i in range(10)]
+    annotations, rows = [], []
+    for number in range(60):
+        side = float(draw.choice([12, 50, 150]))
+        box = [float(draw.integers(0, 400 - int(side))), float(draw.integers(0, 300 - int(side))), side, side * 0.9]
+        image_id, category_id = first_id + int(draw.integers(10)), first_id + int(draw.integers(3))
+        annotations.append(
+            {
+                "id": first_id + number,
+                "image_id": image_id,
+                "category_id": category_id,
+                "bbox": box,
+                "area": side * side * 0.9,
+                "iscrowd": int(with_crowds and number % 9 == 0),
+            }
+        )
+        for _ in range(int(draw.integers(0, 3))):
+            moved = (np.array(box) + draw.normal(0, side * 0.1, 4)).tolist()
+            rows.append(
+                {
+                    "image_id": image_id,
+                    "category_id": first_id + int(draw.integers(3)) if draw.random() < 0.2 else category_id,
+                    "bbox": [*moved[:2], abs(moved[2]) + 1, abs(moved[3]) + 1],
+                    "score": float(draw.integers(1, 20)) / 20,
+                }
+            )
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": first_id + i, "name": name} for i, name in enumerate("abc")],
+    }
+    path = tmp_path / f"set{first_id}.json"
+    path.write_text(json.dumps(content))
+    return path, rows
+
+
+def untied_set(tmp_path, seed):
+    """Such a set without crowds and ties, which the backends' error analysis takes otherwise: annotations and rows."""
+    path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
+    draw = np.random.default_rng(seed)
+    for row in rows:
+        row["score"] = float(draw.random())
+    return load_annotations(path), rows
+
+
+def plain_pycocotools(path, rows, tmp_path):
+    """What its documentation says to do, with files."""
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "rows.json")), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        evaluation.summarize()
+    return evaluation.stats, evaluation.eval["precision"], printed.getvalue()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_and_text_are_pycocotools(tmp_path, seed, backend):
+    path, rows = random_set(tmp_path, seed=seed)
+    table = evaluate(load_annotations(path), rows, backend)
+    stats, precision, text = plain_pycocotools(path, rows, tmp_path)
+    assert table.numbers == stats.tolist()
+    assert np.array_equal(table.precision, precision)
+    assert table.text + "\n" == text
+    assert len(table.text.splitlines()) == 12
+    assert 0.1 < table.numbers[AP] < table.numbers[AP50] < 0.95
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_are_names_only(tmp_path, capfd, backend):
+    tables = [
+        evaluate(load_annotations(path), rows, backend)
+        for path, rows in (random_set(tmp_path, first) for first in (0, 1, -5, 2**60))
+    ]
+    assert all(table.numbers == tables[0].numbers for table in tables)
+    assert capfd.readouterr() == ("", "")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 2**31), st.sampled_from([-30, 0, 1, 2**62]))
+def test_backends_are_equal_to_the_last_digit(tmp_path, seed, first_id):
+    path, rows = random_set(tmp_path, first_id, seed)
+    tables = [evaluate(load_annotations(path), rows, backend) for backend in BACKENDS]
+    assert tables[0].numbers == tables[1].numbers
+    assert np.array_equal(tables[0].precision, tables[1].precision)
+
+
+def test_auto_is_the_fastest_that_is_installed(monkeypatch):
+    assert eval_backend_of("auto") == "hotcoco"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hotcoco" else find(name))
+    assert eval_backend_of("auto") == eval_backend_of("pycocotools") == "pycocotools"
+    with pytest.raises(ArgumentTypeError, match="pip install hotcoco"):
+        eval_backend_of("hotcoco")
+    with pytest.raises(ArgumentTypeError, match="not one of auto"):
+        eval_backend_of("cocoeval")
+
+
+def test_a_perfect_result(tmp_path):
+    path, _ = random_set(tmp_path)
+    content = json.loads(path.read_text())
+    rows = [{**one, "score": 0.9} for one in content["annotations"]]
+    numbers = evaluate(load_annotations(path), rows, BACKENDS[0]).numbers
+    assert numbers[AP] == numbers[AP50] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_detected_gives_zeros(tmp_path, backend):
+    path, _ = random_set(tmp_path)
+    assert evaluate(load_annotations(path), [], backend).numbers == [0.0] * 12
+
+
+def test_rows_about_something_else_are_a_bug(tmp_path):
+    path, rows = random_set(tmp_path)
+    with pytest.raises(AssertionError):
+        evaluate(load_annotations(path), [{**rows[0], "category_id": 77}], BACKENDS[0])
+
+
+@pytest.fixture
+def no_backend(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name in BACKENDS else find(name, *more)
+    )
+
+
+def test_without_a_backend_a_table_is_refused_before_the_work(no_backend, script, coco_path, tmp_path):
+    assert eval_backend_of("auto") == "auto"  # flags are read as ever
+    told = "COCO's table needs hotcoco or pycocotools, and none is installed. Run pip install pycocotools."
+    output = tmp_path / "output"
+    flags = ("--coco_path", coco_path)
+    trained = script("train", *flags, "--output_path", output, *TINY)
+    assert (trained.code, trained.out) == (2, "")
+    assert told in trained.err
+    assert not output.exists()
+
+    model = RetinaNet(2, 18, channels=8)
+    names = {"class_names": ["red", "green"], "category_ids": [1, 2], "settings": {}}
+    sides = {"min_side": 64, "max_side": 96, "batch_size": 2, "epoch": 1}
+    save_checkpoint(Checkpoint(model=model.state_dict(), depth=18, channels=8, **names, **sides), tmp_path / "model.pt")
+    results = tmp_path / "results.json"
+    tested = script("test", *flags, "--checkpoint_path", tmp_path / "model.pt", "--results_path", results)
+    assert tested.code == 2
+    assert told in tested.err
+    assert not results.exists()
+
+    results.write_text("[]")
+    checked = script("test_submission", *flags, "--results_path", results)
+    assert checked.code == 2
+    assert told in checked.err
+
+
+def test_without_a_backend_what_needs_no_table_works(no_backend, script, coco_path, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text("[]")
+    both = (tmp_path / "a.json", tmp_path / "b.json")
+    compared = script("test", "--coco_path", coco_path, "--compare", *both, "--report", tmp_path, "--num_draws", 0)
+    assert compared.code == 0, compared.err

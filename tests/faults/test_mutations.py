@@ -1,0 +1,206 @@
+"""Random damage to annotation files and images: a clear error or a sound result, never anything else."""
+
+import io
+import json
+import os
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from retinanet.check_data.annotation_checks import check_set
+from retinanet.check_data.counts import count, histograms, reach
+from retinanet.check_data.findings import KINDS, Findings
+from retinanet.check_data.text import histogram_lines, reach_lines
+from retinanet.coco.annotation_cache import cache_path, load_annotations
+from retinanet.coco.annotations import read_annotations
+from retinanet.data.anchor_coverage import Setup
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.images import read_image
+from retinanet.detector.structures import Sample
+from retinanet.runtime.errors import UserError
+
+CASES = settings(
+    max_examples=int(os.environ.get("MUTATIONS", 200)),
+    deadline=10_000,  # ms: a hang is a failure
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+ODD = st.sampled_from(
+    [
+        *(
+            None,
+            True,
+            -1,
+            0,
+            1e308,
+            float("nan"),
+            float("inf"),
+            2**63,
+            -(2**70),
+            "",
+            "x",
+            "1",
+            "../../x",
+            "/etc/passwd",
+        ),
+        *("a\0b", [], {}, [1], {"id": 1}, [1e400, 1, 1, 1], [0, 0, -5, 5], [1, 2, 3], ["1", "2", "3", "4"]),
+    ]
+)
+
+
+def content():
+    images = [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in (1, 2, 3)]
+    objects = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": [2, 3, 10, 12], "area": 120, "iscrowd": 0} for i in (1, 2)
+    ]
+    return {
+        "images": images,
+        "annotations": objects,
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+
+
+def places(value, path=()):
+    """The paths to everything inside nested JSON."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@st.composite
+def damaged_json(draw):
+    """The text of an annotation file with up to 3 values exchanged, removed or doubled, or bytes of it changed."""
+    damaged = content()
+    for _ in range(draw(st.integers(1, 3))):
+        *path, key = draw(st.sampled_from([path for path in places(damaged) if path]))
+        holder = damaged
+        for step in path:
+            holder = holder[step]
+        match draw(st.sampled_from(["exchange", "remove", "double"])):
+            case "exchange":
+                holder[key] = deepcopy(draw(ODD))  # later changes may go into it
+            case "remove":
+                del holder[key]
+            case "double" if isinstance(holder, list):
+                holder.append(deepcopy(holder[key]))
+    text = json.dumps(damaged).encode()
+    if draw(st.integers(0, 3)) == 0:
+        text = draw(damaged_bytes(text))
+    return text
+
+
+@st.composite
+def damaged_bytes(draw, original):
+    damaged = bytearray(original)
+    for _ in range(draw(st.integers(1, 6))):
+        place = draw(st.integers(0, max(len(damaged) - 1, 0)))
+        match draw(st.sampled_from(["flip", "cut", "zero", "insert"])):
+            case "flip" if damaged:
+                damaged[place] ^= 1 << draw(st.integers(0, 7))
+            case "cut":
+                del damaged[place:]
+            case "zero":
+                damaged[place : place + 16] = bytes(len(damaged[place : place + 16]))
+            case "insert":
+                damaged[place:place] = draw(st.binary(max_size=8))
+    return bytes(damaged)
+
+
+def caught(read):
+    """The UserError that `read` raises, if it does."""
+    try:
+        read()
+    except UserError as refused:
+        return refused
+
+
+def names_the_file(refused, path):
+    assert str(path) in str(refused)
+
+
+@CASES
+@given(text=damaged_json())
+def test_damaged_annotation_files(tmp_path, text):
+    folder = tmp_path / "images"
+    if not folder.exists():
+        folder.mkdir()
+        for number in (1, 2, 3):
+            Image.new("RGB", (40, 30)).save(folder / f"{number}.png")
+    path = tmp_path / "train.json"
+    path.write_bytes(text)
+    cache_path(path).unlink(missing_ok=True)
+    try:
+        dataset = CocoDataset(load_annotations(path), folder, 64, 96)
+        samples = [dataset[index] for index in range(len(dataset))]
+    except UserError as refused:
+        names_the_file(refused, path)
+        return
+    for index, sample in enumerate(samples):
+        assert Path(os.path.abspath(dataset.path(index))).is_relative_to(folder)
+        if isinstance(sample, Sample):
+            boxes = sample.boxes
+            assert boxes.isfinite().all()
+            assert (boxes[:, 2:] > boxes[:, :2]).all()
+            assert ((sample.labels >= 0) & (sample.labels < len(dataset.annotations.class_names))).all()
+
+
+@CASES
+@given(text=damaged_json())
+def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, text):
+    path, findings = tmp_path / "train.json", Findings()
+    path.write_bytes(text)
+    flags = {"min_side": 64, "max_side": 96, "max_pixels": 10_000}
+    refusal = caught(lambda: read_annotations(path))
+    try:
+        checked = check_set("train", path, tmp_path, is_trained_on=True, findings=findings, **flags)
+    except UserError as refused:  # there is nothing to check
+        names_the_file(refused, refusal.args[0])
+        return
+    first, examples = {}, []
+    for finding in findings.of(is_mistake=True):
+        first[finding.kind] = finding.examples[0]
+        examples += [f"{path}: {example}" for example in finding.examples]
+    if refusal is None:
+        assert not any("training refuses" in KINDS[kind].says for kind in first)
+    else:
+        assert str(refusal) in examples
+        assert refusal.kind in first
+    counts = count("train", checked.dataset)
+    assert sum(counts.class_objects.values()) == checked.dataset.is_learned.sum()
+    assert sum(len(lines) for lines in map(histogram_lines, histograms([counts]))) > 3
+    assert reach_lines(reach(counts, checked.dataset, Setup(64, 96)), "train")
+
+
+def picture(kind):
+    file = io.BytesIO()
+    image = Image.effect_noise((40, 30), 60).convert("P" if kind == "GIF" else "RGB")
+    image.save(file, kind)
+    return file.getvalue()
+
+
+PICTURES = {kind: picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")}
+
+
+@CASES
+@given(data=st.data(), kind=st.sampled_from(sorted(PICTURES)))
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_images(tmp_path, data, kind):
+    path = tmp_path / "image"
+    path.write_bytes(data.draw(damaged_bytes(PICTURES[kind])))
+    try:
+        image = read_image(path, (30, 40), max_pixels=10_000)
+    except UserError as refused:
+        names_the_file(refused, path)
+    else:
+        assert (image.dtype, image.shape) == (torch.uint8, (3, 30, 40))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "image.png")
+    with pytest.raises(UserError, match="no regular file"):
+        read_image(tmp_path / "image.png", (30, 40))

@@ -1,0 +1,170 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_log_reader import TABLES, older, todays, written
+
+from retinanet.evaluation.coco_table import _text
+from retinanet.reports.curves import curves_of, draw_curves
+from retinanet.reports.figures import save_figure
+from retinanet.reports.log_reader import Point, RunLog
+
+
+def made(name="run.log", epochs=3, steps=4, running=lambda x: 2 / (1 + x), tables=True, drops=(2,), model=None):
+    places = [(epoch, step) for epoch in range(epochs) for step in range(1, steps + 1)]
+    points = [Point(epoch, step, 0.1, 0.1, running(epoch + step / steps), None) for epoch, step in places]
+    of_epochs = {epoch: [0.1 * epoch, 0.15 * epoch, *[0.0] * 10] for epoch in range(1, epochs + 1)} if tables else {}
+    return RunLog(Path(name), points, {}, of_epochs, {"output_path": model} if model else {}, list(drops))
+
+
+def drawn(*logs, log_scale=True):
+    return draw_curves(curves_of(logs), log_scale)
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_losses_drops_and_ap_share_an_axis_of_epochs():
+    figure = drawn(made())
+    losses, ap = figure.axes
+    curve, drops = losses.lines
+    assert curve.get_xdata().tolist() == [(step + 1) / 4 for step in range(12)]
+    assert curve.get_ydata().tolist() == pytest.approx([2 / (1 + (step + 1) / 4) for step in range(12)])
+    assert drops.get_xydata().tolist() == [[2.25, pytest.approx(2 / 3.25)]]  # the first of epoch 2
+    assert [line.get_xdata().tolist() for line in ap.lines] == [[1, 2, 3]] * 2
+    assert [line.get_ydata().tolist() for line in ap.lines] == [
+        pytest.approx([0.1, 0.2, 0.3]),
+        pytest.approx([0.15, 0.3, 0.45]),
+    ]
+    assert losses.get_shared_x_axes().joined(losses, ap)
+    assert texts(figure) == ["run", "learning rate drops"]
+
+
+def test_without_tables_there_is_no_lower_half():
+    figure = drawn(made(tables=False), made("b.log", tables=False, drops=()))
+    assert len(figure.axes) == 1
+    assert len(drawn(made()._replace(tables={3: [-1.0] * 12})).axes) == 1
+    assert "learning rate drops" not in texts(drawn(made(drops=())))
+
+
+@pytest.mark.parametrize("scale", ["log", "linear"])
+def test_scales(scale):
+    assert drawn(made(), log_scale=scale == "log").axes[0].get_yscale() == scale
+
+
+def test_a_list_of_epoch_losses_alone_is_a_curve():
+    log = made(epochs=0)._replace(epoch_losses={0: 2.0, 1: 1.5, 2: 1.0}, drops=[2])
+    line, drops = drawn(log).axes[0].lines
+    assert line.get_xydata().tolist() == [[1, 2], [2, 1.5], [3, 1]]
+    assert drops.get_xydata().tolist() == [[3, 1]]
+
+
+def test_runs_differ_without_colour_too_and_fifty_fit():
+    figure = drawn(*(made(f"{number}.log") for number in range(50)))
+    lines = figure.axes[0].lines[::2]
+    assert len({(line.get_marker(), str(line._unscaled_dash_pattern)) for line in lines}) == 50
+    assert len({line.get_color() for line in lines}) == 10
+    assert len(figure.axes[1].lines) == 50  # no AP50
+
+
+@pytest.mark.parametrize(
+    ("names", "models", "shown"),
+    [
+        (["a", "b"], ["m1", "m2"], ["m1", "m2"]),
+        (["a", "b"], ["m", "m"], ["a", "b"]),
+        (["x/a", "y/a"], ["m", "m"], ["x/a.log", "y/a.log"]),
+        (["_a$\\x$", "a\nb"], [None, None], ["_a$\\x$", "a\\nb"]),
+        (["x" * 200 + "1", "b"], [None, None], ["x" * 29 + "…" + "x" * 29 + "1", "b"]),
+    ],
+    ids=str,
+)
+def test_names_in_the_legend(tmp_path, names, models, shown):
+    figure = drawn(*(made(f"{name}.log", model=model) for name, model in zip(names, models, strict=True)))
+    assert texts(figure)[:-1] == shown
+    save_figure(figure, tmp_path / "curves.png")  # a $ is no formula
+
+
+@pytest.mark.parametrize("log_scale", [True, False])
+@pytest.mark.parametrize(
+    "losses",
+    [
+        *([math.nan], [math.inf, math.nan], [0.0, -1.0], [1.0, math.nan] * 20, [1e38, 1e-30], [1.0]),
+        *([1e308, -1e308], [1.0, 1e308, math.inf], [5e-324, 1e300], [5e-324], [1e308]),
+    ],
+)
+def test_odd_losses_are_drawn(tmp_path, recwarn, losses, log_scale):
+    points = [Point(0, step, 0.1, 0.1, loss, None) for step, loss in enumerate(losses)]
+    figure = drawn(made(epochs=0)._replace(points=points), log_scale=log_scale)
+    save_figure(figure, tmp_path / "curves.png")
+    assert [str(one.message) for one in recwarn] == []
+    finite = [loss for loss in losses if math.isfinite(loss) and (loss > 0 or not log_scale)]
+    line = figure.axes[0].lines[0]
+    assert line.get_ydata()[np.isfinite(line.get_ydata())].tolist() == np.clip(finite, -1e200, 1e200).tolist()
+    if len(losses) == 40:  # nothing but a marker shows a loss between gaps
+        assert set(range(0, 40, 2)) <= set(line.get_markevery())
+    assert ("(no finite loss)" in texts(figure)[0]) == (not any(map(math.isfinite, losses)))
+
+
+def test_the_legend_lies_below_the_curves(tmp_path):
+    for count, name in ((1, "long_" * 8), (2, "long_" * 8), (12, "long_" * 8), (8, "s"), (9, "s"), (25, "m")):
+        figure = drawn(*(made(f"{name}{number}.log") for number in range(count)))
+        save_figure(figure, tmp_path / "curves.png")
+        legend = figure.legends[0].get_window_extent()
+        assert all(legend.y1 < axis.get_window_extent().y0 for axis in figure.axes)
+        assert legend.x0 >= 0
+        assert legend.y0 >= 0
+        assert legend.x1 <= figure.bbox.x1
+        assert figure.axes[0].get_window_extent().height > 300
+
+
+def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [
+        written(tmp_path, todays(), "new.log"),
+        written(tmp_path, older(), "train_depth50_no2.log"),
+        written(tmp_path, _text(TABLES[3]), "valid_depth18_no3.log"),
+    ]
+    run = script("vis", "--logs", *paths)
+    assert (run.code, run.err) == (0, "")
+    rows = [line.split() for line in run.out.splitlines() if line.startswith("| ")]
+    assert [row[1] for row in rows[2:]] == ["model6", "train_depth50_no2", "valid_depth18_no3"]
+    assert [row[-4:] for row in rows[2:]] == [
+        ["0.030", "|", "0.060", "|"],
+        ["-", "|", "-", "|"],
+        ["0.030", "|", "0.060", "|"],
+    ]
+    assert run.out.endswith("\n\nPicture of 2 of 3 logs: curves.png\n")
+    with Image.open("curves.png") as picture:
+        assert picture.size[0] == 960
+    run = script("vis", "--logs", paths[0], "--picture_path", "a.pdf", "--loss_scale", "linear")
+    assert (run.code, Path("a.pdf").read_bytes()[:4]) == (0, b"%PDF")
+    Path("curves.png").unlink()
+    run = script("vis", "--logs", paths[2])
+    assert (run.code, "there is no picture" in run.out, Path("curves.png").exists()) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--logs", "{log}", "--vis_pred"), "--vis_pred is for pictures of images; leave it or --logs away"),
+        (("--logs", "{log}", "--image_id", 1), "--image_id is for pictures"),
+        (("--logs", "{log}", "--coco_path", "elsewhere"), "--coco_path is for pictures"),
+        (("--logs", "{log}", "--loss_scale", "square"), "invalid choice"),
+        (("--loss_scale", "linear"), "--loss_scale is for the curves of --logs"),
+        (("--logs",), "expected at least one argument"),
+        (("--logs", "none.log"), "none.log: can't be read (No such file or directory)"),
+        (("--logs", "{log}", "{empty}"), "empty.log: no losses and no table in it"),
+        (("--logs", "{log}", "--picture_path", "curves"), "must be a file with a picture's ending"),
+        (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: must be a file with a picture's ending"),
+    ],
+)
+def test_contradictions_and_bad_logs(script, tmp_path, monkeypatch, flags, words):
+    monkeypatch.chdir(tmp_path)
+    paths = {"log": written(tmp_path, todays(), "a.log"), "empty": written(tmp_path, "", "empty.log")}
+    run = script("vis", *(str(flag).format(**paths) for flag in flags))
+    assert run.code == 2
+    assert words in run.err
+    assert not list(tmp_path.glob("*.png"))

@@ -1,0 +1,106 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import write_set
+
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.dataset import CocoDataset
+from retinanet.evaluation.analysis import analyse
+from retinanet.evaluation.coco_table import evaluate
+from retinanet.evaluation.confusion import Confusion
+from retinanet.reports.analysis_charts import class_chart, confusion_chart, precision_recall_chart
+from retinanet.reports.html_report import write_report
+from retinanet.runtime.errors import UserError
+
+AWKWARD = ("banana <b>&'\"", "$x_1$ nan")  # no tags, no mathematics
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_set(tmp_path, "val", 9)
+    path = tmp_path / "val.json"
+    content = json.loads(path.read_text())
+    for category, name in zip(content["categories"], AWKWARD, strict=True):
+        category["name"] = name
+    path.write_text(json.dumps(content))
+    return CocoDataset(load_annotations(path), tmp_path / "images" / "val", 64, 96)
+
+
+def rows_about(annotations):
+    """A hit, and one of each kind of error."""
+    rows = []
+    for image, (row, label) in enumerate(zip(annotations.boxes, annotations.labels, strict=True)):
+        left, top, width, height = row.tolist()
+        right, wrong = annotations.category_ids[label], annotations.category_ids[1 - label]
+        image_id = int(annotations.image_ids[image])
+        for category_id, box, score in (
+            (right, [left, top, width, height], 0.9),
+            (right, [left, top, width, height], 0.8),
+            (wrong, [left, top, width, height], 0.95),
+            (right, [left, top, width, height * 0.3], 0.7),
+            (wrong, [left, top, width, height * 0.3], 0.85),
+            (right, [0, 0, 3, 3], 0.92),
+        )[: 6 if image % 2 else 0]:
+            rows.append({"image_id": image_id, "category_id": category_id, "bbox": box, "score": score})
+    return rows
+
+
+def test_the_report_needs_nothing_else(tmp_path, dataset):
+    annotations, folder = dataset.annotations, tmp_path / "out" / "report"
+    rows = rows_about(annotations)
+    analysis, table = analyse(annotations, rows, 50), evaluate(annotations, rows, "pycocotools")
+    write_report(folder, analysis, table, dataset, source="val <results>.json")
+    page = (folder / "report.html").read_text()
+    assert "banana &lt;b&gt;&amp;" in page
+    assert "<b>" not in page
+    assert table.text.splitlines()[0] in page
+    assert f"AP {analysis.ap}" in page
+    sources = re.findall(r"(?:src|href|url)\s*[=(]\s*['\"]?([^'\" >)]{1,30})", page)
+    pictures = {path.stem for path in (*folder.glob("*.png"), *folder.glob("*.jpg"))}
+    assert len(sources) == len(pictures)
+    assert all(re.match("data:image/(png|jpeg);base64,", source) for source in sources)
+    assert not re.search(r"<script|<link|@import", page)
+    assert {"classes", "precision_recall", "confusion", "errors"} < pictures
+    assert {"worst_wrong_class", "worst_missed", "worst_background"} <= pictures
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["AP"]["value"] == pytest.approx(table.numbers[0])
+    assert [one["name"] for one in metrics["classes"]] == list(AWKWARD)
+    assert metrics["num_images"] == 9
+    assert metrics["coco"]["APl"] is None  # no large object
+    assert len(metrics["precision_recall_50"]["precision"][AWKWARD[0]]) == 101
+    assert sum(map(sum, metrics["confusion"]["counts"])) > 8
+
+
+def test_a_report_of_nothing_found_takes_the_place_of_another(tmp_path, dataset):
+    annotations = dataset.annotations
+    for rows in (rows_about(annotations), []):
+        analysis, table = analyse(annotations, rows, 20), evaluate(annotations, rows, "pycocotools")
+        write_report(tmp_path / "report", analysis, table, dataset, source="results.json")
+    assert {path.stem for path in tmp_path.glob("report/worst_*")} == {"worst_missed"}
+    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["best_f1"]["threshold"] is None
+
+
+def test_a_place_that_is_a_file(tmp_path, dataset):
+    (tmp_path / "report").write_text("")
+    analysis, table = analyse(dataset.annotations, [], 0), evaluate(dataset.annotations, [], "pycocotools")
+    with pytest.raises(UserError, match=r"report: can't be written to .*--report"):
+        write_report(tmp_path / "report", analysis, table, dataset, source="results.json")
+
+
+def all_pairs(num_classes):
+    true, found = np.divmod(np.arange((num_classes + 1) ** 2), num_classes + 1)
+    return Confusion(num_classes, true, found, np.ones(len(true), int))
+
+
+def test_charts_of_many_classes(dataset):
+    analysis = analyse(dataset.annotations, rows_about(dataset.annotations), 20)
+    classes = [analysis.classes[0]._replace(name=f"class {label}") for label in range(80)]
+    assert len(class_chart(classes).axes[0].get_yticklabels()) == 80
+    assert len(class_chart(classes * 3).axes[0].get_yticklabels()) == 80  # the best and the worst
+    curves = np.linspace(1, 0, 101)[:, None] * np.linspace(0.1, 1, 80)
+    figure = precision_recall_chart(np.linspace(0, 1, 101), curves, [one.name for one in classes])
+    assert len(figure.legends[0].get_texts()) == 9  # the best, the worst, and the mean
+    assert not confusion_chart(all_pairs(80), [one.name for one in classes], 0.5).axes[0].texts

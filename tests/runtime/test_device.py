@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from retinanet.runtime.device import autocast, choose_precision
+from retinanet.runtime.errors import UserError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_on_a_cpu():
+    assert choose_precision("auto", CPU) == torch.float32
+    assert choose_precision("bfloat16", CPU) == torch.bfloat16
+    with pytest.raises(UserError, match="float16 is for GPUs"):
+        choose_precision("float16", CPU)
+
+
+@pytest.mark.parametrize(("has", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_on_a_gpu(monkeypatch, has, chosen):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    try:
+        assert choose_precision("auto", GPU) == chosen
+        assert choose_precision("float16", GPU) == torch.float16
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("device", "current"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", [])])
+def test_the_gpu_that_is_asked_for_becomes_the_current_one(monkeypatch, device, current):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    try:
+        choose_precision("float32", torch.device(device))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert chosen == [torch.device(name) for name in current]
+
+
+def test_float32_is_left_alone():
+    with autocast(CPU, torch.float32):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    with autocast(CPU, torch.bfloat16):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16

@@ -1,0 +1,392 @@
+"""Several processes on a CPU train what one would, and end together whatever becomes of one of them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import ROOT, TINY, load_script, write_set
+
+from retinanet.cli.train_checks import check_flags
+from retinanet.cli.train_flags import build_parser
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Batch, Losses, Targets
+from retinanet.runtime.console import run
+from retinanet.runtime.errors import Stopped
+from retinanet.runtime.ranks import Agreement, Ranks, join
+from retinanet.training import engine
+from retinanet.training import losses as losses_module
+from retinanet.training.engine import _gradient, _step
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+
+FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data folder of odd sizes, a backbone's weights, and the run of one process with batches of 6 images."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for name, count in (("train", 19), ("val", 5)):
+        write_set(folder / "data", name, count)
+    torch.manual_seed(3)
+    torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), folder / "backbone.pth")
+    run = finished([sys.executable, *command(folder, "alone", "--batch_size", 6, "--epochs", 2)])
+    assert run.returncode == 0, run.stderr
+    (folder / "log").write_text(run.stdout)
+    return folder
+
+
+def environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **more}
+
+
+def command(folder, output, *more, script=ROOT / "train.py"):
+    paths = ("--coco_path", folder / "data", "--output_path", folder / output)
+    words = (script, *paths, *FLAGS, "--weights", folder / "backbone.pth", *more)
+    return [str(word) for word in words]
+
+
+def torchrun(num_ranks, *more):
+    port = 29500 + os.getpid() % 1000
+    how = ("--nproc_per_node", num_ranks, "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{port}", *more)
+    return [sys.executable, "-m", "torch.distributed.run", *map(str, how)]
+
+
+def finished(words):
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+
+
+def losses(log):
+    found = re.findall(r"Classification loss: (\S+) \| Regression loss: (\S+)", log)
+    return torch.tensor([[float(one), float(other)] for one, other in found])
+
+
+def tables(log):
+    return [line for line in log.splitlines() if line.startswith(" Average")]
+
+
+@pytest.mark.parametrize(("num_ranks", "batch_size", "accumulate"), [(2, 3, 1), (3, 2, 1), (1, 2, 3), (2, 1, 3)])
+def test_ranks_and_accumulation_train_what_one_large_batch_does(folder, num_ranks, batch_size, accumulate):
+    output = f"ranks{num_ranks}_{accumulate}"
+    flags = ("--batch_size", batch_size, "--accumulate", accumulate, "--epochs", 2)
+    how = torchrun(num_ranks) if num_ranks > 1 else [sys.executable]
+    run = finished([*how, *command(folder, output, *flags)])
+    assert run.returncode == 0, run.stderr
+    alone = (folder / "log").read_text()
+    torch.testing.assert_close(losses(run.stdout), losses(alone), rtol=1e-4, atol=2e-5)
+    assert tables(run.stdout) == tables(alone)
+    assert run.stdout.count("Num training images: 19") == 1  # rank 0 alone prints
+    assert "FutureWarning" not in run.stderr
+    told = f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step"
+    assert num_ranks == 1 or told in run.stdout
+    one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)
+
+
+def test_resumed_with_another_number_of_ranks(folder):
+    first = finished([*torchrun(2), *command(folder, "other", "--batch_size", 3, "--epochs", 1)])
+    assert first.returncode == 0, first.stderr
+    again = finished([sys.executable, *command(folder, "other", "--batch_size", 6, "--epochs", 2, "--resume")])
+    assert again.returncode == 0, again.stderr
+    whole = losses((folder / "log").read_text())
+    torch.testing.assert_close(losses(first.stdout + again.stdout), whole, rtol=1e-4, atol=2e-5)
+
+
+def test_all_ranks_train_with_one_random_seed(folder):
+    flags = ("--batch_size", 3, "--cache", "ram", "--seed", "random")
+    first = finished([*torchrun(2), *command(folder, "random", *flags, "--epochs", 1)])
+    assert first.returncode == 0, first.stderr
+    again = finished([*torchrun(2), *command(folder, "random", *flags, "--epochs", 2, "--resume")])
+    assert again.returncode == 0, again.stderr
+    (seed,) = {*re.findall(r"^Seed: (\d+)$", first.stdout + again.stdout, re.M)}
+    assert "GB in each of 2 processes" in first.stdout
+    # With seeds of their own the ranks would miss some images and train on others twice.
+    whole = command(folder, "not_random", "--batch_size", 6, "--seed", seed, "--epochs", 2)
+    alone = finished([sys.executable, *whole])
+    assert alone.returncode == 0, alone.stderr
+    torch.testing.assert_close(losses(first.stdout + again.stdout), losses(alone.stdout), rtol=1e-4, atol=2e-5)
+
+
+def spoiled(folder, what):
+    """A train.py whose rank 1 comes to grief in step 5 of its first attempt."""
+    script = folder / f"train_{what}.py"
+    trouble = {
+        "killed": "os.kill(os.getpid(), signal.SIGKILL)",
+        "raising": "raise ZeroDivisionError('planted')",
+        "hanging": "signal.pause()",
+    }[what]
+    script.write_text(
+        "import os, signal, sys, time\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from retinanet.training import engine\n"
+        "from retinanet.runtime.console import run\n"
+        "import train\n"
+        "step, calls = engine._step, iter(range(1, 1000))\n"
+        "def spoiled(*arguments):\n"
+        "    first_attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0'\n"
+        "    if next(calls) == 5 and os.environ['RANK'] == '1' and first_attempt:\n"
+        f"        {trouble}\n"
+        "    return step(*arguments)\n"
+        "engine._step = spoiled\n"
+        "run(train.main)\n"
+    )
+    return script
+
+
+@pytest.mark.parametrize("what", ["killed", "raising", "hanging"])
+def test_all_end_when_one_comes_to_grief(folder, what):
+    script = spoiled(folder, what)
+    words = command(folder, what, "--batch_size", 3, "--epochs", 2, "--timeout", 5, script=script)
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(30500 + os.getpid() % 1000)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, *words],
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **meeting),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        _, err = ranks[0].communicate(timeout=60)
+        assert ranks[0].returncode == 4, err
+        assert "rank 0 stopped because another rank died, or did not come within --timeout 5 s" in err
+        assert "Traceback" not in err
+        if what == "raising":
+            assert "ZeroDivisionError: planted" in ranks[1].communicate(timeout=60)[1]
+    finally:
+        ranks[1].kill()
+        ranks[1].communicate()
+
+
+def test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal(folder):
+    script = spoiled(folder, "killed")
+    words = command(folder, "restarted", "--batch_size", 3, "--epochs", 2, "--save_every", 3, script=script)
+    run = finished([*torchrun(2, "--max-restarts", 2), *words])
+    assert run.returncode == 0, run.stderr
+    assert f"Resumed from {folder / 'restarted'} after 0 epochs and 3 iterations" in run.stdout
+    torch.testing.assert_close(losses(run.stdout)[-4:], losses((folder / "log").read_text())[-4:], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"), [("torch.distributed.run", signal.SIGTERM), ("retinanet.launch.__main__", signal.SIGUSR1)]
+)
+def test_a_signal_to_torchrun_saves(folder, launcher, number):
+    output = f"signalled_{number.name}"
+    how = [launcher if word == "torch.distributed.run" else word for word in torchrun(2)]
+    words = [*how, *command(folder, output, "--batch_size", 3, "--epochs", 1000)]
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    errors = []
+    drain = threading.Thread(target=lambda: errors.append(process.stderr.read()))
+    drain.start()
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Epoch: 3" in line:
+            break
+    started = time.monotonic()
+    process.send_signal(number)
+    rest = process.stdout.read()
+    process.wait(timeout=60)
+    drain.join()
+    assert time.monotonic() - started < 15
+    assert f"Stopped by {number.name}" in rest
+    assert (folder / output / "last.pt").exists()
+    if launcher == "retinanet.launch.__main__":
+        assert process.returncode == 128 + number
+        assert "Traceback" not in errors[0]
+
+
+def test_a_launch_ends_with_the_code_of_a_rank(folder):
+    how = ["retinanet.launch.__main__" if word == "torch.distributed.run" else word for word in torchrun(2)]
+    run = finished([*how, *command(folder, "nowhere", "--train_set", "lacking")])
+    assert run.returncode == 2
+    assert "train.py: error: " in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_contradictions(capsys):
+    parser = build_parser()
+    for flag in (("--verify_resume", "2"), ("--compile", "on")):
+        with pytest.raises(SystemExit) as ended:
+            check_flags(parser, parser.parse_args([*flag, "--device", "cpu"]), Ranks(0, 2))
+        assert ended.value.code == 2
+        assert "is for one process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("num_images", [0, 3])
+def test_a_rank_without_images_counts_nothing(num_images):
+    together, weight = num_images + 5, torch.ones((), requires_grad=True)
+
+    class OfTwo(Ranks):
+        def summed(self, numbers):  # the other rank has 5 images with losses 1 and 1
+            return numbers.add_(5 / together if numbers.ndim else 5)
+
+    batch = Batch(torch.zeros(num_images, 3, 8, 8), *[Targets(torch.zeros(num_images, 1, 4), torch.zeros(0))] * 4, [])
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    numbers = _gradient([batch], [], scaler, lambda *_: Losses(2 * weight, 3 * weight), OfTwo(0, 2))
+    assert numbers.tolist() == pytest.approx(
+        [(2 * num_images + 5) / together, (3 * num_images + 5) / together, together]
+    )
+    assert weight.grad.item() / 2 == pytest.approx(5 * num_images / together)
+
+
+def test_a_rank_without_images_measures_no_statistics():
+    class OfTwo(Ranks):
+        def summed(self, numbers):  # the other rank has an image too
+            return numbers.add_(0 if numbers.ndim else 1)
+
+    def empty_or_not(num_images):
+        images, boxes = torch.full((num_images, 3, 64, 64), 99, dtype=torch.uint8), torch.zeros(num_images, 1, 4)
+        return Batch(images, *[Targets(boxes, torch.full((num_images, 1), -1))] * 4, [])
+
+    ends = []
+    for group in ([empty_or_not(1)], [empty_or_not(1), empty_or_not(0)]):
+        torch.manual_seed(0)
+        model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+        state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), torch.device("cpu"))
+        _step(state, group, 0.1, 1.0, losses_of(model, 2, state.device), OfTwo(0, 2))
+        ends.append(model.backbone.bn1.running_mean.tolist())
+    assert ends[0] == ends[1]
+    assert ends[0] != RetinaNet(2, 18, channels=8).backbone.bn1.running_mean.tolist()
+
+
+@pytest.mark.parametrize(("device", "grace"), [("cuda", 300), ("cpu", 0)])
+def test_a_late_rank_is_noticed_by_gloo_before_nccl_ends_the_process(monkeypatch, device, grace):
+    made, used = [], []
+
+    class Works:
+        def wait(self):
+            pass
+
+    def reduced(tensor, operation, group, async_op):
+        used.append(group)
+        return Works()
+
+    monkeypatch.setattr("retinanet.runtime.ranks._store", lambda rank, size: dist.HashStore())
+    monkeypatch.setattr(dist.HashStore, "wait", lambda self, keys, timeout: None, raising=False)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: made.append((backend, how["timeout"])))
+    monkeypatch.setattr(dist, "new_group", lambda backend, timeout: (backend, timeout))
+    monkeypatch.setattr(dist, "all_reduce", reduced)
+    monkeypatch.setattr(dist, "barrier", used.append)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    ranks = join(torch.device(device), 40)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    assert made == [(backend, timedelta(seconds=40 + grace))]
+    assert (ranks.group, ranks.steps) == (("gloo", timedelta(days=1)), ("gloo", timedelta(seconds=40)))
+    agreement = Agreement(ranks)
+    agreement.put_forward(15)
+    assert agreement.outcome() == 15
+    ranks.meet()
+    ranks.wait()
+    assert used == [ranks.steps, ranks.steps, ranks.group]
+
+
+def test_ranks_meet_before_each_step(monkeypatch):
+    """On a GPU a step only fills a queue, which would hold the host up behind a rank that is missing."""
+    events = []
+
+    class OfTwo(Ranks):
+        def meet(self):
+            events.append("meet")
+
+    state = SimpleNamespace(
+        network=SimpleNamespace(train=lambda: None),
+        device=torch.device("cpu"),
+        epoch_seconds=0.0,
+        epoch_waited=0.0,
+        iteration=0,
+    )
+    monkeypatch.setattr(engine, "_step", lambda *_: events.append("step"))
+    images = torch.zeros(1, 3, 8, 8)
+    batch = Batch(images, Targets(images, images), images, images, images, [])
+    steps = engine.train_steps(
+        state, [batch] * 3, rates=[1.0] * 3, clip_norm=1.0, compute_losses=None, accumulate=2, ranks=OfTwo(0, 2)
+    )
+    assert list(steps) == [1.0, 1.0]
+    assert events == ["meet", "step"] * 2
+
+
+@pytest.mark.parametrize("signal_number", [None, signal.SIGTERM])
+def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
+    events, train = [], load_script("train")
+
+    class OfTwo(Ranks):
+        def meet(self):
+            events.append("meet")
+
+        def wait(self):
+            pass
+
+    agreed = iter([0, 0, 0, signal_number or 0, 0, 0, 0])
+    agreement = SimpleNamespace(put_forward=lambda number: None, outcome=lambda: next(agreed))
+    state = SimpleNamespace(epoch=0, iteration=0, finish_epoch=lambda loss: None, network=None)
+
+    def steps(job):
+        for state.iteration in range(1, 7):
+            events.append("step")
+            yield 0.1
+
+    monkeypatch.setattr(train, "Agreement", lambda ranks: agreement)
+    monkeypatch.setattr(train, "rest_of_epoch", steps)
+    monkeypatch.setattr(train, "progress_of", lambda *_: events.append("read") or SimpleNamespace(epoch_mean=0))
+    for name in ("tell_skipped", "tell_bad_images", "log_line", "epoch_line", "say", "seconds_per_image"):
+        monkeypatch.setattr(train, name, lambda *_: 0)
+    saves = SimpleNamespace(save=lambda: events.append("read"), save_if_long_ago=lambda: None)
+    args = SimpleNamespace(log_every=3, save_every=2, epochs=1, device=torch.device("cuda"))
+    sampler = type("Sampler", (list,), {"batch_size": 1})(range(6))
+    job = SimpleNamespace(args=args, state=state, sampler=sampler, ranks=OfTwo(0, 2))
+    if signal_number:
+        with pytest.raises(Stopped):
+            train.train_epoch(job, saves)
+        assert events[-1] == "meet"  # and then it is saved
+    else:
+        train.train_epoch(job, saves)
+    expected = ["step", "meet", "read"] * 4  # logged, saved, logged, saved
+    assert events[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("flag", ["broadcast_buffers", "forward_sync_buffers"])
+@pytest.mark.parametrize("learns", [True, False])
+def test_statistics_are_shared_by_the_flag_that_pytorch_has(monkeypatch, flag, learns):
+    given = []
+
+    class Wrapped:
+        def __init__(self, module, *, broadcast_buffers=None):
+            given.append(("broadcast_buffers", broadcast_buffers))
+
+    class WrappedLater:
+        def __init__(self, module, *, broadcast_buffers=None, forward_sync_buffers=None):
+            given.append(("forward_sync_buffers", forward_sync_buffers))
+
+    known = Wrapped if flag == "broadcast_buffers" else WrappedLater
+    monkeypatch.setattr(losses_module, "DistributedDataParallel", known)
+    losses_module.shared(RetinaNet(2, 18, channels=8, learn_statistics=learns).train(), None, Ranks(0, 2))
+    assert given == [(flag, learns)]
+
+
+def test_a_rank_ends_at_once(monkeypatch):
+    """At the interpreter's end NCCL's destructors may wait for a rank that is gone."""
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+
+    def main():
+        raise Stopped(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):  # where the process would have ended already
+        run(main)
+    assert ended == [128 + signal.SIGTERM]

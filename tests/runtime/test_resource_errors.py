@@ -1,0 +1,180 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.device_feed import on_device
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Batch, Targets
+from retinanet.evaluation import detect_set, test_time_augmentation
+from retinanet.runtime.console import run
+from retinanet.runtime.errors import OutOfResources
+from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named, worker_explained
+from retinanet.training.engine import train_steps
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+
+CPU = torch.device("cpu")
+LACKING = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_a_few_of_each_fault_keep_every_promise(tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-m", "tests.faults", "--small"]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count(" of ") >= 8
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        LACKING,
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+        *map(
+            RuntimeError,
+            (
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried",
+                "unable to mmap 4096 bytes from file </torch_1>: Cannot allocate memory (12)",
+                "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+                "CUDA driver error: out of memory",
+                "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "NCCL error: unhandled cuda error. Cuda failure 2 'out of memory'",
+            ),
+        ),
+    ],
+    ids=lambda fault: f"{type(fault).__name__} {fault}"[:60],
+)
+def test_memory_that_runs_out_is_told_with_the_batch_and_the_flags(fault):
+    words = r"batch of 2 images of 64 x 96 pixels.*--batch_size.*--min_side"
+    with (
+        pytest.raises(OutOfResources, match=words),
+        memory_explained(named(torch.zeros(2, 3, 64, 96)), STEP_ADVICE),
+    ):
+        raise fault
+
+
+def lack(*_, **__):
+    raise LACKING
+
+
+def batches():
+    targets = Targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1))
+    images, sizes = torch.zeros(2, 3, 64, 96, dtype=torch.uint8), torch.tensor([[64, 96]] * 2)
+    return [Batch(images, targets, sizes, torch.ones(2, 2), torch.arange(2), [])]
+
+
+@pytest.mark.parametrize("phase", ["forward", "optimizer.step"])
+def test_a_training_step_names_its_batch_where_memory_runs_out(phase):
+    model = RetinaNet(2, 18, channels=8)
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU)
+    losses = lack if phase == "forward" else losses_of(model, 2, CPU)
+    if phase == "optimizer.step":
+        state.optimizer.step = lack
+    with pytest.raises(OutOfResources, match=r"batch of 2 images of 64 x 96.*--depth"):
+        list(train_steps(state, batches(), rates=[1e-3], clip_norm=1.0, compute_losses=losses))
+
+
+def test_a_copy_names_its_batch_where_memory_runs_out(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "to", lack)
+    with pytest.raises(OutOfResources, match=r"batch of 2 images of 64 x 96.*--batch_size"):
+        list(on_device(batches(), CPU))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "told"),
+    [
+        (test_time_augmentation, "mirrored", "a batch of 2 images"),
+        (test_time_augmentation, "find_candidates", "a batch of 2 images"),
+        (detect_set, "suppress", "2 images, 18 candidates each"),
+    ],
+)
+def test_detection_names_its_batch_where_memory_runs_out(coco_path, monkeypatch, module, name, told):
+    annotations = load_annotations(coco_path / "val.json")
+    dataset = CocoDataset(annotations, coco_path / "images" / "val", 64, 96)
+    monkeypatch.setattr(module, name, lack)
+    settings = {"num_candidates": 9}
+    with pytest.raises(OutOfResources, match=rf"{told}.*--num_candidates"):
+        detect_set.detect_all(
+            RetinaNet(2, 18, channels=8),
+            dataset,
+            batch_size=2,
+            workers=0,
+            device=CPU,
+            detect_settings=settings,
+            flip_test=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [(LACKING, "nvidia-smi"), (RuntimeError("CUDA error: out of memory"), "nvidia-smi"), (MemoryError(), "--workers")],
+    ids=["allocator", "driver", "host"],
+)
+def test_anywhere_else_a_script_ends_with_one_message_and_code_4(capfd, fault, advice):
+    def main():
+        raise fault
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 4
+    told = capfd.readouterr().err
+    assert "memory ran out" in told
+    assert advice in told
+    assert told.count("\n") == 1
+
+
+def test_other_faults_pass():
+    for context in (memory_explained(), memory_explained("a copy"), worker_explained()):
+        with pytest.raises(RuntimeError, match="a bug"), context:
+            raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("DataLoader worker (pid 12) is killed by signal: Killed. ", r"\(pid 12\) is killed by signal SIGKILL.*memory"),
+        ("DataLoader worker (pid 12) is killed by signal: Bus error. It", r"SIGBUS.*shared memory.*--shm-size"),
+        ("DataLoader worker (pid 12) is killed by signal: Terminated. ", r"killed by signal Terminated.*--workers 0"),
+        ("DataLoader worker (pid(s) 12, 13) exited unexpectedly", r"\(pid\(s\) 12, 13\) is gone.*--workers 0"),
+        ("DataLoader timed out after 5 seconds", r"the loader timed out after 5 seconds.*--timeout"),
+    ],
+)
+def test_dead_workers_are_told_with_their_likely_cause(text, told):
+    with pytest.raises(OutOfResources, match=told), worker_explained():
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "is killed by signal SIGKILL"),
+        ("time.sleep(100)", "timed out after 2"),
+    ],
+)
+def test_a_worker_that_is_killed_or_hangs_ends_the_run(coco_path, tmp_path, trouble, words):
+    code = f"""
+import os, signal, time
+import retinanet.data.dataset, train
+from retinanet.runtime.console import run
+def spoiled(path, *others):
+    {trouble}
+retinanet.data.dataset.read_image = spoiled
+run(train.main)
+"""
+    flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 1, "--timeout", 2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, *map(str, flags)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 4, ended.stderr
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,193 @@
+"""A step of several batches is the step of one large batch."""
+
+import os
+import signal
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, change_json, write_set
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.dataloader import training_loader
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.sampler import AspectRatioBasedSampler
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Losses
+from retinanet.training import weight_average
+from retinanet.training.engine import progress_of, train_steps
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+from retinanet.training.weight_average import WeightAverage
+
+CPU = torch.device("cpu")
+
+
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(0, 5))
+def test_draws_share_the_large_batch(num_images, batch_size, accumulate, num_ranks, first):
+    sizes = np.random.default_rng(num_images).integers(1, 99, (num_images, 2))
+    large = AspectRatioBasedSampler(sizes, batch_size * accumulate * num_ranks, seed=1)
+    large.start_at(3, first)
+    draws = []
+    for rank in range(num_ranks):
+        sampler = AspectRatioBasedSampler(
+            sizes, batch_size, seed=1, accumulate=accumulate, rank=rank, num_ranks=num_ranks
+        )
+        assert len(sampler) == len(large)
+        sampler.start_at(3, first)
+        draws.append(list(sampler))
+    for step, whole in enumerate(large):
+        parts = [draw for of_rank in draws for draw in of_rank[step * accumulate : (step + 1) * accumulate]]
+        assert len(parts) == accumulate * num_ranks
+        assert sorted(index for part in parts for index in part.indices) == sorted(whole.indices)
+        assert all(part.sides == whole.sides and len(part.indices) <= batch_size for part in parts)
+
+
+def train(folder, batch_size, accumulate, change=None):
+    """The state after an epoch of 7 images, with what there was to log."""
+    dataset = CocoDataset(load_annotations(folder / "train.json"), folder / "images" / "train", 64, 96)
+    torch.manual_seed(7)
+    model = RetinaNet(2, 18, channels=8)
+    state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU)
+    how = {"batch_size": batch_size, "seed": 1, "workers": 0, "pin_memory": False, "accumulate": accumulate}
+    loader, sampler = training_loader(dataset, **how)
+    plain = losses_of(model, 2, CPU)
+    compute = (lambda *batch: change(plain(*batch))) if change else plain
+    steps = train_steps(
+        state, loader, rates=[0.1] * len(sampler), clip_norm=1.0, compute_losses=compute, accumulate=accumulate
+    )
+    return state, [progress_of(state, rate) for rate in steps]
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(1, 4), (2, 2), (3, 2)])
+def test_weights_and_losses_equal_the_large_batchs(tmp_path, batch_size, accumulate):
+    write_set(tmp_path, "train", 7)  # the last step is not full: some of its batches are empty
+    state, progress = train(tmp_path, batch_size, accumulate)
+    wanted, wanted_progress = train(tmp_path, batch_size * accumulate, 1)
+    assert [one.iteration for one in progress] == [one.iteration for one in wanted_progress] == [1, 2]
+    for one, other in zip(progress, wanted_progress, strict=True):
+        assert one.num_images == other.num_images
+        found = (one.classification, one.regression, one.running, one.epoch_mean)
+        assert found == pytest.approx((other.classification, other.regression, other.running, other.epoch_mean))
+    for name, tensor in state.network.state_dict().items():
+        torch.testing.assert_close(tensor, wanted.network.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_each_step_goes_into_the_average_once(tmp_path):
+    write_set(tmp_path, "train", 8)
+    dataset = CocoDataset(load_annotations(tmp_path / "train.json"), tmp_path / "images" / "train", 64, 96)
+    model = RetinaNet(2, 18, channels=8)
+    average = WeightAverage(model, 0.9)
+    state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU, average=average)
+    loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False, accumulate=2)
+    wanted = {name: value.clone() for name, value in model.named_parameters()}
+    how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": losses_of(model, 2, CPU), "accumulate": 2}
+    for step, _ in enumerate(train_steps(state, loader, **how), start=1):
+        kept = (1 + step) / (10 + step)
+        with torch.no_grad():
+            wanted = {name: kept * wanted[name] + (1 - kept) * value for name, value in model.named_parameters()}
+    for name, value in wanted.items():
+        torch.testing.assert_close(average.weights[name], value)
+
+
+def test_a_batch_that_is_not_finite_skips_its_whole_step(tmp_path):
+    write_set(tmp_path, "train", 8)
+    calls = iter(range(100))
+
+    def change(losses):
+        return Losses(losses.classification * (torch.nan if next(calls) == 1 else 1), losses.regression)
+
+    state, _ = train(tmp_path, 2, 2, change)
+    (told,) = state.skipped.look()
+    assert told["iteration"] == 1
+    assert len(told["images"]) == 4
+    assert state.running_loss.window.isnan().sum() == len(state.running_loss.window) - 1
+
+
+@pytest.fixture
+def improved(script, coco_path, tmp_path):
+    def call(*flags):
+        paths = ("--coco_path", coco_path, "--output_path", tmp_path / "output")
+        return script("train", *paths, *TINY, "--epochs", 2, "--workers", 0, "--log_every", 1, *flags)
+
+    return call
+
+
+def test_averaged_weights_are_evaluated_and_saved_beside_the_raw_ones(improved, script, coco_path, tmp_path):
+    run = improved("--ema_decay", 0.9, "--accumulate", 2, "--warmup_steps", 1, "--learning_rate", 0.001)
+    assert run.code == 0, run.err
+    assert "Hint: a step has 4 images" not in run.out  # a rate of the user's own
+    assert run.out.count("Raw weights: AP ") == 1
+    path = tmp_path / "output" / "model_final.pt"
+    content = torch.load(path, weights_only=True)
+    assert content["ema"].keys() == content["model"].keys()
+    assert not torch.equal(content["ema"]["backbone.conv1.weight"], content["model"]["backbone.conv1.weight"])
+    results = {}
+    for flags in ((), ("--raw_weights",)):
+        out = ("--results_path", tmp_path / "results.json", "--set_name", "val", "--num_draws", 0, "--threshold", 0)
+        tested = script("test", "--coco_path", coco_path, "--checkpoint_path", path, *out, *flags)
+        assert tested.code == 0, tested.err
+        assert ("averaged weights, depth 18, after 2 epochs" in tested.out) == (not flags)
+        results[flags] = (tmp_path / "results.json").read_text()
+    assert results[()] != results[("--raw_weights",)]
+
+
+@pytest.mark.parametrize("call", [0, 1])  # the averaged weights put in; the trained ones put back
+def test_a_signal_between_raw_and_averaged_weights_mixes_none(improved, tmp_path, monkeypatch, call):
+    calls, copy = count(), weight_average._copy
+
+    def interrupted(source, target):
+        names = list(target)
+        is_the_one = next(calls) == call
+        copy(source, {name: target[name] for name in names[:30]})
+        if is_the_one:
+            os.kill(os.getpid(), signal.SIGTERM)
+        copy(source, target)
+
+    monkeypatch.setattr(weight_average, "_copy", interrupted)
+    run = improved("--ema_decay", 0.9, "--eval_every", 1, "--learning_rate", 0.001)
+    assert run.code == 128 + signal.SIGTERM, run.err
+    trained, saved = (torch.load(tmp_path / "output" / name) for name in ("retinanet_epoch1.pt", "last.pt"))
+    assert all(torch.equal(saved["model"][name], tensor) for name, tensor in trained["model"].items())
+
+
+def test_a_set_without_objects_is_told_of_once(improved, coco_path):
+    change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
+    run = improved("--ema_decay", 0.9, "--epochs", 1)
+    assert (run.code, run.out.count("has no objects to compare with")) == (0, 1), run.err
+
+
+def test_the_hint_for_a_larger_batch(improved):
+    run = improved("--accumulate", 4)
+    assert "Hint: a step has 8 images, the published runs' 2, at the same rate. The linear scaling" in run.out
+    assert "--learning_rate 0.0004" in run.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--schedule", "cosine", "--milestones", 1), "--milestones are for --schedule step"),
+        (("--backbone_rate", 0.1, 0.2), "--backbone_rate has 2 shares. Give one, or 5"),
+        (("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"), "leaves nothing to --backbone_rate"),
+        (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, which --warmup_steps 8 would not leave"),
+        (("--warmup_steps", 4, "--batch_size", 3, "--drop_last"), "8 images are 4 steps, which --warmup_steps 4 would"),
+        (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
+        (("--ema_decay", 1), "--ema_decay"),
+        (("--accumulate", 0), "--accumulate"),
+    ],
+)
+def test_contradictions(improved, tmp_path, flags, told):
+    run = improved(*flags)
+    assert (run.code, told in run.err) == (2, True), run.err
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_cosine_goes_on_to_its_own_end_only(improved):
+    flags = ("--schedule", "cosine", "--ema_decay", 0.9)
+    assert improved(*flags).code == 0
+    refused = improved(*flags, "--resume", "--epochs", 3)
+    assert (refused.code, "its run has --epochs 2, this command has 3" in refused.err) == (2, True)

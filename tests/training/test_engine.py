@@ -1,0 +1,225 @@
+import math
+import time
+
+import pytest
+import torch
+from conftest import write_set
+
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.dataloader import training_loader
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.device_feed import WaitClock
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Detections, Losses
+from retinanet.evaluation.coco_table import AP50, evaluate
+from retinanet.evaluation.detect_set import detect_all, result_rows
+from retinanet.training.engine import progress_of, train_steps
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import RunningLoss, TrainingState
+
+CPU = torch.device("cpu")
+
+
+def set_of(folder, count):
+    write_set(folder, "train", count)
+    annotations = load_annotations(folder / "train.json")
+    return annotations, CocoDataset(annotations, folder / "images" / "train", 64, 96)
+
+
+def train(model, dataset, epochs, *, batch_size=4, learning_rate=1e-3, optimizer="adam", change=None):
+    """The state and what there was to log after each step; `change(losses, step)` may change the losses."""
+    loader, sampler = training_loader(dataset, batch_size=batch_size, seed=1, workers=0, pin_memory=False)
+    state = TrainingState(model, build_optimizer(model, optimizer, learning_rate, 0.0), CPU)
+    plain, steps = losses_of(model, 2, CPU), 0
+
+    def compute(images, targets):
+        nonlocal steps
+        steps += 1
+        losses = plain(images, targets)
+        return change(losses, steps) if change else losses
+
+    progress = []
+    for epoch in range(epochs):
+        sampler.start_at(epoch)
+        rates = [learning_rate] * len(sampler)
+        for rate in train_steps(state, loader, rates=rates, clip_norm=0.1, compute_losses=compute):
+            progress.append(progress_of(state, rate))
+        state.finish_epoch(progress[-1].epoch_mean)
+    return state, progress
+
+
+def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
+    annotations, dataset = set_of(tmp_path, 16)
+    model = RetinaNet(2, 18, channels=16, learn_statistics=True)
+    state, _ = train(model, dataset, 15)
+    assert state.epoch_losses[-1] < state.epoch_losses[0] / 3
+    plan = {"batch_size": 4, "workers": 0, "device": CPU}
+    rows = detect_all(model, dataset, **plan, detect_settings={})
+    assert evaluate(annotations, rows, "pycocotools").numbers[AP50] > 0.6
+    assert rows == sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
+    few = detect_all(model, dataset, **plan, detect_settings={"threshold": 0.5})
+    assert few == [row for row in rows if row["score"] > 0.5]
+
+
+def test_means_are_those_of_the_losses(tmp_path):
+    _, dataset = set_of(tmp_path, 5)
+    state, progress = train(RetinaNet(2, 18, channels=8), dataset, 2, batch_size=1)
+    losses = [one.classification + one.regression for one in progress]
+    assert progress[4].epoch_mean == pytest.approx(sum(losses[:5]) / 5)
+    assert progress[9].epoch_mean == pytest.approx(sum(losses[5:]) / 5)
+    assert progress[9].running == pytest.approx(sum(losses) / 10)
+    assert state.epoch_losses == [progress[4].epoch_mean, progress[9].epoch_mean]
+    assert [one.num_images for one in progress] == [1, 2, 3, 4, 5] * 2
+    assert (state.epoch, state.iteration, state.num_images) == (2, 0, 10)
+
+
+def test_the_running_loss_forgets_after_500():
+    running = RunningLoss(CPU)
+    for value in range(700):
+        running.add(torch.tensor(float(value)))
+    assert running.mean() == pytest.approx(sum(range(200, 700)) / 500)
+
+
+@pytest.mark.parametrize(("is_idle", "counted"), [(True, True), (False, False)])
+def test_a_gpu_waits_only_while_it_is_idle(is_idle, counted):
+    class Event:
+        def query(self):
+            return is_idle
+
+        def record(self):
+            pass
+
+    def slowly():
+        for number in range(2):
+            time.sleep(0.01)
+            yield number
+
+    clock = WaitClock(slowly(), CPU)
+    assert list(clock) == [0, 1]
+    assert clock.waited >= 0.02  # a CPU does nothing else meanwhile
+    clock = WaitClock(slowly(), CPU)
+    clock.step_done = Event()
+    for _ in clock:
+        clock.step_launched()
+    assert (clock.waited >= 0.02) == counted
+
+
+def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
+    _, dataset = set_of(tmp_path, 2)
+    model = RetinaNet(2, 18, channels=8)
+    before = [value.detach().clone() for value in model.parameters()]
+    loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=123.0, fused=True)
+    state = TrainingState(model, optimizer, CPU)
+    list(train_steps(state, loader, rates=[0.5], clip_norm=0.01, compute_losses=losses_of(model, 2, CPU)))
+    moved = math.sqrt(sum(((new - old) ** 2).sum().item() for new, old in zip(model.parameters(), before, strict=True)))
+    assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def poisoned(bad_steps, value):
+    def change(losses, step):
+        factor = value if step in bad_steps else 1.0
+        return Losses(losses.classification * factor, losses.regression)
+
+    return change
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimizer, value):
+    _, dataset = set_of(tmp_path, 6)
+    states = []
+    for bad_steps in ({1, 3}, set()):
+        torch.manual_seed(5)
+        model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+        snapshots = []
+
+        def change(losses, step, model=model, snapshots=snapshots, bad_steps=bad_steps):
+            snapshots.append({name: tensor.clone() for name, tensor in model.named_parameters()})
+            return poisoned(bad_steps, value)(losses, step)
+
+        state, _ = train(model, dataset, 1, batch_size=1, optimizer=optimizer, change=change)
+        states.append(state)
+        if bad_steps:
+            assert all(torch.equal(snapshots[0][name], snapshots[1][name]) for name in snapshots[0])
+            assert all(torch.equal(snapshots[2][name], snapshots[3][name]) for name in snapshots[0])
+            assert not all(torch.equal(snapshots[1][name], snapshots[2][name]) for name in snapshots[0])
+    skipping, undisturbed = states
+    told = skipping.skipped.look()
+    assert [(one["epoch"], one["iteration"]) for one in told] == [(0, 1), (0, 3)]
+    assert undisturbed.skipped.look() == []
+    assert all(tensor.isfinite().all() for tensor in skipping.network.state_dict().values())
+    for state, steps in ((skipping, 4), (undisturbed, 6)):
+        assert state.epoch_losses[0] == pytest.approx(state.epoch_losses[0])  # not NaN
+        assert int(state.running_loss.window.isfinite().sum()) == steps
+        if optimizer != "sgd":
+            assert {float(kept["step"]) for kept in state.optimizer.state.values()} == {steps}
+
+
+@pytest.mark.parametrize(
+    ("loss", "gradient", "scale", "counted"),
+    [
+        (1, math.inf, 65536.0, False),  # the scale is too large yet, as float16's is at the start
+        (1, math.nan, 4.0, False),
+        (1, math.inf, 1.0, True),
+        (1, math.inf, None, True),  # no scaling
+        (math.nan, 1, 65536.0, True),
+    ],
+)
+def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradient, scale, counted):
+    _, dataset = set_of(tmp_path, 2)
+    model = RetinaNet(2, 18, channels=8)
+    loader, _ = training_loader(dataset, batch_size=1, seed=1, workers=0, pin_memory=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU, scaler=scaler, max_skipped=2)
+    plain, before = losses_of(model, 2, CPU), [value.detach().clone() for value in model.parameters()]
+
+    def compute(images, targets):
+        losses = plain(images, targets)
+        losses.classification.register_hook(lambda own: own * gradient)
+        return Losses(losses.classification * loss, losses.regression)
+
+    list(train_steps(state, loader, rates=[1e-3] * 2, clip_norm=0.1, compute_losses=compute))
+    assert len(state.skipped.look()) == state.skipped.total == (2 if counted else 0)
+    assert state.skipped.too_many == counted
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert scaler.get_scale() == (scale / 4 if scale else 1)
+
+
+def test_statistics_survive_activations_that_overflow(tmp_path):
+    _, dataset = set_of(tmp_path, 3)
+    model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+    with torch.no_grad():
+        model.backbone.conv1.weight.mul_(1e38)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
+    state, _ = train(model, dataset, 1, batch_size=1)
+    state.skipped.look()
+    assert state.skipped.total == 3
+    after = dict(model.named_buffers())
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
+    _, dataset = set_of(tmp_path, 4)
+    for bad_steps, too_many in (({1, 2, 3, 5, 6, 7, 8}, False), ({2, 3, 4, 5}, True)):
+        model = RetinaNet(2, 18, channels=8)
+        state, _ = train(model, dataset, 2, batch_size=1, change=poisoned(bad_steps, float("nan")))
+        state.skipped.max_in_row = 4 if too_many else 5
+        state.skipped.look()
+        assert state.skipped.too_many == too_many
+        assert state.skipped.total == len(bad_steps)
+
+
+def test_rows_are_in_original_pixels_with_category_ids():
+    detections = Detections(
+        boxes=torch.tensor([[[10.0, 20, 30, 60], [0, 0, 0, 0]], [[0, 0, 8, 8], [4, 4, 8, 12]]]),
+        scores=torch.tensor([[0.5, 0], [0.9, 0.25]]),
+        labels=torch.tensor([[1, -1], [0, 1]]),
+    )
+    scales = torch.tensor([[2.0, 0.5], [1, 1]])  # (vertical, horizontal)
+    assert result_rows(detections, scales, torch.tensor([77, 5]), [3, 9]) == [
+        {"image_id": 77, "category_id": 9, "bbox": [20, 10, 40, 20], "score": 0.5},
+        {"image_id": 5, "category_id": 3, "bbox": [0, 0, 8, 8], "score": pytest.approx(0.9)},
+        {"image_id": 5, "category_id": 9, "bbox": [4, 4, 4, 8], "score": 0.25},
+    ]

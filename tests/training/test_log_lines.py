@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from conftest import change_json
+
+from retinanet.check_data import summary
+from retinanet.check_data.summary import data_lines
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.anchor_coverage import best_ious, shares
+from retinanet.data.dataset import CocoDataset
+from retinanet.detector.anchors import DEFAULT_SHAPES
+
+
+@pytest.fixture
+def lines(coco_path):
+    def of(boxes, categories=2, sides=(64, 96)):
+        def change(content):
+            content["categories"] = [{"id": number + 1, "name": f"class {number}"} for number in range(categories)]
+            content["annotations"] = [
+                {"id": number, "image_id": 1, "category_id": 1, "bbox": list(box)} for number, box in enumerate(boxes)
+            ]
+
+        change_json(coco_path / "train.json", change)
+        dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", *sides)
+        return data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4), dataset
+
+    return of
+
+
+def test_what_there_is_to_learn_and_what_anchors_reach(lines):
+    # In 64 x 64 pixels, not resized: an anchor itself, IoUs of 0.43 and 0.25 with it, 2 and 0.4 too far right, dropped.
+    boxes = [(4, 4, 32, 32), (10, 9, 20, 22), (12, 12, 16, 16), (50, 4, 16, 16), (48.4, 4, 16, 16), (70, 4, 16, 16)]
+    assert lines(boxes)[0] == [
+        "Objects to learn: 5 of 2 classes; 1 are clipped at their image's border",
+        "Classes of fewer than 20 objects: class 1 0, class 0 5",
+        "Best anchor of 5 objects: IoU from 0.5 for 20.0%, 0.4 to 0.5 for 20.0%, below for 60.0% (more: python -m "
+        "retinanet.check_data)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_boxes", "categories", "ending"),
+    [
+        (20, 1, ": none"),
+        (20, 2, ": class 1 0"),
+        (0, 11, "class 2 0, class 3 0, class 4 0, class 5 0, class 6 0, class 7 0, class 8 0, and 1 more"),
+    ],
+)
+def test_scarce_classes_are_named_but_not_all(lines, num_boxes, categories, ending):
+    assert lines([(1, 1, 9, 9)] * num_boxes, categories)[0][1].endswith(ending)
+
+
+def test_of_many_objects_some_are_drawn(lines, monkeypatch):
+    draw = np.random.default_rng(0)
+    boxes = draw.uniform([0, 0, 4, 4], [20, 20, 44, 44], (3000, 4)).tolist()
+    every, dataset = lines(boxes)
+    assert "Best anchor of 3000 objects:" in every[2]
+    monkeypatch.setattr(summary, "MOST_DRAWN", 2000)
+    drawn = data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4)
+    assert drawn == data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4)
+    assert drawn[:2] == every[:2]
+    assert "Best anchor of 2000 objects drawn: IoU from 0.5 for " in drawn[2]
+    share = float(drawn[2].split(" for ")[1].split("%")[0]) / 100
+    assert share == pytest.approx(shares(best_ious(dataset.learned(np.arange(3000)).boxes))[0], abs=0.03)
+
+
+def test_nothing_to_learn(lines):
+    assert lines([])[0][0] == "Objects to learn: 0 of 2 classes; 0 are clipped at their image's border"

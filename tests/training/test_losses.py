@@ -1,0 +1,110 @@
+import pytest
+import torch
+
+from retinanet.detector.anchors import AnchorShapes, anchors_for
+from retinanet.detector.loss import MATCHERS, LossSettings, detection_loss
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import CROWD, Targets
+from retinanet.training.losses import lacking_for_compilation, losses_of
+
+CPU = torch.device("cpu")
+
+
+def batch_of(num_images, height=64, width=96, most=2):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (num_images, 3, height, width), dtype=torch.uint8, generator=draw)
+    boxes = torch.tensor([8.0, 8, 40, 40]) + 5 * torch.arange(num_images * most).view(num_images, most, 1)
+    return images, Targets(boxes, torch.zeros(num_images, most, dtype=torch.int64))
+
+
+@pytest.fixture
+def model():
+    model = RetinaNet(2, 18, channels=8)
+    torch.nn.init.normal_(model.classification_head.output.weight, std=0.1)
+    return model.train()
+
+
+@pytest.mark.parametrize("matcher", MATCHERS)
+def test_the_anchors_are_the_models(matcher):
+    shapes = AnchorShapes(3, (0.4, 1.0), (1.0,))
+    model = RetinaNet(2, 18, channels=8, anchor_shapes=shapes)
+    for head in (model.classification_head, model.regression_head):
+        torch.nn.init.normal_(head.output.weight, std=0.1)
+    images, targets = batch_of(2)
+    loss_settings = LossSettings(matcher=matcher)
+    anchors = anchors_for(64, 96, CPU, shapes)
+    wanted = detection_loss(model(images), anchors, targets, loss_settings, size=(64, 96))
+    assert wanted.regression > 0
+    torch.testing.assert_close(losses_of(model, 2, CPU, loss_settings=loss_settings)(images, targets), wanted)
+
+
+def gradient_of(model, losses):
+    model.zero_grad()
+    sum(losses).backward()
+    return [value.grad.clone() for value in model.parameters()]
+
+
+def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
+    shapes = []
+
+    def backend(graph, inputs):
+        shapes.append(next(tuple(value.shape) for value in inputs if value.dtype == torch.uint8))
+        return graph.forward
+
+    torch._dynamo.reset()
+    eager = losses_of(model, 2, CPU)
+    compiled = losses_of(model, 2, CPU, compiled_batch_size=2, backend=backend)
+    for num_images, height, width, most in ((2, 64, 96, 1), (2, 64, 96, 3), (2, 96, 64, 2), (1, 64, 96, 2)):
+        case = batch_of(num_images, height, width, most)
+        wanted, got = eager(*case), compiled(*case)
+        torch.testing.assert_close(got, wanted)
+        for one, other in zip(gradient_of(model, got), gradient_of(model, eager(*case)), strict=True):
+            # Sums in another order: a small entry may differ by what is rounding for the largest.
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1, float(other.abs().max())))
+    assert shapes == [(2, 3, 64, 96), (2, 3, 96, 64)]  # one each; the batch that is not full is left alone
+
+
+def test_other_losses_are_the_same_compiled(model):
+    settings = LossSettings(matcher="atss", box_loss="giou", ignore_crowds=True)
+    torch._dynamo.reset()
+    eager = losses_of(model, 2, CPU, loss_settings=settings)
+    compiled = losses_of(model, 2, CPU, loss_settings=settings, compiled_batch_size=2, backend="eager")
+    for most in (1, 3):
+        images, targets = batch_of(2, most=most)
+        targets.labels[1, 0] = CROWD
+        wanted, got = eager(images, targets), compiled(images, targets)
+        torch.testing.assert_close(got, wanted)
+        for one, other in zip(gradient_of(model, got), gradient_of(model, eager(images, targets)), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * max(1, float(other.abs().max())))
+
+
+def test_bfloat16_is_near_float32(model):
+    case = batch_of(2)
+    exact = losses_of(model, 2, CPU)(*case)
+    rough = losses_of(model, 2, CPU, precision=torch.bfloat16)(*case)
+    assert rough.classification.dtype == rough.regression.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
+    assert rough.classification != exact.classification
+
+
+def test_what_compilation_lacks_is_named(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "C compiler" in lacking_for_compilation(CPU)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "triton" in lacking_for_compilation(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    "kind", [{"head_norm": "group"}, {"level_code": True}, {"head_norm": "group", "level_code": True}]
+)
+def test_heads_that_need_whole_levels_get_them(kind):
+    model = RetinaNet(2, 18, channels=32, **kind).train()
+    torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
+    for buffer in (value for name, value in model.named_buffers() if name.startswith("level_")):
+        buffer += 0.1 * torch.randn_like(buffer)
+    images, targets = batch_of(2)
+    found = losses_of(model, 2, CPU)(images, targets)
+    wanted = detection_loss(model(images), anchors_for(64, 96, CPU), targets)
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(gradient_of(model, found), gradient_of(model, wanted), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,65 @@
+import pytest
+import torch
+from torch import nn
+
+from retinanet.detector.backbone import STAGES
+from retinanet.detector.model import RetinaNet
+from retinanet.training.optimizer import build_optimizer, set_rate
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_optimizers(name, kind):
+    optimizer = build_optimizer(nn.Linear(2, 2), name, 0.1, 0.3)
+    assert type(optimizer) is kind
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert optimizer.param_groups[0]["weight_decay"] == 0.3
+    assert name != "sgd" or optimizer.param_groups[0]["momentum"] == 0.9
+
+
+def test_the_defaults_are_one_group_in_the_order_of_the_network():
+    model = RetinaNet(2, 18, channels=8)
+    (group,) = build_optimizer(model, "adam", 1e-4, 0.0).param_groups
+    assert all(one is other for one, other in zip(group["params"], model.parameters(), strict=True))
+
+
+def test_decay_spares_biases_and_norms():
+    model = RetinaNet(2, 18, channels=8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+            parameter.grad = torch.zeros_like(parameter)
+    build_optimizer(model, "sgd", 0.1, 0.5).step()
+    for name, parameter in model.named_parameters():
+        is_spared = name.endswith("bias") or "bn" in name or "downsample.1" in name
+        assert parameter.unique().tolist() == pytest.approx([1.0 if is_spared else 0.95]), name
+
+
+def test_frozen_parameters_are_left_out():
+    model = RetinaNet(2, 18, channels=8)
+    model.backbone.conv1.requires_grad_(False)
+    groups = build_optimizer(model, "adam", 0.1, 0.1).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 1
+
+
+@pytest.mark.parametrize("shares", [[0.25], [0.1, 0.2, 0.3, 0.4, 0.5]])
+def test_shares_of_the_rate(shares):
+    model = RetinaNet(2, 18, channels=8)
+    optimizer = build_optimizer(model, "sgd", 1.0, 0.1, shares)
+    set_rate(optimizer, 0.01)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    by_stage = dict(zip(STAGES, shares if len(shares) > 1 else shares * 5, strict=True))
+    for name, parameter in model.named_parameters():
+        share = 1.0
+        if name.startswith("backbone."):
+            share = next((by_stage[stage] for stage in STAGES if stage in name), by_stage["stem"])
+        assert rates[id(parameter)] == pytest.approx(0.01 * share), name
+
+
+def test_an_optimizer_saved_without_shares_gets_the_whole_rate():
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, "adam", 0.1, 0.0)
+    del optimizer.param_groups[0]["share"]
+    set_rate(optimizer, 0.5)
+    assert optimizer.param_groups[0]["lr"] == 0.5

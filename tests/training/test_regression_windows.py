@@ -1,0 +1,73 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinanet.detector.loss import MATCHERS, LossSettings
+from retinanet.detector.model import Head, RetinaNet
+from retinanet.detector.structures import Targets
+from retinanet.training.losses import losses_of
+from retinanet.training.regression_windows import deltas_around
+
+CPU = torch.device("cpu")
+SHAPES = ((24, 20), (12, 10), (6, 5), (3, 3), (2, 2))
+NUM_ANCHORS = 9 * sum(height * width for height, width in SHAPES)
+
+
+def head_and_levels(num_images):
+    head = Head(4, 4, bias=0.0)
+    torch.nn.init.normal_(head.output.weight)
+    torch.nn.init.normal_(head.output.bias)
+    for convolution in head.tower[::2]:
+        torch.nn.init.normal_(convolution.bias)  # so that padding differs from what a border's neighbour gives
+    return head, [torch.randn(num_images, 4, *shape) for shape in SHAPES]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from([0, 1, 2, 5, 40]))
+def test_the_rows_and_all_gradients_are_those_of_the_whole_head(seed, num_images, num_rows):
+    torch.manual_seed(seed)
+    head, levels = head_and_levels(num_images)
+    rows = torch.randperm(num_images * NUM_ANCHORS)[:num_rows]
+    weights = torch.randn(num_rows, 4)
+    results = []
+    for way in ("windows", "whole"):
+        inputs = [level.clone().requires_grad_() for level in levels]
+        whole = torch.cat([head(level) for level in inputs], dim=1)
+        deltas = deltas_around(head, inputs, rows) if way == "windows" else whole
+        assert deltas.shape == (num_images, NUM_ANCHORS, 4)
+        found = deltas.flatten(0, 1)[rows]
+        wanted = [*inputs, *head.parameters()]
+        results.append((found, *torch.autograd.grad((found * weights).sum(), wanted, materialize_grads=True)))
+    for got, own in zip(*results, strict=True):
+        torch.testing.assert_close(got, own, rtol=1e-4, atol=1e-4)
+
+
+def test_a_head_that_nobody_looks_at_has_a_gradient_of_zero():
+    head, levels = head_and_levels(2)
+    deltas = deltas_around(head, levels, torch.zeros(0, dtype=torch.int64))
+    deltas.flatten(0, 1)[torch.zeros(0, dtype=torch.int64)].sum().backward()
+    assert all(value.grad is not None and not value.grad.any() for value in head.parameters())
+
+
+@pytest.mark.parametrize("matcher", MATCHERS)
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_step_is_the_same_as_with_the_whole_head(monkeypatch, empty, matcher):
+    torch.manual_seed(0)
+    model = RetinaNet(3, 18, channels=8).train()
+    torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
+    images = torch.randint(0, 256, (2, 3, 128, 96), dtype=torch.uint8)
+    boxes = torch.tensor([[[10.0, 10, 60, 70], [0, 0, 0, 0]], [[30, 20, 90, 80], [5, 60, 40, 100]]])
+    labels = torch.tensor([[1, -1], [0, 2]])
+    targets = Targets(torch.zeros_like(boxes), torch.full_like(labels, -1)) if empty else Targets(boxes, labels)
+    results = []
+    for way in ("windows", "whole"):
+        if way == "whole":
+            monkeypatch.setattr(
+                "retinanet.training.losses.deltas_around",
+                lambda head, levels, rows: torch.cat([*map(head, levels)], dim=1),
+            )
+        losses = losses_of(model, 3, CPU, loss_settings=LossSettings(matcher=matcher))(images, targets)
+        results.append((*losses, *torch.autograd.grad(sum(losses), list(model.parameters()))))
+    for got, own in zip(*results, strict=True):
+        assert (got - own).norm() <= 1e-5 * own.norm()
