@@ -30,7 +30,7 @@ def look_at_all():
 
 def test_no_memory_is_given_back_too_early(host):
     with StreamRules() as rules:
-        train(GPU, Case(), num_steps=2)
+        train(GPU, Case(), num_steps=1)
         look_at_all()
     assert rules.used  # by the steps
     assert rules.unrecorded() == []
@@ -44,11 +44,11 @@ def test_a_missing_record_would_be_seen(host, monkeypatch):
 
 
 def test_no_two_streams_race(sanitizer):
-    train(GPU, Case(), num_steps=2)
+    train(GPU, Case(), num_steps=1)
     look_at_all()
 
 
 def test_a_race_would_be_seen(sanitizer, monkeypatch):
     monkeypatch.setattr(torch.cuda.Stream, "wait_stream", lambda self, other: None)
     with pytest.raises(CUDASanitizerErrors):
-        train(GPU, Case(), num_steps=2)
+        train(GPU, Case(), num_steps=1)

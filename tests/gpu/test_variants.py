@@ -20,9 +20,7 @@ VARIANTS = {
 }
 IN_HALVES = {
     "defaults": Case(),
-    "recommended": Case(
-        loss=LossSettings(matcher="atss", box_loss="giou"), head_norm="group", accumulate=2, ema_decay=0.9
-    ),
+    "recommended": Case(loss=LossSettings(matcher="atss", box_loss="giou"), head_norm="group", ema_decay=0.9),
 }
 
 
