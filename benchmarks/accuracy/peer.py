@@ -91,6 +91,7 @@ def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetina
     torch.manual_seed(args.seed)
     model = torchvision_model(args.depth, num_classes)
     body = cast(Backbone, model.backbone.body)  # which has the same names
+    body.depth = args.depth
     report = load_backbone(body, read_state_file(args.weights), str(args.weights))
     loaded = f"{report.num_loaded} of {report.num_tensors} tensors loaded from {args.weights}"
     precision = choose_precision("auto", args.device)

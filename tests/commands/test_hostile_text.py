@@ -145,9 +145,9 @@ BOX = {"category_id": 1, "bbox": [1, 1, 9, 9], "score": 0.5}
     [
         (
             [{**BOX, "image_id": "\ud800", "bbox": [1, 1, 9, 9 + number]} for number in range(101)],
-            "image \\ud800 has 101",
+            "image_id not in the set: 101",
         ),
-        ([{**BOX, "image_id": ATTACK, "bbox": [1, 1, 9, n]} for n in range(1, 102)], "has 101"),
+        ([{**BOX, "image_id": ATTACK, "bbox": [1, 1, 9, n]} for n in range(1, 102)], "image_id not in the set: 101"),
         ([{**BOX, "image_id": 1, "category_id": ATTACK}], "category_id not in the set"),
         ([{**BOX, "image_id": 1, "bbox": ATTACK, "score": ["\ud800"]}], "score not a number"),
         ([{**BOX, "image_id": 1, ATTACK: "\ud800"}, ATTACK], "not an object with the keys"),

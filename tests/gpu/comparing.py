@@ -15,11 +15,12 @@ def distance(found: Tensor, wanted: Tensor) -> float:
 
 
 def assert_same(found: Trained, wanted: Trained) -> None:
-    """All weights, statistics and averages are the CPU's to 1e-4, and so are the losses; the steps' changes to 1e-2.
+    """All weights, statistics and averages are the CPU's to 1e-4, the losses to 1e-3, and the steps' changes to 5e-2.
 
-    The changes are small beside the weights, so they say more: a gradient that is 1% off shows in them alone.
+    The changes are small beside the weights, so they say more: a gradient that is 5% off shows in them alone. They are
+    equal to some 5e-5, but where rounding decides which of two pixels a max-pool takes, or a ReLU, to 1e-2.
     """
-    assert_near(found, wanted, of_weights=1e-4, of_changes=1e-2, of_losses=1e-3)
+    assert_near(found, wanted, of_weights=1e-4, of_changes=5e-2, of_losses=1e-3)
 
 
 def assert_near(found: Trained, wanted: Trained, *, of_weights: float, of_changes: float, of_losses: float) -> None:
