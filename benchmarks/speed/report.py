@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.report
 
-The set is that of evaluate.py beside it: 5,000 images of 80 classes with 7 objects and 100 detections each. From reading
+The set is that of evaluate.py beside it: 5,000 images of 80 classes, 7 objects and 100 detections each. From reading
 the result file to the last file of the report, each part once.
 """
 
