@@ -83,7 +83,7 @@ def test_which_weights_are_read(weights, monkeypatch):
         raise UserError("enough")
 
     monkeypatch.setattr(start, "imagenet_state", state_of)
-    monkeypatch.setattr(start.coco_weights, "coco_state", state_of)
+    monkeypatch.setattr(start.pretrained_detector, "coco_state", state_of)
     with pytest.raises(UserError, match="enough"):
         build_network(args_of("--weights", weights), NAMES, None)
     assert asked == [{"imagenet": (50,), "imagenet_v2": (50, "V2"), "coco": ()}[weights]]

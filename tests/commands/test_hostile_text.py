@@ -34,7 +34,7 @@ def shown_texts(monkeypatch):
     def take(figure):
         texts.extend(text.get_text() for text in figure.findobj(Text))
 
-    monkeypatch.setattr("retinanet.reports.box_pictures.give_fonts", take)
+    monkeypatch.setattr("retinanet.reports.figures.give_fonts", take)
     monkeypatch.setattr("retinanet.reports.html_report.give_fonts", take)
     return texts
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import nms
 
 CPU, GPU, OTHER = torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)
 
@@ -96,4 +97,4 @@ def test_a_launch_that_the_chip_refuses():
     """Above 393,216 boxes torchvision's last kernel wants more shared memory than it asked for."""
     boxes, scores = torch.empty(400_000, 4, device=GPU), torch.empty(400_000, device=GPU)
     with pytest.raises(RuntimeError, match="invalid argument"):
-        torch.ops.torchvision.nms(boxes, scores, 0.5)
+        nms(boxes, scores, 0.5)

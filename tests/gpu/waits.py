@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from retinanet.evaluation import detect_set
-from retinanet.training import run
+from retinanet.training import engine
 
 
 @contextmanager
@@ -39,5 +39,5 @@ def forbid_waits_in(monkeypatch: Any, module: ModuleType, name: str) -> None:
 
 def forbid_waits_in_runs(monkeypatch: Any) -> None:
     """Forbid them in train.py's steps and in detection until its suppression, the loading of batches included."""
-    forbid_waits_in(monkeypatch, run, "train_steps")
+    forbid_waits_in(monkeypatch, engine, "train_steps")
     forbid_waits_in(monkeypatch, detect_set, "look")

@@ -181,7 +181,7 @@ def test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal(folder):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "number"), [("torch.distributed.run", signal.SIGTERM), ("retinanet.launch.__main__", signal.SIGUSR1)]
+    ("launcher", "number"), [("torch.distributed.run", signal.SIGTERM), ("retinanet.launch", signal.SIGUSR1)]
 )
 def test_a_signal_to_torchrun_saves(folder, launcher, number):
     output = f"signalled_{number.name}"
@@ -204,13 +204,13 @@ def test_a_signal_to_torchrun_saves(folder, launcher, number):
     assert time.monotonic() - started < 15
     assert f"Stopped by {number.name}" in rest
     assert (folder / output / "last.pt").exists()
-    if launcher == "retinanet.launch.__main__":
+    if launcher == "retinanet.launch":
         assert process.returncode == 128 + number
         assert "Traceback" not in errors[0]
 
 
 def test_a_launch_ends_with_the_code_of_a_rank(folder):
-    how = ["retinanet.launch.__main__" if word == "torch.distributed.run" else word for word in torchrun(2)]
+    how = ["retinanet.launch" if word == "torch.distributed.run" else word for word in torchrun(2)]
     run = finished([*how, *command(folder, "nowhere", "--train_set", "lacking")])
     assert run.returncode == 2
     assert "train.py: error: " in run.stderr
