@@ -66,7 +66,7 @@ def change_lines(now: Reach, changes: Sequence[Change]) -> list[str]:
     else:
         verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: leave it as it is."]
     return [
-        "What other sides and anchors would reach (SIDE and RATIOS stand in retinanet/anchors.py,",
+        "What other sides and anchors would reach (SIDE and RATIOS are in retinanet/detector/anchors.py,",
         "and weights fit the anchors they were trained with)",
         *_table(rows),
         *verdict,

@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 class DataFault(UserError):
-    """A mistake in one entry or one image file of a data set, of a `kind` that retinanet/data_faults.py explains."""
+    """A mistake in one entry or one image file of a data set, of a `kind` that check_data/findings.py explains."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(kind, message)
