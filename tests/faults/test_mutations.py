@@ -166,7 +166,8 @@ def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, te
         first[finding.kind] = finding.examples[0]
         examples += [f"{path}: {example}" for example in finding.examples]
     if refusal is None:
-        assert not any("training refuses" in KINDS[kind].says for kind in first)
+        refused = {kind for kind in first if "training refuses" in KINDS[kind].says}
+        assert refused <= {"nothing_to_learn", "nothing_reached"}  # of the set as a whole, which reading doesn't ask
     else:
         assert str(refusal) in examples
         assert refusal.kind in first
