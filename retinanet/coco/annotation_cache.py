@@ -19,7 +19,7 @@ from retinanet.coco.packed_names import PackedNames
 from retinanet.runtime.archives import require_stored
 from retinanet.runtime.files import written_whole
 
-FORMAT = "retinanet annotations 2"  # to change with the checks or the arrays: older caches are then made anew
+FORMAT = "retinanet annotations 2"  # to change with the checks or the arrays: older caches are then rebuilt
 # No array is larger than the annotation file, where a box is 48 letters or more, but for the class names: a letter of
 # 4 bytes is written as 12 letters of 4 bytes each.
 MOST_NAME_BYTES = 12

@@ -7,10 +7,10 @@ class Runtime:
     """The counters of the pretended runtime in this process."""
 
     def __init__(self) -> None:
-        self.library = ctypes.CDLL("libcuda.so.1")  # by its name: it is loaded
+        self.cuda = ctypes.CDLL("libcuda.so.1")  # by its name: it is loaded
 
     def _count(self, name: str) -> int:
-        return ctypes.c_long.in_dll(self.library, f"pretended_{name}").value
+        return ctypes.c_long.in_dll(self.cuda, f"pretended_{name}").value
 
     @property
     def waits(self) -> int:
@@ -25,7 +25,7 @@ class Runtime:
         return self._count("refused")
 
     def is_touched(self, device: int) -> bool:
-        return bool((ctypes.c_int * 8).in_dll(self.library, "pretended_touched")[device])
+        return bool((ctypes.c_int * 8).in_dll(self.cuda, "pretended_touched")[device])
 
     def bytes_used(self, device: int) -> int:
-        return (ctypes.c_long * 8).in_dll(self.library, "pretended_used")[device]
+        return (ctypes.c_long * 8).in_dll(self.cuda, "pretended_used")[device]
