@@ -18,8 +18,8 @@ from retinanet.cli.flags import (
 from retinanet.coco.annotations import has_objects, require_same_classes
 from retinanet.coco.results import default_results_path, write_results
 from retinanet.data.dataset import load_set
-from retinanet.data.transforms import MAX_SIDE, MIN_SIDE, MOST_MIN_SIDE
-from retinanet.detector.backbone import DEPTHS
+from retinanet.data.settings import MAX_SIDE, MIN_SIDE, MOST_MIN_SIDE
+from retinanet.detector.settings import DEPTHS
 from retinanet.evaluation.analysis import LEAST_DRAWS, NUM_DRAWS, analyse
 from retinanet.evaluation.coco_table import evaluate, require_backend
 from retinanet.evaluation.compare import compare
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
             workers=default_workers(args.device) if args.workers is None else args.workers,
             device=args.device,
             precision=precision,
-            detect_settings=detect_settings(args),
+            detection=detect_settings(args),
             test_sides=test_sides or None,
             flip_test=args.flip_test,
         )

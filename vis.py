@@ -14,7 +14,8 @@ from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.coco.results import default_results_path
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
-from retinanet.data.images import MAX_PIXELS, read_image
+from retinanet.data.images import read_image
+from retinanet.data.settings import MAX_PIXELS
 from retinanet.reports.box_pictures import Panel, draw_grid
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import require_picture_place, save_figure, show_windows

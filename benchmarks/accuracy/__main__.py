@@ -25,7 +25,7 @@ from retinanet.cli.flags import device_of, number_above, whole_number
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import find_annotation_file
-from retinanet.detector.backbone import DEPTHS
+from retinanet.detector.settings import DEPTHS
 from retinanet.evaluation.analysis import analyse
 from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import Diverged

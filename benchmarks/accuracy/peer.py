@@ -28,8 +28,9 @@ from retinanet.coco.results import write_results
 from retinanet.data.dataloader import evaluation_loader, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
-from retinanet.data.images import MAX_PIXELS
-from retinanet.detector.backbone import DEPTHS, Backbone
+from retinanet.data.settings import MAX_PIXELS
+from retinanet.detector.backbone import Backbone
+from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Batch, Detections
 from retinanet.evaluation.coco_table import evaluate, installed_backends
 from retinanet.evaluation.detect_set import result_rows

@@ -19,8 +19,8 @@ from benchmarks.speed.protocol import describe
 from retinanet.cli.flags import device_of, whole_number
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect
-from retinanet.detector.loss import DEFAULTS, LossSettings
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Batch, Predictions, Targets
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
@@ -34,7 +34,7 @@ NUM_STEPS = 3  # of a training
 RATE, EMA_DECAY = 1e-3, 0.9
 LOSS_SCALE = 2.0**12  # float16's small gradients would be lost without one
 RECIPES = {
-    "defaults": ("none", DEFAULTS),
+    "defaults": ("none", DEFAULT_LOSS),
     "recommended": ("group", LossSettings(box_loss="giou", matcher="atss", ignore_crowds=True)),
 }
 

@@ -18,8 +18,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from retinanet.cli.flags import device_of, whole_number
 from retinanet.data.dataloader import collate
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.detect import NUM_CANDIDATES, THRESHOLD, detect
+from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.detector.structures import Batch, Sample, Targets
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.training.losses import losses_of
@@ -156,10 +157,11 @@ def _float_images(batch: Batch) -> list[Tensor]:
 
 
 def _raise_bias(output: nn.Conv2d, logits: Callable[[], Tensor]) -> None:
-    """Spread the logits a little and lift them until NUM_CANDIDATES of an image pass the threshold."""
+    """Spread the logits a little and lift them until as many as detection takes of an image pass the threshold."""
     assert output.bias is not None
     with torch.no_grad():
         nn.init.trunc_normal_(output.weight, std=0.01)
         nn.init.zeros_(output.bias)
-        last = logits().flatten(1).topk(NUM_CANDIDATES, dim=1).values[:, -1].mean().item()
-        nn.init.constant_(output.bias, math.log(THRESHOLD / (1 - THRESHOLD)) - last)
+        last = logits().flatten(1).topk(DEFAULT_DETECTION.num_candidates, dim=1).values[:, -1].mean().item()
+        threshold = DEFAULT_DETECTION.threshold
+        nn.init.constant_(output.bias, math.log(threshold / (1 - threshold)) - last)

@@ -20,8 +20,8 @@ from benchmarks.speed.protocol import describe, time_in_turn
 from retinanet.cli.flags import whole_number
 from retinanet.data.dataloader import collate
 from retinanet.data.dataset import CocoDataset, load_set
-from retinanet.data.images import MAX_PIXELS
-from retinanet.data.transforms import MAX_SIDE, MIN_SIDE, padded_sizes, resize
+from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from retinanet.data.transforms import padded_sizes, resize
 from retinanet.detector.structures import DEVIATION, MEAN
 
 

@@ -16,8 +16,8 @@ from benchmarks.speed.protocol import describe, time_in_turn
 from retinanet.cli.flags import device_of, whole_number
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import encode
-from retinanet.detector.loss import ALPHA, BETA, GAMMA, detection_loss
-from retinanet.detector.matching import BACKGROUND_IOU, FOREGROUND_IOU
+from retinanet.detector.loss import detection_loss
+from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, FOREGROUND_IOU
 from retinanet.detector.structures import Losses, Predictions, Targets
 
 Loss = Callable[[Predictions, Tensor, Targets], Losses]
@@ -35,13 +35,13 @@ def reference_loss(predictions: Predictions, anchors: Tensor, targets: Targets) 
         wanted = torch.full_like(scores, -1)
         wanted[best < BACKGROUND_IOU] = 0
         wanted[foreground] = F.one_hot(labels[objects[foreground]], scores.shape[1]).to(scores.dtype)
-        alphas = torch.where(wanted == 1, ALPHA, 1 - ALPHA)
-        weights = alphas * torch.where(wanted == 1, 1 - scores, scores) ** GAMMA
+        alphas = torch.where(wanted == 1, DEFAULT_LOSS.alpha, 1 - DEFAULT_LOSS.alpha)
+        weights = alphas * torch.where(wanted == 1, 1 - scores, scores) ** DEFAULT_LOSS.gamma
         entropy = -(wanted * torch.log(scores) + (1 - wanted) * torch.log(1 - scores))
         num_foreground = foreground.sum().clamp(min=1)
         classification.append(torch.where(wanted == -1, 0, weights * entropy).sum() / num_foreground)
         wanted_deltas = encode(boxes[objects[foreground]], anchors[foreground])
-        smooth = F.smooth_l1_loss(deltas[foreground], wanted_deltas, beta=BETA, reduction="sum")
+        smooth = F.smooth_l1_loss(deltas[foreground], wanted_deltas, beta=DEFAULT_LOSS.beta, reduction="sum")
         regression.append(smooth / 4 / num_foreground)
     return Losses(torch.stack(classification).mean(), torch.stack(regression).mean())
 

@@ -20,8 +20,7 @@ from benchmarks.speed import contestants, protocol
 from retinanet.cli.flags import whole_number
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import load_set
-from retinanet.data.images import MAX_PIXELS
-from retinanet.data.transforms import MAX_SIDE, MIN_SIDE
+from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Batch
 from retinanet.runtime.device import default_workers

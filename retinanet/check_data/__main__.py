@@ -16,9 +16,8 @@ from retinanet.check_data.text import change_lines, class_lines, finding_lines, 
 from retinanet.cli.flags import ArgumentParser, HelpFormatter, whole_number
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.data import transforms
 from retinanet.data.anchor_coverage import Setup
-from retinanet.data.images import MAX_PIXELS
+from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE, MOST_MIN_SIDE
 from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import DataFault, UserError
@@ -38,11 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--min_side",
-        type=whole_number(64, transforms.MOST_MIN_SIDE),
-        default=transforms.MIN_SIDE,
+        type=whole_number(64, MOST_MIN_SIDE),
+        default=MIN_SIDE,
         help="as for train.py",
     )
-    parser.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="as for train.py")
+    parser.add_argument("--max_side", type=whole_number(64), default=MAX_SIDE, help="as for train.py")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="as for train.py")
     parser.add_argument(
         "--threads", type=whole_number(1), default=min(16, os.cpu_count() or 1), help="that decode the images"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from retinanet.check_data.counts import Change, Counts, Histogram, Reach
 from retinanet.check_data.findings import KINDS, Finding
-from retinanet.detector.matching import BACKGROUND_IOU, FOREGROUND_IOU
+from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 
 BAR = 20  # letters of a histogram's longest bar
 CLEAR_GAIN = 0.01  # share of the objects that makes a change of anchors or sides worth a recommendation

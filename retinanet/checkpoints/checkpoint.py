@@ -9,10 +9,10 @@ from torch import Tensor
 
 from retinanet.checkpoints.torch_files import load_file, save_file
 from retinanet.coco.json_values import is_id, is_text
-from retinanet.data.transforms import MOST_MIN_SIDE
+from retinanet.data.settings import MOST_MIN_SIDE
 from retinanet.detector.anchors import PAPER_SHAPES, AnchorShapes
-from retinanet.detector.backbone import DEPTHS
-from retinanet.detector.model import HEAD_NORMS, NORM_GROUPS, RetinaNet
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS
 from retinanet.runtime.errors import UserError
 
 FORMAT = "retinanet 1"

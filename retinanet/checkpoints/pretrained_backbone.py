@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
 from retinanet.checkpoints.torch_files import load_file
-from retinanet.detector.backbone import BLOCKS, DEPTHS, Backbone
+from retinanet.detector.backbone import BLOCKS, Backbone
+from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
 
 DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for

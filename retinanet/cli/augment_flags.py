@@ -4,8 +4,16 @@ import argparse
 from collections import Counter
 
 from retinanet.cli.flags import number_from, whole_number
-from retinanet.data import transforms
-from retinanet.data.augmentation import AUGMENTATIONS, CROP, FLIP_PROBABILITY, JITTER, ZOOM_OUT, AugmentSettings
+from retinanet.data.settings import (
+    AUGMENTATIONS,
+    CROP,
+    JITTER,
+    MAX_SIDE,
+    MIN_SIDE,
+    MOST_MIN_SIDE,
+    ZOOM_OUT,
+    AugmentSettings,
+)
 from retinanet.training import optimizer
 
 NAMES = ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size")
@@ -14,11 +22,11 @@ NAMES = ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size")
 def add_augment_flags(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--min_side",
-        type=whole_number(64, transforms.MOST_MIN_SIDE),
-        default=transforms.MIN_SIDE,
+        type=whole_number(64, MOST_MIN_SIDE),
+        default=MIN_SIDE,
         help="shorter side, pixels",
     )
-    group.add_argument("--max_side", type=whole_number(64), default=transforms.MAX_SIDE, help="longer side, at most")
+    group.add_argument("--max_side", type=whole_number(64), default=MAX_SIDE, help="longer side, at most")
     group.add_argument(
         "--train_sides",
         type=whole_number(64),
@@ -27,7 +35,7 @@ def add_augment_flags(group: argparse._ActionsContainer) -> None:
         help="shorter sides of training batches, one drawn for each; the longer is limited in proportion (default: "
         "--min_side alone)",
     )
-    group.add_argument("--flip", type=number_from(0, 1), default=FLIP_PROBABILITY, help="probability of mirroring")
+    group.add_argument("--flip", type=number_from(0, 1), default=AugmentSettings.flip, help="probability of mirroring")
     group.add_argument(
         "--augment",
         choices=AUGMENTATIONS,

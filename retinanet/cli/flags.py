@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from retinanet.data import images
-from retinanet.detector import detect
+from retinanet.data.settings import MAX_PIXELS
+from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.evaluation import coco_table
 from retinanet.runtime.device import PRECISIONS
 from retinanet.runtime.printable import printable
@@ -115,7 +115,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max_pixels",
         type=whole_number(1),
-        default=images.MAX_PIXELS,
+        default=MAX_PIXELS,
         help="refuse larger images, before they are decoded",
     )
 
@@ -123,17 +123,19 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 def add_detection_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detection")
     group.add_argument(
-        "--threshold", type=number_from(0, 1), default=detect.THRESHOLD, help="scores above this are kept"
+        "--threshold", type=number_from(0, 1), default=DEFAULT_DETECTION.threshold, help="scores above this are kept"
     )
     group.add_argument(
         "--num_candidates",
         type=whole_number(1),
-        default=detect.NUM_CANDIDATES,
+        default=DEFAULT_DETECTION.num_candidates,
         help="best pairs of anchor and class of an image that are looked at",
     )
-    group.add_argument("--nms_iou", type=number_from(0, 1), default=detect.NMS_IOU, help="duplicates overlap by more")
     group.add_argument(
-        "--max_detections", type=whole_number(1), default=detect.MAX_DETECTIONS, help="most kept in an image"
+        "--nms_iou", type=number_from(0, 1), default=DEFAULT_DETECTION.nms_iou, help="duplicates overlap by more"
+    )
+    group.add_argument(
+        "--max_detections", type=whole_number(1), default=DEFAULT_DETECTION.max_detections, help="most kept in an image"
     )
 
 
@@ -169,5 +171,5 @@ def add_eval_backend_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def detect_settings(args: argparse.Namespace) -> dict[str, float]:
-    return {name: getattr(args, name) for name in ("threshold", "num_candidates", "nms_iou", "max_detections")}
+def detect_settings(args: argparse.Namespace) -> DetectionSettings:
+    return DetectionSettings(args.threshold, args.num_candidates, args.nms_iou, args.max_detections)

@@ -8,9 +8,8 @@ from retinanet.checkpoints.pretrained_backbone import DEPTHS_OF_V2
 from retinanet.cli.augment_flags import check_augment_flags
 from retinanet.cli.flags import plain_settings
 from retinanet.cli.train_flags import build_parser
-from retinanet.data.augmentation import FROM_ORIGINAL
-from retinanet.detector.backbone import STAGES
-from retinanet.detector.model import NORM_GROUPS
+from retinanet.data.settings import FROM_ORIGINAL
+from retinanet.detector.settings import NORM_GROUPS, STAGES
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.losses import lacking_for_compilation
 

@@ -15,8 +15,8 @@ from retinanet.cli.flags import (
     number_from,
     whole_number,
 )
-from retinanet.detector import loss, matching, model
-from retinanet.detector.backbone import DEPTHS, STAGES
+from retinanet.detector import settings as detector_settings
+from retinanet.detector.settings import DEFAULT_LOSS, DEPTHS, STAGES
 from retinanet.training import optimizer
 from retinanet.training.optimizer import OPTIMIZERS
 from retinanet.training.settings import RANDOM, SEED
@@ -39,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     network = parser.add_argument_group("network")
     network.add_argument("--depth", type=int, choices=DEPTHS, default=50, help="layers of the ResNet")
-    network.add_argument("--channels", type=whole_number(1), default=model.CHANNELS, help="width of pyramid and heads")
+    network.add_argument(
+        "--channels", type=whole_number(1), default=detector_settings.CHANNELS, help="width of pyramid and heads"
+    )
     network.add_argument(
         "--weights",
         default="imagenet",
@@ -55,36 +57,47 @@ def build_parser() -> argparse.ArgumentParser:
     )
     network.add_argument(
         "--head_norm",
-        choices=model.HEAD_NORMS,
+        choices=detector_settings.HEAD_NORMS,
         help="normalisation in the heads' towers (default: none; group with --weights coco)",
     )
-    network.add_argument("--prior", type=number_above(0, 0.999), default=model.PRIOR, help="score that all start with")
+    network.add_argument(
+        "--prior", type=number_above(0, 0.999), default=detector_settings.PRIOR, help="score that all start with"
+    )
 
     losses = parser.add_argument_group("loss")
-    losses.add_argument("--alpha", type=number_from(0, 1), default=loss.ALPHA, help="focal loss: weight of objects")
-    losses.add_argument("--gamma", type=number_from(0), default=loss.GAMMA, help="focal loss: focus on hard anchors")
-    losses.add_argument("--beta", type=number_above(0), default=loss.BETA, help="smooth L1: where it turns linear")
+    losses.add_argument(
+        "--alpha", type=number_from(0, 1), default=DEFAULT_LOSS.alpha, help="focal loss: weight of objects"
+    )
+    losses.add_argument(
+        "--gamma", type=number_from(0), default=DEFAULT_LOSS.gamma, help="focal loss: focus on hard anchors"
+    )
+    losses.add_argument(
+        "--beta", type=number_above(0), default=DEFAULT_LOSS.beta, help="smooth L1: where it turns linear"
+    )
     losses.add_argument(
         "--foreground_iou",
         type=number_above(0, 1),
-        default=matching.FOREGROUND_IOU,
+        default=DEFAULT_LOSS.foreground_iou,
         help="anchors that overlap an object so much must find it",
     )
     losses.add_argument(
         "--background_iou",
         type=number_from(0, 1),
-        default=matching.BACKGROUND_IOU,
+        default=DEFAULT_LOSS.background_iou,
         help="anchors that overlap all objects less must find nothing",
     )
     losses.add_argument(
         "--matcher",
-        choices=loss.MATCHERS,
+        choices=detector_settings.MATCHERS,
         default="iou",
         help="which anchors must find an object: iou, those above; low_quality, also those that overlap it most, "
         "however little; atss, those that overlap it more than most near it do (ATSS)",
     )
     losses.add_argument(
-        "--box_loss", choices=loss.BOX_LOSSES, default="smooth_l1", help="of the boxes' code, or of their overlap"
+        "--box_loss",
+        choices=detector_settings.BOX_LOSSES,
+        default="smooth_l1",
+        help="of the boxes' code, or of their overlap",
     )
     losses.add_argument(
         "--ignore_crowds", action="store_true", help="anchors in crowd regions are no background to learn from"

@@ -6,7 +6,7 @@ import numpy as np
 
 from retinanet.data.transforms import resized_corners, resized_sizes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
-from retinanet.detector.matching import BACKGROUND_IOU, FOREGROUND_IOU
+from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 
 LONGER_RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)
 LEAST_SIDE = 64  # that the flags take

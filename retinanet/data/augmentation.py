@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,24 +10,14 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from retinanet.data.settings import CROP, JITTER, PHOTOMETRIC, ZOOM_OUT
 from retinanet.detector.structures import CROWD, MEAN, Sample
 
-PHOTOMETRIC, CROP, ZOOM_OUT, JITTER = AUGMENTATIONS = ("photometric", "crop", "zoom_out", "jitter")
-FROM_ORIGINAL = frozenset((CROP, JITTER))  # they enlarge parts, and need the pixels that a resized image has lost
-FLIP_PROBABILITY = 0.5
 JITTER_SCALES = (0.1, 2.0)  # "large-scale jittering" of https://arxiv.org/abs/2012.07177
 LEAST_TO_CROP = 4  # pixels of a side; RandomIoUCrop may divide by zero where 0.3 of a side is no pixel
 FILL = [float(round(part)) for part in MEAN]
 STREAM = 1  # tells these draws from others of the same seed, epoch and image; not 0, which SeedSequence ignores
 Parts = tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, Tensor]  # an image, its boxes and their labels
-
-
-class AugmentSettings(NamedTuple):
-    """What the images of a training undergo."""
-
-    flip: float = FLIP_PROBABILITY  # probability of being mirrored
-    names: tuple[str, ...] = ()  # of AUGMENTATIONS
-    sides: tuple[int, ...] = ()  # shorter sides, one drawn for each batch; without any, all have the data set's
 
 
 def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tuple[int, int, int]) -> Sample:

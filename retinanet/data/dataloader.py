@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from retinanet.data.augmentation import FROM_ORIGINAL, AugmentSettings, augment
+from retinanet.data.augmentation import augment
 from retinanet.data.dataset import BadImage, CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape
+from retinanet.data.settings import FROM_ORIGINAL, AugmentSettings
 from retinanet.data.transforms import (
     flip,
     pad_and_stack,

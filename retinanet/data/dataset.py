@@ -13,7 +13,8 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.image_cache import ImageCache
-from retinanet.data.images import MAX_PIXELS, check_image, missing_image, read_image
+from retinanet.data.images import check_image, missing_image, read_image
+from retinanet.data.settings import MAX_PIXELS
 from retinanet.data.transforms import longest_at, resize, resized_corners, resized_sizes, scale_boxes
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.runtime.errors import UserError

@@ -13,9 +13,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from retinanet.data.settings import MAX_PIXELS
 from retinanet.runtime.errors import DataFault, UserError
 
-MAX_PIXELS = 89_000_000  # an RGB image of this many is 267 MB
 # Pillow's names of the formats that are read, whatever the file is called. It knows some thirty more, for one of which,
 # EPS, it starts Ghostscript: a program that runs what is in the file.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "DIB", "TGA")

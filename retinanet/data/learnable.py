@@ -8,7 +8,7 @@ from retinanet.coco.annotations import corners_for_sizes, has_objects, owners_of
 from retinanet.data.anchor_coverage import best_ious
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.transforms import resized_corners
-from retinanet.detector.matching import FOREGROUND_IOU
+from retinanet.detector.settings import FOREGROUND_IOU
 from retinanet.runtime.errors import DataFault
 
 AT_A_TIME = 2**14  # objects whose anchors are looked at together; mostly the first ones do

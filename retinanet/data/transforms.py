@@ -9,9 +9,6 @@ from torchvision.transforms.v2.functional import resize as resize_image
 
 from retinanet.detector.structures import MEAN
 
-MIN_SIDE = 608
-MAX_SIDE = 1024
-MOST_MIN_SIDE = 2**13  # larger images fill a GPU's memory one by one
 MULTIPLE = 32  # the stride of C5: every level then has twice the cells of the next
 
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model
 
+from retinanet.detector.settings import STAGES
+
 # The blocks of layer1 to layer4. From depth 50 on a block has three convolutions, below two.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-DEPTHS = tuple(BLOCKS)
-STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
 
 
 class Backbone(nn.Module):

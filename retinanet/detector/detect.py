@@ -5,12 +5,9 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from retinanet.detector.boxes import clip, decode
+from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Candidates, Detections, Predictions
 
-THRESHOLD = 0.05
-NUM_CANDIDATES = 1000
-NMS_IOU = 0.5
-MAX_DETECTIONS = 100
 # torchvision's NMS takes a bit for each pair of a call's candidates on a GPU. Of several images so many, 34 MB; of one
 # at most so many, 2 GB: above 393,216 its last kernel could not be launched.
 CANDIDATES_AT_ONCE, MOST_ON_GPU = 2**14, 2**17
@@ -21,11 +18,7 @@ def detect(
     predictions: Predictions,
     anchors: Tensor,
     sizes: Tensor,
-    *,
-    threshold: float = THRESHOLD,
-    num_candidates: int = NUM_CANDIDATES,
-    nms_iou: float = NMS_IOU,
-    max_detections: int = MAX_DETECTIONS,
+    settings: DetectionSettings = DEFAULT_DETECTION,
 ) -> Detections:
     """The detections of each image whose score exceeds `threshold`, K = `max_detections` at most.
 
@@ -33,14 +26,11 @@ def detect(
     clipped to the image's `sizes` [B, 2], and thinned by non-maximum suppression within each class. Boxes that lie
     outside of their image are dropped.
     """
-    candidates = find_candidates(predictions, anchors, sizes, num_candidates)
-    return suppress(candidates, sizes, threshold=threshold, nms_iou=nms_iou, max_detections=max_detections)
+    return suppress(find_candidates(predictions, anchors, sizes, settings.num_candidates), sizes, settings)
 
 
 @torch.no_grad()
-def find_candidates(
-    predictions: Predictions, anchors: Tensor, sizes: Tensor, num_candidates: int = NUM_CANDIDATES
-) -> Candidates:
+def find_candidates(predictions: Predictions, anchors: Tensor, sizes: Tensor, num_candidates: int) -> Candidates:
     """The `num_candidates` best pairs of anchor and class of each image, decoded and clipped as in `detect`."""
     num_classes = predictions.logits.shape[2]
     flat = predictions.logits.flatten(1)  # [B, A * C]; logits order as scores do, and only the best need the sigmoid
@@ -52,25 +42,18 @@ def find_candidates(
 
 
 @torch.no_grad()
-def suppress(
-    candidates: Candidates,
-    sizes: Tensor,
-    *,
-    threshold: float = THRESHOLD,
-    nms_iou: float = NMS_IOU,
-    max_detections: int = MAX_DETECTIONS,
-) -> Detections:
+def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION) -> Detections:
     """The best of `candidates` without duplicates: see `detect`. Their boxes lie within `sizes` [B, 2]."""
     boxes, scores, labels = candidates
-    valid = (scores > threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+    valid = (scores > settings.threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
     # One call for several images saves a GPU's waits for the others.
     is_at_once = boxes.device.type != "cpu" and boxes.shape[1] <= CANDIDATES_AT_ONCE
     survivors = _survivors_at_once if is_at_once else _survivors_by_image
-    kept = valid & survivors(boxes, scores, labels, valid, step, nms_iou)
+    kept = valid & survivors(boxes, scores, labels, valid, step, settings.nms_iou)
     # A stable sort leaves candidates of equal score in their order, so the result is the same on every device.
     ranked, order = scores.masked_fill(~kept, -1).sort(dim=1, descending=True, stable=True)
-    ranked, order = ranked[:, :max_detections], order[:, :max_detections]  # [B, K]
+    ranked, order = ranked[:, : settings.max_detections], order[:, : settings.max_detections]  # [B, K]
     found = ranked >= 0
     return Detections(
         boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * found[..., None],

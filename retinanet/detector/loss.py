@@ -9,31 +9,11 @@ from torch.nn import functional as F
 from retinanet.detector.atss import match_atss
 from retinanet.detector.boxes import encode, giou_loss
 from retinanet.detector.focal_loss import FocalLoss
-from retinanet.detector.matching import BACKGROUND_IOU, FOREGROUND_IOU, Matches, in_crowds, match, without_crowds
+from retinanet.detector.matching import Matches, in_crowds, match, without_crowds
+from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
 
-ALPHA = 0.25
-GAMMA = 2.0
-BETA = 1 / 9
-BOX_LOSSES = ("smooth_l1", "giou")
-MATCHERS = ("iou", "low_quality", "atss")
 GIOU_WEIGHT = 2.0  # beside the classification loss, as in https://arxiv.org/abs/1912.02424
-
-
-class LossSettings(NamedTuple):
-    """The numbers of the loss; the defaults are the published runs'."""
-
-    alpha: float = ALPHA
-    gamma: float = GAMMA
-    beta: float = BETA
-    foreground_iou: float = FOREGROUND_IOU
-    background_iou: float = BACKGROUND_IOU
-    box_loss: str = "smooth_l1"  # of BOX_LOSSES
-    matcher: str = "iou"  # of MATCHERS
-    ignore_crowds: bool = False
-
-
-DEFAULTS = LossSettings()
 
 
 class Assignment(NamedTuple):
@@ -50,7 +30,7 @@ def detection_loss(
     predictions: Predictions,
     anchors: Tensor,
     targets: Targets,
-    settings: LossSettings = DEFAULTS,
+    settings: LossSettings = DEFAULT_LOSS,
     size: tuple[int, int] | None = None,
 ) -> Losses:
     """The two losses of a batch, in float32 whatever the predictions are in. `size`: see assign.
@@ -71,7 +51,7 @@ def assign(
     anchors: Tensor,
     targets: Targets,
     num_classes: int,
-    settings: LossSettings = DEFAULTS,
+    settings: LossSettings = DEFAULT_LOSS,
     *,
     sparse: bool,
     size: tuple[int, int] | None = None,
@@ -116,7 +96,7 @@ def _matches(anchors: Tensor, targets: Targets, settings: LossSettings, size: tu
     return match(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
 
 
-def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULTS) -> Losses:
+def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:
     """The part of detection_loss whose shapes don't depend on the number of objects."""
     classification = FocalLoss.apply(
         predictions.logits,

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from retinanet.detector.boxes import iou, shared_area
+from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.detector.structures import CROWD, Targets
 
-FOREGROUND_IOU = 0.5
-BACKGROUND_IOU = 0.4
 # Overlaps worked out at a time: on a CPU what stays in its cache (12 times faster than all at once), on a GPU what the
 # images of a large batch with hundreds of objects each leave room for.
 OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27

@@ -8,13 +8,10 @@ from torch.nn import functional as F
 
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes
 from retinanet.detector.backbone import Backbone
+from retinanet.detector.settings import CHANNELS, NORM_GROUPS, PRIOR
 from retinanet.detector.structures import DEVIATION, MEAN, Predictions
 
-CHANNELS = 256
-PRIOR = 0.01
 TOWER_CONVOLUTIONS = 4
-HEAD_NORMS = ("none", "group")
-NORM_GROUPS = 32
 
 
 class RetinaNet(nn.Module):

@@ -11,8 +11,9 @@ from tqdm import tqdm
 from retinanet.data.dataloader import evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
-from retinanet.detector.detect import NUM_CANDIDATES, suppress
+from retinanet.detector.detect import suppress
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
 from retinanet.evaluation.test_time_augmentation import look
 from retinanet.runtime.ranks import ALONE, Ranks
@@ -28,7 +29,7 @@ def detect_all(
     workers: int,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    detect_settings: dict[str, Any],
+    detection: DetectionSettings = DEFAULT_DETECTION,
     test_sides: Sequence[tuple[int, int]] | None = None,
     flip_test: bool = False,
     timeout: float = 0,
@@ -37,8 +38,8 @@ def detect_all(
     """The rows of a COCO result file for all images of `dataset`, by image id and falling score.
 
     An image is looked at once at each of `test_sides`, and with `flip_test` mirrored too; what all views give is merged
-    before the suppression. The ranks share the images out; rank 0 gets all rows, the others none. `detect_settings` are
-    detect's, `test_sides` and `timeout` the loader's. Raises UserError at an image that can't be read: none is left out
+    before the suppression. The ranks share the images out; rank 0 gets all rows, the others none. `test_sides` and
+    `timeout` are the loader's. Raises UserError at an image that can't be read: none is left out
     silently.
     """
     model.eval()
@@ -59,13 +60,12 @@ def detect_all(
     )
     # One after the other, so that the device holds the images of one view at a time.
     batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
-    settings = dict(detect_settings)
     views = look(
         model,
         on_device(BadImages(len(dataset), skip=False).passing(batches), device),
         num_sides=1 if test_sides is None else len(test_sides),
         flip_test=flip_test,
-        num_candidates=settings.pop("num_candidates", NUM_CANDIDATES),
+        num_candidates=detection.num_candidates,
         device=device,
         precision=precision,
     )
@@ -74,7 +74,7 @@ def detect_all(
         rows += finish_pending()  # while a GPU works on the predictions
         batch, count = candidates.scores.shape
         with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):
-            pending = suppress(candidates, sizes, **settings), scales, image_ids
+            pending = suppress(candidates, sizes, detection), scales, image_ids
     rows += finish_pending()
     rows = [row for of_rank in ranks.gathered(rows) for row in of_rank]
     return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))

@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.data.transforms import MULTIPLE, padded_sizes
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.loss import DEFAULTS, Assignment, LossSettings, assign, loss_of_assigned
+from retinanet.detector.loss import Assignment, assign, loss_of_assigned
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
 from retinanet.runtime.device import autocast
 from retinanet.runtime.ranks import Ranks
@@ -44,7 +45,7 @@ def losses_of(
     num_classes: int,
     device: torch.device,
     *,
-    loss_settings: LossSettings = DEFAULTS,
+    loss_settings: LossSettings = DEFAULT_LOSS,
     precision: torch.dtype = torch.float32,
     compiled_batch_size: int | None = None,
     cuda_graphs: bool = True,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from retinanet.detector.backbone import STAGES
+from retinanet.detector.settings import STAGES
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 

@@ -3,6 +3,7 @@
 import argparse
 import secrets
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -15,15 +16,15 @@ from retinanet.cli.flags import detect_settings, plain_settings
 from retinanet.cli.train_checks import _defaults
 from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
 from retinanet.coco.json_values import is_id
-from retinanet.data.augmentation import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages
 from retinanet.data.image_cache import ImageCache, spare_memory
 from retinanet.data.learnable import require_objects, require_reach
 from retinanet.data.sampler import AspectRatioBasedSampler
+from retinanet.data.settings import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.data.transforms import longest_at
-from retinanet.detector.loss import LossSettings
+from retinanet.detector.settings import LossSettings
 from retinanet.detector.structures import Batch
 from retinanet.evaluation.coco_table import AP, AP50, CocoTable, evaluate, require_backend
 from retinanet.evaluation.detect_set import detect_all
@@ -180,7 +181,7 @@ def build_job(args: argparse.Namespace, ranks: Ranks, data: Data, saved: SavedRu
         precision=precision,
         compiled_batch_size=args.batch_size if compiled else None,
         cuda_graphs=args.accumulate == 1,
-        loss_settings=LossSettings(*(getattr(args, name) for name in LossSettings._fields)),
+        loss_settings=LossSettings(*(getattr(args, field.name) for field in fields(LossSettings))),
     )
     if saved:
         state.load_plain(saved.state, saved.path)
@@ -242,7 +243,7 @@ def _table(job: Job) -> CocoTable | None:
             workers=args.workers,
             device=args.device,
             precision=job.precision,
-            detect_settings=detect_settings(args),
+            detection=detect_settings(args),
             timeout=args.timeout,
             ranks=job.ranks,
         )

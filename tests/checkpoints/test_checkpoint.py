@@ -13,6 +13,7 @@ from retinanet.data.dataset import load_set
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DetectionSettings
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_names import name_of_run
@@ -63,7 +64,9 @@ def test_rebuilds_a_model_of_other_heads(checkpoint, tmp_path):
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     anchors, sizes = anchors_for(64, 64, torch.device("cpu")), torch.tensor([[64, 64]] * 2)
     with torch.no_grad():
-        found, wanted = (detect(one(images), anchors, sizes, threshold=0.0) for one in (again, model))
+        found, wanted = (
+            detect(one(images), anchors, sizes, DetectionSettings(threshold=0.0)) for one in (again, model)
+        )
     assert all(map(torch.equal, found, wanted))
     for broken in ({"head_norm": "none"}, {"level_code": False}):
         with pytest.raises(UserError, match="its weights don't fit"):
@@ -188,7 +191,7 @@ def test_a_checkpoint_of_other_anchors_tests_with_its_own(checkpoint, script, co
     save_checkpoint(kept, tmp_path / "x.pt")
     assert load_checkpoint(tmp_path / "x.pt").anchors == shapes
     _, dataset = load_set(coco_path, "test", min_side=64, max_side=96, max_pixels=10**6)
-    plan = {"batch_size": 2, "workers": 0, "device": torch.device("cpu"), "detect_settings": {"threshold": 0.0}}
+    plan = {"batch_size": 2, "workers": 0, "device": torch.device("cpu"), "detection": DetectionSettings(threshold=0.0)}
     wanted = detect_all(model.eval(), dataset, **plan)
     assert len(wanted) > 20
     flags = ("--coco_path", coco_path, "--checkpoint_path", tmp_path / "x.pt", "--results_path", tmp_path / "rows.json")

@@ -10,10 +10,11 @@ from PIL import Image
 
 from retinanet.cli.train_flags import build_parser
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.data.augmentation import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, AugmentSettings, augment
+from retinanet.data.augmentation import augment
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.image_cache import ImageCache
+from retinanet.data.settings import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, AugmentSettings
 from retinanet.data.transforms import longest_at, resize, resized_sizes
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.training.run import sides_to_compile

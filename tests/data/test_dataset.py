@@ -6,10 +6,10 @@ import torch
 from conftest import change_json
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.data.augmentation import AugmentSettings
 from retinanet.data.dataloader import TrainingBatches, collate, evaluation_loader, training_loader
 from retinanet.data.dataset import BadImage, CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
+from retinanet.data.settings import AugmentSettings
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.runtime.errors import UserError
 

@@ -6,7 +6,8 @@ from torchvision.ops import box_iou
 
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, level_shapes
 from retinanet.detector.atss import _levels, _nearest_cells, match_atss
-from retinanet.detector.loss import LossSettings, assign
+from retinanet.detector.loss import assign
+from retinanet.detector.settings import LossSettings
 from retinanet.detector.structures import Targets
 
 CPU = torch.device("cpu")

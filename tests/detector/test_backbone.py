@@ -8,7 +8,8 @@ from torch import nn
 from torchvision.models import get_model
 
 from retinanet.checkpoints.pretrained_backbone import depths_of, imagenet_state, load_backbone, read_state_file
-from retinanet.detector.backbone import BLOCKS, DEPTHS, Backbone, modules_of
+from retinanet.detector.backbone import BLOCKS, Backbone, modules_of
+from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
 
 

@@ -3,8 +3,9 @@ import torch
 
 from retinanet.detector import matching
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.loss import BOX_LOSSES, MATCHERS, LossSettings, assign, detection_loss
+from retinanet.detector.loss import assign, detection_loss
 from retinanet.detector.matching import in_crowds
+from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
 
 SIZE = (96, 160)

@@ -8,6 +8,7 @@ from retinanet.detector import detect as module
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
+from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Predictions
 
 ANCHORS = anchors_for(64, 96, torch.device("cpu"))
@@ -54,7 +55,7 @@ def test_equals_its_slow_twin(way, seed, num_classes):
     predictions = random_predictions(seed, num_classes)
     with pytest.MonkeyPatch.context() as patch:  # each way of suppressing in turn, whatever the device
         patch.setattr(module, "_survivors_by_image", getattr(module, way))
-        detections = detect(predictions, ANCHORS, SIZES, **numbers)
+        detections = detect(predictions, ANCHORS, SIZES, DetectionSettings(**numbers))
     slow = slow_detect(predictions, ANCHORS, SIZES, **numbers)
     for image, found in enumerate(slow):
         count = int((detections.labels[image] >= 0).sum())
@@ -142,7 +143,7 @@ def test_shifts_stay_exact_with_many_groups_of_large_images():
             anchors.expand(16, 2, 4), scores, labels, scores > 0, torch.tensor(1025.0).double(), nms_iou
         )
         assert kept.sum(dim=1).tolist() == [expected] * 16
-        found = detect(predictions, anchors, sizes, nms_iou=nms_iou)
+        found = detect(predictions, anchors, sizes, DetectionSettings(nms_iou=nms_iou))
         assert (found.labels >= 0).sum(dim=1).tolist() == [expected] * 16
 
 
@@ -156,7 +157,7 @@ def test_nothing_above_the_threshold():
 def test_an_overlap_of_exactly_the_limit_is_kept():
     anchors = torch.tensor([[0.0, 0, 10, 10], [0.0, 0, 10, 5]])
     predictions = Predictions(torch.tensor([[[2.0], [1.0]]]), torch.zeros(1, 2, 4))
-    detections = detect(predictions, anchors, torch.tensor([[64, 64]]), nms_iou=0.5)
+    detections = detect(predictions, anchors, torch.tensor([[64, 64]]), DetectionSettings(nms_iou=0.5))
     assert (detections.labels >= 0).sum() == 2
 
 

@@ -11,8 +11,9 @@ from retinanet.detector import focal_loss
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.atss import match_atss
 from retinanet.detector.boxes import decode, encode
-from retinanet.detector.loss import BOX_LOSSES, MATCHERS, LossSettings, assign, detection_loss, loss_of_assigned
+from retinanet.detector.loss import assign, detection_loss, loss_of_assigned
 from retinanet.detector.matching import match
+from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
 
 ANCHORS = anchors_for(64, 64, torch.device("cpu"))

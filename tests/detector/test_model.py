@@ -6,10 +6,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from retinanet.detector.anchors import ANCHORS_PER_CELL, anchors_for
-from retinanet.detector.backbone import DEPTHS
 from retinanet.detector.detect import detect
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import GroupNorm, Head, RetinaNet
+from retinanet.detector.settings import DEPTHS, DetectionSettings
 from retinanet.detector.structures import Targets
 from retinanet.training.losses import losses_of
 
@@ -30,7 +30,7 @@ def test_every_depth_trains_a_step_and_detects(depth):
         (losses.classification + losses.regression).backward()
         optimizer.step()
     assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
-    detections = detect(model.eval()(images), anchors, torch.tensor([[64, 64]]), threshold=0.0)
+    detections = detect(model.eval()(images), anchors, torch.tensor([[64, 64]]), DetectionSettings(threshold=0.0))
     assert detections.boxes.shape == (1, 100, 4)
     assert torch.isfinite(detections.boxes).all()
 

@@ -19,6 +19,7 @@ from retinanet.data.transforms import flip, pad_and_stack, padded_shape, padded_
 from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
+from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.detect_set import detect_all, result_rows
 from retinanet.evaluation.test_time_augmentation import look, mirrored, mirrored_boxes, resized_boxes
@@ -66,7 +67,7 @@ class Lively(torch.nn.Module):
 
 
 def plan(batch_size=3, **more):
-    return {"batch_size": batch_size, "workers": 0, "device": CPU, "detect_settings": NUMBERS, **more}
+    return {"batch_size": batch_size, "workers": 0, "device": CPU, "detection": DetectionSettings(**NUMBERS), **more}
 
 
 @torch.no_grad()
@@ -142,7 +143,7 @@ def test_by_default_one_view_as_detect_has_it(tmp_path):
     for members in batches_of_equal_shape(padded_sizes(dataset.sizes), 3):
         batch = collate([dataset.read(index) for index in members])
         anchors = anchors_for(*batch.images.shape[2:], CPU)
-        found = detect(model(batch.images), anchors, batch.sizes, **NUMBERS)
+        found = detect(model(batch.images), anchors, batch.sizes, DetectionSettings(**NUMBERS))
         expected += result_rows(found, batch.scales, batch.image_ids, [3, 8])
     expected.sort(key=lambda row: (row["image_id"], -row["score"]))
     assert detect_all(model, dataset, **plan()) == expected

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from gpu.waits import waits_forbidden
-from retinanet.detector.loss import DEFAULTS, LossSettings
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import CROWD, Batch, Targets
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
@@ -25,7 +25,7 @@ RATES = {"sgd": 1e-3, "adam": 1e-4, "adamw": 1e-4}
 class Case(NamedTuple):
     """What a training differs in from the defaults."""
 
-    loss: LossSettings = DEFAULTS
+    loss: LossSettings = DEFAULT_LOSS
     optimizer: str = "sgd"
     accumulate: int = 1
     ema_decay: float = 0.0

@@ -8,6 +8,7 @@ from gpu.waits import waits_forbidden
 from retinanet.data.device_feed import on_device
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect, suppress
+from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.test_time_augmentation import look
 
@@ -41,7 +42,7 @@ def test_all_views_wait_once_together(host):
         host.waits.clear()
         with waits_forbidden():
             ((candidates, sizes, _, _),) = look(network, on_device(batches, device), device=device, **VIEWS)
-        found[device] = suppress(candidates, sizes, threshold=0.001)
+        found[device] = suppress(candidates, sizes, DetectionSettings(threshold=0.001))
     assert host.waits == ["nms"]
     for part, own in zip(found[GPU], found[CPU], strict=True):
         torch.testing.assert_close(part.cpu(), own, rtol=1e-4, atol=1e-3)

@@ -7,7 +7,7 @@ from gpu.cases import Case, make_batches, make_network, train
 from gpu.comparing import assert_same
 from gpu.waits import waits_forbidden
 from retinanet.data.device_feed import on_device
-from retinanet.detector.loss import BOX_LOSSES, MATCHERS, LossSettings
+from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.training.losses import losses_of
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

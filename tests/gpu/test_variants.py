@@ -7,7 +7,7 @@ import torch
 
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.comparing import assert_near, assert_same
-from retinanet.detector.loss import LossSettings
+from retinanet.detector.settings import LossSettings
 from retinanet.runtime.device import autocast
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

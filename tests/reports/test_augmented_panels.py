@@ -5,9 +5,9 @@ from conftest import change_json, load_script
 from PIL import Image
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.data.augmentation import AugmentSettings
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.settings import AugmentSettings
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.reports import box_pictures, figures
 from retinanet.reports.panels import augmented_panel, draws_of_epochs

@@ -10,6 +10,7 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import on_device
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Batch, Targets
 from retinanet.evaluation import detect_set, test_time_augmentation
 from retinanet.runtime.console import run
@@ -102,7 +103,6 @@ def test_detection_names_its_batch_where_memory_runs_out(coco_path, monkeypatch,
     annotations = load_annotations(coco_path / "val.json")
     dataset = CocoDataset(annotations, coco_path / "images" / "val", 64, 96)
     monkeypatch.setattr(module, name, lack)
-    settings = {"num_candidates": 9}
     with pytest.raises(OutOfResources, match=rf"{told}.*--num_candidates"):
         detect_set.detect_all(
             RetinaNet(2, 18, channels=8),
@@ -110,7 +110,7 @@ def test_detection_names_its_batch_where_memory_runs_out(coco_path, monkeypatch,
             batch_size=2,
             workers=0,
             device=CPU,
-            detect_settings=settings,
+            detection=DetectionSettings(num_candidates=9),
             flip_test=True,
         )
 

@@ -10,6 +10,7 @@ from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import WaitClock
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Detections, Losses
 from retinanet.evaluation.coco_table import AP50, evaluate
 from retinanet.evaluation.detect_set import detect_all, result_rows
@@ -55,10 +56,10 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     state, _ = train(model, dataset, 15)
     assert state.epoch_losses[-1] < state.epoch_losses[0] / 3
     plan = {"batch_size": 4, "workers": 0, "device": CPU}
-    rows = detect_all(model, dataset, **plan, detect_settings={})
+    rows = detect_all(model, dataset, **plan)
     assert evaluate(annotations, rows, "pycocotools").numbers[AP50] > 0.6
     assert rows == sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
-    few = detect_all(model, dataset, **plan, detect_settings={"threshold": 0.5})
+    few = detect_all(model, dataset, **plan, detection=DetectionSettings(threshold=0.5))
     assert few == [row for row in rows if row["score"] > 0.5]
 
 

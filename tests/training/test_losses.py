@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from retinanet.detector.anchors import AnchorShapes, anchors_for
-from retinanet.detector.loss import MATCHERS, LossSettings, detection_loss
+from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
 from retinanet.training.losses import lacking_for_compilation, losses_of
 

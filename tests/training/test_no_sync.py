@@ -13,8 +13,9 @@ from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector import anchors, atss
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.loss import BOX_LOSSES, MATCHERS, LossSettings, detection_loss
+from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Batch, Predictions, Targets
 from retinanet.evaluation.test_time_augmentation import look
 from retinanet.training.engine import progress_of, train_steps

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.detector.backbone import STAGES
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import STAGES
 from retinanet.training.optimizer import build_optimizer, set_rate
 
 

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.detector.loss import MATCHERS, LossSettings
 from retinanet.detector.model import Head, RetinaNet
+from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import Targets
 from retinanet.training.losses import losses_of
 from retinanet.training.regression_windows import deltas_around

@@ -1,0 +1,19 @@
+"""What can be chosen about images and batches, with the published runs' numbers as defaults. Needs no PyTorch."""
+
+from dataclasses import dataclass
+
+MIN_SIDE = 608
+MAX_SIDE = 1024
+MOST_MIN_SIDE = 2**13  # larger images fill a GPU's memory one by one
+MAX_PIXELS = 89_000_000  # an RGB image of this many is 267 MB
+PHOTOMETRIC, CROP, ZOOM_OUT, JITTER = AUGMENTATIONS = ("photometric", "crop", "zoom_out", "jitter")
+FROM_ORIGINAL = frozenset((CROP, JITTER))  # they enlarge parts, and need the pixels that a resized image has lost
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """What the images of a training undergo."""
+
+    flip: float = 0.5  # probability of being mirrored
+    names: tuple[str, ...] = ()  # of AUGMENTATIONS
+    sides: tuple[int, ...] = ()  # shorter sides, one drawn for each batch; without any, all have the data set's

@@ -1,0 +1,43 @@
+"""What can be chosen about the detector, with the published runs' numbers as defaults. Needs no PyTorch."""
+
+from dataclasses import dataclass
+
+DEPTHS = (18, 34, 50, 101, 152)
+# The stages of the ResNet, from the image on, and torchvision's names of their modules.
+STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
+CHANNELS = 256  # width of the pyramid and the heads
+PRIOR = 0.01  # score of every anchor and class before training
+HEAD_NORMS = ("none", "group")
+NORM_GROUPS = 32
+BOX_LOSSES = ("smooth_l1", "giou")
+MATCHERS = ("iou", "low_quality", "atss")
+FOREGROUND_IOU = 0.5
+BACKGROUND_IOU = 0.4
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """The numbers of the loss."""
+
+    alpha: float = 0.25
+    gamma: float = 2.0
+    beta: float = 1 / 9
+    foreground_iou: float = FOREGROUND_IOU
+    background_iou: float = BACKGROUND_IOU
+    box_loss: str = "smooth_l1"  # of BOX_LOSSES
+    matcher: str = "iou"  # of MATCHERS
+    ignore_crowds: bool = False
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """From the network's output to detections: see detect."""
+
+    threshold: float = 0.05
+    num_candidates: int = 1000
+    nms_iou: float = 0.5
+    max_detections: int = 100
+
+
+DEFAULT_LOSS = LossSettings()
+DEFAULT_DETECTION = DetectionSettings()
