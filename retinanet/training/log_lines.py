@@ -12,7 +12,8 @@ from retinanet.checkpoints.checkpoint import Checkpoint
 from retinanet.checkpoints.resume import FREE
 from retinanet.runtime.device import memory_in_use
 from retinanet.training.engine import Progress
-from retinanet.training.optimizer import BATCH_SIZE, LEARNING_RATE, linear_rule
+from retinanet.training.optimizer import linear_rule
+from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
@@ -40,11 +41,11 @@ def views_line(sides: Sequence[int], flip_test: bool) -> str:
 
 def rate_hint(batch_size: int, rate: float) -> str | None:
     """What the linear scaling rule says where a step's batch has grown alone."""
-    if rate != LEARNING_RATE or batch_size <= BATCH_SIZE:
+    if rate != TrainSettings.learning_rate or batch_size <= TrainSettings.batch_size:
         return None
     return (
-        f"Hint: a step has {batch_size} images, the published runs' {BATCH_SIZE}, at the same rate. The linear scaling "
-        f"rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
+        f"Hint: a step has {batch_size} images, the published runs' {TrainSettings.batch_size}, at the same rate. The "
+        f"linear scaling rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
     )
 
 

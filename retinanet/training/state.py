@@ -1,4 +1,4 @@
-"""The states of all random numbers that a run could draw, as plain data for a checkpoint."""
+"""What a training carries from step to step: weights, optimiser, losses, skipped steps, random states."""
 
 import random
 from typing import Any, NamedTuple

@@ -172,9 +172,15 @@ def test_the_hint_for_a_larger_batch(improved):
     [
         (("--schedule", "cosine", "--milestones", 1), "--milestones are for --schedule step"),
         (("--backbone_rate", 0.1, 0.2), "--backbone_rate has 2 shares. Give one, or 5"),
-        (("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"), "leaves nothing to --backbone_rate"),
-        (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, which --warmup_steps 8 would not leave"),
-        (("--warmup_steps", 4, "--batch_size", 3, "--drop_last"), "8 images are 4 steps, which --warmup_steps 4 would"),
+        (
+            ("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"),
+            "leaves --backbone_rate nothing to train",
+        ),
+        (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, all of which --warmup_steps 8 would take"),
+        (
+            ("--warmup_steps", 4, "--batch_size", 3, "--drop_last"),
+            "8 images are 4 steps, all of which --warmup_steps 4 would",
+        ),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),
