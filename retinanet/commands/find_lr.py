@@ -14,7 +14,7 @@ from retinanet.training.sets import Sets
 from retinanet.training.settings import TrainSettings
 
 LOWEST, HIGHEST, NUM_STEPS = 1e-7, 1.0, 300
-WINDOW = 31  # steps whose median is looked at: the loss jumps from batch to batch, and some are far out
+WINDOW = 31  # steps per median: the loss jumps from batch to batch, with outliers
 EXPLODED = 4  # times the lowest median
 LEAST_FALL = 0.98  # of the first median, that the lowest must reach
 STEPS_A_LINE = 25
@@ -44,7 +44,7 @@ def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
     say(f"The loss {'exploded' if has_exploded(losses) else 'did not explode'} up to the rate {rates[-1]:.1e}")
     suggested = suggested_rate(rates, losses)
     if suggested is None:
-        say("No rate brought the loss down: look at the data (python -m retinanet.check_data) or raise --batch_size")
+        say("No rate brought the loss down: check the data (python -m retinanet.check_data) or raise --batch_size")
     else:
         say(f"Suggested: --learning_rate {suggested:.1e}, where the loss was lowest")
     save_figure(rate_chart(rates, losses, medians(losses), suggested), PICTURE)

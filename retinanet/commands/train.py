@@ -27,7 +27,7 @@ from retinanet.runtime.signals import STOP
 from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.log_lines import epoch_line, log_line, rate_hint, seconds_per_image, settings_line
 from retinanet.training.run import Run, build_run
-from retinanet.training.saves import FINAL, Saves, tell_bad_images, tell_skipped
+from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
 from retinanet.training.sets import Sets, add_cache, load_sets
 from retinanet.training.settings import RANDOM, TrainSettings
 
@@ -181,14 +181,14 @@ def train_epoch(run: Run, saves: Saves) -> None:
         if is_logged or is_saved:
             run.ranks.meet()  # what is read from a GPU now would never come if a rank is missing
         if is_logged:
-            tell_skipped(run, run.ranks)
-            tell_bad_images(run)
+            log_skipped(run, run.ranks)
+            log_bad_images(run)
             images_left = (settings.epochs * num_steps - step) * run.sampler.batch_size
             say(log_line(state.epoch, progress_of(state, rate), images_left * seconds_per_image(state), run.device))
         elif run.device.type == "cpu":
-            tell_skipped(run, run.ranks)  # a GPU would have to be waited for
+            log_skipped(run, run.ranks)  # a GPU would have to be waited for
         if is_saved:
-            tell_skipped(run, run.ranks)
+            log_skipped(run, run.ranks)
             saves.save_state()
             run.ranks.wait()  # for rank 0, which a slow disk may take longer than --timeout
         if stop := agreement.outcome():

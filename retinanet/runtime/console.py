@@ -26,17 +26,17 @@ def run(main: Callable[[], int]) -> None:
         with STOP.heeded():
             code = _end_workers_after(main)
         sys.exit(code)
-    except (UserError, Diverged, OutOfResources) as fault:
-        _end(str(fault), fault.exit_code)
+    except (UserError, Diverged, OutOfResources) as error:
+        _end(str(error), error.exit_code)
     except Stopped as stop:
         _exit(stop.exit_code)
-    except BrokenPipeError:  # who read our output has gone, as `| head` does
+    except BrokenPipeError:  # the reader of our output is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as fault:  # a file that can't be reached: no permission, a name too long, a disk that fails
-        if fault.filename is None:
+    except OSError as error:  # a file that can't be reached: no permission, a name too long, a disk that fails
+        if error.filename is None:
             raise
-        _end(f"{fault.filename}: {fault.strerror}. Check the path and its permissions.", UserError.exit_code)
+        _end(f"{error.filename}: {error.strerror}. Check the path and its permissions.", UserError.exit_code)
 
 
 def _end_workers_after(main: Callable[[], int]) -> int:
@@ -71,8 +71,8 @@ def _rank() -> int:
 def say(*lines: str) -> None:
     """Print lines to stdout and the log, flushed, and not into a progress bar's middle; at rank 0 alone.
 
-    Each argument is one line, whatever stands in it: a name from a file may hold line feeds and escape sequences. What
-    stdout's encoding lacks is shown as Python writes it.
+    Each argument is one line, whatever it contains: a name from a file may hold line feeds and escape sequences.
+    Characters that stdout's encoding lacks are escaped.
     """
     if _rank():
         return

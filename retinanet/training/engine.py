@@ -19,13 +19,13 @@ from retinanet.runtime.signals import STOP
 from retinanet.training.losses import ComputeLosses, unshared
 from retinanet.training.optimizer import Schedule, set_rate
 from retinanet.training.run import Run
-from retinanet.training.state import Step, TrainingState
+from retinanet.training.state import StepRecord, TrainingState
 
 LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged
 
 
 class Progress(NamedTuple):
-    """What a log line tells of the run so far."""
+    """The numbers of a log line."""
 
     iteration: int  # of the epoch, 1 is the first
     classification: float  # losses of this iteration
@@ -86,7 +86,7 @@ def _step(
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
     mean_loss = numbers[0] + numbers[1]
     is_bad = ~(mean_loss.isfinite() & norm.isfinite())
-    # The fused optimisers look at this on the device, so that no one has to wait for the answer.
+    # The fused optimisers read this on the device, so nothing waits for it.
     optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
     optimizer.step()
     scale = scaler.scale(torch.ones_like(mean_loss))  # this step's, 1 where there is no scaling
@@ -99,11 +99,11 @@ def _step(
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
     state.last_losses = numbers[:2]
-    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is no fault.
-    is_fault = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
-    told = torch.stack([is_fault, numbers[0], numbers[1], norm])
+    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is to be expected.
+    is_skipped = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
+    numbers_of_step = torch.stack([is_skipped, numbers[0], numbers[1], norm])
     image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
-    state.skipped.add(Step(state.epoch, state.iteration, rate, image_ids, targets, told))
+    state.skipped.add(StepRecord(state.epoch, state.iteration, rate, image_ids, targets, numbers_of_step))
 
 
 def _gradient(

@@ -32,7 +32,7 @@ class Saves:
         run = self.run
         if not run.ranks.is_first:
             return False
-        tell_skipped(run, ALONE)  # of a stop between two log lines; the other ranks are not asked then
+        log_skipped(run, ALONE)  # of a stop between two log lines; the other ranks are not asked then
         worked = self._try(lambda: save_run(snapshot(run), run.state.to_plain(), run.facts, run.settings.output_path))
         self.last = time.monotonic()
         return worked
@@ -63,18 +63,18 @@ class Saves:
         return True
 
 
-def tell_bad_images(run: Run) -> None:
+def log_bad_images(run: Run) -> None:
     for messages in run.ranks.gathered(run.bad_images.take_news()):
         for message in messages:
             say(f"Bad image, left out: {message}")
 
 
-def tell_skipped(run: Run, ranks: Ranks) -> None:
+def log_skipped(run: Run, ranks: Ranks) -> None:
     """Name the steps skipped since the last time, with the images of `ranks`. Diverged if too many were in a row."""
     skipped, annotations = run.state.skipped, run.sets.train
-    told = skipped.look()
-    by_rank = ranks.gathered(told) if told else []  # all ranks skip the same steps
-    for step, of_ranks in zip(told, zip(*by_rank, strict=True), strict=False):
+    new = skipped.take_new()
+    by_rank = ranks.gathered(new) if new else []  # all ranks skip the same steps
+    for step, of_ranks in zip(new, zip(*by_rank, strict=True), strict=False):
         images = [image for one in of_ranks for image in one["images"]]
         for image in images:
             index = int(np.flatnonzero(annotations.image_ids == image["image_id"])[0])
@@ -83,8 +83,8 @@ def tell_skipped(run: Run, ranks: Ranks) -> None:
         names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
         try:
             where = str(write_skipped(run.settings.output_path, {**step, "images": images}))
-        except OSError as fault:
-            where = f"nowhere ({fault.strerror})"
+        except OSError as error:
+            where = f"nowhere ({error.strerror})"
         say(
             f"Skipped: epoch {step['epoch']}, iteration {step['iteration']}: not finite: classification loss "
             f"{step['classification_loss']}, regression loss {step['regression_loss']}, gradient norm "
@@ -93,7 +93,7 @@ def tell_skipped(run: Run, ranks: Ranks) -> None:
         )
     if skipped.too_many:
         folder = run.settings.output_path
-        saved = f"{folder / LAST} is from before" if (folder / LAST).exists() else "nothing was saved before"
+        saved = f"{folder / LAST} is older" if (folder / LAST).exists() else "nothing was saved yet"
         raise Diverged(
             f"training diverged: in {skipped.max_in_row} steps in a row the loss or gradient was not finite. The "
             f"weights were left as they are; {saved}. Lower --learning_rate, or warm up with a lower one for the first "

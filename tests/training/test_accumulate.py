@@ -102,7 +102,7 @@ def test_a_batch_that_is_not_finite_skips_its_whole_step(tmp_path):
         return Losses(losses.classification * (torch.nan if next(calls) == 1 else 1), losses.regression)
 
     state, _ = train(tmp_path, 2, 2, change)
-    (told,) = state.skipped.look()
+    (told,) = state.skipped.take_new()
     assert told["iteration"] == 1
     assert len(told["images"]) == 4
     assert state.running_loss.window.isnan().sum() == len(state.running_loss.window) - 1
