@@ -11,7 +11,7 @@ from retinanet.cli.flags import plain_settings
 from retinanet.cli.train_checks import check_flags
 from retinanet.cli.train_flags import build_parser
 from retinanet.data.learnable import warnings_of
-from retinanet.reports.log_table import tell_spread
+from retinanet.reports.log_table import print_spread
 from retinanet.runtime.console import run, say
 from retinanet.runtime.device import default_workers
 from retinanet.runtime.errors import Stopped
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             with LOG.kept(args.log_dir):
                 numbers[run_args.seed] = train_run(run_args, ranks, data)
                 if args.seeds and len(numbers) == len(args.seeds):
-                    tell_spread(numbers)
+                    print_spread(numbers)
         leave()
     return 0
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from retinanet.check_data.counts import Change, Counts, Histogram, Reach
 from retinanet.check_data.findings import KINDS, Finding
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
+from retinanet.reports.tables import aligned
 
 BAR = 20  # letters of a histogram's longest bar
 CLEAR_GAIN = 0.01  # share of the objects that makes a change of anchors or sides worth a recommendation
@@ -91,8 +92,4 @@ def _percent(reach: Reach) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in rows
-    ]
+    return [f"  {line}" for line in aligned(rows)]

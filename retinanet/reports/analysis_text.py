@@ -12,10 +12,12 @@ from retinanet.evaluation.compare import Comparison
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.tide_errors import ERROR_KINDS
+from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
 FEW_CLASSES = 10  # whose confusions fit on a screen
 MOST_CONFUSIONS = 5
+INTERVAL_WIDTH = 22  # letters of 0.123 (0.123 to 0.123): the column stays where it is when there are no intervals
 MOST_IN_TABLE = 1000  # classes in metrics.json's table of confusions; with more, the pairs that occur
 
 
@@ -23,11 +25,10 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
     """What is printed after COCO's twelve lines."""
     num_draws = analysis.drawn.shape[2]
     sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
-    width = max(5, *(len(printable(one.name)) for one in analysis.classes))
+    header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
     return [
         f"AP {analysis.ap}, AP50 {analysis.ap50}{sure}",
-        f"{'Class':<{width}}  {'Objects':>7}  {'AP':>22}  {'AP50':>22}  {'AR':>5}  Best F1  From score",
-        *(_class_line(one, width) for one in analysis.classes),
+        *aligned([[*header, "Best F1", "From score"], *map(_class_row, analysis.classes)]),
         "AP50 lost to each kind of error: "
         + ", ".join(f"{kind} {lost:.3f}" for kind, lost in zip(ERROR_KINDS, analysis.lost, strict=True)),
         _best_line(analysis.best),
@@ -95,10 +96,9 @@ def _plain(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
     return {name: none_of_nan(number) for name, number in numbers._asdict().items()}
 
 
-def _class_line(one: ClassNumbers, width: int) -> str:
-    ar, f1, score = map(number_text, (one.ar, one.best.f1, one.best.threshold))
-    name, num_objects = printable(one.name), one.num_objects
-    return f"{name:<{width}}  {num_objects:>7}  {one.ap!s:>22}  {one.ap50!s:>22}  {ar:>5}  {f1:>7}  {score:>10}"
+def _class_row(one: ClassNumbers) -> list[str]:
+    numbers = map(number_text, (one.ar, one.best.f1, one.best.threshold))
+    return [printable(one.name), str(one.num_objects), str(one.ap), str(one.ap50), *numbers]
 
 
 def _best_line(best: WorkingPoint) -> str:
@@ -115,13 +115,10 @@ def _confusion_lines(analysis: Analysis) -> list[str]:
     names = [printable(one.name) for one in analysis.classes]
     if len(names) > FEW_CLASSES:
         return [f"Most confused there: {'; '.join(_most_confused(analysis)) or 'none'}"]
-    rows, columns = [*names, "background"], [*names, "not found"]
-    width, widths = max(map(len, rows)), [max(5, len(name)) for name in columns]
-    lines = [
-        "  ".join([f"{name:<{width}}", *(f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=True))])
-        for name, cells in zip(["", *rows], [columns, *analysis.confusion.table().tolist()], strict=True)
-    ]
-    return ["What the true classes (rows) were taken for there (columns):", *lines]
+    header = ["", *(f"{name:>5}" for name in names), "not found"]
+    counts = [map(str, row) for row in analysis.confusion.table().tolist()]
+    rows = [[name, *row] for name, row in zip([*names, "background"], counts, strict=True)]
+    return ["What the true classes (rows) were taken for there (columns):", *aligned([header, *rows])]
 
 
 def _most_confused(analysis: Analysis) -> list[str]:
@@ -136,16 +133,14 @@ def _most_confused(analysis: Analysis) -> list[str]:
 
 def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) -> list[str]:
     """The lines to print."""
-    names = [printable(one.name) for one in comparison.differences]
-    width = max(map(len, names))
-    lines = [f"{'':<{width}}      A      B  {'B - A':>25}  B higher in"]
-    for name, one in zip(names, comparison.differences, strict=True):
+    rows = [["", f"{'A':>5}", f"{'B':>5}", f"{'B - A':>25}", "B higher in"]]
+    for one in comparison.differences:
         change = "-" if np.isnan(one.difference.value) else f"{one.difference.value:+.3f}"
         if not np.isnan(one.difference.low):
             change += f" ({one.difference.low:+.3f} to {one.difference.high:+.3f})"
-        a, b = ("    -" if np.isnan(number) else f"{number:.3f}" for number in (one.a, one.b))
         wins = "-" if np.isnan(one.wins) else f"{one.wins:.1%}"
-        lines.append(f"{name:<{width}}  {a}  {b}  {change:>25}  {wins:>11}")
+        rows.append([printable(one.name), number_text(one.a), number_text(one.b), change, wins])
+    lines = aligned(rows)
     shifts = ", ".join(f"{kind} {more:+.3f}" for kind, more in zip(ERROR_KINDS, comparison.lost_more, strict=True))
     if num_draws:
         lines.append(f"In brackets 95% intervals over {num_draws} draws of the {num_images} images, the same for both")

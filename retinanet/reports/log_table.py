@@ -8,6 +8,7 @@ from typing import Any
 
 from retinanet.evaluation.coco_table import AP, AP50
 from retinanet.reports.log_reader import RunLog
+from retinanet.reports.tables import markdown_head, markdown_row, markdown_table
 from retinanet.runtime.console import say
 from retinanet.runtime.log_names import ENDING, rate_text
 from retinanet.runtime.printable import markdown_cell
@@ -25,17 +26,8 @@ def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
     Further flags have a column where the logs tell different values of them.
     """
     flags = SETTINGS | {name: name for name in _differing(logs)}
-    rows = [
-        ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50"),
-        *(_row(log, list(flags.values())) for log in logs),
-    ]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    rule = tuple("-" * width for width in widths)
-    lines = [
-        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (rows[0], rule, *rows[1:])
-    ]
-    return [f"| {line} |" for line in lines]
+    header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50")
+    return markdown_table(header, [_row(log, list(flags.values())) for log in logs])
 
 
 def model_name(log: RunLog) -> str:
@@ -86,16 +78,16 @@ def _plain(text: str) -> str:
     return markdown_cell(text) or UNKNOWN
 
 
-def tell_spread(numbers: dict[int, dict[str, float]]) -> None:
+def print_spread(numbers: dict[int, dict[str, float]]) -> None:
     """Print the mean and the standard deviation of every number over the seeds, as a Markdown table."""
     names = list(next(iter(numbers.values())))
     say(f"Over {len(numbers)} seeds, with the standard deviation of one run:")
-    say(f"| number | mean | deviation | {' | '.join(f'seed {seed}' for seed in numbers)} |")
-    say(f"| --- | {' | '.join(['---:'] * (2 + len(numbers)))} |")
+    header = markdown_head("number", "mean", "deviation", *(f"seed {seed}" for seed in numbers), rule="---:")
+    say(*header.splitlines())
     for name in names:
         values = [one[name] for one in numbers.values()]
         known = [value for value in values if not isnan(value)]
         mean = statistics.mean(known) if known else nan
         deviation = statistics.stdev(known) if len(known) > 1 else nan
-        cells = " | ".join("-" if isnan(value) else f"{value:.4f}" for value in (mean, deviation, *values))
-        say(f"| {markdown_cell(name)} | {cells} |")
+        cells = ("-" if isnan(value) else f"{value:.4f}" for value in (mean, deviation, *values))
+        say(markdown_row(markdown_cell(name), *cells))
