@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from retinanet.check_data import charts
 from retinanet.check_data.annotation_checks import CheckedSet, check_set
-from retinanet.check_data.counts import changes, count, histograms, reach
+from retinanet.check_data.counts import count, histograms, reach, try_alternatives
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
-from retinanet.check_data.text import change_lines, class_lines, finding_lines, histogram_lines, reach_lines
+from retinanet.check_data.text import alternative_lines, class_lines, finding_lines, histogram_lines, reach_lines
 from retinanet.cli.flags import ArgumentParser, HelpFormatter, whole_number
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
@@ -94,8 +94,8 @@ def check_annotation_files(args: argparse.Namespace, findings: Findings) -> list
         first = sets[0].annotations
         try:
             require_same_classes(checked.annotations, first.class_names, first.category_ids, first.path)
-        except DataFault as fault:
-            findings.add(name, fault.kind, [str(fault)])
+        except DataFault as error:
+            findings.add(name, error.kind, [str(error)])
     return sets
 
 
@@ -106,8 +106,8 @@ def sets_there(coco_path: Path) -> list[str]:
         try:
             find_annotation_file(coco_path, name)
             found.append(name)
-        except UserError as fault:
-            missing[name] = fault
+        except UserError as error:
+            missing[name] = error
     if not found:
         raise missing[SETS[0]]
     for name in missing:
@@ -139,7 +139,7 @@ def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
     title = f"Best anchor of each object of {first.name}, --min_side {args.min_side} --max_side {args.max_side}"
     blocks = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
     if len(first.objects.labels):
-        blocks.append(change_lines(groups[""][0], changes(first, dataset, setup)))
+        blocks.append(alternative_lines(groups[""][0], try_alternatives(first, dataset, setup)))
     say(*(line for number, block in enumerate(blocks) for line in ([""] if number else []) + block))
     charts.draw(counts, classes, groups, args.picture_path)
 

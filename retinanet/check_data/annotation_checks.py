@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.check_data.findings import FEW, SCARCE, Findings
+from retinanet.check_data.findings import MOST_EXAMPLES, SCARCE, Findings
 from retinanet.coco.annotations import (
     Annotations,
     check_annotations,
@@ -60,7 +60,7 @@ def check_set(
     """Read the annotation file `path`, and note what training would refuse or should not learn from."""
     content = read_json(path)
     annotations, places = check_annotations(
-        path, content, lambda fault: findings.add(name, fault.kind, [str(fault).removeprefix(f"{path}: ")])
+        path, content, lambda error: findings.add(name, error.kind, [str(error).removeprefix(f"{path}: ")])
     )
     dataset = CocoDataset(annotations, image_folder, min_side, max_side, max_pixels)
     entries = content.get("annotations", [])
@@ -88,8 +88,8 @@ def _check_whether_learnable(checked: CheckedSet, findings: Findings) -> None:
     try:
         require_objects(checked.dataset)
         require_reach(checked.dataset)
-    except DataFault as fault:
-        findings.add(checked.name, fault.kind, [str(fault).removeprefix(f"{path}: ")])
+    except DataFault as error:
+        findings.add(checked.name, error.kind, [str(error).removeprefix(f"{path}: ")])
     else:
         if not has_objects(checked.annotations):
             findings.add(checked.name, "one_box_for_all", [f"bbox {checked.annotations.boxes[0].tolist()}"])
@@ -119,7 +119,7 @@ def _check_boxes(checked: CheckedSet, findings: Findings) -> None:
     owners = owners_of(annotations)
     sizes = annotations.sizes[owners]
 
-    def add(kind: str, found: np.ndarray, says: Callable[[int], str], shown: int = FEW) -> None:
+    def add(kind: str, found: np.ndarray, says: Callable[[int], str], shown: int = MOST_EXAMPLES) -> None:
         rows = np.flatnonzero(found)
         examples = [f"{checked.label(row)}: {says(row)}" for row in rows[:shown].tolist()]
         findings.add(checked.name, kind, examples, len(rows))
@@ -158,7 +158,8 @@ def _check_classes_and_images(checked: CheckedSet, findings: Findings) -> None:
     findings.add(checked.name, "class_scarce", [f"{name}: {count}" for count, name in named if 0 < count < SCARCE])
     before = np.concatenate([[0], np.cumsum(is_learned)])
     bare = np.flatnonzero(np.diff(before[annotations.first]) == 0)
-    findings.add(checked.name, "image_without_objects", [checked.image_label(row) for row in bare[:FEW]], len(bare))
+    examples = [checked.image_label(row) for row in bare[:MOST_EXAMPLES]]
+    findings.add(checked.name, "image_without_objects", examples, len(bare))
 
 
 def _add_repeated(

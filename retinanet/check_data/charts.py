@@ -15,9 +15,9 @@ from retinanet.reports.figures import PALETTE, save_figure, shortened
 
 FEWEST_BINS = 5  # that a histogram has room for
 MOST_CLASSES = 100  # drawn: with more, the scarcest of the first set
-WIDTH, CHART_INCHES, CLASS_INCHES = 11.0, 2.9, 0.17
+FIGURE_WIDTH, CHART_INCHES, CLASS_INCHES = 11.0, 2.9, 0.17
 # Sets differ in colour, hatching and marker, and the three shares in lightness too: in print and to the colour-blind.
-SET_COLOURS, HATCHES, MARKERS = (PALETTE[0], PALETTE[1], PALETTE[3]), ("", "///", "..."), ("o", "s", "^")
+SET_COLOURS, HATCHES, SET_MARKERS = (PALETTE[0], PALETTE[1], PALETTE[3]), ("", "///", "..."), ("o", "s", "^")
 REACH_COLOURS, REACH_HATCHES = (PALETTE[4], PALETTE[1], PALETTE[2]), ("", "///", "xx")
 
 
@@ -26,7 +26,7 @@ def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list
     classes = {key: shortened(name) for key, name in classes.items()}
     shown = sorted(classes, key=lambda key: sets[0].class_objects.get(key, 0))[:MOST_CLASSES]
     class_height = CLASS_INCHES * len(shown) + 1.3
-    figure = Figure(figsize=(WIDTH, 2 * CHART_INCHES + class_height), layout="constrained")
+    figure = Figure(figsize=(FIGURE_WIDTH, 2 * CHART_INCHES + class_height), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=[2 * CHART_INCHES, class_height])
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axes = upper.subplots(2, 2).flatten()
@@ -77,7 +77,7 @@ def _draw_classes(axis: Axes, sets: Sequence[Counts], classes: dict[int, str]) -
         axis.plot(
             [counts.class_objects.get(key, 0) for key in classes],
             places,
-            MARKERS[number % 3],
+            SET_MARKERS[number % 3],
             color=SET_COLOURS[number % 3],
             markersize=5,
             markeredgecolor="black",

@@ -33,7 +33,7 @@ class Reach(NamedTuple):
     shares: list[float]  # matched, ignored, taken for background
 
 
-class Change(NamedTuple):
+class Alternative(NamedTuple):
     """Other sides or anchors."""
 
     name: str  # what is to be set
@@ -103,14 +103,14 @@ def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[
     }
 
 
-def changes(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Change]:
+def try_alternatives(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Alternative]:
     """What other sides and anchors would reach."""
     sizes = dataset.annotations.sizes
     found = []
     for name, other in alternatives(setup).items():
         pixels = resized_sizes(sizes, other.min_side, other.max_side).prod(axis=1, dtype=float).sum()
         reached = Reach(name, len(counts.objects.labels), shares(_ious(counts, dataset, other)))
-        found.append(Change(name, reached, pixels / dataset.sizes.prod(axis=1, dtype=float).sum()))
+        found.append(Alternative(name, reached, pixels / dataset.sizes.prod(axis=1, dtype=float).sum()))
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-FEW = 3  # examples shown of a finding
+MOST_EXAMPLES = 3  # examples shown of a finding
 SCARCE = 20  # a class with fewer objects than this in a set is scarce
 
 
@@ -16,7 +16,7 @@ class Kind(NamedTuple):
 
 
 # In the order of the report. Their names stay: people read them in logs, and programs too.
-KINDS = {
+FINDING_KINDS = {
     # Training refuses the set. The checks of annotation_entries, annotations and images raise these.
     "category_malformed": Kind("a category without a whole number as id, or without a name; training refuses"),
     "category_id_twice": Kind("a category id that stands twice; training refuses"),
@@ -122,17 +122,17 @@ class Findings:
 
     def add(self, set_name: str, kind: str, examples: Sequence[str], count: int | None = None) -> None:
         """Note some of `kind`, of which the first `examples` may be given alone where the `count` is."""
-        assert kind in KINDS
+        assert kind in FINDING_KINDS
         before, shown = self._found.get((set_name, kind), (0, []))
         count = len(examples) if count is None else count
         if count:
-            self._found[set_name, kind] = before + count, [*shown, *examples][:FEW]
+            self._found[set_name, kind] = before + count, [*shown, *examples][:MOST_EXAMPLES]
 
     def of(self, is_mistake: bool) -> list[Finding]:
-        """The mistakes or the notes, in the order of KINDS, and each kind's in that of the sets."""
+        """The mistakes or the notes, in the order of FINDING_KINDS, and each kind's in that of the sets."""
         return [
             Finding(set_name, kind, *found)
-            for name, (_, _, mistake) in KINDS.items()
+            for name, (_, _, mistake) in FINDING_KINDS.items()
             if mistake == is_mistake
             for (set_name, kind), found in self._found.items()
             if kind == name

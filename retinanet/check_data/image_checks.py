@@ -15,22 +15,22 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import image_suffixes, read_with_orientation
 from retinanet.runtime.errors import DataFault
 
-AT_A_TIME = 8  # images handed to a thread
+IMAGES_A_TASK = 8  # images handed to a thread
 
 
 class Content(NamedTuple):
-    """What an image file holds; a `fault` where training would refuse it, and no more then."""
+    """What an image file holds; an `error` where training would refuse it, and no more then."""
 
     digest: bytes = b""  # equal where the RGB pixels are, in whatever file
     orientation: int = 1  # EXIF's, 1 for upright
     is_turned: bool = False  # by it, as the annotated size asks
-    fault: DataFault | None = None
+    error: DataFault | None = None
 
 
 def read_contents(dataset: CocoDataset, threads: int) -> Iterator[Content]:
     """The content of each image file, in order; Pillow decodes and hashlib hashes without holding up other threads."""
     with ThreadPool(threads) as pool:
-        yield from pool.imap(lambda index: _content(dataset, index), range(len(dataset)), AT_A_TIME)
+        yield from pool.imap(lambda index: _content(dataset, index), range(len(dataset)), IMAGES_A_TASK)
 
 
 def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
@@ -48,8 +48,8 @@ def _content(dataset: CocoDataset, index: int) -> Content:
     path, (height, width) = dataset.path(index), dataset.annotations.sizes[index].tolist()
     try:
         image, orientation, is_turned = read_with_orientation(path, (height, width), dataset.max_pixels)
-    except DataFault as fault:
-        return Content(fault=fault)
+    except DataFault as error:
+        return Content(error=error)
     digest = hashlib.blake2b(f"{height} x {width}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image.numpy()).data)
     return Content(digest.digest(), orientation, is_turned)
@@ -62,8 +62,8 @@ def note_contents(checked: CheckedSet, contents: list[Content], findings: Findin
         findings.add(checked.name, kind, [checked.image_label(row) for row in rows])
 
     for content in contents:
-        if content.fault:
-            findings.add(checked.name, content.fault.kind, [str(content.fault)])
+        if content.error:
+            findings.add(checked.name, content.error.kind, [str(content.error)])
     add("image_turned", [row for row, content in enumerate(contents) if content.is_turned])
     not_turned = [row for row, content in enumerate(contents) if content.orientation != 1 and not content.is_turned]
     add("image_not_turned", not_turned)
@@ -76,7 +76,7 @@ def note_repeated(sets: list[tuple[CheckedSet, list[Content]]], findings: Findin
     for checked, contents in sets:
         own: dict[bytes, int] = {}
         for row, content in enumerate(contents):
-            if content.fault:
+            if content.error:
                 continue
             label = checked.image_label(row)
             if content.digest in earlier:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from retinanet.check_data.counts import Change, Counts, Histogram, Reach
-from retinanet.check_data.findings import KINDS, Finding
+from retinanet.check_data.counts import Alternative, Counts, Histogram, Reach
+from retinanet.check_data.findings import FINDING_KINDS, Finding
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
@@ -24,7 +24,7 @@ def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
         for key, name in classes.items()
     ]
     total = ["all", *(str(number) for one in sets for number in (len(one.objects.labels), one.num_images))]
-    return ["Objects to learn, and the images that hold them", *_table([header, *rows, total])]
+    return ["Objects to learn, and the images that hold them", *_indented([header, *rows, total])]
 
 
 def histogram_lines(histogram: Histogram) -> list[str]:
@@ -37,7 +37,7 @@ def histogram_lines(histogram: Histogram) -> list[str]:
             bar = "#" * round(BAR * share[number] / longest)
             cells += [str(histogram.counts[name][number]), f"{share[number]:.1%}", bar.ljust(BAR)]
         rows.append(cells)
-    return [histogram.title, *_table(rows)]
+    return [histogram.title, *_indented(rows)]
 
 
 def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
@@ -48,18 +48,18 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
         rows += [[reach.name, str(reach.num_objects), *_percent(reach)] for reach in reaches]
     return [
         title,
-        *_table(rows),
+        *_indented(rows),
         f"From {FOREGROUND_IOU:g} on, anchors learn to find the object. From {BACKGROUND_IOU:g} they are left out of "
         "training, and below they",
         "learn that nothing is there: what none reaches will hardly be found, however long the training.",
     ]
 
 
-def change_lines(now: Reach, changes: Sequence[Change]) -> list[str]:
+def alternative_lines(now: Reach, alternatives: Sequence[Alternative]) -> list[str]:
     """What other sides and anchors would reach, and which of them are worth it."""
     rows = [["", *REACHED, "pixels"], ["as it is", *_percent(now), "x 1.00"]]
-    rows += [[change.name, *_percent(change.reach), f"x {change.pixels:.2f}"] for change in changes]
-    gains = [(change.reach.shares[0] - now.shares[0], change.name) for change in changes]
+    rows += [[one.name, *_percent(one.reach), f"x {one.pixels:.2f}"] for one in alternatives]
+    gains = [(one.reach.shares[0] - now.shares[0], one.name) for one in alternatives]
     worth = [name for gain, name in sorted(gains, reverse=True) if gain >= CLEAR_GAIN]
     if worth:
         verdict = [f"{CLEAR_GAIN:.0%} of the objects or more would be gained by (the best first):"]
@@ -69,7 +69,7 @@ def change_lines(now: Reach, changes: Sequence[Change]) -> list[str]:
     return [
         "What other sides and anchors would reach (SIDE and RATIOS are in retinanet/detector/anchors.py,",
         "and weights fit the anchors they were trained with)",
-        *_table(rows),
+        *_indented(rows),
         *verdict,
     ]
 
@@ -77,7 +77,7 @@ def change_lines(now: Reach, changes: Sequence[Change]) -> list[str]:
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
     lines = []
     for finding in findings:
-        kind = KINDS[finding.kind]
+        kind = FINDING_KINDS[finding.kind]
         lines.append(f"- {finding.set_name}: {finding.kind}: {finding.num_found} ({kind.says})")
         lines += [f"    {example}" for example in finding.examples]
         if finding.num_found > len(finding.examples) > 0:
@@ -91,5 +91,5 @@ def _percent(reach: Reach) -> list[str]:
     return [f"{share:.1%}" for share in reach.shares] if reach.num_objects else ["-"] * len(reach.shares)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _indented(rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"  {line}" for line in aligned(rows)]

@@ -52,8 +52,8 @@ def save_checkpoint(
     plain = {**checkpoint._asdict(), "anchors": checkpoint.anchors._asdict()}
     try:
         save_file({"format": FORMAT, **plain, **more}, path, previous=previous)
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault}). Make room, or choose another --output_path.") from fault
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error}). Make room, or choose another --output_path.") from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -114,12 +114,10 @@ def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path:
     """UserError unless `weights` are those of the network that `checkpoint` states, whose memory is not taken yet."""
     channels = checkpoint.channels
     wanted = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # if it is there, `channels` is not made up
-    if not _differing(weights, wanted):
+    if not _misfits(weights, wanted):
         with torch.device("meta"):
             wanted = {name: tuple(value.shape) for name, value in _network(checkpoint).state_dict().items()}
-    differing = _differing(weights, wanted) or [
-        f"{name} is not the network's" for name in weights.keys() - wanted.keys()
-    ]
+    differing = _misfits(weights, wanted) or [f"{name} is not the network's" for name in weights.keys() - wanted.keys()]
     if differing:
         raise UserError(
             f"{path}: its weights don't fit its depth {checkpoint.depth}, {channels} channels, "
@@ -128,7 +126,7 @@ def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path:
         )
 
 
-def _differing(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
     lacking = [f"{name} is missing" for name in wanted if name not in weights]
     return lacking or [
         f"{name} has the shape {list(weights[name].shape)}, not {list(shape)}"

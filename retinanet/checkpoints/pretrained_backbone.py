@@ -117,11 +117,11 @@ def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
     if not path.exists():
         try:
             weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
-        except (OSError, RuntimeError) as fault:  # no network or no space; a hash that is not the published one
+        except (OSError, RuntimeError) as error:  # no network or no space; a hash that is not the published one
             raise UserError(
-                f"{weights.url}: the {what} could not be downloaded ({fault}). Put that file at {path}, or "
+                f"{weights.url}: the {what} could not be downloaded ({error}). Put that file at {path}, or "
                 "choose --weights none (start from random weights) or --weights FILE (a state dict of your own)."
-            ) from fault
+            ) from error
     return read_state_file(path)
 
 

@@ -18,7 +18,7 @@ from retinanet.runtime.files import written_whole
 
 # The functions that torch.save writes calls of where it saves tensors and plain data. PyTorch's unpickler calls more of
 # them, such as torch.FloatTensor and bytearray, which take as much memory as a number in the file says.
-PLAIN = re.compile(
+ALLOWED_CALLS = re.compile(
     r"collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|\w+Storage|[a-z]\w*)"
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
 )
@@ -47,9 +47,9 @@ def load_file(path: str | Path, what: str) -> Any:
             f"{path}: refused as {what}: it does not hold tensors and plain data alone. A file with pickled objects in "
             "it can run code when it is opened. Give a file without."
         ) from None
-    except Exception as fault:  # torch.load and zipfile raise whatever the damaged bytes lead them to
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise UserError(f"{path}: not {what}, or damaged ({reason}). Give another file.") from fault
+    except Exception as error:  # torch.load and zipfile raise whatever the damaged bytes lead them to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not {what}, or damaged ({reason}). Give another file.") from error
     return content
 
 
@@ -58,8 +58,8 @@ def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -
     try:
         with written_whole(path, "wb", previous=previous) as file:
             torch.save(content, file)
-    except RuntimeError as fault:  # what torch.save makes of a full disk
-        raise OSError(str(fault).splitlines()[0]) from fault
+    except RuntimeError as error:  # what torch.save makes of a full disk
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def _check_archive(path: str | Path) -> None:
@@ -81,7 +81,7 @@ def _check_archive(path: str | Path) -> None:
 def _check_calls(pickled: bytes) -> None:
     """Raise UnpicklingError where `pickled` calls what tensors and plain data have no need of."""
     for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name in ("GLOBAL", "INST") and not PLAIN.fullmatch(str(argument)):
+        if operation.name in ("GLOBAL", "INST") and not ALLOWED_CALLS.fullmatch(str(argument)):
             raise pickle.UnpicklingError(f"calls {argument}")
 
 

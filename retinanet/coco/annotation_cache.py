@@ -19,7 +19,7 @@ from retinanet.coco.packed_names import PackedNames
 from retinanet.runtime.archives import require_stored
 from retinanet.runtime.files import written_whole
 
-FORMAT = "retinanet annotations 2"  # to change with the checks or the arrays: older caches are then rebuilt
+CACHE_FORMAT = "retinanet annotations 2"  # to change with the checks or the arrays: older caches are then rebuilt
 # No array is larger than the annotation file, where a box is 48 letters or more, but for the class names: a letter of
 # 4 bytes is written as 12 letters of 4 bytes each.
 MOST_NAME_BYTES = 12
@@ -55,7 +55,7 @@ def _key(path: Path) -> str:
             status = os.fstat(file.fileno())
     except OSError:  # read_annotations says it better
         return ""
-    return f"{FORMAT} {status.st_size} {status.st_mtime_ns} {digest}"
+    return f"{CACHE_FORMAT} {status.st_size} {status.st_mtime_ns} {digest}"
 
 
 def _read(path: Path, key: str) -> Annotations | None:
@@ -67,16 +67,16 @@ def _read(path: Path, key: str) -> Annotations | None:
         with zipfile.ZipFile(cache) as archive:
             require_stored(archive, cache.stat().st_size)
             limit = path.stat().st_size + 1000
-            if _text(archive, "key", 1000) != key:
+            if _read_text(archive, "key", 1000) != key:
                 return None
-            arrays: dict[str, Any] = {name: _array(archive, name, dtype, limit) for name, dtype in DTYPES.items()}
+            arrays: dict[str, Any] = {name: _read_array(archive, name, dtype, limit) for name, dtype in DTYPES.items()}
             annotations = Annotations(
                 path=path,
-                class_names=json.loads(_text(archive, "class_names", MOST_NAME_BYTES * limit)),
-                category_ids=_array(archive, "category_ids", np.dtype(np.int64), limit).tolist(),
+                class_names=json.loads(_read_text(archive, "class_names", MOST_NAME_BYTES * limit)),
+                category_ids=_read_array(archive, "category_ids", np.dtype(np.int64), limit).tolist(),
                 file_names=PackedNames(
-                    _array(archive, "name_text", np.dtype(np.uint8), limit),
-                    _array(archive, "name_ends", np.dtype(np.int64), limit),
+                    _read_array(archive, "name_text", np.dtype(np.uint8), limit),
+                    _read_array(archive, "name_ends", np.dtype(np.int64), limit),
                 ),
                 **arrays,
             )
@@ -88,11 +88,11 @@ def _read(path: Path, key: str) -> Annotations | None:
         return None
 
 
-def _text(archive: zipfile.ZipFile, name: str, limit: int) -> str:
-    return str(_array(archive, name, None, limit))
+def _read_text(archive: zipfile.ZipFile, name: str, limit: int) -> str:
+    return str(_read_array(archive, name, None, limit))
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype | None, limit: int) -> np.ndarray:
+def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype | None, limit: int) -> np.ndarray:
     """The array `name` of `archive`, of `dtype`, or with None a text.
 
     Raises where it is another, or of more than `limit` bytes. What its header claims is compared with what there is

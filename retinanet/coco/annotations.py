@@ -46,16 +46,16 @@ def read_json(path: str | Path) -> Any:
     try:
         with open(path, encoding="utf-8") as file:
             return parse_json(file, path)
-    except OSError as fault:
-        raise UserError(f"{path}: can't be read ({fault.strerror}). Check the path and its permissions.") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from None
 
 
 def parse_json(file: IO[str], path: str | Path) -> Any:
     """What is in the JSON `file`, which a UserError calls `path`."""
     try:
         return json.load(file)
-    except (ValueError, RecursionError) as fault:  # not JSON, not UTF-8, or nested without end
-        raise UserError(f"{path}: not valid JSON ({fault}). Is the file cut off? Write or copy it again.") from None
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+        raise UserError(f"{path}: not valid JSON ({error}). Is the file cut off? Write or copy it again.") from None
 
 
 def read_annotations(path: str | Path) -> Annotations:
@@ -66,9 +66,9 @@ def read_annotations(path: str | Path) -> Annotations:
     return check_annotations(Path(path), read_json(path))[0]
 
 
-def _raise(fault: DataFault) -> None:
+def _raise(error: DataFault) -> None:
     """What becomes of a mistake where one ends all."""
-    raise fault
+    raise error
 
 
 def check_annotations(
@@ -103,9 +103,9 @@ def check_annotations(
             boxes[row], areas[row] = box_and_area(annotation)
             crowds[row] = is_crowd(annotation)
             owners[row] = owner
-        except DataFault as fault:
+        except DataFault as error:
             name = f"{path}: annotation {annotation.get('id', f'number {row}')}"
-            refuse(DataFault(fault.kind, f"{name}: {fault}"))
+            refuse(DataFault(error.kind, f"{name}: {error}"))
     places = np.argsort(owners, kind="stable")
     places = places[(owners[places] != LEFT_OUT) & (labels[places] != LEFT_OUT)]
     packed = Annotations(
@@ -123,8 +123,8 @@ def check_annotations(
     )
     try:
         require_pixels(packed)
-    except DataFault as fault:
-        refuse(fault)
+    except DataFault as error:
+        refuse(error)
     return packed, places
 
 
@@ -206,8 +206,8 @@ def _read_categories(
     for category in categories:
         try:
             category_id, name = category_entry(category, labels_of)
-        except DataFault as fault:
-            refuse(DataFault(fault.kind, f"{path}: {fault}"))
+        except DataFault as error:
+            refuse(DataFault(error.kind, f"{path}: {error}"))
             if is_id(category.get("id")):
                 labels_of.setdefault(category["id"], LEFT_OUT)
         else:
@@ -227,8 +227,8 @@ def _read_images(
     for image in images:
         try:
             image_id, file_name, size = image_entry(image, rows_of)
-        except DataFault as fault:
-            refuse(DataFault(fault.kind, f"{path}: {fault}"))
+        except DataFault as error:
+            refuse(DataFault(error.kind, f"{path}: {error}"))
             if is_id(image.get("id")):
                 rows_of.setdefault(image["id"], LEFT_OUT)
         else:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-LEAST_SIDE = 16  # of an image; the first pixel of a smaller one may well hold an object
+LEAST_IMAGE_SIDE = 16  # of an image; the first pixel of a smaller one may well hold an object
 MOST = 0.5  # a larger share of a set's boxes than this does not lie in the first pixels of its images
 TOLERANCE = 0.05  # boxes that were not clipped reach a bit past their image
 
@@ -17,7 +17,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     within = np.all((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE), axis=1)
     if not within.any():
         return within
-    counted = (boxes[:, 2:] > 0).all(axis=1) & (sizes >= LEAST_SIDE).all(axis=1)
+    counted = (boxes[:, 2:] > 0).all(axis=1) & (sizes >= LEAST_IMAGE_SIDE).all(axis=1)
     within &= counted
     are_whole = (boxes[within] == np.rint(boxes[within])).all()
     if are_whole or within.sum() <= MOST * counted.sum():

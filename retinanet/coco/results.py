@@ -37,8 +37,8 @@ def write_results(rows: list[Any], path: Path) -> None:
     try:
         with written_whole(path) as file:
             file.write(json.dumps(rows))  # json.dump takes several times as long
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another place for it.") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}). Choose another place for it.") from None
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:

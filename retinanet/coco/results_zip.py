@@ -17,13 +17,13 @@ def read_zip(path: Path) -> tuple[str, bytes]:
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return _only_member(archive, path.stat().st_size)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as fault:
-        raise UserError(f"{path}: can't be read ({fault.strerror}). Check the path and its permissions.") from None
-    except Exception as fault:  # zipfile raises whatever the damaged bytes lead it to
-        reason = str(fault) or type(fault).__name__
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from None
+    except Exception as error:  # zipfile raises whatever the damaged bytes lead it to
+        reason = str(error) or type(error).__name__
         raise UserError(
             f"{path}: not a zip with a result file in it, or damaged ({reason}). Pack that file again, alone."
-        ) from fault
+        ) from error
 
 
 def write_zip(text: str, path: Path) -> None:
@@ -36,8 +36,8 @@ def write_zip(text: str, path: Path) -> None:
     try:
         with written_whole(path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
             archive.writestr(member, text, zipfile.ZIP_DEFLATED, FASTEST)
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another place for it.") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}). Choose another place for it.") from None
 
 
 def _only_member(archive: zipfile.ZipFile, size: int) -> tuple[str, bytes]:

@@ -15,8 +15,8 @@ from retinanet.reports.figures import PALETTE, shortened, text_colour
 MOST_BARS = 80  # of classes
 MOST_CURVES = 1000  # of classes: more hide each other
 MOST_FIELDS = 300  # classes in the chart of confusions; with more, the MOST_BARS that are confused most
-FEW_CLASSES = 10  # told apart by colour and line; with more, the best and the worst are
-LINES = ("solid", "dashed", "dotted", "dashdot")
+MOST_COLOURED_CURVES = 10  # told apart by colour and line; with more, the best and the worst are
+LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
 BAR_INCHES = 0.34  # of a bar with its name
 WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2, "capsize": 2.5}
 
@@ -54,15 +54,15 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
     """Precision by recall at IoU 0.5 of each class, `precision` [101, C]; -1 for a class without objects."""
     known = [label for label in range(len(names)) if precision[0, label] >= 0]
     by_ap = sorted(known, key=lambda label: -precision[:, label].mean())
-    named = by_ap if len(by_ap) <= FEW_CLASSES else [*by_ap[:4], *by_ap[-4:]]
+    named = by_ap if len(by_ap) <= MOST_COLOURED_CURVES else [*by_ap[:4], *by_ap[-4:]]
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axis = figure.subplots()
     for label in set(by_ap[:: max(1, len(by_ap) // MOST_CURVES)]) - set(named):
         axis.plot(recalls, precision[:, label], color="#cccccc", linewidth=0.8)
     for row, label in enumerate(named):
-        look: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINES[row % len(LINES)]}
+        style: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINE_STYLES[row % len(LINE_STYLES)]}
         name = f"{shortened(names[label])} {precision[:, label].mean():.3f}"
-        axis.plot(recalls, precision[:, label], label=name, linewidth=1.8, **look)
+        axis.plot(recalls, precision[:, label], label=name, linewidth=1.8, **style)
     if len(known) > 1:
         mean = precision[:, known].mean(axis=1)
         axis.plot(recalls, mean, color="black", linewidth=2.6, label=f"mean {mean.mean():.3f}")
@@ -77,7 +77,7 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
 
 def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float) -> Figure:
     """Of the objects of each class, what they were taken for; below them what was found on background."""
-    classes = _most_confused(confusion)
+    classes = _classes_to_draw(confusion)
     names, size = [shortened(names[label]) for label in classes.tolist()], len(classes) + 1
     table = confusion.table(classes)
     totals = np.bincount(confusion.true, confusion.counts, minlength=confusion.num_classes + 1)
@@ -103,7 +103,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     return figure
 
 
-def _most_confused(confusion: Confusion) -> np.ndarray:
+def _classes_to_draw(confusion: Confusion) -> np.ndarray:
     """The classes to draw, rising: all, or the most confused of more than can be read."""
     if confusion.num_classes <= MOST_FIELDS:
         return np.arange(confusion.num_classes)

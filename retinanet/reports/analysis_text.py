@@ -15,7 +15,7 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
-FEW_CLASSES = 10  # whose confusions fit on a screen
+MOST_CLASSES_IN_TEXT = 10  # whose confusions fit on a screen
 MOST_CONFUSIONS = 5
 INTERVAL_WIDTH = 22  # letters of 0.123 (0.123 to 0.123): the column stays where it is when there are no intervals
 MOST_IN_TABLE = 1000  # classes in metrics.json's table of confusions; with more, the pairs that occur
@@ -42,20 +42,20 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
     return {
         "coco": dict(zip(NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
         "num_draws": analysis.drawn.shape[2],
-        "AP": _plain(analysis.ap),
-        "AP50": _plain(analysis.ap50),
+        "AP": _number_dict(analysis.ap),
+        "AP50": _number_dict(analysis.ap50),
         "classes": [
             {
                 "name": one.name,
                 "num_objects": one.num_objects,
-                "AP": _plain(one.ap),
-                "AP50": _plain(one.ap50),
+                "AP": _number_dict(one.ap),
+                "AP50": _number_dict(one.ap50),
                 "AR": none_of_nan(one.ar),
-                "best_f1": _plain(one.best),
+                "best_f1": _number_dict(one.best),
             }
             for one in analysis.classes
         ],
-        "best_f1": _plain(analysis.best),
+        "best_f1": _number_dict(analysis.best),
         "AP50_lost": dict(zip(ERROR_KINDS, analysis.lost.tolist(), strict=True)),
         "confusion": {
             "true": [*names, "background"],
@@ -92,7 +92,7 @@ def _counts(confusion: Confusion) -> dict[str, Any]:
     return {"pairs": np.stack(confusion[1:], axis=1).tolist()}
 
 
-def _plain(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
+def _number_dict(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
     return {name: none_of_nan(number) for name, number in numbers._asdict().items()}
 
 
@@ -113,15 +113,15 @@ def _best_line(best: WorkingPoint) -> str:
 def _confusion_lines(analysis: Analysis) -> list[str]:
     """Where classes are few, what the objects of each were taken for; else the most frequent confusions."""
     names = [printable(one.name) for one in analysis.classes]
-    if len(names) > FEW_CLASSES:
-        return [f"Most confused there: {'; '.join(_most_confused(analysis)) or 'none'}"]
+    if len(names) > MOST_CLASSES_IN_TEXT:
+        return [f"Most confused there: {'; '.join(_top_confusions(analysis)) or 'none'}"]
     header = ["", *(f"{name:>5}" for name in names), "not found"]
     counts = [map(str, row) for row in analysis.confusion.table().tolist()]
     rows = [[name, *row] for name, row in zip([*names, "background"], counts, strict=True)]
     return ["What the true classes (rows) were taken for there (columns):", *aligned([header, *rows])]
 
 
-def _most_confused(analysis: Analysis) -> list[str]:
+def _top_confusions(analysis: Analysis) -> list[str]:
     """The largest numbers of objects taken for another class."""
     between = analysis.confusion.between_classes()
     order = np.argsort(-between.counts, kind="stable")[:MOST_CONFUSIONS]

@@ -23,8 +23,8 @@ DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"
 MARKERS_A_CURVE = 8
 MOST_WITH_AP50 = 4  # runs; with more the lower half could not be read
-WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
-LEGEND_LETTERS, MOST_LETTERS = 110, 60  # in a line of the legend; of a run's name
+CURVES_WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
+LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; of a run's name
 MOST_LOSS = 1e200  # drawn: matplotlib's margins and ticks overflow at 1e300, and larger losses are at the top anyway
 
 
@@ -52,7 +52,7 @@ def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) 
     legend_height = LEGEND_LINE_HEIGHT * (-(-len(names) // columns) + 1)
     make = pyplot.figure if window else Figure  # pyplot opens windows, and fails where there is no screen
     heights = (LOSS_HEIGHT, AP_HEIGHT)[: 1 + has_ap]
-    figure = make(figsize=(WIDTH, sum(heights) + legend_height), layout="constrained")
+    figure = make(figsize=(CURVES_WIDTH, sum(heights) + legend_height), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0].tolist()
     styles = [_style(index) for index in range(len(curves))]
     for index, (curve, style) in enumerate(zip(curves, styles, strict=True)):
@@ -101,8 +101,8 @@ def _names(logs: Sequence[RunLog]) -> list[str]:
 
 
 def _legend_name(curve: Curve) -> str:
-    name, half = printable(curve.name), MOST_LETTERS // 2
-    if len(name) > MOST_LETTERS:
+    name, half = printable(curve.name), MOST_NAME_LETTERS // 2
+    if len(name) > MOST_NAME_LETTERS:
         name = f"{name[: half - 1]}…{name[-half:]}"
     return name if np.isfinite(curve.losses).any() else f"{name} (no finite loss)"
 

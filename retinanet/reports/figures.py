@@ -31,8 +31,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     try:
         with written_whole(path, "wb") as file:
             figure.savefig(file, format=path.suffix[1:].lower(), dpi=DOTS_PER_INCH)
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another place for the picture.") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}). Choose another place for the picture.") from None
 
 
 def require_picture_place(path: Path) -> None:

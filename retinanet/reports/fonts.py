@@ -15,19 +15,14 @@ from matplotlib.text import Text
 
 from retinanet.runtime.printable import printable
 
-FEW = 5  # letters named in the message
+MOST_LETTERS_NAMED = 5  # letters named in the message
 # Fonts are tried by their files' names: plain ones first. A last resort has a box for every letter, and no letter.
 UNLIKE_TEXT = ("bold", "italic", "oblique", "black", "thin", "light", "serif", "mono", "unifont", "condensed")
 LAST_RESORT = "lastresort"
 # Debian's and Ubuntu's package for a letter whose Unicode name begins so.
-PACKAGES = {"CJK": "fonts-noto-cjk", "HIRAGANA": "fonts-noto-cjk", "KATAKANA": "fonts-noto-cjk"}
-
-
-PACKAGES |= {"HANGUL": "fonts-noto-cjk", "IDEOGRAPHIC": "fonts-noto-cjk", "FULLWIDTH": "fonts-noto-cjk"}
-
-
+FONT_PACKAGES = dict.fromkeys(("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "IDEOGRAPHIC", "FULLWIDTH"), "fonts-noto-cjk")
 SYMBOLS, ANY_SCRIPT = "fonts-symbola", "fonts-noto-core"
-_told: set[str] = set()  # packages that were named
+_announced: set[str] = set()  # packages that were named
 
 
 def give_fonts(figure: Figure, font_files: Sequence[str] | None = None) -> None:
@@ -45,7 +40,7 @@ def give_fonts(figure: Figure, font_files: Sequence[str] | None = None) -> None:
         text.set_fontfamily([*text.get_fontfamily(), *families])
     # For good, not in a context: a window is drawn long after this.
     warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from|Matplotlib currently does not support")
-    _tell(missing)
+    _announce(missing)
 
 
 @cache
@@ -91,18 +86,19 @@ def _families_for(letters: frozenset[str], files: tuple[str, ...]) -> tuple[list
     return families, letters
 
 
-def _tell(missing: frozenset[str]) -> None:
-    packages = sorted({_package_of(letter) for letter in missing} - _told)
+def _announce(missing: frozenset[str]) -> None:
+    packages = sorted({_package_of(letter) for letter in missing} - _announced)
     if packages:
-        _told.update(packages)
-        some = printable("".join(sorted(missing)[:FEW])) + (" ..." if len(missing) > FEW else "")
+        _announced.update(packages)
+        letters = printable("".join(sorted(missing)[:MOST_LETTERS_NAMED]))
+        more = " ..." if len(missing) > MOST_LETTERS_NAMED else ""
         print(
-            f"{Path(sys.argv[0]).name}: no font on this machine has the letters {some}, so boxes stand for them in the "
-            f"picture. Install one, on Debian or Ubuntu with: apt-get install {' '.join(packages)}",
+            f"{Path(sys.argv[0]).name}: no font on this machine has the letters {letters}{more}, so boxes stand for "
+            f"them in the picture. Install one, on Debian or Ubuntu with: apt-get install {' '.join(packages)}",
             file=sys.stderr,
         )
 
 
 def _package_of(letter: str) -> str:
     script = unicodedata.name(letter, "").split(" ")[0]
-    return PACKAGES.get(script) or (SYMBOLS if unicodedata.category(letter) == "So" else ANY_SCRIPT)
+    return FONT_PACKAGES.get(script) or (SYMBOLS if unicodedata.category(letter) == "So" else ANY_SCRIPT)

@@ -20,13 +20,13 @@ from retinanet.reports.analysis_text import analysis_lines, metrics_of, number_t
 from retinanet.reports.box_pictures import Panel, draw_grid
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
-from retinanet.reports.panels import found_panel, object_panel
+from retinanet.reports.panels import chosen_detections_panel, chosen_objects_panel
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import printable
 
 REPORT = "report.html"
-WORST_IMAGES, COLUMNS = 4, 2  # shown of each kind of error
+WORST_IMAGES, PANEL_COLUMNS = 4, 2  # shown of each kind of error
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 img { max-width: 100%; height: auto; }
@@ -62,7 +62,7 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
         panels, count = _worst_images(kind, analysis, dataset)
         if panels:
             name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # as PNG photographs are five times as large
-            figures[name] = draw_grid(panels, names, columns=COLUMNS)
+            figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
             shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
             captions[name] = f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
     pictures = {name: _picture(figure, name) for name, figure in figures.items()}
@@ -81,8 +81,8 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
         for name, content in files.items():
             with written_whole(folder / name, "wb") as file:
                 file.write(content)
-    except OSError as fault:
-        raise UserError(f"{folder}: can't be written to ({fault.strerror}). Choose another --report.") from None
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written to ({error.strerror}). Choose another --report.") from None
 
 
 def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[list[Panel], int]:
@@ -103,9 +103,9 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[
         if badness[image] > 0:
             title = dataset.annotations.file_names[image]
             if kind == MISSED:
-                panels.append(object_panel(title, dataset, image, chosen))
+                panels.append(chosen_objects_panel(title, dataset, image, chosen))
             else:
-                panels.append(found_panel(title, dataset, image, analysis, chosen))
+                panels.append(chosen_detections_panel(title, dataset, image, analysis, chosen))
     return panels, len(images)
 
 

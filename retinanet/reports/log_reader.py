@@ -12,16 +12,16 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_names import parse_name
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"
-WHOLE = r"(?![^\s|])"  # follows a number that no cut line has lost a part of
+NOT_CUT = r"(?![^\s|])"  # follows a number that no cut line has lost a part of
 COUNT = r"([0-9]{1,9})"
-LOSSES = tuple(f"{kind} loss: *{NUMBER}{WHOLE}" for kind in ("Classification", "Regression", "Running"))
+LOSSES = tuple(f"{kind} loss: *{NUMBER}{NOT_CUT}" for kind in ("Classification", "Regression", "Running"))
 POINT = re.compile(r" *\| *".join((f"Epoch: *{COUNT}", f"Iteration: *{COUNT}", *LOSSES)))
-RATE = re.compile(rf"\| *Learning rate: *{NUMBER}{WHOLE}")
+RATE_FIELD = re.compile(rf"\| *Learning rate: *{NUMBER}{NOT_CUT}")
 EPOCH_TOOK = re.compile(rf"^Epoch {COUNT} took .*, mean loss {NUMBER}\. ")
 LOSS_LIST = re.compile(r"^(epoch_loss_list:?\s*)?\[([^\[\]]*)\]", re.MULTILINE)
 RESUMED = re.compile(rf"^Resumed from .* after {COUNT} epochs and {COUNT} iterations$")
 CHECKPOINT = re.compile(rf"^Checkpoint: .*, after {COUNT} epochs$")
-SETTINGS = re.compile(r"Settings: (\{.*\})$")
+SETTINGS_LINE = re.compile(r"Settings: (\{.*\})$")
 TABLE = re.compile(
     rf"\((A[PR])\) *@\[ *IoU=([0-9.:]+) *\| *area= *(\w+) *\| *maxDets= *{COUNT} *\] *= *(-?[0-9]\.[0-9]{{3}}|nan)$"
 )
@@ -72,8 +72,8 @@ def _lines(path: Path) -> list[str]:
     """The log's lines, with each list of losses on a line of its own, however it was wrapped."""
     try:
         content = path.read_bytes()
-    except OSError as fault:
-        raise UserError(f"{path}: can't be read ({fault.strerror}). Give a log of train.py or test.py.") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}). Give a log of train.py or test.py.") from None
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     text = content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
     text = ESCAPES.sub("", text).replace("\r", "\n")  # what a progress bar wrote ends with a \r
@@ -96,7 +96,7 @@ class _Reader:
 
     def read(self, line: str) -> None:
         if found := POINT.search(line):
-            self._add_point(found, RATE.search(line, found.end()))
+            self._add_point(found, RATE_FIELD.search(line, found.end()))
         elif found := TABLE.search(line):
             self._add_to_table(found)
         elif found := LOSS_LIST.match(line):
@@ -108,7 +108,7 @@ class _Reader:
             self._go_back(self.epoch, int(found[2]) + 1)
         elif found := CHECKPOINT.match(line):
             self.epoch = int(found[1])
-        elif found := SETTINGS.search(line):
+        elif found := SETTINGS_LINE.search(line):
             self.settings = _settings(found[1]) or self.settings
 
     def _add_point(self, found: re.Match[str], rate: re.Match[str] | None) -> None:

@@ -14,7 +14,7 @@ from retinanet.runtime.log_names import ENDING, rate_text
 from retinanet.runtime.printable import markdown_cell
 
 UNKNOWN = "-"
-SETTINGS = {  # column: flag
+SETTING_COLUMNS = {  # column: flag
     **{"seed": "seed", "depth": "depth", "optimizer": "optimizer", "rate": "learning_rate", "batch": "batch_size"},
     **{name: name for name in ("epochs", "drop_last", "prior", "alpha", "gamma")},
 }
@@ -25,7 +25,7 @@ def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
 
     Further flags have a column where the logs tell different values of them.
     """
-    flags = SETTINGS | {name: name for name in _differing(logs)}
+    flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
     header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50")
     return markdown_table(header, [_row(log, list(flags.values())) for log in logs])
 
@@ -44,14 +44,13 @@ def final_loss(log: RunLog) -> float | None:
     return log.points[-1].running if log.points else None
 
 
-def _differing(logs: Sequence[RunLog]) -> list[str]:
-    told: dict[str, set[str]] = {}
+def _varying_flags(logs: Sequence[RunLog]) -> list[str]:
+    values_of: dict[str, set[str]] = {}
     for log in logs:
         for name, value in log.settings.items():
-            told.setdefault(name, set()).add(str(value))
-    return [
-        name for name, values in told.items() if len(values) > 1 and name not in {"output_path", *SETTINGS.values()}
-    ]
+            values_of.setdefault(name, set()).add(str(value))
+    in_every_table = {"output_path", *SETTING_COLUMNS.values()}
+    return [name for name, values in values_of.items() if len(values) > 1 and name not in in_every_table]
 
 
 def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
@@ -60,20 +59,20 @@ def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
         UNKNOWN if loss is None else f"{loss:.5f}" if abs(loss) < 1e6 else f"{loss:g}",
         *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
     )
-    return (_plain(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
+    return (_markdown_text(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " ".join(_plain(str(one)) if isinstance(one, list) else _cell(one) for one in value) or UNKNOWN
+        return " ".join(_markdown_text(str(one)) if isinstance(one, list) else _cell(one) for one in value) or UNKNOWN
     if isinstance(value, float) and 0 < value < 1:
         return rate_text(value)
-    return _plain(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
+    return _markdown_text(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
 
 
-def _plain(text: str) -> str:
+def _markdown_text(text: str) -> str:
     """As a cell, whatever stands in it."""
     return markdown_cell(text) or UNKNOWN
 

@@ -15,14 +15,16 @@ from retinanet.runtime.errors import UserError
 MOST_SHOWN = 4  # images won, and images lost
 
 
-def object_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
+def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
     """The image with those of its objects that are `chosen` [T]."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, _pixels(dataset, image), annotations.boxes[shown], annotations.labels[shown], None)
 
 
-def found_panel(title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray) -> Panel:
+def chosen_detections_panel(
+    title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray
+) -> Panel:
     """The image with those of its detections that are `chosen` [D], and dashed all its objects."""
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)
@@ -78,5 +80,5 @@ def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset:
         verdict = "won" if gains[image] > 0 else "lost"
         name = dataset.annotations.file_names[image]
         for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True):
-            panels.append(found_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
+            panels.append(chosen_detections_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
     return panels

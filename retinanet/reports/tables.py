@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row: the first column on the left, the others right-aligned, two spaces between them."""
-    return ["  ".join(cells).rstrip() for cells in _padded(rows, str.rjust)]
+    return ["  ".join(cells).rstrip() for cells in _in_columns(rows, str.rjust)]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table that is aligned as plain text too."""
-    head, *body = _padded([header, *rows], str.ljust)
+    head, *body = _in_columns([header, *rows], str.ljust)
     return [markdown_row(*cells) for cells in (head, ["-" * len(cell) for cell in head], *body)]
 
 
@@ -23,7 +23,7 @@ def markdown_row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _padded(rows: Sequence[Sequence[str]], others: Callable[[str, int], str]) -> list[list[str]]:
+def _in_columns(rows: Sequence[Sequence[str]], others: Callable[[str, int], str]) -> list[list[str]]:
     """Cells as wide as their column; `others` pads those that are not in the first column."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [[row[0].ljust(widths[0]), *map(others, row[1:], widths[1:])] for row in rows]

@@ -60,9 +60,9 @@ class LogFile:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _alone_in(self.folder):
                 self.path, self._file = _new_file(self.folder, name)
-        except OSError as fault:
+        except OSError as error:
             raise UserError(
-                f"{fault.filename}: the log's folder can't be written to ({fault.strerror}). Choose another --log_dir."
+                f"{error.filename}: the log's folder can't be written to ({error.strerror}). Choose another --log_dir."
             ) from None
 
     def _remove(self) -> None:
@@ -82,11 +82,11 @@ class LogFile:
         try:
             while self._unwritten:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
-        except OSError as fault:
+        except OSError as error:
             if not self._has_complained:
                 print(
                     f"{Path(sys.argv[0]).name}: {printable(str(self.path))}: can't be written "
-                    f"({fault.strerror}). The run goes on, and its lines follow once there is room.",
+                    f"({error.strerror}). The run goes on, and its lines follow once there is room.",
                     file=sys.stderr,
                 )
             self._has_complained = True

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENDING = ".log"
-KINDS = ("train", "valid", "test")
-WHOLE = re.compile(r"(depth|seed|epochs|no)([0-9]{1,19})")
-RATE = re.compile(r"lr([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)")
+RUN_KINDS = ("train", "valid", "test")
+INTEGER_PART = re.compile(r"(depth|seed|epochs|no)([0-9]{1,19})")
+RATE_PART = re.compile(r"lr([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)")
 
 
 class LogName(NamedTuple):
     """What a name tells; None for a part that it lacks."""
 
-    kind: str | None = None  # of KINDS
+    kind: str | None = None  # of RUN_KINDS
     depth: int | None = None
     seed: int | None = None
     learning_rate: float | None = None
@@ -27,11 +27,11 @@ def parse_name(name: str) -> LogName:
     """The parts of a log's name, in any order; what is none of them, such as a date, is ignored."""
     found: dict[str, Any] = {}
     for part in name.removesuffix(ENDING).split("_"):
-        if part in KINDS:
+        if part in RUN_KINDS:
             found.setdefault("kind", part)
-        elif whole := WHOLE.fullmatch(part):
+        elif whole := INTEGER_PART.fullmatch(part):
             found.setdefault("number" if whole[1] == "no" else whole[1], int(whole[2]))
-        elif (rate := RATE.fullmatch(part)) and 0 < float(rate[1]) < math.inf:
+        elif (rate := RATE_PART.fullmatch(part)) and 0 < float(rate[1]) < math.inf:
             found.setdefault("learning_rate", float(rate[1]))
     return LogName(**found)
 

@@ -137,11 +137,11 @@ def join(device: torch.device, timeout: float) -> Ranks:
         dist.init_process_group(backend, timeout=limit + grace, store=store, rank=rank, world_size=size)
         group, steps = (dist.new_group(backend="gloo", timeout=time) for time in (PATIENCE, limit))
         return Ranks(rank, size, group, steps)
-    except RuntimeError as fault:
+    except RuntimeError as error:
         raise OutOfResources(
-            f"rank {rank} did not meet all of {size} ranks ({str(fault).splitlines()[0][:160]}). Are they all "
+            f"rank {rank} did not meet all of {size} ranks ({str(error).splitlines()[0][:160]}). Are they all "
             "started, and can the machines reach each other?"
-        ) from fault
+        ) from error
 
 
 def _store(rank: int, size: int) -> dist.Store:
@@ -163,11 +163,11 @@ def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
     """Raise OutOfResources where another rank is gone or hangs."""
     try:
         yield
-    except RuntimeError as fault:
-        if ranks.size == 1 or is_out_of_gpu_memory(fault) or not any(sign in str(fault) for sign in LOST):
+    except RuntimeError as error:
+        if ranks.size == 1 or is_out_of_gpu_memory(error) or not any(sign in str(error) for sign in LOST):
             raise
-        reason = str(fault).splitlines()[0][:160]
+        reason = str(error).splitlines()[0][:160]
         raise OutOfResources(
             f"rank {ranks.rank} stopped because another rank died, or did not come within --timeout {timeout:g} s "
             f"({reason}). That rank's message says why; --resume goes on from the last checkpoint."
-        ) from fault
+        ) from error

@@ -41,15 +41,15 @@ def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except Exception as fault:
-        if not _is_out_of_memory(fault):
+    except Exception as error:
+        if not _is_out_of_memory(error):
             raise
-        of_host = _is_out_of_host_memory(fault)
+        of_host = _is_out_of_host_memory(error)
         numbers = "" if of_host else _gpu_memory()
         raise OutOfResources(
-            f"memory ran out{f' at {where}' if where else f': {_reason(fault)}'}{numbers}. "
+            f"memory ran out{f' at {where}' if where else f': {_reason(error)}'}{numbers}. "
             f"{advice or (HOST_ADVICE if of_host else GPU_ADVICE)}"
-        ) from fault
+        ) from error
 
 
 def named(images: Tensor) -> str:
@@ -63,48 +63,48 @@ def worker_explained() -> Iterator[None]:
     """Raise OutOfResources, naming the likely cause, where a loader's worker process died or hangs."""
     try:
         yield
-    except RuntimeError as fault:
-        text = " ".join(map(str, _with_causes(fault)))
+    except RuntimeError as error:
+        text = " ".join(map(str, _with_causes(error)))
         if "DataLoader timed out" in text:
             raise OutOfResources(
                 f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Mend that, or raise --timeout "
                 "if the disk is that slow."
-            ) from fault
+            ) from error
         if not (found := re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)", text)):
             raise
         by = re.search(r"killed by signal: (\w[\w ]*)", text)
         number = next((one for one in LIKELY_CAUSES if by and str(signal.strsignal(one)) in text), None)
         cause = LIKELY_CAUSES[number] if number else "see above what it printed; --workers 0 reads without workers"
         how = f"killed by signal {number.name if number else by[1].strip()}" if by else "gone"
-        raise OutOfResources(f"{found[0]} is {how}. Likely cause: {cause}.") from fault
+        raise OutOfResources(f"{found[0]} is {how}. Likely cause: {cause}.") from error
 
 
-def _with_causes(fault: BaseException | None) -> Iterator[BaseException]:
-    while fault is not None:
-        yield fault
-        fault = fault.__cause__ or fault.__context__
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
-def _is_out_of_memory(fault: BaseException) -> bool:
-    return _is_out_of_host_memory(fault) or is_out_of_gpu_memory(fault)
+def _is_out_of_memory(error: BaseException) -> bool:
+    return _is_out_of_host_memory(error) or is_out_of_gpu_memory(error)
 
 
-def is_out_of_gpu_memory(fault: BaseException) -> bool:
+def is_out_of_gpu_memory(error: BaseException) -> bool:
     """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL found no memory on the GPU."""
-    return isinstance(fault, torch.OutOfMemoryError) or (
-        isinstance(fault, RuntimeError) and any(sign in str(fault) for sign in GPU_SIGNS)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in GPU_SIGNS)
     )
 
 
-def _is_out_of_host_memory(fault: BaseException) -> bool:
-    return isinstance(fault, MemoryError) or (
-        isinstance(fault, RuntimeError | OSError) and any(sign in str(fault) for sign in HOST_SIGNS)
+def _is_out_of_host_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in HOST_SIGNS)
     )
 
 
-def _reason(fault: BaseException) -> str:
-    """The fault's first line, without the numbers of PyTorch's allocator, which follow in our own words."""
-    line = (str(fault).splitlines() or [type(fault).__name__])[0]
+def _reason(error: BaseException) -> str:
+    """The error's first line, without the numbers of PyTorch's allocator, which follow in our own words."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.split(r"\. GPU \d|\.$", line)[0][:160]
 
 

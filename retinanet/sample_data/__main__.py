@@ -19,8 +19,8 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import written_whole
 from retinanet.sample_data.cutouts import cutouts, grounds
 
-SETS = {"train": 400, "val": 80, "test": 40}
-SHAPES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
+SET_SIZES = {"train": 400, "val": 80, "test": 40}
+IMAGE_SIZES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
 RESAMPLING = Image.Resampling.LANCZOS
 SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, in shorter sides of the image
 CROWDED, EMPTY = 0.15, 0.05  # shares of the images with many objects, and with none
@@ -47,8 +47,8 @@ def write_sample_data(folder: Path, seed: int, counts: dict[str, int]) -> None:
                 (Path(beside) / "images").rename(folder / "images" / name)
                 with written_whole(folder / f"{name}.json") as file:
                     json.dump({**content, "categories": categories}, file)
-    except OSError as fault:
-        raise UserError(f"{folder}: can't be written to ({fault.strerror}). Choose another folder.") from None
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written to ({error.strerror}). Choose another folder.") from None
 
 
 def _write_images(
@@ -85,7 +85,7 @@ def _scene(
     draw: np.random.Generator, objects: list[list[Image.Image]], textures: list[Image.Image]
 ) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
     """A picture and the (category id, box) of what is visible in it."""
-    height, width = SHAPES[draw.integers(len(SHAPES))]
+    height, width = IMAGE_SIZES[draw.integers(len(IMAGE_SIZES))]
     scene = _ground(draw, textures, height, width)
     owners = np.zeros((height, width), np.int64)  # which object each pixel shows, 0 is the ground
     kind = draw.random()
@@ -175,10 +175,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = ArgumentParser(prog="python -m retinanet.sample_data", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write train, val and test")
     parser.add_argument("--seed", type=whole_number(0), default=3407)
-    for name, count in SETS.items():
+    for name, count in SET_SIZES.items():
         parser.add_argument(f"--num_{name}", type=whole_number(1), default=count, help=f"images of {name}")
     args = parser.parse_args(argv)
-    counts = {name: getattr(args, f"num_{name}") for name in SETS}
+    counts = {name: getattr(args, f"num_{name}") for name in SET_SIZES}
     write_sample_data(args.folder, args.seed, counts)
     say(f"{', '.join(f'{count} {name}' for name, count in counts.items())} images written to {args.folder}")
     return 0

@@ -23,10 +23,10 @@ from retinanet.submission.rows import (
 )
 
 MAX_PER_CLASS = 100  # of one class in one image: COCO's evaluation looks at no more
-FEW = 3  # examples shown of a finding
+NUM_EXAMPLES = 3  # examples shown of a finding
 
 
-class Finding(NamedTuple):
+class ResultFinding(NamedTuple):
     """One kind of mistake in a result file."""
 
     problem: str
@@ -45,11 +45,11 @@ def load_results(path: Path, annotations: Annotations) -> list[dict[str, Any]]:
     return rows
 
 
-def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
+def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
     """All that is wrong with the parsed result file `rows` for the set of `annotations`, gravest first."""
     if not isinstance(rows, list):
         shape = f"the file holds a JSON {type(rows).__name__}, not a list of detections"
-        return [Finding(shape, 1, [], "Write a list: [{image_id, category_id, bbox, score}, ...].")]
+        return [ResultFinding(shape, 1, [], "Write a list: [{image_id, category_id, bbox, score}, ...].")]
     lacking = {
         index: f"has no {', '.join(missing)}" if isinstance(row, dict) else f"is {row!r:.60}"
         for index, row in enumerate(rows)
@@ -111,12 +111,14 @@ def images_without_detection(rows: list[dict[str, Any]], annotations: Annotation
     return [image_id for image_id in annotations.image_ids.tolist() if image_id not in seen]
 
 
-def _finding(problem: str, bad: dict[int, str], fix: str, unusable: bool = True) -> Finding | None:
-    examples = [f"row {index} {text}" for index, text in list(bad.items())[:FEW]]
-    return Finding(problem, len(bad), examples, fix, unusable) if bad else None
+def _finding(problem: str, bad: dict[int, str], fix: str, unusable: bool = True) -> ResultFinding | None:
+    examples = [f"row {index} {text}" for index, text in list(bad.items())[:NUM_EXAMPLES]]
+    return ResultFinding(problem, len(bad), examples, fix, unusable) if bad else None
 
 
-def _bad_values(problem: str, rows: NumberedRows, key: str, good: Callable[[Any], bool], fix: str) -> Finding | None:
+def _bad_values(
+    problem: str, rows: NumberedRows, key: str, good: Callable[[Any], bool], fix: str
+) -> ResultFinding | None:
     return _finding(problem, {i: f"has {key} {row[key]!r:.80}" for i, row in rows if not good(row[key])}, fix)
 
 
@@ -125,7 +127,7 @@ def _touches(box: list[float], size: list[int]) -> bool:
     return left < size[1] and top < size[0] and left + width > 0 and top + height > 0
 
 
-def _category_finding(rows: NumberedRows, annotations: Annotations) -> Finding | None:
+def _category_finding(rows: NumberedRows, annotations: Annotations) -> ResultFinding | None:
     right = f"Write the data set's category ids {annotations.category_ids}"
     problems = [problem for problem, _ in category_readings(rows, annotations.category_ids)]
     if problems and cannot_be_as_written(rows, annotations.category_ids):
@@ -138,7 +140,7 @@ def _category_finding(rows: NumberedRows, annotations: Annotations) -> Finding |
     )
 
 
-def _shares_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding | None:
+def _shares_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
     """Boxes as shares of the sides lie in the first pixel of their images."""
     ends = [(row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]) for _, row in rows]
     if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
@@ -149,7 +151,7 @@ def _shares_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding 
     )
 
 
-def _xyxy_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding | None:
+def _xyxy_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
     """Boxes written by their corners: read so, they lie in their images; read as sizes, most reach over, many far."""
     positions, proved = corners_in(rows, sizes)
     bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} reaches over its image" for i in positions if proved}
@@ -157,7 +159,7 @@ def _xyxy_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding | 
     return _finding("bbox written as (x1, y1, x2, y2)", bad, fix, unusable=False)
 
 
-def _too_many(rows: NumberedRows) -> Finding | None:
+def _too_many(rows: NumberedRows) -> ResultFinding | None:
     counts = Counter(place for _, row in rows if (place := place_in_table(row)))
     crowded = [
         f"image {image_id} has {count} of category {category_id}"
@@ -168,10 +170,10 @@ def _too_many(rows: NumberedRows) -> Finding | None:
         return None
     fix = f"Keep the {MAX_PER_CLASS} best of each class in each image: COCO's evaluation looks at no more."
     problem = f"more than {MAX_PER_CLASS} detections of a class in an image"
-    return Finding(problem, len(crowded), crowded[:FEW], fix, unusable=False)
+    return ResultFinding(problem, len(crowded), crowded[:NUM_EXAMPLES], fix, unusable=False)
 
 
-def _duplicates(rows: NumberedRows) -> Finding | None:
+def _duplicates(rows: NumberedRows) -> ResultFinding | None:
     first: dict[Hashable, int] = {}
     repeated = {}
     for index, row in rows:

@@ -1,4 +1,4 @@
-"""What can be corrected in a result file: each step alone, as far as the rows themselves prove what was meant."""
+"""What can be corrected in a result file: each correction alone, as far as the rows themselves prove what was meant."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
@@ -22,10 +22,10 @@ from retinanet.submission.rows import (
 )
 
 SLIGHTLY = 1e-3  # what rounding to 16 bits makes of a probability
-FAR_SHARE = 0.1  # of the rows: where more scores (and more than one) are further out, they are no probabilities
+FAR_SCORES_SHARE = 0.1  # of the rows: where more scores (and more than one) are further out, they are no probabilities
 
 
-class Step(NamedTuple):
+class Outcome(NamedTuple):
     """What a correction leaves: the rows; by place in the file what fills the text about it; why it did nothing."""
 
     rows: NumberedRows
@@ -36,15 +36,15 @@ class Step(NamedTuple):
 
 
 class Correction(NamedTuple):
-    """A step, its name, and what AP has to do with it."""
+    """A correction, its name, and what AP has to do with it."""
 
     what: str
-    correct: Callable[[NumberedRows, Annotations], Step]
+    correct: Callable[[NumberedRows, Annotations], Outcome]
     can_change_ap: bool = True
     only_by_ap: str = ""  # where it is right only if AP says so: why the rows don't
 
 
-def drop_not_finite(rows: NumberedRows, _: Annotations) -> Step:
+def drop_not_finite(rows: NumberedRows, _: Annotations) -> Outcome:
     def endless(value: Any) -> bool:
         return type(value) in (int, float) and not is_number(value)
 
@@ -57,79 +57,80 @@ def drop_not_finite(rows: NumberedRows, _: Annotations) -> Step:
     return _without(rows, bad, "had bbox {!r:.80}, score {!r:.20}")
 
 
-def convert_corners(rows: NumberedRows, annotations: Annotations) -> Step:
+def convert_corners(rows: NumberedRows, annotations: Annotations) -> Outcome:
     sizes = sizes_by_id(annotations)
     boxed = [(index, row) for index, row in rows if is_box(row["bbox"])]
     positions, proved = corners_in(with_area_in_set(boxed, sizes), sizes)
     if not positions:
-        return Step(rows, {})
+        return Outcome(rows, {})
     corners = {index: row["bbox"] for index, row in boxed}
-    step = _with(rows, "bbox", {i: [x1, y1, x2 - x1, y2 - y1] for i, (x1, y1, x2, y2) in corners.items()})
+    outcome = _with(rows, "bbox", {i: [x1, y1, x2 - x1, y2 - y1] for i, (x1, y1, x2, y2) in corners.items()})
     if proved:
-        return step
+        return outcome
     note = (
         f"bbox written as (x1, y1, x2, y2)? {len(positions)} of {len(rows)} boxes reach over their images, but so do "
         "boxes that were not clipped."
     )
-    return Step(rows, {}, note=note, guesses=(("boxes read as (x1, y1, x2, y2)", step.rows),))
+    return Outcome(rows, {}, note=note, guesses=(("boxes read as (x1, y1, x2, y2)", outcome.rows),))
 
 
-def drop_without_area(rows: NumberedRows, _: Annotations) -> Step:
+def drop_without_area(rows: NumberedRows, _: Annotations) -> Outcome:
     boxed = {index: row["bbox"] for index, row in rows if is_box(row["bbox"])}
     return _without(rows, {i: (box,) for i, box in boxed.items() if not (box[2] > 0 and box[3] > 0)}, "had bbox {}")
 
 
-def map_categories(rows: NumberedRows, annotations: Annotations) -> Step:
+def map_categories(rows: NumberedRows, annotations: Annotations) -> Outcome:
     known = annotations.category_ids
-    steps = {
+    outcomes = {
         problem: _with(
             rows, "category_id", {i: right[row["category_id"]] for i, row in rows if is_id(row["category_id"])}
         )
         for problem, right in category_readings(rows, known)
     }
-    if not steps:
-        return Step(rows, {})
-    names = ", or ".join(steps)
+    if not outcomes:
+        return Outcome(rows, {})
+    names = ", or ".join(outcomes)
     if not cannot_be_as_written(rows, known):
         unknown = sum(is_id(row["category_id"]) and row["category_id"] not in known for _, row in rows)
         note = (
             f"{names}? {unknown} of {len(rows)} rows have an id that the set lacks, which proves nothing about the "
             "others."
         )
-    elif len(steps) > 1:
+    elif len(outcomes) > 1:
         note = f"{names}: the rows fit both, so only you can tell."
     else:
-        return steps[names]
-    return Step(rows, {}, note=note, guesses=tuple((problem, step.rows) for problem, step in steps.items()))
+        return outcomes[names]
+    return Outcome(rows, {}, note=note, guesses=tuple((problem, outcome.rows) for problem, outcome in outcomes.items()))
 
 
-def clip_scores(rows: NumberedRows, _: Annotations) -> Step:
+def clip_scores(rows: NumberedRows, _: Annotations) -> Outcome:
     outside = {i: row["score"] for i, row in rows if is_number(row["score"]) and not is_probability(row["score"])}
     far = [score for score in outside.values() if not -SLIGHTLY <= score <= 1 + SLIGHTLY]
-    if len(far) > max(1, FAR_SHARE * len(rows)):
+    if len(far) > max(1, FAR_SCORES_SHARE * len(rows)):
         note = f"{len(far)} of {len(rows)} scores are out of 0 to 1: logits or per cent, whose order clipping destroys."
-        return Step(rows, {}, note=note)
+        return Outcome(rows, {}, note=note)
     return _with(rows, "score", {index: 0.0 if score < 0 else 1.0 for index, score in outside.items()})
 
 
-def drop_copies(rows: NumberedRows, _: Annotations) -> Step:
+def drop_copies(rows: NumberedRows, _: Annotations) -> Outcome:
     """Two detections never agree in all of many digits, so such a row was written twice; round numbers do agree."""
     dropped = {}
     for group in _crowds(rows, sameness, 1):
         first: dict[float, int] = {}
         for index, row in group:
-            if not any(map(_has_many_digits, row["bbox"])) or not _has_many_digits(row["score"]):
+            box, score = row["bbox"], row["score"]
+            if not isinstance(box, list) or not any(map(_has_many_digits, box)) or not _has_many_digits(score):
                 continue
-            if first.setdefault(row["score"], index) != index:
-                dropped[index] = (first[row["score"]],)
+            if first.setdefault(score, index) != index:
+                dropped[index] = (first[score],)
     return _without(rows, dropped, "repeated row {}")
 
 
-def _has_many_digits(number: float) -> bool:
-    return number != round(number, 3)
+def _has_many_digits(value: Any) -> bool:
+    return is_number(value) and value != round(value, 3)
 
 
-def drop_duplicates(rows: NumberedRows, _: Annotations) -> Step:
+def drop_duplicates(rows: NumberedRows, _: Annotations) -> Outcome:
     dropped: dict[int, tuple[Any, ...]] = {}
     for group in _crowds(rows, sameness, 1):
         best, *others = _ranked(group)
@@ -137,7 +138,7 @@ def drop_duplicates(rows: NumberedRows, _: Annotations) -> Step:
     return _without(rows, dropped, "repeated row {}")
 
 
-def drop_crowd(rows: NumberedRows, _: Annotations) -> Step:
+def drop_crowd(rows: NumberedRows, _: Annotations) -> Outcome:
     dropped: dict[int, tuple[Any, ...]] = {}
     for group in _crowds(rows, place_in_table, MAX_PER_CLASS):
         boxed = [(index, row) for index, row in group if is_box(row["bbox"])]  # COCO can't look at the others
@@ -146,10 +147,10 @@ def drop_crowd(rows: NumberedRows, _: Annotations) -> Step:
     return _without(rows, dropped, "was of image {}, category {}, with score {}")
 
 
-def drop_keys(rows: NumberedRows, _: Annotations) -> Step:
+def drop_keys(rows: NumberedRows, _: Annotations) -> Outcome:
     more = {i: ([key for key in row if key not in KEYS],) for i, row in rows if len(row) > len(KEYS)}
     kept = [(i, {key: row[key] for key in KEYS} if i in more else row) for i, row in rows]
-    return Step(kept, more, "had also {!r:.80}")
+    return Outcome(kept, more, "had also {!r:.80}")
 
 
 # In this order: only boxes of the right form show whether they have an area; rows that go in any case have no say in
@@ -177,14 +178,14 @@ CORRECTIONS = (
 WHOLE_COLUMNS = [what for what, correct, *_ in CORRECTIONS if correct in (convert_corners, map_categories)]
 
 
-def _without(rows: NumberedRows, dropped: dict[int, tuple[Any, ...]], text: str) -> Step:
-    return Step([(index, row) for index, row in rows if index not in dropped], dropped, text)
+def _without(rows: NumberedRows, dropped: dict[int, tuple[Any, ...]], text: str) -> Outcome:
+    return Outcome([(index, row) for index, row in rows if index not in dropped], dropped, text)
 
 
-def _with(rows: NumberedRows, key: str, values: dict[int, Any]) -> Step:
+def _with(rows: NumberedRows, key: str, values: dict[int, Any]) -> Outcome:
     changed = {i: (key, values[i], row[key]) for i, row in rows if i in values and values[i] != row[key]}
     kept = [(i, {**row, key: values[i]} if i in changed else row) for i, row in rows]
-    return Step(kept, changed, "has {} {}, was {}")
+    return Outcome(kept, changed, "has {} {}, was {}")
 
 
 def _crowds(rows: NumberedRows, key: Callable[[dict[str, Any]], Hashable], most: int) -> list[NumberedRows]:

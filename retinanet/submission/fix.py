@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import is_id, is_number
 from retinanet.coco.results import KEYS
-from retinanet.submission.check import FEW
-from retinanet.submission.corrections import CORRECTIONS, WHOLE_COLUMNS, Correction, Step
+from retinanet.submission.check import NUM_EXAMPLES
+from retinanet.submission.corrections import CORRECTIONS, WHOLE_COLUMNS, Correction, Outcome
 from retinanet.submission.rows import NumberedRows, is_box, sizes_by_id, with_area_in_set
 
 Measure = Callable[[list[dict[str, Any]]], float]  # AP of rows that can be evaluated
@@ -81,20 +81,21 @@ def _corrected(rows: list[Any], annotations: Annotations, average_precision: Mea
     notes: list[str] = []
     ap: float | None = None  # of what is kept, once it is asked for
     for correction in CORRECTIONS:
-        step = correction.correct(kept, annotations)
-        ap = scale(kept) if ap is None and (step.done or step.guesses) else ap
-        if step.note:
-            notes.append(step.note + _guessed(step, ap, scale))
-        if not step.done:
+        outcome = correction.correct(kept, annotations)
+        ap = scale(kept) if ap is None and (outcome.done or outcome.guesses) else ap
+        if outcome.note:
+            notes.append(outcome.note + _guessed(outcome, ap, scale))
+        if not outcome.done:
             continue
-        after = scale(step.rows) if correction.can_change_ap else ap
+        after = scale(outcome.rows) if correction.can_change_ap else ap
         against = _against(correction, ap, after)
         if against and not (together and correction.what in WHOLE_COLUMNS):
-            notes.append(f"{correction.what}: not these {len(step.done)} rows, since {against}.")
+            notes.append(f"{correction.what}: not these {len(outcome.done)} rows, since {against}.")
             continue
-        examples = [f"row {index} {step.text.format(*values)}" for index, values in list(step.done.items())[:FEW]]
-        changes.append(Change(correction.what, len(step.done), examples, _pair(ap, after)))
-        kept, ap = step.rows, after
+        shown = list(outcome.done.items())[:NUM_EXAMPLES]
+        examples = [f"row {index} {outcome.text.format(*values)}" for index, values in shown]
+        changes.append(Change(correction.what, len(outcome.done), examples, _pair(ap, after)))
+        kept, ap = outcome.rows, after
     return Fixed([row for _, row in sorted(kept + lacking, key=lambda numbered: numbered[0])], changes, notes)
 
 
@@ -105,11 +106,11 @@ def _against(correction: Correction, before: float | None, after: float | None) 
     return f"AP would fall from {before:.5f} to {after:.5f}" if after < before else ""
 
 
-def _guessed(step: Step, ap: float | None, scale: _Scale) -> str:
+def _guessed(outcome: Outcome, ap: float | None, scale: _Scale) -> str:
     """What AP would be with each of the guesses."""
     if ap is None:
         return ""
-    return "".join(f" AP is {ap:.3f}; with {guess} it would be {scale(rows):.3f}." for guess, rows in step.guesses)
+    return "".join(f" AP is {ap:.3f}; with {guess} it would be {scale(rows):.3f}." for guess, rows in outcome.guesses)
 
 
 def _pair(before: float | None, after: float | None) -> tuple[float, float] | None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from retinanet.submission.check import FEW, Finding
+from retinanet.submission.check import NUM_EXAMPLES, ResultFinding
 
 # The sets of its detection tasks; the name of a file says which it is about.
 COCO_SETS = (
@@ -13,7 +13,7 @@ COCO_SETS = (
 )
 
 
-def name_findings(path: Path, member: str | None, set_name: str) -> list[Finding]:
+def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultFinding]:
     """What is wrong with the name of the result file `path`, and of the `member` in it if it is a zip.
 
     Nothing where the set isn't COCO's own, as then no server of COCO's takes it; nor of a file that is no zip, as that
@@ -28,4 +28,4 @@ def name_findings(path: Path, member: str | None, set_name: str) -> list[Finding
         wrong.append(f"{path.name} holds {member}, not {path.stem}.json")
     fix = f"Hand in {form}.zip with just {form}.json in it, as --zip writes it; ALGORITHM is a name of yours."
     problem = "file name that COCO's evaluation server doesn't take"
-    return [Finding(problem, len(wrong), wrong[:FEW], fix, unusable=False)] if wrong else []
+    return [ResultFinding(problem, len(wrong), wrong[:NUM_EXAMPLES], fix, unusable=False)] if wrong else []

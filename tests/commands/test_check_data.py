@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, change_json
 from PIL import Image
 
-from retinanet.check_data.findings import KINDS
+from retinanet.check_data.findings import FINDING_KINDS
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import require_same_classes
 from retinanet.data.dataset import CocoDataset
@@ -269,8 +269,8 @@ def test_each_damage_is_found_under_its_name(check, good, tmp_path, damage, expe
     damage(folder)
     code, found, _ = check(folder)
     assert found == {key if " " in key else f"train {key}": number for key, number in expected.items()}
-    assert code == any(KINDS[key.split()[-1]].is_mistake for key in expected)
-    is_refused = any("training refuses" in KINDS[key.split()[-1]].says for key in expected)
+    assert code == any(FINDING_KINDS[key.split()[-1]].is_mistake for key in expected)
+    is_refused = any("training refuses" in FINDING_KINDS[key.split()[-1]].says for key in expected)
     with pytest.raises(UserError) if is_refused else nullcontext():
         train_on(folder)
 
@@ -290,12 +290,12 @@ def train_on(folder):
 
 def test_every_kind_is_tried_and_every_fault_is_of_a_kind():
     tried = {key.split()[-1] for _, expected in DAMAGES for key in expected}
-    assert tried == set(KINDS)
+    assert tried == set(FINDING_KINDS)
     raised = set()
     for path in (ROOT / "retinanet").rglob("*.py"):
         raised |= set(re.findall(r'DataFault\(\s*"(\w+)"', path.read_text()))
     assert len(raised) > 10
-    assert raised <= set(KINDS)
+    assert raised <= set(FINDING_KINDS)
 
 
 def test_examples_name_the_place_and_are_few(check, good, tmp_path):

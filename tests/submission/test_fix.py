@@ -234,6 +234,13 @@ def test_a_file_of_nothing_but_damage_is_left_as_it_is(annotations):
     assert fix_results([], annotations) == ([], [], [])
 
 
+@pytest.mark.parametrize("box", [None, 5, "1234", [0, 0, "1", 5]])
+def test_rows_written_twice_whose_box_is_none_are_left_to_the_user(annotations, box):
+    rows = [{**row(score=DIGITS), "bbox": box} for _ in range(2)]
+    fixed = fix_results(rows, annotations)
+    assert (fixed.rows, fixed.changes) == (rows, [])
+
+
 def test_a_guess_that_would_be_made_twice_is_not_made(annotations):
     # Without the copies of one box, the others would be taken for corners.
     rows = [row(bbox=(10 + DIGITS, 10, 60, 75), score=DIGITS) for _ in range(40)]
