@@ -15,7 +15,7 @@ from retinanet.coco.annotation_entries import box_and_area, category_entry, imag
 from retinanet.coco.box_units import in_fractions
 from retinanet.coco.json_values import is_id
 from retinanet.coco.packed_names import PackedNames
-from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.errors import DataFault, UserError, file_error_explained
 
 # Boxes are taken for corners if, read as width and height, this share sticks out of the image, and read as corners
 # this share lies in it: a few that were not clipped don't hide the mistake.
@@ -42,19 +42,19 @@ class Annotations(NamedTuple):
 
 
 def read_json(path: str | Path) -> Any:
-    """What is in the JSON file `path`; UserError where it is missing or broken."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return parse_json(file, path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from None
+    """The content of the JSON file `path`; UserError if it is missing or broken."""
+    with (
+        file_error_explained(path, "can't be read", "Check the path and its permissions."),
+        open(path, encoding="utf-8") as file,
+    ):
+        return parse_json(file, path)
 
 
 def parse_json(file: IO[str], path: str | Path) -> Any:
-    """What is in the JSON `file`, which a UserError calls `path`."""
+    """The content of the JSON `file`; a UserError calls it `path`."""
     try:
         return json.load(file)
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
         raise UserError(f"{path}: not valid JSON ({error}). Is the file cut off? Write or copy it again.") from None
 
 

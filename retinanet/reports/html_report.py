@@ -21,7 +21,7 @@ from retinanet.reports.box_pictures import Panel, draw_grid
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
 from retinanet.reports.panels import chosen_detections_panel, chosen_objects_panel
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import printable
 
@@ -74,15 +74,13 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
         **pictures,
         REPORT: page.encode(),
     }
-    try:
+    with file_error_explained(folder, "can't be written to", "Choose another --report."):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("worst_*.jpg"):  # a report written here before may have had more
+        for old in folder.glob("worst_*.jpg"):  # an earlier report may have had more
             old.unlink()
         for name, content in files.items():
             with written_whole(folder / name, "wb") as file:
                 file.write(content)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written to ({error.strerror}). Choose another --report.") from None
 
 
 def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[list[Panel], int]:

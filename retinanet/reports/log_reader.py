@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.evaluation.coco_table import LINES
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.log_names import parse_name
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"
@@ -70,10 +70,8 @@ def read_log(path: Path) -> RunLog:
 
 def _lines(path: Path) -> list[str]:
     """The log's lines, with each list of losses on a line of its own, however it was wrapped."""
-    try:
+    with file_error_explained(path, "can't be read", "Give a log of train.py or test.py."):
         content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}). Give a log of train.py or test.py.") from None
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     text = content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
     text = ESCAPES.sub("", text).replace("\r", "\n")  # what a progress bar wrote ends with a \r

@@ -335,7 +335,7 @@ def test_a_file_of_mistakes_alone(check, good, tmp_path, part):
         (lambda _: None, ("--sets", "test"), "test.json: no such annotation file"),
         (lambda _: None, ("--sets", "train", "train"), "names a set twice"),
         (lambda _: None, ("--max_side", 64, "--min_side", 96), "below --min_side 96"),
-        (lambda _: None, ("--picture_path", "charts.txt"), "must be a file with a picture's ending"),
+        (lambda _: None, ("--picture_path", "charts.txt"), "is not the name of a picture"),
     ],
 )
 def test_what_can_not_be_checked_ends_with_2(check, good, tmp_path, damage, arguments, words):
