@@ -1,4 +1,4 @@
-"""Check a data set before training is paid for. Exit code 0: good, 1: mistakes, 2: can't be read."""
+"""Check a data set before you pay for training. Exit code 0: good, 1: mistakes, 2: can't be read."""
 
 import argparse
 import os
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--sets",
         nargs="+",
         metavar="SET",
-        help="the sets to check, first that to train on (default: those of train, val and test that are there)",
+        help="the sets to check, the training set first (default: those of train, val and test that exist)",
     )
     parser.add_argument(
         "--min_side",
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_side", type=whole_number(64), default=MAX_SIDE, help="as for train.py")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="as for train.py")
     parser.add_argument(
-        "--threads", type=whole_number(1), default=min(16, os.cpu_count() or 1), help="that decode the images"
+        "--threads", type=whole_number(1), default=min(16, os.cpu_count() or 1), help="threads that decode images"
     )
     parser.add_argument("--picture_path", type=Path, default=Path("check_data.png"), help="file to draw the charts in")
     return parser
@@ -77,7 +77,7 @@ def verdict(mistakes: Sequence[Finding]) -> str:
 
 
 def check_annotation_files(args: argparse.Namespace, findings: Findings) -> list[CheckedSet]:
-    """The sets, with what their annotation files show; all of them before the first image, which takes longer."""
+    """The sets, checked by their annotation files: all of them before any image, which takes longer."""
     sets: list[CheckedSet] = []
     for name in args.sets or sets_there(args.coco_path):
         checked = check_set(
@@ -100,7 +100,7 @@ def check_annotation_files(args: argparse.Namespace, findings: Findings) -> list
 
 
 def sets_there(coco_path: Path) -> list[str]:
-    """Those of SETS that have an annotation file; UserError where none has."""
+    """Those of SETS that have an annotation file; UserError if none has."""
     found, missing = [], {}
     for name in SETS:
         try:
@@ -126,12 +126,12 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
 
 
 def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
-    """Print and draw what the sets consist of, and what the anchors reach in the first of them."""
+    """Print and draw the content of the sets, and how well anchors cover the first of them."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     first, dataset = counts[0], sets[0].dataset
     setup = Setup(args.min_side, args.max_side)
     classes: dict[int, str] = {}
-    for checked in reversed(sets):  # where they differ, the first is right
+    for checked in reversed(sets):  # if they differ, the first set's names win
         names = map(printable, checked.annotations.class_names)
         classes |= zip(checked.annotations.category_ids, names, strict=True)
     classes = dict(sorted(classes.items()))

@@ -1,4 +1,4 @@
-"""The few lines about the data set at the start of a training."""
+"""The short form of check_data that training prints at its start."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from retinanet.data.anchor_coverage import best_ious, shares
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import AnchorShapes
 
-MOST_DRAWN = 100_000  # objects whose anchors are looked at: of millions, they give the shares within 0.3%
+MOST_DRAWN = 100_000  # objects whose anchors are compared: a sample of millions gives the shares within 0.3%
 MOST_SCARCE_NAMED = 10  # scarce classes
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, foreground_iou: float, background_iou: float) -> list[str]:
-    """What `dataset` gives to learn, and what anchors of `shapes` can reach of it; check_data tells more."""
+    """How many objects `dataset` has to learn, and how well anchors of `shapes` cover them."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()

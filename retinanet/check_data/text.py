@@ -8,7 +8,7 @@ from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
 BAR = 20  # letters of a histogram's longest bar
-CLEAR_GAIN = 0.01  # share of the objects that makes a change of anchors or sides worth a recommendation
+CLEAR_GAIN = 0.01  # share of the objects that other anchors or sides must gain to be recommended
 REACHED = (
     f"IoU from {FOREGROUND_IOU:g}",
     f"{BACKGROUND_IOU:g} to {FOREGROUND_IOU:g}",
@@ -17,7 +17,7 @@ REACHED = (
 
 
 def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
-    """Objects and images of each of `classes` (names by category id) in each set."""
+    """The numbers of objects and images of each of `classes` (names by category id) in each set."""
     header = ["", *(text for one in sets for text in (f"{one.name} objects", "images"))]
     rows = [
         [name, *(str(by.get(key, 0)) for one in sets for by in (one.class_objects, one.class_images))]
@@ -41,7 +41,7 @@ def histogram_lines(histogram: Histogram) -> list[str]:
 
 
 def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
-    """What the anchors reach, by the titles of the groups."""
+    """How well the anchors cover each group of objects."""
     rows = []
     for group, reaches in groups.items():
         rows.append([group, "objects", *REACHED])
@@ -49,23 +49,23 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
     return [
         title,
         *_indented(rows),
-        f"From {FOREGROUND_IOU:g} on, anchors learn to find the object. From {BACKGROUND_IOU:g} they are left out of "
-        "training, and below they",
-        "learn that nothing is there: what none reaches will hardly be found, however long the training.",
+        f"From {FOREGROUND_IOU:g} on, anchors learn to find the object. From {BACKGROUND_IOU:g} they are ignored, and "
+        "below they learn that",
+        "nothing is there: an object that no anchor reaches will hardly be found, however long the training.",
     ]
 
 
 def alternative_lines(now: Reach, alternatives: Sequence[Alternative]) -> list[str]:
-    """What other sides and anchors would reach, and which of them are worth it."""
-    rows = [["", *REACHED, "pixels"], ["as it is", *_percent(now), "x 1.00"]]
+    """How well other sides and anchors would cover the objects, and which of them are worth it."""
+    rows = [["", *REACHED, "pixels"], ["present", *_percent(now), "x 1.00"]]
     rows += [[one.name, *_percent(one.reach), f"x {one.pixels:.2f}"] for one in alternatives]
     gains = [(one.reach.shares[0] - now.shares[0], one.name) for one in alternatives]
     worth = [name for gain, name in sorted(gains, reverse=True) if gain >= CLEAR_GAIN]
     if worth:
-        verdict = [f"{CLEAR_GAIN:.0%} of the objects or more would be gained by (the best first):"]
+        verdict = [f"These would gain {CLEAR_GAIN:.0%} of the objects or more (the best first):"]
         verdict += [f"  {name}" for name in worth]
     else:
-        verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: leave it as it is."]
+        verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: keep the present settings."]
     return [
         "What other sides and anchors would reach (SIDE and RATIOS are in retinanet/detector/anchors.py,",
         "and weights fit the anchors they were trained with)",

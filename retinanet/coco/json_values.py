@@ -2,19 +2,19 @@
 
 from typing import Any, TypeGuard
 
-NUMBER_LIMIT = 1e15  # no coordinate or area is so large; it also keeps JSON's unbounded whole numbers within a float
+NUMBER_LIMIT = 1e15  # above any coordinate or area; also keeps JSON's unbounded whole numbers within a float
 
 
 def is_id(value: Any) -> TypeGuard[int]:
-    """Whether a value from JSON is a whole number that an int64 holds."""
-    return type(value) is int and -(2**63) <= value < 2**63  # and no bool, which is an int too
+    """Whether a value from JSON is a whole number that fits an int64."""
+    return type(value) is int and -(2**63) <= value < 2**63  # not isinstance: a bool is an int
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value from JSON is a finite number."""
-    return type(value) in (int, float) and -NUMBER_LIMIT < value < NUMBER_LIMIT  # which NaN is not
+    return type(value) in (int, float) and -NUMBER_LIMIT < value < NUMBER_LIMIT  # False for NaN
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """Whether a value from JSON is a text that can be printed and be part of a path: without a lone surrogate."""
+    """Whether a value from JSON is a text without lone surrogates: it can be printed and be part of a path."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

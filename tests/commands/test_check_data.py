@@ -303,14 +303,14 @@ def test_examples_name_the_place_and_are_few(check, good, tmp_path):
     for row in range(5):
         entry("annotations", row, bbox=[70 + row, 5, 20, 20])(folder)
     box_lines = [
-        "- train: box_outside: 5 (a box wholly outside of its image; training drops it)",
+        "- train: box_outside: 5 (a box completely outside its image; training drops it)",
         "    annotation 1 of image 1 (1.png): bbox [70.0, 5.0, 20.0, 20.0] in 64 x 64 pixels (height x width)",
     ]
     lines = check(folder)[2].out.splitlines()
     start = lines.index(box_lines[0])
     assert lines[start + 1] == box_lines[1]
     assert lines[start + 4] == "    ... and 2 more"
-    assert lines[start + 5].startswith("    Fix: Give (left, top, width, height)")
+    assert lines[start + 5].startswith("    Fix: Write (left, top, width, height)")
     assert lines[-1].startswith(f"{folder}: 5 mistakes of 1 kind; charts in ")
 
 
@@ -360,7 +360,7 @@ def test_numbers_by_class_size_and_anchor(check, good, tmp_path):
     (reached,) = re.findall(r"^  dog +24 +(\S+%) +(\S+%) +(\S+%)$", out, re.MULTILINE)
     assert reached == ("33.3%", "33.3%", "33.3%")
     assert re.search(r"^  SIDE = 2 +97\.9% ", out, re.MULTILINE)
-    assert "\n  SIDE = 2\n" in out[out.index("1% of the objects or more would be gained by") :]
+    assert "\n  SIDE = 2\n" in out[out.index("These would gain 1% of the objects or more") :]
 
 
 def test_the_number_of_threads_changes_nothing(check, good, tmp_path):
