@@ -15,7 +15,6 @@ from retinanet.detector.backbone import BLOCKS, Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
 
-DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
 BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
 
 
@@ -103,7 +102,7 @@ def _modules(names: set[str], others: Any) -> list[str]:
 def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
     """torchvision's ImageNet weights from PyTorch's cache, or downloaded to it.
 
-    Version V1 is the published runs'; V2 is there for DEPTHS_OF_V2.
+    Version V1 is the published runs'; V2 exists for DEPTHS_OF_V2.
     """
     return published_state(get_model_weights(f"resnet{depth}")[f"IMAGENET1K_{version}"], "ImageNet weights")
 

@@ -12,18 +12,19 @@ from retinanet.checkpoints.checkpoint import Checkpoint
 from retinanet.checkpoints.resume import FREE
 from retinanet.runtime.device import memory_in_use
 from retinanet.training.engine import Progress
-from retinanet.training.optimizer import BATCH_SIZE, LEARNING_RATE, linear_rule
+from retinanet.training.optimizer import linear_rule
+from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
-# Of the flags without effect on the numbers those are told that tell runs apart.
-UNTOLD = FREE - {"output_path", "batch_size", "epochs"}
+# Of the settings without effect on the numbers only those are listed that tell runs apart.
+UNLISTED = FREE - {"output_path", "batch_size", "epochs"}
 
 
 def settings_line(settings: dict[str, Any]) -> str:
     """The flags of a training, for vis.py --logs."""
-    told = {name: value for name, value in settings.items() if name not in UNTOLD}
-    return f"Settings: {json.dumps(told, default=str)}"
+    listed = {name: value for name, value in settings.items() if name not in UNLISTED}
+    return f"Settings: {json.dumps(listed, default=str)}"
 
 
 def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> str:
@@ -32,19 +33,19 @@ def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> st
 
 
 def views_line(sides: Sequence[int], flip_test: bool) -> str:
-    """At which shorter sides each image is looked at."""
-    told = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
+    """The views of test-time augmentation: shorter sides, mirrored or not."""
+    listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
     mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
-    return f"Views: {told}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
+    return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
 
 
 def rate_hint(batch_size: int, rate: float) -> str | None:
-    """What the linear scaling rule says where a step's batch has grown alone."""
-    if rate != LEARNING_RATE or batch_size <= BATCH_SIZE:
+    """What the linear scaling rule suggests where the batch is larger than the default but the rate is not."""
+    if rate != TrainSettings.learning_rate or batch_size <= TrainSettings.batch_size:
         return None
     return (
-        f"Hint: a step has {batch_size} images, the published runs' {BATCH_SIZE}, at the same rate. The linear scaling "
-        f"rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
+        f"Hint: a step has {batch_size} images, the published runs' {TrainSettings.batch_size}, at the same rate. The "
+        f"linear scaling rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
     )
 
 
