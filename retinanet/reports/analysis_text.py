@@ -1,4 +1,4 @@
-"""An analysis in lines to print, and in numbers for programs."""
+"""An analysis as lines to print, and as numbers for programs."""
 
 import math
 from typing import Any
@@ -15,14 +15,14 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
-MOST_CLASSES_IN_TEXT = 10  # whose confusions fit on a screen
+MOST_CLASSES_IN_TEXT = 10  # whose confusion table fits on a screen
 MOST_CONFUSIONS = 5
 INTERVAL_WIDTH = 22  # letters of 0.123 (0.123 to 0.123): the column stays where it is when there are no intervals
-MOST_IN_TABLE = 1000  # classes in metrics.json's table of confusions; with more, the pairs that occur
+MOST_IN_TABLE = 1000  # classes in metrics.json's confusion table; with more, only the pairs that occur
 
 
 def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
-    """What is printed after COCO's twelve lines."""
+    """The lines that are printed after COCO's table."""
     num_draws = analysis.drawn.shape[2]
     sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
     header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
@@ -37,7 +37,7 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
 
 
 def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
-    """All numbers as plain data; None where there is none."""
+    """All numbers as plain data; None for an unknown one."""
     names = [one.name for one in analysis.classes]
     return {
         "coco": dict(zip(NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
@@ -73,7 +73,7 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
 
 
 def precision_at_50(table: CocoTable) -> np.ndarray:
-    """[101 recalls, C] at IoU 0.5, all areas, 100 detections an image."""
+    """Precision [101 recalls, C] at IoU 0.5, for all areas and 100 detections an image."""
     return table.precision[0, :, :, 0, 2]
 
 
@@ -86,7 +86,7 @@ def none_of_nan(number: float) -> float | None:
 
 
 def _counts(confusion: Confusion) -> dict[str, Any]:
-    """The table of confusions, a row for each true class; of very many classes [row, column, count] of what occurs."""
+    """The confusion table, a row for each true class; with very many classes, the [row, column, count] that occur."""
     if confusion.num_classes <= MOST_IN_TABLE:
         return {"counts": confusion.table().tolist()}
     return {"pairs": np.stack(confusion[1:], axis=1).tolist()}
@@ -111,7 +111,7 @@ def _best_line(best: WorkingPoint) -> str:
 
 
 def _confusion_lines(analysis: Analysis) -> list[str]:
-    """Where classes are few, what the objects of each were taken for; else the most frequent confusions."""
+    """What the objects of each class were classified as; with many classes, the most frequent confusions."""
     names = [printable(one.name) for one in analysis.classes]
     if len(names) > MOST_CLASSES_IN_TEXT:
         return [f"Most confused there: {'; '.join(_top_confusions(analysis)) or 'none'}"]
@@ -122,7 +122,7 @@ def _confusion_lines(analysis: Analysis) -> list[str]:
 
 
 def _top_confusions(analysis: Analysis) -> list[str]:
-    """The largest numbers of objects taken for another class."""
+    """The most frequent confusions between classes."""
     between = analysis.confusion.between_classes()
     order = np.argsort(-between.counts, kind="stable")[:MOST_CONFUSIONS]
     return [

@@ -1,4 +1,4 @@
-"""Figures as files: colours, text and saving."""
+"""Figures: colours, text, and saving to a file."""
 
 import unicodedata
 from bisect import bisect

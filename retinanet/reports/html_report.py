@@ -1,4 +1,4 @@
-"""The report of a result file: metrics.json, figures, and report.html with all of it for a person to open."""
+"""The report on a result file: metrics.json, figures, and report.html with all of it."""
 
 import base64
 import html
@@ -37,17 +37,17 @@ td:first-child, th:first-child { text-align: left; }
 figure { margin: 1.5rem 0; } figcaption { color: #444; }
 """
 CAPTIONS = {
-    "classes.png": "How well each class is found. The bars' ends are the numbers, the lines their 95% intervals.",
-    "precision_recall.png": "How much of what is found is right, as more of the objects are found.",
-    "confusion.png": "What the objects of each class were taken for, at the score with the best F1.",
-    "errors.png": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to what is lost.",
+    "classes.png": "AP and AP50 of each class; the lines are 95% intervals.",
+    "precision_recall.png": "Precision of each class as its recall grows.",
+    "confusion.png": "What the objects of each class were classified as, at the score with the best F1.",
+    "errors.png": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to the total loss.",
 }
 
 
 def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: CocoDataset, source: str) -> None:
-    """Write metrics.json, a picture for each figure and report.html to `folder`; `source` names what was evaluated.
+    """Write metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    UserError where the folder can't be written to, or an image can't be read.
+    UserError if the folder can't be written to or an image can't be read.
     """
     annotations = dataset.annotations
     names = annotations.class_names
@@ -61,7 +61,7 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
     for kind, kind_name in enumerate(ERROR_KINDS):
         panels, count = _worst_images(kind, analysis, dataset)
         if panels:
-            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # as PNG photographs are five times as large
+            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large as PNG
             figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
             shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
             captions[name] = f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
@@ -84,9 +84,9 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
 
 
 def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[list[Panel], int]:
-    """The images that have most of an error, and how many of it there are in the set.
+    """The images with most errors of a kind, and the number of these errors in the set.
 
-    Errors count by their score, as a confident one costs more; those below the best threshold are not drawn.
+    Errors are weighted by their score, as confident ones cost more; those below the best threshold are not drawn.
     """
     if kind == MISSED:
         chosen = analysis.errors.missed
@@ -122,7 +122,7 @@ def _page(
     pictures: dict[str, bytes],
     captions: dict[str, str],
 ) -> str:
-    """One HTML page that needs no other file and no network."""
+    """A self-contained HTML page."""
     title = _html(f"{source} on {annotations.path}")
     lines = [*table.text.splitlines(), "", *analysis_lines(analysis, len(annotations.image_ids))]
     parts = [

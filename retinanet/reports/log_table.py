@@ -21,9 +21,9 @@ SETTING_COLUMNS = {  # column: flag
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
-    """A Markdown table in lines. What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation.
+    """The lines of a Markdown table, `-` for unknown values. AP and AP50 are those of a log's last evaluation.
 
-    Further flags have a column where the logs tell different values of them.
+    Other flags get a column if their values differ between the logs.
     """
     flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
     header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50")
@@ -31,14 +31,14 @@ def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
 
 
 def model_name(log: RunLog) -> str:
-    """The name of the run's output folder, or else of its log."""
+    """The name of the run's output folder, otherwise of its log."""
     folder = log.settings.get("output_path")
     name = Path(folder).name if isinstance(folder, str) else ""
     return name or log.path.name.removesuffix(ENDING)
 
 
 def final_loss(log: RunLog) -> float | None:
-    """The mean loss of the last epoch, or else the last running loss."""
+    """The mean loss of the last epoch, otherwise the last running loss."""
     if log.epoch_losses:
         return log.epoch_losses[max(log.epoch_losses)]
     return log.points[-1].running if log.points else None
@@ -73,7 +73,7 @@ def _cell(value: Any) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    """As a cell, whatever stands in it."""
+    """`text` as a table cell."""
     return markdown_cell(text) or UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch raises when memory runs out or a process dies, in words that say what helps."""
+"""Turns PyTorch's errors about memory and dead processes into messages that say what helps."""
 
 import re
 import signal
@@ -12,12 +12,12 @@ if TYPE_CHECKING:  # PyTorch is imported where something ran out: the flags are 
     from torch import Tensor
 
 LIKELY_CAUSES = {
-    signal.SIGKILL: "the system ran out of memory; lower --workers, or leave --cache ram away",
+    signal.SIGKILL: "the system ran out of memory; lower --workers, or drop --cache ram",
     signal.SIGBUS: "shared memory (/dev/shm) ran out; lower --workers, or give the container more with --shm-size",
 }
 HOST_SIGNS = ("can't allocate memory", "Cannot allocate memory")  # PyTorch's allocator; the system's ENOMEM
 GPU_SIGNS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")  # the driver; cuDNN and cuBLAS
-# What helps, by what runs out of memory.
+# What helps, by the work that runs out of memory.
 STEP_ADVICE = (
     "Lower --batch_size, or --min_side and --max_side, or take a smaller --depth; on a GPU --precision bfloat16 needs "
     "less too."
@@ -35,10 +35,9 @@ HOST_ADVICE = "Lower --workers or --batch_size, drop --cache ram, or end other p
 
 @contextmanager
 def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
-    """Raise OutOfResources where memory runs out, of a GPU or of the machine.
+    """Raise OutOfResources if memory runs out, of a GPU or of the machine.
 
-    `where` says at which work, such as named(images), and `advice` what helps there. Without them it is for all that
-    has no such block of its own.
+    `where` names the work, such as named(images), and `advice` says what helps there. The outermost block has neither.
     """
     try:
         yield
@@ -61,21 +60,21 @@ def named(images: "Tensor") -> str:
 
 @contextmanager
 def worker_explained() -> Iterator[None]:
-    """Raise OutOfResources, naming the likely cause, where a loader's worker process died or hangs."""
+    """Raise OutOfResources, with the likely cause, if a loader's worker process died or hangs."""
     try:
         yield
     except RuntimeError as error:
         text = " ".join(map(str, _with_causes(error)))
         if "DataLoader timed out" in text:
             raise OutOfResources(
-                f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Mend that, or raise --timeout "
+                f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Fix that, or raise --timeout "
                 "if the disk is that slow."
             ) from error
         if not (found := re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)", text)):
             raise
         by = re.search(r"killed by signal: (\w[\w ]*)", text)
         number = next((one for one in LIKELY_CAUSES if by and str(signal.strsignal(one)) in text), None)
-        cause = LIKELY_CAUSES[number] if number else "see above what it printed; --workers 0 reads without workers"
+        cause = LIKELY_CAUSES[number] if number else "see its output above; --workers 0 reads without workers"
         how = f"killed by signal {number.name if number else by[1].strip()}" if by else "gone"
         raise OutOfResources(f"{found[0]} is {how}. Likely cause: {cause}.") from error
 
@@ -91,7 +90,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_out_of_gpu_memory(error: BaseException) -> bool:
-    """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL found no memory on the GPU."""
+    """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL ran out of GPU memory."""
     if not isinstance(error, RuntimeError):
         return False
     import torch
@@ -118,7 +117,7 @@ def _gpu_memory() -> str:
         return ""
     try:
         free, total = torch.cuda.mem_get_info()
-    except RuntimeError:  # a GPU that is full may leave no room even for this answer
+    except RuntimeError:  # a full GPU may lack the memory even for this query
         return ""
     held = torch.cuda.memory_reserved()
     return f" ({total / 1e9:.1f} GB on the GPU, {held / 1e9:.1f} held by this run, {free / 1e9:.1f} free)"
