@@ -17,7 +17,7 @@ from retinanet.runtime.printable import printable
 
 MOST_CLASSES_IN_TEXT = 10  # whose confusion table fits on a screen
 MOST_CONFUSIONS = 5
-INTERVAL_WIDTH = 22  # letters of 0.123 (0.123 to 0.123): the column stays where it is when there are no intervals
+INTERVAL_WIDTH = 22  # of 0.123 (0.123 to 0.123): without intervals the column is as wide
 MOST_IN_TABLE = 1000  # classes in metrics.json's confusion table; with more, only the pairs that occur
 
 
