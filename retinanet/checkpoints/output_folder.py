@@ -17,9 +17,11 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import remove_unfinished, written_whole
 
 RECORD = "run.json"
+EVALUATIONS = "ap_by_epoch"
 LOCK = ".lock"
 DIVERGENCE = "divergence"  # the folder of the records of skipped steps
-RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", "best.pt", "model_final.pt", DIVERGENCE)
+BEST = "best.pt"
+RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, "model_final.pt", DIVERGENCE)
 PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
 
@@ -97,7 +99,28 @@ def write_record(
     }
     if resumed:
         earlier = read_json(path) if path.exists() else {}
+        if EVALUATIONS in earlier:
+            record[EVALUATIONS] = earlier.pop(EVALUATIONS)
         record |= {"resumed": [*earlier.get("resumed", []), resumed], "started": earlier.get("started", earlier)}
+    _write_record(path, record)
+
+
+def write_evaluations(folder: Path, ap_by_epoch: dict[int, float]) -> None:
+    """Add the AP of each evaluation to run.json. UserError where that fails; the file is then as it was."""
+    record = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
+    _write_record(folder / RECORD, record | {EVALUATIONS: ap_by_epoch})
+
+
+def read_evaluations(folder: Path) -> dict[int, float]:
+    """The AP by epoch in the folder's run.json; empty where there is none, or none that makes sense."""
+    try:
+        found = read_json(folder / RECORD)[EVALUATIONS]
+        return {int(epoch): float(ap) for epoch, ap in found.items()}
+    except (UserError, OSError, LookupError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
     try:
         with written_whole(path) as file:
             file.write(json.dumps(record, indent=2) + "\n")

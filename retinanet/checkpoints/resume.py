@@ -14,7 +14,7 @@ FREE = frozenset(
     (
         *("workers", "timeout", "cache", "device", "precision", "compile", "batch_size"),
         *("epochs", "log_every", "eval_every", "save_every", "eval_backend", "max_skipped", "bad_images", "max_pixels"),
-        *("coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "seeds"),
+        *("coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "steps", "seeds"),
     )
 )
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -9,13 +10,91 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import printable
 
 Settings = TypeVar("Settings")
+# What other libraries call our flags.
+ELSEWHERE = {
+    "lr": ("learning_rate",),
+    "wd": ("weight_decay",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "num_epochs": ("epochs",),
+    "num_workers": ("workers",),
+    "gpu": ("device",),
+    "cuda": ("device",),
+    "data": ("coco_path",),
+    "dataset": ("coco_path",),
+    "data_path": ("coco_path",),
+    "model": ("checkpoint_path", "depth"),
+    "ckpt": ("checkpoint_path",),
+    "checkpoint": ("checkpoint_path",),
+    "backbone": ("depth",),
+    "pretrained": ("weights",),
+    "output": ("output_path", "results_path"),
+    "out": ("output_path", "results_path"),
+    "output_dir": ("output_path",),
+    "img_size": ("min_side",),
+    "size": ("min_side",),
+    "amp": ("precision",),
+    "conf": ("threshold",),
+    "score_threshold": ("threshold",),
+    "iou": ("nms_iou",),
+    "set": ("set_name", "val_set"),
+    "split": ("set_name", "val_set"),
+    "results": ("results_path", "pred_file"),
+}
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, with one line for a mistake, whatever the arguments are: a shell's * gives names of files."""
+    """argparse's, with a short --help and one line for a mistake, whatever the arguments are."""
+
+    def __init__(self, *, most_used: Sequence[str] = (), **how: Any) -> None:
+        super().__init__(add_help=False, **how)
+        self.most_used = most_used
+        what = "show the most used flags; --help all shows all" if most_used else "show the flags"
+        short: dict[str, Any] = {"nargs": "?", "const": "", "choices": ("", "all"), "metavar": "all"}
+        self.add_argument(
+            "-h",
+            "--help",
+            dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            action=_Help,
+            help=what,
+            **(short if most_used else {"nargs": 0}),
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hint = self._suggestion(unknown[0]) if unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known
 
     def error(self, message: str) -> NoReturn:
-        self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)} (--help lists the flags)\n")
+        more = "" if "did you mean" in message else " (--help lists the flags)"
+        self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
+
+    def _suggestion(self, unknown: str) -> str:
+        """What was probably meant: another separator, another library's name, or a slip of the pen."""
+        flags = {flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")}
+        name = unknown.partition("=")[0].lstrip("-").replace("-", "_").lower()
+        candidates = [name, *ELSEWHERE.get(name, ()), *difflib.get_close_matches(name, flags, n=1)]
+        found = next((f"--{flag}" for flag in candidates if flag in flags), None)
+        return f": did you mean {found}?" if found else ""
+
+    def short_help(self) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(f"{self.prog} [flags]", [], [])
+        formatter.add_text(self.description)
+        formatter.start_section(f"the most used of {len(self._actions) - 1} flags (--help all shows all)")
+        formatter.add_arguments([self._option_string_actions[f"--{name}"] for name in self.most_used])
+        formatter.end_section()
+        return formatter.format_help()
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, value: Any, _flag: str | None = None) -> None:
+        assert isinstance(parser, ArgumentParser)
+        print(parser.format_help() if value == "all" or not parser.most_used else parser.short_help(), end="")
+        parser.exit()
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -29,9 +108,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def parser_of(settings: type, description: str | None, prog: str | None = None) -> ArgumentParser:
-    """A parser whose flags have the defaults of the `settings` class, a dataclass with a field for each flag."""
-    parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter)
+def parser_of(
+    settings: type, description: str | None, *, most_used: Sequence[str] = (), prog: str | None = None
+) -> ArgumentParser:
+    """A parser whose flags have the defaults of the `settings` class, a dataclass with a field for each flag.
+
+    A short --help shows the flags `most_used`, without their --; without any, all.
+    """
+    parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, most_used=most_used)
     parser.set_defaults(**{field.name: field.default for field in dataclasses.fields(settings)})
     return parser
 

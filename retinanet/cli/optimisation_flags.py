@@ -45,6 +45,7 @@ def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead of a training, try learning rates from 1e-7 to 1, suggest one and draw the losses",
     )
+    group.add_argument("--steps", type=whole_number(50), help="with --find_lr: number of learning rates to try")
     group.add_argument(
         "--seed", type=seed, help="a whole number, or random: drawn and printed; with --resume the saved run's"
     )
@@ -69,6 +70,8 @@ def check_optimisation_flags(settings: TrainSettings) -> None:
         raise UserError(f"--backbone_rate has {len(settings.backbone_rate)} shares. Give one, or {len(STAGES)}")
     if settings.freeze_stages == len(STAGES) and given(settings, "backbone_rate"):
         raise UserError(f"--freeze_stages {len(STAGES)} leaves --backbone_rate nothing to train. Drop one of the two")
+    if given(settings, "steps") and not settings.find_lr:
+        raise UserError("--steps is for --find_lr; a training takes --epochs")
     if settings.seeds and given(settings, "seed"):
         raise UserError("--seed is for one run. Drop it, or --seeds")
     if settings.seeds and len(set(settings.seeds)) < len(settings.seeds):

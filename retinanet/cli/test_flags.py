@@ -17,6 +17,10 @@ from retinanet.detector.settings import DEPTHS, DetectionSettings
 from retinanet.evaluation.analysis import LEAST_DRAWS, NUM_DRAWS
 from retinanet.runtime.errors import UserError
 
+MOST_USED = (
+    *("coco_path", "set_name", "checkpoint_path", "results_path", "report", "compare"),
+    *("batch_size", "flip_test", "threshold", "device"),
+)
 # Flags without a meaning beside --compare.
 FOR_DETECTION = (
     *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size", "workers"),
@@ -82,7 +86,9 @@ def evaluation_settings(argv: list[str] | None = None) -> EvaluationSettings:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = parser_of(
-        EvaluationSettings, "Evaluate a checkpoint on a set and write its result file, or compare two result files."
+        EvaluationSettings,
+        "Evaluate a checkpoint on a set and write its result file, or compare two result files.",
+        most_used=MOST_USED,
     )
     add_coco_path_flag(parser)
     parser.add_argument("--set_name", help="name of the set (default: test; with --compare val)")

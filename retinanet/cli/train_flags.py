@@ -17,6 +17,11 @@ from retinanet.cli.shared_flags import (
 )
 from retinanet.training.settings import TrainSettings
 
+MOST_USED = (
+    *("coco_path", "depth", "weights", "min_side", "max_side", "batch_size"),
+    *("epochs", "learning_rate", "seed", "output_path", "resume", "log_dir"),
+)
+
 
 def train_settings(argv: list[str] | None = None) -> TrainSettings:
     """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
@@ -31,7 +36,7 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = parser_of(TrainSettings, "Train a RetinaNet on a COCO-format data set.")
+    parser = parser_of(TrainSettings, "Train a RetinaNet on a COCO-format data set.", most_used=MOST_USED)
     data = parser.add_argument_group("data")
     add_coco_path_flag(data)
     data.add_argument("--train_set", help="name of the set to train on")

@@ -11,6 +11,10 @@ from retinanet.data.settings import MAX_PIXELS, AugmentSettings
 from retinanet.runtime.errors import UserError
 from retinanet.training.settings import PUBLISHED_SEED, TrainSettings
 
+MOST_USED = (
+    *("coco_path", "set_name", "image_id", "num_images", "vis_pred", "pred_file"),
+    *("threshold", "picture_path", "augmented", "logs"),
+)
 # Flags without a meaning beside --logs.
 FOR_IMAGES = (
     *("coco_path", "set_name", "image_id", "num_images", "seed"),
@@ -83,7 +87,9 @@ def picture_settings(argv: list[str] | None = None) -> PictureSettings:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = parser_of(
-        PictureSettings, "Draw the objects of images and what a model found in them, or with --logs the curves of runs."
+        PictureSettings,
+        "Draw the objects of images and what a model found in them, or with --logs the curves of runs.",
+        most_used=MOST_USED,
     )
     add_coco_path_flag(parser)
     parser.add_argument("--set_name", help="name of the set (default: val, with --augmented train)")

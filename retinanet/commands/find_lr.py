@@ -1,5 +1,6 @@
 """The learning rate range test (Smith, 2017): which rates bring the loss down, on the user's data, in some minutes."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from retinanet.training.run import build_run
 from retinanet.training.sets import Sets
 from retinanet.training.settings import TrainSettings
 
-LOWEST, HIGHEST, NUM_STEPS = 1e-7, 1.0, 300
+LOWEST, HIGHEST = 1e-7, 1.0
 WINDOW = 31  # steps per median: the loss jumps from batch to batch, with outliers
 EXPLODED = 4  # times the lowest median
 LEAST_FALL = 0.98  # of the first median, that the lowest must reach
@@ -28,16 +29,17 @@ def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
     """
     require_picture_place(PICTURE)
     run = build_run(settings, Ranks(), sets)
-    say(f"Trying {NUM_STEPS} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
+    num_steps = settings.steps
+    say(f"Trying {num_steps} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
     rates: list[float] = []
     losses: list[float] = []
-    while len(rates) < NUM_STEPS and not has_exploded(losses):
-        for rate in rest_of_epoch(run, rate_of):
+    while len(rates) < num_steps and not has_exploded(losses):
+        for rate in rest_of_epoch(run, partial(rate_of, num_steps=num_steps)):
             rates.append(rate)
             losses.append(run.state.last_losses.sum().item())
             if len(rates) % STEPS_A_LINE == 0:
                 say(f"Learning rate: {rate:.1e} | Loss: {losses[-1]:.5f}")
-            if len(rates) == NUM_STEPS or has_exploded(losses):
+            if len(rates) == num_steps or has_exploded(losses):
                 break
         else:
             run.state.finish_epoch(0.0)
@@ -52,8 +54,8 @@ def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
     return 1 if suggested is None else 0
 
 
-def rate_of(step: int) -> float:
-    return LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
+def rate_of(step: int, num_steps: int) -> float:
+    return LOWEST * (HIGHEST / LOWEST) ** (step / (num_steps - 1))
 
 
 def medians(losses: list[float]) -> np.ndarray:

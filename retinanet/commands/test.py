@@ -1,10 +1,12 @@
 """Evaluate a checkpoint on a set and write its result file."""
 
 import os
+from pathlib import Path
 
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from retinanet.checkpoints.output_folder import BEST, read_evaluations
 from retinanet.cli.test_flags import EvaluationSettings
 from retinanet.coco.annotations import has_objects, require_same_classes
 from retinanet.coco.results import default_results_path, write_results
@@ -75,7 +77,21 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
             if settings.report:
                 write_report(settings.report, analysis, table, dataset, source=str(results_path))
                 say(f"Report: {settings.report / REPORT}")
+    if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
+        say(hint)
     return 0
+
+
+def better_checkpoint(path: Path, epoch: int) -> str | None:
+    """A hint where the run that wrote the checkpoint `path`, of `epoch`, had a better one by its own evaluations."""
+    aps, best = read_evaluations(path.parent), path.parent / BEST
+    if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch] or not best.exists():
+        return None
+    better = max(aps, key=lambda epoch: aps[epoch])
+    return (
+        f"Hint: {best} was better on the run's val set: AP {aps[better]:.3f} after epoch {better}, {aps[epoch]:.3f} "
+        f"after epoch {epoch}. Give --checkpoint_path {best}"
+    )
 
 
 def sides_of(settings: EvaluationSettings, checkpoint: Checkpoint) -> tuple[int, int]:

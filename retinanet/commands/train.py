@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import IO
 
 from retinanet.check_data.summary import data_lines
-from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, write_record
-from retinanet.checkpoints.resume import LAST, SavedRun, newest_run
+from retinanet.checkpoints.output_folder import BEST, move_earlier_run, open_folder, write_record
+from retinanet.checkpoints.resume import LAST, Facts, SavedRun, newest_run
 from retinanet.coco.annotations import has_objects
 from retinanet.coco.json_values import is_id
 from retinanet.commands.find_lr import find_learning_rate
@@ -25,7 +25,15 @@ from retinanet.runtime.log_names import name_of_run
 from retinanet.runtime.ranks import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.runtime.signals import STOP
 from retinanet.training.engine import progress_of, rest_of_epoch
-from retinanet.training.log_lines import epoch_line, log_line, rate_hint, seconds_per_image, settings_line
+from retinanet.training.log_lines import (
+    best_line,
+    epoch_line,
+    log_line,
+    rate_hint,
+    schedule_hint,
+    seconds_per_image,
+    settings_line,
+)
 from retinanet.training.run import Run, build_run
 from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
 from retinanet.training.sets import Sets, add_cache, load_sets
@@ -93,35 +101,45 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
     if settings.cache == "ram" and sets.training_set.cache is None:
         add_cache(sets.training_set, ranks)
-    lock = begin(run, saved is not None, complaints) if ranks.is_first else None
+    lock = begin(run, saved, complaints) if ranks.is_first else None
     train_epochs(run)
     ranks.wait()
     del lock  # until here other runs were kept out of the folder
     return run.settings.run_seed, run.state.numbers | {"final loss": run.state.epoch_losses[-1]}
 
 
-def begin(run: Run, is_resumed: bool, complaints: list[str]) -> IO[str]:
+def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
     """Open the log and the output folder and say what is trained. Returns the folder's lock."""
     settings, state, folder = run.settings, run.state, run.settings.output_path
     done = f"{state.epoch} epochs and {state.iteration} iterations"
     plain, class_names = settings.plain(), run.sets.val.class_names
     with STOP.deferred(), LOG.opened(name_of_run("train", plain)):
         lock = open_folder(folder)
-        moved = None if is_resumed else move_earlier_run(folder)
-        write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if is_resumed else None)
+        moved = None if saved else move_earlier_run(folder)
+        write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if saved else None)
     if LOG.path:
         say(f"Log: {LOG.path}")
     say(settings_line(plain))
     for complaint in complaints:
         say(f"Can't resume from {complaint}")
-    if is_resumed:
-        say(f"Resumed from {folder} after {done}")
+    if saved:
+        say(f"Resumed from {folder} after {done}", *ranks_changed(saved.facts, run.facts))
     elif settings.resume:
         say(f"{folder} holds nothing to resume: a new run")
     if moved:
         say(f"{folder} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
     say(*opening_lines(run))
     return lock
+
+
+def ranks_changed(old: Facts, new: Facts) -> list[str]:
+    """What another number of processes changes, in a line."""
+    if old.num_ranks == new.num_ranks:
+        return []
+    before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
+    images = f"still {now} images a step" if now == before else f"{now} images a step instead of {before}"
+    effect = "only rounding differs from the same run by" if now == before else "other numbers than in a run by"
+    return [f"Processes: {new.num_ranks}, {old.num_ranks} until now; {images}, so {effect} {old.num_ranks}"]
 
 
 def opening_lines(run: Run) -> list[str]:
@@ -141,9 +159,8 @@ def opening_lines(run: Run) -> list[str]:
             f"{rest} images that fill no step are {'left out' if settings.drop_last else 'shared out'}"
         )
     lines.append(f"Precision: {run.facts.precision}, {'compiled' if run.facts.compiled else 'not compiled'}")
-    if hint := rate_hint(run.sampler.batch_size, settings.learning_rate):
-        lines.append(hint)
-    return lines
+    hints = rate_hint(run.sampler.batch_size, settings.learning_rate), schedule_hint(settings)
+    return [*lines, *filter(None, hints)]
 
 
 def train_epochs(run: Run) -> None:
@@ -164,6 +181,8 @@ def train_epochs(run: Run) -> None:
             if run.ranks.is_first and saves.save_state():
                 say(f"Stopped by {name}: {settings.output_path / LAST} is saved, and --resume continues from it")
             raise
+    if best := best_line(state.ap_by_epoch, settings):
+        say(best)
     say("epoch_loss_list:")
     say(str(state.epoch_losses))
     if run.ranks.is_first:
@@ -211,24 +230,30 @@ def evaluate_and_save(run: Run, saves: Saves, is_last: bool) -> None:
             saves.save_weights(FINAL)
             saves.save_state()
     ap = evaluate_weights(run)
-    if run.ranks.is_first and ap > run.state.best_ap:
-        run.state.best_ap = ap
-        saves.save_weights("best.pt")
+    if run.ranks.is_first and (0.0 if ap is None else ap) > run.state.best_ap:
+        run.state.best_ap = ap or 0.0
+        saves.save_weights(BEST)
+    if ap is not None:
+        run.state.ap_by_epoch[run.state.epoch] = ap
+        saves.record_evaluations()
     run.state.evaluated = run.state.epoch
     if is_last:
         saves.save_state()
     run.ranks.wait()
 
 
-def evaluate_weights(run: Run) -> float:
-    """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP."""
+def evaluate_weights(run: Run) -> float | None:
+    """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP.
+
+    None where there is no table: without objects, and at other ranks than 0.
+    """
     average, val = run.state.average, run.sets.val
     if average and has_objects(val) and (raw := _table(run)):
         say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
     with average.in_place() if average else nullcontext():
         table = _table(run)
     if table is None:
-        return 0.0
+        return None
     say(*table.text.splitlines())
     run.state.numbers = table.by_name(val.class_names)
     return table.numbers[AP]

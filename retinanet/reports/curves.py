@@ -22,6 +22,7 @@ MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
 DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"
 MARKERS_A_CURVE = 8
+DIVERGED = 3.0  # times the highest of the usual first losses: what is above is cut off the axis
 MOST_WITH_AP50 = 4  # runs; with more, the lower half would be unreadable
 CURVES_WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
 LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; of a run's name
@@ -62,6 +63,7 @@ def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) 
     _scale(axes, log_scale)
     axes[0].set_xlim(0, 1.02 * max(1, *(np.ceil(curve.epochs[-1]) for curve in curves)))
     axes[0].set_ylabel("loss (running mean)")
+    _limit_losses(axes[0], curves)
     if has_ap:
         axes[1].set_ylabel("AP, and AP50 (hollow)" if len(curves) <= MOST_WITH_AP50 else "AP")
     handles = [Line2D([], [], **style) for style in styles]
@@ -87,7 +89,8 @@ def _curve(log: RunLog, name: str) -> Curve:
         in_epoch = np.array(sorted(log.epoch_losses))
         epochs, losses = in_epoch + 1.0, np.array([log.epoch_losses[epoch] for epoch in in_epoch.tolist()])
     drops = np.searchsorted(in_epoch, np.array(log.drops, dtype=int))
-    tables = [(epoch, numbers[AP], numbers[AP50]) for epoch, numbers in log.tables.items() if epoch is not None]
+    end = int(np.ceil(epochs[-1]))  # for a table without an epoch in the log
+    tables = [(end if epoch is None else epoch, numbers[AP], numbers[AP50]) for epoch, numbers in log.tables.items()]
     tables = [table for table in tables if table[1] >= 0]  # -1 for a set without objects
     return Curve(name, epochs, losses, drops[drops < len(losses)], np.array(tables, float).reshape(-1, 3))
 
@@ -154,6 +157,24 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
         axis.set_ylim(bottom=0)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes[-1].set_xlabel("epochs finished")
+
+
+def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
+    """Keep runs that diverged from flattening the others, and say so."""
+    known = [curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS) for curve in curves]
+    firsts = sorted(losses[0] for losses in known if len(losses))
+    if not firsts:
+        return
+    usual = firsts[(len(firsts) - 1) // 2]
+    top = DIVERGED * max(first for first in firsts if first <= DIVERGED * usual)
+    num_above = sum(len(losses) > 0 and losses.max() > top for losses in known)
+    lowest = min((losses[losses > 0].min() for losses in known if (losses > 0).any()), default=0.0)
+    if num_above and lowest < top:
+        axis.set_ylim(top=top)
+        highest = max(losses.max() for losses in known if len(losses))
+        runs = "1 run goes" if num_above == 1 else f"{num_above} runs go"
+        text = f"{runs} above this axis, up to {highest:.3g}"
+        axis.text(0.995, 0.98, text, transform=axis.transAxes, ha="right", va="top", fontsize=8)
 
 
 def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndarray, suggested: float | None) -> Figure:

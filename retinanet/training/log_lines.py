@@ -1,6 +1,7 @@
 """The lines of a training log, whose form stays: people tee them and programs read them."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint
+from retinanet.checkpoints.output_folder import BEST
 from retinanet.checkpoints.resume import FREE
 from retinanet.runtime.device import memory_in_use
 from retinanet.training.engine import Progress
@@ -46,6 +48,32 @@ def rate_hint(batch_size: int, rate: float) -> str | None:
     return (
         f"Hint: a step has {batch_size} images, the published runs' {TrainSettings.batch_size}, at the same rate. The "
         f"linear scaling rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
+    )
+
+
+def schedule_hint(settings: TrainSettings) -> str | None:
+    """What to give where the published runs' milestones don't fit another number of epochs."""
+    epochs, milestones = settings.epochs, settings.milestones
+    num_falls = sum(milestone < epochs for milestone in milestones)
+    if settings.schedule != "step" or milestones != TrainSettings.milestones or num_falls == len(milestones):
+        return None
+    better = sorted({epochs * 2 // 3, epochs * 8 // 9} - {0})
+    advice = f"--milestones {' '.join(map(str, better))}, or " if epochs > 2 else ""
+    return (
+        f"Hint: the milestones {' '.join(map(str, milestones))} are for {TrainSettings.epochs} epochs; in {epochs} the "
+        f"learning rate {'falls once' if num_falls else 'never falls'}. Give {advice}--schedule cosine"
+    )
+
+
+def best_line(ap_by_epoch: dict[int, float], settings: TrainSettings) -> str | None:
+    """The best evaluation of a run, and how to test it."""
+    if not ap_by_epoch:
+        return None
+    epoch = max(ap_by_epoch, key=lambda epoch: ap_by_epoch[epoch])  # the first of equal ones, as best.pt
+    words = ["python", "test.py", "--coco_path", str(settings.coco_path), "--set_name", settings.val_set]
+    words += ["--checkpoint_path", str(settings.output_path / BEST)]
+    return (
+        f"Best: AP {ap_by_epoch[epoch]:.3f} after epoch {epoch} of {settings.epochs}. Evaluate it: {shlex.join(words)}"
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.checkpoints.output_folder import write_skipped
+from retinanet.checkpoints.output_folder import write_evaluations, write_skipped
 from retinanet.checkpoints.resume import LAST, save_run
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Diverged, UserError
@@ -52,6 +52,10 @@ class Saves:
         elif not self._try(write):
             return
         self.written.add(name)
+
+    def record_evaluations(self) -> None:
+        run = self.run
+        self._try(lambda: write_evaluations(run.settings.output_path, run.state.ap_by_epoch))
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:

@@ -59,6 +59,7 @@ class TrainSettings:
     ema_decay: float = 0.0
     clip_norm: float = 0.1
     find_lr: bool = False
+    steps: int = 300
     seed: int | str = PUBLISHED_SEED
     seeds: tuple[int, ...] | None = None
     compile: str = "auto"

@@ -143,6 +143,7 @@ class TrainingState:
         self.evaluated = 0  # epochs that were finished at the last evaluation
         self.numbers: dict[str, float] = {}  # of the last evaluation
         self.best_ap = float("-inf")
+        self.ap_by_epoch: dict[int, float] = {}  # of all evaluations, by epochs finished
         self.num_images, self.seconds = 0, 0.0  # of the finished epochs
         self.epoch_seconds, self.epoch_waited = 0.0, 0.0
 
@@ -165,6 +166,7 @@ class TrainingState:
             **{name: getattr(self, name) for name in NUMBERS},
             "epoch_losses": self.epoch_losses,
             "numbers": self.numbers,
+            "ap_by_epoch": self.ap_by_epoch,
             "tally": self.tally,
             "running_window": self.running_loss.window,
             "running_count": self.running_loss.count,
@@ -189,6 +191,8 @@ class TrainingState:
             for name in NUMBERS:
                 setattr(self, name, type(getattr(self, name))(content[name]))
             self.numbers = {str(name): float(number) for name, number in content.get("numbers", {}).items()}
+            aps = content.get("ap_by_epoch", {})  # earlier versions kept none
+            self.ap_by_epoch = {int(epoch): float(ap) for epoch, ap in aps.items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
             self.tally.copy_(content["tally"])
             self.running_loss.window.copy_(content["running_window"])

@@ -134,3 +134,42 @@ def test_a_run_that_is_gone_on_with_reads_no_weights_and_stays_frozen(weights, m
     assert (network.level_code, network.head_norm) == (is_coco, settings.head_norm)
     trained = [name for name, value in network.backbone.named_parameters() if value.requires_grad]
     assert {name.split(".")[0] for name in trained} == {"layer3", "layer4"}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+    ],
+)
+def test_a_wrapped_state_dict_is_the_one_in_it(resnet18, tmp_path, wrap):
+    state = torch.load(resnet18)
+    torch.save(wrap(state), tmp_path / "wrapped.pth")
+    flags = ("--depth", 18, "--channels", 8, "--weights")
+    plain, wrapped = (
+        build_network(start_of(*flags, path), NAMES, None) for path in (resnet18, tmp_path / "wrapped.pth")
+    )
+    pairs = zip(plain.backbone.state_dict().values(), wrapped.backbone.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"format": "retinanet 1"}, "a checkpoint of train.py, not a state dict of a ResNet"),
+        ({"pyramid.output7.weight": torch.zeros(1)}, "looks like the weights of a detector of this suite"),
+        (
+            {"backbone.body.conv1.weight": torch.zeros(1), "roi_heads.x": torch.zeros(1)},
+            "looks like another detector's",
+        ),
+        ({"features.0.weight": torch.zeros(1)}, "looks like a VGG"),
+        ({"encoder.weight": torch.zeros(1)}, "looks like another network's weights"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named_by_what_it_looks_like(tmp_path, content, words):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=rf"other\.pth: {words}"):
+        build_network(start_of("--depth", 18, "--weights", tmp_path / "other.pth"), NAMES, None)

@@ -8,7 +8,6 @@ from retinanet.commands import find_lr
 from retinanet.commands.find_lr import (
     HIGHEST,
     LOWEST,
-    NUM_STEPS,
     WINDOW,
     has_exploded,
     medians,
@@ -16,7 +15,8 @@ from retinanet.commands.find_lr import (
     suggested_rate,
 )
 
-RATES = [rate_of(step) for step in range(NUM_STEPS)]
+NUM_STEPS = 300
+RATES = [rate_of(step, NUM_STEPS) for step in range(NUM_STEPS)]
 
 
 def test_rates_grow_evenly_from_the_lowest_to_the_highest():
@@ -69,7 +69,7 @@ def test_an_explosion_ends_the_test():
 
 FLAGS = (
     *("--coco_path", "data", "--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 64),
-    *("--batch_size", 3, "--find_lr", "--output_path", "output"),
+    *("--batch_size", 3, "--find_lr", "--steps", 50, "--output_path", "output"),
 )
 
 
@@ -78,7 +78,6 @@ def folder(tmp_path, monkeypatch):
     for name, count in (("train", 7), ("val", 2)):
         write_set(tmp_path / "data", name, count)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(find_lr, "NUM_STEPS", 34)
     monkeypatch.setattr(find_lr, "STEPS_A_LINE", 10)
     return tmp_path
 
