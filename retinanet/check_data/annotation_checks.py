@@ -11,11 +11,11 @@ from retinanet.check_data.findings import MOST_EXAMPLES, SCARCE, Findings
 from retinanet.coco.annotations import (
     Annotations,
     check_annotations,
-    corners_for_sizes,
     has_objects,
     owners_of,
-    read_json,
 )
+from retinanet.coco.box_units import corners_for_sizes
+from retinanet.coco.json_values import read_json
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import require_objects, require_reach
 from retinanet.runtime.errors import DataFault

@@ -3,22 +3,18 @@
 Here, as in result files, boxes are COCO's (left, top, width, height) in original pixels, and classes are category ids.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from retinanet.coco.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, known
 from retinanet.coco.box_units import in_fractions
-from retinanet.coco.json_values import is_id
+from retinanet.coco.json_values import is_id, read_json
 from retinanet.coco.packed_names import PackedNames
-from retinanet.runtime.errors import DataFault, UserError, file_error_explained
+from retinanet.runtime.errors import DataFault, UserError
 
-# Boxes count as corners if at least the first share leaves the image when read as width and height, and at least the
-# second lies inside when read as corners: a few boxes that were not clipped don't hide the mistake.
-OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
 MOST_NAMED = 5  # categories in a message
 LEFT_OUT = -1  # the row or label of an entry that was refused
 
@@ -38,23 +34,6 @@ class Annotations(NamedTuple):
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
     fingerprint: str = ""  # of the file's content
-
-
-def read_json(path: str | Path) -> Any:
-    """The content of the JSON file `path`; UserError if it is missing or broken."""
-    with (
-        file_error_explained(path, "can't be read", "Check the path and its permissions."),
-        open(path, encoding="utf-8") as file,
-    ):
-        return parse_json(file, path)
-
-
-def parse_json(file: IO[str], path: str | Path) -> Any:
-    """The content of the JSON `file`; a UserError calls it `path`."""
-    try:
-        return json.load(file)
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-        raise UserError(f"{path}: not valid JSON ({error}). Is the file cut off? Write or copy it again.") from None
 
 
 def read_annotations(path: str | Path) -> Annotations:
@@ -180,19 +159,6 @@ def has_objects(annotations: Annotations) -> bool:
 def owners_of(annotations: Annotations) -> np.ndarray:
     """The index of each annotation's image: int64 [T]."""
     return np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
-
-
-def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Which of `boxes` [n, 4] leave their images of `sizes` [n, 2], if all look like (x1, y1, x2, y2): bool [n].
-
-    None of them if they look like (left, top, width, height).
-    """
-    limits = sizes[:, ::-1] + 1
-    fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)
-    sticks_out = (boxes[:, :2] + boxes[:, 2:] > limits).any(axis=1)
-    if not len(boxes) or fits_as_corners.mean() < INSIDE_SHARE or sticks_out.mean() < OUTSIDE_SHARE:
-        return np.zeros(len(boxes), bool)
-    return sticks_out
 
 
 def require_same_classes(annotations: Annotations, names: list[str], category_ids: list[int], source: Path) -> None:

@@ -1,8 +1,29 @@
-"""Which JSON values can be an id, a number or a name."""
+"""JSON files, and which of their values can be an id, a number or a name."""
 
-from typing import Any, TypeGuard
+import json
+from pathlib import Path
+from typing import IO, Any, TypeGuard
+
+from retinanet.runtime.errors import UserError, file_error_explained
 
 NUMBER_LIMIT = 1e15  # above any coordinate or area; also keeps JSON's unbounded whole numbers within a float
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of the JSON file `path`; UserError if it is missing or broken."""
+    with (
+        file_error_explained(path, "can't be read", "Check the path and its permissions."),
+        open(path, encoding="utf-8") as file,
+    ):
+        return parse_json(file, path)
+
+
+def parse_json(file: IO[str], path: str | Path) -> Any:
+    """The content of the JSON `file`; a UserError calls it `path`."""
+    try:
+        return json.load(file)
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
+        raise UserError(f"{path}: not valid JSON ({error}). Is the file cut off? Write or copy it again.") from None
 
 
 def is_id(value: Any) -> TypeGuard[int]:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.coco.annotations import parse_json, read_json
+from retinanet.coco.json_values import parse_json, read_json
 from retinanet.coco.results_zip import read_zip
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole

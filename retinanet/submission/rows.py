@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations, corners_for_sizes
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.box_units import corners_for_sizes
 from retinanet.coco.json_values import is_id, is_number
 
 NumberedRows = list[tuple[int, dict[str, Any]]]  # rows that have all keys, with their indices in the file
