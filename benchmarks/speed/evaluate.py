@@ -24,6 +24,7 @@ from retinanet.coco.annotations import Annotations
 from retinanet.coco.packed_names import PackedNames
 from retinanet.coco.results import found_of
 from retinanet.evaluation.coco_table import BACKENDS, evaluate, installed_backends
+from retinanet.reports.tables import markdown_head
 
 OBJECTS = 7
 
@@ -81,8 +82,7 @@ def main() -> None:
         run_one(args)
         return
     print(f"{args.num_images} images x {args.detections} detections, {args.num_classes} classes\n")
-    print("| backend | seconds | times pycocotools | GB added | AP | precision array's hash |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(markdown_head("backend", "seconds", "times pycocotools", "GB added", "AP", "precision array's hash"))
     results = {}
     for backend in reversed(installed_backends()):
         command = [sys.executable, "-m", "benchmarks.speed.evaluate", *sys.argv[1:], "--backend", backend]

@@ -8,19 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations, parse_json, read_json
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.json_values import parse_json, read_json
 from retinanet.coco.results_zip import read_zip
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 class Results(NamedTuple):
-    """What a result file holds."""
+    """The content of a result file."""
 
-    rows: Any  # as parsed: nothing of it is checked
-    member: str | None = None  # its name in the zip, where it came in one
+    rows: Any  # as parsed, not checked
+    member: str | None = None  # its name in the zip, if it came in one
 
 
 class Found(NamedTuple):
@@ -69,7 +70,7 @@ def default_results_path(set_name: str) -> Path:
 
 
 def read_results(path: Path) -> Results:
-    """Read a result file, or the one in a .zip. UserError where it is missing or broken."""
+    """Read a result file, or the one in a .zip. UserError if it is missing or broken."""
     if path.suffix.lower() == ".zip":
         member, content = read_zip(path)
         return Results(parse_json(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), path), member)
@@ -77,14 +78,11 @@ def read_results(path: Path) -> Results:
 
 
 def write_results(rows: list[Any], path: Path) -> None:
-    """Write a result file, whole or not at all. UserError where the place can't be written to."""
-    try:
-        with written_whole(path) as file:
-            file.write(json.dumps(rows))  # json.dump takes several times as long
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another place for it.") from None
+    """Write a result file, whole or not at all. UserError if that fails."""
+    with file_error_explained(path, "can't be written", "Choose another place for it."), written_whole(path) as file:
+        file.write(json.dumps(rows))  # json.dump takes several times as long
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
-    """Checked `rows` as they are handed in: the four keys alone, since COCO's reader goes by what others it finds."""
+    """Checked `rows` as they are handed in: only the four keys, since others make COCO's reader take another format."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)

@@ -16,7 +16,7 @@ from retinanet.commands.verify_resume import verify_resume
 from retinanet.data.learnable import warnings_of
 from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
-from retinanet.reports.log_table import tell_spread
+from retinanet.reports.log_table import print_spread
 from retinanet.runtime.console import say
 from retinanet.runtime.device import default_workers, find_device
 from retinanet.runtime.errors import Stopped, UserError
@@ -62,7 +62,7 @@ def train(settings: TrainSettings) -> int:
                 seed, numbers_of_run = train_run(one, ranks, sets)
                 numbers[seed] = numbers_of_run
                 if settings.seeds and len(numbers) == len(settings.seeds):
-                    tell_spread(numbers)
+                    print_spread(numbers)
         leave()
     return 0
 

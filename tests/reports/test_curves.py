@@ -157,8 +157,8 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
         (("--logs",), "expected at least one argument"),
         (("--logs", "none.log"), "none.log: can't be read (No such file or directory)"),
         (("--logs", "{log}", "{empty}"), "empty.log: no losses and no table in it"),
-        (("--logs", "{log}", "--picture_path", "curves"), "must be a file with a picture's ending"),
-        (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: must be a file with a picture's ending"),
+        (("--logs", "{log}", "--picture_path", "curves"), "is not the name of a picture"),
+        (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: is not the name of a picture"),
     ],
 )
 def test_contradictions_and_bad_logs(script, tmp_path, monkeypatch, flags, words):
