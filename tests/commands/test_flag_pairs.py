@@ -13,6 +13,8 @@ from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import rest_of_epoch
 from retinanet.training.run import build_job, load_data
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 IMPROVEMENTS = [
     ("--schedule", "cosine"),
     ("--warmup_steps", 3),

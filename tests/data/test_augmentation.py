@@ -19,6 +19,8 @@ from retinanet.data.transforms import longest_at, resize, resized_sizes
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.training.run import sides_to_compile
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 GEOMETRIC = (CROP, ZOOM_OUT, JITTER)
 COMBINATIONS = [
     names

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import TINY
+from warm import finished
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
@@ -172,9 +173,7 @@ retinanet.data.dataset.read_image = spoiled
 run(train.main)
 """
     flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 1, "--timeout", 2)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *map(str, flags)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = finished(["-c", code, *flags], timeout=60, is_narrow=True)
     assert ended.returncode == 4, ended.stderr
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr

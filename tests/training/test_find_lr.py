@@ -16,6 +16,8 @@ from retinanet.training.find_lr import (
     suggested_rate,
 )
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 RATES = [rate_of(step) for step in range(NUM_STEPS)]
 
 
