@@ -1,10 +1,8 @@
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 from warm import finished
 
 from retinanet.coco.annotation_cache import load_annotations
@@ -22,14 +20,15 @@ from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 CPU = torch.device("cpu")
 LACKING = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def test_a_few_of_each_fault_keep_every_promise(tmp_path):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(tmp_path)}
-    words = [sys.executable, "-m", "tests.faults", "--small"]
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    ended = finished(["-m", "tests.faults", "--small"], environment=environment, folder=ROOT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.count(" of ") >= 8
 

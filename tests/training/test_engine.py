@@ -19,6 +19,8 @@ from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import RunningLoss, TrainingState
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 CPU = torch.device("cpu")
 
 
