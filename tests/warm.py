@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,21 @@ def finished(words: Sequence[Any], timeout: float | None = None, **how: Any) -> 
     out, err = process.communicate(timeout)
     assert process.returncode is not None
     return subprocess.CompletedProcess([*map(str, words)], process.returncode, out, err)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return int(listener.getsockname()[1])
+
+
+def started_ranks(num_ranks: int, words: Sequence[Any], environment: dict[str, str]) -> list[Process]:
+    """A command as all ranks of this machine, with what torchrun tells them."""
+    meeting = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
+    return [
+        Process(words, environment={**environment, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(num_ranks)
+    ]
 
 
 def _text_of(connection: Connection) -> TextIO:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ import torch
 import torch.distributed as dist
 from conftest import ROOT, TINY, load_script, write_set
 from narrow import narrowed
-from warm import Process, finished
+from warm import Process, finished, free_port, started_ranks
 
 from retinanet.cli.train_checks import check_flags
 from retinanet.cli.train_flags import build_parser
@@ -64,29 +63,14 @@ def command(folder, output, *more, script="train.py"):
     return [str(word) for word in words]
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
 def torchrun(num_ranks, *more, launcher="torch.distributed.run"):
     where = ("--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{free_port()}")
     return ["-m", launcher, "--nproc_per_node", str(num_ranks), *where, *map(str, more)]
 
 
-def started(num_ranks, words):
-    """The ranks as torchrun would start them, each without the seconds that importing PyTorch takes."""
-    meeting = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
-    return [
-        Process(words, environment=environment(RANK=str(rank), LOCAL_RANK=str(rank), **meeting))
-        for rank in range(num_ranks)
-    ]
-
-
 def trained(num_ranks, words):
     """What all ranks print together."""
-    ranks = started(num_ranks, words)
+    ranks = started_ranks(num_ranks, words, environment())
     ends = [rank.communicate(timeout=120) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * num_ranks, ends
     assert not any("FutureWarning" in err for _, err in ends)
@@ -177,7 +161,7 @@ def spoiled(folder, what):
 def test_all_end_when_one_comes_to_grief(folder, what):
     script = spoiled(folder, what)
     words = command(folder, what, "--batch_size", 3, "--epochs", 2, "--timeout", 5, script=script)
-    ranks = started(2, words)
+    ranks = started_ranks(2, words, environment())
     try:
         _, err = ranks[0].communicate(timeout=60)
         assert ranks[0].returncode == 4, err
