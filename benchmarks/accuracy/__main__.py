@@ -19,9 +19,10 @@ import torchvision
 from benchmarks.accuracy.rows import Run, Setting, filled, milestones_of, rows_of, runs_of
 from benchmarks.accuracy.runs import ROOT, execute, last_line
 from benchmarks.accuracy.table import BEGIN, DONE, END, Record, line_of, read_records, with_tables
+from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import chip_of
 from retinanet.checkpoints.output_folder import git_commit
-from retinanet.cli.flags import device_of, number_above, whole_number
+from retinanet.cli.flags import number_above, whole_number
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import find_annotation_file

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
+from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import torchvision_model
 from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
-from retinanet.cli.flags import HelpFormatter, device_of, number_above, whole_number
-from retinanet.cli.train_flags import build_parser as build_train_parser
+from retinanet.cli.flags import HelpFormatter, number_above, whole_number
 from retinanet.coco.results import write_results
 from retinanet.data.dataloader import evaluation_loader, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
@@ -39,12 +39,13 @@ from retinanet.runtime.device import autocast, choose_precision, default_workers
 from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
 from retinanet.training.optimizer import Schedule, build_optimizer, set_rate
+from retinanet.training.settings import TrainSettings
 
 LOG_EVERY = 100
 
 
 def build_parser() -> argparse.ArgumentParser:
-    ours = build_train_parser().parse_args([])
+    ours = TrainSettings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--coco_path", type=Path, default=ours.coco_path)
     parser.add_argument("--weights", type=Path, required=True, help="a state dict FILE, which may hold a part of it")
@@ -116,7 +117,7 @@ def _in_precision(
 
 def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:
     """Raises Diverged at a loss that is not finite."""
-    ours = build_train_parser().parse_args([])
+    ours = TrainSettings()
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
     how = {"batch_size": args.batch_size, "workers": args.workers, "pin_memory": args.device.type == "cuda"}
     loader, sampler = training_loader(dataset, seed=args.seed, **how)

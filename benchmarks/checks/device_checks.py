@@ -14,9 +14,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import random_batch
 from benchmarks.speed.protocol import describe
-from retinanet.cli.flags import device_of, whole_number
+from retinanet.cli.flags import whole_number
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet

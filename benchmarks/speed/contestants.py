@@ -15,7 +15,8 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from retinanet.cli.flags import device_of, whole_number
+from benchmarks.arguments import device_of
+from retinanet.cli.flags import whole_number
 from retinanet.data.dataloader import collate
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect

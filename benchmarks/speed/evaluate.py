@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe, peak_of_this_process
-from retinanet.cli.flags import device_of, whole_number
+from retinanet.cli.flags import whole_number
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.packed_names import PackedNames
 from retinanet.evaluation.coco_table import BACKENDS, evaluate, installed_backends

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
+from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe, time_in_turn
-from retinanet.cli.flags import device_of, whole_number
+from retinanet.cli.flags import whole_number
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import encode
 from retinanet.detector.loss import detection_loss

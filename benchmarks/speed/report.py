@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.arguments import device_of
 from benchmarks.speed.evaluate import random_case
 from benchmarks.speed.protocol import describe, peak_of_this_process
-from retinanet.cli.flags import device_of, whole_number
+from retinanet.cli.flags import whole_number
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import NUM_DRAWS, analyse
 from retinanet.evaluation.coco_table import evaluate, installed_backends

@@ -44,7 +44,7 @@ def main() -> None:
 
     def step() -> None:
         list(train_steps(state, [batch], rates=[1e-5], clip_norm=0.1, compute_losses=losses))
-        state.skipped.look()  # waits for the device
+        state.skipped.take_new()  # waits for the device
 
     step()
     names = [str(label) for label in range(args.num_classes)]

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe
-from retinanet.cli.flags import device_of, whole_number
+from retinanet.cli.flags import whole_number
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw

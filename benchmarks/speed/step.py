@@ -93,7 +93,7 @@ def from_files(args: argparse.Namespace) -> None:
         for _ in train_steps(state, islice(batches, num_batches), rates=rates, clip_norm=0.1, compute_losses=losses):
             pass
         progress_of(state, 1e-5)  # a log line waits for the device
-        state.skipped.look()
+        state.skipped.take_new()
 
     works = {"from memory": partial(train, kept), "from JPEGs": partial(train, loader)}
     timings = protocol.time_in_turn(works, args.device, warm_up=1, repeats=3)

@@ -17,9 +17,11 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import remove_unfinished, written_whole
 
 RECORD = "run.json"
+EVALUATIONS = "ap_by_epoch"
 LOCK = ".lock"
-DIVERGENCE = "divergence"  # the folder of what is told of steps that were skipped
-RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", "best.pt", "model_final.pt", DIVERGENCE)
+DIVERGENCE = "divergence"  # the folder of the records of skipped steps
+BEST = "best.pt"
+RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, "model_final.pt", DIVERGENCE)
 PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
 
@@ -34,22 +36,22 @@ def open_folder(folder: Path) -> IO[str]:
         try:
             # This kind belongs to the process: its workers don't inherit it, and the system frees it with the process.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as fault:
-            if fault.errno in (errno.EACCES, errno.EAGAIN):
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise UserError(
-                    f"{folder}: another training is writing there. Wait for its end, or choose another --output_path."
+                    f"{folder}: another training is writing there. Wait until it ends, or choose another --output_path."
                 ) from None
-            # A file system without locks: the user is on his own, as he was before.
+            # A file system without locks: nothing keeps another run out.
         for pattern in RUN_FILES:
             remove_unfinished(folder, pattern)
-    except OSError as fault:
-        raise _cannot_write(fault) from None
+    except OSError as error:
+        raise _cannot_write(error) from None
     return lock
 
 
-def _cannot_write(fault: OSError) -> UserError:
+def _cannot_write(error: OSError) -> UserError:
     return UserError(
-        f"{fault.filename}: the output folder can't be written to ({fault.strerror}). Choose another --output_path."
+        f"{error.filename}: the output folder can't be written to ({error.strerror}). Choose another --output_path."
     )
 
 
@@ -70,8 +72,8 @@ def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
         before.mkdir()
         for path in earlier:
             path.rename(before / path.name)
-    except OSError as fault:
-        raise _cannot_write(fault) from None
+    except OSError as error:
+        raise _cannot_write(error) from None
     return before, len(earlier)
 
 
@@ -80,7 +82,7 @@ def write_record(
 ) -> None:
     """Write run.json: the command, every setting, versions, git commit and class names.
 
-    Where a run was gone on with, `resumed` says from what; the record of its start is then kept below "started".
+    For a resumed run `resumed` says from what; the record of its start is then kept below "started".
     """
     path = folder / RECORD
     record: dict[str, Any] = {
@@ -97,20 +99,41 @@ def write_record(
     }
     if resumed:
         earlier = read_json(path) if path.exists() else {}
+        if EVALUATIONS in earlier:
+            record[EVALUATIONS] = earlier.pop(EVALUATIONS)
         record |= {"resumed": [*earlier.get("resumed", []), resumed], "started": earlier.get("started", earlier)}
+    _write_record(path, record)
+
+
+def write_evaluations(folder: Path, ap_by_epoch: dict[int, float]) -> None:
+    """Add the AP of each evaluation to run.json. UserError where that fails; the file is then as it was."""
+    record = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
+    _write_record(folder / RECORD, record | {EVALUATIONS: ap_by_epoch})
+
+
+def read_evaluations(folder: Path) -> dict[int, float]:
+    """The AP by epoch in the folder's run.json; empty where there is none, or none that makes sense."""
+    try:
+        found = read_json(folder / RECORD)[EVALUATIONS]
+        return {int(epoch): float(ap) for epoch, ap in found.items()}
+    except (UserError, OSError, LookupError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
     try:
         with written_whole(path) as file:
             file.write(json.dumps(record, indent=2) + "\n")
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault.strerror}). Is the disk full?") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}). Is the disk full?") from None
 
 
-def write_skipped(folder: Path, told: dict[str, Any]) -> Path:
-    """Write what is told of a skipped step to divergence/ in `folder`; returns the file."""
-    path = folder / DIVERGENCE / f"epoch{told['epoch']}_iteration{told['iteration']}.json"
+def write_skipped(folder: Path, record: dict[str, Any]) -> Path:
+    """Write the `record` of a skipped step to divergence/ in `folder`; returns the file."""
+    path = folder / DIVERGENCE / f"epoch{record['epoch']}_iteration{record['iteration']}.json"
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as file:
-        file.write(json.dumps(told, indent=2) + "\n")
+        file.write(json.dumps(record, indent=2) + "\n")
     return path
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
+from retinanet.checkpoints.checkpoint import FORMAT
 from retinanet.checkpoints.torch_files import load_file
 from retinanet.detector.backbone import BLOCKS, Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
 
-DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
 BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
 
 
@@ -60,8 +60,9 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
     found = {name: value for name, value in state.items() if name in wanted and isinstance(value, Tensor)}
     if not found:
         raise UserError(
-            f"{source}: none of its {len(state)} names is one of a ResNet's ({', '.join(list(state)[:3])} ...). "
-            "The names must be torchvision's: conv1.weight, layer1.0.conv1.weight ..."
+            f"{source}: {_looks_like(state)}, and none of its {len(state)} names is one of a ResNet's "
+            f"({', '.join(list(state)[:3])} ...). The names must be torchvision's: conv1.weight, layer1.0.conv1.weight "
+            "..."
         )
     if backbone.depth not in (depths := depths_of(state)):
         fix = f"Give --depth {depths[0]}, or another file" if depths else "Give another file"
@@ -77,6 +78,18 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
         missing=_modules(wanted.keys() - found.keys(), found.keys()),
         unused=_modules({name for name in state if not name.endswith("num_batches_tracked")} - found.keys(), wanted),
     )
+
+
+def _looks_like(state: Mapping[str, Any]) -> str:
+    """What the names of a state dict without a ResNet suggest it is."""
+    tops = {name.split(".")[0] for name in state}
+    if {"pyramid", "classification_head"} & tops:
+        return "looks like the weights of a detector of this suite"
+    if "roi_heads" in tops or {"backbone", "head"} <= tops:
+        return "looks like another detector's weights"
+    if tops and tops <= {"features", "classifier", "avgpool"}:
+        return "looks like a VGG, MobileNet or EfficientNet"
+    return "looks like another network's weights" if tops else "holds nothing"
 
 
 def _resnets(depths: Sequence[int]) -> str:
@@ -103,7 +116,7 @@ def _modules(names: set[str], others: Any) -> list[str]:
 def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
     """torchvision's ImageNet weights from PyTorch's cache, or downloaded to it.
 
-    Version V1 is the published runs'; V2 is there for DEPTHS_OF_V2.
+    Version V1 is the published runs'; V2 exists for DEPTHS_OF_V2.
     """
     return published_state(get_model_weights(f"resnet{depth}")[f"IMAGENET1K_{version}"], "ImageNet weights")
 
@@ -126,8 +139,28 @@ def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
 
 
 def read_state_file(path: str | Path) -> dict[str, Any]:
-    """The state dict in `path`; UserError where the file holds something else."""
+    """The state dict in `path`, out of what training scripts wrap around it. UserError where the file holds none."""
     state = load_file(path, "a state dict")
+    if isinstance(state, dict) and state.get("format") == FORMAT:
+        raise UserError(
+            f"{path}: a checkpoint of train.py, not a state dict of a ResNet. Continue its run with --resume, or "
+            "evaluate it with test.py --checkpoint_path."
+        )
+    if isinstance(state, dict):
+        state = _unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise UserError(f"{path}: not a state dict (names and tensors). Save one with torch.save(model.state_dict()).")
+    return state
+
+
+def _unwrapped(state: dict[Any, Any]) -> dict[Any, Any]:
+    """The state dict itself: without an outer dict, and without the prefix of DataParallel or torch.compile."""
+    for key in ("state_dict", "model_state_dict", "model"):
+        inner = state.get(key)
+        if isinstance(inner, dict) and any(isinstance(value, Tensor) for value in inner.values()):
+            state = inner
+            break
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(isinstance(name, str) and name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -14,7 +14,6 @@ from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 
-DEPTH, CHANNELS, HEAD_NORM = 50, 256, "group"  # of that detector
 WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
 CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # a category's COCO id is its place
 NO_CLASSES = ("__background__", "N/A")
@@ -41,7 +40,7 @@ def is_detector(state: Mapping[str, Any]) -> bool:
 def load_detector(
     network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str
 ) -> DetectorReport:
-    """Fill `network`, of DEPTH, CHANNELS, HEAD_NORM and with `level_code`, from `state`, the detector's.
+    """Fill `network`, which has the detector's depth, channels and norm and `level_code`, from its `state`.
 
     A class whose name is COCO's, in upper or lower case, keeps that class's weights; the others keep their start.
     Raises UserError, and loads nothing, where a tensor is missing, has another shape or is not finite.

@@ -1,4 +1,4 @@
-"""Going on with a run: the newest checkpoint that is whole, and what must be as it was."""
+"""Resuming a run: the newest checkpoint that is whole, and what must be as it was."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ FREE = frozenset(
     (
         *("workers", "timeout", "cache", "device", "precision", "compile", "batch_size"),
         *("epochs", "log_every", "eval_every", "save_every", "eval_backend", "max_skipped", "bad_images", "max_pixels"),
-        *("coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "seeds"),
+        *("coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "steps", "seeds"),
     )
 )
 
@@ -45,14 +45,14 @@ def save_run(checkpoint: Checkpoint, state: dict[str, Any], facts: Facts, folder
 
 
 def newest_run(folder: Path) -> tuple[SavedRun | None, list[str]]:
-    """The newest run in `folder` that can be gone on with, and a message for each file that can't be used."""
+    """The newest run in `folder` that can be resumed, and a message for each file that can't be used."""
     complaints: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
             try:
                 return load_saved(path), complaints
-            except UserError as fault:
-                complaints.append(str(fault))
+            except UserError as error:
+                complaints.append(str(error))
     return None, complaints
 
 
@@ -73,9 +73,9 @@ def load_saved(path: Path) -> SavedRun:
 def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[str, Any], facts: Facts) -> None:
     """UserError where the `settings` (flags) or `facts` would not lead to the same numbers as the saved ones.
 
-    A run of an earlier version had the `defaults` of the flags that it did not know.
+    A run of an earlier version had the `defaults` of the settings that it did not know.
     """
-    free = FREE - {"epochs"} if settings["schedule"] == "cosine" else FREE  # whose end is a cosine's
+    free = FREE - {"epochs"} if settings["schedule"] == "cosine" else FREE  # the cosine ends with the last epoch
     old = {name: value for name, value in (defaults | saved.checkpoint.settings).items() if name not in free}
     new = {name: value for name, value in settings.items() if name not in free}
     for name in sorted(old.keys() | new.keys()):
@@ -101,8 +101,8 @@ def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[s
         if saved.state["iteration"]:
             raise UserError(
                 f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {together} images "
-                f"a step together, now there are {facts.num_ranks} with {now}. Give as many, or a --batch_size that "
-                "makes up for it; another number is possible at the end of an epoch only."
+                f"a step together, now there are {facts.num_ranks} with {now}. Start as many, or give a --batch_size "
+                "with the same total; their number can change only between epochs."
             )
 
 

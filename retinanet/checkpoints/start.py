@@ -1,6 +1,5 @@
-"""The network that the flags ask for, at its start or as a saved run left it."""
+"""The network that the settings ask for, at its start or as a saved run left it."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,34 +7,35 @@ from retinanet.checkpoints import pretrained_detector
 from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.pretrained_backbone import imagenet_state, load_backbone, read_state_file
 from retinanet.checkpoints.resume import SavedRun
+from retinanet.checkpoints.settings import DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM, StartSettings
 from retinanet.detector.backbone import modules_of
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 
 
-def build_network(args: argparse.Namespace, class_names: Sequence[str], saved: SavedRun | None) -> RetinaNet:
-    """The network at its start, or `saved`'s; UserError where its weights can't be had or don't fit."""
-    learn_statistics = args.weights == "none"
+def build_network(settings: StartSettings, class_names: Sequence[str], saved: SavedRun | None) -> RetinaNet:
+    """The network at its start, or `saved`'s. UserError where its weights are missing or don't fit."""
+    learn_statistics = settings.weights == "none"
     if saved:
         network = build_model(saved.checkpoint, saved.path, learn_statistics)
     else:
-        state, source = _read_weights(args.weights, args.depth)
+        state, source = _read_weights(settings.weights, settings.depth)
         is_detector = pretrained_detector.is_detector(state)
         network = RetinaNet(
             len(class_names),
-            args.depth,
-            args.channels,
-            args.prior,
+            settings.depth,
+            settings.channels,
+            settings.prior,
             learn_statistics,
-            head_norm=args.head_norm,
+            head_norm=settings.head_norm,
             level_code=is_detector,
         )
         if is_detector:
-            _load_detector(network, class_names, state, source, args)
+            _load_detector(network, class_names, state, source, settings)
         elif not learn_statistics:
-            _load_backbone(network, state, source, args.freeze_stages)
-    network.backbone.freeze(args.freeze_stages)
+            _load_backbone(network, state, source, settings.freeze_stages)
+    network.backbone.freeze(settings.freeze_stages)
     return network
 
 
@@ -54,18 +54,17 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
 
 
 def _load_detector(
-    network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str, args: argparse.Namespace
+    network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str, settings: StartSettings
 ) -> None:
-    depth, channels, norm = pretrained_detector.DEPTH, pretrained_detector.CHANNELS, pretrained_detector.HEAD_NORM
-    if (args.depth, args.channels, args.head_norm) != (depth, channels, norm):
-        raise UserError(
-            f"{source}: a detector, which --depth {args.depth} --channels {args.channels} --head_norm {args.head_norm} "
-            f"doesn't fit. Give --depth {depth} --channels {channels} --head_norm {norm}."
-        )
+    needed = (DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM)
+    found = (settings.depth, settings.channels, settings.head_norm)
+    if found != needed:
+        has, give = ("--depth {} --channels {} --head_norm {}".format(*values) for values in (found, needed))
+        raise UserError(f"{source}: a detector, which {has} doesn't fit. Give {give}.")
     report = pretrained_detector.load_detector(network, class_names, state, source)
     say(f"Detector weights: loaded from {source}")
     say(f"Classes that it knows: {', '.join(report.kept) or 'none'}")
-    say(f"Classes that start anew: {', '.join(report.new) or 'none'}")
+    say(f"Classes that are new to it: {', '.join(report.new) or 'none'}")
 
 
 def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, num_frozen: int) -> None:
@@ -77,5 +76,5 @@ def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, nu
             "that holds it, or a lower --freeze_stages."
         )
     say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
-    say(f"Backbone weights that it lacks, random then: {', '.join(report.missing) or 'none'}")
-    say(f"Weights in it without use: {', '.join(report.unused) or 'none'}")
+    say(f"Backbone weights missing there, random now: {', '.join(report.missing) or 'none'}")
+    say(f"Weights there that are not used: {', '.join(report.unused) or 'none'}")

@@ -1,25 +1,100 @@
-"""What the scripts' command lines share: the flags, their types, and how a user's mistake ends."""
+"""What all command lines share: argparse's classes, the types of flags, and from flags to settings."""
 
 import argparse
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
-import torch
-
-from retinanet.data.settings import MAX_PIXELS
-from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
-from retinanet.evaluation import coco_table
-from retinanet.runtime.device import PRECISIONS
+from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import printable
+
+Settings = TypeVar("Settings")
+# What other libraries call our flags.
+ELSEWHERE = {
+    "lr": ("learning_rate",),
+    "wd": ("weight_decay",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "num_epochs": ("epochs",),
+    "num_workers": ("workers",),
+    "gpu": ("device",),
+    "cuda": ("device",),
+    "data": ("coco_path",),
+    "dataset": ("coco_path",),
+    "data_path": ("coco_path",),
+    "model": ("checkpoint_path", "depth"),
+    "ckpt": ("checkpoint_path",),
+    "checkpoint": ("checkpoint_path",),
+    "backbone": ("depth",),
+    "pretrained": ("weights",),
+    "output": ("output_path", "results_path"),
+    "out": ("output_path", "results_path"),
+    "output_dir": ("output_path",),
+    "img_size": ("min_side",),
+    "size": ("min_side",),
+    "amp": ("precision",),
+    "conf": ("threshold",),
+    "score_threshold": ("threshold",),
+    "iou": ("nms_iou",),
+    "set": ("set_name", "val_set"),
+    "split": ("set_name", "val_set"),
+    "results": ("results_path", "pred_file"),
+}
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, whose messages stay on one line whatever the arguments are: a shell's * gives names of files."""
+    """argparse's, with a short --help and one line for a mistake, whatever the arguments are."""
+
+    def __init__(self, *, most_used: Sequence[str] = (), **how: Any) -> None:
+        super().__init__(add_help=False, **how)
+        self.most_used = most_used
+        what = "show the most used flags; --help all shows all" if most_used else "show the flags"
+        short: dict[str, Any] = {"nargs": "?", "const": "", "choices": ("", "all"), "metavar": "all"}
+        self.add_argument(
+            "-h",
+            "--help",
+            dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            action=_Help,
+            help=what,
+            **(short if most_used else {"nargs": 0}),
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hint = self._suggestion(unknown[0]) if unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        more = "" if "did you mean" in message else " (--help lists the flags)"
+        self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
+
+    def _suggestion(self, unknown: str) -> str:
+        """What was probably meant: another separator, another library's name, or a slip of the pen."""
+        flags = {flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")}
+        name = unknown.partition("=")[0].lstrip("-").replace("-", "_").lower()
+        candidates = [name, *ELSEWHERE.get(name, ()), *difflib.get_close_matches(name, flags, n=1)]
+        found = next((f"--{flag}" for flag in candidates if flag in flags), None)
+        return f": did you mean {found}?" if found else ""
+
+    def short_help(self) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(f"{self.prog} [flags]", [], [])
+        formatter.add_text(self.description)
+        formatter.start_section(f"the most used of {len(self._actions) - 1} flags (--help all shows all)")
+        formatter.add_arguments([self._option_string_actions[f"--{name}"] for name in self.most_used])
+        formatter.end_section()
+        return formatter.format_help()
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, value: Any, _flag: str | None = None) -> None:
+        assert isinstance(parser, ArgumentParser)
+        print(parser.format_help() if value == "all" or not parser.most_used else parser.short_help(), end="")
+        parser.exit()
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -28,7 +103,39 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or action.default is False:
             return action.help
+        if isinstance(action.default, tuple):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
         return super()._get_help_string(action)
+
+
+def parser_of(
+    settings: type, description: str | None, *, most_used: Sequence[str] = (), prog: str | None = None
+) -> ArgumentParser:
+    """A parser whose flags have the defaults of the `settings` class, a dataclass with a field for each flag.
+
+    A short --help shows the flags `most_used`, without their --; without any, all.
+    """
+    parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, most_used=most_used)
+    parser.set_defaults(**{field.name: field.default for field in dataclasses.fields(settings)})
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, settings: type[Settings], argv: Sequence[str] | None) -> Settings:
+    """The `settings` that the command line `argv` gives; several values of a flag become a tuple."""
+    values = vars(parser.parse_args(argv))
+    return settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def given(settings: Any, name: str) -> bool:
+    """Whether the flag `name` has another value than its default."""
+    return getattr(settings, name) != getattr(type(settings), name)
+
+
+def refuse(settings: Any, names: Sequence[str], reason: str) -> None:
+    """UserError at the first of the flags `names` that is given."""
+    for name in names:
+        if given(settings, name):
+            raise UserError(f"--{name} {reason}")
 
 
 def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
@@ -49,15 +156,15 @@ def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
 
 def number_above(low: float, high: float = float("inf")) -> Callable[[str], float]:
     """An argparse type: a finite number above `low`, and at most `high`."""
-    return _number(f"a number above {low:g}", low, high, lambda number: low < number)
+    return _number(f"a number above {low:g}", high, lambda number: low < number)
 
 
 def number_from(low: float, high: float = float("inf")) -> Callable[[str], float]:
     """An argparse type: a finite number from `low` to `high`, both included."""
-    return _number(f"a number from {low:g}", low, high, lambda number: low <= number)
+    return _number(f"a number from {low:g}", high, lambda number: low <= number)
 
 
-def _number(words: str, low: float, high: float, above: Callable[[float], bool]) -> Callable[[str], float]:
+def _number(words: str, high: float, above: Callable[[float], bool]) -> Callable[[str], float]:
     limit = "" if high == float("inf") else f", at most {high:g}"
 
     def parse(text: str) -> float:
@@ -70,106 +177,3 @@ def _number(words: str, low: float, high: float, above: Callable[[float], bool])
         return number
 
     return parse
-
-
-def device_of(text: str) -> torch.device:
-    """An argparse type: cpu, cuda or cuda:N that is there; auto is the GPU if there is one."""
-    if text == "auto":
-        text = "cuda" if torch.cuda.is_available() else "cpu"
-    if text == "cpu":
-        return torch.device("cpu")
-    local_rank = os.environ.get("LOCAL_RANK")  # torchrun's, which counts the processes of a machine
-    if text.startswith("cuda:") and local_rank and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} would be the GPU of all ranks, and each needs its own. Give cuda or auto"
-        )
-    if text == "cuda" and local_rank:
-        text = f"cuda:{local_rank}"
-    kind, _, number = text.partition(":")
-    if kind != "cuda" or not (number.isdecimal() or text == "cuda"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:0, cuda:1 ...")
-    if int(number or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: PyTorch sees {torch.cuda.device_count()} GPUs here. Use --device cpu, start no more processes "
-            "than there are GPUs, or check the driver."
-        )
-    return torch.device(text)
-
-
-def plain_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags as JSON and checkpoints can hold them: a path or a device becomes its name."""
-    plain = (int, float, str, bool, list, type(None))
-    return {name: value if isinstance(value, plain) else str(value) for name, value in vars(args).items()}
-
-
-def add_machine_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("machine")
-    group.add_argument("--device", type=device_of, default="auto", help="auto (the GPU if there is one), cpu, cuda:N")
-    group.add_argument(
-        "--precision",
-        choices=("auto", *PRECISIONS),
-        default="auto",
-        help="of the network's arithmetic; auto: bfloat16 on a GPU that has it, else float32 (TF32 on a GPU)",
-    )
-    group.add_argument("--workers", type=whole_number(0), help="loader processes (default: 1 on a CPU, else up to 8)")
-    group.add_argument(
-        "--max_pixels",
-        type=whole_number(1),
-        default=MAX_PIXELS,
-        help="refuse larger images, before they are decoded",
-    )
-
-
-def add_detection_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("detection")
-    group.add_argument(
-        "--threshold", type=number_from(0, 1), default=DEFAULT_DETECTION.threshold, help="scores above this are kept"
-    )
-    group.add_argument(
-        "--num_candidates",
-        type=whole_number(1),
-        default=DEFAULT_DETECTION.num_candidates,
-        help="best pairs of anchor and class of an image that are looked at",
-    )
-    group.add_argument(
-        "--nms_iou", type=number_from(0, 1), default=DEFAULT_DETECTION.nms_iou, help="duplicates overlap by more"
-    )
-    group.add_argument(
-        "--max_detections", type=whole_number(1), default=DEFAULT_DETECTION.max_detections, help="most kept in an image"
-    )
-
-
-def eval_backend_of(text: str) -> str:
-    """An argparse type: a backend that is installed; auto is the fastest, and stays auto where none is.
-
-    Not every run needs one: evaluate.require_backend is for those that do.
-    """
-    backends = coco_table.installed_backends()
-    if text == "auto":
-        return backends[0] if backends else text
-    if text not in coco_table.BACKENDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, {', '.join(coco_table.BACKENDS)}")
-    if text not in backends:
-        raise argparse.ArgumentTypeError(f"{text} is not installed: pip install {text}, or leave the flag away")
-    return text
-
-
-def add_log_dir_flag(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--log_dir",
-        type=Path,
-        help="write stdout's lines to a file in this folder too, named after the run; log/README.md",
-    )
-
-
-def add_eval_backend_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--eval_backend",
-        type=eval_backend_of,
-        default="auto",
-        help="who works out the table: hotcoco or pycocotools, which give equal numbers; auto: the fastest installed",
-    )
-
-
-def detect_settings(args: argparse.Namespace) -> DetectionSettings:
-    return DetectionSettings(args.threshold, args.num_candidates, args.nms_iou, args.max_detections)

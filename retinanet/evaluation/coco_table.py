@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations
+from retinanet.coco.annotations import Annotations, has_objects
+from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 
 AP, AP50 = 0, 1  # rows of the table
@@ -68,6 +69,16 @@ def evaluate(annotations: Annotations, rows: list[dict[str, Any]], backend: str)
         evaluation.summarize()
     numbers = [float(number) for number in evaluation.stats]
     return CocoTable(numbers, _text(numbers), evaluation.eval["precision"])
+
+
+def table_if_objects(
+    annotations: Annotations, rows: list[dict[str, Any]], backend: str, *, or_else: str = "so there is no table"
+) -> CocoTable | None:
+    """The table of the result `rows`; where the set has no objects None, and a line that says so."""
+    if has_objects(annotations):
+        return evaluate(annotations, rows, backend)
+    say(f"{annotations.path} has no objects to compare with, {or_else}")
+    return None
 
 
 def coco_evaluation(annotations: Annotations, rows: list[dict[str, Any]], backend: str) -> Any:

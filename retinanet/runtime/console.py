@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-import torch.distributed as dist
 from tqdm import tqdm
 
 from retinanet.runtime.errors import Diverged, OutOfResources, Stopped, UserError
@@ -15,8 +14,6 @@ from retinanet.runtime.log_file import LOG
 from retinanet.runtime.printable import printable
 from retinanet.runtime.resource_errors import memory_explained, worker_explained
 from retinanet.runtime.signals import STOP, end_workers
-
-RANK = int(os.environ.get("RANK", 0))  # of this process among torchrun's
 
 
 def run(main: Callable[[], int]) -> None:
@@ -29,17 +26,17 @@ def run(main: Callable[[], int]) -> None:
         with STOP.heeded():
             code = _end_workers_after(main)
         sys.exit(code)
-    except (UserError, Diverged, OutOfResources) as fault:
-        _end(str(fault), fault.exit_code)
+    except (UserError, Diverged, OutOfResources) as error:
+        _end(str(error), error.exit_code)
     except Stopped as stop:
         _exit(stop.exit_code)
-    except BrokenPipeError:  # who read our output has gone, as `| head` does
+    except BrokenPipeError:  # the reader of our output is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as fault:  # a file that can't be reached: no permission, a name too long, a disk that fails
-        if fault.filename is None:
+    except OSError as error:  # a file that can't be reached: no permission, a name too long, a disk that fails
+        if error.filename is None:
             raise
-        _end(f"{fault.filename}: {fault.strerror}. Check the path and its permissions.", UserError.exit_code)
+        _end(f"{error.filename}: {error.strerror}. Check the path and its permissions.", UserError.exit_code)
 
 
 def _end_workers_after(main: Callable[[], int]) -> int:
@@ -52,26 +49,32 @@ def _end_workers_after(main: Callable[[], int]) -> int:
 
 
 def _end(message: str, exit_code: int) -> NoReturn:
-    where = f" (rank {RANK})" if RANK else ""
+    where = f" (rank {_rank()})" if _rank() else ""
     print(f"{printable(Path(sys.argv[0]).name)}: error{where}: {printable(message)}", file=sys.stderr, flush=True)
     _exit(exit_code)
 
 
 def _exit(code: int) -> NoReturn:
     """Exit with `code`; a rank at once, as at the interpreter's end NCCL may wait for another rank, or abort."""
-    if dist.is_available() and dist.is_initialized():
+    distributed = sys.modules.get("torch.distributed")  # not imported here: it would make --help wait for PyTorch
+    if distributed and distributed.is_available() and distributed.is_initialized():
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
 
 
+def _rank() -> int:
+    """The number of this process among torchrun's."""
+    return int(os.environ.get("RANK", 0))
+
+
 def say(*lines: str) -> None:
     """Print lines to stdout and the log, flushed, and not into a progress bar's middle; at rank 0 alone.
 
-    Each argument is one line, whatever stands in it: a name from a file may hold line feeds and escape sequences. What
-    stdout's encoding lacks is shown as Python writes it.
+    Each argument is one line, whatever it contains: a name from a file may hold line feeds and escape sequences.
+    Characters that stdout's encoding lacks are escaped.
     """
-    if RANK:
+    if _rank():
         return
     encoding = sys.stdout.encoding or "utf-8"
     text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""The number format of the network's arithmetic; losses, box code and NMS are in float32 whatever it is."""
+"""The device of a run and the number format of the network; losses, box code and NMS are always in float32."""
 
 import os
 import resource
@@ -9,6 +9,28 @@ import torch
 from retinanet.runtime.errors import UserError
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`: cpu, cuda or cuda:N; auto is the GPU if there is one. UserError where it isn't there.
+
+    Under torchrun cuda is the GPU with the number of the process on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    local_rank = os.environ.get("LOCAL_RANK")
+    if name.startswith("cuda:") and local_rank and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(f"--device {name} would be the GPU of all ranks, and each needs its own. Give cuda or auto.")
+    if name == "cuda" and local_rank:
+        name = f"cuda:{local_rank}"
+    if int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here. Use --device cpu, start no more "
+            "processes than there are GPUs, or check the driver."
+        )
+    return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -169,5 +169,5 @@ def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
         reason = str(fault).splitlines()[0][:160]
         raise OutOfResources(
             f"rank {ranks.rank} stopped because another rank died, or did not come within --timeout {timeout:g} s "
-            f"({reason}). That rank's message says why; --resume goes on from the last checkpoint."
+            f"({reason}). That rank's message says why; --resume continues from the last checkpoint."
         ) from fault

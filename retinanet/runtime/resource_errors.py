@@ -4,11 +4,12 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from retinanet.runtime.errors import OutOfResources
+
+if TYPE_CHECKING:  # PyTorch is imported where something ran out: the flags are read before it is
+    from torch import Tensor
 
 LIKELY_CAUSES = {
     signal.SIGKILL: "the system ran out of memory; lower --workers, or leave --cache ram away",
@@ -52,7 +53,7 @@ def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
         ) from fault
 
 
-def named(images: Tensor) -> str:
+def named(images: "Tensor") -> str:
     """A batch of `images` [B, 3, H, W], in words."""
     batch, _, height, width = images.shape
     return f"a batch of {batch} images of {height} x {width} pixels"
@@ -91,9 +92,11 @@ def _is_out_of_memory(fault: BaseException) -> bool:
 
 def is_out_of_gpu_memory(fault: BaseException) -> bool:
     """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL found no memory on the GPU."""
-    return isinstance(fault, torch.OutOfMemoryError) or (
-        isinstance(fault, RuntimeError) and any(sign in str(fault) for sign in GPU_SIGNS)
-    )
+    if not isinstance(fault, RuntimeError):
+        return False
+    import torch
+
+    return isinstance(fault, torch.OutOfMemoryError) or any(sign in str(fault) for sign in GPU_SIGNS)
 
 
 def _is_out_of_host_memory(fault: BaseException) -> bool:
@@ -109,6 +112,8 @@ def _reason(fault: BaseException) -> str:
 
 
 def _gpu_memory() -> str:
+    import torch
+
     if not torch.cuda.is_initialized():
         return ""
     try:

@@ -125,8 +125,8 @@ def drop_copies(rows: NumberedRows, _: Annotations) -> Step:
     return _without(rows, dropped, "repeated row {}")
 
 
-def _has_many_digits(number: float) -> bool:
-    return number != round(number, 3)
+def _has_many_digits(value: Any) -> bool:
+    return is_number(value) and value != round(value, 3)
 
 
 def drop_duplicates(rows: NumberedRows, _: Annotations) -> Step:

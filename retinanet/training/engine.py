@@ -18,14 +18,14 @@ from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, nam
 from retinanet.runtime.signals import STOP
 from retinanet.training.losses import ComputeLosses, unshared
 from retinanet.training.optimizer import Schedule, set_rate
-from retinanet.training.run import Job
-from retinanet.training.state import Step, TrainingState
+from retinanet.training.run import Run
+from retinanet.training.state import StepRecord, TrainingState
 
 LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged
 
 
 class Progress(NamedTuple):
-    """What a log line tells of the run so far."""
+    """The numbers of a log line."""
 
     iteration: int  # of the epoch, 1 is the first
     classification: float  # losses of this iteration
@@ -86,7 +86,7 @@ def _step(
     norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
     mean_loss = numbers[0] + numbers[1]
     is_bad = ~(mean_loss.isfinite() & norm.isfinite())
-    # The fused optimisers look at this on the device, so that no one has to wait for the answer.
+    # The fused optimisers read this on the device, so nothing waits for it.
     optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
     optimizer.step()
     scale = scaler.scale(torch.ones_like(mean_loss))  # this step's, 1 where there is no scaling
@@ -99,11 +99,11 @@ def _step(
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
     state.last_losses = numbers[:2]
-    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is no fault.
-    is_fault = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
-    told = torch.stack([is_fault, numbers[0], numbers[1], norm])
+    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is to be expected.
+    is_skipped = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
+    numbers_of_step = torch.stack([is_skipped, numbers[0], numbers[1], norm])
     image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
-    state.skipped.add(Step(state.epoch, state.iteration, rate, image_ids, targets, told))
+    state.skipped.add(StepRecord(state.epoch, state.iteration, rate, image_ids, targets, numbers_of_step))
 
 
 def _gradient(
@@ -164,33 +164,38 @@ def progress_of(state: TrainingState, rate: float) -> Progress:
     )
 
 
-def rest_of_epoch(job: Job, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
+def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
     """Train what is left of the epoch in progress; yields the rate of each step when it is done.
 
-    `rate_of` gives the rate of a step of the run, instead of the flags' schedule. Raises Stopped where a signal asks
-    for it, at a moment to go on from.
+    `rate_of` gives the rate of a step of the run, instead of the settings' schedule. Raises Stopped where a signal asks
+    for it, at a moment to resume from.
     """
-    args, state, sampler = job.args, job.state, job.sampler
+    settings, state, sampler = run.settings, run.state, run.sampler
     sampler.start_at(state.epoch, state.iteration)
     first_step = state.epoch * len(sampler)
     scheduled = Schedule(
-        args.learning_rate, len(sampler), args.epochs, args.schedule, args.milestones, args.warmup_steps
+        settings.learning_rate,
+        len(sampler),
+        settings.epochs,
+        settings.schedule,
+        settings.milestones,
+        settings.warmup_steps,
     ).rate
     bar = tqdm(
-        job.loader,
+        run.loader,
         f"Epoch {state.epoch}",
-        initial=state.iteration * args.accumulate,
-        total=len(sampler) * args.accumulate,
+        initial=state.iteration * settings.accumulate,
+        total=len(sampler) * settings.accumulate,
         leave=False,
-        disable=None if job.ranks.is_first else True,
+        disable=None if run.ranks.is_first else True,
     )
     yield from train_steps(
         state,
         # A rank that stopped in the middle of nowhere would leave the others waiting for it.
-        job.bad_images.passing(STOP.stoppable(bar) if job.ranks.size == 1 else bar),
+        run.bad_images.passing(STOP.stoppable(bar) if run.ranks.size == 1 else bar),
         rates=list(map(rate_of or scheduled, range(first_step + state.iteration, first_step + len(sampler)))),
-        clip_norm=args.clip_norm,
-        compute_losses=job.compute_losses,
-        accumulate=args.accumulate,
-        ranks=job.ranks,
+        clip_norm=settings.clip_norm,
+        compute_losses=run.compute_losses,
+        accumulate=settings.accumulate,
+        ranks=run.ranks,
     )

@@ -1,6 +1,7 @@
 """The lines of a training log, whose form stays: people tee them and programs read them."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -9,21 +10,23 @@ from typing import Any
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint
+from retinanet.checkpoints.output_folder import BEST
 from retinanet.checkpoints.resume import FREE
 from retinanet.runtime.device import memory_in_use
 from retinanet.training.engine import Progress
-from retinanet.training.optimizer import BATCH_SIZE, LEARNING_RATE, linear_rule
+from retinanet.training.optimizer import linear_rule
+from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
-# Of the flags without effect on the numbers those are told that tell runs apart.
-UNTOLD = FREE - {"output_path", "batch_size", "epochs"}
+# Of the settings without effect on the numbers only those are listed that tell runs apart.
+UNLISTED = FREE - {"output_path", "batch_size", "epochs"}
 
 
 def settings_line(settings: dict[str, Any]) -> str:
     """The flags of a training, for vis.py --logs."""
-    told = {name: value for name, value in settings.items() if name not in UNTOLD}
-    return f"Settings: {json.dumps(told, default=str)}"
+    listed = {name: value for name, value in settings.items() if name not in UNLISTED}
+    return f"Settings: {json.dumps(listed, default=str)}"
 
 
 def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> str:
@@ -32,19 +35,45 @@ def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> st
 
 
 def views_line(sides: Sequence[int], flip_test: bool) -> str:
-    """At which shorter sides each image is looked at."""
-    told = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
+    """The views of test-time augmentation: shorter sides, mirrored or not."""
+    listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
     mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
-    return f"Views: {told}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
+    return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
 
 
 def rate_hint(batch_size: int, rate: float) -> str | None:
-    """What the linear scaling rule says where a step's batch has grown alone."""
-    if rate != LEARNING_RATE or batch_size <= BATCH_SIZE:
+    """What the linear scaling rule suggests where the batch is larger than the default but the rate is not."""
+    if rate != TrainSettings.learning_rate or batch_size <= TrainSettings.batch_size:
         return None
     return (
-        f"Hint: a step has {batch_size} images, the published runs' {BATCH_SIZE}, at the same rate. The linear scaling "
-        f"rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
+        f"Hint: a step has {batch_size} images, the published runs' {TrainSettings.batch_size}, at the same rate. The "
+        f"linear scaling rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
+    )
+
+
+def schedule_hint(settings: TrainSettings) -> str | None:
+    """What to give where the published runs' milestones don't fit another number of epochs."""
+    epochs, milestones = settings.epochs, settings.milestones
+    num_falls = sum(milestone < epochs for milestone in milestones)
+    if settings.schedule != "step" or milestones != TrainSettings.milestones or num_falls == len(milestones):
+        return None
+    better = sorted({epochs * 2 // 3, epochs * 8 // 9} - {0})
+    advice = f"--milestones {' '.join(map(str, better))}, or " if epochs > 2 else ""
+    return (
+        f"Hint: the milestones {' '.join(map(str, milestones))} are for {TrainSettings.epochs} epochs; in {epochs} the "
+        f"learning rate falls {'once' if num_falls else 'never'}. Give {advice}--schedule cosine"
+    )
+
+
+def best_line(ap_by_epoch: dict[int, float], settings: TrainSettings) -> str | None:
+    """The best evaluation of a run, and how to test it."""
+    if not ap_by_epoch:
+        return None
+    epoch = max(ap_by_epoch, key=lambda epoch: ap_by_epoch[epoch])  # the first of equal ones, as best.pt
+    words = ["python", "test.py", "--coco_path", str(settings.coco_path), "--set_name", settings.val_set]
+    words += ["--checkpoint_path", str(settings.output_path / BEST)]
+    return (
+        f"Best: AP {ap_by_epoch[epoch]:.3f} after epoch {epoch} of {settings.epochs}. Evaluate it: {shlex.join(words)}"
     )
 
 

@@ -26,7 +26,7 @@ from retinanet.training.regression_windows import deltas_around
 ComputeLosses = Callable[[Tensor, Targets], Losses]
 # A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
-# Compiling takes minutes; so many steps make up for them (an estimate that no GPU has confirmed yet).
+# Compiling takes minutes, which this many steps repay (an estimate that no GPU has confirmed yet).
 STEPS_WORTH_COMPILING = 20_000
 MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
 
@@ -66,13 +66,8 @@ def losses_of(
     def sparse(images: Tensor, assignment: Assignment) -> Losses:
         assert assignment.rows is not None
         with autocast(device, precision):
-            levels = model.levels(images)
-            logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
-            if model.deltas_are_local:
-                deltas = deltas_around(model.regression_head, levels, assignment.rows)
-            else:
-                deltas = model.deltas(levels)
-        return loss_of_assigned(Predictions(logits, deltas), assignment, loss_settings)
+            predictions = _predictions_around(model, images, assignment.rows)
+        return loss_of_assigned(predictions, assignment, loss_settings)
 
     compiled = _compiled_by_size(dense, device, backend, cuda_graphs) if compiled_batch_size else dense
 
@@ -92,6 +87,15 @@ def losses_of(
         return way(images, assignment)
 
     return losses
+
+
+def _predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predictions:
+    """The predictions, with deltas at the anchors `rows` at least: most are not looked at by the loss."""
+    levels = model.levels(images)
+    logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
+    if model.deltas_are_local:
+        return Predictions(logits, deltas_around(model.regression_head, levels, rows))
+    return Predictions(logits, model.deltas(levels))
 
 
 def _compiled_by_size(

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from retinanet.detector.settings import STAGES
-
-OPTIMIZERS = ("adam", "adamw", "sgd")
+from retinanet.training.settings import TrainSettings
 
 
 def build_optimizer(
@@ -60,8 +59,6 @@ def _share(path: str, shares: Sequence[float]) -> float:
 
 
 FACTOR = 0.1
-KINDS = ("step", "cosine")
-LEARNING_RATE, BATCH_SIZE = 1e-4, 2  # the published runs'
 
 
 class Schedule(NamedTuple):
@@ -92,4 +89,4 @@ class Schedule(NamedTuple):
 
 def linear_rule(batch_size: int) -> float:
     """The rate that goes with so many images a step (https://arxiv.org/abs/1706.02677)."""
-    return LEARNING_RATE * batch_size / BATCH_SIZE
+    return TrainSettings.learning_rate * batch_size / TrainSettings.batch_size

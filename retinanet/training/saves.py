@@ -1,79 +1,84 @@
-"""What a training leaves in its output folder on the way, and what it tells of."""
+"""What a training leaves in its output folder: its checkpoints, and what it skipped."""
 
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.checkpoints.output_folder import write_skipped
+from retinanet.checkpoints.output_folder import write_evaluations, write_skipped
 from retinanet.checkpoints.resume import LAST, save_run
-from retinanet.cli.flags import plain_settings
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Diverged, UserError
 from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
-from retinanet.training.run import Job
+from retinanet.training.run import Run
 
 SECONDS_BETWEEN_SAVES = 60
 FINAL = "model_final.pt"
 
 
 class Saves:
-    """The checkpoints of a run, which rank 0 writes. One that can't be written is told of, and training goes on."""
+    """The checkpoints of a run, which rank 0 writes. Where one can't be written a message says so; training goes on."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.last = job, time.monotonic()
-        self.kept: set[str] = set()  # files of weights that were written
+    def __init__(self, run: Run) -> None:
+        self.run, self.last = run, time.monotonic()
+        self.written: set[str] = set()  # files of weights
 
-    def save(self) -> bool:
+    def save_state(self) -> bool:
         """Write last.pt; whether that worked."""
-        job = self.job
-        if not job.ranks.is_first:
+        run = self.run
+        if not run.ranks.is_first:
             return False
-        tell_skipped(job, ALONE)  # of a stop between two log lines; the other ranks are not asked then
-        worked = self._try(lambda: save_run(snapshot(job), job.state.to_plain(), job.facts, job.args.output_path))
+        log_skipped(run, ALONE)  # of a stop between two log lines; the other ranks are not asked then
+        worked = self._try(lambda: save_run(snapshot(run), run.state.to_plain(), run.facts, run.settings.output_path))
         self.last = time.monotonic()
         return worked
 
-    def save_if_long_ago(self) -> None:
+    def save_state_if_long_ago(self) -> None:
         if time.monotonic() - self.last >= SECONDS_BETWEEN_SAVES:
-            self.save()
+            self.save_state()
 
-    def keep(self, name: str) -> bool:
-        """Write the weights alone; whether that worked."""
-        self.kept.discard(name)
-        return self._try(lambda: self.require(name))
+    def save_weights(self, name: str, *, must: bool = False) -> None:
+        """Write the weights alone. With `must` only if that has not worked yet, and UserError where it fails again."""
+        if must and name in self.written:
+            return
+        self.written.discard(name)
+        write = partial(save_checkpoint, snapshot(self.run), self.run.settings.output_path / name)
+        if must:
+            write()
+        elif not self._try(write):
+            return
+        self.written.add(name)
 
-    def require(self, name: str) -> None:
-        """Write the weights alone unless they are written. UserError where that fails."""
-        if name not in self.kept:
-            save_checkpoint(snapshot(self.job), self.job.args.output_path / name)
-            self.kept.add(name)
+    def record_evaluations(self) -> None:
+        run = self.run
+        self._try(lambda: write_evaluations(run.settings.output_path, run.state.ap_by_epoch))
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:
             write()
-        except UserError as fault:
-            message = printable(str(fault))
-            print(f"train.py: {message} What was there before is as it was; training goes on.", file=sys.stderr)
+        except UserError as error:
+            message = printable(str(error))
+            print(f"train.py: {message} What was there before is untouched; training goes on.", file=sys.stderr)
             return False
         return True
 
 
-def tell_bad_images(job: Job) -> None:
-    for messages in job.ranks.gathered(job.bad_images.take_news()):
+def log_bad_images(run: Run) -> None:
+    for messages in run.ranks.gathered(run.bad_images.take_news()):
         for message in messages:
             say(f"Bad image, left out: {message}")
 
 
-def tell_skipped(job: Job, ranks: Ranks) -> None:
+def log_skipped(run: Run, ranks: Ranks) -> None:
     """Name the steps skipped since the last time, with the images of `ranks`. Diverged if too many were in a row."""
-    skipped, annotations = job.state.skipped, job.data.train
-    told = skipped.look()
-    by_rank = ranks.gathered(told) if told else []  # all ranks skip the same steps
-    for step, of_ranks in zip(told, zip(*by_rank, strict=True), strict=False):
+    skipped, annotations = run.state.skipped, run.sets.train
+    new = skipped.take_new()
+    by_rank = ranks.gathered(new) if new else []  # all ranks skip the same steps
+    for step, of_ranks in zip(new, zip(*by_rank, strict=True), strict=False):
         images = [image for one in of_ranks for image in one["images"]]
         for image in images:
             index = int(np.flatnonzero(annotations.image_ids == image["image_id"])[0])
@@ -81,9 +86,9 @@ def tell_skipped(job: Job, ranks: Ranks) -> None:
             image["classes"] = [annotations.class_names[label] for label in image.pop("labels")]
         names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
         try:
-            where = str(write_skipped(job.args.output_path, {**step, "images": images}))
-        except OSError as fault:
-            where = f"nowhere ({fault.strerror})"
+            where = str(write_skipped(run.settings.output_path, {**step, "images": images}))
+        except OSError as error:
+            where = f"nowhere ({error.strerror})"
         say(
             f"Skipped: epoch {step['epoch']}, iteration {step['iteration']}: not finite: classification loss "
             f"{step['classification_loss']}, regression loss {step['regression_loss']}, gradient norm "
@@ -91,8 +96,8 @@ def tell_skipped(job: Job, ranks: Ranks) -> None:
             f"Skipped so far: {skipped.total}"
         )
     if skipped.too_many:
-        folder = job.args.output_path
-        saved = f"{folder / LAST} is from before" if (folder / LAST).exists() else "nothing was saved before"
+        folder = run.settings.output_path
+        saved = f"{folder / LAST} is older" if (folder / LAST).exists() else "nothing was saved yet"
         raise Diverged(
             f"training diverged: in {skipped.max_in_row} steps in a row the loss or gradient was not finite. The "
             f"weights were left as they are; {saved}. Lower --learning_rate, or warm up with a lower one for the first "
@@ -100,20 +105,20 @@ def tell_skipped(job: Job, ranks: Ranks) -> None:
         )
 
 
-def snapshot(job: Job) -> Checkpoint:
-    args, state, val = job.args, job.state, job.data.val
+def snapshot(run: Run) -> Checkpoint:
+    settings, state, val = run.settings, run.state, run.sets.val
     return Checkpoint(
         model=state.network.state_dict(),
-        depth=args.depth,
-        channels=args.channels,
+        depth=settings.depth,
+        channels=settings.channels,
         class_names=val.class_names,
         category_ids=val.category_ids,
-        min_side=args.min_side,
-        max_side=args.max_side,
-        batch_size=args.batch_size,
+        min_side=settings.min_side,
+        max_side=settings.max_side,
+        batch_size=settings.batch_size,
         epoch=state.epoch,
-        settings=plain_settings(args),
-        head_norm=args.head_norm,
+        settings=settings.plain(),
+        head_norm=settings.head_norm,
         level_code=state.network.level_code,
         ema=state.average.weights if state.average else None,
         anchors=state.network.anchor_shapes,

@@ -1,4 +1,4 @@
-"""The states of all random numbers that a run could draw, as plain data for a checkpoint."""
+"""What a training carries from step to step: weights, optimiser, losses, skipped steps, random states."""
 
 import random
 from typing import Any, NamedTuple
@@ -35,8 +35,8 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-class Step(NamedTuple):
-    """What is to be told of a step if it proves to be one of them."""
+class StepRecord(NamedTuple):
+    """What will be logged about a step if it turns out to have been skipped."""
 
     epoch: int
     iteration: int
@@ -47,33 +47,33 @@ class Step(NamedTuple):
 
 
 class SkippedSteps:
-    """Counts them. What a GPU says of a step is read only when somebody looks, as reading waits for it."""
+    """Counts them. A step's outcome is read from the GPU only when it is asked for, because reading waits for it."""
 
     def __init__(self, max_in_row: int) -> None:
         self.max_in_row = max_in_row
         self.total, self.in_row = 0, 0
         self.too_many = False  # in a row, at any time
-        self.unread: list[Step] = []
+        self.unread: list[StepRecord] = []
 
-    def add(self, step: Step) -> None:
+    def add(self, step: StepRecord) -> None:
         self.unread.append(step)
 
-    def look(self) -> list[dict[str, Any]]:
-        """What there is to tell of the steps skipped since the last look, as JSON can hold it."""
+    def take_new(self) -> list[dict[str, Any]]:
+        """The steps skipped since the last call, as JSON can hold them."""
         steps, self.unread = self.unread, []
         if not steps:
             return []
-        told = []
+        new = []
         for step, numbers in zip(steps, torch.stack([step.numbers for step in steps]).tolist(), strict=True):
             self.in_row = self.in_row + 1 if numbers[0] else 0
             self.too_many |= self.in_row >= self.max_in_row
             if numbers[0]:
                 self.total += 1
-                told.append(_told(step, numbers))
-        return told
+                new.append(_plain_record(step, numbers))
+        return new
 
 
-def _told(step: Step, numbers: list[float]) -> dict[str, Any]:
+def _plain_record(step: StepRecord, numbers: list[float]) -> dict[str, Any]:
     images = []
     for image_ids, targets in zip(step.image_ids, step.targets, strict=True):
         batch = zip(image_ids.tolist(), targets.boxes.tolist(), targets.labels.tolist(), strict=True)
@@ -143,6 +143,7 @@ class TrainingState:
         self.evaluated = 0  # epochs that were finished at the last evaluation
         self.numbers: dict[str, float] = {}  # of the last evaluation
         self.best_ap = float("-inf")
+        self.ap_by_epoch: dict[int, float] = {}  # of all evaluations, by epochs finished
         self.num_images, self.seconds = 0, 0.0  # of the finished epochs
         self.epoch_seconds, self.epoch_waited = 0.0, 0.0
 
@@ -165,6 +166,7 @@ class TrainingState:
             **{name: getattr(self, name) for name in NUMBERS},
             "epoch_losses": self.epoch_losses,
             "numbers": self.numbers,
+            "ap_by_epoch": self.ap_by_epoch,
             "tally": self.tally,
             "running_window": self.running_loss.window,
             "running_count": self.running_loss.count,
@@ -189,6 +191,8 @@ class TrainingState:
             for name in NUMBERS:
                 setattr(self, name, type(getattr(self, name))(content[name]))
             self.numbers = {str(name): float(number) for name, number in content.get("numbers", {}).items()}
+            aps = content.get("ap_by_epoch", {})  # earlier versions kept none
+            self.ap_by_epoch = {int(epoch): float(ap) for epoch, ap in aps.items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
             self.tally.copy_(content["tally"])
             self.running_loss.window.copy_(content["running_window"])
@@ -197,7 +201,7 @@ class TrainingState:
             restore_random_states(content["random"], self.device)
             if self.average:
                 self.average.num_updates = int(content["averaged_updates"])
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as fault:
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
             raise UserError(
-                f"{path}: its training state does not fit this run ({fault}). Move the file away."
-            ) from fault
+                f"{path}: its training state does not fit this run ({error}). Move the file away."
+            ) from error

@@ -10,8 +10,7 @@ from retinanet.checkpoints import start
 from retinanet.checkpoints.checkpoint import Checkpoint
 from retinanet.checkpoints.resume import Facts, SavedRun
 from retinanet.checkpoints.start import build_network
-from retinanet.cli.train_checks import check_network_flags
-from retinanet.cli.train_flags import build_parser
+from retinanet.cli.train_flags import train_settings
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 
@@ -19,11 +18,8 @@ NAMES = ["cat", "red"]
 DETECTOR = ("--depth", 50, "--channels", 256, "--head_norm", "group")
 
 
-def args_of(*flags):
-    parser = build_parser()
-    args = parser.parse_args([str(flag) for flag in ("--device", "cpu", *flags)])
-    check_network_flags(parser, args)
-    return args
+def start_of(*flags):
+    return train_settings(list(map(str, flags))).start
 
 
 @pytest.fixture(scope="module")
@@ -45,29 +41,31 @@ def resnet18(tmp_path):
         (("--weights", "coco", "--depth", 18), "--weights coco is a detector of --depth 50"),
         (("--weights", "coco", "--channels", 64), "--weights coco is a detector of --channels 256"),
         (("--weights", "coco", "--head_norm", "none"), "--weights coco is a detector of --head_norm group"),
-        (("--head_norm", "group", "--channels", 48), "--head_norm group needs --channels that 32 divides, not 48"),
-        (("--weights", "imagenet_v2", "--depth", 34), "--weights imagenet_v2 is there for --depth 50, 101, 152"),
-        (("--weights", "none", "--freeze_stages", 1), "--freeze_stages would leave the weights of --weights none"),
+        (
+            ("--head_norm", "group", "--channels", 48),
+            "--head_norm group needs --channels that are a multiple of 32, not 48",
+        ),
+        (("--weights", "imagenet_v2", "--depth", 34), "--weights imagenet_v2 exists for --depth 50, 101, 152"),
+        (("--weights", "none", "--freeze_stages", 1), "--freeze_stages would keep the random weights"),
         (("--freeze_stages", 6), "at most 5"),
         (("--head_norm", "batch"), "invalid choice"),
     ],
 )
 def test_contradictions(flags, words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        args_of(*flags)
-    assert ended.value.code == 2
-    assert words in capsys.readouterr().err
+    with pytest.raises((SystemExit, UserError)) as ended:
+        start_of(*flags)
+    assert words in capsys.readouterr().err + str(ended.value)
 
 
 def test_head_norms_default_is_settled():
-    assert args_of().head_norm == "none"
-    assert args_of("--weights", "coco").head_norm == "group"
-    assert args_of("--weights", "imagenet_v2", "--head_norm", "group").head_norm == "group"
+    assert start_of().head_norm == "none"
+    assert start_of("--weights", "coco").head_norm == "group"
+    assert start_of("--weights", "imagenet_v2", "--head_norm", "group").head_norm == "group"
 
 
 def test_the_start_is_drawn_as_ever():
     torch.manual_seed(4)
-    network = build_network(args_of(*TINY), NAMES, None)
+    network = build_network(start_of(*TINY), NAMES, None)
     torch.manual_seed(4)
     wanted = RetinaNet(2, 18, channels=16, learn_statistics=True)
     assert all(map(torch.equal, network.state_dict().values(), wanted.state_dict().values()))
@@ -85,16 +83,17 @@ def test_which_weights_are_read(weights, monkeypatch):
     monkeypatch.setattr(start, "imagenet_state", state_of)
     monkeypatch.setattr(start.pretrained_detector, "coco_state", state_of)
     with pytest.raises(UserError, match="enough"):
-        build_network(args_of("--weights", weights), NAMES, None)
+        build_network(start_of("--weights", weights), NAMES, None)
     assert asked == [{"imagenet": (50,), "imagenet_v2": (50, "V2"), "coco": ()}[weights]]
 
 
 def test_a_detector_is_known_by_its_names(detector, capsys):
-    network = build_network(args_of("--weights", detector, *DETECTOR, "--freeze_stages", 2), NAMES, None)
+    network = build_network(start_of("--weights", detector, *DETECTOR, "--freeze_stages", 2), NAMES, None)
     assert (network.level_code, network.head_norm, network.backbone.learn_statistics) == (True, "group", False)
     out = capsys.readouterr().out
     assert (
-        f"Detector weights: loaded from {detector}\nClasses that it knows: cat\nClasses that start anew: red\n" in out
+        f"Detector weights: loaded from {detector}\nClasses that it knows: cat\nClasses that are new to it: red\n"
+        in out
     )
     assert not network.backbone.layer1[0].conv1.weight.requires_grad
     assert network.backbone.layer2[0].conv1.weight.requires_grad
@@ -105,7 +104,7 @@ def test_a_detector_that_the_flags_do_not_fit(detector, flags):
     with pytest.raises(
         UserError, match=r"detector\.pth: a detector, .*Give --depth 50 --channels 256 --head_norm group"
     ):
-        build_network(args_of("--weights", detector, *flags), NAMES, None)
+        build_network(start_of("--weights", detector, *flags), NAMES, None)
 
 
 def test_frozen_stages_must_be_in_the_file(resnet18, tmp_path):
@@ -114,24 +113,63 @@ def test_frozen_stages_must_be_in_the_file(resnet18, tmp_path):
     part = {name: value for name, value in state.items() if not name.startswith("layer2")}
     torch.save(part, tmp_path / "part.pth")
     flags = ("--depth", 18, "--channels", 8, "--weights", tmp_path / "part.pth", "--freeze_stages")
-    network = build_network(args_of(*flags, 1), NAMES, None)
+    network = build_network(start_of(*flags, 1), NAMES, None)
     assert [network.backbone.bn1.weight.requires_grad, network.backbone.layer1[0].bn1.weight.requires_grad] == [0, 1]
     for num_stages, names in ((2, r"layer1\.1\.bn2\.running_mean"), (5, r"layer1\.1\.bn2\.running_mean, layer2")):
         with pytest.raises(UserError, match=rf"part\.pth: lacks {names}, which --freeze_stages {num_stages}"):
-            build_network(args_of(*flags, num_stages), NAMES, None)
+            build_network(start_of(*flags, num_stages), NAMES, None)
 
 
 @pytest.mark.parametrize("weights", ["coco", "imagenet"])
 def test_a_run_that_is_gone_on_with_reads_no_weights_and_stays_frozen(weights, monkeypatch):
     monkeypatch.setattr(start, "_read_weights", lambda *which: pytest.fail("read again"))
-    args = args_of("--weights", weights, "--freeze_stages", 3)
+    settings = start_of("--weights", weights, "--freeze_stages", 3)
     is_coco = weights == "coco"
-    heads = {"head_norm": args.head_norm, "level_code": is_coco}
+    heads = {"head_norm": settings.head_norm, "level_code": is_coco}
     state = RetinaNet(2, 50, **heads).state_dict()
     checkpoint = Checkpoint(state, 50, 256, NAMES, [1, 2], 64, 96, 2, 0, {}, **heads)
     facts = Facts("cpu", "float32", False, "", "", 2, 1)
-    network = build_network(args, NAMES, SavedRun(Path("last.pt"), checkpoint, {}, facts))
+    network = build_network(settings, NAMES, SavedRun(Path("last.pt"), checkpoint, {}, facts))
     assert all(map(torch.equal, network.state_dict().values(), state.values()))
-    assert (network.level_code, network.head_norm) == (is_coco, args.head_norm)
+    assert (network.level_code, network.head_norm) == (is_coco, settings.head_norm)
     trained = [name for name, value in network.backbone.named_parameters() if value.requires_grad]
     assert {name.split(".")[0] for name in trained} == {"layer3", "layer4"}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+    ],
+)
+def test_a_wrapped_state_dict_is_the_one_in_it(resnet18, tmp_path, wrap):
+    state = torch.load(resnet18)
+    torch.save(wrap(state), tmp_path / "wrapped.pth")
+    flags = ("--depth", 18, "--channels", 8, "--weights")
+    plain, wrapped = (
+        build_network(start_of(*flags, path), NAMES, None) for path in (resnet18, tmp_path / "wrapped.pth")
+    )
+    pairs = zip(plain.backbone.state_dict().values(), wrapped.backbone.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"format": "retinanet 1"}, "a checkpoint of train.py, not a state dict of a ResNet"),
+        ({"pyramid.output7.weight": torch.zeros(1)}, "looks like the weights of a detector of this suite"),
+        (
+            {"backbone.body.conv1.weight": torch.zeros(1), "roi_heads.x": torch.zeros(1)},
+            "looks like another detector's",
+        ),
+        ({"features.0.weight": torch.zeros(1)}, "looks like a VGG"),
+        ({"encoder.weight": torch.zeros(1)}, "looks like another network's weights"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_named_by_what_it_looks_like(tmp_path, content, words):
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=rf"other\.pth: {words}"):
+        build_network(start_of("--depth", 18, "--weights", tmp_path / "other.pth"), NAMES, None)

@@ -3,7 +3,10 @@ import argparse
 import pytest
 import torch
 
-from retinanet.cli.flags import device_of, number_above, number_from, whole_number
+from retinanet.cli.flags import number_above, number_from, whole_number
+from retinanet.cli.shared_flags import device_name
+from retinanet.runtime.device import find_device
+from retinanet.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -23,23 +26,23 @@ def test_numbers(parse, good, bad):
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:x", "cuda:99", "mps", ""])
 def test_devices_that_are_not_there(text):
-    with pytest.raises(argparse.ArgumentTypeError):
-        device_of(text)
+    with pytest.raises((argparse.ArgumentTypeError, UserError)):
+        find_device(device_name(text))
 
 
 def test_devices():
-    assert device_of("cpu") == torch.device("cpu")
-    assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_under_torchrun_each_rank_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_of("cuda:0") == torch.device("cuda:0")
+    assert find_device("cuda:0") == torch.device("cuda:0")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert device_of("cuda") == device_of("auto") == torch.device("cuda:1")
-    with pytest.raises(argparse.ArgumentTypeError, match=r"each needs its own.*cuda or auto"):
-        device_of("cuda:0")
+    assert find_device("cuda") == find_device("auto") == torch.device("cuda:1")
+    with pytest.raises(UserError, match=r"each needs its own.*cuda or auto"):
+        find_device("cuda:0")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert device_of("cuda:0") == torch.device("cuda:0")
+    assert find_device("cuda:0") == torch.device("cuda:0")

@@ -86,14 +86,17 @@ def test_compare(script, folder):
         (("--compare", "good.json", "data/val.json"), "not a list of detections"),
         (("--compare", "good.json", "good.json", "--set_name", "train"), "image_id not in the set"),
         (("--compare", "good.json", "good.json", "--set_name", "bare"), "has no objects, so results can't be compared"),
-        (("--compare", "good.json", "good.json", "--log_dir", "log"), "leave it or --compare away"),
+        (
+            ("--compare", "good.json", "good.json", "--log_dir", "log"),
+            "--log_dir is for detection. Drop it, or --compare",
+        ),
         (
             ("--compare", "good.json", "lacking.json", "--report", "good.json"),
             "good.json is no folder that can be written to",
         ),
         (("--compare", "good.json"), "expected 2 arguments"),
-        (("--compare", "good.json", "lacking.json", "--threshold", 0.3), "--threshold is for detecting"),
-        (("--compare", "good.json", "lacking.json", "--num_draws", 3), "--num_draws 3 tells nothing"),
+        (("--compare", "good.json", "lacking.json", "--threshold", 0.3), "--threshold is for detection"),
+        (("--compare", "good.json", "lacking.json", "--num_draws", 3), "--num_draws 3 is too few for an interval"),
         (("--set_name", "val", "--report", "good.json/below"), "good.json is no folder that can be written to"),
     ],
 )

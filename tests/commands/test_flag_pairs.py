@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import write_set
 
-from retinanet.cli.train_checks import check_flags
-from retinanet.cli.train_flags import build_parser
+from retinanet.cli.train_flags import train_settings
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import rest_of_epoch
-from retinanet.training.run import build_job, load_data
+from retinanet.training.run import build_run
+from retinanet.training.sets import load_sets
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -44,24 +44,22 @@ def folder(tmp_path_factory):
 
 
 def one_step(folder, *flags):
-    """The job after a step, and the weights that it started with."""
+    """The run after a step, and the weights that it started with."""
     paths = ("--coco_path", folder, "--weights", folder / "backbone.pth", "--device", "cpu", "--workers", 0)
     size = ("--depth", 18, "--channels", 32, "--min_side", 64, "--max_side", 96, "--epochs", 5)
-    parser = build_parser()
-    args = parser.parse_args([str(word) for word in (*paths, *size, *flags)])
-    check_flags(parser, args, Ranks())
-    job = build_job(args, Ranks(), load_data(args, Ranks()))
-    start = {name: tensor.clone() for name, tensor in job.state.network.named_parameters()}
-    next(rest_of_epoch(job))
-    return job, start
+    settings = train_settings([str(word) for word in (*paths, *size, *flags)])
+    run = build_run(settings, Ranks(), load_sets(settings, Ranks()))
+    start = {name: tensor.clone() for name, tensor in run.state.network.named_parameters()}
+    next(rest_of_epoch(run))
+    return run, start
 
 
 @pytest.mark.parametrize("flags", CASES, ids=str)
 def test_a_step_changes_all_that_is_learned(folder, flags):
-    job, start = one_step(folder, *(word for flag in flags for word in flag))
-    state = job.state
+    run, start = one_step(folder, *(word for flag in flags for word in flag))
+    state = run.state
     assert state.last_losses.isfinite().all()
-    assert state.skipped.look() == []
+    assert state.skipped.take_new() == []
     for name, parameter in state.network.named_parameters():
         assert parameter.isfinite().all()
         # The output layers start with weights of zero, so in the first step no gradient passes through them.

@@ -3,10 +3,10 @@
 import pytest
 from conftest import TINY, change_json
 
-from retinanet.cli.train_flags import build_parser
+from retinanet.cli.train_flags import train_settings
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.ranks import ALONE
-from retinanet.training.run import load_data
+from retinanet.training.sets import load_sets
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -34,7 +34,7 @@ def test_an_epoch(script, coco_path, tmp_path, matcher, box_loss):
 def test_only_the_training_set_keeps_crowds_and_only_where_asked_for(coco_path, ignore):
     with_crowds(coco_path)
     flags = ["--coco_path", coco_path, *SHORT, *["--ignore_crowds"] * ignore]
-    data = load_data(build_parser().parse_args(list(map(str, flags))), ALONE)
+    data = load_sets(train_settings(list(map(str, flags))), ALONE)
     assert data.training_set.read(0).labels.tolist() == [CROWD] * ignore
     assert data.val_set.read(0).labels.tolist() == []
 
@@ -42,8 +42,8 @@ def test_only_the_training_set_keeps_crowds_and_only_where_asked_for(coco_path, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--matcher", "atss", "--foreground_iou", 0.6), "Leave --foreground_iou away"),
-        (("--matcher", "atss", "--background_iou", 0.3), "Leave --background_iou away"),
+        (("--matcher", "atss", "--foreground_iou", 0.6), "Drop --foreground_iou"),
+        (("--matcher", "atss", "--background_iou", 0.3), "Drop --background_iou"),
         (("--box_loss", "giou", "--beta", 0.5), "--beta is for --box_loss smooth_l1"),
     ],
 )

@@ -100,7 +100,7 @@ def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, 
     flags = ("--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 3, "--workers", 2)
     first = script("train", *flags, "--resume")
     assert first.code == 143
-    assert f"{output} holds nothing to go on from" in first.out
+    assert f"{output} holds nothing to resume" in first.out
     assert "Stopped by SIGTERM" in first.out
     again = script("train", *flags, "--resume")
     assert again.code == 0
@@ -182,7 +182,7 @@ def test_a_broken_last_falls_back_to_the_one_before(undisturbed, half_done, tmp_
     content[len(content) // 2] ^= 1  # torch.load would not notice
     (output / "last.pt").write_bytes(content)
     again = train(undisturbed, output, "--epochs", 3, "--resume")
-    assert re.search(r"Can't go on from .*last\.pt: .*checksum", again.out)
+    assert re.search(r"Can't resume from .*last\.pt: .*checksum", again.out)
     assert "Resumed from" in again.out
     assert_same_end(undisturbed, output, again.out)
 
@@ -193,7 +193,7 @@ def test_without_any_whole_checkpoint_a_new_run_starts_and_nothing_is_lost(undis
         (output / name).write_bytes((output / name).read_bytes()[:5000])
     again = train(undisturbed, output, "--epochs", 3, "--resume")
     assert again.code == 0
-    assert again.out.count("Can't go on from") == 2
+    assert again.out.count("Can't resume from") == 2
     assert (output / "before_1" / "last.pt").stat().st_size == 5000
     assert_same_end(undisturbed, output, again.out)
 

@@ -1,6 +1,5 @@
 """The scripts as a user runs them: the six commands, what they print and write, and how mistakes end."""
 
-import argparse
 import ast
 import json
 import os
@@ -181,7 +180,7 @@ def test_compiled_where_it_repays(monkeypatch):
     monkeypatch.setattr(run, "lacking_for_compilation", lambda device: None)
 
     def is_compiled(compile, device, num_steps, ranks=ALONE):
-        return run._is_compiled(argparse.Namespace(compile=compile, device=torch.device(device)), ranks, num_steps)
+        return run.is_compiled(compile, torch.device(device), ranks, num_steps)
 
     assert not is_compiled("auto", "cpu", 10**9)
     assert not is_compiled("auto", "cuda", 100)
@@ -250,8 +249,8 @@ def test_partial_weights_are_loaded_and_reported(script, coco_path, tmp_path):
     run = script("train", *train_args(coco_path, tmp_path / "output", *weights))
     assert run.code == 0
     assert "75 of 100 tensors loaded" in run.out
-    assert "random then: layer4\n" in run.out
-    assert "without use: fc\n" in run.out
+    assert "random now: layer4\n" in run.out
+    assert "not used: fc\n" in run.out
 
 
 def test_group_norm_and_frozen_stages_train_evaluate_and_go_on(script, coco_path, tmp_path):
@@ -342,7 +341,7 @@ def test_submission_exit_codes(script, trained, tmp_path):
     good = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 20, 20], "score": 0.5}]
     arguments = ("--coco_path", trained / "data", "--results_path", results)
     for content, code, words in (
-        (json.dumps(good), 0, "Images without a detection, which is no mistake: 2"),
+        (json.dumps(good), 0, "Images without a detection (not a mistake): 2"),
         ("[]", 0, "good; 0 detections"),
         (json.dumps([{**good[0], "score": 2}]), 1, "score not a number from 0 to 1: 1"),
         ("{}", 1, "not a list"),

@@ -7,10 +7,11 @@ from conftest import write_set
 
 from retinanet.checkpoints.checkpoint import load_run
 from retinanet.checkpoints.resume import load_saved
+from retinanet.commands.train import with_seed
 from retinanet.reports.log_table import tell_spread
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
-from retinanet.training.run import settled_seed
+from retinanet.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -98,10 +99,12 @@ def test_a_random_seed_of_what_trains_nothing(script, in_data, monkeypatch):
     verified = script("train", *FLAGS, "--seed", "random", "--verify_resume", 1)
     assert verified.code == 0
     assert "--seed random: drew " in verified.out
-    monkeypatch.setattr("retinanet.training.find_lr.NUM_STEPS", 2)
-    found = script("train", *FLAGS, "--seed", "random", "--find_lr")
+    found = script("train", *FLAGS, "--seed", "random", "--find_lr", "--steps", 50)
     assert found.code == 1
     assert "--seed random: drew " in found.out
+
+
+RANDOM_SEED = TrainSettings(seed="random")
 
 
 class Listening(Ranks):
@@ -112,8 +115,8 @@ class Listening(Ranks):
 
 
 def test_rank_0_draws_for_all():
-    assert settled_seed("random", None, Listening(1, 2)) == 11
-    assert settled_seed(5, None, Listening(1, 2)) == 5
+    assert with_seed(RANDOM_SEED, None, Listening(1, 2)).seed == 11
+    assert with_seed(TrainSettings(seed=5), None, Listening(1, 2)).seed == 5
 
 
 @pytest.mark.parametrize("seed", ["7", -1, None, 2**70])
@@ -122,9 +125,9 @@ def test_a_saved_seed_that_is_none(script, in_data, seed):
     saved = load_saved(in_data / "output" / "last.pt")
     saved.checkpoint.settings["seed"] = seed
     with pytest.raises(UserError, match=r"last\.pt: its run has the seed"):
-        settled_seed("random", saved, Ranks())
+        with_seed(RANDOM_SEED, saved, Ranks())
     del saved.checkpoint.settings["seed"]  # as versions wrote that knew no --seed
-    assert settled_seed("random", saved, Ranks()) == 3407
+    assert with_seed(RANDOM_SEED, saved, Ranks()).seed == 3407
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet.cli.train_flags import build_parser
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.augmentation import augment
 from retinanet.data.dataloader import TrainingBatches, training_loader
@@ -18,6 +17,7 @@ from retinanet.data.settings import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZO
 from retinanet.data.transforms import longest_at, resize, resized_sizes
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.training.run import sides_to_compile
+from retinanet.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -311,15 +311,15 @@ def test_a_training_goes_on_to_the_same_numbers(script, coco_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--augment", "jitter", "crop"), "--augment jitter cuts and pads already. Leave it or crop away"),
-        (("--augment", "zoom_out", "jitter"), "Leave it or zoom_out away"),
-        (("--augment", "crop", "crop"), "--augment has crop twice"),
+        (("--augment", "jitter", "crop"), "--augment jitter crops and pads already. Drop it or crop"),
+        (("--augment", "zoom_out", "jitter"), "Drop it or zoom_out"),
+        (("--augment", "crop", "crop"), "--augment names crop twice"),
         (("--augment", "blur"), "invalid choice: 'blur'"),
-        (("--train_sides", 64, 96, 64), "--train_sides has 64 twice"),
+        (("--train_sides", 64, 96, 64), "--train_sides names 64 twice"),
         (("--train_sides", 32), "not a whole number of at least 64"),
-        (("--cache", "ram", "--train_sides", 64, 96), "does not do for --train_sides 64 96"),
-        (("--cache", "ram", "--augment", "photometric", "crop"), "does not do for --augment crop"),
-        (("--cache", "ram", "--augment", "jitter"), "does not do for --augment jitter"),
+        (("--cache", "ram", "--train_sides", 64, 96), "doesn't suit --train_sides 64 96"),
+        (("--cache", "ram", "--augment", "photometric", "crop"), "doesn't suit --augment crop"),
+        (("--cache", "ram", "--augment", "jitter"), "doesn't suit --augment jitter"),
     ],
 )
 def test_contradictions(script, coco_path, tmp_path, flags, message):
@@ -330,7 +330,6 @@ def test_contradictions(script, coco_path, tmp_path, flags, message):
 
 @pytest.mark.parametrize(("sides", "least", "most"), [(None, 608, 1024), ([480, 672], 480, 1132), ([672], 672, 1132)])
 def test_padding_for_compilation_holds_every_side(sides, least, most):
-    source = ("--train_sides", *map(str, sides)) if sides else ()
-    padded = sides_to_compile(build_parser().parse_args([*source, "--device", "cpu"]))
+    padded = sides_to_compile(TrainSettings(train_sides=sides))
     assert padded[0] == -(-least // 32) * 32
     assert padded[-1] == -(-most // 32) * 32

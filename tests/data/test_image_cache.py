@@ -7,7 +7,7 @@ from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.image_cache import ImageCache, spare_memory
 from retinanet.runtime.ranks import Ranks
-from retinanet.training.run import add_cache
+from retinanet.training.sets import add_cache
 
 SIZES = np.array([(4, 6), (5, 3), (2, 2)])  # 72, 45 and 12 bytes
 
@@ -89,8 +89,8 @@ def test_the_ranks_of_a_machine_share_its_memory(coco_path, monkeypatch, capsys,
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if local:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
-    monkeypatch.setattr("retinanet.training.run.spare_memory", lambda: events.append("counted") or 8 * 3 * 64 * 64)
-    monkeypatch.setattr("retinanet.training.run.ImageCache", Cache)
+    monkeypatch.setattr("retinanet.training.sets.spare_memory", lambda: events.append("counted") or 8 * 3 * 64 * 64)
+    monkeypatch.setattr("retinanet.training.sets.ImageCache", Cache)
     add_cache(dataset, Counting(*ranks))
     assert events == ["counted", "all have counted", "taken"]
     assert dataset.cache.num_images == kept

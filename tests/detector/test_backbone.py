@@ -130,8 +130,8 @@ def test_single_tensors_are_reported_by_name(resnet18):
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ({"weight": torch.zeros(3)}, "none of its 1 names"),
-        ({}, "none of its 0 names"),
+        ({"weight": torch.zeros(3)}, "looks like another network's weights, and none of its 1 names"),
+        ({}, "holds nothing, and none of its 0 names"),
         ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, r"conv1.weight has shape \[64, 3, 3, 3\]"),
         ({"bn1.bias": torch.full((64,), float("inf"))}, "bn1.bias holds values that are not finite"),
     ],

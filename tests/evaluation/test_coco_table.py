@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.cli.flags import eval_backend_of
+from retinanet.cli.shared_flags import eval_backend
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.detector.model import RetinaNet
 from retinanet.evaluation.coco_table import AP, AP50, BACKENDS, evaluate
@@ -113,14 +113,14 @@ def test_backends_are_equal_to_the_last_digit(tmp_path, seed, first_id):
 
 
 def test_auto_is_the_fastest_that_is_installed(monkeypatch):
-    assert eval_backend_of("auto") == "hotcoco"
+    assert eval_backend("auto") == "hotcoco"
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hotcoco" else find(name))
-    assert eval_backend_of("auto") == eval_backend_of("pycocotools") == "pycocotools"
+    assert eval_backend("auto") == eval_backend("pycocotools") == "pycocotools"
     with pytest.raises(ArgumentTypeError, match="pip install hotcoco"):
-        eval_backend_of("hotcoco")
+        eval_backend("hotcoco")
     with pytest.raises(ArgumentTypeError, match="not one of auto"):
-        eval_backend_of("cocoeval")
+        eval_backend("cocoeval")
 
 
 def test_a_perfect_result(tmp_path):
@@ -152,7 +152,7 @@ def no_backend(monkeypatch):
 
 
 def test_without_a_backend_a_table_is_refused_before_the_work(no_backend, script, coco_path, tmp_path):
-    assert eval_backend_of("auto") == "auto"  # flags are read as ever
+    assert eval_backend("auto") == "auto"  # flags are read as ever
     told = "COCO's table needs hotcoco or pycocotools, and none is installed. Run pip install pycocotools."
     output = tmp_path / "output"
     flags = ("--coco_path", coco_path)

@@ -119,5 +119,5 @@ def train(device: torch.device, case: Case, num_steps: int = 4) -> Trained:
         {name: value.cpu() for name, value in state.network.state_dict().items()},
         {name: value.cpu() for name, value in state.average.weights.items()} if state.average else {},
         told,
-        len(state.skipped.look()),
+        len(state.skipped.take_new()),
     )

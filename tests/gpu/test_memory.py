@@ -8,7 +8,7 @@ from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 
 # The function in which it runs out, and at which operation; those of the backward pass belong to no function.
 TRAINING = {
-    "network": ("build_job", "_to_copy"),
+    "network": ("_state", "_to_copy"),
     "batch": ("on_device", "_to_copy"),
     "forward": ("", "convolution"),
     "loss": ("loss_of_assigned", "sigmoid"),
@@ -16,7 +16,7 @@ TRAINING = {
     "first step of the optimizer": ("step", "zeros_like"),
 }
 DETECTION = {
-    "network": ("main", "_to_copy"),
+    "network": ("evaluate_checkpoint", "_to_copy"),
     "batch": ("on_device", "_to_copy"),
     "forward": ("", "convolution"),
     "mirrored images": ("mirrored", "gather"),

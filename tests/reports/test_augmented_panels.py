@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import change_json, load_script
+from conftest import change_json
 from PIL import Image
 
+from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
@@ -11,6 +12,7 @@ from retinanet.data.settings import AugmentSettings
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.reports import box_pictures, figures
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
+from retinanet.training.settings import TrainSettings
 
 HOW = ("--augmented", "--min_side", 64, "--max_side", 96)
 
@@ -45,7 +47,7 @@ def panels_of(script, monkeypatch, *arguments):
         return draw_grid(panels, *others, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr("retinanet.reports.box_pictures.draw_grid", spied)
+        patched.setattr("retinanet.commands.vis.draw_grid", spied)
         run = script("vis", *arguments)
     assert run.code == 0, run.err
     return seen
@@ -80,9 +82,8 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
 
 
 def test_defaults_are_those_of_train(script, coco_path, tmp_path, monkeypatch):
-    vis, train = load_script("vis").build_parser(), load_script("train").build_parser()
-    for name in ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size"):
-        assert vis.get_default(name) == train.get_default(name)
+    for name in ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size", "ignore_crowds"):
+        assert getattr(PictureSettings, name) == getattr(TrainSettings, name)
     monkeypatch.chdir(tmp_path)
     unsaid = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW)
     said = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW, "--seed", 3407, "--set_name", "train")
@@ -129,7 +130,7 @@ def test_draws_of_the_first_epochs(coco_path):
         (("--train_sides", 64), "--train_sides is for --augmented"),
         (("--min_side", 64), "--min_side is for --augmented"),
         (("--ignore_crowds",), "--ignore_crowds is for --augmented"),
-        (("--augmented", "--augment", "crop", "jitter"), "Leave it or crop away"),
+        (("--augmented", "--augment", "crop", "jitter"), "Drop it or crop"),
         (("--augmented", "--max_side", 64), "--max_side 64 is below --min_side 608"),
         (("--augmented", "--image_id", 99), "has no image 99"),
     ],

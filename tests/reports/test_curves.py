@@ -149,7 +149,7 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--logs", "{log}", "--vis_pred"), "--vis_pred is for pictures of images; leave it or --logs away"),
+        (("--logs", "{log}", "--vis_pred"), "--vis_pred is for pictures of images. Drop it, or --logs"),
         (("--logs", "{log}", "--image_id", 1), "--image_id is for pictures"),
         (("--logs", "{log}", "--coco_path", "elsewhere"), "--coco_path is for pictures"),
         (("--logs", "{log}", "--loss_scale", "square"), "invalid choice"),

@@ -50,7 +50,7 @@ def test_without_a_folder_nothing_is_kept(log, tmp_path, monkeypatch):
 
 
 def test_other_ranks_write_nothing(log, tmp_path, monkeypatch):
-    monkeypatch.setattr(console, "RANK", 1)
+    monkeypatch.setenv("RANK", "1")
     with log.kept(tmp_path):
         console.say("line")
     assert log._unwritten == b""

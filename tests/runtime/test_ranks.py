@@ -13,22 +13,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import ROOT, TINY, load_script, write_set
+from conftest import ROOT, TINY, write_set
 from narrow import narrowed
 from warm import Process, finished, free_port, started_ranks
 
-from retinanet.cli.train_checks import check_flags
-from retinanet.cli.train_flags import build_parser
+from retinanet.commands import train as train_command
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Batch, Losses, Targets
 from retinanet.runtime.console import run
-from retinanet.runtime.errors import Stopped
+from retinanet.runtime.errors import Stopped, UserError
 from retinanet.runtime.ranks import Agreement, Ranks, join
 from retinanet.training import engine
 from retinanet.training import losses as losses_module
 from retinanet.training.engine import _gradient, _step
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
+from retinanet.training.run import is_compiled
+from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
 FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
@@ -225,13 +226,12 @@ def test_a_launch_ends_with_the_code_of_a_rank(folder):
     assert "Traceback" not in run.stderr
 
 
-def test_contradictions(capsys):
-    parser = build_parser()
-    for flag in (("--verify_resume", "2"), ("--compile", "on")):
-        with pytest.raises(SystemExit) as ended:
-            check_flags(parser, parser.parse_args([*flag, "--device", "cpu"]), Ranks(0, 2))
-        assert ended.value.code == 2
-        assert "is for one process" in capsys.readouterr().err
+def test_contradictions(monkeypatch):
+    monkeypatch.setattr(train_command, "join", lambda device, timeout: Ranks(0, 2))
+    with pytest.raises(UserError, match="--verify_resume is for one process"):
+        train_command.train(TrainSettings(verify_resume=2, device="cpu"))
+    with pytest.raises(UserError, match="--compile on is for one process"):
+        is_compiled("on", torch.device("cpu"), Ranks(0, 2), num_steps=1)
 
 
 @pytest.mark.parametrize("num_images", [0, 3])
@@ -330,7 +330,7 @@ def test_ranks_meet_before_each_step(monkeypatch):
 
 @pytest.mark.parametrize("signal_number", [None, signal.SIGTERM])
 def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
-    events, train = [], load_script("train")
+    events, train = [], train_command
 
     class OfTwo(Ranks):
         def meet(self):
@@ -343,7 +343,7 @@ def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
     agreement = SimpleNamespace(put_forward=lambda number: None, outcome=lambda: next(agreed))
     state = SimpleNamespace(epoch=0, iteration=0, finish_epoch=lambda loss: None, network=None)
 
-    def steps(job):
+    def steps(run):
         for state.iteration in range(1, 7):
             events.append("step")
             yield 0.1
@@ -351,18 +351,20 @@ def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
     monkeypatch.setattr(train, "Agreement", lambda ranks: agreement)
     monkeypatch.setattr(train, "rest_of_epoch", steps)
     monkeypatch.setattr(train, "progress_of", lambda *_: events.append("read") or SimpleNamespace(epoch_mean=0))
-    for name in ("tell_skipped", "tell_bad_images", "log_line", "epoch_line", "say", "seconds_per_image"):
+    for name in ("log_skipped", "log_bad_images", "log_line", "epoch_line", "say", "seconds_per_image"):
         monkeypatch.setattr(train, name, lambda *_: 0)
-    saves = SimpleNamespace(save=lambda: events.append("read"), save_if_long_ago=lambda: None)
-    args = SimpleNamespace(log_every=3, save_every=2, epochs=1, device=torch.device("cuda"))
+    saves = SimpleNamespace(save_state=lambda: events.append("read"), save_state_if_long_ago=lambda: None)
+    settings = TrainSettings(log_every=3, save_every=2, epochs=1)
     sampler = type("Sampler", (list,), {"batch_size": 1})(range(6))
-    job = SimpleNamespace(args=args, state=state, sampler=sampler, ranks=OfTwo(0, 2))
+    run = SimpleNamespace(
+        settings=settings, device=torch.device("cuda"), state=state, sampler=sampler, ranks=OfTwo(0, 2)
+    )
     if signal_number:
         with pytest.raises(Stopped):
-            train.train_epoch(job, saves)
+            train.train_epoch(run, saves)
         assert events[-1] == "meet"  # and then it is saved
     else:
-        train.train_epoch(job, saves)
+        train.train_epoch(run, saves)
     expected = ["step", "meet", "read"] * 4  # logged, saved, logged, saved
     assert events[: len(expected)] == expected
 

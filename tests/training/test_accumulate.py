@@ -104,7 +104,7 @@ def test_a_batch_that_is_not_finite_skips_its_whole_step(tmp_path):
         return Losses(losses.classification * (torch.nan if next(calls) == 1 else 1), losses.regression)
 
     state, _ = train(tmp_path, 2, 2, change)
-    (told,) = state.skipped.look()
+    (told,) = state.skipped.take_new()
     assert told["iteration"] == 1
     assert len(told["images"]) == 4
     assert state.running_loss.window.isnan().sum() == len(state.running_loss.window) - 1
@@ -174,9 +174,15 @@ def test_the_hint_for_a_larger_batch(improved):
     [
         (("--schedule", "cosine", "--milestones", 1), "--milestones are for --schedule step"),
         (("--backbone_rate", 0.1, 0.2), "--backbone_rate has 2 shares. Give one, or 5"),
-        (("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"), "leaves nothing to --backbone_rate"),
-        (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, which --warmup_steps 8 would not leave"),
-        (("--warmup_steps", 4, "--batch_size", 3, "--drop_last"), "8 images are 4 steps, which --warmup_steps 4 would"),
+        (
+            ("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"),
+            "leaves --backbone_rate nothing to train",
+        ),
+        (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, all of which --warmup_steps 8 would take"),
+        (
+            ("--warmup_steps", 4, "--batch_size", 3, "--drop_last"),
+            "8 images are 4 steps, all of which --warmup_steps 4 would",
+        ),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),

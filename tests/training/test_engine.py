@@ -149,9 +149,9 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimiz
             assert all(torch.equal(snapshots[2][name], snapshots[3][name]) for name in snapshots[0])
             assert not all(torch.equal(snapshots[1][name], snapshots[2][name]) for name in snapshots[0])
     skipping, undisturbed = states
-    told = skipping.skipped.look()
+    told = skipping.skipped.take_new()
     assert [(one["epoch"], one["iteration"]) for one in told] == [(0, 1), (0, 3)]
-    assert undisturbed.skipped.look() == []
+    assert undisturbed.skipped.take_new() == []
     assert all(tensor.isfinite().all() for tensor in skipping.network.state_dict().values())
     for state, steps in ((skipping, 4), (undisturbed, 6)):
         assert state.epoch_losses[0] == pytest.approx(state.epoch_losses[0])  # not NaN
@@ -184,7 +184,7 @@ def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradi
         return Losses(losses.classification * loss, losses.regression)
 
     list(train_steps(state, loader, rates=[1e-3] * 2, clip_norm=0.1, compute_losses=compute))
-    assert len(state.skipped.look()) == state.skipped.total == (2 if counted else 0)
+    assert len(state.skipped.take_new()) == state.skipped.total == (2 if counted else 0)
     assert state.skipped.too_many == counted
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert scaler.get_scale() == (scale / 4 if scale else 1)
@@ -197,7 +197,7 @@ def test_statistics_survive_activations_that_overflow(tmp_path):
         model.backbone.conv1.weight.mul_(1e38)
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
     state, _ = train(model, dataset, 1, batch_size=1)
-    state.skipped.look()
+    state.skipped.take_new()
     assert state.skipped.total == 3
     after = dict(model.named_buffers())
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -209,7 +209,7 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
         model = RetinaNet(2, 18, channels=8)
         state, _ = train(model, dataset, 2, batch_size=1, change=poisoned(bad_steps, float("nan")))
         state.skipped.max_in_row = 4 if too_many else 5
-        state.skipped.look()
+        state.skipped.take_new()
         assert state.skipped.too_many == too_many
         assert state.skipped.total == len(bad_steps)
 

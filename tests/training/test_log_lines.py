@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import change_json
@@ -8,6 +10,8 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.anchor_coverage import best_ious, shares
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES
+from retinanet.training.log_lines import best_line, schedule_hint
+from retinanet.training.settings import TrainSettings
 
 
 @pytest.fixture
@@ -65,3 +69,29 @@ def test_of_many_objects_some_are_drawn(lines, monkeypatch):
 
 def test_nothing_to_learn(lines):
     assert lines([])[0][0] == "Objects to learn: 0 of 2 classes; 0 are clipped at their image's border"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"epochs": 100}, None),
+        ({"epochs": 12}, "in 12 the learning rate falls never. Give --milestones 8 10, or --schedule cosine"),
+        ({"epochs": 60}, "in 60 the learning rate falls once. Give --milestones 40 53, or --schedule cosine"),
+        ({"epochs": 1}, "in 1 the learning rate falls never. Give --schedule cosine"),
+        ({"epochs": 12, "schedule": "cosine"}, None),
+        ({"epochs": 12, "milestones": (20,)}, None),
+    ],
+)
+def test_milestones_of_another_number_of_epochs(changes, words):
+    hint = schedule_hint(TrainSettings(**changes))
+    assert hint is None if words is None else hint.endswith(words)
+
+
+def test_the_best_epoch_and_how_to_test_it():
+    settings = TrainSettings(coco_path=Path("my data"), output_path=Path("out"), epochs=30)
+    assert best_line({}, settings) is None
+    assert best_line({10: 0.25, 20: 0.5, 30: 0.5}, settings) == (
+        "Best: AP 0.500 after epoch 20 of 30. Evaluate it: python test.py --coco_path 'my data' --set_name val "
+        "--checkpoint_path out/best.pt"
+    )

@@ -90,7 +90,7 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
     with CountWaits() as counter:
         for rate in train_steps(state, batches, rates=[1e-4] * 7, clip_norm=0.1, compute_losses=losses):
             if state.iteration in (1, 7) or state.iteration % log_every == 0:
-                state.skipped.look()
+                state.skipped.take_new()
                 progress_of(state, rate)
                 lines += 1
     return counter.waits + copies, lines

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.training.optimizer import LEARNING_RATE, Schedule, linear_rule
+from retinanet.training.optimizer import Schedule, linear_rule
+from retinanet.training.settings import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -46,5 +47,5 @@ def test_rates_rise_in_the_warm_up_and_never_after(kind, steps_per_epoch, epochs
 
 
 def test_the_linear_rule_keeps_the_published_rate_at_the_published_batch():
-    assert linear_rule(2) == LEARNING_RATE
-    assert linear_rule(16) == pytest.approx(8 * LEARNING_RATE)
+    assert linear_rule(2) == TrainSettings.learning_rate
+    assert linear_rule(16) == pytest.approx(8 * TrainSettings.learning_rate)

@@ -1,6 +1,6 @@
 """The learning rate range test (Smith, 2017): which rates bring the loss down, on the user's data, in some minutes."""
 
-import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,40 +10,43 @@ from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.runtime.console import say
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import rest_of_epoch
-from retinanet.training.run import Data, build_job
+from retinanet.training.run import build_run
+from retinanet.training.sets import Sets
+from retinanet.training.settings import TrainSettings
 
-LOWEST, HIGHEST, NUM_STEPS = 1e-7, 1.0, 300
-WINDOW = 31  # steps whose median is looked at: the loss jumps from batch to batch, and some are far out
+LOWEST, HIGHEST = 1e-7, 1.0
+WINDOW = 31  # steps per median: the loss jumps from batch to batch, with outliers
 EXPLODED = 4  # times the lowest median
 LEAST_FALL = 0.98  # of the first median, that the lowest must reach
 STEPS_A_LINE = 25
 PICTURE = Path("lr_range.png")
 
 
-def find_learning_rate(args: argparse.Namespace, data: Data) -> int:
+def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
     """Train with a rate that grows from 1e-7 to 1 until the loss explodes; say and draw which rate to take.
 
     The weights and the output folder are not touched. Returns the exit code: 1 if no rate brought the loss down.
     """
     require_picture_place(PICTURE)
-    job = build_job(args, Ranks(), data)
-    say(f"Trying {NUM_STEPS} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
+    run = build_run(settings, Ranks(), sets)
+    num_steps = settings.steps
+    say(f"Trying {num_steps} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
     rates: list[float] = []
     losses: list[float] = []
-    while len(rates) < NUM_STEPS and not has_exploded(losses):
-        for rate in rest_of_epoch(job, rate_of):
+    while len(rates) < num_steps and not has_exploded(losses):
+        for rate in rest_of_epoch(run, partial(rate_of, num_steps=num_steps)):
             rates.append(rate)
-            losses.append(job.state.last_losses.sum().item())
+            losses.append(run.state.last_losses.sum().item())
             if len(rates) % STEPS_A_LINE == 0:
                 say(f"Learning rate: {rate:.1e} | Loss: {losses[-1]:.5f}")
-            if len(rates) == NUM_STEPS or has_exploded(losses):
+            if len(rates) == num_steps or has_exploded(losses):
                 break
         else:
-            job.state.finish_epoch(0.0)
+            run.state.finish_epoch(0.0)
     say(f"The loss {'exploded' if has_exploded(losses) else 'did not explode'} up to the rate {rates[-1]:.1e}")
     suggested = suggested_rate(rates, losses)
     if suggested is None:
-        say("No rate brought the loss down: look at the data (python -m retinanet.check_data) or raise --batch_size")
+        say("No rate brought the loss down: check the data (python -m retinanet.check_data) or raise --batch_size")
     else:
         say(f"Suggested: --learning_rate {suggested:.1e}, where the loss was lowest")
     save_figure(rate_chart(rates, losses, medians(losses), suggested), PICTURE)
@@ -51,8 +54,8 @@ def find_learning_rate(args: argparse.Namespace, data: Data) -> int:
     return 1 if suggested is None else 0
 
 
-def rate_of(step: int) -> float:
-    return LOWEST * (HIGHEST / LOWEST) ** (step / (NUM_STEPS - 1))
+def rate_of(step: int, num_steps: int) -> float:
+    return LOWEST * (HIGHEST / LOWEST) ** (step / (num_steps - 1))
 
 
 def medians(losses: list[float]) -> np.ndarray:

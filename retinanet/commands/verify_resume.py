@@ -1,6 +1,5 @@
-"""A proof, on the user's machine and data, that a run which is gone on with is the run that was not stopped."""
+"""Check, bit for bit, that a resumed run equals an uninterrupted one."""
 
-import argparse
 import tempfile
 from itertools import islice
 from pathlib import Path
@@ -11,46 +10,49 @@ from retinanet.checkpoints.resume import LAST, load_saved, save_run
 from retinanet.runtime.console import say
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import rest_of_epoch
-from retinanet.training.run import Data, Job, build_job
+from retinanet.training.run import Run, build_run
 from retinanet.training.saves import snapshot
+from retinanet.training.sets import Sets
+from retinanet.training.settings import TrainSettings
 
 
-def verify_resume(args: argparse.Namespace, data: Data) -> int:
-    """Train 2N steps, then N, and N more from a checkpoint; say where they part. Returns the exit code: 0 if nowhere.
+def verify_resume(settings: TrainSettings, sets: Sets) -> int:
+    """Train 2N steps, then N, and N more from a checkpoint; say where they differ. Returns the exit code: 0 if nowhere.
 
     N is --verify_resume. The checkpoint lies in a temporary folder; the output folder is not touched.
     """
-    steps = args.verify_resume
-    whole = build_job(args, Ranks(), data)
+    steps = settings.verify_resume
+    assert steps
+    whole = build_run(settings, Ranks(), sets)
     say(f"Training {2 * steps} steps")
     wanted = [*_train(whole, steps), *_train(whole, steps)]
     say(f"Training {steps} steps, and {steps} more from a checkpoint")
-    half = build_job(args, Ranks(), data)
+    half = build_run(settings, Ranks(), sets)
     found = _train(half, steps)
     with tempfile.TemporaryDirectory() as folder:
         save_run(snapshot(half), half.state.to_plain(), half.facts, Path(folder))
         saved = load_saved(Path(folder) / LAST)
     del half
-    resumed = build_job(args, Ranks(), data, saved)
+    resumed = build_run(settings, Ranks(), sets, saved)
     found += _train(resumed, steps)
     parts = [f"step {i}: loss {one!r}, resumed {other!r}" for i, (one, other) in _differing(wanted, found)]
     parts += _differences(_comparable(whole), _comparable(resumed))
     for part in parts:
         say(f"Differs: {part}")
     if parts:
-        say("The resumed run is another one" + ("" if args.deterministic else "; on a GPU, try with --deterministic"))
+        say("The resumed run differs" + ("" if settings.deterministic else "; on a GPU, try with --deterministic"))
         return 1
     say(f"Equal to the last bit after {2 * steps} steps: losses, weights, optimizer and random states")
     return 0
 
 
-def _train(job: Job, num_steps: int) -> list[float]:
+def _train(run: Run, num_steps: int) -> list[float]:
     losses: list[float] = []
     while len(losses) < num_steps:
-        for _ in islice(rest_of_epoch(job), num_steps - len(losses)):
-            losses.append(job.state.last_losses.sum().item())
-        if job.state.iteration == len(job.sampler):
-            job.state.finish_epoch(0.0)
+        for _ in islice(rest_of_epoch(run), num_steps - len(losses)):
+            losses.append(run.state.last_losses.sum().item())
+        if run.state.iteration == len(run.sampler):
+            run.state.finish_epoch(0.0)
     return losses
 
 
@@ -59,11 +61,11 @@ def _differing(wanted: list[float], found: list[float]) -> list[tuple[int, tuple
     return [(i, pair) for i, pair in pairs if pair[0] != pair[1] and not (pair[0] != pair[0] and pair[1] != pair[1])]
 
 
-def _comparable(job: Job) -> dict[str, object]:
-    plain = job.state.to_plain()
+def _comparable(run: Run) -> dict[str, object]:
+    plain = run.state.to_plain()
     return {name: plain[name] for name in ("optimizer", "scaler", "random", "tally", "running_window")} | {
-        "weights": job.state.network.state_dict(),
-        "averaged weights": job.state.average.weights if job.state.average else {},
+        "weights": run.state.network.state_dict(),
+        "averaged weights": run.state.average.weights if run.state.average else {},
     }
 
 

@@ -1,0 +1,87 @@
+"""Flags of several scripts: the data folder, the machine, detection, COCO's table and the log."""
+
+import argparse
+from pathlib import Path
+
+from retinanet.cli.flags import number_from, whole_number
+from retinanet.evaluation.coco_table import BACKENDS, installed_backends
+
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+
+
+def add_coco_path_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--coco_path", type=Path, help="the data folder; see data/README.md")
+
+
+def add_max_pixels_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--max_pixels", type=whole_number(1), help="refuse images with more pixels, before they are decoded"
+    )
+
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", type=device_name, help="auto (the GPU if there is one), cpu, cuda or cuda:N")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="number format of the network; auto: bfloat16 on a GPU that has it, otherwise float32 (TF32 on a GPU)",
+    )
+    group.add_argument(
+        "--workers", type=whole_number(0), help="loader processes (default: 1 on a CPU, up to 8 for a GPU)"
+    )
+    add_max_pixels_flag(group)
+
+
+def device_name(text: str) -> str:
+    """An argparse type: auto, cpu, cuda or cuda:N; whether it is there is asked when PyTorch is."""
+    kind, _, number = text.partition(":")
+    if text not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, cpu, cuda, cuda:0, cuda:1 ...")
+    return text
+
+
+def add_detection_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("detection")
+    group.add_argument("--threshold", type=number_from(0, 1), help="keep detections with a higher score")
+    group.add_argument(
+        "--num_candidates", type=whole_number(1), help="top-scoring candidates of an image that enter NMS"
+    )
+    group.add_argument(
+        "--nms_iou",
+        type=number_from(0, 1),
+        help="NMS drops a detection that overlaps a better one by more than this IoU",
+    )
+    group.add_argument("--max_detections", type=whole_number(1), help="most detections of an image")
+
+
+def add_eval_backend_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--eval_backend",
+        type=eval_backend,
+        help="library that computes COCO's table: hotcoco or pycocotools, which give equal numbers; auto: the fastest "
+        "installed",
+    )
+
+
+def eval_backend(text: str) -> str:
+    """An argparse type: a backend that is installed; auto is the fastest, and stays auto where none is.
+
+    Not every run needs one: coco_table.require_backend is for those that do.
+    """
+    backends = installed_backends()
+    if text == "auto":
+        return backends[0] if backends else text
+    if text not in BACKENDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, {', '.join(BACKENDS)}")
+    if text not in backends:
+        raise argparse.ArgumentTypeError(f"{text} is not installed: pip install {text}, or drop the flag")
+    return text
+
+
+def add_log_dir_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--log_dir",
+        type=Path,
+        help="also write the log to a file in this folder, named after the run; see log/README.md",
+    )

@@ -1,0 +1,117 @@
+"""Evaluate a checkpoint on a set and write its result file."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from retinanet.checkpoints.output_folder import BEST, read_evaluations
+from retinanet.cli.test_flags import EvaluationSettings
+from retinanet.coco.annotations import has_objects, require_same_classes
+from retinanet.coco.results import default_results_path, write_results
+from retinanet.commands.compare import compare_results
+from retinanet.data.dataset import load_set
+from retinanet.evaluation.analysis import analyse
+from retinanet.evaluation.coco_table import require_backend, table_if_objects
+from retinanet.evaluation.detect_set import detect_all
+from retinanet.reports.analysis_text import analysis_lines
+from retinanet.reports.html_report import REPORT, write_report
+from retinanet.runtime.console import say
+from retinanet.runtime.device import choose_precision, default_workers, find_device
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.files import require_writable
+from retinanet.runtime.log_file import LOG
+from retinanet.runtime.log_names import name_of_run
+from retinanet.training.log_lines import checkpoint_line, settings_line, views_line
+
+
+def evaluate_or_compare(settings: EvaluationSettings) -> int:
+    """Do what test.py's command line asks for. Returns the exit code."""
+    if settings.compare:
+        return compare_results(settings, *settings.compare)
+    return evaluate_checkpoint(settings, find_device(settings.device))
+
+
+def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> int:
+    set_name = settings.name_of_set
+    results_path = settings.results_path or default_results_path(set_name)
+    if settings.report:
+        require_writable(settings.report / REPORT)
+    if results_path.is_dir() or not os.access(results_path.parent, os.W_OK):
+        raise UserError(f"--results_path {results_path}: is a folder, or its folder can't be written to")
+    checkpoint = load_checkpoint(settings.checkpoint_path)
+    min_side, max_side = sides_of(settings, checkpoint)
+    annotations, dataset = load_set(
+        settings.coco_path, set_name, min_side=min_side, max_side=max_side, max_pixels=settings.max_pixels
+    )
+    if has_objects(annotations):
+        require_backend(settings.eval_backend)
+    require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)
+    precision = choose_precision(settings.precision, device)
+    model = build_model(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights).to(device)
+    with LOG.kept(settings.log_dir):
+        begin(settings, checkpoint)
+        say(f"Num {set_name} images: {len(dataset)}")
+        if settings.test_sides or settings.flip_test:
+            say(views_line(settings.test_sides or [min_side], settings.flip_test))
+        rows = detect_all(
+            model,
+            dataset,
+            batch_size=settings.batch_size or checkpoint.batch_size,
+            workers=default_workers(device) if settings.workers is None else settings.workers,
+            device=device,
+            precision=precision,
+            detection=settings.detection,
+            # The longer side may grow as the shorter does, or a wide image would look the same in all views.
+            test_sides=[(side, round(max_side * side / min_side)) for side in settings.test_sides or ()] or None,
+            flip_test=settings.flip_test,
+        )
+        write_results(rows, results_path)
+        say(f"{len(rows)} detections written to {results_path}")
+        no_table = "so there is no table" + (" and no report" if settings.report else "")
+        if table := table_if_objects(annotations, rows, settings.eval_backend, or_else=no_table):
+            say(*table.text.splitlines())
+            analysis = analyse(annotations, rows, settings.num_draws)
+            say(*analysis_lines(analysis, len(dataset)))
+            if settings.report:
+                write_report(settings.report, analysis, table, dataset, source=str(results_path))
+                say(f"Report: {settings.report / REPORT}")
+    if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
+        say(hint)
+    return 0
+
+
+def better_checkpoint(path: Path, epoch: int) -> str | None:
+    """A hint where the run that wrote the checkpoint `path`, of `epoch`, had a better one by its own evaluations."""
+    aps, best = read_evaluations(path.parent), path.parent / BEST
+    if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch] or not best.exists():
+        return None
+    better = max(aps, key=lambda epoch: aps[epoch])
+    return (
+        f"Hint: {best} was better on the run's val set: AP {aps[better]:.3f} after epoch {better}, {aps[epoch]:.3f} "
+        f"after epoch {epoch}. Give --checkpoint_path {best}"
+    )
+
+
+def sides_of(settings: EvaluationSettings, checkpoint: Checkpoint) -> tuple[int, int]:
+    """The shorter and the longer side of the images. UserError where flags and checkpoint contradict."""
+    if settings.depth not in (None, checkpoint.depth):
+        raise UserError(
+            f"{settings.checkpoint_path}: its depth is {checkpoint.depth}, --depth says {settings.depth}. Give "
+            f"--depth {checkpoint.depth}, drop the flag, or choose another checkpoint."
+        )
+    min_side, max_side = settings.min_side or checkpoint.min_side, settings.max_side or checkpoint.max_side
+    if max_side < min_side:
+        raise UserError(f"the longer side {max_side} is below the shorter side {min_side}: give both sides")
+    return min_side, max_side
+
+
+def begin(settings: EvaluationSettings, checkpoint: Checkpoint) -> None:
+    """Open the log and say what is evaluated, and with which settings it was trained."""
+    trained = {**checkpoint.settings, "depth": checkpoint.depth}
+    with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):
+        say(checkpoint_line(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights))
+    if LOG.path:
+        say(f"Log: {LOG.path}")
+    say(settings_line(trained))

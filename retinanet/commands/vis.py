@@ -1,0 +1,133 @@
+"""Draw the objects of images, and what a model found in them; or with --logs the curves of runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinanet.cli.vis_flags import PictureSettings
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.coco.results import default_results_path
+from retinanet.data.dataloader import TrainingBatches, training_loader
+from retinanet.data.dataset import load_set
+from retinanet.data.images import read_image
+from retinanet.reports.box_pictures import Panel, draw_grid
+from retinanet.reports.curves import curves_of, draw_curves
+from retinanet.reports.figures import require_picture_place, save_figure, show_windows
+from retinanet.reports.log_reader import read_log
+from retinanet.reports.log_table import hyper_parameter_table
+from retinanet.reports.panels import augmented_panel, draws_of_epochs
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import UserError
+from retinanet.submission.check import load_results
+
+
+def draw(settings: PictureSettings) -> int:
+    """Do what vis.py's command line asks for. Returns the exit code."""
+    require_picture_place(settings.picture)
+    if settings.logs:
+        draw_logs(settings.logs, settings.loss_scale != "linear", settings.picture, settings.show)
+    elif settings.augmented:
+        draw_augmented(settings)
+    else:
+        draw_images(settings)
+    if settings.show:
+        show_windows()
+    return 0
+
+
+def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
+    """Print the table of the runs of these logs, and draw their curves."""
+    logs = [read_log(path) for path in paths]
+    say(*hyper_parameter_table(logs), "")
+    if curves := curves_of(logs):
+        save_figure(draw_curves(curves, log_scale, window=show), picture_path)
+        say(f"Picture of {len(curves)} of {len(logs)} logs: {picture_path}")
+    else:
+        say("No log has losses by epoch or iteration, so there is no picture")
+
+
+def draw_images(settings: PictureSettings) -> None:
+    annotations = load_annotations(find_annotation_file(settings.coco_path, settings.name_of_set))
+    folder = find_image_folder(settings.coco_path, settings.name_of_set)
+    pred_file = settings.pred_file or (default_results_path(settings.name_of_set) if settings.vis_pred else None)
+    detections = None if pred_file is None else load_detections(pred_file, annotations, settings.threshold)
+
+    chosen = chosen_images(annotations, settings)
+    ids = [str(annotations.image_ids[index]) for index in chosen]
+    panels = []
+    for index in chosen:
+        image = read_image(folder / annotations.file_names[index], tuple(annotations.sizes[index]), settings.max_pixels)
+        pixels = image.permute(1, 2, 0).numpy()
+        panels.append(object_panel(annotations, index, pixels))
+        if detections is not None:
+            panels.append(detection_panel(annotations, index, pixels, detections))
+    figure = draw_grid(panels, annotations.class_names, columns=4, window=settings.show)
+    save_figure(figure, settings.picture)
+    say(f"Picture of image{'s' if len(chosen) > 1 else ''} {', '.join(ids)}: {settings.picture}")
+
+
+def draw_augmented(settings: PictureSettings) -> None:
+    """A row for each image: as it is, and in the first epochs of a training by one process."""
+    sides = {"min_side": settings.min_side, "max_side": settings.max_side, "max_pixels": settings.max_pixels}
+    annotations, dataset = load_set(
+        settings.coco_path, settings.name_of_set, **sides, require_images=False, keep_crowds=settings.ignore_crowds
+    )
+    chosen = chosen_images(annotations, settings)
+    loader, sampler = training_loader(
+        dataset,
+        batch_size=settings.batch_size,
+        seed=settings.order_seed,
+        settings=settings.augmentation,
+        workers=0,
+        pin_memory=False,
+    )
+    assert isinstance(loader.dataset, TrainingBatches)
+    epochs = draws_of_epochs(sampler, chosen)
+    panels = []
+    for index in chosen:
+        panels.append(object_panel(annotations, index, dataset.original(index).permute(1, 2, 0).numpy()))
+        panels += [augmented_panel(loader.dataset, draws[index], index) for draws in epochs]
+    save_figure(draw_grid(panels, annotations.class_names, columns=4, window=settings.show), settings.picture)
+    say(f"Picture of {len(chosen)} images, and of each in epochs 0 to {len(epochs) - 1}: {settings.picture}")
+
+
+def chosen_images(annotations: Annotations, settings: PictureSettings) -> list[int]:
+    """The indices of the images to draw."""
+    image_id = settings.image_id
+    if image_id is None:
+        order = np.random.default_rng(settings.order_seed).permutation(len(annotations.image_ids))
+        return order[: settings.num_images].tolist()
+    found = np.flatnonzero(annotations.image_ids == image_id)
+    if not len(found):
+        raise UserError(
+            f"{annotations.path}: has no image {image_id}. Its ids begin with "
+            f"{', '.join(map(str, annotations.image_ids[:5].tolist()))}."
+        )
+    return found.tolist()
+
+
+def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Panel:
+    rows = slice(annotations.first[index], annotations.first[index + 1])
+    title = f"{annotations.file_names[index]} (id {annotations.image_ids[index]})"
+    return Panel(title, pixels, annotations.boxes[rows], annotations.labels[rows], None)
+
+
+def detection_panel(
+    annotations: Annotations, index: int, pixels: np.ndarray, detections: list[dict[str, Any]]
+) -> Panel:
+    found = [row for row in detections if row["image_id"] == annotations.image_ids[index]]
+    return Panel(
+        title=f"Detections: {len(found)}",
+        image=pixels,
+        boxes=np.array([row["bbox"] for row in found]).reshape(-1, 4),
+        labels=np.array([annotations.category_ids.index(row["category_id"]) for row in found], dtype=int),
+        scores=np.array([row["score"] for row in found]),
+    )
+
+
+def load_detections(path: Path, annotations: Annotations, threshold: float) -> list[dict[str, Any]]:
+    return [row for row in load_results(path, annotations) if row["score"] >= threshold]

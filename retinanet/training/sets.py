@@ -1,0 +1,84 @@
+"""The two sets of a training, with what must hold before it starts."""
+
+from functools import partial
+from typing import NamedTuple
+
+from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
+from retinanet.data.dataset import CocoDataset, load_set
+from retinanet.data.image_cache import ImageCache, spare_memory
+from retinanet.data.learnable import require_objects, require_reach
+from retinanet.data.settings import FROM_ORIGINAL, ZOOM_OUT
+from retinanet.evaluation.coco_table import require_backend
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.ranks import Ranks, num_local_ranks
+from retinanet.training.settings import TrainSettings
+
+
+class Sets(NamedTuple):
+    train: Annotations
+    val: Annotations
+    training_set: CocoDataset
+    val_set: CocoDataset
+
+
+def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
+    """Both sets. UserError where they don't suit a training, each other or the settings."""
+    load = partial(
+        load_set,
+        settings.coco_path,
+        min_side=settings.min_side,
+        max_side=settings.max_side,
+        max_pixels=settings.max_pixels,
+    )
+    train, training_set = load(
+        settings.train_set,
+        require_images=settings.bad_images == "stop",
+        keep_crowds=settings.ignore_crowds,
+    )
+    val, val_set = load(settings.val_set)
+    if ranks.is_first:
+        _require_learnable(settings, training_set)
+        val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
+    if has_objects(val) and not (settings.find_lr or settings.verify_resume):
+        require_backend(settings.eval_backend)
+    require_same_classes(val, train.class_names, train.category_ids, train.path)
+    _require_steps(settings, train, ranks)
+    return Sets(train, val, training_set, val_set)
+
+
+def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> None:
+    """UserError where no step would have an object to learn."""
+    require_objects(training_set)
+    augmentation = settings.augmentation
+    # Objects that are enlarged or made smaller at random may be reached after all, and other matchers reach further.
+    if settings.matcher == "iou" and not {*FROM_ORIGINAL, ZOOM_OUT} & {*augmentation.names}:
+        require_reach(training_set, settings.foreground_iou, augmentation.sides, flip=augmentation.flip > 0)
+
+
+def _require_steps(settings: TrainSettings, train: Annotations, ranks: Ranks) -> None:
+    """UserError where the run would have no step, or none after its warm-up."""
+    num_images = len(train.image_ids)
+    together = settings.batch_size * settings.accumulate * ranks.size
+    if settings.drop_last and num_images < together:
+        raise UserError(
+            f"{train.path}: its {num_images} images don't fill one batch of {together}, so --drop_last would leave out "
+            "all. Lower --batch_size, or drop --drop_last."
+        )
+    num_full, rest = divmod(num_images, together)
+    num_steps = settings.epochs * (num_full + (rest > 0 and not settings.drop_last))
+    if settings.warmup_steps >= num_steps and not settings.find_lr:
+        raise UserError(
+            f"{train.path}: {settings.epochs} epochs of its {num_images} images are {num_steps} steps, all of which "
+            f"--warmup_steps {settings.warmup_steps} would take. Give fewer, or more --epochs."
+        )
+
+
+def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
+    """Give each rank of this machine an equal share of its spare memory to keep images in."""
+    num_sharing = num_local_ranks(ranks)
+    budget = spare_memory() // num_sharing
+    ranks.wait()  # until all have counted: what one takes is no longer free
+    training_set.cache = cache = ImageCache(training_set.sizes, budget)
+    each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
+    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB{each}")

@@ -1,0 +1,56 @@
+"""How a mistake on the command line ends: one line, with what was probably meant."""
+
+import pytest
+
+from retinanet.cli.test_flags import evaluation_settings
+from retinanet.cli.train_flags import build_parser, train_settings
+from retinanet.cli.vis_flags import picture_settings
+from retinanet.runtime.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("read", "words", "message"),
+    [
+        (train_settings, "--lr 0.1", "did you mean --learning_rate?"),
+        (train_settings, "--batch-size 4", "did you mean --batch_size?"),
+        (train_settings, "--Learning-Rate=1", "did you mean --learning_rate?"),
+        (train_settings, "--learning_rte 1", "did you mean --learning_rate?"),
+        (train_settings, "--num_workers 1", "did you mean --workers?"),
+        (train_settings, "--output here", None),  # an unambiguous beginning
+        (train_settings, "--zzz", "unrecognized arguments: --zzz (--help lists the flags)"),
+        (train_settings, "data", "unrecognized arguments: data (--help lists the flags)"),
+        (train_settings, "--epochs many", "'many' is not a whole number of at least 1"),
+        (train_settings, "--steps 100", "--steps is for --find_lr"),
+        (evaluation_settings, "--ckpt x.pt", "did you mean --checkpoint_path?"),
+        (evaluation_settings, "--split val", "did you mean --set_name?"),
+        (picture_settings, "--conf 0.3", "did you mean --threshold?"),
+    ],
+)
+def test_one_line_that_helps(read, words, message, capsys):
+    if message is None:
+        read(words.split())
+        return
+    with pytest.raises((SystemExit, UserError)) as ended:
+        read(words.split())
+    text = capsys.readouterr().err or str(ended.value)
+    assert message in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--epochs", "3", "--help"]])
+def test_the_short_help_shows_the_most_used_flags(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train_settings(words)
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "--help all shows all" in out
+    assert "--learning_rate" in out
+    assert "--background_iou" not in out
+    assert len(out.splitlines()) < 50
+
+
+def test_all_flags_are_shown_when_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        train_settings(["--help", "all"])
+    out = capsys.readouterr().out
+    assert all(flag in out for action in build_parser()._actions for flag in action.option_strings)

@@ -1,0 +1,60 @@
+"""The best epoch: said at the end of a training, kept in run.json, and remembered by test.py."""
+
+import json
+
+import pytest
+from conftest import TINY
+
+from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations
+from retinanet.commands import train as train_command
+from retinanet.commands.test import better_checkpoint
+
+
+@pytest.fixture
+def trained(script, coco_path, tmp_path, monkeypatch):
+    """A run of three epochs, the second the best, and what it printed."""
+    aps = iter([0.25, 0.5, 0.375])
+    monkeypatch.setattr(train_command, "evaluate_weights", lambda run: next(aps))
+    output = tmp_path / "output"
+    flags = ("--coco_path", coco_path, "--output_path", output, *TINY, "--workers", 0, "--batch_size", 4)
+    run = script("train", *flags, "--epochs", 3, "--eval_every", 1)
+    assert run.code == 0, run.err
+    return output, run.out
+
+
+def test_a_training_ends_with_its_best(script, coco_path, trained):
+    output, out = trained
+    (line,) = [line for line in out.splitlines() if line.startswith("Best: ")]
+    assert line.startswith("Best: AP 0.500 after epoch 2 of 3. Evaluate it: python test.py --coco_path ")
+    assert read_evaluations(output) == {1: 0.25, 2: 0.5, 3: 0.375}
+    words = line.split("python test.py ")[1].split()
+    run = script("test", *words, "--device", "cpu", "--results_path", output / "rows.json", "--num_draws", 0)
+    assert run.code == 0, run.err
+    assert "Hint" not in run.out
+
+
+def test_another_checkpoint_is_told_of_the_better_one(script, coco_path, trained):
+    output, _ = trained
+    flags = ("--coco_path", coco_path, "--set_name", "val", "--device", "cpu", "--num_draws", 0)
+    checkpoint = ("--checkpoint_path", output / "model_final.pt", "--results_path", output / "rows.json")
+    run = script("test", *flags, *checkpoint)
+    assert run.out.splitlines()[-1] == (
+        f"Hint: {output / 'best.pt'} was better on the run's val set: AP 0.500 after epoch 2, 0.375 after epoch 3. "
+        f"Give --checkpoint_path {output / 'best.pt'}"
+    )
+    assert better_checkpoint(output / "retinanet_epoch2.pt", 2) is None
+    (output / "best.pt").unlink()
+    assert better_checkpoint(output / "model_final.pt", 3) is None
+
+
+@pytest.mark.parametrize("content", ["", "[1", "[]", '{"ap_by_epoch": 7}', '{"ap_by_epoch": {"x": 1}}', "{}"])
+def test_a_record_that_says_nothing(tmp_path, content):
+    assert read_evaluations(tmp_path) == {}
+    (tmp_path / "run.json").write_text(content)
+    assert read_evaluations(tmp_path) == {}
+
+
+def test_the_rest_of_the_record_stays(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"settings": {"depth": 18}}))
+    write_evaluations(tmp_path, {10: 0.5})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"settings": {"depth": 18}, "ap_by_epoch": {"10": 0.5}}
