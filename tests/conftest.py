@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from narrow import narrowed
 from PIL import Image
 
+from retinanet.detector.backbone import Backbone
 from retinanet.runtime.console import run
 
 # Two processes test at a time: neither should take all cores, nor the scripts that they start.
@@ -38,6 +40,19 @@ def load_script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def narrow_network():
+    """Networks of depth 18 are narrow in this process; for a file of tests whose subject is not the network."""
+    with narrowed:
+        yield
+
+
+@pytest.fixture
+def full_network(monkeypatch):
+    """Among tests with the narrow network: torchvision's own, which its weights fit."""
+    monkeypatch.setattr("retinanet.detector.model.Backbone", Backbone)
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_names import name_of_run
 from retinanet.training.log_lines import checkpoint_line, settings_line
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 @pytest.fixture(scope="module")
 def checkpoint():

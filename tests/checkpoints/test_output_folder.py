@@ -1,11 +1,9 @@
 import json
-import os
-import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from warm import finished
 
 from retinanet.checkpoints.output_folder import LOCK, move_earlier_run, open_folder, write_record
 from retinanet.runtime.errors import UserError
@@ -27,12 +25,9 @@ def test_what_a_killed_write_left_is_removed(tmp_path):
 def test_a_folder_has_one_run_at_a_time(tmp_path):
     imports = "import sys, pathlib; from retinanet.checkpoints.output_folder import open_folder"
     code = f"{imports}; open_folder(pathlib.Path(sys.argv[1]))"
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with open_folder(tmp_path):
-        other = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert "another training is writing there" in other.stderr
-    assert subprocess.run(command, env=environment, check=False).returncode == 0
+        assert "another training is writing there" in finished(["-c", code, tmp_path]).stderr
+    assert finished(["-c", code, tmp_path]).returncode == 0
 
 
 def test_an_earlier_run_moves_and_other_files_stay(tmp_path):

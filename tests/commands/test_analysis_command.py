@@ -7,6 +7,8 @@ import shutil
 import pytest
 from conftest import write_set
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 FLAGS = (
     *("--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 64, "--batch_size", 3),
     *("--epochs", 1, "--learning_rate", 0.001, "--log_dir", "log"),

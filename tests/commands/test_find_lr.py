@@ -15,6 +15,8 @@ from retinanet.commands.find_lr import (
     suggested_rate,
 )
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 NUM_STEPS = 300
 RATES = [rate_of(step, NUM_STEPS) for step in range(NUM_STEPS)]
 

@@ -13,6 +13,8 @@ from retinanet.training.engine import rest_of_epoch
 from retinanet.training.run import build_run
 from retinanet.training.sets import load_sets
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 IMPROVEMENTS = [
     ("--schedule", "cosine"),
     ("--warmup_steps", 3),

@@ -15,6 +15,8 @@ from retinanet.reports.log_reader import POINT
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.console import say
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 FORGED = "Epoch: 77 | Iteration: 1 | Classification loss: 0.0 | Regression loss: 0.0 | Running loss: 0.0"
 ATTACK = f"\x1b[2J\x9b31m\r\n{FORGED}\n\u202eevil\u2028<img src=x onerror=alert(1)>`\x07\t\x7f"
 # A line feed is the suite's own; what matters is that no forged line stands behind one.

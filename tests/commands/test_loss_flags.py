@@ -8,6 +8,8 @@ from retinanet.detector.structures import CROWD
 from retinanet.runtime.ranks import ALONE
 from retinanet.training.sets import load_sets
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 SHORT = (*TINY, "--epochs", 1, "--batch_size", 4, "--workers", 0)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,6 +12,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 import torch
 from conftest import ROOT, TINY, Finished, load_script, write_set
+from warm import Process
 
 from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.resume import load_saved, newest_run
@@ -22,6 +22,8 @@ from retinanet.runtime.signals import STOP
 from retinanet.training import engine
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
 
 FLAGS = (*TINY, "--eval_every", 2, "--batch_size", 2, "--learning_rate", 0.001, "--log_every", 2, "--workers", 0)
 
@@ -54,11 +56,10 @@ def words_of(folder, output, *more):
 
 
 def start(folder, output, *more):
-    """train.py in a process of its own, with one thread as the runs in here."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), *words_of(folder, output, *more)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+    """train.py in a process of its own."""
+    words = [ROOT / "train.py", *words_of(folder, output, *more)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    return Process(words, environment=environment, new_session=True, is_narrow=True)
 
 
 def train(folder, output, *more):
@@ -150,8 +151,7 @@ def main():
         time.sleep(60)
 run(main)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    process = Process(["-c", code])
     wait_for(process, "in step")
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)

@@ -13,12 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY, change_json, write_set
+from narrow import NarrowResNet
 from PIL import Image
 from torchvision.models import get_model
+from warm import finished
 
 from retinanet.data.images import read_image
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.training import run
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
 
 SHORT = (*TINY, "--epochs", 2, "--eval_every", 1, "--batch_size", 3, "--learning_rate", 0.001, "--log_every", 2)
 LINE = re.compile(
@@ -32,8 +36,16 @@ TABLE = re.compile(r" Average (Precision|Recall) +\((AP|AR)\) @\[ IoU=.* \| area
 def shell(folder, *command):
     """A command in a process of its own, from a working folder of its own."""
     words = [sys.executable, *(str(word) for word in command)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def quick_shell(folder, *command):
+    """The same without the seconds that importing PyTorch takes."""
+    return finished(command, folder=folder, environment=environment())
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
 
 
 def files_below(folder):
@@ -65,7 +77,8 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
     table = [line for line in val.stdout.splitlines() if TABLE.fullmatch(line)]
     assert table == [line for line in lines if TABLE.fullmatch(line)][12:]
 
-    test = shell(tmp_path, ROOT / "test.py", "--coco_path", "./data", *checkpoint, "--depth", 18, "--set_name", "test")
+    test = ("--coco_path", "./data", *checkpoint, "--depth", 18, "--set_name", "test")
+    test = quick_shell(tmp_path, ROOT / "test.py", *test)
     assert (test.returncode, test.stderr) == (0, "")
     rows = json.loads((tmp_path / "test_bbox_results.json").read_text())
     assert {row["category_id"] for row in rows} <= {1, 2}
@@ -79,7 +92,7 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
     assert (check.returncode, check.stderr) == (0, "")
     assert sum(bool(TABLE.fullmatch(line)) for line in check.stdout.splitlines()) == 12
 
-    mistake = shell(tmp_path, ROOT / "test.py", "--coco_path", "./data", *checkpoint, "--depth", 50)
+    mistake = quick_shell(tmp_path, ROOT / "test.py", "--coco_path", "./data", *checkpoint, "--depth", 50)
     assert mistake.returncode == 2
     assert "depth is 18, --depth says 50" in mistake.stderr
     assert "Traceback" not in mistake.stderr
@@ -88,7 +101,7 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
 def test_sample_data_is_a_command(tmp_path):
     counts = ("--num_train", 2, "--num_val", 1, "--num_test", 1)
     assert shell(tmp_path, "-m", "retinanet.sample_data", "data", *counts).returncode == 0
-    again = shell(tmp_path, "-m", "retinanet.sample_data", "data", *counts)
+    again = quick_shell(tmp_path, "-m", "retinanet.sample_data", "data", *counts)
     assert again.returncode == 2
     assert "train.json: is there already" in again.stderr
 
@@ -96,11 +109,12 @@ def test_sample_data_is_a_command(tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A data folder and the output folder of a short training on it."""
-    folder = tmp_path_factory.mktemp("trained")
+    folder, script = tmp_path_factory.mktemp("trained"), ROOT / "train.py"
     for name, count in (("train", 6), ("val", 4), ("test", 3)):
         write_set(folder / "data", name, count)
     arguments = ("--coco_path", "data", "--output_path", "output", *TINY, "--epochs", 1, "--learning_rate", 0.001)
-    assert shell(folder, ROOT / "train.py", *arguments).returncode == 0
+    run = finished([script, *arguments], folder=folder, environment=environment(), is_narrow=True)
+    assert run.returncode == 0
     return folder
 
 
@@ -227,6 +241,7 @@ def test_flags_that_change_the_run(script, coco_path, tmp_path, flags):
     assert losses_of(plain.out) != losses_of(other.out)
 
 
+@pytest.mark.usefixtures("full_network")
 def test_partial_weights_are_loaded_and_reported(script, coco_path, tmp_path):
     state = get_model("resnet18", weights=None).state_dict()
     torch.save({name: value for name, value in state.items() if "layer4" not in name}, tmp_path / "part.pth")
@@ -239,7 +254,7 @@ def test_partial_weights_are_loaded_and_reported(script, coco_path, tmp_path):
 
 
 def test_group_norm_and_frozen_stages_train_evaluate_and_go_on(script, coco_path, tmp_path):
-    state, output = get_model("resnet18", weights=None).state_dict(), tmp_path / "output"
+    state, output = NarrowResNet().state_dict(), tmp_path / "output"
     torch.save(state, tmp_path / "all.pth")
     network = ("--weights", tmp_path / "all.pth", "--freeze_stages", 3, "--head_norm", "group", "--channels", 32)
     run = script("train", *train_args(coco_path, output, *network, "--epochs", 1))

@@ -13,6 +13,8 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.settings import TrainSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 FLAGS = (
     *("--coco_path", "data", "--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 64),
     *("--batch_size", 3, "--epochs", 1, "--learning_rate", 0.001),

@@ -10,6 +10,8 @@ from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.detector.model import RetinaNet
 from retinanet.evaluation import detect_set
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 @pytest.fixture(scope="module")
 def checkpoint_path(tmp_path_factory):

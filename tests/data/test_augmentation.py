@@ -19,6 +19,8 @@ from retinanet.detector.structures import CROWD, Sample
 from retinanet.training.run import sides_to_compile
 from retinanet.training.settings import TrainSettings
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 GEOMETRIC = (CROP, ZOOM_OUT, JITTER)
 COMBINATIONS = [
     names

@@ -27,6 +27,8 @@ from retinanet.evaluation.test_time_augmentation import look, mirrored, mirrored
 from retinanet.runtime.errors import UserError
 from retinanet.training.log_lines import views_line
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 CPU = torch.device("cpu")
 SHAPES = [(60, 60), (90, 60), (57, 91), (85, 60), (60, 90), (70, 53), (86, 60)]  # (width, height)
 SIDES = [(64, 96), (96, 144), (80, 120)]  # of which 2 pad all images at the right

@@ -206,11 +206,11 @@ def plant_nan(steps: Iterable[int]) -> Change:
 
 @contextlib.contextmanager
 def spoiled_disk(place: Path, trouble: str) -> Iterator[tuple[Path, Change]]:
-    """An output folder, and what spoils its disk after the second step of a run that was resumed."""
+    """An output folder, and what spoils its disk before the first step of a resumed run, and so its first save."""
     place.mkdir()
     is_root = os.geteuid() == 0
     if is_root:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(place)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800m", "tmpfs", str(place)], check=True)
 
     def spoil() -> None:
         if not is_root:
@@ -228,7 +228,7 @@ def spoiled_disk(place: Path, trouble: str) -> Iterator[tuple[Path, Change]]:
 
         def steps(*arguments: Any) -> None:
             calls[0] += 1
-            if calls[0] == 2:
+            if calls[0] == 1:
                 spoil()
             step(*arguments)
 

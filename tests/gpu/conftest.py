@@ -1,9 +1,11 @@
 """The tests of each file here run in a pytest of their own, which is started with the pretended CUDA library loaded.
 
 CUDA's library is chosen when a process starts, so the process that collects the tests can't run them. It
-starts one that can, for all tests of a file at once, and passes its reports on as if they were its own.
+starts one that can (serve_files.py), which runs all tests of a file at once in a process that it forks, and passes the
+reports on as if they were its own.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -21,11 +23,12 @@ REPORTS = "PRETENDED_REPORTS"  # in the environment of the process with the libr
 HERE = Path(__file__).parent
 LACKING = lacking()
 reports_of_file = pytest.StashKey[dict]()
+server_of_session = pytest.StashKey[subprocess.Popen]()
 
 
-def pretended_environment(library: Path, **more: str) -> dict[str, str]:
+def pretended_environment(library: Path) -> dict[str, str]:
     """The environment of a process that finds two pretended GPUs."""
-    environment = {**os.environ, "LD_PRELOAD": str(library), "PRETENDED_GPUS": "2", "OMP_NUM_THREADS": "1", **more}
+    environment = {**os.environ, "LD_PRELOAD": str(library), "PRETENDED_GPUS": "2", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     for name in ("CUDA_VISIBLE_DEVICES", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
         environment.pop(name, None)
@@ -46,7 +49,9 @@ def pytest_runtest_protocol(item, nextitem):
         return None
     reports = _reports(item)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in reports.get(item.nodeid, [_crashed(item, reports["output"])]):
+    own = reports.get(item.nodeid, [])
+    is_whole = any(report.when == "teardown" for report in own)
+    for report in own if is_whole else [*own, _crashed(item, reports["output"])]:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
@@ -74,29 +79,55 @@ def _reports(item) -> dict:
 
 def _run_file(item) -> dict:
     ids = [other.nodeid for other in item.session.items if other.path == item.path]
-    library = built(item.config.cache.mkdir("pretended_cuda"))
-    file = item.config.cache.mkdir("pretended_reports") / f"{os.getpid()}_{item.path.stem}"
+    folder = item.config.cache.mkdir("pretended_reports")
+    file, output = (folder / f"{os.getpid()}_{item.path.stem}{end}" for end in ("", "_output"))
     file.write_text("")
+    output.write_text("")
     most = f"--maxfail={item.config.option.maxfail or 0}"
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", most, *ids],
-        cwd=item.config.rootpath,
-        env=pretended_environment(library, **{REPORTS: str(file)}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    reports: dict = {"output": run.stdout + run.stderr}
+    words = ["-n", "0", "-p", "no:cacheprovider", most, *ids]
+    server = _server(item.config)
+    with contextlib.suppress(BrokenPipeError):  # of one that could not start: then no test has a report
+        server.stdin.write(json.dumps({"words": words, "reports": str(file), "output": str(output)}) + "\n")
+        server.stdin.flush()
+    server.stdout.readline()
+    reports: dict = {"output": output.read_text()}
     for line in file.read_text().splitlines():
         report = item.config.hook.pytest_report_from_serializable(config=item.config, data=json.loads(line))
         reports.setdefault(report.nodeid, []).append(report)
     file.unlink()
+    output.unlink()
     return reports
+
+
+def _server(config) -> subprocess.Popen:
+    """The process with the pretended GPUs that runs files."""
+    if server_of_session not in config.stash:
+        library = built(config.cache.mkdir("pretended_cuda"))
+        config.stash[server_of_session] = subprocess.Popen(
+            [sys.executable, "-m", "gpu.serve_files"],
+            cwd=config.rootpath,
+            env=pretended_environment(library),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    return config.stash[server_of_session]
+
+
+def pytest_unconfigure(config):
+    if server := config.stash.get(server_of_session, None):
+        with contextlib.suppress(BrokenPipeError):
+            server.communicate()  # it ends at the end of its stdin
 
 
 def _crashed(item, output: str) -> pytest.TestReport:
     text = f"the process with the pretended GPU ended before it reported on this test:\n{output[-3000:]}"
     return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _narrow_network(narrow_network):
+    """Each operation of a layer is checked, whatever its width."""
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A script on the pretended GPU, as a command of its own: python -m gpu.run_script SCRIPT ARGUMENTS
 
-Under torchrun gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs
+Among ranks gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs
 whose memory it holds.
 """
 
@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import torch.distributed as dist
+from narrow import narrowed
 
 from gpu.on_host import OnHost
 
@@ -26,6 +27,7 @@ def with_gloo() -> None:
 if __name__ == "__main__":
     del sys.argv[0]
     with_gloo()
+    narrowed.start()  # as in the tests
     with OnHost() as host:
         try:
             runpy.run_path(sys.argv[0], run_name="__main__")

@@ -2,12 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from conftest import ROOT, TINY, write_set
+from warm import started_ranks
 
 from gpu.cases import CPU, make_network
 
@@ -31,19 +30,17 @@ def logged(log):
 
 
 def test_two_ranks(script, tmp_path, flags):
-    port = 29500 + os.getpid() % 1000
-    torchrun = ("torch.distributed.run", "--nproc_per_node", 2, "--rdzv_backend", "c10d")
-    command = ("-m", *torchrun, "--rdzv_endpoint", f"localhost:{port}", "-m", "gpu.run_script", ROOT / "train.py")
     own = ("--device", "cuda", "--batch_size", 2, "--output_path", tmp_path / "ranks")
-    words = [sys.executable, *map(str, (*command, *flags, *own))]
-    ranks = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert ranks.returncode == 0, ranks.stderr[-3000:]
-    held = sorted(line for line in ranks.stderr.splitlines() if "holds memory" in line)
+    words = ("-m", "gpu.run_script", ROOT / "train.py", *flags, *own)
+    ranks = started_ranks(2, words, dict(os.environ))
+    (out, err), (_, other_err) = (rank.communicate(timeout=120) for rank in ranks)
+    assert [rank.returncode for rank in ranks] == [0, 0], err[-3000:] + other_err[-3000:]
+    held = [line for line in (err + other_err).splitlines() if "holds memory" in line]
     assert held == ["Rank 0 holds memory of GPUs [0]", "Rank 1 holds memory of GPUs [1]"]
 
     alone = script("train", *flags, "--batch_size", 4, "--output_path", tmp_path / "alone")
     assert alone.code == 0, alone.err
-    (found, table), (wanted, own_table) = logged(ranks.stdout), logged(alone.out)
+    (found, table), (wanted, own_table) = logged(out), logged(alone.out)
     assert len(wanted) >= 6
     assert found == pytest.approx(wanted, rel=1e-3)
     assert table == own_table != []

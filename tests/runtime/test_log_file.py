@@ -14,6 +14,8 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_file import LogFile
 from retinanet.runtime.log_names import LogName, next_number, parse_name
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 NAME = LogName("train", depth=18)
 RUN = (*TINY, "--epochs", 1, "--batch_size", 4, "--workers", 0, "--log_every", 1, "--learning_rate", 0.001)
 

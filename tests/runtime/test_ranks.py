@@ -14,6 +14,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import ROOT, TINY, write_set
+from narrow import narrowed
+from warm import Process, finished, free_port, started_ranks
 
 from retinanet.commands import train as train_command
 from retinanet.detector.model import RetinaNet
@@ -35,13 +37,18 @@ FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A data folder of odd sizes, a backbone's weights, and the run of one process with batches of 6 images."""
+    """A data folder of odd sizes, a train.py of a narrow network with its weights, and the run of one process.
+
+    Its batches have 6 images.
+    """
     folder = tmp_path_factory.mktemp("ranks")
     for name, count in (("train", 19), ("val", 5)):
         write_set(folder / "data", name, count)
+    (folder / "train.py").write_text(SCRIPT.format(paths=[str(ROOT), str(ROOT / "tests")], change=""))
     torch.manual_seed(3)
-    torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), folder / "backbone.pth")
-    run = finished([sys.executable, *command(folder, "alone", "--batch_size", 6, "--epochs", 2)])
+    with narrowed:
+        torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), folder / "backbone.pth")
+    run = finished(command(folder, "alone", "--batch_size", 6, "--epochs", 2), environment=environment())
     assert run.returncode == 0, run.stderr
     (folder / "log").write_text(run.stdout)
     return folder
@@ -51,20 +58,24 @@ def environment(**more):
     return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **more}
 
 
-def command(folder, output, *more, script=ROOT / "train.py"):
+def command(folder, output, *more, script="train.py"):
     paths = ("--coco_path", folder / "data", "--output_path", folder / output)
-    words = (script, *paths, *FLAGS, "--weights", folder / "backbone.pth", *more)
+    words = (folder / script, *paths, *FLAGS, "--weights", folder / "backbone.pth", *more)
     return [str(word) for word in words]
 
 
-def torchrun(num_ranks, *more):
-    port = 29500 + os.getpid() % 1000
-    how = ("--nproc_per_node", num_ranks, "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{port}", *more)
-    return [sys.executable, "-m", "torch.distributed.run", *map(str, how)]
+def torchrun(num_ranks, *more, launcher="torch.distributed.run"):
+    where = ("--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{free_port()}")
+    return ["-m", launcher, "--nproc_per_node", str(num_ranks), *where, *map(str, more)]
 
 
-def finished(words):
-    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
+def trained(num_ranks, words):
+    """What all ranks print together."""
+    ranks = started_ranks(num_ranks, words, environment())
+    ends = [rank.communicate(timeout=120) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * num_ranks, ends
+    assert not any("FutureWarning" in err for _, err in ends)
+    return "".join(out for out, _ in ends)
 
 
 def losses(log):
@@ -80,86 +91,78 @@ def tables(log):
 def test_ranks_and_accumulation_train_what_one_large_batch_does(folder, num_ranks, batch_size, accumulate):
     output = f"ranks{num_ranks}_{accumulate}"
     flags = ("--batch_size", batch_size, "--accumulate", accumulate, "--epochs", 2)
-    how = torchrun(num_ranks) if num_ranks > 1 else [sys.executable]
-    run = finished([*how, *command(folder, output, *flags)])
-    assert run.returncode == 0, run.stderr
-    alone = (folder / "log").read_text()
-    torch.testing.assert_close(losses(run.stdout), losses(alone), rtol=1e-4, atol=2e-5)
-    assert tables(run.stdout) == tables(alone)
-    assert run.stdout.count("Num training images: 19") == 1  # rank 0 alone prints
-    assert "FutureWarning" not in run.stderr
+    out, alone = trained(num_ranks, command(folder, output, *flags)), (folder / "log").read_text()
+    torch.testing.assert_close(losses(out), losses(alone), rtol=1e-4, atol=2e-5)
+    assert tables(out) == tables(alone)
+    assert out.count("Num training images: 19") == 1  # rank 0 alone prints
     told = f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step"
-    assert num_ranks == 1 or told in run.stdout
+    assert num_ranks == 1 or told in out
+    assert_same_weights(folder, output)
+
+
+def assert_same_weights(folder, output):
     one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
     for key in one:
         torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)
 
 
 def test_resumed_with_another_number_of_ranks(folder):
-    first = finished([*torchrun(2), *command(folder, "other", "--batch_size", 3, "--epochs", 1)])
-    assert first.returncode == 0, first.stderr
-    again = finished([sys.executable, *command(folder, "other", "--batch_size", 6, "--epochs", 2, "--resume")])
-    assert again.returncode == 0, again.stderr
+    first = trained(2, command(folder, "other", "--batch_size", 3, "--epochs", 1))
+    again = trained(1, command(folder, "other", "--batch_size", 6, "--epochs", 2, "--resume"))
     whole = losses((folder / "log").read_text())
-    torch.testing.assert_close(losses(first.stdout + again.stdout), whole, rtol=1e-4, atol=2e-5)
+    torch.testing.assert_close(losses(first + again), whole, rtol=1e-4, atol=2e-5)
 
 
 def test_all_ranks_train_with_one_random_seed(folder):
     flags = ("--batch_size", 3, "--cache", "ram", "--seed", "random")
-    first = finished([*torchrun(2), *command(folder, "random", *flags, "--epochs", 1)])
-    assert first.returncode == 0, first.stderr
-    again = finished([*torchrun(2), *command(folder, "random", *flags, "--epochs", 2, "--resume")])
-    assert again.returncode == 0, again.stderr
-    (seed,) = {*re.findall(r"^Seed: (\d+)$", first.stdout + again.stdout, re.M)}
-    assert "GB in each of 2 processes" in first.stdout
+    first = trained(2, command(folder, "random", *flags, "--epochs", 1))
+    again = trained(2, command(folder, "random", *flags, "--epochs", 2, "--resume"))
+    (seed,) = {*re.findall(r"^Seed: (\d+)$", first + again, re.M)}
+    assert "GB in each of 2 processes" in first
     # With seeds of their own the ranks would miss some images and train on others twice.
-    whole = command(folder, "not_random", "--batch_size", 6, "--seed", seed, "--epochs", 2)
-    alone = finished([sys.executable, *whole])
-    assert alone.returncode == 0, alone.stderr
-    torch.testing.assert_close(losses(first.stdout + again.stdout), losses(alone.stdout), rtol=1e-4, atol=2e-5)
+    alone = trained(1, command(folder, "not_random", "--batch_size", 6, "--seed", seed, "--epochs", 2))
+    torch.testing.assert_close(losses(first + again), losses(alone), rtol=1e-4, atol=2e-5)
+
+
+TROUBLES = {
+    "killed": "os.kill(os.getpid(), signal.SIGKILL)",
+    "raising": "raise ZeroDivisionError('planted')",
+    "hanging": "signal.pause()",
+}
+SCRIPT = """
+import os, signal, sys
+sys.path[:0] = {paths}
+from narrow import narrowed
+from retinanet.runtime.console import run
+from retinanet.training import engine
+import train
+narrowed.start()
+{change}
+run(train.main)
+"""
+# Rank 1 comes to grief in step 5 of its first attempt.
+CHANGE = """
+step, calls = engine._step, iter(range(1, 1000))
+def spoiled(*arguments):
+    first_attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0'
+    if next(calls) == 5 and os.environ['RANK'] == '1' and first_attempt:
+        {trouble}
+    return step(*arguments)
+engine._step = spoiled
+"""
 
 
 def spoiled(folder, what):
-    """A train.py whose rank 1 comes to grief in step 5 of its first attempt."""
-    script = folder / f"train_{what}.py"
-    trouble = {
-        "killed": "os.kill(os.getpid(), signal.SIGKILL)",
-        "raising": "raise ZeroDivisionError('planted')",
-        "hanging": "signal.pause()",
-    }[what]
-    script.write_text(
-        "import os, signal, sys, time\n"
-        f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "from retinanet.training import engine\n"
-        "from retinanet.runtime.console import run\n"
-        "import train\n"
-        "step, calls = engine._step, iter(range(1, 1000))\n"
-        "def spoiled(*arguments):\n"
-        "    first_attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') == '0'\n"
-        "    if next(calls) == 5 and os.environ['RANK'] == '1' and first_attempt:\n"
-        f"        {trouble}\n"
-        "    return step(*arguments)\n"
-        "engine._step = spoiled\n"
-        "run(train.main)\n"
-    )
-    return script
+    name, change = f"train_{what}.py", CHANGE.format(trouble=TROUBLES[what])
+    (folder / name).write_text(SCRIPT.format(paths=[str(ROOT), str(ROOT / "tests")], change=change))
+    return name
 
 
 @pytest.mark.parametrize("what", ["killed", "raising", "hanging"])
 def test_all_end_when_one_comes_to_grief(folder, what):
     script = spoiled(folder, what)
     words = command(folder, what, "--batch_size", 3, "--epochs", 2, "--timeout", 5, script=script)
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(30500 + os.getpid() % 1000)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *words],
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **meeting),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    ranks = started_ranks(2, words, environment())
     try:
         _, err = ranks[0].communicate(timeout=60)
         assert ranks[0].returncode == 4, err
@@ -175,10 +178,15 @@ def test_all_end_when_one_comes_to_grief(folder, what):
 def test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal(folder):
     script = spoiled(folder, "killed")
     words = command(folder, "restarted", "--batch_size", 3, "--epochs", 2, "--save_every", 3, script=script)
-    run = finished([*torchrun(2, "--max-restarts", 2), *words])
+    run = finished([*torchrun(2, "--max-restarts", 2), *words], environment=environment())
     assert run.returncode == 0, run.stderr
     assert f"Resumed from {folder / 'restarted'} after 0 epochs and 3 iterations" in run.stdout
-    torch.testing.assert_close(losses(run.stdout)[-4:], losses((folder / "log").read_text())[-4:], rtol=1e-4, atol=2e-5)
+    assert run.stdout.count("Num training images: 19") == 2  # in both attempts rank 0 alone prints
+    assert "FutureWarning" not in run.stderr
+    alone = (folder / "log").read_text()
+    torch.testing.assert_close(losses(run.stdout)[-4:], losses(alone)[-4:], rtol=1e-4, atol=2e-5)
+    assert tables(run.stdout) == tables(alone)
+    assert_same_weights(folder, "restarted")
 
 
 @pytest.mark.parametrize(
@@ -186,9 +194,8 @@ def test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal(folder):
 )
 def test_a_signal_to_torchrun_saves(folder, launcher, number):
     output = f"signalled_{number.name}"
-    how = [launcher if word == "torch.distributed.run" else word for word in torchrun(2)]
-    words = [*how, *command(folder, output, "--batch_size", 3, "--epochs", 1000)]
-    process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = command(folder, output, "--batch_size", 3, "--epochs", 1000)
+    process = Process([*torchrun(2, launcher=launcher), *words], environment=environment())
     errors = []
     drain = threading.Thread(target=lambda: errors.append(process.stderr.read()))
     drain.start()
@@ -211,8 +218,9 @@ def test_a_signal_to_torchrun_saves(folder, launcher, number):
 
 
 def test_a_launch_ends_with_the_code_of_a_rank(folder):
-    how = ["retinanet.launch" if word == "torch.distributed.run" else word for word in torchrun(2)]
-    run = finished([*how, *command(folder, "nowhere", "--train_set", "lacking")])
+    words = command(folder, "nowhere", "--train_set", "lacking")
+    words = [sys.executable, *torchrun(2, launcher="retinanet.launch"), *words]
+    run = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "train.py: error: " in run.stderr
     assert "Traceback" not in run.stderr

@@ -1,10 +1,9 @@
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from conftest import ROOT, TINY
+from warm import finished
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
@@ -21,14 +20,15 @@ from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 CPU = torch.device("cpu")
 LACKING = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def test_a_few_of_each_fault_keep_every_promise(tmp_path):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(tmp_path)}
-    words = [sys.executable, "-m", "tests.faults", "--small"]
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    ended = finished(["-m", "tests.faults", "--small"], environment=environment, folder=ROOT)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.count(" of ") >= 8
 
@@ -172,9 +172,7 @@ retinanet.data.dataset.read_image = spoiled
 run(train.main)
 """
     flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 1, "--timeout", 2)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *map(str, flags)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = finished(["-c", code, *flags], timeout=60, is_narrow=True)
     assert ended.returncode == 4, ended.stderr
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -8,6 +8,8 @@ from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
 from retinanet.training.losses import lacking_for_compilation, losses_of
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 CPU = torch.device("cpu")
 
 

@@ -23,6 +23,8 @@ from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 # Operations whose result's shape or Python value depends on what is in a tensor.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "repeat_interleave"}

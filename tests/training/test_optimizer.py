@@ -6,6 +6,8 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.training.optimizer import build_optimizer, set_rate
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 @pytest.mark.parametrize(
     ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]

@@ -9,6 +9,8 @@ from retinanet.detector.structures import Targets
 from retinanet.training.losses import losses_of
 from retinanet.training.regression_windows import deltas_around
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 CPU = torch.device("cpu")
 SHAPES = ((24, 20), (12, 10), (6, 5), (3, 3), (2, 2))
 NUM_ANCHORS = 9 * sum(height * width for height, width in SHAPES)
