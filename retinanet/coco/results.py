@@ -1,10 +1,14 @@
-"""COCO result files: read, alone or from the zip to hand in, and written whole."""
+"""COCO result files, read and written whole: rows in the file, arrays everywhere else."""
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import parse_json, read_json
 from retinanet.coco.results_zip import read_zip
 from retinanet.runtime.errors import file_error_explained
@@ -18,6 +22,47 @@ class Results(NamedTuple):
 
     rows: Any  # as parsed, not checked
     member: str | None = None  # its name in the zip, if it came in one
+
+
+class Found(NamedTuple):
+    """D detections in the images of a set."""
+
+    images: np.ndarray  # int64 [D], index of the image
+    labels: np.ndarray  # int64 [D]
+    scores: np.ndarray  # float64 [D]
+    boxes: np.ndarray  # float64 [D, 4], (left, top, width, height) in original pixels
+
+    def at(self, rows: np.ndarray) -> "Found":
+        """Those of `rows`, indices or a mask, in their order."""
+        return Found(*(values[rows] for values in self))
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """The detections of all `parts`, one after the other."""
+    none = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
+    return Found(*map(np.concatenate, zip(none, *parts, strict=True)))
+
+
+def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
+    """The rows (image_id, category_id, bbox, score) of a checked result file, in their order."""
+    order = np.argsort(annotations.image_ids)
+    ids = np.array([row["image_id"] for row in rows], np.int64)
+    images = order[np.searchsorted(annotations.image_ids[order], ids).clip(max=len(order) - 1)]
+    assert (annotations.image_ids[images] == ids).all(), "a row of another set"
+    label_of = {category_id: label for label, category_id in enumerate(annotations.category_ids)}
+    return Found(
+        images,
+        labels=np.array([label_of[row["category_id"]] for row in rows], np.int64),
+        scores=np.array([row["score"] for row in rows], np.float64),
+        boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+    )
+
+
+def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
+    """The detections as COCO writes them."""
+    category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
+    columns = (annotations.image_ids[found.images], category_ids, found.boxes, found.scores)
+    return [dict(zip(KEYS, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def default_results_path(set_name: str) -> Path:

@@ -8,7 +8,7 @@ from retinanet.cli.submission_flags import SubmissionSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file
-from retinanet.coco.results import default_results_path, read_results, results_text, write_results
+from retinanet.coco.results import default_results_path, found_of, read_results, results_text, write_results
 from retinanet.coco.results_zip import write_zip
 from retinanet.evaluation.coco_table import AP, evaluate, require_backend, table_if_objects
 from retinanet.runtime.console import say
@@ -42,10 +42,10 @@ def check_submission(settings: SubmissionSettings) -> int:
     print_findings(findings)
     print_verdict(fixed or results_path, rows, findings, annotations)
     packed = settings.zip is None or pack(rows, findings, settings.zip)
-    if not any(finding.unusable for finding in findings) and (
-        table := table_if_objects(annotations, rows, settings.eval_backend)
-    ):
-        say(*table.text.splitlines())
+    if not any(finding.unusable for finding in findings):
+        found = found_of(rows, annotations)
+        if table := table_if_objects(annotations, found, settings.eval_backend):
+            say(*table.text.splitlines())
     return 0 if packed and not findings else 1
 
 
@@ -66,7 +66,7 @@ def fix(rows: list[Any], annotations: Annotations, eval_backend: str) -> list[An
     """The corrected rows; says what was changed, and how AP changed where there are objects to compare with."""
 
     def average_precision(some: list[dict[str, Any]]) -> float:
-        return evaluate(annotations, some, eval_backend).numbers[AP]
+        return evaluate(annotations, found_of(some, annotations), eval_backend).numbers[AP]
 
     fixed = fix_results(rows, annotations, average_precision if has_objects(annotations) else None)
     say("Corrected:" if fixed.changes else "Nothing corrected")

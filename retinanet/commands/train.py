@@ -264,7 +264,7 @@ def _table(run: Run) -> CocoTable | None:
     settings = run.settings
     assert settings.workers is not None
     with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
-        rows = detect_all(
+        found = detect_all(
             run.state.network,
             run.sets.val_set,
             batch_size=settings.batch_size,
@@ -275,4 +275,4 @@ def _table(run: Run) -> CocoTable | None:
             timeout=settings.timeout,
             ranks=run.ranks,
         )
-        return table_if_objects(run.sets.val, rows, settings.eval_backend) if run.ranks.is_first else None
+        return table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None

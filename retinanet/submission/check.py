@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import is_id
-from retinanet.coco.results import KEYS, read_results
+from retinanet.coco.results import KEYS, Found, found_of, read_results
 from retinanet.runtime.errors import UserError
 from retinanet.submission.rows import (
     NumberedRows,
@@ -36,13 +36,13 @@ class ResultFinding(NamedTuple):
     unusable: bool = True  # such rows can neither be drawn nor evaluated
 
 
-def load_results(path: Path, annotations: Annotations) -> list[dict[str, Any]]:
-    """The rows of a result file of the set; UserError if they can't be drawn or evaluated."""
+def load_results(path: Path, annotations: Annotations) -> Found:
+    """The detections of a result file of the set; UserError where they can't be drawn or evaluated."""
     rows = read_results(path).rows
     for finding in check_results(rows, annotations):
         if finding.unusable:
             raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {finding.fix}")
-    return rows
+    return found_of(rows, annotations)
 
 
 def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
