@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,7 +77,8 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
             ),
         )
         write_found(found, annotations, results_path)
-        report_on(settings, found, dataset, results_path)
+        about = {"checkpoint": settings.checkpoint_path, "epoch": checkpoint.epoch, **checkpoint.settings}
+        report_on(settings, found, dataset, results_path, about)
     if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
         say(hint)
     return 0
@@ -103,7 +105,9 @@ def write_found(found: Found, annotations: Annotations, path: Path) -> None:
     say(f"{len(rows)} detections written to {path}")
 
 
-def report_on(settings: EvaluationSettings, found: Found, dataset: CocoDataset, source: Path) -> None:
+def report_on(
+    settings: EvaluationSettings, found: Found, dataset: CocoDataset, source: Path, about: dict[str, Any] | None = None
+) -> None:
     """Print COCO's table and the analysis of the detections, and write the report."""
     annotations = dataset.annotations
     no_table = "so there is no table" + (" and no report" if settings.report else "")
@@ -114,7 +118,7 @@ def report_on(settings: EvaluationSettings, found: Found, dataset: CocoDataset, 
     analysis = analyse(annotations, found, settings.num_draws)
     say(*analysis_lines(analysis, len(dataset)))
     if settings.report:
-        write_report(settings.report, analysis, table, dataset, source=str(source))
+        write_report(settings.report, analysis, table, dataset, str(source), about)
         say(f"Report: {settings.report / REPORT}")
 
 

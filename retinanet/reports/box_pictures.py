@@ -61,7 +61,8 @@ class Panel(NamedTuple):
     boxes: np.ndarray  # [N, 4], (left, top, width, height) in pixels of the image
     labels: np.ndarray  # int [N]
     scores: np.ndarray | None  # [N]
-    outlines: np.ndarray = np.zeros((0, 4))  # [M, 4], drawn dashed and without names, for comparison
+    outlines: np.ndarray = np.zeros((0, 4))  # [M, 4], drawn dashed, for comparison
+    outline_labels: np.ndarray | None = None  # int [M], of those outlines that have names
 
 
 def draw_grid(
@@ -109,10 +110,7 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
     axis.imshow(panel.image)
     # The names of boxes at the image's top edge are above it.
     axis.set_title(printable(panel.title), fontsize=TITLE_POINTS * larger, pad=points * 2, parse_math=False)
-    for left, top, box_width, box_height in panel.outlines:
-        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on bright and on dark
-            line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
-            axis.add_patch(Rectangle((left, top), box_width, box_height, fill=False, **line))
+    _draw_outlines(axis, panel, class_names, 0.8 * points if with_names else 0)
     for box, label, name, (x, y), size in zip(panel.boxes, panel.labels, names, places, sizes, strict=True):
         colour = class_colour(label)
         line = {"edgecolor": colour, "linewidth": 2.0 * larger, "path_effects": OUTLINED}
@@ -129,3 +127,18 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.0},
             parse_math=False,
         )
+
+
+def _draw_outlines(axis: Axes, panel: Panel, class_names: Sequence[str], points: float) -> None:
+    """Dashed boxes, with their names at the lower left if they have some and `points`, the size of text, is not 0."""
+    names = None if panel.outline_labels is None else [shortened(class_names[label]) for label in panel.outline_labels]
+    for number, (left, top, width, height) in enumerate(panel.outlines):
+        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on bright and on dark
+            line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
+            axis.add_patch(Rectangle((left, top), width, height, fill=False, **line))
+        if names and points:
+            effects = [patheffects.Stroke(linewidth=2.0, foreground="black"), patheffects.Normal()]
+            where: dict[str, Any] = {"verticalalignment": "bottom", "clip_on": True, "parse_math": False}
+            axis.text(
+                left, top + height, f" {names[number]}", fontsize=points, color="white", path_effects=effects, **where
+            )
