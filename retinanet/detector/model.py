@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes
+from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import CHANNELS, NORM_GROUPS, PRIOR
 from retinanet.detector.structures import DEVIATION, MEAN, Predictions
@@ -19,15 +19,11 @@ class RetinaNet(nn.Module):
 
     `channels` is the width of the pyramid and the heads. `prior` is the score that every anchor and class starts
     with. `learn_statistics`: see Backbone. `head_norm`, of HEAD_NORMS, is in the heads' towers; "group" needs channels
-    that NORM_GROUPS divide. With `level_code` each level and anchor of a cell has its own factor and summand of the
-    deltas, fixed numbers that say nothing at the start: a detector that learned with other anchors brings them.
-    `anchor_shapes` are those of the anchors that it speaks of.
+    that NORM_GROUPS divide. `anchor_shapes` are those of the anchors that it predicts for.
     """
 
     mean: Tensor
     deviation: Tensor
-    level_scale: Tensor  # [levels, anchors of a cell, 4], as level_shift
-    level_shift: Tensor
 
     def __init__(
         self,
@@ -37,19 +33,15 @@ class RetinaNet(nn.Module):
         prior: float = PRIOR,
         learn_statistics: bool = False,
         head_norm: str = "none",
-        level_code: bool = False,
         anchor_shapes: AnchorShapes = DEFAULT_SHAPES,
     ) -> None:
         super().__init__()
-        self.head_norm, self.level_code, self.anchor_shapes = head_norm, level_code, anchor_shapes
+        self.head_norm, self.anchor_shapes = head_norm, anchor_shapes
         num_anchors = anchor_shapes.per_cell
         self.backbone = Backbone(depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
         self.classification_head = Head(channels, num_classes, -math.log((1 - prior) / prior), head_norm, num_anchors)
         self.regression_head = Head(channels, 4, 0.0, head_norm, num_anchors)
-        if level_code:
-            self.register_buffer("level_scale", torch.ones(len(STRIDES), num_anchors, 4))
-            self.register_buffer("level_shift", torch.zeros(len(STRIDES), num_anchors, 4))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
@@ -60,22 +52,17 @@ class RetinaNet(nn.Module):
         levels = self.levels(images)
         return Predictions(
             logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
-            deltas=self.deltas(levels),
+            deltas=torch.cat(self.deltas_of(levels), dim=1),
         )
 
-    def deltas(self, levels: list[Tensor]) -> Tensor:
-        """The deltas [B, A, 4] of the pyramid's `levels`, with their code."""
-        parts = [self.regression_head(level) for level in levels]
-        if self.level_code:
-            codes = zip(parts, self.level_scale, self.level_shift, strict=True)
-            num_anchors = self.anchor_shapes.per_cell
-            parts = [(part.unflatten(1, (-1, num_anchors)) * by + to).flatten(1, 2) for part, by, to in codes]
-        return torch.cat(parts, dim=1)
+    def deltas_of(self, levels: list[Tensor]) -> list[Tensor]:
+        """The deltas of each of the pyramid's `levels`, [B, anchors of the level, 4]."""
+        return [self.regression_head(level) for level in levels]
 
     @property
     def deltas_are_local(self) -> bool:
-        """Whether deltas are the regression head's output, the same in a window of a level as on all of it."""
-        return self.head_norm == "none" and not self.level_code
+        """Whether a window of a level has the same deltas there as the whole level."""
+        return self.head_norm == "none"
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""

@@ -95,7 +95,7 @@ def _predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predi
     logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
     if model.deltas_are_local:
         return Predictions(logits, deltas_around(model.regression_head, levels, rows))
-    return Predictions(logits, model.deltas(levels))
+    return Predictions(logits, torch.cat(model.deltas_of(levels), dim=1))
 
 
 def _compiled_by_size(
