@@ -1,6 +1,7 @@
 """RetinaNet: a ResNet, a feature pyramid and two heads (https://arxiv.org/abs/1708.02002)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,10 @@ class Pyramid(nn.Module):
         return [self.output3(merged3), self.output4(merged4), self.output5(merged5), p6, p7]
 
 
+def _convolve(convolution: nn.Conv2d, features: Tensor) -> Tensor:
+    return convolution(features)
+
+
 class Head(nn.Module):
     """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere.
 
@@ -121,7 +126,13 @@ class Head(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         """[B, channels, h, w] -> [B, h * w * anchors of a cell, outputs], by row, column and anchor."""
-        return self.output(self.tower(level)).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
+        return self.outputs(level).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
+
+    def outputs(self, features: Tensor, convolve: Callable[[nn.Conv2d, Tensor], Tensor] = _convolve) -> Tensor:
+        """[B, channels, h, w] -> [B, anchors of a cell * outputs, h, w]. Windows pad in their own `convolve`."""
+        for layer in (*self.tower.children(), self.output):
+            features = convolve(layer, features) if isinstance(layer, nn.Conv2d) else layer(features)
+        return features
 
 
 class GroupNorm(nn.GroupNorm):
