@@ -29,8 +29,3 @@ class LevelCodedRetinaNet(RetinaNet):
         codes = zip(super().deltas_of(levels), self.level_scale, self.level_shift, strict=True)
         num_anchors = self.anchor_shapes.per_cell
         return [(part.unflatten(1, (-1, num_anchors)) * scale + shift).flatten(1, 2) for part, scale, shift in codes]
-
-    @property
-    def deltas_are_local(self) -> bool:
-        """Never: the windows know no levels."""
-        return False

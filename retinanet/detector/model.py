@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
+from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import CHANNELS, NORM_GROUPS, PRIOR
 from retinanet.detector.structures import DEVIATION, MEAN, Predictions
@@ -18,9 +18,8 @@ TOWER_CONVOLUTIONS = 4
 class RetinaNet(nn.Module):
     """From uint8 images to the logits and deltas of every anchor.
 
-    `channels` is the width of the pyramid and the heads. `prior` is the score that every anchor and class starts
-    with. `learn_statistics`: see Backbone. `head_norm`, of HEAD_NORMS, is in the heads' towers; "group" needs channels
-    that NORM_GROUPS divide. `anchor_shapes` are those of the anchors that it predicts for.
+    `channels`: width of the pyramid and the heads. `prior`: initial score of every anchor and class.
+    `learn_statistics`: see Backbone. `head_norm`: one of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels.
     """
 
     mean: Tensor
@@ -45,11 +44,11 @@ class RetinaNet(nn.Module):
         self.regression_head = Head(channels, 4, 0.0, head_norm, num_anchors)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
-        # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
+        # Convolutions run fastest channels last on CPU and GPU, and the heads' reshape becomes free.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Predictions:
-        """Predictions for uint8 `images` [B, 3, H, W], anchors in the order of `anchors_for`."""
+        """Predictions for uint8 `images` [B, 3, H, W], with anchors in the order of `anchors_for`."""
         levels = self.levels(images)
         return Predictions(
             logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
@@ -59,11 +58,6 @@ class RetinaNet(nn.Module):
     def deltas_of(self, levels: list[Tensor]) -> list[Tensor]:
         """The deltas of each of the pyramid's `levels`, [B, anchors of the level, 4]."""
         return [self.regression_head(level) for level in levels]
-
-    @property
-    def deltas_are_local(self) -> bool:
-        """Whether a window of a level has the same deltas there as the whole level."""
-        return self.head_norm == "none"
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""
@@ -91,27 +85,18 @@ class Pyramid(nn.Module):
         return [self.output3(merged3), self.output4(merged4), self.output5(merged5), p6, p7]
 
 
-def _convolve(convolution: nn.Conv2d, features: Tensor) -> Tensor:
-    return convolution(features)
-
-
 class Head(nn.Module):
     """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere.
 
-    With `norm` "group" each convolution of the tower has a group normalisation (https://arxiv.org/abs/1803.08494)
-    behind it, which makes up for its bias.
+    With `norm` "group", group normalisation (https://arxiv.org/abs/1803.08494) follows each convolution of the tower,
+    which then needs no bias.
     """
 
     def __init__(
-        self,
-        channels: int,
-        num_outputs: int,
-        bias: float,
-        norm: str = "none",
-        num_anchors: int = DEFAULT_SHAPES.per_cell,
+        self, channels: int, num_outputs: int, bias: float, norm: str = "none", num_anchors: int = ANCHORS_PER_CELL
     ) -> None:
         super().__init__()
-        self.num_outputs, self.num_anchors = num_outputs, num_anchors  # an anchor's, and a cell's
+        self.num_outputs, self.num_anchors = num_outputs, num_anchors  # per anchor, and per cell
         self.tower = nn.Sequential()
         for _ in range(TOWER_CONVOLUTIONS):
             self.tower.append(nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none"))
@@ -128,7 +113,9 @@ class Head(nn.Module):
         """[B, channels, h, w] -> [B, h * w * anchors of a cell, outputs], by row, column and anchor."""
         return self.outputs(level).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
 
-    def outputs(self, features: Tensor, convolve: Callable[[nn.Conv2d, Tensor], Tensor] = _convolve) -> Tensor:
+    def outputs(
+        self, features: Tensor, convolve: Callable[[nn.Conv2d, Tensor], Tensor] = lambda layer, seen: layer(seen)
+    ) -> Tensor:
         """[B, channels, h, w] -> [B, anchors of a cell * outputs, h, w]. Windows pad in their own `convolve`."""
         for layer in (*self.tower.children(), self.output):
             features = convolve(layer, features) if isinstance(layer, nn.Conv2d) else layer(features)
@@ -136,20 +123,20 @@ class Head(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's, which refuses one value a group: an image alone whose P7 is one cell, with 32 channels."""
+    """PyTorch's, but for groups of one value too: one image, one cell of P7, 32 channels."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":
             return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
-        # CUDA's autocast would have float32 here and bfloat16 again in the next convolution, where the CPU's keeps
-        # bfloat16. The statistics are float32 in any case. CUDA's kernel wants weights of the features' format.
+        # CUDA's autocast would switch to float32 here and back in the next convolution; the CPU's keeps bfloat16. The
+        # statistics are float32 in any case. CUDA's kernel needs weights of the features' type.
         with torch.autocast("cuda", enabled=False):
             weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
             return torch.group_norm(features, self.num_groups, weight, bias, self.eps)
 
 
 def _start_convolutions(module: nn.Module) -> None:
-    """He-normal by fan-out, no bias: measured on real photographs, PyTorch's default start learns more slowly."""
+    """He-normal by fan-out, no bias: on real photographs PyTorch's default weights learn more slowly."""
     for convolution in module.modules():
         if isinstance(convolution, nn.Conv2d):
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
