@@ -12,9 +12,11 @@ from retinanet.coco.annotations import has_objects, require_same_classes
 from retinanet.coco.results import default_results_path, rows_of, write_results
 from retinanet.commands.compare import compare_results
 from retinanet.data.dataset import load_set
+from retinanet.data.settings import LoaderSettings
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
+from retinanet.evaluation.test_time_augmentation import Views
 from retinanet.reports.analysis_text import analysis_lines
 from retinanet.reports.html_report import REPORT, write_report
 from retinanet.runtime.console import say
@@ -35,11 +37,7 @@ def evaluate_or_compare(settings: EvaluationSettings) -> int:
 
 def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> int:
     set_name = settings.name_of_set
-    results_path = settings.results_path or default_results_path(set_name)
-    if settings.report:
-        require_writable(settings.report / REPORT)
-    if results_path.is_dir() or not os.access(results_path.parent, os.W_OK):
-        raise UserError(f"--results_path {results_path}: is a folder, or its folder can't be written to")
+    results_path = place_of_results(settings)
     checkpoint = load_checkpoint(settings.checkpoint_path)
     min_side, max_side = sides_of(settings, checkpoint)
     annotations, dataset = load_set(
@@ -58,14 +56,19 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
         found = detect_all(
             model,
             dataset,
-            batch_size=settings.batch_size or checkpoint.batch_size,
-            workers=default_workers(device) if settings.workers is None else settings.workers,
+            LoaderSettings(
+                settings.batch_size or checkpoint.batch_size,
+                workers=default_workers(device) if settings.workers is None else settings.workers,
+                pin_memory=device.type == "cuda",
+            ),
             device=device,
             precision=precision,
             detection=settings.detection,
-            # The longer side may grow as the shorter does, or a wide image would look the same in all views.
-            test_sides=[(side, round(max_side * side / min_side)) for side in settings.test_sides or ()] or None,
-            flip_test=settings.flip_test,
+            views=Views(
+                # The longer side may grow as the shorter does, or a wide image would look the same in all views.
+                [(side, round(max_side * side / min_side)) for side in settings.test_sides or ()] or None,
+                settings.flip_test,
+            ),
         )
         write_results(rows_of(found, annotations), results_path)
         say(f"{len(found.scores)} detections written to {results_path}")
@@ -92,6 +95,16 @@ def better_checkpoint(path: Path, epoch: int) -> str | None:
         f"Hint: {best} was better on the run's val set: AP {aps[better]:.3f} after epoch {better}, {aps[epoch]:.3f} "
         f"after epoch {epoch}. Give --checkpoint_path {best}"
     )
+
+
+def place_of_results(settings: EvaluationSettings) -> Path:
+    """Where the result file goes. UserError where it, or the report, can't be written."""
+    path = settings.results_path or default_results_path(settings.name_of_set)
+    if settings.report:
+        require_writable(settings.report / REPORT)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to")
+    return path
 
 
 def sides_of(settings: EvaluationSettings, checkpoint: Checkpoint) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from retinanet.coco.results import Found, default_results_path
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
 from retinanet.data.images import read_image
+from retinanet.data.settings import LoaderSettings
 from retinanet.reports.box_pictures import Panel, draw_grid
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import require_picture_place, save_figure, show_windows
@@ -77,12 +78,7 @@ def draw_augmented(settings: PictureSettings) -> None:
     )
     chosen = chosen_images(annotations, settings)
     loader, sampler = training_loader(
-        dataset,
-        batch_size=settings.batch_size,
-        seed=settings.order_seed,
-        settings=settings.augmentation,
-        workers=0,
-        pin_memory=False,
+        dataset, LoaderSettings(settings.batch_size), seed=settings.order_seed, settings=settings.augmentation
     )
     assert isinstance(loader.dataset, TrainingBatches)
     epochs = draws_of_epochs(sampler, chosen)

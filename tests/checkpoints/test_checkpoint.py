@@ -12,6 +12,7 @@ from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_check
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.coco.results import rows_of
 from retinanet.data.dataset import load_set
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet
@@ -195,7 +196,7 @@ def test_a_checkpoint_of_other_anchors_tests_with_its_own(checkpoint, script, co
     save_checkpoint(kept, tmp_path / "x.pt")
     assert load_checkpoint(tmp_path / "x.pt").anchors == shapes
     _, dataset = load_set(coco_path, "test", min_side=64, max_side=96, max_pixels=10**6)
-    plan = {"batch_size": 2, "workers": 0, "device": torch.device("cpu"), "detection": DetectionSettings(threshold=0.0)}
+    plan = {"loading": LoaderSettings(2), "device": torch.device("cpu"), "detection": DetectionSettings(threshold=0.0)}
     wanted = rows_of(detect_all(model.eval(), dataset, **plan), dataset.annotations)
     assert len(wanted) > 20
     flags = ("--coco_path", coco_path, "--checkpoint_path", tmp_path / "x.pt", "--results_path", tmp_path / "rows.json")

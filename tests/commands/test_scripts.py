@@ -103,7 +103,7 @@ def test_sample_data_is_a_command(tmp_path):
     assert shell(tmp_path, "-m", "retinanet.sample_data", "data", *counts).returncode == 0
     again = quick_shell(tmp_path, "-m", "retinanet.sample_data", "data", *counts)
     assert again.returncode == 2
-    assert "train.json: is there already" in again.stderr
+    assert "train.json: exists already" in again.stderr
 
 
 @pytest.fixture(scope="module")
@@ -552,7 +552,7 @@ def test_help_shows_defaults(script, name):
 
 
 def test_help_groups_the_flags(script):
-    out = script("train", "--help").out
+    out = script("train", "--help", "all").out
     for group in ("data:", "network:", "loss:", "optimisation:", "output:", "detection:", "machine:"):
         assert f"\n{group}\n" in out
 
