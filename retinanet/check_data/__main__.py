@@ -16,7 +16,7 @@ from retinanet.check_data.text import change_lines, class_lines, finding_lines, 
 from retinanet.cli.flags import ArgumentParser, HelpFormatter, whole_number
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.data.anchor_coverage import Setup
+from retinanet.data.anchor_coverage import AnchorSetup
 from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE, MOST_MIN_SIDE
 from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import run, say
@@ -129,7 +129,7 @@ def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
     """Print and draw what the sets consist of, and what the anchors reach in the first of them."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     first, dataset = counts[0], sets[0].dataset
-    setup = Setup(args.min_side, args.max_side)
+    setup = AnchorSetup(args.min_side, args.max_side)
     classes: dict[int, str] = {}
     for checked in reversed(sets):  # where they differ, the first is right
         names = map(printable, checked.annotations.class_names)

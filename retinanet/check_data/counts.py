@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.anchor_coverage import Setup, alternatives, ious_of, shares
+from retinanet.data.anchor_coverage import AnchorSetup, alternatives, ious_of, shares
 from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.data.transforms import resized_sizes
 from retinanet.runtime.printable import printable
@@ -81,7 +81,7 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
     ]
 
 
-def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[Reach]]:
+def reach(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
     """How well the anchors reach the objects of a set: all, and those of each size and class, by what they share."""
     ious = _ious(counts, dataset, setup)
     kinds = np.digitize(counts.objects.areas, AREAS)
@@ -103,7 +103,7 @@ def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[
     }
 
 
-def changes(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Change]:
+def changes(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> list[Change]:
     """What other sides and anchors would reach."""
     sizes = dataset.annotations.sizes
     found = []
@@ -114,7 +114,7 @@ def changes(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Change]:
     return found
 
 
-def _ious(counts: Counts, dataset: CocoDataset, setup: Setup) -> np.ndarray:
+def _ious(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> np.ndarray:
     return ious_of(setup, counts.objects.corners, dataset.annotations.sizes[counts.objects.images])
 
 

@@ -9,10 +9,10 @@ from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, ce
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 
 LONGER_RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)
-LEAST_SIDE = 64  # that the flags take
+LEAST_MIN_SIDE = 64  # that the flags take
 
 
-class Setup(NamedTuple):
+class AnchorSetup(NamedTuple):
     """What decides how large objects are beside the anchors."""
 
     min_side: int
@@ -47,7 +47,7 @@ def shares(ious: np.ndarray, foreground: float = FOREGROUND_IOU, background: flo
     return [float(count / max(1, len(ious))) for count in counts]
 
 
-def alternatives(setup: Setup) -> dict[str, Setup]:
+def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
     """Other sides and anchors to try, by what is to be set."""
     found = {}
     for factor in (0.5, 0.75, 1.25, 1.5, 2):
@@ -58,10 +58,10 @@ def alternatives(setup: Setup) -> dict[str, Setup]:
         found[f"SIDE = {side}"] = setup._replace(shapes=setup.shapes._replace(side=side))
     found["RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer)
     found["SIDE = 3, RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer._replace(side=3))
-    return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_SIDE}
+    return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_MIN_SIDE}
 
 
-def ious_of(setup: Setup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
     return best_ious(boxes, setup.shapes)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from retinanet.data.augmentation import augment
 from retinanet.data.dataset import BadImage, CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape
-from retinanet.data.settings import FROM_ORIGINAL, AugmentSettings
+from retinanet.data.settings import DEFAULT_AUGMENT, FROM_ORIGINAL, AugmentSettings
 from retinanet.data.transforms import (
     flip,
     pad_and_stack,
@@ -25,8 +25,6 @@ from retinanet.detector.structures import Batch, Sample, Targets
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import ignore_in_worker
 
-PLAIN = AugmentSettings()
-
 
 class TrainingBatches(Dataset[Batch]):
     """The batches that a sampler draws, each image changed as a function of (seed, epoch, index) and the batch's side.
@@ -38,7 +36,7 @@ class TrainingBatches(Dataset[Batch]):
         self,
         dataset: CocoDataset,
         seed: int,
-        settings: AugmentSettings = PLAIN,
+        settings: AugmentSettings = DEFAULT_AUGMENT,
         sides: Sequence[int] | None = None,
     ) -> None:
         """`sides`: see padded_shape."""
@@ -76,7 +74,7 @@ def training_loader(
     workers: int,
     pin_memory: bool,
     drop_last: bool = False,
-    settings: AugmentSettings = PLAIN,
+    settings: AugmentSettings = DEFAULT_AUGMENT,
     sides: Sequence[int] | None = None,
     timeout: float = 0,
     accumulate: int = 1,

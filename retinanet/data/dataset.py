@@ -19,7 +19,7 @@ from retinanet.data.transforms import longest_at, resize, resized_corners, resiz
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.runtime.errors import UserError
 
-IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
+IMAGES_PER_PART = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
 
 
 class BadImage(NamedTuple):
@@ -62,8 +62,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.cache: ImageCache | None = None
         # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
-        starts = range(0, len(self), IMAGES_AT_A_TIME)
-        empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_AT_A_TIME) for start in starts)])
+        starts = range(0, len(self), IMAGES_PER_PART)
+        empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_PER_PART) for start in starts)])
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
         self.is_learned = ~annotations.crowds & ~empty  # [T]
@@ -104,9 +104,9 @@ class CocoDataset(Dataset[Sample | BadImage]):
     def overhangs(self) -> np.ndarray:
         """How many original pixels each box reaches past its image, at the side where it is most: float64 [T]."""
         parts = []
-        for start in range(0, len(self), IMAGES_AT_A_TIME):
-            left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_AT_A_TIME)].T
-            rows, columns = self._sizes_of_owners(start, start + IMAGES_AT_A_TIME).T
+        for start in range(0, len(self), IMAGES_PER_PART):
+            left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_PER_PART)].T
+            rows, columns = self._sizes_of_owners(start, start + IMAGES_PER_PART).T
             parts.append(np.max([-left, -top, left + width - columns, top + height - rows], axis=0).clip(0))
         return np.concatenate([np.zeros(0), *parts])
 

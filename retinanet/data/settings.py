@@ -17,3 +17,6 @@ class AugmentSettings:
     flip: float = 0.5  # probability of being mirrored
     names: tuple[str, ...] = ()  # of AUGMENTATIONS
     sides: tuple[int, ...] = ()  # shorter sides, one drawn for each batch; without any, all have the data set's
+
+
+DEFAULT_AUGMENT = AugmentSettings()

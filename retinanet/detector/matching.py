@@ -15,7 +15,7 @@ from retinanet.detector.structures import CROWD, Targets
 OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 
 
-class Matches(NamedTuple):
+class AnchorMatches(NamedTuple):
     """For every anchor an object, and what becomes of the anchor."""
 
     objects: Tensor  # int64 [B, A], 0..M-1; of an anchor that is not foreground it says nothing
@@ -23,14 +23,14 @@ class Matches(NamedTuple):
     background: Tensor  # bool [B, A], it must find nothing; anchors that are neither are ignored
 
 
-def match(
+def match_anchors(
     anchors: Tensor,
     targets: Targets,
     foreground_iou: float = FOREGROUND_IOU,
     background_iou: float = BACKGROUND_IOU,
     *,
     low_quality: bool = False,
-) -> Matches:
+) -> AnchorMatches:
     """Match `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
 
     No object is forced on an anchor that overlaps it less than `foreground_iou`: the published runs do without. With
@@ -52,7 +52,7 @@ def match(
     if low_quality:
         forced = _reaching(tops, anchors, targets)
         foreground, background = foreground | forced, background & ~forced
-    return Matches(objects, foreground, background)
+    return AnchorMatches(objects, foreground, background)
 
 
 def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:

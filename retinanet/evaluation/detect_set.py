@@ -17,7 +17,7 @@ from retinanet.detector.detect import suppress
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
-from retinanet.evaluation.test_time_augmentation import look
+from retinanet.evaluation.test_time_augmentation import predict_views
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 
@@ -62,7 +62,7 @@ def detect_all(
     )
     # One after the other, so that the device holds the images of one view at a time.
     batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
-    views = look(
+    views = predict_views(
         model,
         on_device(BadImages(len(dataset), skip=False).passing(batches), device),
         num_sides=1 if test_sides is None else len(test_sides),

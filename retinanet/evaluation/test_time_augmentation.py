@@ -15,7 +15,7 @@ from retinanet.runtime.device import autocast
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained, named
 
 
-class Looks(NamedTuple):
+class MergedViews(NamedTuple):
     """The candidates of all views of some images, in pixels of the first view, and what is known of that view."""
 
     candidates: Candidates  # N is the sum of the views'
@@ -25,7 +25,7 @@ class Looks(NamedTuple):
 
 
 @torch.no_grad()
-def look(
+def predict_views(
     model: RetinaNet,
     batches: Iterable[Batch],
     *,
@@ -34,7 +34,7 @@ def look(
     num_candidates: int,
     device: torch.device,
     precision: torch.dtype,
-) -> Iterator[Looks]:
+) -> Iterator[MergedViews]:
     """What `model` finds in `batches`, of which each `num_sides` in a row hold the same images at another size.
 
     With `flip_test` it looks at each mirrored too. All views' candidates are kept, `num_candidates` of each view: what
@@ -59,7 +59,7 @@ def look(
         if len(views) == num_sides * (1 + flip_test):
             merged = Candidates(*(torch.cat(parts, dim=1) for parts in zip(*views, strict=True)))
             views = []
-            yield Looks(merged, sizes, scales, image_ids)
+            yield MergedViews(merged, sizes, scales, image_ids)
 
 
 def mirrored(images: Tensor, sizes: Tensor) -> Tensor:

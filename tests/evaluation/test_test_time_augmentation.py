@@ -23,7 +23,7 @@ from retinanet.detector.detect import detect
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
-from retinanet.evaluation.test_time_augmentation import look, mirrored, mirrored_boxes, resized_boxes
+from retinanet.evaluation.test_time_augmentation import mirrored, mirrored_boxes, predict_views, resized_boxes
 from retinanet.runtime.errors import UserError
 from retinanet.training.log_lines import views_line
 
@@ -212,7 +212,7 @@ def test_the_device_holds_one_view_at_a_time(tmp_path):
                 yield batch
 
     how = {"num_sides": 3, "flip_test": True, "num_candidates": 5, "device": CPU, "precision": torch.float32}
-    found = list(look(model, asked(), **how))
+    found = list(predict_views(model, asked(), **how))
     assert events == ["batch", "look", "look"] * 3 * len(found)
     assert all(one.candidates.scores.shape[1] == 6 * 5 for one in found)
 

@@ -17,7 +17,7 @@ from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Batch, Predictions, Targets
-from retinanet.evaluation.test_time_augmentation import look
+from retinanet.evaluation.test_time_augmentation import predict_views
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -175,6 +175,6 @@ def test_looking_at_all_views_waits_for_nothing():
     ]
     how = {"num_sides": 2, "flip_test": True, "num_candidates": 9, "device": CPU, "precision": torch.float32}
     with CountWaits() as counter:
-        found = list(look(RetinaNet(2, 18, channels=8).eval(), batches, **how))
+        found = list(predict_views(RetinaNet(2, 18, channels=8).eval(), batches, **how))
     assert len(found) == 1
     assert counter.waits == []
