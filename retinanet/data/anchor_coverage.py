@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.transforms import resized_corners, resized_sizes
+from retinanet.coco.box_arrays import resized_corners, shared_area
+from retinanet.data.transforms import resized_sizes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 
@@ -33,9 +34,7 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
         x = (np.floor((x1 + x2) / 2 / stride) + 0.5) * stride
         y = (np.floor((y1 + y2) / 2 / stride) + 0.5) * stride
         for left, top, right, bottom in cell_anchors(stride, shapes).tolist():
-            width = (np.minimum(x2, x + right) - np.maximum(x1, x + left)).clip(0)
-            height = (np.minimum(y2, y + bottom) - np.maximum(y1, y + top)).clip(0)
-            shared = width * height
+            shared = shared_area((x1, y1, x2, y2), (x + left, y + top, x + right, y + bottom))
             np.maximum(best, shared / (areas + (right - left) * (bottom - top) - shared), out=best)
     return best
 

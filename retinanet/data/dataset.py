@@ -11,11 +11,12 @@ from torch.utils.data import Dataset
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
+from retinanet.coco.box_arrays import clipped_corners, resized_corners
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.image_cache import ImageCache
 from retinanet.data.images import check_image, missing_image, read_image
 from retinanet.data.settings import MAX_PIXELS
-from retinanet.data.transforms import longest_at, resize, resized_corners, resized_sizes, scale_boxes
+from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.runtime.errors import UserError
 
@@ -184,13 +185,6 @@ class CocoDataset(Dataset[Sample | BadImage]):
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
                 f"are missing).{found} Put the images there, or take them out of the annotations."
             )
-
-
-def clipped_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """COCO's `boxes` [n, 4] as (x1, y1, x2, y2), clipped to their images, whose `sizes` [n, 2] are (height, width)."""
-    corners = boxes.copy()
-    corners[:, 2:] += corners[:, :2]
-    return corners.clip(0, np.tile(sizes[:, ::-1], 2))
 
 
 def load_set(

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retinanet.coco.annotations import corners_for_sizes, has_objects, owners_of
+from retinanet.coco.box_arrays import mirrored_corners, resized_corners
 from retinanet.data.anchor_coverage import best_ious
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.transforms import resized_corners
 from retinanet.detector.settings import FOREGROUND_IOU
 from retinanet.runtime.errors import DataFault
 
@@ -65,8 +65,7 @@ def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> It
             boxes = resized_corners(objects.corners, dataset.annotations.sizes[objects.images], sizes)
             yield boxes
             if flip:
-                x1, y1, x2, y2 = boxes.T
-                yield np.stack([sizes[:, 1] - x2, y1, sizes[:, 1] - x1, y2], axis=1)
+                yield mirrored_corners(boxes, sizes[:, 1])
 
 
 def warnings_of(dataset: CocoDataset) -> list[str]:
