@@ -21,7 +21,7 @@ from retinanet.check_data.text import (
 from retinanet.cli.check_data_flags import CheckSettings
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.data.anchor_coverage import Setup
+from retinanet.data.anchor_coverage import AnchorSetup
 from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
@@ -121,7 +121,7 @@ def count_blocks(sets: list[CheckedSet], settings: CheckSettings) -> list[list[s
     """The content of the sets, and how well anchors cover the first of them; draws both."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     first, dataset = counts[0], sets[0].dataset
-    setup = Setup(settings.min_side, settings.max_side)
+    setup = AnchorSetup(settings.min_side, settings.max_side)
     classes = names_of_classes(sets)
     groups = reach(first, dataset, setup)
     charts.draw(counts, classes, groups, settings.picture_path)

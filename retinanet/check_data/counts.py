@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.anchor_coverage import Setup, alternatives, ious_of, shares
+from retinanet.data.anchor_coverage import AnchorSetup, alternatives, ious_of, shares
 from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.data.transforms import resized_sizes
 from retinanet.runtime.printable import printable
@@ -82,7 +82,7 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
     ]
 
 
-def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[Reach]]:
+def reach(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
     """How well the anchors cover the objects of a set: all, and grouped by area, side and class."""
     ious = _ious(counts, dataset, setup)
     kinds = np.digitize(counts.objects.areas, AREAS)
@@ -104,7 +104,7 @@ def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[
     }
 
 
-def try_alternatives(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Alternative]:
+def try_alternatives(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> list[Alternative]:
     """How well other sides and anchors would cover the objects."""
     sizes = dataset.annotations.sizes
     found = []
@@ -116,7 +116,7 @@ def try_alternatives(counts: Counts, dataset: CocoDataset, setup: Setup) -> list
     return [*found, Alternative(LOW_QUALITY, every, 1.0)]
 
 
-def _ious(counts: Counts, dataset: CocoDataset, setup: Setup) -> np.ndarray:
+def _ious(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> np.ndarray:
     return ious_of(setup, counts.objects.corners, dataset.annotations.sizes[counts.objects.images])
 
 

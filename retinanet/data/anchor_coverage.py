@@ -4,15 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.transforms import resized_corners, resized_sizes
+from retinanet.coco.box_arrays import resized_corners, shared_area
+from retinanet.data.transforms import resized_sizes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 
 LONGER_RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)
-LEAST_SIDE = 64  # that the flags take
+LEAST_MIN_SIDE = 64  # that the flags take
 
 
-class Setup(NamedTuple):
+class AnchorSetup(NamedTuple):
     """What decides how large objects are beside the anchors."""
 
     min_side: int
@@ -33,9 +34,7 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
         x = (np.floor((x1 + x2) / 2 / stride) + 0.5) * stride
         y = (np.floor((y1 + y2) / 2 / stride) + 0.5) * stride
         for left, top, right, bottom in cell_anchors(stride, shapes).tolist():
-            width = (np.minimum(x2, x + right) - np.maximum(x1, x + left)).clip(0)
-            height = (np.minimum(y2, y + bottom) - np.maximum(y1, y + top)).clip(0)
-            shared = width * height
+            shared = shared_area((x1, y1, x2, y2), (x + left, y + top, x + right, y + bottom))
             np.maximum(best, shared / (areas + (right - left) * (bottom - top) - shared), out=best)
     return best
 
@@ -47,7 +46,7 @@ def shares(ious: np.ndarray, foreground: float = FOREGROUND_IOU, background: flo
     return [float(count / max(1, len(ious))) for count in counts]
 
 
-def alternatives(setup: Setup) -> dict[str, Setup]:
+def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
     """Other sides and anchors to try, by what is to be set."""
     found = {}
     for factor in (0.5, 0.75, 1.25, 1.5, 2):
@@ -58,10 +57,10 @@ def alternatives(setup: Setup) -> dict[str, Setup]:
         found[f"SIDE = {side}"] = setup._replace(shapes=setup.shapes._replace(side=side))
     found["RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer)
     found["SIDE = 3, RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer._replace(side=3))
-    return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_SIDE}
+    return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_MIN_SIDE}
 
 
-def ious_of(setup: Setup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
     return best_ious(boxes, setup.shapes)

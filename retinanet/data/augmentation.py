@@ -16,7 +16,9 @@ from retinanet.detector.structures import CROWD, MEAN, Sample
 JITTER_SCALES = (0.1, 2.0)  # "large-scale jittering" of https://arxiv.org/abs/2012.07177
 LEAST_TO_CROP = 4  # pixels of a side; RandomIoUCrop may divide by zero where 0.3 of a side is less than one
 FILL = [float(round(part)) for part in MEAN]
-STREAM = 1  # tells these draws from others of the same seed, epoch and image; not 0, which SeedSequence ignores
+AUGMENTATION_STREAM = (
+    1  # tells these draws from others of the same seed, epoch and image; not 0, which SeedSequence ignores
+)
 Parts = tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, Tensor]  # an image, its boxes and their labels
 
 
@@ -47,7 +49,7 @@ def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
     With one thread meanwhile: the last digits of a picture's mean grey depend on the number of threads.
     """
     threads = torch.get_num_threads()
-    seed = int(np.random.SeedSequence([*key, STREAM]).generate_state(1, np.uint64)[0])
+    seed = int(np.random.SeedSequence([*key, AUGMENTATION_STREAM]).generate_state(1, np.uint64)[0])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' too
         if threads > 1:

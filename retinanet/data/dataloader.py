@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from retinanet.data.augmentation import augment
 from retinanet.data.dataset import BadImage, CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape
-from retinanet.data.settings import FROM_ORIGINAL, AugmentSettings, LoaderSettings
+from retinanet.data.settings import DEFAULT_AUGMENT, FROM_ORIGINAL, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import (
     flip,
     pad_and_stack,
@@ -26,8 +26,6 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import ignore_in_worker
 
-PLAIN = AugmentSettings()
-
 
 class TrainingBatches(Dataset[Batch]):
     """The batches that a sampler draws, each image changed as a function of (seed, epoch, index) and the batch's side.
@@ -39,7 +37,7 @@ class TrainingBatches(Dataset[Batch]):
         self,
         dataset: CocoDataset,
         seed: int,
-        settings: AugmentSettings = PLAIN,
+        settings: AugmentSettings = DEFAULT_AUGMENT,
         sides: Sequence[int] | None = None,
     ) -> None:
         """`sides`: see padded_shape."""
@@ -74,7 +72,7 @@ def training_loader(
     loading: LoaderSettings,
     *,
     seed: int,
-    settings: AugmentSettings = PLAIN,
+    settings: AugmentSettings = DEFAULT_AUGMENT,
     drop_last: bool = False,
     accumulate: int = 1,
     ranks: Ranks = ALONE,

@@ -11,15 +11,16 @@ from torch.utils.data import Dataset
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
+from retinanet.coco.box_arrays import clipped_corners, resized_corners
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.image_cache import ImageCache
 from retinanet.data.images import check_image, missing_image, read_image
 from retinanet.data.settings import MAX_PIXELS
-from retinanet.data.transforms import longest_at, resize, resized_corners, resized_sizes, scale_boxes
+from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.runtime.errors import UserError
 
-IMAGES_AT_A_TIME = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
+IMAGES_PER_PART = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
 
 
 class BadImage(NamedTuple):
@@ -62,8 +63,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.cache: ImageCache | None = None
         # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
-        starts = range(0, len(self), IMAGES_AT_A_TIME)
-        empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_AT_A_TIME) for start in starts)])
+        starts = range(0, len(self), IMAGES_PER_PART)
+        empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_PER_PART) for start in starts)])
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
         self.is_learned = ~annotations.crowds & ~empty  # [T]
@@ -104,9 +105,9 @@ class CocoDataset(Dataset[Sample | BadImage]):
     def overhangs(self) -> np.ndarray:
         """How many original pixels each box reaches past its image, at the side where it is most: float64 [T]."""
         parts = []
-        for start in range(0, len(self), IMAGES_AT_A_TIME):
-            left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_AT_A_TIME)].T
-            rows, columns = self._sizes_of_owners(start, start + IMAGES_AT_A_TIME).T
+        for start in range(0, len(self), IMAGES_PER_PART):
+            left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_PER_PART)].T
+            rows, columns = self._sizes_of_owners(start, start + IMAGES_PER_PART).T
             parts.append(np.max([-left, -top, left + width - columns, top + height - rows], axis=0).clip(0))
         return np.concatenate([np.zeros(0), *parts])
 
@@ -184,13 +185,6 @@ class CocoDataset(Dataset[Sample | BadImage]):
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
                 f"are missing).{found} Put the images there, or take them out of the annotations."
             )
-
-
-def clipped_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """COCO's `boxes` [n, 4] as (x1, y1, x2, y2), clipped to their images, whose `sizes` [n, 2] are (height, width)."""
-    corners = boxes.copy()
-    corners[:, 2:] += corners[:, :2]
-    return corners.clip(0, np.tile(sizes[:, ::-1], 2))
 
 
 def load_set(

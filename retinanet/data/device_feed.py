@@ -18,7 +18,7 @@ class BadImages:
     def __init__(self, num_images: int, skip: bool) -> None:
         self.num_images, self.skip = num_images, skip
         self.messages: set[str] = set()
-        self.news: list[str] = []
+        self.new_messages: list[str] = []
 
     def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, of which some may have no image left. UserError at an image that may not be skipped."""
@@ -27,10 +27,10 @@ class BadImages:
                 self._add(message)
             yield batch
 
-    def take_news(self) -> list[str]:
+    def take_new_messages(self) -> list[str]:
         """The messages since the last call, each image's once."""
-        news, self.news = self.news, []
-        return news
+        messages, self.new_messages = self.new_messages, []
+        return messages
 
     def _add(self, message: str) -> None:
         if not self.skip:
@@ -38,7 +38,7 @@ class BadImages:
         if message in self.messages:
             return
         self.messages.add(message)
-        self.news.append(message)
+        self.new_messages.append(message)
         if len(self.messages) > MAX_BAD_SHARE * self.num_images:
             raise UserError(
                 f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip stops "

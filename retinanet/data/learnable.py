@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retinanet.coco.annotations import has_objects, owners_of
+from retinanet.coco.box_arrays import mirrored_corners, resized_corners
 from retinanet.coco.box_units import corners_for_sizes
 from retinanet.data.anchor_coverage import best_ious
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.transforms import resized_corners
 from retinanet.detector.settings import FOREGROUND_IOU
 from retinanet.runtime.errors import DataFault
 
-AT_A_TIME = 2**14  # objects whose anchors are looked at together; mostly the first ones do
+OBJECTS_AT_A_TIME = 2**14  # objects whose anchors are looked at together; mostly the first ones do
 ROUNDING = 1e-5  # of an IoU in float32, which training takes
 
 
@@ -59,15 +59,14 @@ def require_reach(
 def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> Iterator[np.ndarray]:
     """The objects as the network sees them, (x1, y1, x2, y2) float64 [n, 4] some at a time."""
     rows = np.flatnonzero(dataset.is_learned)
-    for start in range(0, len(rows), AT_A_TIME):
-        objects = dataset.learned(rows[start : start + AT_A_TIME])
+    for start in range(0, len(rows), OBJECTS_AT_A_TIME):
+        objects = dataset.learned(rows[start : start + OBJECTS_AT_A_TIME])
         for side in sides or (None,):
             sizes = dataset.sizes_at(objects.images, side)
             boxes = resized_corners(objects.corners, dataset.annotations.sizes[objects.images], sizes)
             yield boxes
             if flip:
-                x1, y1, x2, y2 = boxes.T
-                yield np.stack([sizes[:, 1] - x2, y1, sizes[:, 1] - x1, y2], axis=1)
+                yield mirrored_corners(boxes, sizes[:, 1])
 
 
 def warnings_of(dataset: CocoDataset) -> list[str]:

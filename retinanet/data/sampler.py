@@ -10,7 +10,7 @@ from retinanet.runtime.ranks import ALONE, Ranks
 
 # Enough to mix images of nearly equal shape anew each epoch, too little to put a wide one beside a tall one.
 SHAPE_JITTER = 0.05
-STREAM = 2  # tells a batch's draws from others of the same seed, epoch and number; not 0, which numpy ignores
+SIDE_STREAM = 2  # tells a batch's draws from others of the same seed, epoch and number; not 0, which numpy ignores
 
 
 class Draw(NamedTuple):
@@ -79,7 +79,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     def _side(self, batch: int) -> int | None:
         if not self.train_sides:
             return None
-        draw = np.random.default_rng([self.seed, self.epoch, batch, STREAM])
+        draw = np.random.default_rng([self.seed, self.epoch, batch, SIDE_STREAM])
         return self.train_sides[int(draw.integers(len(self.train_sides)))]
 
     def __len__(self) -> int:

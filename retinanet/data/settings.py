@@ -28,3 +28,6 @@ class LoaderSettings:
     pin_memory: bool = False
     timeout: float = 0  # seconds that a worker may take for a batch; 0: any time
     padded_sides: tuple[int, ...] | None = None  # of training batches, see padded_shape; None: multiples of 32
+
+
+DEFAULT_AUGMENT = AugmentSettings()

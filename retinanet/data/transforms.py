@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_image
 
+from retinanet.detector.boxes import mirrored_boxes, per_coordinate
 from retinanet.detector.structures import MEAN
 
 MULTIPLE = 32  # the stride of C5: every level then has twice the cells of the next
@@ -39,21 +40,13 @@ def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> 
 
     Each axis has a scale of its own, since both sides are rounded.
     """
-    vertical, horizontal = size[0] / old_size[0], size[1] / old_size[1]
-    return boxes * torch.tensor([horizontal, vertical] * 2), torch.tensor([vertical, horizontal])
-
-
-def resized_corners(corners: np.ndarray, old_sizes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Each of `corners` [n, 4], in an image of its own of `old_sizes` [n, 2] that is brought to `sizes` [n, 2]."""
-    return corners * (sizes / old_sizes)[:, [1, 0, 1, 0]]
+    scale = torch.tensor([size[0] / old_size[0], size[1] / old_size[1]])
+    return boxes * per_coordinate(scale), scale
 
 
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """`image` [3, h, w] and `boxes` [N, 4] mirrored left to right."""
-    width = image.shape[2]
-    mirrored = boxes.clone()
-    mirrored[:, 0], mirrored[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
-    return image.flip(2), mirrored
+    return image.flip(2), mirrored_boxes(boxes, image.shape[2])
 
 
 def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> tuple[int, int]:

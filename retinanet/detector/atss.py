@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retinanet.detector.anchors import STRIDES, brought, level_shapes
 from retinanet.detector.boxes import iou
-from retinanet.detector.matching import Matches
+from retinanet.detector.matching import AnchorMatches
 from retinanet.detector.structures import Targets
 
 NUM_CELLS = 9  # candidate cells of each level, the nearest to an object
@@ -26,7 +26,7 @@ class _Levels(NamedTuple):
     offsets: Tensor  # float32 [O, 2], (columns, rows) from a point's cell to those that may be among its nearest
 
 
-def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matches:
+def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> AnchorMatches:
     """Match the `anchors` [A, 4] of a network input of `size` (H, W) with the objects of each image.
 
     An object's candidates are the anchors of the 9 cells of each level nearest to its centre (ties: the first; all
@@ -56,7 +56,7 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matc
     keys = (ious.view(torch.int32).long() * most + ranks).where(chosen, -1)
     best = torch.full((num_images, len(anchors)), -1, device=anchors.device)
     best.scatter_reduce_(1, candidates.flatten(1), keys.flatten(1), "amax")
-    return Matches(most - 1 - best % most, best >= 0, best < 0)
+    return AnchorMatches(most - 1 - best % most, best >= 0, best < 0)
 
 
 def _threshold(ious: Tensor, is_there: Tensor) -> Tensor:

@@ -40,9 +40,18 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """`boxes` [B, K, 4] cut at the borders of their images, whose `sizes` [B, 2] are (height, width)."""
-    heights, widths = sizes.to(boxes.dtype).unbind(dim=-1)
-    limits = torch.stack([widths, heights, widths, heights], dim=-1)[:, None]  # [B, 1, 4]
-    return torch.minimum(boxes.clamp(min=0), limits)
+    return torch.minimum(boxes.clamp(min=0), per_coordinate(sizes.to(boxes.dtype))[:, None])
+
+
+def mirrored_boxes(boxes: Tensor, widths: Tensor | int) -> Tensor:
+    """`boxes` [..., 4] after their images of `widths` [...] are mirrored left to right."""
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    return torch.stack([widths - x2, y1, widths - x1, y2], dim=-1)
+
+
+def per_coordinate(values: Tensor) -> Tensor:
+    """(vertical, horizontal) `values` [..., 2], such as scales, for each coordinate of a box: [..., 4]."""
+    return torch.cat([values.flip(-1)] * 2, dim=-1)
 
 
 def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
@@ -52,9 +61,7 @@ def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
     """
     x1, y1, x2, y2, area = _box(deltas, MAX_LOG_GROWTH)  # as decode does
     left, top, right, bottom, wanted_area = _box(wanted, math.inf)
-    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp(min=0)
-    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp(min=0)
-    shared = width * height
+    shared = shared_area((x1, y1, x2, y2), (left, top, right, bottom))
     union = area + wanted_area - shared
     around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
     return 2 - shared / union - union / around

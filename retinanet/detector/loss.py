@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from retinanet.detector.atss import match_atss
 from retinanet.detector.boxes import encode, giou_loss
 from retinanet.detector.focal_loss import FocalLoss
-from retinanet.detector.matching import Matches, in_crowds, match, without_crowds
+from retinanet.detector.matching import AnchorMatches, in_crowds, match_anchors, without_crowds
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
 
@@ -33,7 +33,7 @@ def detection_loss(
     settings: LossSettings = DEFAULT_LOSS,
     size: tuple[int, int] | None = None,
 ) -> Losses:
-    """The two losses of a batch, in float32 whatever the predictions are in. `size`: see assign.
+    """The two losses of a batch, in float32 whatever the predictions are in. `size`: see assign_targets.
 
     Classification: focal loss (https://arxiv.org/abs/1708.02002, equation 5), per image summed over its anchors and
     classes and divided by max(1, its foreground anchors). Regression: smooth L1 with corner `beta`, per image the
@@ -41,12 +41,12 @@ def detection_loss(
     Both are averaged over the batch. An image without objects counts as all background, with regression loss 0.
     """
     sparse = anchors.device.type == "cpu"
-    assignment = assign(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)
+    assignment = assign_targets(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)
     return loss_of_assigned(predictions, assignment, settings)
 
 
 @torch.no_grad()
-def assign(
+def assign_targets(
     anchors: Tensor,
     targets: Targets,
     num_classes: int,
@@ -87,12 +87,12 @@ def assign(
     )
 
 
-def _matches(anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None) -> Matches:
+def _matches(anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None) -> AnchorMatches:
     if settings.matcher == "atss":
         assert size is not None
         return match_atss(anchors, targets, size)
     thresholds = settings.foreground_iou, settings.background_iou
-    return match(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
+    return match_anchors(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:

@@ -15,7 +15,7 @@ from retinanet.detector.structures import CROWD, Targets
 OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 
 
-class Matches(NamedTuple):
+class AnchorMatches(NamedTuple):
     """An object for every anchor, and what the anchor is trained to find."""
 
     objects: Tensor  # int64 [B, A], 0..M-1; meaningless where the anchor is not foreground
@@ -23,14 +23,14 @@ class Matches(NamedTuple):
     background: Tensor  # bool [B, A], it must find nothing; an anchor that is neither is ignored
 
 
-def match(
+def match_anchors(
     anchors: Tensor,
     targets: Targets,
     foreground_iou: float = FOREGROUND_IOU,
     background_iou: float = BACKGROUND_IOU,
     *,
     low_quality: bool = False,
-) -> Matches:
+) -> AnchorMatches:
     """Match `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
 
     As in the published runs, no anchor below `foreground_iou` is forced to match. With `low_quality` the anchors with
@@ -51,7 +51,7 @@ def match(
     if low_quality:
         forced = _reaching(tops, anchors, targets)
         foreground, background = foreground | forced, background & ~forced
-    return Matches(objects, foreground, background)
+    return AnchorMatches(objects, foreground, background)
 
 
 def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:

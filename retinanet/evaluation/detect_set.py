@@ -13,6 +13,7 @@ from retinanet.data.dataloader import evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
 from retinanet.data.settings import LoaderSettings
+from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.detect import suppress
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
@@ -73,7 +74,7 @@ def found_in_batch(detections: Detections, scales: Tensor, images: np.ndarray) -
 
     `scales` [B, 2] are the batch's. From here on boxes are COCO's.
     """
-    boxes = detections.boxes.double() / scales.double().flip(1).repeat(1, 2)[:, None]  # [B, K, 4]
+    boxes = detections.boxes.double() / per_coordinate(scales.double())[:, None]  # [B, K, 4]
     boxes[..., 2:] -= boxes[..., :2]
     labels = detections.labels.cpu().numpy()  # [B, K]
     of_images = np.repeat(images[:, None], labels.shape[1], axis=1)

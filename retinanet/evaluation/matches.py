@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.coco.box_arrays import edges_of, shared_area
 from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import Ranked
 
@@ -125,10 +126,7 @@ def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.nd
     With `crowds` [n, G] the union is the first box alone, as in COCO's evaluation.
     """
     one, two = boxes[:, :, None], others[:, None]
-    overlap = np.minimum(one[..., :2] + one[..., 2:], two[..., :2] + two[..., 2:]) - np.maximum(
-        one[..., :2], two[..., :2]
-    )
-    shared = overlap.clip(min=0).prod(axis=3)
+    shared = shared_area(edges_of(one), edges_of(two))
     area, other_area = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
     union = np.where(crowds[:, None], area, area + other_area - shared)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.boxes import clip
+from retinanet.detector.boxes import clip, mirrored_boxes, per_coordinate
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Batch, Candidates
@@ -65,7 +65,7 @@ def predict_views(
                     predictions = model(images)
                 boxes, scores, labels = find_candidates(predictions, anchors, batch.sizes, num_candidates)
                 if is_mirrored:
-                    boxes = mirrored_boxes(boxes, batch.sizes)
+                    boxes = mirrored_boxes(boxes, batch.sizes[:, 1:])
                 if batch.sizes is not sizes:
                     boxes = resized_boxes(boxes, batch.sizes, sizes)
                 candidates_of_views.append(Candidates(boxes, scores, labels))
@@ -86,15 +86,6 @@ def mirrored(images: Tensor, sizes: Tensor) -> Tensor:
     return images.gather(3, source[:, None, None].expand_as(images))
 
 
-def mirrored_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """`boxes` [B, N, 4] in images of `sizes` [B, 2], mirrored left to right as their images are."""
-    left, top, right, bottom = boxes.unbind(dim=2)
-    widths = sizes[:, 1:].to(boxes.dtype)  # [B, 1]
-    return torch.stack([widths - right, top, widths - left, bottom], dim=2)
-
-
 def resized_boxes(boxes: Tensor, old_sizes: Tensor, sizes: Tensor) -> Tensor:
     """`boxes` [B, N, 4] in images of `old_sizes` [B, 2] brought to `sizes` [B, 2], each axis by itself."""
-    vertical, horizontal = (sizes.to(boxes.dtype) / old_sizes).unbind(dim=1)
-    factors = torch.stack([horizontal, vertical, horizontal, vertical], dim=1)[:, None]  # [B, 1, 4]
-    return clip(boxes * factors, sizes)  # rounding may carry a box past the border
+    return clip(boxes * per_coordinate(sizes / old_sizes)[:, None], sizes)  # rounding may carry a box past the border

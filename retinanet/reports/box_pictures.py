@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from retinanet.coco.box_arrays import edges_of, shared_area
 from retinanet.reports.figures import DOTS_PER_INCH, _widths, class_colour, shortened, text_colour
 from retinanet.runtime.printable import printable
 
@@ -27,7 +28,8 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
         candidates = np.concatenate([corners, np.broadcast_to(size, corners.shape)], axis=1)
         earlier = np.concatenate([places[:row], sizes[:row]], axis=1)
         # A label over another is unreadable; one over the corner of a box is not.
-        covered = _shared_area(candidates, boxes).sum(axis=1) + 3 * _shared_area(candidates, earlier).sum(axis=1)
+        over_boxes, over_labels = (shared_area(edges_of(candidates[:, None]), edges_of(o)) for o in (boxes, earlier))
+        covered = over_boxes.sum(axis=1) + 3 * over_labels.sum(axis=1)
         places[row] = corners[covered.argmin()]
     return places
 
@@ -39,12 +41,6 @@ def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
     end, middle = right - size[0], (left + right - size[0]) / 2
     outside = [(x, y) for y in (above, below) for x in (left, end, middle)]
     return np.array([*outside, (left, top), (left, bottom - size[1])])
-
-
-def _shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[N, M] of boxes [N, 4] and [M, 4]."""
-    ends = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], others[:, :2] + others[:, 2:])
-    return (ends - np.maximum(boxes[:, None, :2], others[:, :2])).clip(min=0).prod(axis=2)
 
 
 PANEL_PIXELS = 480  # longer side of an image in a grid

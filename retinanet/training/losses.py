@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.data.transforms import MULTIPLE, padded_sizes
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.loss import Assignment, assign, loss_of_assigned
+from retinanet.detector.loss import Assignment, assign_targets, loss_of_assigned
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
@@ -76,7 +76,7 @@ def losses_of(
         is_compiled = len(images) == compiled_batch_size
         is_sparse = device.type == "cpu" and not is_compiled
         height, width = images.shape[2:]
-        assignment = assign(
+        assignment = assign_targets(
             anchors_for(height, width, device, model.anchor_shapes),
             targets,
             num_classes,

@@ -69,7 +69,7 @@ class Saves:
 
 
 def log_bad_images(run: Run) -> None:
-    for messages in run.ranks.gathered(run.bad_images.take_news()):
+    for messages in run.ranks.gathered(run.bad_images.take_new_messages()):
         for message in messages:
             say(f"Bad image, left out: {message}")
 

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from retinanet.data.anchor_coverage import LONGER_RATIOS, Setup, alternatives, best_ious, ious_of, shares
+from retinanet.data.anchor_coverage import LONGER_RATIOS, AnchorSetup, alternatives, best_ious, ious_of, shares
 from retinanet.data.transforms import padded_sizes
 from retinanet.detector import anchors
 from retinanet.detector.anchors import AnchorShapes, anchors_for
-from retinanet.detector.matching import match
+from retinanet.detector.matching import match_anchors
 from retinanet.detector.structures import Targets
 
 CPU = torch.device("cpu")
@@ -63,7 +63,9 @@ def test_shares_are_what_the_matching_makes_of_the_anchors():
     boxes = np.concatenate([starts, (starts + np.exp(draw.uniform(1, 4.5, (200, 2)))).clip(max=128)], axis=1)
     learned = ignored = 0
     for box in torch.from_numpy(boxes).float():
-        matches = match(anchors_for(128, 128, CPU), Targets(box[None, None], torch.zeros(1, 1, dtype=torch.int64)))
+        matches = match_anchors(
+            anchors_for(128, 128, CPU), Targets(box[None, None], torch.zeros(1, 1, dtype=torch.int64))
+        )
         learned += bool(matches.foreground.any())
         ignored += bool(not matches.foreground.any() and not matches.background.all())
     assert 0 < ignored < learned < 199
@@ -78,13 +80,13 @@ def test_an_anchor_itself_is_reached_wholly_and_a_dot_not_at_all():
 
 def test_sides_follow_the_resize_of_each_image():
     corners, sizes = np.array([[0.0, 0, 32, 32]] * 2), np.array([[100, 100], [200, 400]])
-    now = ious_of(Setup(100, 150), corners, sizes)
+    now = ious_of(AnchorSetup(100, 150), corners, sizes)
     assert now == pytest.approx(best_ious(np.array([[0, 0, 32, 32], [0, 0, 12, 12]])))
 
 
 def test_alternatives_are_those_that_change_something_and_the_flags_take():
-    names = alternatives(Setup(608, 1024))
+    names = alternatives(AnchorSetup(608, 1024))
     assert "--min_side 760 --max_side 1280" in names
-    assert names["SIDE = 3"] == Setup(608, 1024, AnchorShapes(3))
-    assert "SIDE = 3" not in alternatives(Setup(608, 1024, AnchorShapes(3)))
-    assert all(other.min_side >= 64 for other in alternatives(Setup(64, 64)).values())
+    assert names["SIDE = 3"] == AnchorSetup(608, 1024, AnchorShapes(3))
+    assert "SIDE = 3" not in alternatives(AnchorSetup(608, 1024, AnchorShapes(3)))
+    assert all(other.min_side >= 64 for other in alternatives(AnchorSetup(64, 64)).values())

@@ -199,8 +199,8 @@ def test_up_to_one_in_a_hundred_may_be_skipped():
     bad = BadImages(200, skip=True)
     batches = [collate([BadImage("a")]), collate([BadImage("a"), BadImage("b")])]
     assert [len(batch.images) for batch in bad.passing(batches)] == [0, 0]
-    assert bad.take_news() == ["a", "b"]
-    assert bad.take_news() == []
+    assert bad.take_new_messages() == ["a", "b"]
+    assert bad.take_new_messages() == []
     with pytest.raises(UserError, match="c This is bad image 3 of 200"):
         list(bad.passing([collate([BadImage("c")])]))
 

@@ -12,7 +12,7 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import require_objects, require_reach, warnings_of
 from retinanet.data.transforms import flip
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.matching import match
+from retinanet.detector.matching import match_anchors
 from retinanet.detector.structures import Targets
 from retinanet.runtime.errors import DataFault
 
@@ -131,7 +131,7 @@ def test_reach_is_what_training_matches(coco_path, is_mirrored):
         is_matched = False
         for image, boxes in looks:
             anchors = anchors_for(*(-(-side // 32) * 32 for side in image.shape[1:]), torch.device("cpu"))
-            is_matched |= bool(match(anchors, Targets(boxes[None], sample.labels[None])).foreground.any())
+            is_matched |= bool(match_anchors(anchors, Targets(boxes[None], sample.labels[None])).foreground.any())
         with nullcontext() if is_matched else pytest.raises(DataFault, match="no anchor overlaps"):
             require_reach(dataset, flip=is_mirrored)
         outcomes.append(is_matched)
@@ -139,7 +139,7 @@ def test_reach_is_what_training_matches(coco_path, is_mirrored):
 
 
 def test_one_object_is_enough(coco_path, monkeypatch):
-    monkeypatch.setattr("retinanet.data.learnable.AT_A_TIME", 2)
+    monkeypatch.setattr("retinanet.data.learnable.OBJECTS_AT_A_TIME", 2)
     tiny = [[number, 5, 3, 3] for number in range(7)]
     with pytest.raises(DataFault, match="no anchor overlaps"):
         require_reach(dataset_of(coco_path, tiny))

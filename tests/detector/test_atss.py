@@ -6,7 +6,7 @@ from torchvision.ops import box_iou
 
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, level_shapes
 from retinanet.detector.atss import _levels, _nearest_cells, match_atss
-from retinanet.detector.loss import assign
+from retinanet.detector.loss import assign_targets
 from retinanet.detector.settings import LossSettings
 from retinanet.detector.structures import Targets
 
@@ -167,4 +167,4 @@ def test_nearest_cells_are_those_of_all_cells_sorted(height, width):
 
 def test_assign_needs_the_size():
     with pytest.raises(AssertionError):
-        assign(anchors_for(64, 64, CPU), targets_of([]), 2, LossSettings(matcher="atss"), sparse=True)
+        assign_targets(anchors_for(64, 64, CPU), targets_of([]), 2, LossSettings(matcher="atss"), sparse=True)

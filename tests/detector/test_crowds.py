@@ -5,7 +5,7 @@ import torch
 
 from retinanet.detector import matching
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.loss import assign, detection_loss
+from retinanet.detector.loss import assign_targets, detection_loss
 from retinanet.detector.matching import in_crowds
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
@@ -66,8 +66,8 @@ def test_only_background_is_ignored(matcher, case):
     """Beside that, crowds change nothing: they are no objects."""
     objects = Targets(case.boxes * (case.labels != CROWD)[..., None], case.labels.clamp(min=-1))
     settings = LossSettings(matcher=matcher)
-    plain = assign(ANCHORS, objects, 2, settings, sparse=True, size=SIZE)
-    got = assign(ANCHORS, case, 2, replace(settings, ignore_crowds=True), sparse=True, size=SIZE)
+    plain = assign_targets(ANCHORS, objects, 2, settings, sparse=True, size=SIZE)
+    got = assign_targets(ANCHORS, case, 2, replace(settings, ignore_crowds=True), sparse=True, size=SIZE)
     for name in ("rows", "terms", "deltas", "row_weights"):
         assert torch.equal(getattr(got, name), getattr(plain, name))
     foreground = torch.zeros(plain.weights.numel(), dtype=torch.bool).index_fill(0, plain.rows, True)

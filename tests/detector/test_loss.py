@@ -11,8 +11,8 @@ from retinanet.detector import focal_loss
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.atss import match_atss
 from retinanet.detector.boxes import decode, encode
-from retinanet.detector.loss import assign, detection_loss, loss_of_assigned
-from retinanet.detector.matching import match
+from retinanet.detector.loss import assign_targets, detection_loss, loss_of_assigned
+from retinanet.detector.matching import match_anchors
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
 
@@ -76,7 +76,7 @@ def test_equals_its_slow_twin_with_gradients(seed, numbers, way):
     alpha, gamma, beta = numbers
     predictions, targets = random_case(seed)
     sparse, terms_at_a_time = way
-    assignment = assign(ANCHORS, targets, 3, sparse=sparse)
+    assignment = assign_targets(ANCHORS, targets, 3, sparse=sparse)
     with patch.object(focal_loss, "TERMS_ON_CPU", terms_at_a_time):
         fast = loss_of_assigned(predictions, assignment, LossSettings(alpha, gamma, beta))
         fast_grads = torch.autograd.grad(sum(fast), predictions)
@@ -133,7 +133,7 @@ def test_half_precision_predictions_are_summed_in_float32():
 def focal_gradient_in_float64(logits, targets):
     """By autograd, from one-hot targets: the gradient of the classification loss, [B, A, C]."""
     exact = logits.detach().double().requires_grad_()
-    matches = match(ANCHORS, targets)
+    matches = match_anchors(ANCHORS, targets)
     wanted = torch.zeros_like(exact, dtype=torch.bool)
     for image, row in matches.foreground.nonzero().tolist():
         wanted[image, row, targets.labels[image, matches.objects[image, row]]] = True
@@ -154,7 +154,7 @@ def test_focal_gradient_is_within_a_percent_whatever_the_logits_are_in(score, nu
     logits = math.log(score / (1 - score)) + predictions.logits.detach() / 30
     logits = logits.to(dtype).requires_grad_()
     wanted, is_object = focal_gradient_in_float64(logits, targets)
-    assignment = assign(ANCHORS, targets, 3, sparse=sparse)
+    assignment = assign_targets(ANCHORS, targets, 3, sparse=sparse)
     losses = loss_of_assigned(Predictions(logits, predictions.deltas), assignment)
     (got,) = torch.autograd.grad(losses.classification * scale, logits)
     assert got.dtype == dtype
@@ -173,7 +173,7 @@ def test_all_rows_and_compiled_equal_foreground_rows_alone(matcher, box_loss):
     compiled = torch.compile(loss_of_assigned, fullgraph=True, dynamic=False, backend="eager")
     results = []
     for sparse, way in ((True, loss_of_assigned), (False, loss_of_assigned), (False, compiled)):
-        losses = way(predictions, assign(ANCHORS, targets, 3, settings, sparse=sparse, size=(64, 64)), settings)
+        losses = way(predictions, assign_targets(ANCHORS, targets, 3, settings, sparse=sparse, size=(64, 64)), settings)
         results.append((*losses, *torch.autograd.grad(sum(losses), predictions)))
     assert results[0][1] > 0
     for result in results[1:]:
@@ -186,7 +186,7 @@ def test_giou_is_the_mean_over_foreground_anchors_then_over_images(matcher):
     settings = LossSettings(matcher=matcher, box_loss="giou")
     matches = match_atss(ANCHORS, targets, (64, 64))
     if matcher != "atss":
-        matches = match(ANCHORS, targets, low_quality=matcher == "low_quality")
+        matches = match_anchors(ANCHORS, targets, low_quality=matcher == "low_quality")
     means = []
     for deltas, boxes, objects, foreground in zip(predictions.deltas, targets.boxes, *matches[:2], strict=True):
         rows = foreground.nonzero().squeeze(1)
@@ -204,7 +204,7 @@ def test_giou_is_the_mean_over_foreground_anchors_then_over_images(matcher):
 def test_rows_without_an_object_give_no_gradient_wherever_their_boxes_are(box_loss):
     settings = LossSettings(box_loss=box_loss)
     predictions, targets = random_case(6)
-    assignment = assign(ANCHORS, targets, 3, settings, sparse=False)
+    assignment = assign_targets(ANCHORS, targets, 3, settings, sparse=False)
     idle = assignment.row_weights == 0
     deltas = predictions.deltas.detach().clone()
     # The largest that float16 can say.

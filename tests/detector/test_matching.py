@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from retinanet.detector import matching
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.matching import match
+from retinanet.detector.matching import match_anchors
 from retinanet.detector.structures import Targets
 
 
@@ -24,7 +24,7 @@ def test_borders_of_foreground_and_background():
     targets = Targets(
         torch.tensor([[[0.0, 0, 10, height]] for height in heights]), torch.zeros(len(heights), 1, dtype=torch.int64)
     )
-    matches = match(anchors, targets)
+    matches = match_anchors(anchors, targets)
     assert matches.foreground[:, 0].tolist() == [True, True, False, False, False, False]
     assert matches.background[:, 0].tolist() == [False, False, False, False, True, True]
 
@@ -32,7 +32,7 @@ def test_borders_of_foreground_and_background():
 def test_nothing_is_forced_and_padding_matches_nothing():
     anchors = torch.tensor([[0.0, 0, 32, 32], [-16.0, -16, 16, 16]])
     targets = Targets(torch.tensor([[[0.0, 0, 8, 8], [0.0, 0, 0, 0]]]), torch.tensor([[0, -1]]))
-    matches = match(anchors, targets)
+    matches = match_anchors(anchors, targets)
     assert not matches.foreground.any()
     assert matches.background.all()
 
@@ -40,7 +40,7 @@ def test_nothing_is_forced_and_padding_matches_nothing():
 def test_the_object_with_the_largest_overlap_is_taken():
     anchors = torch.tensor([[0.0, 0, 10, 10]])
     targets = Targets(torch.tensor([[[0.0, 0, 10, 6], [0.0, 0, 10, 9], [0.0, 0, 0, 0]]]), torch.tensor([[0, 1, -1]]))
-    assert match(anchors, targets).objects.tolist() == [[1]]
+    assert match_anchors(anchors, targets).objects.tolist() == [[1]]
 
 
 def test_equals_all_overlaps_at_once_however_many_fit(monkeypatch):
@@ -54,7 +54,7 @@ def test_equals_all_overlaps_at_once_however_many_fit(monkeypatch):
     best, objects = torch.stack([box_iou(image_boxes, anchors) for image_boxes in boxes]).max(dim=1)
     for at_a_time in (1, 1000, 2**30):
         monkeypatch.setattr(matching, "OVERLAPS_ON_CPU", at_a_time)
-        matches = match(anchors, targets)
+        matches = match_anchors(anchors, targets)
         assert torch.equal(matches.objects, objects)
         assert torch.equal(matches.foreground, best >= 0.5)
         assert torch.equal(matches.background, best < 0.4)
@@ -73,7 +73,7 @@ def slow_low_quality(anchors, boxes):
 
 def low_quality_of(anchors, targets):
     """In Matcher's words: the object, or its two negative numbers."""
-    objects, foreground, background = match(anchors, targets, low_quality=True)
+    objects, foreground, background = match_anchors(anchors, targets, low_quality=True)
     assert not (foreground & background).any()
     rest = torch.where(background, Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS)
     return torch.where(foreground, objects, rest)
@@ -122,14 +122,14 @@ def test_memory_does_not_grow_with_the_parts():
     code = """
 import resource, torch
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.matching import match
+from retinanet.detector.matching import match_anchors
 from retinanet.detector.structures import Targets
 anchors = anchors_for(256, 256, torch.device("cpu"))
 corners = torch.rand(1, 5000, 2) * 240
 targets = Targets(torch.cat([corners, corners + 10], dim=2), torch.zeros(1, 5000, dtype=torch.int64))
-match(anchors[:100], targets, low_quality=True)
+match_anchors(anchors[:100], targets, low_quality=True)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-match(anchors, targets, low_quality=True)
+match_anchors(anchors, targets, low_quality=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

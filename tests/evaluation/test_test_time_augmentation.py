@@ -19,12 +19,12 @@ from retinanet.data.sampler import batches_of_equal_shape
 from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import flip, pad_and_stack, padded_shape, padded_sizes, resize, resized_sizes
 from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, STRIDES, anchors_for
-from retinanet.detector.boxes import decode
+from retinanet.detector.boxes import decode, mirrored_boxes
 from retinanet.detector.detect import detect
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
-from retinanet.evaluation.test_time_augmentation import Views, mirrored, mirrored_boxes, predict_views, resized_boxes
+from retinanet.evaluation.test_time_augmentation import Views, mirrored, predict_views, resized_boxes
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.log_lines import views_line
@@ -239,7 +239,7 @@ def test_an_image_is_mirrored_within_its_own_width(sizes):
 def test_boxes_are_mirrored_as_images_are():
     image = torch.zeros(3, 20, 50, dtype=torch.uint8)
     boxes = torch.tensor([[3.0, 4, 10, 9], [0, 0, 50, 20]])
-    assert torch.equal(mirrored_boxes(boxes[None], torch.tensor([[20, 50]]))[0], flip(image, boxes)[1])
+    assert torch.equal(mirrored_boxes(boxes[None], torch.tensor([[50]]))[0], flip(image, boxes)[1])
 
 
 def test_boxes_are_resized_on_each_axis_and_stay_inside():

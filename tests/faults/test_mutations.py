@@ -18,7 +18,7 @@ from retinanet.check_data.findings import FINDING_KINDS, Findings
 from retinanet.check_data.text import histogram_lines, reach_lines
 from retinanet.coco.annotation_cache import cache_path, load_annotations
 from retinanet.coco.annotations import read_annotations
-from retinanet.data.anchor_coverage import Setup
+from retinanet.data.anchor_coverage import AnchorSetup
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import read_image
 from retinanet.detector.structures import Sample
@@ -174,7 +174,7 @@ def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, te
     counts = count("train", checked.dataset)
     assert sum(counts.class_objects.values()) == checked.dataset.is_learned.sum()
     assert sum(len(lines) for lines in map(histogram_lines, histograms([counts]))) > 3
-    assert reach_lines(reach(counts, checked.dataset, Setup(64, 96)), "train")
+    assert reach_lines(reach(counts, checked.dataset, AnchorSetup(64, 96)), "train")
 
 
 def picture(kind):
