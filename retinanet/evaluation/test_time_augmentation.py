@@ -1,4 +1,4 @@
-"""Test time augmentation: an image looked at several times, and all that is found put into the pixels of the first."""
+"""Test-time augmentation: the candidates of several views of an image, in the pixels of the first view."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -30,7 +30,7 @@ ONE_VIEW = Views()
 
 
 class MergedViews(NamedTuple):
-    """The candidates of all views of some images, in pixels of the first view, and what is known of that view."""
+    """The candidates of all views of some images, in pixels of the first view, and that view's sizes and scales."""
 
     candidates: Candidates  # N is the sum of the views'
     sizes: Tensor  # int64 [B, 2]
@@ -94,7 +94,7 @@ def mirrored_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
 
 
 def resized_boxes(boxes: Tensor, old_sizes: Tensor, sizes: Tensor) -> Tensor:
-    """`boxes` [B, N, 4] in images of `old_sizes` [B, 2] brought to `sizes` [B, 2], each axis by itself."""
+    """`boxes` [B, N, 4] in images of `old_sizes` [B, 2], scaled to `sizes` [B, 2] on each axis."""
     vertical, horizontal = (sizes.to(boxes.dtype) / old_sizes).unbind(dim=1)
     factors = torch.stack([horizontal, vertical, horizontal, vertical], dim=1)[:, None]  # [B, 1, 4]
-    return clip(boxes * factors, sizes)  # rounding may carry a box past the border
+    return clip(boxes * factors, sizes)  # rounding can carry a box past the border
