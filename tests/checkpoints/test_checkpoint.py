@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.coco.results import rows_of
 from retinanet.data.dataset import load_set
 from retinanet.data.settings import LoaderSettings
@@ -58,7 +59,7 @@ def test_rebuilds_its_model(checkpoint, tmp_path):
 
 
 def test_rebuilds_a_model_of_other_heads(checkpoint, tmp_path):
-    model = RetinaNet(2, 18, channels=32, head_norm="group", level_code=True).eval()
+    model = LevelCodedRetinaNet(2, 18, channels=32, head_norm="group").eval()
     for value in model.state_dict().values():
         if value.is_floating_point():
             value += 0.01 * torch.rand_like(value)

@@ -10,7 +10,7 @@ from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.settings import AugmentSettings, LoaderSettings
 from retinanet.detector.structures import CROWD, Sample
-from retinanet.reports import box_pictures, figures
+from retinanet.reports import box_pictures
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.training.settings import TrainSettings
 
@@ -33,8 +33,8 @@ def test_pictures_for_a_person_to_look_at(script, coco_path, tmp_path, monkeypat
     run = script("vis", "--coco_path", coco_path, *HOW, *flags, "--num_images", 2)
     assert (run.code, run.out) == (0, "Picture of 2 images, and of each in epochs 0 to 2: vis.png\n"), run.err
     width, height = Image.open(tmp_path / "vis.png").size
-    inches = box_pictures.PANEL_INCHES * figures.DOTS_PER_INCH
-    assert (width, height) == (4 * inches, 2 * inches)  # a row for each image
+    side = box_pictures.PANEL_PIXELS
+    assert (width, height) == (4 * side, 2 * side)  # a row for each image
 
 
 def panels_of(script, monkeypatch, *arguments):
