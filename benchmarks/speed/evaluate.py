@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,14 +21,14 @@ from benchmarks.speed.protocol import describe, peak_of_this_process
 from retinanet.cli.flags import whole_number
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.packed_names import PackedNames
-from retinanet.coco.results import found_of
+from retinanet.coco.results import Found, joined
 from retinanet.evaluation.coco_table import BACKENDS, evaluate, installed_backends
 from retinanet.reports.tables import markdown_head
 
 OBJECTS = 7
 
 
-def random_case(args: argparse.Namespace) -> tuple[Annotations, list[dict[str, Any]]]:
+def random_case(args: argparse.Namespace) -> tuple[Annotations, Found]:
     draw = np.random.default_rng(0)
     count = args.num_images * OBJECTS
     sizes = np.exp(draw.uniform(np.log(8), np.log(300), (count, 2)))
@@ -48,23 +47,22 @@ def random_case(args: argparse.Namespace) -> tuple[Annotations, list[dict[str, A
         crowds=draw.random(count) < 0.01,
         areas=boxes[:, 2] * boxes[:, 3] * 0.7,
     )
-    rows = []
+    parts = []
     for image in range(args.num_images):
         near = image * OBJECTS + draw.integers(0, OBJECTS, args.detections)
         moved = boxes[near] + draw.normal(0, 0.15, (args.detections, 4)) * boxes[near][:, [2, 3, 2, 3]]
         moved[:, 2:] = np.abs(moved[:, 2:]) + 1
-        found = np.where(draw.random(args.detections) < 0.6, labels[near], draw.integers(0, args.num_classes))
+        classes = np.where(draw.random(args.detections) < 0.6, labels[near], draw.integers(0, args.num_classes))
         scores = draw.random(args.detections).round(3)  # some are tied
-        for box, label, score in zip(moved.round(2).tolist(), found.tolist(), scores.tolist(), strict=True):
-            rows.append({"image_id": image + 1, "category_id": label + 1, "bbox": box, "score": score})
-    return annotations, rows
+        parts.append(Found(np.full(args.detections, image), classes, scores, moved.round(2)))
+    return annotations, joined(parts)
 
 
 def run_one(args: argparse.Namespace) -> None:
-    annotations, rows = random_case(args)
+    annotations, found = random_case(args)
     before = peak_of_this_process()
     started = time.perf_counter()
-    table = evaluate(annotations, found_of(rows, annotations), args.backend)
+    table = evaluate(annotations, found, args.backend)
     seconds = time.perf_counter() - started
     digest = hashlib.sha256(table.precision.tobytes()).hexdigest()[:12]
     memory = (peak_of_this_process() - before) / 1e9

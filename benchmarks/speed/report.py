@@ -20,6 +20,7 @@ from benchmarks.arguments import device_of
 from benchmarks.speed.evaluate import random_case
 from benchmarks.speed.protocol import describe, peak_of_this_process
 from retinanet.cli.flags import whole_number
+from retinanet.coco.results import rows_of
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import NUM_DRAWS, analyse
 from retinanet.evaluation.coco_table import evaluate, installed_backends
@@ -36,10 +37,10 @@ def main() -> int:
     parser.add_argument("--num_draws", type=whole_number(0), default=NUM_DRAWS)
     args = parser.parse_args()
     print(describe(device_of("cpu")))
-    annotations, rows = random_case(args)
+    annotations, found = random_case(args)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"
-        path.write_text(json.dumps(rows))
+        path.write_text(json.dumps(rows_of(found, annotations)))
         height, width = annotations.sizes[0].tolist()
         Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(Path(folder) / "1.png")
         for name in annotations.file_names:

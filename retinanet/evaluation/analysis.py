@@ -1,4 +1,4 @@
-"""What COCO's twelve numbers don't tell of a result file: classes, errors, thresholds, and how sure the numbers are."""
+"""What COCO's twelve numbers don't show: classes, errors, thresholds, and how certain the numbers are."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,15 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import average_precision, mean_of_classes
 from retinanet.evaluation.confusion import Confusion, confusion_of
 from retinanet.evaluation.intervals import Interval, draws_of_images, interval
-from retinanet.evaluation.matches import Matches, evaluated, match, ranked_classes
+from retinanet.evaluation.matches import DetectionMatches, evaluated, match_detections, ranked_classes
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
 
 NUM_DRAWS, LEAST_DRAWS = 1000, 20
-LEAST_IMAGES = 5  # that must have a class's objects, or drawing them again tells nothing of others
+LEAST_IMAGES = 5  # with objects of a class, or its intervals would mean nothing
 
 
 class WorkingPoint(NamedTuple):
-    """The score from which on detections are taken, so that the F1 at IoU 0.5 is best. NaN where nothing is right."""
+    """The score threshold with the best F1 at IoU 0.5. NaN if no detection hits an object."""
 
     threshold: float
     f1: float
@@ -35,7 +35,7 @@ class ClassNumbers(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """Everything about one result file. C classes, W draws of the images; the first axis of `drawn` has AP and AP50."""
+    """All numbers about one result file. C classes, W draws of the images; the first axis of `drawn` is AP and AP50."""
 
     ap: Interval
     ap50: Interval
@@ -45,19 +45,19 @@ class Analysis(NamedTuple):
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS
     class_ap: np.ndarray  # [2, C]; NaN for a class without objects
     drawn_means: np.ndarray  # [2, W]
-    drawn: np.ndarray  # [2, C, W]; NaN for a class that too few images have for its spread to be known
+    drawn: np.ndarray  # [2, C, W]; NaN for a class that fewer than LEAST_IMAGES images have
     found: Found
-    matches: Matches
+    matches: DetectionMatches
     errors: Errors
 
 
 def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) -> Analysis:
     """Analyse the detections in a set that has objects.
 
-    `num_draws` 0 leaves the intervals out (they are NaN).
+    With `num_draws` 0 the intervals are NaN.
     """
     found = evaluated(found, annotations)
-    matches = match(found, annotations)
+    matches = match_detections(found, annotations)
     errors = find_errors(matches, annotations)
     ranked = ranked_classes(found, matches, annotations)
     all_once = np.ones((1, len(annotations.image_ids)), np.uint8)
@@ -97,12 +97,12 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
 
 
 def is_taken(analysis: Analysis) -> np.ndarray:
-    """Which detections have the best threshold's score: bool [D]."""
+    """Which detections reach the best threshold: bool [D]."""
     return analysis.found.scores >= analysis.best.threshold
 
 
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
-    """The F1 of each image at the best threshold, the mean over the ten IoUs [N]; 1 where there is nothing to find."""
+    """The F1 of each image at the best threshold, averaged over the ten IoUs: [N]; 1 if nothing is there or found."""
     num_images = len(annotations.image_ids)
     asked = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
     taken = is_taken(analysis)
@@ -119,11 +119,11 @@ def _ap_and_ap50(ap: np.ndarray) -> np.ndarray:
     return np.stack([ap.mean(axis=0), ap[0]])
 
 
-def _best_of(found: Found, matches: Matches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
+def _best_of(found: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
     """The best threshold for the `chosen` detections, which have `num_objects` objects to find."""
     counted = chosen & ~matches.ignored[0]
     scores, hits = found.scores[counted], matches.hits[0, counted]
-    # A threshold takes all of equal score or none of them.
+    # A threshold keeps all detections of equal score or none.
     ends = np.flatnonzero(np.diff(scores, append=-np.inf))
     right, seen = hits.cumsum()[ends], ends + 1
     if not num_objects or not hits.any():

@@ -1,4 +1,4 @@
-"""COCO's average precision of many weightings of the images at once, such as a bootstrap's."""
+"""COCO's average precision for many weightings of the images at once, such as those of a bootstrap."""
 
 from typing import NamedTuple
 
@@ -25,8 +25,8 @@ class Precisions(NamedTuple):
 def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
     """AP and recall at each of T IoUs for each of W weightings of the N images, `weights` [W, N].
 
-    A weight counts its image so many times, as if there were copies of it (but that those of tied detections don't
-    alternate): weights of 1 give COCO's numbers.
+    An image of weight w counts as w copies of it (except that the copies of tied detections don't alternate). Weights
+    of 1 give COCO's numbers.
     """
     step = max(1, NUMBERS_AT_A_TIME // max(1, len(ranked.images)))
     parts = [_of_some(ranked, weights[start : start + step]) for start in range(0, max(1, len(weights)), step)]
@@ -34,10 +34,10 @@ def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
 
 
 def mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """The mean over the classes, the first axis, of those that have objects; NaN where none has."""
-    asked = ~np.isnan(values)
-    count = asked.sum(axis=0)
-    return np.where(count > 0, np.where(asked, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    """The mean over the classes (the first axis) that have objects; NaN where none has."""
+    has_objects = ~np.isnan(values)
+    count = has_objects.sum(axis=0)
+    return np.where(count > 0, np.where(has_objects, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _of_some(ranked: Ranked, weights: np.ndarray) -> Precisions:

@@ -1,4 +1,4 @@
-"""COCO's evaluation. The only file that knows pycocotools, and hotcoco, the same in a fraction of the time."""
+"""COCO's evaluation, by pycocotools or by hotcoco, which takes a fraction of the time. No other file knows them."""
 
 import contextlib
 import importlib.util
@@ -14,7 +14,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 
 AP, AP50 = 0, 1  # rows of the table
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+NUMBER_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 BACKENDS = ("hotcoco", "pycocotools")
 # pycocotools' twelve lines: what, IoU, area, most detections.
 LINES = (
@@ -26,7 +26,7 @@ LINES = (
 
 
 class CocoTable(NamedTuple):
-    """COCO's twelve numbers, the twelve lines that pycocotools prints of them, and what they are the means of."""
+    """COCO's twelve numbers, the twelve lines in which pycocotools prints them, and the precisions behind them."""
 
     numbers: list[float]
     text: str
@@ -35,18 +35,18 @@ class CocoTable(NamedTuple):
     def by_name(self, class_names: list[str]) -> dict[str, float]:
         """The twelve numbers and each class's AP; NaN where there is no object."""
         of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
-        names = [*NAMES, *(f"AP of {name}" for name in class_names)]
+        names = [*NUMBER_NAMES, *(f"AP of {name}" for name in class_names)]
         numbers = [*self.numbers, *of_classes]
         return {name: number if number >= 0 else math.nan for name, number in zip(names, numbers, strict=True)}
 
 
 def installed_backends() -> list[str]:
-    """Those of BACKENDS that are there, the fastest first."""
+    """The installed BACKENDS, the fastest first."""
     return [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
 
 
 def require_backend(backend: str) -> None:
-    """UserError unless `backend` is one of BACKENDS that is installed: before work that would end in a table."""
+    """UserError unless `backend` is one of BACKENDS that is installed. Ask before the work that ends in a table."""
     if backend not in installed_backends():
         raise UserError(
             f"COCO's table needs {' or '.join(BACKENDS)}, and none is installed. Run pip install pycocotools."
@@ -56,11 +56,11 @@ def require_backend(backend: str) -> None:
 def evaluate(annotations: Annotations, found: Found, backend: str) -> CocoTable:
     """Compare the detections of a set with its objects.
 
-    The numbers of all BACKENDS are the same to the last digit. No detections at all give zeros. Raises what
-    require_backend does.
+    All BACKENDS give the same numbers, to the last digit. No detections at all give zeros. UserError unless `backend`
+    is installed.
     """
     require_backend(backend)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says how long it takes, and prints its lines
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings and its lines
         evaluation = coco_evaluation(annotations, found, backend)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -72,7 +72,7 @@ def evaluate(annotations: Annotations, found: Found, backend: str) -> CocoTable:
 def table_if_objects(
     annotations: Annotations, found: Found, backend: str, *, or_else: str = "so there is no table"
 ) -> CocoTable | None:
-    """The table of the detections; where the set has no objects None, and a line that says so."""
+    """The table of the detections; None, and a line that says so, if the set has no objects."""
     if has_objects(annotations):
         return evaluate(annotations, found, backend)
     say(f"{annotations.path} has no objects to compare with, {or_else}")
@@ -80,14 +80,14 @@ def table_if_objects(
 
 
 def coco_evaluation(annotations: Annotations, found: Found, backend: str) -> Any:
-    """The backend's COCOeval, which has compared nothing yet."""
+    """The backend's COCOeval, before it has compared anything."""
     return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, found)
 
 
 def _hotcoco(annotations: Annotations, found: Found) -> Any:
     from hotcoco import COCO, COCOeval
 
-    # It takes no negative ids, so images and categories go by their ranks; the order of the ids decides among ties.
+    # It refuses negative ids. Ranks replace them: the order of the ids decides ties.
     ranks = np.argsort(np.argsort(annotations.image_ids))
     detections = np.column_stack([ranks[found.images], found.boxes, found.scores, found.labels]).astype(np.float64)
     objects = COCO.from_arrays(
@@ -116,11 +116,11 @@ def _pycocotools(annotations: Annotations, found: Found) -> Any:
     )
     names = ("image_id", "category_id", "bbox", "area", "iscrowd")
     objects = [dict(zip(names, values, strict=True)) for values in columns]
-    # What COCO.loadRes makes of a result file, but it fails on an empty one.
+    # As COCO.loadRes does, which fails on an empty result file.
     detections = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows_of(found, annotations)]
     both = []
     for entries in (objects, detections):
-        for number, entry in enumerate(entries, start=1):  # from 1: a match with id 0 is taken for none
+        for number, entry in enumerate(entries, start=1):  # from 1: a match with id 0 would count as none
             entry["id"] = number
         coco = COCO()
         coco.dataset = {

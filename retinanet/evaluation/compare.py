@@ -1,4 +1,4 @@
-"""What changed from one result file to another, and whether it is more than the luck of the images."""
+"""What changed from one result file to another, and whether it is more than chance."""
 
 from typing import NamedTuple
 
@@ -11,18 +11,18 @@ from retinanet.evaluation.intervals import Interval, centred, interval
 
 
 class Difference(NamedTuple):
-    """A number of B less that of A, over the same draws of the images for both."""
+    """A number of B minus that of A, over the same draws of the images."""
 
     name: str
     a: float
     b: float
     difference: Interval
-    wins: float  # share of the draws in which B's is the higher, a tie counting half; NaN without draws
+    wins: float  # share of the draws in which B's is higher, ties counting half; NaN without draws
 
 
 class Comparison(NamedTuple):
     differences: list[Difference]  # AP, AP50, then each class's AP
-    lost_more: np.ndarray  # [6], AP50 that B loses to each of ERROR_KINDS, less what A loses
+    lost_more: np.ndarray  # [6], AP50 that B loses to each of ERROR_KINDS, minus what A loses
     f1: np.ndarray  # [2, N], of each image, A's and B's
 
 

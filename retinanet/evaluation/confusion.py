@@ -1,4 +1,4 @@
-"""What the objects of each class were taken for: the pairs that occur, since a table grows with the classes' square."""
+"""The classes that objects were detected as: only pairs that occur, since a table grows with the classes' square."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.results import Found
-from retinanet.evaluation.matches import Matches
+from retinanet.evaluation.matches import DetectionMatches
 
 
 class Confusion(NamedTuple):
-    """How often each class was taken for each, of C classes: the P pairs that occur, by true class, then by found."""
+    """How often each of C classes was detected as each: the P pairs that occur, by true, then by found class."""
 
-    num_classes: int  # C, which stands for background where it is true, and for "not found" where it is found
+    num_classes: int  # C, which as a true class is background, and as a found class "not found"
     true: np.ndarray  # int64 [P]
     found: np.ndarray  # int64 [P]
     counts: np.ndarray  # int64 [P]
 
     def table(self, classes: np.ndarray | None = None) -> np.ndarray:
-        """int64 [n + 1, n + 1] of n `classes` (all of them if not given); last are background and "not found"."""
+        """int64 [n + 1, n + 1] of n `classes` (default: all); last are background and "not found"."""
         classes = np.arange(self.num_classes) if classes is None else classes
         places = np.full(self.num_classes + 1, -1)
         places[[*classes, self.num_classes]] = np.arange(len(classes) + 1)
@@ -28,13 +28,13 @@ class Confusion(NamedTuple):
         return table
 
     def between_classes(self) -> "Confusion":
-        """The pairs of two different classes alone."""
+        """Only the pairs of two different classes."""
         real = (self.true != self.found) & (np.maximum(self.true, self.found) < self.num_classes)
         return Confusion(self.num_classes, self.true[real], self.found[real], self.counts[real])
 
 
-def confusion_of(found: Found, matches: Matches, annotations: Annotations, threshold: float) -> Confusion:
-    """Of the detections from score `threshold` on, each object hit by one at most, whatever their classes."""
+def confusion_of(found: Found, matches: DetectionMatches, annotations: Annotations, threshold: float) -> Confusion:
+    """The confusions of detections that score at least `threshold`; classes are ignored in matching them to objects."""
     num_classes = len(annotations.class_names)
     taken = found.scores >= threshold
     on_object = taken & (matches.any_class >= 0)

@@ -38,7 +38,7 @@ def detect_all(
     """The detections in all images of `dataset`, by image id and falling score.
 
     The candidates of all `views` of an image are merged before NMS. The ranks share the images; rank 0 gets all
-    detections, the others none. UserError at an image that can't be read: none is left out silently.
+    detections, the others none. Raises UserError if an image can't be read: no image is skipped silently.
     """
     model.eval()
     pending: tuple[Detections, Tensor, np.ndarray] | None = None
@@ -48,10 +48,10 @@ def detect_all(
         return [found_in_batch(*pending)] if pending else []
 
     loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
-    # One after the other, so that the device holds the images of one view at a time.
+    # View after view, so that the device holds the images of one view at a time.
     batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
-    on_it = on_device(BadImages(len(dataset), skip=False).passing(batches), device)
-    merged = predict_views(model, on_it, views, detection.num_candidates, device=device, precision=precision)
+    loaded = on_device(BadImages(len(dataset), skip=False).passing(batches), device)
+    merged = predict_views(model, loaded, views, detection.num_candidates, device=device, precision=precision)
     parts: list[Found] = []
     for candidates, sizes, scales, image_ids in merged:
         parts += finish_pending()  # while a GPU works on the predictions

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 SHARE = 0.95
-SEED = 0
+DRAWS_SEED = 0
 
 
 class Interval(NamedTuple):
-    """A number and where it would lie on 95% of the sets of as many images of the same kind; NaN where not known."""
+    """A number and its 95% interval over sets of as many images of the same kind; NaN if not known."""
 
     value: float
     low: float
@@ -25,27 +25,27 @@ class Interval(NamedTuple):
 def draws_of_images(num_images: int, num_draws: int) -> np.ndarray:
     """How often each image is drawn in each of `num_draws` sets of as many images: uint8 [draws, N], always the same.
 
-    An image drawn twice counts twice. Where it is counted once, intervals are some 23% too narrow.
+    An image drawn twice counts twice. If it counted once, intervals would be some 23% too narrow.
     """
-    draw = np.random.default_rng(SEED)
+    draw = np.random.default_rng(DRAWS_SEED)
     weights = np.empty((num_draws, num_images), np.uint8)
-    for row in weights:  # one by one: the numbers drawn are eight times as large
+    for row in weights:  # one by one: the indices drawn take eight times the memory
         row[:] = np.bincount(draw.integers(0, num_images, num_images), minlength=num_images)
     return weights
 
 
 def centred(value: float, drawn: np.ndarray) -> np.ndarray:
-    """What the draws give [W], laid around the value; without those that give none.
+    """The numbers of the draws [W], shifted to have `value` as their mean; NaN is dropped.
 
-    AP is higher on fewer different images, so that the draws lie too high, the value itself outside of their middle
-    95% where classes are small.
+    AP is higher on fewer distinct images, so the draws lie too high: for small classes the value itself would lie
+    outside their middle 95%.
     """
     drawn = drawn[~np.isnan(drawn)]
     return drawn - drawn.mean() + value if len(drawn) else drawn
 
 
 def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """The 95% interval of a number from what the draws give [W], laid around it; NaN where a draw gives none."""
+    """The 95% interval of a number, from its values over the draws [W] shifted around it; NaN if no draw has one."""
     drawn = centred(value, drawn)
     if not len(drawn) or np.isnan(value):
         return Interval(float(value), float("nan"), float("nan"))

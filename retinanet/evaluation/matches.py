@@ -1,4 +1,4 @@
-"""Which detections of a result file hit which objects, by COCO's rules at its ten IoUs."""
+"""Which detections hit which objects, by COCO's rules at its ten IoUs."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,22 +11,22 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import Ranked
 
 IOUS = np.linspace(0.5, 0.95, 10)
-MAX_DETECTIONS = 100  # of an image and class, that COCO's evaluation looks at
-IMAGES_AT_A_TIME, PAIRS_AT_A_TIME = 256, 2**21  # pairs of a detection and an annotation
+MAX_PER_CLASS = 100  # detections of a class in an image: COCO's evaluation ignores more
+IMAGES_IN_BLOCK, PAIRS_IN_BLOCK = 256, 2**21  # pairs of a detection and an annotation
 
 
-class Matches(NamedTuple):
-    """What the D detections hit, T the set's annotations (objects and crowds)."""
+class DetectionMatches(NamedTuple):
+    """What each of D detections hits. An object is an index into the set's annotations, or -1 for none."""
 
-    hits: np.ndarray  # bool [10, D], whether it hit an object of its class at each IoU
+    hits: np.ndarray  # bool [10, D], whether it hits an object of its class at each IoU
     ignored: np.ndarray  # bool [10, D], whether it lies in a crowd of its class instead: neither right nor wrong
-    objects: np.ndarray  # int64 [D], the object that it hit at IoU 0.5, or -1
-    # Of objects alone, crowds aside:
+    objects: np.ndarray  # int64 [D], the object that it hits at IoU 0.5
+    # Crowds aside:
     own_iou: np.ndarray  # [D], the largest IoU with an object of its class
-    own_object: np.ndarray  # int64 [D], which that is, or -1
-    other_iou: np.ndarray  # [D], the largest with an object of another class
-    other_object: np.ndarray  # int64 [D]
-    any_class: np.ndarray  # int64 [D], the object that it hits at IoU 0.5 if classes are not looked at, or -1
+    own_object: np.ndarray  # int64 [D], that object
+    other_iou: np.ndarray  # [D], the largest IoU with an object of another class
+    other_object: np.ndarray  # int64 [D], that object
+    any_class: np.ndarray  # int64 [D], the object that it would hit at IoU 0.5 if classes were ignored
 
 
 class Block(NamedTuple):
@@ -40,17 +40,17 @@ class Block(NamedTuple):
 
 
 def evaluated(found: Found, annotations: Annotations) -> Found:
-    """The detections that COCO's evaluation looks at, by falling score; ties by image id, then in their order."""
+    """The detections that COCO's evaluation counts, by falling score; ties by image id, then in their order."""
     ranks = np.argsort(np.argsort(annotations.image_ids))[found.images]
     order = np.lexsort((ranks, -found.scores))  # stable
     groups = (ranks * len(annotations.category_ids) + found.labels)[order]
-    return found.at(order[_place_in_group(groups) < MAX_DETECTIONS])
+    return found.at(order[_place_in_group(groups) < MAX_PER_CLASS])
 
 
-def match(found: Found, annotations: Annotations) -> Matches:
-    """Match the detections of each image with its objects, best score first, each object once."""
+def match_detections(found: Found, annotations: Annotations) -> DetectionMatches:
+    """Match the detections of each image with its objects, top score first, each object once."""
     count = len(found.scores)
-    matches = Matches(
+    matches = DetectionMatches(
         hits=np.zeros((len(IOUS), count), bool),
         ignored=np.zeros((len(IOUS), count), bool),
         objects=np.full(count, -1),
@@ -67,7 +67,7 @@ def match(found: Found, annotations: Annotations) -> Matches:
         places = block.detections[real]
         of_objects = np.where(block.crowds[:, None], -1, block.ious)
         own = np.where(block.same_class, of_objects, -1)
-        taken, ignored = assign(own, np.where(block.same_class & block.crowds[:, None], block.ious, -1), IOUS)
+        taken, ignored = match_greedily(own, np.where(block.same_class & block.crowds[:, None], block.ious, -1), IOUS)
         matches.hits[:, places] = (taken >= 0)[:, real]
         matches.ignored[:, places] = ignored[:, real]
         matches.objects[places] = _annotation_at(block, taken[0])[real]
@@ -75,17 +75,17 @@ def match(found: Found, annotations: Annotations) -> Matches:
             best = np.where(ious.max(axis=2) > 0, ious.argmax(axis=2), -1)
             getattr(matches, f"{name}_iou")[places] = ious.max(axis=2)[real].clip(min=0)
             getattr(matches, f"{name}_object")[places] = _annotation_at(block, best)[real]
-        whatever, _ = assign(of_objects, np.full_like(of_objects, -1), IOUS[:1])
+        whatever, _ = match_greedily(of_objects, np.full_like(of_objects, -1), IOUS[:1])
         matches.any_class[places] = _annotation_at(block, whatever[0])[real]
     return matches
 
 
 def ranked_classes(
-    found: Found, matches: Matches, annotations: Annotations, asked_for: np.ndarray | None = None
+    found: Found, matches: DetectionMatches, annotations: Annotations, wanted: np.ndarray | None = None
 ) -> list[Ranked]:
-    """What average_precision wants of each class. `asked_for` bool [T] leaves other objects out of the count."""
+    """The input of average_precision for each class. With `wanted` bool [T] only those objects count."""
     owners, num_classes = owners_of(annotations), len(annotations.class_names)
-    counted = np.flatnonzero(~annotations.crowds if asked_for is None else ~annotations.crowds & asked_for)
+    counted = np.flatnonzero(~annotations.crowds if wanted is None else ~annotations.crowds & wanted)
     objects_of = _by_label(annotations.labels[counted], num_classes)
     return [
         Ranked(found.images[own], matches.hits[:, own], matches.ignored[:, own], owners[counted[objects]])
@@ -94,16 +94,16 @@ def ranked_classes(
 
 
 def _by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Where in `labels` [n] each class is, rising; in one go, as there may be thousands of classes."""
+    """The places of each class in `labels` [n], rising; in one pass, since there may be thousands of classes."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))
 
 
-def assign(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's greedy assignment: each detection, best first, takes the object that it overlaps most of those left.
+def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's greedy assignment: each detection, top score first, takes the free object that it overlaps most.
 
-    `ious` and `crowd_ious` are [n, K, G], -1 where the two don't go together. Returns the column in G that each
-    detection takes, or -1, and whether one that takes none lies in a crowd: both [thresholds, n, K].
+    `ious` and `crowd_ious` are [n, K, G], -1 for pairs that can't match. Returns the column in G that each detection
+    takes, or -1, and whether one that takes none lies in a crowd: both [thresholds, n, K].
     """
     num_images, most, columns = ious.shape
     limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools' guard: an IoU of 1 may be rounded down
@@ -112,7 +112,7 @@ def assign(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> 
     rows, images = np.ogrid[: len(thresholds), :num_images]
     for place in range(most):
         left = np.where(free, ious[:, place], -1)[:, :, ::-1]  # [thresholds, n, G]
-        best = columns - 1 - left.argmax(axis=2)  # the last of those that tie
+        best = columns - 1 - left.argmax(axis=2)  # the last of equal ones, as in pycocotools
         is_hit = left.max(axis=2) >= limits
         taken[:, :, place] = np.where(is_hit, best, -1)
         free[rows, images, best] &= ~is_hit
@@ -123,7 +123,7 @@ def assign(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> 
 def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.ndarray:
     """IoUs [n, K, G] of (left, top, width, height) boxes [n, K, 4] and [n, G, 4].
 
-    With `crowds` [n, G] the union is the first box alone, as in COCO's evaluation.
+    For `crowds`, bool [n, G], the union is the area of the first box, as in COCO's evaluation.
     """
     one, two = boxes[:, :, None], others[:, None]
     shared = shared_area(edges_of(one), edges_of(two))
@@ -139,7 +139,7 @@ def _blocks(found: Found, annotations: Annotations) -> Iterator[Block]:
         detections = _padded(edges, images)
         detections = np.where(detections >= 0, by_image[detections], -1)
         owned = _padded(annotations.first, images)
-        # The padding's -1 picks some last entry, which counts for nothing once its IoU is -1.
+        # Padding, -1, picks the last entry, which an IoU of -1 then keeps from counting.
         crowds = annotations.crowds[owned]
         ious = box_ious(found.boxes[detections], annotations.boxes[owned], crowds)
         ious[(detections < 0)[:, :, None] | (owned < 0)[:, None]] = -1
@@ -148,19 +148,19 @@ def _blocks(found: Found, annotations: Annotations) -> Iterator[Block]:
 
 
 def _alike(num_detections: np.ndarray, num_annotations: np.ndarray) -> Iterator[np.ndarray]:
-    """The images that have both, in portions with about as many detections, or one busy image would blow up others."""
+    """The images that have both, in blocks of similar numbers: one busy image would blow up the padding of others."""
     images = np.flatnonzero((num_detections > 0) & (num_annotations > 0))
     images = images[np.argsort(-num_detections[images], kind="stable")]
     while len(images):
-        some = images[:IMAGES_AT_A_TIME]
+        some = images[:IMAGES_IN_BLOCK]
         pairs = num_detections[some[0]] * np.maximum.accumulate(num_annotations[some])  # of an image, when padded
-        count = max(1, int((pairs * np.arange(1, len(some) + 1) <= PAIRS_AT_A_TIME).sum()))
+        count = max(1, int((pairs * np.arange(1, len(some) + 1) <= PAIRS_IN_BLOCK).sum()))
         yield some[:count]
         images = images[count:]
 
 
 def _padded(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The numbers from edges[i] to edges[i + 1] for each i of `rows`, then -1."""
+    """For each i of `rows` the numbers from edges[i] to below edges[i + 1], padded with -1."""
     starts, counts = edges[rows, None], edges[rows + 1] - edges[rows]
     steps = np.arange(counts.max())
     return np.where(steps < counts[:, None], starts + steps, -1)
@@ -172,7 +172,7 @@ def _annotation_at(block: Block, columns: np.ndarray) -> np.ndarray:
 
 
 def _place_in_group(groups: np.ndarray) -> np.ndarray:
-    """For each entry how many of its group come before it."""
+    """How many entries of its group come before each entry."""
     order = np.argsort(groups, kind="stable")
     in_order = groups[order]
     starts = np.flatnonzero(np.diff(in_order, prepend=-1))

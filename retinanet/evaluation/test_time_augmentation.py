@@ -1,4 +1,4 @@
-"""Test time augmentation: an image looked at several times, and all that is found put into the pixels of the first."""
+"""Test-time augmentation: the candidates of several views of an image, in the pixels of the first view."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -30,7 +30,7 @@ ONE_VIEW = Views()
 
 
 class MergedViews(NamedTuple):
-    """The candidates of all views of some images, in pixels of the first view, and what is known of that view."""
+    """The candidates of all views of some images, in pixels of the first view, and that view's sizes and scales."""
 
     candidates: Candidates  # N is the sum of the views'
     sizes: Tensor  # int64 [B, 2]

@@ -7,7 +7,7 @@ import numpy as np
 
 from retinanet.evaluation.analysis import Analysis, ClassNumbers, WorkingPoint
 from retinanet.evaluation.average_precision import RECALLS
-from retinanet.evaluation.coco_table import NAMES, CocoTable
+from retinanet.evaluation.coco_table import NUMBER_NAMES, CocoTable
 from retinanet.evaluation.compare import Comparison
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
@@ -40,7 +40,7 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
     """All numbers as plain data; None for an unknown one."""
     names = [one.name for one in analysis.classes]
     return {
-        "coco": dict(zip(NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
+        "coco": dict(zip(NUMBER_NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
         "num_draws": analysis.drawn.shape[2],
         "AP": _number_dict(analysis.ap),
         "AP50": _number_dict(analysis.ap50),

@@ -10,6 +10,7 @@ from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import other_sets
 from retinanet.coco.json_values import is_id
 from retinanet.coco.results import KEYS, Found, found_of, read_results
+from retinanet.evaluation.matches import MAX_PER_CLASS
 from retinanet.runtime.errors import UserError
 from retinanet.submission.rows import (
     NumberedRows,
@@ -24,7 +25,6 @@ from retinanet.submission.rows import (
     with_area_in_set,
 )
 
-MAX_PER_CLASS = 100  # detections of a class in an image: COCO's evaluation ignores more
 NUM_EXAMPLES = 3  # shown of a finding
 
 

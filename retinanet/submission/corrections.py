@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import is_id, is_number
 from retinanet.coco.results import KEYS
-from retinanet.submission.check import MAX_PER_CLASS
+from retinanet.evaluation.matches import MAX_PER_CLASS
 from retinanet.submission.rows import (
     NumberedRows,
     cannot_be_as_written,

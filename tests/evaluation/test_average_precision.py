@@ -12,7 +12,7 @@ from retinanet.coco.results import found_of
 from retinanet.evaluation import average_precision as module
 from retinanet.evaluation.average_precision import average_precision, mean_of_classes
 from retinanet.evaluation.coco_table import AP, evaluate
-from retinanet.evaluation.matches import evaluated, match, ranked_classes
+from retinanet.evaluation.matches import evaluated, match_detections, ranked_classes
 
 
 def copied(path, rows, weights, tmp_path):
@@ -39,7 +39,7 @@ def test_a_weight_is_so_many_copies_of_the_image(tmp_path, seed, weights):
         row["score"] += number / 1e6  # copies of ties would take turns
     annotations = load_annotations(path)
     found = evaluated(found_of(rows, annotations), annotations)
-    ranked = ranked_classes(found, match(found, annotations), annotations)
+    ranked = ranked_classes(found, match_detections(found, annotations), annotations)
     several = np.array([[1] * 10, weights, [0] * 9 + [1]], np.uint8)
     ap = np.stack([average_precision(one, several).ap for one in ranked], axis=1)  # [10, C, 3]
     copies, copied_rows = copied(path, rows, weights, tmp_path)
@@ -54,7 +54,7 @@ def test_parts_of_the_weightings_give_the_same(tmp_path, monkeypatch):
     path, rows = random_set(tmp_path)
     annotations = load_annotations(path)
     found = evaluated(found_of(rows, annotations), annotations)
-    one = ranked_classes(found, match(found, annotations), annotations)[0]
+    one = ranked_classes(found, match_detections(found, annotations), annotations)[0]
     weights = np.random.default_rng(0).integers(0, 3, (7, 10))
     whole = average_precision(one, weights)
     monkeypatch.setattr(module, "NUMBERS_AT_A_TIME", 2 * len(one.images))

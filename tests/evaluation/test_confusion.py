@@ -10,7 +10,7 @@ from retinanet.coco.results import found_of
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.confusion import Confusion, confusion_of
-from retinanet.evaluation.matches import Found, match
+from retinanet.evaluation.matches import Found, match_detections
 from retinanet.reports.analysis_charts import confusion_chart
 from retinanet.reports.analysis_text import analysis_lines, metrics_of
 
@@ -51,7 +51,7 @@ def test_twenty_thousand_classes_take_no_table_of_their_square():
     analysis, table = analyse(few, found_of(rows, few), num_draws=0), evaluate(few, found_of(rows, few), "pycocotools")
     table = table._replace(precision=np.broadcast_to(table.precision[:, :, :1], (10, 101, MANY, 4, 3)))
     found.labels[:5] += 1  # each of the first five is taken for the next
-    matches = match(found, annotations)
+    matches = match_detections(found, annotations)
     tracemalloc.start()
     try:
         confusion = confusion_of(found, matches, annotations, 0.5)

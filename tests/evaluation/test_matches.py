@@ -11,14 +11,14 @@ from retinanet.coco.results import found_of
 from retinanet.evaluation import matches as matches_module
 from retinanet.evaluation.average_precision import average_precision
 from retinanet.evaluation.coco_table import evaluate
-from retinanet.evaluation.matches import IOUS, assign, evaluated, match, ranked_classes
+from retinanet.evaluation.matches import IOUS, evaluated, match_detections, match_greedily, ranked_classes
 
 
 def class_aps(annotations, rows):
     """AP [10 IoUs, C] and recall."""
     found = evaluated(found_of(rows, annotations), annotations)
     once = np.ones((1, len(annotations.image_ids)))
-    ranked = ranked_classes(found, match(found, annotations), annotations)
+    ranked = ranked_classes(found, match_detections(found, annotations), annotations)
     precisions = [average_precision(one, once) for one in ranked]
     return np.stack([one.ap[:, 0] for one in precisions], axis=1), np.stack([one.recall[:, 0] for one in precisions], 1)
 
@@ -59,7 +59,7 @@ def rows_of(*detections):
 
 def matched(annotations, *detections):
     found = evaluated(found_of(rows_of(*detections), annotations), annotations)
-    return match(found, annotations)
+    return match_detections(found, annotations)
 
 
 def test_each_object_is_taken_once_by_the_best_score(tmp_path):
@@ -96,7 +96,7 @@ def test_no_more_than_100_of_a_class_and_image(tmp_path):
     found = evaluated(found_of(rows, annotations), annotations)
     assert len(found.scores) == 101
     assert found.labels.tolist() == [0] * 100 + [1]
-    assert not match(found, annotations).hits.any()
+    assert not match_detections(found, annotations).hits.any()
 
 
 def test_nothing_found_and_nothing_to_find(tmp_path):
@@ -108,7 +108,7 @@ def test_nothing_found_and_nothing_to_find(tmp_path):
 
 def test_of_equal_overlaps_the_last_is_taken():
     ious = np.array([[[0.6, 0.6, 0.2], [0.6, 0.6, 0.2]]])
-    taken, _ = assign(ious, np.full_like(ious, -1), np.array([0.5]))
+    taken, _ = match_greedily(ious, np.full_like(ious, -1), np.array([0.5]))
     assert taken.tolist() == [[[1, 0]]]
 
 
@@ -117,6 +117,6 @@ def test_portions_of_the_images_give_the_same(tmp_path, monkeypatch, pairs):
     path, rows = random_set(tmp_path, seed=3)
     annotations = load_annotations(path)
     found = evaluated(found_of(rows, annotations), annotations)
-    wanted = match(found, annotations)
-    monkeypatch.setattr(matches_module, "PAIRS_AT_A_TIME", pairs)
-    assert all(np.array_equal(*both) for both in zip(match(found, annotations), wanted, strict=True))
+    wanted = match_detections(found, annotations)
+    monkeypatch.setattr(matches_module, "PAIRS_IN_BLOCK", pairs)
+    assert all(np.array_equal(*both) for both in zip(match_detections(found, annotations), wanted, strict=True))

@@ -7,7 +7,7 @@ from test_matches import one_image, rows_of
 
 from retinanet.coco.results import found_of
 from retinanet.evaluation.coco_table import coco_evaluation
-from retinanet.evaluation.matches import evaluated, match
+from retinanet.evaluation.matches import evaluated, match_detections
 from retinanet.evaluation.tide_errors import (
     BACKGROUND,
     BOTH,
@@ -25,7 +25,7 @@ GOOD = (1, 0.9, 0, 0, 10, 10)
 
 def errors_of(annotations, rows):
     found = evaluated(found_of(rows, annotations), annotations)
-    matches = match(found, annotations)
+    matches = match_detections(found, annotations)
     errors = find_errors(matches, annotations)
     lost = lost_to_errors(found, matches, errors, annotations, np.ones((1, len(annotations.image_ids))))
     return errors, lost[:, 0]

@@ -1,8 +1,6 @@
 import math
 import time
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import write_set
@@ -15,9 +13,9 @@ from retinanet.data.device_feed import WaitClock
 from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
-from retinanet.detector.structures import Detections, Losses
+from retinanet.detector.structures import Losses
 from retinanet.evaluation.coco_table import AP50, evaluate
-from retinanet.evaluation.detect_set import detect_all, found_in_batch
+from retinanet.evaluation.detect_set import detect_all
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -217,18 +215,3 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
         state.skipped.take_new()
         assert state.skipped.too_many == too_many
         assert state.skipped.total == len(bad_steps)
-
-
-def test_rows_are_in_original_pixels_with_category_ids():
-    detections = Detections(
-        boxes=torch.tensor([[[10.0, 20, 30, 60], [0, 0, 0, 0]], [[0, 0, 8, 8], [4, 4, 8, 12]]]),
-        scores=torch.tensor([[0.5, 0], [0.9, 0.25]]),
-        labels=torch.tensor([[1, -1], [0, 1]]),
-    )
-    scales = torch.tensor([[2.0, 0.5], [1, 1]])  # (vertical, horizontal)
-    annotations = SimpleNamespace(image_ids=np.array([5, 77]), category_ids=[3, 9])
-    assert rows_of(found_in_batch(detections, scales, np.array([1, 0])), annotations) == [
-        {"image_id": 77, "category_id": 9, "bbox": [20, 10, 40, 20], "score": 0.5},
-        {"image_id": 5, "category_id": 3, "bbox": [0, 0, 8, 8], "score": pytest.approx(0.9)},
-        {"image_id": 5, "category_id": 9, "bbox": [4, 4, 4, 8], "score": 0.25},
-    ]
