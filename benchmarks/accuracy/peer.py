@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -24,7 +25,7 @@ from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import torchvision_model
 from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
 from retinanet.cli.flags import HelpFormatter, number_above, whole_number
-from retinanet.coco.results import write_results
+from retinanet.coco.results import Found, joined, rows_of, write_results
 from retinanet.data.dataloader import evaluation_loader, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
@@ -33,7 +34,7 @@ from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Batch, Detections
 from retinanet.evaluation.coco_table import evaluate, installed_backends
-from retinanet.evaluation.detect_set import result_rows
+from retinanet.evaluation.detect_set import found_in_batch, in_order
 from retinanet.runtime.console import run, say
 from retinanet.runtime.device import autocast, choose_precision, default_workers
 from retinanet.runtime.errors import Diverged
@@ -76,11 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     annotations, val_set = load_set(args.coco_path, "val", **sides)
     model = build_model(args, len(annotations.class_names))
     train(model, training_set, args)
-    rows = detect_all(model, val_set, args)
+    found = detect_all(model, val_set, args)
     args.output_path.parent.mkdir(parents=True, exist_ok=True)
-    write_results(rows, args.output_path)
-    say(f"{len(rows)} detections written to {args.output_path}")
-    say(*evaluate(annotations, rows, installed_backends()[0]).text.splitlines())
+    write_results(rows_of(found, annotations), args.output_path)
+    say(f"{len(found.scores)} detections written to {args.output_path}")
+    say(*evaluate(annotations, found, installed_backends()[0]).text.splitlines())
     return 0
 
 
@@ -163,18 +164,20 @@ def _images(batch: Batch) -> list[Tensor]:
 
 
 @torch.no_grad()
-def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of a COCO result file, by image id and falling score, in pixels of the original images."""
+def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> Found:
+    """The detections by image id and falling score."""
     model.eval()
     loader = evaluation_loader(
         dataset, batch_size=args.batch_size, workers=args.workers, pin_memory=args.device.type == "cuda"
     )
-    rows = []
+    parts = []
+    index_of = {image_id: index for index, image_id in enumerate(dataset.annotations.image_ids.tolist())}
     batches = (batch for (batch,) in loader)  # at one size
     for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), args.device):
         found = _padded(model(_images(batch)))
-        rows += result_rows(found, batch.scales, batch.image_ids, dataset.annotations.category_ids)
-    return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
+        images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
+        parts.append(found_in_batch(found, batch.scales, images))
+    return in_order(joined(parts), dataset.annotations)
 
 
 def _padded(found: Sequence[dict[str, Tensor]]) -> Detections:

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.accuracy.rows import BASELINE, PEER, Setting
 from retinanet.evaluation.intervals import Interval, interval
+from retinanet.reports.tables import markdown_head, markdown_row
 
 DONE = "done"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -75,7 +76,7 @@ def _table(records: Sequence[Record]) -> str:
     lines = [f"### {setting.title()}", ""]
     if setting.device == "cpu":
         lines += ["**Provisional**: too short and too small to tell how good a recipe is in the end.", ""]
-    lines += [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    lines += [markdown_head(*head)]
     lines += [_line(key, group, names, baseline) for key, group in groups.items()]
     lines += ["", *_beside_peer(groups)]
     measured = {f"{one.machine}, {one.versions}, commit {_short(one.commit)}, {one.date}": None for one in records}
@@ -96,7 +97,7 @@ def _line(key: Key, group: Group, names: list[str], baseline: Group) -> str:
     difference = "" if key[0] == BASELINE else signed(difference_of(baseline, group))
     row = key[0] + (f" ({'; '.join(failed)})" if failed else "")
     flags = f"`{key[1]}`" if key[1] else ""
-    return f"| {row} | {flags} | {_list(group)} | {' | '.join(cells)} | {difference} |"
+    return markdown_row(row, flags, _list(group), *cells, difference)
 
 
 def _short(commit: str) -> str:

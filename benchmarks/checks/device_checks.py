@@ -23,6 +23,7 @@ from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Batch, Predictions, Targets
+from retinanet.reports.tables import markdown_head
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -128,8 +129,7 @@ def main() -> int:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     good = True
-    print("| check | difference from the CPU's float32 | allowed | |")
-    print("| --- | --- | --- | --- |")
+    print(markdown_head("check", "difference from the CPU's float32", "allowed", "verdict"))
 
     def check(name: str, value: float, allowed: float) -> None:
         nonlocal good

@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from benchmarks.speed import contestants, protocol
+from retinanet.reports.tables import markdown_head
 
 DETECTIONS = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
 
@@ -21,8 +22,7 @@ def main() -> None:
         protocol.print_peak(DETECTIONS[args.memory_of](args), args.device)
         return
     print(f"Detection, {contestants.case_of(args)}\n")
-    print("| detection | images/s | times torchvision | GB at the peak |")
-    print("| --- | --- | --- | --- |")
+    print(markdown_head("detection", "images/s", "times torchvision", "GB at the peak"))
     works = {name: build(args) for name, build in DETECTIONS.items()}
     timings = protocol.time_in_turn(works, args.device, args.warm_up, args.repeats)
     for name, timing in timings.items():

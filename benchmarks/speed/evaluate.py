@@ -22,7 +22,9 @@ from benchmarks.speed.protocol import describe, peak_of_this_process
 from retinanet.cli.flags import whole_number
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.packed_names import PackedNames
+from retinanet.coco.results import found_of
 from retinanet.evaluation.coco_table import BACKENDS, evaluate, installed_backends
+from retinanet.reports.tables import markdown_head
 
 OBJECTS = 7
 
@@ -62,7 +64,7 @@ def run_one(args: argparse.Namespace) -> None:
     annotations, rows = random_case(args)
     before = peak_of_this_process()
     started = time.perf_counter()
-    table = evaluate(annotations, rows, args.backend)
+    table = evaluate(annotations, found_of(rows, annotations), args.backend)
     seconds = time.perf_counter() - started
     digest = hashlib.sha256(table.precision.tobytes()).hexdigest()[:12]
     memory = (peak_of_this_process() - before) / 1e9
@@ -80,8 +82,7 @@ def main() -> None:
         run_one(args)
         return
     print(f"{args.num_images} images x {args.detections} detections, {args.num_classes} classes\n")
-    print("| backend | seconds | times pycocotools | GB added | AP | precision array's hash |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(markdown_head("backend", "seconds", "times pycocotools", "GB added", "AP", "precision array's hash"))
     results = {}
     for backend in reversed(installed_backends()):
         command = [sys.executable, "-m", "benchmarks.speed.evaluate", *sys.argv[1:], "--backend", backend]

@@ -23,6 +23,7 @@ from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.data.transforms import padded_sizes, resize
 from retinanet.detector.structures import DEVIATION, MEAN
+from retinanet.reports.tables import markdown_head
 
 
 def classic(dataset: CocoDataset, index: int) -> np.ndarray:
@@ -84,8 +85,7 @@ def main() -> None:
     started = time.perf_counter()
     timings = time_in_turn(works, torch.device("cpu"), warm_up=1, repeats=args.repeats)
     print(f"{len(indices)} photographs of {args.coco_path.name} to {args.min_side}/{args.max_side} px, one thread\n")
-    print("| pipeline | images/s | times the classic |")
-    print("| --- | --- | --- |")
+    print(markdown_head("pipeline", "images/s", "times the classic"))
     for name, timing in timings.items():
         ratio = timings["classic scikit-image"].median / timing.median
         print(f"| {name} | {timing.rate(len(indices))} | {ratio:.1f} |")

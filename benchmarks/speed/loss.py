@@ -20,6 +20,7 @@ from retinanet.detector.boxes import encode
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, FOREGROUND_IOU
 from retinanet.detector.structures import Losses, Predictions, Targets
+from retinanet.reports.tables import markdown_head
 
 Loss = Callable[[Predictions, Tensor, Targets], Losses]
 OBJECTS = 7  # COCO's mean
@@ -80,8 +81,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=whole_number(1), default=9)
     args = parser.parse_args()
     print(f"Loss forward and backward, {args.height} x {args.width}, batch {args.batch_size}\n")
-    print("| classes | ours, ms | loop over images, ms | ratio | relative difference |")
-    print("| --- | --- | --- | --- | --- |")
+    print(markdown_head("classes", "ours, ms", "loop over images, ms", "ratio", "relative difference"))
     for num_classes in args.num_classes:
         predictions, anchors, targets = random_case(args, num_classes)
         contestants = {"ours": detection_loss, "reference": reference_loss}

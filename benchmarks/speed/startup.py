@@ -24,6 +24,7 @@ from retinanet.cli.flags import whole_number
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw
+from retinanet.reports.tables import markdown_head
 
 OBJECTS = 7
 
@@ -118,8 +119,7 @@ def main() -> None:
     for cache in args.folder.glob("*.npz"):
         cache.unlink()
     print(f"{args.num_images} images, {args.num_images * OBJECTS} boxes, {path.stat().st_size / 1e6:.0f} MB of JSON\n")
-    print("| start | seconds | MB added to the parent |")
-    print("| --- | --- | --- |")
+    print(markdown_head("start", "seconds", "MB added to the parent"))
     for name in ("first", "next", "next"):
         (result,) = measured(args, 0)
         print(f"| {name} | {result['seconds']:.2f} | {result['parent']:.0f} |", flush=True)

@@ -23,6 +23,7 @@ from retinanet.data.dataset import load_set
 from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Batch
+from retinanet.reports.tables import markdown_head
 from retinanet.runtime.device import default_workers
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import few_sides, losses_of
@@ -45,8 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def compare(args: argparse.Namespace, argv: list[str]) -> None:
     print(f"Training step, {contestants.case_of(args)}\n")
-    print("| step | images/s | times torchvision | GB at the peak | share of the measured product rate |")
-    print("| --- | --- | --- | --- | --- |")
+    print(
+        markdown_head("step", "images/s", "times torchvision", "GB at the peak", "share of the measured product rate")
+    )
     works = {"torchvision": contestants.torchvision_step(args), "ours": contestants.our_step(args)}
     if args.compile:
         works["ours, compiled"] = contestants.our_step(args, compiled=True)
@@ -99,8 +101,7 @@ def from_files(args: argparse.Namespace) -> None:
     timings = protocol.time_in_turn(works, args.device, warm_up=1, repeats=3)
     num_images = num_batches * args.batch_size
     print(f"\nResNet-{args.depth}, {args.min_side}/{args.max_side}, {num_images} photographs, {workers} workers\n")
-    print("| batches | images/s | share |")
-    print("| --- | --- | --- |")
+    print(markdown_head("batches", "images/s", "share"))
     for name, timing in timings.items():
         share = timings["from memory"].median / timing.median
         print(f"| {name} | {timing.rate(num_images)} | {share:.0%} |", flush=True)

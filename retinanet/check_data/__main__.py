@@ -1,4 +1,4 @@
-"""Check a data set before training is paid for. Exit code 0: good, 1: mistakes, 2: can't be read."""
+"""Check a data set before you pay for training. Exit code 0: good, 1: mistakes, 2: can't be read."""
 
 import argparse
 import os
@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from retinanet.check_data import charts
 from retinanet.check_data.annotation_checks import CheckedSet, check_set
-from retinanet.check_data.counts import changes, count, histograms, reach
+from retinanet.check_data.counts import count, histograms, reach, try_alternatives
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
-from retinanet.check_data.text import change_lines, class_lines, finding_lines, histogram_lines, reach_lines
+from retinanet.check_data.text import alternative_lines, class_lines, finding_lines, histogram_lines, reach_lines
 from retinanet.cli.flags import ArgumentParser, HelpFormatter, whole_number
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--sets",
         nargs="+",
         metavar="SET",
-        help="the sets to check, first that to train on (default: those of train, val and test that are there)",
+        help="the sets to check, the training set first (default: those of train, val and test that exist)",
     )
     parser.add_argument(
         "--min_side",
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_side", type=whole_number(64), default=MAX_SIDE, help="as for train.py")
     parser.add_argument("--max_pixels", type=whole_number(1), default=MAX_PIXELS, help="as for train.py")
     parser.add_argument(
-        "--threads", type=whole_number(1), default=min(16, os.cpu_count() or 1), help="that decode the images"
+        "--threads", type=whole_number(1), default=min(16, os.cpu_count() or 1), help="threads that decode images"
     )
     parser.add_argument("--picture_path", type=Path, default=Path("check_data.png"), help="file to draw the charts in")
     return parser
@@ -77,7 +77,7 @@ def verdict(mistakes: Sequence[Finding]) -> str:
 
 
 def check_annotation_files(args: argparse.Namespace, findings: Findings) -> list[CheckedSet]:
-    """The sets, with what their annotation files show; all of them before the first image, which takes longer."""
+    """The sets, checked by their annotation files: all of them before any image, which takes longer."""
     sets: list[CheckedSet] = []
     for name in args.sets or sets_there(args.coco_path):
         checked = check_set(
@@ -94,20 +94,20 @@ def check_annotation_files(args: argparse.Namespace, findings: Findings) -> list
         first = sets[0].annotations
         try:
             require_same_classes(checked.annotations, first.class_names, first.category_ids, first.path)
-        except DataFault as fault:
-            findings.add(name, fault.kind, [str(fault)])
+        except DataFault as error:
+            findings.add(name, error.kind, [str(error)])
     return sets
 
 
 def sets_there(coco_path: Path) -> list[str]:
-    """Those of SETS that have an annotation file; UserError where none has."""
+    """Those of SETS that have an annotation file; UserError if none has."""
     found, missing = [], {}
     for name in SETS:
         try:
             find_annotation_file(coco_path, name)
             found.append(name)
-        except UserError as fault:
-            missing[name] = fault
+        except UserError as error:
+            missing[name] = error
     if not found:
         raise missing[SETS[0]]
     for name in missing:
@@ -126,12 +126,12 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
 
 
 def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
-    """Print and draw what the sets consist of, and what the anchors reach in the first of them."""
+    """Print and draw the content of the sets, and how well anchors cover the first of them."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     first, dataset = counts[0], sets[0].dataset
     setup = Setup(args.min_side, args.max_side)
     classes: dict[int, str] = {}
-    for checked in reversed(sets):  # where they differ, the first is right
+    for checked in reversed(sets):  # if they differ, the first set's names win
         names = map(printable, checked.annotations.class_names)
         classes |= zip(checked.annotations.category_ids, names, strict=True)
     classes = dict(sorted(classes.items()))
@@ -139,7 +139,7 @@ def report(sets: list[CheckedSet], args: argparse.Namespace) -> None:
     title = f"Best anchor of each object of {first.name}, --min_side {args.min_side} --max_side {args.max_side}"
     blocks = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
     if len(first.objects.labels):
-        blocks.append(change_lines(groups[""][0], changes(first, dataset, setup)))
+        blocks.append(alternative_lines(groups[""][0], try_alternatives(first, dataset, setup)))
     say(*(line for number, block in enumerate(blocks) for line in ([""] if number else []) + block))
     charts.draw(counts, classes, groups, args.picture_path)
 

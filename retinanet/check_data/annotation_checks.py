@@ -1,4 +1,4 @@
-"""What training accepts in annotations and drops, clips, or learns though it is probably wrong."""
+"""Checks of what training accepts in annotations but drops, clips, or learns although it is probably wrong."""
 
 import os
 from collections.abc import Callable
@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.check_data.findings import FEW, SCARCE, Findings
+from retinanet.check_data.findings import MOST_EXAMPLES, SCARCE, Findings
 from retinanet.coco.annotations import (
     Annotations,
     check_annotations,
-    corners_for_sizes,
     has_objects,
     owners_of,
-    read_json,
 )
+from retinanet.coco.box_units import corners_for_sizes
+from retinanet.coco.json_values import read_json
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import require_objects, require_reach
 from retinanet.runtime.errors import DataFault
 
-# An area may be that of a box whose last pixel counts in, as PASCAL VOC counts, give or take rounding.
+# An area may be that of a box that includes its last pixel, as in PASCAL VOC, up to rounding.
 AREA_ROUNDING = 1.01
 
 
@@ -30,12 +30,12 @@ class CheckedSet(NamedTuple):
     name: str
     annotations: Annotations
     dataset: CocoDataset
-    file_names: list[Any]  # of all entries, also those left out, and whatever they hold
+    file_names: list[Any]  # of all entries, refused ones too, and as written
     annotation_ids: list[Any]  # of all entries, as written
-    places: np.ndarray  # int64 [T], where in that list each annotation stands
+    places: np.ndarray  # int64 [T], each annotation's index in that list
 
     def label(self, row: int) -> str:
-        """What to call an annotation in the report."""
+        """The annotation's name in the report."""
         image = int(np.searchsorted(self.annotations.first, row, side="right")) - 1
         identity = self.annotation_ids[self.places[row]]
         return (
@@ -57,10 +57,10 @@ def check_set(
     is_trained_on: bool,
     findings: Findings,
 ) -> CheckedSet:
-    """Read the annotation file `path`, and note what training would refuse or should not learn from."""
+    """Read the annotation file `path`, and note what training would refuse and what looks wrong."""
     content = read_json(path)
     annotations, places = check_annotations(
-        path, content, lambda fault: findings.add(name, fault.kind, [str(fault).removeprefix(f"{path}: ")])
+        path, content, lambda error: findings.add(name, error.kind, [str(error).removeprefix(f"{path}: ")])
     )
     dataset = CocoDataset(annotations, image_folder, min_side, max_side, max_pixels)
     entries = content.get("annotations", [])
@@ -88,8 +88,8 @@ def _check_whether_learnable(checked: CheckedSet, findings: Findings) -> None:
     try:
         require_objects(checked.dataset)
         require_reach(checked.dataset)
-    except DataFault as fault:
-        findings.add(checked.name, fault.kind, [str(fault).removeprefix(f"{path}: ")])
+    except DataFault as error:
+        findings.add(checked.name, error.kind, [str(error).removeprefix(f"{path}: ")])
     else:
         if not has_objects(checked.annotations):
             findings.add(checked.name, "one_box_for_all", [f"bbox {checked.annotations.boxes[0].tolist()}"])
@@ -106,7 +106,7 @@ def _check_names_and_ids(checked: CheckedSet, findings: Findings) -> None:
     )
     files = [os.path.normpath(file_name) for file_name in annotations.file_names]
     _add_repeated(checked, findings, "file_twice", files, checked.image_label)
-    # Ids may be anything that JSON can hold; those without one have none to share.
+    # Ids may be any JSON value; annotations without one can't share it.
     ids = [repr(identity) for identity in checked.annotation_ids if identity is not None]
     _add_repeated(checked, findings, "annotation_id_twice", ids, lambda place: f"annotation {ids[place]}")
 
@@ -119,7 +119,7 @@ def _check_boxes(checked: CheckedSet, findings: Findings) -> None:
     owners = owners_of(annotations)
     sizes = annotations.sizes[owners]
 
-    def add(kind: str, found: np.ndarray, says: Callable[[int], str], shown: int = FEW) -> None:
+    def add(kind: str, found: np.ndarray, says: Callable[[int], str], shown: int = MOST_EXAMPLES) -> None:
         rows = np.flatnonzero(found)
         examples = [f"{checked.label(row)}: {says(row)}" for row in rows[:shown].tolist()]
         findings.add(checked.name, kind, examples, len(rows))
@@ -158,13 +158,14 @@ def _check_classes_and_images(checked: CheckedSet, findings: Findings) -> None:
     findings.add(checked.name, "class_scarce", [f"{name}: {count}" for count, name in named if 0 < count < SCARCE])
     before = np.concatenate([[0], np.cumsum(is_learned)])
     bare = np.flatnonzero(np.diff(before[annotations.first]) == 0)
-    findings.add(checked.name, "image_without_objects", [checked.image_label(row) for row in bare[:FEW]], len(bare))
+    examples = [checked.image_label(row) for row in bare[:MOST_EXAMPLES]]
+    findings.add(checked.name, "image_without_objects", examples, len(bare))
 
 
 def _add_repeated(
     checked: CheckedSet, findings: Findings, kind: str, values: list[str], label: Callable[[int], str]
 ) -> None:
-    """Note each of `values` that stands before it already."""
+    """Note each of `values` that equals an earlier one."""
     first: dict[str, int] = {}
     for place, value in enumerate(values):
         if (earlier := first.setdefault(value, place)) != place:
@@ -172,7 +173,7 @@ def _add_repeated(
 
 
 def _repeats(keys: np.ndarray) -> np.ndarray:
-    """Which rows of `keys` [n, columns] are equal to one before: bool [n]."""
+    """Which rows of `keys` [n, columns] equal an earlier one: bool [n]."""
     order = np.lexsort(keys.T)  # stable: the first of equals stays the first
     repeated = np.zeros(len(keys), bool)
     repeated[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)

@@ -1,4 +1,4 @@
-"""What a data set consists of, in numbers: objects and images by class, size and shape, and what anchors reach."""
+"""A data set in numbers: objects and images by class, size and shape, and how well anchors cover them."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from retinanet.data.transforms import resized_sizes
 from retinanet.runtime.printable import printable
 
 SIDES = (8, 16, 32, 64, 128, 256, 512)  # of objects after the resize: the square roots of their areas
-IMAGE_SIDES = (128, 256, 512, 1024, 2048, 4096)  # of images as they are
+IMAGE_SIDES = (128, 256, 512, 1024, 2048, 4096)  # of images before the resize
 SHAPES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3, 4)  # height / width
 SHAPE_NAMES = ("1:4", "1:3", "1:2", "2:3", "1:1", "3:2", "2:1", "3:1", "4:1")
-AREAS = (32**2, 96**2)  # COCO's border lines of small, medium and large, in annotated areas
+AREAS = (32**2, 96**2)  # COCO's limits of small, medium and large, in annotated areas
 AREA_NAMES = ("small (area below 32²)", "medium", "large (96² and more)")
 BY_AREA, BY_SIDE, BY_CLASS = "by annotated area", "by side after the resize", "by class"
 
@@ -26,19 +26,19 @@ class Histogram(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """How well the best anchors overlap some of the objects."""
+    """How well the best anchors overlap a group of objects."""
 
     name: str
     num_objects: int
-    shares: list[float]  # matched, ignored, taken for background
+    shares: list[float]  # matched, ignored, background
 
 
-class Change(NamedTuple):
-    """Other sides or anchors."""
+class Alternative(NamedTuple):
+    """Other sides or anchors, and what they would change."""
 
-    name: str  # what is to be set
+    name: str  # the settings to choose
     reach: Reach
-    pixels: float  # of the network's input, as multiples of what they are
+    pixels: float  # of the network's input, relative to the present settings
 
 
 class Counts(NamedTuple):
@@ -51,7 +51,7 @@ class Counts(NamedTuple):
     shapes: np.ndarray  # float64 [n]
     image_sides: np.ndarray  # float64 [N]
     class_objects: dict[int, int]  # by category id
-    class_images: dict[int, int]  # those that hold such an object
+    class_images: dict[int, int]  # that show such an object
 
 
 def count(name: str, dataset: CocoDataset) -> Counts:
@@ -73,7 +73,7 @@ def count(name: str, dataset: CocoDataset) -> Counts:
 
 
 def histograms(sets: list[Counts]) -> list[Histogram]:
-    """Of all sets, in bins from one border line to below the next."""
+    """Of all sets; a bin includes its lower edge."""
     return [
         _histogram("Objects by side after the resize (square root of the area), pixels", SIDES, SIDES, "sides", sets),
         _histogram("Objects by height : width", SHAPES, SHAPE_NAMES, "shapes", sets),
@@ -82,7 +82,7 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
 
 
 def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[Reach]]:
-    """How well the anchors reach the objects of a set: all, and those of each size and class, by what they share."""
+    """How well the anchors cover the objects of a set: all, and grouped by area, side and class."""
     ious = _ious(counts, dataset, setup)
     kinds = np.digitize(counts.objects.areas, AREAS)
     sides = np.digitize(counts.sides, SIDES)
@@ -103,14 +103,14 @@ def reach(counts: Counts, dataset: CocoDataset, setup: Setup) -> dict[str, list[
     }
 
 
-def changes(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Change]:
-    """What other sides and anchors would reach."""
+def try_alternatives(counts: Counts, dataset: CocoDataset, setup: Setup) -> list[Alternative]:
+    """How well other sides and anchors would cover the objects."""
     sizes = dataset.annotations.sizes
     found = []
     for name, other in alternatives(setup).items():
         pixels = resized_sizes(sizes, other.min_side, other.max_side).prod(axis=1, dtype=float).sum()
         reached = Reach(name, len(counts.objects.labels), shares(_ious(counts, dataset, other)))
-        found.append(Change(name, reached, pixels / dataset.sizes.prod(axis=1, dtype=float).sum()))
+        found.append(Alternative(name, reached, pixels / dataset.sizes.prod(axis=1, dtype=float).sum()))
     return found
 
 
@@ -128,7 +128,7 @@ def _histogram(title: str, edges: tuple, names: tuple, values: str, sets: list[C
 
     found = {one.name: counts(one) for one in sets}
     filled = np.flatnonzero(np.sum(list(found.values()), axis=0))
-    used = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 1)  # without what is empty at either end
+    used = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 1)  # without empty bins at either end
     return Histogram(title, _bin_names(names)[used], {name: numbers[used] for name, numbers in found.items()})
 
 

@@ -1,107 +1,105 @@
-"""The kinds of mistakes and peculiarities of a data set, and what was found of each."""
+"""The kinds of findings in a data set, mistakes and notes, and what was found of each."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-FEW = 3  # examples shown of a finding
+MOST_EXAMPLES = 3  # shown of a finding
 SCARCE = 20  # a class with fewer objects than this in a set is scarce
 
 
 class Kind(NamedTuple):
-    """What a kind of finding is and means; `fix` is empty where the examples say it themselves."""
+    """A kind of finding in words; `fix` is empty if the examples name it."""
 
     says: str
     fix: str = ""
     is_mistake: bool = True
 
 
-# In the order of the report. Their names stay: people read them in logs, and programs too.
-KINDS = {
+# In the order of the report. The names are stable: people and programs read them in logs.
+FINDING_KINDS = {
     # Training refuses the set. The checks of annotation_entries, annotations and images raise these.
-    "category_malformed": Kind("a category without a whole number as id, or without a name; training refuses"),
-    "category_id_twice": Kind("a category id that stands twice; training refuses"),
-    "image_id_malformed": Kind("an image id that is no whole number; training refuses"),
-    "image_id_twice": Kind("an image id that stands twice; training refuses"),
+    "category_malformed": Kind("a category whose id is not a whole number, or without a name; training refuses"),
+    "category_id_twice": Kind("a category id that appears twice; training refuses"),
+    "image_id_malformed": Kind("an image id that is not a whole number; training refuses"),
+    "image_id_twice": Kind("an image id that appears twice; training refuses"),
     "file_name_missing": Kind("an image without file_name; training refuses"),
-    "file_name_malformed": Kind("a file_name that is no valid Unicode; training refuses"),
+    "file_name_malformed": Kind("a file_name that is not valid Unicode; training refuses"),
     "file_name_outside": Kind("a file_name that leaves the image folder; training refuses"),
     "image_size_malformed": Kind("an image without a usable height and width; training refuses"),
-    "file_name_windows": Kind("a file_name that looks like a path of Windows; training refuses"),
+    "file_name_windows": Kind("a file_name that looks like a Windows path; training refuses"),
     "image_unknown": Kind("an annotation of an image that is not listed; training refuses"),
     "category_unknown": Kind("an annotation of a category that is not listed; training refuses"),
-    "id_malformed": Kind("an image_id or category_id that is no whole number; training refuses"),
+    "id_malformed": Kind("an image_id or category_id that is not a whole number; training refuses"),
     "box_missing": Kind("a segmentation without a bbox; training refuses"),
     "box_in_fractions": Kind("boxes that look like fractions of their image (YOLO's); training refuses"),
     "box_malformed": Kind("a bbox that is not four finite numbers; training refuses"),
     "box_negative": Kind("a bbox of negative size; training refuses"),
-    "area_malformed": Kind("an area that is no finite number from 0; training refuses"),
+    "area_malformed": Kind("an area that is not a finite number of at least 0; training refuses"),
     "crowd_malformed": Kind("an iscrowd that is neither 0 nor 1; training refuses"),
     "classes_differ": Kind("categories other than those of the first set; training refuses"),
-    "image_missing": Kind("an image file that is not there; training refuses"),
+    "image_missing": Kind("an image file that does not exist; training refuses"),
     "image_unreadable": Kind("a file that can't be opened as an image; training refuses"),
-    "image_damaged": Kind("an image file that is cut off or damaged behind its header; training refuses"),
+    "image_damaged": Kind("an image file that is cut off or damaged after its header; training refuses"),
     "image_too_large": Kind("an image of more pixels than --max_pixels; training refuses"),
     "image_size_differs": Kind("an image file of another size than annotated; training refuses"),
-    # Of the first set, which is taken for the one to train on. The checks of learnable raise these.
+    # Of the first set, which counts as the training set. The checks of learnable raise these.
     "nothing_to_learn": Kind(
-        "not one object to learn; training refuses",
+        "no object to learn; training refuses",
         "Name the sets with --sets, the training set first, or annotate objects.",
     ),
     "nothing_reached": Kind(
-        "not one object that an anchor overlaps enough to be matched with it; training refuses",
+        "no object that an anchor overlaps enough to be matched to it; training refuses",
     ),
-    # Training goes on without them, or with what is probably wrong.
-    "one_box_for_all": Kind("one box for all objects; the training warns", "Look whether it was exported rightly."),
-    "box_empty": Kind("a box without width or height; training drops it", "Draw it anew, or take it out."),
+    # Training drops these, or learns what is probably wrong.
+    "one_box_for_all": Kind("the same box for all objects; training warns", "Check how the annotations were exported."),
+    "box_empty": Kind("a box without width or height; training drops it", "Draw it again, or remove it."),
     "box_outside": Kind(
-        "a box wholly outside of its image; training drops it",
-        "Give (left, top, width, height) in pixels of this image, or take it out.",
+        "a box completely outside its image; training drops it",
+        "Write (left, top, width, height) in pixels of this image, or remove it.",
     ),
     "box_as_corners": Kind(
         "a box past its image in a set whose boxes fit as corners: they look like (x1, y1, x2, y2)",
-        "Write (x1, y1, x2 - x1, y2 - y1), in all annotations of the set.",
+        "Write (x1, y1, x2 - x1, y2 - y1) in all annotations of the set.",
     ),
     "box_tiny": Kind(
-        "a box narrower or lower than a pixel after the resize",
-        "Take it out, or raise --min_side and --max_side.",
+        "a box less than a pixel wide or high after the resize",
+        "Remove it, or raise --min_side and --max_side.",
     ),
     "area_too_large": Kind(
-        "an area larger than its box; evaluation sorts objects into small, medium, large by it",
-        "Write the square pixels of the object, or leave area away.",
+        "an area larger than its box; evaluation sorts objects into small, medium and large by area",
+        "Write the object's area in square pixels, or omit area.",
     ),
-    "annotation_id_twice": Kind("an annotation id that stands twice", "Give each annotation an id of its own."),
-    "object_twice": Kind("an object annotated again: same image, class and box", "Keep one of them."),
-    "category_name_twice": Kind(
-        "a category with the name of another", "Join the two, or give them names that tell them apart."
-    ),
+    "annotation_id_twice": Kind("an annotation id that appears twice", "Give each annotation a different id."),
+    "object_twice": Kind("an object annotated twice: same image, class and box", "Keep one of them."),
+    "category_name_twice": Kind("a category with the name of another", "Merge the two, or give them different names."),
     "file_twice": Kind(
-        "an image file that is listed again under another image id: an object annotated under one id is background "
-        "under the other",
+        "an image file that is listed under two image ids: an object annotated under one id is background under the "
+        "other",
         "List the file once, with all its annotations.",
     ),
     "image_twice": Kind(
-        "an image with the pixels of another one of its set",
+        "an image with the same pixels as another image of its set",
         "Keep one of them, with the objects of both.",
     ),
     "image_in_two_sets": Kind(
-        "an image that an earlier set holds too, pixel by pixel: what was learned by heart counts as found",
-        "Take it out of one of the sets.",
+        "an image whose pixels are also in an earlier set: memorised objects count as found",
+        "Remove it from one of the sets.",
     ),
-    # Worth knowing, and no mistake.
-    "set_without_objects": Kind("no objects to compare with, as test sets are handed out", is_mistake=False),
+    # Worth knowing, but not mistakes.
+    "set_without_objects": Kind("no objects to compare with, as in published test sets", is_mistake=False),
     "class_without_objects": Kind("a class without an object in the set", is_mistake=False),
     "class_scarce": Kind(f"a class with fewer than {SCARCE} objects in the set", is_mistake=False),
-    "image_without_objects": Kind("an image without an object: it is learned as background", is_mistake=False),
-    "crowd": Kind("a crowd (iscrowd 1): not trained on", is_mistake=False),
-    "box_clipped": Kind("a box that reaches a pixel or more past its image: training clips it", is_mistake=False),
-    "box_rounded": Kind("a box that reaches less than a pixel past its image: clipped, too", is_mistake=False),
-    "image_turned": Kind("an image turned by its EXIF orientation, as its annotated size asks", is_mistake=False),
+    "image_without_objects": Kind("an image without an object: training learns it as background", is_mistake=False),
+    "crowd": Kind("a crowd (iscrowd 1): training ignores it", is_mistake=False),
+    "box_clipped": Kind("a box that extends a pixel or more past its image: training clips it", is_mistake=False),
+    "box_rounded": Kind("a box that extends less than a pixel past its image: training clips it", is_mistake=False),
+    "image_turned": Kind("an image rotated by its EXIF orientation, to match its annotated size", is_mistake=False),
     "image_not_turned": Kind(
-        "an image whose EXIF orientation is not applied, as its annotated size fits without; look whether its boxes do "
-        "(vis.py --image_id)",
+        "an image whose EXIF orientation is ignored, as its annotated size fits without; check its boxes (vis.py "
+        "--image_id)",
         is_mistake=False,
     ),
-    "image_unlisted": Kind("an image file in the folder that no annotation file entry names", is_mistake=False),
+    "image_unlisted": Kind("an image file in the folder that the annotation file does not list", is_mistake=False),
 }
 
 
@@ -115,24 +113,24 @@ class Finding(NamedTuple):
 
 
 class Findings:
-    """What was found in the sets of a data folder."""
+    """The findings in all sets of a data folder."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], tuple[int, list[str]]] = {}
 
     def add(self, set_name: str, kind: str, examples: Sequence[str], count: int | None = None) -> None:
-        """Note some of `kind`, of which the first `examples` may be given alone where the `count` is."""
-        assert kind in KINDS
+        """Add findings of `kind`; with a `count`, `examples` may be just the first of them."""
+        assert kind in FINDING_KINDS
         before, shown = self._found.get((set_name, kind), (0, []))
         count = len(examples) if count is None else count
         if count:
-            self._found[set_name, kind] = before + count, [*shown, *examples][:FEW]
+            self._found[set_name, kind] = before + count, [*shown, *examples][:MOST_EXAMPLES]
 
     def of(self, is_mistake: bool) -> list[Finding]:
-        """The mistakes or the notes, in the order of KINDS, and each kind's in that of the sets."""
+        """The mistakes or the notes, in the order of FINDING_KINDS, then of the sets."""
         return [
             Finding(set_name, kind, *found)
-            for name, (_, _, mistake) in KINDS.items()
+            for name, (_, _, mistake) in FINDING_KINDS.items()
             if mistake == is_mistake
             for (set_name, kind), found in self._found.items()
             if kind == name

@@ -1,4 +1,4 @@
-"""What the image files of a data set hold: each decoded, and told from the others by its pixels."""
+"""Checks of the image files of a data set: each is decoded and compared with the others by its pixels."""
 
 import hashlib
 import os
@@ -15,22 +15,22 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import image_suffixes, read_with_orientation
 from retinanet.runtime.errors import DataFault
 
-AT_A_TIME = 8  # images handed to a thread
+IMAGES_A_TASK = 8  # of a thread
 
 
 class Content(NamedTuple):
-    """What an image file holds; a `fault` where training would refuse it, and no more then."""
+    """The content of an image file; only an `error` if training would refuse it."""
 
-    digest: bytes = b""  # equal where the RGB pixels are, in whatever file
+    digest: bytes = b""  # of the RGB pixels, whatever the file format
     orientation: int = 1  # EXIF's, 1 for upright
-    is_turned: bool = False  # by it, as the annotated size asks
-    fault: DataFault | None = None
+    is_turned: bool = False  # by the orientation, to match the annotated size
+    error: DataFault | None = None
 
 
 def read_contents(dataset: CocoDataset, threads: int) -> Iterator[Content]:
-    """The content of each image file, in order; Pillow decodes and hashlib hashes without holding up other threads."""
+    """The content of each image file, in order. Pillow and hashlib release the GIL, so threads are enough."""
     with ThreadPool(threads) as pool:
-        yield from pool.imap(lambda index: _content(dataset, index), range(len(dataset)), AT_A_TIME)
+        yield from pool.imap(lambda index: _content(dataset, index), range(len(dataset)), IMAGES_A_TASK)
 
 
 def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
@@ -48,22 +48,22 @@ def _content(dataset: CocoDataset, index: int) -> Content:
     path, (height, width) = dataset.path(index), dataset.annotations.sizes[index].tolist()
     try:
         image, orientation, is_turned = read_with_orientation(path, (height, width), dataset.max_pixels)
-    except DataFault as fault:
-        return Content(fault=fault)
+    except DataFault as error:
+        return Content(error=error)
     digest = hashlib.blake2b(f"{height} x {width}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image.numpy()).data)
     return Content(digest.digest(), orientation, is_turned)
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:
-    """Note the images of a set that training would refuse or turn, and those that it does not know of."""
+    """Note the images of a set that training would refuse or rotate, and the files that are not listed."""
 
     def add(kind: str, rows: list[int]) -> None:
         findings.add(checked.name, kind, [checked.image_label(row) for row in rows])
 
     for content in contents:
-        if content.fault:
-            findings.add(checked.name, content.fault.kind, [str(content.fault)])
+        if content.error:
+            findings.add(checked.name, content.error.kind, [str(content.error)])
     add("image_turned", [row for row, content in enumerate(contents) if content.is_turned])
     not_turned = [row for row, content in enumerate(contents) if content.orientation != 1 and not content.is_turned]
     add("image_not_turned", not_turned)
@@ -71,18 +71,18 @@ def note_contents(checked: CheckedSet, contents: list[Content], findings: Findin
 
 
 def note_repeated(sets: list[tuple[CheckedSet, list[Content]]], findings: Findings) -> None:
-    """Note the images that show what another one shows, of their own set or of one before it."""
+    """Note the images with the same pixels as another image of their set or of an earlier set."""
     earlier: dict[bytes, str] = {}
     for checked, contents in sets:
         own: dict[bytes, int] = {}
         for row, content in enumerate(contents):
-            if content.fault:
+            if content.error:
                 continue
             label = checked.image_label(row)
             if content.digest in earlier:
                 findings.add(checked.name, "image_in_two_sets", [f"{label} is {earlier[content.digest]}"])
             before = own.setdefault(content.digest, row)
-            if checked.dataset.path(before) != checked.dataset.path(row):  # else file_twice tells of it
+            if checked.dataset.path(before) != checked.dataset.path(row):  # else it is a file_twice
                 findings.add(checked.name, "image_twice", [f"{label} is {checked.image_label(before)}"])
         for digest, row in own.items():
             earlier.setdefault(digest, f"{checked.image_label(row)} of {checked.name}")

@@ -1,4 +1,4 @@
-"""The few lines about the data set at the start of a training."""
+"""The short form of check_data that training prints at its start."""
 
 import numpy as np
 
@@ -7,24 +7,24 @@ from retinanet.data.anchor_coverage import best_ious, shares
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import AnchorShapes
 
-MOST_DRAWN = 100_000  # objects whose anchors are looked at: of millions, they give the shares within 0.3%
-MOST_NAMED = 10  # scarce classes
+MOST_DRAWN = 100_000  # objects whose anchors are compared: a sample of millions gives the shares within 0.3%
+MOST_SCARCE_NAMED = 10  # scarce classes
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, foreground_iou: float, background_iou: float) -> list[str]:
-    """What `dataset` gives to learn, and what anchors of `shapes` can reach of it; check_data tells more."""
+    """How many objects `dataset` has to learn, and how well anchors of `shapes` cover them."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
     scarce = [f"{name} {count}" for count, name in sorted(zip(counts, annotations.class_names, strict=True))]
     scarce = scarce[: sum(count < SCARCE for count in counts)]
-    more = [f"and {len(scarce) - MOST_NAMED} more"] if len(scarce) > MOST_NAMED else []
+    more = [f"and {len(scarce) - MOST_SCARCE_NAMED} more"] if len(scarce) > MOST_SCARCE_NAMED else []
     drawn = rows if len(rows) <= MOST_DRAWN else np.random.default_rng(0).choice(rows, MOST_DRAWN, replace=False)
     objects = dataset.learned(drawn)
     reached = [f"{share:.1%}" for share in shares(best_ious(objects.boxes, shapes), foreground_iou, background_iou)]
     return [
         f"Objects to learn: {len(rows)} of {len(counts)} classes; {num_clipped} are clipped at their image's border",
-        f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_NAMED], *more]) or 'none'}",
+        f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_SCARCE_NAMED], *more]) or 'none'}",
         f"Best anchor of {len(drawn)} objects{' drawn' if len(drawn) < len(rows) else ''}: IoU from {foreground_iou:g} "
         f"for {reached[0]}, {background_iou:g} to {foreground_iou:g} for {reached[1]}, below for {reached[2]} "
         "(more: python -m retinanet.check_data)",

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from retinanet.check_data.counts import Change, Counts, Histogram, Reach
-from retinanet.check_data.findings import KINDS, Finding
+from retinanet.check_data.counts import Alternative, Counts, Histogram, Reach
+from retinanet.check_data.findings import FINDING_KINDS, Finding
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
+from retinanet.reports.tables import aligned
 
 BAR = 20  # letters of a histogram's longest bar
-CLEAR_GAIN = 0.01  # share of the objects that makes a change of anchors or sides worth a recommendation
+CLEAR_GAIN = 0.01  # share of the objects that other anchors or sides must gain to be recommended
 REACHED = (
     f"IoU from {FOREGROUND_IOU:g}",
     f"{BACKGROUND_IOU:g} to {FOREGROUND_IOU:g}",
@@ -16,14 +17,14 @@ REACHED = (
 
 
 def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
-    """Objects and images of each of `classes` (names by category id) in each set."""
+    """The numbers of objects and images of each of `classes` (names by category id) in each set."""
     header = ["", *(text for one in sets for text in (f"{one.name} objects", "images"))]
     rows = [
         [name, *(str(by.get(key, 0)) for one in sets for by in (one.class_objects, one.class_images))]
         for key, name in classes.items()
     ]
     total = ["all", *(str(number) for one in sets for number in (len(one.objects.labels), one.num_images))]
-    return ["Objects to learn, and the images that hold them", *_table([header, *rows, total])]
+    return ["Objects to learn, and the images that hold them", *_indented([header, *rows, total])]
 
 
 def histogram_lines(histogram: Histogram) -> list[str]:
@@ -36,39 +37,39 @@ def histogram_lines(histogram: Histogram) -> list[str]:
             bar = "#" * round(BAR * share[number] / longest)
             cells += [str(histogram.counts[name][number]), f"{share[number]:.1%}", bar.ljust(BAR)]
         rows.append(cells)
-    return [histogram.title, *_table(rows)]
+    return [histogram.title, *_indented(rows)]
 
 
 def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
-    """What the anchors reach, by the titles of the groups."""
+    """How well the anchors cover each group of objects."""
     rows = []
     for group, reaches in groups.items():
         rows.append([group, "objects", *REACHED])
         rows += [[reach.name, str(reach.num_objects), *_percent(reach)] for reach in reaches]
     return [
         title,
-        *_table(rows),
-        f"From {FOREGROUND_IOU:g} on, anchors learn to find the object. From {BACKGROUND_IOU:g} they are left out of "
-        "training, and below they",
-        "learn that nothing is there: what none reaches will hardly be found, however long the training.",
+        *_indented(rows),
+        f"From {FOREGROUND_IOU:g} on, anchors learn to find the object. From {BACKGROUND_IOU:g} they are ignored, and "
+        "below they learn that",
+        "nothing is there: an object that no anchor reaches will hardly be found, however long the training.",
     ]
 
 
-def change_lines(now: Reach, changes: Sequence[Change]) -> list[str]:
-    """What other sides and anchors would reach, and which of them are worth it."""
-    rows = [["", *REACHED, "pixels"], ["as it is", *_percent(now), "x 1.00"]]
-    rows += [[change.name, *_percent(change.reach), f"x {change.pixels:.2f}"] for change in changes]
-    gains = [(change.reach.shares[0] - now.shares[0], change.name) for change in changes]
+def alternative_lines(now: Reach, alternatives: Sequence[Alternative]) -> list[str]:
+    """How well other sides and anchors would cover the objects, and which of them are worth it."""
+    rows = [["", *REACHED, "pixels"], ["present", *_percent(now), "x 1.00"]]
+    rows += [[one.name, *_percent(one.reach), f"x {one.pixels:.2f}"] for one in alternatives]
+    gains = [(one.reach.shares[0] - now.shares[0], one.name) for one in alternatives]
     worth = [name for gain, name in sorted(gains, reverse=True) if gain >= CLEAR_GAIN]
     if worth:
-        verdict = [f"{CLEAR_GAIN:.0%} of the objects or more would be gained by (the best first):"]
+        verdict = [f"These would gain {CLEAR_GAIN:.0%} of the objects or more (the best first):"]
         verdict += [f"  {name}" for name in worth]
     else:
-        verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: leave it as it is."]
+        verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: keep the present settings."]
     return [
         "What other sides and anchors would reach (SIDE and RATIOS are in retinanet/detector/anchors.py,",
         "and weights fit the anchors they were trained with)",
-        *_table(rows),
+        *_indented(rows),
         *verdict,
     ]
 
@@ -76,7 +77,7 @@ def change_lines(now: Reach, changes: Sequence[Change]) -> list[str]:
 def finding_lines(findings: Sequence[Finding]) -> list[str]:
     lines = []
     for finding in findings:
-        kind = KINDS[finding.kind]
+        kind = FINDING_KINDS[finding.kind]
         lines.append(f"- {finding.set_name}: {finding.kind}: {finding.num_found} ({kind.says})")
         lines += [f"    {example}" for example in finding.examples]
         if finding.num_found > len(finding.examples) > 0:
@@ -90,9 +91,5 @@ def _percent(reach: Reach) -> list[str]:
     return [f"{share:.1%}" for share in reach.shares] if reach.num_objects else ["-"] * len(reach.shares)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in rows
-    ]
+def _indented(rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"  {line}" for line in aligned(rows)]

@@ -1,4 +1,4 @@
-"""A checkpoint is plain data that rebuilds its model; with the training's state beside it, also its run."""
+"""A checkpoint is plain data that rebuilds its model and, if it also holds the training's state, resumes its run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +17,12 @@ from retinanet.runtime.errors import UserError
 
 FORMAT = "retinanet 1"
 RESUMABLE = "run"  # the key of what only --resume needs
-MOST_TEXT = 2**24  # letters of all class names, or settings: a short file can refer to a long text a million times
+MOST_TEXT = 2**24  # letters of all class names, or of all settings: a small file can repeat a long text a million times
 MOST_ANCHORS = 1000  # of a cell
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file holds, as a dict of these names and `format`; `anchors` as a dict of theirs."""
+    """The content of a checkpoint file: a dict with these keys and `format`; `anchors` is a dict too."""
 
     model: dict[str, Tensor]
     depth: int
@@ -34,7 +34,7 @@ class Checkpoint(NamedTuple):
     batch_size: int
     epoch: int  # epochs finished
     settings: dict[str, Any]  # the run's flags
-    # Older files lack what follows; the defaults are what they hold.
+    # Older files lack the rest, with these values implied.
     head_norm: str = "none"
     level_code: bool = False
     ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
@@ -44,28 +44,28 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(
     checkpoint: Checkpoint, path: Path, run: dict[str, Any] | None = None, *, previous: Path | None = None
 ) -> None:
-    """Write `checkpoint`, with the `run` that goes on from it if given, whole or not at all.
+    """Write `checkpoint`, with the state of its `run` if given, whole or not at all.
 
-    `previous`: see written_whole. UserError where the disk is full or the folder can't be written to.
+    `previous`: see written_whole. UserError if the disk is full or the folder can't be written to.
     """
     more = {} if run is None else {RESUMABLE: run}
     plain = {**checkpoint._asdict(), "anchors": checkpoint.anchors._asdict()}
     try:
         save_file({"format": FORMAT, **plain, **more}, path, previous=previous)
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault}). Make room, or choose another --output_path.") from fault
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error}). Make room, or choose another --output_path.") from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in `path`; UserError where the file is missing, damaged, holds code or something else."""
+    """The checkpoint in `path`; UserError if it is missing, damaged, holds code or is something else."""
     return load_run(path)[0]
 
 
 def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """The checkpoint in `path` and the run to go on with, empty where it was not saved for that. UserError as above."""
+    """The checkpoint in `path` and the state of its run, empty if none was saved. UserError as load_checkpoint."""
     content = load_file(path, "a checkpoint of train.py")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise UserError(f"{path}: not a checkpoint of train.py. Give one that it wrote, such as model_final.pt.")
+        raise UserError(f"{path}: not a checkpoint of train.py. Give a file that it wrote, such as model_final.pt.")
     run = content.pop(RESUMABLE, {})
     if missing := set(Checkpoint._fields) - set(Checkpoint._field_defaults) - content.keys():
         broken = sorted(missing)
@@ -85,9 +85,9 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 def build_model(
     checkpoint: Checkpoint, path: Path, learn_statistics: bool = False, *, averaged: bool = False
 ) -> RetinaNet:
-    """The model that `checkpoint`, from `path`, holds, with its `averaged` weights if it has them.
+    """The model of `checkpoint`, read from `path`, with its `averaged` weights if it has any.
 
-    UserError where its weights don't fit or aren't finite.
+    UserError if its weights don't fit or aren't finite.
     """
     weights = checkpoint.ema if averaged and checkpoint.ema else checkpoint.model
     _require_shapes(checkpoint, weights, path)
@@ -111,15 +111,13 @@ def _network(checkpoint: Checkpoint, learn_statistics: bool = False) -> RetinaNe
 
 
 def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path: Path) -> None:
-    """UserError unless `weights` are those of the network that `checkpoint` states, whose memory is not taken yet."""
+    """UserError unless `weights` fit the network that `checkpoint` describes. Allocates no memory for it."""
     channels = checkpoint.channels
-    wanted = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # if it is there, `channels` is not made up
-    if not _differing(weights, wanted):
+    wanted = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # its size in the file bounds `channels`
+    if not _misfits(weights, wanted):
         with torch.device("meta"):
             wanted = {name: tuple(value.shape) for name, value in _network(checkpoint).state_dict().items()}
-    differing = _differing(weights, wanted) or [
-        f"{name} is not the network's" for name in weights.keys() - wanted.keys()
-    ]
+    differing = _misfits(weights, wanted) or [f"{name} is not the network's" for name in weights.keys() - wanted.keys()]
     if differing:
         raise UserError(
             f"{path}: its weights don't fit its depth {checkpoint.depth}, {channels} channels, "
@@ -128,7 +126,7 @@ def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path:
         )
 
 
-def _differing(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
     lacking = [f"{name} is missing" for name in wanted if name not in weights]
     return lacking or [
         f"{name} has the shape {list(weights[name].shape)}, not {list(shape)}"
@@ -138,7 +136,7 @@ def _differing(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ..
 
 
 def _broken_parts(checkpoint: Checkpoint) -> list[str]:
-    """The names of the parts that have not the type and range that their use needs."""
+    """The names of the parts with a wrong type or range."""
     names, ids, settings = checkpoint.class_names, checkpoint.category_ids, checkpoint.settings
     channels, min_side, max_side = checkpoint.channels, checkpoint.min_side, checkpoint.max_side
     norm = checkpoint.head_norm
@@ -167,7 +165,7 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
 
 
 def _anchor_shapes(content: Any) -> AnchorShapes | None:
-    """The shapes that a file states as `content`; None where it states none that a network can have."""
+    """The shapes in a file's `content`; None if they are broken."""
     if not isinstance(content, dict) or content.keys() != set(AnchorShapes._fields):
         return None
     side, ratios, scales = (content[name] for name in AnchorShapes._fields)
@@ -190,7 +188,7 @@ def _are_flags(settings: Any) -> TypeGuard[dict[str, Any]]:
 
 
 def _num_letters(values: list[Any]) -> int:
-    """The letters of the texts among `values`, with a few for each of the others."""
+    """The letters of all texts among `values`; each other value counts as 20."""
     return sum(len(value) if isinstance(value, str) else 20 for value in values)
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import torch
 
-from retinanet.coco.annotations import read_json
+from retinanet.coco.json_values import read_json
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import remove_unfinished, written_whole
 

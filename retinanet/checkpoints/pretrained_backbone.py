@@ -1,4 +1,4 @@
-"""ImageNet weights for the ResNet: downloaded, or read from a file, and loaded where they fit."""
+"""ImageNet weights for the ResNet: downloaded or read from a file, then loaded if they fit."""
 
 import re
 import sys
@@ -20,9 +20,9 @@ BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
 
 
 def depths_of(names: Iterable[str]) -> list[int]:
-    """The depths that a ResNet's tensors `names`, which may be part of them, can be of.
+    """The ResNet depths that fit tensors called `names`, which may be only part of the network.
 
-    What is there of a ResNet ends anywhere; but where it ends with a stage of some depth, it is of such a depth.
+    A partial network may end anywhere. If it ends where a stage of some depth ends, it is taken for that depth.
     """
     found = [match for match in map(BLOCK.match, names) if match]
     counts: dict[int, int] = {}  # of blocks, by stage
@@ -31,7 +31,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
         counts[stage] = max(counts.get(stage, 0), block + 1)
     if any(match[3] == "conv3" for match in found):
         fitting = [depth for depth in DEPTHS if depth >= 50]
-    elif sum(counts.values()) > 1:  # at least one of them is whole, and has no third convolution
+    elif sum(counts.values()) > 1:  # at least one block is complete, and has no third convolution
         fitting = [depth for depth in DEPTHS if depth < 50]
     else:
         fitting = list(DEPTHS)
@@ -42,25 +42,24 @@ def depths_of(names: Iterable[str]) -> list[int]:
 
 
 class LoadReport(NamedTuple):
-    """What a file of weights filled; names are shortened to their module (`layer4`) where all of it is meant."""
+    """What a weights file filled; a name is shortened to its module (`layer4`) if all of that is meant."""
 
     num_loaded: int
     num_tensors: int
-    missing: list[str]  # of the backbone, not in the file: they keep their start
-    unused: list[str]  # in the file, not of the backbone
+    missing: list[str]  # in the backbone but not in the file: they keep their initial values
+    unused: list[str]  # in the file but not in the backbone
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
-    """Fill `backbone` from `state`, which may hold only part of it and more than it.
+    """Fill `backbone` from `state`, which may lack some of its tensors and hold others.
 
-    Raises UserError, and loads nothing, where it is another depth's, a shape differs, a value is not finite, or no
-    name fits.
+    UserError, and nothing is loaded, if the depth or a shape differs, a value is not finite, or no name fits.
     """
     wanted = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     found = {name: value for name, value in state.items() if name in wanted and isinstance(value, Tensor)}
     if not found:
         raise UserError(
-            f"{source}: {_looks_like(state)}, and none of its {len(state)} names is one of a ResNet's "
+            f"{source}: {_looks_like(state)}, and none of its {len(state)} names is a ResNet's "
             f"({', '.join(list(state)[:3])} ...). The names must be torchvision's: conv1.weight, layer1.0.conv1.weight "
             "..."
         )
@@ -97,18 +96,20 @@ def _resnets(depths: Sequence[int]) -> str:
 
 
 def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str, hint: str) -> None:
-    """UserError where the tensor `name` of the file `source` has another shape, for which `hint` tells the reason,
-    is not of floating-point numbers, or holds one that is not finite."""
+    """UserError if the tensor `name` of the file `source` has another shape, isn't floating-point or isn't finite.
+
+    `hint` explains another shape.
+    """
     if tuple(value.shape) != tuple(shape):
         raise UserError(f"{source}: {name} has shape {list(value.shape)}, the network's has {list(shape)}. {hint}")
     if value.layout != torch.strided or not value.is_floating_point() or value.is_meta:
-        raise UserError(f"{source}: {name} is no plain tensor of floating-point numbers. Save it as one.")
+        raise UserError(f"{source}: {name} is not a plain tensor of floating-point numbers. Save it as one.")
     if not torch.isfinite(value).all():
-        raise UserError(f"{source}: {name} holds values that are not finite. The file is broken: give another.")
+        raise UserError(f"{source}: {name} holds values that are not finite. The file is broken. Give another.")
 
 
 def _modules(names: set[str], others: Any) -> list[str]:
-    """`names`, with those of a top module that `others` have no part in drawn together to its name."""
+    """`names`, where the names of a top module without any of the `others` are merged into the module's name."""
     shared = {other.split(".")[0] for other in others}
     return sorted({name if name.split(".")[0] in shared else name.split(".")[0] for name in names})
 
@@ -122,24 +123,24 @@ def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
 
 
 def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
-    """The state dict of torchvision's `weights` from PyTorch's cache, or downloaded to it; UserError where it can't be.
+    """The state dict of torchvision's `weights`, from PyTorch's cache or downloaded to it.
 
-    `what` they are is said in the message.
+    UserError, which calls them `what`, if the download fails.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     if not path.exists():
         try:
             weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
-        except (OSError, RuntimeError) as fault:  # no network or no space; a hash that is not the published one
+        except (OSError, RuntimeError) as error:  # no network, no space, or a wrong hash
             raise UserError(
-                f"{weights.url}: the {what} could not be downloaded ({fault}). Put that file at {path}, or "
-                "choose --weights none (start from random weights) or --weights FILE (a state dict of your own)."
-            ) from fault
+                f"{weights.url}: the {what} could not be downloaded ({error}). Put that file at {path}, or "
+                "choose --weights none (start from random weights) or --weights FILE (your own state dict)."
+            ) from error
     return read_state_file(path)
 
 
 def read_state_file(path: str | Path) -> dict[str, Any]:
-    """The state dict in `path`, out of what training scripts wrap around it. UserError where the file holds none."""
+    """The state dict in `path`, out of what training scripts wrap around it. UserError if it holds none."""
     state = load_file(path, "a state dict")
     if isinstance(state, dict) and state.get("format") == FORMAT:
         raise UserError(

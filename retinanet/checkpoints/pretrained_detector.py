@@ -1,4 +1,4 @@
-"""torchvision's RetinaNet that learned COCO, retinanet_resnet50_fpn_v2, loaded so that it says the same boxes here."""
+"""torchvision's COCO detector, retinanet_resnet50_fpn_v2, loaded so that it predicts the same boxes here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,25 +15,25 @@ from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 
 WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
-CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # a category's COCO id is its place
+CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # by COCO id
 NO_CLASSES = ("__background__", "N/A")
 CLASSIFICATION, REGRESSION = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
 
 
 class DetectorReport(NamedTuple):
-    """The class names whose weights were kept, and those that start anew."""
+    """The class names whose weights were kept, and those that start from initial weights."""
 
     kept: list[str]
     new: list[str]
 
 
 def coco_state() -> dict[str, Any]:
-    """The published weights from PyTorch's cache, or downloaded to it."""
+    """The published weights, from PyTorch's cache or downloaded to it."""
     return published_state(WEIGHTS, "COCO detector's weights")
 
 
 def is_detector(state: Mapping[str, Any]) -> bool:
-    """Whether `state` is a detector's state dict of torchvision, rather than a ResNet's."""
+    """Whether `state` is the state dict of torchvision's detector rather than of a ResNet."""
     return any(name.startswith("head.classification_head.") for name in state)
 
 
@@ -49,7 +49,7 @@ def load_detector(
     num_anchors = PAPER_SHAPES.per_cell
     if network.anchor_shapes.per_cell != num_anchors:
         raise UserError(
-            f"{source}: a detector with {num_anchors} anchors a cell, but there are to be "
+            f"{source}: a detector with {num_anchors} anchors a cell, but the network has "
             f"{network.anchor_shapes.per_cell}. Choose as many ratios and scales, or other --weights."
         )
     state = {_newer_name(name): value for name, value in state.items()}
@@ -62,10 +62,8 @@ def load_detector(
         if theirs.startswith(CLASSIFICATION):
             shape[0] = num_anchors * len(CATEGORIES)
         if not isinstance(state.get(theirs), Tensor):
-            raise UserError(
-                f"{source}: a detector without {theirs}. It must be torchvision's retinanet_resnet50_fpn_v2."
-            )
-        require_fitting(theirs, state[theirs], shape, source, "It must be retinanet_resnet50_fpn_v2 of COCO's classes.")
+            raise UserError(f"{source}: a detector without {theirs}. Give torchvision's retinanet_resnet50_fpn_v2.")
+        require_fitting(theirs, state[theirs], shape, source, "Give retinanet_resnet50_fpn_v2 with COCO's classes.")
         loaded[name] = state[theirs]
 
     rows = {name.casefold(): row for row, name in enumerate(CATEGORIES) if name not in NO_CLASSES}
@@ -90,14 +88,14 @@ def load_detector(
 
 
 def _newer_name(name: str) -> str:
-    """The name that torchvision's pyramid has had since its convolutions are blocks: inner_blocks.0.0.weight."""
+    """torchvision's present name: since its pyramid's convolutions are blocks, inner_blocks.0.0.weight."""
     parts = name.split(".")
     is_old = name.startswith(("backbone.fpn.inner_blocks.", "backbone.fpn.layer_blocks.")) and len(parts) == 5
     return ".".join((*parts[:4], "0", parts[4])) if is_old else name
 
 
 def _source_name(name: str) -> str:
-    """torchvision's name of what the network calls `name`."""
+    """torchvision's name of the network's tensor `name`."""
     top, _, rest = name.partition(".")
     if top == "backbone":
         return f"backbone.body.{rest}"
@@ -114,7 +112,7 @@ def _source_name(name: str) -> str:
 
 
 class _BoxCode(NamedTuple):
-    """What makes the detector's deltas ours: (raw * factor + summand) * level_scale + level_shift."""
+    """Converts the detector's deltas to ours: (raw * factor + summand) * level_scale + level_shift."""
 
     factor: Tensor  # float64 [9 * 4]
     summand: Tensor  # float64 [9 * 4]
@@ -123,14 +121,14 @@ class _BoxCode(NamedTuple):
 
 
 def _box_code(shapes: AnchorShapes = PAPER_SHAPES) -> _BoxCode:
-    """From the detector's anchors and deltas to ours, whose anchors are of `shapes`.
+    """The conversion from the detector's anchors and deltas to ours, with anchors of `shapes`.
 
-    Its anchors lie at their cell's upper left corner, have sizes of whole, even pixels, and its deltas are not divided
-    by deviations. With s the stride, w and v the widths of its and our anchor, its box's centre is (its delta dx)
-    dx * w and ours (delta d) s / 2 + 0.1 * d * v from that corner: d = 10 * dx * w / v - 5 * s / v. The logarithms of
-    the widths give d = 5 * dw + 5 * log(w / v). Since w / v differs by level, and is near 1 for the same `shapes`, the
-    most goes into the output convolution, which goes on learning, and only the rest into the levels' code. (The cap of
-    a box's growth is the same number, but from these anchors.)
+    Its anchors are centred on their cell's upper left corner and have sides of whole, even pixels; its deltas are not
+    divided by deviations. Let s be the stride, w and v the widths of its anchor and ours, and dx its delta. From that
+    corner, its box's centre is dx * w away and ours, with delta d, s / 2 + 0.1 * d * v. So d = 10 * dx * w / v
+    - 5 * s / v. For the width, d = 5 * dw + 5 * log(w / v). As w / v differs by level but is near 1 for the same
+    `shapes`, most of it goes into the output convolution, which keeps learning, and only the rest into the level code.
+    (The cap on a box's growth is the same number, but relative to these anchors.)
     """
     sides = [tuple(int(PAPER_SHAPES.side * stride * scale) for scale in PAPER_SHAPES.scales) for stride in STRIDES]
     theirs = torch.stack(AnchorGenerator(sides, (PAPER_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()

@@ -1,4 +1,4 @@
-"""PyTorch's files, read without running what is in them and without believing what they claim."""
+"""PyTorch's files, read without running code from them and without trusting the sizes that they claim."""
 
 import pickle
 import pickletools
@@ -16,25 +16,24 @@ from retinanet.runtime.archives import require_stored
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import written_whole
 
-# The functions that torch.save writes calls of where it saves tensors and plain data. PyTorch's unpickler calls more of
-# them, such as torch.FloatTensor and bytearray, which take as much memory as a number in the file says.
-PLAIN = re.compile(
+# The functions that torch.save needs for tensors and plain data. PyTorch's unpickler allows more, such as
+# torch.FloatTensor and bytearray, which allocate as much memory as a number in the file says.
+ALLOWED_CALLS = re.compile(
     r"collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|\w+Storage|[a-z]\w*)"
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
 )
-DEEPEST, MOST_ITEMS = 50, 10**7  # containers in containers, and what they hold together; real files: 6, and 10^5
+DEEPEST, MOST_ITEMS = 50, 10**7  # levels of nested containers, and items in all of them; real files have 6 and 10^5
 
 
 def load_file(path: str | Path, what: str) -> Any:
     """The tensors and plain data in `path`, on the CPU.
 
-    `what` says in the message of a UserError what the file should have been. A file is refused when it is missing, is
-    not PyTorch's, is damaged (torch.load itself loads flipped bits without a word), claims to hold more than it does,
-    or holds pickled code: unpickling an object of a class runs code that the file chooses.
+    UserError, which calls the expected content `what`, if the file is missing, not PyTorch's, damaged (torch.load
+    itself ignores flipped bits), claims more than it holds, or holds pickled objects, which can run any code.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused just below
+            warnings.simplefilter("ignore")  # about pickles that are refused below
             _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         _count_items(content, {})
@@ -44,12 +43,12 @@ def load_file(path: str | Path, what: str) -> Any:
         raise UserError(f"{path}: no such file. Give the path of {what}.") from None
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path}: refused as {what}: it does not hold tensors and plain data alone. A file with pickled objects in "
-            "it can run code when it is opened. Give a file without."
+            f"{path}: refused as {what}: it holds more than tensors and plain data. Pickled objects can run code when "
+            "the file is opened. Give a file without them."
         ) from None
-    except Exception as fault:  # torch.load and zipfile raise whatever the damaged bytes lead them to
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        raise UserError(f"{path}: not {what}, or damaged ({reason}). Give another file.") from fault
+    except Exception as error:  # damaged bytes make torch.load and zipfile raise almost anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not {what}, or damaged ({reason}). Give another file.") from error
     return content
 
 
@@ -58,12 +57,12 @@ def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -
     try:
         with written_whole(path, "wb", previous=previous) as file:
             torch.save(content, file)
-    except RuntimeError as fault:  # what torch.save makes of a full disk
-        raise OSError(str(fault).splitlines()[0]) from fault
+    except RuntimeError as error:  # torch.save raises this when the disk is full
+        raise OSError(str(error).splitlines()[0]) from error
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raise where the members of the archive `path` are compressed, together too large for it, or changed."""
+    """Raise if members of the archive `path` are compressed, damaged, or together larger than the file."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
@@ -79,17 +78,17 @@ def _check_archive(path: str | Path) -> None:
 
 
 def _check_calls(pickled: bytes) -> None:
-    """Raise UnpicklingError where `pickled` calls what tensors and plain data have no need of."""
+    """Raise UnpicklingError if `pickled` calls functions that tensors and plain data don't need."""
     for operation, argument, _ in pickletools.genops(pickled):
-        if operation.name in ("GLOBAL", "INST") and not PLAIN.fullmatch(str(argument)):
+        if operation.name in ("GLOBAL", "INST") and not ALLOWED_CALLS.fullmatch(str(argument)):
             raise pickle.UnpicklingError(f"calls {argument}")
 
 
 def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
-    """How many items nested containers hold when each is followed wherever it is referred to.
+    """The number of items in nested containers, with repeated references counted each time.
 
-    Raises where they are too many to be walked through, or nest too deeply, as those that hold themselves do. `counts`
-    are those of the containers that were counted before, by their identity.
+    ValueError if there are too many to walk through or they nest too deeply, as a container that holds itself does.
+    `counts` caches the numbers by the containers' ids.
     """
     if not isinstance(content, dict | list | tuple | set):
         return 1
@@ -104,7 +103,7 @@ def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
 
 
 def _check_tensor(tensor: Tensor) -> None:
-    """Raise where `tensor` claims more elements than the file stores, which a few bytes would unfold to."""
+    """ValueError if `tensor` claims more elements than the file stores."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise ValueError(f"a {tensor.layout} tensor on {tensor.device}, not a plain one")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -112,7 +111,7 @@ def _check_tensor(tensor: Tensor) -> None:
 
 
 def _tensors_in(content: Any) -> Iterator[Tensor]:
-    """All tensors in nested dicts, lists and tuples, each container looked at once."""
+    """All tensors in nested dicts, lists and tuples; each container is visited once."""
     seen, waiting = set(), [content]
     while waiting:
         one = waiting.pop()

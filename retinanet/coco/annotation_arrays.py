@@ -1,4 +1,4 @@
-"""What annotation_entries asks of each entry of an annotation file, asked of the arrays of all entries at once."""
+"""The checks of annotation_entries, on the arrays of all entries at once."""
 
 from itertools import pairwise
 
@@ -21,9 +21,9 @@ DTYPES = {
 
 
 def are_sound(annotations: Annotations) -> bool:
-    """Whether `annotations`, arrays of DTYPES from wherever, could come from a file that passes the checks.
+    """Whether `annotations`, from an untrusted source, could come from a file that passes the checks.
 
-    A second for seven million boxes: nothing in here looks at one entry at a time, or copies the boxes.
+    One second for seven million boxes: there is no loop over entries and no copy of the boxes.
     """
     num_images, num_boxes = len(annotations.image_ids), len(annotations.labels)
     shapes = {
@@ -54,7 +54,7 @@ def are_sound(annotations: Annotations) -> bool:
 
 
 def _are_classes(annotations: Annotations) -> bool:
-    """Whether there are some, by rising id, each with a name."""
+    """Whether there are classes, in rising order of their ids, each with a name."""
     names, ids = annotations.class_names, annotations.category_ids
     if not isinstance(names, list) or not 0 < len(names) == len(ids):
         return False
@@ -65,7 +65,7 @@ def _are_classes(annotations: Annotations) -> bool:
 
 def _are_objects(annotations: Annotations) -> bool:
     boxes, areas, labels = annotations.boxes, annotations.areas, annotations.labels
-    # A NaN is the least and the largest of its array, and fails each comparison.
+    # min and max of an array with a NaN are NaN, which fails every comparison.
     return bool(
         boxes.min() > -NUMBER_LIMIT
         and boxes.max() < NUMBER_LIMIT
@@ -79,7 +79,7 @@ def _are_objects(annotations: Annotations) -> bool:
 
 
 def _stay_in_folder(names: PackedNames) -> bool:
-    """Whether each of `names`, at least one, is a text, and none leaves the image folder."""
+    """Whether all `names`, at least one, are valid UTF-8, and none leaves the image folder."""
     text, ends = names.text, names.ends
     starts = np.concatenate([[0], ends[:-1]])
     if text.shape != (ends[-1],) or not (starts < ends).all():  # none is empty
@@ -88,7 +88,7 @@ def _stay_in_folder(names: PackedNames) -> bool:
         text.tobytes().decode()
     except UnicodeDecodeError:
         return False
-    if (text[starts] & 0b1100_0000 == 0b1000_0000).any():  # a name that begins within a letter
+    if (text[starts] & 0b1100_0000 == 0b1000_0000).any():  # a name that starts in the middle of a letter
         return False
     dots = np.flatnonzero((text[:-1] == ord(".")) & (text[1:] == ord(".")))
     places = np.concatenate([starts[text[starts] == ord("/")], dots, np.flatnonzero(text == 0)])

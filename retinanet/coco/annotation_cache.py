@@ -1,6 +1,6 @@
 """Annotation files parsed once: their arrays are kept beside them for the next start.
 
-A cache may come with a stranger's data, so it is believed no more than the annotation file: it passes the same checks.
+A cache may come with a stranger's data, so it is trusted no more than the annotation file and passes the same checks.
 """
 
 import hashlib
@@ -19,23 +19,23 @@ from retinanet.coco.packed_names import PackedNames
 from retinanet.runtime.archives import require_stored
 from retinanet.runtime.files import written_whole
 
-FORMAT = "retinanet annotations 2"  # to change with the checks or the arrays: older caches are then rebuilt
-# No array is larger than the annotation file, where a box is 48 letters or more, but for the class names: a letter of
-# 4 bytes is written as 12 letters of 4 bytes each.
+CACHE_FORMAT = "retinanet annotations 2"  # change it with the checks or the arrays, so that older caches are rebuilt
+# No array is larger than the annotation file, where a box takes 48 letters or more. Class names are the exception: a
+# letter of 4 bytes is stored as 12 letters of 4 bytes each.
 MOST_NAME_BYTES = 12
 
 
 def load_annotations(path: str | Path) -> Annotations:
-    """Read and check the COCO annotation file `path`, or take what an earlier start has read of the same file.
+    """Read and check the COCO annotation file `path`, or its cache from an earlier start.
 
-    UserError names what is wrong with it and the fix.
+    UserError names a mistake and its fix.
     """
     path = Path(path)
     key = _key(path)
     annotations = _read(path, key) if key else None
     if annotations is None:
         annotations = read_annotations(path)
-        if key and key == _key(path):  # it was not changed meanwhile
+        if key and key == _key(path):  # the file did not change while it was read
             _write(annotations, path, key)
     return annotations._replace(fingerprint=key.split(" ")[-1])
 
@@ -45,38 +45,38 @@ def cache_path(path: Path) -> Path:
 
 
 def _key(path: Path) -> str:
-    """What tells this content from any other: format, size, time of change and hash; empty where it can't be read.
+    """Format, size, modification time and hash of the file; empty if it can't be read.
 
-    Size and time alone would miss a file that was exchanged for another of its size and time, as archives unpack them.
+    Size and time alone would miss a replacement of the same size and time, as archives unpack them.
     """
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             status = os.fstat(file.fileno())
-    except OSError:  # read_annotations says it better
+    except OSError:  # read_annotations gives the better message
         return ""
-    return f"{FORMAT} {status.st_size} {status.st_mtime_ns} {digest}"
+    return f"{CACHE_FORMAT} {status.st_size} {status.st_mtime_ns} {digest}"
 
 
 def _read(path: Path, key: str) -> Annotations | None:
-    """The cached annotations of `path`; None where there are none, or stale, broken or forged ones."""
+    """The cached annotations of `path`; None if the cache is missing, stale, broken or forged."""
     cache = cache_path(path)
-    if not cache.is_file():  # a pipe would be waited for without end
+    if not cache.is_file():  # opening a pipe would never return
         return None
     try:
         with zipfile.ZipFile(cache) as archive:
             require_stored(archive, cache.stat().st_size)
             limit = path.stat().st_size + 1000
-            if _text(archive, "key", 1000) != key:
+            if _read_text(archive, "key", 1000) != key:
                 return None
-            arrays: dict[str, Any] = {name: _array(archive, name, dtype, limit) for name, dtype in DTYPES.items()}
+            arrays: dict[str, Any] = {name: _read_array(archive, name, dtype, limit) for name, dtype in DTYPES.items()}
             annotations = Annotations(
                 path=path,
-                class_names=json.loads(_text(archive, "class_names", MOST_NAME_BYTES * limit)),
-                category_ids=_array(archive, "category_ids", np.dtype(np.int64), limit).tolist(),
+                class_names=json.loads(_read_text(archive, "class_names", MOST_NAME_BYTES * limit)),
+                category_ids=_read_array(archive, "category_ids", np.dtype(np.int64), limit).tolist(),
                 file_names=PackedNames(
-                    _array(archive, "name_text", np.dtype(np.uint8), limit),
-                    _array(archive, "name_ends", np.dtype(np.int64), limit),
+                    _read_array(archive, "name_text", np.dtype(np.uint8), limit),
+                    _read_array(archive, "name_ends", np.dtype(np.int64), limit),
                 ),
                 **arrays,
             )
@@ -84,19 +84,19 @@ def _read(path: Path, key: str) -> Annotations | None:
                 return None
             require_pixels(annotations)
             return annotations
-    except Exception:  # zipfile, NumPy and json raise whatever the bytes lead them to, and a cache is no reason to stop
+    except Exception:  # bad bytes make zipfile, NumPy and json raise anything; a cache is no reason to stop
         return None
 
 
-def _text(archive: zipfile.ZipFile, name: str, limit: int) -> str:
-    return str(_array(archive, name, None, limit))
+def _read_text(archive: zipfile.ZipFile, name: str, limit: int) -> str:
+    return str(_read_array(archive, name, None, limit))
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype | None, limit: int) -> np.ndarray:
-    """The array `name` of `archive`, of `dtype`, or with None a text.
+def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype | None, limit: int) -> np.ndarray:
+    """The array `name` of `archive`: of `dtype`, or a text if that is None.
 
-    Raises where it is another, or of more than `limit` bytes. What its header claims is compared with what there is
-    before memory is taken for it.
+    Raises if it has another type or more than `limit` bytes. The size in its header is checked before memory is
+    allocated for it.
     """
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as file:
@@ -122,5 +122,5 @@ def _write(annotations: Annotations, path: Path, key: str) -> None:
                 name_ends=annotations.file_names.ends,
                 **{name: getattr(annotations, name) for name in DTYPES},
             )
-    except OSError:  # a read-only folder or a full disk: then the next start parses the file again
+    except OSError:  # a read-only folder or a full disk: the next start parses the file again
         pass

@@ -1,4 +1,4 @@
-"""What must hold of each entry of a COCO annotation file: DataFault says what does not, and the fix."""
+"""Checks of each entry of a COCO annotation file: DataFault names the mistake and its fix."""
 
 import re
 from collections.abc import Container
@@ -8,32 +8,32 @@ from typing import Any
 from retinanet.coco.json_values import is_id, is_number, is_text
 from retinanet.runtime.errors import DataFault
 
-# C:\\a.jpg, \\\\server\\a.jpg, ..\\a.jpg. A file's name may well hold a \\ in between: some archives unpack so.
+# C:\\a.jpg, \\\\server\\a.jpg, ..\\a.jpg. A \\ elsewhere is fine: some archives unpack to such file names.
 WINDOWS_OUTSIDE = re.compile(r"([A-Za-z]:)?[\\/]|(.*[\\/])?\.\.\\")
 BOX_OF_MASK = "Add the box around it: (left, top, width, height) in pixels."
 
 
 def leaves_folder(file_name: str) -> bool:
-    """Whether a path that is to lie below a folder could lie elsewhere, or is none at all."""
+    """Whether `file_name`, relative to a folder, could be outside it, or is no path at all."""
     return Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name
 
 
 def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
-    """Id and name; `seen` are the ids of the categories before."""
+    """Id and name; `seen` holds the ids of earlier categories."""
     category_id, name = category.get("id"), category.get("name")
     if not is_id(category_id) or not is_text(name):
         raise DataFault(
-            "category_malformed", f"category {category} needs a whole number as id, without quotes, and a name."
+            "category_malformed", f"category {category} needs an id (a whole number without quotes) and a name."
         )
     if category_id in seen:
         raise DataFault(
-            "category_id_twice", f"category id {category_id} stands twice. Give each category an id of its own."
+            "category_id_twice", f"category id {category_id} appears twice. Give each category a different id."
         )
     return category_id, name
 
 
 def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:
-    """Id, file name and (height, width); `seen` are the ids of the images before."""
+    """Id, file name and (height, width); `seen` holds the ids of earlier images."""
     image_id, file_name = image.get("id"), image.get("file_name")
     height, width = image.get("height"), image.get("width")
     if not is_id(image_id):
@@ -42,12 +42,12 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
             f"an image's id is {image_id!r} ({file_name}). Ids must be whole numbers, without quotes.",
         )
     if image_id in seen:
-        raise DataFault("image_id_twice", f"image id {image_id} stands twice. Give each image an id of its own.")
+        raise DataFault("image_id_twice", f"image id {image_id} appears twice. Give each image a different id.")
     if isinstance(file_name, str) and not is_text(file_name):
         raise DataFault(
             "file_name_malformed",
-            f"file_name {file_name!r} of image {image_id} has half of a surrogate pair in it, which no file's name can "
-            "have. Write it as UTF-8.",
+            f"file_name {file_name!r} of image {image_id} holds half a surrogate pair, which no file name can. "
+            "Write it as UTF-8.",
         )
     if not is_text(file_name) or not file_name:
         raise DataFault(
@@ -56,33 +56,34 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
     if leaves_folder(file_name):
         raise DataFault(
             "file_name_outside",
-            f"file_name {file_name!r} of image {image_id} leaves the image folder. Make it relative to it.",
+            f"file_name {file_name!r} of image {image_id} leaves the image folder. Make it relative to that folder.",
         )
     if WINDOWS_OUTSIDE.match(file_name):
         raise DataFault(
             "file_name_windows",
-            f"file_name {file_name!r} of image {image_id} looks like a path of Windows that leaves the image folder. "
-            "Make it relative to it, with / instead of \\.",
+            f"file_name {file_name!r} of image {image_id} looks like a Windows path that leaves the image folder. Make "
+            "it relative to that folder, with / instead of \\.",
         )
     if not (is_id(height) and is_id(width) and height > 0 and width > 0):
         raise DataFault(
-            "image_size_malformed", f"image {image_id} ({file_name}) needs height and width, whole pixels above 0."
+            "image_size_malformed",
+            f"image {image_id} ({file_name}) needs a height and a width: whole pixels above 0.",
         )
     return image_id, file_name, (height, width)
 
 
 def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
-    """The row of what the annotation's `key` names; a DataFault of `kind` where it is not in the list `where`."""
+    """The row that the annotation's `key` refers to; DataFault of `kind` if the file's list `where` lacks it."""
     value = annotation.get(key)
     if isinstance(value, str | float):
-        raise DataFault("id_malformed", f"{key} {value!r} is no whole number. Write one, without quotes or a point.")
+        raise DataFault("id_malformed", f"{key} {value!r} is not a whole number. Write it without quotes or a point.")
     if not is_id(value) or value not in rows:
-        raise DataFault(kind, f'{key} {value!r} is not in "{where}". Add it there, or take the annotation out.')
+        raise DataFault(kind, f'{key} {value!r} is not in "{where}". Add it there, or remove the annotation.')
     return rows[value]
 
 
 def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
-    """Its (left, top, width, height) and its area, which is that of the box where none is stated."""
+    """The (left, top, width, height) and the area, by default the box's."""
     box, mask = annotation.get("bbox"), annotation.get("segmentation")
     if not box and mask:
         raise DataFault("box_missing", f"has a segmentation but no bbox. {BOX_OF_MASK}")
@@ -103,7 +104,7 @@ def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
 
 
 def _is_wide(mask: Any, area: float) -> bool:
-    """Whether a `segmentation` from JSON, polygons [[x1, y1, x2, y2 ...] ...] or run lengths, is more than a pixel."""
+    """Whether a `segmentation`, polygons [[x1, y1, x2, y2 ...] ...] or run lengths, is larger than a pixel."""
     if isinstance(mask, dict):
         return area > 1
     if not isinstance(mask, list):

@@ -1,27 +1,22 @@
 """COCO annotation files, checked and packed into flat arrays.
 
-This is one of the two edges where boxes are COCO's (left, top, width, height) in original pixels and classes are
-category ids.
+Here, as in result files, boxes are COCO's (left, top, width, height) in original pixels, and classes are category ids.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from retinanet.coco.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, known
 from retinanet.coco.box_units import in_fractions
-from retinanet.coco.json_values import is_id
+from retinanet.coco.json_values import is_id, read_json
 from retinanet.coco.packed_names import PackedNames
 from retinanet.runtime.errors import DataFault, UserError
 
-# Boxes are taken for corners if, read as width and height, this share sticks out of the image, and read as corners
-# this share lies in it: a few that were not clipped don't hide the mistake.
-OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
 MOST_NAMED = 5  # categories in a message
-LEFT_OUT = -1  # the row or the label of an entry with a mistake
+LEFT_OUT = -1  # the row or label of an entry that was refused
 
 
 class Annotations(NamedTuple):
@@ -41,43 +36,25 @@ class Annotations(NamedTuple):
     fingerprint: str = ""  # of the file's content
 
 
-def read_json(path: str | Path) -> Any:
-    """What is in the JSON file `path`; UserError where it is missing or broken."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return parse_json(file, path)
-    except OSError as fault:
-        raise UserError(f"{path}: can't be read ({fault.strerror}). Check the path and its permissions.") from None
-
-
-def parse_json(file: IO[str], path: str | Path) -> Any:
-    """What is in the JSON `file`, which a UserError calls `path`."""
-    try:
-        return json.load(file)
-    except (ValueError, RecursionError) as fault:  # not JSON, not UTF-8, or nested without end
-        raise UserError(f"{path}: not valid JSON ({fault}). Is the file cut off? Write or copy it again.") from None
-
-
 def read_annotations(path: str | Path) -> Annotations:
-    """Read and check the COCO annotation file `path`. UserError names what is wrong with it and the fix.
+    """Read and check the COCO annotation file `path`; UserError names a mistake and its fix.
 
-    `annotations` may be absent (a test set), as may an annotation's `area` (width x height then) and `iscrowd`.
+    `annotations` may be absent (a test set), and so may an annotation's `area` (then width x height) and `iscrowd`.
     """
     return check_annotations(Path(path), read_json(path))[0]
 
 
-def _raise(fault: DataFault) -> None:
-    """What becomes of a mistake where one ends all."""
-    raise fault
+def _raise(error: DataFault) -> None:
+    raise error
 
 
 def check_annotations(
     path: Path, content: Any, refuse: Callable[[DataFault], None] = _raise
 ) -> tuple[Annotations, np.ndarray]:
-    """Check and pack the `content` of the COCO annotation file `path`; also where each annotation stands in its list.
+    """Check and pack the `content` of the COCO annotation file `path`.
 
-    `refuse` is called with each mistake. If it returns, the entry is left out, and what belongs to it with it.
-    UserError where there are no lists of images and categories to check.
+    Also returns the index of each annotation in the file's list, int64 [T]. `refuse` is called with each mistake; if it
+    returns, the entry is dropped, with all that refers to it. UserError without lists of images and categories.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
@@ -85,12 +62,51 @@ def check_annotations(
     categories = _entries(path, content, "categories")
     annotations = _entries(path, content, "annotations") if "annotations" in content else []
     if not images:
-        raise UserError(f"{path}: has no images. Check that the file was written to its end.")
+        raise UserError(f"{path}: has no images. Check that the file was written completely.")
     if not categories:
         raise UserError(f'{path}: has no categories. Add the classes: "categories": [{{"id": 1, "name": "cat"}}, ...].')
 
     names, labels_of = _read_categories(path, categories, refuse)
     rows_of, file_names, sizes = _read_images(path, images, refuse)
+    objects = _read_objects(path, annotations, rows_of, labels_of, refuse)
+    packed = Annotations(
+        path=path,
+        class_names=list(names.values()),
+        category_ids=list(names),
+        image_ids=np.array([image_id for image_id, row in rows_of.items() if row != LEFT_OUT], np.int64),
+        file_names=PackedNames.of(file_names),
+        sizes=np.array(sizes, np.int64).reshape(-1, 2),
+        first=np.searchsorted(objects.owners, np.arange(len(sizes) + 1)),
+        boxes=objects.boxes,
+        labels=objects.labels,
+        crowds=objects.crowds,
+        areas=objects.areas,
+    )
+    try:
+        require_pixels(packed)
+    except DataFault as error:
+        refuse(error)
+    return packed, objects.places
+
+
+class _Objects(NamedTuple):
+    """The sound entries of "annotations", ordered by image, then as in the file."""
+
+    places: np.ndarray  # int64 [T], indices in the file's list
+    owners: np.ndarray  # int64 [T], rows of their images
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowds: np.ndarray
+    areas: np.ndarray
+
+
+def _read_objects(
+    path: Path,
+    annotations: list[dict[str, Any]],
+    rows_of: dict[int, int],
+    labels_of: dict[int, int],
+    refuse: Callable[[DataFault], None],
+) -> _Objects:
     owners = np.full(len(annotations), LEFT_OUT, np.int64)
     boxes = np.zeros((len(annotations), 4))
     labels = np.full(len(annotations), LEFT_OUT, np.int64)
@@ -103,33 +119,16 @@ def check_annotations(
             boxes[row], areas[row] = box_and_area(annotation)
             crowds[row] = is_crowd(annotation)
             owners[row] = owner
-        except DataFault as fault:
+        except DataFault as error:
             name = f"{path}: annotation {annotation.get('id', f'number {row}')}"
-            refuse(DataFault(fault.kind, f"{name}: {fault}"))
+            refuse(DataFault(error.kind, f"{name}: {error}"))
     places = np.argsort(owners, kind="stable")
     places = places[(owners[places] != LEFT_OUT) & (labels[places] != LEFT_OUT)]
-    packed = Annotations(
-        path=path,
-        class_names=list(names.values()),
-        category_ids=list(names),
-        image_ids=np.array([image_id for image_id, row in rows_of.items() if row != LEFT_OUT], np.int64),
-        file_names=PackedNames.of(file_names),
-        sizes=np.array(sizes, np.int64).reshape(-1, 2),
-        first=np.searchsorted(owners[places], np.arange(len(sizes) + 1)),
-        boxes=boxes[places],
-        labels=labels[places],
-        crowds=crowds[places],
-        areas=areas[places],
-    )
-    try:
-        require_pixels(packed)
-    except DataFault as fault:
-        refuse(fault)
-    return packed, places
+    return _Objects(places, *(array[places] for array in (owners, boxes, labels, crowds, areas)))
 
 
 def require_pixels(annotations: Annotations) -> None:
-    """DataFault where most boxes are in fractions of their images."""
+    """DataFault if most boxes are fractions of their images."""
     sizes = annotations.sizes[owners_of(annotations)]
     fractions = np.flatnonzero(in_fractions(annotations.boxes, sizes))
     if len(fractions):
@@ -138,16 +137,16 @@ def require_pixels(annotations: Annotations) -> None:
             "box_in_fractions",
             f"{annotations.path}: {len(fractions)} of {len(sizes)} boxes look like fractions of the image (YOLO's), "
             f"such as bbox {box} in {height} x {width} pixels (height x width). Write (left, top, width, height) in "
-            "pixels: multiply by the image's width and height. YOLO's first two are the box's centre: take half of its "
-            "width and height from them.",
+            "pixels: multiply by the image's width and height. YOLO's first two numbers are the box's centre: subtract "
+            "half of its width and height.",
         )
 
 
 def has_objects(annotations: Annotations) -> bool:
-    """Whether there is something to evaluate against.
+    """Whether there are objects to evaluate against.
 
-    Test sets are handed out without annotations, or with fake ones: boxes without area, or one box for all images.
-    One box for all is real where it is the whole image.
+    Test sets are published without annotations, or with fake ones: boxes without area, or the same box in all images.
+    That box is real if it covers the whole image.
     """
     real = ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
     boxes = annotations.boxes[real]
@@ -162,31 +161,18 @@ def owners_of(annotations: Annotations) -> np.ndarray:
     return np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
 
 
-def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Which of `boxes` [n, 4] stick out of their images of `sizes` [n, 2], where all look like (x1, y1, x2, y2).
-
-    bool [n]; none where they look like (left, top, width, height).
-    """
-    limits = sizes[:, ::-1] + 1
-    fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)
-    sticks_out = (boxes[:, :2] + boxes[:, 2:] > limits).any(axis=1)
-    if not len(boxes) or fits_as_corners.mean() < INSIDE_SHARE or sticks_out.mean() < OUTSIDE_SHARE:
-        return np.zeros(len(boxes), bool)
-    return sticks_out
-
-
 def require_same_classes(annotations: Annotations, names: list[str], category_ids: list[int], source: Path) -> None:
-    """UserError unless the set has just the classes and category ids of `source`."""
+    """DataFault unless the set has exactly the classes and category ids of `source`."""
     expected = dict(zip(category_ids, names, strict=True))
     given = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
     if given != expected:
         differing = sorted(key for key in given.keys() | expected.keys() if given.get(key) != expected.get(key))
         ours, theirs = ({key: one.get(key) for key in differing[:MOST_NAMED]} for one in (given, expected))
-        more = f" ({len(differing)} differ in all)" if len(differing) > MOST_NAMED else ""
+        more = f" ({len(differing)} differ)" if len(differing) > MOST_NAMED else ""
         raise DataFault(
             "classes_differ",
-            f"{annotations.path}: has the categories {ours}, but {source} has {theirs}{more}. Use files that belong "
-            "together.",
+            f"{annotations.path}: has the categories {ours}, but {source} has {theirs}{more}. Use files of the same "
+            "classes.",
         )
 
 
@@ -200,14 +186,14 @@ def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, An
 def _read_categories(
     path: Path, categories: list[dict[str, Any]], refuse: Callable[[DataFault], None]
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """The names by rising category id, and the label of each id."""
+    """The names in order of the category ids, and the label of each id."""
     names: dict[int, str] = {}
     labels_of: dict[int, int] = {}
     for category in categories:
         try:
             category_id, name = category_entry(category, labels_of)
-        except DataFault as fault:
-            refuse(DataFault(fault.kind, f"{path}: {fault}"))
+        except DataFault as error:
+            refuse(DataFault(error.kind, f"{path}: {error}"))
             if is_id(category.get("id")):
                 labels_of.setdefault(category["id"], LEFT_OUT)
         else:
@@ -220,15 +206,15 @@ def _read_categories(
 def _read_images(
     path: Path, images: list[dict[str, Any]], refuse: Callable[[DataFault], None]
 ) -> tuple[dict[int, int], list[str], list[tuple[int, int]]]:
-    """The row of each image id; each row's file name, and its (height, width)."""
+    """The row of each image id, and each row's file name and (height, width)."""
     rows_of: dict[int, int] = {}
     file_names: list[str] = []
     sizes: list[tuple[int, int]] = []
     for image in images:
         try:
             image_id, file_name, size = image_entry(image, rows_of)
-        except DataFault as fault:
-            refuse(DataFault(fault.kind, f"{path}: {fault}"))
+        except DataFault as error:
+            refuse(DataFault(error.kind, f"{path}: {error}"))
             if is_id(image.get("id")):
                 rows_of.setdefault(image["id"], LEFT_OUT)
         else:

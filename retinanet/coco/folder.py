@@ -1,4 +1,4 @@
-"""Where the files of a set lie below the data folder: the suite's layout, or COCO's own."""
+"""Where the files of a set are in the data folder: the suite's layout, or COCO's own."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from retinanet.runtime.errors import UserError
 
 
 def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
-    """The annotation file of a set: {set}.json, or COCO's own annotations/instances_{set}.json. UserError if none."""
+    """The annotation file of a set: {set}.json, or COCO's annotations/instances_{set}.json. UserError if none."""
     root = Path(coco_path)
     if not root.is_dir():
         raise UserError(f"{root}: no such data folder. Give it with --coco_path; data/README.md shows its layout.")
@@ -22,7 +22,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def find_image_folder(coco_path: str | Path, set_name: str) -> Path:
-    """The image folder of a set: images/{set}/, or COCO's own {set}/. UserError if there is neither."""
+    """The image folder of a set: images/{set}/, or COCO's {set}/. UserError if neither exists."""
     folders = [Path(coco_path) / "images" / set_name, Path(coco_path) / set_name]
     for folder in folders:
         if folder.is_dir():

@@ -1,20 +1,41 @@
-"""Which JSON values can be an id, a number or a name."""
+"""JSON files, and which of their values can be an id, a number or a name."""
 
-from typing import Any, TypeGuard
+import json
+from pathlib import Path
+from typing import IO, Any, TypeGuard
 
-NUMBER_LIMIT = 1e15  # no coordinate or area is so large; it also keeps JSON's unbounded whole numbers within a float
+from retinanet.runtime.errors import UserError, file_error_explained
+
+NUMBER_LIMIT = 1e15  # above any coordinate or area; also keeps JSON's unbounded whole numbers within a float
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of the JSON file `path`; UserError if it is missing or broken."""
+    with (
+        file_error_explained(path, "can't be read", "Check the path and its permissions."),
+        open(path, encoding="utf-8") as file,
+    ):
+        return parse_json(file, path)
+
+
+def parse_json(file: IO[str], path: str | Path) -> Any:
+    """The content of the JSON `file`; a UserError calls it `path`."""
+    try:
+        return json.load(file)
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
+        raise UserError(f"{path}: not valid JSON ({error}). Is the file cut off? Write or copy it again.") from None
 
 
 def is_id(value: Any) -> TypeGuard[int]:
-    """Whether a value from JSON is a whole number that an int64 holds."""
-    return type(value) is int and -(2**63) <= value < 2**63  # and no bool, which is an int too
+    """Whether a value from JSON is a whole number that fits an int64."""
+    return type(value) is int and -(2**63) <= value < 2**63  # not isinstance: a bool is an int
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value from JSON is a finite number."""
-    return type(value) in (int, float) and -NUMBER_LIMIT < value < NUMBER_LIMIT  # which NaN is not
+    return type(value) in (int, float) and -NUMBER_LIMIT < value < NUMBER_LIMIT  # False for NaN
 
 
 def is_text(value: Any) -> TypeGuard[str]:
-    """Whether a value from JSON is a text that can be printed and be part of a path: without a lone surrogate."""
+    """Whether a value from JSON is a text without lone surrogates: it can be printed and be part of a path."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -7,10 +7,10 @@ import numpy as np
 
 
 class PackedNames(Sequence[str]):
-    """Texts in two arrays: all their bytes, and where each ends.
+    """Texts in two arrays: their bytes, and where each ends.
 
-    A Python object counts its references where it lies, so a loader worker that looks at it copies that page of memory
-    for itself. Arrays stay shared.
+    A Python object holds its reference count, so a loader worker that reads it gets its own copy of that page of
+    memory. Arrays stay shared.
     """
 
     def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:

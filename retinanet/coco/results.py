@@ -1,23 +1,68 @@
-"""COCO result files: read, also from the zip that is handed in, and written whole."""
+"""COCO result files, read and written whole: rows in the file, arrays everywhere else."""
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.coco.annotations import parse_json, read_json
+import numpy as np
+
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.json_values import parse_json, read_json
 from retinanet.coco.results_zip import read_zip
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 class Results(NamedTuple):
-    """What a result file holds."""
+    """The content of a result file."""
 
-    rows: Any  # as parsed: nothing of it is checked
-    member: str | None = None  # its name in the zip, where it came in one
+    rows: Any  # as parsed, not checked
+    member: str | None = None  # its name in the zip, if it came in one
+
+
+class Found(NamedTuple):
+    """D detections in the images of a set."""
+
+    images: np.ndarray  # int64 [D], index of the image
+    labels: np.ndarray  # int64 [D]
+    scores: np.ndarray  # float64 [D]
+    boxes: np.ndarray  # float64 [D, 4], (left, top, width, height) in original pixels
+
+    def at(self, rows: np.ndarray) -> "Found":
+        """Those of `rows`, indices or a mask, in their order."""
+        return Found(*(values[rows] for values in self))
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """The detections of all `parts`, one after the other."""
+    none = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
+    return Found(*map(np.concatenate, zip(none, *parts, strict=True)))
+
+
+def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
+    """The rows (image_id, category_id, bbox, score) of a checked result file, in their order."""
+    order = np.argsort(annotations.image_ids)
+    ids = np.array([row["image_id"] for row in rows], np.int64)
+    images = order[np.searchsorted(annotations.image_ids[order], ids).clip(max=len(order) - 1)]
+    assert (annotations.image_ids[images] == ids).all(), "a row of another set"
+    label_of = {category_id: label for label, category_id in enumerate(annotations.category_ids)}
+    return Found(
+        images,
+        labels=np.array([label_of[row["category_id"]] for row in rows], np.int64),
+        scores=np.array([row["score"] for row in rows], np.float64),
+        boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+    )
+
+
+def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
+    """The detections as COCO writes them."""
+    category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
+    columns = (annotations.image_ids[found.images], category_ids, found.boxes, found.scores)
+    return [dict(zip(KEYS, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def default_results_path(set_name: str) -> Path:
@@ -25,7 +70,7 @@ def default_results_path(set_name: str) -> Path:
 
 
 def read_results(path: Path) -> Results:
-    """Read a result file, or the one in a .zip. UserError where it is missing or broken."""
+    """Read a result file, or the one in a .zip. UserError if it is missing or broken."""
     if path.suffix.lower() == ".zip":
         member, content = read_zip(path)
         return Results(parse_json(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), path), member)
@@ -33,14 +78,11 @@ def read_results(path: Path) -> Results:
 
 
 def write_results(rows: list[Any], path: Path) -> None:
-    """Write a result file, whole or not at all. UserError where the place can't be written to."""
-    try:
-        with written_whole(path) as file:
-            file.write(json.dumps(rows))  # json.dump takes several times as long
-    except OSError as fault:
-        raise UserError(f"{path}: can't be written ({fault.strerror}). Choose another place for it.") from None
+    """Write a result file, whole or not at all. UserError if that fails."""
+    with file_error_explained(path, "can't be written", "Choose another place for it."), written_whole(path) as file:
+        file.write(json.dumps(rows))  # json.dump takes several times as long
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
-    """Checked `rows` as they are handed in: the four keys alone, since COCO's reader goes by what others it finds."""
+    """Checked `rows` as they are handed in: only the four keys, since others make COCO's reader take another format."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)

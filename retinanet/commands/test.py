@@ -9,7 +9,7 @@ from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_check
 from retinanet.checkpoints.output_folder import BEST, read_evaluations
 from retinanet.cli.test_flags import EvaluationSettings
 from retinanet.coco.annotations import has_objects, require_same_classes
-from retinanet.coco.results import default_results_path, write_results
+from retinanet.coco.results import default_results_path, rows_of, write_results
 from retinanet.commands.compare import compare_results
 from retinanet.data.dataset import load_set
 from retinanet.evaluation.analysis import analyse
@@ -55,7 +55,7 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
         say(f"Num {set_name} images: {len(dataset)}")
         if settings.test_sides or settings.flip_test:
             say(views_line(settings.test_sides or [min_side], settings.flip_test))
-        rows = detect_all(
+        found = detect_all(
             model,
             dataset,
             batch_size=settings.batch_size or checkpoint.batch_size,
@@ -67,12 +67,12 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
             test_sides=[(side, round(max_side * side / min_side)) for side in settings.test_sides or ()] or None,
             flip_test=settings.flip_test,
         )
-        write_results(rows, results_path)
-        say(f"{len(rows)} detections written to {results_path}")
+        write_results(rows_of(found, annotations), results_path)
+        say(f"{len(found.scores)} detections written to {results_path}")
         no_table = "so there is no table" + (" and no report" if settings.report else "")
-        if table := table_if_objects(annotations, rows, settings.eval_backend, or_else=no_table):
+        if table := table_if_objects(annotations, found, settings.eval_backend, or_else=no_table):
             say(*table.text.splitlines())
-            analysis = analyse(annotations, rows, settings.num_draws)
+            analysis = analyse(annotations, found, settings.num_draws)
             say(*analysis_lines(analysis, len(dataset)))
             if settings.report:
                 write_report(settings.report, analysis, table, dataset, source=str(results_path))

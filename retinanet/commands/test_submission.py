@@ -8,12 +8,12 @@ from retinanet.cli.submission_flags import SubmissionSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file
-from retinanet.coco.results import default_results_path, read_results, results_text, write_results
+from retinanet.coco.results import default_results_path, found_of, read_results, results_text, write_results
 from retinanet.coco.results_zip import write_zip
 from retinanet.evaluation.coco_table import AP, evaluate, require_backend, table_if_objects
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.submission.check import FEW, Finding, check_results, images_without_detection
+from retinanet.submission.check import NUM_EXAMPLES, ResultFinding, check_results, images_without_detection
 from retinanet.submission.fix import fix_results
 from retinanet.submission.server_names import name_findings
 
@@ -42,10 +42,10 @@ def check_submission(settings: SubmissionSettings) -> int:
     print_findings(findings)
     print_verdict(fixed or results_path, rows, findings, annotations)
     packed = settings.zip is None or pack(rows, findings, settings.zip)
-    if not any(finding.unusable for finding in findings) and (
-        table := table_if_objects(annotations, rows, settings.eval_backend)
-    ):
-        say(*table.text.splitlines())
+    if not any(finding.unusable for finding in findings):
+        found = found_of(rows, annotations)
+        if table := table_if_objects(annotations, found, settings.eval_backend):
+            say(*table.text.splitlines())
     return 0 if packed and not findings else 1
 
 
@@ -66,7 +66,7 @@ def fix(rows: list[Any], annotations: Annotations, eval_backend: str) -> list[An
     """The corrected rows; says what was changed, and how AP changed where there are objects to compare with."""
 
     def average_precision(some: list[dict[str, Any]]) -> float:
-        return evaluate(annotations, some, eval_backend).numbers[AP]
+        return evaluate(annotations, found_of(some, annotations), eval_backend).numbers[AP]
 
     fixed = fix_results(rows, annotations, average_precision if has_objects(annotations) else None)
     say("Corrected:" if fixed.changes else "Nothing corrected")
@@ -86,7 +86,7 @@ def ap_text(ap: tuple[float, float] | None) -> str:
     return "" if ap is None else f"; AP {ap[0]:.3f} before, {ap[1]:.3f} after"
 
 
-def print_findings(findings: list[Finding]) -> None:
+def print_findings(findings: list[ResultFinding]) -> None:
     for finding in findings:
         say(f"- {finding.problem}: {finding.num_rows}")
         for example in finding.examples:
@@ -94,18 +94,18 @@ def print_findings(findings: list[Finding]) -> None:
         say(f"    Fix: {finding.fix}")
 
 
-def print_verdict(path: Path, rows: Any, findings: list[Finding], annotations: Annotations) -> None:
+def print_verdict(path: Path, rows: Any, findings: list[ResultFinding], annotations: Annotations) -> None:
     verdict = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}" if findings else "good"
     if any(finding.unusable for finding in findings):
         say(f"{path}: {verdict}")
         return
     say(f"{path}: {verdict}; {len(rows)} detections for {len(annotations.image_ids)} images")
     empty = images_without_detection(rows, annotations)
-    ids = ", ".join(map(str, empty[:FEW])) + (" ..." if len(empty) > FEW else "")
+    ids = ", ".join(map(str, empty[:NUM_EXAMPLES])) + (" ..." if len(empty) > NUM_EXAMPLES else "")
     say(f"Images without a detection (not a mistake): {len(empty)}" + (f" ({ids})" if empty else ""))
 
 
-def pack(rows: list[dict[str, Any]], findings: list[Finding], path: Path) -> bool:
+def pack(rows: list[dict[str, Any]], findings: list[ResultFinding], path: Path) -> bool:
     """Write the rows to the zip `path`, or say why not; whether it was written."""
     if findings or not rows:
         why = "there are findings" if findings else "COCO's reader fails where there is no detection at all"

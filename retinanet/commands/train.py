@@ -16,7 +16,7 @@ from retinanet.commands.verify_resume import verify_resume
 from retinanet.data.learnable import warnings_of
 from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
-from retinanet.reports.log_table import tell_spread
+from retinanet.reports.log_table import print_spread
 from retinanet.runtime.console import say
 from retinanet.runtime.device import default_workers, find_device
 from retinanet.runtime.errors import Stopped, UserError
@@ -62,7 +62,7 @@ def train(settings: TrainSettings) -> int:
                 seed, numbers_of_run = train_run(one, ranks, sets)
                 numbers[seed] = numbers_of_run
                 if settings.seeds and len(numbers) == len(settings.seeds):
-                    tell_spread(numbers)
+                    print_spread(numbers)
         leave()
     return 0
 
@@ -264,7 +264,7 @@ def _table(run: Run) -> CocoTable | None:
     settings = run.settings
     assert settings.workers is not None
     with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
-        rows = detect_all(
+        found = detect_all(
             run.state.network,
             run.sets.val_set,
             batch_size=settings.batch_size,
@@ -275,4 +275,4 @@ def _table(run: Run) -> CocoTable | None:
             timeout=settings.timeout,
             ranks=run.ranks,
         )
-        return table_if_objects(run.sets.val, rows, settings.eval_backend) if run.ranks.is_first else None
+        return table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None

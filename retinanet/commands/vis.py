@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.coco.results import default_results_path
+from retinanet.coco.results import Found, default_results_path
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
 from retinanet.data.images import read_image
@@ -64,7 +63,7 @@ def draw_images(settings: PictureSettings) -> None:
         pixels = image.permute(1, 2, 0).numpy()
         panels.append(object_panel(annotations, index, pixels))
         if detections is not None:
-            panels.append(detection_panel(annotations, index, pixels, detections))
+            panels.append(detection_panel(index, pixels, detections))
     figure = draw_grid(panels, annotations.class_names, columns=4, window=settings.show)
     save_figure(figure, settings.picture)
     say(f"Picture of image{'s' if len(chosen) > 1 else ''} {', '.join(ids)}: {settings.picture}")
@@ -116,18 +115,11 @@ def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Pa
     return Panel(title, pixels, annotations.boxes[rows], annotations.labels[rows], None)
 
 
-def detection_panel(
-    annotations: Annotations, index: int, pixels: np.ndarray, detections: list[dict[str, Any]]
-) -> Panel:
-    found = [row for row in detections if row["image_id"] == annotations.image_ids[index]]
-    return Panel(
-        title=f"Detections: {len(found)}",
-        image=pixels,
-        boxes=np.array([row["bbox"] for row in found]).reshape(-1, 4),
-        labels=np.array([annotations.category_ids.index(row["category_id"]) for row in found], dtype=int),
-        scores=np.array([row["score"] for row in found]),
-    )
+def detection_panel(index: int, pixels: np.ndarray, detections: Found) -> Panel:
+    found = detections.at(detections.images == index)
+    return Panel(f"Detections: {len(found.scores)}", pixels, found.boxes, found.labels, found.scores)
 
 
-def load_detections(path: Path, annotations: Annotations, threshold: float) -> list[dict[str, Any]]:
-    return [row for row in load_results(path, annotations) if row["score"] >= threshold]
+def load_detections(path: Path, annotations: Annotations, threshold: float) -> Found:
+    found = load_results(path, annotations)
+    return found.at(found.scores >= threshold)

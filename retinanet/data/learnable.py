@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from retinanet.coco.annotations import corners_for_sizes, has_objects, owners_of
+from retinanet.coco.annotations import has_objects, owners_of
+from retinanet.coco.box_units import corners_for_sizes
 from retinanet.data.anchor_coverage import best_ious
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.transforms import resized_corners

@@ -1,14 +1,15 @@
 """What COCO's twelve numbers don't tell of a result file: classes, errors, thresholds, and how sure the numbers are."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import average_precision, mean_of_classes
 from retinanet.evaluation.confusion import Confusion, confusion_of
 from retinanet.evaluation.intervals import Interval, draws_of_images, interval
-from retinanet.evaluation.matches import Found, Matches, found_of, match, ranked_classes
+from retinanet.evaluation.matches import Matches, evaluated, match, ranked_classes
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
 
 NUM_DRAWS, LEAST_DRAWS = 1000, 20
@@ -50,12 +51,12 @@ class Analysis(NamedTuple):
     errors: Errors
 
 
-def analyse(annotations: Annotations, rows: list[dict[str, Any]], num_draws: int = NUM_DRAWS) -> Analysis:
-    """Analyse the `rows` of a checked result file of a set that has objects.
+def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) -> Analysis:
+    """Analyse the detections in a set that has objects.
 
     `num_draws` 0 leaves the intervals out (they are NaN).
     """
-    found = found_of(rows, annotations)
+    found = evaluated(found, annotations)
     matches = match(found, annotations)
     errors = find_errors(matches, annotations)
     ranked = ranked_classes(found, matches, annotations)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations, has_objects
+from retinanet.coco.results import Found, rows_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 
@@ -52,18 +53,15 @@ def require_backend(backend: str) -> None:
         )
 
 
-def evaluate(annotations: Annotations, rows: list[dict[str, Any]], backend: str) -> CocoTable:
-    """Compare the result `rows` (image_id, category_id, bbox, score) with the objects of a set.
+def evaluate(annotations: Annotations, found: Found, backend: str) -> CocoTable:
+    """Compare the detections of a set with its objects.
 
-    The numbers of all BACKENDS are the same to the last digit. The rows must be about the set's images and categories,
-    with finite numbers: what the backends make of others differs. No rows at all give zeros. Raises what
+    The numbers of all BACKENDS are the same to the last digit. No detections at all give zeros. Raises what
     require_backend does.
     """
     require_backend(backend)
-    image_ids, category_ids = set(annotations.image_ids.tolist()), set(annotations.category_ids)
-    assert all(row["image_id"] in image_ids and row["category_id"] in category_ids for row in rows)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says how long it takes, and prints its lines
-        evaluation = coco_evaluation(annotations, rows, backend)
+        evaluation = coco_evaluation(annotations, found, backend)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -72,28 +70,26 @@ def evaluate(annotations: Annotations, rows: list[dict[str, Any]], backend: str)
 
 
 def table_if_objects(
-    annotations: Annotations, rows: list[dict[str, Any]], backend: str, *, or_else: str = "so there is no table"
+    annotations: Annotations, found: Found, backend: str, *, or_else: str = "so there is no table"
 ) -> CocoTable | None:
-    """The table of the result `rows`; where the set has no objects None, and a line that says so."""
+    """The table of the detections; where the set has no objects None, and a line that says so."""
     if has_objects(annotations):
-        return evaluate(annotations, rows, backend)
+        return evaluate(annotations, found, backend)
     say(f"{annotations.path} has no objects to compare with, {or_else}")
     return None
 
 
-def coco_evaluation(annotations: Annotations, rows: list[dict[str, Any]], backend: str) -> Any:
+def coco_evaluation(annotations: Annotations, found: Found, backend: str) -> Any:
     """The backend's COCOeval, which has compared nothing yet."""
-    return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, rows)
+    return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, found)
 
 
-def _hotcoco(annotations: Annotations, rows: list[dict[str, Any]]) -> Any:
+def _hotcoco(annotations: Annotations, found: Found) -> Any:
     from hotcoco import COCO, COCOeval
 
     # It takes no negative ids, so images and categories go by their ranks; the order of the ids decides among ties.
     ranks = np.argsort(np.argsort(annotations.image_ids))
-    rank_of = dict(zip(annotations.image_ids.tolist(), ranks.tolist(), strict=True))
-    label_of = {category_id: label for label, category_id in enumerate(annotations.category_ids)}
-    detections = [(rank_of[row["image_id"]], *row["bbox"], row["score"], label_of[row["category_id"]]) for row in rows]
+    detections = np.column_stack([ranks[found.images], found.boxes, found.scores, found.labels]).astype(np.float64)
     objects = COCO.from_arrays(
         [{"id": rank} for rank in range(len(ranks))],
         [{"id": label, "name": name} for label, name in enumerate(annotations.class_names)],
@@ -103,10 +99,10 @@ def _hotcoco(annotations: Annotations, rows: list[dict[str, Any]]) -> Any:
         area=annotations.areas,
         iscrowd=annotations.crowds.astype(np.uint8),
     )
-    return COCOeval(objects, objects.loadRes(np.array(detections, np.float64).reshape(-1, 7)), "bbox")
+    return COCOeval(objects, objects.loadRes(detections), "bbox")
 
 
-def _pycocotools(annotations: Annotations, rows: list[dict[str, Any]]) -> Any:
+def _pycocotools(annotations: Annotations, found: Found) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -121,7 +117,7 @@ def _pycocotools(annotations: Annotations, rows: list[dict[str, Any]]) -> Any:
     names = ("image_id", "category_id", "bbox", "area", "iscrowd")
     objects = [dict(zip(names, values, strict=True)) for values in columns]
     # What COCO.loadRes makes of a result file, but it fails on an empty one.
-    detections = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows]
+    detections = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows_of(found, annotations)]
     both = []
     for entries in (objects, detections):
         for number, entry in enumerate(entries, start=1):  # from 1: a match with id 0 is taken for none

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations
-from retinanet.evaluation.matches import Found, Matches
+from retinanet.coco.results import Found
+from retinanet.evaluation.matches import Matches
 
 
 class Confusion(NamedTuple):

@@ -1,13 +1,15 @@
-"""Detection over a data set: the rows of its result file."""
+"""Detection over a data set."""
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.results import Found, joined
 from retinanet.data.dataloader import evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
@@ -34,19 +36,19 @@ def detect_all(
     flip_test: bool = False,
     timeout: float = 0,
     ranks: Ranks = ALONE,
-) -> list[dict[str, Any]]:
-    """The rows of a COCO result file for all images of `dataset`, by image id and falling score.
+) -> Found:
+    """The detections in all images of `dataset`, by image id and falling score.
 
-    An image is looked at once at each of `test_sides`, and with `flip_test` mirrored too; what all views give is merged
-    before the suppression. The ranks share the images out; rank 0 gets all rows, the others none. `test_sides` and
-    `timeout` are the loader's. Raises UserError at an image that can't be read: none is left out
-    silently.
+    Each image is seen once at each of `test_sides`, and with `flip_test` also mirrored; the candidates of all views are
+    merged before NMS. The ranks share the images; rank 0 gets all detections, the others none. UserError at an image
+    that can't be read: none is left out silently.
     """
     model.eval()
-    pending: tuple[Detections, Tensor, Tensor] | None = None
+    pending: tuple[Detections, Tensor, np.ndarray] | None = None
+    index_of = {image_id: index for index, image_id in enumerate(dataset.annotations.image_ids.tolist())}
 
-    def finish_pending() -> list[dict[str, Any]]:
-        return result_rows(*pending, dataset.annotations.category_ids) if pending else []
+    def finish_pending() -> list[Found]:
+        return [found_in_batch(*pending)] if pending else []
 
     loader = evaluation_loader(
         dataset,
@@ -69,31 +71,31 @@ def detect_all(
         device=device,
         precision=precision,
     )
-    rows: list[dict[str, Any]] = []
+    parts: list[Found] = []
     for candidates, sizes, scales, image_ids in views:
-        rows += finish_pending()  # while a GPU works on the predictions
+        parts += finish_pending()  # while a GPU works on the predictions
         batch, count = candidates.scores.shape
         with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):
-            pending = suppress(candidates, sizes, detection), scales, image_ids
-    rows += finish_pending()
-    rows = [row for of_rank in ranks.gathered(rows) for row in of_rank]
-    return sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
+            images = np.array([index_of[image_id] for image_id in image_ids.tolist()])
+            pending = suppress(candidates, sizes, detection), scales, images
+    parts += finish_pending()
+    found = joined([part for of_rank in ranks.gathered(parts) for part in of_rank])
+    return in_order(found, dataset.annotations)
 
 
-def result_rows(
-    detections: Detections, scales: Tensor, image_ids: Tensor, category_ids: list[int]
-) -> list[dict[str, Any]]:
-    """Detections as COCO writes them: category ids and (left, top, width, height) in pixels of the original image.
+def in_order(found: Found, annotations: Annotations) -> Found:
+    """The detections by image id and falling score; ties stay in their order."""
+    return found.at(np.lexsort((-found.scores, annotations.image_ids[found.images])))
 
-    This is one of the two edges where boxes are COCO's. `scales` [B, 2] are the batch's.
+
+def found_in_batch(detections: Detections, scales: Tensor, images: np.ndarray) -> Found:
+    """The detections in a batch of `images`, with boxes (left, top, width, height) in pixels of the original images.
+
+    `scales` [B, 2] are the batch's. From here on boxes are COCO's.
     """
     boxes = detections.boxes.double() / scales.double().flip(1).repeat(1, 2)[:, None]  # [B, K, 4]
     boxes[..., 2:] -= boxes[..., :2]
-    rows = []
-    for image_id, image_boxes, scores, labels in zip(
-        image_ids.tolist(), boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
-    ):
-        for box, score, label in zip(image_boxes, scores, labels, strict=True):
-            if label >= 0:
-                rows.append({"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score})
-    return rows
+    labels = detections.labels.cpu().numpy()  # [B, K]
+    of_images = np.repeat(images[:, None], labels.shape[1], axis=1)
+    found = Found(of_images, labels, detections.scores.double().cpu().numpy(), boxes.cpu().numpy())
+    return found.at(labels >= 0)

@@ -1,25 +1,17 @@
 """Which detections of a result file hit which objects, by COCO's rules at its ten IoUs."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import Ranked
 
 IOUS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = 100  # of an image and class, that COCO's evaluation looks at
 IMAGES_AT_A_TIME, PAIRS_AT_A_TIME = 256, 2**21  # pairs of a detection and an annotation
-
-
-class Found(NamedTuple):
-    """The D detections of a result file that are evaluated, by falling score; ties by image id, then as in the file."""
-
-    images: np.ndarray  # int64 [D], index of the image
-    labels: np.ndarray  # int64 [D]
-    scores: np.ndarray  # float64 [D]
-    boxes: np.ndarray  # float64 [D, 4], (left, top, width, height) in original pixels
 
 
 class Matches(NamedTuple):
@@ -46,19 +38,12 @@ class Block(NamedTuple):
     crowds: np.ndarray  # bool [n, G]
 
 
-def found_of(rows: list[dict[str, Any]], annotations: Annotations) -> Found:
-    """The rows (image_id, category_id, bbox, score) of a checked result file as arrays."""
-    order_of_ids = np.argsort(annotations.image_ids)
-    ids = np.array([row["image_id"] for row in rows], np.int64)
-    ranks = np.searchsorted(annotations.image_ids[order_of_ids], ids)
-    label_of = {category_id: label for label, category_id in enumerate(annotations.category_ids)}
-    labels = np.array([label_of[row["category_id"]] for row in rows], np.int64)
-    scores = np.array([row["score"] for row in rows], np.float64)
-    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
-    order = np.lexsort((ranks, -scores))  # stable: ties of an image stay in the file's order
-    groups = (ranks * len(annotations.category_ids) + labels)[order]
-    order = order[_place_in_group(groups) < MAX_DETECTIONS]
-    return Found(order_of_ids[ranks[order]], labels[order], scores[order], boxes[order])
+def evaluated(found: Found, annotations: Annotations) -> Found:
+    """The detections that COCO's evaluation looks at, by falling score; ties by image id, then in their order."""
+    ranks = np.argsort(np.argsort(annotations.image_ids))[found.images]
+    order = np.lexsort((ranks, -found.scores))  # stable
+    groups = (ranks * len(annotations.category_ids) + found.labels)[order]
+    return found.at(order[_place_in_group(groups) < MAX_DETECTIONS])
 
 
 def match(found: Found, annotations: Annotations) -> Matches:

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations
+from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import average_precision, mean_of_classes
-from retinanet.evaluation.matches import IOUS, Found, Matches, ranked_classes
+from retinanet.evaluation.matches import IOUS, Matches, ranked_classes
 
 HIT_IOU, BACKGROUND_IOU = IOUS[0], 0.1
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)

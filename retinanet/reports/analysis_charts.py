@@ -1,4 +1,4 @@
-"""The figures of a report: classes, precision and recall, confusions, errors."""
+"""The charts of a report: classes, precision and recall, confusions, errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from retinanet.evaluation.intervals import Interval
 from retinanet.reports.figures import PALETTE, shortened, text_colour
 
 MOST_BARS = 80  # of classes
-MOST_CURVES = 1000  # of classes: more hide each other
-MOST_FIELDS = 300  # classes in the chart of confusions; with more, the MOST_BARS that are confused most
-FEW_CLASSES = 10  # told apart by colour and line; with more, the best and the worst are
-LINES = ("solid", "dashed", "dotted", "dashdot")
+MOST_CURVES = 1000  # of classes; more would hide each other
+MOST_FIELDS = 300  # classes in the confusion chart; with more, the MOST_BARS most confused ones
+MOST_COLOURED_CURVES = 10  # of single classes; with more classes, only the best and the worst are coloured
+LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
 BAR_INCHES = 0.34  # of a bar with its name
 WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2, "capsize": 2.5}
 
@@ -51,18 +51,18 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
 
 
 def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Sequence[str]) -> Figure:
-    """Precision by recall at IoU 0.5 of each class, `precision` [101, C]; -1 for a class without objects."""
+    """Precision by recall of each class at IoU 0.5: `precision` [101, C], -1 for a class without objects."""
     known = [label for label in range(len(names)) if precision[0, label] >= 0]
     by_ap = sorted(known, key=lambda label: -precision[:, label].mean())
-    named = by_ap if len(by_ap) <= FEW_CLASSES else [*by_ap[:4], *by_ap[-4:]]
+    named = by_ap if len(by_ap) <= MOST_COLOURED_CURVES else [*by_ap[:4], *by_ap[-4:]]
     figure = Figure(figsize=(8.5, 5), layout="constrained")
     axis = figure.subplots()
     for label in set(by_ap[:: max(1, len(by_ap) // MOST_CURVES)]) - set(named):
         axis.plot(recalls, precision[:, label], color="#cccccc", linewidth=0.8)
     for row, label in enumerate(named):
-        look: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINES[row % len(LINES)]}
+        style: dict[str, Any] = {"color": PALETTE[row % len(PALETTE)], "linestyle": LINE_STYLES[row % len(LINE_STYLES)]}
         name = f"{shortened(names[label])} {precision[:, label].mean():.3f}"
-        axis.plot(recalls, precision[:, label], label=name, linewidth=1.8, **look)
+        axis.plot(recalls, precision[:, label], label=name, linewidth=1.8, **style)
     if len(known) > 1:
         mean = precision[:, known].mean(axis=1)
         axis.plot(recalls, mean, color="black", linewidth=2.6, label=f"mean {mean.mean():.3f}")
@@ -76,8 +76,8 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
 
 
 def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float) -> Figure:
-    """Of the objects of each class, what they were taken for; below them what was found on background."""
-    classes = _most_confused(confusion)
+    """What the objects of each class were classified as; the last row is what was found on background."""
+    classes = _classes_to_draw(confusion)
     names, size = [shortened(names[label]) for label in classes.tolist()], len(classes) + 1
     table = confusion.table(classes)
     totals = np.bincount(confusion.true, confusion.counts, minlength=confusion.num_classes + 1)
@@ -96,15 +96,15 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
     axis.set_title(title + some * (len(classes) < confusion.num_classes))
     figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")
-    if size <= 26:  # numbers in smaller fields could not be read
+    if size <= 26:  # numbers in smaller fields would be unreadable
         for row, column in np.argwhere(table > 0):
             colour = text_colour(mpl.colors.to_hex(image.cmap(shares[row, column])))
             axis.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=small)
     return figure
 
 
-def _most_confused(confusion: Confusion) -> np.ndarray:
-    """The classes to draw, rising: all, or the most confused of more than can be read."""
+def _classes_to_draw(confusion: Confusion) -> np.ndarray:
+    """The classes to draw, in rising order: all, or the most confused ones if there are too many to read."""
     if confusion.num_classes <= MOST_FIELDS:
         return np.arange(confusion.num_classes)
     between = confusion.between_classes()
@@ -122,13 +122,13 @@ def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
     axis.set_yticks(range(len(kinds)), kinds)
     axis.invert_yaxis()
     axis.margins(x=0.15)
-    axis.set_xlabel("AP50 that mending these errors alone would add")
+    axis.set_xlabel("AP50 gained by fixing these errors alone")
     axis.grid(axis="x", alpha=0.4)
     axis.set_axisbelow(True)
     return figure
 
 
 def _error_bars(values: Sequence[Interval]) -> np.ndarray:
-    """How far the intervals reach to either side [2, N]; nothing where there is none."""
+    """The extents of the intervals below and above [2, N]; 0 without an interval."""
     sides = [(one.value - one.low, one.high - one.value) for one in values]
     return np.nan_to_num(np.array(sides).reshape(-1, 2).T).clip(min=0)

@@ -1,4 +1,4 @@
-"""An analysis in lines to print, and in numbers for programs."""
+"""An analysis as lines to print, and as numbers for programs."""
 
 import math
 from typing import Any
@@ -12,22 +12,23 @@ from retinanet.evaluation.compare import Comparison
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.tide_errors import ERROR_KINDS
+from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
-FEW_CLASSES = 10  # whose confusions fit on a screen
+MOST_CLASSES_IN_TEXT = 10  # whose confusion table fits on a screen
 MOST_CONFUSIONS = 5
-MOST_IN_TABLE = 1000  # classes in metrics.json's table of confusions; with more, the pairs that occur
+INTERVAL_WIDTH = 22  # of 0.123 (0.123 to 0.123): without intervals the column is as wide
+MOST_IN_TABLE = 1000  # classes in metrics.json's confusion table; with more, only the pairs that occur
 
 
 def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
-    """What is printed after COCO's twelve lines."""
+    """The lines that are printed after COCO's table."""
     num_draws = analysis.drawn.shape[2]
     sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
-    width = max(5, *(len(printable(one.name)) for one in analysis.classes))
+    header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
     return [
         f"AP {analysis.ap}, AP50 {analysis.ap50}{sure}",
-        f"{'Class':<{width}}  {'Objects':>7}  {'AP':>22}  {'AP50':>22}  {'AR':>5}  Best F1  From score",
-        *(_class_line(one, width) for one in analysis.classes),
+        *aligned([[*header, "Best F1", "From score"], *map(_class_row, analysis.classes)]),
         "AP50 lost to each kind of error: "
         + ", ".join(f"{kind} {lost:.3f}" for kind, lost in zip(ERROR_KINDS, analysis.lost, strict=True)),
         _best_line(analysis.best),
@@ -36,25 +37,25 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
 
 
 def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
-    """All numbers as plain data; None where there is none."""
+    """All numbers as plain data; None for an unknown one."""
     names = [one.name for one in analysis.classes]
     return {
         "coco": dict(zip(NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
         "num_draws": analysis.drawn.shape[2],
-        "AP": _plain(analysis.ap),
-        "AP50": _plain(analysis.ap50),
+        "AP": _number_dict(analysis.ap),
+        "AP50": _number_dict(analysis.ap50),
         "classes": [
             {
                 "name": one.name,
                 "num_objects": one.num_objects,
-                "AP": _plain(one.ap),
-                "AP50": _plain(one.ap50),
+                "AP": _number_dict(one.ap),
+                "AP50": _number_dict(one.ap50),
                 "AR": none_of_nan(one.ar),
-                "best_f1": _plain(one.best),
+                "best_f1": _number_dict(one.best),
             }
             for one in analysis.classes
         ],
-        "best_f1": _plain(analysis.best),
+        "best_f1": _number_dict(analysis.best),
         "AP50_lost": dict(zip(ERROR_KINDS, analysis.lost.tolist(), strict=True)),
         "confusion": {
             "true": [*names, "background"],
@@ -72,7 +73,7 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
 
 
 def precision_at_50(table: CocoTable) -> np.ndarray:
-    """[101 recalls, C] at IoU 0.5, all areas, 100 detections an image."""
+    """Precision [101 recalls, C] at IoU 0.5, for all areas and 100 detections an image."""
     return table.precision[0, :, :, 0, 2]
 
 
@@ -85,20 +86,19 @@ def none_of_nan(number: float) -> float | None:
 
 
 def _counts(confusion: Confusion) -> dict[str, Any]:
-    """The table of confusions, a row for each true class; of very many classes [row, column, count] of what occurs."""
+    """The confusion table, a row for each true class; with very many classes, the [row, column, count] that occur."""
     if confusion.num_classes <= MOST_IN_TABLE:
         return {"counts": confusion.table().tolist()}
     return {"pairs": np.stack(confusion[1:], axis=1).tolist()}
 
 
-def _plain(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
+def _number_dict(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
     return {name: none_of_nan(number) for name, number in numbers._asdict().items()}
 
 
-def _class_line(one: ClassNumbers, width: int) -> str:
-    ar, f1, score = map(number_text, (one.ar, one.best.f1, one.best.threshold))
-    name, num_objects = printable(one.name), one.num_objects
-    return f"{name:<{width}}  {num_objects:>7}  {one.ap!s:>22}  {one.ap50!s:>22}  {ar:>5}  {f1:>7}  {score:>10}"
+def _class_row(one: ClassNumbers) -> list[str]:
+    numbers = map(number_text, (one.ar, one.best.f1, one.best.threshold))
+    return [printable(one.name), str(one.num_objects), str(one.ap), str(one.ap50), *numbers]
 
 
 def _best_line(best: WorkingPoint) -> str:
@@ -111,21 +111,18 @@ def _best_line(best: WorkingPoint) -> str:
 
 
 def _confusion_lines(analysis: Analysis) -> list[str]:
-    """Where classes are few, what the objects of each were taken for; else the most frequent confusions."""
+    """What the objects of each class were classified as; with many classes, the most frequent confusions."""
     names = [printable(one.name) for one in analysis.classes]
-    if len(names) > FEW_CLASSES:
-        return [f"Most confused there: {'; '.join(_most_confused(analysis)) or 'none'}"]
-    rows, columns = [*names, "background"], [*names, "not found"]
-    width, widths = max(map(len, rows)), [max(5, len(name)) for name in columns]
-    lines = [
-        "  ".join([f"{name:<{width}}", *(f"{cell:>{size}}" for cell, size in zip(cells, widths, strict=True))])
-        for name, cells in zip(["", *rows], [columns, *analysis.confusion.table().tolist()], strict=True)
-    ]
-    return ["What the true classes (rows) were taken for there (columns):", *lines]
+    if len(names) > MOST_CLASSES_IN_TEXT:
+        return [f"Most confused there: {'; '.join(_top_confusions(analysis)) or 'none'}"]
+    header = ["", *(f"{name:>5}" for name in names), "not found"]
+    counts = [map(str, row) for row in analysis.confusion.table().tolist()]
+    rows = [[name, *row] for name, row in zip([*names, "background"], counts, strict=True)]
+    return ["What the true classes (rows) were taken for there (columns):", *aligned([header, *rows])]
 
 
-def _most_confused(analysis: Analysis) -> list[str]:
-    """The largest numbers of objects taken for another class."""
+def _top_confusions(analysis: Analysis) -> list[str]:
+    """The most frequent confusions between classes."""
     between = analysis.confusion.between_classes()
     order = np.argsort(-between.counts, kind="stable")[:MOST_CONFUSIONS]
     return [
@@ -136,16 +133,14 @@ def _most_confused(analysis: Analysis) -> list[str]:
 
 def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) -> list[str]:
     """The lines to print."""
-    names = [printable(one.name) for one in comparison.differences]
-    width = max(map(len, names))
-    lines = [f"{'':<{width}}      A      B  {'B - A':>25}  B higher in"]
-    for name, one in zip(names, comparison.differences, strict=True):
+    rows = [["", f"{'A':>5}", f"{'B':>5}", f"{'B - A':>25}", "B higher in"]]
+    for one in comparison.differences:
         change = "-" if np.isnan(one.difference.value) else f"{one.difference.value:+.3f}"
         if not np.isnan(one.difference.low):
             change += f" ({one.difference.low:+.3f} to {one.difference.high:+.3f})"
-        a, b = ("    -" if np.isnan(number) else f"{number:.3f}" for number in (one.a, one.b))
         wins = "-" if np.isnan(one.wins) else f"{one.wins:.1%}"
-        lines.append(f"{name:<{width}}  {a}  {b}  {change:>25}  {wins:>11}")
+        rows.append([printable(one.name), number_text(one.a), number_text(one.b), change, wins])
+    lines = aligned(rows)
     shifts = ", ".join(f"{kind} {more:+.3f}" for kind, more in zip(ERROR_KINDS, comparison.lost_more, strict=True))
     if num_draws:
         lines.append(f"In brackets 95% intervals over {num_draws} draws of the {num_images} images, the same for both")

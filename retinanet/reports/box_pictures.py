@@ -1,4 +1,4 @@
-"""Where the names of boxes go, so that they cover neither the objects nor each other."""
+"""Images with boxes and their names, placed so that they cover neither the objects nor each other."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from retinanet.runtime.printable import printable
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
-    """The left top corners [N, 2] for labels at boxes [N, 4] of an image that is `width` wide.
+    """The top left corners [N, 2] of the labels of boxes [N, 4] in an image of the given `width`.
 
-    `sizes` [N, 2] are the labels' (width, height). Boxes are (left, top, width, height). A label goes beside its box's
-    top or bottom edge where it covers least: of boxes, and of the labels before it. It may stand over the image's top
-    and bottom edges, not over its sides.
+    `sizes` [N, 2] are the labels' (width, height). Boxes are (left, top, width, height). A label is placed at its box's
+    top or bottom edge, where it covers least of the boxes and the earlier labels. It may extend past the image's top
+    and bottom, but not past its sides.
     """
     places = np.zeros((len(boxes), 2))
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
@@ -26,14 +26,14 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
         corners[:, 0] = corners[:, 0].clip(0, max(0, width - size[0]))
         candidates = np.concatenate([corners, np.broadcast_to(size, corners.shape)], axis=1)
         earlier = np.concatenate([places[:row], sizes[:row]], axis=1)
-        # A label over another can't be read, one over a corner of a box can.
+        # A label over another is unreadable; one over the corner of a box is not.
         covered = _shared_area(candidates, boxes).sum(axis=1) + 3 * _shared_area(candidates, earlier).sum(axis=1)
         places[row] = corners[covered.argmin()]
     return places
 
 
 def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Above and below the box, at its left, its right, its middle; then inside. Of equals the first is taken."""
+    """Above and below the box, at its left, right and middle, then inside. Of equals, the first wins."""
     left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
     above, below = top - size[1], bottom
     end, middle = right - size[0], (left + right - size[0]) / 2
@@ -49,8 +49,8 @@ def _shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 PANEL_INCHES = 4.0
 TITLE_POINTS, LABEL_POINTS = 10, 9
-LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font's size
-OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # to be seen on any ground
+LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font size
+OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # visible on any background
 
 
 class Panel(NamedTuple):
@@ -61,17 +61,17 @@ class Panel(NamedTuple):
     boxes: np.ndarray  # [N, 4], (left, top, width, height) in pixels of the image
     labels: np.ndarray  # int [N]
     scores: np.ndarray | None  # [N]
-    outlines: np.ndarray = np.zeros((0, 4))  # boxes to draw dashed and without a name, for comparison
+    outlines: np.ndarray = np.zeros((0, 4))  # [M, 4], drawn dashed and without names, for comparison
 
 
 def draw_grid(panels: Sequence[Panel], class_names: Sequence[str], columns: int, window: bool = False) -> Figure:
     """A figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it.
 
-    With more classes than colours some share one: each box has its name.
+    With more classes than colours, some share a colour.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails where there is no screen
+    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails without a screen
     figure = make(figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
@@ -83,7 +83,7 @@ def draw_grid(panels: Sequence[Panel], class_names: Sequence[str], columns: int,
 
 def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
     height, width = panel.image.shape[:2]
-    pixel = max(height, width) / (PANEL_INCHES * 72)  # of the image, in points
+    pixel = max(height, width) / (PANEL_INCHES * 72)  # of the image, in points of the figure
     names = [shortened(class_names[label]) for label in panel.labels]
     if panel.scores is not None:
         names = [f"{name} {score:.2f}" for name, score in zip(names, panel.scores, strict=True)]
@@ -95,10 +95,10 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
     seen[:, 2:] -= seen[:, :2]
     places = place_labels(seen, sizes * LABEL_POINTS * pixel, width)
     axis.imshow(panel.image)
-    # Names of boxes at the image's top stand above it.
+    # The names of boxes at the image's top edge are above it.
     axis.set_title(printable(panel.title), fontsize=TITLE_POINTS, pad=LABEL_POINTS * 2, parse_math=False)
     for left, top, box_width, box_height in panel.outlines:
-        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # to be seen on bright and on dark
+        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on bright and on dark
             line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
             axis.add_patch(Rectangle((left, top), box_width, box_height, fill=False, **line))
     for box, label, name, (x, y), size in zip(panel.boxes, panel.labels, names, places, sizes, strict=True):

@@ -1,4 +1,4 @@
-"""The picture of several runs: the curves of their losses, and of their AP below."""
+"""The picture of several runs: the curves of their losses and, below, of their AP."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,19 +17,20 @@ from retinanet.reports.log_table import model_name
 from retinanet.runtime.log_names import ENDING
 from retinanet.runtime.printable import printable
 
-# With the colours they tell runs apart in black and white too; no two of 77 runs have both in common.
+# They distinguish runs in black and white too: no two of 77 runs share both.
 MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
 DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"
 MARKERS_A_CURVE = 8
-MOST_WITH_AP50 = 4  # runs; with more the lower half could not be read
-WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
-LEGEND_LETTERS, MOST_LETTERS = 110, 60  # in a line of the legend; of a run's name
-MOST_LOSS = 1e200  # drawn: matplotlib's margins and ticks overflow at 1e300, and larger losses are at the top anyway
+DIVERGED = 3.0  # times the highest of the usual first losses: what is above is cut off the axis
+MOST_WITH_AP50 = 4  # runs; with more, the lower half would be unreadable
+CURVES_WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
+LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; of a run's name
+MOST_LOSS = 1e200  # drawn; matplotlib's margins and ticks overflow at 1e300
 
 
 class Curve(NamedTuple):
-    """A training, as it is drawn."""
+    """A training run to draw."""
 
     name: str
     epochs: np.ndarray  # [N], epochs finished: 1.5 is the middle of the second
@@ -39,20 +40,20 @@ class Curve(NamedTuple):
 
 
 def curves_of(logs: Sequence[RunLog]) -> list[Curve]:
-    """A curve for each log of a training; those of test.py have none."""
+    """A curve for each log of a training; logs of test.py have none."""
     logs = [log for log in logs if log.points or log.epoch_losses]
     return [_curve(log, name) for log, name in zip(logs, _names(logs), strict=True)]
 
 
 def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) -> Figure:
-    """A figure of the losses, and of AP if any run has one; `window` lets show_windows show it."""
+    """A figure of the losses, and of AP if any run has it; `window` lets show_windows show it."""
     has_ap = any(len(curve.tables) for curve in curves)
     names = [_legend_name(curve) for curve in curves]
     columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 14))
     legend_height = LEGEND_LINE_HEIGHT * (-(-len(names) // columns) + 1)
-    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails where there is no screen
+    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails without a screen
     heights = (LOSS_HEIGHT, AP_HEIGHT)[: 1 + has_ap]
-    figure = make(figsize=(WIDTH, sum(heights) + legend_height), layout="constrained")
+    figure = make(figsize=(CURVES_WIDTH, sum(heights) + legend_height), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0].tolist()
     styles = [_style(index) for index in range(len(curves))]
     for index, (curve, style) in enumerate(zip(curves, styles, strict=True)):
@@ -62,6 +63,7 @@ def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) 
     _scale(axes, log_scale)
     axes[0].set_xlim(0, 1.02 * max(1, *(np.ceil(curve.epochs[-1]) for curve in curves)))
     axes[0].set_ylabel("loss (running mean)")
+    _limit_losses(axes[0], curves)
     if has_ap:
         axes[1].set_ylabel("AP, and AP50 (hollow)" if len(curves) <= MOST_WITH_AP50 else "AP")
     handles = [Line2D([], [], **style) for style in styles]
@@ -72,7 +74,7 @@ def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) 
         handles, ["."] * len(names), loc="outside lower left", ncols=columns, fontsize=8, handlelength=5
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)  # afterwards: a name may have a $ in it, or begin with the _ that hides a label
+        text.set_parse_math(False)  # set last: a name may contain a $, or start with the _ that hides a label
         text.set_text(name)
     return figure
 
@@ -87,13 +89,14 @@ def _curve(log: RunLog, name: str) -> Curve:
         in_epoch = np.array(sorted(log.epoch_losses))
         epochs, losses = in_epoch + 1.0, np.array([log.epoch_losses[epoch] for epoch in in_epoch.tolist()])
     drops = np.searchsorted(in_epoch, np.array(log.drops, dtype=int))
-    tables = [(epoch, numbers[AP], numbers[AP50]) for epoch, numbers in log.tables.items() if epoch is not None]
-    tables = [table for table in tables if table[1] >= 0]  # -1 where the set has no object
+    end = int(np.ceil(epochs[-1]))  # for a table without an epoch in the log
+    tables = [(end if epoch is None else epoch, numbers[AP], numbers[AP50]) for epoch, numbers in log.tables.items()]
+    tables = [table for table in tables if table[1] >= 0]  # -1 for a set without objects
     return Curve(name, epochs, losses, drops[drops < len(losses)], np.array(tables, float).reshape(-1, 3))
 
 
 def _names(logs: Sequence[RunLog]) -> list[str]:
-    """The shortest kind of name that differs between all of them."""
+    """Names by the shortest scheme that distinguishes all logs."""
     models = [model_name(log) for log in logs]
     files = [log.path.name.removesuffix(ENDING) for log in logs]
     paths = [str(log.path) for log in logs]
@@ -101,8 +104,8 @@ def _names(logs: Sequence[RunLog]) -> list[str]:
 
 
 def _legend_name(curve: Curve) -> str:
-    name, half = printable(curve.name), MOST_LETTERS // 2
-    if len(name) > MOST_LETTERS:
+    name, half = printable(curve.name), MOST_NAME_LETTERS // 2
+    if len(name) > MOST_NAME_LETTERS:
         name = f"{name[: half - 1]}…{name[-half:]}"
     return name if np.isfinite(curve.losses).any() else f"{name} (no finite loss)"
 
@@ -122,7 +125,7 @@ def _hollow(marker: str) -> dict[str, Any]:
 
 
 def _draw_losses(axis: Axes, curve: Curve, style: dict[str, Any], log_scale: bool, shift: float) -> None:
-    """`shift`, 0 to 1, moves the markers, so that those of curves on top of each other are seen."""
+    """`shift`, 0 to 1, moves the markers, so that those of overlapping curves stay visible."""
     drawn = np.isfinite(curve.losses) & (curve.losses > 0 if log_scale else True)
     losses = np.where(drawn, curve.losses, np.nan).clip(-MOST_LOSS, MOST_LOSS)
     step = max(1, len(losses) // MARKERS_A_CURVE)
@@ -156,8 +159,26 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
     axes[-1].set_xlabel("epochs finished")
 
 
+def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
+    """Keep runs that diverged from flattening the others, and say so."""
+    known = [curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS) for curve in curves]
+    firsts = sorted(losses[0] for losses in known if len(losses))
+    if not firsts:
+        return
+    usual = firsts[(len(firsts) - 1) // 2]
+    top = DIVERGED * max(first for first in firsts if first <= DIVERGED * usual)
+    num_above = sum(len(losses) > 0 and losses.max() > top for losses in known)
+    lowest = min((losses[losses > 0].min() for losses in known if (losses > 0).any()), default=0.0)
+    if num_above and lowest < top:
+        axis.set_ylim(top=top)
+        highest = max(losses.max() for losses in known if len(losses))
+        runs = "1 run goes" if num_above == 1 else f"{num_above} runs go"
+        text = f"{runs} above this axis, up to {highest:.3g}"
+        axis.text(0.995, 0.98, text, transform=axis.transAxes, ha="right", va="top", fontsize=8)
+
+
 def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndarray, suggested: float | None) -> Figure:
-    """The loss by learning rate, with the rate to take. `medians` are of the windows of steps in their order."""
+    """The loss by learning rate, with the suggested rate. `medians` are those of a sliding window of steps."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.plot(rates, losses, color="#c0c0c0", linewidth=0.8, label="loss of a step")
@@ -166,7 +187,7 @@ def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndar
     if suggested is not None:
         axis.axvline(suggested, color=PALETTE[2], linestyle="dashed", label=f"suggested: {suggested:.1e}")
     known = medians[np.isfinite(medians)]
-    if len(known):  # single steps may be far out, and all of them at the end
+    if len(known):  # single steps may be far off, and the last ones usually are
         axis.set_ylim(0.7 * known.min(), 2 * known.max(initial=0, where=known <= 2 * known.min()))
     axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axis.grid(alpha=0.4)

@@ -1,4 +1,4 @@
-"""Fonts for the names in pictures: where matplotlib's own lacks their letters, those that the system has."""
+"""Fonts for names in pictures: the system's, for letters that matplotlib's own font lacks."""
 
 import sys
 import unicodedata
@@ -15,25 +15,20 @@ from matplotlib.text import Text
 
 from retinanet.runtime.printable import printable
 
-FEW = 5  # letters named in the message
-# Fonts are tried by their files' names: plain ones first. A last resort has a box for every letter, and no letter.
+MOST_LETTERS_NAMED = 5  # in the message
+# Fonts are tried in order of their file names, plain ones first. A last-resort font shows every letter as a box.
 UNLIKE_TEXT = ("bold", "italic", "oblique", "black", "thin", "light", "serif", "mono", "unifont", "condensed")
 LAST_RESORT = "lastresort"
-# Debian's and Ubuntu's package for a letter whose Unicode name begins so.
-PACKAGES = {"CJK": "fonts-noto-cjk", "HIRAGANA": "fonts-noto-cjk", "KATAKANA": "fonts-noto-cjk"}
-
-
-PACKAGES |= {"HANGUL": "fonts-noto-cjk", "IDEOGRAPHIC": "fonts-noto-cjk", "FULLWIDTH": "fonts-noto-cjk"}
-
-
+# The Debian and Ubuntu package for letters whose Unicode name starts with this word.
+FONT_PACKAGES = dict.fromkeys(("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "IDEOGRAPHIC", "FULLWIDTH"), "fonts-noto-cjk")
 SYMBOLS, ANY_SCRIPT = "fonts-symbola", "fonts-noto-core"
-_told: set[str] = set()  # packages that were named
+_announced: set[str] = set()  # packages that were named in a message
 
 
 def give_fonts(figure: Figure, font_files: Sequence[str] | None = None) -> None:
-    """Let the texts of `figure` use the fonts in `font_files` (the system's if not given) for what their own lacks.
+    """Let the texts of `figure` use `font_files` (default: the system's) for letters that their own font lacks.
 
-    Letters that none of them has stay boxes. One line on stderr says so and names the package to install, instead of
+    Letters in none of them stay boxes. One line on stderr says so and names the package to install, instead of
     matplotlib's warning about each letter.
     """
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and not text.get_text().isascii()]
@@ -43,9 +38,9 @@ def give_fonts(figure: Figure, font_files: Sequence[str] | None = None) -> None:
     families, missing = _families_for(lacking, _system_fonts() if font_files is None else tuple(font_files))
     for text in texts:
         text.set_fontfamily([*text.get_fontfamily(), *families])
-    # For good, not in a context: a window is drawn long after this.
+    # Permanent, not in a context: a window is drawn much later.
     warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from|Matplotlib currently does not support")
-    _tell(missing)
+    _announce(missing)
 
 
 @cache
@@ -60,7 +55,7 @@ def _is_lacking(letter: str) -> bool:
 
 @cache
 def _system_fonts() -> tuple[str, ...]:
-    """The system's font files as they are now: matplotlib's list of them is from its first start."""
+    """The system's font files as of now: matplotlib's own list dates from its first start."""
     files = [file for file in font_manager.findSystemFonts() if LAST_RESORT not in Path(file).stem.lower()]
     return tuple(sorted(files, key=_oddness))
 
@@ -72,7 +67,7 @@ def _oddness(file: str) -> tuple[int, bool, str]:
 
 @cache
 def _families_for(letters: frozenset[str], files: tuple[str, ...]) -> tuple[list[str], frozenset[str]]:
-    """The families of the first files with the letters, made known to matplotlib, and the letters that none has."""
+    """The families of the first files with the letters, registered with matplotlib, and the letters in none."""
     families: list[str] = []
     for file in files:
         if not letters:
@@ -83,7 +78,12 @@ def _families_for(letters: frozenset[str], files: tuple[str, ...]) -> tuple[list
             found = {letter for letter in letters if ord(letter) in charmap}
             if found and all(entry.fname != file for entry in font_manager.fontManager.ttflist):
                 font_manager.fontManager.addfont(file)
-        except (OSError, RuntimeError, ValueError, NotImplementedError):  # damaged, or of bitmaps, as colour emoji are
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            NotImplementedError,
+        ):  # damaged, or a bitmap font
             continue
         if found:
             families.append(font.family_name)
@@ -91,18 +91,19 @@ def _families_for(letters: frozenset[str], files: tuple[str, ...]) -> tuple[list
     return families, letters
 
 
-def _tell(missing: frozenset[str]) -> None:
-    packages = sorted({_package_of(letter) for letter in missing} - _told)
+def _announce(missing: frozenset[str]) -> None:
+    packages = sorted({_package_of(letter) for letter in missing} - _announced)
     if packages:
-        _told.update(packages)
-        some = printable("".join(sorted(missing)[:FEW])) + (" ..." if len(missing) > FEW else "")
+        _announced.update(packages)
+        letters = printable("".join(sorted(missing)[:MOST_LETTERS_NAMED]))
+        more = " ..." if len(missing) > MOST_LETTERS_NAMED else ""
         print(
-            f"{Path(sys.argv[0]).name}: no font on this machine has the letters {some}, so boxes stand for them in the "
-            f"picture. Install one, on Debian or Ubuntu with: apt-get install {' '.join(packages)}",
+            f"{Path(sys.argv[0]).name}: no font on this machine has the letters {letters}{more}, so boxes stand for "
+            f"them in the picture. Install one, on Debian or Ubuntu with: apt-get install {' '.join(packages)}",
             file=sys.stderr,
         )
 
 
 def _package_of(letter: str) -> str:
     script = unicodedata.name(letter, "").split(" ")[0]
-    return PACKAGES.get(script) or (SYMBOLS if unicodedata.category(letter) == "So" else ANY_SCRIPT)
+    return FONT_PACKAGES.get(script) or (SYMBOLS if unicodedata.category(letter) == "So" else ANY_SCRIPT)

@@ -1,4 +1,4 @@
-"""The report of a result file: metrics.json, figures, and report.html with all of it for a person to open."""
+"""The report on a result file: metrics.json, figures, and report.html with all of it."""
 
 import base64
 import html
@@ -20,13 +20,13 @@ from retinanet.reports.analysis_text import analysis_lines, metrics_of, number_t
 from retinanet.reports.box_pictures import Panel, draw_grid
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
-from retinanet.reports.panels import found_panel, object_panel
-from retinanet.runtime.errors import UserError
+from retinanet.reports.panels import chosen_detections_panel, chosen_objects_panel
+from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import printable
 
 REPORT = "report.html"
-WORST_IMAGES, COLUMNS = 4, 2  # shown of each kind of error
+WORST_IMAGES, PANEL_COLUMNS = 4, 2  # shown of each kind of error
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 img { max-width: 100%; height: auto; }
@@ -37,17 +37,17 @@ td:first-child, th:first-child { text-align: left; }
 figure { margin: 1.5rem 0; } figcaption { color: #444; }
 """
 CAPTIONS = {
-    "classes.png": "How well each class is found. The bars' ends are the numbers, the lines their 95% intervals.",
-    "precision_recall.png": "How much of what is found is right, as more of the objects are found.",
-    "confusion.png": "What the objects of each class were taken for, at the score with the best F1.",
-    "errors.png": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to what is lost.",
+    "classes.png": "AP and AP50 of each class; the lines are 95% intervals.",
+    "precision_recall.png": "Precision of each class as its recall grows.",
+    "confusion.png": "What the objects of each class were classified as, at the score with the best F1.",
+    "errors.png": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to the total loss.",
 }
 
 
 def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: CocoDataset, source: str) -> None:
-    """Write metrics.json, a picture for each figure and report.html to `folder`; `source` names what was evaluated.
+    """Write metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    UserError where the folder can't be written to, or an image can't be read.
+    UserError if the folder can't be written to or an image can't be read.
     """
     annotations = dataset.annotations
     names = annotations.class_names
@@ -61,8 +61,8 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
     for kind, kind_name in enumerate(ERROR_KINDS):
         panels, count = _worst_images(kind, analysis, dataset)
         if panels:
-            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # as PNG photographs are five times as large
-            figures[name] = draw_grid(panels, names, columns=COLUMNS)
+            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large as PNG
+            figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
             shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
             captions[name] = f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
     pictures = {name: _picture(figure, name) for name, figure in figures.items()}
@@ -74,21 +74,19 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
         **pictures,
         REPORT: page.encode(),
     }
-    try:
+    with file_error_explained(folder, "can't be written to", "Choose another --report."):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("worst_*.jpg"):  # a report written here before may have had more
+        for old in folder.glob("worst_*.jpg"):  # an earlier report may have had more
             old.unlink()
         for name, content in files.items():
             with written_whole(folder / name, "wb") as file:
                 file.write(content)
-    except OSError as fault:
-        raise UserError(f"{folder}: can't be written to ({fault.strerror}). Choose another --report.") from None
 
 
 def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[list[Panel], int]:
-    """The images that have most of an error, and how many of it there are in the set.
+    """The images with most errors of a kind, and the number of these errors in the set.
 
-    Errors count by their score, as a confident one costs more; those below the best threshold are not drawn.
+    Errors are weighted by their score, as confident ones cost more; those below the best threshold are not drawn.
     """
     if kind == MISSED:
         chosen = analysis.errors.missed
@@ -103,9 +101,9 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[
         if badness[image] > 0:
             title = dataset.annotations.file_names[image]
             if kind == MISSED:
-                panels.append(object_panel(title, dataset, image, chosen))
+                panels.append(chosen_objects_panel(title, dataset, image, chosen))
             else:
-                panels.append(found_panel(title, dataset, image, analysis, chosen))
+                panels.append(chosen_detections_panel(title, dataset, image, analysis, chosen))
     return panels, len(images)
 
 
@@ -124,7 +122,7 @@ def _page(
     pictures: dict[str, bytes],
     captions: dict[str, str],
 ) -> str:
-    """One HTML page that needs no other file and no network."""
+    """A self-contained HTML page."""
     title = _html(f"{source} on {annotations.path}")
     lines = [*table.text.splitlines(), "", *analysis_lines(analysis, len(annotations.image_ids))]
     parts = [

@@ -1,4 +1,4 @@
-"""What a log tells: one of --log_dir, or teed on any system, by these scripts or by older ones."""
+"""Reads a log: from --log_dir or teed on any system, of these scripts or of older versions."""
 
 import codecs
 import json
@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.evaluation.coco_table import LINES
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.log_names import parse_name
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"
-WHOLE = r"(?![^\s|])"  # follows a number that no cut line has lost a part of
+NOT_CUT = r"(?![^\s|])"  # follows a number that was not cut off
 COUNT = r"([0-9]{1,9})"
-LOSSES = tuple(f"{kind} loss: *{NUMBER}{WHOLE}" for kind in ("Classification", "Regression", "Running"))
+LOSSES = tuple(f"{kind} loss: *{NUMBER}{NOT_CUT}" for kind in ("Classification", "Regression", "Running"))
 POINT = re.compile(r" *\| *".join((f"Epoch: *{COUNT}", f"Iteration: *{COUNT}", *LOSSES)))
-RATE = re.compile(rf"\| *Learning rate: *{NUMBER}{WHOLE}")
+RATE_FIELD = re.compile(rf"\| *Learning rate: *{NUMBER}{NOT_CUT}")
 EPOCH_TOOK = re.compile(rf"^Epoch {COUNT} took .*, mean loss {NUMBER}\. ")
 LOSS_LIST = re.compile(r"^(epoch_loss_list:?\s*)?\[([^\[\]]*)\]", re.MULTILINE)
 RESUMED = re.compile(rf"^Resumed from .* after {COUNT} epochs and {COUNT} iterations$")
 CHECKPOINT = re.compile(rf"^Checkpoint: .*, after {COUNT} epochs$")
-SETTINGS = re.compile(r"Settings: (\{.*\})$")
+SETTINGS_LINE = re.compile(r"Settings: (\{.*\})$")
 TABLE = re.compile(
     rf"\((A[PR])\) *@\[ *IoU=([0-9.:]+) *\| *area= *(\w+) *\| *maxDets= *{COUNT} *\] *= *(-?[0-9]\.[0-9]{{3}}|nan)$"
 )
 TABLE_KEYS = [(short.strip("()"), iou, area, str(most)) for _, short, iou, area, most in LINES]
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # a terminal's colours and moves of the cursor
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # a terminal's colours and cursor movements
 
 
 class Point(NamedTuple):
@@ -41,18 +41,18 @@ class Point(NamedTuple):
 
 
 class RunLog(NamedTuple):
-    """What one log tells of its run."""
+    """The content of a log."""
 
     path: Path
     points: list[Point]
     epoch_losses: dict[int, float]  # the mean loss of each epoch, from 0
-    tables: dict[int | None, list[float]]  # COCO's twelve numbers by epochs finished; None where nothing tells that
-    settings: dict[str, Any]  # flags of train.py; of the Settings line, else those that the log's name tells
+    tables: dict[int | None, list[float]]  # COCO's twelve numbers by epochs finished; None if unknown
+    settings: dict[str, Any]  # train.py's flags from the Settings line, otherwise from the log's name
     drops: list[int]  # epochs in which the learning rate dropped
 
 
 def read_log(path: Path) -> RunLog:
-    """Read a log of train.py or test.py. UserError where it can't be read or tells of no run."""
+    """Read a log of train.py or test.py. UserError if it can't be read or has no run in it."""
     reader = _Reader()
     for line in _lines(path):
         reader.read(line)
@@ -63,40 +63,38 @@ def read_log(path: Path) -> RunLog:
         for name, value in parse_name(path.name)._asdict().items()
         if value is not None and name not in ("kind", "number")
     }
-    # A cosine's falls at every line.
+    # With a cosine the rate drops at every line.
     drops = [] if settings.get("schedule") == "cosine" else _drops(reader.points, settings.get("milestones"))
     return RunLog(path, reader.points, reader.epoch_losses, reader.tables, settings, drops)
 
 
 def _lines(path: Path) -> list[str]:
-    """The log's lines, with each list of losses on a line of its own, however it was wrapped."""
-    try:
+    """The log's lines, with each list of losses on its own line, however it was wrapped."""
+    with file_error_explained(path, "can't be read", "Give a log of train.py or test.py."):
         content = path.read_bytes()
-    except OSError as fault:
-        raise UserError(f"{path}: can't be read ({fault.strerror}). Give a log of train.py or test.py.") from None
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as PowerShell writes
     text = content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
-    text = ESCAPES.sub("", text).replace("\r", "\n")  # what a progress bar wrote ends with a \r
+    text = ESCAPES.sub("", text).replace("\r", "\n")  # a progress bar's text ends with a \r
     lines = LOSS_LIST.sub(lambda found: "".join(found[0].split()) + "\n", text).split("\n")
-    if POINT.search(lines[-1]):  # the log may be cut within the last number
+    if POINT.search(lines[-1]):  # the log may end in the middle of a number
         lines[-1] = lines[-1].rpartition("|")[0]
     return [line.rstrip() for line in lines]
 
 
 class _Reader:
-    """Takes the lines in their order: what a resumed run tells anew replaces what was told before."""
+    """Reads the lines in order; what a resumed run logs again replaces the earlier lines."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
         self.epoch_losses: dict[int, float] = {}
         self.tables: dict[int | None, list[float]] = {}
         self.settings: dict[str, Any] = {}
-        self.epoch: int | None = None  # how many are finished, where a table stands
-        self._table: list[float] = []  # as far as it was read
+        self.epoch: int | None = None  # epochs finished when a table is printed
+        self._table: list[float] = []  # as far as it has been read
 
     def read(self, line: str) -> None:
         if found := POINT.search(line):
-            self._add_point(found, RATE.search(line, found.end()))
+            self._add_point(found, RATE_FIELD.search(line, found.end()))
         elif found := TABLE.search(line):
             self._add_to_table(found)
         elif found := LOSS_LIST.match(line):
@@ -108,7 +106,7 @@ class _Reader:
             self._go_back(self.epoch, int(found[2]) + 1)
         elif found := CHECKPOINT.match(line):
             self.epoch = int(found[1])
-        elif found := SETTINGS.search(line):
+        elif found := SETTINGS_LINE.search(line):
             self.settings = _settings(found[1]) or self.settings
 
     def _add_point(self, found: re.Match[str], rate: re.Match[str] | None) -> None:
@@ -120,7 +118,7 @@ class _Reader:
         self.epoch = epoch + 1
 
     def _go_back(self, epoch: int, iteration: int) -> None:
-        """Forget what was told of this iteration and later ones."""
+        """Forget what was logged for this iteration and later ones."""
         while self.points and self.points[-1][:2] >= (epoch, iteration):
             self.points.pop()
         self.epoch_losses = {one: loss for one, loss in self.epoch_losses.items() if one < epoch}
@@ -137,13 +135,13 @@ class _Reader:
 
     def _take_list(self, found: re.Match[str]) -> None:
         losses = _numbers(found[2])
-        # Without its header it is taken for the losses' list if it has a number for each epoch.
+        # A list without its header counts if it has a number for each epoch.
         if losses and (found[1] or len(losses) == self.epoch):
             self.epoch_losses = dict(enumerate(losses))
 
 
 def _numbers(text: str) -> list[float]:
-    """The numbers of a list, perhaps as numpy 2 writes them; none where anything else is among them."""
+    """The numbers of a list, perhaps as NumPy 2 writes them; empty if it holds anything else."""
     items = re.sub(r"(?:np|numpy)\.float[0-9]+\(([^()]*)\)", r"\1", text).removesuffix(",").split(",")
     return [float(item) for item in items] if all(re.fullmatch(NUMBER, item) for item in items) else []
 
@@ -151,7 +149,7 @@ def _numbers(text: str) -> list[float]:
 def _settings(text: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError):  # a damaged line tells nothing
+    except (ValueError, RecursionError):  # a damaged line
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -8,58 +8,49 @@ from typing import Any
 
 from retinanet.evaluation.coco_table import AP, AP50
 from retinanet.reports.log_reader import RunLog
+from retinanet.reports.tables import markdown_head, markdown_row, markdown_table
 from retinanet.runtime.console import say
 from retinanet.runtime.log_names import ENDING, rate_text
 from retinanet.runtime.printable import markdown_cell
 
 UNKNOWN = "-"
-SETTINGS = {  # column: flag
+SETTING_COLUMNS = {  # column: flag
     **{"seed": "seed", "depth": "depth", "optimizer": "optimizer", "rate": "learning_rate", "batch": "batch_size"},
     **{name: name for name in ("epochs", "drop_last", "prior", "alpha", "gamma")},
 }
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
-    """A Markdown table in lines. What the logs don't tell is `-`. AP and AP50 are those of a log's last evaluation.
+    """The lines of a Markdown table, `-` for unknown values. AP and AP50 are those of a log's last evaluation.
 
-    Further flags have a column where the logs tell different values of them.
+    Other flags get a column if their values differ between the logs.
     """
-    flags = SETTINGS | {name: name for name in _differing(logs)}
-    rows = [
-        ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50"),
-        *(_row(log, list(flags.values())) for log in logs),
-    ]
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    rule = tuple("-" * width for width in widths)
-    lines = [
-        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in (rows[0], rule, *rows[1:])
-    ]
-    return [f"| {line} |" for line in lines]
+    flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
+    header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50")
+    return markdown_table(header, [_row(log, list(flags.values())) for log in logs])
 
 
 def model_name(log: RunLog) -> str:
-    """The name of the run's output folder, or else of its log."""
+    """The name of the run's output folder, otherwise of its log."""
     folder = log.settings.get("output_path")
     name = Path(folder).name if isinstance(folder, str) else ""
     return name or log.path.name.removesuffix(ENDING)
 
 
 def final_loss(log: RunLog) -> float | None:
-    """The mean loss of the last epoch, or else the last running loss."""
+    """The mean loss of the last epoch, otherwise the last running loss."""
     if log.epoch_losses:
         return log.epoch_losses[max(log.epoch_losses)]
     return log.points[-1].running if log.points else None
 
 
-def _differing(logs: Sequence[RunLog]) -> list[str]:
-    told: dict[str, set[str]] = {}
+def _varying_flags(logs: Sequence[RunLog]) -> list[str]:
+    values_of: dict[str, set[str]] = {}
     for log in logs:
         for name, value in log.settings.items():
-            told.setdefault(name, set()).add(str(value))
-    return [
-        name for name, values in told.items() if len(values) > 1 and name not in {"output_path", *SETTINGS.values()}
-    ]
+            values_of.setdefault(name, set()).add(str(value))
+    in_every_table = {"output_path", *SETTING_COLUMNS.values()}
+    return [name for name, values in values_of.items() if len(values) > 1 and name not in in_every_table]
 
 
 def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
@@ -68,34 +59,34 @@ def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
         UNKNOWN if loss is None else f"{loss:.5f}" if abs(loss) < 1e6 else f"{loss:g}",
         *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
     )
-    return (_plain(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
+    return (_markdown_text(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " ".join(_plain(str(one)) if isinstance(one, list) else _cell(one) for one in value) or UNKNOWN
+        return " ".join(_markdown_text(str(one)) if isinstance(one, list) else _cell(one) for one in value) or UNKNOWN
     if isinstance(value, float) and 0 < value < 1:
         return rate_text(value)
-    return _plain(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
+    return _markdown_text(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
 
 
-def _plain(text: str) -> str:
-    """As a cell, whatever stands in it."""
+def _markdown_text(text: str) -> str:
+    """`text` as a table cell."""
     return markdown_cell(text) or UNKNOWN
 
 
-def tell_spread(numbers: dict[int, dict[str, float]]) -> None:
+def print_spread(numbers: dict[int, dict[str, float]]) -> None:
     """Print the mean and the standard deviation of every number over the seeds, as a Markdown table."""
     names = list(next(iter(numbers.values())))
     say(f"Over {len(numbers)} seeds, with the standard deviation of one run:")
-    say(f"| number | mean | deviation | {' | '.join(f'seed {seed}' for seed in numbers)} |")
-    say(f"| --- | {' | '.join(['---:'] * (2 + len(numbers)))} |")
+    header = markdown_head("number", "mean", "deviation", *(f"seed {seed}" for seed in numbers), rule="---:")
+    say(*header.splitlines())
     for name in names:
         values = [one[name] for one in numbers.values()]
         known = [value for value in values if not isnan(value)]
         mean = statistics.mean(known) if known else nan
         deviation = statistics.stdev(known) if len(known) > 1 else nan
-        cells = " | ".join("-" if isnan(value) else f"{value:.4f}" for value in (mean, deviation, *values))
-        say(f"| {markdown_cell(name)} | {cells} |")
+        cells = ("-" if isnan(value) else f"{value:.4f}" for value in (mean, deviation, *values))
+        say(markdown_row(markdown_cell(name), *cells))

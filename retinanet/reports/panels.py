@@ -1,4 +1,4 @@
-"""Images with some of the detections or objects of an analysis."""
+"""Panels of images with objects or detections to draw."""
 
 import numpy as np
 
@@ -12,18 +12,20 @@ from retinanet.evaluation.compare import Comparison
 from retinanet.reports.box_pictures import Panel
 from retinanet.runtime.errors import UserError
 
-MOST_SHOWN = 4  # images won, and images lost
+MOST_SHOWN = 4  # images won, and as many lost
 
 
-def object_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
-    """The image with those of its objects that are `chosen` [T]."""
+def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
+    """The image with its `chosen` [T] objects."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, _pixels(dataset, image), annotations.boxes[shown], annotations.labels[shown], None)
 
 
-def found_panel(title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray) -> Panel:
-    """The image with those of its detections that are `chosen` [D], and dashed all its objects."""
+def chosen_detections_panel(
+    title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray
+) -> Panel:
+    """The image with its `chosen` [D] detections and, dashed, all its objects."""
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)
     objects = annotations.boxes[(owners_of(annotations) == image) & ~annotations.crowds]
@@ -40,7 +42,7 @@ NUM_EPOCHS = 3
 
 
 def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> list[dict[int, Draw]]:
-    """For each of the first epochs, the batches of the images `indices`."""
+    """For each of the first epochs, the batch of each image in `indices`."""
     wanted, epochs = set(indices), []
     for epoch in range(NUM_EPOCHS):
         sampler.start_at(epoch)
@@ -49,7 +51,7 @@ def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> lis
 
 
 def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
-    """An image as the batch `draw` has it. UserError where it can't be read."""
+    """An image as the batch `draw` has it. UserError if it can't be read."""
     sample = batches.sample(draw.epoch, index, draw.side)
     if not isinstance(sample, Sample):
         raise UserError(sample.message)
@@ -69,7 +71,7 @@ def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
-    """The images most won by B, then those most lost, each as A and B see it at its best threshold."""
+    """The images where B gains most, then where it loses most, each as A and B see it at their best thresholds."""
     gains = comparison.f1[1] - comparison.f1[0]
     order = np.argsort(-gains, kind="stable")
     chosen = [*order[gains[order] > 0][:MOST_SHOWN], *order[gains[order] < 0][::-1][:MOST_SHOWN]]
@@ -78,5 +80,5 @@ def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset:
         verdict = "won" if gains[image] > 0 else "lost"
         name = dataset.annotations.file_names[image]
         for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True):
-            panels.append(found_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
+            panels.append(chosen_detections_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
     return panels

@@ -1,18 +1,22 @@
-"""How a run can end before its time; the scripts turn each into one message and an exit code."""
+"""The ways a run can end early; the scripts turn each into one message and an exit code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; its message names the file, the thing and the fix.
+    """A mistake that the user can fix; its message names the file, the thing and the fix.
 
-    The scripts print it without a traceback and exit with code 2. Anything that is raised and not in this file is a
-    bug and keeps its traceback, with code 1.
+    The scripts print it without a traceback and exit with code 2. Any exception that is not in this file is a bug: it
+    keeps its traceback and exits with code 1.
     """
 
     exit_code = 2
 
 
 class DataFault(UserError):
-    """A mistake in one entry or one image file of a data set, of a `kind` that check_data/findings.py explains."""
+    """A mistake in an annotation entry or an image file; check_data/findings.py explains its `kind`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(kind, message)
@@ -23,19 +27,19 @@ class DataFault(UserError):
 
 
 class Diverged(Exception):
-    """Training in which losses or gradients stay not finite; the message says what to try."""
+    """Losses or gradients keep being non-finite; the message says what to try."""
 
     exit_code = 3
 
 
 class OutOfResources(Exception):
-    """Memory that ran out, or a process of the run that died or hangs; the message says which and what helps."""
+    """Memory ran out, or a process of the run died or hangs; the message says which, and what helps."""
 
     exit_code = 4
 
 
 class Stopped(BaseException):
-    """A signal that asked the run to stop. Not an Exception: what handles faults must not take it for one."""
+    """A signal asked the run to stop. Not an Exception, so that no handler of errors catches it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -43,4 +47,13 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        return 128 + self.signal_number  # what a shell says of a process that the signal ended
+        return 128 + self.signal_number  # as a shell reports a process that the signal ended
+
+
+@contextmanager
+def file_error_explained(path: str | Path, problem: str, fix: str) -> Iterator[None]:
+    """Turn an OSError into a UserError: `path`, the `problem`, the system's reason and the `fix`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {problem} ({error.strerror}). {fix}") from None

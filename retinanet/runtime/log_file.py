@@ -15,7 +15,7 @@ from retinanet.runtime.printable import printable
 
 
 class LogFile:
-    """Takes down what is said, from before its file is there. There is one of it, as a process has one stdout."""
+    """Records what is printed, and holds it until the file exists. There is one, as a process has one stdout."""
 
     def __init__(self) -> None:
         self._start(None)
@@ -24,13 +24,13 @@ class LogFile:
         self.folder = folder
         self.path: Path | None = None
         self._file: FileIO | None = None
-        self._made: list[Path] = []  # folders, the deepest first
+        self._made: list[Path] = []  # folders that were created, the deepest first
         self._unwritten = b""
         self._has_complained = False
 
     @contextmanager
     def kept(self, folder: Path | None) -> Iterator[None]:
-        """In here what is said is kept for the file in `folder`; without a folder this and `opened` do nothing."""
+        """Inside, what is printed is held for the file in `folder`; without a folder, this and `opened` do nothing."""
         self._start(folder)
         try:
             yield
@@ -41,9 +41,9 @@ class LogFile:
 
     @contextmanager
     def opened(self, name: LogName) -> Iterator[None]:
-        """Make the file, its number one above the folder's largest. In here the run begins; if not, no file stays.
+        """Create the file, numbered one above the folder's largest. If the run fails to start inside, it is removed.
 
-        UserError where the file can't be written.
+        UserError if the file can't be written.
         """
         try:
             self._open(name)
@@ -60,20 +60,20 @@ class LogFile:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _alone_in(self.folder):
                 self.path, self._file = _new_file(self.folder, name)
-        except OSError as fault:
+        except OSError as error:
             raise UserError(
-                f"{fault.filename}: the log's folder can't be written to ({fault.strerror}). Choose another --log_dir."
+                f"{error.filename}: the log's folder can't be written to ({error.strerror}). Choose another --log_dir."
             ) from None
 
     def _remove(self) -> None:
         if self.path:
             self.path.unlink(missing_ok=True)
         for folder in self._made:
-            with suppress(OSError):  # another run's log is in it by now, or it was never made
+            with suppress(OSError):  # another run's log is in it by now, or it was never created
                 folder.rmdir()
 
     def write(self, text: str) -> None:
-        """Write `text`, and what is unwritten from before. A full disk is told of once; the run goes on."""
+        """Write `text` after what is still unwritten. A full disk is reported once, and the run continues."""
         if self.folder is None:
             return
         self._unwritten += text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict")
@@ -82,11 +82,11 @@ class LogFile:
         try:
             while self._unwritten:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
-        except OSError as fault:
+        except OSError as error:
             if not self._has_complained:
                 print(
                     f"{Path(sys.argv[0]).name}: {printable(str(self.path))}: can't be written "
-                    f"({fault.strerror}). The run goes on, and its lines follow once there is room.",
+                    f"({error.strerror}). The run continues, and its lines follow once there is room.",
                     file=sys.stderr,
                 )
             self._has_complained = True
@@ -100,15 +100,15 @@ def _new_file(folder: Path, name: LogName) -> tuple[Path, FileIO]:
         path = folder / make_name(name._replace(number=number))
         with suppress(FileExistsError):
             return path, open(path, "xb", buffering=0)
-    raise AssertionError("unreachable: the numbers have no end")
+    raise AssertionError("unreachable: the numbers never end")
 
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Other runs wait here: theirs may have another name with the same number."""
+    """Make other runs wait, which might take the same number under another name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # a file system without locks: two runs started at once may get one number there
+        with suppress(OSError):  # a file system without locks: there, two runs started at once may get the same number
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The names of logs, which tell what ran: train_depth18_seed3407_lr1e-4_epochs50_no6.log."""
+"""Log names that describe the run: train_depth18_seed3407_lr1e-4_epochs50_no6.log."""
 
 import math
 import re
@@ -7,31 +7,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENDING = ".log"
-KINDS = ("train", "valid", "test")
-WHOLE = re.compile(r"(depth|seed|epochs|no)([0-9]{1,19})")
-RATE = re.compile(r"lr([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)")
+RUN_KINDS = ("train", "valid", "test")
+INTEGER_PART = re.compile(r"(depth|seed|epochs|no)([0-9]{1,19})")
+RATE_PART = re.compile(r"lr([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)")
 
 
 class LogName(NamedTuple):
-    """What a name tells; None for a part that it lacks."""
+    """The parts of a log's name; None for a missing part."""
 
-    kind: str | None = None  # of KINDS
+    kind: str | None = None  # of RUN_KINDS
     depth: int | None = None
     seed: int | None = None
     learning_rate: float | None = None
     epochs: int | None = None
-    number: int | None = None  # the how-manieth run of its folder
+    number: int | None = None  # of the run in its folder
 
 
 def parse_name(name: str) -> LogName:
-    """The parts of a log's name, in any order; what is none of them, such as a date, is ignored."""
+    """The parts of a log's name, in any order; others, such as a date, are ignored."""
     found: dict[str, Any] = {}
     for part in name.removesuffix(ENDING).split("_"):
-        if part in KINDS:
+        if part in RUN_KINDS:
             found.setdefault("kind", part)
-        elif whole := WHOLE.fullmatch(part):
+        elif whole := INTEGER_PART.fullmatch(part):
             found.setdefault("number" if whole[1] == "no" else whole[1], int(whole[2]))
-        elif (rate := RATE.fullmatch(part)) and 0 < float(rate[1]) < math.inf:
+        elif (rate := RATE_PART.fullmatch(part)) and 0 < float(rate[1]) < math.inf:
             found.setdefault("learning_rate", float(rate[1]))
     return LogName(**found)
 
@@ -44,7 +44,7 @@ def make_name(name: LogName) -> str:
 
 
 def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
-    """The name of a run with these settings (flags), still without a number."""
+    """The name of a run with these settings (flags), not numbered yet."""
     whole = {name: settings.get(name) for name in ("depth", "seed", "epochs")}
     rate = settings.get("learning_rate")
     return LogName(
@@ -55,11 +55,11 @@ def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
 
 
 def next_number(folder: Path) -> int:
-    """One above the largest number of a log in `folder`, of whatever kind; 1 where there is none."""
+    """One above the largest number of a log of any kind in `folder`; 1 if there is none."""
     return 1 + max((parse_name(path.name).number or 0 for path in folder.glob(f"*{ENDING}")), default=0)
 
 
 def rate_text(rate: float) -> str:
-    """The shortest text of just this number: 1e-4, 2.5e-4, 1e-2, 0.1."""
+    """The shortest text of exactly this number: 1e-4, 2.5e-4, 1e-2, 0.1."""
     digits = Decimal(repr(rate)).normalize()
     return min(f"{digits:e}".replace("+", ""), f"{digits:f}", key=len)

@@ -1,25 +1,25 @@
-"""Text from files made safe to show: a name can't move the cursor, forge a line of a log or change a table."""
+"""Text from files made safe to print: a name can't move the cursor, forge a log line or break a table."""
 
 import re
 
-# What is not shown but obeyed, or can't be encoded: control characters (a terminal's escape sequences begin with
-# one), Unicode's own line ends, letters that reverse the text around them, and halves of surrogate pairs.
+# Characters that a terminal obeys instead of showing, or that can't be encoded: control characters (escape sequences
+# start with one), Unicode's line ends, characters that reverse the text around them, and halves of surrogate pairs.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-# In Markdown: what ends a cell, begins code, HTML, an entity, a link or emphasis; and a backslash that would hide it.
+# In Markdown: characters that end a cell or start code, HTML, an entity, a link or emphasis, and active backslashes.
 MARKDOWN = re.compile(r"[|`<&\[*]|\\(?=[!-/:-@\[-`{-~])")
 
 
 def printable(text: str) -> str:
-    r"""`text` on one line, each letter that a terminal or a browser would obey shown as Python writes it, as \x1b.
+    r"""`text` on one line, with characters that a terminal or browser would obey written as in Python, such as \x1b.
 
-    What is printable already stays as it is.
+    Printable text is unchanged.
     """
     return UNPRINTABLE.sub(_visible, text)
 
 
 def markdown_cell(text: str) -> str:
-    """`text` as a cell of a Markdown table, which shows it as `printable` does."""
+    """`text` as a cell of a Markdown table that is displayed as `printable` text."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 

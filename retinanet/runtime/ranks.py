@@ -1,4 +1,4 @@
-"""Several processes that train one network: torchrun starts them, here they find and hear each other."""
+"""Several processes that train one network: torchrun starts them, and here they connect."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from torch import Tensor
 from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.resource_errors import is_out_of_gpu_memory
 
-MEETING = timedelta(minutes=10)  # for all ranks to have started
-PATIENCE = timedelta(days=1)  # where all wait for what rank 0 does alone, such as COCO's table or a parsed file
-# NCCL ends a process without a word where a rank is missing, so the ranks find that out before, on their own.
+MEETING = timedelta(minutes=10)  # for all ranks to start
+PATIENCE = timedelta(days=1)  # for what rank 0 does alone, such as COCO's table or parsing a file
+# NCCL ends a process without a message if a rank is missing, so the ranks must notice that first.
 NCCL_GRACE = timedelta(minutes=5)
 LOST = (
     "Connection closed by peer",
@@ -29,33 +29,33 @@ LOST = (
 
 
 class Ranks(NamedTuple):
-    """This process's rank among `size`, and the groups in which they wait for each other. Both are gloo's.
+    """This process's rank among `size`, and the gloo groups in which the ranks wait for each other.
 
-    Collectives of NCCL make no host wait and raise nothing there; gloo's raise where a rank is dead or late.
+    NCCL's collectives don't block or raise on the host; gloo's raise if a rank is dead or late.
     """
 
     rank: int = 0
     size: int = 1
-    group: Any = None  # with patience
-    steps: Any = None  # for --timeout
+    group: Any = None  # its timeout is PATIENCE
+    steps: Any = None  # its timeout is --timeout
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks are here."""
         if self.size > 1:
             dist.barrier(self.group)
 
     def meet(self) -> None:
-        """Until all ranks are at this point of a step. RuntimeError where one is dead, or --timeout seconds late."""
+        """Wait until all ranks are at this point of a step. RuntimeError if one is dead or --timeout seconds late."""
         if self.size > 1:
             dist.barrier(self.steps)
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
-        """Rank 0 goes through this part first, then the others."""
+        """Rank 0 runs this block first, then the others."""
         if not self.is_first:
             self.wait()
         yield
@@ -63,7 +63,7 @@ class Ranks(NamedTuple):
             self.wait()
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` gives at rank 0, where alone it is called."""
+        """The result of `make`, which only rank 0 calls."""
         if self.size == 1:
             return make()
         box = [make() if self.is_first else None]
@@ -79,7 +79,7 @@ class Ranks(NamedTuple):
         return boxes or []
 
     def summed(self, numbers: Tensor) -> Tensor:
-        """`numbers`, changed in place to the sum over the ranks; a GPU is not waited for."""
+        """`numbers`, replaced in place by the sum over the ranks, without waiting for a GPU."""
         if self.size > 1:
             dist.all_reduce(numbers)
         return numbers
@@ -89,7 +89,7 @@ ALONE = Ranks()
 
 
 class Agreement:
-    """The largest number that any rank puts forward, known at all of them. No GPU is waited for."""
+    """The largest number that any rank puts forward, known to all of them. Never waits for a GPU."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks, self.number = ranks, torch.zeros(1, dtype=torch.int64)
@@ -107,19 +107,19 @@ class Agreement:
 
 
 def num_restarts() -> int:
-    """How often torchrun has started the ranks again, after one died."""
+    """How often torchrun has restarted the ranks because one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def num_local_ranks(ranks: Ranks) -> int:
-    """How many of `ranks` may be on this machine: as torchrun says, else all of them."""
+    """How many of `ranks` are on this machine: as torchrun says, otherwise all of them."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
 
 
 def join(device: torch.device, timeout: float) -> Ranks:
-    """Meet the other ranks that torchrun has started; alone without it.
+    """Connect to the other ranks that torchrun started; without torchrun, this process is alone.
 
-    A rank that does not come to a step within `timeout` seconds is given up.
+    A rank that doesn't reach a step within `timeout` seconds counts as lost.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
@@ -127,7 +127,7 @@ def join(device: torch.device, timeout: float) -> Ranks:
     rank = int(os.environ["RANK"])
     try:
         store = _store(rank, size)
-        # Their starts may be further apart than their steps later on.
+        # Their starts may be further apart than their later steps.
         store.set(f"here {rank}", "")
         store.wait([f"here {other}" for other in range(size)], MEETING)
         if device.type == "cuda" and device.index is not None:
@@ -137,19 +137,19 @@ def join(device: torch.device, timeout: float) -> Ranks:
         dist.init_process_group(backend, timeout=limit + grace, store=store, rank=rank, world_size=size)
         group, steps = (dist.new_group(backend="gloo", timeout=time) for time in (PATIENCE, limit))
         return Ranks(rank, size, group, steps)
-    except RuntimeError as fault:
+    except RuntimeError as error:
         raise OutOfResources(
-            f"rank {rank} did not meet all of {size} ranks ({str(fault).splitlines()[0][:160]}). Are they all "
+            f"rank {rank} could not connect to all {size} ranks ({str(error).splitlines()[0][:160]}). Are they all "
             "started, and can the machines reach each other?"
-        ) from fault
+        ) from error
 
 
 def _store(rank: int, size: int) -> dist.Store:
-    """Where the ranks of this attempt find each other."""
+    """The store through which the ranks of this attempt connect."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(host, port, size, is_master=rank == 0 and not is_torchruns, timeout=MEETING)
-    # torchrun's lives through all restarts: the keys of the attempt before would be taken for this one's.
+    # torchrun's store outlives restarts: without a prefix, keys of the previous attempt would count as this one's.
     return dist.PrefixStore(f"attempt {num_restarts()}", store) if is_torchruns else store
 
 
@@ -160,14 +160,14 @@ def leave() -> None:
 
 @contextmanager
 def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
-    """Raise OutOfResources where another rank is gone or hangs."""
+    """Raise OutOfResources if another rank died or hangs."""
     try:
         yield
-    except RuntimeError as fault:
-        if ranks.size == 1 or is_out_of_gpu_memory(fault) or not any(sign in str(fault) for sign in LOST):
+    except RuntimeError as error:
+        if ranks.size == 1 or is_out_of_gpu_memory(error) or not any(sign in str(error) for sign in LOST):
             raise
-        reason = str(fault).splitlines()[0][:160]
+        reason = str(error).splitlines()[0][:160]
         raise OutOfResources(
-            f"rank {ranks.rank} stopped because another rank died, or did not come within --timeout {timeout:g} s "
+            f"rank {ranks.rank} stopped because another rank died, or was not ready within --timeout {timeout:g} s "
             f"({reason}). That rank's message says why; --resume continues from the last checkpoint."
-        ) from fault
+        ) from error

@@ -1,4 +1,4 @@
-"""What PyTorch raises when memory runs out or a process dies, in words that say what helps."""
+"""Turns PyTorch's errors about memory and dead processes into messages that say what helps."""
 
 import re
 import signal
@@ -12,12 +12,12 @@ if TYPE_CHECKING:  # PyTorch is imported where something ran out: the flags are 
     from torch import Tensor
 
 LIKELY_CAUSES = {
-    signal.SIGKILL: "the system ran out of memory; lower --workers, or leave --cache ram away",
+    signal.SIGKILL: "the system ran out of memory; lower --workers, or drop --cache ram",
     signal.SIGBUS: "shared memory (/dev/shm) ran out; lower --workers, or give the container more with --shm-size",
 }
 HOST_SIGNS = ("can't allocate memory", "Cannot allocate memory")  # PyTorch's allocator; the system's ENOMEM
 GPU_SIGNS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")  # the driver; cuDNN and cuBLAS
-# What helps, by what runs out of memory.
+# What helps, by the work that runs out of memory.
 STEP_ADVICE = (
     "Lower --batch_size, or --min_side and --max_side, or take a smaller --depth; on a GPU --precision bfloat16 needs "
     "less too."
@@ -35,22 +35,21 @@ HOST_ADVICE = "Lower --workers or --batch_size, drop --cache ram, or end other p
 
 @contextmanager
 def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
-    """Raise OutOfResources where memory runs out, of a GPU or of the machine.
+    """Raise OutOfResources if memory runs out, of a GPU or of the machine.
 
-    `where` says at which work, such as named(images), and `advice` what helps there. Without them it is for all that
-    has no such block of its own.
+    `where` names the work, such as named(images), and `advice` says what helps there. The outermost block has neither.
     """
     try:
         yield
-    except Exception as fault:
-        if not _is_out_of_memory(fault):
+    except Exception as error:
+        if not _is_out_of_memory(error):
             raise
-        of_host = _is_out_of_host_memory(fault)
+        of_host = _is_out_of_host_memory(error)
         numbers = "" if of_host else _gpu_memory()
         raise OutOfResources(
-            f"memory ran out{f' at {where}' if where else f': {_reason(fault)}'}{numbers}. "
+            f"memory ran out{f' at {where}' if where else f': {_reason(error)}'}{numbers}. "
             f"{advice or (HOST_ADVICE if of_host else GPU_ADVICE)}"
-        ) from fault
+        ) from error
 
 
 def named(images: "Tensor") -> str:
@@ -61,53 +60,53 @@ def named(images: "Tensor") -> str:
 
 @contextmanager
 def worker_explained() -> Iterator[None]:
-    """Raise OutOfResources, naming the likely cause, where a loader's worker process died or hangs."""
+    """Raise OutOfResources, with the likely cause, if a loader's worker process died or hangs."""
     try:
         yield
-    except RuntimeError as fault:
-        text = " ".join(map(str, _with_causes(fault)))
+    except RuntimeError as error:
+        text = " ".join(map(str, _with_causes(error)))
         if "DataLoader timed out" in text:
             raise OutOfResources(
-                f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Mend that, or raise --timeout "
+                f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Fix that, or raise --timeout "
                 "if the disk is that slow."
-            ) from fault
+            ) from error
         if not (found := re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)", text)):
             raise
         by = re.search(r"killed by signal: (\w[\w ]*)", text)
         number = next((one for one in LIKELY_CAUSES if by and str(signal.strsignal(one)) in text), None)
-        cause = LIKELY_CAUSES[number] if number else "see above what it printed; --workers 0 reads without workers"
+        cause = LIKELY_CAUSES[number] if number else "see its output above; --workers 0 reads without workers"
         how = f"killed by signal {number.name if number else by[1].strip()}" if by else "gone"
-        raise OutOfResources(f"{found[0]} is {how}. Likely cause: {cause}.") from fault
+        raise OutOfResources(f"{found[0]} is {how}. Likely cause: {cause}.") from error
 
 
-def _with_causes(fault: BaseException | None) -> Iterator[BaseException]:
-    while fault is not None:
-        yield fault
-        fault = fault.__cause__ or fault.__context__
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
-def _is_out_of_memory(fault: BaseException) -> bool:
-    return _is_out_of_host_memory(fault) or is_out_of_gpu_memory(fault)
+def _is_out_of_memory(error: BaseException) -> bool:
+    return _is_out_of_host_memory(error) or is_out_of_gpu_memory(error)
 
 
-def is_out_of_gpu_memory(fault: BaseException) -> bool:
-    """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL found no memory on the GPU."""
-    if not isinstance(fault, RuntimeError):
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL ran out of GPU memory."""
+    if not isinstance(error, RuntimeError):
         return False
     import torch
 
-    return isinstance(fault, torch.OutOfMemoryError) or any(sign in str(fault) for sign in GPU_SIGNS)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in GPU_SIGNS)
 
 
-def _is_out_of_host_memory(fault: BaseException) -> bool:
-    return isinstance(fault, MemoryError) or (
-        isinstance(fault, RuntimeError | OSError) and any(sign in str(fault) for sign in HOST_SIGNS)
+def _is_out_of_host_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in HOST_SIGNS)
     )
 
 
-def _reason(fault: BaseException) -> str:
-    """The fault's first line, without the numbers of PyTorch's allocator, which follow in our own words."""
-    line = (str(fault).splitlines() or [type(fault).__name__])[0]
+def _reason(error: BaseException) -> str:
+    """The error's first line, without the numbers of PyTorch's allocator, which follow in our own words."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.split(r"\. GPU \d|\.$", line)[0][:160]
 
 
@@ -118,7 +117,7 @@ def _gpu_memory() -> str:
         return ""
     try:
         free, total = torch.cuda.mem_get_info()
-    except RuntimeError:  # a GPU that is full may leave no room even for this answer
+    except RuntimeError:  # a full GPU may lack the memory even for this query
         return ""
     held = torch.cuda.memory_reserved()
     return f" ({total / 1e9:.1f} GB on the GPU, {held / 1e9:.1f} held by this run, {free / 1e9:.1f} free)"

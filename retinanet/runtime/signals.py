@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: heeded at once, or where it can be gone on with later."""
+"""Signals that ask a run to stop: obeyed at once, or deferred to a point where the run can be resumed."""
 
 import multiprocessing
 import os
@@ -11,11 +11,11 @@ from typing import TypeVar
 from retinanet.runtime.errors import Stopped
 
 Item = TypeVar("Item")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last is a cluster's warning that time is up
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # a cluster sends the last one shortly before the time is up
 
 
 class StopRequests:
-    """What signals asked for. There is one of it, as a process has one handler a signal."""
+    """The stop that a signal asked for. There is one, as a process has one handler for each signal."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -23,7 +23,7 @@ class StopRequests:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """In here a signal raises Stopped; afterwards it does what it did before. For the main thread."""
+        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored. For the main thread."""
         before = {number: signal.signal(number, self._heed) for number in SIGNALS}
         self.signal_number, self._deferred = None, False
         try:
@@ -34,7 +34,7 @@ class StopRequests:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """In here a signal is noted in `signal_number` alone; a second SIGINT ends the process at once."""
+        """Inside, a signal only sets `signal_number`; a second SIGINT ends the process at once."""
         was_deferred, self._deferred = self._deferred, True
         try:
             yield
@@ -43,7 +43,7 @@ class StopRequests:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """In here, within `deferred`, a signal raises Stopped after all, as does one noted before."""
+        """Inside, within `deferred`, a signal raises Stopped after all, and so does an earlier one."""
         was_deferred, self._deferred = self._deferred, False
         try:
             if self.signal_number is not None:
@@ -53,7 +53,7 @@ class StopRequests:
             self._deferred = was_deferred
 
     def stoppable(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The `items`; while one is waited for, a signal raises Stopped."""
+        """The `items`; a signal raises Stopped while the next one is awaited."""
         iterator = iter(items)
         while True:
             with self.at_once():
@@ -77,14 +77,14 @@ STOP = StopRequests()
 
 
 def ignore_in_worker(_worker: int) -> None:
-    """A loader's worker_init_fn: a signal to the whole process group is for the main process to heed."""
+    """A loader's worker_init_fn: a signal to the process group is left to the main process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_workers() -> None:
-    """End the loaders' worker processes, which hold nothing that could be lost, even one that hangs."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would report them as dead
+    """Kill the loaders' worker processes, even one that hangs; they hold nothing that could be lost."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report them as dead
     workers = multiprocessing.active_children()
     for worker in workers:
         worker.kill()

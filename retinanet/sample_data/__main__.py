@@ -1,7 +1,7 @@
 """Write a small COCO-format data set with no download: python -m retinanet.sample_data data
 
-Cut-outs of photographs (coins, a cat, an astronaut, a cup, a motorcycle) lie on photographed grounds at random scale,
-turn, light and overlap. The same seed writes the same bytes.
+Cut-outs of photographs (coins, a cat, an astronaut, a cup, a motorcycle) are pasted on photographed grounds at random
+scale, rotation, light and overlap. The same seed writes the same bytes.
 """
 
 import json
@@ -15,40 +15,38 @@ from tqdm import tqdm
 
 from retinanet.cli.flags import ArgumentParser, HelpFormatter, whole_number
 from retinanet.runtime.console import run, say
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.sample_data.cutouts import cutouts, grounds
 
-SETS = {"train": 400, "val": 80, "test": 40}
-SHAPES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
+SET_SIZES = {"train": 400, "val": 80, "test": 40}
+IMAGE_SIZES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
 RESAMPLING = Image.Resampling.LANCZOS
-SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, in shorter sides of the image
+SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, as a share of the image's shorter side
 CROWDED, EMPTY = 0.15, 0.05  # shares of the images with many objects, and with none
-MOST_ENLARGED = 1.5  # more would show that the coins' photograph is small
-LEAST_VISIBLE = 0.5  # an object covered by more than the rest is not laid down
+MOST_ENLARGED = 1.5  # any more would show how small the photograph of the coins is
+LEAST_VISIBLE = 0.5  # of each object; one that would cover more of another is not pasted
 TINTS = ((1.0, 0.78, 0.66), (0.75, 0.95, 0.6), (1.0, 0.93, 0.8), (0.85, 0.92, 1.0), (1.0, 1.0, 1.0))
 
 
 def write_sample_data(folder: Path, seed: int, counts: dict[str, int]) -> None:
-    """Write {set}.json and images/{set}/ for each set. UserError, and nothing written, where one is there already."""
+    """Write {set}.json and images/{set}/ for each set. UserError, and nothing is written, if one exists already."""
     for name in counts:
         for path in (folder / f"{name}.json", folder / "images" / name):
             if path.exists():
-                raise UserError(f"{path}: is there already, and is left alone. Choose another folder, or remove it.")
+                raise UserError(f"{path}: exists already and was not changed. Choose another folder, or remove it.")
     objects, textures = cutouts(), grounds()
     categories = [{"id": number, "name": name} for number, name in enumerate(objects, start=1)]
-    try:
+    with file_error_explained(folder, "can't be written to", "Choose another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         for number, (name, count) in enumerate(counts.items()):
-            with tempfile.TemporaryDirectory(dir=folder) as beside:  # a stop half-way leaves no half set
+            with tempfile.TemporaryDirectory(dir=folder) as beside:  # an interrupted run leaves no half a set
                 draw = np.random.default_rng([seed, number])
                 content = _write_images(Path(beside), name, count, draw, list(objects.values()), textures)
                 (folder / "images").mkdir(exist_ok=True)
                 (Path(beside) / "images").rename(folder / "images" / name)
                 with written_whole(folder / f"{name}.json") as file:
                     json.dump({**content, "categories": categories}, file)
-    except OSError as fault:
-        raise UserError(f"{folder}: can't be written to ({fault.strerror}). Choose another folder.") from None
 
 
 def _write_images(
@@ -84,10 +82,10 @@ def _write_images(
 def _scene(
     draw: np.random.Generator, objects: list[list[Image.Image]], textures: list[Image.Image]
 ) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
-    """A picture and the (category id, box) of what is visible in it."""
-    height, width = SHAPES[draw.integers(len(SHAPES))]
+    """A picture, and the (category id, box) of each object that is visible in it."""
+    height, width = IMAGE_SIZES[draw.integers(len(IMAGE_SIZES))]
     scene = _ground(draw, textures, height, width)
-    owners = np.zeros((height, width), np.int64)  # which object each pixel shows, 0 is the ground
+    owners = np.zeros((height, width), np.int64)  # the object that each pixel shows; 0 is the ground
     kind = draw.random()
     wanted = 0 if kind < EMPTY else int(draw.integers(6, 12)) if kind < EMPTY + CROWDED else int(draw.integers(1, 5))
     areas, labels = [0], [-1]
@@ -132,11 +130,11 @@ def _ground(draw: np.random.Generator, textures: list[Image.Image], height: int,
 
 
 def _turn(draw: np.random.Generator, picture: Image.Image, side: float) -> Image.Image:
-    """Mirrored or not, turned a little, its longer side scaled to `side`, and cut to its outline."""
+    """`picture` mirrored or not, rotated a little, its longer side scaled to `side`, cropped to its outline."""
     if draw.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     picture = picture.convert("RGBa")
-    shrink = 2 * side / max(picture.size)  # turning fewer pixels takes less time
+    shrink = 2 * side / max(picture.size)  # rotating fewer pixels takes less time
     if shrink < 1:
         picture = picture.resize((round(picture.width * shrink), round(picture.height * shrink)), RESAMPLING)
     picture = picture.rotate(draw.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
@@ -154,7 +152,7 @@ def _light(draw: np.random.Generator, picture: Image.Image) -> Image.Image:
 
 
 def _shade(scene: Image.Image, mask: Image.Image) -> None:
-    """A soft shadow around what will be pasted, so that it lies on the ground and does not float."""
+    """A soft shadow around the object about to be pasted, so that it seems to lie on the ground."""
     shadow = Image.new("L", scene.size)
     shadow.paste(mask, (3, 4))
     shadow = shadow.filter(ImageFilter.GaussianBlur(5)).point(lambda value: value * 0.55)
@@ -162,7 +160,7 @@ def _shade(scene: Image.Image, mask: Image.Image) -> None:
 
 
 def _camera(draw: np.random.Generator, scene: Image.Image) -> Image.Image:
-    """One light over the whole scene, brighter at one side, a slight blur and the sensor's noise."""
+    """Light that is brighter at one side of the scene, a slight blur and sensor noise."""
     scene = scene.filter(ImageFilter.GaussianBlur(draw.uniform(0, 0.8)))
     pixels = np.asarray(scene).astype(float)
     slope = draw.uniform(-0.35, 0.35, 2)
@@ -175,10 +173,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = ArgumentParser(prog="python -m retinanet.sample_data", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("folder", type=Path, help="where to write train, val and test")
     parser.add_argument("--seed", type=whole_number(0), default=3407)
-    for name, count in SETS.items():
+    for name, count in SET_SIZES.items():
         parser.add_argument(f"--num_{name}", type=whole_number(1), default=count, help=f"images of {name}")
     args = parser.parse_args(argv)
-    counts = {name: getattr(args, f"num_{name}") for name in SETS}
+    counts = {name: getattr(args, f"num_{name}") for name in SET_SIZES}
     write_sample_data(args.folder, args.seed, counts)
     say(f"{', '.join(f'{count} {name}' for name, count in counts.items())} images written to {args.folder}")
     return 0

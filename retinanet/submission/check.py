@@ -1,4 +1,4 @@
-"""COCO result files, checked row by row before they are handed in."""
+"""Checks of COCO result files, row by row, before they are handed in."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import is_id
-from retinanet.coco.results import KEYS, read_results
+from retinanet.coco.results import KEYS, Found, found_of, read_results
 from retinanet.runtime.errors import UserError
 from retinanet.submission.rows import (
     NumberedRows,
@@ -22,11 +22,11 @@ from retinanet.submission.rows import (
     with_area_in_set,
 )
 
-MAX_PER_CLASS = 100  # of one class in one image: COCO's evaluation looks at no more
-FEW = 3  # examples shown of a finding
+MAX_PER_CLASS = 100  # detections of a class in an image: COCO's evaluation ignores more
+NUM_EXAMPLES = 3  # shown of a finding
 
 
-class Finding(NamedTuple):
+class ResultFinding(NamedTuple):
     """One kind of mistake in a result file."""
 
     problem: str
@@ -36,20 +36,20 @@ class Finding(NamedTuple):
     unusable: bool = True  # such rows can neither be drawn nor evaluated
 
 
-def load_results(path: Path, annotations: Annotations) -> list[dict[str, Any]]:
-    """The rows of a result file of the set; UserError where they can't be drawn or evaluated."""
+def load_results(path: Path, annotations: Annotations) -> Found:
+    """The detections of a result file of the set; UserError where they can't be drawn or evaluated."""
     rows = read_results(path).rows
     for finding in check_results(rows, annotations):
         if finding.unusable:
             raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {finding.fix}")
-    return rows
+    return found_of(rows, annotations)
 
 
-def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
-    """All that is wrong with the parsed result file `rows` for the set of `annotations`, gravest first."""
+def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
+    """The findings in the parsed result file `rows` of the set of `annotations`, the gravest first."""
     if not isinstance(rows, list):
-        shape = f"the file holds a JSON {type(rows).__name__}, not a list of detections"
-        return [Finding(shape, 1, [], "Write a list: [{image_id, category_id, bbox, score}, ...].")]
+        problem = f"the file holds a JSON {type(rows).__name__}, not a list of detections"
+        return [ResultFinding(problem, 1, [], "Write a list: [{image_id, category_id, bbox, score}, ...].")]
     lacking = {
         index: f"has no {', '.join(missing)}" if isinstance(row, dict) else f"is {row!r:.60}"
         for index, row in enumerate(rows)
@@ -57,9 +57,6 @@ def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
     }
     whole = [(index, row) for index, row in enumerate(rows) if index not in lacking]
     sizes = sizes_by_id(annotations)
-    boxed = [(index, row) for index, row in whole if is_box(row["bbox"])]
-    positive = with_area_in_set(boxed, sizes)
-
     findings = [
         _finding("not an object with the keys " + ", ".join(KEYS), lacking, "Write all four keys in every row."),
         _bad_values(
@@ -67,18 +64,36 @@ def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
             whole,
             "image_id",
             lambda value: is_id(value) and value in sizes,
-            f"Use the image ids of {annotations.path}; is this the result of another set?",
+            f"Use the image ids of {annotations.path}. Is this the result of another set?",
         ),
         _category_finding(whole, annotations),
+        *_box_findings(whole, sizes),
         _bad_values(
-            "bbox not four finite numbers", whole, "bbox", is_box, "Write [left, top, width, height] in pixels."
+            "score not a number from 0 to 1",
+            whole,
+            "score",
+            is_probability,
+            "Write the probability, not the logit or a percentage.",
+        ),
+        _too_many([(index, row) for index, row in whole if is_box(row["bbox"])]),
+        _duplicates(whole),
+    ]
+    return [finding for finding in findings if finding]
+
+
+def _box_findings(rows: NumberedRows, sizes: dict[int, list[int]]) -> list[ResultFinding | None]:
+    boxed = [(index, row) for index, row in rows if is_box(row["bbox"])]
+    positive = with_area_in_set(boxed, sizes)
+    return [
+        _bad_values(
+            "bbox not four finite numbers", rows, "bbox", is_box, "Write [left, top, width, height] in pixels."
         ),
         _bad_values(
             "bbox without a positive width and height",
             boxed,
             "bbox",
             lambda box: box[2] > 0 and box[3] > 0,
-            "Write [left, top, width, height], and leave out boxes without area.",
+            "Write [left, top, width, height], and drop boxes without area.",
         ),
         _xyxy_finding(positive, sizes),
         _finding(
@@ -88,35 +103,27 @@ def check_results(rows: Any, annotations: Annotations) -> list[Finding]:
                 for index, row in positive
                 if not _touches(row["bbox"], sizes[row["image_id"]])
             },
-            "Write pixels of the original image, not of the resized one or shares of its sides.",
+            "Write pixels of the original image, not of the resized image and not fractions of its sides.",
             unusable=False,
         ),
         _shares_finding(positive, sizes),
-        _bad_values(
-            "score not a number from 0 to 1",
-            whole,
-            "score",
-            is_probability,
-            "Write the probability, not the logit or per cent.",
-        ),
-        _too_many(boxed),
-        _duplicates(whole),
     ]
-    return [finding for finding in findings if finding]
 
 
 def images_without_detection(rows: list[dict[str, Any]], annotations: Annotations) -> list[int]:
-    """The ids of the set's images that checked `rows` have nothing about."""
+    """The ids of the set's images without a row in checked `rows`."""
     seen = {row["image_id"] for row in rows}
     return [image_id for image_id in annotations.image_ids.tolist() if image_id not in seen]
 
 
-def _finding(problem: str, bad: dict[int, str], fix: str, unusable: bool = True) -> Finding | None:
-    examples = [f"row {index} {text}" for index, text in list(bad.items())[:FEW]]
-    return Finding(problem, len(bad), examples, fix, unusable) if bad else None
+def _finding(problem: str, bad: dict[int, str], fix: str, unusable: bool = True) -> ResultFinding | None:
+    examples = [f"row {index} {text}" for index, text in list(bad.items())[:NUM_EXAMPLES]]
+    return ResultFinding(problem, len(bad), examples, fix, unusable) if bad else None
 
 
-def _bad_values(problem: str, rows: NumberedRows, key: str, good: Callable[[Any], bool], fix: str) -> Finding | None:
+def _bad_values(
+    problem: str, rows: NumberedRows, key: str, good: Callable[[Any], bool], fix: str
+) -> ResultFinding | None:
     return _finding(problem, {i: f"has {key} {row[key]!r:.80}" for i, row in rows if not good(row[key])}, fix)
 
 
@@ -125,8 +132,8 @@ def _touches(box: list[float], size: list[int]) -> bool:
     return left < size[1] and top < size[0] and left + width > 0 and top + height > 0
 
 
-def _category_finding(rows: NumberedRows, annotations: Annotations) -> Finding | None:
-    right = f"Write the data set's category ids {annotations.category_ids}"
+def _category_finding(rows: NumberedRows, annotations: Annotations) -> ResultFinding | None:
+    right = f"Write the category ids of the data set {annotations.category_ids}"
     problems = [problem for problem, _ in category_readings(rows, annotations.category_ids)]
     if problems and cannot_be_as_written(rows, annotations.category_ids):
         every = {index: f"has category_id {row['category_id']!r}" for index, row in rows}
@@ -138,26 +145,26 @@ def _category_finding(rows: NumberedRows, annotations: Annotations) -> Finding |
     )
 
 
-def _shares_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding | None:
-    """Boxes as shares of the sides lie in the first pixel of their images."""
+def _shares_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
+    """Boxes in fractions of the sides lie in the first pixel of their images."""
     ends = [(row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]) for _, row in rows]
     if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
         return None
     bad = {index: f"bbox {row['bbox']} in an image of {sizes[row['image_id']]}" for index, row in rows}
     return _finding(
-        "bbox in shares of the image's sides", bad, "Multiply by width and height: COCO wants pixels.", False
+        "bbox in shares of the image's sides", bad, "Multiply by width and height: COCO's boxes are in pixels.", False
     )
 
 
-def _xyxy_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Finding | None:
-    """Boxes written by their corners: read so, they lie in their images; read as sizes, most reach over, many far."""
+def _xyxy_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
+    """Boxes written as corners lie in their images; read as sizes, most leave them, and many by far."""
     positions, proved = corners_in(rows, sizes)
-    bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} reaches over its image" for i in positions if proved}
-    fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO wants width and height."
+    bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} extends past its image" for i in positions if proved}
+    fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO's boxes have a width and a height."
     return _finding("bbox written as (x1, y1, x2, y2)", bad, fix, unusable=False)
 
 
-def _too_many(rows: NumberedRows) -> Finding | None:
+def _too_many(rows: NumberedRows) -> ResultFinding | None:
     counts = Counter(place for _, row in rows if (place := place_in_table(row)))
     crowded = [
         f"image {image_id} has {count} of category {category_id}"
@@ -166,12 +173,12 @@ def _too_many(rows: NumberedRows) -> Finding | None:
     ]
     if not crowded:
         return None
-    fix = f"Keep the {MAX_PER_CLASS} best of each class in each image: COCO's evaluation looks at no more."
+    fix = f"Keep the {MAX_PER_CLASS} top-scoring detections of each class in an image: COCO's evaluation ignores more."
     problem = f"more than {MAX_PER_CLASS} detections of a class in an image"
-    return Finding(problem, len(crowded), crowded[:FEW], fix, unusable=False)
+    return ResultFinding(problem, len(crowded), crowded[:NUM_EXAMPLES], fix, unusable=False)
 
 
-def _duplicates(rows: NumberedRows) -> Finding | None:
+def _duplicates(rows: NumberedRows) -> ResultFinding | None:
     first: dict[Hashable, int] = {}
     repeated = {}
     for index, row in rows:

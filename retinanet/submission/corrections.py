@@ -1,4 +1,4 @@
-"""What can be corrected in a result file: each step alone, as far as the rows themselves prove what was meant."""
+"""The corrections of a result file, each made only where the rows themselves prove what was meant."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
@@ -21,30 +21,30 @@ from retinanet.submission.rows import (
     with_area_in_set,
 )
 
-SLIGHTLY = 1e-3  # what rounding to 16 bits makes of a probability
-FAR_SHARE = 0.1  # of the rows: where more scores (and more than one) are further out, they are no probabilities
+SLIGHTLY = 1e-3  # the error of a probability rounded to 16 bits
+FAR_SCORES_SHARE = 0.1  # of the rows; if more scores (and more than one) are further out, they are not probabilities
 
 
-class Step(NamedTuple):
-    """What a correction leaves: the rows; by place in the file what fills the text about it; why it did nothing."""
+class Outcome(NamedTuple):
+    """The result of a correction."""
 
     rows: NumberedRows
-    done: dict[int, tuple[Any, ...]]
-    text: str = ""
-    note: str = ""
-    guesses: tuple[tuple[str, NumberedRows], ...] = ()  # what the rows may have been meant as, where they prove nothing
+    done: dict[int, tuple[Any, ...]]  # by row of the file: the values for `text`
+    text: str = ""  # describes what was done to a row
+    note: str = ""  # why nothing was done
+    guesses: tuple[tuple[str, NumberedRows], ...] = ()  # possible meanings of the rows, where they prove none
 
 
 class Correction(NamedTuple):
-    """A step, its name, and what AP has to do with it."""
+    """A correction, its name, and how AP decides on it."""
 
     what: str
-    correct: Callable[[NumberedRows, Annotations], Step]
+    correct: Callable[[NumberedRows, Annotations], Outcome]
     can_change_ap: bool = True
-    only_by_ap: str = ""  # where it is right only if AP says so: why the rows don't
+    only_by_ap: str = ""  # if only AP can show that it is right: why the rows can't
 
 
-def drop_not_finite(rows: NumberedRows, _: Annotations) -> Step:
+def drop_not_finite(rows: NumberedRows, _: Annotations) -> Outcome:
     def endless(value: Any) -> bool:
         return type(value) in (int, float) and not is_number(value)
 
@@ -57,71 +57,72 @@ def drop_not_finite(rows: NumberedRows, _: Annotations) -> Step:
     return _without(rows, bad, "had bbox {!r:.80}, score {!r:.20}")
 
 
-def convert_corners(rows: NumberedRows, annotations: Annotations) -> Step:
+def convert_corners(rows: NumberedRows, annotations: Annotations) -> Outcome:
     sizes = sizes_by_id(annotations)
     boxed = [(index, row) for index, row in rows if is_box(row["bbox"])]
     positions, proved = corners_in(with_area_in_set(boxed, sizes), sizes)
     if not positions:
-        return Step(rows, {})
+        return Outcome(rows, {})
     corners = {index: row["bbox"] for index, row in boxed}
-    step = _with(rows, "bbox", {i: [x1, y1, x2 - x1, y2 - y1] for i, (x1, y1, x2, y2) in corners.items()})
+    outcome = _with(rows, "bbox", {i: [x1, y1, x2 - x1, y2 - y1] for i, (x1, y1, x2, y2) in corners.items()})
     if proved:
-        return step
+        return outcome
     note = (
-        f"bbox written as (x1, y1, x2, y2)? {len(positions)} of {len(rows)} boxes reach over their images, but so do "
+        f"bbox written as (x1, y1, x2, y2)? {len(positions)} of {len(rows)} boxes extend past their images, but so do "
         "boxes that were not clipped."
     )
-    return Step(rows, {}, note=note, guesses=(("boxes read as (x1, y1, x2, y2)", step.rows),))
+    return Outcome(rows, {}, note=note, guesses=(("boxes read as (x1, y1, x2, y2)", outcome.rows),))
 
 
-def drop_without_area(rows: NumberedRows, _: Annotations) -> Step:
+def drop_without_area(rows: NumberedRows, _: Annotations) -> Outcome:
     boxed = {index: row["bbox"] for index, row in rows if is_box(row["bbox"])}
     return _without(rows, {i: (box,) for i, box in boxed.items() if not (box[2] > 0 and box[3] > 0)}, "had bbox {}")
 
 
-def map_categories(rows: NumberedRows, annotations: Annotations) -> Step:
+def map_categories(rows: NumberedRows, annotations: Annotations) -> Outcome:
     known = annotations.category_ids
-    steps = {
+    outcomes = {
         problem: _with(
             rows, "category_id", {i: right[row["category_id"]] for i, row in rows if is_id(row["category_id"])}
         )
         for problem, right in category_readings(rows, known)
     }
-    if not steps:
-        return Step(rows, {})
-    names = ", or ".join(steps)
+    if not outcomes:
+        return Outcome(rows, {})
+    names = ", or ".join(outcomes)
     if not cannot_be_as_written(rows, known):
         unknown = sum(is_id(row["category_id"]) and row["category_id"] not in known for _, row in rows)
         note = (
-            f"{names}? {unknown} of {len(rows)} rows have an id that the set lacks, which proves nothing about the "
+            f"{names}? {unknown} of {len(rows)} rows have an id that is not in the set, which proves nothing about the "
             "others."
         )
-    elif len(steps) > 1:
-        note = f"{names}: the rows fit both, so only you can tell."
+    elif len(outcomes) > 1:
+        note = f"{names}: the rows fit both, so you must decide."
     else:
-        return steps[names]
-    return Step(rows, {}, note=note, guesses=tuple((problem, step.rows) for problem, step in steps.items()))
+        return outcomes[names]
+    return Outcome(rows, {}, note=note, guesses=tuple((problem, outcome.rows) for problem, outcome in outcomes.items()))
 
 
-def clip_scores(rows: NumberedRows, _: Annotations) -> Step:
+def clip_scores(rows: NumberedRows, _: Annotations) -> Outcome:
     outside = {i: row["score"] for i, row in rows if is_number(row["score"]) and not is_probability(row["score"])}
     far = [score for score in outside.values() if not -SLIGHTLY <= score <= 1 + SLIGHTLY]
-    if len(far) > max(1, FAR_SHARE * len(rows)):
-        note = f"{len(far)} of {len(rows)} scores are out of 0 to 1: logits or per cent, whose order clipping destroys."
-        return Step(rows, {}, note=note)
+    if len(far) > max(1, FAR_SCORES_SHARE * len(rows)):
+        note = f"{len(far)} of {len(rows)} scores are outside 0 to 1: logits or percentages. Clipping would tie them."
+        return Outcome(rows, {}, note=note)
     return _with(rows, "score", {index: 0.0 if score < 0 else 1.0 for index, score in outside.items()})
 
 
-def drop_copies(rows: NumberedRows, _: Annotations) -> Step:
-    """Two detections never agree in all of many digits, so such a row was written twice; round numbers do agree."""
+def drop_copies(rows: NumberedRows, _: Annotations) -> Outcome:
+    """Two detections never agree in many digits, so such a row was written twice. Round numbers can agree by chance."""
     dropped = {}
     for group in _crowds(rows, sameness, 1):
         first: dict[float, int] = {}
         for index, row in group:
-            if not any(map(_has_many_digits, row["bbox"])) or not _has_many_digits(row["score"]):
+            box, score = row["bbox"], row["score"]
+            if not isinstance(box, list) or not any(map(_has_many_digits, box)) or not _has_many_digits(score):
                 continue
-            if first.setdefault(row["score"], index) != index:
-                dropped[index] = (first[row["score"]],)
+            if first.setdefault(score, index) != index:
+                dropped[index] = (first[score],)
     return _without(rows, dropped, "repeated row {}")
 
 
@@ -129,7 +130,7 @@ def _has_many_digits(value: Any) -> bool:
     return is_number(value) and value != round(value, 3)
 
 
-def drop_duplicates(rows: NumberedRows, _: Annotations) -> Step:
+def drop_duplicates(rows: NumberedRows, _: Annotations) -> Outcome:
     dropped: dict[int, tuple[Any, ...]] = {}
     for group in _crowds(rows, sameness, 1):
         best, *others = _ranked(group)
@@ -137,60 +138,60 @@ def drop_duplicates(rows: NumberedRows, _: Annotations) -> Step:
     return _without(rows, dropped, "repeated row {}")
 
 
-def drop_crowd(rows: NumberedRows, _: Annotations) -> Step:
+def drop_crowd(rows: NumberedRows, _: Annotations) -> Outcome:
     dropped: dict[int, tuple[Any, ...]] = {}
     for group in _crowds(rows, place_in_table, MAX_PER_CLASS):
-        boxed = [(index, row) for index, row in group if is_box(row["bbox"])]  # COCO can't look at the others
+        boxed = [(index, row) for index, row in group if is_box(row["bbox"])]  # COCO can't evaluate the others
         for index, row in _ranked(boxed)[MAX_PER_CLASS:]:
             dropped[index] = (row["image_id"], row["category_id"], row["score"])
     return _without(rows, dropped, "was of image {}, category {}, with score {}")
 
 
-def drop_keys(rows: NumberedRows, _: Annotations) -> Step:
+def drop_keys(rows: NumberedRows, _: Annotations) -> Outcome:
     more = {i: ([key for key in row if key not in KEYS],) for i, row in rows if len(row) > len(KEYS)}
     kept = [(i, {key: row[key] for key in KEYS} if i in more else row) for i, row in rows]
-    return Step(kept, more, "had also {!r:.80}")
+    return Outcome(kept, more, "had also {!r:.80}")
 
 
-# In this order: only boxes of the right form show whether they have an area; rows that go in any case have no say in
-# what the category ids and the scores are taken for; duplicates are found when all else is right, and crowds among
-# what is left of them, by scores as they will be read.
+# The order matters: only boxes of the right form show whether they have an area; rows that are dropped in any case must
+# not decide how category ids and scores are read; duplicates are found once all else is right, and crowds among the
+# rest, by their final scores.
 CORRECTIONS = (
     Correction("NaN, infinite or endless numbers: rows dropped", drop_not_finite, can_change_ap=False),
     Correction("bbox written as (x1, y1, x2, y2): now (left, top, width, height)", convert_corners),
     Correction("bbox without a positive width and height: rows dropped", drop_without_area, can_change_ap=False),
-    Correction("category_id off by one, or counting the classes: now the set's", map_categories),
-    Correction("score a little or rarely out of 0 to 1: clipped", clip_scores),
-    Correction("rows written twice: dropped but for the first", drop_copies),
+    Correction("category_id off by one, or counting the classes: now the set's ids", map_categories),
+    Correction("score slightly or rarely outside 0 to 1: clipped", clip_scores),
+    Correction("rows written twice: all but the first dropped", drop_copies),
     Correction(
-        "duplicates: dropped but for the best score",
+        "duplicates: all but the best score dropped",
         drop_duplicates,
-        only_by_ap="a box may be right for two objects in one place",
+        only_by_ap="one box may be right for two objects in the same place",
     ),
     Correction(
-        f"more than {MAX_PER_CLASS} detections of a class in an image: dropped but for the best",
+        f"more than {MAX_PER_CLASS} detections of a class in an image: all but the best dropped",
         drop_crowd,
-        can_change_ap=False,  # not by a digit: COCO's evaluation ranks in the same way and looks at the same rows
+        can_change_ap=False,  # not by a digit: COCO's evaluation ranks the same way and keeps the same rows
     ),
-    Correction(f"keys beyond {', '.join(KEYS)}: left out", drop_keys, can_change_ap=False),
+    Correction(f"keys beyond {', '.join(KEYS)}: removed", drop_keys, can_change_ap=False),
 )
 WHOLE_COLUMNS = [what for what, correct, *_ in CORRECTIONS if correct in (convert_corners, map_categories)]
 
 
-def _without(rows: NumberedRows, dropped: dict[int, tuple[Any, ...]], text: str) -> Step:
-    return Step([(index, row) for index, row in rows if index not in dropped], dropped, text)
+def _without(rows: NumberedRows, dropped: dict[int, tuple[Any, ...]], text: str) -> Outcome:
+    return Outcome([(index, row) for index, row in rows if index not in dropped], dropped, text)
 
 
-def _with(rows: NumberedRows, key: str, values: dict[int, Any]) -> Step:
+def _with(rows: NumberedRows, key: str, values: dict[int, Any]) -> Outcome:
     changed = {i: (key, values[i], row[key]) for i, row in rows if i in values and values[i] != row[key]}
     kept = [(i, {**row, key: values[i]} if i in changed else row) for i, row in rows]
-    return Step(kept, changed, "has {} {}, was {}")
+    return Outcome(kept, changed, "has {} {}, was {}")
 
 
 def _crowds(rows: NumberedRows, key: Callable[[dict[str, Any]], Hashable], most: int) -> list[NumberedRows]:
-    """The rows by what is alike in them, where these are more than `most` and all can be ranked by their scores.
+    """The groups of more than `most` rows with the same key whose scores can all be ranked.
 
-    Rows whose key is None are like no other.
+    Rows whose key is None are in no group.
     """
     keys = [key(row) for _, row in rows]
     counts = Counter(keys)
@@ -202,5 +203,5 @@ def _crowds(rows: NumberedRows, key: Callable[[dict[str, Any]], Hashable], most:
 
 
 def _ranked(rows: NumberedRows) -> NumberedRows:
-    """Best score first; of equal ones, the first in the file."""
+    """The best score first; equal scores in the order of the file."""
     return sorted(rows, key=lambda numbered: -numbered[1]["score"])

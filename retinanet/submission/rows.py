@@ -1,7 +1,7 @@
-"""The mistakes that a whole result file shares, told from its rows: other category ids, corners for sizes.
+"""Mistakes that run through a whole result file, found from its rows: other category ids, corners instead of sizes.
 
-Correct files look alike: detections of a background class or of a few classes, boxes that nobody clipped. So a mistake
-that the rows could have is one thing, and that they prove it is another.
+Correct files can look the same: a background class, few classes, boxes that nobody clipped. So a mistake that is
+possible is one thing, and a mistake that the rows prove is another.
 """
 
 from collections import Counter
@@ -10,22 +10,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations, corners_for_sizes
+from retinanet.coco.annotations import Annotations
+from retinanet.coco.box_units import corners_for_sizes
 from retinanet.coco.json_values import is_id, is_number
 
-NumberedRows = list[tuple[int, dict[str, Any]]]  # rows that have all keys, with their places in the file
+NumberedRows = list[tuple[int, dict[str, Any]]]  # rows that have all keys, with their indices in the file
 ENOUGH = 10  # rows: fewer prove nothing about the others
-# Of the rows, what have ids that are neither the set's nor a background's: one id so often, or several, is no stray.
+# Shares of the rows whose ids are neither the set's nor a background's: above the first share they are no strays, and
+# above the second if they have several different ids.
 STRAY_SHARE, SEVERAL, SEVERAL_SHARE = 0.1, 3, 0.01
-# Read as sizes, corners reach over their images: most do, and a third by a quarter of a side, as no detector's do.
+# Read as sizes, most corners leave their images, and a third of them by a quarter of a side. No detector's boxes do.
 OVER_SHARE, FAR, FAR_SHARE = 0.5, 0.25, 1 / 3
 
 
 class Corners(NamedTuple):
-    """What looks like (x1, y1, x2, y2) where (left, top, width, height) is wanted."""
+    """Boxes that look like (x1, y1, x2, y2) instead of (left, top, width, height)."""
 
-    positions: list[int]  # in the rows, of those that read as sizes reach over their image; empty: none look so
-    proved: bool  # and not only possible
+    positions: list[int]  # indices into the rows of the boxes that, read as sizes, leave their image
+    proved: bool  # rather than only possible
 
 
 def sizes_by_id(annotations: Annotations) -> dict[int, list[int]]:
@@ -34,15 +36,15 @@ def sizes_by_id(annotations: Annotations) -> dict[int, list[int]]:
 
 
 def with_area_in_set(boxed: NumberedRows, sizes: dict[int, list[int]]) -> NumberedRows:
-    """Those rows, of such with four numbers, that are about the set's images and have a box with an area."""
+    """The rows of the set's images whose box has an area; `boxed` rows have a box of four numbers."""
     placed = [(index, row) for index, row in boxed if is_id(row["image_id"]) and row["image_id"] in sizes]
     return [(index, row) for index, row in placed if row["bbox"][2] > 0 and row["bbox"][3] > 0]
 
 
 def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, dict[int, int]]]:
-    """What category ids that are not all `known` could be instead: a mistake's name, and the right ids, which differ.
+    """Other meanings of category ids that are not all `known`: each mistake's name and the right id for each id.
 
-    That they could be doesn't prove it: see cannot_be_as_written.
+    A possible meaning is no proof: see cannot_be_as_written.
     """
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
     if used <= set(known):
@@ -60,9 +62,9 @@ def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, d
 
 
 def cannot_be_as_written(rows: NumberedRows, known: list[int]) -> bool:
-    """Whether the category ids are no `known` ones, not even with stray rows and a background class among them.
+    """Whether the category ids can't be the `known` ones, even allowing for stray rows and a background class.
 
-    `known` are in rising order.
+    `known` is in rising order.
     """
     counts = Counter(row["category_id"] for _, row in rows if is_id(row["category_id"]))
     if counts.keys().isdisjoint(known):
@@ -74,7 +76,7 @@ def cannot_be_as_written(rows: NumberedRows, known: list[int]) -> bool:
 
 
 def corners_in(rows: NumberedRows, sizes: dict[int, list[int]]) -> Corners:
-    """Whether the boxes of `rows`, which have areas and are about images of `sizes`, look like (x1, y1, x2, y2)."""
+    """Whether the boxes of `rows`, with an area and in images of `sizes`, look like (x1, y1, x2, y2)."""
     if not rows:
         return Corners([], False)
     boxes = np.array([row["bbox"] for _, row in rows], dtype=float)
@@ -88,7 +90,7 @@ def corners_in(rows: NumberedRows, sizes: dict[int, list[int]]) -> Corners:
 def is_box(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 4:
         return False
-    left, top, width, height = value  # a loop takes twice as long, and large files ask millions of times
+    left, top, width, height = value  # a loop takes twice as long, and large files need millions of calls
     return is_number(left) and is_number(top) and is_number(width) and is_number(height)
 
 
@@ -97,12 +99,12 @@ def is_probability(value: Any) -> bool:
 
 
 def sameness(row: dict[str, Any]) -> Hashable:
-    """What duplicates have in common."""
+    """A key that is equal for duplicates."""
     if is_id(row["image_id"]) and is_id(row["category_id"]) and is_box(row["bbox"]):
         return (row["image_id"], row["category_id"], *row["bbox"])
-    return repr((row["image_id"], row["category_id"], row["bbox"]))  # whatever else JSON has
+    return repr((row["image_id"], row["category_id"], row["bbox"]))  # any other JSON values
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """The image and class whose best detections COCO's evaluation looks at; None where these are no ids."""
+    """The image and class, of which COCO's evaluation keeps the top detections; None if these are not ids."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None

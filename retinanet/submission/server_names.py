@@ -1,11 +1,11 @@
-"""The names under which COCO's evaluation server takes result files."""
+"""The file names that COCO's evaluation server accepts."""
 
 import re
 from pathlib import Path
 
-from retinanet.submission.check import FEW, Finding
+from retinanet.submission.check import NUM_EXAMPLES, ResultFinding
 
-# The sets of its detection tasks; the name of a file says which it is about.
+# The sets of its detection tasks; a file's name says which set it is of.
 COCO_SETS = (
     "val2014",
     *(f"{part}{year}" for year in (2015, 2017) for part in ("test", "test-dev", "test-challenge")),
@@ -13,11 +13,10 @@ COCO_SETS = (
 )
 
 
-def name_findings(path: Path, member: str | None, set_name: str) -> list[Finding]:
-    """What is wrong with the name of the result file `path`, and of the `member` in it if it is a zip.
+def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultFinding]:
+    """A finding about the name of the zip `path` and of the `member` in it, if COCO's server would refuse them.
 
-    Nothing where the set isn't COCO's own, as then no server of COCO's takes it; nor of a file that is no zip, as that
-    isn't handed in yet.
+    None for other sets, which that server doesn't evaluate, and for other files, which aren't handed in yet.
     """
     if set_name not in COCO_SETS or path.suffix.lower() != ".zip":
         return []
@@ -26,6 +25,6 @@ def name_findings(path: Path, member: str | None, set_name: str) -> list[Finding
     wrong = [] if re.fullmatch(pattern, path.name) else [f"the file is called {path.name}"]
     if member is not None and member != f"{path.stem}.json":
         wrong.append(f"{path.name} holds {member}, not {path.stem}.json")
-    fix = f"Hand in {form}.zip with just {form}.json in it, as --zip writes it; ALGORITHM is a name of yours."
-    problem = "file name that COCO's evaluation server doesn't take"
-    return [Finding(problem, len(wrong), wrong[:FEW], fix, unusable=False)] if wrong else []
+    fix = f"Hand in {form}.zip with just {form}.json in it, as --zip writes it; ALGORITHM is a name of your choice."
+    problem = "file name that COCO's evaluation server doesn't accept"
+    return [ResultFinding(problem, len(wrong), wrong[:NUM_EXAMPLES], fix, unusable=False)] if wrong else []

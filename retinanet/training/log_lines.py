@@ -61,7 +61,7 @@ def schedule_hint(settings: TrainSettings) -> str | None:
     advice = f"--milestones {' '.join(map(str, better))}, or " if epochs > 2 else ""
     return (
         f"Hint: the milestones {' '.join(map(str, milestones))} are for {TrainSettings.epochs} epochs; in {epochs} the "
-        f"learning rate falls {'once' if num_falls else 'never'}. Give {advice}--schedule cosine"
+        f"learning rate {'falls once' if num_falls else 'never falls'}. Give {advice}--schedule cosine"
     )
 
 

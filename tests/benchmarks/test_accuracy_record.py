@@ -12,7 +12,7 @@ from benchmarks.accuracy.rows import BASELINE, Setting, filled, rows_of, runs_of
 from benchmarks.accuracy.table import BEGIN, END, Record, difference_of, line_of, read_records, tables_text, with_tables
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, owners_of
-from retinanet.coco.results import write_results
+from retinanet.coco.results import found_of, write_results
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.compare import compare
@@ -94,7 +94,7 @@ def detections(annotations: Annotations, shift: float) -> list[dict]:
 
 
 def test_difference_is_that_of_compare(annotations):
-    analyses = [analyse(annotations, detections(annotations, shift)) for shift in (4, 2)]
+    analyses = [analyse(annotations, found_of(detections(annotations, shift), annotations)) for shift in (4, 2)]
     a, b = ({1: record(ap=one.ap.value, drawn=one.drawn_means[0])} for one in analyses)
     expected = compare(*analyses, annotations).differences[0].difference
     assert expected.low < expected.value < expected.high
@@ -110,7 +110,8 @@ def test_the_record_of_a_run(annotations, tmp_path):
     write_results(detections(annotations, 2), results_path)
     log.write_text(f"begin\ntrain.py: error: NaN in {tmp_path}/x of data\n")
     done, diverged = (record_of_run(run, code, GPU, annotations, torch.device("cpu"), "abc", places) for code in (0, 3))
-    table = evaluate(annotations, detections(annotations, 2), "pycocotools").by_name(annotations.class_names)
+    found = found_of(detections(annotations, 2), annotations)
+    table = evaluate(annotations, found, "pycocotools").by_name(annotations.class_names)
     assert done.numbers == pytest.approx({name: table[name] for name in ("AP", "AP50", "AP of red", "AP of green")})
     assert len(done.drawn_ap) == 1000
     assert (done.row, done.flags, done.seed, done.outcome) == ("giou", "--box_loss giou", 7, "done")

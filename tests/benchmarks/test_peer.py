@@ -8,6 +8,7 @@ from torch import nn
 
 from benchmarks.accuracy import peer
 from benchmarks.speed.contestants import torchvision_model
+from retinanet.coco.results import rows_of
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.runtime.errors import Diverged
@@ -87,7 +88,7 @@ def test_detections_are_of_original_pixels(coco_path, weights):
                 for count in (1, 0)[: len(images)]
             ]
 
-    rows = peer.detect_all(Finds(), dataset, args)
+    rows = rows_of(peer.detect_all(Finds(), dataset, args), dataset.annotations)
     assert [row["image_id"] for row in rows] == [1, 2, 3]  # of batches of equal shape: 1 and 4, 2 and 5, 3
     assert rows[0] == {"image_id": 1, "category_id": 2, "bbox": [32, 16, 32, 32], "score": pytest.approx(0.9)}
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from retinanet.coco.results import rows_of
 from retinanet.data.dataset import load_set
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.detect import detect
@@ -194,14 +195,14 @@ def test_a_checkpoint_of_other_anchors_tests_with_its_own(checkpoint, script, co
     assert load_checkpoint(tmp_path / "x.pt").anchors == shapes
     _, dataset = load_set(coco_path, "test", min_side=64, max_side=96, max_pixels=10**6)
     plan = {"batch_size": 2, "workers": 0, "device": torch.device("cpu"), "detection": DetectionSettings(threshold=0.0)}
-    wanted = detect_all(model.eval(), dataset, **plan)
+    wanted = rows_of(detect_all(model.eval(), dataset, **plan), dataset.annotations)
     assert len(wanted) > 20
     flags = ("--coco_path", coco_path, "--checkpoint_path", tmp_path / "x.pt", "--results_path", tmp_path / "rows.json")
     done = script("test", *flags, "--threshold", 0, "--workers", 0, "--device", "cpu")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "rows.json").read_text()) == wanted
     model.anchor_shapes = AnchorShapes(shapes.side + 1, *shapes[1:])
-    assert detect_all(model, dataset, **plan) != wanted
+    assert rows_of(detect_all(model, dataset, **plan), dataset.annotations) != wanted
 
 
 def laughs():

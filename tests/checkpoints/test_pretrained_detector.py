@@ -115,7 +115,7 @@ def test_the_box_code_to_other_anchors():
 
 def test_another_number_of_anchors_is_refused(state):
     network = RetinaNet(1, 50, head_norm="group", level_code=True, anchor_shapes=anchors.AnchorShapes(4, (1.0,)))
-    with pytest.raises(UserError, match=r"detector\.pth: a detector with 9 anchors a cell, but there are to be 3"):
+    with pytest.raises(UserError, match=r"detector\.pth: a detector with 9 anchors a cell, but the network has 3"):
         load_detector(network, ["red"], state, "detector.pth")
 
 
@@ -163,7 +163,7 @@ def test_older_names_of_the_pyramid_are_known(start, loaded, state):
             lambda value: value / 0,
             "bbox_reg.bias holds values that are not finite",
         ),
-        ("backbone.body.bn1.weight", lambda value: value.long(), "bn1.weight is no plain tensor of floating-point"),
+        ("backbone.body.bn1.weight", lambda value: value.long(), "bn1.weight is not a plain tensor of floating-point"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_and_nothing_loaded(start, state, name, change, words):
@@ -181,7 +181,7 @@ def test_torchvisions_first_retinanet_is_refused(start):
         shapes = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     older = {name: torch.zeros(value.shape) for name, value in shapes.items()}
     assert is_detector(older)
-    with pytest.raises(UserError, match=r"first\.pth: .*must be .*retinanet_resnet50_fpn_v2"):
+    with pytest.raises(UserError, match=r"first\.pth: .*Give .*retinanet_resnet50_fpn_v2"):
         load_detector(start, NAMES, older, "first.pth")
 
 

@@ -83,9 +83,9 @@ HUGE = {
     "laughs in a dict": (lambda: {"a": (1, {"b": laughs(9)})}, "refer to more than 10000000 items"),
     "holds itself": (holds_itself, "nest too deeply"),
     "nested": (lambda: nested(400), "nest too deeply"),
-    "FloatTensor": (lambda: {"a": Call(torch.FloatTensor, 10**9)}, "does not hold tensors and plain data alone"),
-    "Tensor": (lambda: {"a": Call(torch.Tensor, 10**9)}, "does not hold tensors and plain data alone"),
-    "bytearray": (lambda: {"a": Call(bytearray, 10**9)}, "does not hold tensors and plain data alone"),
+    "FloatTensor": (lambda: {"a": Call(torch.FloatTensor, 10**9)}, "holds more than tensors and plain data"),
+    "Tensor": (lambda: {"a": Call(torch.Tensor, 10**9)}, "holds more than tensors and plain data"),
+    "bytearray": (lambda: {"a": Call(bytearray, 10**9)}, "holds more than tensors and plain data"),
     "expanded": (lambda: {"a": torch.zeros(1).expand(10**11)}, "a tensor claims the shape"),
 }
 

@@ -80,7 +80,7 @@ def test_a_mistake_is_found_after_a_good_start(path):
 
 def test_of_another_version_is_made_anew(path, parsed, monkeypatch):
     load_annotations(path)
-    monkeypatch.setattr(annotation_cache, "FORMAT", "retinanet annotations of another version")
+    monkeypatch.setattr(annotation_cache, "CACHE_FORMAT", "retinanet annotations of another version")
     load_annotations(path)
     load_annotations(path)
     assert len(parsed) == 2

@@ -75,7 +75,7 @@ BAD = {
     "a folder": (packed(("a.json/", b"")), "holds a.json/"),
     "changed": (packed(("a.json", TEXT), method=zipfile.ZIP_STORED).replace(b"image", b"imagf"), "Bad CRC-32"),
     "longer than it claims": (claiming(9, b"0" * 100_000, zipfile.ZIP_DEFLATED), "Bad CRC-32"),
-    "shorter than it claims": (claiming(99_999, b"0" * 999, zipfile.ZIP_DEFLATED), "claims 99999 bytes and has 999"),
+    "shorter than it claims": (claiming(99_999, b"0" * 999, zipfile.ZIP_DEFLATED), "claims 99999 bytes but has 999"),
     "stored, longer": (claiming(9, b"0" * 999, zipfile.ZIP_STORED), "Bad CRC-32"),
     "stored, shorter": (claiming(99_999, b"0" * 999, zipfile.ZIP_STORED), r"EOFError|claims 99999|Overlapped"),
 }

@@ -92,12 +92,12 @@ def test_compare(script, folder):
         ),
         (
             ("--compare", "good.json", "lacking.json", "--report", "good.json"),
-            "good.json is no folder that can be written to",
+            "good.json is not a writable folder",
         ),
         (("--compare", "good.json"), "expected 2 arguments"),
         (("--compare", "good.json", "lacking.json", "--threshold", 0.3), "--threshold is for detection"),
         (("--compare", "good.json", "lacking.json", "--num_draws", 3), "--num_draws 3 is too few for an interval"),
-        (("--set_name", "val", "--report", "good.json/below"), "good.json is no folder that can be written to"),
+        (("--set_name", "val", "--report", "good.json/below"), "good.json is not a writable folder"),
     ],
 )
 def test_mistakes(script, folder, flags, words):

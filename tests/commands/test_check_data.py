@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, change_json
 from PIL import Image
 
-from retinanet.check_data.findings import KINDS
+from retinanet.check_data.findings import FINDING_KINDS
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import require_same_classes
 from retinanet.data.dataset import CocoDataset
@@ -269,8 +269,8 @@ def test_each_damage_is_found_under_its_name(check, good, tmp_path, damage, expe
     damage(folder)
     code, found, _ = check(folder)
     assert found == {key if " " in key else f"train {key}": number for key, number in expected.items()}
-    assert code == any(KINDS[key.split()[-1]].is_mistake for key in expected)
-    is_refused = any("training refuses" in KINDS[key.split()[-1]].says for key in expected)
+    assert code == any(FINDING_KINDS[key.split()[-1]].is_mistake for key in expected)
+    is_refused = any("training refuses" in FINDING_KINDS[key.split()[-1]].says for key in expected)
     with pytest.raises(UserError) if is_refused else nullcontext():
         train_on(folder)
 
@@ -290,12 +290,12 @@ def train_on(folder):
 
 def test_every_kind_is_tried_and_every_fault_is_of_a_kind():
     tried = {key.split()[-1] for _, expected in DAMAGES for key in expected}
-    assert tried == set(KINDS)
+    assert tried == set(FINDING_KINDS)
     raised = set()
     for path in (ROOT / "retinanet").rglob("*.py"):
         raised |= set(re.findall(r'DataFault\(\s*"(\w+)"', path.read_text()))
     assert len(raised) > 10
-    assert raised <= set(KINDS)
+    assert raised <= set(FINDING_KINDS)
 
 
 def test_examples_name_the_place_and_are_few(check, good, tmp_path):
@@ -303,14 +303,14 @@ def test_examples_name_the_place_and_are_few(check, good, tmp_path):
     for row in range(5):
         entry("annotations", row, bbox=[70 + row, 5, 20, 20])(folder)
     box_lines = [
-        "- train: box_outside: 5 (a box wholly outside of its image; training drops it)",
+        "- train: box_outside: 5 (a box completely outside its image; training drops it)",
         "    annotation 1 of image 1 (1.png): bbox [70.0, 5.0, 20.0, 20.0] in 64 x 64 pixels (height x width)",
     ]
     lines = check(folder)[2].out.splitlines()
     start = lines.index(box_lines[0])
     assert lines[start + 1] == box_lines[1]
     assert lines[start + 4] == "    ... and 2 more"
-    assert lines[start + 5].startswith("    Fix: Give (left, top, width, height)")
+    assert lines[start + 5].startswith("    Fix: Write (left, top, width, height)")
     assert lines[-1].startswith(f"{folder}: 5 mistakes of 1 kind; charts in ")
 
 
@@ -335,7 +335,7 @@ def test_a_file_of_mistakes_alone(check, good, tmp_path, part):
         (lambda _: None, ("--sets", "test"), "test.json: no such annotation file"),
         (lambda _: None, ("--sets", "train", "train"), "names a set twice"),
         (lambda _: None, ("--max_side", 64, "--min_side", 96), "below --min_side 96"),
-        (lambda _: None, ("--picture_path", "charts.txt"), "must be a file with a picture's ending"),
+        (lambda _: None, ("--picture_path", "charts.txt"), "is not the name of a picture"),
     ],
 )
 def test_what_can_not_be_checked_ends_with_2(check, good, tmp_path, damage, arguments, words):
@@ -360,7 +360,7 @@ def test_numbers_by_class_size_and_anchor(check, good, tmp_path):
     (reached,) = re.findall(r"^  dog +24 +(\S+%) +(\S+%) +(\S+%)$", out, re.MULTILINE)
     assert reached == ("33.3%", "33.3%", "33.3%")
     assert re.search(r"^  SIDE = 2 +97\.9% ", out, re.MULTILINE)
-    assert "\n  SIDE = 2\n" in out[out.index("1% of the objects or more would be gained by") :]
+    assert "\n  SIDE = 2\n" in out[out.index("These would gain 1% of the objects or more") :]
 
 
 def test_the_number_of_threads_changes_nothing(check, good, tmp_path):

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from retinanet.reports.log_reader import POINT
-from retinanet.reports.log_table import tell_spread
+from retinanet.reports.log_table import print_spread
 from retinanet.runtime.console import say
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -191,7 +191,7 @@ def test_logs(script, tmp_path, monkeypatch, shown_texts):
 
 
 def test_the_spread_over_seeds(capsys):
-    tell_spread({seed: {f"AP of {ATTACK}": 0.5} for seed in (1, 2)})
+    print_spread({seed: {f"AP of {ATTACK}": 0.5} for seed in (1, 2)})
     row = capsys.readouterr().out.splitlines()[-1]
     assert is_harmless(row)
     assert row.endswith("\\`\\x07\\t\\x7f | 0.5000 | 0.0000 | 0.5000 | 0.5000 |")

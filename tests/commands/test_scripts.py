@@ -376,7 +376,7 @@ BAD_DATA = {
     ),
     "duplicate image": (
         lambda data: change_json(data / "train.json", lambda c: c["images"][1].update(id=1)),
-        r"train\.json: image id 1 stands twice",
+        r"train\.json: image id 1 appears twice",
     ),
     "no images": (lambda data: change_json(data / "train.json", lambda c: c.update(images=[])), "has no images"),
     "leaves the folder": (

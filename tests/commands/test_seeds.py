@@ -8,7 +8,7 @@ from conftest import write_set
 from retinanet.checkpoints.checkpoint import load_run
 from retinanet.checkpoints.resume import load_saved
 from retinanet.commands.train import with_seed
-from retinanet.reports.log_table import tell_spread
+from retinanet.reports.log_table import print_spread
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.settings import TrainSettings
@@ -145,9 +145,9 @@ def test_contradictions(script, tmp_path, flags, words):
 
 
 def test_numbers_that_are_not_known(capsys):
-    tell_spread({1: {"AP": 0.25, "APs": float("nan")}, 2: {"AP": 0.75, "APs": float("nan")}})
+    print_spread({1: {"AP": 0.25, "APs": float("nan")}, 2: {"AP": 0.75, "APs": float("nan")}})
     told = table(capsys.readouterr().out)
     assert told["AP"] == ["0.5000", "0.3536", "0.2500", "0.7500"]
     assert told["APs"] == ["-"] * 4
-    tell_spread({1: {"AP": 0.25}})
+    print_spread({1: {"AP": 0.25}})
     assert table(capsys.readouterr().out)["AP"] == ["0.2500", "-", "0.2500"]

@@ -156,7 +156,7 @@ def test_what_a_fix_does_to_ap_is_told(submit, folder):
     run = submit([*corners, {**corners[0], "score": 0.1}], "--fix", "out.json")
     assert run.code == 0
     assert "now (left, top, width, height): 13; AP 0.000 before, 1.000 after\n" in run.out
-    assert "best score: 1; AP 1.000 before, 1.000 after\n" in run.out
+    assert "best score dropped: 1; AP 1.000 before, 1.000 after\n" in run.out
     assert "12 of 13 rows kept; AP 0.000 before, 1.000 after, of the rows that can be evaluated\n" in run.out
     assert json.loads((folder / "out.json").read_text()) == rows
 
@@ -231,7 +231,7 @@ def test_a_broken_zip(submit, folder):
 def test_names_for_the_server(submit, folder, path, flags, code, written):
     run = submit(GOOD, *flags, set_name="val2017", path=path)
     assert run.code == code
-    assert ("file name that COCO's evaluation server doesn't take: 1" in run.out) == bool(code)
+    assert ("file name that COCO's evaluation server doesn't accept: 1" in run.out) == bool(code)
     assert {name for name in os.listdir(folder) if name not in ("data", path)} == written
 
 

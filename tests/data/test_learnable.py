@@ -57,7 +57,7 @@ REFUSED = [
     (each(iscrowd=1), ("--ignore_crowds",), "of 7 annotations, 7 are crowds (iscrowd 1) and 0 are boxes without area"),
     (each(bbox=[5, 5, 0, 20]), (), "7 are boxes without area in their image. Annotate objects"),
     (each(bbox=[500, 5, 20, 20]), (), "7 are boxes without area in their image. Annotate objects"),
-    (each(image_id="1"), (), "annotation 1: image_id '1' is no whole number. Write one, without quotes"),
+    (each(image_id="1"), (), "annotation 1: image_id '1' is not a whole number. Write it without quotes"),
     (on_windows, (), "1.png: no such image. Its file_name looks like a path of Windows"),
     (on_windows, (), "with / instead of \\: here '1.png', which is in "),
     (below_the_folder, (), "(8 of 8 are missing). '1.png' is in "),

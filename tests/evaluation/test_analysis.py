@@ -10,6 +10,7 @@ from test_matches import one_image, rows_of
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import owners_of
+from retinanet.coco.results import found_of
 from retinanet.evaluation.analysis import analyse, image_f1
 from retinanet.evaluation.coco_table import AP, AP50, coco_evaluation, evaluate
 from retinanet.evaluation.matches import box_ious
@@ -23,8 +24,8 @@ FOUND = [(1, 0.9, 0, 0, 10, 10), (1, 0.8, 150, 0, 9, 9), (1, 0.7, 50, 50, 10, 10
 def test_the_means_are_cocos(tmp_path, seed):
     path, rows = random_set(tmp_path, seed=seed)
     annotations = load_annotations(path)
-    analysis = analyse(annotations, rows, num_draws=50)
-    numbers = evaluate(annotations, rows, "pycocotools").numbers
+    analysis = analyse(annotations, found_of(rows, annotations), num_draws=50)
+    numbers = evaluate(annotations, found_of(rows, annotations), "pycocotools").numbers
     assert analysis.ap.value == pytest.approx(numbers[AP], abs=1e-12)
     assert analysis.ap50.value == pytest.approx(numbers[AP50], abs=1e-12)
     assert np.mean([one.ar for one in analysis.classes]) == pytest.approx(numbers[8], abs=1e-12)
@@ -47,17 +48,19 @@ def has_equal_ious(annotations, found):
 @given(st.integers(0, 2**31))
 def test_confusions_are_hotcocos(tmp_path, seed):
     annotations, rows = untied_set(tmp_path, seed)
-    analysis = analyse(annotations, rows, num_draws=0)
+    analysis = analyse(annotations, found_of(rows, annotations), num_draws=0)
     # Of two objects with equal IoU it takes the first, COCO's rules the last.
     assume(not has_equal_ious(annotations, analysis.found))
-    theirs = coco_evaluation(annotations, rows, "hotcoco").confusion_matrix(min_score=analysis.best.threshold)
+    theirs = coco_evaluation(annotations, found_of(rows, annotations), "hotcoco").confusion_matrix(
+        min_score=analysis.best.threshold
+    )
     assert np.array_equal(analysis.confusion.table(), theirs["matrix"])
 
 
 def test_the_best_threshold_by_trying_all(tmp_path):
     path, rows = random_set(tmp_path, seed=7, with_crowds=False)
     annotations = load_annotations(path)
-    analysis = analyse(annotations, rows, num_draws=0)
+    analysis = analyse(annotations, found_of(rows, annotations), num_draws=0)
     hits, scores, labels = analysis.matches.hits[0], analysis.found.scores, analysis.found.labels
     for label, one in enumerate(analysis.classes):
         own = labels == label
@@ -74,7 +77,7 @@ def test_the_best_threshold_by_trying_all(tmp_path):
 
 def test_by_hand(tmp_path):
     annotations = one_image(tmp_path, OBJECTS)
-    analysis = analyse(annotations, rows_of(*FOUND), num_draws=0)
+    analysis = analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=0)
     assert analysis.best == pytest.approx((0.7, 2 / 3, 2 / 3, 2 / 3))
     # From score 0.7 on: both a found, nothing at the b, one on background.
     assert analysis.confusion.table().tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 0]]
@@ -94,7 +97,11 @@ def test_by_hand(tmp_path):
 
 
 def test_confusions(tmp_path):
-    analysis = analyse(one_image(tmp_path, OBJECTS), rows_of((1, 0.9, 100, 100, 10, 10), (2, 0.8, 100, 100, 10, 10)), 0)
+    analysis = analyse(
+        one_image(tmp_path, OBJECTS),
+        found_of(rows_of((1, 0.9, 100, 100, 10, 10), (2, 0.8, 100, 100, 10, 10)), one_image(tmp_path, OBJECTS)),
+        0,
+    )
     lines = analysis_lines(analysis, 1)
     assert [line.split() for line in lines[-4:]] == [
         ["a", "b", "not", "found"],
@@ -111,19 +118,19 @@ def test_confusions(tmp_path):
 
 def test_nothing_found(tmp_path):
     annotations = one_image(tmp_path, OBJECTS)
-    analysis = analyse(annotations, [], num_draws=20)
+    analysis = analyse(annotations, found_of([], annotations), num_draws=20)
     assert analysis.ap == (0, 0, 0)
     assert math.isnan(analysis.best.threshold)
     assert analysis.lost.tolist() == [0, 0, 0, 0, 0, 1]
     assert "no detection hits an object" in "".join(analysis_lines(analysis, 1))
-    metrics = metrics_of(analysis, evaluate(annotations, [], "pycocotools"))
+    metrics = metrics_of(analysis, evaluate(annotations, found_of([], annotations), "pycocotools"))
     assert metrics["best_f1"]["f1"] is None
     assert metrics["coco"]["AP"] == 0
 
 
 def test_a_class_without_objects_is_left_out(tmp_path):
     annotations = one_image(tmp_path, OBJECTS[:2])
-    analysis = analyse(annotations, rows_of(*FOUND), num_draws=20)
+    analysis = analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=20)
     assert str(analysis.classes[1].ap) == "-"
     assert analysis.ap50.value == pytest.approx(analysis.class_ap[1, 0])
 
@@ -133,7 +140,7 @@ def test_no_interval_where_few_images_have_the_class(tmp_path):
     content = json.loads(path.read_text())
     rare = [one for one in content["annotations"] if one["category_id"] != 2 or one["image_id"] <= 4]
     path.write_text(json.dumps({**content, "annotations": rare}))
-    analysis = analyse(load_annotations(path), rows, num_draws=50)
+    analysis = analyse(load_annotations(path), found_of(rows, load_annotations(path)), num_draws=50)
     assert [math.isnan(one.ap.low) for one in analysis.classes] == [False, True, False]
     assert not math.isnan(analysis.ap.low)
     assert analysis.classes[1].ap.value >= 0
@@ -141,6 +148,8 @@ def test_no_interval_where_few_images_have_the_class(tmp_path):
 
 def test_a_name_with_a_line_break_stays_on_its_line(tmp_path):
     annotations = one_image(tmp_path, OBJECTS)._replace(class_names=["a\nb\t c", "d"])
-    lines = analysis_lines(analyse(annotations, rows_of(*FOUND), num_draws=0), 1)
+    lines = analysis_lines(analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=0), 1)
     assert lines[2].startswith(r"a\nb\t c")
-    assert "AP of a\nb\t c" in evaluate(annotations, rows_of(*FOUND), "pycocotools").by_name(annotations.class_names)
+    assert "AP of a\nb\t c" in evaluate(annotations, found_of(rows_of(*FOUND), annotations), "pycocotools").by_name(
+        annotations.class_names
+    )

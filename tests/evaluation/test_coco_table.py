@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.cli.shared_flags import eval_backend
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.results import found_of
 from retinanet.detector.model import RetinaNet
 from retinanet.evaluation.coco_table import AP, AP50, BACKENDS, evaluate
 
@@ -84,7 +85,7 @@ def plain_pycocotools(path, rows, tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_numbers_and_text_are_pycocotools(tmp_path, seed, backend):
     path, rows = random_set(tmp_path, seed=seed)
-    table = evaluate(load_annotations(path), rows, backend)
+    table = evaluate(load_annotations(path), found_of(rows, load_annotations(path)), backend)
     stats, precision, text = plain_pycocotools(path, rows, tmp_path)
     assert table.numbers == stats.tolist()
     assert np.array_equal(table.precision, precision)
@@ -96,7 +97,7 @@ def test_numbers_and_text_are_pycocotools(tmp_path, seed, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ids_are_names_only(tmp_path, capfd, backend):
     tables = [
-        evaluate(load_annotations(path), rows, backend)
+        evaluate(load_annotations(path), found_of(rows, load_annotations(path)), backend)
         for path, rows in (random_set(tmp_path, first) for first in (0, 1, -5, 2**60))
     ]
     assert all(table.numbers == tables[0].numbers for table in tables)
@@ -107,7 +108,7 @@ def test_ids_are_names_only(tmp_path, capfd, backend):
 @given(st.integers(1, 2**31), st.sampled_from([-30, 0, 1, 2**62]))
 def test_backends_are_equal_to_the_last_digit(tmp_path, seed, first_id):
     path, rows = random_set(tmp_path, first_id, seed)
-    tables = [evaluate(load_annotations(path), rows, backend) for backend in BACKENDS]
+    tables = [evaluate(load_annotations(path), found_of(rows, load_annotations(path)), backend) for backend in BACKENDS]
     assert tables[0].numbers == tables[1].numbers
     assert np.array_equal(tables[0].precision, tables[1].precision)
 
@@ -127,20 +128,21 @@ def test_a_perfect_result(tmp_path):
     path, _ = random_set(tmp_path)
     content = json.loads(path.read_text())
     rows = [{**one, "score": 0.9} for one in content["annotations"]]
-    numbers = evaluate(load_annotations(path), rows, BACKENDS[0]).numbers
+    numbers = evaluate(load_annotations(path), found_of(rows, load_annotations(path)), BACKENDS[0]).numbers
     assert numbers[AP] == numbers[AP50] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_detected_gives_zeros(tmp_path, backend):
     path, _ = random_set(tmp_path)
-    assert evaluate(load_annotations(path), [], backend).numbers == [0.0] * 12
+    assert evaluate(load_annotations(path), found_of([], load_annotations(path)), backend).numbers == [0.0] * 12
 
 
-def test_rows_about_something_else_are_a_bug(tmp_path):
+@pytest.mark.parametrize("wrong", [{"category_id": 77}, {"image_id": 10**6}, {"image_id": -1}])
+def test_rows_about_something_else_are_a_bug(tmp_path, wrong):
     path, rows = random_set(tmp_path)
-    with pytest.raises(AssertionError):
-        evaluate(load_annotations(path), [{**rows[0], "category_id": 77}], BACKENDS[0])
+    with pytest.raises((AssertionError, KeyError)):
+        found_of([{**rows[0], **wrong}], load_annotations(path))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import pytest
 from test_coco_table import random_set
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.results import found_of
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.compare import compare
@@ -18,7 +19,7 @@ def case(tmp_path):
 
 def test_a_file_against_itself(case):
     annotations, rows = case
-    analyses = [analyse(annotations, rows, 100) for _ in range(2)]
+    analyses = [analyse(annotations, found_of(rows, annotations), 100) for _ in range(2)]
     comparison = compare(*analyses, annotations)
     assert len(comparison.differences) == 2 + 3
     for one in comparison.differences:
@@ -31,10 +32,10 @@ def test_a_file_against_itself(case):
 def test_a_class_taken_away(case):
     annotations, rows = case
     rest = [row for row in rows if row["category_id"] != 2]
-    analyses = [analyse(annotations, some, 100) for some in (rows, rest)]
+    analyses = [analyse(annotations, found_of(some, annotations), 100) for some in (rows, rest)]
     comparison = compare(*analyses, annotations)
     by_name = {one.name: one for one in comparison.differences}
-    tables = [evaluate(annotations, some, "pycocotools") for some in (rows, rest)]
+    tables = [evaluate(annotations, found_of(some, annotations), "pycocotools") for some in (rows, rest)]
     ap = [table.precision[:, :, 1, 0, 2].mean() for table in tables]
     lost = by_name["AP of b"]
     assert (lost.a, lost.b) == pytest.approx(ap)
@@ -53,7 +54,7 @@ def test_pairs_are_surer_than_two_intervals(case):
     """A small change for the better, the same on all images, is known although each number alone is not."""
     annotations, rows = case
     worse = [row for number, row in enumerate(rows) if number % 4]
-    a, b = (analyse(annotations, some, 300) for some in (worse, rows))
+    a, b = (analyse(annotations, found_of(some, annotations), 300) for some in (worse, rows))
     one = compare(a, b, annotations).differences[0]
     assert one.difference.value == pytest.approx(b.ap.value - a.ap.value)
     assert one.difference.high - one.difference.low < (a.ap.high - a.ap.low) + (b.ap.high - b.ap.low)
@@ -62,13 +63,13 @@ def test_pairs_are_surer_than_two_intervals(case):
 
 def test_text(case):
     annotations, rows = case
-    analyses = [analyse(annotations, some, 100) for some in (rows[::2], rows)]
+    analyses = [analyse(annotations, found_of(some, annotations), 100) for some in (rows[::2], rows)]
     comparison = compare(*analyses, annotations)
     lines = comparison_lines(comparison, 100, 10)
     assert lines[1].split()[:3] == ["AP", f"{analyses[0].ap.value:.3f}", f"{analyses[1].ap.value:.3f}"]
     assert lines[-2] == "In brackets 95% intervals over 100 draws of the 10 images, the same for both"
     assert np.isfinite(comparison.f1).all()
-    unsure = compare(*(analyse(annotations, rows, 0) for _ in range(2)), annotations)
+    unsure = compare(*(analyse(annotations, found_of(rows, annotations), 0) for _ in range(2)), annotations)
     without = "\n".join(comparison_lines(unsure, 0, 10))
     assert "+0.000            -" in without
     assert "nan" not in without

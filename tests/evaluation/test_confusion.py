@@ -6,6 +6,7 @@ import pytest
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.packed_names import PackedNames
+from retinanet.coco.results import found_of
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.confusion import Confusion, confusion_of
@@ -47,7 +48,7 @@ def test_twenty_thousand_classes_take_no_table_of_their_square():
     annotations, found = one_object_each(MANY)
     few, found_few = one_object_each(2)
     rows = [{"image_id": 0, "category_id": 1, "bbox": found_few.boxes[0].tolist(), "score": 0.5}]
-    analysis, table = analyse(few, rows, num_draws=0), evaluate(few, rows, "pycocotools")
+    analysis, table = analyse(few, found_of(rows, few), num_draws=0), evaluate(few, found_of(rows, few), "pycocotools")
     table = table._replace(precision=np.broadcast_to(table.precision[:, :, :1], (10, 101, MANY, 4, 3)))
     found.labels[:5] += 1  # each of the first five is taken for the next
     matches = match(found, annotations)

@@ -7,15 +7,16 @@ from hypothesis import strategies as st
 from test_coco_table import random_set
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.results import found_of
 from retinanet.evaluation import matches as matches_module
 from retinanet.evaluation.average_precision import average_precision
 from retinanet.evaluation.coco_table import evaluate
-from retinanet.evaluation.matches import IOUS, assign, found_of, match, ranked_classes
+from retinanet.evaluation.matches import IOUS, assign, evaluated, match, ranked_classes
 
 
 def class_aps(annotations, rows):
     """AP [10 IoUs, C] and recall."""
-    found = found_of(rows, annotations)
+    found = evaluated(found_of(rows, annotations), annotations)
     once = np.ones((1, len(annotations.image_ids)))
     ranked = ranked_classes(found, match(found, annotations), annotations)
     precisions = [average_precision(one, once) for one in ranked]
@@ -28,7 +29,7 @@ def test_aps_are_pycocotools(tmp_path, seed, first_id):
     """Crowds, ties and all sizes."""
     path, rows = random_set(tmp_path, first_id, seed)
     annotations = load_annotations(path)
-    table = evaluate(annotations, rows, "pycocotools")
+    table = evaluate(annotations, found_of(rows, annotations), "pycocotools")
     ap, recall = class_aps(annotations, rows)
     wanted = table.precision[:, :, :, 0, 2].mean(axis=1)  # [10, C]; -1 without objects
     assert np.allclose(np.nan_to_num(ap, nan=-1), wanted, rtol=0, atol=1e-12)
@@ -57,7 +58,7 @@ def rows_of(*detections):
 
 
 def matched(annotations, *detections):
-    found = found_of(rows_of(*detections), annotations)
+    found = evaluated(found_of(rows_of(*detections), annotations), annotations)
     return match(found, annotations)
 
 
@@ -92,7 +93,7 @@ def test_no_more_than_100_of_a_class_and_image(tmp_path):
     rows = rows_of(
         *[(1, 0.9 - i / 1000, 50, 50, 5, 5) for i in range(100)], (1, 0.1, 0, 0, 10, 10), (2, 0.05, 0, 0, 9, 9)
     )
-    found = found_of(rows, annotations)
+    found = evaluated(found_of(rows, annotations), annotations)
     assert len(found.scores) == 101
     assert found.labels.tolist() == [0] * 100 + [1]
     assert not match(found, annotations).hits.any()
@@ -115,7 +116,7 @@ def test_of_equal_overlaps_the_last_is_taken():
 def test_portions_of_the_images_give_the_same(tmp_path, monkeypatch, pairs):
     path, rows = random_set(tmp_path, seed=3)
     annotations = load_annotations(path)
-    found = found_of(rows, annotations)
+    found = evaluated(found_of(rows, annotations), annotations)
     wanted = match(found, annotations)
     monkeypatch.setattr(matches_module, "PAIRS_AT_A_TIME", pairs)
     assert all(np.array_equal(*both) for both in zip(match(found, annotations), wanted, strict=True))

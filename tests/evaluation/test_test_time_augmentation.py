@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.results import joined, rows_of
 from retinanet.data.dataloader import collate, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import batches_of_equal_shape
@@ -21,7 +22,7 @@ from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
-from retinanet.evaluation.detect_set import detect_all, result_rows
+from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
 from retinanet.evaluation.test_time_augmentation import look, mirrored, mirrored_boxes, resized_boxes
 from retinanet.runtime.errors import UserError
 from retinanet.training.log_lines import views_line
@@ -66,6 +67,11 @@ class Lively(torch.nn.Module):
             parts.append(known.reshape(len(images), -1, 6))
         both = torch.cat(parts, dim=1)
         return Predictions(both[..., :2] - 4, both[..., 2:])
+
+
+def detected(model, dataset, **how):
+    """The rows of the result file."""
+    return rows_of(detect_all(model, dataset, **how), dataset.annotations)
 
 
 def plan(batch_size=3, **more):
@@ -132,30 +138,30 @@ def assert_same_rows(rows, expected):
 @pytest.mark.parametrize("num_sides", [1, 3])
 def test_equals_its_slow_twin(tmp_path, num_sides, flip_test):
     dataset, model = noisy_set(tmp_path), Lively()
-    rows = detect_all(model, dataset, **plan(), test_sides=SIDES[:num_sides], flip_test=flip_test)
+    rows = detected(model, dataset, **plan(), test_sides=SIDES[:num_sides], flip_test=flip_test)
     assert_same_rows(rows, slow_rows(model, dataset, SIDES[:num_sides], flip_test))
-    alone = detect_all(model, dataset, **plan(), test_sides=SIDES[:1])
+    alone = detected(model, dataset, **plan(), test_sides=SIDES[:1])
     assert (rows == alone) == (num_sides == 1 and not flip_test)
 
 
 def test_by_default_one_view_as_detect_has_it(tmp_path):
     """To the last bit, over the batches of the data set's own size."""
     dataset, model = noisy_set(tmp_path), Lively()
-    expected = []
+    parts = []
     for members in batches_of_equal_shape(padded_sizes(dataset.sizes), 3):
         batch = collate([dataset.read(index) for index in members])
         anchors = anchors_for(*batch.images.shape[2:], CPU)
         found = detect(model(batch.images), anchors, batch.sizes, DetectionSettings(**NUMBERS))
-        expected += result_rows(found, batch.scales, batch.image_ids, [3, 8])
-    expected.sort(key=lambda row: (row["image_id"], -row["score"]))
-    assert detect_all(model, dataset, **plan()) == expected
-    assert detect_all(model, dataset, **plan(), test_sides=SIDES[:1]) == expected
+        parts.append(found_in_batch(found, batch.scales, np.array(members)))
+    expected = rows_of(in_order(joined(parts), dataset.annotations), dataset.annotations)
+    assert detected(model, dataset, **plan()) == expected
+    assert detected(model, dataset, **plan(), test_sides=SIDES[:1]) == expected
 
 
 def test_neighbours_in_a_batch_change_nothing(tmp_path):
     dataset, model = noisy_set(tmp_path), Lively()
     how = {"test_sides": SIDES, "flip_test": True}
-    assert_same_rows(detect_all(model, dataset, **plan(4), **how), detect_all(model, dataset, **plan(1), **how))
+    assert_same_rows(detected(model, dataset, **plan(4), **how), detected(model, dataset, **plan(1), **how))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -185,13 +191,13 @@ def test_a_bad_image_is_refused(tmp_path, workers):
     dataset = noisy_set(tmp_path)
     (tmp_path / "images" / "4.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"4\.png"):
-        detect_all(Lively(), dataset, **plan() | {"workers": workers}, test_sides=SIDES)
+        detected(Lively(), dataset, **plan() | {"workers": workers}, test_sides=SIDES)
 
 
 def test_an_image_is_decoded_once(tmp_path, monkeypatch):
     dataset, decoded, original = noisy_set(tmp_path), [], CocoDataset.original
     monkeypatch.setattr(CocoDataset, "original", lambda self, index: decoded.append(index) or original(self, index))
-    detect_all(Lively(), dataset, **plan(), test_sides=SIDES, flip_test=True)
+    detected(Lively(), dataset, **plan(), test_sides=SIDES, flip_test=True)
     assert sorted(decoded) == list(range(len(SHAPES)))
 
 
@@ -275,16 +281,16 @@ def symmetric_sets(folder):
 def test_the_mirrored_view_of_a_mirrored_image_is_the_plain_view(tmp_path):
     dataset, other = symmetric_sets(tmp_path)
     how = {"test_sides": [(128, 256)]}
-    plain = detect_all(Symmetric(), dataset, **plan(), **how)
+    plain = detected(Symmetric(), dataset, **plan(), **how)
     assert plain
     # What is found in a mirrored image alone is the mirror image of what is found in the image.
-    for row, own in zip(detect_all(Symmetric(), other, **plan(), **how), plain, strict=True):
+    for row, own in zip(detected(Symmetric(), other, **plan(), **how), plain, strict=True):
         left, top, width, height = row["bbox"]
         whole = dataset.annotations.sizes[row["image_id"] - 1, 1]
         assert own["bbox"] == pytest.approx([whole - left - width, top, width, height], abs=1e-3)
         assert own["score"] == row["score"]
     # With both views each finds what the other does, and one of each pair is suppressed.
-    assert detect_all(Symmetric(), dataset, **plan(), **how, flip_test=True) == plain
+    assert detected(Symmetric(), dataset, **plan(), **how, flip_test=True) == plain
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from test_coco_table import untied_set
 from test_matches import one_image, rows_of
 
+from retinanet.coco.results import found_of
 from retinanet.evaluation.coco_table import coco_evaluation
-from retinanet.evaluation.matches import found_of, match
+from retinanet.evaluation.matches import evaluated, match
 from retinanet.evaluation.tide_errors import (
     BACKGROUND,
     BOTH,
@@ -23,7 +24,7 @@ GOOD = (1, 0.9, 0, 0, 10, 10)
 
 
 def errors_of(annotations, rows):
-    found = found_of(rows, annotations)
+    found = evaluated(found_of(rows, annotations), annotations)
     matches = match(found, annotations)
     errors = find_errors(matches, annotations)
     lost = lost_to_errors(found, matches, errors, annotations, np.ones((1, len(annotations.image_ids))))
@@ -99,7 +100,7 @@ def test_hotcoco_finds_the_same(tmp_path, seed):
     """Where nothing is tied and no crowd is there: it takes crowds for objects."""
     annotations, rows = untied_set(tmp_path, seed)
     errors, lost = errors_of(annotations, rows)
-    evaluation = coco_evaluation(annotations, rows, "hotcoco")
+    evaluation = coco_evaluation(annotations, found_of(rows, annotations), "hotcoco")
     evaluation.evaluate()
     theirs = evaluation.tide_errors()
     names = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from retinanet.check_data.annotation_checks import check_set
 from retinanet.check_data.counts import count, histograms, reach
-from retinanet.check_data.findings import KINDS, Findings
+from retinanet.check_data.findings import FINDING_KINDS, Findings
 from retinanet.check_data.text import histogram_lines, reach_lines
 from retinanet.coco.annotation_cache import cache_path, load_annotations
 from retinanet.coco.annotations import read_annotations
@@ -166,7 +166,7 @@ def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, te
         first[finding.kind] = finding.examples[0]
         examples += [f"{path}: {example}" for example in finding.examples]
     if refusal is None:
-        refused = {kind for kind in first if "training refuses" in KINDS[kind].says}
+        refused = {kind for kind in first if "training refuses" in FINDING_KINDS[kind].says}
         assert refused <= {"nothing_to_learn", "nothing_reached"}  # of the set as a whole, which reading doesn't ask
     else:
         assert str(refusal) in examples

@@ -157,8 +157,8 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
         (("--logs",), "expected at least one argument"),
         (("--logs", "none.log"), "none.log: can't be read (No such file or directory)"),
         (("--logs", "{log}", "{empty}"), "empty.log: no losses and no table in it"),
-        (("--logs", "{log}", "--picture_path", "curves"), "must be a file with a picture's ending"),
-        (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: must be a file with a picture's ending"),
+        (("--logs", "{log}", "--picture_path", "curves"), "is not the name of a picture"),
+        (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: is not the name of a picture"),
     ],
 )
 def test_contradictions_and_bad_logs(script, tmp_path, monkeypatch, flags, words):
@@ -168,3 +168,22 @@ def test_contradictions_and_bad_logs(script, tmp_path, monkeypatch, flags, words
     assert run.code == 2
     assert words in run.err
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_table_without_an_epoch_is_at_the_end():
+    figure = drawn(made()._replace(tables={None: [0.25, 0.5, *[0.0] * 10]}))
+    assert [line.get_xydata().tolist() for line in figure.axes[1].lines] == [[[3, 0.25]], [[3, 0.5]]]
+
+
+def test_a_run_that_diverged_does_not_flatten_the_others():
+    healthy = [made(f"{name}.log") for name in "ab"]
+    diverged = made("c.log", running=lambda x: 2 * 10 ** (3 * x))
+    losses = drawn(*healthy, diverged).axes[0]
+    assert losses.get_ylim()[1] < 100
+    (note,) = losses.texts
+    assert note.get_text() == "1 run goes above this axis, up to 2e+09"
+    assert not drawn(*healthy).axes[0].texts
+    alone = drawn(diverged).axes[0]  # against its own first loss
+    assert [text.get_text() for text in alone.texts] == ["1 run goes above this axis, up to 2e+09"]
+    larger = made("d.log", running=lambda x: 5 / (1 + x))  # another loss function
+    assert not drawn(*healthy, larger).axes[0].texts

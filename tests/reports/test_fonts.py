@@ -17,7 +17,7 @@ from retinanet.reports.fonts import give_fonts
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch):
-    monkeypatch.setattr(fonts, "_told", set())
+    monkeypatch.setattr(fonts, "_announced", set())
 
 
 @pytest.fixture

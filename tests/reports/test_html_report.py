@@ -6,6 +6,7 @@ import pytest
 from conftest import write_set
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.results import found_of
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
@@ -50,7 +51,10 @@ def rows_about(annotations):
 def test_the_report_needs_nothing_else(tmp_path, dataset):
     annotations, folder = dataset.annotations, tmp_path / "out" / "report"
     rows = rows_about(annotations)
-    analysis, table = analyse(annotations, rows, 50), evaluate(annotations, rows, "pycocotools")
+    analysis, table = (
+        analyse(annotations, found_of(rows, annotations), 50),
+        evaluate(annotations, found_of(rows, annotations), "pycocotools"),
+    )
     write_report(folder, analysis, table, dataset, source="val <results>.json")
     page = (folder / "report.html").read_text()
     assert "banana &lt;b&gt;&amp;" in page
@@ -77,7 +81,10 @@ def test_the_report_needs_nothing_else(tmp_path, dataset):
 def test_a_report_of_nothing_found_takes_the_place_of_another(tmp_path, dataset):
     annotations = dataset.annotations
     for rows in (rows_about(annotations), []):
-        analysis, table = analyse(annotations, rows, 20), evaluate(annotations, rows, "pycocotools")
+        analysis, table = (
+            analyse(annotations, found_of(rows, annotations), 20),
+            evaluate(annotations, found_of(rows, annotations), "pycocotools"),
+        )
         write_report(tmp_path / "report", analysis, table, dataset, source="results.json")
     assert {path.stem for path in tmp_path.glob("report/worst_*")} == {"worst_missed"}
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["best_f1"]["threshold"] is None
@@ -85,7 +92,10 @@ def test_a_report_of_nothing_found_takes_the_place_of_another(tmp_path, dataset)
 
 def test_a_place_that_is_a_file(tmp_path, dataset):
     (tmp_path / "report").write_text("")
-    analysis, table = analyse(dataset.annotations, [], 0), evaluate(dataset.annotations, [], "pycocotools")
+    analysis, table = (
+        analyse(dataset.annotations, found_of([], dataset.annotations), 0),
+        evaluate(dataset.annotations, found_of([], dataset.annotations), "pycocotools"),
+    )
     with pytest.raises(UserError, match=r"report: can't be written to .*--report"):
         write_report(tmp_path / "report", analysis, table, dataset, source="results.json")
 
@@ -96,7 +106,7 @@ def all_pairs(num_classes):
 
 
 def test_charts_of_many_classes(dataset):
-    analysis = analyse(dataset.annotations, rows_about(dataset.annotations), 20)
+    analysis = analyse(dataset.annotations, found_of(rows_about(dataset.annotations), dataset.annotations), 20)
     classes = [analysis.classes[0]._replace(name=f"class {label}") for label in range(80)]
     assert len(class_chart(classes).axes[0].get_yticklabels()) == 80
     assert len(class_chart(classes * 3).axes[0].get_yticklabels()) == 80  # the best and the worst

@@ -165,7 +165,7 @@ def test_all_end_when_one_comes_to_grief(folder, what):
     try:
         _, err = ranks[0].communicate(timeout=60)
         assert ranks[0].returncode == 4, err
-        assert "rank 0 stopped because another rank died, or did not come within --timeout 5 s" in err
+        assert "rank 0 stopped because another rank died, or was not ready within --timeout 5 s" in err
         assert "Traceback" not in err
         if what == "raising":
             assert "ZeroDivisionError: planted" in ranks[1].communicate(timeout=60)[1]

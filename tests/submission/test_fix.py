@@ -73,11 +73,11 @@ def halved_copies(rows):
 
 # Damage to good_rows(): (what it does, the finding, the correction). Corrected, they are the good rows again, also
 # after several of the damages in this order.
-MENDED = {
-    "score rounded up": (one(4, score=1.0000001), "score not a number from 0 to 1", "score a little"),
-    "score rounded down": (one(5, score=-1e-9), "score not a number from 0 to 1", "score a little"),
-    "a few scores far out": (above_1, "score not a number from 0 to 1", "score a little or rarely"),
-    "copies": (copies, "duplicates: the same", "rows written twice: dropped"),
+CORRECTED = {
+    "score rounded up": (one(4, score=1.0000001), "score not a number from 0 to 1", "score slightly"),
+    "score rounded down": (one(5, score=-1e-9), "score not a number from 0 to 1", "score slightly"),
+    "a few scores far out": (above_1, "score not a number from 0 to 1", "score slightly or rarely"),
+    "copies": (copies, "duplicates: the same", "rows written twice: all but the first dropped"),
     "crowd": (more(*(row(3, 5, (50, 20, 20, 30 + i), 0.2) for i in range(30))), "more than 100", "more than 100"),
     "ids too low": (every(category_id=lambda number: number - 1), "one too low", "category_id off by one"),
     "ids too high": (every(category_id=lambda number: number + 1), "one too high", "category_id off by one"),
@@ -91,7 +91,7 @@ MENDED = {
     "keys": (lambda rows: [{"id": 7, **other, "area": NAN} for other in rows], None, "keys beyond"),
 }
 
-# Damage that only the user can mend: (what it does, the finding before and after, the note).
+# Damage that only the user can fix: (what it does, the finding before and after, the note).
 LEFT = {
     "no object": (more(5, None), "not an object", None),
     "no score": (more({"image_id": 1, "category_id": 1, "bbox": [1, 1, NAN, 0]}), "not an object", None),
@@ -103,22 +103,22 @@ LEFT = {
     "texts": (more(row(bbox=("1", "2", "3", "4"))), "bbox not four finite numbers", None),
     "outside": (more(row(bbox=(100, 2, 9, 3))), "bbox outside of its image", None),
     "score None": (more(row(score=None)), "score not a number", None),
-    "per cent": (every(score=lambda score: 100 * score), "score not a number", "of 120 scores are out of 0 to 1"),
-    "logits": (every(score=lambda score: 10 * score - 5), "score not a number", "order clipping destroys"),
-    "duplicates": (halved_copies, "duplicates: the same", "duplicates: dropped but for the best score: not these 16"),
-    "copies of round numbers": (more(row(), row()), "duplicates: the same", "not these 1 rows, since a box may be"),
+    "per cent": (every(score=lambda score: 100 * score), "score not a number", "of 120 scores are outside 0 to 1"),
+    "logits": (every(score=lambda score: 10 * score - 5), "score not a number", "Clipping would tie them"),
+    "duplicates": (halved_copies, "duplicates: the same", "duplicates: all but the best score dropped: not these 16"),
+    "copies of round numbers": (more(row(), row()), "duplicates: the same", "not these 1 rows, since one box may be"),
     "copies without a score": (more(row(bbox=(1, 2, 3, 4), score=None), row(bbox=(1, 2, 3, 4))), "duplicates", None),
     "crowd of logits": (
         lambda rows: [*(row(3, 5, (50, 20, 20, 20 + i / 4), -2) for i in range(40)), *rows],
         "more than 100",
-        "40 of 160 scores are out of 0 to 1",
+        "40 of 160 scores are outside 0 to 1",
     ),
 }
 
 
-@pytest.mark.parametrize("name", MENDED)
-def test_mended(name, annotations):
-    damage, finding, what = MENDED[name]
+@pytest.mark.parametrize("name", CORRECTED)
+def test_corrected(name, annotations):
+    damage, finding, what = CORRECTED[name]
     damaged = damage(good_rows())
     before = plain(damaged)
     found = [one.problem for one in check_results(damaged, annotations)]
@@ -147,11 +147,11 @@ def test_left_to_the_user(name, annotations):
 
 
 @CASES
-@given(names=st.sets(st.sampled_from(list(MENDED))), left=st.sampled_from([None, "no object", "another image"]))
+@given(names=st.sets(st.sampled_from(list(CORRECTED))), left=st.sampled_from([None, "no object", "another image"]))
 def test_several_damages_at_once(names, left, annotations):
     damaged, good = good_rows(), good_rows()
-    for name in MENDED:
-        damaged = MENDED[name][0](damaged) if name in names else damaged
+    for name in CORRECTED:
+        damaged = CORRECTED[name][0](damaged) if name in names else damaged
     if left:
         damaged, good = LEFT[left][0](damaged), LEFT[left][0](good)
     assume(left is None or not names & {"corners", "ids too low", "ids too high"})  # the row added is not of that form
@@ -234,6 +234,13 @@ def test_a_file_of_nothing_but_damage_is_left_as_it_is(annotations):
     assert fix_results([], annotations) == ([], [], [])
 
 
+@pytest.mark.parametrize("box", [None, 5, "1234", [0, 0, "1", 5]])
+def test_rows_written_twice_whose_box_is_none_are_left_to_the_user(annotations, box):
+    rows = [{**row(score=DIGITS), "bbox": box} for _ in range(2)]
+    fixed = fix_results(rows, annotations)
+    assert (fixed.rows, fixed.changes) == (rows, [])
+
+
 def test_a_guess_that_would_be_made_twice_is_not_made(annotations):
     # Without the copies of one box, the others would be taken for corners.
     rows = [row(bbox=(10 + DIGITS, 10, 60, 75), score=DIGITS) for _ in range(40)]
@@ -245,21 +252,21 @@ def test_a_guess_that_would_be_made_twice_is_not_made(annotations):
 
 @pytest.mark.parametrize("name", ["corners", "ids too low", "score rounded up", "copies"])
 def test_what_lowers_ap_is_not_done(name, annotations):
-    damaged = MENDED[name][0](good_rows())
+    damaged = CORRECTED[name][0](good_rows())
     fixed = fix_results(damaged, annotations, lambda rows: 0.25 if rows == good_rows() else 0.5)
     assert (fixed.rows, fixed.changes) == (damaged, [])
-    assert fixed.notes[0].startswith(MENDED[name][2])
+    assert fixed.notes[0].startswith(CORRECTED[name][2])
     assert fixed.notes[0].endswith("since AP would fall from 0.50000 to 0.25000.")
 
 
-@pytest.mark.parametrize("name", MENDED)
+@pytest.mark.parametrize("name", CORRECTED)
 def test_what_does_not_lower_ap_is_done(name, annotations):
-    (change,) = fix_results(MENDED[name][0](good_rows()), annotations, lambda rows: 0.5).changes
+    (change,) = fix_results(CORRECTED[name][0](good_rows()), annotations, lambda rows: 0.5).changes
     assert change.ap == (0.5, 0.5)
 
 
 def test_two_wrong_columns_are_judged_together(annotations):
-    damaged = MENDED["corners"][0](MENDED["ids too low"][0](good_rows()))
+    damaged = CORRECTED["corners"][0](CORRECTED["ids too low"][0](good_rows()))
     # In the wrong classes boxes of the right size may hit less by chance than others do.
     aps = iter([0.02, 0.01, 0.9])
     fixed = fix_results(damaged, annotations, lambda rows: next(aps))
@@ -268,7 +275,7 @@ def test_two_wrong_columns_are_judged_together(annotations):
 
 
 def test_two_columns_that_lower_ap_together_are_judged_alone(annotations):
-    damaged = MENDED["corners"][0](MENDED["ids too low"][0](good_rows()))
+    damaged = CORRECTED["corners"][0](CORRECTED["ids too low"][0](good_rows()))
     fixed = fix_results(damaged, annotations, lambda rows: 0.2 if rows != good_rows() else 0.1)
     (change,) = fixed.changes
     assert (change.what.startswith("bbox written as"), change.ap) == (True, (0.2, 0.2))
@@ -286,7 +293,7 @@ def test_what_ap_would_be_of_a_guess_is_told(annotations):
     fixed = fix_results(rows, annotations, lambda rows: len(rows) / 4)
     assert (fixed.rows, fixed.changes) == (rows, [])
     assert fixed.notes[0].endswith(
-        "? 1 of 2 rows have an id that the set lacks, which proves nothing about the others."
+        "? 1 of 2 rows have an id that is not in the set, which proves nothing about the others."
         " AP is 0.250; with category_id counts the classes from 1 it would be 0.500."
     )
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from made_up_detectors import made_up
 
+from retinanet.coco.results import found_of
 from retinanet.evaluation.coco_table import AP, evaluate, installed_backends
 from retinanet.submission.corrections import WHOLE_COLUMNS
 from retinanet.submission.fix import fix_results, rows_to_evaluate
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 def measure_of(annotations):
-    return lambda rows: evaluate(annotations, rows, installed_backends()[0]).numbers[AP]
+    return lambda rows: evaluate(annotations, found_of(rows, annotations), installed_backends()[0]).numbers[AP]
 
 
 def ap_of(annotations, rows):

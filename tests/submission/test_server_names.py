@@ -30,7 +30,7 @@ def test_names(name, member, set_name, example):
     findings = name_findings(Path(name), member, set_name)
     assert len(findings) == (example is not None)
     for finding in findings:
-        assert finding.problem == "file name that COCO's evaluation server doesn't take"
+        assert finding.problem == "file name that COCO's evaluation server doesn't accept"
         assert finding.examples[0].startswith(example)
         assert f"detections_{set_name}_ALGORITHM_results.zip" in finding.fix
         assert not finding.unusable

@@ -1,11 +1,14 @@
 import math
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_set
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.results import rows_of
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import WaitClock
@@ -13,7 +16,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Detections, Losses
 from retinanet.evaluation.coco_table import AP50, evaluate
-from retinanet.evaluation.detect_set import detect_all, result_rows
+from retinanet.evaluation.detect_set import detect_all, found_in_batch
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -58,11 +61,12 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     state, _ = train(model, dataset, 25)
     assert state.epoch_losses[-1] < state.epoch_losses[0] / 3
     plan = {"batch_size": 4, "workers": 0, "device": CPU}
-    rows = detect_all(model, dataset, **plan)
-    assert evaluate(annotations, rows, "pycocotools").numbers[AP50] > 0.6
+    found = detect_all(model, dataset, **plan)
+    rows = rows_of(found, annotations)
+    assert evaluate(annotations, found, "pycocotools").numbers[AP50] > 0.6
     assert rows == sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
     few = detect_all(model, dataset, **plan, detection=DetectionSettings(threshold=0.5))
-    assert few == [row for row in rows if row["score"] > 0.5]
+    assert rows_of(few, annotations) == [row for row in rows if row["score"] > 0.5]
 
 
 def test_means_are_those_of_the_losses(tmp_path):
@@ -221,7 +225,8 @@ def test_rows_are_in_original_pixels_with_category_ids():
         labels=torch.tensor([[1, -1], [0, 1]]),
     )
     scales = torch.tensor([[2.0, 0.5], [1, 1]])  # (vertical, horizontal)
-    assert result_rows(detections, scales, torch.tensor([77, 5]), [3, 9]) == [
+    annotations = SimpleNamespace(image_ids=np.array([5, 77]), category_ids=[3, 9])
+    assert rows_of(found_in_batch(detections, scales, np.array([1, 0])), annotations) == [
         {"image_id": 77, "category_id": 9, "bbox": [20, 10, 40, 20], "score": 0.5},
         {"image_id": 5, "category_id": 3, "bbox": [0, 0, 8, 8], "score": pytest.approx(0.9)},
         {"image_id": 5, "category_id": 9, "bbox": [4, 4, 4, 8], "score": 0.25},
