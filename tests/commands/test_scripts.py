@@ -552,7 +552,7 @@ def test_help_shows_defaults(script, name):
 
 
 def test_help_groups_the_flags(script):
-    out = script("train", "--help").out
+    out = script("train", "--help", "all").out
     for group in ("data:", "network:", "loss:", "optimisation:", "output:", "detection:", "machine:"):
         assert f"\n{group}\n" in out
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -65,7 +67,7 @@ def test_only_background_is_ignored(matcher, case):
     objects = Targets(case.boxes * (case.labels != CROWD)[..., None], case.labels.clamp(min=-1))
     settings = LossSettings(matcher=matcher)
     plain = assign(ANCHORS, objects, 2, settings, sparse=True, size=SIZE)
-    got = assign(ANCHORS, case, 2, settings._replace(ignore_crowds=True), sparse=True, size=SIZE)
+    got = assign(ANCHORS, case, 2, replace(settings, ignore_crowds=True), sparse=True, size=SIZE)
     for name in ("rows", "terms", "deltas", "row_weights"):
         assert torch.equal(getattr(got, name), getattr(plain, name))
     foreground = torch.zeros(plain.weights.numel(), dtype=torch.bool).index_fill(0, plain.rows, True)
