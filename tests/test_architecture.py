@@ -13,7 +13,7 @@ ROOMS = (
 )
 ALONE = ("runtime", "detector")  # import nothing of ours outside themselves
 MOST_FILES = 12  # in a room
-MOST_LINES = 1060  # of the detector, which one reads first
+MOST_LINES = 1000  # of the detector, which one reads first
 FILES = sorted(PACKAGE.rglob("*.py"))
 KNOWN_BY = {  # places, as the start of a path in the package
     "argparse": ("cli/", "check_data/__main__", "sample_data/__main__"),

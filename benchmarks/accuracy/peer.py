@@ -29,7 +29,7 @@ from retinanet.coco.results import Found, joined, rows_of, write_results
 from retinanet.data.dataloader import evaluation_loader, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
-from retinanet.data.settings import MAX_PIXELS
+from retinanet.data.settings import MAX_PIXELS, LoaderSettings
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Batch, Detections
@@ -116,12 +116,15 @@ def _in_precision(
     return forward_in_precision
 
 
+def loading_of(args: argparse.Namespace) -> LoaderSettings:
+    return LoaderSettings(args.batch_size, args.workers, pin_memory=args.device.type == "cuda")
+
+
 def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:
     """Raises Diverged at a loss that is not finite."""
     ours = TrainSettings()
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
-    how = {"batch_size": args.batch_size, "workers": args.workers, "pin_memory": args.device.type == "cuda"}
-    loader, sampler = training_loader(dataset, seed=args.seed, **how)
+    loader, sampler = training_loader(dataset, loading_of(args), seed=args.seed)
     schedule = Schedule(args.learning_rate, len(sampler), args.epochs, milestones=args.milestones)
     model.train()
     for epoch in range(args.epochs):
@@ -167,9 +170,7 @@ def _images(batch: Batch) -> list[Tensor]:
 def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> Found:
     """The detections by image id and falling score."""
     model.eval()
-    loader = evaluation_loader(
-        dataset, batch_size=args.batch_size, workers=args.workers, pin_memory=args.device.type == "cuda"
-    )
+    loader = evaluation_loader(dataset, loading_of(args))
     parts = []
     index_of = {image_id: index for index, image_id in enumerate(dataset.annotations.image_ids.tolist())}
     batches = (batch for (batch,) in loader)  # at one size

@@ -20,7 +20,7 @@ from benchmarks.speed import contestants, protocol
 from retinanet.cli.flags import whole_number
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import load_set
-from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE, LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Batch
 from retinanet.reports.tables import markdown_head
@@ -69,12 +69,14 @@ def from_files(args: argparse.Namespace) -> None:
     workers = default_workers(args.device) if args.workers is None else args.workers
     loader, _ = training_loader(
         dataset,
-        batch_size=args.batch_size,
+        LoaderSettings(
+            args.batch_size,
+            workers,
+            pin_memory=args.device.type == "cuda",
+            padded_sides=tuple(few_sides(args.min_side, args.max_side)) if args.compile else None,
+        ),
         seed=0,
-        workers=workers,
-        pin_memory=args.device.type == "cuda",
         drop_last=True,
-        sides=few_sides(args.min_side, args.max_side) if args.compile else None,
     )
     num_batches = min(args.num_batches, len(loader))
     kept: list[Batch] = list(islice(loader, num_batches))

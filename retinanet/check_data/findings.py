@@ -52,10 +52,13 @@ FINDING_KINDS = {
     ),
     # Training drops these, or learns what is probably wrong.
     "one_box_for_all": Kind("the same box for all objects; training warns", "Check how the annotations were exported."),
-    "box_empty": Kind("a box without width or height; training drops it", "Draw it again, or remove it."),
+    "box_empty": Kind(
+        "a box without width or height; training drops it", "Draw it again, or remove it.", is_mistake=False
+    ),
     "box_outside": Kind(
         "a box completely outside its image; training drops it",
         "Write (left, top, width, height) in pixels of this image, or remove it.",
+        is_mistake=False,
     ),
     "box_as_corners": Kind(
         "a box past its image in a set whose boxes fit as corners: they look like (x1, y1, x2, y2)",
@@ -64,6 +67,7 @@ FINDING_KINDS = {
     "box_tiny": Kind(
         "a box less than a pixel wide or high after the resize",
         "Remove it, or raise --min_side and --max_side.",
+        is_mistake=False,
     ),
     "area_too_large": Kind(
         "an area larger than its box; evaluation sorts objects into small, medium and large by area",

@@ -8,6 +8,7 @@ from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
 BAR = 20  # letters of a histogram's longest bar
+MOST_REMEDIES = 4  # named without --all
 CLEAR_GAIN = 0.01  # share of the objects that other anchors or sides must gain to be recommended
 REACHED = (
     f"IoU from {FOREGROUND_IOU:g}",
@@ -74,14 +75,41 @@ def alternative_lines(now: Reach, alternatives: Sequence[Alternative]) -> list[s
     ]
 
 
-def finding_lines(findings: Sequence[Finding]) -> list[str]:
+def advice_lines(now: Reach, alternatives: Sequence[Alternative], title: str) -> list[str]:
+    """How many objects the anchors reach, and the remedies that are worth it, by what they cost."""
+    lines = [f"{title}: IoU {', '.join(f'{name} for {share}' for name, share in _shares_by_name(now))}"]
+    flags = [one for one in alternatives if one.name.startswith("--")]  # not what takes an edit of the code
+    gains = [one for one in flags if one.reach.shares[0] - now.shares[0] >= CLEAR_GAIN]
+    as_many = [one for one in flags if one.pixels < 1 and one.reach.shares[0] >= now.shares[0]]
+    if gains:
+        lines.append("What would reach more of them, the cheapest first:")
+        best = sorted(gains, key=lambda one: (one.pixels, -one.reach.shares[0]))[:MOST_REMEDIES]
+        lines += _indented([[one.name, f"{one.reach.shares[0]:.1%}", f"x {one.pixels:.2f} pixels"] for one in best])
+    elif as_many:
+        cheap = min(as_many, key=lambda one: one.pixels)
+        lines.append(
+            f"{cheap.name} would reach as many with x {cheap.pixels:.2f} of the pixels, so train that much faster; but "
+            "small objects lose detail"
+        )
+    return lines
+
+
+def _shares_by_name(reach: Reach) -> list[tuple[str, str]]:
+    return list(zip((name.removeprefix("IoU ") for name in REACHED), _percent(reach), strict=True))
+
+
+def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:
+    """The findings with examples and fixes; without `with_all` one example each, and none of what is no mistake."""
     lines = []
     for finding in findings:
         kind = FINDING_KINDS[finding.kind]
         lines.append(f"- {finding.set_name}: {finding.kind}: {finding.num_found} ({kind.says})")
-        lines += [f"    {example}" for example in finding.examples]
-        if finding.num_found > len(finding.examples) > 0:
-            lines.append(f"    ... and {finding.num_found - len(finding.examples)} more")
+        if not (with_all or kind.is_mistake):
+            continue
+        examples = finding.examples if with_all else finding.examples[:1]
+        lines += [f"    {example}" for example in examples]
+        if finding.num_found > len(examples) > 0:
+            lines.append(f"    ... and {finding.num_found - len(examples)} more")
         if kind.fix:
             lines.append(f"    Fix: {kind.fix}")
     return lines

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor
 
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.torch_files import load_file, save_file
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.data.settings import MOST_MIN_SIDE
@@ -36,7 +37,7 @@ class Checkpoint(NamedTuple):
     settings: dict[str, Any]  # the run's flags
     # Older files lack the rest, with these values implied.
     head_norm: str = "none"
-    level_code: bool = False
+    level_code: bool = False  # whether it is a LevelCodedRetinaNet
     ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
     anchors: AnchorShapes = PAPER_SHAPES
 
@@ -99,13 +100,13 @@ def build_model(
 
 
 def _network(checkpoint: Checkpoint, learn_statistics: bool = False) -> RetinaNet:
-    return RetinaNet(
+    network = LevelCodedRetinaNet if checkpoint.level_code else RetinaNet
+    return network(
         len(checkpoint.class_names),
         checkpoint.depth,
         checkpoint.channels,
         learn_statistics=learn_statistics,
         head_norm=checkpoint.head_norm,
-        level_code=checkpoint.level_code,
         anchor_shapes=checkpoint.anchors,
     )
 

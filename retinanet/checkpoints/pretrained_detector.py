@@ -8,10 +8,10 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
 from retinanet.detector.anchors import PAPER_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 
 WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
@@ -38,14 +38,13 @@ def is_detector(state: Mapping[str, Any]) -> bool:
 
 
 def load_detector(
-    network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str
+    network: LevelCodedRetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str
 ) -> DetectorReport:
-    """Fill `network`, which has the detector's depth, channels and norm and `level_code`, from its `state`.
+    """Fill `network`, which has the detector's depth, channels and norm, from its `state`.
 
     A class whose name is COCO's, in upper or lower case, keeps that class's weights; the others keep their start.
     Raises UserError, and loads nothing, where a tensor is missing, has another shape or is not finite.
     """
-    assert network.level_code
     num_anchors = PAPER_SHAPES.per_cell
     if network.anchor_shapes.per_cell != num_anchors:
         raise UserError(

@@ -5,6 +5,7 @@ from typing import Any
 
 from retinanet.checkpoints import pretrained_detector
 from retinanet.checkpoints.checkpoint import build_model
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_backbone import imagenet_state, load_backbone, read_state_file
 from retinanet.checkpoints.resume import SavedRun
 from retinanet.checkpoints.settings import DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM, StartSettings
@@ -21,17 +22,16 @@ def build_network(settings: StartSettings, class_names: Sequence[str], saved: Sa
         network = build_model(saved.checkpoint, saved.path, learn_statistics)
     else:
         state, source = _read_weights(settings.weights, settings.depth)
-        is_detector = pretrained_detector.is_detector(state)
-        network = RetinaNet(
+        network_class = LevelCodedRetinaNet if pretrained_detector.is_detector(state) else RetinaNet
+        network = network_class(
             len(class_names),
             settings.depth,
             settings.channels,
             settings.prior,
             learn_statistics,
             head_norm=settings.head_norm,
-            level_code=is_detector,
         )
-        if is_detector:
+        if isinstance(network, LevelCodedRetinaNet):
             _load_detector(network, class_names, state, source, settings)
         elif not learn_statistics:
             _load_backbone(network, state, source, settings.freeze_stages)
@@ -54,7 +54,11 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
 
 
 def _load_detector(
-    network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str, settings: StartSettings
+    network: LevelCodedRetinaNet,
+    class_names: Sequence[str],
+    state: Mapping[str, Any],
+    source: str,
+    settings: StartSettings,
 ) -> None:
     needed = (DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM)
     found = (settings.depth, settings.channels, settings.head_norm)

@@ -18,7 +18,7 @@ MOST_USED = (
 # Flags without a meaning beside --logs.
 FOR_IMAGES = (
     *("coco_path", "set_name", "image_id", "num_images", "seed"),
-    *("vis_pred", "pred_file", "threshold", "max_pixels", "augmented"),
+    *("vis_pred", "pred_file", "threshold", "max_pixels", "augmented", "output_path", "size", "columns", "hide_names"),
 )
 FOR_DETECTIONS = ("vis_pred", "pred_file", "threshold")
 
@@ -36,6 +36,10 @@ class PictureSettings:
     pred_file: Path | None = None
     threshold: float = 0.5
     picture_path: Path | None = None
+    output_path: Path | None = None
+    size: int | None = None
+    columns: int = 4
+    hide_names: bool = False
     show: bool = False
     max_pixels: int = MAX_PIXELS
     augmented: bool = False
@@ -77,6 +81,10 @@ def picture_settings(argv: list[str] | None = None) -> PictureSettings:
         raise UserError("--loss_scale is for the curves of --logs")
     if settings.logs:
         refuse(settings, FOR_IMAGES, "is for pictures of images. Drop it, or --logs")
+    if settings.output_path:
+        refuse(
+            settings, ("picture_path", "columns", "augmented", "show"), "is for one picture. Drop it, or --output_path"
+        )
     if settings.augmented:
         refuse(settings, FOR_DETECTIONS, "is for pictures of detections. Drop it, or --augmented")
     else:
@@ -105,6 +113,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pred_file", type=Path, help="draw the detections in this result file")
     parser.add_argument("--threshold", type=number_from(0, 1), help="draw detections with at least this score")
     parser.add_argument("--picture_path", type=Path, help="file to write (default: vis.png, with --logs curves.png)")
+    parser.add_argument(
+        "--output_path", type=Path, help="folder for a picture of each image instead of one picture of all"
+    )
+    parser.add_argument(
+        "--size",
+        type=whole_number(100, 10_000),
+        help="longer side of each image in the picture, pixels (default: 480; with --output_path the image's, at most "
+        "2000)",
+    )
+    parser.add_argument("--columns", type=whole_number(1), help="images side by side")
+    parser.add_argument("--hide_names", action="store_true", help="draw boxes without class names and scores")
     parser.add_argument("--show", action="store_true", help="also open a window")
     add_max_pixels_flag(parser)
     training = parser.add_argument_group("training", "with train.py's flags and --seed: the images it trains on")

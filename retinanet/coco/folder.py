@@ -1,5 +1,6 @@
 """Where the files of a set are in the data folder: the suite's layout, or COCO's own."""
 
+import re
 from pathlib import Path
 
 from retinanet.runtime.errors import UserError
@@ -28,3 +29,9 @@ def find_image_folder(coco_path: str | Path, set_name: str) -> Path:
         if folder.is_dir():
             return folder
     raise UserError(f"{folders[0]}: no such image folder, and no {folders[1]} either. Put the images there.")
+
+
+def other_sets(annotation_file: Path) -> dict[str, Path]:
+    """The other annotation files in the folder of a set's, by the names of their sets."""
+    files = sorted(path for path in annotation_file.parent.glob("*.json") if path != annotation_file)
+    return {re.sub("^(instances|image_info)_", "", path.stem): path for path in files}

@@ -86,3 +86,15 @@ def write_results(rows: list[Any], path: Path) -> None:
 def results_text(rows: list[dict[str, Any]]) -> str:
     """Checked `rows` as they are handed in: only the four keys, since others make COCO's reader take another format."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)
+
+
+def set_aside(path: Path, rows: list[Any]) -> Path | None:
+    """Rename an older result file at `path`, unless it holds these `rows`. Returns its new path, or None."""
+    if not path.exists() or path.read_bytes() == json.dumps(rows).encode():
+        return None
+    number = 1
+    while (aside := path.with_stem(f"{path.stem}.before_{number}")).exists():
+        number += 1
+    with file_error_explained(path, "can't be renamed", "Choose another place."):
+        path.rename(aside)
+    return aside

@@ -2,19 +2,23 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
 from retinanet.checkpoints.output_folder import BEST, read_evaluations
+from retinanet.cli.flags import given
 from retinanet.cli.test_flags import EvaluationSettings
-from retinanet.coco.annotations import has_objects, require_same_classes
-from retinanet.coco.results import default_results_path, rows_of, write_results
+from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
+from retinanet.coco.results import Found, default_results_path, rows_of, set_aside, write_results
 from retinanet.commands.compare import compare_results
-from retinanet.data.dataset import load_set
+from retinanet.data.dataset import CocoDataset, load_set
+from retinanet.data.settings import MAX_SIDE, MIN_SIDE, LoaderSettings
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
+from retinanet.evaluation.test_time_augmentation import Views
 from retinanet.reports.analysis_text import analysis_lines
 from retinanet.reports.html_report import REPORT, write_report
 from retinanet.runtime.console import say
@@ -23,6 +27,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable
 from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import name_of_run
+from retinanet.submission.check import load_results
 from retinanet.training.log_lines import checkpoint_line, settings_line, views_line
 
 
@@ -30,16 +35,15 @@ def evaluate_or_compare(settings: EvaluationSettings) -> int:
     """Do what test.py's command line asks for. Returns the exit code."""
     if settings.compare:
         return compare_results(settings, *settings.compare)
+    path = settings.results_path
+    if path and path.exists() and not settings.checkpoint_path.exists() and not given(settings, "checkpoint_path"):
+        return report_on_file(settings, path)
     return evaluate_checkpoint(settings, find_device(settings.device))
 
 
 def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> int:
     set_name = settings.name_of_set
-    results_path = settings.results_path or default_results_path(set_name)
-    if settings.report:
-        require_writable(settings.report / REPORT)
-    if results_path.is_dir() or not os.access(results_path.parent, os.W_OK):
-        raise UserError(f"--results_path {results_path}: is a folder, or its folder can't be written to")
+    results_path = place_of_results(settings)
     checkpoint = load_checkpoint(settings.checkpoint_path)
     min_side, max_side = sides_of(settings, checkpoint)
     annotations, dataset = load_set(
@@ -58,25 +62,23 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
         found = detect_all(
             model,
             dataset,
-            batch_size=settings.batch_size or checkpoint.batch_size,
-            workers=default_workers(device) if settings.workers is None else settings.workers,
+            LoaderSettings(
+                settings.batch_size or checkpoint.batch_size,
+                workers=default_workers(device) if settings.workers is None else settings.workers,
+                pin_memory=device.type == "cuda",
+            ),
             device=device,
             precision=precision,
             detection=settings.detection,
-            # The longer side may grow as the shorter does, or a wide image would look the same in all views.
-            test_sides=[(side, round(max_side * side / min_side)) for side in settings.test_sides or ()] or None,
-            flip_test=settings.flip_test,
+            views=Views(
+                # The longer side may grow as the shorter does, or a wide image would look the same in all views.
+                [(side, round(max_side * side / min_side)) for side in settings.test_sides or ()] or None,
+                settings.flip_test,
+            ),
         )
-        write_results(rows_of(found, annotations), results_path)
-        say(f"{len(found.scores)} detections written to {results_path}")
-        no_table = "so there is no table" + (" and no report" if settings.report else "")
-        if table := table_if_objects(annotations, found, settings.eval_backend, or_else=no_table):
-            say(*table.text.splitlines())
-            analysis = analyse(annotations, found, settings.num_draws)
-            say(*analysis_lines(analysis, len(dataset)))
-            if settings.report:
-                write_report(settings.report, analysis, table, dataset, source=str(results_path))
-                say(f"Report: {settings.report / REPORT}")
+        write_found(found, annotations, results_path)
+        about = {"checkpoint": settings.checkpoint_path, "epoch": checkpoint.epoch, **checkpoint.settings}
+        report_on(settings, found, dataset, results_path, about)
     if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
         say(hint)
     return 0
@@ -92,6 +94,54 @@ def better_checkpoint(path: Path, epoch: int) -> str | None:
         f"Hint: {best} was better on the run's val set: AP {aps[better]:.3f} after epoch {better}, {aps[epoch]:.3f} "
         f"after epoch {epoch}. Give --checkpoint_path {best}"
     )
+
+
+def write_found(found: Found, annotations: Annotations, path: Path) -> None:
+    """Write the result file; an older one is kept under another name."""
+    rows = rows_of(found, annotations)
+    if aside := set_aside(path, rows):
+        say(f"{path} was there already: the older file is now {aside}")
+    write_results(rows, path)
+    say(f"{len(rows)} detections written to {path}")
+
+
+def report_on(
+    settings: EvaluationSettings, found: Found, dataset: CocoDataset, source: Path, about: dict[str, Any] | None = None
+) -> None:
+    """Print COCO's table and the analysis of the detections, and write the report."""
+    annotations = dataset.annotations
+    no_table = "so there is no table" + (" and no report" if settings.report else "")
+    table = table_if_objects(annotations, found, settings.eval_backend, or_else=no_table)
+    if table is None:
+        return
+    say(*table.text.splitlines())
+    analysis = analyse(annotations, found, settings.num_draws)
+    say(*analysis_lines(analysis, len(dataset)))
+    if settings.report:
+        write_report(settings.report, analysis, table, dataset, str(source), about)
+        say(f"Report: {settings.report / REPORT}")
+
+
+def report_on_file(settings: EvaluationSettings, path: Path) -> int:
+    """The table and the report of a result file that exists, without a checkpoint."""
+    if settings.report:
+        require_writable(settings.report / REPORT)
+    annotations, dataset = load_set(
+        settings.coco_path, settings.name_of_set, min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=settings.max_pixels
+    )
+    say(f"{settings.checkpoint_path} does not exist, so {path} is evaluated as it is")
+    report_on(settings, load_results(path, annotations), dataset, path)
+    return 0
+
+
+def place_of_results(settings: EvaluationSettings) -> Path:
+    """Where the result file goes. UserError where it, or the report, can't be written."""
+    path = settings.results_path or default_results_path(settings.name_of_set)
+    if settings.report:
+        require_writable(settings.report / REPORT)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to")
+    return path
 
 
 def sides_of(settings: EvaluationSettings, checkpoint: Checkpoint) -> tuple[int, int]:

@@ -34,7 +34,7 @@ from retinanet.training.log_lines import (
     seconds_per_image,
     settings_line,
 )
-from retinanet.training.run import Run, build_run
+from retinanet.training.run import Run, build_run, loader_settings
 from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
 from retinanet.training.sets import Sets, add_cache, load_sets
 from retinanet.training.settings import RANDOM, TrainSettings
@@ -262,17 +262,14 @@ def evaluate_weights(run: Run) -> float | None:
 def _table(run: Run) -> CocoTable | None:
     """The table of the val set; None where it has no objects, or at another rank than 0."""
     settings = run.settings
-    assert settings.workers is not None
     with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
         found = detect_all(
             run.state.network,
             run.sets.val_set,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
+            loader_settings(settings, run.device),
             device=run.device,
             precision=run.precision,
             detection=settings.detection,
-            timeout=settings.timeout,
             ranks=run.ranks,
         )
         return table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None

@@ -13,7 +13,8 @@ from retinanet.coco.results import Found, default_results_path
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
 from retinanet.data.images import read_image
-from retinanet.reports.box_pictures import Panel, draw_grid
+from retinanet.data.settings import LoaderSettings
+from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, draw_grid
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import require_picture_place, save_figure, show_windows
 from retinanet.reports.log_reader import read_log
@@ -22,6 +23,9 @@ from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.submission.check import load_results
+
+SETS = ("val", "test", "train")  # in the order in which --vis_pred looks for their result files
+MOST_PIXELS = 2000  # of an image's longer side in a picture for itself
 
 
 def draw(settings: PictureSettings) -> int:
@@ -50,23 +54,74 @@ def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: 
 
 
 def draw_images(settings: PictureSettings) -> None:
-    annotations = load_annotations(find_annotation_file(settings.coco_path, settings.name_of_set))
-    folder = find_image_folder(settings.coco_path, settings.name_of_set)
-    pred_file = settings.pred_file or (default_results_path(settings.name_of_set) if settings.vis_pred else None)
+    set_name, pred_file = set_and_results(settings)
+    annotations = load_annotations(find_annotation_file(settings.coco_path, set_name))
+    folder = find_image_folder(settings.coco_path, set_name)
     detections = None if pred_file is None else load_detections(pred_file, annotations, settings.threshold)
+    if pred_file:
+        say(f"Detections of the set {set_name}: {pred_file}")
+
+    def panels_of(index: int) -> list[Panel]:
+        size = tuple(annotations.sizes[index])
+        pixels = read_image(folder / annotations.file_names[index], size, settings.max_pixels).permute(1, 2, 0).numpy()
+        objects = object_panel(annotations, index, pixels)
+        return [objects] if detections is None else [objects, detection_panel(index, pixels, detections)]
 
     chosen = chosen_images(annotations, settings)
-    ids = [str(annotations.image_ids[index]) for index in chosen]
-    panels = []
-    for index in chosen:
-        image = read_image(folder / annotations.file_names[index], tuple(annotations.sizes[index]), settings.max_pixels)
-        pixels = image.permute(1, 2, 0).numpy()
-        panels.append(object_panel(annotations, index, pixels))
-        if detections is not None:
-            panels.append(detection_panel(index, pixels, detections))
-    figure = draw_grid(panels, annotations.class_names, columns=4, window=settings.show)
-    save_figure(figure, settings.picture)
-    say(f"Picture of image{'s' if len(chosen) > 1 else ''} {', '.join(ids)}: {settings.picture}")
+    if settings.output_path:
+        draw_files(settings, annotations, {index: panels_of(index) for index in chosen})
+        return
+    panels = [panel for index in chosen for panel in panels_of(index)]
+    save_grid(settings, panels, annotations.class_names, settings.picture)
+    ids = ", ".join(str(annotations.image_ids[index]) for index in chosen)
+    say(f"Picture of image{'s' if len(chosen) > 1 else ''} {ids}: {settings.picture}")
+
+
+def draw_files(settings: PictureSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
+    """A picture of each image, side by side with its detections, named after its file."""
+    assert settings.output_path
+    settings.output_path.mkdir(parents=True, exist_ok=True)
+    for index, side_by_side in panels.items():
+        size = min(MOST_PIXELS, max(side_by_side[0].image.shape[:2]))
+        name = Path(annotations.file_names[index]).with_suffix("").as_posix().replace("/", "_")
+        save_grid(settings, side_by_side, annotations.class_names, settings.output_path / f"{name}.png", size)
+    say(f"{len(panels)} pictures in {settings.output_path}")
+
+
+def save_grid(
+    settings: PictureSettings, panels: list[Panel], class_names: list[str], path: Path, size: int = PANEL_PIXELS
+) -> None:
+    figure = draw_grid(
+        panels,
+        class_names,
+        settings.columns,
+        size=settings.size or size,
+        with_names=not settings.hide_names,
+        window=settings.show,
+    )
+    save_figure(figure, path)
+
+
+def set_and_results(settings: PictureSettings) -> tuple[str, Path | None]:
+    """The set to draw and the result file of its detections, if they are asked for.
+
+    Without --set_name it is the set after which the file is named, or that test.py has written a file of.
+    """
+    file = settings.pred_file
+    if file is None and not settings.vis_pred:
+        return settings.name_of_set, None
+    if settings.set_name:
+        return settings.set_name, file or default_results_path(settings.set_name)
+    if file:
+        named = [name for name in SETS if file.name == default_results_path(name).name]
+        return (*named, settings.name_of_set)[0], file
+    for name in SETS:
+        if default_results_path(name).exists():
+            return name, default_results_path(name)
+    raise UserError(
+        f"--vis_pred: there is no {default_results_path(SETS[0])} here. Write it with python test.py --set_name "
+        f"{SETS[0]}, or give the result file with --pred_file."
+    )
 
 
 def draw_augmented(settings: PictureSettings) -> None:
@@ -77,12 +132,7 @@ def draw_augmented(settings: PictureSettings) -> None:
     )
     chosen = chosen_images(annotations, settings)
     loader, sampler = training_loader(
-        dataset,
-        batch_size=settings.batch_size,
-        seed=settings.order_seed,
-        settings=settings.augmentation,
-        workers=0,
-        pin_memory=False,
+        dataset, LoaderSettings(settings.batch_size), seed=settings.order_seed, settings=settings.augmentation
     )
     assert isinstance(loader.dataset, TrainingBatches)
     epochs = draws_of_epochs(sampler, chosen)
@@ -90,7 +140,7 @@ def draw_augmented(settings: PictureSettings) -> None:
     for index in chosen:
         panels.append(object_panel(annotations, index, dataset.original(index).permute(1, 2, 0).numpy()))
         panels += [augmented_panel(loader.dataset, draws[index], index) for draws in epochs]
-    save_figure(draw_grid(panels, annotations.class_names, columns=4, window=settings.show), settings.picture)
+    save_grid(settings, panels, annotations.class_names, settings.picture)
     say(f"Picture of {len(chosen)} images, and of each in epochs 0 to {len(epochs) - 1}: {settings.picture}")
 
 

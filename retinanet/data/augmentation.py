@@ -1,4 +1,4 @@
-"""Random changes of a training image, on uint8, which its boxes follow exactly."""
+"""Random changes of a training image, in uint8, applied to its boxes exactly."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,19 +14,18 @@ from retinanet.data.settings import CROP, JITTER, PHOTOMETRIC, ZOOM_OUT
 from retinanet.detector.structures import CROWD, MEAN, Sample
 
 JITTER_SCALES = (0.1, 2.0)  # "large-scale jittering" of https://arxiv.org/abs/2012.07177
-LEAST_TO_CROP = 4  # pixels of a side; RandomIoUCrop may divide by zero where 0.3 of a side is no pixel
+LEAST_TO_CROP = 4  # pixels of a side; RandomIoUCrop may divide by zero where 0.3 of a side is less than one
 FILL = [float(round(part)) for part in MEAN]
 STREAM = 1  # tells these draws from others of the same seed, epoch and image; not 0, which SeedSequence ignores
 Parts = tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, Tensor]  # an image, its boxes and their labels
 
 
 def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tuple[int, int, int]) -> Sample:
-    """What the augmentations `names` make of a sample, as a function of `key` (seed, epoch, index).
+    """`sample` after the augmentations `names`, drawn from `key` (seed, epoch, index); it fills or fits in `size`.
 
-    `sample` is in its original size if one of FROM_ORIGINAL is among the names, else in `size` (height, width), which
-    the outcome fills or fits in. Labels of any value go with their boxes; boxes that are cut off, or of which less than
-    a pixel is left, are dropped. Colours are changed when the image is small, and before it gets a border: that keeps
-    the mean colour, which is zero to the network.
+    `sample` is in its original size if one of FROM_ORIGINAL is among the names, else in `size` (height, width). Labels
+    of any value stay with their boxes; boxes that are cut off, or have less than a pixel left, are dropped. Colours
+    change when the image is small, and before it gets a border, which keeps the mean colour: zero to the network.
     """
     height, width = sample.image.shape[1:]
     boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=(height, width))
@@ -43,9 +42,9 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
 
 @contextmanager
 def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
-    """PyTorch's global generator of the CPU, from which torchvision draws, begins at `key`; then it is as it was.
+    """Seed PyTorch's global CPU generator, which torchvision draws from, with `key`; restore it afterwards.
 
-    One thread works meanwhile: the mean of a picture's greys depends in its last digits on how many share it.
+    With one thread meanwhile: the last digits of a picture's mean grey depend on the number of threads.
     """
     threads = torch.get_num_threads()
     seed = int(np.random.SeedSequence([*key, STREAM]).generate_state(1, np.uint64)[0])
@@ -61,9 +60,9 @@ def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
 
 
 def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Resized to `size` times a scale, then cut, at a random place, where it is larger than `size`.
+    """Resized to `size` times a random scale, then cropped at a random place where it is larger than `size`.
 
-    v2.ScaleJitter would exchange height and width, and can't make sides of less than a pixel one.
+    v2.ScaleJitter would swap height and width, and fails at sides of less than a pixel.
     """
     scale = torch.empty(()).uniform_(*JITTER_SCALES).item()
     height, width = (max(1, round(side * scale)) for side in size)
@@ -74,7 +73,7 @@ def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
 def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
     """A part of the image, around the centre of an object at least, as large as fits in `size`."""
     image, boxes, _ = parts
-    # Where there is no object torchvision finds no crop, after many trials.
+    # Without an object torchvision finds no crop, after many trials.
     if len(boxes) and min(image.shape[1:]) >= LEAST_TO_CROP:
         parts = _IoUCrop(parts[2] == CROWD)(*parts)
     height, width = parts[0].shape[1:]
@@ -83,9 +82,9 @@ def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 class _IoUCrop(v2.RandomIoUCrop):
-    """torchvision's, which marks boxes whose centre is cut off to be dropped, but for crowd regions.
+    """torchvision's, which drops boxes whose centre is cut off, except for crowd regions.
 
-    The rest of an object without its centre may well be background; the rest of a crowd region is one.
+    What is left of an object without its centre may be background; what is left of a crowd region is still one.
     """
 
     def __init__(self, is_crowd: Tensor) -> None:
@@ -102,7 +101,7 @@ def _distort(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _zoom_out(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Half of the images become a part of a mean-coloured one up to 4 times as high and wide, of the same size."""
+    """Half of the images shrink, to no less than a quarter of each side, in a mean-coloured one of the same size."""
     height, width = parts[0].shape[1:]
     return _resized(v2.RandomZoomOut(fill=FILL)(*parts), (height, width))
 

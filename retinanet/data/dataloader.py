@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from retinanet.data.augmentation import augment
 from retinanet.data.dataset import BadImage, CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape
-from retinanet.data.settings import FROM_ORIGINAL, AugmentSettings
+from retinanet.data.settings import FROM_ORIGINAL, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import (
     flip,
     pad_and_stack,
@@ -23,6 +23,7 @@ from retinanet.data.transforms import (
 )
 from retinanet.detector.structures import Batch, Sample, Targets
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import ignore_in_worker
 
 PLAIN = AugmentSettings()
@@ -70,37 +71,28 @@ class TrainingBatches(Dataset[Batch]):
 
 def training_loader(
     dataset: CocoDataset,
+    loading: LoaderSettings,
     *,
-    batch_size: int,
     seed: int,
-    workers: int,
-    pin_memory: bool,
-    drop_last: bool = False,
     settings: AugmentSettings = PLAIN,
-    sides: Sequence[int] | None = None,
-    timeout: float = 0,
+    drop_last: bool = False,
     accumulate: int = 1,
-    rank: int = 0,
-    num_ranks: int = 1,
+    ranks: Ranks = ALONE,
 ) -> tuple[DataLoader[Batch], AspectRatioBasedSampler]:
-    """A loader of a rank's training batches, and its sampler, whose `start_at` says where it goes on.
-
-    `sides`: see padded_shape. `timeout`: seconds that a worker may take for a batch, 0 for any.
-    """
+    """A loader of a rank's training batches, and its sampler, whose `start_at` sets the next batch."""
     sampler = AspectRatioBasedSampler(
         dataset.sizes,
-        batch_size,
+        loading.batch_size,
         seed,
         drop_last,
         accumulate=accumulate,
-        rank=rank,
-        num_ranks=num_ranks,
+        ranks=ranks,
         train_sides=settings.sides,
         sizes_at=dataset.sizes_at,
     )
-    batches = TrainingBatches(dataset, seed, settings, sides)
+    batches = TrainingBatches(dataset, seed, settings, loading.padded_sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
-    return _loader(batches, workers, pin_memory, timeout, **how), sampler
+    return _loader(batches, loading, **how), sampler
 
 
 class AtEachSide(Dataset[list[Sample | BadImage]]):
@@ -124,40 +116,36 @@ class AtEachSide(Dataset[list[Sample | BadImage]]):
 
 def evaluation_loader(
     dataset: CocoDataset,
+    loading: LoaderSettings,
     *,
-    batch_size: int,
-    workers: int,
-    pin_memory: bool,
     test_sides: Sequence[tuple[int, int]] | None = None,
-    timeout: float = 0,
-    rank: int = 0,
-    num_ranks: int = 1,
+    ranks: Ranks = ALONE,
 ) -> DataLoader[list[Batch]]:
     """A loader of each image once, a batch for each of `test_sides` at a time; of a rank's share of those batches.
 
-    `test_sides`: the shorter side and what the longer may be at most, by default those of `dataset` alone. Images that
-    go together have equal padded shapes at every side, so none is padded for another's sake.
+    `test_sides` are the shorter side and the most that the longer may be, by default those of `dataset` alone. Images
+    in a batch have equal padded shapes at every side, so none is padded because of another.
     """
     original = dataset.annotations.sizes
     sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]
     shapes = np.concatenate([padded_sizes(one) for one in sizes], axis=1)  # [N, 2 x sides]
-    batches = batches_of_equal_shape(shapes, batch_size)[rank::num_ranks]
+    batches = batches_of_equal_shape(shapes, loading.batch_size)[ranks.rank :: ranks.size]
     at_each = AtEachSide(dataset, sizes)
-    return _loader(at_each, workers, pin_memory, timeout, batch_sampler=batches, collate_fn=_collate_each_side)
+    return _loader(at_each, loading, batch_sampler=batches, collate_fn=_collate_each_side)
 
 
 def _collate_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list[Batch]:
     return [collate(of_side) for of_side in zip(*samples, strict=True)]
 
 
-def _loader(dataset: Dataset[Any], workers: int, pin_memory: bool, timeout: float, **how: Any) -> DataLoader[Any]:
+def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataLoader[Any]:
     # Each worker keeps PyTorch's default of one thread: there is one image per worker at a time to work on.
     return DataLoader(
         dataset,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        persistent_workers=workers > 0,
-        timeout=timeout if workers else 0,
+        num_workers=loading.workers,
+        pin_memory=loading.pin_memory,
+        persistent_workers=loading.workers > 0,
+        timeout=loading.timeout if loading.workers else 0,
         worker_init_fn=ignore_in_worker,
         # Its own, or it would draw from PyTorch's at each epoch, and again where an epoch is gone on with.
         generator=torch.Generator(),

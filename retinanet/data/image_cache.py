@@ -1,4 +1,4 @@
-"""Decoded and resized images kept in memory that all loader workers share."""
+"""Decoded and resized images, kept in memory shared by all loader workers."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHARED_MEMORY = Path("/dev/shm")  # where PyTorch's shared memory lies on Linux
+SHARED_MEMORY = Path("/dev/shm")  # where PyTorch keeps shared memory on Linux
 
 
 class ImageCache:
@@ -27,14 +27,14 @@ class ImageCache:
         self.is_filled = torch.zeros(self.num_images, dtype=torch.bool).share_memory_()
 
     def get(self, index: int) -> Tensor | None:
-        """The image uint8 [3, height, width], not to be written to; None where it is not kept (yet)."""
+        """The image uint8 [3, height, width], read-only; None where it is not cached (yet)."""
         return self._slot(index) if index < self.num_images and self.is_filled[index] else None
 
     def put(self, index: int, image: Tensor) -> None:
-        """Keep `image` uint8 [3, height, width], if it has a place."""
+        """Cache `image` uint8 [3, height, width] if it fits."""
         if index < self.num_images:
             self._slot(index).copy_(image)
-            self.is_filled[index] = True  # after the pixels: another worker may look at any time
+            self.is_filled[index] = True  # after the pixels: another worker may read at any time
 
     def _slot(self, index: int) -> Tensor:
         start = int(self.ends[index - 1]) if index else 0
@@ -43,7 +43,7 @@ class ImageCache:
 
 
 def spare_memory() -> int:
-    """Bytes that a cache may take: half of what is free now, the rest being for the workers and the network."""
+    """Bytes that a cache may take: half of what is free now; the rest is for the workers and the network."""
     free = [_available_memory()]
     if SHARED_MEMORY.is_dir():
         free.append(shutil.disk_usage(SHARED_MEMORY).free)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from retinanet.runtime.ranks import ALONE, Ranks
+
 # Enough to mix images of nearly equal shape anew each epoch, too little to put a wide one beside a tall one.
 SHAPE_JITTER = 0.05
 STREAM = 2  # tells a batch's draws from others of the same seed, epoch and number; not 0, which numpy ignores
@@ -39,8 +41,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         drop_last: bool = False,
         *,
         accumulate: int = 1,
-        rank: int = 0,
-        num_ranks: int = 1,
+        ranks: Ranks = ALONE,
         train_sides: Sequence[int] = (),
         sizes_at: Callable[[np.ndarray, int], np.ndarray] | None = None,
     ) -> None:
@@ -52,8 +53,8 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         heights, widths = sizes.T
         self.train_sides, self.sizes_at = train_sides, sizes_at
         self.sizes, self.shapes = sizes, np.log(widths / heights)
-        self.batch_size, self.seed, self.drop_last = batch_size * num_ranks * accumulate, seed, drop_last
-        self.accumulate, self.rank, self.num_ranks = accumulate, rank, num_ranks
+        self.batch_size, self.seed, self.drop_last = batch_size * ranks.size * accumulate, seed, drop_last
+        self.accumulate, self.rank, self.num_ranks = accumulate, ranks.rank, ranks.size
         self.epoch, self.first_batch = 0, 0
 
     def start_at(self, epoch: int, batch: int = 0) -> None:

@@ -17,3 +17,14 @@ class AugmentSettings:
     flip: float = 0.5  # probability of being mirrored
     names: tuple[str, ...] = ()  # of AUGMENTATIONS
     sides: tuple[int, ...] = ()  # shorter sides, one drawn for each batch; without any, all have the data set's
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How batches are loaded."""
+
+    batch_size: int
+    workers: int = 0
+    pin_memory: bool = False
+    timeout: float = 0  # seconds that a worker may take for a batch; 0: any time
+    padded_sides: tuple[int, ...] | None = None  # of training batches, see padded_shape; None: multiples of 32

@@ -1,6 +1,6 @@
-"""Adaptive training sample selection: each object finds the IoU from which anchors are its own.
+"""Adaptive training sample selection: an IoU threshold for each object (https://arxiv.org/abs/1912.02424).
 
-https://arxiv.org/abs/1912.02424, with all anchors of a cell, as the authors' code has it.
+All anchors of a cell are candidates, as in the authors' code.
 """
 
 from functools import lru_cache
@@ -14,26 +14,25 @@ from retinanet.detector.boxes import iou
 from retinanet.detector.matching import Matches
 from retinanet.detector.structures import Targets
 
-NUM_CELLS = 9  # of each level, the nearest to an object
+NUM_CELLS = 9  # candidate cells of each level, the nearest to an object
 
 
 class _Levels(NamedTuple):
-    """The cells of a network input; L levels. Numbers of cells are float32: they are calculated with."""
+    """The cells of a network input; L levels. Numbers of cells are float32 for the arithmetic."""
 
     strides: Tensor  # float32 [L, 1]
     shapes: Tensor  # float32 [L, 1, 2], (columns, rows)
     firsts: Tensor  # int64 [L, 1], the index of a level's first cell
-    offsets: Tensor  # float32 [O, 2], (columns, rows) from the cell of a point to those that may be among its nearest
+    offsets: Tensor  # float32 [O, 2], (columns, rows) from a point's cell to those that may be among its nearest
 
 
 def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matches:
     """Match the `anchors` [A, 4] of a network input of `size` (H, W) with the objects of each image.
 
-    An object's candidates are the anchors of the 9 cells of each level whose centres are nearest to its own (of equally
-    near ones the first; all, where a level has fewer). Those among them that overlap it by at least the mean and the
-    standard deviation of the candidates' IoUs, and whose centre is inside of it, are foreground. An anchor that several
-    objects choose takes the one that overlaps it most, the first of equals. All others are background.
-    An object that is smaller than a cell may find no anchor.
+    An object's candidates are the anchors of the 9 cells of each level nearest to its centre (ties: the first; all
+    cells of a smaller level). Candidates are foreground if their centre is inside the object and their IoU with it is
+    at least the mean plus the standard deviation of its candidates' IoUs. An anchor chosen by several objects takes the
+    one with the largest IoU (ties: the first). All others are background. An object smaller than a cell may get none.
     """
     num_images, most, _ = targets.boxes.shape
     per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))
@@ -52,7 +51,7 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matc
 
     ious = iou((x1, y1, x2, y2), anchors.t().contiguous()[:, candidates].unbind())  # [B, M, L * 9 * per cell]
     chosen = is_there & inside & (ious >= _threshold(ious, is_there))
-    # One whole number for both, to take the largest: of a positive number the bits rise with it.
+    # IoU and rank in one integer, whose maximum is taken: the bits of positive floats order as the floats do.
     ranks = torch.arange(most - 1, -1, -1, device=anchors.device)[:, None]
     keys = (ious.view(torch.int32).long() * most + ranks).where(chosen, -1)
     best = torch.full((num_images, len(anchors)), -1, device=anchors.device)
@@ -61,9 +60,9 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Matc
 
 
 def _threshold(ious: Tensor, is_there: Tensor) -> Tensor:
-    """The mean and the standard deviation of an object's candidates, added: float64 [B, M, 1].
+    """The mean plus the standard deviation of each object's IoUs: float64 [B, M, 1].
 
-    In float64 the mean of equal IoUs is just their value, and all of them reach it.
+    In float64 the mean of equal IoUs is exactly their value, so that all of them reach it.
     """
     wide, counts = ious.double(), is_there.sum(dim=2, keepdim=True)
     means = (wide * is_there).sum(dim=2, keepdim=True) / counts
@@ -72,7 +71,7 @@ def _threshold(ious: Tensor, is_there: Tensor) -> Tensor:
 
 
 def _nearest_cells(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
-    """The cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which are there at all."""
+    """The cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which of them exist."""
     places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
     places = places[:, :, :, None]
     own = torch.minimum(places.floor().clamp(min=0), levels.shapes - 1)
@@ -80,12 +79,12 @@ def _nearest_cells(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
     is_there = ((cells >= 0) & (cells < levels.shapes)).all(dim=4)
     x, y = (cells + 0.5 - places).unbind(dim=4)
     distances = (x * x + y * y).masked_fill(~is_there, torch.inf)
-    # Stable, so that of cells equally near the first come first on every device.
+    # Stable, so that equally near cells have the same order on every device.
     distances, order = (found[..., :NUM_CELLS] for found in distances.sort(dim=3, stable=True))
     return cells.gather(3, order[..., None].expand(-1, -1, -1, -1, 2)), distances < torch.inf
 
 
-@lru_cache(maxsize=1024)  # 2 KB each; with --train_sides there are hundreds of padded sizes
+@lru_cache(maxsize=1024)  # 2 KB each; varying training sides give hundreds of padded sizes
 def _levels(height: int, width: int, device: torch.device) -> _Levels:
     shapes = torch.tensor(level_shapes(height, width))  # [L, 2], (rows, columns)
     num_cells = shapes.prod(dim=1)
@@ -98,11 +97,10 @@ def _levels(height: int, width: int, device: torch.device) -> _Levels:
 
 
 def _offsets() -> list[tuple[int, int]]:
-    """Cells (columns, rows) from the cell that holds a point, row by row, among which are the 9 nearest of any grid.
+    """(columns, rows) from a point's cell to every cell that can be among its 9 nearest, row by row.
 
-    The cells of the rectangle from the point's own to another are all at least as near as that one, so that it is not
-    among the nearest if they are more than 9. They may be 10: where the point is on the border of two cells, one in
-    the rectangle is as near and comes later.
+    All cells of the rectangle between the point's cell and another are at least as near as that other one. So it can't
+    be among the nearest if there are more than 9, or 10: on the border of two cells, one that is as near comes later.
     """
     reach = range(-NUM_CELLS, NUM_CELLS + 1)
     return [(x, y) for y in reach for x in reach if (abs(x) + 1) * (abs(y) + 1) <= NUM_CELLS + 1]

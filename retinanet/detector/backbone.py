@@ -10,15 +10,15 @@ from torchvision.models import get_model
 
 from retinanet.detector.settings import STAGES
 
-# The blocks of layer1 to layer4. From depth 50 on a block has three convolutions, below two.
+# The blocks of layer1 to layer4: of three convolutions from depth 50 on, else of two.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Backbone(nn.Module):
-    """A ResNet without its classifier, with torchvision's start and names (`conv1.weight`, `layer1.0.conv1.weight`).
+    """A ResNet without its classifier, with torchvision's initial weights and names (`layer1.0.conv1.weight`).
 
-    The batch-norm layers' scale and shift are learned. Their statistics are only with `learn_statistics`: batches of
-    two images are too few to measure them, so those of the loaded weights stay.
+    The scale and shift of batch norm are learned, its statistics only with `learn_statistics`: two images are too few
+    to measure them, so the loaded ones stay.
     """
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
@@ -40,14 +40,14 @@ class Backbone(nn.Module):
         return self
 
     def freeze(self, num_stages: int) -> None:
-        """Fix the weights and statistics of the first stages (of STAGES); they cost no backward pass then."""
+        """Fix the weights and statistics of the first of STAGES, which then need no backward pass."""
         for name in modules_of(num_stages):
             getattr(self, name).requires_grad_(False)
         self.train(self.training)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """C3, C4 and C5 of normalised `images` [B, 3, H, W]: strides 8, 16 and 32."""
-        # The maximum of ReLUs is the ReLU of the maximum, which is a quarter of the work.
+        # Pooled before the ReLU, which gives the same for a quarter of the work.
         features = F.relu(self.maxpool(_convolve(images, self.conv1, self.bn1)), inplace=True)
         levels = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
 
 
 def _block(features: Tensor, block: Any) -> Tensor:
-    """torchvision's BasicBlock (two convolutions) or Bottleneck (three), with what can be folded folded."""
+    """torchvision's BasicBlock (two convolutions) or Bottleneck (three), with batch norm folded where possible."""
     shortcut = features if block.downsample is None else _convolve(features, block.downsample[0], block.downsample[1])
     convolutions = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
     if hasattr(block, "conv3"):
@@ -69,10 +69,10 @@ def _block(features: Tensor, block: Any) -> Tensor:
 
 
 def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """The convolution and the batch normalisation behind it.
+    """The convolution and the batch norm after it.
 
-    With fixed statistics the two are one convolution of scaled weights. That is a pass over the features less each way,
-    and the convolution's output need not be kept for the gradient of the scale.
+    With fixed statistics, one convolution with scaled weights does both: that saves a pass over the features each way,
+    and the memory of the convolution's output.
     """
     if norm.training:
         return norm(convolution(features))

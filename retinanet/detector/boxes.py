@@ -12,7 +12,7 @@ from torch import Tensor
 # The box code of Fast R-CNN (https://arxiv.org/abs/1504.08083), with the deviations that the published runs divide by.
 CENTRE_DEVIATION = 0.1
 SIZE_DEVIATION = 0.2
-# A box grows to at most 1000/16 times its anchor: exp of what an untrained network says must not overflow.
+# A box is at most 1000/16 times as wide or high as its anchor, so that exp can't overflow in an untrained network.
 MAX_LOG_GROWTH = math.log(1000 / 16)
 
 
@@ -46,9 +46,9 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
 
 
 def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
-    """1 - GIoU, from 0 to 2, of the boxes that `deltas` and `wanted` [..., 4] make of one and the same anchor: [...].
+    """1 - GIoU, from 0 to 2, of the boxes that `deltas` and `wanted` [..., 4] make of the same anchor: [...].
 
-    Shifting or stretching an axis does not change it, so that any anchor will do: here one of side 1 in the origin.
+    Shifting or stretching an axis doesn't change it, so any anchor will do: here one of side 1 at the origin.
     """
     x1, y1, x2, y2, area = _box(deltas, MAX_LOG_GROWTH)  # as decode does
     left, top, right, bottom, wanted_area = _box(wanted, math.inf)

@@ -1,4 +1,4 @@
-"""RetinaNet's loss for a whole batch at once: focal loss from logits, and smooth L1 on the box code or GIoU."""
+"""RetinaNet's loss for a whole batch: focal loss from logits, and smooth L1 on the deltas or GIoU."""
 
 from typing import NamedTuple
 
@@ -17,13 +17,13 @@ GIOU_WEIGHT = 2.0  # beside the classification loss, as in https://arxiv.org/abs
 
 
 class Assignment(NamedTuple):
-    """What the anchors of a batch must say, and how much each counts. R of the B * A rows must find an object."""
+    """The targets and weights of a batch's anchors. R of the B * A rows may have an object."""
 
-    weights: Tensor  # [B, A], of an anchor's classification: 1 / (foreground anchors of its image * B), 0 if ignored
-    rows: Tensor | None  # int64 [R]; None are all
-    terms: Tensor  # int64 [R], the class that each must find, as an index into the flat logits
-    deltas: Tensor  # [R, 4], the deltas that each must say
-    row_weights: Tensor  # [R], as weights, 0 if a row has nothing to find
+    weights: Tensor  # [B, A], of the classification: 1 / (foreground anchors of the image * B), 0 if ignored
+    rows: Tensor | None  # int64 [R]; None means all
+    terms: Tensor  # int64 [R], the index of each one's class in the flat logits
+    deltas: Tensor  # [R, 4], the deltas to predict
+    row_weights: Tensor  # [R], as weights; 0 where there is no object
 
 
 def detection_loss(
@@ -38,8 +38,7 @@ def detection_loss(
     Classification: focal loss (https://arxiv.org/abs/1708.02002, equation 5), per image summed over its anchors and
     classes and divided by max(1, its foreground anchors). Regression: smooth L1 with corner `beta`, per image the
     mean over its foreground anchors and the 4 coordinates; or 2 x (1 - GIoU), the mean over its foreground anchors.
-    Both are then the mean over the batch. An image without an object counts: it is all background, and its regression
-    loss is 0.
+    Both are averaged over the batch. An image without objects counts as all background, with regression loss 0.
     """
     sparse = anchors.device.type == "cpu"
     assignment = assign(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)
@@ -56,13 +55,13 @@ def assign(
     sparse: bool,
     size: tuple[int, int] | None = None,
 ) -> Assignment:
-    """Tell `anchors` [A, 4] what to say about the objects of each image.
+    """Assign a target and a weight to each of `anchors` [A, 4] in each image.
 
-    ATSS needs the `size` (H, W) of the network's input, whose anchors they are. Of crowd regions nothing is said, and
-    with `ignore_crowds` the anchors in them are no background.
+    ATSS needs the `size` (H, W) of the network's input. Crowd regions are no objects, and with `ignore_crowds` the
+    anchors in them are ignored instead of background.
 
-    The rows are those of the foreground anchors with `sparse`, else all, most with weight 0: a GPU would have to be
-    waited for to know how many are foreground, and a compiled step needs one number of them.
+    With `sparse` the rows are the foreground anchors. Otherwise they are all anchors, most with weight 0: a GPU would
+    have to wait for the number of foreground anchors, and a compiled step needs a fixed number.
     """
     matches = _matches(anchors, without_crowds(targets), settings, size)
     background = matches.background
@@ -76,7 +75,7 @@ def assign(
     firsts = torch.arange(num_images, device=foreground.device)[:, None] * targets.boxes.shape[1]
     objects = (matches.objects + firsts).flatten()[some]  # [R], of the B * M
     row_anchors = anchors.expand(num_images, -1, -1).flatten(0, 1)[some]  # [R, 4]
-    # An object that no anchor matches may have no size, and its logarithm would come back as NaN.
+    # Unmatched objects may have no size, whose logarithm would turn into NaN.
     boxes = torch.where(foreground[some, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
     labels = targets.labels.flatten()[objects].clamp(min=0)
     return Assignment(
@@ -97,14 +96,9 @@ def _matches(anchors: Tensor, targets: Targets, settings: LossSettings, size: tu
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:
-    """The part of detection_loss whose shapes don't depend on the number of objects."""
+    """The part of detection_loss after the assignment, whose shapes don't depend on the number of objects."""
     classification = FocalLoss.apply(
-        predictions.logits,
-        assignment.weights,
-        assignment.terms,
-        assignment.row_weights,
-        settings.alpha,
-        settings.gamma,
+        predictions.logits, assignment.weights, assignment.terms, assignment.row_weights, settings.alpha, settings.gamma
     )
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:

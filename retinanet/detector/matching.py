@@ -10,17 +10,17 @@ from retinanet.detector.boxes import iou, shared_area
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.detector.structures import CROWD, Targets
 
-# Overlaps worked out at a time: on a CPU what stays in its cache (12 times faster than all at once), on a GPU what the
-# images of a large batch with hundreds of objects each leave room for.
+# Overlaps computed at a time: what a CPU's cache holds (12 times faster than all at once), and what a GPU's memory has
+# room for beside a large batch with hundreds of objects an image.
 OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 
 
 class Matches(NamedTuple):
-    """For every anchor an object, and what becomes of the anchor."""
+    """An object for every anchor, and what the anchor is trained to find."""
 
-    objects: Tensor  # int64 [B, A], 0..M-1; of an anchor that is not foreground it says nothing
-    foreground: Tensor  # bool [B, A], it must find its object
-    background: Tensor  # bool [B, A], it must find nothing; anchors that are neither are ignored
+    objects: Tensor  # int64 [B, A], 0..M-1; meaningless where the anchor is not foreground
+    foreground: Tensor  # bool [B, A], the anchor must find its object
+    background: Tensor  # bool [B, A], it must find nothing; an anchor that is neither is ignored
 
 
 def match(
@@ -33,16 +33,15 @@ def match(
 ) -> Matches:
     """Match `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
 
-    No object is forced on an anchor that overlaps it less than `foreground_iou`: the published runs do without. With
-    `low_quality` the anchors that overlap some object most of all are foreground too, however little that is, as in
-    Faster R-CNN (https://arxiv.org/abs/1506.01497, section 3.1.2); each for the object that overlaps it most itself.
-    Of objects that overlap an anchor equally, the first is taken.
+    As in the published runs, no anchor below `foreground_iou` is forced to match. With `low_quality` the anchors with
+    the largest IoU of some object are foreground too, however small it is, each for the object with which it has the
+    largest IoU itself (https://arxiv.org/abs/1506.01497, section 3.1.2). Of equal objects the first is taken.
     """
     shape = len(targets.boxes), len(anchors)
-    # Made before the overlaps: small tensors kept from each part would lie scattered among the large ones, and memory
-    # of 5,000 objects could not be used again.
+    # Allocated before the overlaps: small tensors kept from each part would fragment the memory of the large ones, too
+    # much with 5,000 objects.
     best, objects = anchors.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=anchors.device)  # [B, A]
-    tops = anchors.new_zeros(targets.boxes.shape[:2])  # [B, M], by object the largest IoU
+    tops = anchors.new_zeros(targets.boxes.shape[:2])  # [B, M], each object's largest IoU
     for part, place in portions(anchors, targets):
         ious = iou(*coordinates(part, targets))  # [B, M, anchors of the part]
         best[:, place], objects[:, place] = ious.max(dim=1)
@@ -56,10 +55,7 @@ def match(
 
 
 def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:
-    """`anchors` [A, 4], in parts of as many as should be compared with all boxes of `targets` at a time.
-
-    With each part its place among the anchors.
-    """
+    """`anchors` [A, 4] in parts to compare with all boxes of `targets` at a time, and each part's place among them."""
     num_images, most, _ = targets.boxes.shape
     at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
     step = max(1, at_a_time // (num_images * most))
@@ -69,16 +65,16 @@ def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]
 
 
 def coordinates(anchors: Tensor, targets: Targets) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Of all boxes, each [B, M, 1], and of `anchors` [A, 4], each [A]."""
+    """x1, y1, x2, y2 of all boxes, each [B, M, 1], and of `anchors` [A, 4], each [A]."""
     return targets.boxes[..., None].unbind(dim=2), anchors.t().contiguous().unbind()
 
 
 def _reaching(tops: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
-    """Which anchors have the largest IoU of all with some object, of the `tops` [B, M]: bool [B, A].
+    """Which anchors reach some object's largest IoU, in `tops` [B, M]: bool [B, A].
 
-    The overlaps are worked out once more: all of them would be too many to keep.
+    The overlaps are computed again, because keeping them all would take too much memory.
     """
-    tops = tops.masked_fill(tops == 0, torch.inf)[..., None]  # what overlaps nothing is nobody's
+    tops = tops.masked_fill(tops == 0, torch.inf)[..., None]  # an object without an overlap has no best anchor
     reaching = torch.empty(len(tops), len(anchors), dtype=torch.bool, device=anchors.device)
     for part, place in portions(anchors, targets):
         reaching[:, place] = (iou(*coordinates(part, targets)) == tops).any(dim=1)
@@ -89,10 +85,10 @@ CROWD_COVER = 0.5  # of an anchor's own area
 
 
 def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
-    """Which of `anchors` [A, 4] one crowd region of the image covers to a half or more: bool [B, A]."""
+    """Which of `anchors` [A, 4] have half their area or more in one crowd region of the image: bool [B, A]."""
     is_crowd = targets.labels == CROWD  # [B, M]
     crowds = targets._replace(boxes=targets.boxes * is_crowd[..., None])
-    if anchors.device.type == "cpu":  # most batches have none or few, but a GPU would have to be waited for to know
+    if anchors.device.type == "cpu":  # most batches have none or few; a GPU would have to wait to know
         rows = is_crowd.any(dim=0).nonzero().squeeze(1)
         if not len(rows):
             return torch.zeros(len(is_crowd), len(anchors), dtype=torch.bool)
@@ -106,5 +102,5 @@ def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
 
 
 def without_crowds(targets: Targets) -> Targets:
-    """`targets` with boxes of zeros, which nothing overlaps, for their crowd regions."""
+    """`targets` whose crowd regions have boxes of zeros, which overlap nothing."""
     return targets._replace(boxes=targets.boxes * (targets.labels != CROWD)[..., None])

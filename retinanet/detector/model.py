@@ -1,12 +1,13 @@
 """RetinaNet: a ResNet, a feature pyramid and two heads (https://arxiv.org/abs/1708.02002)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes
+from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import CHANNELS, NORM_GROUPS, PRIOR
 from retinanet.detector.structures import DEVIATION, MEAN, Predictions
@@ -17,17 +18,12 @@ TOWER_CONVOLUTIONS = 4
 class RetinaNet(nn.Module):
     """From uint8 images to the logits and deltas of every anchor.
 
-    `channels` is the width of the pyramid and the heads. `prior` is the score that every anchor and class starts
-    with. `learn_statistics`: see Backbone. `head_norm`, of HEAD_NORMS, is in the heads' towers; "group" needs channels
-    that NORM_GROUPS divide. With `level_code` each level and anchor of a cell has its own factor and summand of the
-    deltas, fixed numbers that say nothing at the start: a detector that learned with other anchors brings them.
-    `anchor_shapes` are those of the anchors that it speaks of.
+    `channels`: width of the pyramid and the heads. `prior`: initial score of every anchor and class.
+    `learn_statistics`: see Backbone. `head_norm`: one of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels.
     """
 
     mean: Tensor
     deviation: Tensor
-    level_scale: Tensor  # [levels, anchors of a cell, 4], as level_shift
-    level_shift: Tensor
 
     def __init__(
         self,
@@ -37,45 +33,31 @@ class RetinaNet(nn.Module):
         prior: float = PRIOR,
         learn_statistics: bool = False,
         head_norm: str = "none",
-        level_code: bool = False,
         anchor_shapes: AnchorShapes = DEFAULT_SHAPES,
     ) -> None:
         super().__init__()
-        self.head_norm, self.level_code, self.anchor_shapes = head_norm, level_code, anchor_shapes
+        self.head_norm, self.anchor_shapes = head_norm, anchor_shapes
         num_anchors = anchor_shapes.per_cell
         self.backbone = Backbone(depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
         self.classification_head = Head(channels, num_classes, -math.log((1 - prior) / prior), head_norm, num_anchors)
         self.regression_head = Head(channels, 4, 0.0, head_norm, num_anchors)
-        if level_code:
-            self.register_buffer("level_scale", torch.ones(len(STRIDES), num_anchors, 4))
-            self.register_buffer("level_shift", torch.zeros(len(STRIDES), num_anchors, 4))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
-        # Channels last is what the CPU's and the GPU's convolutions want, and it makes the heads' reshape free.
+        # Convolutions run fastest channels last on CPU and GPU, and the heads' reshape becomes free.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Predictions:
-        """Predictions for uint8 `images` [B, 3, H, W], anchors in the order of `anchors_for`."""
+        """Predictions for uint8 `images` [B, 3, H, W], with anchors in the order of `anchors_for`."""
         levels = self.levels(images)
         return Predictions(
             logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
-            deltas=self.deltas(levels),
+            deltas=torch.cat(self.deltas_of(levels), dim=1),
         )
 
-    def deltas(self, levels: list[Tensor]) -> Tensor:
-        """The deltas [B, A, 4] of the pyramid's `levels`, with their code."""
-        parts = [self.regression_head(level) for level in levels]
-        if self.level_code:
-            codes = zip(parts, self.level_scale, self.level_shift, strict=True)
-            num_anchors = self.anchor_shapes.per_cell
-            parts = [(part.unflatten(1, (-1, num_anchors)) * by + to).flatten(1, 2) for part, by, to in codes]
-        return torch.cat(parts, dim=1)
-
-    @property
-    def deltas_are_local(self) -> bool:
-        """Whether deltas are the regression head's output, the same in a window of a level as on all of it."""
-        return self.head_norm == "none" and not self.level_code
+    def deltas_of(self, levels: list[Tensor]) -> list[Tensor]:
+        """The deltas of each of the pyramid's `levels`, [B, anchors of the level, 4]."""
+        return [self.regression_head(level) for level in levels]
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""
@@ -106,20 +88,15 @@ class Pyramid(nn.Module):
 class Head(nn.Module):
     """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere.
 
-    With `norm` "group" each convolution of the tower has a group normalisation (https://arxiv.org/abs/1803.08494)
-    behind it, which makes up for its bias.
+    With `norm` "group", group normalisation (https://arxiv.org/abs/1803.08494) follows each convolution of the tower,
+    which then needs no bias.
     """
 
     def __init__(
-        self,
-        channels: int,
-        num_outputs: int,
-        bias: float,
-        norm: str = "none",
-        num_anchors: int = DEFAULT_SHAPES.per_cell,
+        self, channels: int, num_outputs: int, bias: float, norm: str = "none", num_anchors: int = ANCHORS_PER_CELL
     ) -> None:
         super().__init__()
-        self.num_outputs, self.num_anchors = num_outputs, num_anchors  # an anchor's, and a cell's
+        self.num_outputs, self.num_anchors = num_outputs, num_anchors  # per anchor, and per cell
         self.tower = nn.Sequential()
         for _ in range(TOWER_CONVOLUTIONS):
             self.tower.append(nn.Conv2d(channels, channels, 3, padding=1, bias=norm == "none"))
@@ -134,24 +111,32 @@ class Head(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         """[B, channels, h, w] -> [B, h * w * anchors of a cell, outputs], by row, column and anchor."""
-        return self.output(self.tower(level)).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
+        return self.outputs(level).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
+
+    def outputs(
+        self, features: Tensor, convolve: Callable[[nn.Conv2d, Tensor], Tensor] = lambda layer, seen: layer(seen)
+    ) -> Tensor:
+        """[B, channels, h, w] -> [B, anchors of a cell * outputs, h, w]. Windows pad in their own `convolve`."""
+        for layer in (*self.tower.children(), self.output):
+            features = convolve(layer, features) if isinstance(layer, nn.Conv2d) else layer(features)
+        return features
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's, which refuses one value a group: an image alone whose P7 is one cell, with 32 channels."""
+    """PyTorch's, but for groups of one value too: one image, one cell of P7, 32 channels."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":
             return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
-        # CUDA's autocast would have float32 here and bfloat16 again in the next convolution, where the CPU's keeps
-        # bfloat16. The statistics are float32 in any case. CUDA's kernel wants weights of the features' format.
+        # CUDA's autocast would switch to float32 here and back in the next convolution; the CPU's keeps bfloat16. The
+        # statistics are float32 in any case. CUDA's kernel needs weights of the features' type.
         with torch.autocast("cuda", enabled=False):
             weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
             return torch.group_norm(features, self.num_groups, weight, bias, self.eps)
 
 
 def _start_convolutions(module: nn.Module) -> None:
-    """He-normal by fan-out, no bias: measured on real photographs, PyTorch's default start learns more slowly."""
+    """He-normal by fan-out, no bias: on real photographs PyTorch's default weights learn more slowly."""
     for convolution in module.modules():
         if isinstance(convolution, nn.Conv2d):
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")

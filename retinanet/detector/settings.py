@@ -1,4 +1,4 @@
-"""What can be chosen about the detector, with the published runs' numbers as defaults. Needs no PyTorch."""
+"""The detector's settings, with the published runs' numbers as defaults. Needs no PyTorch."""
 
 from dataclasses import dataclass
 

@@ -4,15 +4,14 @@ Shape letters, the same in every file:
     B images of a batch, M most boxes in an image, A anchors, C classes, K detections kept,
     H and W the height and width of the padded network input.
 Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width).
-Labels are 0..C-1; there is no background class, -1 is padding, and -2 is a crowd region: neither an object to find nor
-background.
+Labels are 0..C-1 with no background class; -1 is padding, -2 a crowd region (not an object; ignored or background).
 """
 
 from typing import NamedTuple
 
 from torch import Tensor
 
-# ImageNet's, in 0..255: what the published weights were trained with.
+# ImageNet's, in 0..255, as the published weights expect.
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
 CROWD = -2  # the label of a crowd region
@@ -54,7 +53,7 @@ class Predictions(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What may become detections, N an image: those below the threshold and duplicates are still among them."""
+    """N possible detections an image, before the threshold and NMS."""
 
     boxes: Tensor  # float32 [B, N, 4]
     scores: Tensor  # float32 [B, N]
@@ -69,7 +68,7 @@ class Losses(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """The best detections of each image by falling score; padding has label -1, score 0 and a box of zeros."""
+    """The top detections of each image, by falling score; padding has label -1, score 0 and a box of zeros."""
 
     boxes: Tensor  # float32 [B, K, 4]
     scores: Tensor  # float32 [B, K]

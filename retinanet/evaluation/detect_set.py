@@ -1,6 +1,5 @@
 """Detection over a data set."""
 
-from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -13,11 +12,12 @@ from retinanet.coco.results import Found, joined
 from retinanet.data.dataloader import evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector.detect import suppress
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
-from retinanet.evaluation.test_time_augmentation import look
+from retinanet.evaluation.test_time_augmentation import ONE_VIEW, Views, predict_views
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 
@@ -26,22 +26,18 @@ from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 def detect_all(
     model: RetinaNet,
     dataset: CocoDataset,
+    loading: LoaderSettings,
     *,
-    batch_size: int,
-    workers: int,
     device: torch.device,
     precision: torch.dtype = torch.float32,
     detection: DetectionSettings = DEFAULT_DETECTION,
-    test_sides: Sequence[tuple[int, int]] | None = None,
-    flip_test: bool = False,
-    timeout: float = 0,
+    views: Views = ONE_VIEW,
     ranks: Ranks = ALONE,
 ) -> Found:
     """The detections in all images of `dataset`, by image id and falling score.
 
-    Each image is seen once at each of `test_sides`, and with `flip_test` also mirrored; the candidates of all views are
-    merged before NMS. The ranks share the images; rank 0 gets all detections, the others none. UserError at an image
-    that can't be read: none is left out silently.
+    The candidates of all `views` of an image are merged before NMS. The ranks share the images; rank 0 gets all
+    detections, the others none. UserError at an image that can't be read: none is left out silently.
     """
     model.eval()
     pending: tuple[Detections, Tensor, np.ndarray] | None = None
@@ -50,29 +46,13 @@ def detect_all(
     def finish_pending() -> list[Found]:
         return [found_in_batch(*pending)] if pending else []
 
-    loader = evaluation_loader(
-        dataset,
-        batch_size=batch_size,
-        workers=workers,
-        pin_memory=device.type == "cuda",
-        test_sides=test_sides,
-        timeout=timeout,
-        rank=ranks.rank,
-        num_ranks=ranks.size,
-    )
+    loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
     # One after the other, so that the device holds the images of one view at a time.
     batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
-    views = look(
-        model,
-        on_device(BadImages(len(dataset), skip=False).passing(batches), device),
-        num_sides=1 if test_sides is None else len(test_sides),
-        flip_test=flip_test,
-        num_candidates=detection.num_candidates,
-        device=device,
-        precision=precision,
-    )
+    on_it = on_device(BadImages(len(dataset), skip=False).passing(batches), device)
+    merged = predict_views(model, on_it, views, detection.num_candidates, device=device, precision=precision)
     parts: list[Found] = []
-    for candidates, sizes, scales, image_ids in views:
+    for candidates, sizes, scales, image_ids in merged:
         parts += finish_pending()  # while a GPU works on the predictions
         batch, count = candidates.scores.shape
         with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):

@@ -1,6 +1,6 @@
 """Test time augmentation: an image looked at several times, and all that is found put into the pixels of the first."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,21 @@ from retinanet.runtime.device import autocast
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained, named
 
 
-class Looks(NamedTuple):
+class Views(NamedTuple):
+    """How often each image is seen: at each of `sides`, and with `flip` also mirrored."""
+
+    sides: Sequence[tuple[int, int]] | None = None  # shorter side, most of the longer; None: the data set's
+    flip: bool = False
+
+    @property
+    def num_sides(self) -> int:
+        return 1 if self.sides is None else len(self.sides)
+
+
+ONE_VIEW = Views()
+
+
+class MergedViews(NamedTuple):
     """The candidates of all views of some images, in pixels of the first view, and what is known of that view."""
 
     candidates: Candidates  # N is the sum of the views'
@@ -25,28 +39,27 @@ class Looks(NamedTuple):
 
 
 @torch.no_grad()
-def look(
+def predict_views(
     model: RetinaNet,
     batches: Iterable[Batch],
-    *,
-    num_sides: int,
-    flip_test: bool,
+    views: Views,
     num_candidates: int,
+    *,
     device: torch.device,
     precision: torch.dtype,
-) -> Iterator[Looks]:
-    """What `model` finds in `batches`, of which each `num_sides` in a row hold the same images at another size.
+) -> Iterator[MergedViews]:
+    """The candidates in `batches`, of which each `views.num_sides` in a row hold the same images at another size.
 
-    With `flip_test` it looks at each mirrored too. All views' candidates are kept, `num_candidates` of each view: what
-    a view adds doesn't depend on the others until duplicates are suppressed. Nothing in here waits for the device.
+    `num_candidates` of each view are kept: what a view adds doesn't depend on the others until NMS. Nothing in here
+    waits for the device.
     """
-    views: list[Candidates] = []
+    candidates_of_views: list[Candidates] = []
     for batch in batches:
-        if not views:
+        if not candidates_of_views:
             sizes, scales, image_ids = batch.sizes, batch.scales, batch.image_ids
         with memory_explained(named(batch.images), DETECTION_ADVICE):
             anchors = anchors_for(*batch.images.shape[2:], device, model.anchor_shapes)
-            for is_mirrored in (False, True) if flip_test else (False,):
+            for is_mirrored in (False, True) if views.flip else (False,):
                 images = mirrored(batch.images, batch.sizes) if is_mirrored else batch.images
                 with autocast(device, precision):
                     predictions = model(images)
@@ -55,11 +68,11 @@ def look(
                     boxes = mirrored_boxes(boxes, batch.sizes)
                 if batch.sizes is not sizes:
                     boxes = resized_boxes(boxes, batch.sizes, sizes)
-                views.append(Candidates(boxes, scores, labels))
-        if len(views) == num_sides * (1 + flip_test):
-            merged = Candidates(*(torch.cat(parts, dim=1) for parts in zip(*views, strict=True)))
-            views = []
-            yield Looks(merged, sizes, scales, image_ids)
+                candidates_of_views.append(Candidates(boxes, scores, labels))
+        if len(candidates_of_views) == views.num_sides * (1 + views.flip):
+            merged = Candidates(*(torch.cat(parts, dim=1) for parts in zip(*candidates_of_views, strict=True)))
+            candidates_of_views = []
+            yield MergedViews(merged, sizes, scales, image_ids)
 
 
 def mirrored(images: Tensor, sizes: Tensor) -> Tensor:

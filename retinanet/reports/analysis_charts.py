@@ -12,9 +12,9 @@ from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
 from retinanet.reports.figures import PALETTE, shortened, text_colour
 
-MOST_BARS = 80  # of classes
+MOST_BARS = 30  # of classes
 MOST_CURVES = 1000  # of classes; more would hide each other
-MOST_FIELDS = 300  # classes in the confusion chart; with more, the MOST_BARS most confused ones
+MOST_FIELDS = 40  # classes in the confusion chart; with more, the most confused ones
 MOST_COLOURED_CURVES = 10  # of single classes; with more classes, only the best and the worst are coloured
 LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
 BAR_INCHES = 0.34  # of a bar with its name
@@ -35,13 +35,16 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
     ):
         places = np.arange(len(known)) + shift
         axis.barh(places, [one.value for one in values], height=0.38, color=colour, label=label)
-        axis.errorbar([one.value for one in values], places, xerr=_error_bars(values), **WHISKERS)
+        is_sure = np.array([np.isfinite([one.low, one.high]).all() for one in values], bool)
+        with_interval = [one for one, sure in zip(values, is_sure, strict=True) if sure]
+        middles = [one.value for one in with_interval]
+        axis.errorbar(middles, places[is_sure], xerr=_error_bars(with_interval), **WHISKERS)
     axis.set_yticks(
         range(len(known)), [f"{shortened(one.name)} ({one.num_objects})" for one in known], parse_math=False
     )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(known) - 0.4)
-    axis.set_xlabel("with 95% intervals; (number of objects)")
+    axis.set_xlabel("with 95% intervals where they are known; (number of objects)")
     if num_known > MOST_BARS:
         axis.set_title(f"The best and the worst {MOST_BARS // 2} of {num_known} classes")
     axis.grid(axis="x", alpha=0.4)
@@ -86,7 +89,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    small = max(4, min(9, 9 * 26 / size))
+    small = max(6, min(9, 9 * 26 / size))
     axis.set_xticks(range(size), [*names, "not found"], rotation=90, fontsize=small, parse_math=False)
     axis.set_yticks(range(size), [*names, "background"], fontsize=small, parse_math=False)
     axis.set_xlabel("found")
@@ -110,7 +113,7 @@ def _classes_to_draw(confusion: Confusion) -> np.ndarray:
     between = confusion.between_classes()
     both = np.concatenate([between.true, between.found])
     times = np.bincount(both, np.tile(between.counts, 2), minlength=confusion.num_classes)
-    return np.sort(np.argsort(-times, kind="stable")[:MOST_BARS])
+    return np.sort(np.argsort(-times, kind="stable")[:MOST_FIELDS])
 
 
 def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
@@ -129,6 +132,5 @@ def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
 
 
 def _error_bars(values: Sequence[Interval]) -> np.ndarray:
-    """The extents of the intervals below and above [2, N]; 0 without an interval."""
-    sides = [(one.value - one.low, one.high - one.value) for one in values]
-    return np.nan_to_num(np.array(sides).reshape(-1, 2).T).clip(min=0)
+    """The extents of the intervals below and above: [2, N]."""
+    return np.array([(one.value - one.low, one.high - one.value) for one in values]).reshape(-1, 2).T.clip(min=0)

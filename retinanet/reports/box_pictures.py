@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from retinanet.reports.figures import _widths, class_colour, shortened, text_colour
+from retinanet.reports.figures import DOTS_PER_INCH, _widths, class_colour, shortened, text_colour
 from retinanet.runtime.printable import printable
 
 
@@ -47,7 +47,7 @@ def _shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (ends - np.maximum(boxes[:, None, :2], others[:, :2])).clip(min=0).prod(axis=2)
 
 
-PANEL_INCHES = 4.0
+PANEL_PIXELS = 480  # longer side of an image in a grid
 TITLE_POINTS, LABEL_POINTS = 10, 9
 LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font size
 OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # visible on any background
@@ -61,29 +61,42 @@ class Panel(NamedTuple):
     boxes: np.ndarray  # [N, 4], (left, top, width, height) in pixels of the image
     labels: np.ndarray  # int [N]
     scores: np.ndarray | None  # [N]
-    outlines: np.ndarray = np.zeros((0, 4))  # [M, 4], drawn dashed and without names, for comparison
+    outlines: np.ndarray = np.zeros((0, 4))  # [M, 4], drawn dashed, for comparison
+    outline_labels: np.ndarray | None = None  # int [M], of those outlines that have names
 
 
-def draw_grid(panels: Sequence[Panel], class_names: Sequence[str], columns: int, window: bool = False) -> Figure:
+def draw_grid(
+    panels: Sequence[Panel],
+    class_names: Sequence[str],
+    columns: int,
+    *,
+    size: int = PANEL_PIXELS,
+    with_names: bool = True,
+    window: bool = False,
+) -> Figure:
     """A figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it.
 
+    `size` is the longer side of the largest image, in pixels of the picture; without `with_names` boxes have no text.
     With more classes than colours, some share a colour.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
+    inches = size / DOTS_PER_INCH
     make = pyplot.figure if window else Figure  # pyplot opens windows, and fails without a screen
-    figure = make(figsize=(PANEL_INCHES * columns, PANEL_INCHES * rows), layout="constrained")
+    figure = make(figsize=(inches * columns, inches * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.set_axis_off()
     for axis, panel in zip(axes, panels, strict=False):
-        _draw_panel(axis, panel, class_names)
+        _draw_panel(axis, panel, class_names, inches, with_names)
     return figure
 
 
-def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
+def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: float, with_names: bool) -> None:
     height, width = panel.image.shape[:2]
-    pixel = max(height, width) / (PANEL_INCHES * 72)  # of the image, in points of the figure
+    pixel = max(height, width) / (inches * 72)  # of the image, in points of the figure
+    larger = max(1.0, (inches * DOTS_PER_INCH / PANEL_PIXELS) ** 0.5)  # text and lines grow with the picture, but less
+    points = LABEL_POINTS * larger
     names = [shortened(class_names[label]) for label in panel.labels]
     if panel.scores is not None:
         names = [f"{name} {score:.2f}" for name, score in zip(names, panel.scores, strict=True)]
@@ -93,25 +106,39 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str]) -> None:
     corners = np.concatenate([panel.boxes[:, :2], panel.boxes[:, :2] + panel.boxes[:, 2:]], axis=1)
     seen = corners.clip(0, [width, height, width, height])
     seen[:, 2:] -= seen[:, :2]
-    places = place_labels(seen, sizes * LABEL_POINTS * pixel, width)
+    places = place_labels(seen, sizes * points * pixel, width)
     axis.imshow(panel.image)
     # The names of boxes at the image's top edge are above it.
-    axis.set_title(printable(panel.title), fontsize=TITLE_POINTS, pad=LABEL_POINTS * 2, parse_math=False)
-    for left, top, box_width, box_height in panel.outlines:
-        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on bright and on dark
-            line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
-            axis.add_patch(Rectangle((left, top), box_width, box_height, fill=False, **line))
+    axis.set_title(printable(panel.title), fontsize=TITLE_POINTS * larger, pad=points * 2, parse_math=False)
+    _draw_outlines(axis, panel, class_names, 0.8 * points if with_names else 0)
     for box, label, name, (x, y), size in zip(panel.boxes, panel.labels, names, places, sizes, strict=True):
         colour = class_colour(label)
-        line = {"edgecolor": colour, "linewidth": 2.0, "path_effects": OUTLINED}
+        line = {"edgecolor": colour, "linewidth": 2.0 * larger, "path_effects": OUTLINED}
         axis.add_patch(Rectangle((box[0], box[1]), box[2], box[3], fill=False, **line))
+        if not with_names:
+            continue
         axis.text(
-            x + LABEL_PAD / 2 * LABEL_POINTS * pixel,
-            y + size[1] / 2 * LABEL_POINTS * pixel,
+            x + LABEL_PAD / 2 * points * pixel,
+            y + size[1] / 2 * points * pixel,
             name,
-            fontsize=LABEL_POINTS,
+            fontsize=points,
             color=text_colour(colour),
             verticalalignment="center_baseline",
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.0},
             parse_math=False,
         )
+
+
+def _draw_outlines(axis: Axes, panel: Panel, class_names: Sequence[str], points: float) -> None:
+    """Dashed boxes, with their names at the lower left if they have some and `points`, the size of text, is not 0."""
+    names = None if panel.outline_labels is None else [shortened(class_names[label]) for label in panel.outline_labels]
+    for number, (left, top, width, height) in enumerate(panel.outlines):
+        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on bright and on dark
+            line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
+            axis.add_patch(Rectangle((left, top), width, height, fill=False, **line))
+        if names and points:
+            effects = [patheffects.Stroke(linewidth=2.0, foreground="black"), patheffects.Normal()]
+            where: dict[str, Any] = {"verticalalignment": "bottom", "clip_on": True, "parse_math": False}
+            axis.text(
+                left, top + height, f" {names[number]}", fontsize=points, color="white", path_effects=effects, **where
+            )

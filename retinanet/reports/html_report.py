@@ -1,74 +1,75 @@
 """The report on a result file: metrics.json, figures, and report.html with all of it."""
 
-import base64
-import html
 import io
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.coco.annotations import owners_of
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import Analysis, is_taken
 from retinanet.evaluation.average_precision import RECALLS
 from retinanet.evaluation.coco_table import CocoTable
 from retinanet.evaluation.tide_errors import ERROR_KINDS, MISSED
 from retinanet.reports.analysis_charts import class_chart, confusion_chart, error_chart, precision_recall_chart
-from retinanet.reports.analysis_text import analysis_lines, metrics_of, number_text, precision_at_50
+from retinanet.reports.analysis_text import analysis_lines, metrics_of, precision_at_50
 from retinanet.reports.box_pictures import Panel, draw_grid
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
+from retinanet.reports.html_page import Illustration, PageText, page_of
 from retinanet.reports.panels import chosen_detections_panel, chosen_objects_panel
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
-from retinanet.runtime.printable import printable
 
 REPORT = "report.html"
 WORST_IMAGES, PANEL_COLUMNS = 4, 2  # shown of each kind of error
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
-img { max-width: 100%; height: auto; }
-pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .8rem; }
-table { border-collapse: collapse; font-size: .9rem; } 
-td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; }
-figure { margin: 1.5rem 0; } figcaption { color: #444; }
-"""
-CAPTIONS = {
-    "classes.png": "AP and AP50 of each class; the lines are 95% intervals.",
-    "precision_recall.png": "Precision of each class as its recall grows.",
-    "confusion.png": "What the objects of each class were classified as, at the score with the best F1.",
-    "errors.png": "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to the total loss.",
+# Under which heading each figure is, and what it shows.
+ABOUT_FIGURES = {
+    "classes.png": ("Classes", "AP and AP50 of each class; a line is a 95% confidence interval, where one is known."),
+    "precision_recall.png": ("Precision and recall", "Precision of each class as its recall grows."),
+    "confusion.png": ("Confusion", "What the objects of each class were classified as, at the score with the best F1."),
+    "errors.png": (
+        "Errors",
+        "What each kind of error costs (TIDE, Bolya et al., 2020). The kinds don't add up to the total loss.",
+    ),
 }
 
 
-def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: CocoDataset, source: str) -> None:
+def write_report(
+    folder: Path,
+    analysis: Analysis,
+    table: CocoTable,
+    dataset: CocoDataset,
+    source: str,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
     """Write metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    UserError if the folder can't be written to or an image can't be read.
+    `settings` are those of the evaluation and the training, as far as they are known. UserError if the folder can't be
+    written to or an image can't be read.
     """
     annotations = dataset.annotations
-    names = annotations.class_names
-    figures = {
-        "classes.png": class_chart(analysis.classes),
-        "precision_recall.png": precision_recall_chart(RECALLS, precision_at_50(table), names),
-        "confusion.png": confusion_chart(analysis.confusion, names, analysis.best.threshold),
-        "errors.png": error_chart(analysis.lost, ERROR_KINDS),
-    }
-    captions = dict(CAPTIONS)
-    for kind, kind_name in enumerate(ERROR_KINDS):
-        panels, count = _worst_images(kind, analysis, dataset)
-        if panels:
-            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large as PNG
-            figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
-            shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
-            captions[name] = f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
+    figures, about = _figures(analysis, table, dataset)
     pictures = {name: _picture(figure, name) for name, figure in figures.items()}
     metrics = {"results": source, "annotations": str(annotations.path), "num_images": len(annotations.image_ids)}
     metrics |= metrics_of(analysis, table)
-    page = _page(source, annotations, table, analysis, pictures, captions)
+    num_objects = int((~annotations.crowds).sum())
+    title = f"{source} on {annotations.path}"
+    text = PageText(
+        title,
+        f"{title}: {len(annotations.image_ids)} images, {num_objects} objects, {len(analysis.found.scores)} detections",
+        table.text.splitlines(),
+        {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "results": source, "annotations": annotations.path}
+        | dict(settings or {}),
+        analysis_lines(analysis, len(annotations.image_ids)),
+    )
+    kinds = {name: "jpeg" if name.endswith("jpg") else "png" for name in pictures}
+    page = page_of(text, analysis, [Illustration(*about[name], pictures[name], kinds[name]) for name in pictures])
     files = {
         "metrics.json": (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode(),
         **pictures,
@@ -81,6 +82,28 @@ def write_report(folder: Path, analysis: Analysis, table: CocoTable, dataset: Co
         for name, content in files.items():
             with written_whole(folder / name, "wb") as file:
                 file.write(content)
+
+
+def _figures(
+    analysis: Analysis, table: CocoTable, dataset: CocoDataset
+) -> tuple[dict[str, Figure], dict[str, tuple[str, str]]]:
+    """The figures by file name, and the heading and caption of each."""
+    names = dataset.annotations.class_names
+    figures = {
+        "classes.png": class_chart(analysis.classes),
+        "precision_recall.png": precision_recall_chart(RECALLS, precision_at_50(table), names),
+        "confusion.png": confusion_chart(analysis.confusion, names, analysis.best.threshold),
+        "errors.png": error_chart(analysis.lost, ERROR_KINDS),
+    }
+    about = dict(ABOUT_FIGURES)
+    for kind, kind_name in enumerate(ERROR_KINDS):
+        panels, count = _worst_images(kind, analysis, dataset)
+        if panels:
+            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large as PNG
+            figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
+            shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
+            about[name] = "Worst images", f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
+    return figures, about
 
 
 def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[list[Panel], int]:
@@ -112,54 +135,3 @@ def _picture(figure: Figure, file_name: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=file_name[-3:], dpi=DOTS_PER_INCH)
     return buffer.getvalue()
-
-
-def _page(
-    source: str,
-    annotations: Annotations,
-    table: CocoTable,
-    analysis: Analysis,
-    pictures: dict[str, bytes],
-    captions: dict[str, str],
-) -> str:
-    """A self-contained HTML page."""
-    title = _html(f"{source} on {annotations.path}")
-    lines = [*table.text.splitlines(), "", *analysis_lines(analysis, len(annotations.image_ids))]
-    parts = [
-        f"<figure><img src='data:image/{'jpeg' if name.endswith('jpg') else 'png'};base64,"
-        f"{base64.b64encode(picture).decode()}' alt='{_html(captions[name])}'>"
-        f"<figcaption>{_html(captions[name])}</figcaption></figure>"
-        for name, picture in pictures.items()
-    ]
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            f"<html lang='en'><head><meta charset='utf-8'><title>{title}</title>",
-            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<style>{STYLE}</style></head><body>",
-            f"<h1>AP {analysis.ap}</h1>",
-            f"<p>{title}: {len(annotations.image_ids)} images, {int((~annotations.crowds).sum())} objects.</p>",
-            _class_table(analysis),
-            *parts,
-            "<h2>As text</h2><pre>" + "\n".join(map(_html, lines)) + "</pre>",
-            "</body></html>",
-        ]
-    )
-
-
-def _class_table(analysis: Analysis) -> str:
-    rows = [
-        ("All classes", "", analysis.ap, analysis.ap50, "", analysis.best),
-        *((one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), one.best) for one in analysis.classes),
-    ]
-    head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "from score", "precision", "recall")
-    cells = [head, *((*row[:5], *(number_text(row[5][place]) for place in (1, 0, 2, 3))) for row in rows)]
-    lines = [
-        f"<tr>{''.join(f'<{tag}>{_html(str(cell))}</{tag}>' for cell in line)}</tr>"
-        for tag, line in zip(["th"] + ["td"] * len(rows), cells, strict=True)
-    ]
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _html(line: str) -> str:
-    return html.escape(printable(line))

@@ -25,12 +25,18 @@ def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: n
 def chosen_detections_panel(
     title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
-    """The image with its `chosen` [D] detections and, dashed, all its objects."""
+    """The image with its `chosen` [D] detections and, dashed and named, all its objects."""
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)
-    objects = annotations.boxes[(owners_of(annotations) == image) & ~annotations.crowds]
+    objects = (owners_of(annotations) == image) & ~annotations.crowds
     return Panel(
-        title, _pixels(dataset, image), found.boxes[shown], found.labels[shown], found.scores[shown], outlines=objects
+        title,
+        _pixels(dataset, image),
+        found.boxes[shown],
+        found.labels[shown],
+        found.scores[shown],
+        outlines=annotations.boxes[objects],
+        outline_labels=annotations.labels[objects],
     )
 
 

@@ -5,7 +5,9 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
+from retinanet.coco.folder import other_sets
 from retinanet.coco.json_values import is_id
 from retinanet.coco.results import KEYS, Found, found_of, read_results
 from retinanet.runtime.errors import UserError
@@ -41,8 +43,31 @@ def load_results(path: Path, annotations: Annotations) -> Found:
     rows = read_results(path).rows
     for finding in check_results(rows, annotations):
         if finding.unusable:
-            raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {finding.fix}")
+            other = set_of(rows, annotations)
+            fix = (
+                f"Its images and categories are those of the set {other}: give --set_name {other}."
+                if other
+                else finding.fix
+            )
+            raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {fix}")
     return found_of(rows, annotations)
+
+
+def set_of(rows: Any, annotations: Annotations) -> str | None:
+    """Another set of the data folder that has all images and categories of the rows; None if none has."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and {*KEYS} <= row.keys() for row in rows):
+        return None
+    for name, file in other_sets(annotations.path).items():
+        try:
+            other = load_annotations(file)
+        except UserError:
+            continue  # not an annotation file, or a broken one
+        ids, category_ids = set(other.image_ids.tolist()), set(other.category_ids)
+        if all(is_id(row["image_id"]) and row["image_id"] in ids for row in rows) and all(
+            is_id(row["category_id"]) and row["category_id"] in category_ids for row in rows
+        ):
+            return name
+    return None
 
 
 def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.data.transforms import MULTIPLE, padded_sizes
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.loss import Assignment, assign, loss_of_assigned
@@ -93,9 +94,10 @@ def _predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predi
     """The predictions, with deltas at the anchors `rows` at least: most are not looked at by the loss."""
     levels = model.levels(images)
     logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
-    if model.deltas_are_local:
+    # A window's outputs are the whole level's deltas only without group normalisation and level code.
+    if model.head_norm == "none" and not isinstance(model, LevelCodedRetinaNet):
         return Predictions(logits, deltas_around(model.regression_head, levels, rows))
-    return Predictions(logits, model.deltas(levels))
+    return Predictions(logits, torch.cat(model.deltas_of(levels), dim=1))
 
 
 def _compiled_by_size(

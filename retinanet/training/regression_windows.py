@@ -31,7 +31,7 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
         deltas = level.new_zeros(num_images, height, width, num_anchors * 4)
         for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
             window = _window(cells[image])
-            deltas[image, *window] = _head_on(head, level[image : image + 1], *window).to(deltas.dtype)
+            deltas[image, *window] = _outputs_in(head, level[image : image + 1], *window).to(deltas.dtype)
         parts.append(deltas.view(num_images, -1, 4))
     return torch.cat(parts, dim=1)
 
@@ -42,7 +42,7 @@ def _window(cells: Tensor) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _head_on(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
+def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
     """The head's output [rows, columns, anchors of a cell * 4] in a window of `level` [1, channels, h, w].
 
     The window grows by the cells that its output depends on and loses one to each side at each convolution, but where
@@ -56,16 +56,16 @@ def _head_on(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
         max(rows.start - reach, 0) : rows.stop + reach,
         max(columns.start - reach, 0) : columns.stop + reach,
     ]
-    for layer in (*head.tower, head.output):
-        if isinstance(layer, nn.Conv2d):
-            borders = (
-                columns.start - reach < 0,
-                columns.stop + reach > width,
-                rows.start - reach < 0,
-                rows.stop + reach > height,
-            )
-            seen = F.conv2d(F.pad(seen, [int(border) for border in borders]), layer.weight, layer.bias)
-            reach -= 1
-        else:
-            seen = layer(seen)
-    return seen[0].permute(1, 2, 0)
+
+    def convolve(convolution: nn.Conv2d, features: Tensor) -> Tensor:
+        nonlocal reach
+        borders = (
+            columns.start - reach < 0,
+            columns.stop + reach > width,
+            rows.start - reach < 0,
+            rows.stop + reach > height,
+        )
+        reach -= 1
+        return F.conv2d(F.pad(features, [int(border) for border in borders]), convolution.weight, convolution.bias)
+
+    return head.outputs(seen, convolve)[0].permute(1, 2, 0)

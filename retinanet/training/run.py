@@ -11,6 +11,7 @@ from retinanet.coco.annotations import require_same_classes
 from retinanet.data.dataloader import training_loader
 from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
+from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
 from retinanet.detector.structures import Batch
 from retinanet.runtime.device import choose_precision, make_deterministic
@@ -111,20 +112,25 @@ def _state(
 def _loader(
     settings: TrainSettings, device: torch.device, ranks: Ranks, sets: Sets, compiled: bool
 ) -> tuple[DataLoader[Batch], AspectRatioBasedSampler]:
-    assert settings.workers is not None
     return training_loader(
         sets.training_set,
-        batch_size=settings.batch_size,
+        loader_settings(settings, device, compiled=compiled),
         seed=settings.run_seed,
-        workers=settings.workers,
-        pin_memory=device.type == "cuda",
-        drop_last=settings.drop_last,
         settings=settings.augmentation,
-        sides=sides_to_compile(settings) if compiled else None,
-        timeout=settings.timeout,
+        drop_last=settings.drop_last,
         accumulate=settings.accumulate,
-        rank=ranks.rank,
-        num_ranks=ranks.size,
+        ranks=ranks,
+    )
+
+
+def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: bool = False) -> LoaderSettings:
+    assert settings.workers is not None
+    return LoaderSettings(
+        settings.batch_size,
+        settings.workers,
+        pin_memory=device.type == "cuda",
+        timeout=settings.timeout,
+        padded_sides=tuple(sides_to_compile(settings)) if compiled else None,
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.output_folder import write_evaluations, write_skipped
 from retinanet.checkpoints.resume import LAST, save_run
 from retinanet.runtime.console import say
@@ -119,7 +120,7 @@ def snapshot(run: Run) -> Checkpoint:
         epoch=state.epoch,
         settings=settings.plain(),
         head_norm=settings.head_norm,
-        level_code=state.network.level_code,
+        level_code=isinstance(state.network, LevelCodedRetinaNet),
         ema=state.average.weights if state.average else None,
         anchors=state.network.anchor_shapes,
     )

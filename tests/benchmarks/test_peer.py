@@ -11,6 +11,7 @@ from benchmarks.speed.contestants import torchvision_model
 from retinanet.coco.results import rows_of
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset, load_set
+from retinanet.data.settings import LoaderSettings
 from retinanet.runtime.errors import Diverged
 from retinanet.training.optimizer import build_optimizer
 
@@ -108,7 +109,7 @@ def test_trains_at_the_schedules_rates_on_images_without_padding(coco_path, weig
     peer.train(peer.build_model(args, 2), dataset, args)
     assert [rate for rate, *_ in seen] == pytest.approx([1e-4] * 4 + [1e-5] * 4)
     assert {clip_norm for _, clip_norm, _ in seen} == {0.1}
-    loader, sampler = training_loader(dataset, batch_size=2, seed=5, workers=0, pin_memory=False)
+    loader, sampler = training_loader(dataset, LoaderSettings(2), seed=5)
     for epoch in (0, 1):
         sampler.start_at(epoch)
         assert [batch.image_ids.tolist() for batch in loader] == [ids for *_, ids in seen[4 * epoch : 4 * epoch + 4]]
@@ -116,9 +117,7 @@ def test_trains_at_the_schedules_rates_on_images_without_padding(coco_path, weig
 
 def test_a_step_is_clipped_and_leaves_batch_norm_alone(coco_path, weights):
     model = peer.build_model(arguments(coco_path, weights), 2).train()
-    loader, _ = training_loader(
-        images_of(coco_path, "train", 64, 96), batch_size=2, seed=1, workers=0, pin_memory=False
-    )
+    loader, _ = training_loader(images_of(coco_path, "train", 64, 96), LoaderSettings(2), seed=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     # From rest, a step of SGD with momentum is the rate times the gradient.
     peer._step(model, build_optimizer(model, "sgd", 1.0, 0.0), next(iter(loader)), 1.0, 1e-3)

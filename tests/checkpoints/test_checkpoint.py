@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.coco.results import rows_of
 from retinanet.data.dataset import load_set
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet
@@ -57,7 +59,7 @@ def test_rebuilds_its_model(checkpoint, tmp_path):
 
 
 def test_rebuilds_a_model_of_other_heads(checkpoint, tmp_path):
-    model = RetinaNet(2, 18, channels=32, head_norm="group", level_code=True).eval()
+    model = LevelCodedRetinaNet(2, 18, channels=32, head_norm="group").eval()
     for value in model.state_dict().values():
         if value.is_floating_point():
             value += 0.01 * torch.rand_like(value)
@@ -194,7 +196,7 @@ def test_a_checkpoint_of_other_anchors_tests_with_its_own(checkpoint, script, co
     save_checkpoint(kept, tmp_path / "x.pt")
     assert load_checkpoint(tmp_path / "x.pt").anchors == shapes
     _, dataset = load_set(coco_path, "test", min_side=64, max_side=96, max_pixels=10**6)
-    plan = {"batch_size": 2, "workers": 0, "device": torch.device("cpu"), "detection": DetectionSettings(threshold=0.0)}
+    plan = {"loading": LoaderSettings(2), "device": torch.device("cpu"), "detection": DetectionSettings(threshold=0.0)}
     wanted = rows_of(detect_all(model.eval(), dataset, **plan), dataset.annotations)
     assert len(wanted) > 20
     flags = ("--coco_path", coco_path, "--checkpoint_path", tmp_path / "x.pt", "--results_path", tmp_path / "rows.json")

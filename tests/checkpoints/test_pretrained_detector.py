@@ -11,11 +11,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
 from retinanet.checkpoints import pretrained_detector
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_detector import CATEGORIES, coco_state, is_detector, load_detector
 from retinanet.detector import anchors
 from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def state(detector):
 @pytest.fixture(scope="module")
 def start():
     """A network that nothing is loaded into."""
-    return RetinaNet(len(NAMES), 50, head_norm="group", level_code=True).eval()
+    return LevelCodedRetinaNet(len(NAMES), 50, head_norm="group").eval()
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_the_box_code_to_other_anchors():
 
 
 def test_another_number_of_anchors_is_refused(state):
-    network = RetinaNet(1, 50, head_norm="group", level_code=True, anchor_shapes=anchors.AnchorShapes(4, (1.0,)))
+    network = LevelCodedRetinaNet(1, 50, head_norm="group", anchor_shapes=anchors.AnchorShapes(4, (1.0,)))
     with pytest.raises(UserError, match=r"detector\.pth: a detector with 9 anchors a cell, but the network has 3"):
         load_detector(network, ["red"], state, "detector.pth")
 
@@ -130,7 +130,7 @@ def test_known_classes_are_kept_and_others_start_anew(loaded, state):
 
 
 def test_a_set_of_other_classes_alone(state):
-    network = RetinaNet(1, 50, head_norm="group", level_code=True)
+    network = LevelCodedRetinaNet(1, 50, head_norm="group")
     assert load_detector(network, ["red"], state, "detector.pth") == ([], ["red"])
     assert not network.classification_head.output.weight.any()
     assert network.regression_head.output.weight.any()

@@ -8,6 +8,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from retinanet.checkpoints import start
 from retinanet.checkpoints.checkpoint import Checkpoint
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.resume import Facts, SavedRun
 from retinanet.checkpoints.start import build_network
 from retinanet.cli.train_flags import train_settings
@@ -89,7 +90,8 @@ def test_which_weights_are_read(weights, monkeypatch):
 
 def test_a_detector_is_known_by_its_names(detector, capsys):
     network = build_network(start_of("--weights", detector, *DETECTOR, "--freeze_stages", 2), NAMES, None)
-    assert (network.level_code, network.head_norm, network.backbone.learn_statistics) == (True, "group", False)
+    assert isinstance(network, LevelCodedRetinaNet)
+    assert (network.head_norm, network.backbone.learn_statistics) == ("group", False)
     out = capsys.readouterr().out
     assert (
         f"Detector weights: loaded from {detector}\nClasses that it knows: cat\nClasses that are new to it: red\n"
@@ -125,13 +127,13 @@ def test_a_run_that_is_gone_on_with_reads_no_weights_and_stays_frozen(weights, m
     monkeypatch.setattr(start, "_read_weights", lambda *which: pytest.fail("read again"))
     settings = start_of("--weights", weights, "--freeze_stages", 3)
     is_coco = weights == "coco"
-    heads = {"head_norm": settings.head_norm, "level_code": is_coco}
-    state = RetinaNet(2, 50, **heads).state_dict()
-    checkpoint = Checkpoint(state, 50, 256, NAMES, [1, 2], 64, 96, 2, 0, {}, **heads)
+    heads = {"head_norm": settings.head_norm}
+    state = (LevelCodedRetinaNet if is_coco else RetinaNet)(2, 50, **heads).state_dict()
+    checkpoint = Checkpoint(state, 50, 256, NAMES, [1, 2], 64, 96, 2, 0, {}, **heads, level_code=is_coco)
     facts = Facts("cpu", "float32", False, "", "", 2, 1)
     network = build_network(settings, NAMES, SavedRun(Path("last.pt"), checkpoint, {}, facts))
     assert all(map(torch.equal, network.state_dict().values(), state.values()))
-    assert (network.level_code, network.head_norm) == (is_coco, settings.head_norm)
+    assert (isinstance(network, LevelCodedRetinaNet), network.head_norm) == (is_coco, settings.head_norm)
     trained = [name for name, value in network.backbone.named_parameters() if value.requires_grad]
     assert {name.split(".")[0] for name in trained} == {"layer3", "layer4"}
 

@@ -259,7 +259,8 @@ DAMAGES = [
 def test_nothing_is_found_in_a_good_set(check, good):
     code, found, run = check(good)
     assert (code, found) == (0, {})
-    assert "Worth knowing: none\n\nMistakes: none\n" in run.out
+    assert "no mistakes; charts in" in run.out.splitlines()[1]
+    assert "Mistakes: none\n\nWorth knowing: none\n" in run.out
     assert run.out.splitlines()[0] == f"No set test in {good}: not checked"
 
 
@@ -306,12 +307,33 @@ def test_examples_name_the_place_and_are_few(check, good, tmp_path):
         "- train: box_outside: 5 (a box completely outside its image; training drops it)",
         "    annotation 1 of image 1 (1.png): bbox [70.0, 5.0, 20.0, 20.0] in 64 x 64 pixels (height x width)",
     ]
-    lines = check(folder)[2].out.splitlines()
+    code, _, run = check(folder, "--all")
+    assert code == 0  # nothing that needs a hand
+    lines = run.out.splitlines()
     start = lines.index(box_lines[0])
     assert lines[start + 1] == box_lines[1]
     assert lines[start + 4] == "    ... and 2 more"
     assert lines[start + 5].startswith("    Fix: Write (left, top, width, height)")
-    assert lines[-1].startswith(f"{folder}: 5 mistakes of 1 kind; charts in ")
+
+
+def test_the_short_form_begins_with_the_verdict_and_is_short(check, good, tmp_path):
+    folder = shutil.copytree(good, tmp_path / "data")
+
+    def many(content):
+        content["categories"] += [{"id": number, "name": f"class {number}"} for number in range(3, 90)]
+        for one in content["annotations"][:30]:
+            one["area"] = 1e6
+
+    for name in SETS:
+        change_json(folder / f"{name}.json", many)
+    code, found, run = check(folder)
+    lines = run.out.splitlines()
+    assert code == 1
+    assert lines[1].startswith(f"{folder}: {30 * len(SETS)} mistakes of 1 kind; charts in ")
+    assert len(lines) <= 42  # with what was not checked
+    assert lines[-1] == "More counts and examples: add --all"
+    assert "train area_too_large" in found
+    assert len(check(folder, "--all")[2].out.splitlines()) > 100
 
 
 @pytest.mark.parametrize("part", ["images", "categories"])
@@ -350,7 +372,7 @@ def test_what_can_not_be_checked_ends_with_2(check, good, tmp_path, damage, argu
 def test_numbers_by_class_size_and_anchor(check, good, tmp_path):
     folder = shutil.copytree(good, tmp_path / "data")
     box(2, 3, 2, 60)(folder)  # 30 : 1, which no anchor reaches
-    out = check(folder)[2].out
+    out = check(folder, "--all")[2].out
     assert re.search(r"^ +train objects +images +val objects +images$", out, re.MULTILINE)
     assert re.search(r"^  cat +24 +8 +24 +8$", out, re.MULTILINE)
     assert re.search(r"^  all +48 +8 +48 +8$", out, re.MULTILINE)

@@ -79,7 +79,7 @@ def test_files_that_are_there_are_left_alone(folder, tmp_path):
         write_sample_data(folder, 1, {"train": 2, "new": 2})
     assert digests(folder) == before
     (tmp_path / "images" / "val").mkdir(parents=True)
-    with pytest.raises(UserError, match="val: is there already"):
+    with pytest.raises(UserError, match="val: exists already"):
         write_sample_data(tmp_path, 1, {"train": 2, "val": 2})
     assert not (tmp_path / "train.json").exists()
 

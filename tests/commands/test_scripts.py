@@ -103,7 +103,7 @@ def test_sample_data_is_a_command(tmp_path):
     assert shell(tmp_path, "-m", "retinanet.sample_data", "data", *counts).returncode == 0
     again = quick_shell(tmp_path, "-m", "retinanet.sample_data", "data", *counts)
     assert again.returncode == 2
-    assert "train.json: is there already" in again.stderr
+    assert "train.json: exists already" in again.stderr
 
 
 @pytest.fixture(scope="module")

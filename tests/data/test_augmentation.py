@@ -13,7 +13,7 @@ from retinanet.data.augmentation import augment
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.image_cache import ImageCache
-from retinanet.data.settings import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, AugmentSettings
+from retinanet.data.settings import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import longest_at, resize, resized_sizes
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.training.run import sides_to_compile
@@ -225,9 +225,7 @@ ALL = AugmentSettings(names=(PHOTOMETRIC, CROP, ZOOM_OUT), sides=(64, 80, 112))
 def test_the_number_of_workers_changes_nothing(coco_path, how):
     runs = []
     for workers in (0, 2):
-        loader, sampler = training_loader(
-            dataset_of(coco_path), batch_size=3, seed=5, workers=workers, pin_memory=False, settings=how
-        )
+        loader, sampler = training_loader(dataset_of(coco_path), LoaderSettings(3, workers), seed=5, settings=how)
         batches = []
         for epoch in range(3):
             sampler.start_at(epoch)
@@ -247,7 +245,7 @@ def test_the_number_of_workers_changes_nothing(coco_path, how):
 def test_images_fit_in_the_batch_of_their_side(coco_path, names):
     dataset = dataset_of(coco_path)
     how = AugmentSettings(names=names, sides=(64, 80, 112))
-    loader, sampler = training_loader(dataset, batch_size=2, seed=0, workers=0, pin_memory=False, settings=how)
+    loader, sampler = training_loader(dataset, LoaderSettings(2), seed=0, settings=how)
     for draw, batch in zip(list(sampler), loader, strict=True):
         sizes = dataset.sizes_at(np.array(draw.indices), draw.side)
         assert (batch.sizes.numpy() <= sizes).all()

@@ -9,7 +9,7 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import TrainingBatches, collate, evaluation_loader, training_loader
 from retinanet.data.dataset import BadImage, CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
-from retinanet.data.settings import AugmentSettings
+from retinanet.data.settings import AugmentSettings, LoaderSettings
 from retinanet.detector.structures import CROWD, Sample
 from retinanet.runtime.errors import UserError
 
@@ -140,7 +140,7 @@ def test_flips_are_a_function_of_seed_epoch_and_index(coco_path):
 
 
 def batches_of(dataset, workers, epoch=1):
-    loader, sampler = training_loader(dataset, batch_size=3, seed=5, workers=workers, pin_memory=False)
+    loader, sampler = training_loader(dataset, LoaderSettings(3, workers), seed=5)
     sampler.start_at(0)
     list(loader)  # workers stay, and must still see the next epoch
     sampler.start_at(epoch)
@@ -158,7 +158,7 @@ def test_the_number_of_workers_changes_nothing(coco_path):
 
 
 def test_evaluation_sees_every_image_once_without_foreign_padding(coco_path):
-    loader = evaluation_loader(dataset_of(coco_path), batch_size=2, workers=0, pin_memory=False)
+    loader = evaluation_loader(dataset_of(coco_path), LoaderSettings(2))
     batches = [batch for (batch,) in loader]
     assert sorted(torch.cat([batch.image_ids for batch in batches]).tolist()) == list(range(1, 9))
     assert all((batch.sizes == torch.tensor(batch.images.shape[2:])).all() for batch in batches)

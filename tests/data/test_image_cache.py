@@ -6,6 +6,7 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.image_cache import ImageCache, spare_memory
+from retinanet.data.settings import LoaderSettings
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.sets import add_cache
 
@@ -39,7 +40,7 @@ def test_the_batches_are_the_same_and_files_are_read_once(coco_path, workers, sh
         return CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", 64, 96)
 
     def batches(source):
-        loader, sampler = training_loader(source, batch_size=2, seed=1, workers=workers, pin_memory=False)
+        loader, sampler = training_loader(source, LoaderSettings(2, workers), seed=1)
         for epoch in range(3):
             sampler.start_at(epoch)
             yield from loader

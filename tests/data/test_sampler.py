@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinanet.data.sampler import AspectRatioBasedSampler, batches_of_equal_shape
+from retinanet.runtime.ranks import Ranks
 
 sizes = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=60)
 
@@ -36,7 +37,7 @@ def test_ranks_share_the_batches_of_one(sizes, batch_size, num_ranks, drop_last,
     assert all(draw.sides == tuple(np.array(sizes)[draw.indices].max(axis=0)) for draw in whole)
     shares = []
     for rank in range(num_ranks):
-        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, 1, drop_last, rank=rank, num_ranks=num_ranks)
+        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, 1, drop_last, ranks=Ranks(rank, num_ranks))
         shares.append(epoch_of(sampler, 2))
         assert len(sampler) == len(whole)
         sampler.start_at(2, first_batch)
@@ -73,7 +74,7 @@ def test_sides_leave_the_batches_as_they_are():
 def test_a_batch_has_one_side_at_all_ranks_and_when_gone_on_with(sizes, batch_size, num_ranks, first_batch, seed):
     whole = epoch_of(AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, seed, **halves(sizes)), 4)
     for rank in range(num_ranks):
-        how = {"rank": rank, "num_ranks": num_ranks} | halves(sizes)
+        how = {"ranks": Ranks(rank, num_ranks)} | halves(sizes)
         sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, **how)
         sampler.start_at(4, first_batch)
         assert [(draw.side, draw.sides) for draw in sampler] == [

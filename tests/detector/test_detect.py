@@ -85,7 +85,7 @@ def crowded(num_images, num_candidates, seed=0):
     boxes = torch.cat([corners, corners + 20 + torch.rand(num_images, num_candidates, 2, generator=draw) * 30], dim=2)
     scores = torch.rand(num_images, num_candidates, generator=draw)
     labels = torch.randint(0, 3, (num_images, num_candidates), generator=draw)
-    return boxes, scores, labels, scores > 0.5, torch.tensor(257.0).double(), 0.5
+    return Candidates(boxes, scores, labels), scores > 0.5, torch.tensor(257.0).double(), 0.5
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_a_call_on_a_gpu_has_few_candidates(calls, num_images, num_candidates, e
     arguments = crowded(num_images, num_candidates)
     kept = module._survivors_at_once(*arguments)
     assert calls == expected
-    assert torch.equal(kept & arguments[3], module._survivors_by_image(*arguments))
+    assert torch.equal(kept & arguments[1], module._survivors_by_image(*arguments))
 
 
 @pytest.mark.parametrize(("num_candidates", "expected"), [(16384, "at_once"), (16385, "by_image")])
 def test_a_gpu_works_on_more_candidates_than_a_call_may_have_image_by_image(monkeypatch, num_candidates, expected):
     chosen = []
     for way in ("at_once", "by_image"):
-        monkeypatch.setattr(module, f"_survivors_{way}", lambda *some, way=way: chosen.append(way) or some[3])
+        monkeypatch.setattr(module, f"_survivors_{way}", lambda *some, way=way: chosen.append(way) or some[1])
     boxes = torch.zeros(2, num_candidates, 4, device="meta")
     candidates = Candidates(boxes, boxes[..., 0], boxes[..., 0].long())
     module.suppress(candidates, torch.zeros(2, 2, device="meta"))
@@ -120,12 +120,13 @@ def test_what_is_too_much_for_a_gpu_goes_to_the_cpu(monkeypatch):
             OnGpu.brought += 1
             return super().cpu()
 
-    boxes, *others = crowded(1, 300)
-    expected = module._survivors_by_image(boxes, *others)
-    assert torch.equal(module._survivors_by_image(boxes.as_subclass(OnGpu), *others), expected)
+    candidates, *others = crowded(1, 300)
+    expected = module._survivors_by_image(candidates, *others)
+    on_gpu = candidates._replace(boxes=candidates.boxes.as_subclass(OnGpu))
+    assert torch.equal(module._survivors_by_image(on_gpu, *others), expected)
     assert OnGpu.brought == 0
     monkeypatch.setattr(module, "MOST_ON_GPU", 100)
-    assert torch.equal(module._survivors_by_image(boxes.as_subclass(OnGpu), *others), expected)
+    assert torch.equal(module._survivors_by_image(on_gpu, *others), expected)
     assert OnGpu.brought == 1
 
 
@@ -139,9 +140,8 @@ def test_shifts_stay_exact_with_many_groups_of_large_images():
     iou = box_iou(anchors[:1], anchors[1:])[0, 0].item()
     sizes = torch.full((16, 2), 1024)
     for nms_iou, expected in ((iou - 1e-3, 1), (iou + 1e-3, 2)):
-        kept = module._survivors_at_once(
-            anchors.expand(16, 2, 4), scores, labels, scores > 0, torch.tensor(1025.0).double(), nms_iou
-        )
+        candidates = Candidates(anchors.expand(16, 2, 4), scores, labels)
+        kept = module._survivors_at_once(candidates, scores > 0, torch.tensor(1025.0).double(), nms_iou)
         assert kept.sum(dim=1).tolist() == [expected] * 16
         found = detect(predictions, anchors, sizes, DetectionSettings(nms_iou=nms_iou))
         assert (found.labels >= 0).sum(dim=1).tolist() == [expected] * 16

@@ -172,21 +172,3 @@ def test_a_group_of_one_value_is_no_failure(train):
     """P7 of 64 x 64 pixels is one cell, which 32 channels leave one value for a group."""
     model = RetinaNet(2, 18, channels=32, head_norm="group").train(train)
     assert all(part.isfinite().all() for part in model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
-
-
-def test_the_levels_code_is_applied_by_level_and_anchor():
-    model = RetinaNet(2, 18, channels=8, level_code=True).eval()
-    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
-    nn.init.normal_(model.regression_head.output.weight, std=0.1)
-    anchors_of_levels = [9 * -(-64 // stride) * -(-96 // stride) for stride in (8, 16, 32, 64, 128)]
-    with torch.no_grad():
-        plain = model(images).deltas
-        model.level_scale.normal_()
-        model.level_shift.normal_()
-        coded = model(images).deltas.split(anchors_of_levels, dim=1)
-    for level, (part, own) in enumerate(zip(plain.split(anchors_of_levels, dim=1), coded, strict=True)):
-        for anchor in range(ANCHORS_PER_CELL):
-            wanted = part[:, anchor::9] * model.level_scale[level, anchor] + model.level_shift[level, anchor]
-            torch.testing.assert_close(own[:, anchor::9], wanted)
-    assert "level_scale" in model.state_dict()
-    assert not any("level" in name for name in RetinaNet(2, 18, channels=8).state_dict())

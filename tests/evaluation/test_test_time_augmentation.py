@@ -16,6 +16,7 @@ from retinanet.coco.results import joined, rows_of
 from retinanet.data.dataloader import collate, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import batches_of_equal_shape
+from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import flip, pad_and_stack, padded_shape, padded_sizes, resize, resized_sizes
 from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
@@ -23,8 +24,9 @@ from retinanet.detector.detect import detect
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
-from retinanet.evaluation.test_time_augmentation import look, mirrored, mirrored_boxes, resized_boxes
+from retinanet.evaluation.test_time_augmentation import Views, mirrored, mirrored_boxes, predict_views, resized_boxes
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.ranks import Ranks
 from retinanet.training.log_lines import views_line
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -69,13 +71,17 @@ class Lively(torch.nn.Module):
         return Predictions(both[..., :2] - 4, both[..., 2:])
 
 
-def detected(model, dataset, **how):
+def detected(model, dataset, *, test_sides=None, flip_test=False, **how):
     """The rows of the result file."""
-    return rows_of(detect_all(model, dataset, **how), dataset.annotations)
+    return rows_of(detect_all(model, dataset, views=Views(test_sides, flip_test), **how), dataset.annotations)
 
 
-def plan(batch_size=3, **more):
-    return {"batch_size": batch_size, "workers": 0, "device": CPU, "detection": DetectionSettings(**NUMBERS), **more}
+def plan(batch_size=3, workers=0):
+    return {
+        "loading": LoaderSettings(batch_size, workers),
+        "device": CPU,
+        "detection": DetectionSettings(**NUMBERS),
+    }
 
 
 @torch.no_grad()
@@ -167,8 +173,8 @@ def test_neighbours_in_a_batch_change_nothing(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers):
     dataset = noisy_set(tmp_path)
-    how = {"batch_size": 3, "workers": workers, "pin_memory": False, "test_sides": SIDES}
-    loaded = list(evaluation_loader(dataset, **how))
+    loading = LoaderSettings(3, workers)
+    loaded = list(evaluation_loader(dataset, loading, test_sides=SIDES))
     assert max(len(of_sides[0].images) for of_sides in loaded) > 1
     for of_sides in loaded:
         for batch, (min_side, max_side) in zip(of_sides, SIDES, strict=True):
@@ -181,7 +187,7 @@ def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers
             expected = collate([whole.read(int(row)) for row in rows])
             assert torch.equal(batch.images, expected.images)
             assert torch.equal(batch.scales, expected.scales)
-    shares = [list(evaluation_loader(dataset, **how, rank=rank, num_ranks=2)) for rank in (0, 1)]
+    shares = [list(evaluation_loader(dataset, loading, test_sides=SIDES, ranks=Ranks(rank, 2))) for rank in (0, 1)]
     ids = [of_sides[0].image_ids.tolist() for share in shares for of_sides in share]
     assert sorted(ids) == sorted(of_sides[0].image_ids.tolist() for of_sides in loaded)
 
@@ -191,7 +197,7 @@ def test_a_bad_image_is_refused(tmp_path, workers):
     dataset = noisy_set(tmp_path)
     (tmp_path / "images" / "4.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"4\.png"):
-        detected(Lively(), dataset, **plan() | {"workers": workers}, test_sides=SIDES)
+        detected(Lively(), dataset, **plan(workers=workers), test_sides=SIDES)
 
 
 def test_an_image_is_decoded_once(tmp_path, monkeypatch):
@@ -203,9 +209,9 @@ def test_an_image_is_decoded_once(tmp_path, monkeypatch):
 
 def test_the_device_holds_one_view_at_a_time(tmp_path):
     """A batch is asked for when the one before has been looked at."""
-    loader = evaluation_loader(noisy_set(tmp_path), batch_size=7, workers=0, pin_memory=False, test_sides=SIDES)
+    loader = evaluation_loader(noisy_set(tmp_path), LoaderSettings(7), test_sides=SIDES)
     model, events = Lively(), []
-    model.register_forward_hook(lambda *_: events.append("look"))
+    model.register_forward_hook(lambda *_: events.append("view"))
 
     def asked():
         for of_sides in loader:
@@ -213,9 +219,9 @@ def test_the_device_holds_one_view_at_a_time(tmp_path):
                 events.append("batch")
                 yield batch
 
-    how = {"num_sides": 3, "flip_test": True, "num_candidates": 5, "device": CPU, "precision": torch.float32}
-    found = list(look(model, asked(), **how))
-    assert events == ["batch", "look", "look"] * 3 * len(found)
+    how = {"num_candidates": 5, "device": CPU, "precision": torch.float32}
+    found = list(predict_views(model, asked(), Views(SIDES, flip=True), **how))
+    assert events == ["batch", "view", "view"] * 3 * len(found)
     assert all(one.candidates.scores.shape[1] == 6 * 5 for one in found)
 
 

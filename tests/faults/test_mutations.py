@@ -203,5 +203,5 @@ def test_damaged_images(tmp_path, data, kind):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "image.png")
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_image(tmp_path / "image.png", (30, 40))

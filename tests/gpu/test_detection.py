@@ -10,10 +10,11 @@ from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect, suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
-from retinanet.evaluation.test_time_augmentation import look
+from retinanet.evaluation.test_time_augmentation import Views, predict_views
 
 GPU = torch.device("cuda", 0)
-VIEWS = {"num_sides": 2, "flip_test": True, "num_candidates": 50, "precision": torch.float32}
+VIEWS = Views([(64, 96)] * 2, flip=True)
+HOW = {"num_candidates": 50, "precision": torch.float32}
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -41,7 +42,9 @@ def test_all_views_wait_once_together(host):
         network = make_network(device).eval()
         host.waits.clear()
         with waits_forbidden():
-            ((candidates, sizes, _, _),) = look(network, on_device(batches, device), device=device, **VIEWS)
+            ((candidates, sizes, _, _),) = predict_views(
+                network, on_device(batches, device), VIEWS, device=device, **HOW
+            )
         found[device] = suppress(candidates, sizes, DetectionSettings(threshold=0.001))
     assert host.waits == ["nms"]
     for part, own in zip(found[GPU], found[CPU], strict=True):

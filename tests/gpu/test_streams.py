@@ -7,7 +7,7 @@ from torch.cuda._sanitizer import CUDASanitizerErrors, cuda_sanitizer
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.stream_rules import StreamRules
 from retinanet.data.device_feed import on_device
-from retinanet.evaluation.test_time_augmentation import look
+from retinanet.evaluation.test_time_augmentation import Views, predict_views
 
 GPU = torch.device("cuda", 0)
 
@@ -24,7 +24,7 @@ def look_at_all():
     network = make_network(GPU).eval()
     batches = on_device(make_batches(2, pinned=True), GPU)
     return list(
-        look(network, batches, num_sides=1, flip_test=True, num_candidates=9, device=GPU, precision=torch.float32)
+        predict_views(network, batches, Views(flip=True), num_candidates=9, device=GPU, precision=torch.float32)
     )
 
 

@@ -8,9 +8,9 @@ from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.settings import AugmentSettings
+from retinanet.data.settings import AugmentSettings, LoaderSettings
 from retinanet.detector.structures import CROWD, Sample
-from retinanet.reports import box_pictures, figures
+from retinanet.reports import box_pictures
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.training.settings import TrainSettings
 
@@ -33,8 +33,8 @@ def test_pictures_for_a_person_to_look_at(script, coco_path, tmp_path, monkeypat
     run = script("vis", "--coco_path", coco_path, *HOW, *flags, "--num_images", 2)
     assert (run.code, run.out) == (0, "Picture of 2 images, and of each in epochs 0 to 2: vis.png\n"), run.err
     width, height = Image.open(tmp_path / "vis.png").size
-    inches = box_pictures.PANEL_INCHES * figures.DOTS_PER_INCH
-    assert (width, height) == (4 * inches, 2 * inches)  # a row for each image
+    side = box_pictures.PANEL_PIXELS
+    assert (width, height) == (4 * side, 2 * side)  # a row for each image
 
 
 def panels_of(script, monkeypatch, *arguments):
@@ -63,7 +63,7 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
     annotations, folder = load_annotations(coco_path / "train.json"), coco_path / "images" / "train"
     dataset = CocoDataset(annotations, folder, 64, 96, keep_crowds=bool(more))
     how = AugmentSettings(names=("crop", "photometric"), sides=(64, 80, 112))
-    loader, sampler = training_loader(dataset, batch_size=3, seed=11, workers=0, pin_memory=False, settings=how)
+    loader, sampler = training_loader(dataset, LoaderSettings(3), seed=11, settings=how)
     assert panels[0].title == "3.png (id 3)"
     for epoch, panel in enumerate(panels[1:]):
         sampler.start_at(epoch)
@@ -111,7 +111,7 @@ def test_labels_below_zero_are_outlines():
 
 def test_draws_of_the_first_epochs(coco_path):
     dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", 64, 96)
-    _, sampler = training_loader(dataset, batch_size=3, seed=1, workers=0, pin_memory=False)
+    _, sampler = training_loader(dataset, LoaderSettings(3), seed=1)
     epochs = draws_of_epochs(sampler, [2, 5])
     assert [sorted(draws) for draws in epochs] == [[2, 5]] * 3
     assert all(

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 from conftest import write_set
+from matplotlib.container import ErrorbarContainer
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of
@@ -11,7 +12,9 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.confusion import Confusion
+from retinanet.evaluation.intervals import Interval
 from retinanet.reports.analysis_charts import class_chart, confusion_chart, precision_recall_chart
+from retinanet.reports.html_page import HEADINGS, PageText, page_of
 from retinanet.reports.html_report import write_report
 from retinanet.runtime.errors import UserError
 
@@ -108,9 +111,35 @@ def all_pairs(num_classes):
 def test_charts_of_many_classes(dataset):
     analysis = analyse(dataset.annotations, found_of(rows_about(dataset.annotations), dataset.annotations), 20)
     classes = [analysis.classes[0]._replace(name=f"class {label}") for label in range(80)]
-    assert len(class_chart(classes).axes[0].get_yticklabels()) == 80
-    assert len(class_chart(classes * 3).axes[0].get_yticklabels()) == 80  # the best and the worst
+    assert len(class_chart(classes[:20]).axes[0].get_yticklabels()) == 20
+    assert len(class_chart(classes).axes[0].get_yticklabels()) == 30  # the best and the worst
     curves = np.linspace(1, 0, 101)[:, None] * np.linspace(0.1, 1, 80)
     figure = precision_recall_chart(np.linspace(0, 1, 101), curves, [one.name for one in classes])
     assert len(figure.legends[0].get_texts()) == 9  # the best, the worst, and the mean
     assert not confusion_chart(all_pairs(80), [one.name for one in classes], 0.5).axes[0].texts
+    assert len(confusion_chart(all_pairs(80), [one.name for one in classes], 0.5).axes[0].get_yticklabels()) == 41
+
+
+def test_whiskers_are_drawn_only_where_there_is_an_interval(dataset):
+    analysis = analyse(dataset.annotations, found_of(rows_about(dataset.annotations), dataset.annotations), 20)
+    sure = analysis.classes[0]._replace(ap=Interval(0.5, 0.4, 0.6), ap50=Interval(0.5, 0.4, 0.6))
+    unsure = sure._replace(ap=Interval(0.7, np.nan, np.nan), ap50=Interval(0.7, np.nan, np.nan))
+    for classes, count in (([sure], 1), ([sure, unsure], 1), ([unsure], 0)):
+        bars = [one for one in class_chart(classes).axes[0].containers if isinstance(one, ErrorbarContainer)]
+        assert [len(bar.lines[2][0].get_segments()) for bar in bars] == [count, count]
+
+
+def test_the_page_has_an_order_and_folds_the_rest_away(tmp_path, dataset):
+    annotations = dataset.annotations
+    analysis = analyse(annotations, found_of(rows_about(annotations), annotations), 0)
+    table = evaluate(annotations, found_of(rows_about(annotations), annotations), "pycocotools")
+    write_report(tmp_path / "report", analysis, table, dataset, "rows.json", {"depth": 18, "weights": "<file>"})
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", page) == ["COCO's numbers", "Settings", *HEADINGS, "As text"]
+    assert page.index("Average Precision") < page.index("<td>depth</td><td>18</td>") < page.index("<th>Class</th>")
+    assert "&lt;file&gt;" in page
+    assert page.count("<figure>") == page.count("<figcaption>") == len(list((tmp_path / "report").glob("*.[jp][pn]g")))
+    many = analysis._replace(classes=[analysis.classes[0]._replace(name="x" * 200 + f"{row}") for row in range(80)])
+    page = page_of(PageText("", "", [], {}, []), many, [])
+    assert "<summary>60 more classes</summary>" in page
+    assert page.index("<summary>60 more") < page.index("</details>")

@@ -8,10 +8,12 @@ from warm import finished
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import on_device
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Batch, Targets
 from retinanet.evaluation import detect_set, test_time_augmentation
+from retinanet.evaluation.test_time_augmentation import Views
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named, worker_explained
@@ -107,11 +109,10 @@ def test_detection_names_its_batch_where_memory_runs_out(coco_path, monkeypatch,
         detect_set.detect_all(
             RetinaNet(2, 18, channels=8),
             dataset,
-            batch_size=2,
-            workers=0,
+            LoaderSettings(2),
             device=CPU,
             detection=DetectionSettings(num_candidates=9),
-            flip_test=True,
+            views=Views(flip=True),
         )
 
 

@@ -15,8 +15,10 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Losses
+from retinanet.runtime.ranks import Ranks
 from retinanet.training import weight_average
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
@@ -37,7 +39,7 @@ def test_draws_share_the_large_batch(num_images, batch_size, accumulate, num_ran
     draws = []
     for rank in range(num_ranks):
         sampler = AspectRatioBasedSampler(
-            sizes, batch_size, seed=1, accumulate=accumulate, rank=rank, num_ranks=num_ranks
+            sizes, batch_size, seed=1, accumulate=accumulate, ranks=Ranks(rank, num_ranks)
         )
         assert len(sampler) == len(large)
         sampler.start_at(3, first)
@@ -55,8 +57,7 @@ def train(folder, batch_size, accumulate, change=None):
     torch.manual_seed(7)
     model = RetinaNet(2, 18, channels=8)
     state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU)
-    how = {"batch_size": batch_size, "seed": 1, "workers": 0, "pin_memory": False, "accumulate": accumulate}
-    loader, sampler = training_loader(dataset, **how)
+    loader, sampler = training_loader(dataset, LoaderSettings(batch_size), seed=1, accumulate=accumulate)
     plain = losses_of(model, 2, CPU)
     compute = (lambda *batch: change(plain(*batch))) if change else plain
     steps = train_steps(
@@ -85,7 +86,7 @@ def test_each_step_goes_into_the_average_once(tmp_path):
     model = RetinaNet(2, 18, channels=8)
     average = WeightAverage(model, 0.9)
     state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU, average=average)
-    loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False, accumulate=2)
+    loader, _ = training_loader(dataset, LoaderSettings(2), seed=1, accumulate=2)
     wanted = {name: value.clone() for name, value in model.named_parameters()}
     how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": losses_of(model, 2, CPU), "accumulate": 2}
     for step, _ in enumerate(train_steps(state, loader, **how), start=1):

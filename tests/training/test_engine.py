@@ -12,6 +12,7 @@ from retinanet.coco.results import rows_of
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import WaitClock
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Detections, Losses
@@ -35,7 +36,7 @@ def set_of(folder, count):
 
 def train(model, dataset, epochs, *, batch_size=4, learning_rate=1e-3, optimizer="adam", change=None):
     """The state and what there was to log after each step; `change(losses, step)` may change the losses."""
-    loader, sampler = training_loader(dataset, batch_size=batch_size, seed=1, workers=0, pin_memory=False)
+    loader, sampler = training_loader(dataset, LoaderSettings(batch_size), seed=1)
     state = TrainingState(model, build_optimizer(model, optimizer, learning_rate, 0.0), CPU)
     plain, steps = losses_of(model, 2, CPU), 0
 
@@ -60,7 +61,7 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     model = RetinaNet(2, 18, channels=16, learn_statistics=True)
     state, _ = train(model, dataset, 25)
     assert state.epoch_losses[-1] < state.epoch_losses[0] / 3
-    plan = {"batch_size": 4, "workers": 0, "device": CPU}
+    plan = {"loading": LoaderSettings(4), "device": CPU}
     found = detect_all(model, dataset, **plan)
     rows = rows_of(found, annotations)
     assert evaluate(annotations, found, "pycocotools").numbers[AP50] > 0.8
@@ -116,7 +117,7 @@ def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
     _, dataset = set_of(tmp_path, 2)
     model = RetinaNet(2, 18, channels=8)
     before = [value.detach().clone() for value in model.parameters()]
-    loader, _ = training_loader(dataset, batch_size=2, seed=1, workers=0, pin_memory=False)
+    loader, _ = training_loader(dataset, LoaderSettings(2), seed=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=123.0, fused=True)
     state = TrainingState(model, optimizer, CPU)
     list(train_steps(state, loader, rates=[0.5], clip_norm=0.01, compute_losses=losses_of(model, 2, CPU)))
@@ -177,7 +178,7 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimiz
 def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradient, scale, counted):
     _, dataset = set_of(tmp_path, 2)
     model = RetinaNet(2, 18, channels=8)
-    loader, _ = training_loader(dataset, batch_size=1, seed=1, workers=0, pin_memory=False)
+    loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
     scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
     state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU, scaler=scaler, max_skipped=2)
     plain, before = losses_of(model, 2, CPU), [value.detach().clone() for value in model.parameters()]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
@@ -98,10 +99,10 @@ def test_what_compilation_lacks_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind", [{"head_norm": "group"}, {"level_code": True}, {"head_norm": "group", "level_code": True}]
+    ("network", "head_norm"), [(RetinaNet, "group"), (LevelCodedRetinaNet, "none"), (LevelCodedRetinaNet, "group")]
 )
-def test_heads_that_need_whole_levels_get_them(kind):
-    model = RetinaNet(2, 18, channels=32, **kind).train()
+def test_heads_that_need_whole_levels_get_them(network, head_norm):
+    model = network(2, 18, channels=32, head_norm=head_norm).train()
     torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
     for buffer in (value for name, value in model.named_buffers() if name.startswith("level_")):
         buffer += 0.1 * torch.randn_like(buffer)

@@ -11,13 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector import anchors, atss
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Batch, Predictions, Targets
-from retinanet.evaluation.test_time_augmentation import look
+from retinanet.evaluation.test_time_augmentation import Views, predict_views
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -74,7 +75,7 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
     """The waiting operations of an epoch of 7 iterations, those of log lines included, and the number of these."""
     write_set(tmp_path, "train", 7)
     dataset = CocoDataset(load_annotations(tmp_path / "train.json"), tmp_path / "images" / "train", 64, 96)
-    loader, _ = training_loader(dataset, batch_size=1, seed=1, workers=0, pin_memory=False)
+    loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
     batches = list(loader)
     model = RetinaNet(2, 18, channels=8)
     losses_on, copies = losses_of(model, 2, GPU), []
@@ -175,8 +176,10 @@ def test_looking_at_all_views_waits_for_nothing():
         )
         for shape in ((64, 96), (96, 128))
     ]
-    how = {"num_sides": 2, "flip_test": True, "num_candidates": 9, "device": CPU, "precision": torch.float32}
+    how = {"num_candidates": 9, "device": CPU, "precision": torch.float32}
     with CountWaits() as counter:
-        found = list(look(RetinaNet(2, 18, channels=8).eval(), batches, **how))
+        found = list(
+            predict_views(RetinaNet(2, 18, channels=8).eval(), batches, Views([(64, 96)] * 2, flip=True), **how)
+        )
     assert len(found) == 1
     assert counter.waits == []

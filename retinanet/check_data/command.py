@@ -1,0 +1,152 @@
+"""The check of a data folder: read, counted, reported and drawn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from retinanet.check_data import charts
+from retinanet.check_data.annotation_checks import CheckedSet, check_set
+from retinanet.check_data.counts import Counts, count, histograms, reach, try_alternatives
+from retinanet.check_data.findings import Finding, Findings
+from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
+from retinanet.check_data.text import (
+    advice_lines,
+    alternative_lines,
+    class_lines,
+    finding_lines,
+    histogram_lines,
+    reach_lines,
+)
+from retinanet.cli.check_data_flags import CheckSettings
+from retinanet.coco.annotations import require_same_classes
+from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.data.anchor_coverage import Setup
+from retinanet.reports.figures import require_picture_place
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.printable import printable
+
+SETS = ("train", "val", "test")
+MOST_LINES = 40  # without --all
+
+
+def check_data(settings: CheckSettings) -> int:
+    """Do what check_data's command line asks for. Returns the exit code: 0 good, 1 mistakes."""
+    require_picture_place(settings.picture_path)
+    findings = Findings()
+    sets = check_annotation_files(settings, findings)
+    check_image_files(sets, settings.threads, findings)
+    mistakes = findings.of(is_mistake=True)
+    blocks = [
+        [f"{settings.coco_path}: {verdict(mistakes)}; charts in {settings.picture_path}"],
+        *finding_blocks(findings, settings.all),
+        *count_blocks(sets, settings),
+    ]
+    lines = [line for block in blocks for line in ["", *block]][1:]
+    if not settings.all and len(lines) >= MOST_LINES:
+        lines = [*lines[: MOST_LINES - 2], "..."]
+    say(*lines)
+    if not settings.all:
+        say("", "More counts and examples: add --all")
+    return 1 if mistakes else 0
+
+
+def finding_blocks(findings: Findings, with_all: bool) -> list[list[str]]:
+    titles = (("Mistakes", True), ("Worth knowing", False))
+    return [
+        [f"{title}:" if found else f"{title}: none", *finding_lines(found, with_all)]
+        for title, is_mistake in titles
+        for found in [findings.of(is_mistake)]
+    ]
+
+
+def verdict(mistakes: Sequence[Finding]) -> str:
+    if not mistakes:
+        return "no mistakes"
+    total, kinds = sum(finding.num_found for finding in mistakes), len({finding.kind for finding in mistakes})
+    return f"{total} mistake{'s' if total > 1 else ''} of {kinds} kind{'s' if kinds > 1 else ''}"
+
+
+def check_annotation_files(settings: CheckSettings, findings: Findings) -> list[CheckedSet]:
+    """The sets, checked by their annotation files: all of them before any image, which takes longer."""
+    sets: list[CheckedSet] = []
+    for name in settings.sets or sets_there(settings.coco_path):
+        checked = check_set(
+            name,
+            find_annotation_file(settings.coco_path, name),
+            find_image_folder(settings.coco_path, name),
+            min_side=settings.min_side,
+            max_side=settings.max_side,
+            max_pixels=settings.max_pixels,
+            is_trained_on=not sets,
+            findings=findings,
+        )
+        sets.append(checked)
+        first = sets[0].annotations
+        try:
+            require_same_classes(checked.annotations, first.class_names, first.category_ids, first.path)
+        except DataFault as error:
+            findings.add(name, error.kind, [str(error)])
+    return sets
+
+
+def sets_there(coco_path: Path) -> list[str]:
+    """Those of SETS that have an annotation file; UserError if none has."""
+    found, missing = [], {}
+    for name in SETS:
+        try:
+            find_annotation_file(coco_path, name)
+            found.append(name)
+        except UserError as error:
+            missing[name] = error
+    if not found:
+        raise missing[SETS[0]]
+    for name in missing:
+        say(f"No set {name} in {coco_path}: not checked")
+    return found
+
+
+def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) -> None:
+    contents: list[list[Content]] = []
+    for checked in sets:
+        every = read_contents(checked.dataset, threads)
+        bar = tqdm(every, f"Images of {checked.name}", total=len(checked.dataset), leave=False, disable=None)
+        contents.append(list(bar))
+        note_contents(checked, contents[-1], findings)
+    note_repeated(list(zip(sets, contents, strict=True)), findings)
+
+
+def count_blocks(sets: list[CheckedSet], settings: CheckSettings) -> list[list[str]]:
+    """The content of the sets, and how well anchors cover the first of them; draws both."""
+    counts = [count(checked.name, checked.dataset) for checked in sets]
+    first, dataset = counts[0], sets[0].dataset
+    setup = Setup(settings.min_side, settings.max_side)
+    classes = names_of_classes(sets)
+    groups = reach(first, dataset, setup)
+    charts.draw(counts, classes, groups, settings.picture_path)
+    sides = f"--min_side {settings.min_side} --max_side {settings.max_side}"
+    title = f"Best anchor of each object of {first.name}, {sides}"
+    now, others = groups[""][0], try_alternatives(first, dataset, setup) if len(first.objects.labels) else []
+    if not settings.all:
+        few = class_lines(counts, most_frequent(classes, counts))
+        return [few, advice_lines(now, others, title)]
+    every = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
+    return [*every, alternative_lines(now, others)] if others else every
+
+
+def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
+    """The classes of all sets by category id."""
+    classes: dict[int, str] = {}
+    for checked in reversed(sets):  # if they differ, the first set's names win
+        names = map(printable, checked.annotations.class_names)
+        classes |= zip(checked.annotations.category_ids, names, strict=True)
+    return dict(sorted(classes.items()))
+
+
+def most_frequent(classes: dict[int, str], counts: Sequence[Counts], most: int = 8) -> dict[int, str]:
+    """All classes if they are few, otherwise those with the most objects in the first set."""
+    if len(classes) <= most:
+        return classes
+    order = sorted(classes, key=lambda category_id: -counts[0].class_objects.get(category_id, 0))
+    return {category_id: classes[category_id] for category_id in order[:most]}

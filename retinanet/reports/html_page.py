@@ -1,0 +1,121 @@
+"""The page of a report: self-contained HTML, its parts in an order, the rest of long tables folded away."""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from retinanet.evaluation.analysis import Analysis, ClassNumbers
+from retinanet.reports.analysis_text import number_text
+from retinanet.runtime.printable import printable
+
+MOST_ROWS = 20  # of classes in sight
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
+  overflow-wrap: anywhere; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+img { max-width: 100%; height: auto; }
+pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .8rem; overflow-wrap: normal; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; }
+td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+td:first-child, th:first-child { text-align: left; white-space: normal; min-width: 8rem; max-width: 20rem; }
+.settings td { text-align: left; white-space: normal; }
+figure { margin: 1.5rem 0; } figcaption { color: #444; }
+summary { cursor: pointer; margin: .8rem 0; }
+"""
+
+
+class Illustration(NamedTuple):
+    """A figure of the report, under which heading it belongs, and what it shows."""
+
+    heading: str
+    caption: str
+    picture: bytes
+    kind: str  # png or jpeg
+
+
+class PageText(NamedTuple):
+    """What the page says beside its figures."""
+
+    title: str
+    summary: str
+    coco_lines: Sequence[str]
+    settings: Mapping[str, Any]  # of the evaluation and the training, as far as they are known
+    lines: Sequence[str]  # the analysis as text
+
+
+HEADINGS = ("Classes", "Precision and recall", "Confusion", "Errors", "Worst images")
+
+
+def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration]) -> str:
+    """The whole page: summary, COCO's table, settings, then a part for each of HEADINGS, and all as text."""
+    parts = [
+        "<!DOCTYPE html>",
+        f"<html lang='en'><head><meta charset='utf-8'><title>{_html(text.title)}</title>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<style>{STYLE}</style></head><body>",
+        f"<h1>AP {analysis.ap}</h1>",
+        f"<p>{_html(text.summary)}</p>",
+        "<h2>COCO's numbers</h2>",
+        _pre(text.coco_lines),
+        "<h2>Settings</h2>",
+        _settings_table(text.settings),
+    ]
+    for heading in HEADINGS:
+        figures = [_figure(one) for one in illustrations if one.heading == heading]
+        table = _class_table(analysis) if heading == "Classes" else []
+        if figures or table:
+            parts += [f"<h2>{heading}</h2>", *table, *figures]
+    parts += ["<h2>As text</h2>", f"<details><summary>The analysis as text</summary>{_pre(text.lines)}</details>"]
+    return "\n".join([*parts, "</body></html>"])
+
+
+def _figure(one: Illustration) -> str:
+    data = base64.b64encode(one.picture).decode()
+    caption = _html(one.caption)
+    return (
+        f"<figure><img src='data:image/{one.kind};base64,{data}' alt='{caption}'>"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _class_table(analysis: Analysis) -> list[str]:
+    """All classes by falling AP; those after the first MOST_ROWS folded away."""
+    classes = sorted(analysis.classes, key=lambda one: -one.ap.value if one.ap.value == one.ap.value else 2.0)
+    best = analysis.best
+    total = ("All classes", "", analysis.ap, analysis.ap50, "", *map(number_text, (best.f1, best.threshold, *best[2:])))
+    shown, folded = classes[:MOST_ROWS], classes[MOST_ROWS:]
+    tables = [_table([total, *map(_class_row, shown)])]
+    if folded:
+        rest = _table(list(map(_class_row, folded)))
+        tables.append(f"<details><summary>{len(folded)} more classes</summary>{rest}</details>")
+    return tables
+
+
+def _class_row(one: ClassNumbers) -> tuple[Any, ...]:
+    numbers = (one.best.f1, one.best.threshold, one.best.precision, one.best.recall)
+    return (one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), *map(number_text, numbers))
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> str:
+    head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "from score", "precision", "recall")
+    lines = [
+        f"<tr>{''.join(f'<{tag}>{_html(str(cell))}</{tag}>' for cell in row)}</tr>"
+        for tag, row in zip(["th"] + ["td"] * len(rows), [head, *rows], strict=True)
+    ]
+    return f"<div class='wide'><table>{''.join(lines)}</table></div>"
+
+
+def _settings_table(settings: Mapping[str, Any]) -> str:
+    rows = "".join(f"<tr><td>{_html(name)}</td><td>{_html(str(value))}</td></tr>" for name, value in settings.items())
+    few = f"<table class='settings'>{rows}</table>"
+    return few if len(settings) <= MOST_ROWS else f"<details><summary>{len(settings)} settings</summary>{few}</details>"
+
+
+def _pre(lines: Sequence[str]) -> str:
+    return "<pre>" + "\n".join(map(_html, lines)) + "</pre>"
+
+
+def _html(line: str) -> str:
+    return html.escape(printable(line))
