@@ -21,12 +21,12 @@ SETTING_COLUMNS = {  # column: flag
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
-    """The lines of a Markdown table, `-` for unknown values. AP and AP50 are those of a log's last evaluation.
+    """The lines of a Markdown table, `-` for unknown values: AP and AP50 of a log's last evaluation, and its best AP.
 
     Other flags get a column if their values differ between the logs.
     """
     flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
-    header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50")
+    header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50", "best AP", "epoch")
     return markdown_table(header, [_row(log, list(flags.values())) for log in logs])
 
 
@@ -58,8 +58,18 @@ def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
     results = (
         UNKNOWN if loss is None else f"{loss:.5f}" if abs(loss) < 1e6 else f"{loss:g}",
         *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
+        *_best(log),
     )
     return (_markdown_text(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
+
+
+def _best(log: RunLog) -> tuple[str, str]:
+    """The best AP of a log, and after which epoch it was."""
+    aps = {epoch: numbers[AP] for epoch, numbers in log.tables.items() if epoch is not None and numbers[AP] >= 0}
+    if not aps:
+        return UNKNOWN, UNKNOWN
+    epoch = max(aps, key=lambda epoch: aps[epoch])
+    return f"{aps[epoch]:.3f}", str(epoch)
 
 
 def _cell(value: Any) -> str:

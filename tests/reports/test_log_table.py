@@ -21,11 +21,20 @@ def test_a_row_for_each_log():
     assert len({len(line) for line in lines}) == 1
     header, rule, full, empty = lines
     names = ["model", "seed", "depth", "optimizer", "rate", "batch", "epochs", "drop_last", "prior", "alpha", "gamma"]
-    assert [cell.strip() for cell in header.strip("|").split("|")] == [*names, "final loss", "AP", "AP50"]
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [
+        *names,
+        "final loss",
+        "AP",
+        "AP50",
+        "best AP",
+        "epoch",
+    ]
     assert set(rule) == set("| -")
-    wanted = "| model6 | 3407 | 18 | adam | 2.5e-4 | 2 | 50 | yes | 1e-2 | 0.25 | 2 | 0.56260 | 0.406 | 0.600 |"
+    wanted = (
+        "| model6 | 3407 | 18 | adam | 2.5e-4 | 2 | 50 | yes | 1e-2 | 0.25 | 2 | 0.56260 | 0.406 | 0.600 | 0.406 | 20 |"
+    )
     assert full.split() == wanted.split()
-    assert empty.split() == ["|", "first", "\\|", "try", "|", *("-", "|") * 13]
+    assert empty.split() == ["|", "first", "\\|", "try", "|", *("-", "|") * 15]
 
 
 def test_flags_in_which_runs_differ_have_a_column():
@@ -34,7 +43,7 @@ def test_flags_in_which_runs_differ_have_a_column():
     header, _, *rows = hyper_parameter_table([plain, other, EMPTY])
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in (header, *rows[:2])]
     assert [line[11:13] for line in found] == [["matcher", "train_sides"], ["iou", "-"], ["atss", "480 608"]]
-    assert len(found[0]) == 16  # none for what is equal
+    assert len(found[0]) == 18  # none for what is equal
 
 
 @pytest.mark.parametrize(
