@@ -82,7 +82,7 @@ def draw_files(settings: PictureSettings, annotations: Annotations, panels: dict
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)
     for index, side_by_side in panels.items():
-        size = min(MOST_PIXELS, max(side_by_side[0].image.shape[:2]))
+        size = min(MOST_PIXELS, max(PANEL_PIXELS, *side_by_side[0].image.shape[:2]))
         name = Path(annotations.file_names[index]).with_suffix("").as_posix().replace("/", "_")
         save_grid(settings, side_by_side, annotations.class_names, settings.output_path / f"{name}.png", size)
     say(f"{len(panels)} pictures in {settings.output_path}")

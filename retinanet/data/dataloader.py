@@ -144,7 +144,7 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
         persistent_workers=loading.workers > 0,
         timeout=loading.timeout if loading.workers else 0,
         worker_init_fn=ignore_in_worker,
-        # Its own, or it would draw from PyTorch's at each epoch, and again where an epoch is gone on with.
+        # A separate one, or it would draw from PyTorch's at each epoch, and again when an epoch is resumed.
         generator=torch.Generator(),
         **how,
     )

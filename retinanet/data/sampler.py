@@ -8,7 +8,7 @@ from torch.utils.data import Sampler
 
 from retinanet.runtime.ranks import ALONE, Ranks
 
-# Enough to mix images of nearly equal shape anew each epoch, too little to put a wide one beside a tall one.
+# Enough to mix images of nearly equal shape differently each epoch, too little to pair a wide one with a tall one.
 SHAPE_JITTER = 0.05
 SIDE_STREAM = 2  # tells a batch's draws from others of the same seed, epoch and number; not 0, which numpy ignores
 
@@ -23,7 +23,7 @@ class Draw(NamedTuple):
 
 
 class AspectRatioBasedSampler(Sampler[Draw]):
-    """The batches of one rank, drawn anew each epoch as a function of (seed, epoch) alone.
+    """The batches of one rank, drawn for each epoch as a function of (seed, epoch) alone.
 
     The images are ordered by their shape with a little noise, so that like shapes share a batch and little is padded;
     images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch, at

@@ -1,5 +1,6 @@
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -102,12 +103,18 @@ def test_the_depth_of_a_file_is_seen(names, depth):
         assert depth in found or ends_like_another
 
 
+@cache
+def backbone_of(depth):
+    """For tests that change none of its weights."""
+    return Backbone(depth)
+
+
 @pytest.mark.parametrize(("depth", "other"), [(34, 18), (18, 34), (50, 34), (101, 50), (50, 101), (152, 101)])
 @pytest.mark.parametrize("stage", [3, 4])
 def test_weights_of_another_depth_are_refused_by_its_name(depth, other, stage):
-    state = Backbone(other).state_dict()
+    state = backbone_of(other).state_dict()
     part = {name: state[name] for name in up_to(state, stage)}
-    backbone = Backbone(depth)
+    backbone = backbone_of(depth)
     before = backbone.layer1[0].conv1.weight.clone()
     words = rf"file\.pth: its blocks are those of a ResNet-{other}, not of a ResNet-{depth}\. Give --depth {other}, or"
     with pytest.raises(UserError, match=words):
