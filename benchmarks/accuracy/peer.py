@@ -26,13 +26,14 @@ from benchmarks.speed.contestants import torchvision_model
 from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
 from retinanet.cli.flags import HelpFormatter, number_above, whole_number
 from retinanet.coco.results import Found, joined, rows_of, write_results
+from retinanet.data.batches import Batch
 from retinanet.data.dataloader import evaluation_loader, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
 from retinanet.data.settings import MAX_PIXELS, LoaderSettings
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
-from retinanet.detector.structures import Batch, Detections
+from retinanet.detector.structures import Detections
 from retinanet.evaluation.coco_table import evaluate, installed_backends
 from retinanet.evaluation.detect_set import found_in_batch, in_order
 from retinanet.runtime.console import run, say

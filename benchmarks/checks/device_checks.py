@@ -18,11 +18,12 @@ from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import random_batch
 from benchmarks.speed.protocol import describe
 from retinanet.cli.flags import whole_number
+from retinanet.data.batches import Batch
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
-from retinanet.detector.structures import Batch, Predictions, Targets
+from retinanet.detector.structures import Predictions, Targets
 from retinanet.reports.tables import markdown_head
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of

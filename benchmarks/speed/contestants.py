@@ -17,12 +17,12 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks.arguments import device_of
 from retinanet.cli.flags import whole_number
-from retinanet.data.dataloader import collate
+from retinanet.data.batches import Batch, Sample, collate
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION
-from retinanet.detector.structures import Batch, Sample, Targets
+from retinanet.detector.structures import Targets
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from benchmarks.speed.protocol import describe, time_in_turn
 from retinanet.cli.flags import whole_number
-from retinanet.data.dataloader import collate
+from retinanet.data.batches import collate
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.data.transforms import padded_sizes, resize

@@ -9,7 +9,7 @@ the counted operations of torchvision's step (which leaves none out) over the ti
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,11 +18,11 @@ import torch
 
 from benchmarks.speed import contestants, protocol
 from retinanet.cli.flags import whole_number
+from retinanet.data.batches import Batch
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import load_set
 from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE, LoaderSettings
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.structures import Batch
 from retinanet.reports.tables import markdown_head
 from retinanet.runtime.device import default_workers
 from retinanet.training.engine import progress_of, train_steps
@@ -79,7 +79,7 @@ def from_files(args: argparse.Namespace) -> None:
         drop_last=True,
     )
     num_batches = min(args.num_batches, len(loader))
-    kept: list[Batch] = list(islice(loader, num_batches))
+    kept: list[Batch] = [loaded.batch for loaded in islice(loader, num_batches)]
     model = RetinaNet(len(annotations.class_names), args.depth).to(args.device)
     losses = losses_of(
         model,
@@ -99,7 +99,10 @@ def from_files(args: argparse.Namespace) -> None:
         progress_of(state, 1e-5)  # a log line waits for the device
         state.skipped.take_new()
 
-    works = {"from memory": partial(train, kept), "from JPEGs": partial(train, loader)}
+    works: dict[str, Callable[[], None]] = {
+        "from memory": partial(train, kept),
+        "from JPEGs": lambda: train(loaded.batch for loaded in loader),
+    }
     timings = protocol.time_in_turn(works, args.device, warm_up=1, repeats=3)
     num_images = num_batches * args.batch_size
     print(f"\nResNet-{args.depth}, {args.min_side}/{args.max_side}, {num_images} photographs, {workers} workers\n")

@@ -9,25 +9,24 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from retinanet.data.augmentation import augment
-from retinanet.data.dataset import BadImage, CocoDataset
+from retinanet.data.batches import BadImage, Loaded, Sample, loaded_from
+from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape
 from retinanet.data.settings import DEFAULT_AUGMENT, FROM_ORIGINAL, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import (
     flip,
-    pad_and_stack,
     padded_shape,
     padded_sizes,
     resize,
     resized_sizes,
     scale_boxes,
 )
-from retinanet.detector.structures import Batch, Sample, Targets
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import ignore_in_worker
 
 
-class TrainingBatches(Dataset[Batch]):
+class TrainingBatches(Dataset[Loaded]):
     """The batches that a sampler draws, each image changed as a function of (seed, epoch, index) and the batch's side.
 
     Whatever a training image undergoes, it fits in the size that it would have without.
@@ -43,9 +42,9 @@ class TrainingBatches(Dataset[Batch]):
         """`sides`: see padded_shape."""
         self.dataset, self.seed, self.settings, self.sides = dataset, seed, settings, sides
 
-    def __getitem__(self, draw: Draw) -> Batch:
+    def __getitem__(self, draw: Draw) -> Loaded:
         samples = [self.sample(draw.epoch, index, draw.side) for index in draw.indices]
-        return collate(samples, padded_shape(draw.sides, self.sides))
+        return loaded_from(samples, padded_shape(draw.sides, self.sides))
 
     def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
         """The image as training sees it in `epoch`, in a batch with this shorter side (default: the set's own)."""
@@ -76,7 +75,7 @@ def training_loader(
     drop_last: bool = False,
     accumulate: int = 1,
     ranks: Ranks = ALONE,
-) -> tuple[DataLoader[Batch], AspectRatioBasedSampler]:
+) -> tuple[DataLoader[Loaded], AspectRatioBasedSampler]:
     """A loader of a rank's training batches, and its sampler, whose `start_at` sets the next batch."""
     sampler = AspectRatioBasedSampler(
         dataset.sizes,
@@ -118,7 +117,7 @@ def evaluation_loader(
     *,
     test_sides: Sequence[tuple[int, int]] | None = None,
     ranks: Ranks = ALONE,
-) -> DataLoader[list[Batch]]:
+) -> DataLoader[list[Loaded]]:
     """A loader of each image once, a batch for each of `test_sides` at a time; of a rank's share of those batches.
 
     `test_sides` are the shorter side and the most that the longer may be, by default those of `dataset` alone. Images
@@ -129,11 +128,11 @@ def evaluation_loader(
     shapes = np.concatenate([padded_sizes(one) for one in sizes], axis=1)  # [N, 2 x sides]
     batches = batches_of_equal_shape(shapes, loading.batch_size)[ranks.rank :: ranks.size]
     at_each = AtEachSide(dataset, sizes)
-    return _loader(at_each, loading, batch_sampler=batches, collate_fn=_collate_each_side)
+    return _loader(at_each, loading, batch_sampler=batches, collate_fn=_loaded_at_each_side)
 
 
-def _collate_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list[Batch]:
-    return [collate(of_side) for of_side in zip(*samples, strict=True)]
+def _loaded_at_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list[Loaded]:
+    return [loaded_from(of_side) for of_side in zip(*samples, strict=True)]
 
 
 def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataLoader[Any]:
@@ -151,29 +150,5 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
     )
 
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
-def collate(samples: Sequence[Sample | BadImage], shape: tuple[int, int] | None = None) -> Batch:
-    """One batch of the samples that could be read, with the messages of those that could not.
-
-    `shape` is its (H, W), by default the least that fits.
-    """
-    good = [sample for sample in samples if isinstance(sample, Sample)]
-    if shape is None:
-        shape = padded_shape([max((sample.image.shape[axis] for sample in good), default=0) for axis in (1, 2)])
-    most = max([1, *(len(sample.labels) for sample in good)])  # M
-    boxes = torch.zeros(len(good), most, 4)
-    labels = torch.full((len(good), most), -1)
-    for row, sample in enumerate(good):
-        boxes[row, : len(sample.boxes)] = sample.boxes
-        labels[row, : len(sample.labels)] = sample.labels
-    return Batch(
-        images=pad_and_stack([sample.image for sample in good], shape),
-        targets=Targets(boxes, labels),
-        sizes=torch.tensor([sample.image.shape[1:] for sample in good]).reshape(-1, 2),
-        scales=torch.stack([sample.scale for sample in good]) if good else torch.zeros(0, 2),
-        image_ids=torch.tensor([sample.image_id for sample in good], dtype=torch.int64),
-        bad=[sample.message for sample in samples if isinstance(sample, BadImage)],
-    )
+def _as_it_is(loaded: Loaded) -> Loaded:
+    return loaded

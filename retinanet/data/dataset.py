@@ -13,20 +13,15 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.box_arrays import clipped_corners, resized_corners
 from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.data.batches import BadImage, Sample
 from retinanet.data.image_cache import ImageCache
 from retinanet.data.images import check_image, missing_image, read_image
 from retinanet.data.settings import MAX_PIXELS
 from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes
-from retinanet.detector.structures import CROWD, Sample
+from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 
 IMAGES_PER_PART = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
-
-
-class BadImage(NamedTuple):
-    """Stands for a sample that can't be read. An exception would reach the main process as a worker's traceback."""
-
-    message: str
 
 
 class Objects(NamedTuple):

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from retinanet.detector.structures import Batch, Targets
+from retinanet.data.batches import Batch, Loaded
+from retinanet.detector.structures import Targets
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.resource_errors import COPY_ADVICE, memory_explained, named
 
@@ -20,10 +21,10 @@ class BadImages:
         self.messages: set[str] = set()
         self.new_messages: list[str] = []
 
-    def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, of which some may have no image left. UserError at an image that may not be skipped."""
-        for batch in batches:
-            for message in batch.bad:
+    def passing(self, loaded: Iterable[Loaded]) -> Iterator[Batch]:
+        """The batches, some perhaps without an image. UserError at an image that may not be skipped."""
+        for batch, messages in loaded:
+            for message in messages:
                 self._add(message)
             yield batch
 

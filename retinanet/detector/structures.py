@@ -17,32 +17,11 @@ DEVIATION = (58.395, 57.12, 57.375)
 CROWD = -2  # the label of a crowd region
 
 
-class Sample(NamedTuple):
-    """One image, resized but not yet padded."""
-
-    image: Tensor  # uint8 [3, height, width]
-    boxes: Tensor  # float32 [objects, 4], and the crowd regions if the data set keeps them
-    labels: Tensor  # int64 [objects]
-    scale: Tensor  # float32 [2], network pixels per original pixel: (vertical, horizontal)
-    image_id: int
-
-
 class Targets(NamedTuple):
     """The objects of a batch; rows of padding have label -1 and a box of zeros. M is at least 1."""
 
     boxes: Tensor  # float32 [B, M, 4]
     labels: Tensor  # int64 [B, M]
-
-
-class Batch(NamedTuple):
-    """What the loader hands over."""
-
-    images: Tensor  # uint8 [B, 3, H, W], padded at the right and the bottom
-    targets: Targets
-    sizes: Tensor  # int64 [B, 2], (height, width) of each image without its padding
-    scales: Tensor  # float32 [B, 2]
-    image_ids: Tensor  # int64 [B]
-    bad: list[str]  # a message for each image that could not be read and is left out
 
 
 class Predictions(NamedTuple):

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from retinanet.data.batches import Batch
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import clip, mirrored_boxes, per_coordinate
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.structures import Batch, Candidates
+from retinanet.detector.structures import Candidates
 from retinanet.runtime.device import autocast
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained, named
 

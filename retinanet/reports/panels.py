@@ -3,10 +3,10 @@
 import numpy as np
 
 from retinanet.coco.annotations import owners_of
+from retinanet.data.batches import Sample
 from retinanet.data.dataloader import TrainingBatches
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw
-from retinanet.detector.structures import Sample
 from retinanet.evaluation.analysis import Analysis, is_taken
 from retinanet.evaluation.compare import Comparison
 from retinanet.reports.box_pictures import Panel

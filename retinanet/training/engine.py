@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from retinanet.data.batches import Batch
 from retinanet.data.device_feed import WaitClock, on_device
-from retinanet.detector.structures import Batch, Targets
+from retinanet.detector.structures import Targets
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named
 from retinanet.runtime.signals import STOP

@@ -8,12 +8,12 @@ from torch.utils.data import DataLoader
 from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run
 from retinanet.checkpoints.start import build_network
 from retinanet.coco.annotations import require_same_classes
+from retinanet.data.batches import Loaded
 from retinanet.data.dataloader import training_loader
 from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
 from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
-from retinanet.detector.structures import Batch
 from retinanet.runtime.device import choose_precision, make_deterministic
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     facts: Facts
     precision: torch.dtype
     state: TrainingState
-    loader: DataLoader[Batch]
+    loader: DataLoader[Loaded]
     sampler: AspectRatioBasedSampler
     compute_losses: ComputeLosses
     bad_images: BadImages
@@ -111,7 +111,7 @@ def _state(
 
 def _loader(
     settings: TrainSettings, device: torch.device, ranks: Ranks, sets: Sets, compiled: bool
-) -> tuple[DataLoader[Batch], AspectRatioBasedSampler]:
+) -> tuple[DataLoader[Loaded], AspectRatioBasedSampler]:
     return training_loader(
         sets.training_set,
         loader_settings(settings, device, compiled=compiled),

@@ -112,7 +112,9 @@ def test_trains_at_the_schedules_rates_on_images_without_padding(coco_path, weig
     loader, sampler = training_loader(dataset, LoaderSettings(2), seed=5)
     for epoch in (0, 1):
         sampler.start_at(epoch)
-        assert [batch.image_ids.tolist() for batch in loader] == [ids for *_, ids in seen[4 * epoch : 4 * epoch + 4]]
+        assert [loaded.batch.image_ids.tolist() for loaded in loader] == [
+            ids for *_, ids in seen[4 * epoch : 4 * epoch + 4]
+        ]
 
 
 def test_a_step_is_clipped_and_leaves_batch_norm_alone(coco_path, weights):
@@ -120,7 +122,7 @@ def test_a_step_is_clipped_and_leaves_batch_norm_alone(coco_path, weights):
     loader, _ = training_loader(images_of(coco_path, "train", 64, 96), LoaderSettings(2), seed=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     # From rest, a step of SGD with momentum is the rate times the gradient.
-    peer._step(model, build_optimizer(model, "sgd", 1.0, 0.0), next(iter(loader)), 1.0, 1e-3)
+    peer._step(model, build_optimizer(model, "sgd", 1.0, 0.0), next(iter(loader)).batch, 1.0, 1e-3)
     moved = {name: (value - before[name]).norm() for name, value in model.state_dict().items()}
     assert torch.stack(list(moved.values())).norm() == pytest.approx(1e-3, rel=1e-3)
     assert moved["backbone.body.conv1.weight"] > 0

@@ -10,12 +10,13 @@ from PIL import Image
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.augmentation import augment
+from retinanet.data.batches import Sample
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.image_cache import ImageCache
 from retinanet.data.settings import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import longest_at, resize, resized_sizes
-from retinanet.detector.structures import CROWD, Sample
+from retinanet.detector.structures import CROWD
 from retinanet.training.run import sides_to_compile
 from retinanet.training.settings import TrainSettings
 
@@ -229,10 +230,10 @@ def test_the_number_of_workers_changes_nothing(coco_path, how):
         batches = []
         for epoch in range(3):
             sampler.start_at(epoch)
-            batches += list(loader)
+            batches += [loaded.batch for loaded in loader]
         runs.append(batches)
         sampler.start_at(2, 1)
-        for one, other in zip(batches[-2:], loader, strict=True):  # an epoch that is gone on with
+        for one, (other, _) in zip(batches[-2:], loader, strict=True):  # an epoch that is gone on with
             assert torch.equal(one.images, other.images)
     for one, other in zip(*runs, strict=True):
         assert torch.equal(one.images, other.images)
@@ -246,7 +247,7 @@ def test_images_fit_in_the_batch_of_their_side(coco_path, names):
     dataset = dataset_of(coco_path)
     how = AugmentSettings(names=names, sides=(64, 80, 112))
     loader, sampler = training_loader(dataset, LoaderSettings(2), seed=0, settings=how)
-    for draw, batch in zip(list(sampler), loader, strict=True):
+    for draw, (batch, _) in zip(list(sampler), loader, strict=True):
         sizes = dataset.sizes_at(np.array(draw.indices), draw.side)
         assert (batch.sizes.numpy() <= sizes).all()
         assert CROP in names or (batch.sizes.numpy() == sizes).all()

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,11 +7,13 @@ import torch
 from conftest import change_json
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.data.dataloader import TrainingBatches, collate, evaluation_loader, training_loader
-from retinanet.data.dataset import BadImage, CocoDataset
+from retinanet.data.batches import Loaded, Sample, collate
+from retinanet.data.dataloader import TrainingBatches, evaluation_loader, training_loader
+from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
+from retinanet.data.sampler import Draw
 from retinanet.data.settings import AugmentSettings, LoaderSettings
-from retinanet.detector.structures import CROWD, Sample
+from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 
 
@@ -111,13 +114,15 @@ def test_collate_pads_boxes_and_images(coco_path):
     assert batch.image_ids.tolist() == [1, 2, 8]
     assert batch.targets.labels.shape == (3, 1)
     assert batch.targets.labels[2].tolist() == [-1]
-    assert batch.bad == []
 
 
-def test_collate_of_bad_images_alone():
-    batch = collate([BadImage("one"), BadImage("two")])
+def test_a_batch_may_have_no_image_that_can_be_read(coco_path):
+    for name in (1, 2):
+        (coco_path / "images" / "train" / f"{name}.png").write_bytes(b"no image")
+    batch, bad = TrainingBatches(dataset_of(coco_path), seed=0)[Draw(0, [0, 1], (64, 96))]
     assert len(batch.images) == len(batch.targets.boxes) == len(batch.sizes) == len(batch.scales) == 0
-    assert batch.bad == ["one", "two"]
+    assert batch.images.shape == (0, 3, 64, 96)
+    assert [Path(message.split(":")[0]).name for message in bad] == ["1.png", "2.png"]
 
 
 def test_flips_are_a_function_of_seed_epoch_and_index(coco_path):
@@ -152,14 +157,14 @@ def test_the_number_of_workers_changes_nothing(coco_path):
     alone = batches_of(dataset, 0)
     for workers in (1, 3):
         for one, other in zip(alone, batches_of(dataset, workers), strict=True):
-            assert torch.equal(one.images, other.images)
-            assert torch.equal(one.targets.boxes, other.targets.boxes)
-            assert torch.equal(one.image_ids, other.image_ids)
+            assert torch.equal(one.batch.images, other.batch.images)
+            assert torch.equal(one.batch.targets.boxes, other.batch.targets.boxes)
+            assert torch.equal(one.batch.image_ids, other.batch.image_ids)
 
 
 def test_evaluation_sees_every_image_once_without_foreign_padding(coco_path):
     loader = evaluation_loader(dataset_of(coco_path), LoaderSettings(2))
-    batches = [batch for (batch,) in loader]
+    batches = [batch for ((batch, _),) in loader]
     assert sorted(torch.cat([batch.image_ids for batch in batches]).tolist()) == list(range(1, 9))
     assert all((batch.sizes == torch.tensor(batch.images.shape[2:])).all() for batch in batches)
 
@@ -188,21 +193,21 @@ def test_images_in_folders_are_found(coco_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_image_reaches_the_main_process_as_a_message(coco_path, workers):
     (coco_path / "images" / "train" / "4.png").write_bytes(b"no image")
-    batches = batches_of(dataset_of(coco_path), workers)
-    assert [message.split(":")[0].split("/")[-1] for batch in batches for message in batch.bad] == ["4.png"]
-    assert sum(len(batch.images) for batch in batches) == 7
+    loaded = batches_of(dataset_of(coco_path), workers)
+    assert [message.split(":")[0].split("/")[-1] for one in loaded for message in one.bad] == ["4.png"]
+    assert sum(len(one.batch.images) for one in loaded) == 7
     with pytest.raises(UserError, match=r"4\.png"):
-        list(BadImages(8, skip=False).passing(batches))
+        list(BadImages(8, skip=False).passing(loaded))
 
 
 def test_up_to_one_in_a_hundred_may_be_skipped():
     bad = BadImages(200, skip=True)
-    batches = [collate([BadImage("a")]), collate([BadImage("a"), BadImage("b")])]
-    assert [len(batch.images) for batch in bad.passing(batches)] == [0, 0]
+    loaded = [Loaded(collate([]), ["a"]), Loaded(collate([]), ["a", "b"])]
+    assert [len(batch.images) for batch in bad.passing(loaded)] == [0, 0]
     assert bad.take_new_messages() == ["a", "b"]
     assert bad.take_new_messages() == []
     with pytest.raises(UserError, match="c This is bad image 3 of 200"):
-        list(bad.passing([collate([BadImage("c")])]))
+        list(bad.passing([Loaded(collate([]), ["c"])]))
 
 
 def test_to_device_moves_all_that_the_step_needs(coco_path):

@@ -49,15 +49,15 @@ def test_the_batches_are_the_same_and_files_are_read_once(coco_path, workers, sh
     cached.cache = ImageCache(cached.sizes, int(share * 3 * cached.sizes.prod(axis=1).sum()))
     seen = []
     for number, (plain, kept) in enumerate(zip(batches(dataset()), batches(cached), strict=True)):
-        assert torch.equal(plain.images, kept.images)
-        assert torch.equal(plain.targets.boxes, kept.targets.boxes)
+        assert torch.equal(plain.batch.images, kept.batch.images)
+        assert torch.equal(plain.batch.targets.boxes, kept.batch.targets.boxes)
         seen.append(number)
     assert len(seen) == 12
     assert cached.cache.is_filled.all()
     if share == 1:
         for file in (coco_path / "images" / "train").iterdir():
             file.unlink()
-        assert not any(batch.bad for batch in batches(cached))
+        assert not any(loaded.bad for loaded in batches(cached))
 
 
 def test_spare_memory_is_less_than_all():

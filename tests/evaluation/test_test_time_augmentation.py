@@ -13,7 +13,8 @@ from torchvision.ops import batched_nms
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import joined, rows_of
-from retinanet.data.dataloader import collate, evaluation_loader
+from retinanet.data.batches import collate
+from retinanet.data.dataloader import evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import batches_of_equal_shape
 from retinanet.data.settings import LoaderSettings
@@ -170,11 +171,15 @@ def test_neighbours_in_a_batch_change_nothing(tmp_path):
     assert_same_rows(detected(model, dataset, **plan(4), **how), detected(model, dataset, **plan(1), **how))
 
 
+def batches_by_side(loader):
+    return [[loaded.batch for loaded in of_sides] for of_sides in loader]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers):
     dataset = noisy_set(tmp_path)
     loading = LoaderSettings(3, workers)
-    loaded = list(evaluation_loader(dataset, loading, test_sides=SIDES))
+    loaded = batches_by_side(evaluation_loader(dataset, loading, test_sides=SIDES))
     assert max(len(of_sides[0].images) for of_sides in loaded) > 1
     for of_sides in loaded:
         for batch, (min_side, max_side) in zip(of_sides, SIDES, strict=True):
@@ -187,8 +192,8 @@ def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers
             expected = collate([whole.read(int(row)) for row in rows])
             assert torch.equal(batch.images, expected.images)
             assert torch.equal(batch.scales, expected.scales)
-    shares = [list(evaluation_loader(dataset, loading, test_sides=SIDES, ranks=Ranks(rank, 2))) for rank in (0, 1)]
-    ids = [of_sides[0].image_ids.tolist() for share in shares for of_sides in share]
+    loaders = [evaluation_loader(dataset, loading, test_sides=SIDES, ranks=Ranks(rank, 2)) for rank in (0, 1)]
+    ids = [of_sides[0].image_ids.tolist() for loader in loaders for of_sides in batches_by_side(loader)]
     assert sorted(ids) == sorted(of_sides[0].image_ids.tolist() for of_sides in loaded)
 
 
@@ -215,7 +220,7 @@ def test_the_device_holds_one_view_at_a_time(tmp_path):
 
     def asked():
         for of_sides in loader:
-            for batch in of_sides:
+            for batch, _ in of_sides:
                 events.append("batch")
                 yield batch
 

@@ -19,9 +19,9 @@ from retinanet.check_data.text import histogram_lines, reach_lines
 from retinanet.coco.annotation_cache import cache_path, load_annotations
 from retinanet.coco.annotations import read_annotations
 from retinanet.data.anchor_coverage import AnchorSetup
+from retinanet.data.batches import Sample
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import read_image
-from retinanet.detector.structures import Sample
 from retinanet.runtime.errors import UserError
 
 CASES = settings(

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from gpu.waits import waits_forbidden
+from retinanet.data.batches import Batch
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
-from retinanet.detector.structures import CROWD, Batch, Targets
+from retinanet.detector.structures import CROWD, Targets
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -63,7 +64,7 @@ def make_batches(number: int, size: tuple[int, int] = (64, 96), *, pinned: bool 
             torch.ones(2, 2),
             torch.arange(2),
         )
-        batch = Batch(images, Targets(boxes, labels), image_sizes, scales, image_ids, [])
+        batch = Batch(images, Targets(boxes, labels), image_sizes, scales, image_ids)
         batches.append(pin_memory(batch) if pinned else batch)
     return batches
 

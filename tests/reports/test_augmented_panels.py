@@ -6,10 +6,11 @@ from PIL import Image
 
 from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.batches import Sample
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.settings import AugmentSettings, LoaderSettings
-from retinanet.detector.structures import CROWD, Sample
+from retinanet.detector.structures import CROWD
 from retinanet.reports import box_pictures
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.training.settings import TrainSettings
@@ -67,7 +68,7 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
     assert panels[0].title == "3.png (id 3)"
     for epoch, panel in enumerate(panels[1:]):
         sampler.start_at(epoch)
-        (batch,) = [batch for batch in loader if 3 in batch.image_ids]
+        (batch,) = [batch for batch, _ in loader if 3 in batch.image_ids]
         row = batch.image_ids.tolist().index(3)
         height, width = batch.sizes[row].tolist()
         assert panel.title.startswith(f"epoch {epoch}, side ")

@@ -17,8 +17,9 @@ from narrow import narrowed
 from warm import Process, finished, free_port, started_ranks
 
 from retinanet.commands import train as train_command
+from retinanet.data.batches import Batch
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.structures import Batch, Losses, Targets
+from retinanet.detector.structures import Losses, Targets
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped, UserError
 from retinanet.runtime.ranks import Agreement, Ranks, join
@@ -232,7 +233,7 @@ def test_a_rank_without_images_counts_nothing(num_images):
         def summed(self, numbers):  # the other rank has 5 images with losses 1 and 1
             return numbers.add_(5 / together if numbers.ndim else 5)
 
-    batch = Batch(torch.zeros(num_images, 3, 8, 8), *[Targets(torch.zeros(num_images, 1, 4), torch.zeros(0))] * 4, [])
+    batch = Batch(torch.zeros(num_images, 3, 8, 8), *[Targets(torch.zeros(num_images, 1, 4), torch.zeros(0))] * 4)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     numbers = _gradient([batch], [], scaler, lambda *_: Losses(2 * weight, 3 * weight), OfTwo(0, 2))
     assert numbers.tolist() == pytest.approx(
@@ -248,7 +249,7 @@ def test_a_rank_without_images_measures_no_statistics():
 
     def empty_or_not(num_images):
         images, boxes = torch.full((num_images, 3, 64, 64), 99, dtype=torch.uint8), torch.zeros(num_images, 1, 4)
-        return Batch(images, *[Targets(boxes, torch.full((num_images, 1), -1))] * 4, [])
+        return Batch(images, *[Targets(boxes, torch.full((num_images, 1), -1))] * 4)
 
     ends = []
     for group in ([empty_or_not(1)], [empty_or_not(1), empty_or_not(0)]):
@@ -310,7 +311,7 @@ def test_ranks_meet_before_each_step(monkeypatch):
     )
     monkeypatch.setattr(engine, "_step", lambda *_: events.append("step"))
     images = torch.zeros(1, 3, 8, 8)
-    batch = Batch(images, Targets(images, images), images, images, images, [])
+    batch = Batch(images, Targets(images, images), images, images, images)
     steps = engine.train_steps(
         state, [batch] * 3, rates=[1.0] * 3, clip_norm=1.0, compute_losses=None, accumulate=2, ranks=OfTwo(0, 2)
     )

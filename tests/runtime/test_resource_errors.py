@@ -6,12 +6,13 @@ from conftest import ROOT, TINY
 from warm import finished
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.batches import Batch
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import on_device
 from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
-from retinanet.detector.structures import Batch, Targets
+from retinanet.detector.structures import Targets
 from retinanet.evaluation import detect_set, test_time_augmentation
 from retinanet.evaluation.test_time_augmentation import Views
 from retinanet.runtime.console import run
@@ -73,7 +74,7 @@ def lack(*_, **__):
 def batches():
     targets = Targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1))
     images, sizes = torch.zeros(2, 3, 64, 96, dtype=torch.uint8), torch.tensor([[64, 96]] * 2)
-    return [Batch(images, targets, sizes, torch.ones(2, 2), torch.arange(2), [])]
+    return [Batch(images, targets, sizes, torch.ones(2, 2), torch.arange(2))]
 
 
 @pytest.mark.parametrize("phase", ["forward", "optimizer.step"])

@@ -58,10 +58,11 @@ def train(folder, batch_size, accumulate, change=None):
     model = RetinaNet(2, 18, channels=8)
     state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU)
     loader, sampler = training_loader(dataset, LoaderSettings(batch_size), seed=1, accumulate=accumulate)
+    batches = (loaded.batch for loaded in loader)
     plain = losses_of(model, 2, CPU)
     compute = (lambda *batch: change(plain(*batch))) if change else plain
     steps = train_steps(
-        state, loader, rates=[0.1] * len(sampler), clip_norm=1.0, compute_losses=compute, accumulate=accumulate
+        state, batches, rates=[0.1] * len(sampler), clip_norm=1.0, compute_losses=compute, accumulate=accumulate
     )
     return state, [progress_of(state, rate) for rate in steps]
 
@@ -89,7 +90,7 @@ def test_each_step_goes_into_the_average_once(tmp_path):
     loader, _ = training_loader(dataset, LoaderSettings(2), seed=1, accumulate=2)
     wanted = {name: value.clone() for name, value in model.named_parameters()}
     how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": losses_of(model, 2, CPU), "accumulate": 2}
-    for step, _ in enumerate(train_steps(state, loader, **how), start=1):
+    for step, _ in enumerate(train_steps(state, (loaded.batch for loaded in loader), **how), start=1):
         kept = (1 + step) / (10 + step)
         with torch.no_grad():
             wanted = {name: kept * wanted[name] + (1 - kept) * value for name, value in model.named_parameters()}

@@ -48,7 +48,9 @@ def train(model, dataset, epochs, *, batch_size=4, learning_rate=1e-3, optimizer
     for epoch in range(epochs):
         sampler.start_at(epoch)
         rates = [learning_rate] * len(sampler)
-        for rate in train_steps(state, loader, rates=rates, clip_norm=0.1, compute_losses=compute):
+        for rate in train_steps(
+            state, (loaded.batch for loaded in loader), rates=rates, clip_norm=0.1, compute_losses=compute
+        ):
             progress.append(progress_of(state, rate))
         state.finish_epoch(progress[-1].epoch_mean)
     return state, progress
@@ -118,7 +120,15 @@ def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
     loader, _ = training_loader(dataset, LoaderSettings(2), seed=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=123.0, fused=True)
     state = TrainingState(model, optimizer, CPU)
-    list(train_steps(state, loader, rates=[0.5], clip_norm=0.01, compute_losses=losses_of(model, 2, CPU)))
+    list(
+        train_steps(
+            state,
+            (loaded.batch for loaded in loader),
+            rates=[0.5],
+            clip_norm=0.01,
+            compute_losses=losses_of(model, 2, CPU),
+        )
+    )
     moved = math.sqrt(sum(((new - old) ** 2).sum().item() for new, old in zip(model.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)
 
@@ -186,7 +196,9 @@ def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradi
         losses.classification.register_hook(lambda own: own * gradient)
         return Losses(losses.classification * loss, losses.regression)
 
-    list(train_steps(state, loader, rates=[1e-3] * 2, clip_norm=0.1, compute_losses=compute))
+    list(
+        train_steps(state, (loaded.batch for loaded in loader), rates=[1e-3] * 2, clip_norm=0.1, compute_losses=compute)
+    )
     assert len(state.skipped.take_new()) == state.skipped.total == (2 if counted else 0)
     assert state.skipped.too_many == counted
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))

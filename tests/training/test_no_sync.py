@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.batches import Batch
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.settings import LoaderSettings
@@ -17,7 +18,7 @@ from retinanet.detector.anchors import anchors_for
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
-from retinanet.detector.structures import CROWD, Batch, Predictions, Targets
+from retinanet.detector.structures import CROWD, Predictions, Targets
 from retinanet.evaluation.test_time_augmentation import Views, predict_views
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
@@ -76,7 +77,7 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
     write_set(tmp_path, "train", 7)
     dataset = CocoDataset(load_annotations(tmp_path / "train.json"), tmp_path / "images" / "train", 64, 96)
     loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
-    batches = list(loader)
+    batches = [loaded.batch for loaded in loader]
     model = RetinaNet(2, 18, channels=8)
     losses_on, copies = losses_of(model, 2, GPU), []
 
@@ -172,7 +173,6 @@ def test_looking_at_all_views_waits_for_nothing():
             sizes,
             scales,
             sizes,
-            [],
         )
         for shape in ((64, 96), (96, 128))
     ]
