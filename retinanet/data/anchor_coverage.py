@@ -25,7 +25,7 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
     """The largest IoU of each of `boxes` [n, 4], (x1, y1, x2, y2) in network pixels, with any anchor: float64 [n].
 
     Of the anchors of one shape that whose centre is nearest overlaps most, for along either axis the overlap of two
-    lengths falls with the distance of their centres. So one cell a level is looked at: that of the object's centre.
+    lengths falls with the distance of their centres. So one cell of each level suffices: that of the object's centre.
     """
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
     areas = (x2 - x1) * (y2 - y1)

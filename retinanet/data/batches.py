@@ -1,4 +1,4 @@
-"""Samples, one for each image, and how they are collated to batches."""
+"""Samples, one for each image, and how they are collated into batches."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -21,7 +21,7 @@ from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_b
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 
-IMAGES_PER_PART = 2**16  # whose boxes are looked at together at the start, or their copies would double the memory
+IMAGES_PER_PART = 2**16  # whose boxes are clipped at once at the start; those of all would double the memory
 
 
 class Objects(NamedTuple):

@@ -1,4 +1,4 @@
-"""What becomes of images that could not be read."""
+"""Batches on their way to the device: unreadable images refused or counted, copies, and the time spent waiting."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -43,7 +43,7 @@ class BadImages:
         if len(self.messages) > MAX_BAD_SHARE * self.num_images:
             raise UserError(
                 f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip stops "
-                "at more than 1 in 100. Mend the data set."
+                "at more than 1 in 100. Fix the data set."
             )
 
 

@@ -12,7 +12,7 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.detector.settings import FOREGROUND_IOU
 from retinanet.runtime.errors import DataFault
 
-OBJECTS_AT_A_TIME = 2**14  # objects whose anchors are looked at together; mostly the first ones do
+OBJECTS_AT_A_TIME = 2**14  # objects checked together; usually the first part suffices
 ROUNDING = 1e-5  # of an IoU in float32, which training takes
 
 

@@ -38,7 +38,7 @@ def resize(image: Tensor, size: Sequence[int]) -> Tensor:
 def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """`boxes` [N, 4] of an image of `old_size` brought to `size`, and the scale (vertical, horizontal) float32 [2].
 
-    Each axis has a scale of its own, since both sides are rounded.
+    Each axis has its own scale, since both sides are rounded.
     """
     scale = torch.tensor([size[0] / old_size[0], size[1] / old_size[1]])
     return boxes * per_coordinate(scale), scale
