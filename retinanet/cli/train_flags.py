@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--bad_images",
         choices=("stop", "skip"),
-        help="at an image that can't be read: stop, or train without it (up to 1 in 100)",
+        help="at an image that can't be read: stop, or train without it (up to 1 in 100, or 5)",
     )
     add_network_flags(parser)
     add_loss_flags(parser)

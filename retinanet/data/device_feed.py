@@ -10,14 +10,15 @@ from retinanet.detector.structures import Targets
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.resource_errors import COPY_ADVICE, memory_explained, named
 
-MAX_BAD_SHARE = 0.01
+MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # images that may be skipped: the share, or this many of a small set
 
 
 class BadImages:
-    """The images of a data set that could not be read: refused, or with `skip` counted, up to 1 in 100."""
+    """The images of a data set that could not be read: refused, or with `skip` counted, up to 1 in 100 or a few."""
 
     def __init__(self, num_images: int, skip: bool) -> None:
         self.num_images, self.skip = num_images, skip
+        self.most = max(MOST_BAD_SHARE * num_images, min(MOST_BAD, num_images // 2))
         self.messages: set[str] = set()
         self.new_messages: list[str] = []
 
@@ -40,10 +41,10 @@ class BadImages:
             return
         self.messages.add(message)
         self.new_messages.append(message)
-        if len(self.messages) > MAX_BAD_SHARE * self.num_images:
+        if len(self.messages) > self.most:
             raise UserError(
                 f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip stops "
-                "at more than 1 in 100. Fix the data set."
+                f"at more than 1 in 100 and more than {MOST_BAD}. Fix the data set."
             )
 
 

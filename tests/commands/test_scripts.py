@@ -439,10 +439,11 @@ def test_bad_images_are_skipped_up_to_one_in_a_hundred(script, tmp_path):
     run = script("train", *arguments, "--epochs", 1)
     assert run.code == 0
     assert len(re.findall(r"^Bad image, left out: .*5\.png: can't be read", run.out, re.MULTILINE)) == 1
-    (data / "images" / "train" / "6.png").unlink()
+    for number in range(6, 11):
+        (data / "images" / "train" / f"{number}.png").unlink()
     run = script("train", *arguments, "--epochs", 1)
     assert run.code == 2
-    assert "more than 1 in 100" in run.err
+    assert "This is bad image 6 of 101, and --bad_images skip stops at more than 1 in 100 and more than 5" in run.err
 
 
 def test_evaluation_never_drops_an_image(script, trained, tmp_path):

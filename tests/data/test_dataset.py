@@ -200,13 +200,15 @@ def test_a_bad_image_reaches_the_main_process_as_a_message(coco_path, workers):
         list(BadImages(8, skip=False).passing(loaded))
 
 
-def test_up_to_one_in_a_hundred_may_be_skipped():
-    bad = BadImages(200, skip=True)
-    loaded = [Loaded(collate([]), ["a"]), Loaded(collate([]), ["a", "b"])]
+@pytest.mark.parametrize(("num_images", "most"), [(1000, 10), (501, 5), (200, 5), (8, 4), (3, 1), (1, 0)])
+def test_one_in_a_hundred_or_a_few_may_be_skipped(num_images, most):
+    bad = BadImages(num_images, skip=True)
+    names = [str(number) for number in range(most)]
+    loaded = [Loaded(collate([]), names), Loaded(collate([]), names)]  # each counts once
     assert [len(batch.images) for batch in bad.passing(loaded)] == [0, 0]
-    assert bad.take_new_messages() == ["a", "b"]
+    assert bad.take_new_messages() == names
     assert bad.take_new_messages() == []
-    with pytest.raises(UserError, match="c This is bad image 3 of 200"):
+    with pytest.raises(UserError, match=f"c This is bad image {most + 1} of {num_images}"):
         list(bad.passing([Loaded(collate([]), ["c"])]))
 
 
