@@ -1,6 +1,8 @@
 """The network that the settings ask for, at its start or as a saved run left it."""
 
+import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from retinanet.checkpoints import pretrained_detector
@@ -13,6 +15,8 @@ from retinanet.detector.backbone import modules_of
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+
+NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
 
 
 def build_network(settings: StartSettings, class_names: Sequence[str], saved: SavedRun | None) -> RetinaNet:
@@ -50,6 +54,10 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
             return imagenet_state(depth, "V2"), f"torchvision's resnet{depth} (V2)"
         case "coco":
             return pretrained_detector.coco_state(), "torchvision's retinanet_resnet50_fpn_v2"
+    if not Path(weights).exists():
+        close = difflib.get_close_matches(weights, NAMED_WEIGHTS, n=1)
+        meant = f"did you mean {close[0]}?" if close else "no such file."
+        raise UserError(f"--weights {weights}: {meant} Give one of {', '.join(NAMED_WEIGHTS)}, or a file's path.")
     return read_state_file(weights), weights
 
 

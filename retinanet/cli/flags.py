@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -62,6 +63,9 @@ class ArgumentParser(argparse.ArgumentParser):
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in sys.argv[1:] if args is None else args:
+            if word.startswith("--") and (other := self._meant_elsewhere(word)):
+                self.error(f"unrecognized arguments: {word}: did you mean --{other}?")
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
             hint = self._suggestion(unknown[0]) if unknown[0].startswith("-") else ""
@@ -71,6 +75,13 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         more = "" if "did you mean" in message else " (--help lists the flags)"
         self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
+
+    def _meant_elsewhere(self, word: str) -> str | None:
+        """The flag that another library's name means, where argparse would take it as short for a different one."""
+        name = word.partition("=")[0].removeprefix("--")
+        starting = {flag for flag in self._option_string_actions if flag.startswith(f"--{name}")}
+        meant = [flag for flag in ELSEWHERE.get(name, ()) if f"--{flag}" in self._option_string_actions]
+        return meant[0] if meant and starting and not starting & {f"--{name}", *(f"--{one}" for one in meant)} else None
 
     def _suggestion(self, unknown: str) -> str:
         """What was probably meant: another separator, another library's name, or a slip of the pen."""

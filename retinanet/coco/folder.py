@@ -16,8 +16,10 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
     for file in files:
         if file.is_file():
             return file
+    there = sorted({*other_sets(files[0]), *other_sets(files[1])})
+    sets = f" The sets there are {', '.join(there)}." if there else ""
     raise UserError(
-        f"{files[0]}: no such annotation file, and no {files[1]} either. Put it there, or name another set with "
+        f"{files[0]}: no such annotation file, and no {files[1]} either.{sets} Put it there, or name another set with "
         "--train_set, --val_set, --set_name or --sets."
     )
 
@@ -32,6 +34,6 @@ def find_image_folder(coco_path: str | Path, set_name: str) -> Path:
 
 
 def other_sets(annotation_file: Path) -> dict[str, Path]:
-    """The other annotation files in the folder of a set's, by the names of their sets."""
+    """The other annotation files in the folder of `annotation_file`, by the names of their sets."""
     files = sorted(path for path in annotation_file.parent.glob("*.json") if path != annotation_file)
     return {re.sub("^(instances|image_info)_", "", path.stem): path for path in files}

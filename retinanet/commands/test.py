@@ -139,8 +139,10 @@ def place_of_results(settings: EvaluationSettings) -> Path:
     path = settings.results_path or default_results_path(settings.name_of_set)
     if settings.report:
         require_writable(settings.report / REPORT)
+    if not path.parent.is_dir():
+        raise UserError(f"--results_path {path}: there is no folder {path.parent}. Make it, or give another file.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to")
+        raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to. Give another file.")
     return path
 
 

@@ -50,10 +50,17 @@ class Stopped(BaseException):
         return 128 + self.signal_number  # as a shell reports a process that the signal ended
 
 
+CANT_READ = "can't be read"
+
+
 @contextmanager
 def file_error_explained(path: str | Path, problem: str, fix: str) -> Iterator[None]:
     """Turn an OSError into a UserError: `path`, the `problem`, the system's reason and the `fix`."""
     try:
         yield
+    except FileNotFoundError as error:
+        if problem != CANT_READ:
+            raise UserError(f"{path}: {problem} ({error.strerror}). {fix}") from None
+        raise UserError(f"{path}: no such file. {fix}") from None
     except OSError as error:
         raise UserError(f"{path}: {problem} ({error.strerror}). {fix}") from None

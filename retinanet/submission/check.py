@@ -49,7 +49,8 @@ def load_results(path: Path, annotations: Annotations) -> Found:
                 if other
                 else finding.fix
             )
-            raise UserError(f"{path}: {finding.problem} ({finding.num_rows} times). {fix}")
+            times = f" ({finding.num_rows} times)" if finding.num_rows > 1 else ""
+            raise UserError(f"{path}: {finding.problem}{times}. {fix}")
     return found_of(rows, annotations)
 
 
@@ -74,7 +75,10 @@ def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
     """The findings in the parsed result file `rows` of the set of `annotations`, the gravest first."""
     if not isinstance(rows, list):
         problem = f"the file holds a JSON {type(rows).__name__}, not a list of detections"
-        return [ResultFinding(problem, 1, [], "Write a list: [{image_id, category_id, bbox, score}, ...].")]
+        fix = "Write a list: [{image_id, category_id, bbox, score}, ...]."
+        if isinstance(rows, dict) and {"images", "annotations"} <= rows.keys():
+            problem, fix = "an annotation file, not a result file", "Give the result file that test.py writes."
+        return [ResultFinding(problem, 1, [], fix)]
     lacking = {
         index: f"has no {', '.join(missing)}" if isinstance(row, dict) else f"is {row!r:.60}"
         for index, row in enumerate(rows)

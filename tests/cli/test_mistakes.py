@@ -17,6 +17,7 @@ from retinanet.runtime.errors import UserError
         (train_settings, "--learning_rte 1", "did you mean --learning_rate?"),
         (train_settings, "--num_workers 1", "did you mean --workers?"),
         (train_settings, "--output here", None),  # an unambiguous beginning
+        (train_settings, "--backbone 18", "did you mean --depth?"),  # not short for --backbone_rate
         (train_settings, "--zzz", "unrecognized arguments: --zzz (--help lists the flags)"),
         (train_settings, "data", "unrecognized arguments: data (--help lists the flags)"),
         (train_settings, "--epochs many", "'many' is not a whole number of at least 1"),

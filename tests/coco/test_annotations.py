@@ -133,7 +133,7 @@ def test_names_that_files_may_have(tmp_path, name):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"nothing\.json: can't be read"):
+    with pytest.raises(UserError, match=r"nothing\.json: no such file"):
         read_annotations(tmp_path / "nothing.json")
 
 

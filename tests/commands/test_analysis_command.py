@@ -82,8 +82,8 @@ def test_compare(script, folder):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--compare", "good.json", "missing.json"), "missing.json: can't be read"),
-        (("--compare", "good.json", "data/val.json"), "not a list of detections"),
+        (("--compare", "good.json", "missing.json"), "missing.json: no such file"),
+        (("--compare", "good.json", "data/val.json"), "an annotation file, not a result file"),
         (("--compare", "good.json", "good.json", "--set_name", "train"), "image_id not in the set"),
         (("--compare", "good.json", "good.json", "--set_name", "bare"), "has no objects, so results can't be compared"),
         (

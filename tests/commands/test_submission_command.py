@@ -65,7 +65,7 @@ def in_zip(path):
         ([], ("--zip", "a.zip"), 1, ["rows.json: good", "a.zip: not written, since COCO's reader fails"], set()),
         ("{}", ("--fix", "out.json", "--zip", "a.zip"), 1, ["out.json: not written, since", "a.zip: not wri"], set()),
         ("[{", ("--fix", "out.json", "--zip", "a.zip"), 2, ["not valid JSON"], set()),
-        (None, ("--fix", "out.json"), 2, ["rows.json: can't be read"], set()),
+        (None, ("--fix", "out.json"), 2, ["rows.json: no such file"], set()),
         (
             GOOD,
             ("--fix", "none/out.json"),

@@ -155,7 +155,7 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
         (("--logs", "{log}", "--loss_scale", "square"), "invalid choice"),
         (("--loss_scale", "linear"), "--loss_scale is for the curves of --logs"),
         (("--logs",), "expected at least one argument"),
-        (("--logs", "none.log"), "none.log: can't be read (No such file or directory)"),
+        (("--logs", "none.log"), "none.log: no such file"),
         (("--logs", "{log}", "{empty}"), "empty.log: no losses and no table in it"),
         (("--logs", "{log}", "--picture_path", "curves"), "is not the name of a picture"),
         (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: is not the name of a picture"),

@@ -195,8 +195,8 @@ def test_what_is_no_log_is_named(tmp_path, content):
 
 
 def test_files_that_can_not_be_read_are_named(tmp_path):
-    for path in (tmp_path, tmp_path / "none.log"):
-        with pytest.raises(UserError, match=f"{path}: can't be read"):
+    for path, words in ((tmp_path, "can't be read"), (tmp_path / "none.log", "no such file")):
+        with pytest.raises(UserError, match=f"{path}: {words}"):
             read_log(path)
 
 
