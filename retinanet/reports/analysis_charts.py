@@ -14,10 +14,11 @@ from retinanet.reports.figures import PALETTE, shortened, text_colour
 
 MOST_BARS = 30  # of classes
 MOST_CURVES = 1000  # of classes; more would hide each other
-MOST_FIELDS = 40  # classes in the confusion chart; with more, the most confused ones
+NAME_POINTS = 9
+MOST_FIELDS = 25  # classes in the confusion chart; with more, the most confused ones
 MOST_COLOURED_CURVES = 10  # of single classes; with more classes, only the best and the worst are coloured
 LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
-BAR_INCHES = 0.34  # of a bar with its name
+BAR_INCHES = 0.28  # of a bar with its name
 WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2, "capsize": 2.5}
 
 
@@ -44,7 +45,7 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
     )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(known) - 0.4)
-    axis.set_xlabel("with 95% intervals where they are known; (number of objects)")
+    axis.set_xlabel("with 95% intervals where known; (objects)")
     if num_known > MOST_BARS:
         axis.set_title(f"The best and the worst {MOST_BARS // 2} of {num_known} classes")
     axis.grid(axis="x", alpha=0.4)
@@ -85,13 +86,12 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     table = confusion.table(classes)
     totals = np.bincount(confusion.true, confusion.counts, minlength=confusion.num_classes + 1)
     shares = table / np.maximum(totals[[*classes, confusion.num_classes]], 1)[:, None]
-    side = min(16, 3.2 + 0.5 * size)
+    side = 3.2 + 0.4 * size
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    small = max(6, min(9, 9 * 26 / size))
-    axis.set_xticks(range(size), [*names, "not found"], rotation=90, fontsize=small, parse_math=False)
-    axis.set_yticks(range(size), [*names, "background"], fontsize=small, parse_math=False)
+    axis.set_xticks(range(size), [*names, "not found"], rotation=90, fontsize=NAME_POINTS, parse_math=False)
+    axis.set_yticks(range(size), [*names, "background"], fontsize=NAME_POINTS, parse_math=False)
     axis.set_xlabel("found")
     axis.set_ylabel("true")
     is_known = not np.isnan(threshold)
@@ -99,10 +99,9 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
     axis.set_title(title + some * (len(classes) < confusion.num_classes))
     figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")
-    if size <= 26:  # numbers in smaller fields would be unreadable
-        for row, column in np.argwhere(table > 0):
-            colour = text_colour(mpl.colors.to_hex(image.cmap(shares[row, column])))
-            axis.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=small)
+    for row, column in np.argwhere(table > 0):
+        colour = text_colour(mpl.colors.to_hex(image.cmap(shares[row, column])))
+        axis.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=NAME_POINTS)
     return figure
 
 

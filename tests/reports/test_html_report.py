@@ -116,8 +116,7 @@ def test_charts_of_many_classes(dataset):
     curves = np.linspace(1, 0, 101)[:, None] * np.linspace(0.1, 1, 80)
     figure = precision_recall_chart(np.linspace(0, 1, 101), curves, [one.name for one in classes])
     assert len(figure.legends[0].get_texts()) == 9  # the best, the worst, and the mean
-    assert not confusion_chart(all_pairs(80), [one.name for one in classes], 0.5).axes[0].texts
-    assert len(confusion_chart(all_pairs(80), [one.name for one in classes], 0.5).axes[0].get_yticklabels()) == 41
+    assert len(confusion_chart(all_pairs(80), [one.name for one in classes], 0.5).axes[0].get_yticklabels()) == 26
 
 
 def test_whiskers_are_drawn_only_where_there_is_an_interval(dataset):
