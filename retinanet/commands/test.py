@@ -79,8 +79,8 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
         write_found(found, annotations, results_path)
         about = {"checkpoint": settings.checkpoint_path, "epoch": checkpoint.epoch, **checkpoint.settings}
         report_on(settings, found, dataset, results_path, about)
-    if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
-        say(hint)
+        if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
+            say(hint)
     return 0
 
 
