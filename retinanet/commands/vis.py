@@ -85,7 +85,7 @@ def draw_files(settings: PictureSettings, annotations: Annotations, panels: dict
         size = min(MOST_PIXELS, max(PANEL_PIXELS, *side_by_side[0].image.shape[:2]))
         name = Path(annotations.file_names[index]).with_suffix("").as_posix().replace("/", "_")
         save_grid(settings, side_by_side, annotations.class_names, settings.output_path / f"{name}.png", size)
-    say(f"{len(panels)} pictures in {settings.output_path}")
+    say(f"{len(panels)} picture{'s' if len(panels) > 1 else ''} in {settings.output_path}")
 
 
 def save_grid(

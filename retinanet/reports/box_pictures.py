@@ -11,7 +11,6 @@ from matplotlib.patches import Rectangle
 
 from retinanet.coco.box_arrays import edges_of, shared_area
 from retinanet.reports.figures import DOTS_PER_INCH, _widths, class_colour, shortened, text_colour
-from retinanet.runtime.printable import printable
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
@@ -45,6 +44,7 @@ def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 PANEL_PIXELS = 480  # longer side of an image in a grid
 TITLE_POINTS, LABEL_POINTS = 10, 9
+MOST_TITLE_LETTERS = 60  # more would run into the next image's
 LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font size
 OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # visible on any background
 
@@ -105,7 +105,9 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
     places = place_labels(seen, sizes * points * pixel, width)
     axis.imshow(panel.image)
     # The names of boxes at the image's top edge are above it.
-    axis.set_title(printable(panel.title), fontsize=TITLE_POINTS * larger, pad=points * 2, parse_math=False)
+    axis.set_title(
+        shortened(panel.title, MOST_TITLE_LETTERS), fontsize=TITLE_POINTS * larger, pad=points * 2, parse_math=False
+    )
     _draw_outlines(axis, panel, class_names, 0.8 * points if with_names else 0)
     for box, label, name, (x, y), size in zip(panel.boxes, panel.labels, names, places, sizes, strict=True):
         colour = class_colour(label)

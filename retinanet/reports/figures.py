@@ -43,11 +43,11 @@ def require_picture_place(path: Path) -> None:
     require_writable(path)
 
 
-def shortened(name: str) -> str:
-    """A class's name, printable, and short enough for a picture."""
+def shortened(name: str, most: int = MOST_LETTERS) -> str:
+    """A name, printable, and short enough for a picture."""
     name = printable(name)
     ends = list(accumulate(_widths(name), initial=0))
-    return name if ends[-1] <= MOST_LETTERS else f"{name[: bisect(ends, MOST_LETTERS - 1) - 1]}…"
+    return name if ends[-1] <= most else f"{name[: bisect(ends, most - 1) - 1]}…"
 
 
 def show_windows() -> None:
