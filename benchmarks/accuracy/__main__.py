@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", type=device_of, default="auto")
     parser.add_argument("--workers", type=whole_number(0), help="loader processes of each run")
     parser.add_argument("--depth", type=int, choices=DEPTHS, default=18)
+    parser.add_argument("--channels", type=whole_number(32), default=256, help="of the pyramid and the heads")
     parser.add_argument("--min_side", type=whole_number(64), default=608)
     parser.add_argument("--max_side", type=whole_number(64), default=1024)
     parser.add_argument("--batch_size", type=whole_number(1), default=2)
@@ -122,6 +123,7 @@ def setting_of(args: argparse.Namespace, annotations: Annotations) -> Setting:
         epochs=args.epochs,
         milestones=milestones_of(args.epochs) if args.milestones is None else tuple(args.milestones),
         val_set=annotations.fingerprint,
+        channels=args.channels,
     )
 
 

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coco_path", type=Path, default=ours.coco_path)
     parser.add_argument("--weights", type=Path, required=True, help="a state dict FILE, which may hold a part of it")
     parser.add_argument("--depth", type=int, choices=DEPTHS, default=ours.depth)
+    parser.add_argument("--channels", type=whole_number(1), default=256, help="of the pyramid and the heads")
     parser.add_argument("--min_side", type=whole_number(64), default=ours.min_side)
     parser.add_argument("--max_side", type=whole_number(64), default=ours.max_side)
     parser.add_argument("--batch_size", type=whole_number(1), default=ours.batch_size)
@@ -93,7 +94,7 @@ def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetina
     class and its detection returns them all.
     """
     torch.manual_seed(args.seed)
-    model = torchvision_model(args.depth, num_classes)
+    model = torchvision_model(args.depth, num_classes, args.channels)
     body = cast(Backbone, model.backbone.body)  # which has the same names
     body.depth = args.depth
     report = load_backbone(body, read_state_file(args.weights), str(args.weights))

@@ -28,11 +28,12 @@ class Setting(NamedTuple):
     epochs: int
     milestones: tuple[int, ...]
     val_set: str  # the fingerprint of its annotation file
+    channels: int = 256  # of the pyramid and the heads
 
     def title(self) -> str:
         return (
-            f"{self.device}: ResNet-{self.depth}, {self.min_side}/{self.max_side} px, batches of {self.batch_size}, "
-            f"{self.epochs} epochs"
+            f"{self.device}: ResNet-{self.depth}, {self.channels} channels, {self.min_side}/{self.max_side} px, "
+            f"batches of {self.batch_size}, {self.epochs} epochs"
         )
 
 
@@ -121,6 +122,8 @@ def _training(program: list[str], setting: Setting, flags: tuple[str, ...]) -> l
     words = ["python", *program, "--coco_path", "$VOC5", "--weights", "$R18", "--device", setting.device]
     for name in ("depth", "min_side", "max_side", "batch_size", "epochs"):
         words += [f"--{name}", str(getattr(setting, name))]
+    if setting.channels != 256:  # the earlier runs' commands don't say it
+        words += ["--channels", str(setting.channels)]
     if "--schedule" not in flags:  # another than that of the milestones
         words += ["--milestones", *map(str, setting.milestones)]
     return [*words, *flags]

@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks.arguments import device_of
@@ -138,14 +140,16 @@ def torchvision_detection(args: argparse.Namespace) -> Work:
     return detection
 
 
-def torchvision_model(depth: int, num_classes: int) -> TorchvisionRetinaNet:
-    """It takes images as they are, in training and in detection."""
-    backbone = resnet_fpn_backbone(
-        backbone_name=f"resnet{depth}",
-        weights=None,
-        returned_layers=[2, 3, 4],
-        extra_blocks=LastLevelP6P7(256, 256),
-        trainable_layers=5,
+def torchvision_model(depth: int, num_classes: int, channels: int = 256) -> TorchvisionRetinaNet:
+    """It takes images as they are, in training and in detection. `channels` are those of its pyramid and heads."""
+    extra_blocks = LastLevelP6P7(channels, channels)
+    body = torchvision.models.get_model(f"resnet{depth}", norm_layer=FrozenBatchNorm2d)
+    backbone = BackboneWithFPN(
+        body,
+        return_layers={"layer2": "0", "layer3": "1", "layer4": "2"},
+        in_channels_list=[body.inplanes // 4, body.inplanes // 2, body.inplanes],
+        out_channels=channels,
+        extra_blocks=extra_blocks,
     )
     model = TorchvisionRetinaNet(backbone, num_classes)
     # Its own _skip_resize is for training alone: in detection it would bring the shorter side to 800 pixels still.
