@@ -20,9 +20,9 @@ from retinanet.detector.loss import Assignment, assign_targets, loss_of_assigned
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
+from retinanet.fast.regression_windows import deltas_around
 from retinanet.runtime.device import autocast
 from retinanet.runtime.ranks import Ranks
-from retinanet.training.regression_windows import deltas_around
 
 ComputeLosses = Callable[[Tensor, Targets], Losses]
 # A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
