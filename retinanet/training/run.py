@@ -14,6 +14,7 @@ from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
 from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
+from retinanet.fast.compilers import lacking_for_compilation
 from retinanet.runtime.device import choose_precision, make_deterministic
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
@@ -21,7 +22,6 @@ from retinanet.training.losses import (
     STEPS_WORTH_COMPILING,
     ComputeLosses,
     few_sides,
-    lacking_for_compilation,
     losses_of,
     shared,
 )

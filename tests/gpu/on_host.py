@@ -27,6 +27,7 @@ FROM_LIBRARIES = {
     *("convolution", "convolution_backward", "cudnn_batch_norm", "cudnn_batch_norm_backward"),
     *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot"),
 }
+FROM_TRITON = {"focal_sum"}  # our own kernels, each with a CPU's twin
 # A shape or a Python value depends on what the tensor holds: the host has to wait for it.
 READ_BACK = {"nonzero", "masked_select", "_unique2", "unique_dim", "equal", "nms", "repeat_interleave"}
 MASKABLE = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -67,7 +68,7 @@ class OnHost(TorchDispatchMode):
         reads = name in READ_BACK or (name in MASKABLE and any(_is_mask(index) for index in args[1]))
         if reads:
             self._notice_wait(name)
-        if reads or name in FROM_LIBRARIES:
+        if reads or name in FROM_LIBRARIES | FROM_TRITON:
             found = _computed(func, args, kwargs)
             return _mapped(lambda tensor: _moved(tensor, device), found)
         result = self._run(name, func, args, kwargs)

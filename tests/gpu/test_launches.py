@@ -1,0 +1,54 @@
+"""How many kernels a step and a forward pass launch: a small batch takes as long as its host needs to launch them."""
+
+import pytest
+import torch
+
+from gpu.cases import NUM_CLASSES, make_batches
+from gpu.launches import Launches
+from retinanet.detector.model import RetinaNet
+from retinanet.fast import focal_one_pass
+from retinanet.fast.folded_network import folded_once
+from retinanet.runtime.device import autocast
+from retinanet.training.engine import train_steps
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+
+GPU = torch.device("cuda", 0)
+CONVOLUTIONS = 111  # of a forward pass: 53 of the backbone, 8 of the pyramid, 5 x 10 of the heads
+
+
+@pytest.fixture
+def network():
+    return RetinaNet(NUM_CLASSES, 50).to(GPU)
+
+
+def launches_of_a_step(network):
+    state = TrainingState(network, build_optimizer(network, "adam", 1e-4, weight_decay=0.0), GPU)
+    losses = losses_of(network, NUM_CLASSES, GPU, precision=torch.bfloat16)
+    batches = make_batches(3, (128, 192), pinned=True)
+    steps = train_steps(state, batches, rates=[1e-4] * 3, clip_norm=0.1, compute_losses=losses)
+    for _ in steps:
+        with Launches() as launches:  # a first step makes more: constants, the optimiser's moments
+            next(steps)
+        return launches
+
+
+def test_an_eager_step(network, monkeypatch):
+    # Nothing is computed here, so the trial of the kernel would fail.
+    monkeypatch.setattr(focal_one_pass, "_agrees", lambda device, dtype: True)
+    with Launches():
+        launches = launches_of_a_step(network)
+    assert launches.by_operation["convolution"] == 2 * CONVOLUTIONS  # each with its bias
+    assert launches.by_operation["focal_sum"] > 0
+    assert launches.total < 1100
+
+
+def test_a_forward_pass_of_an_evaluation(network):
+    images = torch.zeros(2, 3, 128, 192, dtype=torch.uint8, device=GPU)
+    with Launches(), torch.no_grad(), autocast(GPU, torch.bfloat16):
+        once = folded_once(network.eval(), torch.bfloat16)
+        with Launches() as launches:
+            once(images)
+    # Those of PyTorch; cuDNN adds one for each convolution.
+    assert launches.total - CONVOLUTIONS < 250
