@@ -26,8 +26,6 @@ from retinanet.runtime.ranks import Ranks
 ComputeLosses = Callable[[Tensor, Targets], Losses]
 # A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
-# Compiling takes minutes, which this many steps repay (an estimate that no GPU has confirmed yet).
-STEPS_WORTH_COMPILING = 20_000
 MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
 
 
@@ -46,7 +44,8 @@ def losses_of(
 
     With `compiled_batch_size` batches of that many images go through torch.compile, once for each of their shapes; the
     number of objects, which changes all the time, stays outside. The batch that is not full runs as it is. With
-    `cuda_graphs` small ones are replayed on a GPU, which overwrites the gradients of the call before.
+    `cuda_graphs` small ones are replayed on a GPU, which overwrites the gradients of the call before; not for several
+    ranks, whose gradients are sent from where they are.
     """
 
     is_folded = device.type == "cuda" and fixed_statistics(model)

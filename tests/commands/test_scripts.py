@@ -179,15 +179,18 @@ def test_precision_is_said_and_compilation_checked(script, coco_path, tmp_path, 
 def test_compiled_where_it_repays(monkeypatch):
     monkeypatch.setattr(run, "lacking_for_compilation", lambda device: None)
 
-    def is_compiled(compile, device, num_steps, ranks=ALONE):
-        return run.is_compiled(compile, torch.device(device), ranks, num_steps)
+    def is_compiled(compile, device, num_batches, ranks=ALONE):
+        return run.is_compiled(compile, torch.device(device), ranks, num_batches)
 
     assert not is_compiled("auto", "cpu", 10**9)
     assert not is_compiled("auto", "cuda", 100)
     assert is_compiled("auto", "cuda", 10**6)
     assert is_compiled("on", "cpu", 1)
     assert not is_compiled("off", "cuda", 10**9)
-    assert not is_compiled("auto", "cuda", 10**6, Ranks(0, 2))
+    for others in (True, False):  # a machine among them may have no compiler
+        monkeypatch.setattr(Ranks, "all_agree", lambda ranks, own, others=others: own and others)
+        assert is_compiled("auto", "cuda", 10**6, Ranks(0, 2)) == others
+    monkeypatch.undo()
     monkeypatch.setattr(run, "lacking_for_compilation", lambda device: "a C compiler")
     assert not is_compiled("auto", "cuda", 10**6)
 
