@@ -30,7 +30,6 @@ from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
-
 # The first shape of ResNet-50 took a minute of one core to compile. That saves some 6 ms a batch (predicted: 16 images
 # move less memory, 2 have fewer launches), and a run has a few shapes.
 BATCHES_WORTH_COMPILING = 10_000
@@ -65,6 +64,8 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     compiled = is_compiled(settings.compile, device, ranks, num_batches(settings, len(sets.training_set), ranks))
     if compiled:
         ranks = ranks.waiting(settings.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
+    # With other sides at every step nearly every batch has a shape of its own.
+    torch.backends.cudnn.benchmark = not settings.deterministic and (compiled or not settings.train_sides)
     facts = Facts(
         device=device.type,
         precision=str(precision).removeprefix("torch."),
