@@ -1,4 +1,4 @@
-"""What a step does to all parameters or statistics, in a few kernels for all of them, without waiting for the device."""
+"""What a step does to all parameters or statistics, in a few kernels, without waiting for the device."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     """New tensors of the same values."""
     made = [torch.empty_like(tensor) for tensor in tensors]
     if made:
-        torch._foreach_copy_(made, tensors)
+        torch._foreach_copy_(made, list(tensors))
     return made
 
 
