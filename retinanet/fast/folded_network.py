@@ -6,14 +6,14 @@ from itertools import repeat
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from retinanet.detector.anchors import STRIDES
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Predictions
+from retinanet.fast import epilogues
+from retinanet.fast.epilogues import Given, GivenConvolution
 from retinanet.fast.folded_layers import Cast, NormedLayers
 
-Given = tuple[Tensor, Tensor | None]  # weight and bias
 # Each part's gradients are complete at its own moment, so that ranks can send the last layers' while the first are
 # computed. The first three stages are too small to send alone.
 PARTS = (("conv1", "bn1", "layer1", "layer2"), ("layer3",), ("layer4",))
@@ -43,6 +43,8 @@ class FoldedNetwork:
         for name, layer in model.backbone.named_modules():
             if isinstance(layer, nn.BatchNorm2d):
                 self.network.backbone.set_submodule(name, nn.Identity())
+        if epilogues.are_on():
+            epilogues.use_epilogues(self.network)
 
     def __call__(self, images: Tensor) -> Predictions:
         """As RetinaNet's."""
@@ -58,18 +60,6 @@ class FoldedNetwork:
                 yield layer, [given]
         for layers, num_uses in ((self.pyramid, 1), (self.heads, len(STRIDES))):
             yield from _cast(layers, num_uses, self.dtype)
-
-
-class GivenConvolution(nn.Module):
-    """A convolution that takes its next weight and bias from `weights` at each call."""
-
-    def __init__(self, like: nn.Conv2d) -> None:
-        super().__init__()
-        self.stride, self.padding = like.stride, like.padding
-        self.weights: Iterator[Given] = iter(())
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.conv2d(features, *next(self.weights), self.stride, self.padding)
 
 
 def fixed_statistics(model: RetinaNet) -> bool:

@@ -6,6 +6,7 @@ from torch import nn
 
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.detector.model import RetinaNet
+from retinanet.fast.epilogues import SWITCH
 from retinanet.fast.folded_network import FoldedNetwork, fixed_statistics, folded_once
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -123,3 +124,16 @@ def test_the_network_itself_stays_as_it_is():
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_epilogues_give_the_same(kind, monkeypatch):
+    network = make_network(kind)
+    wanted = results_of(network, network)
+    monkeypatch.setenv(SWITCH, "1")
+    folded = FoldedNetwork(network, torch.float64)
+    num_relus = sum(isinstance(layer, nn.ReLU) for layer in folded.network.classification_head.modules())
+    assert num_relus == (4 if "group" in kind else 0)  # which stands between convolution and ReLU
+    assert_near(results_of(folded, network), wanted, 1e-7)
+    with torch.no_grad():
+        assert_near(folded_once(network.eval(), torch.float64)(IMAGES), wanted[:2], 1e-7)

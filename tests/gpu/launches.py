@@ -33,6 +33,12 @@ class Launches(TorchDispatchMode):
         if func is aten.convolution.default:
             found = _like_meta(func, args)
             self.by_operation[name] += 1 if args[2] is None else 2
+        elif name.startswith("cudnn_convolution_"):  # with bias, shortcut and ReLU
+            where = args[3:] if name == "cudnn_convolution_relu" else args[5:]
+            stride, padding, dilation, groups = where
+            inputs = (*args[:2], None, stride, padding, dilation, False, (0, 0), groups)
+            found = _like_meta(aten.convolution.default, inputs)
+            self.by_operation[name] += 1
         elif func is aten.convolution_backward.default:
             found = _like_meta(func, args)
             self.by_operation[name] += sum(args[-1])

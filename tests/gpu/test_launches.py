@@ -7,6 +7,7 @@ from gpu.cases import NUM_CLASSES, make_batches
 from gpu.launches import Launches
 from retinanet.detector.model import RetinaNet
 from retinanet.fast import focal_one_pass
+from retinanet.fast.epilogues import SWITCH
 from retinanet.fast.folded_network import folded_once
 from retinanet.runtime.device import autocast
 from retinanet.training.engine import train_steps
@@ -34,21 +35,31 @@ def launches_of_a_step(network):
         return launches
 
 
-def test_an_eager_step(network, monkeypatch):
-    # Nothing is computed here, so the trial of the kernel would fail.
-    monkeypatch.setattr(focal_one_pass, "_agrees", lambda device, dtype: True)
-    with Launches():
-        launches = launches_of_a_step(network)
-    assert launches.by_operation["convolution"] == 2 * CONVOLUTIONS  # each with its bias
-    assert launches.by_operation["focal_sum"] > 0
-    assert launches.total < 1100
-
-
-def test_a_forward_pass_of_an_evaluation(network):
+def launches_of_a_forward(network):
     images = torch.zeros(2, 3, 128, 192, dtype=torch.uint8, device=GPU)
     with Launches(), torch.no_grad(), autocast(GPU, torch.bfloat16):
         once = folded_once(network.eval(), torch.bfloat16)
         with Launches() as launches:
             once(images)
-    # Those of PyTorch; cuDNN adds one for each convolution.
-    assert launches.total - CONVOLUTIONS < 250
+    return launches.total
+
+
+@pytest.mark.parametrize("epilogues", ["0", "1"])
+def test_an_eager_step(network, monkeypatch, epilogues):
+    monkeypatch.setenv(SWITCH, epilogues)
+    # Nothing is computed here, so the trial of the kernel would fail.
+    monkeypatch.setattr(focal_one_pass, "_agrees", lambda device, dtype: True)
+    with Launches():
+        launches = launches_of_a_step(network)
+    assert launches.by_operation["focal_sum"] > 0
+    if epilogues == "0":
+        assert launches.by_operation["convolution"] == 2 * CONVOLUTIONS  # each with its bias
+        assert launches.total < 1100
+    else:
+        assert launches.total < 900
+
+
+def test_a_forward_pass_of_an_evaluation(network, monkeypatch):
+    assert launches_of_a_forward(network) - CONVOLUTIONS < 250  # PyTorch's; cuDNN adds one for each convolution
+    monkeypatch.setenv(SWITCH, "1")
+    assert launches_of_a_forward(network) < 160  # and those of cuDNN
