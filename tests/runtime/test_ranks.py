@@ -124,6 +124,13 @@ def test_ranks_train_compiled_steps(folder):
     torch.testing.assert_close(losses(out), losses(alone), rtol=1e-4, atol=2e-5)
 
 
+def test_ranks_may_wait_longer_for_a_step(monkeypatch):
+    monkeypatch.setattr(dist, "new_group", lambda backend, timeout: (backend, timeout))
+    ranks = Ranks(1, 2, "group", "steps")
+    assert ranks.waiting(360) == Ranks(1, 2, "group", ("gloo", timedelta(minutes=6)))
+    assert Ranks().waiting(360) == Ranks()
+
+
 def test_resumed_with_another_number_of_ranks(folder):
     first = trained(2, command(folder, "other", "--batch_size", 3, "--epochs", 1))
     again = trained(1, command(folder, "other", "--batch_size", 6, "--epochs", 2, "--resume"))
