@@ -100,6 +100,7 @@ def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetina
     report = load_backbone(body, read_state_file(args.weights), str(args.weights))
     loaded = f"{report.num_loaded} of {report.num_tensors} tensors loaded from {args.weights}"
     precision = choose_precision("auto", args.device)
+    torch.backends.cudnn.benchmark = True  # as train.py
     say(f"Backbone weights: {loaded}; random: {', '.join(report.missing) or 'none'}")
     say(f"Precision: {str(precision).removeprefix('torch.')}")
     for module in (model.backbone, model.head):

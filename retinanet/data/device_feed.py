@@ -62,6 +62,28 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
 
 
+class OneAhead:
+    """Hands batches on, and makes the next one ready before it is asked for where `fetch` says that now is the time."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.batches = iter(batches)
+        self.fetched: list[Batch | None] = []  # at most one; None is the end
+
+    def __iter__(self) -> "OneAhead":
+        return self
+
+    def __next__(self) -> Batch:
+        self.fetch()
+        batch = self.fetched.pop()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def fetch(self) -> None:
+        if not self.fetched:
+            self.fetched.append(next(self.batches, None))
+
+
 class WaitClock:
     """Hands batches on, and measures the seconds in which the device had nothing to do but wait for one."""
 

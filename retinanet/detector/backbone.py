@@ -68,13 +68,13 @@ def _block(features: Tensor, block: Any) -> Tensor:
     return F.relu(_convolve(features, *convolutions[-1]).add_(shortcut), inplace=True)
 
 
-def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | nn.Identity) -> Tensor:
     """The convolution and the batch norm after it.
 
     With fixed statistics, one convolution with scaled weights does both: that saves a pass over the features each way,
     and the memory of the convolution's output.
     """
-    if norm.training:
+    if norm.training or isinstance(norm, nn.Identity):  # that of a network whose weights are folded already
         return norm(convolution(features))
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -1,5 +1,6 @@
 """RetinaNet's loss for a whole batch: focal loss from logits, and smooth L1 on the deltas or GIoU."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -95,9 +96,14 @@ def _matches(anchors: Tensor, targets: Targets, settings: LossSettings, size: tu
     return match_anchors(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
 
 
-def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:
+def loss_of_assigned(
+    predictions: Predictions,
+    assignment: Assignment,
+    settings: LossSettings = DEFAULT_LOSS,
+    focal_loss: Callable[..., Tensor] = FocalLoss.apply,
+) -> Losses:
     """The part of detection_loss after the assignment, whose shapes don't depend on the number of objects."""
-    classification = FocalLoss.apply(
+    classification = focal_loss(
         predictions.logits, assignment.weights, assignment.terms, assignment.row_weights, settings.alpha, settings.gamma
     )
     deltas = predictions.deltas.flatten(0, 1)

@@ -3,6 +3,8 @@
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -50,7 +52,6 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         raise UserError("--precision float16 is for GPUs. Choose float32 or bfloat16 on a CPU.")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True  # a run has a few shapes of batches, each worth a search
     return PRECISIONS[name]
 
 
@@ -63,6 +64,17 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check for bugs, which costs time
     torch.backends.cudnn.benchmark = False  # its search may choose another algorithm each time
+
+
+@contextmanager
+def searching_algorithms(wanted: bool) -> Iterator[None]:
+    """In here cuDNN times its algorithms for each shape of a batch that is new: seconds, which few shapes repay."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:

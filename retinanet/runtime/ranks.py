@@ -53,6 +53,19 @@ class Ranks(NamedTuple):
         if self.size > 1:
             dist.barrier(self.steps)
 
+    def waiting(self, seconds: float) -> "Ranks":
+        """The same ranks, which allow each other so many seconds for a step. All of them must call this."""
+        if self.size == 1:
+            return self
+        return self._replace(steps=dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))
+
+    def all_agree(self, own: bool) -> bool:
+        """Whether it is so on all ranks."""
+        votes = torch.tensor(int(own))
+        if self.size > 1:
+            dist.all_reduce(votes, dist.ReduceOp.MIN, self.group)
+        return bool(votes)
+
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """Rank 0 runs this block first, then the others."""

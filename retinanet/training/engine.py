@@ -8,7 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.data.batches import Batch
@@ -18,6 +18,7 @@ from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named
 from retinanet.runtime.signals import STOP
 from retinanet.training.losses import ComputeLosses, unshared
+from retinanet.training.many_tensors import clip_gradients, copies, put_back
 from retinanet.training.optimizer import Schedule, set_rate
 from retinanet.training.run import Run
 from retinanet.training.state import StepRecord, TrainingState
@@ -79,12 +80,13 @@ def _step(
     """Change the weights by the gradient of all ranks' batches together; leave them where it is not finite."""
     optimizer, scaler = state.optimizer, state.scaler
     set_rate(optimizer, rate)
-    optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
+    for parameter in state.parameters:
+        parameter.grad = None  # before the forward pass, which then has their memory
     statistics = state.statistics()
-    before = [tensor.clone() for tensor in statistics]
+    before = copies(statistics)
     numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
     scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    norm = clip_gradients(state.parameters, clip_norm)
     mean_loss = numbers[0] + numbers[1]
     is_bad = ~(mean_loss.isfinite() & norm.isfinite())
     # The fused optimisers read this on the device, so nothing waits for it.
@@ -92,8 +94,7 @@ def _step(
     optimizer.step()
     scale = scaler.scale(torch.ones_like(mean_loss))  # this step's, 1 where there is no scaling
     scaler.update()
-    for tensor, old in zip(statistics, before, strict=True):
-        tensor.copy_(torch.where(is_bad, old, tensor))
+    put_back(statistics, before, is_bad)
     if state.average:
         state.average.update()
 
@@ -129,14 +130,13 @@ def _gradient(
         if not own and ranks.size == 1:
             continue
         share = own / num_images.clamp(min=1)
-        kept = [] if own else [tensor.clone() for tensor in statistics]
+        kept = [] if own else copies(statistics)
         with unshared(compute_losses) if number < len(group) else nullcontext():
             losses = compute_losses(*(batch.images, batch.targets) if own else _blank(batch))
             scaler.scale((losses.classification + losses.regression) * (share * ranks.size)).backward()
         means += torch.stack([losses.classification.detach(), losses.regression.detach()]) * share
-        if not own:
-            for tensor, old in zip(statistics, kept, strict=True):
-                tensor.copy_(old)
+        if not own and kept:
+            torch._foreach_copy_(statistics, kept)
     return torch.cat([ranks.summed(means), num_images[None]])
 
 

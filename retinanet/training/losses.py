@@ -1,9 +1,6 @@
 """From a batch to its losses, in the chosen precision, compiled or not."""
 
-import importlib.util
 import inspect
-import os
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -20,25 +17,16 @@ from retinanet.detector.loss import Assignment, assign_targets, loss_of_assigned
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
+from retinanet.fast.focal_one_pass import focal_loss_on
+from retinanet.fast.folded_network import FoldedNetwork, fixed_statistics
+from retinanet.fast.regression_windows import deltas_around
 from retinanet.runtime.device import autocast
 from retinanet.runtime.ranks import Ranks
-from retinanet.training.regression_windows import deltas_around
 
 ComputeLosses = Callable[[Tensor, Targets], Losses]
 # A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
-# Compiling takes minutes, which this many steps repay (an estimate that no GPU has confirmed yet).
-STEPS_WORTH_COMPILING = 20_000
 MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
-
-
-def lacking_for_compilation(device: torch.device) -> str | None:
-    """What torch.compile needs on `device` and does not find."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        return "the package triton, which PyTorch's CUDA builds for Linux bring"
-    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
-        return "a C compiler, such as gcc"
-    return None
 
 
 def losses_of(
@@ -56,10 +44,20 @@ def losses_of(
 
     With `compiled_batch_size` batches of that many images go through torch.compile, once for each of their shapes; the
     number of objects, which changes all the time, stays outside. The batch that is not full runs as it is. With
-    `cuda_graphs` small ones are replayed on a GPU, which overwrites the gradients of the call before.
+    `cuda_graphs` small ones are replayed on a GPU, which overwrites the gradients of the call before; not for several
+    ranks, whose gradients are sent from where they are.
     """
 
+    is_folded = device.type == "cuda" and fixed_statistics(model)
+    network = FoldedNetwork(model, precision) if is_folded else model
+    focal_loss = focal_loss_on(device, precision)
+
     def dense(images: Tensor, assignment: Assignment) -> Losses:
+        with autocast(device, precision):
+            predictions = network(images)
+        return loss_of_assigned(predictions, assignment, loss_settings, focal_loss)
+
+    def fused(images: Tensor, assignment: Assignment) -> Losses:  # by the compiler
         with autocast(device, precision):
             predictions = model(images)
         return loss_of_assigned(predictions, assignment, loss_settings)
@@ -70,7 +68,7 @@ def losses_of(
             predictions = _predictions_around(model, images, assignment.rows)
         return loss_of_assigned(predictions, assignment, loss_settings)
 
-    compiled = _compiled_by_size(dense, device, backend, cuda_graphs) if compiled_batch_size else dense
+    compiled = _compiled_by_size(fused, device, backend, cuda_graphs) if compiled_batch_size else dense
 
     def losses(images: Tensor, targets: Targets) -> Losses:
         is_compiled = len(images) == compiled_batch_size

@@ -131,6 +131,9 @@ class TrainingState:
     ) -> None:
         """`scaler` keeps float16's small gradients in its range."""
         self.network, self.optimizer, self.device = network, optimizer, device
+        # Walks through the network would take a third of what the host does in a step.
+        self.parameters = list(network.parameters())
+        self.norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
         self.average = average
         self.running_loss = RunningLoss(device)
@@ -156,8 +159,7 @@ class TrainingState:
 
     def statistics(self) -> list[Tensor]:
         """The batch-norm statistics that a forward pass changes."""
-        norms = (module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d))
-        both = [(norm.running_mean, norm.running_var) for norm in norms if norm.training]
+        both = [(norm.running_mean, norm.running_var) for norm in self.norms if norm.training]
         return [tensor for pair in both for tensor in pair if tensor is not None]
 
     def to_plain(self) -> dict[str, Any]:

@@ -20,16 +20,15 @@ class WeightAverage:
         self.decay, self.num_updates = decay, 0
         self.current = network.state_dict()  # its own tensors, which training changes in place
         self.weights = {name: tensor.clone() for name, tensor in self.current.items()}
+        self.averaged = [tensor for tensor in self.weights.values() if tensor.is_floating_point()]
+        self.trained = [tensor for tensor in self.current.values() if tensor.is_floating_point()]
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the network's weights of now into the average."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        names = [name for name, tensor in self.weights.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.weights[name] for name in names], [self.current[name] for name in names], weight=1 - decay
-        )
+        torch._foreach_lerp_(self.averaged, self.trained, weight=1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

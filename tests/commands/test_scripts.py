@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from warm import finished
 from retinanet.data.images import read_image
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.training import run
+from retinanet.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -179,17 +181,29 @@ def test_precision_is_said_and_compilation_checked(script, coco_path, tmp_path, 
 def test_compiled_where_it_repays(monkeypatch):
     monkeypatch.setattr(run, "lacking_for_compilation", lambda device: None)
 
-    def is_compiled(compile, device, num_steps, ranks=ALONE):
-        return run.is_compiled(compile, torch.device(device), ranks, num_steps)
+    def is_compiled(compile, device, num_batches, ranks=ALONE):
+        return run.is_compiled(compile, torch.device(device), ranks, num_batches)
 
     assert not is_compiled("auto", "cpu", 10**9)
     assert not is_compiled("auto", "cuda", 100)
     assert is_compiled("auto", "cuda", 10**6)
     assert is_compiled("on", "cpu", 1)
     assert not is_compiled("off", "cuda", 10**9)
-    assert not is_compiled("auto", "cuda", 10**6, Ranks(0, 2))
+    for others in (True, False):  # a machine among them may have no compiler
+        monkeypatch.setattr(Ranks, "all_agree", lambda ranks, own, others=others: own and others)
+        assert is_compiled("auto", "cuda", 10**6, Ranks(0, 2)) == others
+    monkeypatch.undo()
     monkeypatch.setattr(run, "lacking_for_compilation", lambda device: "a C compiler")
     assert not is_compiled("auto", "cuda", 10**6)
+
+
+def test_batches_that_compilation_must_repay():
+    """Of each rank, in the training or in what takes its place."""
+    settings = TrainSettings(epochs=10, batch_size=4, accumulate=2)
+    assert run.num_batches(settings, 1000, ALONE) == 2500
+    assert run.num_batches(settings, 1000, Ranks(0, 5)) == 500
+    assert run.num_batches(replace(settings, find_lr=True, steps=300), 1000, ALONE) == 600
+    assert run.num_batches(replace(settings, verify_resume=7), 1000, ALONE) == 56
 
 
 def test_an_earlier_run_is_moved_and_the_record_kept(script, coco_path, tmp_path):

@@ -25,8 +25,10 @@ MEMORY_ALONE = {
 }
 FROM_LIBRARIES = {
     *("convolution", "convolution_backward", "cudnn_batch_norm", "cudnn_batch_norm_backward"),
+    *("cudnn_convolution_relu", "cudnn_convolution_add_relu"),
     *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot"),
 }
+FROM_TRITON = {"focal_sum"}  # our own kernels, each with a CPU's twin
 # A shape or a Python value depends on what the tensor holds: the host has to wait for it.
 READ_BACK = {"nonzero", "masked_select", "_unique2", "unique_dim", "equal", "nms", "repeat_interleave"}
 MASKABLE = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -67,7 +69,7 @@ class OnHost(TorchDispatchMode):
         reads = name in READ_BACK or (name in MASKABLE and any(_is_mask(index) for index in args[1]))
         if reads:
             self._notice_wait(name)
-        if reads or name in FROM_LIBRARIES:
+        if reads or name in FROM_LIBRARIES | FROM_TRITON:
             found = _computed(func, args, kwargs)
             return _mapped(lambda tensor: _moved(tensor, device), found)
         result = self._run(name, func, args, kwargs)
@@ -159,9 +161,8 @@ def _from_library(func: Any, name: str, args: tuple, kwargs: dict) -> Any:
     if not args[0].dtype.is_floating_point:
         raise RuntimeError(f"{name} is not implemented for {args[0].dtype} on a GPU")
     wide = _mapped(lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor, args)
-    others = {"cudnn_batch_norm": _batch_norm, "cudnn_batch_norm_backward": _batch_norm_backward}
-    result = others.get(name, func)(*wide, **kwargs)
-    if args[0].dtype not in HALVES or name.startswith("cudnn"):
+    result = OF_CUDNN.get(name, func)(*wide, **kwargs)
+    if args[0].dtype not in HALVES or name.startswith("cudnn_batch_norm"):
         return result
     return _mapped(lambda tensor: tensor.to(args[0].dtype), result)
 
@@ -183,6 +184,24 @@ def _batch_norm_backward(
 ) -> tuple[Tensor, ...]:
     of_batch = (batch_mean, batch_scale, True, epsilon, [True] * 3)
     return aten.native_batch_norm_backward(gradient, x, weight, mean, var, *of_batch)
+
+
+def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, *where: Any) -> Tensor:
+    return _convolution_add_relu(x, weight, torch.zeros(()), 0, bias, *where)
+
+
+def _convolution_add_relu(
+    x: Tensor, weight: Tensor, other: Tensor, scale: float, bias: Tensor, stride: Any, padding: Any, *rest: Any
+) -> Tensor:
+    return torch.relu(torch.nn.functional.conv2d(x, weight, bias, stride, padding, *rest) + scale * other)
+
+
+OF_CUDNN = {
+    "cudnn_batch_norm": _batch_norm,
+    "cudnn_batch_norm_backward": _batch_norm_backward,
+    "cudnn_convolution_relu": _convolution_relu,
+    "cudnn_convolution_add_relu": _convolution_add_relu,
+}
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from conftest import write_set
 
 from gpu.cases import CPU, make_batches, make_network
 from gpu.waits import waits_forbidden
+from retinanet.data.dataset import load_set
 from retinanet.data.device_feed import on_device
+from retinanet.data.settings import LoaderSettings
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect, suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
+from retinanet.evaluation import detect_set
 from retinanet.evaluation.test_time_augmentation import Views, predict_views
 
 GPU = torch.device("cuda", 0)
@@ -49,3 +53,26 @@ def test_all_views_wait_once_together(host):
     assert host.waits == ["nms"]
     for part, own in zip(found[GPU], found[CPU], strict=True):
         torch.testing.assert_close(part.cpu(), own, rtol=1e-4, atol=1e-3)
+
+
+def test_the_next_batch_is_copied_before_a_suppression_waits(host, tmp_path, monkeypatch):
+    write_set(tmp_path, "val", 4)
+    _, dataset = load_set(tmp_path, "val", min_side=64, max_side=96, max_pixels=10**6)
+    copy, suppression, order = detect_set.on_device, detect_set.suppress, []
+
+    def copied(batches, device):
+        for batch in copy(batches, device):
+            order.append("copy")
+            yield batch
+
+    def suppressed(*arguments):
+        order.append("suppression")
+        return suppression(*arguments)
+
+    monkeypatch.setattr(detect_set, "on_device", copied)
+    monkeypatch.setattr(detect_set, "suppress", suppressed)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    loading = LoaderSettings(1, workers=0, pin_memory=True)
+    detect_set.detect_all(make_network(GPU), dataset, loading, device=GPU)
+    assert order == ["copy", *["copy", "suppression"] * 3, "suppression"]
+    assert torch.backends.cudnn.benchmark

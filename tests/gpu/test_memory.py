@@ -11,12 +11,14 @@ TRAINING = {
     "network": ("_state", "_to_copy"),
     "batch": ("on_device", "_to_copy"),
     "forward": ("", "convolution"),
-    "loss": ("loss_of_assigned", "sigmoid"),
+    "folded weights": ("_cast", "_foreach_copy_"),
+    "loss": ("loss_of_assigned", "focal_sum"),
     "backward": ("", "convolution_backward"),
     "first step of the optimizer": ("step", "zeros_like"),
 }
 DETECTION = {
     "network": ("evaluate_checkpoint", "_to_copy"),
+    "folded weights": ("folded_once", "_foreach_copy_"),
     "batch": ("on_device", "_to_copy"),
     "forward": ("", "convolution"),
     "mirrored images": ("mirrored", "gather"),

@@ -63,11 +63,13 @@ def test_the_default_precision_with_worker_processes(train):
     run = train("--batch_size", 1, *flags, "--box_loss", "giou", "--matcher", "atss")
     assert losses_of(run)[0] > 0
     assert "Precision: bfloat16, not compiled" in run.out
+    assert not torch.backends.cudnn.benchmark  # a search for each of so many shapes
 
 
 def test_a_scale_of_float16_that_overflows_is_no_skipped_step(train, tmp_path):
     run = train("--precision", "float16", "--max_skipped", 1, "--log_every", 1)
     assert run.code == 0, run.err
+    assert torch.backends.cudnn.benchmark
     assert "Skipped" not in run.out + run.err
     assert not (tmp_path / "output" / "divergence").exists()
     assert load_saved(tmp_path / "output" / LAST).state["scaler"]["scale"] < 2**16  # it did overflow

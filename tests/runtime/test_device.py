@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from retinanet.runtime.device import autocast, choose_precision
+from retinanet.runtime.device import autocast, choose_precision, searching_algorithms
 from retinanet.runtime.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -17,7 +17,6 @@ def test_on_a_cpu():
 @pytest.mark.parametrize(("has", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_on_a_gpu(monkeypatch, has, chosen):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     try:
         assert choose_precision("auto", GPU) == chosen
         assert choose_precision("float16", GPU) == torch.float16
@@ -30,7 +29,6 @@ def test_on_a_gpu(monkeypatch, has, chosen):
 def test_the_gpu_that_is_asked_for_becomes_the_current_one(monkeypatch, device, current):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     try:
         choose_precision("float32", torch.device(device))
     finally:
@@ -43,3 +41,10 @@ def test_float32_is_left_alone():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     with autocast(CPU, torch.bfloat16):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+def test_searches_end_where_they_are_not_wanted(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with searching_algorithms(False):
+        assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark

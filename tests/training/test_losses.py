@@ -7,7 +7,7 @@ from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
-from retinanet.training.losses import lacking_for_compilation, losses_of
+from retinanet.training.losses import losses_of
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -89,13 +89,6 @@ def test_bfloat16_is_near_float32(model):
     assert rough.classification.dtype == rough.regression.dtype == torch.float32
     torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
     assert rough.classification != exact.classification
-
-
-def test_what_compilation_lacks_is_named(monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert "C compiler" in lacking_for_compilation(CPU)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "triton" in lacking_for_compilation(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(

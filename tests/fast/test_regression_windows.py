@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from retinanet.detector.model import Head, RetinaNet
 from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import Targets
+from retinanet.fast.regression_windows import deltas_around
 from retinanet.training.losses import losses_of
-from retinanet.training.regression_windows import deltas_around
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
