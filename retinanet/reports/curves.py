@@ -167,12 +167,12 @@ def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
         return
     usual = firsts[(len(firsts) - 1) // 2]
     top = DIVERGED * max(first for first in firsts if first <= DIVERGED * usual)
-    num_above = sum(len(losses) > 0 and losses.max() > top for losses in known)
+    above = [curve for curve, losses in zip(curves, known, strict=True) if len(losses) and losses.max() > top]
     lowest = min((losses[losses > 0].min() for losses in known if (losses > 0).any()), default=0.0)
-    if num_above and lowest < top:
+    if above and lowest < top:
         axis.set_ylim(top=top)
         highest = max(losses.max() for losses in known if len(losses))
-        runs = "1 run goes" if num_above == 1 else f"{num_above} runs go"
+        runs = f"{_legend_name(above[0])} goes" if len(above) == 1 else f"{len(above)} runs go"
         text = f"{runs} above this axis, up to {highest:.3g}"
         axis.text(0.995, 0.98, text, transform=axis.transAxes, ha="right", va="top", fontsize=8)
 

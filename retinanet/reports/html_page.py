@@ -17,8 +17,8 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 img { max-width: 100%; height: auto; }
 pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .8rem; overflow-wrap: normal; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; }
-td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+table { border-collapse: collapse; font-size: .85rem; }
+td, th { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 td:first-child, th:first-child { text-align: left; white-space: normal; min-width: 8rem; max-width: 20rem; }
 .settings td { text-align: left; white-space: normal; }
 figure { margin: 1.5rem 0; } figcaption { color: #444; }

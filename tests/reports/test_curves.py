@@ -181,9 +181,11 @@ def test_a_run_that_diverged_does_not_flatten_the_others():
     losses = drawn(*healthy, diverged).axes[0]
     assert losses.get_ylim()[1] < 100
     (note,) = losses.texts
-    assert note.get_text() == "1 run goes above this axis, up to 2e+09"
+    assert note.get_text() == "c goes above this axis, up to 2e+09"
     assert not drawn(*healthy).axes[0].texts
+    more = drawn(*healthy, diverged, made("d.log", running=lambda x: 1e5 * (x + 1))).axes[0]
+    assert [text.get_text() for text in more.texts] == ["2 runs go above this axis, up to 2e+09"]
     alone = drawn(diverged).axes[0]  # against its own first loss
-    assert [text.get_text() for text in alone.texts] == ["1 run goes above this axis, up to 2e+09"]
+    assert [text.get_text() for text in alone.texts] == ["c goes above this axis, up to 2e+09"]
     larger = made("d.log", running=lambda x: 5 / (1 + x))  # another loss function
     assert not drawn(*healthy, larger).axes[0].texts
