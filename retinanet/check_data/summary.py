@@ -1,17 +1,20 @@
 """The short form of check_data that training prints at its start."""
 
+import shlex
+
 import numpy as np
 
 from retinanet.check_data.findings import SCARCE
 from retinanet.data.anchor_coverage import best_ious, shares
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import AnchorShapes
+from retinanet.training.settings import TrainSettings
 
 MOST_DRAWN = 100_000  # objects whose anchors are compared: a sample of millions gives the shares within 0.3%
 MOST_SCARCE_NAMED = 10  # scarce classes
 
 
-def data_lines(dataset: CocoDataset, shapes: AnchorShapes, foreground_iou: float, background_iou: float) -> list[str]:
+def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
     """How many objects `dataset` has to learn, and how well anchors of `shapes` cover them."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
@@ -21,11 +24,20 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, foreground_iou: float
     more = [f"and {len(scarce) - MOST_SCARCE_NAMED} more"] if len(scarce) > MOST_SCARCE_NAMED else []
     drawn = rows if len(rows) <= MOST_DRAWN else np.random.default_rng(0).choice(rows, MOST_DRAWN, replace=False)
     objects = dataset.learned(drawn)
-    reached = [f"{share:.1%}" for share in shares(best_ious(objects.boxes, shapes), foreground_iou, background_iou)]
+    foreground, background = settings.foreground_iou, settings.background_iou
+    reached = [f"{share:.1%}" for share in shares(best_ious(objects.boxes, shapes), foreground, background)]
     return [
         f"Objects to learn: {len(rows)} of {len(counts)} classes; {num_clipped} are clipped at their image's border",
         f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_SCARCE_NAMED], *more]) or 'none'}",
-        f"Best anchor of {len(drawn)} objects{' drawn' if len(drawn) < len(rows) else ''}: IoU from {foreground_iou:g} "
-        f"for {reached[0]}, {background_iou:g} to {foreground_iou:g} for {reached[1]}, below for {reached[2]} "
-        "(more: python -m retinanet.check_data)",
+        f"Best anchor of {len(drawn)} objects{' drawn' if len(drawn) < len(rows) else ''}: IoU from {foreground:g} "
+        f"for {reached[0]}, {background:g} to {foreground:g} for {reached[1]}, below for {reached[2]} "
+        f"(more: {check_command(settings)})",
     ]
+
+
+def check_command(settings: TrainSettings) -> str:
+    """The command that checks a training's sets at its sides."""
+    words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.coco_path)]
+    words += ["--sets", *dict.fromkeys((settings.train_set, settings.val_set))]
+    words += ["--min_side", str(settings.min_side), "--max_side", str(settings.max_side)]
+    return shlex.join(words)

@@ -149,7 +149,7 @@ def opening_lines(run: Run) -> list[str]:
         f"Seed: {settings.seed}",
         f"Num training images: {len(training_set)}",
         f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area",
-        *data_lines(training_set, run.state.network.anchor_shapes, settings.foreground_iou, settings.background_iou),
+        *data_lines(training_set, run.state.network.anchor_shapes, settings),
         *warnings_of(training_set),
     ]
     if run.ranks.size > 1:

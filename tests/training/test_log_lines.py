@@ -25,7 +25,9 @@ def lines(coco_path):
 
         change_json(coco_path / "train.json", change)
         dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", *sides)
-        return data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4), dataset
+        return data_lines(
+            dataset, DEFAULT_SHAPES, TrainSettings(coco_path=Path("my data"), min_side=64, max_side=96)
+        ), dataset
 
     return of
 
@@ -37,7 +39,7 @@ def test_what_there_is_to_learn_and_what_anchors_reach(lines):
         "Objects to learn: 5 of 2 classes; 1 are clipped at their image's border",
         "Classes of fewer than 20 objects: class 1 0, class 0 5",
         "Best anchor of 5 objects: IoU from 0.5 for 20.0%, 0.4 to 0.5 for 20.0%, below for 60.0% (more: python -m "
-        "retinanet.check_data)",
+        "retinanet.check_data --coco_path 'my data' --sets train val --min_side 64 --max_side 96)",
     ]
 
 
@@ -59,8 +61,8 @@ def test_of_many_objects_some_are_drawn(lines, monkeypatch):
     every, dataset = lines(boxes)
     assert "Best anchor of 3000 objects:" in every[2]
     monkeypatch.setattr(summary, "MOST_DRAWN", 2000)
-    drawn = data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4)
-    assert drawn == data_lines(dataset, DEFAULT_SHAPES, 0.5, 0.4)
+    drawn = data_lines(dataset, DEFAULT_SHAPES, TrainSettings())
+    assert drawn == data_lines(dataset, DEFAULT_SHAPES, TrainSettings())
     assert drawn[:2] == every[:2]
     assert "Best anchor of 2000 objects drawn: IoU from 0.5 for " in drawn[2]
     share = float(drawn[2].split(" for ")[1].split("%")[0]) / 100
