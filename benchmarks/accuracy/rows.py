@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from retinanet.training.optimizer import linear_rule
+from retinanet.training.settings import TrainSettings
 
 RECOMMENDED = (
     *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--backbone_rate", "0.5"),
@@ -61,7 +61,11 @@ def rows_of(setting: Setting) -> list[Row]:
     """Those with several seeds first; then each flag alone; then what needs no training of its own."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
     high_rate = ("--learning_rate", "1e-3")
-    recommended = (*RECOMMENDED, "--learning_rate", f"{linear_rule(setting.batch_size):g}")
+    recommended = (
+        *RECOMMENDED,
+        "--learning_rate",
+        f"{TrainSettings.learning_rate * setting.batch_size / TrainSettings.batch_size:g}",
+    )
     return [
         Row(BASELINE, has_seeds=True),
         Row("recommended", recommended, has_seeds=True),

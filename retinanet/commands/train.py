@@ -159,7 +159,7 @@ def opening_lines(run: Run) -> list[str]:
             f"{rest} images that fill no step are {'left out' if settings.drop_last else 'shared out'}"
         )
     lines.append(f"Precision: {run.facts.precision}, {'compiled' if run.facts.compiled else 'not compiled'}")
-    hints = rate_hint(run.sampler.batch_size, settings.learning_rate), schedule_hint(settings)
+    hints = rate_hint(run.sampler.batch_size, settings.optimizer, settings.learning_rate), schedule_hint(settings)
     return [*lines, *filter(None, hints)]
 
 

@@ -50,7 +50,9 @@ def _end_workers_after(main: Callable[[], int]) -> int:
 
 def _end(message: str, exit_code: int) -> NoReturn:
     where = f" (rank {_rank()})" if _rank() else ""
-    print(f"{printable(Path(sys.argv[0]).name)}: error{where}: {printable(message)}", file=sys.stderr, flush=True)
+    script = Path(sys.argv[0])
+    name = script.parent.name if script.name == "__main__.py" else script.name  # python -m retinanet.check_data
+    print(f"{printable(name)}: error{where}: {printable(message)}", file=sys.stderr, flush=True)
     _exit(exit_code)
 
 

@@ -14,7 +14,7 @@ from retinanet.checkpoints.output_folder import BEST
 from retinanet.checkpoints.resume import FREE
 from retinanet.runtime.device import memory_in_use
 from retinanet.training.engine import Progress
-from retinanet.training.optimizer import linear_rule
+from retinanet.training.optimizer import sgd_rate
 from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
@@ -41,13 +41,14 @@ def views_line(sides: Sequence[int], flip_test: bool) -> str:
     return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
 
 
-def rate_hint(batch_size: int, rate: float) -> str | None:
-    """What the linear scaling rule suggests where the batch is larger than the default but the rate is not."""
-    if rate != TrainSettings.learning_rate or batch_size <= TrainSettings.batch_size:
+def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
+    """What rate to give SGD for a step of so many images. Adam's and AdamW's step doesn't grow with the gradient, so
+    their rate stays as it is."""
+    if optimizer != "sgd" or rate != TrainSettings.learning_rate:
         return None
     return (
-        f"Hint: a step has {batch_size} images, the published runs' {TrainSettings.batch_size}, at the same rate. The "
-        f"linear scaling rule gives --learning_rate {linear_rule(batch_size):g}, with --warmup_steps 500 or more"
+        f"Hint: the learning rate {rate:g} is Adam's. The RetinaNet paper trains with SGD at 0.01 for 16 images, which "
+        f"for {batch_size} is --learning_rate {sgd_rate(batch_size):g}, with --warmup_steps 500 or more"
     )
 
 

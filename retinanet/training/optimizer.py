@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from retinanet.detector.settings import STAGES
-from retinanet.training.settings import TrainSettings
 
 
 def build_optimizer(
@@ -87,6 +86,7 @@ class Schedule(NamedTuple):
         return self.base * FACTOR ** sum(epoch >= milestone for milestone in self.milestones)
 
 
-def linear_rule(batch_size: int) -> float:
-    """The rate that goes with so many images a step (https://arxiv.org/abs/1706.02677)."""
-    return TrainSettings.learning_rate * batch_size / TrainSettings.batch_size
+def sgd_rate(batch_size: int) -> float:
+    """The rate for so many images a step: RetinaNet's (https://arxiv.org/abs/1708.02002), 0.01 for 16 images, by the
+    linear scaling rule (https://arxiv.org/abs/1706.02677)."""
+    return 0.01 * batch_size / 16

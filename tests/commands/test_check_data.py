@@ -366,6 +366,7 @@ def test_what_can_not_be_checked_ends_with_2(check, good, tmp_path, damage, argu
     code, _, run = check(folder, *arguments)
     assert code == 2
     assert words in run.err
+    assert run.err.startswith("check_data: error: ")  # not the name of its file, __main__.py
     assert "Traceback" not in run.err
 
 

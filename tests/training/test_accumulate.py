@@ -165,10 +165,12 @@ def test_a_set_without_objects_is_told_of_once(improved, coco_path):
     assert (run.code, run.out.count("has no objects to compare with")) == (0, 1), run.err
 
 
-def test_the_hint_for_a_larger_batch(improved):
-    run = improved("--accumulate", 4)
-    assert "Hint: a step has 8 images, the published runs' 2, at the same rate. The linear scaling" in run.out
-    assert "--learning_rate 0.0004" in run.out
+@pytest.mark.parametrize(("optimizer", "rate"), [("adam", None), ("adamw", None), ("sgd", "0.005")])
+def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
+    run = improved("--accumulate", 4, "--optimizer", optimizer)
+    assert run.code == 0
+    assert ("Hint: the learning rate" in run.out) == (rate is not None)
+    assert rate is None or f"which for 8 is --learning_rate {rate}, with" in run.out
 
 
 @pytest.mark.parametrize(

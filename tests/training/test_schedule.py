@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.training.optimizer import Schedule, linear_rule
-from retinanet.training.settings import TrainSettings
+from retinanet.training.optimizer import Schedule, sgd_rate
 
 
 @pytest.mark.parametrize(
@@ -46,6 +45,6 @@ def test_rates_rise_in_the_warm_up_and_never_after(kind, steps_per_epoch, epochs
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
 
 
-def test_the_linear_rule_keeps_the_published_rate_at_the_published_batch():
-    assert linear_rule(2) == TrainSettings.learning_rate
-    assert linear_rule(16) == pytest.approx(8 * TrainSettings.learning_rate)
+def test_sgds_rate_is_the_papers_at_its_batch():
+    assert sgd_rate(16) == 0.01
+    assert sgd_rate(2) == pytest.approx(0.00125)
