@@ -13,7 +13,17 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 FREE = frozenset(
     (
         *("workers", "timeout", "cache", "device", "precision", "compile", "batch_size"),
-        *("epochs", "log_every", "eval_every", "save_every", "eval_backend", "max_skipped", "bad_images", "max_pixels"),
+        *(
+            "epochs",
+            "log_every",
+            "eval_every",
+            "patience",
+            "save_every",
+            "eval_backend",
+            "max_skipped",
+            "bad_images",
+            "max_pixels",
+        ),
         *("coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "steps", "seeds"),
     )
 )

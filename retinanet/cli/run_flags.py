@@ -37,6 +37,11 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
         "--save_every", type=whole_number(0), help="steps between saves of last.pt within an epoch; 0: none"
     )
     group.add_argument("--eval_every", type=whole_number(1), help="epochs between evaluations")
+    group.add_argument(
+        "--patience",
+        type=whole_number(0),
+        help="end the run after so many evaluations in a row without a higher AP; 0: never",
+    )
     group.add_argument("--log_every", type=whole_number(1), help="steps between log lines")
     add_log_dir_flag(group)
 

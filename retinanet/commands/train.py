@@ -52,6 +52,8 @@ def train(settings: TrainSettings) -> int:
                 raise UserError(f"--{name} is for one process. Run it without torchrun")
         with ranks.first_alone():  # it leaves the parsed annotations to the others
             sets = load_sets(settings, ranks)
+        if settings.patience and not has_objects(sets.val):
+            raise UserError(f"--patience needs an AP, and the set {settings.val_set} has no objects. Drop the flag")
         if settings.verify_resume:
             return verify_resume(with_seed(settings, None, ranks), sets)
         if settings.find_lr:
@@ -175,6 +177,10 @@ def train_epochs(run: Run) -> None:
                     evaluate_and_save(run, saves, is_last)
                 if is_last:
                     break
+                if out_of_patience(run):
+                    if run.ranks.is_first:
+                        saves.save_state()
+                    break
                 train_epoch(run, saves)
         except Stopped as stop:
             name = signal.Signals(stop.signal_number).name
@@ -187,6 +193,17 @@ def train_epochs(run: Run) -> None:
     say(str(state.epoch_losses))
     if run.ranks.is_first:
         saves.save_weights(FINAL, must=True)
+
+
+def out_of_patience(run: Run) -> bool:
+    """Whether --patience ends the run, the same at all ranks, of which the first alone knows the AP."""
+    patience, state = run.settings.patience, run.state
+    if not patience or state.epoch > state.evaluated:
+        return False
+    if run.ranks.from_first(state.evaluations_since_best) < patience:
+        return False
+    say(f"Stopped early after epoch {state.epoch}: {patience} evaluations without a higher AP (--patience)")
+    return True
 
 
 def train_epoch(run: Run, saves: Saves) -> None:

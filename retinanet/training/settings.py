@@ -68,6 +68,7 @@ class TrainSettings:
     resume: bool = False
     save_every: int = 0
     eval_every: int = 10
+    patience: int = 0
     log_every: int = 100
     log_dir: Path | None = None
     threshold: float = DetectionSettings.threshold

@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from conftest import TINY
+from conftest import TINY, change_json
 
 from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations
 from retinanet.commands import train as train_command
 from retinanet.commands.test import better_checkpoint
+from retinanet.training.state import TrainingState
 
 
 @pytest.fixture
@@ -58,3 +59,53 @@ def test_the_rest_of_the_record_stays(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"settings": {"depth": 18}}))
     write_evaluations(tmp_path, {10: 0.5})
     assert json.loads((tmp_path / "run.json").read_text()) == {"settings": {"depth": 18}, "ap_by_epoch": {"10": 0.5}}
+
+
+@pytest.fixture
+def patient(script, coco_path, tmp_path, monkeypatch):
+    """Trains up to 6 epochs, evaluated after each with these AP; further arguments are flags."""
+    aps = [0.25, 0.5, 0.375, 0.5, 0.125, 0.625]
+    monkeypatch.setattr(train_command, "evaluate_weights", lambda run: aps[run.state.epoch - 1])
+    flags = ("--coco_path", coco_path, *TINY, "--workers", 0, "--batch_size", 4, "--epochs", 6, "--eval_every", 1)
+    return lambda name, *more: script("train", *flags, "--output_path", tmp_path / name, *more)
+
+
+def losses_of(run):
+    assert run.code == 0, run.err
+    return json.loads(run.out.splitlines()[-1])
+
+
+def test_patience_ends_a_run_and_resuming_without_it_goes_on_with_equal_numbers(patient, tmp_path):
+    whole = losses_of(patient("whole"))
+    run = patient("early", "--patience", 2)
+    assert "Stopped early after epoch 4: 2 evaluations without a higher AP (--patience)" in run.out
+    assert losses_of(run) == whole[:4]
+    assert (tmp_path / "early" / "model_final.pt").exists()
+    again = patient("early", "--patience", 2, "--resume")
+    assert "Stopped early after epoch 4" in again.out
+    assert losses_of(again) == whole[:4]
+    assert losses_of(patient("early", "--resume")) == whole
+    assert read_evaluations(tmp_path / "early") == read_evaluations(tmp_path / "whole")
+
+
+def test_patience_that_lasts_changes_nothing(patient):
+    run = patient("late", "--patience", 4)
+    assert "Stopped early" not in run.out
+    assert len(losses_of(run)) == 6
+
+
+def test_patience_needs_objects_to_evaluate_on(patient, coco_path):
+    change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
+    run = patient("none", "--patience", 2)
+    assert run.code == 2
+    assert "--patience needs an AP, and the set val has no objects. Drop the flag" in run.err
+
+
+@pytest.mark.parametrize(
+    ("aps", "since"),
+    [({}, 0), ({3: 0.1}, 0), ({1: 0.5, 2: 0.5}, 1), ({10: 0.1, 9: 0.3, 11: 0.2}, 2), ({1: 0, 2: 0.1}, 0)],
+)
+def test_evaluations_since_the_best(aps, since):
+    state = TrainingState.__new__(TrainingState)
+    state.ap_by_epoch = aps
+    assert state.evaluations_since_best() == since
