@@ -2,20 +2,18 @@
 
 import secrets
 import signal
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import IO
 
 from retinanet.check_data.summary import data_lines
-from retinanet.checkpoints.output_folder import BEST, move_earlier_run, open_folder, write_record
+from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, write_record
 from retinanet.checkpoints.resume import LAST, Facts, SavedRun, newest_run
 from retinanet.coco.annotations import has_objects
 from retinanet.coco.json_values import is_id
 from retinanet.commands.find_lr import find_learning_rate
+from retinanet.commands.train_evaluation import evaluate_and_save, out_of_patience
 from retinanet.commands.verify_resume import verify_resume
 from retinanet.data.learnable import warnings_of
-from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_objects
-from retinanet.evaluation.detect_set import detect_all
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.console import say
 from retinanet.runtime.device import default_workers, find_device
@@ -34,7 +32,7 @@ from retinanet.training.log_lines import (
     seconds_per_image,
     settings_line,
 )
-from retinanet.training.run import Run, build_run, loader_settings
+from retinanet.training.run import Run, build_run
 from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
 from retinanet.training.sets import Sets, add_cache, load_sets
 from retinanet.training.settings import RANDOM, TrainSettings
@@ -195,17 +193,6 @@ def train_epochs(run: Run) -> None:
         saves.save_weights(FINAL, must=True)
 
 
-def out_of_patience(run: Run) -> bool:
-    """Whether --patience ends the run, the same at all ranks, of which the first alone knows the AP."""
-    patience, state = run.settings.patience, run.state
-    if not patience or state.epoch > state.evaluated:
-        return False
-    if run.ranks.from_first(state.evaluations_since_best) < patience:
-        return False
-    say(f"Stopped early after epoch {state.epoch}: {patience} evaluations without a higher AP (--patience)")
-    return True
-
-
 def train_epoch(run: Run, saves: Saves) -> None:
     """Train what is left of the epoch, or until a signal stops it."""
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
@@ -237,56 +224,3 @@ def train_epoch(run: Run, saves: Saves) -> None:
     state.finish_epoch(progress.epoch_mean)
     saves.save_state_if_long_ago()
     run.ranks.wait()
-
-
-def evaluate_and_save(run: Run, saves: Saves, is_last: bool) -> None:
-    """Save the epoch's weights, evaluate them, and keep the best."""
-    if run.ranks.is_first:  # before evaluating: whatever stops that, the weights are there
-        saves.save_weights(f"retinanet_epoch{run.state.epoch}.pt")
-        if is_last:
-            saves.save_weights(FINAL)
-            saves.save_state()
-    ap = evaluate_weights(run)
-    if run.ranks.is_first and (0.0 if ap is None else ap) > run.state.best_ap:
-        run.state.best_ap = ap or 0.0
-        saves.save_weights(BEST)
-    if ap is not None:
-        run.state.ap_by_epoch[run.state.epoch] = ap
-        saves.record_evaluations()
-    run.state.evaluated = run.state.epoch
-    if is_last:
-        saves.save_state()
-    run.ranks.wait()
-
-
-def evaluate_weights(run: Run) -> float | None:
-    """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP.
-
-    None where there is no table: without objects, and at other ranks than 0.
-    """
-    average, val = run.state.average, run.sets.val
-    if average and has_objects(val) and (raw := _table(run)):
-        say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
-    with average.in_place() if average else nullcontext():
-        table = _table(run)
-    if table is None:
-        return None
-    say(*table.text.splitlines())
-    run.state.numbers = table.by_name(val.class_names)
-    return table.numbers[AP]
-
-
-def _table(run: Run) -> CocoTable | None:
-    """The table of the val set; None where it has no objects, or at another rank than 0."""
-    settings = run.settings
-    with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
-        found = detect_all(
-            run.state.network,
-            run.sets.val_set,
-            loader_settings(settings, run.device),
-            device=run.device,
-            precision=run.precision,
-            detection=settings.detection,
-            ranks=run.ranks,
-        )
-        return table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None

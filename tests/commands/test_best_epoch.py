@@ -6,7 +6,7 @@ import pytest
 from conftest import TINY, change_json
 
 from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations
-from retinanet.commands import train as train_command
+from retinanet.commands import train_evaluation
 from retinanet.commands.test import better_checkpoint
 from retinanet.training.state import TrainingState
 
@@ -15,7 +15,7 @@ from retinanet.training.state import TrainingState
 def trained(script, coco_path, tmp_path, monkeypatch):
     """A run of three epochs, the second the best, and what it printed."""
     aps = iter([0.25, 0.5, 0.375])
-    monkeypatch.setattr(train_command, "evaluate_weights", lambda run: next(aps))
+    monkeypatch.setattr(train_evaluation, "evaluate_weights", lambda run: next(aps))
     output = tmp_path / "output"
     flags = ("--coco_path", coco_path, "--output_path", output, *TINY, "--workers", 0, "--batch_size", 4)
     run = script("train", *flags, "--epochs", 3, "--eval_every", 1)
@@ -65,7 +65,7 @@ def test_the_rest_of_the_record_stays(tmp_path):
 def patient(script, coco_path, tmp_path, monkeypatch):
     """Trains up to 6 epochs, evaluated after each with these AP; further arguments are flags."""
     aps = [0.25, 0.5, 0.375, 0.5, 0.125, 0.625]
-    monkeypatch.setattr(train_command, "evaluate_weights", lambda run: aps[run.state.epoch - 1])
+    monkeypatch.setattr(train_evaluation, "evaluate_weights", lambda run: aps[run.state.epoch - 1])
     flags = ("--coco_path", coco_path, *TINY, "--workers", 0, "--batch_size", 4, "--epochs", 6, "--eval_every", 1)
     return lambda name, *more: script("train", *flags, "--output_path", tmp_path / name, *more)
 
