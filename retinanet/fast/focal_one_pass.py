@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from retinanet.detector.focal_loss import FocalLoss
 from retinanet.fast.compilers import lacking_for_compilation
@@ -17,7 +17,7 @@ FocalSum = Callable[[Tensor, Tensor, Tensor, Tensor, float, float], Tensor]
 SHARE = 1e-4  # of a sum that the two ways may differ by; they do by 1e-6
 
 
-@torch.library.custom_op("retinanet::focal_sum", mutates_args=(), device_types="cuda")
+@library.custom_op("retinanet::focal_sum", mutates_args=(), device_types="cuda")
 def focal_sum(
     logits: Tensor, weights: Tensor, present: Tensor, present_weights: Tensor, alpha: float, gamma: float
 ) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ def focal_sum(monkeypatch):
 
 
 def make_case(num_classes, dtype, spread):
-    """Logits and what the loss is told of their anchors: some foreground, some ignored, the others background."""
+    """Logits and weights of their anchors: some foreground, some ignored, the others background."""
     draw = torch.Generator().manual_seed(num_classes)
     num_anchors = NUM_TERMS // num_classes
     logits = spread * torch.randn(NUM_IMAGES, num_anchors, num_classes, generator=draw)
