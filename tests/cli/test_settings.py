@@ -23,7 +23,8 @@ NAMES = """
 coco_path train_set val_set min_side max_side train_sides flip augment batch_size drop_last bad_images depth channels
 weights freeze_stages head_norm prior alpha gamma beta foreground_iou background_iou matcher box_loss ignore_crowds
 epochs optimizer learning_rate backbone_rate weight_decay schedule milestones warmup_steps accumulate ema_decay
-clip_norm find_lr steps seed seeds compile cache output_path resume save_every eval_every log_every log_dir threshold
+clip_norm find_lr steps seed seeds compile cache output_path resume save_every eval_every patience log_every log_dir
+threshold
 num_candidates nms_iou max_detections eval_backend max_skipped timeout deterministic verify_resume device precision
 workers max_pixels
 """
