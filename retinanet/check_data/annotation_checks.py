@@ -18,6 +18,7 @@ from retinanet.coco.box_units import corners_for_sizes
 from retinanet.coco.json_values import read_json
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import require_objects, require_reach
+from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
 
 # An area may be that of a box that includes its last pixel, as in PASCAL VOC, up to rounding.
@@ -54,6 +55,7 @@ def check_set(
     min_side: int,
     max_side: int,
     max_pixels: int,
+    anchor_shapes: AnchorShapes,
     is_trained_on: bool,
     findings: Findings,
 ) -> CheckedSet:
@@ -77,17 +79,17 @@ def check_set(
         _check_boxes(checked, findings)
         _check_classes_and_images(checked, findings)
     if is_trained_on:
-        _check_whether_learnable(checked, findings)
+        _check_whether_learnable(checked, findings, anchor_shapes)
     elif not has_objects(annotations):
         findings.add(name, "set_without_objects", [str(path)])
     return checked
 
 
-def _check_whether_learnable(checked: CheckedSet, findings: Findings) -> None:
+def _check_whether_learnable(checked: CheckedSet, findings: Findings, shapes: AnchorShapes) -> None:
     path = checked.annotations.path
     try:
         require_objects(checked.dataset)
-        require_reach(checked.dataset)
+        require_reach(checked.dataset, shapes=shapes)
     except DataFault as error:
         findings.add(checked.name, error.kind, [str(error).removeprefix(f"{path}: ")])
     else:

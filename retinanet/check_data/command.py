@@ -10,6 +10,7 @@ from retinanet.check_data.annotation_checks import CheckedSet, check_set
 from retinanet.check_data.counts import Counts, count, histograms, reach, try_alternatives
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
+from retinanet.check_data.summary import anchor_words
 from retinanet.check_data.text import (
     advice_lines,
     alternative_lines,
@@ -79,6 +80,7 @@ def check_annotation_files(settings: CheckSettings, findings: Findings) -> list[
             min_side=settings.min_side,
             max_side=settings.max_side,
             max_pixels=settings.max_pixels,
+            anchor_shapes=settings.anchor_shapes,
             is_trained_on=not sets,
             findings=findings,
         )
@@ -121,12 +123,13 @@ def count_blocks(sets: list[CheckedSet], settings: CheckSettings) -> list[list[s
     """The content of the sets, and how well anchors cover the first of them; draws both."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     first, dataset = counts[0], sets[0].dataset
-    setup = AnchorSetup(settings.min_side, settings.max_side)
+    setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchor_shapes)
     classes = names_of_classes(sets)
     groups = reach(first, dataset, setup)
     charts.draw(counts, classes, groups, settings.picture_path)
-    sides = f"--min_side {settings.min_side} --max_side {settings.max_side}"
-    title = f"Best anchor of each object of {first.name}, {sides}"
+    sides = ["--min_side", str(settings.min_side), "--max_side", str(settings.max_side)]
+    flags = " ".join([*sides, *anchor_words(settings.anchor_shapes)])
+    title = f"Best anchor of each object of {first.name}, {flags}"
     now, others = groups[""][0], try_alternatives(first, dataset, setup) if len(first.objects.labels) else []
     if not settings.all:
         few = class_lines(counts, most_frequent(classes, counts))

@@ -68,8 +68,7 @@ def alternative_lines(now: Reach, alternatives: Sequence[Alternative]) -> list[s
     else:
         verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: keep the present settings."]
     return [
-        "What other sides and anchors would reach (SIDE and RATIOS are in retinanet/detector/anchors.py,",
-        "and weights fit the anchors they were trained with)",
+        "What other sides and anchors would reach (flags of train.py; a checkpoint keeps its anchors)",
         *_indented(rows),
         *verdict,
     ]
@@ -78,9 +77,8 @@ def alternative_lines(now: Reach, alternatives: Sequence[Alternative]) -> list[s
 def advice_lines(now: Reach, alternatives: Sequence[Alternative], title: str) -> list[str]:
     """How many objects the anchors reach, and the remedies that are worth it, by what they cost."""
     lines = [f"{title}: IoU {', '.join(f'{name} for {share}' for name, share in _shares_by_name(now))}"]
-    flags = [one for one in alternatives if one.name.startswith("--")]  # not what takes an edit of the code
-    gains = [one for one in flags if one.reach.shares[0] - now.shares[0] >= CLEAR_GAIN]
-    as_many = [one for one in flags if one.pixels < 1 and one.reach.shares[0] >= now.shares[0]]
+    gains = [one for one in alternatives if one.reach.shares[0] - now.shares[0] >= CLEAR_GAIN]
+    as_many = [one for one in alternatives if one.pixels < 1 and one.reach.shares[0] >= now.shares[0]]
     if gains:
         lines.append("What would reach more of them, the cheapest first:")
         best = sorted(gains, key=lambda one: (one.pixels, -one.reach.shares[0]))[:MOST_REMEDIES]

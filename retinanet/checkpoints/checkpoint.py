@@ -11,7 +11,7 @@ from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.torch_files import load_file, save_file
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.data.settings import MOST_MIN_SIDE
-from retinanet.detector.anchors import PAPER_SHAPES, AnchorShapes
+from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS
 from retinanet.runtime.errors import UserError
@@ -39,7 +39,7 @@ class Checkpoint(NamedTuple):
     head_norm: str = "none"
     level_code: bool = False  # whether it is a LevelCodedRetinaNet
     ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
-    anchors: AnchorShapes = PAPER_SHAPES
+    anchors: AnchorShapes = DEFAULT_SHAPES
 
 
 def save_checkpoint(
@@ -73,7 +73,7 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     elif unknown := content.keys() - set(Checkpoint._fields):
         broken = sorted(map(repr, unknown))
     else:
-        content["anchors"] = _anchor_shapes(content["anchors"]) if "anchors" in content else PAPER_SHAPES
+        content["anchors"] = _anchor_shapes(content["anchors"]) if "anchors" in content else DEFAULT_SHAPES
         broken = _broken_parts(Checkpoint(**content))
     if broken or not isinstance(run, dict):
         raise UserError(

@@ -10,7 +10,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
-from retinanet.detector.anchors import PAPER_SHAPES, STRIDES, AnchorShapes, cell_anchors
+from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.runtime.errors import UserError
 
@@ -45,7 +45,7 @@ def load_detector(
     A class whose name is COCO's, in upper or lower case, keeps that class's weights; the others keep their start.
     Raises UserError, and loads nothing, where a tensor is missing, has another shape or is not finite.
     """
-    num_anchors = PAPER_SHAPES.per_cell
+    num_anchors = DEFAULT_SHAPES.per_cell
     if network.anchor_shapes.per_cell != num_anchors:
         raise UserError(
             f"{source}: a detector with {num_anchors} anchors a cell, but the network has "
@@ -119,7 +119,7 @@ class _BoxCode(NamedTuple):
     level_shift: Tensor  # float64 [5, 9, 4], near 0
 
 
-def _box_code(shapes: AnchorShapes = PAPER_SHAPES) -> _BoxCode:
+def _box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> _BoxCode:
     """The conversion from the detector's anchors and deltas to ours, with anchors of `shapes`.
 
     Its anchors are centred on their cell's upper left corner and have sides of whole, even pixels; its deltas are not
@@ -129,8 +129,8 @@ def _box_code(shapes: AnchorShapes = PAPER_SHAPES) -> _BoxCode:
     `shapes`, most of it goes into the output convolution, which keeps learning, and only the rest into the level code.
     (The cap on a box's growth is the same number, but relative to these anchors.)
     """
-    sides = [tuple(int(PAPER_SHAPES.side * stride * scale) for scale in PAPER_SHAPES.scales) for stride in STRIDES]
-    theirs = torch.stack(AnchorGenerator(sides, (PAPER_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
+    sides = [tuple(int(DEFAULT_SHAPES.side * stride * scale) for scale in DEFAULT_SHAPES.scales) for stride in STRIDES]
+    theirs = torch.stack(AnchorGenerator(sides, (DEFAULT_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
     ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
     our_sizes = ours[..., 2:] - ours[..., :2]  # [5, 9, 2]
     ratio = (theirs[..., 2:] - theirs[..., :2]) / our_sizes

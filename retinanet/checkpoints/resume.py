@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.checkpoints.checkpoint import Checkpoint, load_run, save_checkpoint
+from retinanet.checkpoints.settings import shapes_of
 from retinanet.coco.json_values import is_id
-from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.runtime.errors import UserError
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -91,10 +91,12 @@ def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[s
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise _differs(saved, f"--{name}", old.get(name), new.get(name))
-    old_shapes, new_shapes = saved.checkpoint.anchors._asdict(), DEFAULT_SHAPES._asdict()
-    for name in old_shapes:
-        if old_shapes[name] != new_shapes[name]:
-            raise _differs(saved, f"anchors of the {name}", old_shapes[name], new_shapes[name])
+    # An earlier version had its anchors in the code.
+    old_shapes = saved.checkpoint.anchors
+    shapes = shapes_of(*(settings[f"anchor_{name}"] for name in ("scale", "ratios", "octaves")))
+    for name, own, asked in zip(shapes._fields, old_shapes, shapes, strict=True):
+        if own != asked:
+            raise _differs(saved, f"anchors of the {name}", own, asked)
     for name in ("device", "precision", "compiled"):
         if getattr(saved.facts, name) != getattr(facts, name):
             raise _differs(saved, name, getattr(saved.facts, name), getattr(facts, name))

@@ -1,8 +1,9 @@
 """What a network can start from. Needs no PyTorch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retinanet.detector.settings import CHANNELS, PRIOR
+from retinanet.detector.settings import CHANNELS, PRIOR, AnchorShapes
 
 DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
 # torchvision's detector that learned COCO, retinanet_resnet50_fpn_v2.
@@ -19,3 +20,15 @@ class StartSettings:
     freeze_stages: int = 0
     head_norm: str = "none"
     prior: float = PRIOR
+    anchor_scale: float = AnchorShapes().side
+    anchor_ratios: tuple[float, ...] = AnchorShapes().ratios
+    anchor_octaves: int = len(AnchorShapes().scales)
+
+    @property
+    def anchor_shapes(self) -> AnchorShapes:
+        return shapes_of(self.anchor_scale, self.anchor_ratios, self.anchor_octaves)
+
+
+def shapes_of(scale: float, ratios: Sequence[float], num_octaves: int) -> AnchorShapes:
+    """The anchors of `num_octaves` sizes from `scale` strides to just below its double, each in all `ratios`."""
+    return AnchorShapes(scale, tuple(ratios), tuple(2 ** (number / num_octaves) for number in range(num_octaves)))

@@ -34,6 +34,7 @@ def build_network(settings: StartSettings, class_names: Sequence[str], saved: Sa
             settings.prior,
             learn_statistics,
             head_norm=settings.head_norm,
+            anchor_shapes=settings.anchor_shapes,
         )
         if isinstance(network, LevelCodedRetinaNet):
             _load_detector(network, class_names, state, source, settings)

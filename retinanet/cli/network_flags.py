@@ -4,6 +4,7 @@ import argparse
 
 from retinanet.checkpoints.settings import DEPTHS_OF_V2, DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM
 from retinanet.cli.flags import number_above, whole_number
+from retinanet.cli.shared_flags import add_anchor_flags, check_anchor_flags
 from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, STAGES
 from retinanet.runtime.errors import UserError
 from retinanet.training.settings import TrainSettings
@@ -35,6 +36,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         type=number_above(0, 0.999),
         help="initial score of every anchor and class (sets the classification bias)",
     )
+    add_anchor_flags(group)
 
 
 def settled_head_norm(given: str | None, weights: str) -> str:
@@ -44,6 +46,7 @@ def settled_head_norm(given: str | None, weights: str) -> str:
 
 def check_network_flags(settings: TrainSettings) -> None:
     """UserError where they contradict each other."""
+    check_anchor_flags(settings.anchor_ratios)
     weights = settings.weights
     if weights == "coco" and settings.depth != DETECTOR_DEPTH:
         raise UserError(f"--weights coco is a detector of --depth {DETECTOR_DEPTH}. Give that depth")

@@ -1,16 +1,40 @@
 """Flags of several scripts: the data folder, the machine, detection, COCO's table and the log."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.cli.flags import number_from, whole_number
 from retinanet.evaluation.coco_table import BACKENDS, installed_backends
+from retinanet.runtime.errors import UserError
 
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
 def add_coco_path_flag(group: argparse._ActionsContainer) -> None:
     group.add_argument("--coco_path", type=Path, help="the data folder; see data/README.md")
+
+
+def add_anchor_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--anchor_scale", type=number_from(0.25, 64), help="side of the smallest anchors, in strides of their level"
+    )
+    group.add_argument(
+        "--anchor_ratios",
+        type=number_from(0.02, 50),
+        nargs="+",
+        metavar="RATIO",
+        help="height / width of the anchors",
+    )
+    group.add_argument(
+        "--anchor_octaves", type=whole_number(1, 10), help="sizes of anchors on each level, from one octave to the next"
+    )
+
+
+def check_anchor_flags(ratios: Sequence[float]) -> None:
+    """UserError where they contradict each other."""
+    if len(set(ratios)) < len(ratios):
+        raise UserError("--anchor_ratios names a ratio twice. Give each once")
 
 
 def add_max_pixels_flag(group: argparse._ActionsContainer) -> None:

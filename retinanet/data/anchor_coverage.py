@@ -9,7 +9,7 @@ from retinanet.data.transforms import resized_sizes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 
-LONGER_RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)
+MORE_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 LEAST_MIN_SIDE = 64  # that the flags take
 
 
@@ -52,12 +52,17 @@ def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
     for factor in (0.5, 0.75, 1.25, 1.5, 2):
         min_side, max_side = round(setup.min_side * factor), round(setup.max_side * factor)
         found[f"--min_side {min_side} --max_side {max_side}"] = setup._replace(min_side=min_side, max_side=max_side)
-    longer = setup.shapes._replace(ratios=LONGER_RATIOS)
-    for side in (2, 3, 6):
-        found[f"SIDE = {side}"] = setup._replace(shapes=setup.shapes._replace(side=side))
-    found["RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer)
-    found["SIDE = 3, RATIOS = (1 / 3, 0.5, 1.0, 2.0, 3.0)"] = setup._replace(shapes=longer._replace(side=3))
+    found |= {name: setup._replace(shapes=shapes) for name, shapes in other_anchors(setup.shapes).items()}
     return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_MIN_SIDE}
+
+
+def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
+    """Anchors to try instead of `shapes`, by their flags."""
+    ratios = f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in MORE_RATIOS)}"
+    found = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
+    found[ratios] = shapes._replace(ratios=MORE_RATIOS)
+    found |= {f"--anchor_scale {side} {ratios}": shapes._replace(side=side, ratios=MORE_RATIOS) for side in (2, 3)}
+    return {name: other for name, other in found.items() if other != shapes}
 
 
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:

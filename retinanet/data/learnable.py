@@ -9,7 +9,8 @@ from retinanet.coco.box_arrays import mirrored_corners, resized_corners
 from retinanet.coco.box_units import corners_for_sizes
 from retinanet.data.anchor_coverage import best_ious
 from retinanet.data.dataset import CocoDataset
-from retinanet.detector.settings import FOREGROUND_IOU
+from retinanet.detector.anchors import DEFAULT_SHAPES
+from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
 
 OBJECTS_AT_A_TIME = 2**14  # objects checked together; usually the first part suffices
@@ -35,16 +36,21 @@ def require_objects(dataset: CocoDataset) -> None:
 
 
 def require_reach(
-    dataset: CocoDataset, foreground_iou: float = FOREGROUND_IOU, sides: Sequence[int] = (), *, flip: bool = True
+    dataset: CocoDataset,
+    foreground_iou: float = FOREGROUND_IOU,
+    sides: Sequence[int] = (),
+    *,
+    flip: bool = True,
+    shapes: AnchorShapes = DEFAULT_SHAPES,
 ) -> None:
-    """DataFault where no anchor overlaps any object by `foreground_iou`, so that none is matched with one by its IoU.
+    """DataFault where no anchor of `shapes` overlaps any object by `foreground_iou`, so that the IoU matches none.
 
     At the training's shorter `sides`, by default the set's own; with `flip` mirrored as well, which shifts objects
     against the anchors.
     """
     largest = 0.0
     for boxes in _network_boxes(dataset, sides, flip):
-        best = best_ious(boxes)
+        best = best_ious(boxes, shapes)
         if best.max() >= foreground_iou - ROUNDING:
             return
         largest = max(largest, best.max())
@@ -52,7 +58,7 @@ def require_reach(
         "nothing_reached",
         f"{dataset.annotations.path}: no anchor overlaps an object by an IoU of {foreground_iou:g} (the most is "
         f"{largest:.2g}), so there is nothing to learn. Check the boxes. If they are right, use --matcher low_quality, "
-        "or raise --min_side and --max_side for objects that are too small.",
+        "or for objects that are too small raise --min_side and --max_side, or lower --anchor_scale.",
     )
 
 

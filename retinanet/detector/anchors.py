@@ -1,34 +1,16 @@
 """The anchor boxes of the pyramid, computed once per input size and device."""
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from retinanet.detector.settings import AnchorShapes
+
 STRIDES = (8, 16, 32, 64, 128)  # P3..P7
-SIDE = 4  # an anchor's side, in strides of its level
-RATIOS = (0.5, 1.0, 2.0)  # height / width
-SCALES = (2 ** (0 / 3), 2 ** (1 / 3), 2 ** (2 / 3))
-ANCHORS_PER_CELL = len(RATIOS) * len(SCALES)
 GRID_SIDE = 1024  # pixels: anchors are cut from grids whose sides are multiples of it
-
-
-class AnchorShapes(NamedTuple):
-    """The anchors of a cell, in strides of its level; the defaults are a new network's."""
-
-    side: float = SIDE
-    ratios: tuple[float, ...] = RATIOS
-    scales: tuple[float, ...] = SCALES
-
-    @property
-    def per_cell(self) -> int:
-        return len(self.ratios) * len(self.scales)
-
-
 DEFAULT_SHAPES = AnchorShapes()
-# The paper's, whatever the defaults are: for torchvision's detector, and for checkpoints that don't name theirs.
-PAPER_SHAPES = AnchorShapes(4, (0.5, 1.0, 2.0), (1.0, 2 ** (1 / 3), 2 ** (2 / 3)))
+ANCHORS_PER_CELL = DEFAULT_SHAPES.per_cell
 
 
 def cell_anchors(stride: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> Tensor:

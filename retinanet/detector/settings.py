@@ -1,6 +1,7 @@
 """The detector's settings, with the published runs' numbers as defaults. Needs no PyTorch."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 DEPTHS = (18, 34, 50, 101, 152)
 # The stages of the ResNet, from the image on, and torchvision's names of their modules.
@@ -13,6 +14,18 @@ BOX_LOSSES = ("smooth_l1", "giou")
 MATCHERS = ("iou", "low_quality", "atss")
 FOREGROUND_IOU = 0.5
 BACKGROUND_IOU = 0.4
+
+
+class AnchorShapes(NamedTuple):
+    """The anchors of a cell, in strides of its level; the defaults are the paper's."""
+
+    side: float = 4.0
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
+    scales: tuple[float, ...] = (2 ** (0 / 3), 2 ** (1 / 3), 2 ** (2 / 3))
+
+    @property
+    def per_cell(self) -> int:
+        return len(self.ratios) * len(self.scales)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
     augmentation = settings.augmentation
     # Objects that are enlarged or made smaller at random may be reached after all, and other matchers reach further.
     if settings.matcher == "iou" and not {*FROM_ORIGINAL, ZOOM_OUT} & {*augmentation.names}:
-        require_reach(training_set, settings.foreground_iou, augmentation.sides, flip=augmentation.flip > 0)
+        shapes = settings.start.anchor_shapes
+        flip = augmentation.flip > 0
+        require_reach(training_set, settings.foreground_iou, augmentation.sides, flip=flip, shapes=shapes)
 
 
 def _require_steps(settings: TrainSettings, train: Annotations, ranks: Ranks) -> None:

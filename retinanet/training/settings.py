@@ -39,6 +39,9 @@ class TrainSettings:
     freeze_stages: int = StartSettings.freeze_stages
     head_norm: str = StartSettings.head_norm
     prior: float = StartSettings.prior
+    anchor_scale: float = StartSettings.anchor_scale
+    anchor_ratios: tuple[float, ...] = StartSettings.anchor_ratios
+    anchor_octaves: int = StartSettings.anchor_octaves
     alpha: float = LossSettings.alpha
     gamma: float = LossSettings.gamma
     beta: float = LossSettings.beta

@@ -382,8 +382,8 @@ def test_numbers_by_class_size_and_anchor(check, good, tmp_path):
     # Under an anchor of 32 x 32, 26 x 24 has an IoU above 0.5, and 20 x 20 in a cell of stride 8 one of 0.39 at best.
     (reached,) = re.findall(r"^  dog +24 +(\S+%) +(\S+%) +(\S+%)$", out, re.MULTILINE)
     assert reached == ("33.3%", "33.3%", "33.3%")
-    assert re.search(r"^  SIDE = 2 +97\.9% ", out, re.MULTILINE)
-    assert "\n  SIDE = 2\n" in out[out.index("These would gain 1% of the objects or more") :]
+    assert re.search(r"^  --anchor_scale 2 +97\.9% ", out, re.MULTILINE)
+    assert "\n  --anchor_scale 2\n" in out[out.index("These would gain 1% of the objects or more") :]
 
 
 def test_the_number_of_threads_changes_nothing(check, good, tmp_path):

@@ -26,6 +26,7 @@ IMPROVEMENTS = [
     ("--box_loss", "giou"),
     ("--matcher", "atss"),
     ("--head_norm", "group"),
+    ("--anchor_scale", 2, "--anchor_ratios", 0.7, 1.4, "--anchor_octaves", 1),
     ("--freeze_stages", 2),
     ("--backbone_rate", 0.1, 0.2, 0.3, 0.5, 1),
 ]

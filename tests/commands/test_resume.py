@@ -318,7 +318,7 @@ def test_a_run_of_other_anchors_is_refused(script, undisturbed, tmp_path):
     before = (output / "last.pt").read_bytes()
     refused = script("train", *flags)
     assert refused.code == 2
-    assert "last.pt: its run has anchors of the side 3, this command has 4, which changes the numbers." in refused.err
+    assert "last.pt: its run has anchors of the side 3, this command has 4.0, which changes the numbers." in refused.err
     assert (output / "last.pt").read_bytes() == before
     del content["anchors"]  # an older file means today's
     torch.save(content, output / "last.pt")

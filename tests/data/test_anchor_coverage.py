@@ -5,10 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from retinanet.data.anchor_coverage import LONGER_RATIOS, AnchorSetup, alternatives, best_ious, ious_of, shares
+from retinanet.data.anchor_coverage import MORE_RATIOS, AnchorSetup, alternatives, best_ious, ious_of, shares
 from retinanet.data.transforms import padded_sizes
-from retinanet.detector import anchors
-from retinanet.detector.anchors import AnchorShapes, anchors_for
+from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors
 from retinanet.detector.matching import match_anchors
 from retinanet.detector.structures import Targets
 
@@ -42,16 +41,16 @@ def test_equal_to_every_anchor_with_every_box(case):
     np.testing.assert_allclose(best_ious(boxes), slow_best_ious(boxes, height, width), atol=2e-6)
 
 
-@pytest.mark.parametrize(("side", "ratios"), [(2, anchors.RATIOS), (6, anchors.RATIOS), (3, LONGER_RATIOS)])
+@pytest.mark.parametrize(("side", "ratios"), [(2, DEFAULT_SHAPES.ratios), (6, DEFAULT_SHAPES.ratios), (3, MORE_RATIOS)])
 def test_equal_for_other_anchors(side, ratios, monkeypatch):
     draw = np.random.default_rng(0)
     starts = draw.uniform(0, 200, (50, 2))
     boxes = np.concatenate([starts, (starts + np.exp(draw.uniform(0, 5.5, (50, 2)))).clip(max=256)], axis=1)
     levels = []
-    for stride in anchors.STRIDES:
+    for stride in STRIDES:
         centres = (torch.arange(-(-256 // stride), dtype=torch.float64) + 0.5) * stride
         x, y = torch.meshgrid(centres, centres, indexing="ij")
-        cell = anchors.cell_anchors(stride, AnchorShapes(side, ratios))
+        cell = cell_anchors(stride, AnchorShapes(side, ratios))
         levels.append((torch.stack([x, y, x, y], dim=-1)[:, :, None] + cell).reshape(-1, 4))
     slow = box_iou(torch.from_numpy(boxes), torch.cat(levels)).amax(dim=1).numpy()
     np.testing.assert_allclose(best_ious(boxes, AnchorShapes(side, ratios)), slow, atol=1e-9)
@@ -87,6 +86,6 @@ def test_sides_follow_the_resize_of_each_image():
 def test_alternatives_are_those_that_change_something_and_the_flags_take():
     names = alternatives(AnchorSetup(608, 1024))
     assert "--min_side 760 --max_side 1280" in names
-    assert names["SIDE = 3"] == AnchorSetup(608, 1024, AnchorShapes(3))
-    assert "SIDE = 3" not in alternatives(AnchorSetup(608, 1024, AnchorShapes(3)))
+    assert names["--anchor_scale 3"] == AnchorSetup(608, 1024, AnchorShapes(3))
+    assert "--anchor_scale 3" not in alternatives(AnchorSetup(608, 1024, AnchorShapes(3)))
     assert all(other.min_side >= 64 for other in alternatives(AnchorSetup(64, 64)).values())

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from retinanet.detector.anchors import DEFAULT_SHAPES, PAPER_SHAPES, AnchorShapes, anchors_for
+from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes, anchors_for
 from retinanet.detector.model import RetinaNet
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def test_those_of_other_shapes_equal_their_slow_twin():
     assert shapes.per_cell == 6
     torch.testing.assert_close(anchors_for(64, 96, CPU, shapes), slow_anchors(64, 96, *shapes))
     assert not torch.equal(anchors_for(64, 96, CPU, shapes), anchors_for(64, 96, CPU, shapes._replace(side=4)))
-    assert DEFAULT_SHAPES == PAPER_SHAPES
+    assert DEFAULT_SHAPES == (4, (0.5, 1, 2), (1, 2 ** (1 / 3), 2 ** (2 / 3)))
 
 
 def test_first_square_anchor_by_hand():

@@ -5,11 +5,11 @@ import pytest
 from conftest import change_json
 
 from retinanet.check_data import summary
-from retinanet.check_data.summary import data_lines
+from retinanet.check_data.summary import check_command, data_lines
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.anchor_coverage import best_ious, shares
 from retinanet.data.dataset import CocoDataset
-from retinanet.detector.anchors import DEFAULT_SHAPES
+from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.training.log_lines import best_line, schedule_hint
 from retinanet.training.settings import TrainSettings
 
@@ -40,7 +40,24 @@ def test_what_there_is_to_learn_and_what_anchors_reach(lines):
         "Classes of fewer than 20 objects: class 1 0, class 0 5",
         "Best anchor of 5 objects: IoU from 0.5 for 20.0%, 0.4 to 0.5 for 20.0%, below for 60.0% (more: python -m "
         "retinanet.check_data --coco_path 'my data' --sets train val --min_side 64 --max_side 96)",
+        "Warning: 80.0% of the objects have no anchor of IoU 0.5, so they are hardly learned: --anchor_scale 2 leaves "
+        "0.0%, and --matcher low_quality leaves none",
     ]
+
+
+def test_few_objects_out_of_reach_and_other_matchers_are_no_warning(lines):
+    boxes = [(4, 4, 32, 32)] * 39 + [(12, 12, 16, 16)] * 2
+    assert "Warning: 4.9%" not in lines(boxes)[0][-1]
+    assert "Warning: 7.1%" in lines([*boxes, boxes[-1]])[0][-1]
+    _, dataset = lines(boxes[-2:])
+    assert "Warning" not in data_lines(dataset, DEFAULT_SHAPES, TrainSettings(matcher="low_quality"))[-1]
+    assert "Warning" not in data_lines(dataset, AnchorShapes(2), TrainSettings())[-1]
+
+
+def test_the_command_that_checks_has_the_anchors_that_are_not_the_defaults():
+    assert "anchor" not in check_command(TrainSettings())
+    settings = TrainSettings(anchor_scale=2.5, anchor_ratios=(0.4, 1.0), anchor_octaves=2)
+    assert check_command(settings).endswith(" --anchor_scale 2.5 --anchor_ratios 0.4 1 --anchor_octaves 2")
 
 
 @pytest.mark.parametrize(
