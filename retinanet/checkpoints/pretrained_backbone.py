@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from retinanet.checkpoints.checkpoint import FORMAT
@@ -48,6 +48,7 @@ class LoadReport(NamedTuple):
     num_tensors: int
     missing: list[str]  # in the backbone but not in the file: they keep their initial values
     unused: list[str]  # in the file but not in the backbone
+    unmeasured: list[str]  # batch norms whose statistics are not all in the file
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
@@ -76,6 +77,12 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
         num_tensors=len(wanted),
         missing=_modules(wanted.keys() - found.keys(), found.keys()),
         unused=_modules({name for name in state if not name.endswith("num_batches_tracked")} - found.keys(), wanted),
+        unmeasured=[
+            name
+            for name, module in backbone.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            and not {f"{name}.running_mean", f"{name}.running_var"} <= found.keys()
+        ],
     )
 
 

@@ -19,6 +19,7 @@ class StartSettings:
     weights: str = "imagenet"  # or imagenet_v2, coco, none, a file
     freeze_stages: int = 0
     head_norm: str = "none"
+    norm_statistics: str = "frozen"  # of NORM_STATISTICS
     prior: float = PRIOR
     anchor_scale: float = AnchorShapes().side
     anchor_ratios: tuple[float, ...] = AnchorShapes().ratios
@@ -27,6 +28,11 @@ class StartSettings:
     @property
     def anchor_shapes(self) -> AnchorShapes:
         return shapes_of(self.anchor_scale, self.anchor_ratios, self.anchor_octaves)
+
+
+def default_statistics(weights: str) -> str:
+    """Whether a network that starts from `weights` learns its batch norms' statistics."""
+    return "learned" if weights == "none" else "frozen"
 
 
 def shapes_of(scale: float, ratios: Sequence[float], num_octaves: int) -> AnchorShapes:

@@ -1,7 +1,7 @@
 """The network that the settings ask for, at its start or as a saved run left it."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,17 @@ from retinanet.runtime.errors import UserError
 NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
 
 
-def build_network(settings: StartSettings, class_names: Sequence[str], saved: SavedRun | None) -> RetinaNet:
-    """The network at its start, or `saved`'s. UserError where its weights are missing or don't fit."""
-    learn_statistics = settings.weights == "none"
+def build_network(
+    settings: StartSettings,
+    class_names: Sequence[str],
+    saved: SavedRun | None,
+    measure: Callable[[RetinaNet, Sequence[str]], None] = lambda _network, _names: None,
+) -> RetinaNet:
+    """The network at its start, or `saved`'s. UserError where its weights are missing or don't fit.
+
+    `measure` gets the network and the batch norms without statistics, where the settings want these measured.
+    """
+    learn_statistics = settings.norm_statistics == "learned"
     if saved:
         network = build_model(saved.checkpoint, saved.path, learn_statistics)
     else:
@@ -38,8 +46,9 @@ def build_network(settings: StartSettings, class_names: Sequence[str], saved: Sa
         )
         if isinstance(network, LevelCodedRetinaNet):
             _load_detector(network, class_names, state, source, settings)
-        elif not learn_statistics:
-            _load_backbone(network, state, source, settings.freeze_stages)
+        elif settings.weights != "none":
+            unmeasured = _load_backbone(network, state, source, settings.freeze_stages)
+            _settle_statistics(network, unmeasured, settings.norm_statistics, measure)
     network.backbone.freeze(settings.freeze_stages)
     return network
 
@@ -80,7 +89,8 @@ def _load_detector(
     say(f"Classes that are new to it: {', '.join(report.new) or 'none'}")
 
 
-def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, num_frozen: int) -> None:
+def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, num_frozen: int) -> list[str]:
+    """Returns the batch norms without statistics."""
     report = load_backbone(network.backbone, state, source)
     lacking = [name for name in report.missing if name.split(".")[0] in modules_of(num_frozen)]
     if lacking:
@@ -91,3 +101,18 @@ def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, nu
     say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
     say(f"Backbone weights missing there, random now: {', '.join(report.missing) or 'none'}")
     say(f"Weights there that are not used: {', '.join(report.unused) or 'none'}")
+    return report.unmeasured
+
+
+def _settle_statistics(
+    network: RetinaNet, unmeasured: list[str], statistics: str, measure: Callable[[RetinaNet, Sequence[str]], None]
+) -> None:
+    stages = ", ".join(dict.fromkeys(name.partition(".")[0] for name in unmeasured))
+    if unmeasured and statistics == "auto":
+        measure(network, unmeasured)
+        say(f"Batch-norm statistics missing there: measured on training images, then frozen: {stages}")
+    elif unmeasured and statistics == "frozen":
+        say(
+            f"Hint: {stages} has batch norms without statistics, which stay 0 and 1; --norm_statistics auto measures "
+            "them"
+        )

@@ -1,11 +1,18 @@
 """Flags of the network and the weights that it starts from."""
 
 import argparse
+from dataclasses import replace
 
-from retinanet.checkpoints.settings import DEPTHS_OF_V2, DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM
+from retinanet.checkpoints.settings import (
+    DEPTHS_OF_V2,
+    DETECTOR_CHANNELS,
+    DETECTOR_DEPTH,
+    DETECTOR_HEAD_NORM,
+    default_statistics,
+)
 from retinanet.cli.flags import number_above, whole_number
 from retinanet.cli.shared_flags import add_anchor_flags, check_anchor_flags
-from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, STAGES
+from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, NORM_STATISTICS, STAGES
 from retinanet.runtime.errors import UserError
 from retinanet.training.settings import TrainSettings
 
@@ -32,6 +39,13 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         help="normalisation in the heads (default: none; group with --weights coco)",
     )
     group.add_argument(
+        "--norm_statistics",
+        choices=NORM_STATISTICS,
+        default=None,
+        help="statistics of batch norm: frozen as loaded; auto, those that the weights lack are measured on training "
+        "images first; learned (default: frozen; learned with --weights none)",
+    )
+    group.add_argument(
         "--prior",
         type=number_above(0, 0.999),
         help="initial score of every anchor and class (sets the classification bias)",
@@ -39,9 +53,13 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     add_anchor_flags(group)
 
 
-def settled_head_norm(given: str | None, weights: str) -> str:
-    """The normalisation, whose default depends on the weights."""
-    return given or (DETECTOR_HEAD_NORM if weights == "coco" else "none")
+def settled_norms(settings: TrainSettings) -> TrainSettings:
+    """The settings with the normalisation in the heads and the statistics, whose defaults depend on the weights."""
+    return replace(
+        settings,
+        head_norm=settings.head_norm or (DETECTOR_HEAD_NORM if settings.weights == "coco" else "none"),
+        norm_statistics=settings.norm_statistics or default_statistics(settings.weights),
+    )
 
 
 def check_network_flags(settings: TrainSettings) -> None:
@@ -61,5 +79,9 @@ def check_network_flags(settings: TrainSettings) -> None:
     if weights == "imagenet_v2" and settings.depth not in DEPTHS_OF_V2:
         depths = ", ".join(map(str, DEPTHS_OF_V2))
         raise UserError(f"--weights imagenet_v2 exists for --depth {depths}. Give one of them, or --weights imagenet")
+    if weights == "none" and settings.norm_statistics != "learned":
+        raise UserError(
+            f"--weights none has no statistics that --norm_statistics {settings.norm_statistics} could keep. Drop it"
+        )
     if weights == "none" and settings.freeze_stages:
         raise UserError("--freeze_stages would keep the random weights of --weights none. Drop one of the two")

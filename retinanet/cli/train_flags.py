@@ -1,12 +1,11 @@
 """The command line of train.py, as settings."""
 
 import argparse
-from dataclasses import replace
 
 from retinanet.cli.augment_flags import add_augment_flags, check_augment_flags
 from retinanet.cli.flags import parsed, parser_of
 from retinanet.cli.loss_flags import add_loss_flags, check_loss_flags
-from retinanet.cli.network_flags import add_network_flags, check_network_flags, settled_head_norm
+from retinanet.cli.network_flags import add_network_flags, check_network_flags, settled_norms
 from retinanet.cli.optimisation_flags import add_optimisation_flags, check_optimisation_flags
 from retinanet.cli.run_flags import add_output_flags, add_safety_flags, add_speed_flags, check_run_flags
 from retinanet.cli.shared_flags import (
@@ -25,8 +24,7 @@ MOST_USED = (
 
 def train_settings(argv: list[str] | None = None) -> TrainSettings:
     """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
-    settings = parsed(build_parser(), TrainSettings, argv)
-    settings = replace(settings, head_norm=settled_head_norm(settings.head_norm, settings.weights))
+    settings = settled_norms(parsed(build_parser(), TrainSettings, argv))
     check_network_flags(settings)
     check_augment_flags(settings.min_side, settings.max_side, settings.train_sides, settings.augment)
     check_loss_flags(settings)

@@ -10,6 +10,7 @@ CHANNELS = 256  # width of the pyramid and the heads
 PRIOR = 0.01  # score of every anchor and class before training
 HEAD_NORMS = ("none", "group")
 NORM_GROUPS = 32
+NORM_STATISTICS = ("auto", "frozen", "learned")  # of the batch norms
 BOX_LOSSES = ("smooth_l1", "giou")
 MATCHERS = ("iou", "low_quality", "atss")
 FOREGROUND_IOU = 0.5

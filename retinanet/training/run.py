@@ -1,11 +1,14 @@
 """A run: everything that its next step needs, built from its settings or from where a saved run was stopped."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
+from retinanet.checkpoints.norm_statistics import measure_statistics
 from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run
+from retinanet.checkpoints.settings import default_statistics
 from retinanet.checkpoints.start import build_network
 from retinanet.coco.annotations import require_same_classes
 from retinanet.data.batches import Loaded
@@ -76,10 +79,12 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
         num_ranks=ranks.size,
     )
     if saved:
-        require_same_run(saved, settings.plain(), TrainSettings().plain(), facts)
+        # Of earlier versions, which knew no --norm_statistics.
+        defaults = TrainSettings(norm_statistics=default_statistics(settings.weights))
+        require_same_run(saved, settings.plain(), defaults.plain(), facts)
         require_same_classes(sets.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
     torch.manual_seed(settings.run_seed)
-    state = _state(settings, device, precision, sets.val.class_names, saved)
+    state = _state(settings, device, precision, sets, saved)
     loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
     compute_losses = losses_of(
         state.network,
@@ -99,10 +104,11 @@ def _state(
     settings: TrainSettings,
     device: torch.device,
     precision: torch.dtype,
-    class_names: list[str],
+    sets: Sets,
     saved: SavedRun | None,
 ) -> TrainingState:
-    network = build_network(settings.start, class_names, saved).to(device)
+    measure = partial(measure_statistics, dataset=sets.training_set, device=device)
+    network = build_network(settings.start, sets.val.class_names, saved, measure).to(device)
     optimizer = build_optimizer(
         network, settings.optimizer, settings.learning_rate, settings.weight_decay, settings.backbone_rate
     )

@@ -38,6 +38,7 @@ class TrainSettings:
     weights: str = StartSettings.weights
     freeze_stages: int = StartSettings.freeze_stages
     head_norm: str = StartSettings.head_norm
+    norm_statistics: str = StartSettings.norm_statistics
     prior: float = StartSettings.prior
     anchor_scale: float = StartSettings.anchor_scale
     anchor_ratios: tuple[float, ...] = StartSettings.anchor_ratios

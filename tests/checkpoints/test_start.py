@@ -48,6 +48,7 @@ def resnet18(tmp_path):
         ),
         (("--weights", "imagenet_v2", "--depth", 34), "--weights imagenet_v2 exists for --depth 50, 101, 152"),
         (("--weights", "none", "--freeze_stages", 1), "--freeze_stages would keep the random weights"),
+        (("--weights", "none", "--norm_statistics", "auto"), "--weights none has no statistics"),
         (("--freeze_stages", 6), "at most 5"),
         (("--head_norm", "batch"), "invalid choice"),
     ],
@@ -62,6 +63,11 @@ def test_head_norms_default_is_settled():
     assert start_of().head_norm == "none"
     assert start_of("--weights", "coco").head_norm == "group"
     assert start_of("--weights", "imagenet_v2", "--head_norm", "group").head_norm == "group"
+
+
+def test_the_statistics_default_is_settled():
+    assert start_of().norm_statistics == start_of("--weights", "coco").norm_statistics == "frozen"
+    assert start_of("--weights", "none").norm_statistics == "learned"
 
 
 def test_the_start_is_drawn_as_ever():

@@ -21,8 +21,8 @@ SCRIPTS = ("train", "test", "vis", "test_submission")
 # What `Settings:` lines, run.json and checkpoints of all versions hold, in this order.
 NAMES = """
 coco_path train_set val_set min_side max_side train_sides flip augment batch_size drop_last bad_images depth channels
-weights freeze_stages head_norm prior anchor_scale anchor_ratios anchor_octaves alpha gamma beta foreground_iou
-background_iou matcher box_loss ignore_crowds
+weights freeze_stages head_norm norm_statistics prior anchor_scale anchor_ratios anchor_octaves alpha gamma beta
+foreground_iou background_iou matcher box_loss ignore_crowds
 epochs optimizer learning_rate backbone_rate weight_decay schedule milestones warmup_steps accumulate ema_decay
 clip_norm find_lr steps seed seeds compile cache output_path resume save_every eval_every patience log_every log_dir
 threshold
@@ -64,7 +64,7 @@ def test_each_flag_is_a_field_with_its_default_and_has_a_text(module, settings):
     assert set(flags) == {field.name for field in fields(settings)}
     for field in fields(settings):
         assert flags[field.name].help, field.name
-        if field.name != "head_norm":  # whose default depends on --weights
+        if field.name not in ("head_norm", "norm_statistics"):  # whose defaults depend on --weights
             assert flags[field.name].default == field.default, field.name
 
 

@@ -1,0 +1,51 @@
+"""Batch-norm statistics that a file of weights lacks, measured on training images before they are fixed.
+
+A random layer whose statistics stay 0 and 1 passes on features of any size, and training can't change that.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retinanet.data.batches import loaded_from
+from retinanet.data.dataset import CocoDataset
+from retinanet.detector.model import RetinaNet
+
+NUM_IMAGES = 64
+IMAGES_AT_ONCE = 8
+
+
+@torch.no_grad()
+def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDataset, device: torch.device) -> None:
+    """Set the statistics of the backbone's batch norms `names`: the mean over batches of what each of them sees.
+
+    Moves the network to `device`. The images are the same in every run and on every rank: spread evenly over `dataset`,
+    not augmented.
+    """
+    network.to(device)
+    norms = [
+        norm for name, norm in network.backbone.named_modules() if name in names and isinstance(norm, nn.BatchNorm2d)
+    ]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+        norm.train()
+    for images in _batches(dataset):
+        network.levels(images.to(device))
+    for norm in norms:
+        norm.momentum = 0.1  # PyTorch's
+    network.train()
+
+
+def _batches(dataset: CocoDataset) -> Iterator[Tensor]:
+    """Images of like shape together, so that little of a batch is padding: uint8 [B, 3, H, W]."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).round().astype(int))
+    heights, widths = dataset.sizes[chosen].T
+    ordered = chosen[np.argsort(heights / widths, kind="stable")]
+    for rows in np.array_split(ordered, -(-len(ordered) // IMAGES_AT_ONCE)):
+        batch = loaded_from([dataset[row] for row in rows.tolist()]).batch
+        if len(batch.images):  # those that can be read
+            yield batch.images
