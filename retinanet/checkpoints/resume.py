@@ -24,7 +24,7 @@ FREE = frozenset(
             "bad_images",
             "max_pixels",
         ),
-        *("coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "steps", "seeds"),
+        *("recipe", "coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "steps", "seeds"),
     )
 )
 
@@ -85,7 +85,9 @@ def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[s
 
     A run of an earlier version had the `defaults` of the settings that it did not know.
     """
-    free = FREE - {"epochs"} if settings["schedule"] == "cosine" else FREE  # the cosine ends with the last epoch
+    # The cosine ends with the last epoch, and shares are of the whole run.
+    depends_on_epochs = settings["schedule"] == "cosine" or settings["warmup_share"] or settings["ema_share"]
+    free = FREE - {"epochs"} if depends_on_epochs else FREE
     old = {name: value for name, value in (defaults | saved.checkpoint.settings).items() if name not in free}
     new = {name: value for name, value in settings.items() if name not in free}
     for name in sorted(old.keys() | new.keys()):

@@ -30,9 +30,9 @@ class StartSettings:
         return shapes_of(self.anchor_scale, self.anchor_ratios, self.anchor_octaves)
 
 
-def default_statistics(weights: str) -> str:
-    """Whether a network that starts from `weights` learns its batch norms' statistics."""
-    return "learned" if weights == "none" else "frozen"
+def default_statistics(weights: str, of_file: str = "frozen") -> str:
+    """What becomes of the batch norms' statistics in a network that starts from `weights`."""
+    return "learned" if weights == "none" else of_file
 
 
 def shapes_of(scale: float, ratios: Sequence[float], num_octaves: int) -> AnchorShapes:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import printable
+from retinanet.training.recipes import PUBLISHED, RECIPES
 
 Settings = TypeVar("Settings")
 # What other libraries call our flags.
@@ -138,8 +139,9 @@ def parsed(parser: argparse.ArgumentParser, settings: type[Settings], argv: Sequ
 
 
 def given(settings: Any, name: str) -> bool:
-    """Whether the flag `name` has another value than its default."""
-    return getattr(settings, name) != getattr(type(settings), name)
+    """Whether the flag `name` has another value than its default, or its recipe's."""
+    of_recipe = RECIPES[getattr(settings, "recipe", PUBLISHED)]
+    return getattr(settings, name) not in (getattr(type(settings), name), of_recipe.get(name))
 
 
 def refuse(settings: Any, names: Sequence[str], reason: str) -> None:

@@ -43,4 +43,4 @@ def check_loss_flags(settings: TrainSettings) -> None:
         if settings.matcher == "atss" and given(settings, name):
             raise UserError(f"--matcher atss finds the IoU of each object itself. Drop --{name}")
     if settings.box_loss == "giou" and given(settings, "beta"):
-        raise UserError("--beta is for --box_loss smooth_l1. Drop it, or --box_loss giou")
+        raise UserError("--beta is for --box_loss smooth_l1. Drop it, or give that")

@@ -14,6 +14,7 @@ from retinanet.cli.flags import number_above, whole_number
 from retinanet.cli.shared_flags import add_anchor_flags, check_anchor_flags
 from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, NORM_STATISTICS, STAGES
 from retinanet.runtime.errors import UserError
+from retinanet.training.recipes import STRONG
 from retinanet.training.settings import TrainSettings
 
 
@@ -58,7 +59,8 @@ def settled_norms(settings: TrainSettings) -> TrainSettings:
     return replace(
         settings,
         head_norm=settings.head_norm or (DETECTOR_HEAD_NORM if settings.weights == "coco" else "none"),
-        norm_statistics=settings.norm_statistics or default_statistics(settings.weights),
+        norm_statistics=settings.norm_statistics
+        or default_statistics(settings.weights, "auto" if settings.recipe == STRONG else "frozen"),
     )
 
 

@@ -33,11 +33,19 @@ def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--warmup_steps", type=whole_number(0), help="steps in which the learning rate rises from near 0"
     )
+    group.add_argument(
+        "--warmup_share", type=number_from(0, 0.9), help="the same as a share of the run's steps, such as 0.05"
+    )
     group.add_argument("--accumulate", type=whole_number(1), help="gradient accumulation: batches per optimiser step")
     group.add_argument(
         "--ema_decay",
         type=number_from(0, 0.999999),
         help="also keep an exponential moving average of the weights with this decay; 0: none",
+    )
+    group.add_argument(
+        "--ema_share",
+        type=number_from(0, 0.5),
+        help="the same, with a decay that averages over about this share of the run's steps, such as 0.05",
     )
     group.add_argument("--clip_norm", type=number_above(0), help="clip the gradient to this norm")
     group.add_argument(
@@ -65,7 +73,10 @@ def seed(text: str) -> int | str:
 def check_optimisation_flags(settings: TrainSettings) -> None:
     """UserError where they contradict each other."""
     if settings.schedule == "cosine" and given(settings, "milestones"):
-        raise UserError("--milestones are for --schedule step. Drop them, or --schedule cosine")
+        raise UserError("--milestones are for --schedule step. Drop them, or give it")
+    for name, other in (("warmup_share", "warmup_steps"), ("ema_share", "ema_decay")):
+        if given(settings, name) and given(settings, other):
+            raise UserError(f"--{name} and --{other} say the same in two ways. Give one")
     if len(settings.backbone_rate) not in (1, len(STAGES)):
         raise UserError(f"--backbone_rate has {len(settings.backbone_rate)} shares. Give one, or {len(STAGES)}")
     if settings.freeze_stages == len(STAGES) and given(settings, "backbone_rate"):

@@ -1,9 +1,10 @@
 """The command line of train.py, as settings."""
 
 import argparse
+from dataclasses import replace
 
 from retinanet.cli.augment_flags import add_augment_flags, check_augment_flags
-from retinanet.cli.flags import parsed, parser_of
+from retinanet.cli.flags import given, parsed, parser_of
 from retinanet.cli.loss_flags import add_loss_flags, check_loss_flags
 from retinanet.cli.network_flags import add_network_flags, check_network_flags, settled_norms
 from retinanet.cli.optimisation_flags import add_optimisation_flags, check_optimisation_flags
@@ -14,17 +15,18 @@ from retinanet.cli.shared_flags import (
     add_eval_backend_flag,
     add_machine_flags,
 )
+from retinanet.training.recipes import INSTEAD, RECIPES, recipe_sides
 from retinanet.training.settings import TrainSettings
 
 MOST_USED = (
-    *("coco_path", "depth", "weights", "min_side", "max_side", "batch_size"),
+    *("recipe", "coco_path", "depth", "weights", "min_side", "max_side", "batch_size"),
     *("epochs", "learning_rate", "seed", "output_path", "resume", "log_dir"),
 )
 
 
 def train_settings(argv: list[str] | None = None) -> TrainSettings:
     """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
-    settings = settled_norms(parsed(build_parser(), TrainSettings, argv))
+    settings = settled_norms(with_recipe(parsed(build_parser(), TrainSettings, argv), argv))
     check_network_flags(settings)
     check_augment_flags(settings.min_side, settings.max_side, settings.train_sides, settings.augment)
     check_loss_flags(settings)
@@ -33,8 +35,27 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
     return settings
 
 
+def with_recipe(settings: TrainSettings, argv: list[str] | None) -> TrainSettings:
+    """The `settings` of `argv` with those of their recipe where `argv` gives none itself."""
+    of_recipe = RECIPES[settings.recipe]
+    if not of_recipe:
+        return settings
+    displaced = {name for name, other in INSTEAD.items() if given(settings, other)}
+    parser = build_parser()
+    parser.set_defaults(**{name: value for name, value in of_recipe.items() if name not in displaced})
+    settings = parsed(parser, TrainSettings, argv)
+    sides = recipe_sides(settings.recipe, settings.min_side, settings.cache)
+    return replace(settings, train_sides=settings.train_sides or sides)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = parser_of(TrainSettings, "Train a RetinaNet on a COCO-format data set.", most_used=MOST_USED)
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="defaults of the other flags: published, those of the published runs; strong, those that found most in "
+        "our measurements (docs/accuracy.md)",
+    )
     data = parser.add_argument_group("data")
     add_coco_path_flag(data)
     data.add_argument("--train_set", help="name of the set to train on")

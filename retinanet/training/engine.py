@@ -38,6 +38,7 @@ class Progress(NamedTuple):
     num_images: int  # of the epoch so far
     seconds: float  # since the epoch began
     waited: float  # seconds of them in which there was no batch to work on
+    clipped: float  # share of its steps
 
 
 def train_steps(
@@ -99,7 +100,8 @@ def _step(
         state.average.update()
 
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
-    state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2]])
+    is_clipped = ~is_bad & (norm > clip_norm)
+    state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2], is_clipped])
     state.last_losses = numbers[:2]
     # float16's scale is found by trying: while there is a lower one, a gradient too large for it is to be expected.
     is_skipped = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
@@ -151,7 +153,7 @@ def _blank(batch: Batch) -> tuple[Tensor, Targets]:
 
 def progress_of(state: TrainingState, rate: float) -> Progress:
     """What there is to log of the epoch in progress. Waits for the device."""
-    loss, steps, images = state.tally.tolist()
+    loss, steps, images, clipped = state.tally.tolist()
     return Progress(
         iteration=state.iteration,
         classification=state.last_losses[0].item(),
@@ -162,6 +164,7 @@ def progress_of(state: TrainingState, rate: float) -> Progress:
         num_images=int(images),
         seconds=state.epoch_seconds,
         waited=state.epoch_waited,
+        clipped=clipped / steps if steps else 0.0,
     )
 
 
@@ -180,7 +183,7 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
         settings.epochs,
         settings.schedule,
         settings.milestones,
-        settings.warmup_steps,
+        settings.num_warmup_steps(settings.epochs * len(sampler)),
     ).rate
     bar = tqdm(
         run.loader,

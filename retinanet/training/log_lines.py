@@ -20,7 +20,7 @@ from retinanet.training.state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
 # Of the settings without effect on the numbers only those are listed that tell runs apart.
-UNLISTED = FREE - {"output_path", "batch_size", "epochs"}
+UNLISTED = FREE - {"recipe", "output_path", "batch_size", "epochs"}
 
 
 def settings_line(settings: dict[str, Any]) -> str:
@@ -108,5 +108,5 @@ def epoch_line(epoch: int, progress: Progress) -> str:
         verdict = "the loader is too slow: raise --workers, or keep the images in memory with --cache ram"
     return (
         f"Epoch {epoch} took {timedelta(seconds=round(progress.seconds))}, mean loss {progress.epoch_mean:.5f}. "
-        f"Waited for data: {share:.0%} of the time; {verdict}"
+        f"Waited for data: {share:.0%} of the time; {verdict}. Clipped: {progress.clipped:.0%} of the steps"
     )

@@ -83,9 +83,9 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
         defaults = TrainSettings(norm_statistics=default_statistics(settings.weights))
         require_same_run(saved, settings.plain(), defaults.plain(), facts)
         require_same_classes(sets.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
-    torch.manual_seed(settings.run_seed)
-    state = _state(settings, device, precision, sets, saved)
     loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
+    torch.manual_seed(settings.run_seed)
+    state = _state(settings, device, precision, sets, saved, num_steps=settings.epochs * len(sampler))
     compute_losses = losses_of(
         state.network,
         len(sets.val.class_names),
@@ -106,13 +106,15 @@ def _state(
     precision: torch.dtype,
     sets: Sets,
     saved: SavedRun | None,
+    num_steps: int,
 ) -> TrainingState:
     measure = partial(measure_statistics, dataset=sets.training_set, device=device)
     network = build_network(settings.start, sets.val.class_names, saved, measure).to(device)
     optimizer = build_optimizer(
         network, settings.optimizer, settings.learning_rate, settings.weight_decay, settings.backbone_rate
     )
-    average = WeightAverage(network, settings.ema_decay) if settings.ema_decay else None
+    decay = settings.average_decay(num_steps)
+    average = WeightAverage(network, decay) if decay else None
     # float16's small gradients would be lost without it.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     state = TrainingState(network, optimizer, device, scaler=scaler, average=average, max_skipped=settings.max_skipped)

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 from retinanet.checkpoints.settings import StartSettings
 from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE, AugmentSettings
 from retinanet.detector.settings import DetectionSettings, LossSettings
+from retinanet.training.recipes import PUBLISHED
 
 Part = TypeVar("Part", StartSettings, LossSettings, DetectionSettings)
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("step", "cosine")
 PUBLISHED_SEED = 3407
+LEAST_WINDOW = 2  # steps of an average
 RANDOM = "random"  # the seed that rank 0 draws for all ranks
 
 
@@ -22,6 +24,7 @@ class TrainSettings:
     run.json, `Settings:` lines and checkpoints hold them as `plain` gives them, so names and order stay.
     """
 
+    recipe: str = PUBLISHED
     coco_path: Path = Path("data")
     train_set: str = "train"
     val_set: str = "val"
@@ -59,8 +62,10 @@ class TrainSettings:
     schedule: str = "step"
     milestones: tuple[int, ...] = (48, 64)
     warmup_steps: int = 0
+    warmup_share: float = 0.0
     accumulate: int = 1
     ema_decay: float = 0.0
+    ema_share: float = 0.0
     clip_norm: float = 0.1
     find_lr: bool = False
     steps: int = 300
@@ -110,6 +115,16 @@ class TrainSettings:
         """The seed, once it is settled."""
         assert isinstance(self.seed, int)
         return self.seed
+
+    def num_warmup_steps(self, num_steps: int) -> int:
+        """Of a run of `num_steps`."""
+        return self.warmup_steps or round(self.warmup_share * num_steps)
+
+    def average_decay(self, num_steps: int) -> float:
+        """The decay of the weights' average in a run of `num_steps`; 0 means none."""
+        if not self.ema_share:
+            return self.ema_decay
+        return 1 - 1 / max(LEAST_WINDOW, self.ema_share * num_steps)
 
     def plain(self) -> dict[str, Any]:
         """The settings as JSON and checkpoints hold them: a tuple becomes a list, a path its name."""

@@ -140,7 +140,8 @@ class TrainingState:
         self.skipped = SkippedSteps(max_skipped)
         self.epoch = 0  # epochs finished
         self.iteration = 0  # batches done of the epoch in progress
-        self.tally = torch.zeros(3, dtype=torch.float64, device=device)  # of it: losses summed, their number, images
+        # Of it: losses summed, their number, images, steps whose gradient was clipped.
+        self.tally = torch.zeros(4, dtype=torch.float64, device=device)
         self.last_losses = torch.full((2,), torch.nan, device=device)  # of the last iteration, of each kind
         self.epoch_losses: list[float] = []
         self.evaluated = 0  # epochs that were finished at the last evaluation
@@ -201,7 +202,8 @@ class TrainingState:
             aps = content.get("ap_by_epoch", {})  # earlier versions kept none
             self.ap_by_epoch = {int(epoch): float(ap) for epoch, ap in aps.items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
-            self.tally.copy_(content["tally"])
+            tally = content["tally"]
+            self.tally[: len(tally)].copy_(tally)  # earlier versions counted no clipped steps
             self.running_loss.window.copy_(content["running_window"])
             self.running_loss.count = int(content["running_count"])
             self.skipped.total, self.skipped.in_row = int(content["skipped"]), int(content["skipped_in_row"])

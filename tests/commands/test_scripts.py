@@ -141,7 +141,7 @@ def test_same_seed_same_losses_whatever_the_workers(script, coco_path, tmp_path)
 def test_each_epoch_says_whether_it_waited_for_data(script, coco_path, tmp_path, monkeypatch):
     line = (
         r"Epoch (\d) took 0:00:\d\d, mean loss (\S+)\. Waited for data: \d+% of the time; "
-        r"the loader (keeps up|is too slow: .*)"
+        r"the loader (keeps up|is too slow: .*)\. Clipped: 100% of the steps"
     )
     run = script("train", *train_args(coco_path, tmp_path / "output"))
     found = [match for text in run.out.splitlines() if (match := re.fullmatch(line, text))]

@@ -1,0 +1,62 @@
+from dataclasses import fields
+
+import pytest
+
+from retinanet.cli.train_flags import train_settings
+from retinanet.runtime.errors import UserError
+from retinanet.training.log_lines import settings_line
+from retinanet.training.recipes import RECIPES
+from retinanet.training.settings import TrainSettings
+
+
+def of(*flags):
+    return train_settings(list(map(str, flags)))
+
+
+def test_published_is_the_default_and_changes_nothing():
+    assert of() == of("--recipe", "published") == TrainSettings(eval_backend=of().eval_backend)
+
+
+def test_strong_sets_what_it_names_and_nothing_else():
+    strong, plain = of("--recipe", "strong"), of()
+    changed = {field.name for field in fields(plain) if getattr(strong, field.name) != getattr(plain, field.name)}
+    assert changed == {"recipe", "norm_statistics", "train_sides", *RECIPES["strong"]}
+    for name, value in RECIPES["strong"].items():
+        assert getattr(strong, name) == value
+    assert strong.norm_statistics == "auto"
+    assert strong.train_sides == (486, 547, 608, 669, 730)
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        (("--learning_rate", 0.001), "learning_rate", 0.001),
+        (("--schedule", "step", "--milestones", 3), "milestones", (3,)),
+        (("--matcher", "iou"), "matcher", "iou"),  # the published value
+        (("--warmup_steps", 30), "warmup_share", 0.0),
+        (("--ema_decay", 0.99), "ema_share", 0.0),
+        (("--ema_share", 0), "ema_share", 0.0),
+        (("--train_sides", 320), "train_sides", (320,)),
+        (("--min_side", 160), "train_sides", (128, 144, 160, 176, 192)),
+        (("--min_side", 64), "train_sides", (64, 70, 77)),
+        (("--cache", "ram"), "train_sides", None),
+        (("--weights", "none"), "norm_statistics", "learned"),
+        (("--norm_statistics", "frozen"), "norm_statistics", "frozen"),
+        (("--freeze_stages", 5), "freeze_stages", 5),
+    ],
+)
+def test_what_is_given_counts(flags, name, value):
+    assert getattr(of("--recipe", "strong", *flags), name) == value
+
+
+def test_contradictions_with_what_is_given_are_refused():
+    with pytest.raises(UserError, match="--milestones are for --schedule step"):
+        of("--recipe", "strong", "--milestones", 3)
+    with pytest.raises(UserError, match=r"--warmup_share and --warmup_steps say the same in two ways\. Give one"):
+        of("--recipe", "strong", "--warmup_share", 0.1, "--warmup_steps", 3)
+
+
+def test_the_log_names_the_recipe_and_what_it_sets():
+    line = settings_line(of("--recipe", "strong").plain())
+    assert line.startswith('Settings: {"recipe": "strong", ')
+    assert '"box_loss": "giou"' in line
