@@ -65,8 +65,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """The checkpoint in `path` and the state of its run, empty if none was saved. UserError as load_checkpoint."""
     content = load_file(path, "a checkpoint of train.py")
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    if not is_checkpoint(content):
         raise UserError(f"{path}: not a checkpoint of train.py. Give a file that it wrote, such as model_final.pt.")
+    return run_in(content, path)
+
+
+def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def run_in(content: dict[str, Any], path: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """As load_run, of the `content` of a checkpoint file."""
+    content = {name: value for name, value in content.items() if name != "format"}
     run = content.pop(RESUMABLE, {})
     if missing := set(Checkpoint._fields) - set(Checkpoint._field_defaults) - content.keys():
         broken = sorted(missing)

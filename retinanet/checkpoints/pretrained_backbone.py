@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
-from retinanet.checkpoints.checkpoint import FORMAT
 from retinanet.checkpoints.torch_files import load_file
 from retinanet.detector.backbone import BLOCKS, Backbone
 from retinanet.detector.settings import DEPTHS
@@ -148,12 +147,11 @@ def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
 
 def read_state_file(path: str | Path) -> dict[str, Any]:
     """The state dict in `path`, out of what training scripts wrap around it. UserError if it holds none."""
-    state = load_file(path, "a state dict")
-    if isinstance(state, dict) and state.get("format") == FORMAT:
-        raise UserError(
-            f"{path}: a checkpoint of train.py, not a state dict of a ResNet. Continue its run with --resume, or "
-            "evaluate it with test.py --checkpoint_path."
-        )
+    return state_in(load_file(path, "a state dict"), path)
+
+
+def state_in(state: Any, path: str | Path) -> dict[str, Any]:
+    """As read_state_file, of the content of a file."""
     if isinstance(state, dict):
         state = _unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):

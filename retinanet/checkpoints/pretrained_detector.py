@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
+from retinanet.checkpoints.fine_tuning import ClassReport
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
@@ -18,13 +19,6 @@ WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
 CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # by COCO id
 NO_CLASSES = ("__background__", "N/A")
 CLASSIFICATION, REGRESSION = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
-
-
-class DetectorReport(NamedTuple):
-    """The class names whose weights were kept, and those that start from initial weights."""
-
-    kept: list[str]
-    new: list[str]
 
 
 def coco_state() -> dict[str, Any]:
@@ -39,7 +33,7 @@ def is_detector(state: Mapping[str, Any]) -> bool:
 
 def load_detector(
     network: LevelCodedRetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str
-) -> DetectorReport:
+) -> ClassReport:
     """Fill `network`, which has the detector's depth, channels and norm, from its `state`.
 
     A class whose name is COCO's, in upper or lower case, keeps that class's weights; the others keep their start.
@@ -80,7 +74,7 @@ def load_detector(
     loaded[bias] = loaded[bias] * code.factor + code.summand
     loaded |= {"level_scale": code.level_scale, "level_shift": code.level_shift}
     network.load_state_dict(loaded, strict=False)
-    return DetectorReport(
+    return ClassReport(
         kept=[class_names[label] for label in kept],
         new=[name for label, name in enumerate(class_names) if label not in kept],
     )

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.checkpoints import pretrained_detector
-from retinanet.checkpoints.checkpoint import build_model
+from retinanet.checkpoints.checkpoint import build_model, is_checkpoint, run_in
+from retinanet.checkpoints.fine_tuning import ClassReport, load_earlier, require_fitting
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
-from retinanet.checkpoints.pretrained_backbone import imagenet_state, load_backbone, read_state_file
+from retinanet.checkpoints.pretrained_backbone import imagenet_state, load_backbone, state_in
 from retinanet.checkpoints.resume import SavedRun
 from retinanet.checkpoints.settings import DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM, StartSettings
+from retinanet.checkpoints.torch_files import load_file
 from retinanet.detector.backbone import modules_of
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.console import say
@@ -34,7 +36,11 @@ def build_network(
         network = build_model(saved.checkpoint, saved.path, learn_statistics)
     else:
         state, source = _read_weights(settings.weights, settings.depth)
-        network_class = LevelCodedRetinaNet if pretrained_detector.is_detector(state) else RetinaNet
+        earlier = run_in(state, Path(source))[0] if is_checkpoint(state) else None
+        if earlier:
+            require_fitting(earlier, settings, Path(source))
+        is_level_coded = earlier.level_code if earlier else pretrained_detector.is_detector(state)
+        network_class = LevelCodedRetinaNet if is_level_coded else RetinaNet
         network = network_class(
             len(class_names),
             settings.depth,
@@ -44,7 +50,9 @@ def build_network(
             head_norm=settings.head_norm,
             anchor_shapes=settings.anchor_shapes,
         )
-        if isinstance(network, LevelCodedRetinaNet):
+        if earlier:
+            _say_classes("Checkpoint weights", source, load_earlier(network, class_names, earlier, Path(source)))
+        elif isinstance(network, LevelCodedRetinaNet):
             _load_detector(network, class_names, state, source, settings)
         elif settings.weights != "none":
             unmeasured = _load_backbone(network, state, source, settings.freeze_stages)
@@ -54,7 +62,7 @@ def build_network(
 
 
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
-    """The state dict that --weights asks for, empty for none, and what to call it in a message."""
+    """The state dict or checkpoint that --weights asks for, empty for none, and what to call it in a message."""
     match weights:
         case "none":
             return {}, "none"
@@ -68,7 +76,8 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
         close = difflib.get_close_matches(weights, NAMED_WEIGHTS, n=1)
         meant = f"did you mean {close[0]}?" if close else "no such file."
         raise UserError(f"--weights {weights}: {meant} Give one of {', '.join(NAMED_WEIGHTS)}, or a file's path.")
-    return read_state_file(weights), weights
+    content = load_file(weights, "a state dict or a checkpoint of train.py")
+    return content if is_checkpoint(content) else state_in(content, weights), weights
 
 
 def _load_detector(
@@ -83,8 +92,11 @@ def _load_detector(
     if found != needed:
         has, give = ("--depth {} --channels {} --head_norm {}".format(*values) for values in (found, needed))
         raise UserError(f"{source}: a detector, which {has} doesn't fit. Give {give}.")
-    report = pretrained_detector.load_detector(network, class_names, state, source)
-    say(f"Detector weights: loaded from {source}")
+    _say_classes("Detector weights", source, pretrained_detector.load_detector(network, class_names, state, source))
+
+
+def _say_classes(what: str, source: str, report: ClassReport) -> None:
+    say(f"{what}: loaded from {source}")
     say(f"Classes that it knows: {', '.join(report.kept) or 'none'}")
     say(f"Classes that are new to it: {', '.join(report.new) or 'none'}")
 

@@ -26,7 +26,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         "--weights",
         help="initial weights of the ResNet: imagenet, imagenet_v2 (torchvision's old and new ones, downloaded once), "
         "none, or a FILE with a state dict, which may hold only a part; of the whole detector: coco (torchvision's "
-        "retinanet_resnet50_fpn_v2, downloaded once), or a FILE with its state dict",
+        "retinanet_resnet50_fpn_v2, downloaded once), or a FILE with its state dict, or a checkpoint of train.py",
     )
     group.add_argument(
         "--freeze_stages",

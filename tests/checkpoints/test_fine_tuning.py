@@ -1,0 +1,116 @@
+import pytest
+import torch
+from conftest import TINY
+
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from retinanet.checkpoints.start import build_network
+from retinanet.cli.train_flags import train_settings
+from retinanet.detector.anchors import DEFAULT_SHAPES
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import AnchorShapes
+from retinanet.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
+IMAGES = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def random_network(num_classes, shapes=DEFAULT_SHAPES):
+    network = RetinaNet(num_classes, 18, channels=8, anchor_shapes=shapes)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return network.eval()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Saves a network of some classes, and returns it and its file."""
+
+    def save(names=("red", "Green", "blue"), shapes=DEFAULT_SHAPES, **changes):
+        network = random_network(len(names), shapes)
+        checkpoint = Checkpoint(
+            network.state_dict(), 18, 8, list(names), list(range(len(names))), 64, 96, 2, 3, {}, anchors=shapes
+        )
+        save_checkpoint(checkpoint._replace(**changes), tmp_path / "earlier.pt")
+        return network, tmp_path / "earlier.pt"
+
+    return save
+
+
+def started(path, names, *flags):
+    words = ("--depth", 18, "--channels", 8, "--weights", path, *flags)
+    return build_network(train_settings(list(map(str, words))).start, names, None)
+
+
+def test_the_same_classes_predict_the_same(saved, capfd):
+    network, path = saved()
+    again = started(path, ["red", "Green", "blue"]).eval()
+    assert all(torch.equal(one, other) for one, other in zip(network(IMAGES), again(IMAGES), strict=True))
+    out = capfd.readouterr().out
+    assert f"Checkpoint weights: loaded from {path}" in out
+    assert "Classes that it knows: red, Green, blue\nClasses that are new to it: none" in out
+
+
+def test_classes_of_the_same_name_keep_their_rows_wherever_they_are(saved, capfd):
+    network, path = saved()
+    again = started(path, ["horse", "green", "red"]).eval()
+    old, new = network(IMAGES), again(IMAGES)
+    assert torch.equal(old.deltas, new.deltas)
+    assert torch.equal(new.logits[..., 1], old.logits[..., 1])
+    assert torch.equal(new.logits[..., 2], old.logits[..., 0])
+    assert new.logits[..., 0].sigmoid().allclose(torch.tensor(0.01))  # --prior
+    assert "Classes that it knows: green, red\nClasses that are new to it: horse" in capfd.readouterr().out
+
+
+def test_the_averaged_weights_are_taken_where_there_are_any(saved):
+    average = random_network(1)
+    _, path = saved(["red"], ema=average.state_dict())
+    assert torch.equal(started(path, ["red"]).eval()(IMAGES).logits, average(IMAGES).logits)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--anchor_scale", 2), r"--anchor_scale 3, not 2\.0\. Give --anchor_scale 3"),
+        (("--anchor_scale", 3, "--anchor_ratios", 1), r"--anchor_ratios 0\.5 2, not 1\. Give --anchor_ratios 0\.5 2"),
+        (("--anchor_scale", 3, "--anchor_ratios", 0.5, 2), r"within an octave\), not 1 1.* Give --anchor_octaves 2"),
+        (("--channels", 16), r"--channels 8, not 16\. Give --channels 8"),
+        (("--head_norm", "group", "--channels", 32), "--channels 8, not 32"),
+        (("--depth", 34), r"--depth 18, not 34\. Give --depth 18, or other --weights"),
+    ],
+)
+def test_another_network_is_refused_with_both_values(saved, flags, words):
+    _, path = saved(shapes=AnchorShapes(3, (0.5, 2.0), (1.0, 2**0.5)))
+    with pytest.raises(UserError, match=rf"earlier\.pt: was trained with .*{words}"):
+        started(path, ["red"], *flags)
+
+
+def test_other_anchors_are_kept(saved):
+    network, path = saved(shapes=AnchorShapes(3, (0.5, 2.0), (1.0, 2**0.5)))
+    flags = ("--anchor_scale", 3, "--anchor_ratios", 0.5, 2, "--anchor_octaves", 2)
+    again = started(path, ["red", "Green", "blue"], *flags).eval()
+    assert torch.equal(again(IMAGES).logits, network(IMAGES).logits)
+
+
+def test_broken_weights_are_refused(saved, tmp_path):
+    network, path = saved()
+    weights = network.state_dict() | {"pyramid.lateral3.bias": torch.full((8,), torch.nan)}
+    save_checkpoint(load_checkpoint(path)._replace(model=weights), path)
+    with pytest.raises(UserError, match=r"earlier\.pt: holds weights that are not finite"):
+        started(path, ["red"])
+
+
+def test_a_training_starts_from_a_checkpoint_and_resumes(script, coco_path, tmp_path):
+    flags = ("--coco_path", coco_path, *TINY, "--workers", 0, "--epochs", 1)
+    assert script("train", *flags, "--output_path", tmp_path / "first").code == 0
+    path = tmp_path / "first" / "model_final.pt"
+    tuned = (*flags, "--weights", path, "--freeze_stages", 5, "--output_path", tmp_path / "second")
+    done = script("train", *tuned)
+    assert done.code == 0, done.err
+    assert "Classes that it knows: red, green" in done.out
+    first, second = (load_checkpoint(tmp_path / name / "model_final.pt") for name in ("first", "second"))
+    backbones = [build_model(one, path).backbone.state_dict() for one in (first, second)]
+    assert all(torch.equal(value, backbones[1][name]) for name, value in backbones[0].items())
+    assert not torch.equal(*(one.model["regression_head.output.weight"] for one in (first, second)))
+    resumed = script("train", *tuned, "--epochs", 2, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "Resumed from" in resumed.out
