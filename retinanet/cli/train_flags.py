@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 
 from retinanet.cli.augment_flags import add_augment_flags, check_augment_flags
-from retinanet.cli.flags import given, parsed, parser_of
+from retinanet.cli.flags import given, number_from, parsed, parser_of
 from retinanet.cli.loss_flags import add_loss_flags, check_loss_flags
 from retinanet.cli.network_flags import add_network_flags, check_network_flags, settled_norms
 from retinanet.cli.optimisation_flags import add_optimisation_flags, check_optimisation_flags
@@ -61,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--train_set", help="name of the set to train on")
     data.add_argument("--val_set", help="name of the set to evaluate on")
     add_augment_flags(data)
+    data.add_argument(
+        "--repeat_threshold",
+        type=number_from(0, 1),
+        help="draw images of rare classes more often: a class in a share f of the images sqrt(threshold / f) times, "
+        "where that is above 1; 0: each once",
+    )
     data.add_argument("--drop_last", action="store_true", help="leave out the images that don't fill a batch")
     data.add_argument(
         "--bad_images",

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from retinanet.data.augmentation import augment
 from retinanet.data.batches import BadImage, Loaded, Sample, loaded_from
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape
+from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape, repeat_factors
 from retinanet.data.settings import DEFAULT_AUGMENT, FROM_ORIGINAL, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import (
     flip,
@@ -47,7 +47,10 @@ class TrainingBatches(Dataset[Loaded]):
         return loaded_from(samples, padded_shape(draw.sides, self.sides))
 
     def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
-        """The image as training sees it in `epoch`, in a batch with this shorter side (default: the set's own)."""
+        """The image as training sees it in `epoch`, in a batch with this shorter side (default: the set's own).
+
+        `index`: see Draw.
+        """
         try:
             sample = self._augmented(epoch, index, side)
         except UserError as fault:
@@ -60,10 +63,11 @@ class TrainingBatches(Dataset[Loaded]):
     def _augmented(self, epoch: int, index: int, side: int | None) -> Sample:
         names = self.settings.names
         is_whole = not FROM_ORIGINAL.isdisjoint(names)
-        sample = self.dataset.read_original(index) if is_whole else self.dataset.read(index, side)
+        row = index % len(self.dataset)
+        sample = self.dataset.read_original(row) if is_whole else self.dataset.read(row, side)
         if not names:
             return sample
-        return augment(sample, self.dataset.size_at(index, side), names, (self.seed, epoch, index))
+        return augment(sample, self.dataset.size_at(row, side), names, (self.seed, epoch, index))
 
 
 def training_loader(
@@ -86,6 +90,7 @@ def training_loader(
         ranks=ranks,
         train_sides=settings.sides,
         sizes_at=dataset.sizes_at,
+        factors=repeat_factors(dataset, settings.repeat_threshold) if settings.repeat_threshold else None,
     )
     batches = TrainingBatches(dataset, seed, settings, loading.padded_sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}

@@ -1,4 +1,4 @@
-"""Batches of images of like shape."""
+"""Which images an epoch shows, in batches of like shape."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from retinanet.data.dataset import CocoDataset
 from retinanet.runtime.ranks import ALONE, Ranks
 
 # Enough to mix images of nearly equal shape differently each epoch, too little to pair a wide one with a tall one.
@@ -17,7 +18,7 @@ class Draw(NamedTuple):
     """A batch to be read: which images, in which epoch, on which their augmentation depends."""
 
     epoch: int
-    indices: list[int]
+    indices: list[int]  # of N images; one that comes again in the epoch is called N higher each time
     sides: tuple[int, int]  # (height, width) that hold each of its images, those of other ranks included
     side: int | None = None  # its images' shorter side, if that was drawn too
 
@@ -26,11 +27,11 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     """The batches of one rank, drawn for each epoch as a function of (seed, epoch) alone.
 
     The images are ordered by their shape with a little noise, so that like shapes share a batch and little is padded;
-    images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch, at
-    one of the ranks; with `drop_last`, the few that don't fill a batch are left out, others each epoch. All ranks have
-    the same number of batches, each its share of a common one; in one that is not full that share may be empty. A
-    common one has a common side, drawn as a function of (seed, epoch, batch). With `accumulate` a rank's share comes in
-    as many draws, one after the other, for one step.
+    images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch (or as
+    often as its factor says), at one of the ranks; with `drop_last`, the few that don't fill a batch are left out,
+    others each epoch. All ranks have the same number of batches, each its share of a common one; in one that is not
+    full that share may be empty. A common one has a common side, drawn as a function of (seed, epoch, batch). With
+    `accumulate` a rank's share comes in as many draws, one after the other, for one step.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         ranks: Ranks = ALONE,
         train_sides: Sequence[int] = (),
         sizes_at: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        factors: np.ndarray | None = None,
     ) -> None:
         """`sizes` [N, 2] are the images' (height, width); `batch_size` is that of a rank's draw.
 
+        `factors` [N], with a whole sum, say how often each image comes in an epoch; without them, once.
         `train_sides` are the shorter sides to draw from, and `sizes_at` gives the sizes of some images at one of them.
         """
         assert not train_sides or sizes_at is not None
@@ -56,6 +59,8 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         self.batch_size, self.seed, self.drop_last = batch_size * ranks.size * accumulate, seed, drop_last
         self.accumulate, self.rank, self.num_ranks = accumulate, ranks.rank, ranks.size
         self.epoch, self.first_batch = 0, 0
+        self.factors = factors
+        self.num_drawn = len(sizes) if factors is None else round(float(factors.sum()))  # of an epoch
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
         """Have the next iteration give the batches of `epoch` from the given one on."""
@@ -64,17 +69,26 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         draw = np.random.default_rng([self.seed, self.epoch])
         order = draw.permutation(len(self.shapes))
+        indices = order if self.factors is None else self._repeated(order, self.factors, draw)
         if self.drop_last:
-            order = order[: len(self) * self.batch_size]
-        order = order[np.argsort(self.shapes[order] + draw.normal(0, SHAPE_JITTER, len(order)), kind="stable")]
+            indices = indices[: len(self) * self.batch_size]
+        shapes = self.shapes[indices % len(self.shapes)]
+        indices = indices[np.argsort(shapes + draw.normal(0, SHAPE_JITTER, len(shapes)), kind="stable")]
         for batch in draw.permutation(len(self))[self.first_batch :]:
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            drawn = indices[batch * self.batch_size : (batch + 1) * self.batch_size]
+            rows = drawn % len(self.shapes)
             side = self._side(int(batch))
             sizes = self.sizes[rows] if side is None or self.sizes_at is None else self.sizes_at(rows, side)
             height, width = sizes.max(axis=0).tolist()
             for part in range(self.accumulate):
-                share = rows[part * self.num_ranks + self.rank :: self.accumulate * self.num_ranks]
+                share = drawn[part * self.num_ranks + self.rank :: self.accumulate * self.num_ranks]
                 yield Draw(self.epoch, share.tolist(), (height, width), side)
+
+    def _repeated(self, order: np.ndarray, factors: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """The images in `order`, each as often as its factor says, shuffled again."""
+        counts = drawn_counts(factors[order], draw.random())
+        again = np.arange(self.num_drawn) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 is an image's first time
+        return draw.permutation(np.repeat(order, counts) + len(order) * again)
 
     def _side(self, batch: int) -> int | None:
         if not self.train_sides:
@@ -85,8 +99,37 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     def __len__(self) -> int:
         """The batches of a whole epoch, each of all ranks and draws together."""
         if self.drop_last:
-            return len(self.shapes) // self.batch_size
-        return -(-len(self.shapes) // self.batch_size)
+            return self.num_drawn // self.batch_size
+        return -(-self.num_drawn // self.batch_size)
+
+
+def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
+    """How often an epoch shows each image, as LVIS does (https://arxiv.org/abs/1908.03195): float64 [N], at least 1.
+
+    A class in a share f of the images has max(1, sqrt(threshold / f)); an image that of its rarest class. Then all grow
+    by a factor below 1 + 1 / N, up to a whole sum.
+    """
+    annotations, learned = dataset.annotations, np.flatnonzero(dataset.is_learned)
+    num_images, num_classes = len(dataset), len(annotations.class_names)
+    images = np.searchsorted(annotations.first, learned, side="right") - 1
+    pairs = np.unique(images * num_classes + annotations.labels[learned])  # an image and a class in it
+    of_images, of_classes = np.divmod(pairs, num_classes)
+    shares = np.bincount(of_classes, minlength=num_classes) / num_images
+    factors = np.ones(num_images)
+    np.maximum.at(factors, of_images, np.sqrt(threshold / shares[of_classes]))
+    total = factors.sum()
+    return factors * (np.ceil(total - 1e-9) / total)
+
+
+def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
+    """How often each image comes: int64 [N], its factor rounded up or down, with the sum of all factors.
+
+    `offset`, from 0 to below 1, decides which are rounded up: systematic sampling.
+    """
+    total = round(float(factors.sum()))
+    places = np.floor(np.concatenate([[0.0], np.cumsum(factors)]) + offset).astype(int)
+    places[-1] = total  # whole, but for rounding
+    return np.diff(places.clip(max=total))
 
 
 def batches_of_equal_shape(shapes: np.ndarray, batch_size: int) -> list[list[int]]:

@@ -17,6 +17,7 @@ class AugmentSettings:
     flip: float = 0.5  # probability of being mirrored
     names: tuple[str, ...] = ()  # of AUGMENTATIONS
     sides: tuple[int, ...] = ()  # shorter sides, one drawn for each batch; without any, all have the data set's
+    repeat_threshold: float = 0.0  # share of the images below which a class is rare: see repeat_factors
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class TrainSettings:
     train_sides: tuple[int, ...] | None = None
     flip: float = AugmentSettings.flip
     augment: tuple[str, ...] | None = None
+    repeat_threshold: float = AugmentSettings.repeat_threshold
     batch_size: int = 2
     drop_last: bool = False
     bad_images: str = "stop"
@@ -100,7 +101,7 @@ class TrainSettings:
 
     @property
     def augmentation(self) -> AugmentSettings:
-        return AugmentSettings(self.flip, self.augment or (), self.train_sides or ())
+        return AugmentSettings(self.flip, self.augment or (), self.train_sides or (), self.repeat_threshold)
 
     @property
     def loss(self) -> LossSettings:

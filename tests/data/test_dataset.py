@@ -221,3 +221,12 @@ def test_annotations_of_the_users_are_never_written(coco_path):
     before = (coco_path / "train.json").read_text()
     batches_of(dataset_of(coco_path), 0)
     assert json.loads((coco_path / "train.json").read_text()) == json.loads(before)
+
+
+def test_a_repeated_image_is_augmented_each_time_for_itself(coco_path):
+    dataset = dataset_of(coco_path)
+    batches = TrainingBatches(dataset, seed=0)
+    first, again = ([batches.sample(0, index + times * 8) for index in range(8)] for times in (0, 1))
+    assert [one.image_id for one in first] == [one.image_id for one in again]
+    are_alike = [torch.equal(one.image, other.image) for one, other in zip(first, again, strict=True)]
+    assert 0 < sum(are_alike) < 8  # some are mirrored

@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.data.sampler import AspectRatioBasedSampler, batches_of_equal_shape
+from retinanet.data.sampler import AspectRatioBasedSampler, batches_of_equal_shape, drawn_counts, repeat_factors
 from retinanet.runtime.ranks import Ranks
 
 sizes = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=60)
@@ -125,3 +127,63 @@ def test_evaluation_batches_share_their_shape(sizes, batch_size):
     batches = batches_of_equal_shape(np.array(sizes), batch_size)
     assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
     assert all(len(batch) <= batch_size and len({sizes[index] for index in batch}) == 1 for batch in batches)
+
+
+def set_of(images, classes=("cat", "dog", "emu"), crowds=()):
+    """A data set whose images show the given labels; the annotations `crowds` are crowds."""
+    labels = [label for image in images for label in image]
+    first = np.cumsum([0, *map(len, images)])
+    annotations = SimpleNamespace(labels=np.array(labels, int), first=first, class_names=list(classes))
+    is_learned = ~np.isin(np.arange(len(labels)), crowds)
+    return type("Set", (), {"annotations": annotations, "is_learned": is_learned, "__len__": lambda _: len(images)})()
+
+
+def test_an_image_comes_as_often_as_its_rarest_class_asks_for():
+    # Cats in 8 of 10 images, dogs in 2, an emu in 1, one image empty. By hand: sqrt(0.4 / 0.2) and sqrt(0.4 / 0.1).
+    images = [[0]] * 6 + [[0, 1, 1], [0, 2], [1], []]
+    raw = np.array([1] * 6 + [2**0.5, 2, 2**0.5, 1])
+    factors = repeat_factors(set_of(images), 0.4)
+    assert factors == pytest.approx(raw * np.ceil(raw.sum()) / raw.sum())
+    assert factors.sum() == pytest.approx(12)
+    assert repeat_factors(set_of(images), 0.1).tolist() == [1] * 10
+    assert repeat_factors(set_of(images, crowds=[10]), 0.4)[7] < 1.1  # the emu is not learned
+
+
+@given(st.lists(st.floats(1, 5), min_size=1, max_size=50), st.floats(0, 1, exclude_max=True))
+def test_counts_are_the_factors_rounded_up_or_down(factors, offset):
+    factors = np.array(factors)
+    factors *= np.ceil(factors.sum()) / factors.sum()
+    counts = drawn_counts(factors, offset)
+    assert counts.sum() == round(factors.sum())
+    assert (np.abs(counts - factors) < 1 + 1e-6).all()
+
+
+def test_counts_are_the_factors_in_the_mean():
+    factors = np.array([1.25, 1.5, 2.25])
+    offsets = (np.arange(400) + 0.5) / 400
+    assert np.mean([drawn_counts(factors, offset) for offset in offsets], axis=0) == pytest.approx(factors)
+
+
+@given(sizes, st.integers(1, 5), st.integers(1, 3), st.booleans(), st.data())
+def test_images_repeat_within_an_epoch(sizes, batch_size, num_ranks, drop_last, data):
+    drawn = data.draw(st.lists(st.floats(1, 4), min_size=len(sizes), max_size=len(sizes)))
+    factors = np.array(drawn) * (np.ceil(sum(drawn)) / sum(drawn))
+    seen = []
+    for rank in range(num_ranks):
+        ranks = Ranks(rank, num_ranks)
+        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, 1, drop_last, ranks=ranks, factors=factors)
+        batches = epoch_of(sampler, 3)
+        assert len(batches) == len(sampler)
+        seen += [index for draw in batches for index in draw.indices]
+        for draw in batches:
+            shapes = np.array(sizes)[np.array(draw.indices, int) % len(sizes)].reshape(-1, 2)
+            assert (shapes <= draw.sides).all()
+    assert len(set(seen)) == len(seen)  # a copy has an index of its own
+    total = round(factors.sum())
+    together = batch_size * num_ranks
+    assert len(seen) == (total // together * together if drop_last else total)
+    if not drop_last:
+        counts = np.bincount(np.array(seen) % len(sizes), minlength=len(sizes))
+        assert (np.abs(counts - factors) < 1 + 1e-6).all()
+        for image, count in enumerate(counts):
+            assert {index // len(sizes) for index in seen if index % len(sizes) == image} == set(range(count))
