@@ -20,10 +20,11 @@ from benchmarks.speed.protocol import describe
 from retinanet.cli.flags import whole_number
 from retinanet.data.batches import Batch
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.detect import detect
+from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
+from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Predictions, Targets
+from retinanet.fast.suppression import suppress_on_device
 from retinanet.reports.tables import markdown_head
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
@@ -110,7 +111,9 @@ def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, 
     deltas = torch.randn(args.batch_size, len(anchors), 4, generator=draw)
     sizes = torch.tensor([[args.height, args.width - 5]] * args.batch_size)
     predictions = Predictions(logits.to(device), deltas.to(device))
-    return tuple(part.cpu() for part in detect(predictions, anchors.to(device), sizes.to(device)))
+    sizes = sizes.to(device)
+    candidates = find_candidates(predictions, anchors.to(device), sizes, DEFAULT_DETECTION.num_candidates)
+    return tuple(part.cpu() for part in suppress_on_device(candidates, sizes))
 
 
 def difference(got: Tensor, wanted: Tensor) -> float:

@@ -21,10 +21,11 @@ from benchmarks.arguments import device_of
 from retinanet.cli.flags import whole_number
 from retinanet.data.batches import Batch, Sample, collate
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.detect import detect
+from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.detector.structures import Targets
+from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -118,7 +119,9 @@ def our_detection(args: argparse.Namespace) -> Work:
     def detection() -> object:
         with autocast(args.device, precision_of(args)):
             predictions = model(batch.images)
-        return detect(predictions, anchors_for(args.height, args.width, args.device), batch.sizes)
+        anchors = anchors_for(args.height, args.width, args.device)
+        candidates = find_candidates(predictions, anchors, batch.sizes, DEFAULT_DETECTION.num_candidates)
+        return suppress_on_device(candidates, batch.sizes)
 
     return detection
 

@@ -40,6 +40,7 @@ class Checkpoint(NamedTuple):
     level_code: bool = False  # whether it is a LevelCodedRetinaNet
     ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
     anchors: AnchorShapes = DEFAULT_SHAPES
+    iou_branch: bool = False
 
 
 def save_checkpoint(
@@ -118,6 +119,7 @@ def _network(checkpoint: Checkpoint, learn_statistics: bool = False) -> RetinaNe
         learn_statistics=learn_statistics,
         head_norm=checkpoint.head_norm,
         anchor_shapes=checkpoint.anchors,
+        iou_branch=checkpoint.iou_branch,
     )
 
 
@@ -168,6 +170,7 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
         and norm in HEAD_NORMS
         and (norm == "none" or (is_id(channels) and channels % NORM_GROUPS == 0)),
         "level_code": type(checkpoint.level_code) is bool,
+        "iou_branch": type(checkpoint.iou_branch) is bool and not (checkpoint.iou_branch and checkpoint.level_code),
         "model": _are_weights(checkpoint.model),
         "ema": checkpoint.ema is None or _are_weights(checkpoint.ema),
         "anchors": checkpoint.anchors is not None,

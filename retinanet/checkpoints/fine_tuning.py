@@ -22,6 +22,9 @@ class ClassReport(NamedTuple):
 def require_fitting(checkpoint: Checkpoint, settings: StartSettings, path: Path) -> None:
     """UserError, with both values, where the network that is asked for is not the checkpoint's."""
     shapes, asked = checkpoint.anchors, settings.anchor_shapes
+    if checkpoint.iou_branch != settings.iou_branch:
+        had, fix = ("with", "Give") if checkpoint.iou_branch else ("without", "Drop")
+        raise UserError(f"{path}: was trained {had} --iou_branch. {fix} it, or give other --weights.")
     for name, own, given in (
         ("--depth", checkpoint.depth, settings.depth),
         ("--channels", checkpoint.channels, settings.channels),

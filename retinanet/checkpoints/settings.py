@@ -8,6 +8,7 @@ from retinanet.detector.settings import CHANNELS, PRIOR, AnchorShapes
 DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
 # torchvision's detector that learned COCO, retinanet_resnet50_fpn_v2.
 DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM = 50, 256, "group"
+NORM_STATISTICS = ("auto", "frozen", "learned")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class StartSettings:
     head_norm: str = "none"
     norm_statistics: str = "frozen"  # of NORM_STATISTICS
     prior: float = PRIOR
+    iou_branch: bool = False
     anchor_scale: float = AnchorShapes().side
     anchor_ratios: tuple[float, ...] = AnchorShapes().ratios
     anchor_octaves: int = len(AnchorShapes().scales)

@@ -49,6 +49,7 @@ def build_network(
             learn_statistics,
             head_norm=settings.head_norm,
             anchor_shapes=settings.anchor_shapes,
+            iou_branch=settings.iou_branch,
         )
         if earlier:
             _say_classes("Checkpoint weights", source, load_earlier(network, class_names, earlier, Path(source)))
@@ -89,6 +90,8 @@ def _load_detector(
 ) -> None:
     needed = (DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM)
     found = (settings.depth, settings.channels, settings.head_norm)
+    if settings.iou_branch:
+        raise UserError(f"{source}: a detector without an IoU branch. Drop --iou_branch.")
     if found != needed:
         has, give = ("--depth {} --channels {} --head_norm {}".format(*values) for values in (found, needed))
         raise UserError(f"{source}: a detector, which {has} doesn't fit. Give {give}.")

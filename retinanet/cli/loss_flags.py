@@ -3,7 +3,7 @@
 import argparse
 
 from retinanet.cli.flags import given, number_above, number_from
-from retinanet.detector.settings import BOX_LOSSES, MATCHERS
+from retinanet.detector.settings import BOX_LOSSES, CLASS_LOSSES, MATCHERS
 from retinanet.runtime.errors import UserError
 from retinanet.training.settings import TrainSettings
 
@@ -25,6 +25,11 @@ def add_loss_flags(parser: argparse.ArgumentParser) -> None:
         help="how anchors are matched to objects: iou, by --foreground_iou; low_quality, also the anchors that overlap "
         "an object most, however little; atss, by the statistics of the nearest anchors' IoU (ATSS)",
     )
+    group.add_argument(
+        "--class_loss",
+        choices=CLASS_LOSSES,
+        help="focal: the score of an object is to be 1; quality: its box's IoU (quality focal loss)",
+    )
     group.add_argument("--box_loss", choices=BOX_LOSSES, help="smooth L1 on the deltas, or GIoU on the boxes")
     group.add_argument(
         "--ignore_crowds",
@@ -42,5 +47,7 @@ def check_loss_flags(settings: TrainSettings) -> None:
     for name in ("foreground_iou", "background_iou"):
         if settings.matcher == "atss" and given(settings, name):
             raise UserError(f"--matcher atss finds the IoU of each object itself. Drop --{name}")
+    if settings.class_loss == "quality" and given(settings, "alpha"):
+        raise UserError("--alpha is for --class_loss focal. Drop it, or give that")
     if settings.box_loss == "giou" and given(settings, "beta"):
         raise UserError("--beta is for --box_loss smooth_l1. Drop it, or give that")

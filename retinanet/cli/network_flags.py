@@ -8,11 +8,12 @@ from retinanet.checkpoints.settings import (
     DETECTOR_CHANNELS,
     DETECTOR_DEPTH,
     DETECTOR_HEAD_NORM,
+    NORM_STATISTICS,
     default_statistics,
 )
 from retinanet.cli.flags import number_above, whole_number
 from retinanet.cli.shared_flags import add_anchor_flags, check_anchor_flags
-from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, NORM_STATISTICS, STAGES
+from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, STAGES
 from retinanet.runtime.errors import UserError
 from retinanet.training.recipes import STRONG
 from retinanet.training.settings import TrainSettings
@@ -51,6 +52,11 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         type=number_above(0, 0.999),
         help="initial score of every anchor and class (sets the classification bias)",
     )
+    group.add_argument(
+        "--iou_branch",
+        action="store_true",
+        help="also predict each box's IoU with its object, which a detection's score then counts in",
+    )
     add_anchor_flags(group)
 
 
@@ -74,6 +80,8 @@ def check_network_flags(settings: TrainSettings) -> None:
         raise UserError(f"--weights coco is a detector of --channels {DETECTOR_CHANNELS}. Drop --channels")
     if weights == "coco" and settings.head_norm != DETECTOR_HEAD_NORM:
         raise UserError(f"--weights coco is a detector of --head_norm {DETECTOR_HEAD_NORM}. Drop --head_norm")
+    if weights == "coco" and settings.iou_branch:
+        raise UserError("--weights coco is a detector without an IoU branch. Drop --iou_branch")
     if settings.head_norm == "group" and settings.channels % NORM_GROUPS:
         raise UserError(
             f"--head_norm group needs --channels that are a multiple of {NORM_GROUPS}, not {settings.channels}"

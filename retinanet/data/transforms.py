@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize as resize_image
 
-from retinanet.detector.boxes import mirrored_boxes, per_coordinate
+from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.structures import MEAN
 
 MULTIPLE = 32  # the stride of C5: every level then has twice the cells of the next
@@ -42,6 +42,12 @@ def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> 
     """
     scale = torch.tensor([size[0] / old_size[0], size[1] / old_size[1]])
     return boxes * per_coordinate(scale), scale
+
+
+def mirrored_boxes(boxes: Tensor, widths: Tensor | int) -> Tensor:
+    """`boxes` [..., 4] after their images of `widths` [...] are mirrored left to right."""
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    return torch.stack([widths - x2, y1, widths - x1, y2], dim=-1)
 
 
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,9 +60,8 @@ class Backbone(nn.Module):
 def _block(features: Tensor, block: Any) -> Tensor:
     """torchvision's BasicBlock (two convolutions) or Bottleneck (three), with batch norm folded where possible."""
     shortcut = features if block.downsample is None else _convolve(features, block.downsample[0], block.downsample[1])
-    convolutions = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
-    if hasattr(block, "conv3"):
-        convolutions.append((block.conv3, block.bn3))
+    numbers = "123" if hasattr(block, "conv3") else "12"
+    convolutions = [(getattr(block, f"conv{number}"), getattr(block, f"bn{number}")) for number in numbers]
     for convolution, norm in convolutions[:-1]:
         features = F.relu(_convolve(features, convolution, norm), inplace=True)
     return F.relu(_convolve(features, *convolutions[-1]).add_(shortcut), inplace=True)

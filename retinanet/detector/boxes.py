@@ -43,12 +43,6 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), per_coordinate(sizes.to(boxes.dtype))[:, None])
 
 
-def mirrored_boxes(boxes: Tensor, widths: Tensor | int) -> Tensor:
-    """`boxes` [..., 4] after their images of `widths` [...] are mirrored left to right."""
-    x1, y1, x2, y2 = boxes.unbind(dim=-1)
-    return torch.stack([widths - x2, y1, widths - x1, y2], dim=-1)
-
-
 def per_coordinate(values: Tensor) -> Tensor:
     """(vertical, horizontal) `values` [..., 2], such as scales, for each coordinate of a box: [..., 4]."""
     return torch.cat([values.flip(-1)] * 2, dim=-1)
@@ -59,12 +53,22 @@ def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
 
     Shifting or stretching an axis doesn't change it, so any anchor will do: here one of side 1 at the origin.
     """
-    x1, y1, x2, y2, area = _box(deltas, MAX_LOG_GROWTH)  # as decode does
-    left, top, right, bottom, wanted_area = _box(wanted, math.inf)
-    shared = shared_area((x1, y1, x2, y2), (left, top, right, bottom))
-    union = area + wanted_area - shared
+    (x1, y1, x2, y2), (left, top, right, bottom), shared, union = _overlap(deltas, wanted)
     around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
     return 2 - shared / union - union / around
+
+
+def iou_of_deltas(deltas: Tensor, wanted: Tensor) -> Tensor:
+    """The IoU [...] of the boxes that `deltas` and `wanted` [..., 4] make of the same anchor."""
+    _, _, shared, union = _overlap(deltas, wanted)
+    return shared / union
+
+
+def _overlap(deltas: Tensor, wanted: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+    *box, area = _box(deltas, MAX_LOG_GROWTH)  # as decode does
+    *other, wanted_area = _box(wanted, math.inf)
+    shared = shared_area(box, other)
+    return box, other, shared, area + wanted_area - shared
 
 
 def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -1,16 +1,20 @@
 """From the network's output to detections: the best candidates, decoded, without duplicates."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import nms
 
 from retinanet.detector.boxes import clip, decode
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Candidates, Detections, Predictions
 
-# On a GPU torchvision's NMS needs a bit of memory for each pair of candidates in a call: 34 MB for several images at
-# once, 2 GB for one image. (Above 393,216 candidates its last kernel can't be launched.)
-CANDIDATES_AT_ONCE, MOST_ON_GPU = 2**14, 2**17
+# On a GPU torchvision's NMS needs a bit of memory for each pair of candidates in a call: 2 GB for these. (Above 393,216
+# candidates its last kernel can't be launched.)
+MOST_ON_GPU = 2**17
+SCORE_POWER = 0.5  # with an IoU branch, a in score^a x IoU^(1 - a) (https://arxiv.org/abs/1912.05992)
 
 
 @torch.no_grad()
@@ -30,24 +34,32 @@ def detect(
 def find_candidates(predictions: Predictions, anchors: Tensor, sizes: Tensor, num_candidates: int) -> Candidates:
     """The `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`."""
     num_classes = predictions.logits.shape[2]
-    flat = predictions.logits.flatten(1)  # [B, A * C]; logits rank as scores do, and only the best need the sigmoid
-    best = flat.topk(min(num_candidates, flat.shape[1]), dim=1)
-    scores = best.values.float().sigmoid()  # [B, N], N candidates
+    ranks = predictions.logits  # rank as scores do, and only the best need the sigmoid
+    if predictions.deltas.shape[2] == 5:
+        iou_logits = predictions.deltas[..., 4:].float()
+        ranks = SCORE_POWER * F.logsigmoid(ranks.float()) + (1 - SCORE_POWER) * F.logsigmoid(iou_logits)
+    best = ranks.flatten(1).topk(min(num_candidates, ranks[0].numel()), dim=1)
+    scores = best.values.exp() if ranks is not predictions.logits else best.values.float().sigmoid()  # [B, N]
     anchor_indices, labels = best.indices // num_classes, best.indices % num_classes
-    deltas = predictions.deltas.float().gather(1, anchor_indices[..., None].expand(-1, -1, 4))
+    deltas = predictions.deltas[..., :4].float().gather(1, anchor_indices[..., None].expand(-1, -1, 4))
     return Candidates(clip(decode(deltas, anchors[anchor_indices]), sizes), scores, labels)
 
 
 @torch.no_grad()
-def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION) -> Detections:
-    """The top-scoring `candidates` after NMS, as in `detect`. Their boxes lie within `sizes` [B, 2]."""
+def suppress(
+    candidates: Candidates,
+    sizes: Tensor,
+    settings: DetectionSettings = DEFAULT_DETECTION,
+    survivors: Callable[[Candidates, Tensor, Tensor, float], Tensor] | None = None,
+) -> Detections:
+    """The top-scoring `candidates` after NMS, as in `detect`. Their boxes lie within `sizes` [B, 2].
+
+    `survivors`: another way to do as survivors_by_image.
+    """
     boxes, scores, labels = candidates
     valid = (scores > settings.threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
-    # One call for several images makes the host wait for the GPU once.
-    is_at_once = boxes.device.type != "cpu" and boxes.shape[1] <= CANDIDATES_AT_ONCE
-    survivors = _survivors_at_once if is_at_once else _survivors_by_image
-    kept = valid & survivors(candidates, valid, step, settings.nms_iou)
+    kept = valid & (survivors or survivors_by_image)(candidates, valid, step, settings.nms_iou)
     # A stable sort keeps candidates of equal score in order, so that every device gives the same result.
     ranked, order = scores.masked_fill(~kept, -1).sort(dim=1, descending=True, stable=True)
     ranked, order = ranked[:, : settings.max_detections], order[:, : settings.max_detections]  # [B, K]
@@ -59,12 +71,12 @@ def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings 
     )
 
 
-# Each returns bool [B, N]: the candidates that survive NMS within their image and class. Boxes of different groups are
-# shifted apart by multiples of `step`, which exceeds every side, so that one call serves several groups. In float32 the
-# far groups of 16 images x 80 classes would have a resolution of 1/8 pixel; float64 is exact enough.
+def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
+    """Which of the `valid` candidates survive NMS within their image and class: bool [B, N].
 
-
-def _survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
+    Boxes of different groups are shifted apart by multiples of `step`, which exceeds every side, so that one call
+    serves several groups. In float32 the far groups of 16 images x 80 classes would have a resolution of 1/8 pixel.
+    """
     kept = torch.zeros_like(valid)
     for image, (boxes, scores, labels) in enumerate(zip(*candidates, strict=True)):
         rows = valid[image].nonzero().squeeze(1)
@@ -74,22 +86,3 @@ def _survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms
             shifted, ranks = shifted.cpu(), ranks.cpu()
         kept[image, rows[nms(shifted, ranks, nms_iou).to(rows.device)]] = True
     return kept
-
-
-def _survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
-    num_images = max(1, CANDIDATES_AT_ONCE // valid.shape[1])
-    parts = zip(*(tensor.split(num_images) for tensor in (*candidates, valid)), strict=True)
-    return torch.cat([_survivors_together(Candidates(*some), is_valid, step, nms_iou) for *some, is_valid in parts])
-
-
-def _survivors_together(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
-    """In one call for all images, for which the host waits once."""
-    boxes, scores, labels = candidates
-    groups = labels + (labels.max() + 1) * torch.arange(len(boxes), device=boxes.device)[:, None]
-    shifted = boxes.double() + (groups * step)[..., None]
-    # An invalid candidate ranks behind all valid ones, so it suppresses none of them.
-    ranks = scores.masked_fill(~valid, -1).double()
-    kept = torch.zeros_like(valid).flatten()
-    # Not kept[...] = True, which would copy the True to the GPU and wait for it.
-    kept.index_fill_(0, nms(shifted.flatten(0, 1), ranks.flatten(), nms_iou), True)
-    return kept.view_as(valid)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retinanet.detector.atss import match_atss
-from retinanet.detector.boxes import encode, giou_loss
+from retinanet.detector.boxes import encode, giou_loss, iou_of_deltas
 from retinanet.detector.focal_loss import FocalLoss
 from retinanet.detector.matching import AnchorMatches, in_crowds, match_anchors, without_crowds
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
@@ -37,8 +37,10 @@ def detection_loss(
     """The two losses of a batch, in float32 whatever the predictions are in. `size`: see assign_targets.
 
     Classification: focal loss (https://arxiv.org/abs/1708.02002, equation 5), per image summed over its anchors and
-    classes and divided by max(1, its foreground anchors). Regression: smooth L1 with corner `beta`, per image the
+    classes and divided by max(1, its foreground anchors); "quality" asks an object's score to be its box's IoU
+    (https://arxiv.org/abs/2006.04388), and has no alpha. Regression: smooth L1 with corner `beta`, per image the
     mean over its foreground anchors and the 4 coordinates; or 2 x (1 - GIoU), the mean over its foreground anchors.
+    An IoU branch adds the cross-entropy with the IoU of the box, whose gradient stops there.
     Both are averaged over the batch. An image without objects counts as all background, with regression loss 0.
     """
     sparse = anchors.device.type == "cpu"
@@ -103,14 +105,26 @@ def loss_of_assigned(
     focal_loss: Callable[..., Tensor] = FocalLoss.apply,
 ) -> Losses:
     """The part of detection_loss after the assignment, whose shapes don't depend on the number of objects."""
-    classification = focal_loss(
-        predictions.logits, assignment.weights, assignment.terms, assignment.row_weights, settings.alpha, settings.gamma
-    )
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:
         deltas = deltas[assignment.rows]
+    deltas, iou_logits = deltas.split([4, deltas.shape[1] - 4], dim=1)  # of an IoU branch [R, 1], else [R, 0]
+    has_branch = iou_logits.shape[1] == 1
+    if settings.class_loss == "quality" or has_branch:
+        ious = iou_of_deltas(deltas.detach().float(), assignment.deltas)  # [R]
+    terms = (predictions.logits, assignment.weights, assignment.terms, assignment.row_weights)
+    if settings.class_loss == "quality":
+        present = predictions.logits.flatten()[assignment.terms].float()  # [R]
+        entropy = F.binary_cross_entropy_with_logits(present, ious, reduction="none")
+        weighted = (present.sigmoid() - ious).abs() ** settings.gamma * entropy * assignment.row_weights
+        # With alpha 0 the focal loss is that of the background terms alone.
+        classification = focal_loss(*terms, 0.0, settings.gamma) + weighted.sum()
+    else:
+        classification = focal_loss(*terms, settings.alpha, settings.gamma)
     if settings.box_loss == "giou":
         errors = GIOU_WEIGHT * giou_loss(deltas.float(), assignment.deltas)  # [R]
     else:
         errors = F.smooth_l1_loss(deltas.float(), assignment.deltas, beta=settings.beta, reduction="none").mean(dim=1)
+    if has_branch:
+        errors = errors + F.binary_cross_entropy_with_logits(iou_logits[:, 0].float(), ious, reduction="none")
     return Losses(classification, (errors * assignment.row_weights).sum())

@@ -20,6 +20,7 @@ class RetinaNet(nn.Module):
 
     `channels`: width of the pyramid and the heads. `prior`: initial score of every anchor and class.
     `learn_statistics`: see Backbone. `head_norm`: one of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels.
+    `iou_branch`: the regression head also predicts each box's IoU with its object (https://arxiv.org/abs/1912.05992).
     """
 
     mean: Tensor
@@ -34,14 +35,15 @@ class RetinaNet(nn.Module):
         learn_statistics: bool = False,
         head_norm: str = "none",
         anchor_shapes: AnchorShapes = DEFAULT_SHAPES,
+        iou_branch: bool = False,
     ) -> None:
         super().__init__()
-        self.head_norm, self.anchor_shapes = head_norm, anchor_shapes
+        self.head_norm, self.anchor_shapes, self.iou_branch = head_norm, anchor_shapes, iou_branch
         num_anchors = anchor_shapes.per_cell
         self.backbone = Backbone(depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
         self.classification_head = Head(channels, num_classes, -math.log((1 - prior) / prior), head_norm, num_anchors)
-        self.regression_head = Head(channels, 4, 0.0, head_norm, num_anchors)
+        self.regression_head = Head(channels, 5 if iou_branch else 4, 0.0, head_norm, num_anchors)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         # Convolutions run fastest channels last on CPU and GPU, and the heads' reshape becomes free.
@@ -56,7 +58,7 @@ class RetinaNet(nn.Module):
         )
 
     def deltas_of(self, levels: list[Tensor]) -> list[Tensor]:
-        """The deltas of each of the pyramid's `levels`, [B, anchors of the level, 4]."""
+        """The deltas of each of the pyramid's `levels`, [B, anchors of the level, 4 or 5]: see Predictions."""
         return [self.regression_head(level) for level in levels]
 
     def levels(self, images: Tensor) -> list[Tensor]:

@@ -10,7 +10,7 @@ CHANNELS = 256  # width of the pyramid and the heads
 PRIOR = 0.01  # score of every anchor and class before training
 HEAD_NORMS = ("none", "group")
 NORM_GROUPS = 32
-NORM_STATISTICS = ("auto", "frozen", "learned")  # of the batch norms
+CLASS_LOSSES = ("focal", "quality")
 BOX_LOSSES = ("smooth_l1", "giou")
 MATCHERS = ("iou", "low_quality", "atss")
 FOREGROUND_IOU = 0.5
@@ -38,6 +38,7 @@ class LossSettings:
     beta: float = 1 / 9
     foreground_iou: float = FOREGROUND_IOU
     background_iou: float = BACKGROUND_IOU
+    class_loss: str = "focal"  # of CLASS_LOSSES
     box_loss: str = "smooth_l1"  # of BOX_LOSSES
     matcher: str = "iou"  # of MATCHERS
     ignore_crowds: bool = False

@@ -28,7 +28,7 @@ class Predictions(NamedTuple):
     """The network's raw output, one row an anchor."""
 
     logits: Tensor  # [B, A, C]
-    deltas: Tensor  # [B, A, 4]
+    deltas: Tensor  # [B, A, 4], or [B, A, 5] of an IoU branch: the last is the logit of the IoU with the object
 
 
 class Candidates(NamedTuple):

@@ -14,12 +14,12 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, OneAhead, on_device
 from retinanet.data.settings import LoaderSettings
 from retinanet.detector.boxes import per_coordinate
-from retinanet.detector.detect import suppress
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
 from retinanet.evaluation.test_time_augmentation import ONE_VIEW, Views, predict_views
 from retinanet.fast.folded_network import folded_once
+from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import searching_algorithms
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
@@ -64,7 +64,7 @@ def detect_all(
             batch, count = candidates.scores.shape
             with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):
                 images = np.array([index_of[image_id] for image_id in image_ids.tolist()])
-                pending = suppress(candidates, sizes, detection), scales, images
+                pending = suppress_on_device(candidates, sizes, detection), scales, images
     parts += finish_pending()
     found = joined([part for of_rank in ranks.gathered(parts) for part in of_rank])
     return in_order(found, dataset.annotations)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from retinanet.data.batches import Batch
+from retinanet.data.transforms import mirrored_boxes
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.boxes import clip, mirrored_boxes, per_coordinate
+from retinanet.detector.boxes import clip, per_coordinate
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Candidates

@@ -14,7 +14,7 @@ REACH = TOWER_CONVOLUTIONS + 1  # cells to each side that a cell's deltas depend
 
 
 def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
-    """Deltas [B, A, 4], of which those in `rows` (indices into the B * A) and some more are `head`'s, the others 0.
+    """Deltas [B, A, 4 or 5], of which those in `rows` (of the B * A) and some more are `head`'s, the others 0.
 
     `levels` are the pyramid's [B, channels, h, w]. An image's rows of a level are within one window.
     """
@@ -28,11 +28,11 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
     by_level = looked_at.split([num_anchors * h * w for h, w in shapes], dim=1)
     for level, (height, width), wanted in zip(levels, shapes, by_level, strict=True):
         cells = wanted.view(num_images, height, width, num_anchors).any(dim=3)
-        deltas = level.new_zeros(num_images, height, width, num_anchors * 4)
+        deltas = level.new_zeros(num_images, height, width, num_anchors * head.num_outputs)
         for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
             window = _window(cells[image])
             deltas[image, *window] = _outputs_in(head, level[image : image + 1], *window).to(deltas.dtype)
-        parts.append(deltas.view(num_images, -1, 4))
+        parts.append(deltas.view(num_images, -1, head.num_outputs))
     return torch.cat(parts, dim=1)
 
 
@@ -43,7 +43,7 @@ def _window(cells: Tensor) -> tuple[slice, slice]:
 
 
 def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
-    """The head's output [rows, columns, anchors of a cell * 4] in a window of `level` [1, channels, h, w].
+    """The head's output [rows, columns, anchors of a cell * outputs] in a window of `level` [1, channels, h, w].
 
     The window grows by the cells that its output depends on and loses one to each side at each convolution, but where
     it ends at the level's border: there the convolutions pad with zeros, as they do on a whole level.

@@ -123,4 +123,5 @@ def snapshot(run: Run) -> Checkpoint:
         level_code=isinstance(state.network, LevelCodedRetinaNet),
         ema=state.average.weights if state.average else None,
         anchors=state.network.anchor_shapes,
+        iou_branch=state.network.iou_branch,
     )

@@ -44,6 +44,7 @@ class TrainSettings:
     head_norm: str = StartSettings.head_norm
     norm_statistics: str = StartSettings.norm_statistics
     prior: float = StartSettings.prior
+    iou_branch: bool = StartSettings.iou_branch
     anchor_scale: float = StartSettings.anchor_scale
     anchor_ratios: tuple[float, ...] = StartSettings.anchor_ratios
     anchor_octaves: int = StartSettings.anchor_octaves
@@ -53,6 +54,7 @@ class TrainSettings:
     foreground_iou: float = LossSettings.foreground_iou
     background_iou: float = LossSettings.background_iou
     matcher: str = LossSettings.matcher
+    class_loss: str = LossSettings.class_loss
     box_loss: str = LossSettings.box_loss
     ignore_crowds: bool = LossSettings.ignore_crowds
     epochs: int = 72

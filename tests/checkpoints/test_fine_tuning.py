@@ -14,8 +14,8 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 IMAGES = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def random_network(num_classes, shapes=DEFAULT_SHAPES):
-    network = RetinaNet(num_classes, 18, channels=8, anchor_shapes=shapes)
+def random_network(num_classes, shapes=DEFAULT_SHAPES, iou_branch=False):
+    network = RetinaNet(num_classes, 18, channels=8, anchor_shapes=shapes, iou_branch=iou_branch)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return network.eval()
@@ -25,8 +25,9 @@ def random_network(num_classes, shapes=DEFAULT_SHAPES):
 def saved(tmp_path):
     """Saves a network of some classes, and returns it and its file."""
 
-    def save(names=("red", "Green", "blue"), shapes=DEFAULT_SHAPES, **changes):
-        network = random_network(len(names), shapes)
+    def save(names=("red", "Green", "blue"), shapes=DEFAULT_SHAPES, iou_branch=False, **changes):
+        network = random_network(len(names), shapes, iou_branch)
+        changes["iou_branch"] = iou_branch
         checkpoint = Checkpoint(
             network.state_dict(), 18, 8, list(names), list(range(len(names))), 64, 96, 2, 3, {}, anchors=shapes
         )
@@ -89,6 +90,19 @@ def test_other_anchors_are_kept(saved):
     flags = ("--anchor_scale", 3, "--anchor_ratios", 0.5, 2, "--anchor_octaves", 2)
     again = started(path, ["red", "Green", "blue"], *flags).eval()
     assert torch.equal(again(IMAGES).logits, network(IMAGES).logits)
+
+
+def test_an_iou_branch_is_kept_and_asked_for(saved, tmp_path):
+    network, path = saved(iou_branch=True)
+    assert load_checkpoint(path).iou_branch
+    again = started(path, ["red", "Green", "blue"], "--iou_branch").eval()
+    assert network(IMAGES).deltas.shape[2] == 5
+    assert torch.equal(network(IMAGES).deltas, again(IMAGES).deltas)
+    with pytest.raises(UserError, match=r"was trained with --iou_branch\. Give it"):
+        started(path, ["red"])
+    _, path = saved()
+    with pytest.raises(UserError, match=r"was trained without --iou_branch\. Drop it"):
+        started(path, ["red"], "--iou_branch")
 
 
 def test_broken_weights_are_refused(saved, tmp_path):

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinanet.coco.box_arrays import clipped_corners, edges_of, mirrored_corners, resized_corners, shared_area
+from retinanet.data.transforms import mirrored_boxes
 from retinanet.detector import boxes as tensors
 
 SIZES = np.array([[20, 50], [30, 10]])
@@ -21,7 +22,7 @@ def test_arrays_and_tensors_agree(seed):
     boxes, others = torch.from_numpy(one), torch.from_numpy(two)
     shared = tensors.shared_area(boxes.t()[:, :, None].unbind(), others.t().unbind())
     np.testing.assert_array_equal(shared_area(tuple(one.T[..., None]), tuple(two.T)), shared.numpy())
-    mirrored = tensors.mirrored_boxes(boxes, torch.from_numpy(SIZES[:, 1]))
+    mirrored = mirrored_boxes(boxes, torch.from_numpy(SIZES[:, 1]))
     np.testing.assert_array_equal(mirrored_corners(one, SIZES[:, 1]), mirrored.numpy())
     scales = torch.from_numpy(SIZES[::-1] / SIZES)
     np.testing.assert_array_equal(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from crowded_candidates import crowded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
@@ -7,9 +8,10 @@ from torchvision.ops import box_iou
 from retinanet.detector import detect as module
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import decode
-from retinanet.detector.detect import detect
+from retinanet.detector.detect import detect, survivors_by_image
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Predictions
+from retinanet.fast.suppression import survivors_at_once
 
 ANCHORS = anchors_for(64, 96, torch.device("cpu"))
 SIZES = torch.tensor([[60, 90], [64, 96], [33, 41]])
@@ -47,14 +49,14 @@ def random_predictions(seed, num_classes):
     return Predictions(logits, deltas)
 
 
-@pytest.mark.parametrize("way", ["_survivors_by_image", "_survivors_at_once"])
+@pytest.mark.parametrize("way", [survivors_by_image, survivors_at_once])
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**31), num_classes=st.sampled_from([1, 4]))
 def test_equals_its_slow_twin(way, seed, num_classes):
     numbers = {"threshold": 0.05, "num_candidates": 120, "nms_iou": 0.5, "max_detections": 20}
     predictions = random_predictions(seed, num_classes)
     with pytest.MonkeyPatch.context() as patch:  # each way of suppressing in turn, whatever the device
-        patch.setattr(module, "_survivors_by_image", getattr(module, way))
+        patch.setattr(module, "survivors_by_image", way)
         detections = detect(predictions, ANCHORS, SIZES, DetectionSettings(**numbers))
     slow = slow_detect(predictions, ANCHORS, SIZES, **numbers)
     for image, found in enumerate(slow):
@@ -70,46 +72,6 @@ def test_equals_its_slow_twin(way, seed, num_classes):
         assert (detections.boxes[image, count:] == 0).all()
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The numbers of candidates in each call of torchvision's NMS."""
-    counts, nms = [], module.nms
-    monkeypatch.setattr(module, "nms", lambda boxes, *others: counts.append(len(boxes)) or nms(boxes, *others))
-    return counts
-
-
-def crowded(num_images, num_candidates, seed=0):
-    """Many overlapping boxes of 3 classes, half of them below the threshold, and suppress's arguments for them."""
-    draw = torch.Generator().manual_seed(seed)
-    corners = torch.rand(num_images, num_candidates, 2, generator=draw) * 200
-    boxes = torch.cat([corners, corners + 20 + torch.rand(num_images, num_candidates, 2, generator=draw) * 30], dim=2)
-    scores = torch.rand(num_images, num_candidates, generator=draw)
-    labels = torch.randint(0, 3, (num_images, num_candidates), generator=draw)
-    return Candidates(boxes, scores, labels), scores > 0.5, torch.tensor(257.0).double(), 0.5
-
-
-@pytest.mark.parametrize(
-    ("num_images", "num_candidates", "expected"),
-    [(16, 1000, [16000]), (17, 1000, [16000, 1000]), (5, 6000, [12000, 12000, 6000]), (2, 16384, [16384] * 2)],
-)
-def test_a_call_on_a_gpu_has_few_candidates(calls, num_images, num_candidates, expected):
-    arguments = crowded(num_images, num_candidates)
-    kept = module._survivors_at_once(*arguments)
-    assert calls == expected
-    assert torch.equal(kept & arguments[1], module._survivors_by_image(*arguments))
-
-
-@pytest.mark.parametrize(("num_candidates", "expected"), [(16384, "at_once"), (16385, "by_image")])
-def test_a_gpu_works_on_more_candidates_than_a_call_may_have_image_by_image(monkeypatch, num_candidates, expected):
-    chosen = []
-    for way in ("at_once", "by_image"):
-        monkeypatch.setattr(module, f"_survivors_{way}", lambda *some, way=way: chosen.append(way) or some[1])
-    boxes = torch.zeros(2, num_candidates, 4, device="meta")
-    candidates = Candidates(boxes, boxes[..., 0], boxes[..., 0].long())
-    module.suppress(candidates, torch.zeros(2, 2, device="meta"))
-    assert chosen == [expected]
-
-
 def test_what_is_too_much_for_a_gpu_goes_to_the_cpu(monkeypatch):
     class OnGpu(torch.Tensor):
         """Notes that it is brought to the CPU."""
@@ -121,12 +83,12 @@ def test_what_is_too_much_for_a_gpu_goes_to_the_cpu(monkeypatch):
             return super().cpu()
 
     candidates, *others = crowded(1, 300)
-    expected = module._survivors_by_image(candidates, *others)
+    expected = survivors_by_image(candidates, *others)
     on_gpu = candidates._replace(boxes=candidates.boxes.as_subclass(OnGpu))
-    assert torch.equal(module._survivors_by_image(on_gpu, *others), expected)
+    assert torch.equal(survivors_by_image(on_gpu, *others), expected)
     assert OnGpu.brought == 0
     monkeypatch.setattr(module, "MOST_ON_GPU", 100)
-    assert torch.equal(module._survivors_by_image(on_gpu, *others), expected)
+    assert torch.equal(survivors_by_image(on_gpu, *others), expected)
     assert OnGpu.brought == 1
 
 
@@ -141,7 +103,7 @@ def test_shifts_stay_exact_with_many_groups_of_large_images():
     sizes = torch.full((16, 2), 1024)
     for nms_iou, expected in ((iou - 1e-3, 1), (iou + 1e-3, 2)):
         candidates = Candidates(anchors.expand(16, 2, 4), scores, labels)
-        kept = module._survivors_at_once(candidates, scores > 0, torch.tensor(1025.0).double(), nms_iou)
+        kept = survivors_at_once(candidates, scores > 0, torch.tensor(1025.0).double(), nms_iou)
         assert kept.sum(dim=1).tolist() == [expected] * 16
         found = detect(predictions, anchors, sizes, DetectionSettings(nms_iou=nms_iou))
         assert (found.labels >= 0).sum(dim=1).tolist() == [expected] * 16

@@ -18,9 +18,17 @@ from retinanet.data.dataloader import evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import batches_of_equal_shape
 from retinanet.data.settings import LoaderSettings
-from retinanet.data.transforms import flip, pad_and_stack, padded_shape, padded_sizes, resize, resized_sizes
+from retinanet.data.transforms import (
+    flip,
+    mirrored_boxes,
+    pad_and_stack,
+    padded_shape,
+    padded_sizes,
+    resize,
+    resized_sizes,
+)
 from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, STRIDES, anchors_for
-from retinanet.detector.boxes import decode, mirrored_boxes
+from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions

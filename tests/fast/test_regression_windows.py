@@ -16,8 +16,8 @@ SHAPES = ((24, 20), (12, 10), (6, 5), (3, 3), (2, 2))
 NUM_ANCHORS = 9 * sum(height * width for height, width in SHAPES)
 
 
-def head_and_levels(num_images):
-    head = Head(4, 4, bias=0.0)
+def head_and_levels(num_images, num_outputs=4):
+    head = Head(4, num_outputs, bias=0.0)
     torch.nn.init.normal_(head.output.weight)
     torch.nn.init.normal_(head.output.bias)
     for convolution in head.tower[::2]:
@@ -26,18 +26,18 @@ def head_and_levels(num_images):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from([0, 1, 2, 5, 40]))
-def test_the_rows_and_all_gradients_are_those_of_the_whole_head(seed, num_images, num_rows):
+@given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from([0, 1, 2, 5, 40]), st.sampled_from([4, 5]))
+def test_the_rows_and_all_gradients_are_those_of_the_whole_head(seed, num_images, num_rows, num_outputs):
     torch.manual_seed(seed)
-    head, levels = head_and_levels(num_images)
+    head, levels = head_and_levels(num_images, num_outputs)
     rows = torch.randperm(num_images * NUM_ANCHORS)[:num_rows]
-    weights = torch.randn(num_rows, 4)
+    weights = torch.randn(num_rows, num_outputs)
     results = []
     for way in ("windows", "whole"):
         inputs = [level.clone().requires_grad_() for level in levels]
         whole = torch.cat([head(level) for level in inputs], dim=1)
         deltas = deltas_around(head, inputs, rows) if way == "windows" else whole
-        assert deltas.shape == (num_images, NUM_ANCHORS, 4)
+        assert deltas.shape == (num_images, NUM_ANCHORS, num_outputs)
         found = deltas.flatten(0, 1)[rows]
         wanted = [*inputs, *head.parameters()]
         results.append((found, *torch.autograd.grad((found * weights).sum(), wanted, materialize_grads=True)))

@@ -22,6 +22,7 @@ from retinanet.data.anchor_coverage import AnchorSetup
 from retinanet.data.batches import Sample
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import read_image
+from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.runtime.errors import UserError
 
 CASES = settings(
@@ -154,7 +155,7 @@ def test_damaged_annotation_files(tmp_path, text):
 def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, text):
     path, findings = tmp_path / "train.json", Findings()
     path.write_bytes(text)
-    flags = {"min_side": 64, "max_side": 96, "max_pixels": 10_000}
+    flags = {"min_side": 64, "max_side": 96, "max_pixels": 10_000, "anchor_shapes": DEFAULT_SHAPES}
     refusal = caught(lambda: read_annotations(path))
     try:
         checked = check_set("train", path, tmp_path, is_trained_on=True, findings=findings, **flags)

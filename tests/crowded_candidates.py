@@ -1,0 +1,15 @@
+"""Candidates for NMS to thin out."""
+
+import torch
+
+from retinanet.detector.structures import Candidates
+
+
+def crowded(num_images, num_candidates, seed=0):
+    """Many overlapping boxes of 3 classes, half of them below the threshold, and suppress's arguments for them."""
+    draw = torch.Generator().manual_seed(seed)
+    corners = torch.rand(num_images, num_candidates, 2, generator=draw) * 200
+    boxes = torch.cat([corners, corners + 20 + torch.rand(num_images, num_candidates, 2, generator=draw) * 30], dim=2)
+    scores = torch.rand(num_images, num_candidates, generator=draw)
+    labels = torch.randint(0, 3, (num_images, num_candidates), generator=draw)
+    return Candidates(boxes, scores, labels), scores > 0.5, torch.tensor(257.0).double(), 0.5
