@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 SOURCE = Path(__file__).parent / "pretended_cuda.c"
 CUDA_NAME = re.compile(r"(__cuda|cuda|cu)[A-Z]\w*")
 
@@ -39,6 +40,15 @@ def built(folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent) as work:
             os.replace(_compile(Path(work)), target)  # two processes may build at once
     return target
+
+
+def environment_with(library: Path) -> dict[str, str]:
+    """The environment of a process that finds two pretended GPUs."""
+    environment = {**os.environ, "LD_PRELOAD": str(library), "PRETENDED_GPUS": "2", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    for name in ("CUDA_VISIBLE_DEVICES", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
+        environment.pop(name, None)
+    return environment
 
 
 def _compile(work: Path) -> Path:

@@ -15,24 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpu.build import built, lacking
+from gpu.build import built, environment_with, lacking
 from gpu.on_host import OnHost
 
-ROOT = Path(__file__).parent.parent.parent
 REPORTS = "PRETENDED_REPORTS"  # in the environment of the process with the library: the file that takes its reports
 HERE = Path(__file__).parent
 LACKING = lacking()
 reports_of_file = pytest.StashKey[dict]()
 server_of_session = pytest.StashKey[subprocess.Popen]()
-
-
-def pretended_environment(library: Path) -> dict[str, str]:
-    """The environment of a process that finds two pretended GPUs."""
-    environment = {**os.environ, "LD_PRELOAD": str(library), "PRETENDED_GPUS": "2", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    for name in ("CUDA_VISIBLE_DEVICES", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"):
-        environment.pop(name, None)
-    return environment
 
 
 def pytest_collection_modifyitems(items):
@@ -106,7 +96,7 @@ def _server(config) -> subprocess.Popen:
         config.stash[server_of_session] = subprocess.Popen(
             [sys.executable, "-m", "gpu.serve_files"],
             cwd=config.rootpath,
-            env=pretended_environment(library),
+            env=environment_with(library),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

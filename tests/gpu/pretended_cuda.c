@@ -346,6 +346,7 @@ EXPORT cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *found, int dev
     found->warpSize = 32;
     found->maxThreadsPerBlock = 1024;
     found->maxThreadsPerMultiProcessor = 2048;
+    found->maxBlocksPerMultiProcessor = 32;
     found->maxThreadsDim[0] = found->maxThreadsDim[1] = 1024;
     found->maxThreadsDim[2] = 64;
     found->maxGridSize[0] = 2147483647;

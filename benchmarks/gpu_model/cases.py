@@ -1,0 +1,165 @@
+"""The steps and detections whose work is counted."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
+
+from benchmarks.gpu_model.compiled import Planned
+from benchmarks.gpu_model.ledger import Ledger
+from benchmarks.gpu_model.roofline import LAUNCH_SECONDS, Work
+from retinanet.data.batches import Batch
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.detect import find_candidates
+from retinanet.detector.loss import assign_targets
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, LossSettings
+from retinanet.detector.structures import Targets
+from retinanet.fast import focal_one_pass
+from retinanet.fast.folded_network import folded_once
+from retinanet.runtime.device import autocast
+from retinanet.training.engine import train_steps
+from retinanet.training.losses import SMALL_BATCH_PIXELS, ComputeLosses, losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.state import TrainingState
+from retinanet.training.weight_average import WeightAverage
+
+GPU = torch.device("cuda", 0)
+OBJECTS = 20  # rows of an image's targets
+RATE = 1e-4
+WARM_UP, TIMED = 3, 30  # steps of the host
+
+
+class Case(NamedTuple):
+    """A training step or a detection, in bfloat16."""
+
+    depth: int
+    height: int
+    width: int
+    batch_size: int
+    num_classes: int
+    head_norm: str = "none"
+    loss: LossSettings = DEFAULT_LOSS
+    ema_decay: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"R{self.depth} {self.height}x{self.width}, batch {self.batch_size}"
+
+    def network(self) -> RetinaNet:
+        return RetinaNet(self.num_classes, self.depth, head_norm=self.head_norm).to(GPU)
+
+    def batch(self) -> Batch:
+        sizes = torch.tensor([[self.height, self.width]] * self.batch_size)
+        boxes = torch.zeros(self.batch_size, OBJECTS, 4)
+        targets = Targets(boxes, torch.zeros(self.batch_size, OBJECTS, dtype=torch.int64))
+        images = torch.zeros(self.batch_size, self.height, self.width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        return pin_memory(Batch(images, targets, sizes, torch.ones(self.batch_size, 2), torch.arange(self.batch_size)))
+
+
+class Counted(NamedTuple):
+    """Work, and the most bytes that PyTorch held (without cuDNN's workspaces)."""
+
+    work: Work
+    peak: int
+
+
+def _forget() -> None:
+    """Release what the cases before hold of the memory."""
+    torch.compiler.reset()
+    gc.collect()
+
+
+def eager_step(case: Case) -> Counted:
+    """The second step of a training: the first also makes constants and the optimiser's moments."""
+    _forget()
+    steps = _training(case, case.network(), num_steps=2)
+    with Ledger():
+        next(steps)
+    torch.cuda.reset_peak_memory_stats(GPU)
+    with Ledger() as ledger:
+        next(steps)
+    return Counted(ledger.work, torch.cuda.max_memory_allocated(GPU))
+
+
+def compiled_step(case: Case, eager: Work) -> Work:
+    """A step with --compile on: the forward and backward pass as the compiler plans them, the rest as in `eager`."""
+    _forget()
+    network = case.network()
+    losses, (images, targets) = _losses(case, network), _on_gpu(case.batch())
+    anchors = anchors_for(case.height, case.width, GPU)
+    with Ledger() as assigning:  # which stays outside
+        assign_targets(anchors, targets, case.num_classes, case.loss, sparse=False, size=(case.height, case.width))
+    with Ledger() as plain:
+        torch.stack(losses(images, targets)).sum().backward()
+    network.zero_grad()
+    compiled_away = plain.work.launches - assigning.work.launches
+    other_bytes = plain.work.other_bytes - assigning.work.other_bytes
+    with Planned() as planned:
+        steps = _training(case, network, WARM_UP + TIMED, case.batch_size)
+        for _ in range(WARM_UP):
+            next(steps)
+        host = median(_seconds(lambda: next(steps)) for _ in range(TIMED))
+    own = len(planned.moved) + planned.num_convolutions
+    is_graph = case.batch_size * case.height * case.width <= SMALL_BATCH_PIXELS
+    return Work(
+        convolutions=eager.convolutions,
+        other_bytes=eager.other_bytes - other_bytes + sum(planned.moved),
+        launches=eager.launches - compiled_away + (0 if is_graph else own),
+        replays=2 if is_graph else 0,
+        host=host + (0 if is_graph else LAUNCH_SECONDS * own),
+    )
+
+
+def _training(
+    case: Case, network: RetinaNet, num_steps: int, compiled_batch_size: int | None = None
+) -> Iterator[object]:
+    average = WeightAverage(network, case.ema_decay) if case.ema_decay else None
+    state = TrainingState(network, build_optimizer(network, "adam", RATE, weight_decay=0.0), GPU, average=average)
+    losses, batches = _losses(case, network, compiled_batch_size), [case.batch()] * num_steps
+    return train_steps(state, batches, rates=[RATE] * num_steps, clip_norm=0.1, compute_losses=losses)
+
+
+def _losses(case: Case, network: RetinaNet, compiled_batch_size: int | None = None) -> ComputeLosses:
+    with patch.object(focal_one_pass, "_agrees", return_value=True):  # the trial of the kernel needs a real GPU
+        return losses_of(
+            network,
+            case.num_classes,
+            GPU,
+            loss_settings=case.loss,
+            precision=torch.bfloat16,
+            compiled_batch_size=compiled_batch_size,
+            cuda_graphs=False,  # their capture needs a real GPU
+        )
+
+
+def _on_gpu(batch: Batch) -> tuple[Tensor, Targets]:
+    return batch.images.to(GPU), Targets(*(part.to(GPU) for part in batch.targets))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@torch.no_grad()
+def detection(case: Case) -> Counted:
+    """The forward pass and the candidates of a batch; NMS, which depends on what is found, is left out."""
+    _forget()
+    images, sizes = case.batch().images.to(GPU), torch.tensor([[case.height, case.width]] * case.batch_size, device=GPU)
+    anchors = anchors_for(case.height, case.width, GPU)
+    with Ledger(), autocast(GPU, torch.bfloat16):
+        network = folded_once(case.network().eval(), torch.bfloat16)
+    torch.cuda.reset_peak_memory_stats(GPU)
+    with Ledger() as ledger:
+        with autocast(GPU, torch.bfloat16):
+            predictions = network(images)
+        find_candidates(predictions, anchors, sizes, DEFAULT_DETECTION.num_candidates)
+    return Counted(ledger.work, torch.cuda.max_memory_allocated(GPU))

@@ -1,0 +1,69 @@
+"""From counted work to predicted time: how long a GPU needs to compute and to move the bytes.
+
+Only the GPUs' data sheets and the two efficiencies below go in. Nothing here was measured by this project.
+"""
+
+from typing import NamedTuple
+
+# What cuBLAS reached on an H100 SXM in bfloat16, at the best of many shapes: 792 of the data sheet's 989 TFLOP/s
+# (https://github.com/stas00/ml-engineering/tree/master/compute/accelerator, "Maximum Achievable Matmul FLOPS").
+MATRIX_RATE = 792e12
+# Of the data sheet's bandwidth, by coalesced reads on an H100 SXM: 2.8 of 3.35 TB/s
+# (https://mikamirai.com/blog/gpu-memory-bandwidth/).
+BANDWIDTH_SHARE = 0.84
+# Assumed: cuDNN's convolutions reach three quarters of the matrix rate, and the host needs 7 microseconds a launch from
+# Python (5 to 25 by https://jiahuanglin.xyz/all_lessons/gpu_kernel_serving/18_pytorch_to_kernel.html).
+CONVOLUTION_SHARE = 0.75
+LAUNCH_SECONDS = 7e-6
+
+
+class Gpu(NamedTuple):
+    """A GPU by its data sheet; the matrix rate of both is the same."""
+
+    name: str
+    bandwidth: float  # bytes/s
+
+
+GPUS = (Gpu("H100", 3.35e12), Gpu("H200", 4.8e12))
+
+
+class Convolution(NamedTuple):
+    """One call of cuDNN's."""
+
+    flops: float
+    bytes: float
+
+
+class Work(NamedTuple):
+    """What a step or a detection asks of the GPU and of its host."""
+
+    convolutions: list[Convolution]
+    other_bytes: float  # read and written by all other kernels
+    launches: int  # by the host, one by one
+    replays: int = 0  # of CUDA graphs
+    host: float | None = None  # seconds of the host, measured; None where only its launches are known
+
+    @property
+    def flops(self) -> float:
+        return sum(convolution.flops for convolution in self.convolutions)
+
+    @property
+    def bytes(self) -> float:
+        return self.other_bytes + sum(convolution.bytes for convolution in self.convolutions)
+
+    def gpu_seconds(self, gpu: Gpu) -> float:
+        """Convolutions at their rate or at the memory's, whichever is slower; everything else at the memory's."""
+        bandwidth = BANDWIDTH_SHARE * gpu.bandwidth
+        rate = CONVOLUTION_SHARE * MATRIX_RATE
+        busy = sum(max(call.flops / rate, call.bytes / bandwidth) for call in self.convolutions)
+        return busy + self.other_bytes / bandwidth
+
+    def host_seconds(self) -> float:
+        return self.launches * LAUNCH_SECONDS if self.host is None else self.host
+
+    def seconds(self, gpu: Gpu) -> float:
+        """The slower of the two, which work side by side."""
+        return max(self.gpu_seconds(gpu), self.host_seconds())
+
+    def share_of_matrix_rate(self, gpu: Gpu) -> float:
+        return self.flops / self.seconds(gpu) / MATRIX_RATE
