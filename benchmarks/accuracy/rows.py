@@ -69,7 +69,9 @@ def rows_of(setting: Setting) -> list[Row]:
     return [
         Row(BASELINE, has_seeds=True),
         Row("recommended", recommended, has_seeds=True),
+        Row("strong", ("--recipe", "strong"), has_seeds=True),
         Row(PEER, has_seeds=True),
+        Row("strong_small_anchors", ("--recipe", "strong", "--anchor_scale", "2")),
         Row("recommended_augmented", (*recommended, "--train_sides", *train_sides, "--augment", "photometric")),
         Row("cosine", ("--schedule", "cosine", "--warmup_steps", "500")),
         Row("accumulate", ("--accumulate", "4")),
@@ -128,7 +130,7 @@ def _training(program: list[str], setting: Setting, flags: tuple[str, ...]) -> l
         words += [f"--{name}", str(getattr(setting, name))]
     if setting.channels != 256:  # the earlier runs' commands don't say it
         words += ["--channels", str(setting.channels)]
-    if "--schedule" not in flags:  # another than that of the milestones
+    if "--schedule" not in flags and "--recipe" not in flags:  # another than that of the milestones
         words += ["--milestones", *map(str, setting.milestones)]
     return [*words, *flags]
 

@@ -24,6 +24,7 @@ from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Predictions, Targets
+from retinanet.fast.focal_one_pass import focal_loss_on
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.reports.tables import markdown_head
 from retinanet.training.engine import progress_of, train_steps
@@ -36,7 +37,7 @@ CPU = torch.device("cpu")
 NUM_CALLS = 4  # of a compiled step: CUDA graphs warm up in the first, are recorded in the second, and replayed
 NUM_STEPS = 3  # of a training
 RATE, EMA_DECAY = 1e-3, 0.9
-LOSS_SCALE = 2.0**12  # float16's small gradients would be lost without one
+LOSS_SCALE = 2.0**8  # float16's small gradients would be lost without one
 RECIPES = {
     "defaults": ("none", DEFAULT_LOSS),
     "recommended": ("group", LossSettings(box_loss="giou", matcher="atss", ignore_crowds=True)),
@@ -102,6 +103,22 @@ def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor
     return {"losses": torch.tensor(told), "averaged weights": (end - start).cpu()}
 
 
+def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision: torch.dtype) -> Tensor:
+    """The focal loss's gradient in `precision`, at objects whose score is 0.5 to 0.99; logits `rounded_to` a format.
+
+    The gradient of such an object nearly vanishes in a sum with its background term.
+    """
+    draw = torch.Generator().manual_seed(0)
+    shape = (1, 4096, 5)  # [B, A, C]
+    logits = torch.randn(shape, generator=draw) - 4
+    logits[0, :, 0] = torch.linspace(0, 4.6, shape[1])
+    logits = logits.to(rounded_to).to(precision).to(device).requires_grad_()
+    weights, terms = torch.ones(shape[:2], device=device), torch.arange(shape[1], device=device) * shape[2]
+    focal_loss_on(device, precision)(logits, weights, terms, weights.flatten(), 0.25, 2.0).backward()
+    assert logits.grad is not None
+    return logits.grad[0, :, 0].float().cpu()
+
+
 @torch.no_grad()
 def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
     """What is found from predictions that are the same on every device: random logits, few of them equal."""
@@ -129,6 +146,7 @@ def main() -> int:
     parser.add_argument("--width", type=whole_number(32), default=448)
     parser.add_argument("--batch_size", type=whole_number(1), default=2)
     parser.add_argument("--num_classes", type=whole_number(1), default=5)
+    parser.add_argument("--no_compile", action="store_true", help="leave the compiled steps out")
     args = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -146,11 +164,15 @@ def main() -> int:
         formats.append((torch.float16, 1e-2))
     for recipe in RECIPES:
         wanted = step(args, recipe, CPU, torch.float32, compiled=False)
-        for (precision, allowed), compiled in product(formats, (False, True)):
+        for (precision, allowed), compiled in product(formats, (False,) if args.no_compile else (False, True)):
             name = f"{recipe}, {str(precision).removeprefix('torch.')}{', compiled' if compiled else ''}"
             for part, got in step(args, recipe, args.device, precision, compiled).items():
                 # A gradient adds up many roundings of mixed sign.
                 check(f"{name}: {part}", difference(got, wanted[part]), allowed * (10 if part == "gradient" else 1))
+    for precision, allowed in formats:
+        name = f"focal loss of confident objects, {str(precision).removeprefix('torch.')}: gradient"
+        wanted_gradient = confident_gradient(CPU, precision, torch.float32)
+        check(name, difference(confident_gradient(args.device, precision, precision), wanted_gradient), allowed / 3)
     own_training = training(args, CPU)
     for part, got in training(args, args.device).items():
         check(f"training of {NUM_STEPS} steps: {part}", difference(got, own_training[part]), 1e-2)

@@ -25,6 +25,7 @@ from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.detector.structures import Targets
+from retinanet.fast.regression_windows import SparseNetwork
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.training.losses import losses_of
@@ -114,11 +115,12 @@ def our_detection(args: argparse.Namespace) -> Work:
     batch = random_batch(args)
     model = RetinaNet(args.num_classes, args.depth).to(args.device).eval()
     _raise_bias(model.classification_head.output, lambda: model(batch.images).logits)
+    network = SparseNetwork(model, DEFAULT_DETECTION.threshold) if args.device.type == "cpu" else model
 
     @torch.no_grad()
     def detection() -> object:
         with autocast(args.device, precision_of(args)):
-            predictions = model(batch.images)
+            predictions = network(batch.images)
         anchors = anchors_for(args.height, args.width, args.device)
         candidates = find_candidates(predictions, anchors, batch.sizes, DEFAULT_DETECTION.num_candidates)
         return suppress_on_device(candidates, batch.sizes)

@@ -53,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe",
         choices=tuple(RECIPES),
-        help="defaults of the other flags: published, those of the published runs; strong, those that found most in "
-        "our measurements (docs/accuracy.md)",
+        help="defaults of the other flags: published, those of the published runs; strong, a candidate for more "
+        "accuracy on small sets that is still being measured (benchmarks/accuracy.md)",
     )
     data = parser.add_argument_group("data")
     add_coco_path_flag(data)

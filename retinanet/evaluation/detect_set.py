@@ -19,6 +19,7 @@ from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
 from retinanet.evaluation.test_time_augmentation import ONE_VIEW, Views, predict_views
 from retinanet.fast.folded_network import folded_once
+from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import searching_algorithms
 from retinanet.runtime.ranks import ALONE, Ranks
@@ -54,7 +55,9 @@ def detect_all(
     batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
     loaded = OneAhead(on_device(BadImages(len(dataset), skip=False).passing(batches), device))
     # A GPU is faster through with the folding of batch norms than its host with the launches.
-    network = folded_once(model, precision) if device.type == "cuda" else model
+    network: RetinaNet | SparseNetwork = folded_once(model, precision) if device.type == "cuda" else model
+    if device.type == "cpu" and can_be_sparse(model):
+        network = SparseNetwork(model, detection.threshold)
     merged = predict_views(network, loaded, views, detection.num_candidates, device=device, precision=precision)
     parts: list[Found] = []
     with searching_algorithms(False):  # images have many shapes, and the rest of each is a smaller batch

@@ -1,22 +1,51 @@
-"""The regression head only where the loss looks at it: around the foreground anchors.
+"""The regression head only where it matters: in training around the foreground, in detection around high scores.
 
-They are in a few cells of the pyramid, so on a CPU this spares nearly all of the head's work, forward and backward. (A
+They are in a few cells of the pyramid, so on a CPU this spares most of the head's work, forward and backward. (A
 GPU would have to be waited for to know where they are.)
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.detector.model import TOWER_CONVOLUTIONS, Head
+from retinanet.detector.detect import SCORE_POWER
+from retinanet.detector.model import TOWER_CONVOLUTIONS, Head, RetinaNet
+from retinanet.detector.structures import Predictions
 
 REACH = TOWER_CONVOLUTIONS + 1  # cells to each side that a cell's deltas depend on, one a 3x3 convolution
 
 
-def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
+class SparseNetwork:
+    """Predictions of `model` on a CPU, with deltas only where a score may be above `threshold`; the others are 0.
+
+    The detections above that threshold are the same.
+    """
+
+    def __init__(self, model: RetinaNet, threshold: float) -> None:
+        self.model, self.anchor_shapes = model, model.anchor_shapes
+        # With an IoU branch a detection scores at most score^SCORE_POWER.
+        least = threshold ** (1 / SCORE_POWER) if model.iou_branch else threshold
+        self.least_logit = math.log(least / (1 - least)) - 1e-3 if 0 < least < 1 else -math.inf
+
+    def __call__(self, images: Tensor) -> Predictions:
+        levels = self.model.levels(images)
+        logits = torch.cat([self.model.classification_head(level) for level in levels], dim=1)
+        rows = (logits.amax(dim=2) > self.least_logit).flatten().nonzero().squeeze(1)
+        return Predictions(logits, deltas_around(self.model.regression_head, levels, rows, split=True))
+
+
+def can_be_sparse(model: RetinaNet) -> bool:
+    """Whether windows of the regression head give its values: group normalisation and level code look further."""
+    return type(model) is RetinaNet and model.head_norm == "none"
+
+
+def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool = False) -> Tensor:
     """Deltas [B, A, 4 or 5], of which those in `rows` (of the B * A) and some more are `head`'s, the others 0.
 
-    `levels` are the pyramid's [B, channels, h, w]. An image's rows of a level are within one window.
+    `levels` are the pyramid's [B, channels, h, w]. An image's rows of a level are within one window, or with `split` in
+    one for each cluster.
     """
     num_images, num_anchors = len(levels[0]), head.num_anchors
     shapes = [level.shape[2:] for level in levels]
@@ -30,8 +59,8 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor) -> Tensor:
         cells = wanted.view(num_images, height, width, num_anchors).any(dim=3)
         deltas = level.new_zeros(num_images, height, width, num_anchors * head.num_outputs)
         for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
-            window = _window(cells[image])
-            deltas[image, *window] = _outputs_in(head, level[image : image + 1], *window).to(deltas.dtype)
+            for window in _windows(cells[image]) if split else [_window(cells[image])]:
+                deltas[image, *window] = _outputs_in(head, level[image : image + 1], *window).to(deltas.dtype)
         parts.append(deltas.view(num_images, -1, head.num_outputs))
     return torch.cat(parts, dim=1)
 
@@ -40,6 +69,21 @@ def _window(cells: Tensor) -> tuple[slice, slice]:
     """The rows and columns that hold all true `cells` [h, w]."""
     rows, columns = (cells.any(dim=axis).nonzero().squeeze(1).tolist() for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _windows(cells: Tensor) -> list[tuple[slice, slice]]:
+    """Windows that hold all true `cells` [h, w] together, apart wherever that saves work."""
+    rows, columns = _window(cells)
+    for axis, place in enumerate((rows, columns)):
+        taken = cells[rows, columns].any(dim=1 - axis).nonzero().squeeze(1)
+        gaps = taken.diff()
+        if len(gaps) and int(gaps.max()) > 2 * REACH:  # cells that two windows grow by, where they face each other
+            cut = place.start + int(taken[gaps.argmax()]) + 1
+            first, second = cells.clone(), cells.clone()
+            first.narrow(axis, cut, cells.shape[axis] - cut).zero_()
+            second.narrow(axis, 0, cut).zero_()
+            return [*_windows(first), *_windows(second)]
+    return [(rows, columns)]
 
 
 def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:

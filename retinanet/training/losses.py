@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.data.transforms import MULTIPLE, padded_sizes
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.loss import Assignment, assign_targets, loss_of_assigned
@@ -19,7 +18,7 @@ from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
 from retinanet.fast.focal_one_pass import focal_loss_on
 from retinanet.fast.folded_network import FoldedNetwork, fixed_statistics
-from retinanet.fast.regression_windows import deltas_around
+from retinanet.fast.regression_windows import can_be_sparse, deltas_around
 from retinanet.runtime.device import autocast
 from retinanet.runtime.ranks import Ranks
 
@@ -92,8 +91,7 @@ def _predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predi
     """The predictions, with deltas at the anchors `rows` at least: most are not looked at by the loss."""
     levels = model.levels(images)
     logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
-    # A window's outputs are the whole level's deltas only without group normalisation and level code.
-    if model.head_norm == "none" and not isinstance(model, LevelCodedRetinaNet):
+    if can_be_sparse(model):
         return Predictions(logits, deltas_around(model.regression_head, levels, rows))
     return Predictions(logits, torch.cat(model.deltas_of(levels), dim=1))
 

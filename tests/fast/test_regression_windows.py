@@ -3,10 +3,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.detect import detect
 from retinanet.detector.model import Head, RetinaNet
-from retinanet.detector.settings import MATCHERS, LossSettings
+from retinanet.detector.settings import MATCHERS, DetectionSettings, LossSettings
 from retinanet.detector.structures import Targets
-from retinanet.fast.regression_windows import deltas_around
+from retinanet.fast import regression_windows
+from retinanet.fast.regression_windows import SparseNetwork, deltas_around
 from retinanet.training.losses import losses_of
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -26,8 +29,10 @@ def head_and_levels(num_images, num_outputs=4):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from([0, 1, 2, 5, 40]), st.sampled_from([4, 5]))
-def test_the_rows_and_all_gradients_are_those_of_the_whole_head(seed, num_images, num_rows, num_outputs):
+@given(
+    st.integers(0, 2**31), st.integers(1, 3), st.sampled_from([0, 1, 2, 5, 40]), st.sampled_from([4, 5]), st.booleans()
+)
+def test_the_rows_and_all_gradients_are_those_of_the_whole_head(seed, num_images, num_rows, num_outputs, split):
     torch.manual_seed(seed)
     head, levels = head_and_levels(num_images, num_outputs)
     rows = torch.randperm(num_images * NUM_ANCHORS)[:num_rows]
@@ -36,7 +41,7 @@ def test_the_rows_and_all_gradients_are_those_of_the_whole_head(seed, num_images
     for way in ("windows", "whole"):
         inputs = [level.clone().requires_grad_() for level in levels]
         whole = torch.cat([head(level) for level in inputs], dim=1)
-        deltas = deltas_around(head, inputs, rows) if way == "windows" else whole
+        deltas = deltas_around(head, inputs, rows, split=split) if way == "windows" else whole
         assert deltas.shape == (num_images, NUM_ANCHORS, num_outputs)
         found = deltas.flatten(0, 1)[rows]
         wanted = [*inputs, *head.parameters()]
@@ -73,3 +78,42 @@ def test_a_step_is_the_same_as_with_the_whole_head(monkeypatch, empty, matcher):
         results.append((*losses, *torch.autograd.grad(sum(losses), list(model.parameters()))))
     for got, own in zip(*results, strict=True):
         assert (got - own).norm() <= 1e-5 * own.norm()
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 60), st.integers(1, 60))
+def test_windows_hold_all_cells_and_are_apart(seed, num_cells, height, width):
+    draw = torch.Generator().manual_seed(seed)
+    cells = torch.zeros(height, width, dtype=torch.bool)
+    cells.view(-1)[torch.randint(0, height * width, (num_cells,), generator=draw)] = True
+    times = torch.zeros(height, width)
+    for rows, columns in regression_windows._windows(cells):
+        assert cells[rows, columns].any()
+        times[rows, columns] += 1
+    assert (times[cells] == 1).all()
+    assert times.max() == 1
+
+
+def test_two_far_clusters_have_a_window_each():
+    cells = torch.zeros(40, 40, dtype=torch.bool)
+    cells[2:4, 3], cells[30, 35:38] = True, True
+    assert regression_windows._windows(cells) == [(slice(2, 4), slice(3, 4)), (slice(30, 31), slice(35, 38))]
+
+
+@pytest.mark.parametrize("iou_branch", [False, True])
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3, 1.0])
+def test_detections_are_those_of_the_whole_network(threshold, iou_branch):
+    torch.manual_seed(1)
+    model = RetinaNet(3, 18, channels=8, iou_branch=iou_branch).eval().double()  # or rounding would change ranks
+    images = torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8)
+    anchors, sizes = anchors_for(128, 192, CPU), torch.tensor([[128, 192], [120, 160]])
+    numbers = DetectionSettings(threshold=threshold)
+    with torch.no_grad():
+        for head in (model.classification_head, model.regression_head):  # spread the outputs, but don't saturate them
+            torch.nn.init.normal_(head.output.weight)
+            head.output.weight /= torch.cat([head(level) for level in model.levels(images)], dim=1).std()
+        model.classification_head.output.bias.fill_(-3)  # so that few scores are high
+        wanted = detect(model(images), anchors, sizes, numbers)
+        found = detect(SparseNetwork(model, threshold)(images), anchors, sizes, numbers)
+    for got, own in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, own)
+    assert (wanted.labels >= 0).any() == (threshold < 0.9)

@@ -1,4 +1,4 @@
-"""A script on the pretended GPU, as a command of its own: python -m gpu.run_script SCRIPT ARGUMENTS
+"""A script on the pretended GPU, as a command of its own: python -m gpu.run_script SCRIPT|-m MODULE ARGUMENTS
 
 Among ranks gloo takes NCCL's place, which needs a real GPU. At its end each process prints the GPUs
 whose memory it holds.
@@ -28,9 +28,14 @@ if __name__ == "__main__":
     del sys.argv[0]
     with_gloo()
     narrowed.start()  # as in the tests
+    sys.executable = os.environ.get("PRETENDED_PYTHON", sys.executable)  # for what the script starts
     with OnHost() as host:
         try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
+            if sys.argv[0] == "-m":
+                del sys.argv[0]
+                runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(sys.argv[0], run_name="__main__")
         finally:
             held = [number for number in range(2) if host.runtime.bytes_used(number)]
             print(f"Rank {os.environ.get('RANK', 0)} holds memory of GPUs {held}", file=sys.stderr, flush=True)

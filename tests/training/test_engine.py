@@ -67,7 +67,8 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
     assert evaluate(annotations, found, "pycocotools").numbers[AP50] > 0.8
     assert rows == sorted(rows, key=lambda row: (row["image_id"], -row["score"]))
     few = detect_all(model, dataset, **plan, detection=DetectionSettings(threshold=0.5))
-    assert rows_of(few, annotations) == [row for row in rows if row["score"] > 0.5]
+    for one, other in zip(rows_of(few, annotations), [row for row in rows if row["score"] > 0.5], strict=True):
+        assert one == {**other, "bbox": pytest.approx(other["bbox"], abs=1e-4)}  # other windows round in another way
 
 
 def test_means_are_those_of_the_losses(tmp_path):
