@@ -68,9 +68,9 @@ def rows_of(setting: Setting) -> list[Row]:
     )
     return [
         Row(BASELINE, has_seeds=True),
-        Row("recommended", recommended, has_seeds=True),
         Row("strong", ("--recipe", "strong"), has_seeds=True),
         Row(PEER, has_seeds=True),
+        Row("recommended", recommended),
         Row("strong_small_anchors", ("--recipe", "strong", "--anchor_scale", "2")),
         Row("recommended_augmented", (*recommended, "--train_sides", *train_sides, "--augment", "photometric")),
         Row("cosine", ("--schedule", "cosine", "--warmup_steps", "500")),
