@@ -120,7 +120,7 @@ def test_at_the_deadline_runs_are_asked_to_stop(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--rows", "cosine", "best"), "--rows best: choose from baseline, recommended"),
+        (("--rows", "cosine", "best"), "--rows best: choose from baseline, strong"),
         (("--weights", "none.pth"), "--weights none.pth: no such file"),
         (("--seeds", "1", "1"), "--seeds has a seed twice"),
         (("--page", "README.md"), "--page README.md: no file with the lines"),
