@@ -42,7 +42,8 @@ if [ -n "${TINY:-}" ]; then
     sides=(64 96)
     metric=(--num_images 50 --num_classes 5)
     loss=(--height 64 --width 96)
-    compile=()
+    steps=(--matrix_side 256)
+    epilogues=("${steps[@]}")
 else
     device=cuda
     check=()
@@ -53,7 +54,8 @@ else
     sides=(480 608 736)
     metric=()
     loss=()
-    compile=(--compile)
+    steps=(--compile)
+    epilogues=()  # not compiled
 fi
 
 first=$device
@@ -73,10 +75,10 @@ part 30 "Its evaluation, with several looks at each image" "$python" test.py --c
     --device $device --checkpoint_path "$work/recommended/model_final.pt" --results_path "$work/results.json" \
     --flip_test --test_sides "${sides[@]}" --num_draws 0
 part 10 "Predicted beforehand" cat benchmarks/results/gpu_model.md
-part 300 "Step, large batch, and from JPEGs" "$python" -m benchmarks.speed.step "${large[@]}" "${files[@]}" "${compile[@]}"
-part 60 "Step, small batch" "$python" -m benchmarks.speed.step "${small[@]}" "${compile[@]}"
+part 300 "Step, large batch, and from JPEGs" "$python" -m benchmarks.speed.step "${large[@]}" "${files[@]}" "${steps[@]}"
+part 60 "Step, small batch" "$python" -m benchmarks.speed.step "${small[@]}" "${steps[@]}"
 part 60 "Step, large batch, with cuDNN's epilogues" env RETINANET_EPILOGUES=1 \
-    "$python" -m benchmarks.speed.step "${large[@]}"
+    "$python" -m benchmarks.speed.step "${large[@]}" "${epilogues[@]}"
 part 35 "Detection, large batch" "$python" -m benchmarks.speed.detect "${large[@]}"
 part 15 "Loss" "$python" -m benchmarks.speed.loss --device $device "${loss[@]}"
 part 30 "Metric" "$python" -m benchmarks.speed.evaluate "${metric[@]}"

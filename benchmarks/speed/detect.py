@@ -1,34 +1,52 @@
 """Detection, from uint8 images to the boxes that are kept, ours beside torchvision's RetinaNet.
 
     python -m benchmarks.speed.detect --depth 18 --height 320 --width 448 --batch_size 2
+    python -m benchmarks.speed.detect --checkpoint_path output/best.pt --coco_path data
 
-Who is compared: see contestants.py. Peak memory is measured in a process of its own for each.
+Who is compared: see contestants.py, and trained.py for a checkpoint's weights, of which few scores pass the threshold.
+Peak memory is measured in a process of its own for each.
 """
 
 import argparse
 import sys
+from pathlib import Path
+from typing import cast
 
-from benchmarks.speed import contestants, protocol
+from benchmarks.speed import contestants, protocol, trained
+from retinanet.cli.flags import whole_number
 from retinanet.reports.tables import markdown_head
 
-DETECTIONS = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
+RANDOM = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
+TRAINED = {"torchvision": trained.torchvision_detection, "ours": trained.our_detection}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     contestants.add_contest_flags(parser)
+    parser.add_argument("--checkpoint_path", type=Path, help="of ours; its depth and classes replace those given")
+    parser.add_argument("--coco_path", type=Path, default=Path("data"), help="whose val images it detects on")
+    parser.add_argument("--num_images", type=whole_number(1), default=8, help="with --checkpoint_path")
     args = parser.parse_args()
+    builders = TRAINED if args.checkpoint_path else RANDOM
     if args.memory_of:
-        protocol.print_peak(DETECTIONS[args.memory_of](args), args.device)
+        protocol.print_peak(builders[args.memory_of](args), args.device)
         return
-    print(f"Detection, {contestants.case_of(args)}\n")
+    works = {name: build(args) for name, build in builders.items()}
+    num_images = args.batch_size
+    if args.checkpoint_path:
+        theirs, ours = (cast(trained.Found, work()) for work in works.values())
+        num_images = len(ours)
+        print(f"Detection with {args.checkpoint_path.name}, {args.height} x {args.width}, batch {args.batch_size}\n")
+    else:
+        print(f"Detection, {contestants.case_of(args)}\n")
     print(markdown_head("detection", "images/s", "times torchvision", "GB at the peak"))
-    works = {name: build(args) for name, build in DETECTIONS.items()}
     timings = protocol.time_in_turn(works, args.device, args.warm_up, args.repeats)
     for name, timing in timings.items():
         ratio = timings["torchvision"].median / timing.median
         memory = protocol.peak_memory("benchmarks.speed.detect", sys.argv[1:], name)
-        print(f"| {name} | {timing.rate(args.batch_size)} | {ratio:.2f} | {memory:.2f} |", flush=True)
+        print(f"| {name} | {timing.rate(num_images)} | {ratio:.2f} | {memory:.2f} |", flush=True)
+    if args.checkpoint_path:
+        print(f"\n{trained.agreement(ours, theirs)}", end="")
     print(f"\nMedian of {args.repeats} (slowest to fastest). {protocol.describe(args.device)}")
 
 

@@ -64,9 +64,9 @@ def print_peak(work: Callable[[], object], device: torch.device) -> None:
     print(peak / 1e9)
 
 
-def matrix_rate(device: torch.device, precision: torch.dtype) -> float:
+def matrix_rate(device: torch.device, precision: torch.dtype, size: int | None = None) -> float:
     """Operations a second in products of large matrices: what the chip reaches at most, measured and not promised."""
-    size = 8192 if device.type == "cuda" else 2048
+    size = size or (8192 if device.type == "cuda" else 2048)
     left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
     timing = time_in_turn({"product": lambda: left @ right}, device, warm_up=3, repeats=9)["product"]
     return 2 * size**3 / timing.median

@@ -35,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     contestants.add_contest_flags(parser)
     parser.add_argument("--compile", action="store_true", help="ours compiled too, as a third contestant")
+    parser.add_argument("--matrix_side", type=whole_number(1), help="of the products; default: 8192, on a CPU 2048")
     parser.add_argument("--data", type=Path, help="a data folder, to measure from JPEGs to weights")
     parser.add_argument("--set_name", default="train")
     parser.add_argument("--min_side", type=whole_number(64), default=MIN_SIDE, help="with --data")
@@ -53,7 +54,7 @@ def compare(args: argparse.Namespace, argv: list[str]) -> None:
     if args.compile:
         works["ours, compiled"] = contestants.our_step(args, compiled=True)
     operations = protocol.count_operations(works["torchvision"])
-    rate = protocol.matrix_rate(args.device, contestants.precision_of(args))
+    rate = protocol.matrix_rate(args.device, contestants.precision_of(args), args.matrix_side)
     timings = protocol.time_in_turn(works, args.device, args.warm_up, args.repeats)
     for name, timing in timings.items():
         ratio = timings["torchvision"].median / timing.median

@@ -1,0 +1,143 @@
+"""A checkpoint's detector, ours and as torchvision's RetinaNet with the same weights, on the photographs of a set.
+
+Both see each image in the same size, with the same anchors, box code, threshold and NMS. They differ in how many
+candidates NMS gets: ours the best 1,000 of an image, torchvision's the best 1,000 of each level.
+"""
+
+import argparse
+import re
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.transforms.v2.functional import resize
+
+from benchmarks.speed.contestants import precision_of, torchvision_model
+from retinanet.checkpoints.checkpoint import build_model, load_checkpoint
+from retinanet.data.batches import Sample
+from retinanet.data.dataset import load_set
+from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
+from retinanet.detector.detect import find_candidates
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DEFAULT_DETECTION
+from retinanet.detector.structures import Detections
+from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
+from retinanet.fast.suppression import suppress_on_device
+from retinanet.runtime.device import autocast
+
+Found = list[dict[str, Tensor]]  # boxes, scores and labels of each image, as torchvision gives them
+NAMES = (  # ours and torchvision's
+    (r"^backbone\.", "backbone.body."),
+    (r"^pyramid\.lateral([345])\.", lambda found: f"backbone.fpn.inner_blocks.{int(found[1]) - 3}.0."),
+    (r"^pyramid\.output([345])\.", lambda found: f"backbone.fpn.layer_blocks.{int(found[1]) - 3}.0."),
+    (r"^pyramid\.output([67])\.", r"backbone.fpn.extra_blocks.p\1."),
+    (r"^(\w+_head)\.tower\.(\d)\.", lambda found: f"head.{found[1]}.conv.{int(found[2]) // 2}.0."),
+    (r"^classification_head\.output\.", "head.classification_head.cls_logits."),
+    (r"^regression_head\.output\.", "head.regression_head.bbox_reg."),
+)
+
+
+def our_detection(args: argparse.Namespace) -> Callable[[], Found]:
+    model, batches = _trained(args), _batches(args)
+    network = SparseNetwork(model, DEFAULT_DETECTION.threshold) if args.device.type == "cpu" else model
+    sizes = torch.tensor([[args.height, args.width]] * args.batch_size, device=args.device)
+    anchors = anchors_for(args.height, args.width, args.device, model.anchor_shapes)
+
+    @torch.no_grad()
+    def detection() -> Found:
+        found = []
+        for images in batches:
+            with autocast(args.device, precision_of(args)):
+                predictions = network(images)
+            candidates = find_candidates(predictions, anchors, sizes, DEFAULT_DETECTION.num_candidates)
+            found += _separate(suppress_on_device(candidates, sizes))
+        return found
+
+    return detection
+
+
+def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
+    model, batches = torchvision_twin(_trained(args)).to(args.device).eval(), _batches(args)
+
+    @torch.no_grad()
+    def detection() -> Found:
+        with autocast(args.device, precision_of(args)):
+            return [of_image for images in batches for of_image in model(list(images.float() / 255))]
+
+    return detection
+
+
+def torchvision_twin(ours: RetinaNet) -> TorchvisionRetinaNet:
+    """torchvision's RetinaNet with the weights, anchors and box code of `ours`."""
+    channels, width = ours.pyramid.output7.out_channels, ours.pyramid.output6.in_channels
+    num_classes = ours.classification_head.num_outputs
+    twin = torchvision_model(ours.backbone.depth, num_classes, channels)
+    twin.backbone.fpn.extra_blocks = LastLevelP6P7(width, channels)  # P6 from C5, as ours
+    twin.anchor_generator = _Anchors(ours)
+    twin.box_coder = BoxCoder((1 / CENTRE_DEVIATION,) * 2 + (1 / SIZE_DEVIATION,) * 2)
+    twin.detections_per_img = DEFAULT_DETECTION.max_detections  # its own is 300
+    weights = {}
+    for name, weight in ours.state_dict().items():
+        for pattern, theirs in NAMES:
+            name = re.sub(pattern, theirs, name)
+        if not name.endswith("num_batches_tracked"):
+            weights[name] = weight
+    twin.load_state_dict(weights)
+    return twin
+
+
+def agreement(ours: Found, theirs: Found) -> str:
+    """How the detections of both differ, for the line under a table."""
+    counts = [sum(len(of_image["scores"]) for of_image in found) for found in (ours, theirs)]
+    alike = [(a, b) for a, b in zip(ours, theirs, strict=True) if len(a["scores"]) == len(b["scores"])]
+    worst = {
+        name: max((float((a[name] - b[name]).abs().max()) for a, b in alike if len(a[name])), default=0.0)
+        for name in ("boxes", "scores", "labels")
+    }
+    return (
+        f"Detections: {counts[0]} and {counts[1]}, as many of each in {len(alike)} of {len(ours)} images; there the "
+        f"boxes differ by at most {worst['boxes']:.1e} px, the scores by {worst['scores']:.1e}, the labels by "
+        f"{worst['labels']:.0f}."
+    )
+
+
+class _Anchors(nn.Module):
+    def __init__(self, model: RetinaNet) -> None:
+        super().__init__()
+        self.shapes = model.anchor_shapes
+
+    def forward(self, images: object, levels: list[Tensor]) -> list[Tensor]:
+        height, width = images.tensors.shape[2:]  # type: ignore[attr-defined]
+        return [anchors_for(height, width, levels[0].device, self.shapes)] * len(levels[0])
+
+
+def _trained(args: argparse.Namespace) -> RetinaNet:
+    model = build_model(load_checkpoint(args.checkpoint_path), args.checkpoint_path, averaged=True)
+    if not can_be_sparse(model) or model.iou_branch:
+        raise SystemExit(f"{args.checkpoint_path}: torchvision's network has no group norm in its heads, no IoU branch")
+    return model.to(args.device).eval()
+
+
+def _batches(args: argparse.Namespace) -> list[Tensor]:
+    """The first images of the set, uint8 [batch, 3, height, width] each."""
+    _, dataset = load_set(args.coco_path, "val", min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=MAX_PIXELS)
+    num_images = min(args.num_images, len(dataset)) // args.batch_size * args.batch_size
+    images = []
+    for index in range(num_images):
+        sample = dataset[index]
+        assert isinstance(sample, Sample), sample
+        images.append(resize(sample.image, [args.height, args.width]))
+    return list(torch.stack(images).to(args.device).split(args.batch_size))
+
+
+def _separate(detections: Detections) -> Found:
+    found = []
+    for boxes, scores, labels in zip(*detections, strict=True):
+        real = labels >= 0
+        found.append({"boxes": boxes[real], "scores": scores[real], "labels": labels[real]})
+    return found
