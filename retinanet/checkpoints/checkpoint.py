@@ -1,6 +1,7 @@
 """A checkpoint is plain data that rebuilds its model and, if it also holds the training's state, resumes its run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
+from retinanet.checkpoints.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from retinanet.checkpoints.torch_files import load_file, save_file
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.data.settings import MOST_MIN_SIDE
@@ -41,6 +43,7 @@ class Checkpoint(NamedTuple):
     ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
     anchors: AnchorShapes = DEFAULT_SHAPES
     iou_branch: bool = False
+    score_threshold: float | None = None  # with the best F1 in the last evaluation; None without one
 
 
 def save_checkpoint(
@@ -51,11 +54,26 @@ def save_checkpoint(
     `previous`: see written_whole. UserError if the disk is full or the folder can't be written to.
     """
     more = {} if run is None else {RESUMABLE: run}
-    plain = {**checkpoint._asdict(), "anchors": checkpoint.anchors._asdict()}
+    with _errors_explained(path):
+        save_file({**_plain(checkpoint), **more}, path, previous=previous)
+
+
+def save_as_safetensors(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the weights that test.py takes and what rebuilds their network. UserError as save_checkpoint."""
+    with _errors_explained(path):
+        write_safetensors(_plain(checkpoint._replace(model=checkpoint.ema or checkpoint.model, ema=None)), path)
+
+
+@contextmanager
+def _errors_explained(path: Path) -> Iterator[None]:
     try:
-        save_file({"format": FORMAT, **plain, **more}, path, previous=previous)
+        yield
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error}). Make room, or choose another --output_path.") from error
+
+
+def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"format": FORMAT, **checkpoint._asdict(), "anchors": checkpoint.anchors._asdict()}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -65,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """The checkpoint in `path` and the state of its run, empty if none was saved. UserError as load_checkpoint."""
-    content = load_file(path, "a checkpoint of train.py")
+    content = read_safetensors(path) if path.suffix == SUFFIX else load_file(path, "a checkpoint of train.py")
     if not is_checkpoint(content):
         raise UserError(f"{path}: not a checkpoint of train.py. Give a file that it wrote, such as model_final.pt.")
     return run_in(content, path)
@@ -152,7 +170,7 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
     """The names of the parts with a wrong type or range."""
     names, ids, settings = checkpoint.class_names, checkpoint.category_ids, checkpoint.settings
     channels, min_side, max_side = checkpoint.channels, checkpoint.min_side, checkpoint.max_side
-    norm = checkpoint.head_norm
+    norm, threshold = checkpoint.head_norm, checkpoint.score_threshold
     sound = {
         "depth": is_id(checkpoint.depth) and checkpoint.depth in DEPTHS,
         "channels": is_id(channels) and channels > 0,
@@ -174,6 +192,7 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
         "model": _are_weights(checkpoint.model),
         "ema": checkpoint.ema is None or _are_weights(checkpoint.ema),
         "anchors": checkpoint.anchors is not None,
+        "score_threshold": threshold is None or (type(threshold) is float and 0 <= threshold <= 1),
     }
     return [name for name, is_sound in sound.items() if not is_sound]
 

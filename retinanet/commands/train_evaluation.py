@@ -1,9 +1,11 @@
 """The evaluations within a training: weights saved, the val set's table printed, the best kept."""
 
+import math
 from contextlib import nullcontext
 
 from retinanet.checkpoints.output_folder import BEST
 from retinanet.coco.annotations import has_objects
+from retinanet.evaluation.analysis import working_point
 from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.console import say
@@ -15,11 +17,12 @@ from retinanet.training.saves import FINAL, Saves
 def evaluate_and_save(run: Run, saves: Saves, is_last: bool) -> None:
     """Save the epoch's weights, evaluate them, and keep the best."""
     if run.ranks.is_first:  # before evaluating: whatever stops that, the weights are there
-        saves.save_weights(f"retinanet_epoch{run.state.epoch}.pt")
+        _save_epoch(run, saves, is_last)
         if is_last:
-            saves.save_weights(FINAL)
             saves.save_state()
     ap = evaluate_weights(run)
+    if ap is not None:  # with the threshold that predict takes
+        _save_epoch(run, saves, is_last)
     if run.ranks.is_first and (0.0 if ap is None else ap) > run.state.best_ap:
         run.state.best_ap = ap or 0.0
         saves.save_weights(BEST)
@@ -30,6 +33,12 @@ def evaluate_and_save(run: Run, saves: Saves, is_last: bool) -> None:
     if is_last:
         saves.save_state()
     run.ranks.wait()
+
+
+def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
+    saves.save_weights(f"retinanet_epoch{run.state.epoch}.pt")
+    if is_last:
+        saves.save_weights(FINAL)
 
 
 def evaluate_weights(run: Run) -> float | None:
@@ -62,7 +71,11 @@ def _table(run: Run) -> CocoTable | None:
             detection=settings.detection,
             ranks=run.ranks,
         )
-        return table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None
+        table = table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None
+        threshold = working_point(run.sets.val, found).threshold if table else math.nan
+    if table:
+        run.state.score_threshold = None if math.isnan(threshold) else threshold
+    return table
 
 
 def out_of_patience(run: Run) -> bool:

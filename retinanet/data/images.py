@@ -37,6 +37,17 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
         return _upright(picture, size)
 
 
+def read_upright(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """An image that no annotation describes: as `read_image`, of any size, its EXIF orientation always applied."""
+    with _opened(path, None, max_pixels) as picture:
+        return upright(picture)
+
+
+def upright(picture: Image.Image) -> Tensor:
+    """Its pixels as uint8 [3, height, width], the EXIF orientation applied."""
+    return _to_rgb(ImageOps.exif_transpose(picture))
+
+
 def image_suffixes() -> set[str]:
     """The suffixes of image files that `read_image` reads, .jpg and so on, in lower case."""
     # MPO, from stereo cameras, is opened as a JPEG.
@@ -76,15 +87,20 @@ def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_P
 
 
 @contextmanager
-def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterator[Image.Image]:
-    """The picture, its header checked; any error while it is open becomes a UserError that names it."""
+def _opened(path: str | Path, size: tuple[int, int] | None, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture, its header checked; any error while it is open becomes a UserError that names it.
+
+    `size` (height, width): None is any, of an image that no annotation describes.
+    """
+    otherwise = "" if size is None else ", or take it out of the annotations"
     kind = "image_unreadable"
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe could block forever
             raise ValueError("it is not a regular file")
         with Image.open(path, formats=FORMATS) as picture:
             _check_pixels(path, picture.size, max_pixels)
-            _check_size(path, picture, size)
+            if size is not None:
+                _check_size(path, picture, size)
             if picture.mode == "F" or (picture.mode == "I" and picture.format not in DEEP_GREY):
                 raise ValueError("32-bit pixels have no fixed range")
             kind = "image_damaged"  # its header is good
@@ -97,12 +113,10 @@ def _opened(path: str | Path, size: tuple[int, int], max_pixels: int) -> Iterato
         raise DataFault(
             kind,
             f"{path}: can't be read as an image: it holds none of the formats {', '.join(FORMATS)}. Replace or "
-            "convert the file, or take it out of the annotations.",
+            f"convert the file{otherwise}.",
         ) from None
     except Exception as fault:  # Pillow's decoders raise all kinds of errors on damaged bytes
-        raise DataFault(
-            kind, f"{path}: can't be read as an image ({fault}). Replace the file, or take it out of the annotations."
-        ) from fault
+        raise DataFault(kind, f"{path}: can't be read as an image ({fault}). Replace the file{otherwise}.") from fault
 
 
 def _check_pixels(path: str | Path, size: tuple[int, int], max_pixels: int) -> None:

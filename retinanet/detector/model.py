@@ -113,7 +113,7 @@ class Head(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         """[B, channels, h, w] -> [B, h * w * anchors of a cell, outputs], by row, column and anchor."""
-        return self.outputs(level).permute(0, 2, 3, 1).reshape(len(level), -1, self.num_outputs)
+        return self.outputs(level).permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.num_outputs)
 
     def outputs(
         self, features: Tensor, convolve: Callable[[nn.Conv2d, Tensor], Tensor] = lambda layer, seen: layer(seen)

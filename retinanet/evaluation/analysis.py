@@ -79,7 +79,7 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
         for label, name in enumerate(annotations.class_names)
     ]
     means = mean_of_classes(class_ap.T)
-    best = _best_of(found, matches, np.ones(len(found.labels), bool), int((~annotations.crowds).sum()))
+    best = _best_overall(found, matches, annotations)
     return Analysis(
         ap=interval(means[0], drawn_means[0], 0, 1),
         ap50=interval(means[1], drawn_means[1], 0, 1),
@@ -94,6 +94,12 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
         matches=matches,
         errors=errors,
     )
+
+
+def working_point(annotations: Annotations, found: Found) -> WorkingPoint:
+    """The best threshold for the detections in a set that has objects, of all classes together."""
+    found = evaluated(found, annotations)
+    return _best_overall(found, match_detections(found, annotations), annotations)
 
 
 def is_taken(analysis: Analysis) -> np.ndarray:
@@ -117,6 +123,10 @@ def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
 def _ap_and_ap50(ap: np.ndarray) -> np.ndarray:
     """[IoUs, W] to [2, W]."""
     return np.stack([ap.mean(axis=0), ap[0]])
+
+
+def _best_overall(found: Found, matches: DetectionMatches, annotations: Annotations) -> WorkingPoint:
+    return _best_of(found, matches, np.ones(len(found.labels), bool), int((~annotations.crowds).sum()))
 
 
 def _best_of(found: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:

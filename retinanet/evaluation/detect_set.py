@@ -54,10 +54,7 @@ def detect_all(
     # View after view, so that the device holds the images of one view at a time.
     batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
     loaded = OneAhead(on_device(BadImages(len(dataset), skip=False).passing(batches), device))
-    # A GPU is faster through with the folding of batch norms than its host with the launches.
-    network: RetinaNet | SparseNetwork = folded_once(model, precision) if device.type == "cuda" else model
-    if device.type == "cpu" and can_be_sparse(model):
-        network = SparseNetwork(model, detection.threshold)
+    network = fastest_form(model, device, precision, detection.threshold)
     merged = predict_views(network, loaded, views, detection.num_candidates, device=device, precision=precision)
     parts: list[Found] = []
     with searching_algorithms(False):  # images have many shapes, and the rest of each is a smaller batch
@@ -71,6 +68,15 @@ def detect_all(
     parts += finish_pending()
     found = joined([part for of_rank in ranks.gathered(parts) for part in of_rank])
     return in_order(found, dataset.annotations)
+
+
+def fastest_form(
+    model: RetinaNet, device: torch.device, precision: torch.dtype, threshold: float
+) -> RetinaNet | SparseNetwork:
+    """What finds the same above `threshold` as the trained `model`, in the least time on `device`."""
+    if device.type == "cuda":  # which is through with the folding of batch norms before its host is with the launches
+        return folded_once(model, precision)
+    return SparseNetwork(model, threshold) if can_be_sparse(model) else model
 
 
 def in_order(found: Found, annotations: Annotations) -> Found:

@@ -1,6 +1,6 @@
 """Test-time augmentation: the candidates of several views of an image, in the pixels of the first view."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ class Views(NamedTuple):
 
 
 ONE_VIEW = Views()
+Look = Callable[[Tensor, Tensor], Candidates]  # at images [B, 3, H, W] of the sizes [B, 2] without their padding
 
 
 class MergedViews(NamedTuple):
@@ -41,7 +42,6 @@ class MergedViews(NamedTuple):
     image_ids: Tensor  # int64 [B]
 
 
-@torch.no_grad()
 def predict_views(
     model: RetinaNet | SparseNetwork,
     batches: Iterable[Batch],
@@ -51,22 +51,38 @@ def predict_views(
     device: torch.device,
     precision: torch.dtype,
 ) -> Iterator[MergedViews]:
-    """The candidates in `batches`, of which each `views.num_sides` in a row hold the same images at another size.
+    """`merged_views` of a network: the `num_candidates` top-scoring candidates of each view.
 
-    `num_candidates` of each view are kept: what a view adds doesn't depend on the others until NMS. Nothing in here
-    waits for the device.
+    What a view adds doesn't depend on the others until NMS. Nothing in here waits for the device.
     """
+    return merged_views(look_with(model, num_candidates, device=device, precision=precision), batches, views)
+
+
+def look_with(
+    model: RetinaNet | SparseNetwork, num_candidates: int, *, device: torch.device, precision: torch.dtype
+) -> Look:
+    """One look of the network at a batch."""
+
+    def look(images: Tensor, sizes: Tensor) -> Candidates:
+        anchors = anchors_for(*images.shape[2:], device, model.anchor_shapes)
+        with autocast(device, precision):
+            predictions = model(images)
+        return find_candidates(predictions, anchors, sizes, num_candidates)
+
+    return look
+
+
+@torch.no_grad()
+def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator[MergedViews]:
+    """The candidates in `batches`, of which each `views.num_sides` in a row hold the same images at another size."""
     candidates_of_views: list[Candidates] = []
     for batch in batches:
         if not candidates_of_views:
             sizes, scales, image_ids = batch.sizes, batch.scales, batch.image_ids
         with memory_explained(named(batch.images), DETECTION_ADVICE):
-            anchors = anchors_for(*batch.images.shape[2:], device, model.anchor_shapes)
             for is_mirrored in (False, True) if views.flip else (False,):
                 images = mirrored(batch.images, batch.sizes) if is_mirrored else batch.images
-                with autocast(device, precision):
-                    predictions = model(images)
-                boxes, scores, labels = find_candidates(predictions, anchors, batch.sizes, num_candidates)
+                boxes, scores, labels = look(images, batch.sizes)
                 if is_mirrored:
                     boxes = mirrored_boxes(boxes, batch.sizes[:, 1:])
                 if batch.sizes is not sizes:

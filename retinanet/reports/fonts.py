@@ -44,6 +44,23 @@ def give_fonts(figure: Figure, font_files: Sequence[str] | None = None) -> None:
 
 
 @cache
+def font_file(letters: str) -> str:
+    """A file of the font for these letters: matplotlib's own, or the system's first that has those it lacks."""
+    lacking = {letter for letter in letters if _is_lacking(letter)}
+    own = font_manager.findfont(FontProperties())
+    if not lacking:
+        return own
+    for file in _system_fonts():
+        try:
+            if lacking <= set(map(chr, FT2Font(file).get_charmap())):
+                return file
+        except (OSError, RuntimeError, ValueError, NotImplementedError):  # damaged, or a bitmap font
+            continue
+    _announce(frozenset(lacking))
+    return own
+
+
+@cache
 def _own_letters() -> frozenset[int]:
     """The code points in matplotlib's default font."""
     return frozenset(FT2Font(font_manager.findfont(FontProperties())).get_charmap())

@@ -124,4 +124,5 @@ def snapshot(run: Run) -> Checkpoint:
         ema=state.average.weights if state.average else None,
         anchors=state.network.anchor_shapes,
         iou_branch=state.network.iou_branch,
+        score_threshold=state.score_threshold,
     )

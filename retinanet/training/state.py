@@ -146,6 +146,7 @@ class TrainingState:
         self.epoch_losses: list[float] = []
         self.evaluated = 0  # epochs that were finished at the last evaluation
         self.numbers: dict[str, float] = {}  # of the last evaluation
+        self.score_threshold: float | None = None  # the one with the best F1 in that evaluation
         self.best_ap = float("-inf")
         self.ap_by_epoch: dict[int, float] = {}  # of all evaluations, by epochs finished
         self.num_images, self.seconds = 0, 0.0  # of the finished epochs
@@ -174,6 +175,7 @@ class TrainingState:
             **{name: getattr(self, name) for name in NUMBERS},
             "epoch_losses": self.epoch_losses,
             "numbers": self.numbers,
+            "score_threshold": self.score_threshold,
             "ap_by_epoch": self.ap_by_epoch,
             "tally": self.tally,
             "running_window": self.running_loss.window,
@@ -199,6 +201,8 @@ class TrainingState:
             for name in NUMBERS:
                 setattr(self, name, type(getattr(self, name))(content[name]))
             self.numbers = {str(name): float(number) for name, number in content.get("numbers", {}).items()}
+            threshold = content.get("score_threshold")
+            self.score_threshold = None if threshold is None else float(threshold)
             aps = content.get("ap_by_epoch", {})  # earlier versions kept none
             self.ap_by_epoch = {int(epoch): float(ap) for epoch, ap in aps.items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]

@@ -17,7 +17,7 @@ def test_a_checkpoint_rebuilds_the_kind_of_network(kind, tmp_path, narrow_networ
     network = kind(2, 18, channels=8)
     if kind is LevelCodedRetinaNet:
         network.level_scale.normal_()
-    state = SimpleNamespace(network=network, epoch=3, average=None)
+    state = SimpleNamespace(network=network, epoch=3, average=None, score_threshold=0.25)
     sets = SimpleNamespace(val=SimpleNamespace(class_names=["red", "green"], category_ids=[1, 2]))
     save_checkpoint(snapshot(SimpleNamespace(settings=settings, state=state, sets=sets)), tmp_path / "x.pt")
     again = build_model(load_checkpoint(tmp_path / "x.pt"), tmp_path / "x.pt")

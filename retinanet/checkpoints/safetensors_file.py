@@ -1,0 +1,54 @@
+"""Checkpoints as safetensors: the weights, and in the file's header as JSON what rebuilds their network."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.files import written_whole
+
+SUFFIX = ".safetensors"
+KEY = "retinanet"  # in the header
+
+
+def write_safetensors(content: dict[str, Any], path: Path) -> None:
+    """Write the `content` of a checkpoint without its run and with one set of weights, whole or not at all.
+
+    What rebuilds the network is also in a .json beside it. Raises OSError; UserError where the package is missing.
+    """
+    library = _safetensors()
+    header = {name: value for name, value in content.items() if name not in ("model", "ema")}
+    weights = {name: value.contiguous() for name, value in content["model"].items()}
+    with written_whole(path, "wb") as file:
+        file.write(library.save(weights, {KEY: json.dumps(header)}))
+    with written_whole(path.with_suffix(".json")) as file:
+        file.write(json.dumps(header, indent=1) + "\n")
+
+
+def read_safetensors(path: Path) -> Any:
+    """The content of a checkpoint in `path`. UserError if it is missing, damaged or something else."""
+    library = _safetensors()
+    what = "a file of python -m retinanet.export"
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("its header is cut off")
+            header = json.loads(file.read(length)).get("__metadata__", {})
+        content = json.loads(header[KEY])
+        if not isinstance(content, dict):
+            raise ValueError("its header is no dict")
+        return {**content, "model": library.load_file(path, device="cpu")}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Give the path of {what}.") from None
+    except Exception as fault:  # damaged bytes make the reader raise almost anything
+        raise UserError(f"{path}: not {what}, or damaged ({fault!r:.200}). Give another file.") from fault
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise UserError("safetensors is not installed. Install it with: pip install safetensors") from None
+    return safetensors.torch

@@ -1,0 +1,15 @@
+"""Export a checkpoint for other programs."""
+
+from retinanet.export.flags import export_settings
+from retinanet.runtime.console import run
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = export_settings(argv)
+    from retinanet.export.command import export  # after the flags are read: PyTorch takes seconds to import
+
+    return export(settings)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,90 @@
+"""The export command: a checkpoint in, a verified file out."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_as_safetensors
+from retinanet.coco.annotations import require_same_classes
+from retinanet.data.dataset import CocoDataset, load_set
+from retinanet.detector.model import RetinaNet
+from retinanet.evaluation.detect_set import fastest_form
+from retinanet.evaluation.test_time_augmentation import look_with
+from retinanet.export.flags import ExportSettings
+from retinanet.export.onnx_file import onnx_bytes
+from retinanet.export.verify import compare
+from retinanet.predict.onnx_network import look_of_session, session_of
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import UserError, file_error_explained
+from retinanet.runtime.files import require_writable, written_whole
+
+CPU = torch.device("cpu")
+
+
+def export(settings: ExportSettings) -> int:
+    """Do what export's command line asks for. Returns the exit code: 0 written, 1 verified and refused."""
+    require_writable(settings.file)
+    checkpoint = load_checkpoint(settings.checkpoint_path)
+    model = build_model(checkpoint, settings.checkpoint_path, averaged=True).eval()
+    if settings.format == "safetensors":
+        export_safetensors(checkpoint, settings.file)
+        return 0
+    dataset = None if settings.no_verify else load_val_set(settings, checkpoint)
+    started = time.monotonic()
+    content = onnx_bytes(model, checkpoint, settings.detection)
+    say(f"Exported {settings.checkpoint_path} in {time.monotonic() - started:.0f} s")
+    faults = [] if dataset is None else verified(settings, model, content, dataset, checkpoint.batch_size)
+    if faults:
+        say(f"Not written: {'; '.join(faults)}")
+        return 1
+    with (
+        file_error_explained(settings.file, "can't be written", "Make room, or choose another --output_path."),
+        written_whole(settings.file, "wb") as file,
+    ):
+        file.write(content)
+    say(
+        f"Written: {settings.file}, {len(content) / 1e6:.1f} MB. Its inputs are images (uint8, batch x 3 x height x "
+        "width, sides multiples of 32) and sizes (int64, height and width without padding); docs/export.md has more"
+    )
+    return 0
+
+
+def export_safetensors(checkpoint: Checkpoint, path: Path) -> None:
+    save_as_safetensors(checkpoint, path)
+    again, weights = load_checkpoint(path), checkpoint.ema or checkpoint.model
+    assert again._replace(model={}) == checkpoint._replace(model={}, ema=None), "it must rebuild the same network"
+    assert all(torch.equal(again.model[name], weight) for name, weight in weights.items())
+    say(f"Written: {path} and {path.with_suffix('.json')}, {len(weights)} tensors, read again and equal")
+
+
+def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDataset:
+    """The images to verify with. UserError if they aren't there or have other classes."""
+    try:
+        annotations, dataset = load_set(
+            settings.coco_path,
+            settings.set_name,
+            min_side=checkpoint.min_side,
+            max_side=checkpoint.max_side,
+            max_pixels=settings.max_pixels,
+        )
+    except UserError as fault:
+        raise UserError(f"{fault} The file is verified on these images; --no_verify writes it without.") from None
+    require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)
+    return dataset
+
+
+def verified(
+    settings: ExportSettings, model: RetinaNet, content: bytes, dataset: CocoDataset, batch_size: int
+) -> list[str]:
+    """Say how the file's detections compare with the checkpoint's; what differs too much."""
+    network = fastest_form(model, CPU, torch.float32, settings.threshold)
+    ours = look_with(network, settings.num_candidates, device=CPU, precision=torch.float32)
+    theirs = look_of_session(session_of(content, "cpu"))
+    found = compare((ours, theirs), dataset, batch_size, settings.detection)
+    aps = "" if found.aps is None else f"; AP {found.aps[0]:.4f} and {found.aps[1]:.4f}"
+    say(
+        f"Verified on {found.num_images} images: {found.counts[0]} detections of the checkpoint, {found.counts[1]} of "
+        f"the file; boxes within {found.pixels:.2g} px, scores within {found.score:.2g}{aps}"
+    )
+    return found.faults

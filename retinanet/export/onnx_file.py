@@ -1,0 +1,77 @@
+"""ONNX files: the graph translated, with what a user of the file needs to know in its metadata."""
+
+import json
+import logging
+import warnings
+from typing import Any
+
+import torch
+
+from retinanet.checkpoints.checkpoint import Checkpoint
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import DetectionSettings
+from retinanet.export.graph import MULTIPLE, DetectorGraph
+from retinanet.predict.networks import trained_of
+from retinanet.predict.onnx_network import KEY
+from retinanet.runtime.errors import UserError
+
+OPSET = 18
+MOST_BATCH, MOST_CELLS = 1024, 256  # images, and multiples of 32 pixels a side
+
+
+def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSettings) -> bytes:
+    """An ONNX file of the detector. UserError where a package is missing."""
+    _require_packages()
+    from retinanet.export.onnx_nms import onnx_nms
+
+    graph = DetectorGraph(model, settings).eval()
+    example = torch.zeros(2, 3, 128, 192, dtype=torch.uint8), torch.tensor([[128, 192]] * 2)
+    batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)
+    sides = [MULTIPLE * torch.export.Dim(name, min=2, max=MOST_CELLS) for name in ("height", "width")]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph,
+            example,
+            input_names=["images", "sizes"],
+            output_names=["boxes", "scores", "labels"],
+            dynamic_shapes=({0: batch, 2: sides[0], 3: sides[1]}, {0: batch}),
+            custom_translation_table={torch.ops.retinanet.nms_by_class.default: onnx_nms},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    # The shapes in between, as the exporter writes them, are wrong for other sizes; onnxruntime would trust them.
+    del proto.graph.value_info[:]
+    for key, value in metadata_of(checkpoint, settings).items():
+        proto.metadata_props.add(key=key, value=value)
+    return proto.SerializeToString()
+
+
+def metadata_of(checkpoint: Checkpoint, settings: DetectionSettings) -> dict[str, str]:
+    """What the file says of itself, as texts."""
+    trained = trained_of(checkpoint)
+    parts: dict[str, Any] = {
+        **trained._asdict(),
+        "least_score": settings.threshold,
+        "num_candidates": settings.num_candidates,
+        "nms_iou": settings.nms_iou,
+        "max_detections": settings.max_detections,
+        "depth": checkpoint.depth,
+        "epoch": checkpoint.epoch,
+    }
+    return {f"{KEY}{name}": json.dumps(value) for name, value in parts.items()}
+
+
+def _require_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as missing:
+        raise UserError(
+            f"--format onnx needs {missing.name}. Install what it needs with: pip install onnx onnxscript onnxruntime"
+        ) from None

@@ -1,0 +1,115 @@
+"""Whether an exported file detects what the checkpoint does, on the images of a set."""
+
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from retinanet.coco.annotations import has_objects
+from retinanet.coco.results import Found, joined
+from retinanet.data.dataloader import evaluation_loader
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.device_feed import BadImages
+from retinanet.data.settings import LoaderSettings
+from retinanet.detector.settings import DetectionSettings
+from retinanet.detector.structures import Detections
+from retinanet.evaluation.coco_table import AP, evaluate, installed_backends
+from retinanet.evaluation.detect_set import found_in_batch, in_order
+from retinanet.evaluation.test_time_augmentation import Look
+from retinanet.fast.suppression import suppress_on_device
+
+MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # by which they may differ
+FAR, FAR_SCORE = 2.0, 0.02  # pixels and score from which on two are not the same detection
+
+
+class Comparison(NamedTuple):
+    """How the detections of an exported file differ from the checkpoint's."""
+
+    num_images: int
+    counts: tuple[int, int]  # detections of the checkpoint and of the file
+    pixels: float  # by which boxes differ at most, in pixels of the network's input
+    score: float
+    num_unmatched: int  # without a counterpart, and not because of a score at the threshold
+    aps: tuple[float, float] | None  # None without objects
+
+    @property
+    def faults(self) -> list[str]:
+        """What differs too much."""
+        faults = []
+        if self.num_unmatched:
+            faults.append(f"{self.num_unmatched} detections have no counterpart")
+        if self.pixels > MOST_PIXELS:
+            faults.append(f"boxes differ by up to {self.pixels:.3g} px")
+        if self.score > MOST_SCORE:
+            faults.append(f"scores differ by up to {self.score:.2g}")
+        if self.aps and abs(self.aps[0] - self.aps[1]) > MOST_AP:
+            faults.append(f"AP is {self.aps[1]:.4f} instead of {self.aps[0]:.4f}")
+        return faults
+
+
+@torch.no_grad()
+def compare(looks: tuple[Look, Look], dataset: CocoDataset, batch_size: int, settings: DetectionSettings) -> Comparison:
+    """Detect on all images of `dataset` with the checkpoint's look and the file's."""
+    annotations = dataset.annotations
+    index_of = {image_id: index for index, image_id in enumerate(annotations.image_ids.tolist())}
+    found: tuple[list[Found], list[Found]] = ([], [])
+    matches = [Match(0.0, 0.0, 0)]
+    loader = evaluation_loader(dataset, LoaderSettings(batch_size))
+    batches = chain.from_iterable(tqdm(loader, "Verification", leave=False, disable=None))
+    for batch in BadImages(len(dataset), skip=False).passing(batches):
+        images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
+        ours, theirs = (suppress_on_device(look(batch.images, batch.sizes), batch.sizes, settings) for look in looks)
+        for parts, detections in zip(found, (ours, theirs), strict=True):
+            parts.append(found_in_batch(detections, batch.scales, images))
+        matches += [match(_image(ours, row), _image(theirs, row), settings) for row in range(len(images))]
+    aps = None
+    if has_objects(annotations):
+        backend = installed_backends()[0]
+        tables = [evaluate(annotations, in_order(joined(parts), annotations), backend) for parts in found]
+        aps = tables[0].numbers[AP], tables[1].numbers[AP]
+    pixels, scores, unmatched = zip(*matches, strict=True)
+    num_ours, num_theirs = (sum(len(part.scores) for part in parts) for parts in found)
+    return Comparison(len(dataset), (num_ours, num_theirs), max(pixels), max(scores), sum(unmatched), aps)
+
+
+class Match(NamedTuple):
+    pixels: float  # by which boxes differ at most
+    score: float
+    num_unmatched: int
+
+
+def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> Match:
+    """Each detection [n] in an image of either with the nearest of its class and score among the other's.
+
+    One without such a neighbour counts as unmatched, unless its score is so near the least that is kept that rounding
+    decides.
+    """
+    pixels = score = 0.0
+    num_unmatched = 0
+    for one, other in ((ours, theirs), (theirs, ours)):
+        if not len(one.scores):
+            continue
+        is_full = len(one.scores) == settings.max_detections
+        sure = one.scores > (float(one.scores.min()) if is_full else settings.threshold) + MOST_SCORE
+        if not len(other.scores):
+            num_unmatched += int(sure.sum())
+            continue
+        apart = (one.boxes[:, None] - other.boxes).abs().amax(dim=2)  # [n, m]
+        gaps = (one.scores[:, None] - other.scores).abs()
+        is_other_class = one.labels[:, None] != other.labels
+        nearest = (apart + gaps + 1e6 * is_other_class).argmin(dim=1)
+        rows = torch.arange(len(nearest))
+        is_matched = ~is_other_class[rows, nearest] & (apart[rows, nearest] < FAR) & (gaps[rows, nearest] < FAR_SCORE)
+        num_unmatched += int((sure & ~is_matched).sum())
+        if is_matched.any():
+            pixels = max(pixels, float(apart[rows, nearest][is_matched].max()))
+            score = max(score, float(gaps[rows, nearest][is_matched].max()))
+    return Match(pixels, score, num_unmatched)
+
+
+def _image(detections: Detections, row: int) -> Detections:
+    """Those of an image, without padding."""
+    real = detections.labels[row] >= 0
+    return Detections(*(part[row][real] for part in detections))

@@ -1,0 +1,15 @@
+"""Detect objects in images and videos."""
+
+from retinanet.predict.flags import predict_settings
+from retinanet.runtime.console import run
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = predict_settings(argv)
+    from retinanet.predict.command import predict  # after the flags are read: PyTorch takes seconds to import
+
+    return predict(settings)
+
+
+if __name__ == "__main__":
+    run(main)

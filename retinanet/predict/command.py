@@ -1,0 +1,169 @@
+"""The predict command: files read ahead, detected in batches, written as they come."""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from retinanet.data.images import read_upright
+from retinanet.predict.detector import Detector
+from retinanet.predict.flags import PredictSettings
+from retinanet.predict.outputs import PICTURES, ROWS_CSV, ROWS_JSON, Outputs
+from retinanet.predict.painting import painted
+from retinanet.predict.sources import SourceFile, find_sources
+from retinanet.predict.video import VideoReader, VideoWriter
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import printable
+
+MOST_PIXELS = 60_000_000  # of the images that are held at a time, if more than one; three bytes each
+READERS, AHEAD = 4, 8  # threads, as decoding frees Python's lock; images that are read before they are asked for
+MOST_NAMED = 10  # classes, in the last lines
+Item = TypeVar("Item")
+
+
+class ReadImage(NamedTuple):
+    source: SourceFile
+    image: Tensor | None  # uint8 [3, h, w]; None where it can't be read
+    fault: str = ""
+
+
+class Unreadable:
+    """The files that could not be read, each named on stderr."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, message: str) -> None:
+        self.count += 1
+        tqdm.write(f"skipped: {printable(message)}", file=sys.stderr)
+
+
+def predict(settings: PredictSettings) -> int:
+    """Do what predict's command line asks for. Returns the exit code: 0 all done, 1 files that could not be read."""
+    sources = find_sources(settings.sources, settings.output_path)
+    images = [source for source in sources if not source.is_video]
+    videos = [source for source in sources if source.is_video]
+    detector = _detector(settings)
+    say(f"Detecting {', '.join(settings.classes or detector.class_names)} with a score above {detector.threshold:.3g}")
+    unreadable = Unreadable()
+    with Outputs(settings.output_path, settings.save, detector.class_names, detector.category_ids) as outputs:
+        _detect_in_images(images, detector, outputs, unreadable)
+        for video in videos:
+            try:
+                fault = _detect_in_video(video, detector, outputs)
+            except UserError as error:
+                fault = str(error)
+            if fault:
+                unreadable.add(fault)
+    _summarise(outputs, sources, unreadable.count)
+    return 1 if unreadable.count else 0
+
+
+def _detector(settings: PredictSettings) -> Detector:
+    return Detector(
+        settings.checkpoint_path,
+        settings.device,
+        threshold=settings.threshold,
+        classes=settings.classes,
+        tile=settings.tile,
+        overlap=settings.overlap,
+        flip_test=settings.flip_test,
+        test_sides=settings.test_sides,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        num_candidates=settings.num_candidates,
+        nms_iou=settings.nms_iou,
+        max_detections=settings.max_detections,
+        max_pixels=settings.max_pixels,
+    )
+
+
+def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Outputs, unreadable: Unreadable) -> None:
+    with tqdm(total=len(sources), desc="Images", disable=None, leave=False) as progress:
+        for group in _groups(_read_ahead(sources, detector.max_pixels), detector, lambda one: one.image):
+            for one in group:
+                if one.image is None:
+                    unreadable.add(one.fault)
+            readable = [(one.source, one.image) for one in group if one.image is not None]
+            found = detector.find([image for _, image in readable])
+            for index, (source, image) in enumerate(readable):
+                own = found.at(found.images == index)
+                outputs.add(str(source.path), own)
+                outputs.draw(source.name, image, own)
+            progress.update(len(group))
+
+
+def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImage]:
+    """The images in order, some read before they are asked for."""
+
+    def read(source: SourceFile) -> ReadImage:
+        try:
+            return ReadImage(source, read_upright(source.path, max_pixels))
+        except UserError as fault:
+            return ReadImage(source, None, str(fault))
+
+    waiting = iter(sources)
+    with ThreadPoolExecutor(READERS) as readers:
+        futures = deque(readers.submit(read, source) for source in islice(waiting, AHEAD))
+        try:
+            while futures:
+                yield futures.popleft().result()
+                futures.extend(readers.submit(read, source) for source in islice(waiting, 1))
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+
+def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -> str | None:
+    """Returns what ended the video early, if something did."""
+    with closing(VideoReader(source.path)) as reader, ExitStack() as writing:
+        is_drawn = PICTURES in outputs.save
+        writer = writing.enter_context(VideoWriter(outputs.video_path(source.name), reader)) if is_drawn else None
+        progress = tqdm(reader, source.path.name, reader.num_frames or None, disable=None, leave=False)
+        for group in _groups(enumerate(progress), detector, lambda numbered: numbered[1].image):
+            found = detector.find([frame.image for _, frame in group])
+            for index, (number, frame) in enumerate(group):
+                own = found.at(found.images == index)
+                outputs.add(str(source.path), own, number)
+                outputs.crop(f"{source.name}/{number:06}.jpg", frame.image, own)
+                if writer:
+                    writer.add(np.asarray(painted(frame.image, own, detector.class_names)), frame.time)
+        return reader.fault
+
+
+def _groups(
+    items: Iterable[Item], detector: Detector, image_of: Callable[[Item], Tensor | None]
+) -> Iterator[list[Item]]:
+    """The items in groups of some batches, fewer where their images are large."""
+    group: list[Item] = []
+    pixels = 0
+    for one in items:
+        group.append(one)
+        image = image_of(one)
+        pixels += 0 if image is None else image[0].numel()
+        if len(group) == 2 * detector.looks.batch_size or pixels >= MOST_PIXELS:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
+
+
+def _summarise(outputs: Outputs, sources: list[SourceFile], num_unreadable: int) -> None:
+    counts = [f"{outputs.class_names[label]} {count}" for label, count in outputs.by_class.most_common(MOST_NAMED)]
+    more = " ..." if len(outputs.by_class) > MOST_NAMED else ""
+    what = "images and frames" if any(source.is_video for source in sources) else "images"
+    say(
+        f"{outputs.num_rows} detections in {outputs.num_images} {what}"
+        + (f": {', '.join(counts)}{more}" if counts else "")
+    )
+    written = [ROWS_JSON, ROWS_CSV, *(f"{name}/" for name in outputs.save)]
+    say(f"Written to {outputs.folder}: {', '.join(written)}")
+    if num_unreadable:
+        say(f"{num_unreadable} of {len(sources)} files could not be read; stderr names them")

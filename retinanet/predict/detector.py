@@ -1,0 +1,143 @@
+"""The detector as a Python object: an image or many in, boxes in its own pixels out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from retinanet.coco.results import Found
+from retinanet.data.images import read_upright, upright
+from retinanet.data.settings import MAX_PIXELS
+from retinanet.data.transforms import longest_at
+from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
+from retinanet.evaluation.test_time_augmentation import Views
+from retinanet.predict.looks import Looks, detect_images
+from retinanet.predict.networks import network_of_checkpoint
+from retinanet.predict.onnx_network import ONNX, network_of_onnx
+from retinanet.predict.tiles import Tiles
+from retinanet.runtime.errors import UserError
+
+OneImage = str | Path | np.ndarray | Tensor | Image.Image
+
+
+class ImageDetections(NamedTuple):
+    """What was found in an image: n detections by falling score."""
+
+    boxes: np.ndarray  # float32 [n, 4], (x1, y1, x2, y2) in pixels of the image
+    scores: np.ndarray  # float32 [n]
+    labels: np.ndarray  # int64 [n], rows of Detector.class_names
+    names: list[str]  # of their classes
+
+
+class Detector:
+    """A trained RetinaNet that finds objects in images.
+
+        detector = Detector("output/best.pt")
+        boxes, scores, labels, names = detector("street.jpg")
+
+    `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. `threshold`: least score; by default the
+    one with the best F1 in the training's last evaluation, or 0.3 without one. `classes`: names of those to find, by
+    default all. `tile`: side in pixels of the tiles in which large images are seen besides as a whole, with `overlap`
+    as a share of it. `flip_test`, `test_sides`: test-time augmentation as in test.py. The other settings are test.py's;
+    an ONNX file has its own `precision` and `num_candidates`.
+
+    Calls don't change it, so several threads can share one. UserError where a file or a setting can't be used.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "auto",
+        *,
+        threshold: float | None = None,
+        classes: Sequence[str] | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
+        flip_test: bool = False,
+        test_sides: Sequence[int] | None = None,
+        precision: str = "auto",
+        batch_size: int | None = None,
+        num_candidates: int = DEFAULT_DETECTION.num_candidates,
+        nms_iou: float = DEFAULT_DETECTION.nms_iou,
+        max_detections: int = DEFAULT_DETECTION.max_detections,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.path, self.max_pixels = Path(path), max_pixels
+        self.network = (
+            network_of_onnx(self.path, device, threshold)
+            if self.path.suffix == ONNX
+            else network_of_checkpoint(self.path, device, precision, threshold, num_candidates)
+        )
+        trained = self.network.trained
+        self.class_names, self.category_ids = trained.class_names, trained.category_ids
+        self.threshold = self.network.threshold
+        self.kept_labels = None if classes is None else self._labels_of(classes)
+        sides = [(side, longest_at(side, trained.min_side, trained.max_side)) for side in test_sides or ()]
+        self.looks = Looks(
+            Views(sides or [(trained.min_side, trained.max_side)], flip_test),
+            DetectionSettings(self.threshold, num_candidates, nms_iou, max_detections),
+            batch_size or trained.batch_size,
+            Tiles(tile, overlap) if tile else None,
+        )
+
+    @overload
+    def __call__(self, images: OneImage) -> ImageDetections: ...
+
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[ImageDetections]: ...
+
+    def __call__(self, images: OneImage | list[Any] | tuple[Any, ...]) -> ImageDetections | list[ImageDetections]:
+        """The detections in an image, or in each of a list.
+
+        An image is a file's path, a PIL image, a NumPy array [height, width, 3] in RGB (or [height, width] in grey), or
+        a tensor [3, height, width], all uint8.
+        """
+        if isinstance(images, list | tuple):
+            return self._detections_in([self._tensor_of(image) for image in images])
+        return self._detections_in([self._tensor_of(images)])[0]
+
+    def find(self, images: Sequence[Tensor]) -> Found:
+        """The detections in uint8 images [3, h, w], by image and falling score, as test.py writes them."""
+        found = detect_images(self.network, images, self.looks)
+        return found if self.kept_labels is None else found.at(np.isin(found.labels, self.kept_labels))
+
+    def _detections_in(self, images: Sequence[Tensor]) -> list[ImageDetections]:
+        found = self.find(images)
+        corners = found.boxes.copy()
+        corners[:, 2:] += corners[:, :2]
+        return [
+            ImageDetections(
+                corners[own].astype(np.float32),
+                found.scores[own].astype(np.float32),
+                found.labels[own],
+                [self.class_names[label] for label in found.labels[own]],
+            )
+            for own in (found.images == index for index in range(len(images)))
+        ]
+
+    def _labels_of(self, classes: Sequence[str]) -> list[int]:
+        for name in classes:
+            if name not in self.class_names:
+                raise UserError(f"{self.path}: has no class {name!r}. Its classes are {', '.join(self.class_names)}")
+        return [self.class_names.index(name) for name in classes]
+
+    def _tensor_of(self, image: Any) -> Tensor:
+        """The image as uint8 [3, height, width]."""
+        if isinstance(image, str | Path):
+            return read_upright(image, self.max_pixels)
+        if isinstance(image, Image.Image):
+            return upright(image)
+        # PyTorch warns of arrays that can't be written to, such as those of PIL.
+        tensor = torch.tensor(image) if isinstance(image, np.ndarray) else torch.as_tensor(image)
+        if isinstance(image, np.ndarray):
+            tensor = tensor[None].expand(3, -1, -1) if tensor.dim() == 2 else tensor.movedim(-1, 0)
+        if tensor.dtype != torch.uint8 or tensor.dim() != 3 or len(tensor) != 3 or not tensor.numel():
+            raise TypeError(
+                f"an image of shape {list(np.shape(image))} and type {image.dtype}: give uint8, [height, width, 3] as "
+                "an array or [3, height, width] as a tensor"
+            )
+        return tensor.cpu()

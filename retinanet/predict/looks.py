@@ -1,0 +1,102 @@
+"""Detection in images at hand: whole as test.py sees them, or whole and in tiles, all candidates merged before NMS."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet.coco.results import Found, joined
+from retinanet.data.batches import Batch, Sample, collate
+from retinanet.data.device_feed import on_device
+from retinanet.data.sampler import batches_of_equal_shape
+from retinanet.data.transforms import padded_sizes, resize, resized_sizes
+from retinanet.detector.settings import DetectionSettings
+from retinanet.detector.structures import Candidates
+from retinanet.evaluation.detect_set import found_in_batch
+from retinanet.evaluation.test_time_augmentation import Views, merged_views
+from retinanet.fast.suppression import suppress_on_device
+from retinanet.predict.networks import ReadyNetwork
+from retinanet.predict.tiles import Tiles, cut, moved, tile_corners, without_cut_off
+
+
+class Looks(NamedTuple):
+    """How each image is looked at, and which detections are kept."""
+
+    views: Views  # with sides: the network's own, or those of test-time augmentation
+    detection: DetectionSettings
+    batch_size: int
+    tiles: Tiles | None = None
+
+
+class Merged(NamedTuple):
+    """The candidates of all views of one image."""
+
+    candidates: Candidates  # [1, N], pixels of the first view
+    size: Tensor  # int64 [1, 2], of that view
+    scale: Tensor  # float32 [1, 2]
+
+
+def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> Found:
+    """The detections in uint8 images [3, h, w] by falling score, image by image.
+
+    Whole images give what test.py finds in them: those of a batch have equal padded shapes.
+    """
+    merged = look_at(network, images, looks)
+    if looks.tiles:
+        merged = [
+            with_tiles(network, image, whole, looks, looks.tiles) for image, whole in zip(images, merged, strict=True)
+        ]
+    parts = []
+    for index, one in enumerate(merged):
+        detections = suppress_on_device(one.candidates, one.size, looks.detection)
+        parts.append(found_in_batch(detections, one.scale, np.array([index])))
+    return joined(parts)
+
+
+def look_at(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> list[Merged]:
+    """Each image in all views."""
+    assert looks.views.sides is not None
+    originals = np.array([image.shape[1:] for image in images], np.int64).reshape(-1, 2)
+    sizes = [resized_sizes(originals, *sides) for sides in looks.views.sides]
+    shapes = np.concatenate([padded_sizes(of_side) for of_side in sizes], axis=1)
+    merged: dict[int, Merged] = {}
+    for rows in batches_of_equal_shape(shapes, looks.batch_size):
+        of_sides = [_batch(images, rows, of_side) for of_side in sizes]
+        for candidates, size, scale, _ in merged_views(network.look, on_device(of_sides, network.device), looks.views):
+            for place, row in enumerate(rows):
+                own = slice(place, place + 1)
+                merged[row] = Merged(Candidates(*(part[own] for part in candidates)), size[own], scale[own])
+    return [merged[row] for row in range(len(images))]
+
+
+def _batch(images: Sequence[Tensor], rows: Sequence[int], sizes: np.ndarray) -> Batch:
+    """The images of `rows` in their sizes [N, 2]."""
+    samples = []
+    for row in rows:
+        size = sizes[row].tolist()
+        scale = torch.tensor([new / old for new, old in zip(size, images[row].shape[1:], strict=True)])
+        nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+        samples.append(Sample(resize(images[row], size), *nothing, scale, row))
+    return collate(samples)
+
+
+def with_tiles(network: ReadyNetwork, image: Tensor, whole: Merged, looks: Looks, tiles: Tiles) -> Merged:
+    """The candidates of the whole image and of its tiles, in pixels of the image."""
+    size = image.shape[1:]
+    corners = tile_corners(size, tiles)
+    seen = look_at(network, [cut(image, corner, tiles) for corner in corners], looks)
+    parts = [_likely(moved(whole.candidates, whole.scale[0], (0, 0)), looks)]
+    for corner, of_tile in zip(corners, seen, strict=True):
+        likely = _likely(moved(of_tile.candidates, of_tile.scale[0], corner), looks)
+        kept = without_cut_off(likely.boxes[0], corner, tiles, size)
+        parts.append(Candidates(*(part[:, kept] for part in likely)))
+    together = Candidates(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+    return Merged(together, whole.size.new_tensor([list(size)]), torch.ones_like(whole.scale))
+
+
+def _likely(candidates: Candidates, looks: Looks) -> Candidates:
+    """Those that may be detections, or a hundred tiles would fill the memory."""
+    rows = candidates.scores[0] > looks.detection.threshold
+    return Candidates(*(part[:, rows] for part in candidates))

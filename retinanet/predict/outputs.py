@@ -1,0 +1,116 @@
+"""What predict writes: the detections row by row, and pictures, so that the memory doesn't grow with the images."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+from PIL import Image
+from torch import Tensor
+
+from retinanet.coco.results import Found
+from retinanet.predict.painting import painted
+from retinanet.runtime.errors import file_error_explained
+from retinanet.runtime.files import written_whole
+
+ROWS_JSON, ROWS_CSV = "predictions.json", "predictions.csv"
+PICTURES, CROPS = "pictures", "crops"  # folders, and what --save asks for
+COLUMNS = ("file_name", "frame", "class", "score", "left", "top", "width", "height")
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # others become .png
+QUALITY = 92  # of JPEGs
+
+
+class Outputs:
+    """The files in `folder`: predictions.json and predictions.csv, complete once it is closed, and those in `save`."""
+
+    def __init__(self, folder: Path, save: Sequence[str], class_names: list[str], category_ids: list[int]) -> None:
+        self.folder, self.save, self.class_names, self.category_ids = folder, save, class_names, category_ids
+        self.num_images = self.num_rows = 0
+        self.by_class: Counter[int] = Counter()
+        self.names: set[str] = set()  # of the pictures so far
+        self.files = ExitStack()
+
+    def __enter__(self) -> "Outputs":
+        with file_error_explained(self.folder, "can't be written to", "Choose another --output_path."):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as files:
+                self.json = files.enter_context(written_whole(self.folder / ROWS_JSON))
+                self.table = csv.writer(files.enter_context(written_whole(self.folder / ROWS_CSV)), lineterminator="\n")
+                self.files = files.pop_all()
+        self.json.write("[")
+        self.table.writerow(COLUMNS)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.json.write("\n]\n" if self.num_rows else "]\n")
+        self.files.__exit__(kind, error, trace)
+
+    def add(self, file_name: str, found: Found, frame: int | None = None) -> None:
+        """The detections in an image, or in the `frame` of a video."""
+        self.num_images += 1
+        rows = zip(found.labels.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True)
+        for label, box, score in rows:
+            row = {"image_id": self.num_images, "category_id": self.category_ids[label], "bbox": box, "score": score}
+            row |= {"file_name": file_name} | ({} if frame is None else {"frame": frame})
+            self.json.write(("," if self.num_rows else "") + "\n" + json.dumps(row))
+            number = "" if frame is None else frame
+            self.table.writerow(
+                [file_name, number, self.class_names[label], f"{score:.6g}", *(f"{x:.2f}" for x in box)]
+            )
+            self.num_rows += 1
+            self.by_class[label] += 1
+
+    def draw(self, name: str, image: Tensor, found: Found) -> None:
+        """The pictures of an image that are asked for, under the `name` of its file."""
+        name = self._free(name)
+        if PICTURES in self.save:
+            self._write(painted(image, found, self.class_names), self.folder / PICTURES / name)
+        self.crop(name, image, found)
+
+    def crop(self, name: str, image: Tensor, found: Found) -> None:
+        """A picture of each detection, in a folder of its class, where they are asked for."""
+        if CROPS not in self.save:
+            return
+        height, width = image.shape[1:]
+        place = PurePosixPath(name)
+        for number, (label, box) in enumerate(zip(found.labels.tolist(), found.boxes.tolist(), strict=True), 1):
+            left, top, wide, high = box
+            x1, y1 = min(int(left), width - 1), min(int(top), height - 1)
+            x2, y2 = max(x1 + 1, round(left + wide)), max(y1 + 1, round(top + high))
+            part = Image.fromarray(image[:, y1:y2, x1:x2].permute(1, 2, 0).contiguous().numpy())
+            folder = self.folder / CROPS / _file_name(self.class_names[label]) / place.parent
+            self._write(part, folder / f"{place.stem}_{number}{place.suffix}")
+
+    def video_path(self, name: str) -> Path:
+        """Where the video `name` goes, with its folders made."""
+        path = self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
+        """The name, with a suffix that can be written, and a number if an earlier picture has the same."""
+        path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
+        path = path if path.suffix.lower() in suffixes else path.with_name(f"{path.name}.png")
+        free, number = path, 1
+        while str(free).lower() in self.names:
+            number += 1
+            free = path.with_stem(f"{path.stem}_{number}")
+        self.names.add(str(free).lower())
+        return str(free)
+
+    def _write(self, picture: Image.Image, path: Path) -> None:
+        with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kind = Image.registered_extensions()[path.suffix.lower()]
+            with written_whole(path, "wb") as file:
+                picture.save(file, kind, quality=QUALITY)
+
+
+def _file_name(class_name: str) -> str:
+    """The name of a class as that of a folder."""
+    plain = "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in class_name).strip()
+    return plain[:60] or "class"

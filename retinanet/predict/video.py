@@ -1,0 +1,108 @@
+"""Videos, read and written frame by frame with PyAV, which is optional."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet.runtime.errors import UserError
+
+
+class VideoFrame(NamedTuple):
+    image: Tensor  # uint8 [3, height, width]
+    time: int | None  # in units of the stream's time base
+
+
+class VideoReader:
+    """The frames of a video, one at a time. UserError where it can't be opened or PyAV is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.av = path, _pyav(path)
+        self.fault: str | None = None  # what ended the frames early
+        try:
+            self.container = self.av.open(str(path))
+            self.stream = self.container.streams.video[0]
+        except (OSError, ValueError, IndexError) as fault:
+            raise UserError(f"{path}: can't be read as a video ({fault or 'it has no picture'})") from None
+        self.stream.thread_type = "AUTO"
+
+    @property
+    def num_frames(self) -> int:
+        """As the file says, which may say nothing: then 0."""
+        return self.stream.frames
+
+    @property
+    def rate(self) -> Fraction:
+        return self.stream.average_rate or Fraction(25)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        try:
+            for frame in self.container.decode(self.stream):
+                pixels = frame.to_ndarray(format="rgb24")
+                turns = round(getattr(frame, "rotation", 0) / 90) % 4  # a telephone's, as players apply it
+                yield VideoFrame(torch.from_numpy(np.rot90(pixels, turns).copy()).permute(2, 0, 1), frame.pts)
+        except (OSError, ValueError) as fault:
+            self.fault = f"{self.path}: breaks off or is damaged ({fault}); the frames before are used"
+
+    def close(self) -> None:
+        self.container.close()
+
+
+class VideoWriter:
+    """A video of frames that come one at a time, with the rate and times of another; complete once it is closed."""
+
+    def __init__(self, path: Path, like: VideoReader) -> None:
+        self.path, self.av, self.like = path, like.av, like
+        self.beside = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+        self.container = self.av.open(str(self.beside), "w")
+        self.stream: Any = None
+        self.last = -1
+
+    def add(self, picture: np.ndarray, time: int | None) -> None:
+        """`picture` uint8 [height, width, 3]; all have the first one's size."""
+        if self.stream is None:
+            self.stream = self._start(*picture.shape[:2])
+        frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        if time is not None:  # a stream that tells no times has a fixed rate
+            self.last = max(self.last + 1, time)
+            frame.pts, frame.time_base = self.last, self.like.stream.time_base
+        self.container.mux(self.stream.encode(frame))
+
+    def _start(self, height: int, width: int) -> Any:
+        codec = "libx264" if "libx264" in self.av.codecs_available else "mpeg4"
+        stream = self.container.add_stream(codec, rate=self.like.rate)
+        stream.height, stream.width = height, width
+        # The usual format halves the resolution of colours, which needs even sides.
+        stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
+        stream.codec_context.time_base = self.like.stream.time_base
+        return stream
+
+    def close(self, failed: bool = False) -> None:
+        """Complete the file, or remove it where the work `failed` or there was no frame."""
+        if self.stream is not None and not failed:
+            self.container.mux(self.stream.encode())
+        self.container.close()
+        if self.stream is None or failed:
+            self.beside.unlink(missing_ok=True)
+        else:
+            self.beside.replace(self.path)
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close(failed=kind is not None)
+
+
+def _pyav(path: Path) -> ModuleType:
+    try:
+        import av
+    except ImportError:
+        raise UserError(f"{path}: reading a video needs PyAV. Install it with: pip install av") from None
+    av.logging.set_level(av.logging.PANIC)  # what goes wrong is said by us
+    return av

@@ -1,0 +1,183 @@
+"""python -m retinanet.export, as a user runs it, and predict with what it writes."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_files import random_checkpoint
+
+from retinanet import Detector
+from retinanet.checkpoints.checkpoint import load_checkpoint
+from retinanet.export import command
+from retinanet.export.verify import Comparison
+
+EXPORT, PREDICT = "retinanet/export/__main__", "retinanet/predict/__main__"
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return random_checkpoint(tmp_path / "best.pt", score_threshold=0.25)
+
+
+def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint):
+    pytest.importorskip("onnxscript")
+    session = pytest.importorskip("onnxruntime")
+
+    run = script(EXPORT, "--checkpoint_path", checkpoint, "--coco_path", coco_path)
+
+    assert (run.code, run.err) == (0, "")
+    assert "Verified on 5 images: " in run.out
+    image = coco_path / "images" / "val" / "1.png"
+    ours, theirs = (Detector(path, "cpu", threshold=0.06)(image) for path in (checkpoint, "best.onnx"))
+    assert len(ours.scores) > 5
+    assert theirs.names == ours.names
+    np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.1)
+    np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+    metadata = session.InferenceSession("best.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["retinanet.class_names"]) == load_checkpoint(checkpoint).class_names
+    assert Detector("best.onnx").threshold == 0.25
+    run = script(PREDICT, image, "--checkpoint_path", "best.onnx", "--threshold", 0.01)
+    assert run.code == 2
+    assert "--threshold 0.01 is below 0.05, at which best.onnx was exported" in run.err
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 128), (160, 64)])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_one_file_takes_every_size_and_batch(tmp_path_factory, size, batch_size):
+    pytest.importorskip("onnxscript")
+    from retinanet.checkpoints.checkpoint import build_model
+    from retinanet.detector.anchors import anchors_for
+    from retinanet.detector.detect import detect
+    from retinanet.detector.settings import AnchorShapes, DetectionSettings
+    from retinanet.export.onnx_file import onnx_bytes
+    from retinanet.predict.onnx_network import session_of
+
+    folder = tmp_path_factory.getbasetemp()
+    shapes = AnchorShapes(3.0, (0.5, 2.0), (1.0,))
+    path = folder / "shared.pt"
+    settings = DetectionSettings(num_candidates=300, max_detections=40)
+    if not path.exists():  # the export takes seconds, and all cases share it
+        random_checkpoint(path, channels=32, head_norm="group", iou_branch=True, anchors=shapes)
+    saved = load_checkpoint(path)
+    model = build_model(saved, path).eval()
+    if not (folder / "shared.onnx").exists():
+        (folder / "shared.onnx").write_bytes(onnx_bytes(model, saved, settings))
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch_size, 3, *size), dtype=torch.uint8, generator=draw)
+    sizes = torch.tensor([[size[0] - 5, size[1] - 9]] * batch_size)
+
+    feed = {"images": images.numpy(), "sizes": sizes.numpy()}
+    boxes, scores, labels = map(torch.from_numpy, session_of(folder / "shared.onnx", "cpu").run(None, feed))
+
+    with torch.no_grad():
+        wanted = detect(model(images), anchors_for(*size, torch.device("cpu"), shapes), sizes, settings)
+    assert (wanted.labels >= 0).sum() > 10 * batch_size
+    torch.testing.assert_close(scores, wanted.scores, atol=1e-4, rtol=0)
+    torch.testing.assert_close(boxes, wanted.boxes, atol=0.1, rtol=0)
+    assert labels.equal(wanted.labels)
+
+
+def test_what_differs_is_not_written(script, coco_path, checkpoint, monkeypatch):
+    monkeypatch.setattr(command, "onnx_bytes", lambda *_: b"")
+    monkeypatch.setattr(command, "session_of", lambda *_: None)
+    monkeypatch.setattr(command, "compare", lambda *_: Comparison(5, (10, 9), 0.5, 2e-3, 1, (0.5, 0.4)))
+
+    run = script(EXPORT, "--checkpoint_path", checkpoint, "--coco_path", coco_path)
+
+    assert run.code == 1
+    assert (
+        "Not written: 1 detections have no counterpart; boxes differ by up to 0.5 px; scores differ by up to 0.002; AP "
+        "is 0.4000 instead of 0.5000"
+    ) in run.out
+    assert not list(Path().glob("*.onnx*"))
+
+
+def test_safetensors_rebuild_the_network(script, coco_path, checkpoint):
+    pytest.importorskip("safetensors")
+    run = script(EXPORT, "--checkpoint_path", checkpoint, "--format", "safetensors")
+
+    assert (run.code, run.err) == (0, "")
+    assert json.loads(Path("best.json").read_text())["class_names"] == load_checkpoint(checkpoint).class_names
+    image = coco_path / "images" / "val" / "1.png"
+    ours, theirs = (Detector(path, "cpu")(image) for path in (checkpoint, "best.safetensors"))
+    assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    how = ("--coco_path", coco_path, "--set_name", "val", "--num_draws", 0, "--workers", 0)
+    assert script("test", "--checkpoint_path", "best.safetensors", *how).code == 0
+
+
+def test_safetensors_hold_the_averaged_weights(script, tmp_path):
+    pytest.importorskip("safetensors")
+    path = random_checkpoint(tmp_path / "best.pt")
+    average = {name: value + 1 for name, value in load_checkpoint(path).model.items()}
+    random_checkpoint(path, ema=average)
+
+    assert script(EXPORT, "--checkpoint_path", path, "--format", "safetensors").code == 0
+
+    got = load_checkpoint(tmp_path / "best.safetensors")
+    assert got.ema is None
+    assert all(torch.equal(got.model[name], value) for name, value in average.items())
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[:100], lambda data: b"\xff" * 50, lambda d: d[:-9]]
+)
+def test_damaged_safetensors(script, checkpoint, damage):
+    pytest.importorskip("safetensors")
+    assert script(EXPORT, "--checkpoint_path", checkpoint, "--format", "safetensors").code == 0
+    path = Path("best.safetensors")
+    path.write_bytes(damage(path.read_bytes()))
+
+    run = script(PREDICT, "best.pt", "--checkpoint_path", path)
+
+    assert run.code == 2
+    assert "best.safetensors: not a file of python -m retinanet.export, or damaged" in run.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--format", "torchscript"), "--format"),
+        (("--output_path", "model.pt"), "a file of --format onnx ends in .onnx"),
+        (("--format", "safetensors", "--threshold", 0.1), "--threshold is for --format onnx"),
+        (("--coco_path", "nowhere"), "--no_verify writes it without"),
+        (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
+        (("--output_path", "no/folder/a.onnx", "--coco_path", "nowhere"), "no such data folder"),
+    ],
+)
+def test_mistakes_end_in_one_message(script, checkpoint, flags, message):
+    run = script(EXPORT, "--checkpoint_path", checkpoint, *flags)
+
+    assert run.code == 2
+    assert message in run.err
+    assert run.err.count("\n") == 1
+    assert sorted(path.name for path in Path().iterdir()) == ["best.pt"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "format"), [("onnxscript", "onnx"), ("onnx", "onnx"), ("safetensors", "safetensors")]
+)
+def test_a_missing_package_is_named(script, checkpoint, monkeypatch, missing, format):
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setitem(sys.modules, f"{missing}.torch", None)
+
+    run = script(
+        EXPORT, "--checkpoint_path", checkpoint, "--format", format, "--no_verify" if format == "onnx" else "-h"
+    )
+
+    assert missing in run.err or run.code == 0
+    assert format == "safetensors" or "Install what it needs with: pip install onnx onnxscript onnxruntime" in run.err
+
+
+def test_an_onnx_file_of_another_program(script, checkpoint):
+    pytest.importorskip("onnxruntime")
+    Path("other.onnx").write_bytes(b"no")
+
+    run = script(PREDICT, checkpoint, "--checkpoint_path", "other.onnx")
+
+    assert run.code == 2
+    assert "other.onnx: not an ONNX file of python -m retinanet.export, or damaged" in run.err

@@ -1,0 +1,113 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_files import random_checkpoint
+from PIL import Image
+
+from retinanet import Detector
+from retinanet.data.images import read_upright
+from retinanet.runtime.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
+
+@pytest.fixture
+def detector(tmp_path) -> Detector:
+    return Detector(random_checkpoint(tmp_path / "best.pt"), "cpu", threshold=0.05)
+
+
+def test_every_form_of_an_image_gives_the_same(detector, coco_path):
+    path = coco_path / "images" / "val" / "2.png"
+    picture = Image.open(path)
+    wanted = detector(path)
+
+    for form in (str(path), picture, np.asarray(picture), read_upright(path)):
+        for got, want in zip(detector(form), wanted, strict=True):
+            assert np.array_equal(got, want)
+    assert len(wanted.scores) > 3
+    assert wanted.boxes.shape == (len(wanted.scores), 4)
+    assert (wanted.boxes.dtype, wanted.scores.dtype, wanted.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert (np.diff(wanted.scores) <= 0).all()
+    assert wanted.names == [detector.class_names[label] for label in wanted.labels]
+    width, height = picture.size
+    assert (wanted.boxes >= 0).all()
+    assert (wanted.boxes <= np.array([width, height] * 2) + 1e-3).all()
+
+
+def test_a_list_gives_a_list(detector, coco_path):
+    paths = sorted((coco_path / "images" / "val").iterdir())
+
+    many = detector(paths)
+
+    assert len(many) == 5
+    for path, one in zip(paths, many, strict=True):
+        alone = detector(path)
+        np.testing.assert_allclose(one.scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(one.boxes, alone.boxes, atol=1e-3)
+    assert detector([]) == []
+
+
+def test_the_exif_orientation_is_applied(detector, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    turned = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels).copy()).save(turned, exif=exif)
+
+    assert np.array_equal(detector(turned).boxes, detector(pixels).boxes)
+    assert np.array_equal(detector(Image.open(turned)).boxes, detector(pixels).boxes)
+
+
+def test_threads_share_it(detector, coco_path):
+    paths = sorted((coco_path / "images" / "train").iterdir())
+    alone = [detector(path) for path in paths]
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(detector, paths))
+
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+
+
+def test_the_threshold_is_the_trainings_best_else_the_usual(tmp_path):
+    assert Detector(random_checkpoint(tmp_path / "a.pt"), "cpu").threshold == 0.3
+    assert Detector(random_checkpoint(tmp_path / "a.pt", score_threshold=0.125), "cpu").threshold == 0.125
+
+
+def test_classes(tmp_path, coco_path):
+    path, image = random_checkpoint(tmp_path / "best.pt"), coco_path / "images" / "val" / "1.png"
+    everything = Detector(path, "cpu", threshold=0)(image)
+    name = everything.names[0]
+
+    assert set(everything.names) == set(Detector(path).class_names)
+    assert set(Detector(path, "cpu", threshold=0, classes=[name])(image).names) == {name}
+    with pytest.raises(UserError, match=r"best.pt: has no class 'horse'. Its classes are"):
+        Detector(path, "cpu", classes=["horse"])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        torch.zeros(8, 8, 3, dtype=torch.uint8),
+    ],
+)
+def test_other_arrays_are_refused(detector, image):
+    with pytest.raises(TypeError, match="give uint8"):
+        detector(image)
+
+
+def test_grey_arrays_and_single_pixels(detector):
+    assert len(detector(np.zeros((40, 50), np.uint8)).boxes.shape) == 2
+    assert len(detector(np.zeros((1, 1, 3), np.uint8)).boxes.shape) == 2
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    (tmp_path / "a.pt").write_text("no")
+
+    with pytest.raises(UserError, match=r"a.pt"):
+        Detector(tmp_path / "a.pt")

@@ -1,0 +1,155 @@
+"""python -m retinanet.predict, as a user runs it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_files import random_checkpoint
+from conftest import NAMES
+from PIL import Image
+
+PREDICT = "retinanet/predict/__main__"
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return random_checkpoint(tmp_path / "best.pt")
+
+
+def rows_in(folder: Path) -> list[dict]:
+    return json.loads((folder / "predictions.json").read_text())
+
+
+@pytest.mark.parametrize("views", [(), ("--flip_test", "--test_sides", 64, 96)])
+def test_it_finds_what_test_finds(script, coco_path, checkpoint, views):
+    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--threshold", 0.05, *views)
+    tested = script("test", "--coco_path", coco_path, "--set_name", "val", "--num_draws", 0, "--workers", 0, *how)
+    predicted = script(PREDICT, coco_path / "images" / "val", *how)
+
+    assert (tested.code, predicted.code, predicted.err) == (0, 0, "")
+    wanted = json.loads(Path("val_bbox_results.json").read_text())
+    rows = rows_in(Path("predictions"))
+    assert len(rows) == len(wanted) > 20
+    for row, want in zip(rows, wanted, strict=True):
+        assert Path(row["file_name"]).stem == str(want["image_id"])
+        assert row["category_id"] == want["category_id"]
+        assert row["score"] == pytest.approx(want["score"], abs=1e-5)  # batches differ in size
+        assert row["bbox"] == pytest.approx(want["bbox"], abs=1e-3)
+    with open("predictions/predictions.csv") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["left"]) for row in table] == pytest.approx([row["bbox"][0] for row in rows], abs=0.006)
+    assert {row["class"] for row in table} <= set(NAMES)
+
+
+def test_pictures_and_crops(script, coco_path, checkpoint):
+    val = coco_path / "images" / "val"
+
+    how = ("--checkpoint_path", checkpoint, "--save", "pictures", "crops", "--device", "cpu")
+    run = script(PREDICT, val, *how)
+
+    assert run.code == 0
+    pictures = sorted(path.name for path in Path("predictions/pictures").iterdir())
+    assert pictures == sorted(path.name for path in val.iterdir())
+    for name in pictures:
+        assert Image.open(f"predictions/pictures/{name}").size == Image.open(val / name).size
+    rows = rows_in(Path("predictions"))
+    crops = list(Path("predictions/crops").rglob("*.png"))
+    assert len(crops) == len(rows)
+    assert f"{len(rows)} detections in 5 images" in run.out
+
+
+def test_unreadable_files_are_named_counted_and_skipped(script, coco_path, checkpoint):
+    val = coco_path / "images" / "val"
+    (val / "0.jpg").write_text("no image")
+    (val / "3.png").write_bytes((val / "3.png").read_bytes()[:200])
+
+    run = script(PREDICT, val, "--checkpoint_path", checkpoint, "--save", "--device", "cpu")
+
+    assert run.code == 1
+    assert "0.jpg: can't be read as an image" in run.err
+    assert "3.png: can't be read as an image" in run.err
+    assert "2 of 6 files could not be read" in run.out
+    assert {Path(row["file_name"]).name for row in rows_in(Path("predictions"))} <= {"1.png", "2.png", "4.png", "5.png"}
+    assert not Path("predictions/pictures").exists()
+
+
+def test_no_detections_are_an_empty_list(script, coco_path, checkpoint):
+    how = ("--checkpoint_path", checkpoint, "--threshold", 1, "--device", "cpu")
+
+    assert script(PREDICT, coco_path / "images" / "val" / "1.png", *how).code == 0
+
+    assert rows_in(Path("predictions")) == []
+    assert Path("predictions/predictions.csv").read_text().count("\n") == 1
+
+
+def test_files_of_one_name_do_not_overwrite_each_other(script, coco_path, checkpoint):
+    images = coco_path / "images"
+
+    run = script(PREDICT, images / "val", images / "train", "--checkpoint_path", checkpoint, "--device", "cpu")
+
+    assert run.code == 0
+    assert len(list(Path("predictions/pictures").iterdir())) == 13
+
+
+def test_a_video(script, checkpoint):
+    av = pytest.importorskip("av")
+    from test_video import facts, write_video
+
+    write_video(Path("clip.avi"), 12)
+    how = ("--checkpoint_path", checkpoint, "--save", "pictures", "crops", "--device", "cpu", "--threshold", 0.05)
+
+    run = script(PREDICT, "clip.avi", *how)
+
+    assert (run.code, run.err) == (0, "")
+    assert facts(Path("predictions/pictures/clip.mp4"))[:4] == facts(Path("clip.avi"))[:4]
+    rows = rows_in(Path("predictions"))
+    assert {row["frame"] for row in rows} == set(range(12))
+    assert len(list(Path("predictions/crops").rglob("*.jpg"))) == len(rows)
+    assert av
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--overlap", 0.5), "--overlap is of tiles"),
+        (("--tile", 64, "--overlap", 0.95), "far too many tiles"),
+        (("--classes", "horse"), "has no class 'horse'"),
+        (("--test_sides", 64, 64), "a side appears twice"),
+        (("--threshold", 2), "--threshold"),
+        (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
+        (("--output_path", "best.pt"), "best.pt"),
+        (("--save", "boxes"), "--save"),
+        (("--conf", 0.5), "did you mean --threshold?"),
+    ],
+)
+def test_mistakes_end_in_one_message(script, coco_path, checkpoint, flags, message):
+    image = coco_path / "images" / "val" / "1.png"
+
+    run = script(PREDICT, image, "--checkpoint_path", checkpoint, "--device", "cpu", *flags)
+
+    assert run.code == 2
+    assert message in run.err
+    assert run.err.count("\n") == 1
+    assert not Path("predictions").exists()
+
+
+def test_tiles_work_with_a_real_network(script, checkpoint):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 260, 3), dtype=np.uint8)).save("large.png")
+    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--threshold", 0.05, "--save")
+
+    counts = []
+    for flags in ((), ("--tile", 96)):
+        assert script(PREDICT, "large.png", *how, *flags).code == 0
+        rows = rows_in(Path("predictions"))
+        counts.append(len(rows))
+        for row in rows:
+            left, top, width, height = row["bbox"]
+            assert left >= 0
+            assert top >= 0
+            assert left + width <= 260.01
+            assert top + height <= 200.01
+    assert counts[1] > counts[0]

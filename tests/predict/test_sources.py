@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from retinanet.predict.sources import find_sources
+from retinanet.runtime.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "b.PNG", "notes.md", "deep/er/c.webp", "deep/clip.MP4", "deep/.hidden.jpg", "odd[1].jpg"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path
+
+
+def names(*sources: str, leave_out: str = "predictions") -> list[str]:
+    return [source.name for source in find_sources(sources, Path(leave_out))]
+
+
+def test_a_folder_with_all_below_it(folder):
+    assert names("in") == ["a.jpg", "b.PNG", "odd[1].jpg", "deep/clip.MP4", "deep/er/c.webp"]
+    assert [source.is_video for source in find_sources(["in"], Path("out"))] == [False, False, False, True, False]
+
+
+def test_what_is_written_is_not_read_again(folder):
+    assert names(".", leave_out="in/deep") == ["in/a.jpg", "in/b.PNG", "in/odd[1].jpg"]
+
+
+def test_files_globs_and_lists(folder):
+    Path("in/list.txt").write_text("# some\n\nin/a.jpg\ndeep/er/c.webp\n")
+
+    assert names("in/a.jpg", "in/deep/*") == ["a.jpg", "clip.MP4", "c.webp"]
+    assert names("in/**/*.webp") == ["c.webp"]
+    assert names("in/odd[1].jpg") == ["odd[1].jpg"]
+    assert names("in/odd*") == ["odd[1].jpg"]
+    assert [source.path for source in find_sources(["in/list.txt"], Path("out"))] == [
+        Path("in/a.jpg"),
+        Path("in/deep/er/c.webp"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.jpg", "nowhere.jpg: no such file or folder"),
+        ("in/*.gif", r"in/\*.gif: no image or video is there"),
+        ("empty", "empty: no image or video is there"),
+        ("bad.txt", "bad.txt: is not UTF-8 text"),
+    ],
+)
+def test_a_source_with_nothing_is_a_mistake(folder, source, message):
+    Path("empty").mkdir()
+    Path("bad.txt").write_bytes(b"\xff\xfe\x00a")
+
+    with pytest.raises(UserError, match=message):
+        names("in/a.jpg", source)

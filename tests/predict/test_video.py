@@ -1,0 +1,96 @@
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinanet.predict.video import VideoReader, VideoWriter
+from retinanet.runtime.errors import UserError
+
+av = pytest.importorskip("av")
+
+
+def write_video(path: Path, num_frames: int, size: tuple[int, int] = (48, 64), rate: Fraction = Fraction(25)) -> Path:
+    """A video that gets brighter."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        for number in range(num_frames):
+            pixels = np.full((*size, 3), 255 * number // num_frames, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def facts(path: Path) -> tuple:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        times = [float(frame.pts * stream.time_base) for frame in container.decode(stream)]
+        return len(times), stream.height, stream.width, stream.average_rate, times
+
+
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(10)])
+def test_frames_size_rate_and_times_stay(tmp_path, rate):
+    source, copy = write_video(tmp_path / "in.mp4", 40, rate=rate), tmp_path / "out.mp4"
+    reader = VideoReader(source)
+
+    with VideoWriter(copy, reader) as writer:
+        for frame in reader:
+            writer.add(frame.image.permute(1, 2, 0).numpy(), frame.time)
+
+    wanted, got = facts(source), facts(copy)
+    assert got[:4] == wanted[:4]
+    assert got[4] == pytest.approx(wanted[4], abs=1e-3)
+    first, *_, last = (frame.image.float().mean() for frame in VideoReader(copy))
+    assert first < 10
+    assert last > 240
+
+
+def test_odd_sides(tmp_path):
+    reader = VideoReader(write_video(tmp_path / "in.mp4", 3))
+
+    with VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        for frame in reader:
+            writer.add(frame.image.permute(1, 2, 0).numpy()[:45, :63], frame.time)
+
+    assert facts(tmp_path / "out.mp4")[:3] == (3, 45, 63)
+
+
+def test_nothing_is_left_of_a_video_that_failed(tmp_path):
+    reader = VideoReader(write_video(tmp_path / "in.mp4", 3))
+
+    writer = VideoWriter(tmp_path / "out.mp4", reader)
+    for frame in reader:
+        writer.add(frame.image.permute(1, 2, 0).numpy(), frame.time)
+    writer.__exit__(KeyError, KeyError(), None)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_damaged_video(tmp_path):
+    path = write_video(tmp_path / "in.mp4", 200)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    with pytest.raises(UserError, match=r"in.mp4: can't be read as a video"):
+        VideoReader(path)
+
+
+def test_a_sound_without_a_picture(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+    with pytest.raises(UserError, match=r"sound.mp4: can't be read as a video"):
+        VideoReader(path)
+
+
+def test_without_pyav(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+
+    with pytest.raises(UserError, match=r"a.mp4: reading a video needs PyAV. Install it with: pip install av"):
+        VideoReader(tmp_path / "a.mp4")
