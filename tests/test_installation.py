@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("retinanet", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
-COMMANDS = ("predict", "export", "check_data", "sample_data")
+COMMANDS = ("predict", "export", "convert", "check_data", "sample_data")
 
 
 @pytest.fixture(scope="module")

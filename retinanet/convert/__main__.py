@@ -1,0 +1,15 @@
+"""Convert a data set into the suite's layout, or split one."""
+
+from retinanet.convert.flags import convert_settings
+from retinanet.runtime.console import run
+
+
+def main(argv: list[str] | None = None) -> int:
+    settings = convert_settings(argv)
+    from retinanet.convert.command import convert  # after the flags are read: PyTorch takes seconds to import
+
+    return convert(settings)
+
+
+if __name__ == "__main__":
+    run(main)

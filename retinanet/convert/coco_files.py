@@ -1,0 +1,55 @@
+"""COCO's own format, to be split or written in another."""
+
+from pathlib import Path
+
+from retinanet.coco.annotations import Annotations, read_annotations, require_same_classes
+from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
+from retinanet.runtime.errors import UserError
+
+SETS = ("train", "val", "test")
+
+
+def read_coco(source: Path) -> Labelled:
+    """The sets of a data folder, or the one of an annotation file. UserError names a mistake."""
+    if source.is_file():
+        files = {source.stem: (source, _images_beside(source))}
+    else:
+        files = {}
+        for name in SETS:
+            try:
+                files[name] = find_annotation_file(source, name), find_image_folder(source, name)
+            except UserError:
+                continue
+        if not files:
+            find_annotation_file(source, SETS[0])  # whose message says what is there
+    read = {name: (read_annotations(file), folder) for name, (file, folder) in files.items()}
+    first = next(iter(read.values()))[0]
+    for annotations, _ in read.values():
+        require_same_classes(annotations, first.class_names, first.category_ids, first.path)
+    sets = [LabelledSet(name, _images(*parts)) for name, parts in read.items()]
+    return Labelled(first.class_names, sets, first.category_ids)
+
+
+def _images_beside(file: Path) -> Path:
+    """Where the images of a single annotation file are: as in a data folder, or beside it."""
+    for root in (file.parent, file.parent.parent):
+        try:
+            return find_image_folder(root, file.stem.removeprefix("instances_"))
+        except UserError:
+            continue
+    return file.parent / "images" if (file.parent / "images").is_dir() else file.parent
+
+
+def _images(annotations: Annotations, folder: Path) -> list[LabelledImage]:
+    images = []
+    columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
+    boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    for index, name in enumerate(annotations.file_names):
+        height, width = annotations.sizes[index].tolist()
+        own = boxes[annotations.first[index] : annotations.first[index + 1]]
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{annotations.path}: its image {name} is not in {folder}. Put it there.")
+        images.append(LabelledImage(path, name, width, height, own, int(annotations.image_ids[index])))
+    return images

@@ -1,0 +1,60 @@
+"""The convert command: read in one format, perhaps split, written in another."""
+
+import shlex
+
+from retinanet.coco.other_formats import COCO, CSV, VOC, YOLO, format_of
+from retinanet.convert.coco_files import read_coco
+from retinanet.convert.csv_files import read_csv
+from retinanet.convert.flags import ConvertSettings
+from retinanet.convert.sets import LabelledSet
+from retinanet.convert.split import split
+from retinanet.convert.voc import read_voc
+from retinanet.convert.write_coco import write_coco
+from retinanet.convert.write_others import write_csv, write_voc, write_yolo
+from retinanet.convert.yolo import read_yolo
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import UserError
+
+READERS = {YOLO: read_yolo, VOC: read_voc, CSV: read_csv, COCO: read_coco}
+WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
+NAMES = {YOLO: "YOLO's format", VOC: "PASCAL VOC's format", CSV: "CSV", COCO: "COCO's format"}
+
+
+def convert(settings: ConvertSettings) -> int:
+    """Do what convert's command line asks for. Returns the exit code."""
+    source = settings.source
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    kind = format_of(source) if settings.read == "auto" else settings.read
+    if kind is None:
+        raise UserError(
+            f"{source}: its format can't be told. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
+            "path,x1,y1,x2,y2,class, or COCO's JSON; give --from if it is one of them"
+        )
+    labelled = READERS[kind](source)
+    say(f"Read {source}: {NAMES[kind]}, {len(labelled.class_names)} classes: {', '.join(labelled.class_names[:20])}")
+    if settings.split:
+        labelled = split(labelled, settings.split, settings.seed, settings.group_by)
+    for note in labelled.notes:
+        say(f"Note: {note}")
+    WRITERS[settings.write](labelled, settings.output_path, settings.images)
+    say(*map(_counts, labelled.sets))
+    say(f"Written to {settings.output_path} in {NAMES[settings.write]}")
+    if settings.write in (YOLO, CSV) and any(_boxes(one)[1] for one in labelled.sets):
+        say("Note: the format has no crowds, so they are left out")
+    if settings.write == COCO:
+        words = ["--coco_path", str(settings.output_path), "--sets", *(one.name for one in labelled.sets)]
+        say(f"Check it: python -m retinanet.check_data {shlex.join(words)}")
+    return 0
+
+
+def _counts(one: LabelledSet) -> str:
+    objects, crowds = _boxes(one)
+    more = f" and {crowds} crowds or difficult ones" if crowds else ""
+    return f"{one.name}: {len(one.images)} images, {objects} objects{more}"
+
+
+def _boxes(one: LabelledSet) -> tuple[int, int]:
+    """How many objects and crowds a set has."""
+    crowds = [box.is_crowd for image in one.images for box in image.boxes]
+    return len(crowds) - sum(crowds), sum(crowds)

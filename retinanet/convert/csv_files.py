@@ -1,0 +1,122 @@
+"""CSV annotations: a row path,x1,y1,x2,y2,class for each object, and a list of the classes as rows class,number."""
+
+import csv
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from retinanet.coco.other_formats import CSV_COLUMNS
+from retinanet.convert.sets import (
+    Box,
+    Labelled,
+    LabelledImage,
+    LabelledSet,
+    require_unique,
+    set_name_of,
+    size_of,
+    text_of,
+)
+from retinanet.runtime.errors import UserError
+
+Row = tuple[str, list[str]]  # the place for a message, and its words
+
+
+def read_csv(source: Path) -> Labelled:
+    """The sets of a folder, a file each, or the one of a file. UserError names the file and line of a mistake.
+
+    Paths are relative to the file's folder. A row with nothing but a path is an image without objects. Classes are
+    numbered by the file with two columns where it is there, else by name.
+    """
+    folder = source.parent if source.is_file() else source
+    tables = {path: list(_rows(path)) for path in sorted(folder.glob("*.csv"))}
+    lists = [path for path, rows in tables.items() if rows and len(rows[0][1]) == 2]
+    if len(lists) > 1:
+        raise UserError(
+            f"{folder}: {lists[0].name} and {lists[1].name} both have two columns. Leave one list of classes."
+        )
+    files = [source] if source.is_file() else [path for path in tables if path not in lists]
+    if source in lists:
+        raise UserError(f"{source}: is a list of classes. Give the file with the rows path,x1,y1,x2,y2,class")
+    if not files:
+        raise UserError(f"{folder}: has no CSV file of annotations")
+    rows_of = {path: [_checked(row) for row in tables[path]] for path in files}
+    if lists:
+        names = _class_list(tables[lists[0]], lists[0])
+    else:
+        names = sorted({words[5] for rows in rows_of.values() for _, words in rows if words[5]})
+    if not names:
+        raise UserError(f"{files[0]}: has no object, so there are no classes. Add a file with rows class,number")
+    sets = [LabelledSet(set_name_of(path.stem), _images(path, rows, names)) for path, rows in rows_of.items()]
+    return Labelled(names, sets)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    reader = csv.reader(text_of(path).splitlines(), strict=True)
+    try:
+        for words in reader:
+            if words:
+                yield f"{path}:{reader.line_num}", [word.strip() for word in words]
+    except csv.Error as fault:
+        raise UserError(f"{path}:{reader.line_num}: is not CSV ({fault})") from None
+
+
+def _checked(row: Row) -> Row:
+    where, words = row
+    if len(words) != CSV_COLUMNS:
+        raise UserError(f"{where}: has {len(words)} columns, not {CSV_COLUMNS}: path,x1,y1,x2,y2,class")
+    if not words[0]:
+        raise UserError(f"{where}: names no image")
+    if any(words[1:]) and not all(words):
+        raise UserError(f"{where}: a part of the box or its class is missing. Without an object all five are empty.")
+    return row
+
+
+def _class_list(rows: list[Row], path: Path) -> list[str]:
+    numbers: dict[int, str] = {}
+    for where, words in rows:
+        if len(words) != 2 or not words[1].isdecimal():
+            raise UserError(f"{where}: is not a row class,number")
+        if int(words[1]) in numbers:
+            raise UserError(f"{where}: number {words[1]} is also that of {numbers[int(words[1])]!r}")
+        numbers[int(words[1])] = words[0]
+    if sorted(numbers) != list(range(len(numbers))):
+        raise UserError(f"{path}: the classes must be numbered from 0 on without a gap")
+    names = [numbers[number] for number in range(len(numbers))]
+    require_unique(names, str(path))
+    return names
+
+
+def _images(path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage]:
+    if not rows:
+        raise UserError(f"{path}: is empty")
+    wheres: dict[Path, str] = {}
+    boxes: dict[Path, list[Box]] = {}
+    for where, words in rows:
+        image = path.parent / words[0]
+        wheres.setdefault(image, where)
+        boxes.setdefault(image, [])
+        if words[5]:
+            boxes[image].append(_box(words[1:], names, where))
+    folder = Path(os.path.commonpath([image.parent for image in wheres]))
+    found = []
+    for image, where in wheres.items():
+        width, height = size_of(image, where)
+        found.append(LabelledImage(image, image.relative_to(folder).as_posix(), width, height, boxes[image]))
+    return found
+
+
+def _box(words: list[str], names: list[str], where: str) -> Box:
+    try:
+        x1, y1, x2, y2 = (float(word) for word in words[:4])
+    except ValueError as fault:
+        is_header = {"x1", "xmin", "x_min", "left"} & {word.lower() for word in words}
+        advice = "Take the header out." if is_header else "Write pixels."
+        raise UserError(f"{where}: {fault}. {advice}") from None
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise UserError(f"{where}: has a number that is not finite")
+    if x2 <= x1 or y2 <= y1:
+        raise UserError(f"{where}: x2 or y2 is not above x1 or y1. Are these a width and a height? Correct the row.")
+    if words[4] not in names:
+        raise UserError(f"{where}: class {words[4]!r} is not in the list of classes: {', '.join(names[:10])}")
+    return Box(names.index(words[4]), x1, y1, x2 - x1, y2 - y1)

@@ -1,0 +1,144 @@
+"""PASCAL VOC's format: an XML file for each image in Annotations/, the sets as lists in ImageSets/Main/."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from retinanet.convert.sets import (
+    Box,
+    Labelled,
+    LabelledImage,
+    LabelledSet,
+    require_unique,
+    set_name_of,
+    size_of,
+    text_of,
+)
+from retinanet.convert.xml_lines import Element, read_xml
+from retinanet.data.images import image_suffixes
+from retinanet.runtime.errors import UserError
+
+SETS = ("train", "val", "valid", "test")
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
+CLASS_LISTS = ("labels.txt", "classes.txt")
+
+
+def read_voc(source: Path) -> Labelled:
+    """The sets of a folder: those that ImageSets/Main lists, or all as train. Difficult objects become crowds.
+
+    Classes are in the order of labels.txt where it is there, else by name. UserError names the file and line of a
+    mistake.
+    """
+    root = source.parent if source.is_file() else source
+    folder = root / "Annotations" if (root / "Annotations").is_dir() else root
+    images = _images_by_stem(root)
+    by_stem = {path.stem: _labelled(path, images) for path in sorted(folder.glob("*.xml"))}
+    if not by_stem:
+        raise UserError(f"{folder}: has no XML files")
+    class_list = next((root / name for name in CLASS_LISTS if (root / name).exists()), None)
+    if class_list:
+        names = [line.strip() for line in text_of(class_list).splitlines() if line.strip()]
+        require_unique(names, str(class_list))
+    else:
+        names = sorted({name for _, objects in by_stem.values() for name, _, _ in objects})
+    if not names:
+        raise UserError(
+            f"{folder}: no file has an object, so there are no classes. List them in {root / CLASS_LISTS[0]}"
+        )
+    finished = {
+        stem: _with_labels(folder / f"{stem}.xml", *parts, names, class_list) for stem, parts in by_stem.items()
+    }
+    lists = [root / "ImageSets" / "Main" / f"{name}.txt" for name in SETS]
+    if not any(path.exists() for path in lists):
+        notes = ["there is no ImageSets/Main with lists of the sets, so all images are train: --split divides them"]
+        return Labelled(names, [LabelledSet("train", list(finished.values()))], notes=notes)
+    sets = [LabelledSet(set_name_of(path.stem), _listed(path, finished)) for path in lists if path.exists()]
+    listed = {image.path for one in sets for image in one.images}
+    left = len(finished) - len(listed)
+    return Labelled(names, sets, notes=[f"{left} images are in no list, and are left out"] if left else [])
+
+
+def _listed(file: Path, images: dict[str, LabelledImage]) -> list[LabelledImage]:
+    found = []
+    for number, line in enumerate(text_of(file).splitlines(), 1):
+        words = line.split()
+        if words and words[-1] != "-1":  # a class's own list marks the images without it
+            if words[0] not in images:
+                raise UserError(f"{file}:{number}: there is no Annotations/{words[0]}.xml. Take the line out.")
+            found.append(images[words[0]])
+    if not found:
+        raise UserError(f"{file}: lists no image")
+    return found
+
+
+def _images_by_stem(root: Path) -> dict[str, Path]:
+    folder = next(root / name for name in IMAGE_FOLDERS if (root / name).is_dir())
+    suffixes = image_suffixes()
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
+
+
+Named = tuple[str, int, Box]  # class, line, box
+
+
+def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[Named]]:
+    """The image of an XML file, and its objects by the names of their classes."""
+    root = read_xml(path)
+    if root.name != "annotation":
+        raise UserError(f"{path}:{root.line}: begins with <{root.name}>, not <annotation>")
+    file_name = _text(root, "filename", path)
+    image = images.get(path.stem) or images.get(Path(file_name).stem)
+    if image is None:
+        raise UserError(f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages.")
+    width, height = size_of(image, str(path))
+    size = root.first("size")
+    if size is not None:
+        said = tuple(round(_number(size, name, path)) for name in ("width", "height"))
+        if said != (width, height) and said != (0, 0):
+            raise UserError(
+                f"{path}:{size.line}: says {said[0]} x {said[1]}, but {image} is {width} x {height} (width x height)"
+            )
+    objects = [_object(one, path) for one in root.all("object")]
+    return LabelledImage(image, image.name, width, height, []), objects
+
+
+def _object(element: Element, path: Path) -> Named:
+    name = _text(element, "name", path)
+    box = element.first("bndbox")
+    if box is None:
+        raise UserError(f"{path}:{element.line}: an object without <bndbox>")
+    x1, y1, x2, y2 = (_number(box, side, path) for side in ("xmin", "ymin", "xmax", "ymax"))
+    if x2 < x1 or y2 < y1:
+        raise UserError(f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box.")
+    difficult = element.first("difficult")
+    is_difficult = difficult is not None and difficult.text.strip() not in ("", "0")
+    # The first pixel is 1, and the last belongs to the object.
+    return name, element.line, Box(-1, x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1, is_difficult)
+
+
+def _with_labels(
+    path: Path, image: LabelledImage, objects: Sequence[Named], names: list[str], class_list: Path | None
+) -> LabelledImage:
+    boxes = []
+    for name, line, box in objects:
+        if name not in names:
+            raise UserError(f"{path}:{line}: class {name!r} is not in {class_list}")
+        boxes.append(box._replace(label=names.index(name)))
+    return image._replace(boxes=boxes)
+
+
+def _text(element: Element, name: str, path: Path) -> str:
+    child = element.first(name)
+    if child is None or not child.text.strip():
+        raise UserError(f"{path}:{element.line}: <{element.name}> has no <{name}>")
+    return child.text.strip()
+
+
+def _number(element: Element, name: str, path: Path) -> float:
+    child, text = element.first(name), _text(element, name, path)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{path}:{child.line if child else 0}: <{name}> is {text!r}, not a number")
+    return number

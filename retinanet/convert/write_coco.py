@@ -1,0 +1,109 @@
+"""A data folder in the suite's layout, made whole or not at all, over nothing that is there."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from retinanet.convert.sets import Labelled, LabelledImage, LabelledSet
+from retinanet.runtime.errors import UserError, file_error_explained
+
+LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # what happens to the images
+
+
+def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
+    """Have `write` fill an empty folder, then move its `names` into `folder`. UserError if one is there already."""
+    names = list(names)
+    for name in names:
+        if os.path.lexists(folder / name):
+            raise UserError(
+                f"{folder / name}: is there already, and nothing is overwritten. Choose another --output_path."
+            )
+    beside = folder / f".{secrets.token_hex(4)}.part"
+    with file_error_explained(folder, "can't be written to", "Make room, or choose another --output_path."):
+        beside.mkdir(parents=True)
+        try:
+            write(beside)
+            for name in names:
+                if (beside / name).exists():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    os.rename(beside / name, folder / name)
+        finally:
+            shutil.rmtree(beside)
+
+
+def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
+    """{set}.json and images/{set}/ of each set."""
+
+    def write(place: Path) -> None:
+        for one in labelled.sets:
+            put_images(one, place / "images" / one.name, images)
+            content = coco_content(one, labelled)
+            (place / f"{one.name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+    names = [name for one in labelled.sets for name in (f"images/{one.name}", f"{one.name}.json")]
+    place_whole(folder, names, write)
+
+
+def image_ids(one: LabelledSet) -> list[int]:
+    """An id for each image of a set: the format's own, else the number that is its name where all names are numbers."""
+    own = [image.image_id for image in one.images if image.image_id is not None]
+    if len(own) == len(one.images) and len(set(own)) == len(own):
+        return own
+    stems = [image.path.stem for image in one.images]
+    if all(stem.isdecimal() and len(stem) < 19 for stem in stems) and len(set(map(int, stems))) == len(stems):
+        return [int(stem) for stem in stems]
+    return list(range(1, len(one.images) + 1))
+
+
+def coco_content(one: LabelledSet, labelled: Labelled) -> dict[str, Any]:
+    """A set as COCO writes it."""
+    category_ids = labelled.category_ids or list(range(1, len(labelled.class_names) + 1))
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, image in zip(image_ids(one), one.images, strict=True):
+        names = {"file_name": image.name, "width": image.width, "height": image.height}
+        images.append({"id": image_id, **names})
+        for label, left, top, width, height, is_crowd in image.boxes:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": category_ids[label],
+                    "bbox": [_plain(number) for number in (left, top, width, height)],
+                    "area": _plain(width * height),
+                    "iscrowd": int(is_crowd),
+                }
+            )
+    pairs = zip(category_ids, labelled.class_names, strict=True)
+    categories = [{"id": category_id, "name": name} for category_id, name in pairs]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def put_images(one: LabelledSet, folder: Path, how: str) -> None:
+    """Link or copy the images of a set into `folder`. UserError where two would have the same name."""
+    if how == NONE:
+        return
+    folder.mkdir(parents=True)
+    names: dict[str, LabelledImage] = {}
+    for image in one.images:
+        if image.name in names:
+            raise UserError(
+                f"{image.path}: {names[image.name].path} has the same name in the set {one.name}. Rename one."
+            )
+        names[image.name] = image
+        place = folder / image.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if how == LINK:
+            place.symlink_to(image.path.resolve())
+        else:
+            shutil.copy2(image.path, place)
+
+
+def _plain(number: float) -> float | int:
+    """As short as it can be said."""
+    number = round(number, 6)
+    return int(number) if number == int(number) else number

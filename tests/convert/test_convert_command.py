@@ -1,0 +1,203 @@
+"""python -m retinanet.convert, as a user runs it."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import change_json, write_set
+from PIL import Image
+
+from retinanet.coco.annotations import Annotations, read_annotations
+
+CONVERT = "retinanet/convert/__main__"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def coco_path(tmp_path) -> Path:
+    """A data folder whose image names are unique, as VOC's one folder of images needs."""
+    for number, (name, count) in enumerate((("train", 8), ("val", 5), ("test", 4))):
+        write_set(tmp_path / "data", name, count, first_id=1 + 20 * number)
+        change_json(tmp_path / "data" / f"{name}.json", partial(_with_the_same_classes, shift=20 * number))
+    return tmp_path / "data"
+
+
+def _with_the_same_classes(content: dict, shift: int) -> None:
+    for entry in content["categories"]:
+        entry["id"] -= shift
+    for entry in content["annotations"]:
+        entry["category_id"] -= shift
+
+
+def rows(annotations: Annotations) -> list[tuple]:
+    """(image id, class, box, is crowd) of each annotation, in a fixed order."""
+    owners = [
+        image_id
+        for image_id, start, stop in zip(annotations.image_ids, annotations.first, annotations.first[1:], strict=False)
+        for _ in range(start, stop)
+    ]
+    names = [annotations.class_names[label] for label in annotations.labels]
+    return sorted(zip(owners, names, annotations.boxes.tolist(), annotations.crowds.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("kind", "rounding"), [("yolo", 0.002), ("voc", 0.0), ("csv", 0.0), ("coco", 0.0)])
+def test_there_and_back(script, coco_path, kind, rounding):
+    def with_a_crowd(content):
+        content["annotations"].append({**content["annotations"][0], "id": 99, "iscrowd": 1, "bbox": [1, 2, 30, 20]})
+
+    change_json(coco_path / "train.json", with_a_crowd)
+
+    there = script(CONVERT, coco_path, "--to", kind, "--output_path", "there")
+    back = script(CONVERT, "there", "--output_path", "back")
+
+    assert (there.code, back.code, there.err, back.err) == (0, 0, "", "")
+    for name in ("train", "val", "test"):
+        before, after = (read_annotations(Path(folder) / f"{name}.json") for folder in (coco_path, "back"))
+        assert (after.class_names, after.category_ids) == (before.class_names, before.category_ids)
+        assert sorted(after.image_ids) == sorted(before.image_ids)
+        keeps_crowds = kind in ("voc", "coco")
+        wanted, got = [row for row in rows(before) if keeps_crowds or not row[3]], rows(after)
+        assert [(*row[:2], row[3]) for row in got] == [(*row[:2], row[3]) for row in wanted]
+        for one, other in zip(got, wanted, strict=True):
+            assert one[2] == pytest.approx(other[2], abs=rounding)
+        for file_name in after.file_names:
+            assert Image.open(Path("back") / "images" / name / file_name).size
+    assert ("they are left out" in there.out) == (kind in ("yolo", "csv"))
+
+
+@pytest.mark.parametrize("images", ["link", "copy", "none"])
+def test_images(script, coco_path, images):
+    assert script(CONVERT, coco_path, "--images", images, "--output_path", "out").code == 0
+
+    there = sorted(Path("out/images/train").iterdir()) if images != "none" else []
+    assert len(there) == (0 if images == "none" else 8)
+    assert all(path.is_symlink() == (images == "link") for path in there)
+    assert Path("out/images").exists() == (images != "none")
+    assert sorted(path.name for path in Path("out").glob("*")) == ["images"] * (images != "none") + [
+        "test.json",
+        "train.json",
+        "val.json",
+    ]
+
+
+@pytest.mark.parametrize("there", ["out/val.json", "out/images/test/x.png"])
+def test_nothing_is_overwritten(script, coco_path, there):
+    Path(there).parent.mkdir(parents=True)
+    Path(there).write_text("mine")
+
+    run = script(CONVERT, coco_path, "--output_path", "out")
+
+    assert run.code == 2
+    assert "is there already, and nothing is overwritten" in run.err
+    assert [path for path in Path("out").rglob("*") if path.is_file()] == [Path(there)]
+    assert Path(there).read_text() == "mine"
+
+
+def test_a_data_folder_may_hold_other_things(script, coco_path):
+    Path("out").mkdir()
+    Path("out/README.md").write_text("mine")
+
+    assert script(CONVERT, coco_path, "--output_path", "out").code == 0
+    assert Path("out/README.md").read_text() == "mine"
+    assert not list(Path("out").glob(".*"))
+
+
+def test_a_json_file_is_split(script, coco_path):
+    how = ("--split", 0.5, 0.25, 0.25, "--seed", 3)
+    run = script(CONVERT, coco_path / "train.json", "--output_path", "out", *how)
+
+    assert (run.code, run.err) == (0, "")
+    assert "python -m retinanet.check_data --coco_path out --sets train val test" in run.out
+    parts = [read_annotations(Path(f"out/{name}.json")) for name in ("train", "val", "test")]
+    assert sorted(id for part in parts for id in part.image_ids) == list(range(1, 9))
+    assert [len(part.image_ids) for part in parts] == [4, 2, 2]
+    again = script(CONVERT, coco_path / "train.json", "--output_path", "again", *how)
+    assert again.code == 0
+    assert Path("out/val.json").read_text() == Path("again/val.json").read_text()
+
+
+def test_a_converted_set_trains(script, coco_path):
+    assert script(CONVERT, coco_path, "--to", "yolo", "--output_path", "yolo").code == 0
+    assert script(CONVERT, "yolo", "--output_path", "out").code == 0
+
+    assert script("retinanet/check_data/__main__", "--coco_path", "out", "--min_side", 64, "--max_side", 96).code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--split", 0.5), "--split takes two shares"),
+        (("--split", 0.5, 0.4), "the shares add up to 0.9, not 1"),
+        (("--split", 0.999, 0.001), "are too few for a set val"),
+        (("--split", 0.5, 0.5, "--group_by", "("), "is no regular expression"),
+        (("--split", 0.5, 0.5, "--group_by", "x"), "does not match 1.png"),
+        (("--seed", 1), "--group_by and --seed are for --split"),
+        (("--from", "voc"), "has no XML files"),
+        (("--from", "yolo"), "has no data.yaml"),
+        (("--from", "csv"), "has no CSV file of annotations"),
+        (("--to", "tfrecord"), "--to"),
+    ],
+)
+def test_mistakes_end_in_one_message(script, coco_path, flags, message):
+    run = script(CONVERT, coco_path, "--output_path", "out", *flags)
+
+    assert run.code == 2
+    assert message in run.err
+    assert run.err.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_what_is_not_there_or_not_known(script):
+    Path("empty").mkdir()
+
+    assert "nowhere: no such file or folder" in script(CONVERT, "nowhere").err
+    assert "empty: its format can't be told" in script(CONVERT, "empty").err
+
+
+def test_roboflows_coco_layout_needs_no_conversion(script, coco_path):
+    for ours, theirs in (("train", "train"), ("val", "valid")):
+        folder = Path("roboflow") / theirs
+        (coco_path / "images" / ours).rename(folder) if folder.parent.exists() else None
+        folder.parent.mkdir(exist_ok=True)
+        if not folder.exists():
+            (coco_path / "images" / ours).rename(folder)
+        (coco_path / f"{ours}.json").rename(folder / "_annotations.coco.json")
+
+    run = script("retinanet/check_data/__main__", "--coco_path", "roboflow", "--min_side", 64, "--max_side", 96)
+
+    assert run.code == 0
+    assert "val" in run.out
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "csv"])
+def test_where_training_is_pointed_at_it_the_command_is_named(script, coco_path, kind):
+    script(CONVERT, coco_path, "--to", kind, "--output_path", "there")
+
+    run = script("train", "--coco_path", "there", "--weights", "none")
+
+    assert run.code == 2
+    names = {"yolo": "YOLO's format", "voc": "PASCAL VOC's format", "csv": "as CSV"}
+    assert f"there: holds no train.json, but annotations {'' if kind == 'csv' else 'in '}{names[kind]}" in run.err
+    assert "python -m retinanet.convert there --output_path data" in run.err
+
+
+def test_images_alone_are_for_predict(script, coco_path):
+    folder = coco_path / "images"
+
+    for path in (folder, folder / "train" / "1.png"):
+        run = script("train", "--coco_path", path, "--weights", "none")
+        assert run.code == 2
+        assert f"python -m retinanet.predict {path}" in run.err
+
+
+def test_a_json_file_instead_of_a_folder(script, coco_path):
+    run = script("train", "--coco_path", coco_path / "train.json", "--weights", "none")
+
+    assert run.code == 2
+    assert f"python -m retinanet.convert {coco_path / 'train.json'} --split 0.8 0.2 --output_path data" in run.err
+    assert json.loads((coco_path / "train.json").read_text())
