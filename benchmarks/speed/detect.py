@@ -17,7 +17,11 @@ from retinanet.cli.flags import whole_number
 from retinanet.reports.tables import markdown_head
 
 RANDOM = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
-TRAINED = {"torchvision": trained.torchvision_detection, "ours": trained.our_detection}
+TRAINED = {
+    "torchvision": trained.torchvision_detection,
+    "ours": trained.our_detection,
+    "ours, on onnxruntime": trained.onnx_detection,
+}
 
 
 def main() -> None:
@@ -34,7 +38,7 @@ def main() -> None:
     works = {name: build(args) for name, build in builders.items()}
     num_images = args.batch_size
     if args.checkpoint_path:
-        theirs, ours = (cast(trained.Found, work()) for work in works.values())
+        theirs, ours, exported = (cast(trained.Found, work()) for work in works.values())
         num_images = len(ours)
         print(f"Detection with {args.checkpoint_path.name}, {args.height} x {args.width}, batch {args.batch_size}\n")
     else:
@@ -46,7 +50,8 @@ def main() -> None:
         memory = protocol.peak_memory("benchmarks.speed.detect", sys.argv[1:], name)
         print(f"| {name} | {timing.rate(num_images)} | {ratio:.2f} | {memory:.2f} |", flush=True)
     if args.checkpoint_path:
-        print(f"\n{trained.agreement(ours, theirs)}", end="")
+        print(f"\nTorchvision's. {trained.agreement(ours, theirs)}")
+        print(f"onnxruntime's. {trained.agreement(ours, exported)}", end="")
     print(f"\nMedian of {args.repeats} (slowest to fastest). {protocol.describe(args.device)}")
 
 

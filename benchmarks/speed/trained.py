@@ -1,4 +1,4 @@
-"""A checkpoint's detector, ours and as torchvision's RetinaNet with the same weights, on the photographs of a set.
+"""A checkpoint's detector: ours, exported, and as torchvision's RetinaNet with the same weights, on photographs.
 
 Both see each image in the same size, with the same anchors, box code, threshold and NMS. They differ in how many
 candidates NMS gets: ours the best 1,000 of an image, torchvision's the best 1,000 of each level.
@@ -26,8 +26,10 @@ from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.detector.structures import Detections
+from retinanet.export.onnx_file import onnx_bytes
 from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
 from retinanet.fast.suppression import suppress_on_device
+from retinanet.predict.onnx_network import session_of
 from retinanet.runtime.device import autocast
 
 Found = list[dict[str, Tensor]]  # boxes, scores and labels of each image, as torchvision gives them
@@ -45,7 +47,7 @@ NAMES = (  # ours and torchvision's
 def our_detection(args: argparse.Namespace) -> Callable[[], Found]:
     model, batches = _trained(args), _batches(args)
     network = SparseNetwork(model, DEFAULT_DETECTION.threshold) if args.device.type == "cpu" else model
-    sizes = torch.tensor([[args.height, args.width]] * args.batch_size, device=args.device)
+    sizes = _sizes(args)
     anchors = anchors_for(args.height, args.width, args.device, model.anchor_shapes)
 
     @torch.no_grad()
@@ -68,6 +70,20 @@ def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
     def detection() -> Found:
         with autocast(args.device, precision_of(args)):
             return [of_image for images in batches for of_image in model(list(images.float() / 255))]
+
+    return detection
+
+
+def onnx_detection(args: argparse.Namespace) -> Callable[[], Found]:
+    """Ours exported, on onnxruntime."""
+    checkpoint, batches = load_checkpoint(args.checkpoint_path), _batches(args)
+    content = onnx_bytes(_trained(args).cpu(), checkpoint, DEFAULT_DETECTION)
+    session = session_of(content, args.device.type)
+    feed = [{"images": images.cpu().contiguous().numpy(), "sizes": _sizes(args).cpu().numpy()} for images in batches]
+
+    def detection() -> Found:
+        outputs = [session.run(["boxes", "scores", "labels"], images) for images in feed]
+        return [one for output in outputs for one in _separate(Detections(*map(torch.from_numpy, output)))]
 
     return detection
 
@@ -121,6 +137,10 @@ def _trained(args: argparse.Namespace) -> RetinaNet:
     if not can_be_sparse(model) or model.iou_branch:
         raise SystemExit(f"{args.checkpoint_path}: torchvision's network has no group norm in its heads, no IoU branch")
     return model.to(args.device).eval()
+
+
+def _sizes(args: argparse.Namespace) -> Tensor:
+    return torch.tensor([[args.height, args.width]] * args.batch_size, device=args.device)
 
 
 def _batches(args: argparse.Namespace) -> list[Tensor]:

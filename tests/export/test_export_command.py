@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import random_checkpoint
+from PIL import Image
 
 from retinanet import Detector
 from retinanet.checkpoints.checkpoint import load_checkpoint
@@ -24,7 +25,7 @@ def checkpoint(tmp_path, monkeypatch) -> Path:
     return random_checkpoint(tmp_path / "best.pt", score_threshold=0.25)
 
 
-def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint):
+def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint, capfd):
     pytest.importorskip("onnxscript")
     session = pytest.importorskip("onnxruntime")
 
@@ -41,6 +42,11 @@ def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint)
     metadata = session.InferenceSession("best.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(metadata["retinanet.class_names"]) == load_checkpoint(checkpoint).class_names
     assert Detector("best.onnx").threshold == 0.25
+    Image.open(image).save("street.jpg")
+    page = (Path(__file__).parent.parent.parent / "docs" / "export.md").read_text()
+    capfd.readouterr()
+    exec(page.split("```python\n")[1].split("```")[0], {})  # the example, with another way to resize
+    assert abs(len(capfd.readouterr().out.splitlines()) - len(Detector("best.onnx", "cpu")("street.jpg").scores)) <= 3
     run = script(PREDICT, image, "--checkpoint_path", "best.onnx", "--threshold", 0.01)
     assert run.code == 2
     assert "--threshold 0.01 is below 0.05, at which best.onnx was exported" in run.err

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,19 @@ def test_other_arrays_are_refused(detector, image):
 def test_grey_arrays_and_single_pixels(detector):
     assert len(detector(np.zeros((40, 50), np.uint8)).boxes.shape) == 2
     assert len(detector(np.zeros((1, 1, 3), np.uint8)).boxes.shape) == 2
+
+
+def test_the_example_of_the_docs(tmp_path, coco_path, monkeypatch, capsys):
+    (tmp_path / "output").mkdir()
+    random_checkpoint(tmp_path / "output" / "best.pt", score_threshold=0.05)
+    Image.open(coco_path / "images" / "val" / "1.png").save(tmp_path / "street.jpg")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent.parent / "docs" / "predict.md").read_text()
+
+    exec(page.split("```python\n")[1].split("```")[0], {})
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(Detector("output/best.pt")("street.jpg").scores) > 3
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):
