@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "retinanet"
 # A room imports from itself and from those before it.
 ROOMS = (
-    *("runtime", "detector", "fast", "coco", "data", "checkpoints", "evaluation", "reports", "training", "submission"),
-    *("cli", "check_data", "predict", "export", "convert", "commands", "sample_data", "launch"),
+    *("runtime", "detector", "fast", "coco", "data", "checkpoints", "evaluation", "reports", "tracking", "training"),
+    *("submission", "cli", "check_data", "predict", "export", "convert", "commands", "sample_data", "launch"),
 )
 ALONE = ("runtime", "detector")  # import nothing of ours outside themselves
 MOST_FILES = 12  # in a room

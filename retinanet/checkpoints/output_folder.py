@@ -22,6 +22,7 @@ LOCK = ".lock"
 DIVERGENCE = "divergence"  # the folder of the records of skipped steps
 BEST = "best.pt"
 RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, "model_final.pt", DIVERGENCE)
+TRACKED = ("trackers.json", "tensorboard", "report")  # of --track
 PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
 
@@ -62,7 +63,7 @@ def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
     can't be written to.
     """
     try:
-        earlier = sorted(path for pattern in RUN_FILES for path in folder.glob(pattern))
+        earlier = sorted(path for pattern in (*RUN_FILES, *TRACKED) for path in folder.glob(pattern))
         if not earlier:
             return None
         number = 1

@@ -11,21 +11,11 @@ from retinanet.runtime.errors import UserError
 LAST, PREVIOUS = "last.pt", "previous.pt"
 # Flags that change no number of the training, or whose effect is compared below as a fact.
 FREE = frozenset(
-    (
-        *("workers", "timeout", "cache", "device", "precision", "compile", "batch_size"),
-        *(
-            "epochs",
-            "log_every",
-            "eval_every",
-            "patience",
-            "save_every",
-            "eval_backend",
-            "max_skipped",
-            "bad_images",
-            "max_pixels",
-        ),
-        *("recipe", "coco_path", "output_path", "log_dir", "resume", "verify_resume", "find_lr", "steps", "seeds"),
-    )
+    {
+        *("workers", "timeout", "cache", "device", "precision", "compile", "batch_size", "epochs", "log_every"),
+        *("eval_every", "patience", "save_every", "eval_backend", "max_skipped", "bad_images", "max_pixels", "recipe"),
+        *("coco_path", "output_path", "log_dir", "track", "resume", "verify_resume", "find_lr", "steps", "seeds"),
+    }
 )
 
 

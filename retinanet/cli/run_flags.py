@@ -7,6 +7,7 @@ from retinanet.cli.flags import given, number_above, whole_number
 from retinanet.cli.shared_flags import add_log_dir_flag
 from retinanet.data.settings import FROM_ORIGINAL
 from retinanet.runtime.errors import UserError
+from retinanet.tracking.trackers import KINDS
 from retinanet.training.settings import TrainSettings
 
 
@@ -44,6 +45,12 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--log_every", type=whole_number(1), help="steps between log lines")
     add_log_dir_flag(group)
+    group.add_argument(
+        "--track",
+        choices=KINDS,
+        nargs="+",
+        help="also send the log's numbers to these trackers, each a package of its own",
+    )
 
 
 def add_safety_flags(parser: argparse.ArgumentParser) -> None:
@@ -82,9 +89,12 @@ def check_run_flags(settings: TrainSettings) -> None:
                     f"--cache ram keeps images of one size, which doesn't suit --{flag} "
                     f"{' '.join(map(str, sorted(values)))}. Drop one of the two"
                 )
+    kinds = settings.track or ()
+    if len(set(kinds)) < len(kinds):
+        raise UserError(f"--track {' '.join(kinds)} names a tracker twice. Give each once")
     instead = [f"--{name}" for name in ("verify_resume", "find_lr") if getattr(settings, name)]
     if len(instead) > 1:
         raise UserError(f"{instead[0]} and {instead[1]} each replace the training. Give one of them")
-    for name in ("resume", "seeds", "log_dir"):
+    for name in ("resume", "seeds", "log_dir", "track"):
         if instead and given(settings, name):
             raise UserError(f"{instead[0]} keeps nothing of its training. Drop --{name}")

@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+from contextlib import closing
 from dataclasses import replace
 from typing import IO
 
@@ -19,9 +20,11 @@ from retinanet.runtime.console import say
 from retinanet.runtime.device import default_workers, find_device
 from retinanet.runtime.errors import Stopped, UserError
 from retinanet.runtime.log_file import LOG
-from retinanet.runtime.log_names import name_of_run
+from retinanet.runtime.log_names import ENDING, make_name, name_of_run
 from retinanet.runtime.ranks import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.runtime.signals import STOP
+from retinanet.tracking.opening import open_trackers, require_installed
+from retinanet.tracking.trackers import NO_TRACKERS, TrackedRun, Trackers
 from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.log_lines import (
     best_line,
@@ -31,6 +34,7 @@ from retinanet.training.log_lines import (
     schedule_hint,
     seconds_per_image,
     settings_line,
+    tracked_numbers,
 )
 from retinanet.training.run import Run, build_run
 from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
@@ -43,6 +47,7 @@ def train(settings: TrainSettings) -> int:
     device = find_device(settings.device)
     workers = default_workers(device) if settings.workers is None else settings.workers
     settings = replace(settings, device=str(device), workers=workers)
+    require_installed(settings.track or ())
     ranks = join(device, settings.timeout)
     with loss_of_rank_explained(ranks, settings.timeout):
         for name in ("verify_resume", "find_lr"):
@@ -102,7 +107,8 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     if settings.cache == "ram" and sets.training_set.cache is None:
         add_cache(sets.training_set, ranks)
     lock = begin(run, saved, complaints) if ranks.is_first else None
-    train_epochs(run)
+    with closing(trackers_of(run)) as trackers:
+        train_epochs(run, trackers)
     ranks.wait()
     del lock  # until here other runs were kept out of the folder
     return run.settings.run_seed, run.state.numbers | {"final loss": run.state.epoch_losses[-1]}
@@ -130,6 +136,17 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
         say(f"{folder} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
     say(*opening_lines(run))
     return lock
+
+
+def trackers_of(run: Run) -> Trackers:
+    """Those of --track, at rank 0 alone."""
+    settings, state = run.settings, run.state
+    if not settings.track or not run.ranks.is_first:
+        return NO_TRACKERS
+    step = state.epoch * len(run.sampler) + state.iteration
+    plain = settings.plain()
+    name = make_name(name_of_run("train", plain)).removesuffix(ENDING)
+    return open_trackers(settings.track, TrackedRun(settings.output_path, name, plain, step))
 
 
 def ranks_changed(old: Facts, new: Facts) -> list[str]:
@@ -163,7 +180,7 @@ def opening_lines(run: Run) -> list[str]:
     return [*lines, *filter(None, hints)]
 
 
-def train_epochs(run: Run) -> None:
+def train_epochs(run: Run, trackers: Trackers) -> None:
     """Train the epochs that are left; evaluate and save on the way."""
     settings, state = run.settings, run.state
     saves = Saves(run)
@@ -172,14 +189,14 @@ def train_epochs(run: Run) -> None:
             while True:
                 is_last = state.epoch >= settings.epochs
                 if state.epoch > state.evaluated and (is_last or state.epoch % settings.eval_every == 0):
-                    evaluate_and_save(run, saves, is_last)
+                    evaluate_and_save(run, saves, trackers, is_last)
                 if is_last:
                     break
                 if out_of_patience(run):
                     if run.ranks.is_first:
                         saves.save_state()
                     break
-                train_epoch(run, saves)
+                train_epoch(run, saves, trackers)
         except Stopped as stop:
             name = signal.Signals(stop.signal_number).name
             if run.ranks.is_first and saves.save_state():
@@ -193,7 +210,7 @@ def train_epochs(run: Run) -> None:
         saves.save_weights(FINAL, must=True)
 
 
-def train_epoch(run: Run, saves: Saves) -> None:
+def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
     """Train what is left of the epoch, or until a signal stops it."""
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
     agreement = Agreement(run.ranks)
@@ -207,7 +224,9 @@ def train_epoch(run: Run, saves: Saves) -> None:
             log_skipped(run, run.ranks)
             log_bad_images(run)
             images_left = (settings.epochs * num_steps - step) * run.sampler.batch_size
-            say(log_line(state.epoch, progress_of(state, rate), images_left * seconds_per_image(state), run.device))
+            progress = progress_of(state, rate)
+            say(log_line(state.epoch, progress, images_left * seconds_per_image(state), run.device))
+            trackers.log(step, tracked_numbers(progress, run.device))
         elif run.device.type == "cpu":
             log_skipped(run, run.ranks)  # a GPU would have to be waited for
         if is_saved:

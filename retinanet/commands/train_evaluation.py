@@ -2,20 +2,25 @@
 
 import math
 from contextlib import nullcontext
+from pathlib import Path
 
 from retinanet.checkpoints.output_folder import BEST
 from retinanet.coco.annotations import has_objects
-from retinanet.evaluation.analysis import working_point
+from retinanet.coco.results import Found
+from retinanet.evaluation.analysis import analyse, working_point
 from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
+from retinanet.reports.html_report import write_report
 from retinanet.runtime.console import say
+from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import STOP
+from retinanet.tracking.trackers import Trackers
 from retinanet.training.run import Run, loader_settings
 from retinanet.training.saves import FINAL, Saves
 
 
-def evaluate_and_save(run: Run, saves: Saves, is_last: bool) -> None:
-    """Save the epoch's weights, evaluate them, and keep the best."""
+def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool) -> None:
+    """Save the epoch's weights, evaluate them, tell the trackers, and keep the best."""
     if run.ranks.is_first:  # before evaluating: whatever stops that, the weights are there
         _save_epoch(run, saves, is_last)
         if is_last:
@@ -29,6 +34,10 @@ def evaluate_and_save(run: Run, saves: Saves, is_last: bool) -> None:
     if ap is not None:
         run.state.ap_by_epoch[run.state.epoch] = ap
         saves.record_evaluations()
+        step = run.state.epoch * len(run.sampler)
+        trackers.log(step, {f"val/{name}": number for name, number in run.state.numbers.items()})
+        if is_last and run.settings.track:
+            trackers.pictures({path.stem: path for path in sorted(_report_folder(run).glob("*.png"))})
     run.state.evaluated = run.state.epoch
     if is_last:
         saves.save_state()
@@ -47,19 +56,36 @@ def evaluate_weights(run: Run) -> float | None:
     None where there is no table: without objects, and at other ranks than 0.
     """
     average, val = run.state.average, run.sets.val
-    if average and has_objects(val) and (raw := _table(run)):
-        say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
+    if average and has_objects(val):
+        raw, _ = _table(run)
+        if raw:
+            say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
     with average.in_place() if average else nullcontext():
-        table = _table(run)
+        table, found = _table(run)
     if table is None:
         return None
     say(*table.text.splitlines())
+    if run.settings.track and run.state.epoch >= run.settings.epochs:
+        _write_report(run, table, found)
     run.state.numbers = table.by_name(val.class_names)
     return table.numbers[AP]
 
 
-def _table(run: Run) -> CocoTable | None:
-    """The table of the val set; None where it has no objects, or at another rank than 0."""
+def _report_folder(run: Run) -> Path:
+    return run.settings.output_path / "report"
+
+
+def _write_report(run: Run, table: CocoTable, found: Found) -> None:
+    """The report of test.py, whose pictures the trackers get."""
+    analysis = analyse(run.sets.val, found, num_draws=0)
+    try:
+        write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation")
+    except UserError as fault:
+        say(f"No report: {fault}")
+
+
+def _table(run: Run) -> tuple[CocoTable | None, Found]:
+    """The table of the val set and its detections; None where it has no objects, or at another rank than 0."""
     settings = run.settings
     with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
         found = detect_all(
@@ -75,7 +101,7 @@ def _table(run: Run) -> CocoTable | None:
         threshold = working_point(run.sets.val, found).threshold if table else math.nan
     if table:
         run.state.score_threshold = None if math.isnan(threshold) else threshold
-    return table
+    return table, found
 
 
 def out_of_patience(run: Run) -> bool:

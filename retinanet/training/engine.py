@@ -39,6 +39,7 @@ class Progress(NamedTuple):
     seconds: float  # since the epoch began
     waited: float  # seconds of them in which there was no batch to work on
     clipped: float  # share of its steps
+    gradient_norm: float  # of this iteration, before clipping
 
 
 def train_steps(
@@ -102,7 +103,7 @@ def _step(
     state.running_loss.add(torch.where(is_bad, torch.nan, mean_loss))
     is_clipped = ~is_bad & (norm > clip_norm)
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2], is_clipped])
-    state.last_losses = numbers[:2]
+    state.last_losses, state.last_norm = numbers[:2], norm
     # float16's scale is found by trying: while there is a lower one, a gradient too large for it is to be expected.
     is_skipped = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
     numbers_of_step = torch.stack([is_skipped, numbers[0], numbers[1], norm])
@@ -165,6 +166,7 @@ def progress_of(state: TrainingState, rate: float) -> Progress:
         seconds=state.epoch_seconds,
         waited=state.epoch_waited,
         clipped=clipped / steps if steps else 0.0,
+        gradient_norm=state.last_norm.item(),
     )
 
 

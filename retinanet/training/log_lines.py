@@ -93,6 +93,20 @@ def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.
     return " | ".join(f"{name}: {value}" for name, value in fields.items())
 
 
+def tracked_numbers(progress: Progress, device: torch.device) -> dict[str, float]:
+    """What a log line says, for trackers."""
+    return {
+        "train/classification loss": progress.classification,
+        "train/regression loss": progress.regression,
+        "train/running loss": progress.running,
+        "train/learning rate": progress.learning_rate,
+        "train/gradient norm": progress.gradient_norm,
+        "train/clipped steps": progress.clipped,
+        "train/images per second": progress.num_images / progress.seconds,
+        "train/memory in GB": memory_in_use(device) / 1e9,
+    }
+
+
 def seconds_per_image(state: TrainingState) -> float:
     """Of the run so far."""
     num_images = state.num_images + int(state.tally[2])

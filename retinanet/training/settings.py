@@ -83,6 +83,7 @@ class TrainSettings:
     patience: int = 0
     log_every: int = 100
     log_dir: Path | None = None
+    track: tuple[str, ...] | None = None
     threshold: float = DetectionSettings.threshold
     num_candidates: int = DetectionSettings.num_candidates
     nms_iou: float = DetectionSettings.nms_iou

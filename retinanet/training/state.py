@@ -143,6 +143,7 @@ class TrainingState:
         # Of it: losses summed, their number, images, steps whose gradient was clipped.
         self.tally = torch.zeros(4, dtype=torch.float64, device=device)
         self.last_losses = torch.full((2,), torch.nan, device=device)  # of the last iteration, of each kind
+        self.last_norm = torch.full((), torch.nan, device=device)  # of its gradient
         self.epoch_losses: list[float] = []
         self.evaluated = 0  # epochs that were finished at the last evaluation
         self.numbers: dict[str, float] = {}  # of the last evaluation

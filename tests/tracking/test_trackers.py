@@ -1,0 +1,177 @@
+"""--track: what trackers were told, read back from their files, and that none can stop a training."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from retinanet.tracking import opening
+from retinanet.tracking.opening import open_trackers
+from retinanet.tracking.trackers import TrackedRun, Trackers
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
+FLAGS = (*TINY, "--batch_size", 2, "--log_every", 1, "--workers", 0, "--eval_every", 1, "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def logged(log: str) -> dict[int, float]:
+    """The classification loss of each step in a log of epochs with 4 steps."""
+    lines = re.findall(r"Epoch: (\d+) \| Iteration: (\d+) \| Classification loss: ([\d.]+)", log)
+    return {int(epoch) * 4 + int(iteration): float(loss) for epoch, iteration, loss in lines}
+
+
+def test_numbers_in_tensorboard_are_the_logs_and_a_resumed_run_doubles_none(script, coco_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    how = ("--coco_path", coco_path, *FLAGS, "--track", "tensorboard", "--resume")
+    first = script("train", *how, "--epochs", 2)
+    second = script("train", *how, "--epochs", 3)
+
+    assert (first.code, second.code, first.err, second.err) == (0, 0, "", "")
+    events = EventAccumulator("output/tensorboard", {"scalars": 0, "images": 0})
+    events.Reload()
+    losses = events.Scalars("train/classification loss")
+    wanted = logged(first.out) | logged(second.out)
+    assert [event.step for event in losses] == sorted(wanted) == list(range(1, 13))
+    assert [event.value for event in losses] == pytest.approx([wanted[step] for step in range(1, 13)], abs=1e-5)
+    names = set(events.Tags()["scalars"])
+    assert {"train/learning rate", "train/gradient norm", "train/clipped steps", "train/memory in GB"} <= names
+    assert {"val/AP", "val/AP50", "val/AP of red"} & names
+    assert [event.step for event in events.Scalars("train/gradient norm")] == list(range(1, 13))
+    assert "precision_recall" in events.Tags()["images"]
+
+
+def test_numbers_in_mlflow(script, coco_path):
+    mlflow = pytest.importorskip("mlflow")
+    how = ("--coco_path", coco_path, *FLAGS, "--track", "mlflow", "--resume")
+    first = script("train", *how, "--epochs", 1)
+    second = script("train", *how, "--epochs", 2)
+
+    assert (first.code, second.code) == (0, 0)
+    client = mlflow.MlflowClient()
+    run_id = json.loads(Path("output/trackers.json").read_text())["mlflow"]
+    history = client.get_metric_history(run_id, "train/classification loss")
+    wanted = logged(first.out) | logged(second.out)
+    assert [one.step for one in history] == list(range(1, 9))
+    assert [one.value for one in history] == pytest.approx([wanted[step] for step in range(1, 9)], abs=1e-5)
+    run = client.get_run(run_id)
+    assert run.data.params["learning_rate"] == "0.0001"
+    assert run.info.status == "FINISHED"
+    assert "confusion.png" in {one.path for one in client.list_artifacts(run_id)}
+
+
+def test_numbers_in_wandb_offline(script, coco_path):
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    run = script("train", "--coco_path", coco_path, *FLAGS, "--epochs", 1, "--track", "wandb")
+
+    assert run.code == 0
+    (file,) = Path("output/wandb").glob("offline-run-*/*.wandb")
+    rows = {}
+    for data in leveldb_records(file.read_bytes()[7:]):  # after a header
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            rows.setdefault(row.get("_step"), {}).update(row)
+    wanted = logged(run.out)
+    name = "train/classification loss"
+    losses = {step: row[name] for step, row in rows.items() if name in row}
+    assert losses == pytest.approx(wanted, abs=1e-5)
+
+
+def leveldb_records(content: bytes) -> list[bytes]:
+    """The records of a LevelDB log: blocks of 32 KiB, in them parts with a checksum, a length and a kind."""
+    records, place = [b""], 7
+    content = bytes(7) + content  # blocks count from the header
+    while place + 7 <= len(content):
+        if 2**15 - place % 2**15 < 7:  # no room for another part
+            place += 2**15 - place % 2**15
+            continue
+        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        records[-1] += content[place + 7 : place + 7 + length]
+        if kind in (1, 4):  # whole, or the last part
+            records.append(b"")
+        place += 7 + length
+    return records[:-1]
+
+
+def test_a_missing_library_is_named_before_the_training(script, coco_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "retinanet.tracking.wandb", None)
+
+    run = script("train", "--coco_path", coco_path, *FLAGS, "--epochs", 1, "--track", "wandb")
+
+    assert run.code == 2
+    assert "--track wandb: is not installed. Install it with: pip install wandb" in run.err
+    assert not Path("output").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--track", "comet"), "--track"),
+        (("--track", "wandb", "wandb"), "names a tracker twice"),
+        (("--track", "wandb", "--find_lr"), "--find_lr keeps nothing of its training. Drop --track"),
+    ],
+)
+def test_mistakes(script, coco_path, flags, message):
+    run = script("train", "--coco_path", coco_path, *FLAGS, *flags)
+
+    assert run.code == 2
+    assert message in run.err
+
+
+class Failing:
+    """Works for some calls, then fails."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.steps = calls, []
+
+    def log(self, step, numbers):
+        if len(self.steps) == self.calls:
+            raise OSError("no route to host")
+        self.steps.append((step, numbers))
+
+    def picture(self, name, path):
+        raise ValueError
+
+    def close(self):
+        self.steps.append("closed")
+
+
+def test_one_that_fails_is_named_once_and_left_alone(capsys):
+    good, bad = Failing(9), Failing(1)
+    both = Trackers({"tensorboard": good, "wandb": bad})
+
+    for step in (1, 2, 3):
+        both.log(step, {"loss": 0.5, "AP of cat": float("nan")})
+    both.close()
+
+    assert good.steps == [(1, {"loss": 0.5}), (2, {"loss": 0.5}), (3, {"loss": 0.5}), "closed"]
+    assert bad.steps == [(1, {"loss": 0.5})]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("train.py: --track wandb failed and is off from here on (OSError: no route to host).")
+
+
+def test_one_that_fails_at_the_start(monkeypatch, capsys, tmp_path):
+    def make(run):
+        raise RuntimeError("no login")
+
+    monkeypatch.setattr(opening, "_maker_of", lambda kind: make)
+
+    open_trackers(("wandb",), TrackedRun(tmp_path, "x", {}, 0)).log(1, {"loss": 1.0})
+
+    assert capsys.readouterr().err.count("no login") == 1
