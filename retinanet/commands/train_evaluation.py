@@ -100,7 +100,8 @@ def _table(run: Run) -> tuple[CocoTable | None, Found]:
         table = table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None
         threshold = working_point(run.sets.val, found).threshold if table else math.nan
     if table:
-        run.state.score_threshold = None if math.isnan(threshold) else threshold
+        # Detections score above a threshold, and this one is the lowest score that counts.
+        run.state.score_threshold = None if math.isnan(threshold) else math.nextafter(threshold, 0)
     return table, found
 
 
