@@ -6,6 +6,7 @@ torchrun itself ends in a traceback and code 1 whatever a rank ends with, and a 
 to the ranks.
 """
 
+import logging
 import os
 import sys
 
@@ -18,6 +19,8 @@ PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 def main() -> int:
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", PASSED_ON)  # torchrun's name for its flag --signals-to-handle
+    # Or it warns of each signal that it passes on to each process.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
     try:
         torchrun()
     except SignalException as stop:
