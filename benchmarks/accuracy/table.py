@@ -13,6 +13,9 @@ from retinanet.evaluation.intervals import Interval, interval
 from retinanet.reports.tables import markdown_head, markdown_row
 
 DONE = "done"
+CANDIDATE = "candidate_"  # begins the names of rows that were given up
+MOST_ROWS = 15  # of the first table
+SUMMARY, SUMMARY_END = "<!-- summary: begin -->", "<!-- summary: end -->"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
@@ -52,23 +55,57 @@ def line_of(record: Record) -> str:
 
 
 def with_tables(text: str, records: Sequence[Record]) -> str:
-    """A page with its tables made anew, between BEGIN and END."""
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{tables_text(records)}\n\n{END}{after}"
+    """A page with its tables made anew, between BEGIN and END, and its summary where it has a place for one."""
+    text = _between(text, BEGIN, END, tables_text(records))
+    return _between(text, SUMMARY, SUMMARY_END, summary_text(records)) if SUMMARY in text else text
+
+
+def _between(text: str, begin: str, end: str, content: str) -> str:
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+
+
+def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
+    """Those of a GPU first, and the longest runs of each."""
+    settings = sorted(
+        {record.setting: None for record in records}, key=lambda setting: (setting.device == "cpu", -setting.epochs)
+    )
+    return [[record for record in records if record.setting == setting] for setting in settings]
 
 
 def tables_text(records: Sequence[Record]) -> str:
-    """A table for each setting, those of a GPU first."""
-    settings = sorted({record.setting: None for record in records}, key=lambda setting: setting.device == "cpu")
-    parts = [_table([record for record in records if record.setting == setting]) for setting in settings]
-    return "\n\n".join(parts) or "No run has been made yet."
+    """A table for each setting."""
+    return "\n\n".join(map(_table, _by_setting(records))) or "No run has been made yet."
 
 
-def _table(records: Sequence[Record]) -> str:
+def summary_text(records: Sequence[Record]) -> str:
+    """The rows of the longest runs, at most MOST_ROWS, the highest AP first; dead candidates are in the record alone."""
+    if not records:
+        return "No run has been made yet."
+    records = _by_setting(records)[0]
+    groups = {key: group for key, group in _groups(records).items() if not key[0].startswith(CANDIDATE)}
+    baseline = groups.get((BASELINE, ""), {})
+    mean_ap = {
+        key: statistics.mean([one.numbers["AP"] for one in group.values() if one.numbers] or [0.0])
+        for key, group in groups.items()
+    }
+    lines = [f"{records[0].setting.title()}:", ""]
+    lines.append(markdown_head("row", "what changes", "seeds", "AP", "AP50", "AP less the baseline's"))
+    for key in sorted(groups, key=lambda key: -mean_ap[key])[:MOST_ROWS]:
+        lines.append(_line(key, groups[key], ["AP", "AP50"], baseline))
+    return "\n".join([*lines, "", *_beside_peer(groups)]).rstrip()
+
+
+def _groups(records: Sequence[Record]) -> dict[Key, Group]:
     groups: dict[Key, Group] = {}
     for record in records:
         groups.setdefault((record.row, record.flags), {})[record.seed] = record
+    return groups
+
+
+def _table(records: Sequence[Record]) -> str:
+    groups = _groups(records)
     setting, baseline = records[0].setting, groups.get((BASELINE, ""), {})
     known = next((record.numbers for record in records if record.numbers), {"AP": 0, "AP50": 0})
     names = list(known)
@@ -117,9 +154,9 @@ def _mean(values: list[float]) -> str:
 
 
 def _beside_peer(groups: dict[Key, Group]) -> list[str]:
-    """Of the baseline and the recommendation as it was last."""
+    """Of the baseline, the strong recipe, and the earlier recommendation as it was last."""
     peer = groups.get((PEER, ""), {})
-    last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "recommended")}
+    last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "strong", "recommended")}
     pairs = [(name, difference_of(peer, group)) for name, group in last.items()]
     lines = [f"AP of {name} less {PEER}'s: {signed(less)}." for name, less in pairs if not np.isnan(less.value)]
     return ["  \n".join(lines), ""] if lines else []

@@ -9,7 +9,19 @@ from conftest import write_set
 
 from benchmarks.accuracy.__main__ import record_of_run, runs_left
 from benchmarks.accuracy.rows import BASELINE, Setting, filled, rows_of, runs_of
-from benchmarks.accuracy.table import BEGIN, END, Record, difference_of, line_of, read_records, tables_text, with_tables
+from benchmarks.accuracy.table import (
+    BEGIN,
+    END,
+    MOST_ROWS,
+    SUMMARY,
+    SUMMARY_END,
+    Record,
+    difference_of,
+    line_of,
+    read_records,
+    tables_text,
+    with_tables,
+)
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, owners_of
 from retinanet.coco.results import found_of, write_results
@@ -169,3 +181,18 @@ def test_only_the_tables_of_the_page_change():
 def test_the_page_has_its_place_for_tables():
     page = (Path(__file__).parents[2] / "benchmarks" / "accuracy.md").read_text()
     assert page.count(BEGIN) == page.count(END) == 1
+
+
+def test_the_summary_has_few_rows_of_the_longest_runs_the_best_first():
+    many = [record(f"row{number}", ap=0.3 + number / 100, flags=f"--flag {number}") for number in range(20)]
+    short = record("short", ap=0.9, setting=GPU._replace(epochs=6))
+    page = f"{SUMMARY}\n{SUMMARY_END}\n{BEGIN}\n{END}\n"
+
+    text = with_tables(page, [record(), short, *many, record("candidate_a", ap=0.99, flags="--x")])
+
+    summary = text.partition(SUMMARY_END)[0]
+    rows = [line.split(" | ")[0].strip("| ") for line in summary.splitlines() if line.startswith("| ")][2:]
+    assert rows[:3] == [BASELINE, "row19", "row18"]
+    assert len(rows) == MOST_ROWS
+    assert "short" in text
+    assert "candidate_a" in text
