@@ -80,7 +80,7 @@ def tables_text(records: Sequence[Record]) -> str:
 
 
 def summary_text(records: Sequence[Record]) -> str:
-    """The rows of the longest runs, at most MOST_ROWS, the highest AP first; dead candidates are in the record alone."""
+    """At most MOST_ROWS rows of the longest runs, the highest AP first; dead candidates are in the record alone."""
     if not records:
         return "No run has been made yet."
     records = _by_setting(records)[0]

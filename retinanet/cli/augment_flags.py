@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from retinanet.cli.flags import number_from, whole_number
 from retinanet.data.settings import AUGMENTATIONS, CROP, JITTER, MOST_MIN_SIDE, ZOOM_OUT
@@ -11,7 +11,14 @@ from retinanet.runtime.errors import UserError
 NAMES = ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size")
 
 
-def add_augment_flags(group: argparse._ActionsContainer) -> None:
+ONE_OR_MORE = whole_number(1)
+
+
+def add_augment_flags(
+    group: argparse._ActionsContainer,
+    batch_size: Callable[[str], int] = ONE_OR_MORE,
+    batch_help: str = "images per batch",
+) -> None:
     group.add_argument("--min_side", type=whole_number(64, MOST_MIN_SIDE), help="shorter side of the images, pixels")
     group.add_argument("--max_side", type=whole_number(64), help="longest that the longer side may be, pixels")
     group.add_argument(
@@ -31,7 +38,7 @@ def add_augment_flags(group: argparse._ActionsContainer) -> None:
         help="augmentations: photometric (colours), crop (a part), zoom_out (smaller, with a border), jitter (0.1 to 2 "
         "times as large, cut or padded; replaces crop and zoom_out) (default: none)",
     )
-    group.add_argument("--batch_size", type=whole_number(1), help="images per batch")
+    group.add_argument("--batch_size", type=batch_size, help=batch_help)
 
 
 def check_augment_flags(

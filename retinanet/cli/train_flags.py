@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 
 from retinanet.cli.augment_flags import add_augment_flags, check_augment_flags
-from retinanet.cli.flags import given, number_from, parsed, parser_of
+from retinanet.cli.flags import given, number_from, parsed, parser_of, whole_number
 from retinanet.cli.loss_flags import add_loss_flags, check_loss_flags
 from retinanet.cli.network_flags import add_network_flags, check_network_flags, settled_norms
 from retinanet.cli.optimisation_flags import add_optimisation_flags, check_optimisation_flags
@@ -16,7 +16,7 @@ from retinanet.cli.shared_flags import (
     add_machine_flags,
 )
 from retinanet.training.recipes import INSTEAD, RECIPES, recipe_sides
-from retinanet.training.settings import TrainSettings
+from retinanet.training.settings import AUTO_BATCH, TrainSettings
 
 MOST_USED = (
     *("recipe", "coco_path", "depth", "weights", "min_side", "max_side", "batch_size"),
@@ -48,6 +48,11 @@ def with_recipe(settings: TrainSettings, argv: list[str] | None) -> TrainSetting
     return replace(settings, train_sides=settings.train_sides or sides)
 
 
+def batch_size(text: str) -> int:
+    """An argparse type: a whole number from 1, or auto."""
+    return AUTO_BATCH if text == "auto" else whole_number(1)(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = parser_of(TrainSettings, "Train a RetinaNet on a COCO-format data set.", most_used=MOST_USED)
     parser.add_argument(
@@ -60,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_coco_path_flag(data)
     data.add_argument("--train_set", help="name of the set to train on")
     data.add_argument("--val_set", help="name of the set to evaluate on")
-    add_augment_flags(data)
+    add_augment_flags(data, batch_size, "images per batch; auto: as many as a GPU has memory for, tried at the start")
     data.add_argument(
         "--repeat_threshold",
         type=number_from(0, 1),

@@ -11,6 +11,7 @@ from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, w
 from retinanet.checkpoints.resume import LAST, Facts, SavedRun, newest_run
 from retinanet.coco.annotations import has_objects
 from retinanet.coco.json_values import is_id
+from retinanet.commands.batch_size import settled_batch_size
 from retinanet.commands.find_lr import find_learning_rate
 from retinanet.commands.train_evaluation import evaluate_and_save, out_of_patience
 from retinanet.commands.verify_resume import verify_resume
@@ -57,6 +58,8 @@ def train(settings: TrainSettings) -> int:
             sets = load_sets(settings, ranks)
         if settings.patience and not has_objects(sets.val):
             raise UserError(f"--patience needs an AP, and the set {settings.val_set} has no objects. Drop the flag")
+        if settings.verify_resume or settings.find_lr:
+            settings = replace(settings, batch_size=settled_batch_size(settings, ranks, sets, None))
         if settings.verify_resume:
             return verify_resume(with_seed(settings, None, ranks), sets)
         if settings.find_lr:
@@ -103,6 +106,7 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     # A rank that torchrun brought back resumes, though its command may say nothing of it.
     resumes = settings.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(settings.output_path) if resumes else (None, []))
+    settings = replace(settings, batch_size=settled_batch_size(settings, ranks, sets, saved))
     run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
     if settings.cache == "ram" and sets.training_set.cache is None:
         add_cache(sets.training_set, ranks)

@@ -61,7 +61,7 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
 def _require_steps(settings: TrainSettings, train: Annotations, ranks: Ranks) -> None:
     """UserError where the run would have no step, or none after its warm-up."""
     num_images = len(train.image_ids)
-    together = settings.batch_size * settings.accumulate * ranks.size
+    together = max(1, settings.batch_size) * settings.accumulate * ranks.size  # at least, where it is to be found
     if settings.drop_last and num_images < together:
         raise UserError(
             f"{train.path}: its {num_images} images don't fill one batch of {together}, so --drop_last would leave out "

@@ -17,6 +17,9 @@ LEAST_WINDOW = 2  # steps of an average
 RANDOM = "random"  # the seed that rank 0 draws for all ranks
 
 
+AUTO_BATCH = 0  # a --batch_size that is found at the start
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """The settings of a run; the defaults are the published runs'.

@@ -1,0 +1,141 @@
+"""--batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from retinanet.checkpoints.resume import SavedRun
+from retinanet.data.batches import Batch
+from retinanet.data.transforms import longest_at, padded_sizes, resized_sizes
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Targets
+from retinanet.runtime.console import say
+from retinanet.runtime.device import choose_precision
+from retinanet.runtime.errors import OutOfResources, UserError
+from retinanet.runtime.ranks import Ranks
+from retinanet.training.engine import train_steps
+from retinanet.training.losses import losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.sets import Sets
+from retinanet.training.settings import AUTO_BATCH, TrainSettings
+from retinanet.training.state import TrainingState
+from retinanet.training.weight_average import WeightAverage
+
+SHARE = 0.8  # of the free memory: shapes differ, fragments remain, and others may use the GPU
+STEPS = 2  # the first has no moments of the optimiser yet
+MOST = 512
+
+
+def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None) -> int:
+    """What --batch_size auto is: the saved run's, or one that rank 0 finds for all. UserError on a CPU."""
+    if settings.batch_size != AUTO_BATCH:
+        return settings.batch_size
+    if saved is not None:
+        say(f"--batch_size auto: resuming with the saved run's {saved.facts.batch_size}")
+        return saved.facts.batch_size
+    device = torch.device(settings.device)
+    if device.type != "cuda":
+        raise UserError("--batch_size auto fits a batch into a GPU's memory. Give a number on a CPU")
+    return ranks.from_first(lambda: find_batch_size(settings, sets, device))
+
+
+def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device) -> int:
+    """Train on ever larger batches of the largest shape. UserError if not even one image fits."""
+    limit = int(SHARE * torch.cuda.mem_get_info(device)[0])
+    size, peak = largest_that_fits(lambda size: peak_of(settings, sets, device, size), limit)
+    height, width = largest_shape(settings, sets, max(1, size))
+    if not size:
+        raise UserError(
+            f"--batch_size auto: an image of {height} x {width} needs more than {SHARE:.0%} of the free memory of "
+            f"{device}. Lower --min_side and --max_side, or give --batch_size 1"
+        )
+    say(
+        f"--batch_size auto: {size}, whose steps take {peak / 1e9:.2f} GB at the largest shape, {height} x {width}; "
+        f"{limit / 1e9:.2f} GB are {SHARE:.0%} of what is free"
+    )
+    return size
+
+
+def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple[int, int]:
+    """The largest batch whose peak is within the limit, and its peak; 0 if none is.
+
+    `peak_of` gives bytes, or None where memory ran out. Doubling finds a size that doesn't fit, halving what lies
+    between.
+    """
+    best, best_peak, least_failed, size = 0, 0, MOST + 1, 1
+    while size < least_failed:
+        peak = peak_of(size)
+        if peak is not None and peak <= limit:
+            best, best_peak = size, peak
+        else:
+            least_failed = size
+        size = min(2 * best, MOST) if least_failed > MOST and best < MOST else (best + least_failed) // 2
+        if size == best:
+            break
+    return best, best_peak
+
+
+def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple[int, int]:
+    """Height and width of the largest batch that the training may see, whose images are neighbours in aspect ratio."""
+    side = max(settings.train_sides or (settings.min_side,))
+    sizes = resized_sizes(sets.train.sizes, side, longest_at(side, settings.min_side, settings.max_side))
+    ordered = sizes[np.argsort(sets.train.sizes[:, 1] / sets.train.sizes[:, 0], kind="stable")]
+    windows = np.lib.stride_tricks.sliding_window_view(ordered, min(batch_size, len(ordered)), axis=0)
+    shapes = padded_sizes(windows.max(axis=2))  # [windows, 2]
+    height, width = shapes[shapes.prod(axis=1).argmax()].tolist()
+    return height, width
+
+
+def peak_of(settings: TrainSettings, sets: Sets, device: torch.device, batch_size: int) -> int | None:
+    """Bytes at the peak of real steps with random weights; None where memory runs out."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        _train(settings, sets, device, batch_size)
+        return torch.cuda.max_memory_reserved(device)
+    except OutOfResources:
+        return None
+    finally:
+        torch.cuda.empty_cache()
+
+
+def _train(settings: TrainSettings, sets: Sets, device: torch.device, batch_size: int) -> None:
+    start, num_classes = settings.start, len(sets.val.class_names)
+    network = RetinaNet(
+        num_classes,
+        start.depth,
+        start.channels,
+        learn_statistics=start.norm_statistics == "learned",
+        head_norm=start.head_norm,
+        anchor_shapes=start.anchor_shapes,
+        iou_branch=start.iou_branch,
+    )
+    network.backbone.freeze(start.freeze_stages)
+    network.to(device)
+    precision = choose_precision(settings.precision, device)
+    optimizer = build_optimizer(
+        network, settings.optimizer, settings.learning_rate, settings.weight_decay, settings.backbone_rate
+    )
+    average = WeightAverage(network, 0.9) if settings.ema_decay or settings.ema_share else None
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    state = TrainingState(network, optimizer, device, scaler=scaler, average=average)
+    losses = losses_of(network, num_classes, device, precision=precision, loss_settings=settings.loss)
+    batch = _batch(sets, batch_size, largest_shape(settings, sets, batch_size))
+    for _ in train_steps(state, [batch] * STEPS, rates=[0.0] * STEPS, clip_norm=1.0, compute_losses=losses):
+        pass
+    state.last_losses.tolist()  # or the GPU is still at work
+
+
+def _batch(sets: Sets, batch_size: int, shape: tuple[int, int]) -> Batch:
+    """Noise with as many objects in each image as any image of the set has."""
+    most = max(1, int(np.diff(sets.train.first).max()))
+    height, width = shape
+    boxes = torch.tensor([0.0, 0.0, width / 2, height / 2]).repeat(batch_size, most, 1)
+    return Batch(
+        images=torch.randint(0, 256, (batch_size, height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2),
+        targets=Targets(boxes, torch.zeros(batch_size, most, dtype=torch.int64)),
+        sizes=torch.tensor([[height, width]] * batch_size),
+        scales=torch.ones(batch_size, 2),
+        image_ids=torch.zeros(batch_size, dtype=torch.int64),
+    )

@@ -1,0 +1,64 @@
+"""--batch_size auto."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinanet.commands.batch_size import MOST, largest_shape, largest_that_fits, settled_batch_size
+from retinanet.runtime.ranks import Ranks
+from retinanet.training.settings import AUTO_BATCH, TrainSettings
+
+
+@given(fixed=st.integers(0, 50), each=st.integers(1, 50), limit=st.integers(0, 4000), memory=st.integers(0, 4000))
+def test_the_largest_that_fits(fixed, each, limit, memory):
+    asked = []
+
+    def peak_of(size: int) -> int | None:
+        asked.append(size)
+        peak = fixed + each * size
+        return peak if peak <= memory else None
+
+    best, peak = largest_that_fits(peak_of, limit)
+
+    wanted = min(MOST, max(0, (min(limit, memory) - fixed) // each))
+    assert best == wanted
+    assert peak == (fixed + each * wanted if wanted else 0)
+    assert len(asked) <= 20
+    assert len(asked) == len(set(asked))
+
+
+def test_the_largest_shape_is_that_of_neighbours_in_aspect_ratio():
+    sizes = np.array([[600, 1000], [1000, 600], [600, 600], [620, 1000]])
+    sets = SimpleNamespace(train=SimpleNamespace(sizes=sizes))
+    settings = TrainSettings(min_side=96, max_side=160)
+
+    assert largest_shape(settings, sets, 1) in ((96, 160), (160, 96))
+    assert largest_shape(settings, sets, 2) == (160, 96)
+    assert largest_shape(settings, sets, 4) == (160, 160)
+    assert largest_shape(settings, sets, 100) == (160, 160)
+
+
+def test_on_a_cpu_a_number_is_needed(script, coco_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = script("train", "--coco_path", coco_path, *TINY, "--device", "cpu", "--batch_size", "auto")
+
+    assert run.code == 2
+    assert "--batch_size auto fits a batch into a GPU's memory. Give a number on a CPU" in run.err
+    assert not Path("output").exists()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "Auto", "2.5"])
+def test_other_words(script, coco_path, text):
+    assert script("train", "--coco_path", coco_path, "--batch_size", text).code == 2
+
+
+def test_a_resumed_run_keeps_its_own():
+    saved = SimpleNamespace(facts=SimpleNamespace(batch_size=7))
+
+    assert settled_batch_size(TrainSettings(batch_size=AUTO_BATCH), Ranks(), None, saved) == 7
+    assert settled_batch_size(TrainSettings(batch_size=3), Ranks(), None, saved) == 3
