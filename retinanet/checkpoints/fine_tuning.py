@@ -23,8 +23,8 @@ def require_fitting(checkpoint: Checkpoint, settings: StartSettings, path: Path)
     """UserError, with both values, where the network that is asked for is not the checkpoint's."""
     shapes, asked = checkpoint.anchors, settings.anchor_shapes
     if checkpoint.iou_branch != settings.iou_branch:
-        had, fix = ("with", "Give") if checkpoint.iou_branch else ("without", "Drop")
-        raise UserError(f"{path}: was trained {had} --iou_branch. {fix} it, or give other --weights.")
+        had, flag = ("with", "--iou_branch") if checkpoint.iou_branch else ("without", "--no_iou_branch")
+        raise UserError(f"{path}: was trained {had} --iou_branch. Give {flag}, or other --weights.")
     for name, own, given in (
         ("--depth", checkpoint.depth, settings.depth),
         ("--channels", checkpoint.channels, settings.channels),

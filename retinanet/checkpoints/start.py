@@ -91,7 +91,7 @@ def _load_detector(
     needed = (DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM)
     found = (settings.depth, settings.channels, settings.head_norm)
     if settings.iou_branch:
-        raise UserError(f"{source}: a detector without an IoU branch. Drop --iou_branch.")
+        raise UserError(f"{source}: a detector without an IoU branch. Give --no_iou_branch.")
     if found != needed:
         has, give = ("--depth {} --channels {} --head_norm {}".format(*values) for values in (found, needed))
         raise UserError(f"{source}: a detector, which {has} doesn't fit. Give {give}.")

@@ -36,6 +36,9 @@ def add_loss_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ignore anchors in crowd regions instead of taking them for background",
     )
+    group.add_argument(
+        "--no_ignore_crowds", dest="ignore_crowds", action="store_false", help="where a recipe would ignore them"
+    )
 
 
 def check_loss_flags(settings: TrainSettings) -> None:

@@ -57,6 +57,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also predict each box's IoU with its object, which a detection's score then counts in",
     )
+    group.add_argument("--no_iou_branch", dest="iou_branch", action="store_false", help="where a recipe would have one")
     add_anchor_flags(group)
 
 

@@ -16,6 +16,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "matcher": "low_quality",
         "box_loss": "giou",
         "ignore_crowds": True,
+        "iou_branch": True,
     },
 }
 SIDE_SHARES = (0.8, 0.9, 1.0, 1.1, 1.2)  # of --min_side, for multi-scale training

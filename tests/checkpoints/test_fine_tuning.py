@@ -98,10 +98,10 @@ def test_an_iou_branch_is_kept_and_asked_for(saved, tmp_path):
     again = started(path, ["red", "Green", "blue"], "--iou_branch").eval()
     assert network(IMAGES).deltas.shape[2] == 5
     assert torch.equal(network(IMAGES).deltas, again(IMAGES).deltas)
-    with pytest.raises(UserError, match=r"was trained with --iou_branch\. Give it"):
+    with pytest.raises(UserError, match=r"was trained with --iou_branch\. Give --iou_branch"):
         started(path, ["red"])
     _, path = saved()
-    with pytest.raises(UserError, match=r"was trained without --iou_branch\. Drop it"):
+    with pytest.raises(UserError, match=r"was trained without --iou_branch\. Give --no_iou_branch"):
         started(path, ["red"], "--iou_branch")
 
 

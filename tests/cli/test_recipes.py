@@ -43,6 +43,9 @@ def test_strong_sets_what_it_names_and_nothing_else():
         (("--weights", "none"), "norm_statistics", "learned"),
         (("--norm_statistics", "frozen"), "norm_statistics", "frozen"),
         (("--freeze_stages", 5), "freeze_stages", 5),
+        (("--no_iou_branch",), "iou_branch", False),
+        (("--no_ignore_crowds",), "ignore_crowds", False),
+        (("--weights", "coco", "--head_norm", "group"), "iou_branch", False),
     ],
 )
 def test_what_is_given_counts(flags, name, value):
