@@ -19,8 +19,9 @@ PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 def main() -> int:
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", PASSED_ON)  # torchrun's name for its flag --signals-to-handle
-    # Or it warns of each signal that it passes on to each process.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.ERROR)  # or they warn of each signal to each process
     try:
         torchrun()
     except SignalException as stop:
