@@ -30,6 +30,9 @@ from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
+from retinanet.training.recipes import PUBLISHED, RECIPES
+from retinanet.training.settings import TrainSettings
+from retinanet.training.weight_average import WeightAverage
 
 Work = Callable[[], object]
 OBJECTS = 5  # in each image
@@ -73,17 +76,29 @@ def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
     return batch._replace(images=batch.images.to(args.device), sizes=batch.sizes.to(args.device), targets=targets)
 
 
-def our_step(args: argparse.Namespace, compiled: bool = False) -> Work:
+def our_step(args: argparse.Namespace, compiled: bool = False, recipe: str = PUBLISHED) -> Work:
+    """A step of train.py with a recipe's network, losses and average of the weights."""
+    settings = TrainSettings(**RECIPES[recipe])
     batch = random_batch(args)
-    model = RetinaNet(args.num_classes, args.depth).to(args.device).train()
+    model = RetinaNet(args.num_classes, args.depth, iou_branch=settings.iou_branch).to(args.device).train()
     losses = losses_of(
         model,
         args.num_classes,
         args.device,
         precision=precision_of(args),
         compiled_batch_size=args.batch_size if compiled else None,
+        loss_settings=settings.loss,
     )
-    return _step(model, lambda: list(losses(batch.images, batch.targets)))
+    step = _step(model, lambda: list(losses(batch.images, batch.targets)))
+    if not settings.ema_share:
+        return step
+    average = WeightAverage(model, 0.999)
+
+    def averaged_step() -> None:
+        step()
+        average.update()
+
+    return averaged_step
 
 
 def torchvision_step(args: argparse.Namespace) -> Work:

@@ -28,6 +28,7 @@ from retinanet.runtime.device import default_workers
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import few_sides, losses_of
 from retinanet.training.optimizer import build_optimizer
+from retinanet.training.recipes import RECIPES
 from retinanet.training.state import TrainingState
 
 
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     contestants.add_contest_flags(parser)
     parser.add_argument("--compile", action="store_true", help="ours compiled too, as a third contestant")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), help="ours with this recipe too, as another contestant")
     parser.add_argument("--matrix_side", type=whole_number(1), help="of the products; default: 8192, on a CPU 2048")
     parser.add_argument("--data", type=Path, help="a data folder, to measure from JPEGs to weights")
     parser.add_argument("--set_name", default="train")
@@ -53,12 +55,14 @@ def compare(args: argparse.Namespace, argv: list[str]) -> None:
     works = {"torchvision": contestants.torchvision_step(args), "ours": contestants.our_step(args)}
     if args.compile:
         works["ours, compiled"] = contestants.our_step(args, compiled=True)
+    if args.recipe:
+        works[f"ours, --recipe {args.recipe}"] = contestants.our_step(args, recipe=args.recipe)
     operations = protocol.count_operations(works["torchvision"])
     rate = protocol.matrix_rate(args.device, contestants.precision_of(args), args.matrix_side)
     timings = protocol.time_in_turn(works, args.device, args.warm_up, args.repeats)
     for name, timing in timings.items():
         ratio = timings["torchvision"].median / timing.median
-        memory = f"{protocol.peak_memory('benchmarks.speed.step', argv, name):.2f}" if name != "ours, compiled" else ""
+        memory = f"{protocol.peak_memory('benchmarks.speed.step', argv, name):.2f}" if "," not in name else ""
         share = operations / timing.median / rate
         print(f"| {name} | {timing.rate(args.batch_size)} | {ratio:.2f} | {memory} | {share:.0%} |", flush=True)
     print(f"\n{operations / 1e9:.0f} GFLOP a step; products: {rate / 1e12:.3g} TFLOP/s.")

@@ -94,10 +94,12 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def short_help(self) -> str:
         formatter = self._get_formatter()
-        formatter.add_usage(f"{self.prog} [flags]", [], [])
+        operands = [action for action in self._actions if not action.option_strings]
+        words = "".join(f" {action.metavar}{' ...' if action.nargs == '+' else ''}" for action in operands)
+        formatter.add_usage(f"{self.prog}{words} [flags]", [], [])
         formatter.add_text(self.description)
         formatter.start_section(f"the most used of {len(self._actions) - 1} flags (--help all shows all)")
-        formatter.add_arguments([self._option_string_actions[f"--{name}"] for name in self.most_used])
+        formatter.add_arguments([*operands, *(self._option_string_actions[f"--{name}"] for name in self.most_used)])
         formatter.end_section()
         return formatter.format_help()
 
