@@ -115,7 +115,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows each flag's default, where it has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False:
+        if action.default is None or action.default is False or action.default == ():
             return action.help
         if isinstance(action.default, tuple):
             return f"{action.help} (default: {' '.join(map(str, action.default))})"
