@@ -353,7 +353,7 @@ def test_a_file_of_mistakes_alone(check, good, tmp_path, part):
         (content(lambda content: {**content, "images": []}), (), "train.json: has no images"),
         (lambda folder: shutil.rmtree(folder / "images" / "val"), (), "images/val: no such image folder"),
         (lambda folder: shutil.rmtree(folder), (), "no such data folder"),
-        (lambda folder: [(folder / f"{name}.json").unlink() for name in SETS], (), "train.json: no such annotation"),
+        (lambda folder: [(folder / f"{name}.json").unlink() for name in SETS], (), "holds no train.json, but images"),
         (lambda _: None, ("--sets", "test"), "test.json: no such annotation file"),
         (lambda _: None, ("--sets", "train", "train"), "names a set twice"),
         (lambda _: None, ("--max_side", 64, "--min_side", 96), "below --min_side 96"),

@@ -23,6 +23,7 @@ from retinanet.detector.structures import Losses, Targets
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped, UserError
 from retinanet.runtime.ranks import Agreement, Ranks, join
+from retinanet.tracking.trackers import NO_TRACKERS
 from retinanet.training import engine
 from retinanet.training import losses as losses_module
 from retinanet.training.engine import _gradient, _step
@@ -159,6 +160,7 @@ import os, signal, sys
 sys.path[:0] = {paths}
 from narrow import narrowed
 from retinanet.runtime.console import run
+from retinanet.tracking.trackers import NO_TRACKERS
 from retinanet.training import engine
 import train
 narrowed.start()
@@ -375,10 +377,10 @@ def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
     )
     if signal_number:
         with pytest.raises(Stopped):
-            train.train_epoch(run, saves)
+            train.train_epoch(run, saves, NO_TRACKERS)
         assert events[-1] == "meet"  # and then it is saved
     else:
-        train.train_epoch(run, saves)
+        train.train_epoch(run, saves, NO_TRACKERS)
     expected = ["step", "meet", "read"] * 4  # logged, saved, logged, saved
     assert events[: len(expected)] == expected
 
