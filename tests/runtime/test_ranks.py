@@ -369,6 +369,7 @@ def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
     monkeypatch.setattr(train, "progress_of", lambda *_: events.append("read") or SimpleNamespace(epoch_mean=0))
     for name in ("log_skipped", "log_bad_images", "log_line", "epoch_line", "say", "seconds_per_image"):
         monkeypatch.setattr(train, name, lambda *_: 0)
+    monkeypatch.setattr(train, "tracked_numbers", lambda *_: {})
     saves = SimpleNamespace(save_state=lambda: events.append("read"), save_state_if_long_ago=lambda: None)
     settings = TrainSettings(log_every=3, save_every=2, epochs=1)
     sampler = type("Sampler", (list,), {"batch_size": 1})(range(6))
