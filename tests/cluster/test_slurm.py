@@ -21,7 +21,7 @@ from conftest import ROOT, write_set
 from cluster.conftest import Slurm
 
 LONGEST = 400.0  # seconds for all jobs
-EPOCHS, DISTURBED_FROM = 40, 5  # epochs of a run; the one from which on it is disturbed
+EPOCHS, DISTURBED_FROM = 24, 3  # epochs of a run; the one from which on it is disturbed
 FLAGS = ("--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 96, "--device", "cpu")
 FLAGS = (*FLAGS, "--batch_size", 2, "--workers", 0, "--eval_every", 1000, "--log_every", 1, "--save_every", 3)
 SBATCH = ("sbatch", "--parsable", "--cpus-per-task=1")
