@@ -14,6 +14,8 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
+from retinanet.runtime.errors import OutOfResources
+
 PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 
 
@@ -27,8 +29,10 @@ def main() -> int:
     except SignalException as stop:
         return 128 + stop.sigval
     except ChildFailedError as failed:
-        _, first = failed.get_first_failure()
-        return first.exitcode if first.exitcode >= 0 else 128 - first.exitcode  # below 0: a signal's number
+        codes = [failure.exitcode for failure in failed.failures.values()]
+        # A rank that ended because it lost another says less than the other.
+        code = min(codes, key=lambda code: code == OutOfResources.exit_code)
+        return code if code >= 0 else 128 - code  # below 0: a signal's number
     return 0
 
 
