@@ -55,7 +55,7 @@ def line_of(record: Record) -> str:
 
 
 def with_tables(text: str, records: Sequence[Record]) -> str:
-    """A page with its tables made anew, between BEGIN and END, and its summary where it has a place for one."""
+    """The page with new tables between BEGIN and END, and a new summary if it has a place for one."""
     text = _between(text, BEGIN, END, tables_text(records))
     return _between(text, SUMMARY, SUMMARY_END, summary_text(records)) if SUMMARY in text else text
 

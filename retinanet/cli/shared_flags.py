@@ -45,16 +45,20 @@ def add_max_pixels_flag(group: argparse._ActionsContainer) -> None:
 
 def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
+    add_device_flags(group)
+    group.add_argument(
+        "--workers", type=whole_number(0), help="loader processes (default: 1 on a CPU, up to 8 for a GPU)"
+    )
+    add_max_pixels_flag(group)
+
+
+def add_device_flags(group: argparse._ActionsContainer) -> None:
     group.add_argument("--device", type=device_name, help="auto (the GPU if there is one), cpu, cuda or cuda:N")
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         help="number format of the network; auto: bfloat16 on a GPU that has it, otherwise float32 (TF32 on a GPU)",
     )
-    group.add_argument(
-        "--workers", type=whole_number(0), help="loader processes (default: 1 on a CPU, up to 8 for a GPU)"
-    )
-    add_max_pixels_flag(group)
 
 
 def device_name(text: str) -> str:
@@ -65,9 +69,31 @@ def device_name(text: str) -> str:
     return text
 
 
-def add_detection_flags(parser: argparse.ArgumentParser) -> None:
+def add_views_flags(group: argparse._ActionsContainer) -> None:
+    """Test-time augmentation."""
+    group.add_argument("--flip_test", action="store_true", help="also detect on the mirror image")
+    group.add_argument(
+        "--test_sides",
+        type=whole_number(64),
+        nargs="+",
+        metavar="SIDE",
+        help="detect at each of these shorter sides; the longer side's limit scales with them (default: the "
+        "checkpoint's min_side alone)",
+    )
+
+
+def check_views_flags(sides: Sequence[int]) -> None:
+    """UserError where a side would find everything twice."""
+    for side in sides:
+        if sides.count(side) > 1:
+            raise UserError(f"--test_sides: {side} appears twice, and would find everything twice. Give it once")
+
+
+def add_detection_flags(
+    parser: argparse.ArgumentParser, threshold_help: str = "keep detections with a higher score"
+) -> None:
     group = parser.add_argument_group("detection")
-    group.add_argument("--threshold", type=number_from(0, 1), help="keep detections with a higher score")
+    group.add_argument("--threshold", type=number_from(0, 1), help=threshold_help)
     group.add_argument(
         "--num_candidates", type=whole_number(1), help="top-scoring candidates of an image that enter NMS"
     )

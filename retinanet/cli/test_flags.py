@@ -11,6 +11,8 @@ from retinanet.cli.shared_flags import (
     add_eval_backend_flag,
     add_log_dir_flag,
     add_machine_flags,
+    add_views_flags,
+    check_views_flags,
 )
 from retinanet.data.settings import MAX_PIXELS, MOST_MIN_SIDE
 from retinanet.detector.settings import DEPTHS, DetectionSettings
@@ -78,9 +80,7 @@ def evaluation_settings(argv: list[str] | None = None) -> EvaluationSettings:
     sides = settings.test_sides or ()
     if sides and settings.min_side:
         raise UserError("--test_sides and --min_side both give the shorter side. Drop one of the two")
-    for side in sides:
-        if sides.count(side) > 1:
-            raise UserError(f"--test_sides: {side} appears twice, and would find everything twice. Give it once")
+    check_views_flags(sides)
     return settings
 
 
@@ -115,15 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--raw_weights", action="store_true", help="evaluate the weights themselves, not their average from --ema_decay"
     )
     views = parser.add_argument_group("test-time augmentation", "the detections of all views are merged before NMS")
-    views.add_argument("--flip_test", action="store_true", help="also detect on the mirror image")
-    views.add_argument(
-        "--test_sides",
-        type=whole_number(64),
-        nargs="+",
-        metavar="SIDE",
-        help="detect at each of these shorter sides; the longer side's limit scales with them (default: the "
-        "checkpoint's min_side alone)",
-    )
+    add_views_flags(views)
     add_detection_flags(parser)
     add_eval_backend_flag(parser)
     add_machine_flags(parser)

@@ -15,6 +15,7 @@ from retinanet.coco.results import Found, default_results_path, rows_of, set_asi
 from retinanet.commands.compare import compare_results
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.settings import MAX_SIDE, MIN_SIDE, LoaderSettings
+from retinanet.data.transforms import longest_at
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
@@ -72,7 +73,7 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
             detection=settings.detection,
             views=Views(
                 # The longer side may grow as the shorter does, or a wide image would look the same in all views.
-                [(side, round(max_side * side / min_side)) for side in settings.test_sides or ()] or None,
+                [(side, longest_at(side, min_side, max_side)) for side in settings.test_sides or ()] or None,
                 settings.flip_test,
             ),
         )

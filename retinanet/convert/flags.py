@@ -8,7 +8,7 @@ from retinanet.cli.flags import number_above, parsed, parser_of, whole_number
 from retinanet.coco.other_formats import COCO, FORMATS
 from retinanet.runtime.errors import UserError
 
-IMAGES = ("link", "copy", "none")
+LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # what happens to the images
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ConvertSettings:
     output_path: Path = Path("data")
     read: str = "auto"
     write: str = COCO
-    images: str = "link"
+    images: str = LINK
     split: tuple[float, ...] | None = None
     seed: int = 0
     group_by: str | None = None
@@ -55,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", choices=IMAGES, help="what to do with the images: symbolic links, copies, or nothing"
     )
-    splitting = parser.add_argument_group("splitting", "all images are divided anew, each class by the same shares")
+    splitting = parser.add_argument_group(
+        "splitting", "divide all images among new sets, each with its share of every class"
+    )
     splitting.add_argument(
         "--split",
         type=number_above(0, 1),

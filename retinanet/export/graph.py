@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.library import custom_op
 from torch.nn import functional as F
 from torchvision.ops import nms
 
@@ -11,8 +12,6 @@ from retinanet.detector.detect import SCORE_POWER
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Detections
-
-MULTIPLE = 32  # of which the sides of a batch are multiples
 
 
 class DetectorGraph(nn.Module):
@@ -74,7 +73,7 @@ class DetectorGraph(nn.Module):
         )
 
 
-@torch.library.custom_op("retinanet::nms_by_class", mutates_args=())
+@custom_op("retinanet::nms_by_class", mutates_args=())
 def nms_by_class(boxes: Tensor, class_scores: Tensor, nms_iou: float, threshold: float) -> Tensor:
     """Which of `boxes` [B, N, 4] survive NMS among the `class_scores` [B, C, N] above the threshold: float [B, N].
 

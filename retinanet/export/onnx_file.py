@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint
+from retinanet.data.transforms import MULTIPLE
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
-from retinanet.export.graph import MULTIPLE, DetectorGraph
+from retinanet.export.graph import DetectorGraph
 from retinanet.predict.networks import trained_of
 from retinanet.predict.onnx_network import KEY
 from retinanet.runtime.errors import UserError

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from retinanet.data.images import read_upright
 from retinanet.predict.detector import Detector
-from retinanet.predict.flags import PredictSettings
-from retinanet.predict.outputs import PICTURES, ROWS_CSV, ROWS_JSON, Outputs
+from retinanet.predict.flags import PICTURES, PredictSettings
+from retinanet.predict.outputs import ROWS_CSV, ROWS_JSON, Outputs
 from retinanet.predict.painting import painted
 from retinanet.predict.sources import SourceFile, find_sources
 from retinanet.predict.video import VideoReader, VideoWriter

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinanet.cli.flags import number_from, parsed, parser_of, whole_number
-from retinanet.cli.shared_flags import PRECISIONS, add_max_pixels_flag, device_name
+from retinanet.cli.shared_flags import (
+    add_detection_flags,
+    add_device_flags,
+    add_max_pixels_flag,
+    add_views_flags,
+    check_views_flags,
+)
 from retinanet.data.settings import MAX_PIXELS
 from retinanet.detector.settings import DetectionSettings
 from retinanet.runtime.errors import UserError
@@ -14,7 +20,7 @@ MOST_USED = (
     *("checkpoint_path", "output_path", "threshold", "classes", "save"),
     *("tile", "overlap", "flip_test", "device"),
 )
-SAVES = ("pictures", "crops")
+PICTURES, CROPS = SAVES = ("pictures", "crops")  # also the names of their folders
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class PredictSettings:
     output_path: Path = Path("predictions")
     threshold: float | None = None
     classes: tuple[str, ...] | None = None
-    save: tuple[str, ...] = ("pictures",)
+    save: tuple[str, ...] = (PICTURES,)
     tile: int | None = None
     overlap: float = 0.2
     flip_test: bool = False
@@ -47,9 +53,7 @@ def predict_settings(argv: list[str] | None = None) -> PredictSettings:
         raise UserError("--overlap is of tiles. Give --tile too, or drop it")
     if settings.overlap > 0.9:
         raise UserError(f"--overlap {settings.overlap:g} would make far too many tiles. Give 0.9 or less")
-    sides = settings.test_sides or ()
-    if len(set(sides)) < len(sides):
-        raise UserError("--test_sides: a side appears twice, and would find everything twice. Give each once")
+    check_views_flags(settings.test_sides or ())
     return settings
 
 
@@ -69,12 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint_path", type=Path, help="a checkpoint of train.py, or a file of retinanet.export")
     parser.add_argument("--output_path", type=Path, help="folder for what is written")
-    parser.add_argument(
-        "--threshold",
-        type=number_from(0, 1),
-        help="keep detections with a higher score (default: the one with the best F1 in the training's last "
-        "evaluation, 0.3 without one)",
-    )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="keep these classes alone")
     parser.add_argument(
         "--save",
@@ -91,23 +89,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="also look at tiles of this side, pixels of the image: for small objects in large images",
     )
     views.add_argument("--overlap", type=number_from(0, 1), help="of neighbouring tiles, as a share of their side")
-    views.add_argument("--flip_test", action="store_true", help="also look at the mirror image")
-    views.add_argument(
-        "--test_sides", type=whole_number(64), nargs="+", metavar="SIDE", help="look at each of these shorter sides"
+    add_views_flags(views)
+    add_detection_flags(
+        parser,
+        "keep detections with a higher score (default: the one with the best F1 in the training's last evaluation, 0.3 "
+        "without one)",
     )
-    detection = parser.add_argument_group("detection")
-    detection.add_argument(
-        "--num_candidates", type=whole_number(1), help="top-scoring candidates of a look that enter NMS"
-    )
-    detection.add_argument(
-        "--nms_iou",
-        type=number_from(0, 1),
-        help="NMS drops a detection that overlaps a better one by more than this IoU",
-    )
-    detection.add_argument("--max_detections", type=whole_number(1), help="most detections of an image")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", type=device_name, help="auto (the GPU if there is one), cpu, cuda or cuda:N")
-    machine.add_argument("--precision", choices=PRECISIONS, help="number format of the network; see train.py")
+    add_device_flags(machine)
     machine.add_argument("--batch_size", type=whole_number(1), help="images at a time (default: as in training)")
     add_max_pixels_flag(machine)
     return parser

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from retinanet.coco.results import Found
+from retinanet.predict.flags import CROPS, PICTURES
 from retinanet.predict.painting import painted
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
 ROWS_JSON, ROWS_CSV = "predictions.json", "predictions.csv"
-PICTURES, CROPS = "pictures", "crops"  # folders, and what --save asks for
 COLUMNS = ("file_name", "frame", "class", "score", "left", "top", "width", "height")
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # others become .png
 QUALITY = 92  # of JPEGs

@@ -118,7 +118,7 @@ def test_a_video(script, checkpoint):
         (("--overlap", 0.5), "--overlap is of tiles"),
         (("--tile", 64, "--overlap", 0.95), "far too many tiles"),
         (("--classes", "horse"), "has no class 'horse'"),
-        (("--test_sides", 64, 64), "a side appears twice"),
+        (("--test_sides", 64, 64), "--test_sides: 64 appears twice, and would find everything twice"),
         (("--threshold", 2), "--threshold"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "best.pt"), "best.pt"),
