@@ -56,9 +56,10 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
             targets = Targets(*(tensor.to(device, non_blocking=True) for tensor in batch.targets))
             images, sizes, scales = (t.to(device, non_blocking=True) for t in (batch.images, batch.sizes, batch.scales))
         if stream is not None:
-            torch.cuda.current_stream(device).wait_stream(stream)
+            step_stream = torch.cuda.current_stream(device)
+            step_stream.wait_stream(stream)
             for tensor in (images, sizes, scales, *targets):  # or their memory is given away while the step needs it
-                tensor.record_stream(torch.cuda.current_stream(device))
+                tensor.record_stream(step_stream)
         yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 
-def compile_as_graphs(compute: Callable[..., Any], *, mode: str | None = None, **settings: Any) -> Callable[..., Any]:
-    """As torch.compile: `compute` with graphs where `mode` asks for them, else `compute` itself."""
-    return Graphs(compute) if mode == "reduce-overhead" else compute
+def compile_as_graphs(compute: Callable[..., Any], *, options: dict[str, Any], **settings: Any) -> Callable[..., Any]:
+    """As torch.compile: `compute` with graphs where `options` ask for them, else `compute` itself."""
+    return Graphs(compute) if options.get("triton.cudagraphs") else compute
 
 
 class Graphs:

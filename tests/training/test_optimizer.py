@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -9,12 +11,14 @@ from retinanet.training.optimizer import build_optimizer, set_rate
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
-)
-def test_optimizers(name, kind):
+PLAIN = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_optimizers(name):
     optimizer = build_optimizer(nn.Linear(2, 2), name, 0.1, 0.3)
-    assert type(optimizer) is kind
+    assert isinstance(optimizer, PLAIN["adam" if name == "adamw" else name])
+    assert optimizer.param_groups[0].get("decoupled_weight_decay", False) == (name == "adamw")
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert optimizer.param_groups[0]["weight_decay"] == 0.3
     assert name != "sgd" or optimizer.param_groups[0]["momentum"] == 0.9
@@ -65,3 +69,46 @@ def test_an_optimizer_saved_without_shares_gets_the_whole_rate():
     del optimizer.param_groups[0]["share"]
     set_rate(optimizer, 0.5)
     assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+def trained(optimizer, parameters, *, infinite=(), resumed_at=None):
+    """The parameters after 6 steps, and what the optimiser has kept."""
+    random = torch.Generator().manual_seed(3)
+    for step in range(6):
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=random)
+        optimizer.found_inf = torch.tensor(float(step in infinite))
+        set_rate(optimizer, 0.1 / (step + 1))
+        if step == resumed_at:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    return [*(parameter.detach() for parameter in parameters), *kept]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize(("infinite", "resumed_at"), [((), None), ((0, 3), None), ((4,), 3)])
+def test_listed_adam_equals_pytorchs_to_the_last_bit(name, infinite, resumed_at):
+    torch.manual_seed(0)
+    twins = nn.Linear(7, 5), nn.Linear(7, 5)
+    twins[1].load_state_dict(twins[0].state_dict())
+    ours = build_optimizer(twins[0], name, 0.1, 0.3)
+    groups = [
+        {**group, "params": [parameter]}
+        for group, parameter in zip(ours.param_groups, twins[1].parameters(), strict=True)
+    ]
+    sides = [
+        trained(optimizer, list(twin.parameters()), infinite=infinite, resumed_at=resumed_at)
+        for optimizer, twin in zip((ours, PLAIN[name](groups, fused=True)), twins, strict=True)
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*sides, strict=True))
+
+
+def test_listed_adam_skips_parameters_without_a_gradient():
+    layer = nn.Linear(2, 2)
+    optimizer = build_optimizer(layer, "adam", 0.1, 0.0)
+    before = layer.bias.detach().clone()
+    for _ in range(3):
+        layer.weight.grad = torch.ones(2, 2)
+        optimizer.step()
+    assert torch.equal(layer.bias, before)
