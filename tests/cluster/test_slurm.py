@@ -4,6 +4,7 @@ All jobs run side by side; each is disturbed once its log shows that it trains.
 """
 
 import ast
+import math
 import os
 import re
 import signal
@@ -25,6 +26,8 @@ EPOCHS, DISTURBED_FROM = 24, 3  # epochs of a run; the one from which on it is d
 FLAGS = ("--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 96, "--device", "cpu")
 FLAGS = (*FLAGS, "--batch_size", 2, "--workers", 0, "--eval_every", 1000, "--log_every", 1, "--save_every", 3)
 SBATCH = ("sbatch", "--parsable", "--cpus-per-task=1")
+BEFORE_THE_LIMIT = "--signal=B:USR1@175"  # seconds
+LIMIT_CHECKED_EVERY = 30.0  # seconds, by Slurm
 OURS = re.compile(
     r"Epoch|Resumed|Settings|Seed|Num |Not trained|Objects|Classes|Best|Precision|Processes|Stopped|epoch_loss_list|\[|"
     r" Average|Backbone|Batch-norm|Warning|Hint|output/|/.* holds nothing|Log:|Raw weights"
@@ -40,18 +43,34 @@ def requeue(slurm: Slurm, job: str) -> None:
 
 
 def near_the_limit(slurm: Slurm, job: str) -> None:
-    """What Slurm does before the time is up: USR1 to the batch shell."""
-    slurm.run("scancel", "--batch", "--signal=USR1", job)
+    """Leave less time than Slurm signals before the end. The ranks wait for the signal, or they might end first."""
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=3")
+    for pid in ranks_of(job).values():
+        os.kill(pid, signal.SIGSTOP)
+
+
+def after_the_signal(slurm: Slurm, job: str) -> None:
+    slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=240")
+    for pid in ranks_of(job).values():
+        os.kill(pid, signal.SIGCONT)
 
 
 def kill_a_rank(slurm: Slurm, job: str) -> None:
+    os.kill(ranks_of(job)[1], signal.SIGKILL)
+
+
+def ranks_of(job: str) -> dict[int, int]:
+    """The process id of each rank."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
+            lines = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        if {f"SLURM_JOB_ID={job}".encode(), b"RANK=1"} <= set(environment):
-            os.kill(int(folder.name), signal.SIGKILL)
+        environment = dict(line.partition("=")[::2] for line in lines)
+        if environment.get("SLURM_JOB_ID") == job and "RANK" in environment:
+            found[int(environment["RANK"])] = int(folder.name)
+    return found
 
 
 DISTURBANCES: dict[str, Callable[[Slurm, str], None] | None] = {
@@ -89,18 +108,23 @@ def jobs(slurm, folder) -> dict[str, Job]:
     how = {"cwd": folder, "PYTHON": sys.executable, "PROCESSES": "2"}
     for name in DISTURBANCES:
         flags = (*FLAGS, "--epochs", EPOCHS, "--output_path", f"output/{name}")
-        ids[name] = slurm.run(*SBATCH, "cluster/train.sbatch", *flags, **how)
+        ids[name] = slurm.run(*SBATCH, BEFORE_THE_LIMIT, "cluster/train.sbatch", *flags, **how)
     left = {name: disturb for name, disturb in DISTURBANCES.items() if disturb}
-    ends = time.monotonic() + LONGEST
+    started, disturbed = time.monotonic(), dict[str, float]()
     states: dict[str, str] = {}
     while set(states.values()) != {"COMPLETED"} or len(states) < len(ids):
-        assert time.monotonic() < ends, f"{states}, not disturbed yet: {list(left)}"
         time.sleep(0.3)
+        now = time.monotonic()
+        assert now < started + LONGEST, f"{states}, not disturbed yet: {list(left)}"
         for name, job in ids.items():
             states[name] = slurm.state(job)
             log = folder / "log" / f"retinanet_{job}.log"
             if name in left and log.exists() and f"Epoch: {DISTURBED_FROM} |" in log.read_text():
                 left.pop(name)(slurm, job)
+                disturbed[name] = now
+        if now > disturbed.get("limit", math.inf) + LIMIT_CHECKED_EVERY + 2:
+            after_the_signal(slurm, ids["limit"])
+            disturbed["limit"] = math.inf
     ended = {}
     for name, job in ids.items():
         log = (folder / "log" / f"retinanet_{job}.log").read_text()
