@@ -14,6 +14,7 @@ from retinanet.tracking.trackers import WANDB, TrackedRun
 class WeightsAndBiases:
     def __init__(self, run: TrackedRun) -> None:
         run_id = (known_id(run.folder, WANDB) if run.step else None) or secrets.token_hex(4)
+        remember_id(run.folder, WANDB, run_id)  # even if W&B makes the run, but takes too long to say so
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "retinanet"),
             name=run.name,
@@ -23,7 +24,6 @@ class WeightsAndBiases:
             dir=str(run.folder),
             settings=wandb.Settings(console="off"),  # stdout is the log
         )
-        remember_id(run.folder, WANDB, run_id)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self.run.log(dict(numbers), step=step)
