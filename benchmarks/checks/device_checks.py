@@ -146,6 +146,7 @@ def main() -> int:
     parser.add_argument("--width", type=whole_number(32), default=448)
     parser.add_argument("--batch_size", type=whole_number(1), default=2)
     parser.add_argument("--num_classes", type=whole_number(1), default=5)
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--no_compile", action="store_true", help="leave the compiled steps out")
     args = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False
@@ -162,7 +163,7 @@ def main() -> int:
     formats = [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
     if args.device.type == "cuda":
         formats.append((torch.float16, 1e-2))
-    for recipe in RECIPES:
+    for recipe in args.recipes:
         wanted = step(args, recipe, CPU, torch.float32, compiled=False)
         for (precision, allowed), compiled in product(formats, (False,) if args.no_compile else (False, True)):
             name = f"{recipe}, {str(precision).removeprefix('torch.')}{', compiled' if compiled else ''}"

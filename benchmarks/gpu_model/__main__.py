@@ -71,6 +71,7 @@ def print_predictions(args: argparse.Namespace) -> None:
         os.environ[SWITCH] = "1"
         epilogues = eager_step(case)
         _print_row("the same, not compiled, cuDNN's epilogues", batch_size, epilogues.work, epilogues.peak)
+        _print_row("the same, compiled, cuDNN's epilogues", batch_size, compiled_step(case, epilogues.work))
         del os.environ[SWITCH]
         strong = case._replace(loss=LossSettings(matcher="low_quality", box_loss="giou", ignore_crowds=True))
         for name, other in {

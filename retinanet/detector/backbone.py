@@ -75,12 +75,15 @@ def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | n
     """
     if norm.training or isinstance(norm, nn.Identity):  # that of a network whose weights are folded already
         return norm(convolution(features))
+    return F.conv2d(features, *folded(convolution, norm), convolution.stride, convolution.padding)
+
+
+def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    weight = convolution.weight * scale.view(-1, 1, 1, 1)
-    shift = norm.bias - norm.running_mean * scale
-    return F.conv2d(features, weight, shift, convolution.stride, convolution.padding)
+    return convolution.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
 
 
 def modules_of(num_stages: int) -> set[str]:

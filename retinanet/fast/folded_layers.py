@@ -3,12 +3,24 @@
 Layer by layer that is some 16 small kernels each, which a GPU is through with faster than its host can launch them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+def with_norms(model: Any) -> Iterator[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:
+    """The backbone's convolutions by name, and the batch norm after each."""
+    ahead: tuple[str, nn.Conv2d] | None = None
+    for name, layer in model.backbone.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            ahead = name, layer
+        elif isinstance(layer, nn.BatchNorm2d):
+            assert ahead is not None
+            yield *ahead, layer
+            ahead = None
 
 
 class NormedLayers:

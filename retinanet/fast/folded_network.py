@@ -12,7 +12,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Predictions
 from retinanet.fast import epilogues
 from retinanet.fast.epilogues import Given, GivenConvolution
-from retinanet.fast.folded_layers import Cast, NormedLayers
+from retinanet.fast.folded_layers import Cast, NormedLayers, with_norms
 
 # Each part's gradients are complete at its own moment, so that ranks can send the last layers' while the first are
 # computed. The first three stages are too small to send alone.
@@ -79,16 +79,9 @@ def folded_once(model: RetinaNet, dtype: torch.dtype) -> RetinaNet:
 def _parts(model: RetinaNet, names: tuple[str, ...]) -> Iterator[NormedLayers]:
     """The convolutions of the backbone's modules `names` with their norms: those that learn, and those that don't."""
     found: dict[bool, list[tuple[nn.Conv2d, nn.BatchNorm2d]]] = {}
-    ahead: nn.Conv2d | None = None
-    for name, layer in model.backbone.named_modules():
-        if name.partition(".")[0] not in names:
-            continue
-        if isinstance(layer, nn.Conv2d):
-            ahead = layer
-        elif isinstance(layer, nn.BatchNorm2d):
-            assert ahead is not None
-            found.setdefault(ahead.weight.requires_grad, []).append((ahead, layer))
-            ahead = None
+    for name, convolution, norm in with_norms(model):
+        if name.partition(".")[0] in names:
+            found.setdefault(convolution.weight.requires_grad, []).append((convolution, norm))
     yield from map(NormedLayers, found.values())
 
 

@@ -16,6 +16,7 @@ from retinanet.detector.loss import Assignment, assign_targets, loss_of_assigned
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
+from retinanet.fast import epilogues
 from retinanet.fast.focal_one_pass import focal_loss_on
 from retinanet.fast.folded_network import FoldedNetwork, fixed_statistics
 from retinanet.fast.regression_windows import can_be_sparse, deltas_around
@@ -56,9 +57,12 @@ def losses_of(
             predictions = network(images)
         return loss_of_assigned(predictions, assignment, loss_settings, focal_loss)
 
+    has_epilogues = bool(compiled_batch_size) and is_folded and epilogues.are_on()
+    traced = epilogues.with_epilogues(model, precision) if has_epilogues else model
+
     def fused(images: Tensor, assignment: Assignment) -> Losses:  # by the compiler
         with autocast(device, precision):
-            predictions = model(images)
+            predictions = traced(images)
         return loss_of_assigned(predictions, assignment, loss_settings)
 
     def sparse(images: Tensor, assignment: Assignment) -> Losses:

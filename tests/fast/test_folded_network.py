@@ -6,7 +6,7 @@ from torch import nn
 
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.detector.model import RetinaNet
-from retinanet.fast.epilogues import SWITCH
+from retinanet.fast.epilogues import SWITCH, with_epilogues
 from retinanet.fast.folded_network import FoldedNetwork, fixed_statistics, folded_once
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -137,3 +137,12 @@ def test_epilogues_give_the_same(kind, monkeypatch):
     assert_near(results_of(folded, network), wanted, 1e-7)
     with torch.no_grad():
         assert_near(folded_once(network.eval(), torch.float64)(IMAGES), wanted[:2], 1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_epilogues_give_the_same(kind):
+    network = make_network(kind)
+    wanted = results_of(network, network)
+    torch._dynamo.reset()
+    compiled = torch.compile(with_epilogues(network, torch.float64), fullgraph=True, dynamic=False, backend="aot_eager")
+    assert_near(results_of(compiled, network), wanted, 1e-7)
