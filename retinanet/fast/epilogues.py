@@ -4,7 +4,7 @@ Off until a GPU has shown it to be faster and equal: set RETINANET_EPILOGUES=1 t
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -79,8 +79,8 @@ def convolution_relu(
     weight: Tensor,
     bias: Tensor,
     shortcut: Tensor | None,
-    stride: tuple[int, int],
-    padding: tuple[int, int],
+    stride: Sequence[int],
+    padding: Sequence[int],
 ) -> Tensor:
     """relu(convolution + bias + shortcut)."""
     where = (stride, padding, (1, 1), 1)
@@ -92,35 +92,20 @@ def convolution_relu(
     return torch.cudnn_convolution_add_relu(features, weight, shortcut, 1.0, bias, *where)
 
 
-@library.custom_op("retinanet::convolution_relu", mutates_args=())
-def _for_the_compiler(
-    features: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, stride: list[int], padding: list[int]
-) -> Tensor:
-    return convolution_relu(features, weight, bias, shortcut, tuple(stride), tuple(padding))  # type: ignore[arg-type]
+# For the compiler, which knows no shapes of cuDNN's operations.
+_operation = library.custom_op("retinanet::convolution_relu", convolution_relu, mutates_args=())
 
 
-@_for_the_compiler.register_fake
-def _shape(
-    features: Tensor, weight: Tensor, bias: Tensor, shortcut: Tensor | None, stride: list[int], padding: list[int]
-) -> Tensor:
+@_operation.register_fake
+def _shape(features: Tensor, weight: Tensor, bias: Tensor, shortcut: Any, stride: Any, padding: Any) -> Tensor:
     return torch.convolution(features, weight, bias, stride, padding, (1, 1), False, (0, 0), 1)
 
 
 class _ConvolutionRelu(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        features: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        shortcut: Tensor | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-    ) -> Tensor:
-        if torch.compiler.is_compiling():
-            out = _for_the_compiler(features, weight, bias, shortcut, list(stride), list(padding))
-        else:
-            out = convolution_relu(features, weight, bias, shortcut, stride, padding)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        features, weight, _, shortcut, stride, padding = inputs
+        out: Tensor = (_operation if torch.compiler.is_compiling() else convolution_relu)(*inputs)
         ctx.save_for_backward(features, weight, out)
         ctx.where, ctx.has_shortcut = (stride, padding, (1, 1), 1), shortcut is not None
         return out
