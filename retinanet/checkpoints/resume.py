@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from retinanet.checkpoints.checkpoint import Checkpoint, load_run, save_checkpoint
 from retinanet.checkpoints.settings import shapes_of
 from retinanet.coco.json_values import is_id
+from retinanet.detector.settings import STAGES
 from retinanet.runtime.errors import UserError
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -36,6 +37,11 @@ class SavedRun(NamedTuple):
     checkpoint: Checkpoint
     state: dict[str, Any]  # TrainingState.to_plain's
     facts: Facts
+
+    def random_stages(self) -> list[str]:
+        """The stages of the backbone that were random at the start; earlier versions kept none."""
+        kept = self.state.get("random_stages")
+        return [stage for stage in STAGES if isinstance(kept, list) and stage in kept]
 
 
 def save_run(checkpoint: Checkpoint, state: dict[str, Any], facts: Facts, folder: Path) -> None:

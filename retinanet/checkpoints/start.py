@@ -3,22 +3,30 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retinanet.checkpoints import pretrained_detector
 from retinanet.checkpoints.checkpoint import build_model, is_checkpoint, run_in
 from retinanet.checkpoints.fine_tuning import ClassReport, load_earlier, require_fitting
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
-from retinanet.checkpoints.pretrained_backbone import imagenet_state, load_backbone, state_in
+from retinanet.checkpoints.pretrained_backbone import LoadReport, imagenet_state, load_backbone, state_in
 from retinanet.checkpoints.resume import SavedRun
 from retinanet.checkpoints.settings import DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM, StartSettings
 from retinanet.checkpoints.torch_files import load_file
 from retinanet.detector.backbone import modules_of
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import STAGES
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 
 NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
+
+
+class Start(NamedTuple):
+    """A network, and which stages of its backbone no weights were loaded for."""
+
+    network: RetinaNet
+    random_stages: list[str]  # of STAGES
 
 
 def build_network(
@@ -26,14 +34,16 @@ def build_network(
     class_names: Sequence[str],
     saved: SavedRun | None,
     measure: Callable[[RetinaNet, Sequence[str]], None] = lambda _network, _names: None,
-) -> RetinaNet:
+) -> Start:
     """The network at its start, or `saved`'s. UserError where its weights are missing or don't fit.
 
     `measure` gets the network and the batch norms without statistics, where the settings want these measured.
     """
     learn_statistics = settings.norm_statistics == "learned"
+    random_stages: list[str] = []
     if saved:
         network = build_model(saved.checkpoint, saved.path, learn_statistics)
+        random_stages = saved.random_stages()
     else:
         state, source = _read_weights(settings.weights, settings.depth)
         earlier = run_in(state, Path(source))[0] if is_checkpoint(state) else None
@@ -55,11 +65,14 @@ def build_network(
             _say_classes("Checkpoint weights", source, load_earlier(network, class_names, earlier, Path(source)))
         elif isinstance(network, LevelCodedRetinaNet):
             _load_detector(network, class_names, state, source, settings)
-        elif settings.weights != "none":
-            unmeasured = _load_backbone(network, state, source, settings.freeze_stages)
-            _settle_statistics(network, unmeasured, settings.norm_statistics, measure)
+        elif settings.weights == "none":
+            random_stages = list(STAGES)
+        else:
+            report = _load_backbone(network, state, source, settings.freeze_stages)
+            random_stages = [stage for stage, modules in STAGES.items() if set(modules) <= set(report.missing)]
+            _settle_statistics(network, report.unmeasured, settings.norm_statistics, measure)
     network.backbone.freeze(settings.freeze_stages)
-    return network
+    return Start(network, random_stages)
 
 
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
@@ -104,8 +117,7 @@ def _say_classes(what: str, source: str, report: ClassReport) -> None:
     say(f"Classes that are new to it: {', '.join(report.new) or 'none'}")
 
 
-def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, num_frozen: int) -> list[str]:
-    """Returns the batch norms without statistics."""
+def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, num_frozen: int) -> LoadReport:
     report = load_backbone(network.backbone, state, source)
     lacking = [name for name in report.missing if name.split(".")[0] in modules_of(num_frozen)]
     if lacking:
@@ -116,7 +128,7 @@ def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, nu
     say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
     say(f"Backbone weights missing there, random now: {', '.join(report.missing) or 'none'}")
     say(f"Weights there that are not used: {', '.join(report.unused) or 'none'}")
-    return report.unmeasured
+    return report
 
 
 def _settle_statistics(

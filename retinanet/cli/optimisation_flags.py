@@ -17,7 +17,8 @@ def add_optimisation_flags(parser: argparse.ArgumentParser) -> None:
         "--backbone_rate",
         type=number_above(0),
         nargs="+",
-        help=f"the ResNet's share of the learning rate, or one share for each of its stages: {', '.join(STAGES)}",
+        help="the ResNet's share of the learning rate, but for stages that --weights leaves random; or one share for "
+        f"each of its stages: {', '.join(STAGES)}",
     )
     group.add_argument(
         "--weight_decay", type=number_from(0), help="of all weights but biases and the scales of normalisations"

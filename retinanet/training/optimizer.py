@@ -1,7 +1,7 @@
 """The optimiser, with what differs between the parts of the network: their share of the rate, and weight decay."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,19 +15,18 @@ def build_optimizer(
     name: str,
     learning_rate: float,
     weight_decay: float,
-    backbone_rates: Sequence[float] = (1.0,),
+    backbone_rates: Sequence[float] = (1.0,) * len(STAGES),
 ) -> torch.optim.Optimizer:
     """Adam, AdamW, or SGD with momentum 0.9, for the parameters that are learned.
 
     Weight decay spares biases and the norms' scales and shifts, which it would only pull away from what the layer
-    needs. `backbone_rates` are the shares of the learning rate that the backbone's stages have, or one for all.
+    needs. `backbone_rates` are the shares of the learning rate that the backbone's stages have.
     """
-    shares = list(backbone_rates) * (1 if len(backbone_rates) == len(STAGES) else len(STAGES))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for path, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((_share(path, shares), decay), []).append(parameter)
+            groups.setdefault((_share(path, backbone_rates), decay), []).append(parameter)
     parameters = [
         {"params": group, "share": share, "weight_decay": decay, "lr": learning_rate * share}
         for (share, decay), group in groups.items()
@@ -41,6 +40,16 @@ def build_optimizer(
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
     return ListedAdam(parameters, decoupled_weight_decay=name == "adamw", **settings)
+
+
+def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()) -> list[float]:
+    """The share of the learning rate of each of STAGES: as given, or the one given for all but the `random_stages`.
+
+    Those have all to learn, as the heads have, so theirs is 1.
+    """
+    if len(shares) == len(STAGES):
+        return list(shares)
+    return [1.0 if stage in random_stages else shares[0] for stage in STAGES]
 
 
 class ListedAdam(torch.optim.Adam):

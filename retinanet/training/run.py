@@ -27,7 +27,7 @@ from retinanet.training.losses import (
     losses_of,
     shared,
 )
-from retinanet.training.optimizer import build_optimizer
+from retinanet.training.optimizer import build_optimizer, rates_of_stages
 from retinanet.training.sets import Sets
 from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
@@ -109,15 +109,16 @@ def _state(
     num_steps: int,
 ) -> TrainingState:
     measure = partial(measure_statistics, dataset=sets.training_set, device=device)
-    network = build_network(settings.start, sets.val.class_names, saved, measure).to(device)
-    optimizer = build_optimizer(
-        network, settings.optimizer, settings.learning_rate, settings.weight_decay, settings.backbone_rate
-    )
+    network, random_stages = build_network(settings.start, sets.val.class_names, saved, measure)
+    network.to(device)
+    rates = rates_of_stages(settings.backbone_rate, random_stages)
+    optimizer = build_optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay, rates)
     decay = settings.average_decay(num_steps)
     average = WeightAverage(network, decay) if decay else None
     # float16's small gradients would be lost without it.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     state = TrainingState(network, optimizer, device, scaler=scaler, average=average, max_skipped=settings.max_skipped)
+    state.random_stages = random_stages
     if saved:
         state.load_plain(saved.state, saved.path)
         if average:

@@ -138,6 +138,7 @@ class TrainingState:
         self.average = average
         self.running_loss = RunningLoss(device)
         self.skipped = SkippedSteps(max_skipped)
+        self.random_stages: list[str] = []  # of the backbone, at the start: they have rates of their own
         self.epoch = 0  # epochs finished
         self.iteration = 0  # batches done of the epoch in progress
         # Of it: losses summed, their number, images, steps whose gradient was clipped.
@@ -174,6 +175,7 @@ class TrainingState:
         """Everything but the network's weights and their average, as tensors and plain data."""
         return {
             **{name: getattr(self, name) for name in NUMBERS},
+            "random_stages": self.random_stages,
             "epoch_losses": self.epoch_losses,
             "numbers": self.numbers,
             "score_threshold": self.score_threshold,

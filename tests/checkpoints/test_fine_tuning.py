@@ -39,7 +39,7 @@ def saved(tmp_path):
 
 def started(path, names, *flags):
     words = ("--depth", 18, "--channels", 8, "--weights", path, *flags)
-    return build_network(train_settings(list(map(str, words))).start, names, None)
+    return build_network(train_settings(list(map(str, words))).start, names, None).network
 
 
 def test_the_same_classes_predict_the_same(saved, capfd):

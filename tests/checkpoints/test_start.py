@@ -13,6 +13,7 @@ from retinanet.checkpoints.resume import Facts, SavedRun
 from retinanet.checkpoints.start import build_network
 from retinanet.cli.train_flags import train_settings
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import STAGES
 from retinanet.runtime.errors import UserError
 
 NAMES = ["cat", "red"]
@@ -72,7 +73,7 @@ def test_the_statistics_default_is_settled():
 
 def test_the_start_is_drawn_as_ever():
     torch.manual_seed(4)
-    network = build_network(start_of(*TINY), NAMES, None)
+    network = build_network(start_of(*TINY), NAMES, None).network
     torch.manual_seed(4)
     wanted = RetinaNet(2, 18, channels=16, learn_statistics=True)
     assert all(map(torch.equal, network.state_dict().values(), wanted.state_dict().values()))
@@ -95,7 +96,7 @@ def test_which_weights_are_read(weights, monkeypatch):
 
 
 def test_a_detector_is_known_by_its_names(detector, capsys):
-    network = build_network(start_of("--weights", detector, *DETECTOR, "--freeze_stages", 2), NAMES, None)
+    network = build_network(start_of("--weights", detector, *DETECTOR, "--freeze_stages", 2), NAMES, None).network
     assert isinstance(network, LevelCodedRetinaNet)
     assert (network.head_norm, network.backbone.learn_statistics) == ("group", False)
     out = capsys.readouterr().out
@@ -121,7 +122,7 @@ def test_frozen_stages_must_be_in_the_file(resnet18, tmp_path):
     part = {name: value for name, value in state.items() if not name.startswith("layer2")}
     torch.save(part, tmp_path / "part.pth")
     flags = ("--depth", 18, "--channels", 8, "--weights", tmp_path / "part.pth", "--freeze_stages")
-    network = build_network(start_of(*flags, 1), NAMES, None)
+    network = build_network(start_of(*flags, 1), NAMES, None).network
     assert [network.backbone.bn1.weight.requires_grad, network.backbone.layer1[0].bn1.weight.requires_grad] == [0, 1]
     for num_stages, names in ((2, r"layer1\.1\.bn2\.running_mean"), (5, r"layer1\.1\.bn2\.running_mean, layer2")):
         with pytest.raises(UserError, match=rf"part\.pth: lacks {names}, which --freeze_stages {num_stages}"):
@@ -137,7 +138,7 @@ def test_a_run_that_is_gone_on_with_reads_no_weights_and_stays_frozen(weights, m
     state = (LevelCodedRetinaNet if is_coco else RetinaNet)(2, 50, **heads).state_dict()
     checkpoint = Checkpoint(state, 50, 256, NAMES, [1, 2], 64, 96, 2, 0, {}, **heads, level_code=is_coco)
     facts = Facts("cpu", "float32", False, "", "", 2, 1)
-    network = build_network(settings, NAMES, SavedRun(Path("last.pt"), checkpoint, {}, facts))
+    network = build_network(settings, NAMES, SavedRun(Path("last.pt"), checkpoint, {}, facts)).network
     assert all(map(torch.equal, network.state_dict().values(), state.values()))
     assert (isinstance(network, LevelCodedRetinaNet), network.head_norm) == (is_coco, settings.head_norm)
     trained = [name for name, value in network.backbone.named_parameters() if value.requires_grad]
@@ -158,7 +159,7 @@ def test_a_wrapped_state_dict_is_the_one_in_it(resnet18, tmp_path, wrap):
     torch.save(wrap(state), tmp_path / "wrapped.pth")
     flags = ("--depth", 18, "--channels", 8, "--weights")
     plain, wrapped = (
-        build_network(start_of(*flags, path), NAMES, None) for path in (resnet18, tmp_path / "wrapped.pth")
+        build_network(start_of(*flags, path), NAMES, None).network for path in (resnet18, tmp_path / "wrapped.pth")
     )
     pairs = zip(plain.backbone.state_dict().values(), wrapped.backbone.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
@@ -181,3 +182,16 @@ def test_a_file_that_does_not_fit_is_named_by_what_it_looks_like(tmp_path, conte
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(UserError, match=rf"other\.pth: {words}"):
         build_network(start_of("--depth", 18, "--weights", tmp_path / "other.pth"), NAMES, None)
+
+
+@pytest.mark.parametrize(
+    ("lost", "random_stages"),
+    [((), []), (("layer4",), ["layer4"]), (("conv1", "layer3"), ["layer3"]), (("conv1", "bn1"), ["stem"])],
+)
+def test_stages_without_a_weight_are_random(resnet18, tmp_path, lost, random_stages):
+    state = torch.load(resnet18)
+    part = {name: value for name, value in state.items() if not name.startswith(lost)}
+    torch.save(part, tmp_path / "part.pth")
+    flags = ("--depth", 18, "--channels", 8, "--weights")
+    assert build_network(start_of(*flags, tmp_path / "part.pth"), NAMES, None).random_stages == random_stages
+    assert build_network(start_of(*flags, "none"), NAMES, None).random_stages == list(STAGES)

@@ -16,6 +16,7 @@ from warm import Process
 
 from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.resume import load_saved, newest_run
+from retinanet.detector.model import RetinaNet
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.signals import STOP
@@ -291,6 +292,18 @@ def test_verify_resume(script, undisturbed, tmp_path, flags):
     assert run.code == 0, run.out
     assert "Equal to the last bit after 6 steps" in run.out
     assert not (tmp_path / "output").exists()
+
+
+def test_stages_that_were_random_keep_their_rate(script, undisturbed, tmp_path):
+    part = {
+        name: value for name, value in RetinaNet(1, 18).backbone.state_dict().items() if not name.startswith("layer4")
+    }
+    torch.save(part, tmp_path / "part.pth")
+    data = ("--coco_path", undisturbed / "data", "--output_path", tmp_path / "output")
+    flags = ("--weights", tmp_path / "part.pth", "--backbone_rate", 0.1, "--verify_resume", 3)
+    run = script("train", *data, *FLAGS, *flags)
+    assert run.code == 0, run.out
+    assert "random now: layer4" in run.out
 
 
 def test_verify_resume_finds_what_is_not_saved(script, undisturbed, tmp_path, monkeypatch):

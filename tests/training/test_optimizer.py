@@ -6,7 +6,7 @@ from torch import nn
 
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
-from retinanet.training.optimizer import build_optimizer, set_rate
+from retinanet.training.optimizer import build_optimizer, rates_of_stages, set_rate
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -49,18 +49,32 @@ def test_frozen_parameters_are_left_out():
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 1
 
 
-@pytest.mark.parametrize("shares", [[0.25], [0.1, 0.2, 0.3, 0.4, 0.5]])
+@pytest.mark.parametrize("shares", [[0.25] * 5, [0.1, 0.2, 0.3, 0.4, 0.5]])
 def test_shares_of_the_rate(shares):
     model = RetinaNet(2, 18, channels=8)
     optimizer = build_optimizer(model, "sgd", 1.0, 0.1, shares)
     set_rate(optimizer, 0.01)
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
-    by_stage = dict(zip(STAGES, shares if len(shares) > 1 else shares * 5, strict=True))
+    by_stage = dict(zip(STAGES, shares, strict=True))
     for name, parameter in model.named_parameters():
         share = 1.0
         if name.startswith("backbone."):
             share = next((by_stage[stage] for stage in STAGES if stage in name), by_stage["stem"])
         assert rates[id(parameter)] == pytest.approx(0.01 * share), name
+
+
+@pytest.mark.parametrize(
+    ("shares", "random_stages", "wanted"),
+    [
+        ((1.0,), ["layer4"], [1, 1, 1, 1, 1]),
+        ((0.1,), [], [0.1] * 5),
+        ((0.1,), ["layer4"], [0.1, 0.1, 0.1, 0.1, 1]),
+        ((0.1,), list(STAGES), [1] * 5),
+        ((0.1, 0.2, 0.3, 0.4, 0.5), ["layer4"], [0.1, 0.2, 0.3, 0.4, 0.5]),
+    ],
+)
+def test_one_share_spares_what_is_random(shares, random_stages, wanted):
+    assert rates_of_stages(shares, random_stages) == wanted
 
 
 def test_an_optimizer_saved_without_shares_gets_the_whole_rate():
