@@ -11,7 +11,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup_share": 0.05,
         "ema_share": 0.05,
         "learning_rate": 2e-4,
-        "backbone_rate": (0.5,),
+        "backbone_rate": (0.15,),
         "augment": ("photometric",),
         "matcher": "low_quality",
         "box_loss": "giou",
