@@ -13,6 +13,7 @@ RECOMMENDED = (
     *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--backbone_rate", "0.5"),
     *("--box_loss", "giou", "--ignore_crowds"),
 )
+HALF_RATE = ("--backbone_rate", *("0.5",) * 5)  # the strong recipe's before
 TRAIN_SIDES, TEST_SIDES = (480, 544, 608, 672), (480, 608, 736)  # where the shorter side is 608
 BASELINE, PEER = "baseline", "peer"
 
@@ -71,8 +72,9 @@ def rows_of(setting: Setting) -> list[Row]:
         Row("strong", ("--recipe", "strong"), has_seeds=True),
         Row(PEER, has_seeds=True),
         Row("recommended", recommended),
-        Row("strong_without_iou_branch", ("--recipe", "strong", "--no_iou_branch")),
-        Row("strong_small_anchors", ("--recipe", "strong", "--no_iou_branch", "--anchor_scale", "2")),
+        Row("strong_half_rate", ("--recipe", "strong", *HALF_RATE)),
+        Row("strong_without_iou_branch", ("--recipe", "strong", "--no_iou_branch", *HALF_RATE)),
+        Row("strong_small_anchors", ("--recipe", "strong", "--no_iou_branch", "--anchor_scale", "2", *HALF_RATE)),
         Row("recommended_augmented", (*recommended, "--train_sides", *train_sides, "--augment", "photometric")),
         Row("cosine", ("--schedule", "cosine", "--warmup_steps", "500")),
         Row("accumulate", ("--accumulate", "4")),
