@@ -2,6 +2,7 @@ import json
 import os
 import resource
 import time
+from copy import deepcopy
 
 import pytest
 import torch
@@ -281,10 +282,10 @@ def test_any_damage_ends_in_a_message_or_a_model(checkpoint, tmp_path, data):
         while isinstance(holder[key], dict) and holder[key] and data.draw(st.booleans()):
             holder = holder[key]
             key = data.draw(st.sampled_from(sorted(holder, key=str)))
-        if data.draw(st.booleans()):
-            holder[key] = data.draw(ODD)
+        if data.draw(st.booleans()):  # copies, because the next round may change what this one put in
+            holder[key] = deepcopy(data.draw(ODD))
         elif data.draw(st.booleans()):
-            holder[data.draw(st.sampled_from(["x", *content]))] = data.draw(ODD)
+            holder[data.draw(st.sampled_from(["x", *content]))] = deepcopy(data.draw(ODD))
         else:
             del holder[key]
         if not content:
