@@ -16,7 +16,7 @@ from retinanet.runtime.errors import OutOfResources, UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import train_steps
 from retinanet.training.losses import losses_of
-from retinanet.training.optimizer import build_optimizer, rates_of_stages
+from retinanet.training.optimizer import build_optimizer
 from retinanet.training.sets import Sets
 from retinanet.training.settings import AUTO_BATCH, TrainSettings
 from retinanet.training.state import TrainingState
@@ -114,8 +114,7 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, batch_size
     network.backbone.freeze(start.freeze_stages)
     network.to(device)
     precision = choose_precision(settings.precision, device)
-    rates = rates_of_stages(settings.backbone_rate)
-    optimizer = build_optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay, rates)
+    optimizer = build_optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay)
     average = WeightAverage(network, 0.9) if settings.ema_decay or settings.ema_share else None
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     state = TrainingState(network, optimizer, device, scaler=scaler, average=average)

@@ -1,8 +1,7 @@
 """The whole detector as one graph of tensors, from uint8 images to detections, which PyTorch's exporter can read."""
 
 import torch
-from torch import Tensor, nn
-from torch.library import custom_op
+from torch import Tensor, library, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
@@ -73,7 +72,7 @@ class DetectorGraph(nn.Module):
         )
 
 
-@custom_op("retinanet::nms_by_class", mutates_args=())
+@library.custom_op("retinanet::nms_by_class", mutates_args=())
 def nms_by_class(boxes: Tensor, class_scores: Tensor, nms_iou: float, threshold: float) -> Tensor:
     """Which of `boxes` [B, N, 4] survive NMS among the `class_scores` [B, C, N] above the threshold: float [B, N].
 

@@ -4,7 +4,7 @@ Off until a GPU has shown it to be faster and equal: set RETINANET_EPILOGUES=1 t
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -163,12 +163,18 @@ def use_epilogues(network: Any) -> None:
 
 def with_epilogues(model: Any, dtype: torch.dtype) -> Any:
     """A network of `model`'s layers and parameters that has epilogues and can be compiled."""
-    network = deepcopy(model, {id(value): value for value in (*model.parameters(), *model.buffers())})
     norms = {convolution: norm for _, convolution, norm in with_norms(model)}
-    for name, layer in [pair for pair in model.named_modules() if isinstance(pair[1], nn.Conv2d)]:
-        network.set_submodule(name, FoldingConvolution(layer, norms.get(layer), dtype))
-    for name, layer in model.backbone.named_modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            network.backbone.set_submodule(name, nn.Identity())
+    network = rebuilt(model, lambda layer: FoldingConvolution(layer, norms.get(layer), dtype))
     use_epilogues(network)
+    return network
+
+
+def rebuilt(model: Any, convolution_for: Callable[[nn.Conv2d], GivenConvolution]) -> Any:
+    """`model`'s layers and parameters in another network, with other convolutions and without batch norms."""
+    network = deepcopy(model, {id(value): value for value in (*model.parameters(), *model.buffers())})
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            network.set_submodule(name, convolution_for(layer))
+        elif isinstance(layer, nn.BatchNorm2d):
+            network.set_submodule(name, nn.Identity())
     return network

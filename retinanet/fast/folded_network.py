@@ -1,7 +1,6 @@
 """A network that runs with folded batch norms and weights in its format, made for all layers at once."""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from itertools import repeat
 
 import torch
@@ -34,15 +33,8 @@ class FoldedNetwork:
         plain = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
         self.pyramid = [layer for name, layer in plain if layer not in normed and name.startswith("pyramid")]
         self.heads = [layer for name, layer in plain if layer not in normed and not name.startswith("pyramid")]
-        # The same layers and parameters in another network, in which convolutions are given their weights.
-        self.network = deepcopy(model, {id(value): value for value in (*model.parameters(), *model.buffers())})
-        self.given: dict[nn.Conv2d, GivenConvolution] = {}
-        for name, layer in plain:
-            self.given[layer] = GivenConvolution(layer)
-            self.network.set_submodule(name, self.given[layer])
-        for name, layer in model.backbone.named_modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                self.network.backbone.set_submodule(name, nn.Identity())
+        self.given = {layer: GivenConvolution(layer) for _, layer in plain}
+        self.network = epilogues.rebuilt(model, self.given.__getitem__)
         if epilogues.are_on():
             epilogues.use_epilogues(self.network)
 

@@ -5,9 +5,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from retinanet.detector.settings import STAGES
+from retinanet.training.many_tensors import ListedAdam
 
 
 def build_optimizer(
@@ -50,54 +51,6 @@ def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()
     if len(shares) == len(STAGES):
         return list(shares)
     return [1.0 if stage in random_stages else shares[0] for stage in STAGES]
-
-
-class ListedAdam(torch.optim.Adam):
-    """PyTorch's Adam, or AdamW if decoupled, fused. It lists parameters and moments once, which takes PyTorch longer
-    at each step than to launch its kernels. Same numbers."""
-
-    _listed: list[tuple[list[Tensor], ...]] | None = None  # of each group: parameters, first and second moments, steps
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._listed = None  # the moments are other tensors now
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        if closure is not None or self._listed is None:
-            loss = super().step(closure)  # the first makes the moments
-            self._listed = self._lists()
-            return loss
-        found_inf = getattr(self, "found_inf", None)
-        for group, (parameters, means, squares, steps) in zip(self.param_groups, self._listed, strict=True):
-            beta1, beta2 = group["betas"]
-            torch._foreach_add_(steps, 1)
-            (torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_)(
-                parameters,
-                [parameter.grad for parameter in parameters if parameter.grad is not None],
-                means,
-                squares,
-                [],
-                steps,
-                lr=group["lr"],
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-                found_inf=found_inf,
-            )
-            if found_inf is not None:  # then this was no step
-                torch._foreach_sub_(steps, [found_inf] * len(steps))
-        return None
-
-    def _lists(self) -> list[tuple[list[Tensor], ...]] | None:
-        groups = [group["params"] for group in self.param_groups]
-        if any(parameter not in self.state for group in groups for parameter in group):
-            return None  # some had no gradient
-        names = "exp_avg", "exp_avg_sq", "step"
-        return [(group, *([self.state[p][name] for p in group] for name in names)) for group in groups]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

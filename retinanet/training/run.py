@@ -117,8 +117,15 @@ def _state(
     average = WeightAverage(network, decay) if decay else None
     # float16's small gradients would be lost without it.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    state = TrainingState(network, optimizer, device, scaler=scaler, average=average, max_skipped=settings.max_skipped)
-    state.random_stages = random_stages
+    state = TrainingState(
+        network,
+        optimizer,
+        device,
+        scaler=scaler,
+        average=average,
+        max_skipped=settings.max_skipped,
+        random_stages=random_stages,
+    )
     if saved:
         state.load_plain(saved.state, saved.path)
         if average:

@@ -1,6 +1,7 @@
 """What a training carries from step to step: weights, optimiser, losses, skipped steps, random states."""
 
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,17 +129,21 @@ class TrainingState:
         scaler: torch.amp.GradScaler | None = None,
         average: WeightAverage | None = None,
         max_skipped: int = 10,
+        random_stages: Sequence[str] = (),
     ) -> None:
-        """`scaler` keeps float16's small gradients in its range."""
+        """`scaler` keeps float16's small gradients in its range.
+
+        The backbone's `random_stages` had no weights to load, so they have a learning rate of their own.
+        """
         self.network, self.optimizer, self.device = network, optimizer, device
         # Walks through the network would take a third of what the host does in a step.
         self.parameters = list(network.parameters())
         self.norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.random_stages = list(random_stages)
         self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
         self.average = average
         self.running_loss = RunningLoss(device)
         self.skipped = SkippedSteps(max_skipped)
-        self.random_stages: list[str] = []  # of the backbone, at the start: they have rates of their own
         self.epoch = 0  # epochs finished
         self.iteration = 0  # batches done of the epoch in progress
         # Of it: losses summed, their number, images, steps whose gradient was clipped.
