@@ -72,6 +72,7 @@ def rows_of(setting: Setting) -> list[Row]:
         Row("strong", ("--recipe", "strong"), has_seeds=True),
         Row(PEER, has_seeds=True),
         Row("recommended", recommended),
+        Row("strong_high_rate", ("--recipe", "strong", *high_rate)),
         Row("strong_half_rate", ("--recipe", "strong", *HALF_RATE)),
         Row("strong_without_iou_branch", ("--recipe", "strong", "--no_iou_branch", *HALF_RATE)),
         Row("strong_small_anchors", ("--recipe", "strong", "--no_iou_branch", "--anchor_scale", "2", *HALF_RATE)),
@@ -84,6 +85,9 @@ def rows_of(setting: Setting) -> list[Row]:
         *(Row(name, ("--augment", name)) for name in ("photometric", "crop", "zoom_out", "jitter")),
         Row("giou", ("--box_loss", "giou")),
         *(Row(name, ("--matcher", name)) for name in ("low_quality", "atss")),
+        Row("quality", ("--class_loss", "quality")),
+        Row("repeat_threshold", ("--repeat_threshold", "0.2")),
+        Row("patience", ("--patience", "3", "--eval_every", "2")),
         Row("ignore_crowds", ("--ignore_crowds",)),
         Row("group_norm", ("--head_norm", "group")),
         Row("freeze_stages", ("--freeze_stages", "2")),
@@ -116,7 +120,8 @@ def _run_of(setting: Setting, row: Row, seed: int) -> Run:
         results_path = f"{folder}/val.json"
         return Run(row, seed, folder, [[*command, "--seed", str(seed), "--output_path", results_path]], results_path)
     command = _training(["train.py"], setting, row.flags)
-    command += ["--eval_every", str(setting.epochs)]
+    if "--eval_every" not in row.flags:
+        command += ["--eval_every", str(setting.epochs)]
     trained = _folder(Row(BASELINE) if row.test_flags else row, command, seed)
     folder = _folder(row, [*command, *row.test_flags], seed)
     results_path = f"{trained}/{row.name}.json" if row.test_flags else f"{folder}/val.json"

@@ -23,7 +23,9 @@ def parse_json(file: IO[str], path: str | Path) -> Any:
     try:
         return json.load(file)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-        raise UserError(f"{path}: not valid JSON ({error}). Is the file cut off? Write or copy it again.") from None
+        has_mark = "BOM" in str(error)  # Windows' programs write one; servers that take results refuse it too
+        advice = "Save it as UTF-8 without a byte order mark." if has_mark else "Is it cut off? Write or copy it again."
+        raise UserError(f"{path}: not valid JSON ({error}). {advice}") from None
 
 
 def is_id(value: Any) -> TypeGuard[int]:

@@ -61,6 +61,11 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
 def _require_steps(settings: TrainSettings, train: Annotations, ranks: Ranks) -> None:
     """UserError where the run would have no step, or none after its warm-up."""
     num_images = len(train.image_ids)
+    if settings.accumulate > num_images:
+        raise UserError(
+            f"{train.path}: --accumulate {settings.accumulate} asks for more batches a step than its {num_images} "
+            "images could fill. Give fewer."
+        )
     together = max(1, settings.batch_size) * settings.accumulate * ranks.size  # at least, where it is to be found
     if settings.drop_last and num_images < together:
         raise UserError(

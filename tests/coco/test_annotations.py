@@ -54,7 +54,8 @@ def test_packed_by_image_with_labels_by_category_id(tmp_path):
     ("content", "words"),
     [
         ("", "not valid JSON"),
-        (json.dumps(GOOD)[:-40], "not valid JSON"),
+        (json.dumps(GOOD)[:-40], "Is it cut off"),
+        (f"\ufeff{json.dumps(GOOD)}", "Save it as UTF-8 without a byte order mark"),
         ("[1, 2]", "holds a list"),
         ("[" * 100_000, "not valid JSON"),
         ({**GOOD, "images": []}, "has no images"),

@@ -188,6 +188,7 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
             "8 images are 4 steps, all of which --warmup_steps 4 would",
         ),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
+        (("--accumulate", 9), "asks for more batches a step than its 8 images could fill. Give fewer"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),
     ],
