@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--recipe",
         choices=tuple(RECIPES),
         help="defaults of the other flags: published, those of the published runs; strong, for more accuracy "
-        "on small sets: +0.031 AP with two seeds (benchmarks/accuracy.md)",
+        "on small sets: +0.031 AP with three seeds (benchmarks/accuracy.md)",
     )
     data = parser.add_argument_group("data")
     add_coco_path_flag(data)
