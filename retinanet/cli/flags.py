@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import printable
-from retinanet.training.recipes import PUBLISHED, RECIPES
+from retinanet.training.recipes import recipe_values
 
 Settings = TypeVar("Settings")
 # What other libraries call our flags.
@@ -142,7 +142,8 @@ def parsed(parser: argparse.ArgumentParser, settings: type[Settings], argv: Sequ
 
 def given(settings: Any, name: str) -> bool:
     """Whether the flag `name` has another value than its default, or its recipe's."""
-    of_recipe = RECIPES[getattr(settings, "recipe", PUBLISHED)]
+    is_training = hasattr(settings, "recipe")
+    of_recipe = recipe_values(settings.recipe, settings.optimizer, settings.learning_rate) if is_training else {}
     return getattr(settings, name) not in (getattr(type(settings), name), of_recipe.get(name))
 
 

@@ -20,29 +20,29 @@ def test_published_is_the_default_and_changes_nothing():
 def test_strong_sets_what_it_names_and_nothing_else():
     strong, plain = of("--recipe", "strong"), of()
     changed = {field.name for field in fields(plain) if getattr(strong, field.name) != getattr(plain, field.name)}
-    assert changed == {"recipe", "norm_statistics", "train_sides", *RECIPES["strong"]}
+    assert changed == {"recipe", "norm_statistics", *RECIPES["strong"]}
     for name, value in RECIPES["strong"].items():
         assert getattr(strong, name) == value
     assert strong.norm_statistics == "auto"
-    assert strong.train_sides == (486, 547, 608, 669, 730)
 
 
 @pytest.mark.parametrize(
     ("flags", "name", "value"),
     [
         (("--learning_rate", 0.001), "learning_rate", 0.001),
+        (("--learning_rate", 0.001), "backbone_rate", (0.03,)),  # 3e-5 for what the ResNet knows
+        (("--learning_rate", 0.0001), "backbone_rate", (0.15,)),
+        (("--learning_rate", 0.01, "--optimizer", "sgd"), "backbone_rate", (0.15,)),
+        (("--learning_rate", 0.001, "--backbone_rate", 0.15), "backbone_rate", (0.15,)),
         (("--schedule", "step", "--milestones", 3), "milestones", (3,)),
         (("--matcher", "iou"), "matcher", "iou"),  # the published value
         (("--warmup_steps", 30), "warmup_share", 0.0),
         (("--ema_decay", 0.99), "ema_share", 0.0),
         (("--ema_share", 0), "ema_share", 0.0),
         (("--train_sides", 320), "train_sides", (320,)),
-        (("--min_side", 160), "train_sides", (128, 144, 160, 176, 192)),
-        (("--min_side", 64), "train_sides", (64, 70, 77)),
-        (("--cache", "ram"), "train_sides", None),
         (("--weights", "none"), "norm_statistics", "learned"),
         (("--norm_statistics", "frozen"), "norm_statistics", "frozen"),
-        (("--freeze_stages", 5), "freeze_stages", 5),
+        (("--freeze_stages", 5, "--learning_rate", 0.001), "freeze_stages", 5),
         (("--no_iou_branch",), "iou_branch", False),
         (("--no_ignore_crowds",), "ignore_crowds", False),
         (("--weights", "coco", "--head_norm", "group"), "iou_branch", False),
