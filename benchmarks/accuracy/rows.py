@@ -13,9 +13,8 @@ RECOMMENDED = (
     *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--backbone_rate", "0.5"),
     *("--box_loss", "giou", "--ignore_crowds"),
 )
-HALF_RATE = ("--backbone_rate", *("0.5",) * 5)  # the strong recipe's at first
+HALF_RATE = ("--backbone_rate", *("0.5",) * 5)  # the strong recipe's before
 TRAIN_SIDES, TEST_SIDES = (480, 544, 608, 672), (480, 608, 736)  # where the shorter side is 608
-SIDE_SHARES = (0.8, 0.9, 1.0, 1.1, 1.2)  # of the shorter side, the strong recipe's before
 BASELINE, PEER = "baseline", "peer"
 
 
@@ -62,8 +61,6 @@ def milestones_of(epochs: int) -> tuple[int, ...]:
 def rows_of(setting: Setting) -> list[Row]:
     """Those with several seeds first; then each flag alone; then what needs no training of its own."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
-    many_sides = ("--train_sides", *(str(round(setting.min_side * share)) for share in SIDE_SHARES))
-    former = ("--recipe", "strong", *many_sides, *HALF_RATE)
     high_rate = ("--learning_rate", "1e-3")
     recommended = (
         *RECOMMENDED,
@@ -75,11 +72,11 @@ def rows_of(setting: Setting) -> list[Row]:
         Row("strong", ("--recipe", "strong"), has_seeds=True),
         Row(PEER, has_seeds=True),
         Row("recommended", recommended),
+        Row("strong_one_side", ("--recipe", "strong", "--train_sides", str(setting.min_side))),
         Row("strong_high_rate", ("--recipe", "strong", *high_rate)),
-        Row("strong_many_sides", ("--recipe", "strong", *many_sides)),
-        Row("strong_half_rate", former),
-        Row("strong_without_iou_branch", (*former, "--no_iou_branch")),
-        Row("strong_small_anchors", (*former, "--no_iou_branch", "--anchor_scale", "2")),
+        Row("strong_half_rate", ("--recipe", "strong", *HALF_RATE)),
+        Row("strong_without_iou_branch", ("--recipe", "strong", "--no_iou_branch", *HALF_RATE)),
+        Row("strong_small_anchors", ("--recipe", "strong", "--no_iou_branch", "--anchor_scale", "2", *HALF_RATE)),
         Row("recommended_augmented", (*recommended, "--train_sides", *train_sides, "--augment", "photometric")),
         Row("cosine", ("--schedule", "cosine", "--warmup_steps", "500")),
         Row("accumulate", ("--accumulate", "4")),

@@ -15,7 +15,7 @@ from retinanet.cli.shared_flags import (
     add_eval_backend_flag,
     add_machine_flags,
 )
-from retinanet.training.recipes import INSTEAD, RECIPES, recipe_values
+from retinanet.training.recipes import INSTEAD, RECIPES, recipe_sides, recipe_values
 from retinanet.training.settings import AUTO_BATCH, TrainSettings
 
 MOST_USED = (
@@ -47,8 +47,10 @@ def with_recipe(settings: TrainSettings, argv: list[str] | None) -> TrainSetting
     parser.set_defaults(**{name: value for name, value in of_recipe.items() if name not in displaced})
     parser.set_defaults(backbone_rate=None)
     settings = parsed(parser, TrainSettings, argv)
+    sides = recipe_sides(settings.recipe, settings.min_side, settings.epochs, settings.cache)
     values = recipe_values(settings.recipe, settings.optimizer, settings.learning_rate)
-    return replace(settings, backbone_rate=settings.backbone_rate or values["backbone_rate"])
+    rates = settings.backbone_rate or values["backbone_rate"]
+    return replace(settings, train_sides=settings.train_sides or sides, backbone_rate=rates)
 
 
 def batch_size(text: str) -> int:

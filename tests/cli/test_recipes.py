@@ -20,10 +20,11 @@ def test_published_is_the_default_and_changes_nothing():
 def test_strong_sets_what_it_names_and_nothing_else():
     strong, plain = of("--recipe", "strong"), of()
     changed = {field.name for field in fields(plain) if getattr(strong, field.name) != getattr(plain, field.name)}
-    assert changed == {"recipe", "norm_statistics", *RECIPES["strong"]}
+    assert changed == {"recipe", "norm_statistics", "train_sides", *RECIPES["strong"]}
     for name, value in RECIPES["strong"].items():
         assert getattr(strong, name) == value
     assert strong.norm_statistics == "auto"
+    assert strong.train_sides == (486, 547, 608, 669, 730)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,11 @@ def test_strong_sets_what_it_names_and_nothing_else():
         (("--ema_decay", 0.99), "ema_share", 0.0),
         (("--ema_share", 0), "ema_share", 0.0),
         (("--train_sides", 320), "train_sides", (320,)),
+        (("--min_side", 160), "train_sides", (128, 144, 160, 176, 192)),
+        (("--min_side", 64), "train_sides", (64, 70, 77)),
+        (("--epochs", 12), "train_sides", (486, 547, 608, 669, 730)),
+        (("--epochs", 11), "train_sides", None),
+        (("--cache", "ram"), "train_sides", None),
         (("--weights", "none"), "norm_statistics", "learned"),
         (("--norm_statistics", "frozen"), "norm_statistics", "frozen"),
         (("--freeze_stages", 5, "--learning_rate", 0.001), "freeze_stages", 5),
