@@ -9,12 +9,15 @@ for validation.
 import argparse
 import json
 import random
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from retinanet.coco.json_values import read_json
 from retinanet.runtime.console import run, say
+from retinanet.runtime.errors import UserError
 
 SIZE = 500, 376  # of a mosaic; a quarter is a photograph's place
 REPEATS = {"train": 4, "val": 2}  # of each photograph
@@ -31,9 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
+    if args.output_path.exists():
+        raise UserError(f"{args.output_path} exists already. Give another --output_path")
     draw = random.Random(SEED)
     for name, repeats in REPEATS.items():
-        content = json.loads((args.coco_path / f"{name}.json").read_text(encoding="utf-8"))
+        path = args.coco_path / f"{name}.json"
+        content = read_json(path)
+        if unknown := set(args.classes) - {one["name"] for one in content["categories"]}:
+            raise UserError(f"{path} has no class {', '.join(sorted(unknown))}. Look at --classes")
         made = mosaics(content, args.classes, repeats, draw, args.coco_path / "images" / name)
         folder = args.output_path / "images" / name
         folder.mkdir(parents=True)
@@ -45,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def mosaics(
-    content: dict[str, Any], classes: list[str], repeats: int, draw: random.Random, folder: Path
+    content: dict[str, Any], classes: Collection[str], repeats: int, draw: random.Random, folder: Path
 ) -> dict[str, Any]:
     """The content of a COCO file, of mosaics of the photographs in `folder`, with their `pictures`."""
     kept = {one["id"] for one in content["categories"] if one["name"] in classes}

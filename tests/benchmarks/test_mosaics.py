@@ -6,6 +6,7 @@ from PIL import Image
 
 from benchmarks.accuracy.mosaics import main
 from retinanet.coco.annotations import read_annotations
+from retinanet.runtime.errors import UserError
 
 SIZES = {1: (100, 75), 2: (60, 90), 3: (200, 40), 4: (500, 376), 5: (90, 90)}  # the last without a kept class
 
@@ -50,3 +51,12 @@ def test_boxes_lie_on_their_objects(photographs, tmp_path):
                 assert height <= 94 + 1
             assert pixels[inside].mean() > 0.95
             assert pixels[~inside].mean() < 0.02
+
+
+def test_mistakes_are_refused_before_anything_is_written(photographs, tmp_path):
+    flags = ["--coco_path", str(photographs), "--classes", "square", "round", "--output_path"]
+    with pytest.raises(UserError, match=r"train\.json has no class round\. Look at --classes"):
+        main([*flags, str(tmp_path / "made")])
+    assert not (tmp_path / "made").exists()
+    with pytest.raises(UserError, match="exists already"):
+        main([*flags, str(photographs)])
