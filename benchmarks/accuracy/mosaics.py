@@ -1,9 +1,9 @@
-"""Make a set of small objects from a set of photographs: each image has four of them at half their size.
+"""Make a set of small objects from a set of photographs: each image is a mosaic of four of them.
 
     python -m benchmarks.accuracy.mosaics --coco_path $VOC5 --output_path MOSAICS --classes bird bus car
 
-Photographs without one of the classes are left out; of the others each comes in four mosaics for training, in two
-for validation.
+Photographs without an object of these classes are left out. Each of the others is in four mosaics for training, or in
+two for validation.
 """
 
 import argparse
@@ -13,13 +13,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from retinanet.coco.json_values import read_json
+from retinanet.coco.annotations import Annotations, read_annotations
+from retinanet.convert.write_coco import place_whole
 from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import UserError
 
-SIZE = 500, 376  # of a mosaic; a quarter is a photograph's place
+SIZE = 500, 376  # of a mosaic; a photograph is scaled to fit a quarter
 REPEATS = {"train": 4, "val": 2}  # of each photograph
 SEED = 5
 
@@ -28,76 +30,71 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coco_path", type=Path, required=True, help="the data folder, with train and val sets")
     parser.add_argument("--output_path", type=Path, required=True, help="the data folder to make")
-    parser.add_argument("--classes", nargs="+", required=True, help="the names of those to keep")
+    parser.add_argument("--classes", nargs="+", required=True, help="the names of the classes to keep")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    if args.output_path.exists():
-        raise UserError(f"{args.output_path} exists already. Give another --output_path")
-    draw = random.Random(SEED)
-    for name, repeats in REPEATS.items():
-        path = args.coco_path / f"{name}.json"
-        content = read_json(path)
-        if unknown := set(args.classes) - {one["name"] for one in content["categories"]}:
-            raise UserError(f"{path} has no class {', '.join(sorted(unknown))}. Look at --classes")
-        made = mosaics(content, args.classes, repeats, draw, args.coco_path / "images" / name)
-        folder = args.output_path / "images" / name
-        folder.mkdir(parents=True)
-        for row, picture in zip(made["images"], made.pop("pictures"), strict=True):
-            picture.save(folder / row["file_name"], quality=92)
-        (args.output_path / f"{name}.json").write_text(json.dumps(made), encoding="utf-8")
-        say(f"{name}: {len(made['images'])} mosaics with {len(made['annotations'])} objects in {args.output_path}")
+    sets = {name: read_annotations(args.coco_path / f"{name}.json") for name in REPEATS}
+    for annotations in sets.values():
+        if unknown := set(args.classes) - set(annotations.class_names):
+            raise UserError(f"{annotations.path} has no class {', '.join(sorted(unknown))}. Look at --classes")
+
+    def write(folder: Path) -> None:
+        draw = random.Random(SEED)
+        for name, annotations in sets.items():
+            _write_set(folder, name, annotations, args.classes, draw)
+
+    place_whole(args.output_path, [*(f"images/{name}" for name in sets), *(f"{name}.json" for name in sets)], write)
+    say(f"Mosaics: {args.output_path}")
     return 0
 
 
-def mosaics(
-    content: dict[str, Any], classes: Collection[str], repeats: int, draw: random.Random, folder: Path
-) -> dict[str, Any]:
-    """The content of a COCO file, of mosaics of the photographs in `folder`, with their `pictures`."""
-    kept = {one["id"] for one in content["categories"] if one["name"] in classes}
-    objects: dict[int, list[dict[str, Any]]] = {}
-    for row in content["annotations"]:
-        if row["category_id"] in kept:
-            objects.setdefault(row["image_id"], []).append(row)
-    photographs = [row for row in content["images"] if row["id"] in objects]
-    drawn = []
-    for _ in range(repeats):
-        shuffled = photographs[:]
-        draw.shuffle(shuffled)
-        drawn += shuffled
-    made: dict[str, Any] = {"images": [], "annotations": [], "pictures": []}
+def _write_set(
+    folder: Path, name: str, annotations: Annotations, classes: Collection[str], draw: random.Random
+) -> None:
+    """Write {name}.json and images/{name}/ of the mosaics of one set."""
+    place = folder / "images" / name
+    place.mkdir(parents=True)
+    is_kept = np.isin(annotations.labels, [annotations.class_names.index(one) for one in classes])
+    rows_of = [
+        np.arange(start, end)[is_kept[start:end]]
+        for start, end in zip(annotations.first[:-1], annotations.first[1:], strict=True)
+    ]
+    drawn: list[int] = []
+    for _ in range(REPEATS[name]):
+        photographs = [index for index, rows in enumerate(rows_of) if len(rows)]
+        draw.shuffle(photographs)
+        drawn += photographs
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for number in range(1, len(drawn) // 4 + 1):
-        picture = Image.new("RGB", SIZE)
-        for place, photograph in enumerate(drawn[4 * number - 4 : 4 * number]):
-            corner = place % 2 * SIZE[0] // 2, place // 2 * SIZE[1] // 2
-            scale = _paste(picture, folder / photograph["file_name"], corner)
-            for row in objects[photograph["id"]]:
-                left, top, width, height = (value * scale for value in row["bbox"])
-                made["annotations"].append(
-                    {
-                        "id": len(made["annotations"]) + 1,
-                        "image_id": number,
-                        "category_id": row["category_id"],
-                        "bbox": [left + corner[0], top + corner[1], width, height],
-                        "area": width * height,
-                        "iscrowd": row["iscrowd"],
-                    }
-                )
-        name = f"{number:06d}.jpg"
-        made["images"].append({"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
-        made["pictures"].append(picture)
-    return {**made, "categories": [one for one in content["categories"] if one["id"] in kept]}
+        mosaic = Image.new("RGB", SIZE)
+        for quarter, index in enumerate(drawn[4 * number - 4 : 4 * number]):
+            corner = quarter % 2 * SIZE[0] // 2, quarter // 2 * SIZE[1] // 2
+            scale = _paste(mosaic, annotations.path.parent / "images" / name / annotations.file_names[index], corner)
+            for row in rows_of[index]:
+                left, top, width, height = (annotations.boxes[row] * scale).tolist()
+                entry = {"id": len(objects) + 1, "image_id": number, "iscrowd": int(annotations.crowds[row])}
+                entry["category_id"] = annotations.category_ids[annotations.labels[row]]
+                box = [left + corner[0], top + corner[1], width, height]
+                objects.append({**entry, "bbox": box, "area": width * height})
+        images.append({"id": number, "file_name": f"{number:06d}.jpg", "width": SIZE[0], "height": SIZE[1]})
+        mosaic.save(place / f"{number:06d}.jpg", quality=92)
+    names = zip(annotations.category_ids, annotations.class_names, strict=True)
+    categories = [{"id": category_id, "name": one} for category_id, one in names if one in classes]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _paste(picture: Image.Image, path: Path, corner: tuple[int, int]) -> float:
+def _paste(mosaic: Image.Image, path: Path, corner: tuple[int, int]) -> float:
     """Put the photograph at `path` into its quarter; returns its scale."""
     with Image.open(path) as photograph:
         width, height = photograph.size
         scale = min(SIZE[0] / 2 / width, SIZE[1] / 2 / height)
         small = photograph.convert("RGB").resize((int(width * scale), int(height * scale)), Image.Resampling.BILINEAR)
-    picture.paste(small, corner)
+    mosaic.paste(small, corner)
     return scale
 
 

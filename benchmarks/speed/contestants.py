@@ -30,8 +30,8 @@ from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
-from retinanet.training.recipes import PUBLISHED, RECIPES
-from retinanet.training.settings import TrainSettings
+from retinanet.training.recipes import RECIPES
+from retinanet.training.settings import PUBLISHED, TrainSettings
 from retinanet.training.weight_average import WeightAverage
 
 Work = Callable[[], object]

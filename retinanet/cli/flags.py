@@ -142,8 +142,7 @@ def parsed(parser: argparse.ArgumentParser, settings: type[Settings], argv: Sequ
 
 def given(settings: Any, name: str) -> bool:
     """Whether the flag `name` has another value than its default, or its recipe's."""
-    is_training = hasattr(settings, "recipe")
-    of_recipe = recipe_values(settings.recipe, settings.optimizer, settings.learning_rate) if is_training else {}
+    of_recipe = recipe_values(settings) if hasattr(settings, "recipe") else {}
     return getattr(settings, name) not in (getattr(type(settings), name), of_recipe.get(name))
 
 

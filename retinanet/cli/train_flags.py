@@ -15,7 +15,7 @@ from retinanet.cli.shared_flags import (
     add_eval_backend_flag,
     add_machine_flags,
 )
-from retinanet.training.recipes import INSTEAD, RECIPES, recipe_sides, recipe_values
+from retinanet.training.recipes import INSTEAD, RECIPES, recipe_values
 from retinanet.training.settings import AUTO_BATCH, TrainSettings
 
 MOST_USED = (
@@ -45,12 +45,14 @@ def with_recipe(settings: TrainSettings, argv: list[str] | None) -> TrainSetting
         displaced.add("iou_branch")  # a detector without one
     parser = build_parser()
     parser.set_defaults(**{name: value for name, value in of_recipe.items() if name not in displaced})
-    parser.set_defaults(backbone_rate=None)
+    parser.set_defaults(backbone_rate=None)  # as train_sides: filled in when the rest is known
     settings = parsed(parser, TrainSettings, argv)
-    sides = recipe_sides(settings.recipe, settings.min_side, settings.epochs, settings.cache)
-    values = recipe_values(settings.recipe, settings.optimizer, settings.learning_rate)
-    rates = settings.backbone_rate or values["backbone_rate"]
-    return replace(settings, train_sides=settings.train_sides or sides, backbone_rate=rates)
+    values = recipe_values(settings)
+    return replace(
+        settings,
+        backbone_rate=settings.backbone_rate or values["backbone_rate"],
+        train_sides=settings.train_sides or values["train_sides"],
+    )
 
 
 def batch_size(text: str) -> int:

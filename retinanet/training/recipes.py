@@ -2,10 +2,12 @@
 
 from typing import Any
 
-PUBLISHED, STRONG = "published", "strong"
+from retinanet.training.settings import PUBLISHED, TrainSettings
+
+STRONG = "strong"
 # Of the learning rate, and with Adam and AdamW at most: the ResNet would forget what it knows at a higher one.
 RESNET_SHARE, RESNET_RATE = 0.15, 3e-5
-# --norm_statistics and --train_sides depend on other flags: see default_statistics and recipe_sides.
+# --backbone_rate and --train_sides depend on other flags: see recipe_values; --norm_statistics: see default_statistics.
 RECIPES: dict[str, dict[str, Any]] = {
     PUBLISHED: {},
     STRONG: {
@@ -13,7 +15,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup_share": 0.05,
         "ema_share": 0.05,
         "learning_rate": 2e-4,
-        "backbone_rate": (RESNET_SHARE,),
         "augment": ("photometric",),
         "matcher": "low_quality",
         "box_loss": "giou",
@@ -27,16 +28,14 @@ SIDES_FROM_EPOCHS = 12  # in shorter runs an object is seen too seldom at each s
 INSTEAD = {"warmup_share": "warmup_steps", "ema_share": "ema_decay"}
 
 
-def recipe_sides(recipe: str, min_side: int, epochs: int, cache: str) -> tuple[int, ...] | None:
-    """The --train_sides of a recipe, in runs that are long enough and don't keep the images in one size."""
-    if recipe != STRONG or epochs < SIDES_FROM_EPOCHS or cache != "none":
-        return None
-    return tuple(sorted({max(64, round(min_side * share)) for share in SIDE_SHARES}))
-
-
-def recipe_values(recipe: str, optimizer: str, learning_rate: float) -> dict[str, Any]:
-    """The values of a recipe that are known before the data, one of which depends on the optimiser and its rate."""
-    values = RECIPES[recipe]
-    if recipe != STRONG or optimizer == "sgd":  # whose rates are others
+def recipe_values(settings: TrainSettings) -> dict[str, Any]:
+    """What the recipe of these `settings` gives to flags that aren't given, those included that depend on others."""
+    values = RECIPES[settings.recipe]
+    if settings.recipe != STRONG:
         return values
-    return {**values, "backbone_rate": (min(RESNET_SHARE, RESNET_RATE / learning_rate),)}
+    share, sides = RESNET_SHARE, None
+    if settings.optimizer != "sgd":  # whose rates are others
+        share = min(share, RESNET_RATE / settings.learning_rate)
+    if settings.epochs >= SIDES_FROM_EPOCHS and settings.cache == "none":
+        sides = tuple(sorted({max(64, round(settings.min_side * share)) for share in SIDE_SHARES}))
+    return {**values, "backbone_rate": (share,), "train_sides": sides}

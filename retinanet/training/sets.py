@@ -59,7 +59,7 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
 
 
 def _require_steps(settings: TrainSettings, train: Annotations, ranks: Ranks) -> None:
-    """UserError where the run would have no step, or none after its warm-up."""
+    """UserError where the run would have no step, none after its warm-up, or batches that stay empty."""
     num_images = len(train.image_ids)
     if settings.accumulate > num_images:
         raise UserError(

@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 from retinanet.checkpoints.settings import StartSettings
 from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE, AugmentSettings
 from retinanet.detector.settings import DetectionSettings, LossSettings
-from retinanet.training.recipes import PUBLISHED
 
 Part = TypeVar("Part", StartSettings, LossSettings, DetectionSettings)
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("step", "cosine")
-PUBLISHED_SEED = 3407
+PUBLISHED, PUBLISHED_SEED = "published", 3407  # the recipe and the seed of the published runs
 LEAST_WINDOW = 2  # steps of an average
 RANDOM = "random"  # the seed that rank 0 draws for all ranks
 

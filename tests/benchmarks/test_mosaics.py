@@ -13,7 +13,7 @@ SIZES = {1: (100, 75), 2: (60, 90), 3: (200, 40), 4: (500, 376), 5: (90, 90)}  #
 
 @pytest.fixture
 def photographs(tmp_path):
-    """Black photographs with one object each, which is white, to be found in the mosaics."""
+    """Black photographs, each with one white object."""
     for name in ("train", "val"):
         folder = tmp_path / "images" / name
         folder.mkdir(parents=True)
@@ -54,9 +54,9 @@ def test_boxes_lie_on_their_objects(photographs, tmp_path):
 
 
 def test_mistakes_are_refused_before_anything_is_written(photographs, tmp_path):
-    flags = ["--coco_path", str(photographs), "--classes", "square", "round", "--output_path"]
+    flags = ["--coco_path", str(photographs), "--classes", "square"]
     with pytest.raises(UserError, match=r"train\.json has no class round\. Look at --classes"):
-        main([*flags, str(tmp_path / "made")])
+        main([*flags, "round", "--output_path", str(tmp_path / "made")])
     assert not (tmp_path / "made").exists()
-    with pytest.raises(UserError, match="exists already"):
-        main([*flags, str(photographs)])
+    with pytest.raises(UserError, match="is there already"):
+        main([*flags, "--output_path", str(photographs)])

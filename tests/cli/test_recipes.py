@@ -20,10 +20,11 @@ def test_published_is_the_default_and_changes_nothing():
 def test_strong_sets_what_it_names_and_nothing_else():
     strong, plain = of("--recipe", "strong"), of()
     changed = {field.name for field in fields(plain) if getattr(strong, field.name) != getattr(plain, field.name)}
-    assert changed == {"recipe", "norm_statistics", "train_sides", *RECIPES["strong"]}
+    assert changed == {"recipe", "norm_statistics", "backbone_rate", "train_sides", *RECIPES["strong"]}
     for name, value in RECIPES["strong"].items():
         assert getattr(strong, name) == value
     assert strong.norm_statistics == "auto"
+    assert strong.backbone_rate == (0.15,)
     assert strong.train_sides == (486, 547, 608, 669, 730)
 
 
