@@ -74,6 +74,7 @@ def rows_of(setting: Setting) -> list[Row]:
         Row("recommended", recommended),
         Row("strong_one_side", ("--recipe", "strong", "--train_sides", str(setting.min_side))),
         Row("strong_high_rate", ("--recipe", "strong", *high_rate)),
+        Row("strong_low_rate", ("--recipe", "strong", "--learning_rate", "1e-4")),
         Row("strong_half_rate", ("--recipe", "strong", *HALF_RATE)),
         Row("strong_without_iou_branch", ("--recipe", "strong", "--no_iou_branch", *HALF_RATE)),
         Row("strong_small_anchors", ("--recipe", "strong", "--no_iou_branch", "--anchor_scale", "2", *HALF_RATE)),
