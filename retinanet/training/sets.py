@@ -7,6 +7,7 @@ from retinanet.coco.annotations import Annotations, has_objects, require_same_cl
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.image_cache import ImageCache, spare_memory
 from retinanet.data.learnable import require_objects, require_reach
+from retinanet.data.sampler import repeat_factors
 from retinanet.data.settings import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.evaluation.coco_table import require_backend
 from retinanet.runtime.console import say
@@ -43,7 +44,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
     if has_objects(val) and not (settings.find_lr or settings.verify_resume):
         require_backend(settings.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)
-    _require_steps(settings, train, ranks)
+    _require_steps(settings, training_set, ranks)
     return Sets(train, val, training_set, val_set)
 
 
@@ -58,25 +59,26 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
         require_reach(training_set, settings.foreground_iou, augmentation.sides, flip=flip, shapes=shapes)
 
 
-def _require_steps(settings: TrainSettings, train: Annotations, ranks: Ranks) -> None:
+def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
     """UserError where the run would have no step, none after its warm-up, or batches that stay empty."""
-    num_images = len(train.image_ids)
+    path = training_set.annotations.path
+    num_images = round(repeat_factors(training_set, settings.repeat_threshold).sum())  # of an epoch
     if settings.accumulate > num_images:
         raise UserError(
-            f"{train.path}: --accumulate {settings.accumulate} asks for more batches a step than its {num_images} "
+            f"{path}: --accumulate {settings.accumulate} asks for more batches a step than an epoch's {num_images} "
             "images could fill. Give fewer."
         )
     together = max(1, settings.batch_size) * settings.accumulate * ranks.size  # at least, where it is to be found
     if settings.drop_last and num_images < together:
         raise UserError(
-            f"{train.path}: its {num_images} images don't fill one batch of {together}, so --drop_last would leave out "
-            "all. Lower --batch_size, or drop --drop_last."
+            f"{path}: an epoch's {num_images} images don't fill one batch of {together}, so --drop_last would leave "
+            "out all. Lower --batch_size, or drop --drop_last."
         )
     num_full, rest = divmod(num_images, together)
     num_steps = settings.epochs * (num_full + (rest > 0 and not settings.drop_last))
     if settings.warmup_steps >= num_steps and not settings.find_lr:
         raise UserError(
-            f"{train.path}: {settings.epochs} epochs of its {num_images} images are {num_steps} steps, all of which "
+            f"{path}: {settings.epochs} epochs of {num_images} images are {num_steps} steps, all of which "
             f"--warmup_steps {settings.warmup_steps} would take. Give fewer, or more --epochs."
         )
 

@@ -182,13 +182,13 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
             ("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"),
             "leaves --backbone_rate nothing to train",
         ),
-        (("--warmup_steps", 8), "2 epochs of its 8 images are 8 steps, all of which --warmup_steps 8 would take"),
+        (("--warmup_steps", 8), "2 epochs of 8 images are 8 steps, all of which --warmup_steps 8 would take"),
         (
             ("--warmup_steps", 4, "--batch_size", 3, "--drop_last"),
             "8 images are 4 steps, all of which --warmup_steps 4 would",
         ),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
-        (("--accumulate", 9), "asks for more batches a step than its 8 images could fill. Give fewer"),
+        (("--accumulate", 9), "asks for more batches a step than an epoch's 8 images could fill. Give fewer"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),
     ],
@@ -197,6 +197,11 @@ def test_contradictions(improved, tmp_path, flags, told):
     run = improved(*flags)
     assert (run.code, told in run.err) == (2, True), run.err
     assert not (tmp_path / "output").exists()
+
+
+def test_images_that_come_again_count_towards_the_steps(improved):
+    run = improved("--repeat_threshold", 1, "--warmup_steps", 8)
+    assert (run.code, "Iteration: 5 |" in run.out) == (0, True), run.err
 
 
 def test_a_cosine_goes_on_to_its_own_end_only(improved):
