@@ -14,7 +14,9 @@ from typing import cast
 
 from benchmarks.speed import contestants, protocol, trained
 from retinanet.cli.flags import whole_number
+from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.reports.tables import markdown_head
+from retinanet.runtime.console import run
 
 RANDOM = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
 TRAINED = {
@@ -24,17 +26,23 @@ TRAINED = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     contestants.add_contest_flags(parser)
     parser.add_argument("--checkpoint_path", type=Path, help="of ours; its depth and classes replace those given")
     parser.add_argument("--coco_path", type=Path, default=Path("data"), help="whose val images it detects on")
     parser.add_argument("--num_images", type=whole_number(1), default=8, help="with --checkpoint_path")
+    parser.add_argument(
+        "--num_candidates",
+        type=whole_number(1),
+        default=DEFAULT_DETECTION.num_candidates,
+        help="for NMS, with --checkpoint_path: ours of an image, torchvision's of a level",
+    )
     args = parser.parse_args()
     builders = TRAINED if args.checkpoint_path else RANDOM
     if args.memory_of:
         protocol.print_peak(builders[args.memory_of](args), args.device)
-        return
+        return 0
     works = {name: build(args) for name, build in builders.items()}
     num_images = args.batch_size
     if args.checkpoint_path:
@@ -53,7 +61,8 @@ def main() -> None:
         print(f"\nTorchvision's. {trained.agreement(ours, theirs)}")
         print(f"onnxruntime's. {trained.agreement(ours, exported)}", end="")
     print(f"\nMedian of {args.repeats} (slowest to fastest). {protocol.describe(args.device)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

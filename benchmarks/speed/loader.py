@@ -24,6 +24,7 @@ from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.data.transforms import padded_sizes, resize
 from retinanet.detector.structures import DEVIATION, MEAN
 from retinanet.reports.tables import markdown_head
+from retinanet.runtime.console import run
 
 
 def classic(dataset: CocoDataset, index: int) -> np.ndarray:
@@ -64,7 +65,7 @@ def difference(dataset: CocoDataset, indices: list[int]) -> float:
     return float(np.mean(differences))
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coco_path", type=Path, required=True)
     parser.add_argument("--set_name", default="train")
@@ -92,7 +93,8 @@ def main() -> None:
     print(f"\nMean difference of ours from the classic: {difference(dataset, indices[:8]):.2f} of 255.")
     print(f"Median of {args.repeats} (slowest to fastest), {time.perf_counter() - started:.0f} s. ", end="")
     print(describe(torch.device("cpu")))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

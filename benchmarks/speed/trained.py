@@ -1,12 +1,14 @@
 """A checkpoint's detector: ours, exported, and as torchvision's RetinaNet with the same weights, on photographs.
 
 Both see each image in the same size, with the same anchors, box code, threshold and NMS. They differ in how many
-candidates NMS gets: ours the best 1,000 of an image, torchvision's the best 1,000 of each level.
+candidates NMS gets: ours the best 1,000 of an image, torchvision's the best 1,000 of each level. Where more pass the
+threshold, a higher --num_candidates makes the detections equal.
 """
 
 import argparse
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.predict.onnx_network import session_of
 from retinanet.runtime.device import autocast
+from retinanet.runtime.errors import UserError
 
 Found = list[dict[str, Tensor]]  # boxes, scores and labels of each image, as torchvision gives them
 NAMES = (  # ours and torchvision's
@@ -56,7 +59,7 @@ def our_detection(args: argparse.Namespace) -> Callable[[], Found]:
         for images in batches:
             with autocast(args.device, precision_of(args)):
                 predictions = network(images)
-            candidates = find_candidates(predictions, anchors, sizes, DEFAULT_DETECTION.num_candidates)
+            candidates = find_candidates(predictions, anchors, sizes, args.num_candidates)
             found += _separate(suppress_on_device(candidates, sizes))
         return found
 
@@ -65,6 +68,7 @@ def our_detection(args: argparse.Namespace) -> Callable[[], Found]:
 
 def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
     model, batches = torchvision_twin(_trained(args)).to(args.device).eval(), _batches(args)
+    model.topk_candidates = args.num_candidates
 
     @torch.no_grad()
     def detection() -> Found:
@@ -77,7 +81,8 @@ def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
 def onnx_detection(args: argparse.Namespace) -> Callable[[], Found]:
     """Ours exported, on onnxruntime."""
     checkpoint, batches = load_checkpoint(args.checkpoint_path), _batches(args)
-    content = onnx_bytes(_trained(args).cpu(), checkpoint, DEFAULT_DETECTION)
+    settings = replace(DEFAULT_DETECTION, num_candidates=args.num_candidates)
+    content = onnx_bytes(_trained(args).cpu(), checkpoint, settings)
     session = session_of(content, args.device.type)
     feed = [{"images": images.cpu().contiguous().numpy(), "sizes": _sizes(args).cpu().numpy()} for images in batches]
 
@@ -135,7 +140,7 @@ class _Anchors(nn.Module):
 def _trained(args: argparse.Namespace) -> RetinaNet:
     model = build_model(load_checkpoint(args.checkpoint_path), args.checkpoint_path, averaged=True)
     if not can_be_sparse(model) or model.iou_branch:
-        raise SystemExit(f"{args.checkpoint_path}: torchvision's network has no group norm in its heads, no IoU branch")
+        raise UserError(f"{args.checkpoint_path}: torchvision's network has no group norm in its heads, no IoU branch")
     return model.to(args.device).eval()
 
 

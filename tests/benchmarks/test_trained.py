@@ -8,6 +8,7 @@ from torch import nn
 from benchmarks.speed import trained
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.detector.model import RetinaNet
+from retinanet.runtime.errors import UserError
 
 
 def arguments(coco_path: Path, head_norm: str = "none") -> argparse.Namespace:
@@ -30,6 +31,7 @@ def arguments(coco_path: Path, head_norm: str = "none") -> argparse.Namespace:
         batch_size=2,
         device=cpu,
         precision="float32",
+        num_candidates=1000,
     )
 
 
@@ -48,7 +50,7 @@ def test_torchvision_detects_the_same_with_the_same_weights(coco_path):
 
 
 def test_a_network_that_torchvision_has_not_is_refused(coco_path):
-    with pytest.raises(SystemExit, match=r"model.pt: torchvision's network has no group norm"):
+    with pytest.raises(UserError, match=r"model.pt: torchvision's network has no group norm"):
         trained.our_detection(arguments(coco_path, head_norm="group"))
 
 
