@@ -49,6 +49,14 @@ def test_torchvision_detects_the_same_with_the_same_weights(coco_path):
     assert "as many of each in 4 of 4 images" in trained.agreement(ours, theirs)
 
 
+def test_candidates_are_counted_by_image_and_by_level(coco_path):
+    args = arguments(coco_path)
+    args.num_candidates = 1
+    ours, theirs = trained.our_detection(args)(), trained.torchvision_detection(args)()
+    assert [len(found["scores"]) for found in ours] == [1] * 4
+    assert all(1 < len(found["scores"]) <= 5 for found in theirs)
+
+
 def test_a_network_that_torchvision_has_not_is_refused(coco_path):
     with pytest.raises(UserError, match=r"model.pt: torchvision's network has no group norm"):
         trained.our_detection(arguments(coco_path, head_norm="group"))
