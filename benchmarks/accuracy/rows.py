@@ -13,7 +13,7 @@ RECOMMENDED = (
     *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--backbone_rate", "0.5"),
     *("--box_loss", "giou", "--ignore_crowds"),
 )
-HALF_RATE = ("--backbone_rate", *("0.5",) * 5)  # the strong recipe's before
+HALF_RATE = ("--backbone_rate", *("0.5",) * 5)  # what the strong recipe had before
 TRAIN_SIDES, TEST_SIDES = (480, 544, 608, 672), (480, 608, 736)  # where the shorter side is 608
 BASELINE, PEER = "baseline", "peer"
 

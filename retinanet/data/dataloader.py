@@ -90,7 +90,7 @@ def training_loader(
         ranks=ranks,
         train_sides=settings.sides,
         sizes_at=dataset.sizes_at,
-        factors=repeat_factors(dataset, settings.repeat_threshold) if settings.repeat_threshold else None,
+        factors=repeat_factors(dataset, settings.repeat_threshold),
     )
     batches = TrainingBatches(dataset, seed, settings, loading.padded_sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}

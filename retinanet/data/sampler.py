@@ -60,7 +60,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         self.accumulate, self.rank, self.num_ranks = accumulate, ranks.rank, ranks.size
         self.epoch, self.first_batch = 0, 0
         self.factors = factors
-        self.num_drawn = len(sizes) if factors is None else round(float(factors.sum()))  # of an epoch
+        self.num_drawn = images_of_epoch(len(sizes), factors)
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
         """Have the next iteration give the batches of `epoch` from the given one on."""
@@ -103,12 +103,14 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return -(-self.num_drawn // self.batch_size)
 
 
-def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
+def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
     """How often an epoch shows each image, as LVIS does (https://arxiv.org/abs/1908.03195): float64 [N], at least 1.
 
     A class in a share f of the images has max(1, sqrt(threshold / f)); an image that of its rarest class. Then all grow
-    by a factor below 1 + 1 / N, up to a whole sum.
+    by a factor below 1 + 1 / N, up to a whole sum. None with a threshold of 0: each comes once.
     """
+    if not threshold:
+        return None
     annotations, learned = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_images, num_classes = len(dataset), len(annotations.class_names)
     images = np.searchsorted(annotations.first, learned, side="right") - 1
@@ -121,12 +123,17 @@ def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
     return factors * (np.ceil(total - 1e-9) / total)
 
 
+def images_of_epoch(num_images: int, factors: np.ndarray | None) -> int:
+    """How many images an epoch shows, each as often as it comes."""
+    return num_images if factors is None else round(float(factors.sum()))
+
+
 def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
     """How often each image comes: int64 [N], its factor rounded up or down, with the sum of all factors.
 
     `offset`, from 0 to below 1, decides which are rounded up: systematic sampling.
     """
-    total = round(float(factors.sum()))
+    total = images_of_epoch(len(factors), factors)
     places = np.floor(np.concatenate([[0.0], np.cumsum(factors)]) + offset).astype(int)
     places[-1] = total  # whole, but for rounding
     return np.diff(places.clip(max=total))

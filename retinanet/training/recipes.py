@@ -36,6 +36,6 @@ def recipe_values(settings: TrainSettings) -> dict[str, Any]:
     share, sides = RESNET_SHARE, None
     if settings.optimizer != "sgd":  # whose rates are others
         share = min(share, RESNET_RATE / settings.learning_rate)
-    if settings.epochs >= SIDES_FROM_EPOCHS and settings.cache == "none":
-        sides = tuple(sorted({max(64, round(settings.min_side * share)) for share in SIDE_SHARES}))
+    if settings.epochs >= SIDES_FROM_EPOCHS and settings.cache == "none":  # cached images have one size
+        sides = tuple(sorted({max(64, round(settings.min_side * of_side)) for of_side in SIDE_SHARES}))
     return {**values, "backbone_rate": (share,), "train_sides": sides}

@@ -7,7 +7,7 @@ from retinanet.coco.annotations import Annotations, has_objects, require_same_cl
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.image_cache import ImageCache, spare_memory
 from retinanet.data.learnable import require_objects, require_reach
-from retinanet.data.sampler import repeat_factors
+from retinanet.data.sampler import images_of_epoch, repeat_factors
 from retinanet.data.settings import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.evaluation.coco_table import require_backend
 from retinanet.runtime.console import say
@@ -62,7 +62,7 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
 def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
     """UserError where the run would have no step, none after its warm-up, or batches that stay empty."""
     path = training_set.annotations.path
-    num_images = round(repeat_factors(training_set, settings.repeat_threshold).sum())  # of an epoch
+    num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.repeat_threshold))
     if settings.accumulate > num_images:
         raise UserError(
             f"{path}: --accumulate {settings.accumulate} asks for more batches a step than an epoch's {num_images} "

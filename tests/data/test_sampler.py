@@ -146,6 +146,7 @@ def test_an_image_comes_as_often_as_its_rarest_class_asks_for():
     assert factors == pytest.approx(raw * np.ceil(raw.sum()) / raw.sum())
     assert factors.sum() == pytest.approx(12)
     assert repeat_factors(set_of(images), 0.1).tolist() == [1] * 10
+    assert repeat_factors(set_of(images), 0) is None
     assert repeat_factors(set_of(images, crowds=[10]), 0.4)[7] < 1.1  # the emu is not learned
 
 
