@@ -28,7 +28,7 @@ from retinanet.fast.focal_one_pass import focal_loss_on
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.reports.tables import markdown_head
 from retinanet.training.engine import progress_of, train_steps
-from retinanet.training.losses import losses_of
+from retinanet.training.losses import Compiled, losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
@@ -64,7 +64,7 @@ def step(
         device,
         loss_settings=loss_settings,
         precision=precision,
-        compiled_batch_size=args.batch_size if compiled else None,
+        compiled=Compiled(args.batch_size) if compiled else None,
     )
     for seed in range(0 if compiled else NUM_CALLS - 1, NUM_CALLS):
         batch = batch_of(args, seed)

@@ -25,7 +25,7 @@ from retinanet.fast import focal_one_pass
 from retinanet.fast.folded_network import folded_once
 from retinanet.runtime.device import autocast
 from retinanet.training.engine import train_steps
-from retinanet.training.losses import SMALL_BATCH_PIXELS, ComputeLosses, losses_of
+from retinanet.training.losses import SMALL_BATCH_PIXELS, Compiled, ComputeLosses, losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
@@ -102,7 +102,7 @@ def compiled_step(case: Case, eager: Work) -> Work:
     compiled_away = plain.work.launches - assigning.work.launches
     other_bytes = plain.work.other_bytes - assigning.work.other_bytes
     with Planned() as planned:
-        steps = _training(case, network, WARM_UP + TIMED, case.batch_size)
+        steps = _training(case, network, WARM_UP + TIMED, is_compiled=True)
         for _ in range(WARM_UP):
             next(steps)
         host = median(_seconds(lambda: next(steps)) for _ in range(TIMED))
@@ -117,16 +117,16 @@ def compiled_step(case: Case, eager: Work) -> Work:
     )
 
 
-def _training(
-    case: Case, network: RetinaNet, num_steps: int, compiled_batch_size: int | None = None
-) -> Iterator[object]:
+def _training(case: Case, network: RetinaNet, num_steps: int, *, is_compiled: bool = False) -> Iterator[object]:
     average = WeightAverage(network, case.ema_decay) if case.ema_decay else None
     state = TrainingState(network, build_optimizer(network, "adam", RATE, weight_decay=0.0), GPU, average=average)
-    losses, batches = _losses(case, network, compiled_batch_size), [case.batch()] * num_steps
+    # The capture of CUDA graphs needs a real GPU.
+    compiled = Compiled(case.batch_size, state.flatten(), cuda_graphs=False) if is_compiled else None
+    losses, batches = _losses(case, network, compiled), [case.batch()] * num_steps
     return train_steps(state, batches, rates=[RATE] * num_steps, clip_norm=0.1, compute_losses=losses)
 
 
-def _losses(case: Case, network: RetinaNet, compiled_batch_size: int | None = None) -> ComputeLosses:
+def _losses(case: Case, network: RetinaNet, compiled: Compiled | None = None) -> ComputeLosses:
     with patch.object(focal_one_pass, "_agrees", return_value=True):  # the trial of the kernel needs a real GPU
         return losses_of(
             network,
@@ -134,8 +134,7 @@ def _losses(case: Case, network: RetinaNet, compiled_batch_size: int | None = No
             GPU,
             loss_settings=case.loss,
             precision=torch.bfloat16,
-            compiled_batch_size=compiled_batch_size,
-            cuda_graphs=False,  # their capture needs a real GPU
+            compiled=compiled,
         )
 
 

@@ -54,7 +54,16 @@ class Planned:
             if "convolution" in str(getattr(kernel.node, "python_kernel_name", "")):
                 self.num_convolutions += 1
             elif type(kernel).__name__ != "NopKernelSchedulerNode":
-                self.moved.append(kernel.get_read_write_buffers_sizes())
+                self.moved.append(_bytes_of(kernel))
+
+
+def _bytes_of(kernel: Any) -> int:
+    """What `kernel` reads and writes. Inductor counts a tensor whole even where only parts of it are read."""
+    parts: dict[str, int] = {}
+    for access in kernel.read_writes.reads_and_writes():
+        parts[access.name] = parts.get(access.name, 0) + access.numbytes_hint()
+    whole = kernel.get_read_write_buffer_accesses(include_reads=True, include_writes=True)
+    return sum(min(size, parts[name]) for name, size in whole.items())
 
 
 def _kind(output: Any) -> tuple[list[int], list[int], torch.dtype, torch.device] | None:

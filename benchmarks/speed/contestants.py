@@ -28,10 +28,11 @@ from retinanet.detector.structures import Targets
 from retinanet.fast.regression_windows import SparseNetwork
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
-from retinanet.training.losses import losses_of
+from retinanet.training.losses import Compiled, losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.recipes import RECIPES
 from retinanet.training.settings import PUBLISHED, TrainSettings
+from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
 Work = Callable[[], object]
@@ -81,18 +82,19 @@ def our_step(args: argparse.Namespace, compiled: bool = False, recipe: str = PUB
     settings = TrainSettings(**RECIPES[recipe])
     batch = random_batch(args)
     model = RetinaNet(args.num_classes, args.depth, iou_branch=settings.iou_branch).to(args.device).train()
+    average = WeightAverage(model, 0.999) if settings.ema_share else None
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-5, 0.0), args.device, average=average)
     losses = losses_of(
         model,
         args.num_classes,
         args.device,
         precision=precision_of(args),
-        compiled_batch_size=args.batch_size if compiled else None,
+        compiled=Compiled(args.batch_size, state.flatten()) if compiled else None,
         loss_settings=settings.loss,
     )
-    step = _step(model, lambda: list(losses(batch.images, batch.targets)))
-    if not settings.ema_share:
+    step = _step(state.optimizer, state.parameters, lambda: list(losses(batch.images, batch.targets)))
+    if average is None:
         return step
-    average = WeightAverage(model, 0.999)
 
     def averaged_step() -> None:
         step()
@@ -111,16 +113,14 @@ def torchvision_step(args: argparse.Namespace) -> Work:
         with autocast(args.device, precision_of(args)):
             return list(model(images, targets).values())
 
-    return _step(model, losses)
+    return _step(build_optimizer(model, "adam", 1e-5, 0.0), list(model.parameters()), losses)
 
 
-def _step(model: nn.Module, losses: Callable[[], list[Tensor]]) -> Work:
-    optimizer = build_optimizer(model, "adam", 1e-5, 0.0)
-
+def _step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], losses: Callable[[], list[Tensor]]) -> Work:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         torch.stack(losses()).sum().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        nn.utils.clip_grad_norm_(parameters, 0.1)
         optimizer.step()
 
     return step

@@ -26,7 +26,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.reports.tables import markdown_head
 from retinanet.runtime.device import default_workers
 from retinanet.training.engine import progress_of, train_steps
-from retinanet.training.losses import few_sides, losses_of
+from retinanet.training.losses import Compiled, few_sides, losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.recipes import RECIPES
 from retinanet.training.state import TrainingState
@@ -86,16 +86,14 @@ def from_files(args: argparse.Namespace) -> None:
     num_batches = min(args.num_batches, len(loader))
     kept: list[Batch] = [loaded.batch for loaded in islice(loader, num_batches)]
     model = RetinaNet(len(annotations.class_names), args.depth).to(args.device)
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-5, 0.0), args.device)
     losses = losses_of(
         model,
         len(annotations.class_names),
         args.device,
         precision=contestants.precision_of(args),
-        compiled_batch_size=args.batch_size if args.compile else None,
+        compiled=Compiled(args.batch_size, state.flatten()) if args.compile else None,
     )
-    optimizer = build_optimizer(model, "adam", 1e-5, 0.0)
-
-    state = TrainingState(model, optimizer, args.device)
 
     def train(batches: Iterable[Batch]) -> None:
         rates = [1e-5] * num_batches

@@ -87,6 +87,8 @@ def _step(
     statistics = state.statistics()
     before = copies(statistics)
     numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
+    if state.flat:
+        state.flat.take_gradients()
     scaler.unscale_(optimizer)
     norm = clip_gradients(state.parameters, clip_norm)
     mean_loss = numbers[0] + numbers[1]

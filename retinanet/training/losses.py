@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
 from retinanet.fast import epilogues
+from retinanet.fast.flat_parameters import FlatParameters
 from retinanet.fast.focal_one_pass import focal_loss_on
 from retinanet.fast.folded_network import FoldedNetwork, fixed_statistics
 from retinanet.fast.regression_windows import can_be_sparse, deltas_around
@@ -29,6 +31,20 @@ SMALL_BATCH_PIXELS = 4 * 608 * 1024
 MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
 
 
+class Compiled(NamedTuple):
+    """What goes through torch.compile: batches of `batch_size` images, once for each of their shapes.
+
+    The number of objects, which changes all the time, stays outside. The batch that is not full runs as it is.
+    """
+
+    batch_size: int
+    flat: FlatParameters | None = None  # which get the gradient instead of the model's own
+    # Replays small batches on a GPU, which overwrites the gradients of the call before; not for several ranks, whose
+    # gradients are sent from where they are.
+    cuda_graphs: bool = True
+    backend: str | Callable[..., Any] = "inductor"
+
+
 def losses_of(
     model: RetinaNet,
     num_classes: int,
@@ -36,18 +52,9 @@ def losses_of(
     *,
     loss_settings: LossSettings = DEFAULT_LOSS,
     precision: torch.dtype = torch.float32,
-    compiled_batch_size: int | None = None,
-    cuda_graphs: bool = True,
-    backend: str | Callable[..., Any] = "inductor",
+    compiled: Compiled | None = None,
 ) -> ComputeLosses:
-    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss).
-
-    With `compiled_batch_size` batches of that many images go through torch.compile, once for each of their shapes; the
-    number of objects, which changes all the time, stays outside. The batch that is not full runs as it is. With
-    `cuda_graphs` small ones are replayed on a GPU, which overwrites the gradients of the call before; not for several
-    ranks, whose gradients are sent from where they are.
-    """
-
+    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss)."""
     is_folded = device.type == "cuda" and fixed_statistics(model)
     network = FoldedNetwork(model, precision) if is_folded else model
     focal_loss = focal_loss_on(device, precision)
@@ -57,8 +64,10 @@ def losses_of(
             predictions = network(images)
         return loss_of_assigned(predictions, assignment, loss_settings, focal_loss)
 
-    has_epilogues = bool(compiled_batch_size) and is_folded and epilogues.are_on()
+    has_epilogues = compiled is not None and is_folded and epilogues.are_on()
     traced = epilogues.with_epilogues(model, precision) if has_epilogues else model
+    if compiled and compiled.flat:
+        traced = compiled.flat.within(traced)
 
     def fused(images: Tensor, assignment: Assignment) -> Losses:  # by the compiler
         with autocast(device, precision):
@@ -71,10 +80,10 @@ def losses_of(
             predictions = _predictions_around(model, images, assignment.rows)
         return loss_of_assigned(predictions, assignment, loss_settings)
 
-    compiled = _compiled_by_size(fused, device, backend, cuda_graphs) if compiled_batch_size else dense
+    full = _compiled_by_size(fused, device, compiled) if compiled else dense
 
     def losses(images: Tensor, targets: Targets) -> Losses:
-        is_compiled = len(images) == compiled_batch_size
+        is_compiled = compiled is not None and len(images) == compiled.batch_size
         is_sparse = device.type == "cpu" and not is_compiled
         height, width = images.shape[2:]
         assignment = assign_targets(
@@ -85,7 +94,7 @@ def losses_of(
             sparse=is_sparse,
             size=(height, width),
         )
-        way = compiled if is_compiled else sparse if is_sparse else dense
+        way = full if is_compiled else sparse if is_sparse else dense
         return way(images, assignment)
 
     return losses
@@ -103,19 +112,18 @@ def _predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predi
 def _compiled_by_size(
     compute: Callable[[Tensor, Assignment], Losses],
     device: torch.device,
-    backend: str | Callable[..., Any],
-    cuda_graphs: bool,
+    compiled: Compiled,
 ) -> Callable[[Tensor, Assignment], Losses]:
     """`compute`, compiled for each shape; with CUDA graphs for small batches."""
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     # While a network trains, only the numbers in its tensors change. Checking every layer for more than that would take
     # the host 0.5 to 1 ms a step.
     unchecked: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
-    large = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend, options={**unchecked})
-    if device.type != "cuda" or not cuda_graphs:
+    compile_with = partial(torch.compile, compute, fullgraph=True, dynamic=False, backend=compiled.backend)
+    large = compile_with(options={**unchecked})
+    if device.type != "cuda" or not compiled.cuda_graphs:
         return large
-    replayed = {**unchecked, "triton.cudagraphs": True}
-    small = torch.compile(compute, fullgraph=True, dynamic=False, backend=backend, options=replayed)
+    small = compile_with(options={**unchecked, "triton.cudagraphs": True})
 
     def chosen(images: Tensor, assignment: Assignment) -> Losses:
         batch, _, height, width = images.shape

@@ -53,10 +53,11 @@ class ListedAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        if closure is not None or self._listed is None:
+        if closure is not None or not self._is_listed():
             loss = super().step(closure)  # the first makes the moments
             self._listed = self._lists()
             return loss
+        assert self._listed is not None
         found_inf = getattr(self, "found_inf", None)
         for group, (parameters, means, squares, steps) in zip(self.param_groups, self._listed, strict=True):
             beta1, beta2 = group["betas"]
@@ -80,6 +81,13 @@ class ListedAdam(torch.optim.Adam):
             if found_inf is not None:  # then this was no step
                 torch._foreach_sub_(steps, [found_inf] * len(steps))
         return None
+
+    def _is_listed(self) -> bool:
+        """Whether there are lists, of the parameters that the groups have now."""
+        if self._listed is None:
+            return False
+        pairs = zip(self._listed, self.param_groups, strict=True)
+        return all(parameters is group["params"] for (parameters, *_), group in pairs)
 
     def _lists(self) -> list[tuple[list[Tensor], ...]] | None:
         groups = [group["params"] for group in self.param_groups]

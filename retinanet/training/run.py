@@ -21,12 +21,7 @@ from retinanet.fast.compilers import lacking_for_compilation
 from retinanet.runtime.device import choose_precision, make_deterministic
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
-from retinanet.training.losses import (
-    ComputeLosses,
-    few_sides,
-    losses_of,
-    shared,
-)
+from retinanet.training.losses import Compiled, ComputeLosses, few_sides, losses_of, shared
 from retinanet.training.optimizer import build_optimizer, rates_of_stages
 from retinanet.training.sets import Sets
 from retinanet.training.settings import TrainSettings
@@ -86,13 +81,15 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
     torch.manual_seed(settings.run_seed)
     state = _state(settings, device, precision, sets, saved, num_steps=settings.epochs * len(sampler))
+    is_alone = ranks.size == 1  # or DistributedDataParallel looks after each parameter
+    if compiled and is_alone:
+        state.flatten()
     compute_losses = losses_of(
         state.network,
         len(sets.val.class_names),
         device,
         precision=precision,
-        compiled_batch_size=settings.batch_size if facts.compiled else None,
-        cuda_graphs=settings.accumulate == 1 and ranks.size == 1,
+        compiled=Compiled(settings.batch_size, state.flat, is_alone and settings.accumulate == 1) if compiled else None,
         loss_settings=settings.loss,
     )
     compute_losses = shared(state.network, compute_losses, ranks)

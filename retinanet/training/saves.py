@@ -109,7 +109,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
 def snapshot(run: Run) -> Checkpoint:
     settings, state, val = run.settings, run.state, run.sets.val
     return Checkpoint(
-        model=state.network.state_dict(),
+        model=state.weights(),
         depth=settings.depth,
         channels=settings.channels,
         class_names=val.class_names,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Targets
+from retinanet.fast.flat_parameters import FlatParameters
 from retinanet.runtime.errors import UserError
 from retinanet.training.weight_average import WeightAverage
 
@@ -138,6 +139,7 @@ class TrainingState:
         self.network, self.optimizer, self.device = network, optimizer, device
         # Walks through the network would take a third of what the host does in a step.
         self.parameters = list(network.parameters())
+        self.flat: FlatParameters | None = None
         self.norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self.random_stages = list(random_stages)
         self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
@@ -159,6 +161,14 @@ class TrainingState:
         self.num_images, self.seconds = 0, 0.0  # of the finished epochs
         self.epoch_seconds, self.epoch_waited = 0.0, 0.0
 
+    def flatten(self) -> FlatParameters:
+        """Train the network's parameters as few long ones from now on, in which compiled losses leave the gradient."""
+        self.flat = FlatParameters(self.optimizer)
+        self.parameters = list(self.flat.long)
+        if self.average:
+            self.average.follow(self.network)
+        return self.flat
+
     def finish_epoch(self, mean_loss: float) -> None:
         self.epoch_losses.append(mean_loss)
         self.num_images += int(self.tally[2])
@@ -176,6 +186,11 @@ class TrainingState:
         both = [(norm.running_mean, norm.running_var) for norm in self.norms if norm.training]
         return [tensor for pair in both for tensor in pair if tensor is not None]
 
+    def weights(self) -> dict[str, Tensor]:
+        """The network's, none of which is a part of another tensor."""
+        weights: dict[str, Tensor] = self.network.state_dict()
+        return {name: value.clone() for name, value in weights.items()} if self.flat else weights
+
     def to_plain(self) -> dict[str, Any]:
         """Everything but the network's weights and their average, as tensors and plain data."""
         return {
@@ -190,7 +205,7 @@ class TrainingState:
             "running_count": self.running_loss.count,
             "skipped": self.skipped.total,
             "skipped_in_row": self.skipped.in_row,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.flat.state_dict(self.optimizer) if self.flat else self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_states(self.device),
             "averaged_updates": self.average.num_updates if self.average else 0,

@@ -18,9 +18,13 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay, self.num_updates = decay, 0
-        self.current = network.state_dict()  # its own tensors, which training changes in place
-        self.weights = {name: tensor.clone() for name, tensor in self.current.items()}
+        self.weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self.averaged = [tensor for tensor in self.weights.values() if tensor.is_floating_point()]
+        self.follow(network)
+
+    def follow(self, network: nn.Module) -> None:
+        """Average the tensors that `network` has now, which training changes in place."""
+        self.current = network.state_dict()
         self.trained = [tensor for tensor in self.current.values() if tensor.is_floating_point()]
 
     @torch.no_grad()

@@ -5,7 +5,6 @@ import torch
 from conftest import TINY, write_set
 
 from gpu.stand_in_graphs import Graphs, compile_as_graphs
-from retinanet.training import losses as losses_module
 from retinanet.training import run
 
 FLAGS = (
@@ -48,13 +47,13 @@ def test_a_training_over_graphs_is_the_one_without(losses, accumulate):
 
 
 def test_gradients_kept_over_replays_would_be_seen(losses, monkeypatch):
-    losses_of = losses_module.losses_of
+    compiled = run.Compiled
 
-    def with_graphs(*args, **settings):
-        return losses_of(*args, **{**settings, "cuda_graphs": True})
+    def with_graphs(batch_size, flat, cuda_graphs):
+        return compiled(batch_size, flat, cuda_graphs=True)
 
     wanted = losses("off", "--accumulate", 2)
-    monkeypatch.setattr(run, "losses_of", with_graphs)
+    monkeypatch.setattr(run, "Compiled", with_graphs)
     found = losses("on", "--accumulate", 2)
     assert Graphs.num_replays == NUM_STEPS
     assert found != pytest.approx(wanted)

@@ -7,7 +7,7 @@ from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
-from retinanet.training.losses import losses_of
+from retinanet.training.losses import Compiled, losses_of
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -57,7 +57,7 @@ def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
 
     torch._dynamo.reset()
     eager = losses_of(model, 2, CPU)
-    compiled = losses_of(model, 2, CPU, compiled_batch_size=2, backend=backend)
+    compiled = losses_of(model, 2, CPU, compiled=Compiled(2, backend=backend))
     for num_images, height, width, most in ((2, 64, 96, 1), (2, 64, 96, 3), (2, 96, 64, 2), (1, 64, 96, 2)):
         case = batch_of(num_images, height, width, most)
         wanted, got = eager(*case), compiled(*case)
@@ -72,7 +72,7 @@ def test_other_losses_are_the_same_compiled(model):
     settings = LossSettings(matcher="atss", box_loss="giou", ignore_crowds=True)
     torch._dynamo.reset()
     eager = losses_of(model, 2, CPU, loss_settings=settings)
-    compiled = losses_of(model, 2, CPU, loss_settings=settings, compiled_batch_size=2, backend="eager")
+    compiled = losses_of(model, 2, CPU, loss_settings=settings, compiled=Compiled(2, backend="eager"))
     for most in (1, 3):
         images, targets = batch_of(2, most=most)
         targets.labels[1, 0] = CROWD

@@ -7,8 +7,10 @@ import torch
 from retinanet.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.detector.model import RetinaNet
+from retinanet.training.optimizer import build_optimizer
 from retinanet.training.saves import snapshot
 from retinanet.training.settings import TrainSettings
+from retinanet.training.state import TrainingState
 
 
 @pytest.mark.parametrize("kind", [RetinaNet, LevelCodedRetinaNet])
@@ -17,7 +19,8 @@ def test_a_checkpoint_rebuilds_the_kind_of_network(kind, tmp_path, narrow_networ
     network = kind(2, 18, channels=8)
     if kind is LevelCodedRetinaNet:
         network.level_scale.normal_()
-    state = SimpleNamespace(network=network, epoch=3, average=None, score_threshold=0.25)
+    state = TrainingState(network, build_optimizer(network, "adam", 1e-3, 0.0), torch.device("cpu"))
+    state.epoch, state.score_threshold = 3, 0.25
     sets = SimpleNamespace(val=SimpleNamespace(class_names=["red", "green"], category_ids=[1, 2]))
     save_checkpoint(snapshot(SimpleNamespace(settings=settings, state=state, sets=sets)), tmp_path / "x.pt")
     again = build_model(load_checkpoint(tmp_path / "x.pt"), tmp_path / "x.pt")
