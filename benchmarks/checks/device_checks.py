@@ -24,6 +24,7 @@ from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Predictions, Targets
+from retinanet.fast.flat_parameters import FlatParameters
 from retinanet.fast.focal_one_pass import focal_loss_on
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.reports.tables import markdown_head
@@ -58,20 +59,22 @@ def step(
     """The losses and the gradient of the last of a few batches, brought to the CPU."""
     head_norm, loss_settings = RECIPES[recipe]
     model, scale = build(args, head_norm).to(device), LOSS_SCALE if precision == torch.float16 else 1.0
+    flat = FlatParameters(build_optimizer(model, "sgd", RATE, 1e-4))
     compute_losses = losses_of(
         model,
         args.num_classes,
         device,
         loss_settings=loss_settings,
         precision=precision,
-        compiled=Compiled(args.batch_size) if compiled else None,
+        compiled=Compiled(args.batch_size, flat) if compiled else None,
     )
     for seed in range(0 if compiled else NUM_CALLS - 1, NUM_CALLS):
         batch = batch_of(args, seed)
-        model.zero_grad(set_to_none=True)
+        flat.long.zero_grad(set_to_none=True)
         losses = compute_losses(batch.images.to(device), Targets(*(tensor.to(device) for tensor in batch.targets)))
         ((losses.classification + losses.regression) * scale).backward()
-    gradient = torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
+    flat.take_gradients()
+    gradient = torch.cat([long.grad for long in flat.long if long.grad is not None])
     classification, regression = losses
     return {
         "classification loss": classification.detach().cpu(),
