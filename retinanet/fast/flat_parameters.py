@@ -4,7 +4,7 @@ The host spent half of a small compiled step on handing over 180 gradients, and 
 the optimiser.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -51,16 +51,9 @@ class FlatParameters:
                 # The number of steps is the same for all.
                 optimizer.state[long][name] = _joined(kept, places) if value.ndim else value
 
-    def within(self, network: nn.Module) -> Callable[..., Any]:
+    def within(self, network: nn.Module) -> nn.Module:
         """`network`, which has these parameters, as a function of the long ones: they get its gradient."""
-        names = {id(parameter): name for name, parameter in network.named_parameters()}
-        own = [names[id(parameter)] for group in self.groups for parameter in group]
-
-        def call(*inputs: Tensor) -> Any:
-            parts = [part for pair in zip(self.long, self.places, strict=True) for part in _parts(*pair)]
-            return functional_call(network, dict(zip(own, parts, strict=True)), inputs)
-
-        return call
+        return _Within(network, self)
 
     @torch.no_grad()
     def take_gradients(self) -> None:
@@ -84,6 +77,20 @@ class FlatParameters:
             kept = {name: _apart(value, places) for name, value in content["state"].get(number, {}).items()}
             states += [{name: values[index] for name, values in kept.items()} for index in range(len(places))]
         return {"state": {index: state for index, state in enumerate(states) if state}, "param_groups": groups}
+
+
+class _Within(nn.Module):
+    """A module, so that what the compiler may take for constant is not checked at each call."""
+
+    def __init__(self, network: nn.Module, flat: FlatParameters) -> None:
+        super().__init__()
+        self.network, self.long, self.places = network, flat.long, flat.places
+        names = {id(parameter): name for name, parameter in network.named_parameters()}
+        self.names = [names[id(parameter)] for group in flat.groups for parameter in group]
+
+    def forward(self, *inputs: Tensor) -> Any:
+        parts = [part for pair in zip(self.long, self.places, strict=True) for part in _parts(*pair)]
+        return functional_call(self.network, dict(zip(self.names, parts, strict=True)), inputs)
 
 
 def _place_of(parameter: Tensor) -> _Place:

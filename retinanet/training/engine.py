@@ -92,12 +92,17 @@ def _step(
     scaler.unscale_(optimizer)
     norm = clip_gradients(state.parameters, clip_norm)
     mean_loss = numbers[0] + numbers[1]
-    is_bad = ~(mean_loss.isfinite() & norm.isfinite())
+    is_finite = mean_loss.isfinite()
+    is_bad = ~(is_finite & norm.isfinite())
     # The fused optimisers read this on the device, so nothing waits for it.
     optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
     optimizer.step()
-    scale = scaler.scale(torch.ones_like(mean_loss))  # this step's, 1 where there is no scaling
-    scaler.update()
+    is_skipped = is_bad
+    if scaler.is_enabled():
+        # The scale is found by trying: while there is a lower one, a gradient too large for it is to be expected.
+        scale = scaler.scale(torch.ones_like(mean_loss))  # this step's
+        is_skipped = is_bad & ~(is_finite & (scale > LEAST_SCALE))
+        scaler.update()
     put_back(statistics, before, is_bad)
     if state.average:
         state.average.update()
@@ -106,8 +111,6 @@ def _step(
     is_clipped = ~is_bad & (norm > clip_norm)
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2], is_clipped])
     state.last_losses, state.last_norm = numbers[:2], norm
-    # float16's scale is found by trying: while there is a lower one, a gradient too large for it is to be expected.
-    is_skipped = is_bad & ~(mean_loss.isfinite() & (scale > LEAST_SCALE))
     numbers_of_step = torch.stack([is_skipped, numbers[0], numbers[1], norm])
     image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
     state.skipped.add(StepRecord(state.epoch, state.iteration, rate, image_ids, targets, numbers_of_step))
