@@ -47,7 +47,7 @@ def test_the_slower_of_rate_and_memory_counts():
 
 def test_a_step_of_real_size():
     work, peak = eager_step(REAL)
-    assert work.launches < 1100
+    assert work.launches < 1080
     assert 15e9 < work.bytes < 16e9
     assert 1.7e12 < work.flops < 1.8e12
     assert peak < 1.4e9
@@ -64,7 +64,7 @@ def test_the_compiler_plans_less():
     case = REAL._replace(depth=18, height=128, width=192)
     eager = eager_step(case).work
     compiled = compiled_step(case, eager)
-    assert compiled.launches < 110
+    assert compiled.launches < 100
     assert compiled.replays == 2
-    assert compiled.bytes < 0.9 * eager.bytes
+    assert compiled.bytes < 0.85 * eager.bytes
     assert compiled.flops == eager.flops
