@@ -43,6 +43,7 @@ if [ -n "${TINY:-}" ]; then
     metric=(--num_images 50 --num_classes 5)
     loss=(--height 64 --width 96)
     steps=(--matrix_side 256)
+    replayed=(--compile off)
 else
     device=cuda
     check=()
@@ -54,6 +55,7 @@ else
     metric=()
     loss=()
     steps=(--compile)
+    replayed=(--compile on --batch_size 2 --max_side 608)
     epilogues=()  # not compiled
 fi
 
@@ -83,6 +85,8 @@ part 15 "Loss" "$python" -m benchmarks.speed.loss --device $device "${loss[@]}"
 part 30 "Metric" "$python" -m benchmarks.speed.evaluate "${metric[@]}"
 part 35 "A resumed run is the same run" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
     "${train[@]}" --device $device --output_path "$work/verified" --deterministic --verify_resume 10
+part 75 "The same compiled, in small batches" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
+    "${train[@]}" "${replayed[@]}" --device $device --output_path "$work/replayed" --deterministic --verify_resume 10
 part 20 "Saving, resuming, determinism" "$python" -m benchmarks.speed.saving "${small[@]}"
 echo
 [ $failed = 0 ] && echo "All parts ran." || echo "SOME PARTS FAILED."
