@@ -68,7 +68,7 @@ class FlatParameters:
                 parameter.grad = None
 
     def state_dict(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The optimiser's, as if it trained the network's own parameters; what it keeps of them is copied."""
+        """The optimiser's, as if it trained the network's own parameters, on the CPU."""
         content = optimizer.state_dict()
         groups: list[dict[str, Any]] = []
         states: list[dict[str, Tensor]] = []  # of each parameter
@@ -118,5 +118,10 @@ def _parts(long: Tensor, places: Sequence[_Place]) -> list[Tensor]:
 
 
 def _apart(kept: Tensor, places: Sequence[_Place]) -> list[Tensor]:
-    """Copies of what an optimiser keeps of a long parameter, such as a moment or the number of steps, for each part."""
-    return [part.clone() for part in (_parts(kept, places) if kept.ndim else [kept] * len(places))]
+    """Of what an optimiser keeps of a long parameter, such as a moment or the number of steps: a copy for each part."""
+    return list(map(copy_on_cpu, _parts(kept, places) if kept.ndim else [kept] * len(places)))
+
+
+def copy_on_cpu(part: Tensor) -> Tensor:
+    """`part` in memory of its own: a file would have all of what it is a part of. On a GPU there may be none left."""
+    return part.detach().to("cpu", copy=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Targets
-from retinanet.fast.flat_parameters import FlatParameters
+from retinanet.fast.flat_parameters import FlatParameters, copy_on_cpu
 from retinanet.runtime.errors import UserError
 from retinanet.training.weight_average import WeightAverage
 
@@ -187,9 +187,9 @@ class TrainingState:
         return [tensor for pair in both for tensor in pair if tensor is not None]
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's, none of which is a part of another tensor."""
+        """The network's, to be saved."""
         weights: dict[str, Tensor] = self.network.state_dict()
-        return {name: value.clone() for name, value in weights.items()} if self.flat else weights
+        return {name: copy_on_cpu(value) for name, value in weights.items()} if self.flat else weights
 
     def to_plain(self) -> dict[str, Any]:
         """Everything but the network's weights and their average, as tensors and plain data."""
