@@ -1,7 +1,7 @@
 """A network's parameters side by side in a few long ones, as PyTorch's FSDP has them.
 
-The host spent half of a small compiled step on handing over 180 gradients, and on listing them for their norm and for
-the optimiser.
+A small compiled step kept its host busy with 180 gradients: handing each over, and listing all of them for their norm
+and for the optimiser. Here there are one or two.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,8 @@ class FlatParameters:
             settings["params"] = [long]
             states = [optimizer.state.pop(parameter, {}) for parameter in own]
             for name, value in next(filter(None, states), {}).items():
-                kept = [state.get(name, torch.zeros_like(one)) for state, one in zip(states, own, strict=True)]
+                pairs = zip(states, own, strict=True)
+                kept = [state[name] if name in state else torch.zeros_like(one) for state, one in pairs]
                 # The number of steps is the same for all.
                 optimizer.state[long][name] = _joined(kept, places) if value.ndim else value
 
