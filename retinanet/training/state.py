@@ -217,7 +217,7 @@ class TrainingState:
             self.optimizer.load_state_dict(content["optimizer"])
             for parameter, kept in self.optimizer.state.items():
                 for name, value in kept.items():
-                    if name != "step" and value.shape != parameter.shape:
+                    if value.shape != (torch.Size() if name == "step" else parameter.shape):
                         raise ValueError(f"the optimizer's {name} has the shape {list(value.shape)}")
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(content["scaler"])

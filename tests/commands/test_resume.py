@@ -244,12 +244,15 @@ def test_changed_annotations_are_refused(script, undisturbed, half_done, tmp_pat
 def test_weights_alone_and_other_states_are_refused(script, undisturbed, half_done, tmp_path):
     output = copied(half_done, tmp_path)
     data = ("--coco_path", undisturbed / "data", "--output_path", output)
-    content = torch.load(output / "last.pt", weights_only=True)
-    content["run"]["state"]["optimizer"]["state"][0]["exp_avg"] = torch.zeros(3)
-    torch.save(content, output / "last.pt")
-    run = script("train", *data, *FLAGS, "--epochs", 3, "--resume")
-    assert run.code == 2
-    assert "its training state does not fit this run" in run.err
+    good = (output / "last.pt").read_bytes()
+    for name, broken in (("exp_avg", torch.zeros(3)), ("step", torch.zeros(3))):
+        (output / "last.pt").write_bytes(good)
+        content = torch.load(output / "last.pt", weights_only=True)
+        content["run"]["state"]["optimizer"]["state"][0][name] = broken
+        torch.save(content, output / "last.pt")
+        run = script("train", *data, *FLAGS, "--epochs", 3, "--resume")
+        assert run.code == 2
+        assert "its training state does not fit this run" in run.err
     for name in ("last.pt", "previous.pt"):
         (output / name).write_bytes((output / "model_final.pt").read_bytes())
     run = script("train", *data, *FLAGS, "--epochs", 1, "--resume")
