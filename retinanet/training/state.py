@@ -213,6 +213,7 @@ class TrainingState:
 
     def load_plain(self, content: dict[str, Any], path: object) -> None:
         """Take what `to_plain` gave another process. UserError, naming `path`, where it does not fit this network."""
+        assert self.flat is None  # as saved, the optimiser has the network's own parameters
         try:
             self.optimizer.load_state_dict(content["optimizer"])
             for parameter, kept in self.optimizer.state.items():
