@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Check and measure everything on a GPU, in under 20 minutes. The output is the record: keep it in benchmarks/results/.
+# Check and measure everything on a GPU, in at most 25 minutes: each part has a limit. The output is the record: keep it
+# in benchmarks/results/.
 #
 #   bash benchmarks/on_gpu.sh [DATA [WEIGHTS]] | tee benchmarks/results/gpu.md
 #

@@ -39,18 +39,17 @@ class FlatParameters:
         self.places = [list(map(_place_of, group)) for group in self.groups]
         # The compiler takes a module's parameters for tensors that stay where they are.
         self.long = nn.ParameterList(map(_joined, self.groups, self.places))
-        for long, own, places, settings in zip(
-            self.long, self.groups, self.places, optimizer.param_groups, strict=True
-        ):
+        for long, own, places in zip(self.long, self.groups, self.places, strict=True):
             for parameter, part in zip(own, _parts(long.detach(), places), strict=True):
                 parameter.data, parameter.grad = part, None
-            settings["params"] = [long]
             states = [optimizer.state.pop(parameter, {}) for parameter in own]
             for name, value in next(filter(None, states), {}).items():
                 pairs = zip(states, own, strict=True)
                 kept = [state[name] if name in state else torch.zeros_like(one) for state, one in pairs]
                 # The number of steps is the same for all.
                 optimizer.state[long][name] = _joined(kept, places) if value.ndim else value
+        for group, long in zip(optimizer.param_groups, self.long, strict=True):
+            group["params"] = [long]
 
     def within(self, network: nn.Module) -> nn.Module:
         """`network`, which has these parameters, as a function of the long ones: they get its gradient."""
@@ -58,7 +57,7 @@ class FlatParameters:
 
     @torch.no_grad()
     def take_gradients(self) -> None:
-        """Move the gradients of the network's own parameters, which it gets when called as it is, to the long ones."""
+        """Move the gradients that a call of the network itself, not `within`, left in its own parameters."""
         for long, own, places in zip(self.long, self.groups, self.places, strict=True):
             if all(parameter.grad is None for parameter in own):
                 continue
@@ -124,5 +123,5 @@ def _apart(kept: Tensor, places: Sequence[_Place]) -> list[Tensor]:
 
 
 def copy_on_cpu(part: Tensor) -> Tensor:
-    """`part` in memory of its own: a file would have all of what it is a part of. On a GPU there may be none left."""
+    """`part` alone: a file would get all of the tensor that it is a part of. A GPU may have no memory left for it."""
     return part.detach().to("cpu", copy=True)

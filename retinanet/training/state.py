@@ -187,7 +187,7 @@ class TrainingState:
         return [tensor for pair in both for tensor in pair if tensor is not None]
 
     def weights(self) -> dict[str, Tensor]:
-        """The network's, to be saved."""
+        """The network's, to be saved: not as parts of the long parameters, where there are any."""
         weights: dict[str, Tensor] = self.network.state_dict()
         return {name: copy_on_cpu(value) for name, value in weights.items()} if self.flat else weights
 
