@@ -28,8 +28,9 @@ from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
-# The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted to save an H100
-# 8 ms a batch of 16 images, and 1.4 ms of 2 if the host takes 7 microseconds a launch: a slower one saves more.
+# The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted for an
+# H100, it saves 8 ms a batch of 16 images, and 1.4 ms of 2 if the host takes 7 microseconds a launch: a slower one
+# saves more.
 BATCHES_WORTH_COMPILING = 10_000
 LONGEST_COMPILATION = 300.0  # seconds of one batch
 
