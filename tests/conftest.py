@@ -112,6 +112,31 @@ def coco_path(tmp_path) -> Path:
 
 
 @pytest.fixture
+def make_set(tmp_path):
+    """Writes an annotation file of these boxes, (left, top, width, height) of each image; no image file exists."""
+
+    def make(boxes_of_images: list[list[list[float]]], size=(96, 128), labels=None) -> Path:
+        boxes = [(image, box) for image, boxes in enumerate(boxes_of_images) for box in boxes]
+        labels = labels or [0] * len(boxes)
+        content = {
+            "images": [
+                {"id": number, "file_name": f"{number}.png", "height": size[0], "width": size[1]}
+                for number in range(len(boxes_of_images))
+            ],
+            "annotations": [
+                {"id": number, "image_id": image, "category_id": label + 1, "bbox": box}
+                for number, ((image, box), label) in enumerate(zip(boxes, labels, strict=True))
+            ],
+            "categories": [{"id": label + 1, "name": f"class {label}"} for label in range(max(labels) + 1)],
+        }
+        path = tmp_path / "made.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    return make
+
+
+@pytest.fixture
 def unreachable_hub(tmp_path, monkeypatch) -> Path:
     """PyTorch's folder of downloads, empty, and no network to fill it."""
 

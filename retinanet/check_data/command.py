@@ -7,22 +7,27 @@ from tqdm import tqdm
 
 from retinanet.check_data import charts
 from retinanet.check_data.annotation_checks import CheckedSet, check_set
-from retinanet.check_data.counts import Counts, count, histograms, reach, try_alternatives
+from retinanet.check_data.counts import Counts, count, histograms, reach
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
 from retinanet.check_data.summary import anchor_words
 from retinanet.check_data.text import (
     advice_lines,
     alternative_lines,
+    cheaper_lines,
     class_lines,
     finding_lines,
     histogram_lines,
     reach_lines,
+    remedy_block,
 )
 from retinanet.cli.check_data_flags import CheckSettings
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.data.anchor_coverage import AnchorSetup
+from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
+from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, remedies, remedy_of, smaller_sides
+from retinanet.data.dataset import CocoDataset
+from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
@@ -30,6 +35,7 @@ from retinanet.runtime.printable import printable
 
 SETS = ("train", "val", "test")
 MOST_LINES = 40  # without --all
+MOST_MATCHED = 50_000  # objects whose anchors are looked for
 
 
 def check_data(settings: CheckSettings) -> int:
@@ -120,22 +126,34 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
 
 
 def count_blocks(sets: list[CheckedSet], settings: CheckSettings) -> list[list[str]]:
-    """The content of the sets, and how well anchors cover the first of them; draws both."""
+    """The content of the sets, and how many objects of the first of them get an anchor; draws both."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
-    first, dataset = counts[0], sets[0].dataset
+    dataset, classes = sets[0].dataset, names_of_classes(sets)
     setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchor_shapes)
-    classes = names_of_classes(sets)
-    groups = reach(first, dataset, setup)
+    now = coverage(dataset, setup, most=MOST_MATCHED)
+    groups = reach(now, dataset, setup)
     charts.draw(counts, classes, groups, settings.picture_path)
     sides = ["--min_side", str(settings.min_side), "--max_side", str(settings.max_side)]
     flags = " ".join([*sides, *anchor_words(settings.anchor_shapes)])
-    title = f"Best anchor of each object of {first.name}, {flags}"
-    now, others = groups[""][0], try_alternatives(first, dataset, setup) if len(first.objects.labels) else []
+    drawn = "" if now.are_all else f" ({len(now.matched)} drawn)"
+    title = f"Best anchor of each object of {counts[0].name}{drawn}, {flags}"
+    found = remedies(dataset, setup, DEFAULT_LOSS, now)
     if not settings.all:
-        few = class_lines(counts, most_frequent(classes, counts))
-        return [few, advice_lines(now, others, title)]
-    every = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
-    return [*every, alternative_lines(now, others)] if others else every
+        advice = advice_lines(now, groups[""][0], title, dataset.annotations.class_names)
+        more = remedy_block(found) if found else cheaper_lines(now, tried(smaller_sides(setup), dataset, setup, now))
+        return [class_lines(counts, most_frequent(classes, counts)), [*advice, *more]]
+    blocks = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
+    if not len(now.matched):
+        return blocks
+    others = tried(alternatives(setup), dataset, setup, now)
+    forced = remedy_of(LOW_QUALITY, dataset, setup, setup, LossSettings(matcher="low_quality"), len(now.matched))
+    return [*blocks, [*alternative_lines(now, [*others, forced]), *remedy_block(found)]]
+
+
+def tried(setups: dict[str, AnchorSetup], dataset: CocoDataset, setup: AnchorSetup, now: Coverage) -> list[Remedy]:
+    """How well each of `setups` covers about as many objects as `now`."""
+    most = len(now.matched)
+    return [remedy_of(flags, dataset, setup, other, DEFAULT_LOSS, most) for flags, other in setups.items()]
 
 
 def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:

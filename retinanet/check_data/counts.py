@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.anchor_coverage import AnchorSetup, alternatives, ious_of, shares
+from retinanet.data.anchor_coverage import AnchorSetup, Coverage, ious_of, shares
 from retinanet.data.dataset import CocoDataset, Objects
-from retinanet.data.transforms import resized_sizes
 from retinanet.runtime.printable import printable
 
 SIDES = (8, 16, 32, 64, 128, 256, 512)  # of objects after the resize: the square roots of their areas
@@ -16,7 +15,6 @@ SHAPES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3, 4)  # height / width
 SHAPE_NAMES = ("1:4", "1:3", "1:2", "2:3", "1:1", "3:2", "2:1", "3:1", "4:1")
 AREAS = (32**2, 96**2)  # COCO's limits of small, medium and large, in annotated areas
 AREA_NAMES = ("small (area below 32²)", "medium", "large (96² and more)")
-LOW_QUALITY = "--matcher low_quality"
 BY_AREA, BY_SIDE, BY_CLASS = "by annotated area", "by side after the resize", "by class"
 
 
@@ -31,15 +29,7 @@ class Reach(NamedTuple):
 
     name: str
     num_objects: int
-    shares: list[float]  # matched, ignored, background
-
-
-class Alternative(NamedTuple):
-    """Other sides or anchors, and what they would change."""
-
-    name: str  # the settings to choose
-    reach: Reach
-    pixels: float  # of the network's input, relative to the present settings
+    shares: list[float]  # matched, and of the others those with a best IoU that is ignored, or background
 
 
 class Counts(NamedTuple):
@@ -82,15 +72,16 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
     ]
 
 
-def reach(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
-    """How well the anchors cover the objects of a set: all, and grouped by area, side and class."""
-    ious = _ious(counts, dataset, setup)
-    kinds = np.digitize(counts.objects.areas, AREAS)
-    sides = np.digitize(counts.sides, SIDES)
-    labels = counts.objects.labels
+def reach(now: Coverage, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
+    """How well the anchors cover the objects of `now`: all, and grouped by area, side and class."""
+    objects = now.objects
+    ious = ious_of(setup, objects.corners, dataset.annotations.sizes[objects.images])
+    kinds = np.digitize(objects.areas, AREAS)
+    sides = np.digitize(np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(axis=1)), SIDES)
+    labels = objects.labels
 
     def some(name: str, chosen: np.ndarray) -> Reach:
-        return Reach(name, int(chosen.sum()), shares(ious[chosen]))
+        return Reach(name, int(chosen.sum()), shares(now.matched[chosen], ious[chosen]))
 
     return {
         "": [some("all", np.ones(len(ious), bool))],
@@ -102,22 +93,6 @@ def reach(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> dict[str,
             some(printable(name), labels == label) for label, name in enumerate(dataset.annotations.class_names)
         ],
     }
-
-
-def try_alternatives(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> list[Alternative]:
-    """How well other sides and anchors would cover the objects."""
-    sizes = dataset.annotations.sizes
-    found = []
-    for name, other in alternatives(setup).items():
-        pixels = resized_sizes(sizes, other.min_side, other.max_side).prod(axis=1, dtype=float).sum()
-        reached = Reach(name, len(counts.objects.labels), shares(_ious(counts, dataset, other)))
-        found.append(Alternative(name, reached, pixels / dataset.sizes.prod(axis=1, dtype=float).sum()))
-    every = Reach(LOW_QUALITY, len(counts.objects.labels), [1.0, 0.0, 0.0])  # each object its best anchors
-    return [*found, Alternative(LOW_QUALITY, every, 1.0)]
-
-
-def _ious(counts: Counts, dataset: CocoDataset, setup: AnchorSetup) -> np.ndarray:
-    return ious_of(setup, counts.objects.corners, dataset.annotations.sizes[counts.objects.images])
 
 
 def _by_class(category_ids: list[int], labels: np.ndarray) -> dict[int, int]:

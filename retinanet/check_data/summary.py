@@ -1,54 +1,91 @@
 """The short form of check_data that training prints at its start."""
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from retinanet.check_data.findings import SCARCE
-from retinanet.data.anchor_coverage import best_ious, other_anchors, shares
+from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of, shares
+from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, mostly_missed, remedies
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
+from retinanet.runtime.printable import printable
 from retinanet.training.settings import TrainSettings
 
-MOST_DRAWN = 100_000  # objects whose anchors are compared: a sample of millions gives the shares within 0.3%
-MUCH_UNREACHED = 0.05  # of the objects
+MOST_DRAWN = 10_000  # objects that are matched: a sample of millions gives the shares within 1%
+MISSED, MUCH_MISSED = 0.05, 0.25  # share of the objects without an anchor: worth a note, and a warning
 MOST_SCARCE_NAMED = 10  # scarce classes
+MOST_MISSED_NAMED = 5  # classes whose objects get no anchor
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
-    """How many objects `dataset` has to learn, and how well anchors of `shapes` cover them."""
+    """How many objects `dataset` has to learn, and how many of them get one of the anchors of `shapes`."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
     scarce = [f"{name} {count}" for count, name in sorted(zip(counts, annotations.class_names, strict=True))]
     scarce = scarce[: sum(count < SCARCE for count in counts)]
     more = [f"and {len(scarce) - MOST_SCARCE_NAMED} more"] if len(scarce) > MOST_SCARCE_NAMED else []
-    drawn = rows if len(rows) <= MOST_DRAWN else np.random.default_rng(0).choice(rows, MOST_DRAWN, replace=False)
-    objects = dataset.learned(drawn)
+    setup = AnchorSetup(dataset.min_side, dataset.max_side, shapes)
+    by_iou = coverage(dataset, setup, replace(settings.loss, matcher="iou"), MOST_DRAWN)
     foreground, background = settings.foreground_iou, settings.background_iou
-    found = shares(best_ious(objects.boxes, shapes), foreground, background)
-    reached = [f"{share:.1%}" for share in found]
-    lines = [
+    ious = ious_of(setup, by_iou.objects.corners, annotations.sizes[by_iou.objects.images])
+    reached = [f"{share:.1%}" for share in shares(by_iou.matched, ious, background)]
+    drawn = "" if by_iou.are_all else " drawn"
+    return [
         f"Objects to learn: {len(rows)} of {len(counts)} classes; {num_clipped} are clipped at their image's border",
         f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_SCARCE_NAMED], *more]) or 'none'}",
-        f"Best anchor of {len(drawn)} objects{' drawn' if len(drawn) < len(rows) else ''}: IoU from {foreground:g} "
-        f"for {reached[0]}, {background:g} to {foreground:g} for {reached[1]}, below for {reached[2]} "
-        f"(more: {check_command(settings)})",
+        f"Best anchor of {len(ious)} objects{drawn}: IoU from {foreground:g}, and matched, for {reached[0]}, from "
+        f"{background:g} for {reached[1]}, below for {reached[2]} (more: {check_command(settings)})",
+        *(_missed_lines(dataset, setup, settings, by_iou) if len(rows) else []),
     ]
-    unreached = 1 - found[0] if len(rows) else 0.0
-    if settings.matcher == "iou" and unreached > MUCH_UNREACHED:  # the other matchers reach further
-        lines.append(_unreached_warning(unreached, objects.boxes, shapes, foreground))
+
+
+def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
+    """Which objects are hardly learned because no anchor is theirs, and what helps; nothing where they are few."""
+    now, end = by_iou, "so they are hardly learned"
+    what = f"have no anchor of IoU {settings.foreground_iou:g} at this size"
+    if settings.matcher != "iou":
+        own = coverage(dataset, setup, settings.loss, MOST_DRAWN)
+        if settings.matcher == "low_quality":
+            end += f". --matcher low_quality leaves {own.missed:.1%} without any; a forced anchor rarely helps"
+        else:
+            now, what = own, f"get no anchor from --matcher {settings.matcher} at this size"
+    mostly = mostly_missed(now)
+    if now.missed <= MISSED and not mostly:
+        return []
+    level = "Warning" if now.missed > MUCH_MISSED or mostly else "Note"
+    of_classes = missed_classes(now, dataset.annotations.class_names)
+    found = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.weights == "coco")
+    return [
+        f"{level}: {now.missed:.1%} of the objects {what} ({of_classes}), {end}",
+        *(["What helps, the most useful first:", *remedy_lines(found)] if found else []),
+    ]
+
+
+def missed_classes(now: Coverage, class_names: list[str]) -> str:
+    """The classes with the largest shares of objects without an anchor, in words."""
+    by_class = now.missed_by_class
+    worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
+    named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
+    return ", ".join([*named, "..."] if len(worst) > len(named) else named)
+
+
+def remedy_lines(found: Sequence[Remedy]) -> list[str]:
+    """What each remedy leaves without an anchor, and what it costs."""
+    lines = []
+    for flags, other, pixels in found:
+        if pixels > 1:
+            cost = f", for {pixels:.2f} times the pixels: about as many times the time and memory of a step"
+        elif flags == LOW_QUALITY:
+            cost = " at no cost, but most of what it adds overlaps its object little and rarely finds it"
+        else:
+            cost = " at about the same cost, but a small object stays small"
+        drawn = "" if other.are_all else f" of {len(other.matched)} drawn"
+        lines.append(f"  {flags} leaves {other.missed:.1%}{drawn}{cost}")
     return lines
-
-
-def _unreached_warning(unreached: float, boxes: np.ndarray, shapes: AnchorShapes, foreground: float) -> str:
-    left = {name: 1 - shares(best_ious(boxes, other), foreground)[0] for name, other in other_anchors(shapes).items()}
-    best = min(left, key=lambda name: left[name])
-    better = f"{best} leaves {left[best]:.1%}, and " if left[best] < unreached else ""
-    return (
-        f"Warning: {unreached:.1%} of the objects have no anchor of IoU {foreground:g}, so they are hardly learned: "
-        f"{better}--matcher low_quality leaves none"
-    )
 
 
 def check_command(settings: TrainSettings) -> str:

@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 
-from retinanet.check_data.counts import Alternative, Counts, Histogram, Reach
+from retinanet.check_data.counts import Counts, Histogram, Reach
 from retinanet.check_data.findings import FINDING_KINDS, Finding
+from retinanet.check_data.summary import missed_classes, remedy_lines
+from retinanet.data.anchor_coverage import Coverage
+from retinanet.data.anchor_remedies import CLEAR_GAIN, Remedy
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
 BAR = 20  # letters of a histogram's longest bar
-MOST_REMEDIES = 4  # named without --all
-CLEAR_GAIN = 0.01  # share of the objects that other anchors or sides must gain to be recommended
-REACHED = (
-    f"IoU from {FOREGROUND_IOU:g}",
-    f"{BACKGROUND_IOU:g} to {FOREGROUND_IOU:g}",
-    f"below {BACKGROUND_IOU:g}",
-)
+# An object of the second or third kind has no anchor; its best one has such an IoU.
+REACHED = ("matched", f"IoU from {BACKGROUND_IOU:g}", f"below {BACKGROUND_IOU:g}")
 
 
 def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
@@ -50,50 +48,46 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
     return [
         title,
         *_indented(rows),
-        f"From {FOREGROUND_IOU:g} on, anchors learn to find the object. From {BACKGROUND_IOU:g} they are ignored, and "
-        "below they learn that",
-        "nothing is there: an object that no anchor reaches will hardly be found, however long the training.",
+        f"Matched: an anchor of IoU {FOREGROUND_IOU:g} or more learns to find the object. Of the others, the best",
+        f"anchor is ignored (IoU from {BACKGROUND_IOU:g}), finds a neighbour, or learns that nothing is there (below).",
+        "An object that isn't matched will hardly be found, however long the training.",
     ]
 
 
-def alternative_lines(now: Reach, alternatives: Sequence[Alternative]) -> list[str]:
-    """How well other sides and anchors would cover the objects, and which of them are worth it."""
-    rows = [["", *REACHED, "pixels"], ["present", *_percent(now), "x 1.00"]]
-    rows += [[one.name, *_percent(one.reach), f"x {one.pixels:.2f}"] for one in alternatives]
-    gains = [(one.reach.shares[0] - now.shares[0], one.name) for one in alternatives]
-    worth = [name for gain, name in sorted(gains, reverse=True) if gain >= CLEAR_GAIN]
-    if worth:
-        verdict = [f"These would gain {CLEAR_GAIN:.0%} of the objects or more (the best first):"]
-        verdict += [f"  {name}" for name in worth]
-    else:
-        verdict = [f"None of these gains {CLEAR_GAIN:.0%} of the objects: keep the present settings."]
+def advice_lines(now: Coverage, reach: Reach, title: str, class_names: list[str]) -> list[str]:
+    """How many objects get an anchor, and of which classes many don't."""
+    of_classes = missed_classes(now, class_names)
+    shares = ", ".join(f"{name} {share}" for name, share in zip(REACHED, _percent(reach), strict=True))
+    return [f"{title}: {shares}", *([f"Not matched: {of_classes}"] if of_classes else [])]
+
+
+def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str]:
+    """How many objects other sides and anchors would match."""
+    rows = [["", "matched", "pixels"], ["present", f"{1 - now.missed:.1%}", "x 1.00"]]
+    rows += [[one.flags, f"{1 - one.coverage.missed:.1%}", f"x {one.pixels:.2f}"] for one in alternatives]
     return [
-        "What other sides and anchors would reach (flags of train.py; a checkpoint keeps its anchors)",
+        "What other sides and anchors would match (flags of train.py; a checkpoint keeps its anchors)",
         *_indented(rows),
-        *verdict,
     ]
 
 
-def advice_lines(now: Reach, alternatives: Sequence[Alternative], title: str) -> list[str]:
-    """How many objects the anchors reach, and the remedies that are worth it, by what they cost."""
-    lines = [f"{title}: IoU {', '.join(f'{name} for {share}' for name, share in _shares_by_name(now))}"]
-    gains = [one for one in alternatives if one.reach.shares[0] - now.shares[0] >= CLEAR_GAIN]
-    as_many = [one for one in alternatives if one.pixels < 1 and one.reach.shares[0] >= now.shares[0]]
-    if gains:
-        lines.append("What would reach more of them, the cheapest first:")
-        best = sorted(gains, key=lambda one: (one.pixels, -one.reach.shares[0]))[:MOST_REMEDIES]
-        lines += _indented([[one.name, f"{one.reach.shares[0]:.1%}", f"x {one.pixels:.2f} pixels"] for one in best])
-    elif as_many:
-        cheap = min(as_many, key=lambda one: one.pixels)
-        lines.append(
-            f"{cheap.name} would reach as many with x {cheap.pixels:.2f} of the pixels, so train that much faster; but "
-            "small objects lose detail"
-        )
-    return lines
+def remedy_block(found: Sequence[Remedy]) -> list[str]:
+    """The settings that match clearly more objects, and what they cost."""
+    if not found:
+        return [f"Nothing of this matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
+    return ["What would match more of them, the most useful first:", *remedy_lines(found)]
 
 
-def _shares_by_name(reach: Reach) -> list[tuple[str, str]]:
-    return list(zip((name.removeprefix("IoU ") for name in REACHED), _percent(reach), strict=True))
+def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
+    """The smallest sides that match as many objects, if any do."""
+    as_many = [one for one in smaller if one.coverage.missed <= now.missed]
+    if not as_many or not len(now.matched):
+        return []
+    cheap = min(as_many, key=lambda one: one.pixels)
+    return [
+        f"{cheap.flags} would match as many with {cheap.pixels:.2f} times the pixels, so train that much faster; but "
+        "small objects lose detail"
+    ]
 
 
 def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:

@@ -1,16 +1,26 @@
-"""Which objects an anchor can reach: no training finds what none overlaps enough."""
+"""Which objects training's matcher gives an anchor: no training finds those that get none."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from retinanet.coco.box_arrays import resized_corners, shared_area
-from retinanet.data.transforms import resized_sizes
-from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
-from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
+from retinanet.data.dataset import CocoDataset, Objects
+from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
+from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors
+from retinanet.detector.boxes import iou
+from retinanet.detector.loss import matches_of
+from retinanet.detector.matching import AnchorMatches, coordinates
+from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, LossSettings
+from retinanet.detector.structures import Targets
 
-MORE_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
-LEAST_MIN_SIDE = 64  # that the flags take
+ROUNDING = 1e-5  # of an IoU in float32, which training takes
+CPU = torch.device("cpu")
+# Compared with the objects of their images, where all anchors must be: about two seconds.
+MOST_ANCHORS = 20_000_000
 
 
 class AnchorSetup(NamedTuple):
@@ -19,6 +29,100 @@ class AnchorSetup(NamedTuple):
     min_side: int
     max_side: int
     shapes: AnchorShapes = DEFAULT_SHAPES
+
+
+class Coverage(NamedTuple):
+    """Some objects of a data set, and which of them get an anchor."""
+
+    objects: Objects
+    matched: np.ndarray  # bool [n]
+    are_all: bool  # or drawn at random
+
+    @property
+    def missed(self) -> float:
+        """The share of the objects that get none."""
+        return float((~self.matched).mean()) if len(self.matched) else 0.0
+
+    @property
+    def missed_by_class(self) -> dict[int, float]:
+        """The same for each label that has objects."""
+        labels = self.objects.labels
+        counts, missed = np.bincount(labels), np.bincount(labels, ~self.matched)
+        return {label: float(missed[label] / counts[label]) for label in np.flatnonzero(counts).tolist()}
+
+
+def coverage(
+    dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings = DEFAULT_LOSS, most: int = 10**9
+) -> Coverage:
+    """Runs training's matcher on the objects of `dataset`, or on about `most` of them.
+
+    The boxes are those of a training without augmentation. An anchor belongs to one object, so of two that are near
+    each other one may get none, though anchors overlap it enough.
+    """
+    objects = _drawn(dataset, most, MOST_ANCHORS // _num_anchors(setup) if loss.matcher != "iou" else len(dataset))
+    matched = np.zeros(len(objects.images), bool)
+    original = dataset.annotations.sizes[objects.images]
+    resized = resized_sizes(original, setup.min_side, setup.max_side)
+    starts = np.flatnonzero(np.diff(objects.images, prepend=-1))
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(matched)], strict=False):
+        corners = torch.from_numpy(objects.corners[start:stop].astype(np.float32))
+        boxes, _ = scale_boxes(corners, original[start].tolist(), resized[start].tolist())
+        height, width = padded_sizes(resized[start]).tolist()
+        matched[start:stop] = _matched_in_image(boxes, (height, width), setup.shapes, loss).numpy()
+    return Coverage(objects, matched, len(objects.images) == int(dataset.is_learned.sum()))
+
+
+def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
+    """The objects that training learns: all, or if they are too many, those of images drawn at random."""
+    rows = np.flatnonzero(dataset.is_learned)
+    images = np.searchsorted(dataset.annotations.first, rows, side="right") - 1
+    counts = np.bincount(images, minlength=len(dataset))
+    order = np.random.default_rng(0).permutation(np.flatnonzero(counts))
+    num_images = min(most_images, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))
+    is_drawn = np.zeros(len(dataset), bool)
+    is_drawn[order[: max(1, num_images)]] = True
+    return dataset.learned(rows[is_drawn[images]])
+
+
+def _num_anchors(setup: AnchorSetup) -> int:
+    """Of a wide image."""
+    return sum(setup.min_side * setup.max_side // stride**2 for stride in STRIDES) * setup.shapes.per_cell
+
+
+def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes, loss: LossSettings) -> Tensor:
+    """Which of `boxes` [M, 4] in an input of `size` get an anchor: bool [M]."""
+    targets = Targets(boxes[None], torch.zeros(1, len(boxes), dtype=torch.int64))
+    if loss.matcher == "iou":
+        # The anchors that overlap the objects most usually settle it, and are few. An object that gets none of them may
+        # still get another, but only where they overlap it enough and belong to a neighbour.
+        near = _nearest_anchors(boxes, shapes)
+        matched = _objects_of(matches_of(near, targets, loss), len(boxes))
+        best = iou(*coordinates(near, targets))[0].amax(dim=1)
+        if not (~matched & (best >= loss.foreground_iou - ROUNDING)).any():
+            return matched
+    return _objects_of(matches_of(anchors_for(*size, CPU, shapes), targets, loss, size), len(boxes))
+
+
+def _objects_of(matches: AnchorMatches, num_objects: int) -> Tensor:
+    """Which of an image's objects have a foreground anchor: bool [M]."""
+    has_anchor = torch.zeros(num_objects, dtype=torch.bool)
+    has_anchor[matches.objects[0, matches.foreground[0]]] = True
+    return has_anchor
+
+
+def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
+    """The anchors of the cell of each level that holds the centre of a box: float32 [M * levels * per cell, 4]."""
+    strides, cells = _cells_of_levels(shapes)
+    centres = (boxes[:, None, :2] + boxes[:, None, 2:]).double() / 2 / strides  # [M, L, 2]
+    centres = (centres.floor() + 0.5) * strides
+    return (centres.repeat(1, 1, 2)[:, :, None] + cells).float().reshape(-1, 4)
+
+
+@lru_cache(maxsize=64)
+def _cells_of_levels(shapes: AnchorShapes) -> tuple[Tensor, Tensor]:
+    """Strides float64 [L, 1], and the anchors of a cell of each level around the origin: float64 [L, per cell, 4]."""
+    strides = torch.tensor(STRIDES, dtype=torch.float64)[:, None]
+    return strides, torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
 
 
 def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.ndarray:
@@ -39,33 +143,16 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
     return best
 
 
-def shares(ious: np.ndarray, foreground: float = FOREGROUND_IOU, background: float = BACKGROUND_IOU) -> list[float]:
-    """The shares of objects whose best anchor is matched with them, is ignored, and learns that nothing is there."""
-    matched, seen = ious >= foreground, ious >= background
-    counts = (matched.sum(), (seen & ~matched).sum(), (~seen).sum())
-    return [float(count / max(1, len(ious))) for count in counts]
-
-
-def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
-    """Other sides and anchors to try, by what is to be set."""
-    found = {}
-    for factor in (0.5, 0.75, 1.25, 1.5, 2):
-        min_side, max_side = round(setup.min_side * factor), round(setup.max_side * factor)
-        found[f"--min_side {min_side} --max_side {max_side}"] = setup._replace(min_side=min_side, max_side=max_side)
-    found |= {name: setup._replace(shapes=shapes) for name, shapes in other_anchors(setup.shapes).items()}
-    return {name: other for name, other in found.items() if other != setup and other.min_side >= LEAST_MIN_SIDE}
-
-
-def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
-    """Anchors to try instead of `shapes`, by their flags."""
-    ratios = f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in MORE_RATIOS)}"
-    found = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
-    found[ratios] = shapes._replace(ratios=MORE_RATIOS)
-    found |= {f"--anchor_scale {side} {ratios}": shapes._replace(side=side, ratios=MORE_RATIOS) for side in (2, 3)}
-    return {name: other for name, other in found.items() if other != shapes}
-
-
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """The best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
     return best_ious(boxes, setup.shapes)
+
+
+def shares(matched: np.ndarray, ious: np.ndarray, background: float = BACKGROUND_IOU) -> list[float]:
+    """The shares of objects that are `matched` (bool [n]), and of the others by the IoU of their best anchor.
+
+    From `background` on that anchor is ignored, or is another object's; below, it learns that nothing is there.
+    """
+    counts = (matched.sum(), (~matched & (ious >= background)).sum(), (~matched & (ious < background)).sum())
+    return [float(count / max(1, len(ious))) for count in counts]

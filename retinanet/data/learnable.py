@@ -7,14 +7,13 @@ import numpy as np
 from retinanet.coco.annotations import has_objects, owners_of
 from retinanet.coco.box_arrays import mirrored_corners, resized_corners
 from retinanet.coco.box_units import corners_for_sizes
-from retinanet.data.anchor_coverage import best_ious
+from retinanet.data.anchor_coverage import ROUNDING, best_ious
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
 
 OBJECTS_AT_A_TIME = 2**14  # objects checked together; usually the first part suffices
-ROUNDING = 1e-5  # of an IoU in float32, which training takes
 
 
 def require_objects(dataset: CocoDataset) -> None:
@@ -57,8 +56,8 @@ def require_reach(
     raise DataFault(
         "nothing_reached",
         f"{dataset.annotations.path}: no anchor overlaps an object by an IoU of {foreground_iou:g} (the most is "
-        f"{largest:.2g}), so there is nothing to learn. Check the boxes. If they are right, use --matcher low_quality, "
-        "or for objects that are too small raise --min_side and --max_side, or lower --anchor_scale.",
+        f"{largest:.2g}), so there is nothing to learn. Check the boxes. If they are right and the objects small, "
+        "raise --min_side and --max_side, or lower --anchor_scale too. python -m retinanet.check_data says how far.",
     )
 
 

@@ -66,7 +66,7 @@ def assign_targets(
     With `sparse` the rows are the foreground anchors. Otherwise they are all anchors, most with weight 0: a GPU would
     have to wait for the number of foreground anchors, and a compiled step needs a fixed number.
     """
-    matches = _matches(anchors, without_crowds(targets), settings, size)
+    matches = matches_of(anchors, without_crowds(targets), settings, size)
     background = matches.background
     if settings.ignore_crowds:
         background = background & ~in_crowds(anchors, targets)
@@ -90,7 +90,10 @@ def assign_targets(
     )
 
 
-def _matches(anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None) -> AnchorMatches:
+def matches_of(
+    anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None = None
+) -> AnchorMatches:
+    """Matches `anchors` [A, 4] with the objects of each image as `--matcher` says; ATSS needs the input's `size`."""
     if settings.matcher == "atss":
         assert size is not None
         return match_atss(anchors, targets, size)

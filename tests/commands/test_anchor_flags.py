@@ -8,7 +8,8 @@ from conftest import TINY
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.cli.check_data_flags import check_settings
 from retinanet.cli.train_flags import train_settings
-from retinanet.data.anchor_coverage import AnchorSetup, alternatives
+from retinanet.data.anchor_coverage import AnchorSetup
+from retinanet.data.anchor_remedies import alternatives
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import UserError
 

@@ -1,0 +1,121 @@
+"""What helps where objects get no anchor: larger sides first, then other anchors, then another matcher."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.transforms import resized_sizes
+from retinanet.detector.settings import AnchorShapes, LossSettings
+
+MORE_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
+LEAST_MIN_SIDE = 64  # that the flags take
+CLEAR_GAIN = 0.05  # share of the objects, of all or of a class, below which a change isn't worth a line
+# Of what the best settings regain: sides alone that do this much are preferred, and then the first that do nearly all.
+MOST_OF, NEARLY = 0.7, 0.9
+MOSTLY, FEWEST = 0.5, 20  # share of a class that is missed, and its objects, for the class to count by itself
+LOW_QUALITY = "--matcher low_quality"
+
+
+class Remedy(NamedTuple):
+    """Flags of train.py, and what they change."""
+
+    flags: str
+    coverage: Coverage
+    pixels: float  # of the network's input, relative to the present settings
+
+
+def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
+    """All sides and anchors to try instead, by what is to be set."""
+    others = {flags: setup._replace(shapes=shapes) for flags, shapes in other_anchors(setup.shapes).items()}
+    return smaller_sides(setup) | larger_sides(setup) | others
+
+
+def smaller_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
+    return {flags: other for flags, other in _sides(setup, 0.5, 0.75).items() if other.min_side >= LEAST_MIN_SIDE}
+
+
+def larger_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
+    return _sides(setup, 1.25, 1.5, 2)
+
+
+def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
+    """The sides multiplied by each of `factors`, by their flags."""
+    sides = [(round(setup.min_side * factor), round(setup.max_side * factor)) for factor in factors]
+    return {
+        f"--min_side {least} --max_side {most}": setup._replace(min_side=least, max_side=most) for least, most in sides
+    }
+
+
+def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
+    """Anchors to try instead of `shapes`, by their flags."""
+    ratios = f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in MORE_RATIOS)}"
+    found = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
+    found[ratios] = shapes._replace(ratios=MORE_RATIOS)
+    found |= {f"--anchor_scale {side} {ratios}": shapes._replace(side=side, ratios=MORE_RATIOS) for side in (2, 3)}
+    return {flags: other for flags, other in found.items() if other != shapes}
+
+
+def remedies(
+    dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, now: Coverage, *, fixed_anchors: bool = False
+) -> list[Remedy]:
+    """What would give an anchor to clearly more objects than `now`, which is `setup`'s, the most useful first.
+
+    Larger sides come first: a larger picture of an object is also easier to recognise, which a smaller anchor doesn't
+    change. They are the smallest that do most of what anything does that was tried; only if none do, other anchors
+    are added. Then other anchors alone, and last an anchor that is forced on an object, however little it overlaps.
+    """
+    if not len(now.matched) or (now.missed < CLEAR_GAIN and not mostly_missed(now)):
+        return []  # nothing can change much
+    larger = larger_sides(setup)
+    shapes = {} if fixed_anchors else other_anchors(setup.shapes)
+    anchors = {flags: setup._replace(shapes=other) for flags, other in shapes.items()}
+    both = {
+        f"{sides} {flags}": other._replace(shapes=shapes[flags]) for sides, other in larger.items() for flags in shapes
+    }
+    setups = larger | both | anchors
+    regained = {flags: _share_regained(now, dataset, other, loss) for flags, other in setups.items()}
+    best, best_anchors = max(regained.values()), max((regained[flags] for flags in anchors), default=0.0)
+    suffices = [flags for flags in larger if regained[flags] > MOST_OF * best]
+    if not suffices and best - best_anchors > CLEAR_GAIN / now.missed:
+        suffices = [flags for flags in both if regained[flags] > NEARLY * best]
+    chosen = [*suffices[:1], *[flags for flags in anchors if regained[flags] > NEARLY * best_anchors][:1]]
+    by_iou = replace(loss, matcher="iou") if loss.matcher == "low_quality" else loss
+    found = [remedy_of(flags, dataset, setup, setups[flags], by_iou, len(now.matched)) for flags in chosen]
+    if loss.matcher == "iou":
+        forced = replace(loss, matcher="low_quality")
+        found.append(remedy_of(LOW_QUALITY, dataset, setup, setup, forced, len(now.matched)))
+    return [remedy for remedy in found if is_clear(remedy.coverage, now)]
+
+
+def remedy_of(
+    flags: str, dataset: CocoDataset, setup: AnchorSetup, other: AnchorSetup, loss: LossSettings, most: int
+) -> Remedy:
+    """What `other` does, instead of `setup`, for about `most` objects."""
+    pixels, pixels_now = (
+        resized_sizes(dataset.annotations.sizes, one.min_side, one.max_side).prod(axis=1, dtype=float).sum()
+        for one in (other, setup)
+    )
+    return Remedy(flags, coverage(dataset, other, loss, most), pixels / pixels_now)
+
+
+def is_clear(other: Coverage, now: Coverage) -> bool:
+    """Whether `other` misses clearly fewer of all objects, or of a class that is mostly missed now."""
+    missed = other.missed_by_class
+    of_classes = [share - missed.get(label, share) for label, share in mostly_missed(now).items()]
+    return max([now.missed - other.missed, *of_classes]) >= CLEAR_GAIN
+
+
+def mostly_missed(now: Coverage) -> dict[int, float]:
+    """The labels of which more than half of the objects, if they are not very few, get no anchor; and that share."""
+    counts = np.bincount(now.objects.labels)
+    return {label: share for label, share in now.missed_by_class.items() if share > MOSTLY and counts[label] >= FEWEST}
+
+
+def _share_regained(now: Coverage, dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings) -> float:
+    """How many more objects an anchor overlaps enough than now, as a share of those that get none now."""
+    sizes = dataset.annotations.sizes[now.objects.images]
+    num_reached = (ious_of(setup, now.objects.corners, sizes) >= loss.foreground_iou).sum()
+    return float((num_reached - now.matched.sum()) / (~now.matched).sum())
