@@ -1,6 +1,7 @@
 """--batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,14 +14,11 @@ from retinanet.detector.structures import Targets
 from retinanet.runtime.console import say
 from retinanet.runtime.device import choose_precision
 from retinanet.runtime.errors import OutOfResources, UserError
-from retinanet.runtime.ranks import Ranks
+from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.training.engine import train_steps
-from retinanet.training.losses import losses_of
-from retinanet.training.optimizer import build_optimizer
+from retinanet.training.run import losses_in, num_batches, start_state, why_not_compiled
 from retinanet.training.sets import Sets
 from retinanet.training.settings import AUTO_BATCH, TrainSettings
-from retinanet.training.state import TrainingState
-from retinanet.training.weight_average import WeightAverage
 
 SHARE = 0.8  # of the free memory: shapes differ, fragments remain, and others may use the GPU
 STEPS = 2  # the first has no moments of the optimiser yet
@@ -37,13 +35,27 @@ def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved:
     device = torch.device(settings.device)
     if device.type != "cuda":
         raise UserError("--batch_size auto fits a batch into a GPU's memory. Give a number on a CPU")
-    return ranks.from_first(lambda: find_batch_size(settings, sets, device))
+    return ranks.from_first(lambda: find_batch_size(settings, sets, device, ranks))
 
 
-def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device) -> int:
-    """Train on ever larger batches of the largest shape. UserError if not even one image fits."""
+def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> int:
+    """Train on ever larger batches of the largest shape. UserError if not even one image fits.
+
+    Compiling takes a minute for each size, so the search is made without, and the size that it ends at is lowered until
+    compiled steps fit too.
+    """
     limit = int(SHARE * torch.cuda.mem_get_info(device)[0])
-    size, peak = largest_that_fits(lambda size: peak_of(settings, sets, device, size), limit)
+
+    def peak(size: int, *, compiled: bool = False) -> int | None:
+        return peak_of(replace(settings, batch_size=size), sets, device, ranks, compiled=compiled)
+
+    size, most = largest_that_fits(peak, limit)
+    while size and will_compile(replace(settings, batch_size=size), sets, device, ranks):
+        of_compiled = peak(size, compiled=True)
+        if of_compiled is not None and of_compiled <= limit:
+            most = of_compiled
+            break
+        size -= -(-size // 10)
     height, width = largest_shape(settings, sets, max(1, size))
     if not size:
         raise UserError(
@@ -51,10 +63,16 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device) -
             f"{device}. Lower --min_side and --max_side, or give --batch_size 1"
         )
     say(
-        f"--batch_size auto: {size}, whose steps take {peak / 1e9:.2f} GB at the largest shape, {height} x {width}; "
+        f"--batch_size auto: {size}, whose steps take {most / 1e9:.2f} GB at the largest shape, {height} x {width}; "
         f"{limit / 1e9:.2f} GB are {SHARE:.0%} of what is free"
     )
     return size
+
+
+def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
+    """Whether the run will, as far as this process knows: the others don't take part in the search."""
+    batches = num_batches(settings, len(sets.training_set), ranks)
+    return why_not_compiled(settings.compile, device, ALONE, batches) is None
 
 
 def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple[int, int]:
@@ -87,20 +105,25 @@ def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple
     return height, width
 
 
-def peak_of(settings: TrainSettings, sets: Sets, device: torch.device, batch_size: int) -> int | None:
+def peak_of(
+    settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, *, compiled: bool = False
+) -> int | None:
     """Bytes at the peak of real steps with random weights; None where memory runs out."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        _train(settings, sets, device, batch_size)
+        _train(settings, sets, device, ranks, compiled)
         return torch.cuda.max_memory_reserved(device)
     except OutOfResources:
         return None
     finally:
+        if compiled:
+            torch.compiler.reset()  # it keeps the memory of CUDA graphs
         torch.cuda.empty_cache()
 
 
-def _train(settings: TrainSettings, sets: Sets, device: torch.device, batch_size: int) -> None:
+def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, compiled: bool) -> None:
+    """The steps that the run will make, with its losses, average, accumulation and precision."""
     start, num_classes = settings.start, len(sets.val.class_names)
     network = RetinaNet(
         num_classes,
@@ -112,15 +135,18 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, batch_size
         iou_branch=start.iou_branch,
     )
     network.backbone.freeze(start.freeze_stages)
-    network.to(device)
     precision = choose_precision(settings.precision, device)
-    optimizer = build_optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay)
-    average = WeightAverage(network, 0.9) if settings.ema_decay or settings.ema_share else None
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    state = TrainingState(network, optimizer, device, scaler=scaler, average=average)
-    losses = losses_of(network, num_classes, device, precision=precision, loss_settings=settings.loss)
-    batch = _batch(sets, batch_size, largest_shape(settings, sets, batch_size))
-    for _ in train_steps(state, [batch] * STEPS, rates=[0.0] * STEPS, clip_norm=1.0, compute_losses=losses):
+    state = start_state(settings, network, device, precision, (), num_batches(settings, len(sets.training_set), ranks))
+    losses = losses_in(settings, state, num_classes, precision, ranks, compiled=compiled)
+    batch = _batch(sets, settings.batch_size, largest_shape(settings, sets, settings.batch_size))
+    for _ in train_steps(
+        state,
+        [batch] * STEPS * settings.accumulate,
+        rates=[0.0] * STEPS,
+        clip_norm=1.0,
+        compute_losses=losses,
+        accumulate=settings.accumulate,
+    ):
         pass
     state.last_losses.tolist()  # or the GPU is still at work
 

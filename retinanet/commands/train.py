@@ -24,7 +24,7 @@ from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import ENDING, make_name, name_of_run
 from retinanet.runtime.ranks import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.runtime.signals import STOP
-from retinanet.tracking.opening import open_trackers, require_installed
+from retinanet.tracking.opening import open_trackers, require_trackers
 from retinanet.tracking.trackers import NO_TRACKERS, TrackedRun, Trackers
 from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.log_lines import (
@@ -48,7 +48,7 @@ def train(settings: TrainSettings) -> int:
     device = find_device(settings.device)
     workers = default_workers(device) if settings.workers is None else settings.workers
     settings = replace(settings, device=str(device), workers=workers)
-    require_installed(settings.track or ())
+    require_trackers(settings.track or ())
     ranks = join(device, settings.timeout)
     with loss_of_rank_explained(ranks, settings.timeout):
         for name in ("verify_resume", "find_lr"):
@@ -179,7 +179,14 @@ def opening_lines(run: Run) -> list[str]:
             f"Processes: {run.ranks.size} with {settings.batch_size * settings.accumulate} images each in a step; the "
             f"{rest} images that fill no step are {'left out' if settings.drop_last else 'shared out'}"
         )
-    lines.append(f"Precision: {run.facts.precision}, {'compiled' if run.facts.compiled else 'not compiled'}")
+    compiled = f"not compiled ({run.why_not_compiled})" if run.why_not_compiled else "compiled"
+    lines.append(f"Precision: {run.facts.precision}, {compiled}")
+    if settings.optimizer != "sgd" and settings.clip_norm <= TrainSettings.clip_norm:
+        name = "AdamW" if settings.optimizer == "adamw" else "Adam"
+        lines.append(
+            f"Gradients: clipped at a norm of {settings.clip_norm:g}, so in nearly every step. That is normal: the size "
+            f"of {name}'s steps hardly depends on the gradient's"
+        )
     hints = rate_hint(run.sampler.batch_size, settings.optimizer, settings.learning_rate), schedule_hint(settings)
     return [*lines, *filter(None, hints)]
 

@@ -28,8 +28,8 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
     ap = evaluate_weights(run)
     if ap is not None:  # with the threshold that predict takes
         _save_epoch(run, saves, is_last)
-    if run.ranks.is_first and (0.0 if ap is None else ap) > run.state.best_ap:
-        run.state.best_ap = ap or 0.0
+    if run.ranks.is_first and (ap is None or ap > run.state.best_ap):  # without an AP the newest weights are the best
+        run.state.best_ap = run.state.best_ap if ap is None else ap
         saves.save_weights(BEST)
     if ap is not None:
         run.state.ap_by_epoch[run.state.epoch] = ap

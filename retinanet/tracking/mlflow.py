@@ -5,15 +5,36 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, get_tracking_uri
 from mlflow.entities import Metric, Param
 
+from retinanet.runtime.errors import UserError
 from retinanet.tracking.run_ids import known_id, remember_id
 from retinanet.tracking.trackers import MLFLOW, TrackedRun
 
 MOST_LETTERS = 6000  # of a parameter
 MOST_AT_ONCE = 100  # parameters of a call
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LETTERS = "-_./: "  # that a name may have beside letters and digits
+
+
+def require_store() -> None:
+    """Raises UserError, with what to install or to set, where mlflow can't keep runs at its place."""
+    place = get_tracking_uri()
+    try:
+        MlflowClient()  # opens the store; a server isn't asked yet
+    except Exception as fault:
+        kind = place.partition(":")[0] if ":" in place else "file"
+        if kind == "file":
+            fix = (
+                "Newer versions of mlflow write to a folder only with MLFLOW_ALLOW_FILE_STORE=true. Set that, or "
+                "MLFLOW_TRACKING_URI to a server or a database such as sqlite:///mlflow.db"
+            )
+        elif kind.partition("+")[0] in DATABASES:
+            fix = "mlflow-skinny has no databases: pip install mlflow, or set MLFLOW_TRACKING_URI to a server"
+        else:
+            fix = f"It says: {str(fault).strip().splitlines()[0][:200]}. Set MLFLOW_TRACKING_URI to another place"
+        raise UserError(f"--track mlflow: mlflow can't keep runs at {place}. {fix}") from None
 
 
 class MLflow:

@@ -18,10 +18,14 @@ def open_trackers(kinds: tuple[str, ...], run: TrackedRun) -> Trackers:
     return Trackers(started)
 
 
-def require_installed(kinds: tuple[str, ...]) -> None:
-    """UserError where the library of one of KINDS isn't installed; for a check before the work."""
+def require_trackers(kinds: tuple[str, ...]) -> None:
+    """UserError where one of KINDS lacks a package or can't keep a run here; for a check before the work."""
     for kind in kinds:
         _maker_of(kind)
+        if kind == MLFLOW:
+            from retinanet.tracking.mlflow import require_store
+
+            require_store()
 
 
 def _maker_of(kind: str) -> Callable[[TrackedRun], Tracker]:

@@ -1,5 +1,6 @@
 """A run: everything that its next step needs, built from its settings or from where a saved run was stopped."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
 from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
+from retinanet.detector.model import RetinaNet
 from retinanet.fast.compilers import lacking_for_compilation
 from retinanet.runtime.device import choose_precision, make_deterministic
 from retinanet.runtime.errors import UserError
@@ -49,6 +51,7 @@ class Run(NamedTuple):
     sampler: AspectRatioBasedSampler
     compute_losses: ComputeLosses
     bad_images: BadImages
+    why_not_compiled: str | None  # None if it is
 
 
 def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None = None) -> Run:
@@ -60,7 +63,8 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     precision = choose_precision(settings.precision, device)
     if settings.deterministic:
         make_deterministic()
-    compiled = is_compiled(settings.compile, device, ranks, num_batches(settings, len(sets.training_set), ranks))
+    why_not = why_not_compiled(settings.compile, device, ranks, num_batches(settings, len(sets.training_set), ranks))
+    compiled = why_not is None
     if compiled:
         ranks = ranks.waiting(settings.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
     # With other sides at every step nearly every batch has a shape of its own.
@@ -82,20 +86,35 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
     torch.manual_seed(settings.run_seed)
     state = _state(settings, device, precision, sets, saved, num_steps=settings.epochs * len(sampler))
+    compute_losses = losses_in(settings, state, len(sets.val.class_names), precision, ranks, compiled=compiled)
+    compute_losses = shared(state.network, compute_losses, ranks)
+    bad_images = BadImages(len(sets.training_set), skip=settings.bad_images == "skip")
+    return Run(
+        settings, device, ranks, sets, facts, precision, state, loader, sampler, compute_losses, bad_images, why_not
+    )
+
+
+def losses_in(
+    settings: TrainSettings,
+    state: TrainingState,
+    num_classes: int,
+    precision: torch.dtype,
+    ranks: Ranks,
+    *,
+    compiled: bool,
+) -> ComputeLosses:
+    """The losses whose gradient trains `state`, which is prepared for them."""
     is_alone = ranks.size == 1  # or DistributedDataParallel looks after each parameter
     if compiled and is_alone:
         state.flatten()
-    compute_losses = losses_of(
+    return losses_of(
         state.network,
-        len(sets.val.class_names),
-        device,
+        num_classes,
+        state.device,
         precision=precision,
         compiled=Compiled(settings.batch_size, state.flat, is_alone and settings.accumulate == 1) if compiled else None,
         loss_settings=settings.loss,
     )
-    compute_losses = shared(state.network, compute_losses, ranks)
-    bad_images = BadImages(len(sets.training_set), skip=settings.bad_images == "skip")
-    return Run(settings, device, ranks, sets, facts, precision, state, loader, sampler, compute_losses, bad_images)
 
 
 def _state(
@@ -108,6 +127,23 @@ def _state(
 ) -> TrainingState:
     measure = partial(measure_statistics, dataset=sets.training_set, device=device)
     network, random_stages = build_network(settings.start, sets.val.class_names, saved, measure)
+    state = start_state(settings, network, device, precision, random_stages, num_steps)
+    if saved:
+        state.load_plain(saved.state, saved.path)
+        if state.average:
+            state.average.load(saved.checkpoint.ema, saved.path)
+    return state
+
+
+def start_state(
+    settings: TrainSettings,
+    network: RetinaNet,
+    device: torch.device,
+    precision: torch.dtype,
+    random_stages: Sequence[str],
+    num_steps: int,
+) -> TrainingState:
+    """The state of a run of `num_steps` before its first step."""
     network.to(device)
     rates = rates_of_stages(settings.backbone_rate, random_stages)
     optimizer = build_optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay, rates)
@@ -115,7 +151,7 @@ def _state(
     average = WeightAverage(network, decay) if decay else None
     # float16's small gradients would be lost without it.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    state = TrainingState(
+    return TrainingState(
         network,
         optimizer,
         device,
@@ -124,11 +160,6 @@ def _state(
         max_skipped=settings.max_skipped,
         random_stages=random_stages,
     )
-    if saved:
-        state.load_plain(saved.state, saved.path)
-        if average:
-            average.load(saved.checkpoint.ema, saved.path)
-    return state
 
 
 def _loader(
@@ -170,17 +201,25 @@ def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
     return settings.epochs * num_images // (settings.batch_size * ranks.size)
 
 
-def is_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> bool:
-    """Whether the network is compiled: on GPUs, if the run is long enough to repay it, unless the user says.
+def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
+    """Why the network isn't compiled; None if it is: on GPUs, if the run is long enough to repay it, unless the user
+    says.
 
-    UserError where the user asks for it and it can't be had. All ranks get the same answer.
+    UserError where the user asks for it and it can't be had. All ranks are compiled, or none.
     """
     if compile_ == "off":
-        return False
+        return "--compile off"
     lacking = lacking_for_compilation(device)
     if compile_ == "on" and lacking:
         raise UserError(f"--compile on needs {lacking}. Install it, or drop the flag")
     if compile_ == "on":
-        return True
-    is_worth_it = device.type == "cuda" and num_batches >= BATCHES_WORTH_COMPILING
-    return is_worth_it and ranks.all_agree(lacking is None)
+        return None
+    if device.type != "cuda":
+        return "a CPU, where --compile auto doesn't"
+    if num_batches < BATCHES_WORTH_COMPILING:
+        return (
+            f"{num_batches} batches are too few to repay it: --compile auto compiles from {BATCHES_WORTH_COMPILING} on"
+        )
+    if ranks.all_agree(lacking is None):
+        return None
+    return f"it needs {lacking}" if lacking else "another process lacks what it needs"

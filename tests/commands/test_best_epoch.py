@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import TINY, change_json
 
+from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations
 from retinanet.commands import train_evaluation
 from retinanet.commands.test import better_checkpoint
@@ -46,6 +47,16 @@ def test_another_checkpoint_is_told_of_the_better_one(script, coco_path, trained
     assert better_checkpoint(output / "retinanet_epoch2.pt", 2) is None
     (output / "best.pt").unlink()
     assert better_checkpoint(output / "model_final.pt", 3) is None
+
+
+def test_without_objects_to_evaluate_on_the_best_weights_are_the_newest(script, coco_path, tmp_path):
+    change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
+    flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 0, "--eval_every", 1)
+    for epochs in (2, 3):  # the second goes on with the first
+        run = script("train", *flags, "--epochs", epochs, "--resume")
+        assert run.code == 0, run.err
+        assert load_checkpoint(tmp_path / "output" / "best.pt").epoch == epochs
+        assert "Best: " not in run.out
 
 
 @pytest.mark.parametrize("content", ["", "[1", "[]", '{"ap_by_epoch": 7}', '{"ap_by_epoch": {"x": 1}}', "{}"])

@@ -181,20 +181,22 @@ def test_precision_is_said_and_compilation_checked(script, coco_path, tmp_path, 
 def test_compiled_where_it_repays(monkeypatch):
     monkeypatch.setattr(run, "lacking_for_compilation", lambda device: None)
 
-    def is_compiled(compile, device, num_batches, ranks=ALONE):
-        return run.is_compiled(compile, torch.device(device), ranks, num_batches)
+    def why_not(compile, device, num_batches, ranks=ALONE):
+        return run.why_not_compiled(compile, torch.device(device), ranks, num_batches)
 
-    assert not is_compiled("auto", "cpu", 10**9)
-    assert not is_compiled("auto", "cuda", 100)
-    assert is_compiled("auto", "cuda", 10**6)
-    assert is_compiled("on", "cpu", 1)
-    assert not is_compiled("off", "cuda", 10**9)
-    for others in (True, False):  # a machine among them may have no compiler
+    assert why_not("auto", "cpu", 10**9) == "a CPU, where --compile auto doesn't"
+    assert why_not("auto", "cuda", 100) == (
+        "100 batches are too few to repay it: --compile auto compiles from 10000 on"
+    )
+    assert why_not("auto", "cuda", 10**6) is None
+    assert why_not("on", "cpu", 1) is None
+    assert why_not("off", "cuda", 10**9) == "--compile off"
+    for others, reason in ((True, None), (False, "another process lacks what it needs")):
         monkeypatch.setattr(Ranks, "all_agree", lambda ranks, own, others=others: own and others)
-        assert is_compiled("auto", "cuda", 10**6, Ranks(0, 2)) == others
+        assert why_not("auto", "cuda", 10**6, Ranks(0, 2)) == reason
     monkeypatch.undo()
     monkeypatch.setattr(run, "lacking_for_compilation", lambda device: "a C compiler")
-    assert not is_compiled("auto", "cuda", 10**6)
+    assert why_not("auto", "cuda", 10**6) == "it needs a C compiler"
 
 
 def test_batches_that_compilation_must_repay():

@@ -5,7 +5,7 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.anchor_coverage import AnchorSetup, coverage
 from retinanet.data.anchor_remedies import alternatives, mostly_missed, remedies
 from retinanet.data.dataset import CocoDataset
-from retinanet.detector.anchors import AnchorShapes
+from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 
 SIDES = (96, 160)
@@ -22,7 +22,7 @@ def set_of(make_set):
     return dataset
 
 
-def advice(dataset, loss=DEFAULT_LOSS, shapes=AnchorShapes(), **options):
+def advice(dataset, loss=DEFAULT_LOSS, shapes=DEFAULT_SHAPES, **options):
     setup = AnchorSetup(*SIDES, shapes)
     return remedies(dataset, setup, loss, coverage(dataset, setup), **options)
 
@@ -80,6 +80,6 @@ def test_low_quality_is_no_remedy_for_itself_and_fixed_anchors_stay(set_of):
 def test_alternatives_are_those_that_change_something_and_the_flags_take():
     names = alternatives(AnchorSetup(608, 1024))
     assert "--min_side 760 --max_side 1280" in names
-    assert names["--anchor_scale 3"] == AnchorSetup(608, 1024, AnchorShapes(3))
-    assert "--anchor_scale 3" not in alternatives(AnchorSetup(608, 1024, AnchorShapes(3)))
+    assert names["--anchor_scale 3"] == AnchorSetup(608, 1024, DEFAULT_SHAPES._replace(side=3))
+    assert "--anchor_scale 3" not in alternatives(names["--anchor_scale 3"])
     assert all(other.min_side >= 64 for other in alternatives(AnchorSetup(64, 64)).values())

@@ -1,5 +1,6 @@
 """--track: what trackers were told, read back from their files, and that none can stop a training."""
 
+import importlib.util
 import json
 import re
 import sys
@@ -148,6 +149,29 @@ def test_a_missing_library_is_named_before_the_training(script, coco_path, monke
 
     assert run.code == 2
     assert "--track wandb: is not installed. Install it with: pip install wandb" in run.err
+    assert not Path("output").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("mlruns", "mlflow can't keep runs at mlruns. Newer versions of mlflow write to a folder only with"),
+        ("file:mlruns", "MLFLOW_ALLOW_FILE_STORE=true. Set that, or MLFLOW_TRACKING_URI to a server or a database"),
+        ("sqlite:///runs.db", "mlflow-skinny has no databases: pip install mlflow, or set"),
+        ("nowhere://x", "mlflow can't keep runs at nowhere://x. It says: "),
+    ],
+)
+def test_a_place_that_mlflow_can_not_use_is_named_before_the_training(script, coco_path, monkeypatch, place, words):
+    pytest.importorskip("mlflow")
+    if place.startswith("sqlite") and importlib.util.find_spec("sqlalchemy"):
+        pytest.skip("with the whole of mlflow a database works")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place)
+
+    run = script("train", "--coco_path", coco_path, *FLAGS, "--epochs", 1, "--track", "mlflow")
+
+    assert run.code == 2
+    assert words in run.err
     assert not Path("output").exists()
 
 
