@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from retinanet.cli.test_flags import EvaluationSettings
-from retinanet.coco.annotations import has_objects
+from retinanet.coco.annotations import has_objects, placeholder_boxes
 from retinanet.data.dataset import load_set
 from retinanet.data.settings import MAX_SIDE, MIN_SIDE
 from retinanet.evaluation.analysis import analyse
@@ -29,7 +29,10 @@ def compare_results(settings: EvaluationSettings, path_a: Path, path_b: Path) ->
         max_pixels=settings.max_pixels,
     )
     if not has_objects(annotations):
-        raise UserError(f"{annotations.path}: has no objects, so results can't be compared. Choose another --set_name.")
+        why = f": it {reason}" if (reason := placeholder_boxes(annotations)) else ""
+        raise UserError(
+            f"{annotations.path}: has no objects, so results can't be compared{why}. Choose another --set_name."
+        )
     a, b = (analyse(annotations, load_results(path, annotations), settings.num_draws) for path in (path_a, path_b))
     comparison = compare(a, b, annotations)
     say(f"A: {path_a}", f"B: {path_b}")
