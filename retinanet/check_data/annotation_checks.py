@@ -12,7 +12,9 @@ from retinanet.coco.annotations import (
     Annotations,
     check_annotations,
     has_objects,
+    one_box_for_all,
     owners_of,
+    placeholder_boxes,
 )
 from retinanet.coco.box_units import corners_for_sizes
 from retinanet.coco.json_values import read_json
@@ -81,7 +83,8 @@ def check_set(
     if is_trained_on:
         _check_whether_learnable(checked, findings, anchor_shapes)
     elif not has_objects(annotations):
-        findings.add(name, "set_without_objects", [str(path)])
+        why = placeholder_boxes(annotations)
+        findings.add(name, "set_without_objects", [f"{path}: {why}" if why else str(path)])
     return checked
 
 
@@ -93,7 +96,7 @@ def _check_whether_learnable(checked: CheckedSet, findings: Findings, shapes: An
     except DataFault as error:
         findings.add(checked.name, error.kind, [str(error).removeprefix(f"{path}: ")])
     else:
-        if not has_objects(checked.annotations):
+        if one_box_for_all(checked.annotations):
             findings.add(checked.name, "one_box_for_all", [f"bbox {checked.annotations.boxes[0].tolist()}"])
 
 

@@ -66,16 +66,21 @@ def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
         earlier = sorted(path for pattern in (*RUN_FILES, *TRACKED) for path in folder.glob(pattern))
         if not earlier:
             return None
-        number = 1
-        while (folder / f"before_{number}").exists():
-            number += 1
-        before = folder / f"before_{number}"
+        before = free_folder(folder)
         before.mkdir()
         for path in earlier:
             path.rename(before / path.name)
     except OSError as error:
         raise _cannot_write(error) from None
     return before, len(earlier)
+
+
+def free_folder(folder: Path) -> Path:
+    """The first of before_1, before_2 ... that isn't in `folder`, for the files of an earlier run."""
+    number = 1
+    while (folder / f"before_{number}").exists():
+        number += 1
+    return folder / f"before_{number}"
 
 
 def write_record(

@@ -20,10 +20,10 @@ from retinanet.evaluation.analysis import LEAST_DRAWS, NUM_DRAWS
 from retinanet.runtime.errors import UserError
 
 MOST_USED = (
-    *("coco_path", "set_name", "checkpoint_path", "results_path", "report", "compare"),
+    *("coco_path", "set_name", "checkpoint_path", "results_path", "from_results", "report", "compare"),
     *("batch_size", "flip_test", "threshold", "device"),
 )
-# Flags without a meaning beside --compare.
+# Flags without a meaning beside --compare and --from_results.
 FOR_DETECTION = (
     *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size", "workers"),
     *("raw_weights", "flip_test", "test_sides", "threshold", "num_candidates", "nms_iou", "max_detections"),
@@ -38,6 +38,7 @@ class EvaluationSettings:
     set_name: str | None = None
     checkpoint_path: Path = Path("output/model_final.pt")
     results_path: Path | None = None
+    from_results: Path | None = None
     compare: tuple[Path, Path] | None = None
     report: Path | None = None
     num_draws: int = NUM_DRAWS
@@ -61,7 +62,7 @@ class EvaluationSettings:
 
     @property
     def name_of_set(self) -> str:
-        return self.set_name or ("val" if self.compare else "test")
+        return self.set_name or ("val" if self.compare or self.from_results else "test")
 
     @property
     def detection(self) -> DetectionSettings:
@@ -76,7 +77,10 @@ def evaluation_settings(argv: list[str] | None = None) -> EvaluationSettings:
             f"--num_draws {settings.num_draws} is too few for an interval. Give {LEAST_DRAWS} or more, or 0 for none"
         )
     if settings.compare:
+        refuse(settings, ("from_results",), "evaluates one result file, --compare compares two. Drop one of the two")
         refuse(settings, FOR_DETECTION, "is for detection. Drop it, or --compare")
+    if settings.from_results:
+        refuse(settings, FOR_DETECTION, "is for detection. Drop it, or --from_results")
     sides = settings.test_sides or ()
     if sides and settings.min_side:
         raise UserError("--test_sides and --min_side both give the shorter side. Drop one of the two")
@@ -87,15 +91,25 @@ def evaluation_settings(argv: list[str] | None = None) -> EvaluationSettings:
 def build_parser() -> argparse.ArgumentParser:
     parser = parser_of(
         EvaluationSettings,
-        "Evaluate a checkpoint on a set and write its result file, or compare two result files.",
+        "Evaluate a checkpoint on a set and write its result file, or evaluate or compare result files.",
         most_used=MOST_USED,
     )
     add_coco_path_flag(parser)
-    parser.add_argument("--set_name", help="name of the set (default: test; with --compare val)")
+    parser.add_argument("--set_name", help="name of the set (default: test; with --from_results or --compare val)")
     parser.add_argument("--checkpoint_path", type=Path, help="the checkpoint to evaluate")
     parser.add_argument("--results_path", type=Path, help="file to write (default: {set_name}_bbox_results.json)")
     parser.add_argument(
-        "--compare", type=Path, nargs=2, metavar=("A", "B"), help="compare these result files; needs no checkpoint"
+        "--from_results",
+        type=Path,
+        metavar="FILE",
+        help="evaluate this result file instead of detecting; needs no checkpoint and, except for pictures, no images",
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="compare these result files; needs no checkpoint and, except for its picture, no images",
     )
     parser.add_argument(
         "--report",

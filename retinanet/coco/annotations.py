@@ -145,15 +145,38 @@ def require_pixels(annotations: Annotations) -> None:
 def has_objects(annotations: Annotations) -> bool:
     """Whether there are objects to evaluate against.
 
-    Test sets are published without annotations, or with fake ones: boxes without area, or the same box in all images.
-    That box is real if it covers the whole image.
+    Test sets are published without annotations, or with fake ones: boxes without area, or placeholder boxes.
     """
-    real = ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
+    return bool(_are_real(annotations).any()) and placeholder_boxes(annotations) is None
+
+
+def placeholder_boxes(annotations: Annotations) -> str | None:
+    """Says why the boxes look like placeholders; None unless they do.
+
+    They do if every image has exactly one object, and class and box are the same in all images.
+    """
+    is_one_each = bool((np.diff(annotations.first) == 1).all() and (annotations.labels == annotations.labels[:1]).all())
+    if not (is_one_each and one_box_for_all(annotations) and _are_real(annotations).all()):
+        return None
+    name, box = annotations.class_names[annotations.labels[0]], annotations.boxes[0].tolist()
+    return (
+        f"looks like placeholder boxes: each of the {len(annotations.image_ids)} images has exactly one object, all of "
+        f"class {name!r} with bbox {box}"
+    )
+
+
+def one_box_for_all(annotations: Annotations) -> bool:
+    """Whether two objects or more all have the same box, which isn't their whole image."""
+    real = _are_real(annotations)
     boxes = annotations.boxes[real]
-    if len(boxes) <= 1 or len(np.unique(boxes, axis=0)) > 1:
-        return len(boxes) > 0
-    owners = owners_of(annotations)[real]
-    return bool((boxes[0, 2:] == annotations.sizes[owners][:, ::-1]).all())
+    if len(boxes) <= 1 or (boxes != boxes[0]).any():
+        return False
+    return bool((boxes[0, 2:] != annotations.sizes[owners_of(annotations)[real]][:, ::-1]).any())
+
+
+def _are_real(annotations: Annotations) -> np.ndarray:
+    """Which annotations are objects with an area, and no crowds: bool [T]."""
+    return ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
 
 
 def owners_of(annotations: Annotations) -> np.ndarray:

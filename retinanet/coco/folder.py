@@ -34,12 +34,17 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
     )
 
 
-def find_image_folder(coco_path: str | Path, set_name: str) -> Path:
-    """The image folder of a set: images/{set}/, or COCO's and Roboflow's {set}/. UserError if none exists."""
+def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool = True) -> Path:
+    """The image folder of a set: images/{set}/, or COCO's and Roboflow's {set}/.
+
+    If none exists: UserError, or images/{set}/ where it need not exist.
+    """
     folders = [Path(coco_path) / "images" / set_name, *(Path(coco_path) / name for name in _names_of(set_name))]
     for folder in folders:
         if folder.is_dir():
             return folder
+    if not must_exist:
+        return folders[0]
     raise UserError(f"{folders[0]}: no such image folder, and no {folders[1]} either. Put the images there.")
 
 

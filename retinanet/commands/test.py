@@ -13,8 +13,8 @@ from retinanet.cli.test_flags import EvaluationSettings
 from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
 from retinanet.coco.results import Found, default_results_path, rows_of, set_aside, write_results
 from retinanet.commands.compare import compare_results
-from retinanet.data.dataset import CocoDataset, load_set
-from retinanet.data.settings import MAX_SIDE, MIN_SIDE, LoaderSettings
+from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
+from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
@@ -22,6 +22,7 @@ from retinanet.evaluation.detect_set import detect_all
 from retinanet.evaluation.test_time_augmentation import Views
 from retinanet.reports.analysis_text import analysis_lines
 from retinanet.reports.html_report import REPORT, write_report
+from retinanet.reports.panels import no_pictures_line
 from retinanet.runtime.console import say
 from retinanet.runtime.device import choose_precision, default_workers, find_device
 from retinanet.runtime.errors import UserError
@@ -36,9 +37,14 @@ def evaluate_or_compare(settings: EvaluationSettings) -> int:
     """Do what test.py's command line asks for. Returns the exit code."""
     if settings.compare:
         return compare_results(settings, *settings.compare)
+    if settings.from_results is not None:
+        return report_on_file(settings, settings.from_results)
     path = settings.results_path
-    if path and path.exists() and not settings.checkpoint_path.exists() and not given(settings, "checkpoint_path"):
-        return report_on_file(settings, path)
+    if path and path.is_file() and not settings.checkpoint_path.exists() and not given(settings, "checkpoint_path"):
+        raise UserError(
+            f"--results_path {path}: is the file to write, but there is no checkpoint {settings.checkpoint_path} to "
+            f"detect with. To evaluate the file as it is, give --from_results {path}; to detect, --checkpoint_path."
+        )
     return evaluate_checkpoint(settings, find_device(settings.device))
 
 
@@ -120,18 +126,19 @@ def report_on(
     say(*analysis_lines(analysis, len(dataset)))
     if settings.report:
         write_report(settings.report, analysis, table, dataset, str(source), about)
+        if line := no_pictures_line(dataset):
+            say(line)
         say(f"Report: {settings.report / REPORT}")
 
 
 def report_on_file(settings: EvaluationSettings, path: Path) -> int:
-    """The table and the report of a result file that exists, without a checkpoint."""
+    """The table and the report of an existing result file, without a checkpoint; images are for pictures only."""
     if settings.report:
         require_writable(settings.report / REPORT)
-    annotations, dataset = load_set(
-        settings.coco_path, settings.name_of_set, min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=settings.max_pixels
-    )
-    say(f"{settings.checkpoint_path} does not exist, so {path} is evaluated as it is")
-    report_on(settings, load_results(path, annotations), dataset, path)
+    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.max_pixels)
+    found = load_results(path, dataset.annotations)
+    say(f"{path} is evaluated as it is, on {dataset.annotations.path}")
+    report_on(settings, found, dataset, path)
     return 0
 
 

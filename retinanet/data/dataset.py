@@ -16,7 +16,7 @@ from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
 from retinanet.data.image_cache import ImageCache
 from retinanet.data.images import check_image, missing_image, read_image
-from retinanet.data.settings import MAX_PIXELS
+from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
@@ -159,19 +159,23 @@ class CocoDataset(Dataset[Sample | BadImage]):
         for index, (height, width) in enumerate(self.annotations.sizes.tolist()):
             check_image(self.path(index), (height, width), self.max_pixels)
 
-    def require_images(self) -> None:
-        """UserError if an image file is missing, found by listing folders rather than by asking for each file."""
+    def images_there(self) -> np.ndarray:
+        """Which image files exist: bool [N], found by listing folders rather than by asking for each file."""
         listed: dict[str, set[str]] = {}
-        missing = []
-        for file_name in self.annotations.file_names:
+        there = np.zeros(len(self), bool)
+        for index, file_name in enumerate(self.annotations.file_names):
             below, name = os.path.split(file_name)
             if below not in listed:
                 folder = self.image_folder / below
                 listed[below] = set(os.listdir(folder)) if folder.is_dir() else set()
-            if name not in listed[below]:
-                missing.append(file_name)
-        if missing:
-            first = self.image_folder / missing[0]
+            there[index] = name in listed[below]
+        return there
+
+    def require_images(self) -> None:
+        """UserError if an image file is missing."""
+        missing = np.flatnonzero(~self.images_there())
+        if len(missing):
+            first = self.path(missing[0])
             if "\\" in first.name:
                 raise missing_image(first)
             is_below = (self.image_folder / first.name).is_file()
@@ -199,3 +203,10 @@ def load_set(
     if require_images:
         dataset.require_images()
     return annotations, dataset
+
+
+def load_set_without_images(coco_path: Path, set_name: str, max_pixels: int) -> CocoDataset:
+    """A set of which only the annotation file must exist; `images_there` tells which images do."""
+    annotations = load_annotations(find_annotation_file(coco_path, set_name))
+    folder = find_image_folder(coco_path, set_name, must_exist=False)
+    return CocoDataset(annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from retinanet.coco.annotations import has_objects, owners_of
+from retinanet.coco.annotations import one_box_for_all, owners_of, placeholder_boxes
 from retinanet.coco.box_arrays import mirrored_corners, resized_corners
 from retinanet.coco.box_units import corners_for_sizes
 from retinanet.data.anchor_coverage import ROUNDING, best_ious
@@ -81,8 +81,9 @@ def warnings_of(dataset: CocoDataset) -> list[str]:
         of_all[dataset.is_learned] for of_all in (annotations.boxes, annotations.sizes[owners_of(annotations)])
     )
     found = []
-    if len(boxes) and not has_objects(annotations):
-        found.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}")
+    if len(boxes) and one_box_for_all(annotations):
+        why = placeholder_boxes(annotations)
+        found.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}" + (f"; it {why}" if why else ""))
     if corners_for_sizes(boxes, sizes).any():
         found.append("boxes reach past their images and look like (x1, y1, x2, y2), not (left, top, width, height)")
     return [f"Warning: {annotations.path}: {one}. Look with python -m retinanet.check_data" for one in found]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations, has_objects
+from retinanet.coco.annotations import Annotations, has_objects, placeholder_boxes
 from retinanet.coco.results import Found, rows_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
@@ -75,7 +75,8 @@ def table_if_objects(
     """The table of the detections; None, and a line that says so, if the set has no objects."""
     if has_objects(annotations):
         return evaluate(annotations, found, backend)
-    say(f"{annotations.path} has no objects to compare with, {or_else}")
+    why = placeholder_boxes(annotations)
+    say(f"{annotations.path} has no objects to compare with, {or_else}" + (f": it {why}" if why else ""))
     return None
 
 

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from retinanet.data.images import read_upright
 from retinanet.predict.detector import Detector
+from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, earlier_files, require_no_source
 from retinanet.predict.flags import PICTURES, PredictSettings
-from retinanet.predict.outputs import ROWS_CSV, ROWS_JSON, Outputs
+from retinanet.predict.outputs import Outputs
 from retinanet.predict.painting import painted
 from retinanet.predict.sources import SourceFile, find_sources
 from retinanet.predict.video import VideoReader, VideoWriter
@@ -51,10 +52,15 @@ def predict(settings: PredictSettings) -> int:
     sources = find_sources(settings.sources, settings.output_path)
     images = [source for source in sources if not source.is_video]
     videos = [source for source in sources if source.is_video]
+    earlier = earlier_files(settings.output_path)
+    require_no_source(earlier, (source.path for source in sources))
     detector = _detector(settings)
     say(f"Detecting {', '.join(settings.classes or detector.class_names)} with a score above {detector.threshold:.3g}")
     unreadable = Unreadable()
-    with Outputs(settings.output_path, settings.save, detector.class_names, detector.category_ids) as outputs:
+    names, ids = detector.class_names, detector.category_ids
+    with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:
+        if earlier:
+            say(f"{outputs.folder} holds an earlier run: its {len(earlier)} files are now in {outputs.before}")
         _detect_in_images(images, detector, outputs, unreadable)
         for video in videos:
             try:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,22 +13,33 @@ from PIL import Image
 from torch import Tensor
 
 from retinanet.coco.results import Found
+from retinanet.predict.earlier_files import RECORD, ROWS_CSV, ROWS_JSON, move_earlier_files, record_line
 from retinanet.predict.flags import CROPS, PICTURES
 from retinanet.predict.painting import painted
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
-ROWS_JSON, ROWS_CSV = "predictions.json", "predictions.csv"
 COLUMNS = ("file_name", "frame", "class", "score", "left", "top", "width", "height")
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # others become .png
 QUALITY = 92  # of JPEGs
 
 
 class Outputs:
-    """The files in `folder`: predictions.json and predictions.csv, complete once it is closed, and those in `save`."""
+    """The files in `folder`: predictions.json and predictions.csv, complete once it is closed, and those in `save`.
 
-    def __init__(self, folder: Path, save: Sequence[str], class_names: list[str], category_ids: list[int]) -> None:
+    The `earlier` run's files are moved to the folder `before`. No other file that is there is replaced.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        save: Sequence[str],
+        class_names: list[str],
+        category_ids: list[int],
+        earlier: Sequence[Path] = (),
+    ) -> None:
         self.folder, self.save, self.class_names, self.category_ids = folder, save, class_names, category_ids
+        self.earlier, self.before = earlier, Path()
         self.num_images = self.num_rows = 0
         self.by_class: Counter[int] = Counter()
         self.names: set[str] = set()  # of the pictures so far
@@ -39,7 +51,11 @@ class Outputs:
             with ExitStack() as files:
                 self.json = files.enter_context(written_whole(self.folder / ROWS_JSON))
                 self.table = csv.writer(files.enter_context(written_whole(self.folder / ROWS_CSV)), lineterminator="\n")
+                if self.earlier:  # only now: the folder can be written to
+                    self.before = move_earlier_files(self.folder, self.earlier)
+                self.record = files.enter_context(open(self.folder / RECORD, "w", encoding="utf-8", buffering=1))
                 self.files = files.pop_all()
+        self.record.writelines(record_line(self.folder / name, self.folder) for name in (ROWS_JSON, ROWS_CSV))
         self.json.write("[")
         self.table.writerow(COLUMNS)
         return self
@@ -87,9 +103,7 @@ class Outputs:
 
     def video_path(self, name: str) -> Path:
         """Where the video `name` goes, with its folders made."""
-        path = self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return self._place(self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"}))
 
     def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
         """The name, with a suffix that can be written, and a number if an earlier picture has the same."""
@@ -102,9 +116,20 @@ class Outputs:
         self.names.add(str(free).lower())
         return str(free)
 
-    def _write(self, picture: Image.Image, path: Path) -> None:
+    def _place(self, path: Path) -> Path:
+        """`path`, with its folders made and a number if a file is there, entered in the record."""
+        free, number = path, 1
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
+            while os.path.lexists(free):
+                number += 1
+                free = path.with_stem(f"{path.stem}_{number}")
+            self.record.write(record_line(free, self.folder))
+        return free
+
+    def _write(self, picture: Image.Image, path: Path) -> None:
+        path = self._place(path)
+        with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             kind = Image.registered_extensions()[path.suffix.lower()]
             with written_whole(path, "wb") as file:
                 picture.save(file, kind, quality=QUALITY)

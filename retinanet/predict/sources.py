@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +22,9 @@ class SourceFile(NamedTuple):
 
 
 def find_sources(sources: Sequence[str], leave_out: Path) -> list[SourceFile]:
-    """The files that `sources` name, in their order, folders sorted; what is in the folder `leave_out` is not.
+    """The files that `sources` name, in their order, folders sorted.
 
-    UserError if one names nothing.
+    What is in the folder `leave_out` is not among them, unless a source starts there. UserError if one names nothing.
     """
     suffixes = image_suffixes()
     found = []
@@ -46,8 +47,11 @@ def _files_of(source: str, suffixes: set[str], leave_out: Path) -> Iterator[Sour
         else:
             yield _file(path, path.name)
     elif glob.has_magic(source):
+        own = leave_out.resolve()
+        start = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)).resolve()
         for name in sorted(glob.glob(source, recursive=True)):
-            yield from _files_of(name, suffixes, leave_out)
+            if start.is_relative_to(own) or not Path(name).resolve().is_relative_to(own):
+                yield from _files_of(name, suffixes, leave_out)
     else:
         raise UserError(
             f"{source}: no such file or folder. Give images, folders, globs in quotes, .txt files of paths, or videos"

@@ -143,5 +143,9 @@ def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) ->
     lines = aligned(rows)
     shifts = ", ".join(f"{kind} {more:+.3f}" for kind, more in zip(ERROR_KINDS, comparison.lost_more, strict=True))
     if num_draws:
-        lines.append(f"In brackets 95% intervals over {num_draws} draws of the {num_images} images, the same for both")
+        lines += [
+            f"In brackets 95% intervals over {num_draws} draws of the {num_images} images, the same for both",
+            "The intervals cover other images of this kind, not other seeds: before you credit a setting, train both "
+            "with the same --seeds and everything else equal",
+        ]
     return [*lines, f"AP50 that B loses to each kind of error, less what A loses: {shifts}"]

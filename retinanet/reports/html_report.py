@@ -96,8 +96,9 @@ def _figures(
         "errors.png": error_chart(analysis.lost, ERROR_KINDS),
     }
     about = dict(ABOUT_FIGURES)
+    there = dataset.images_there()
     for kind, kind_name in enumerate(ERROR_KINDS):
-        panels, count = _worst_images(kind, analysis, dataset)
+        panels, count = _worst_images(kind, analysis, dataset, there)
         if panels:
             name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large as PNG
             figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
@@ -106,8 +107,8 @@ def _figures(
     return figures, about
 
 
-def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[list[Panel], int]:
-    """The images with most errors of a kind, and the number of these errors in the set.
+def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset, there: np.ndarray) -> tuple[list[Panel], int]:
+    """The images with most errors of a kind, of those that are `there` [N], and the number of these errors in the set.
 
     Errors are weighted by their score, as confident ones cost more; those below the best threshold are not drawn.
     """
@@ -119,6 +120,7 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset) -> tuple[
         chosen = (analysis.errors.kinds == kind) & is_taken(analysis)
         images = analysis.found.images[chosen]
         badness = np.bincount(images, analysis.found.scores[chosen], minlength=len(dataset))
+    badness = np.where(there, badness, 0)
     panels = []
     for image in np.argsort(-badness, kind="stable")[:WORST_IMAGES].tolist():
         if badness[image] > 0:

@@ -40,6 +40,16 @@ def chosen_detections_panel(
     )
 
 
+def no_pictures_line(dataset: CocoDataset) -> str | None:
+    """Says which images of the set aren't there to be drawn; None if all are."""
+    there, folder = dataset.images_there(), dataset.image_folder
+    if there.all():
+        return None
+    if there.any():
+        return f"The pictures leave out {(~there).sum()} of {len(there)} images, which are not in {folder}"
+    return f"No pictures, as the images of {dataset.annotations.path} are not in {folder}"
+
+
 def _pixels(dataset: CocoDataset, image: int) -> np.ndarray:
     return dataset.original(image).permute(1, 2, 0).numpy()
 
@@ -77,8 +87,11 @@ def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
-    """The images where B gains most, then where it loses most, each as A and B see it at their best thresholds."""
-    gains = comparison.f1[1] - comparison.f1[0]
+    """The images where B gains most, then where it loses most, each as A and B see it at their best thresholds.
+
+    Images that aren't there are left out.
+    """
+    gains = np.where(dataset.images_there(), comparison.f1[1] - comparison.f1[0], 0)
     order = np.argsort(-gains, kind="stable")
     chosen = [*order[gains[order] > 0][:MOST_SHOWN], *order[gains[order] < 0][::-1][:MOST_SHOWN]]
     panels = []

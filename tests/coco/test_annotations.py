@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.coco.annotations import has_objects, read_annotations, require_same_classes
+from retinanet.coco.annotations import has_objects, placeholder_boxes, read_annotations, require_same_classes
 from retinanet.runtime.errors import UserError
 
 GOOD = {
@@ -164,7 +164,10 @@ def only(tmp_path, boxes, crowd=0):
     [
         ([], 0, False),
         ([[0, 0, 0, 0]], 0, False),
-        ([[1, 1, 9, 9], [1, 1, 9, 9], [1, 1, 9, 9]], 0, False),  # one box for all
+        ([[1, 1, 9, 9], [1, 1, 9, 9]], 0, False),  # placeholders: one in each image
+        ([[1, 1, 9, 9], [1, 1, 9, 9]], 1, False),
+        ([[1, 1, 9, 9], [1, 1, 9, 9], [1, 1, 9, 9]], 0, True),  # two in an image
+        ([[1, 1, 9, 9], [1, 1, 9, 9], [1, 1, 0, 9]], 0, True),
         ([[1, 1, 9, 9], [1, 1, 9, 8]], 0, True),
         ([[1, 1, 9, 9]], 0, True),
         ([[1, 1, 9, 9]], 1, False),
@@ -172,6 +175,25 @@ def only(tmp_path, boxes, crowd=0):
 )
 def test_whether_there_is_something_to_evaluate(tmp_path, boxes, crowd, real):
     assert has_objects(only(tmp_path, boxes, crowd)) is real
+
+
+def test_one_box_for_all_is_real_where_classes_differ_or_an_image_has_none(tmp_path):
+    annotations = [{"id": id, "image_id": id, "category_id": 2, "bbox": [1, 1, 9, 9]} for id in (3, 7)]
+    fake = load(tmp_path, {**GOOD, "annotations": annotations})
+    assert not has_objects(fake)
+    assert placeholder_boxes(fake) == (
+        "looks like placeholder boxes: each of the 2 images has exactly one object, all of class 'cat' with bbox "
+        "[1.0, 1.0, 9.0, 9.0]"
+    )
+    third = {"id": 8, "file_name": "c.jpg", "width": 60, "height": 80}
+    for content in (
+        {**GOOD, "annotations": [annotations[0], annotations[1] | {"category_id": 9}]},
+        {**GOOD, "annotations": annotations, "images": [*GOOD["images"], third]},
+        {**GOOD, "annotations": [*annotations, annotations[0] | {"id": 9, "iscrowd": 1}]},
+    ):
+        real = load(tmp_path, content)
+        assert has_objects(real)
+        assert placeholder_boxes(real) is None
 
 
 def test_one_box_for_all_is_real_where_it_is_the_whole_image(tmp_path):

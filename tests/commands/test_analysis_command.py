@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from conftest import write_set
+from conftest import change_json, write_set
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -79,6 +79,53 @@ def test_compare(script, folder):
     assert (folder / "deep" / "er" / "compare.png").exists()
 
 
+def test_result_files_need_the_annotations_alone(script, folder):
+    report = ("--report", "report", "--num_draws", 0)
+    with_images = script("test", "--from_results", "lacking.json", *report)
+    assert with_images.code == 0
+    assert (folder / "report" / "worst_missed.jpg").exists()
+    assert "ictures" not in with_images.out
+    (folder / "data" / "images").rename(folder / "elsewhere")
+    for number, words in enumerate((("--from_results", "lacking.json"), ("--compare", "good.json", "lacking.json"))):
+        run = script("test", *words, *report)
+        assert (run.code, run.err) == (0, "")
+        assert ("Average Precision" in run.out) == (number == 0)
+        assert run.out.count("No pictures, as the images of data/val.json are not in data/images/val") == 1
+    assert "won or lost" not in run.out
+    names = {path.name for path in (folder / "report").iterdir()}
+    assert {"report.html", "metrics.json", "classes.png"} <= names
+    assert not {"worst_missed.jpg", "compare.png"} & names
+    assert "No pictures" not in script("test", "--from_results", "good.json", "--num_draws", 0).out
+
+
+def test_pictures_leave_out_images_that_are_not_there(script, folder):
+    images = [one["image_id"] for one in json.loads((folder / "data/val.json").read_text())["annotations"]]
+    lost = [one["image_id"] for one in rows_of(folder / "data/val.json") if one["category_id"] == 1]
+    assert len(lost) > 2
+    for image in (lost[0], lost[-1]):  # of the missed, and of the lost, these would come first
+        (folder / "data" / "images" / "val" / f"{image}.png").unlink()
+    for words in (("--from_results", "lacking.json"), ("--compare", "good.json", "lacking.json")):
+        run = script("test", *words, "--report", "report", "--num_draws", 0)
+        assert (run.code, run.err) == (0, "")
+        assert run.out.count(f"leave out 2 of {len(images) + 1} images, which are not in data/images/val") == 1
+    assert (folder / "report" / "worst_missed.jpg").exists()
+    assert (folder / "report" / "compare.png").exists()
+
+
+def test_one_box_in_all_images_is_a_set_like_any_other(script, folder):
+    def in_one_place(content):
+        for annotation in content["annotations"]:
+            annotation.update(bbox=[4, 4, 30, 30], area=900)
+
+    change_json(folder / "data" / "val.json", in_one_place)
+    (folder / "one.json").write_text(json.dumps(rows_of(folder / "data" / "val.json")))
+    run = script("test", "--from_results", "one.json", "--num_draws", 0)
+    assert run.code == 0
+    assert "placeholder" not in run.out
+    assert "= 1.000" in run.out
+    assert script("train", *FLAGS, "--patience", 1, "--eval_every", 1).code == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -95,6 +142,15 @@ def test_compare(script, folder):
             "good.json is not a writable folder",
         ),
         (("--compare", "good.json"), "expected 2 arguments"),
+        (("--from_results", "missing.json"), "missing.json: no such file"),
+        (("--from_results", "data/val.json"), "an annotation file, not a result file"),
+        (("--from_results", "good.json", "--set_name", "train"), "image_id not in the set"),
+        (("--from_results", "good.json", "--coco_path", "none"), "none: no such data folder"),
+        (("--from_results", "good.json", "--report", "good.json"), "good.json is not a writable folder"),
+        (("--from_results", "good.json", "--compare", "good.json", "good.json"), "--from_results evaluates one result"),
+        (("--from_results", "good.json", "--checkpoint_path", "a.pt"), "is for detection. Drop it, or --from_results"),
+        (("--from_results", "good.json", "--results_path", "b.json"), "--results_path is for detection"),
+        (("--from_results", "good.json", "--threshold", 0.3), "--threshold is for detection"),
         (("--compare", "good.json", "lacking.json", "--threshold", 0.3), "--threshold is for detection"),
         (("--compare", "good.json", "lacking.json", "--num_draws", 3), "--num_draws 3 is too few for an interval"),
         (("--set_name", "val", "--report", "good.json/below"), "good.json is not a writable folder"),

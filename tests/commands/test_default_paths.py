@@ -68,15 +68,31 @@ def test_a_report_on_an_existing_file_needs_no_checkpoint(script, in_data):
     assert script("test", *TEST, "--set_name", "val").code == 0
     (in_data / "output" / "model_final.pt").unlink()
     before = (in_data / "val_bbox_results.json").read_bytes()
-    results = ("--set_name", "val", "--results_path", "val_bbox_results.json", "--report", "report")
-    run = script("test", *TEST, *results)
+    results = ("--from_results", "val_bbox_results.json", "--report", "report", "--num_draws", 0)
+    run = script("test", *results)
     assert run.code == 0, run.err
-    assert "does not exist, so val_bbox_results.json is evaluated as it is" in run.out
+    assert "val_bbox_results.json is evaluated as it is, on data/val.json" in run.out
     assert "Average Precision" in run.out
     assert (in_data / "report" / "report.html").exists()
     assert (in_data / "val_bbox_results.json").read_bytes() == before
+
+
+def test_results_path_is_always_the_file_to_write(script, in_data):
+    results = ("--set_name", "val", "--results_path", "val_bbox_results.json")
+    assert script("test", *TEST, *results).code == 0
+    with_checkpoint = script("test", *TEST, *results, "--max_detections", 1)
+    assert "the older file is now val_bbox_results.before_1.json" in with_checkpoint.out
+    as_it_is = script("test", "--from_results", "val_bbox_results.before_1.json", "--num_draws", 0)
+    assert (as_it_is.code, "written" in as_it_is.out) == (0, False)
+    (in_data / "output" / "model_final.pt").unlink()
+    before = {path: path.read_bytes() for path in in_data.glob("*.json")}
+    run = script("test", *TEST, *results)
+    assert (run.code, run.out) == (2, "")
+    assert "--results_path val_bbox_results.json: is the file to write, but there is no checkpoint" in run.err
+    assert "give --from_results val_bbox_results.json" in run.err
     lacking = script("test", *TEST, *results, "--checkpoint_path", "other.pt")
     assert (lacking.code, "other.pt" in lacking.err) == (2, True)
+    assert {path: path.read_bytes() for path in in_data.glob("*.json")} == before
 
 
 def test_a_picture_of_each_image_in_its_own_size(script, in_data):

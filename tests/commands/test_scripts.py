@@ -300,8 +300,8 @@ def test_a_result_file_is_written_without_true_boxes_and_without_detections(scri
         if kind == "no annotations":
             del content["annotations"]
         elif kind == "fake":
-            for annotation in content["annotations"]:
-                annotation["bbox"] = [0, 0, 1, 1]
+            box = {"category_id": 1, "bbox": [0, 0, 1, 1]}
+            content["annotations"] = [box | {"id": image["id"], "image_id": image["id"]} for image in content["images"]]
 
     change_json(data / "test.json", change)
     results = tmp_path / "rows.json"
@@ -316,6 +316,7 @@ def test_a_result_file_is_written_without_true_boxes_and_without_detections(scri
     else:
         assert len(rows) > 0
         assert "no objects to compare with" in run.out
+        assert ("looks like placeholder boxes: each of the 4 images" in run.out) == (kind == "fake")
         assert "Average" not in run.out
 
 

@@ -29,6 +29,13 @@ def test_what_is_written_is_not_read_again(folder):
     assert names(".", leave_out="in/deep") == ["in/a.jpg", "in/b.PNG", "in/odd[1].jpg"]
 
 
+def test_a_glob_finds_what_was_written_only_where_it_starts_there(folder):
+    assert names("in/**/*.[wP]*", leave_out="in/deep") == ["b.PNG"]
+    assert names("*", leave_out="in/deep") == ["a.jpg", "b.PNG", "odd[1].jpg"]
+    assert names("in/deep/er/*", leave_out="in/deep") == ["c.webp"]
+    assert names("in/*.jpg", leave_out=".") == ["a.jpg", "odd[1].jpg"]
+
+
 def test_files_globs_and_lists(folder):
     Path("in/list.txt").write_text("# some\n\nin/a.jpg\ndeep/er/c.webp\n")
 

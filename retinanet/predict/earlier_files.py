@@ -1,0 +1,94 @@
+"""The files that an earlier run of predict wrote to its output folder, found by its record and moved out of the way."""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from retinanet.checkpoints.output_folder import free_folder
+from retinanet.coco.annotation_entries import leaves_folder
+from retinanet.runtime.errors import UserError, file_error_explained
+
+ROWS_JSON, ROWS_CSV = "predictions.json", "predictions.csv"
+RECORD = "predicted_files.jsonl"  # the files of a run, relative to the folder, as a JSON string on each line
+
+
+def record_line(path: Path, folder: Path) -> str:
+    """The line of the record for `path`, which is in `folder`."""
+    return json.dumps(path.relative_to(folder).as_posix()) + "\n"
+
+
+def earlier_files(folder: Path) -> list[Path]:
+    """The files in `folder` that an earlier run wrote, without its record.
+
+    A run of an earlier version left no record: then only predictions.json and predictions.csv are certain.
+    """
+    record = folder / RECORD
+    names = {ROWS_JSON, ROWS_CSV}
+    if record.is_file():
+        with file_error_explained(record, "can't be read", "Choose another --output_path."):
+            names |= set(_names_in(record.read_text(encoding="utf-8", errors="replace").splitlines()))
+    return sorted(path for path in (folder / name for name in names) if path.is_file())
+
+
+def _names_in(lines: Iterable[str]) -> Iterable[str]:
+    for line in lines:
+        try:
+            name = json.loads(line)
+        except ValueError:  # a line that a full disk or a power cut broke off: its file was not complete either
+            continue
+        if isinstance(name, str) and not leaves_folder(name):
+            yield name
+
+
+def require_no_source(earlier: Sequence[Path], sources: Iterable[Path]) -> None:
+    """UserError where one of the `sources` is an `earlier` file, which would be moved away before it is read."""
+    ours = {_identity(path) for path in earlier}
+    for path in sources if ours else ():
+        if path.exists() and _identity(path) in ours:
+            raise UserError(
+                f"{path}: is a SOURCE, but an earlier run wrote it, and its files make room for the new ones. Choose "
+                "another --output_path, or leave it out."
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
+    """Move the `earlier` files and their record to before_{k}/ in `folder`, k the first that is free; returns it.
+
+    Folders that this empties are removed. If a file can't be moved, all go back: UserError.
+    """
+    moved: list[tuple[Path, Path]] = []
+    record = folder / RECORD
+    with file_error_explained(folder, "an earlier run's files can't be moved", "Choose another --output_path."):
+        before = free_folder(folder)
+        before.mkdir()
+        try:
+            # The record goes last: after a power cut, the next run finds by it what is still here.
+            for path in [*earlier, *([record] if record.is_file() else [])]:
+                place = before / path.relative_to(folder)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                moved.append((path, place))
+                path.rename(place)
+        except BaseException:
+            for path, place in reversed(moved):
+                if place.exists():
+                    place.rename(path)
+            _remove_empty({before, *(parent for _, place in moved for parent in _parents_below(place, folder))})
+            raise
+        _remove_empty({parent for path, _ in moved for parent in _parents_below(path, folder)})
+    return before
+
+
+def _parents_below(path: Path, folder: Path) -> list[Path]:
+    return list(path.parents[: len(path.relative_to(folder).parts) - 1])
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in sorted(folders, key=lambda one: len(one.parts), reverse=True):
+        if not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
