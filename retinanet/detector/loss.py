@@ -20,8 +20,8 @@ GIOU_WEIGHT = 2.0  # beside the classification loss, as in https://arxiv.org/abs
 class Assignment(NamedTuple):
     """The targets and weights of a batch's anchors. R of the B * A rows may have an object.
 
-    The anchors themselves are not carried, since no loss here changes when an axis is shifted or stretched. DIoU and CIoU
-    do: they need the anchors of the rows as well.
+    The anchors themselves are not carried, since no loss here changes when an axis is shifted or stretched. DIoU and
+    CIoU do: they need the anchors of the rows as well.
     """
 
     weights: Tensor  # [B, A], of the classification: 1 / (foreground anchors of the image * B), 0 if ignored
