@@ -6,6 +6,7 @@ import numpy as np
 
 from retinanet.coco.annotations import Annotations, owners_of
 from retinanet.coco.results import Found
+from retinanet.coco.score_thresholds import above, threshold_below
 from retinanet.evaluation.average_precision import average_precision, mean_of_classes
 from retinanet.evaluation.confusion import Confusion, confusion_of
 from retinanet.evaluation.intervals import Interval, draws_of_images, interval
@@ -17,7 +18,7 @@ LEAST_IMAGES = 5  # with objects of a class, or its intervals would mean nothing
 
 
 class WorkingPoint(NamedTuple):
-    """The score threshold with the best F1 at IoU 0.5. NaN if no detection hits an object."""
+    """The score threshold with the best F1 at IoU 0.5, just below a score. NaN if no detection hits an object."""
 
     threshold: float
     f1: float
@@ -103,8 +104,8 @@ def working_point(annotations: Annotations, found: Found) -> WorkingPoint:
 
 
 def is_taken(analysis: Analysis) -> np.ndarray:
-    """Which detections reach the best threshold: bool [D]."""
-    return analysis.found.scores >= analysis.best.threshold
+    """Which detections score above the best threshold: bool [D]."""
+    return above(analysis.found.scores, analysis.best.threshold)
 
 
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
@@ -132,8 +133,8 @@ def _best_overall(found: Found, matches: DetectionMatches, annotations: Annotati
 def _best_of(found: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
     """The best threshold for the `chosen` detections, which have `num_objects` objects to find."""
     counted = chosen & ~matches.ignored[0]
-    scores, hits = found.scores[counted], matches.hits[0, counted]
-    # A threshold keeps all detections of equal score or none.
+    scores, hits = found.scores[counted].astype(np.float32), matches.hits[0, counted]
+    # A threshold keeps all detections of equal float32 score or none.
     ends = np.flatnonzero(np.diff(scores, append=-np.inf))
     right, seen = hits.cumsum()[ends], ends + 1
     if not num_objects or not hits.any():
@@ -141,7 +142,7 @@ def _best_of(found: Found, matches: DetectionMatches, chosen: np.ndarray, num_ob
     f1 = 2 * right / (seen + num_objects)
     best = f1.argmax()
     return WorkingPoint(
-        threshold=float(scores[ends[best]]),
+        threshold=threshold_below(scores[ends[best]]),
         f1=float(f1[best]),
         precision=float(right[best] / seen[best]),
         recall=float(right[best] / num_objects),

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.images import read_upright
 from retinanet.predict.detector import Detector
 from retinanet.predict.flags import PICTURES, PredictSettings
@@ -52,7 +53,8 @@ def predict(settings: PredictSettings) -> int:
     images = [source for source in sources if not source.is_video]
     videos = [source for source in sources if source.is_video]
     detector = _detector(settings)
-    say(f"Detecting {', '.join(settings.classes or detector.class_names)} with a score above {detector.threshold:.3g}")
+    names = ", ".join(settings.classes or detector.class_names)
+    say(f"Detecting {names} with a score above {threshold_text(detector.threshold)}")
     unreadable = Unreadable()
     with Outputs(settings.output_path, settings.save, detector.class_names, detector.category_ids) as outputs:
         _detect_in_images(images, detector, outputs, unreadable)

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import ClassNumbers
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
@@ -95,7 +96,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     axis.set_xlabel("found")
     axis.set_ylabel("true")
     is_known = not np.isnan(threshold)
-    title = f"Detections from score {threshold:.2f} on, IoU 0.5" if is_known else "No detection hits an object"
+    title = f"Detections above score {threshold_text(threshold)}, IoU 0.5" if is_known else "No detection hits an object"
     some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
     axis.set_title(title + some * (len(classes) < confusion.num_classes))
     figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import Analysis, ClassNumbers, WorkingPoint
 from retinanet.evaluation.average_precision import RECALLS
 from retinanet.evaluation.coco_table import NUMBER_NAMES, CocoTable
@@ -28,7 +29,7 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
     header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
     return [
         f"AP {analysis.ap}, AP50 {analysis.ap50}{sure}",
-        *aligned([[*header, "Best F1", "From score"], *map(_class_row, analysis.classes)]),
+        *aligned([[*header, "Best F1", "Above score"], *map(_class_row, analysis.classes)]),
         "AP50 lost to each kind of error: "
         + ", ".join(f"{kind} {lost:.3f}" for kind, lost in zip(ERROR_KINDS, analysis.lost, strict=True)),
         _best_line(analysis.best),
@@ -97,7 +98,7 @@ def _number_dict(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
 
 
 def _class_row(one: ClassNumbers) -> list[str]:
-    numbers = map(number_text, (one.ar, one.best.f1, one.best.threshold))
+    numbers = number_text(one.ar), number_text(one.best.f1), threshold_text(one.best.threshold)
     return [printable(one.name), str(one.num_objects), str(one.ap), str(one.ap50), *numbers]
 
 
@@ -105,7 +106,7 @@ def _best_line(best: WorkingPoint) -> str:
     if math.isnan(best.threshold):
         return "Best F1 of all classes: none, as no detection hits an object"
     return (
-        f"Best F1 of all classes: {best.f1:.3f} from score {best.threshold:.3f} on, with precision "
+        f"Best F1 of all classes: {best.f1:.3f} above score {threshold_text(best.threshold)}, with precision "
         f"{best.precision:.3f} and recall {best.recall:.3f}"
     )
 

@@ -5,7 +5,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from retinanet.evaluation.analysis import Analysis, ClassNumbers
+from retinanet.coco.score_thresholds import threshold_text
+from retinanet.evaluation.analysis import Analysis, ClassNumbers, WorkingPoint
 from retinanet.reports.analysis_text import number_text
 from retinanet.runtime.printable import printable
 
@@ -83,8 +84,7 @@ def _figure(one: Illustration) -> str:
 def _class_table(analysis: Analysis) -> list[str]:
     """All classes by falling AP; those after the first MOST_ROWS folded away."""
     classes = sorted(analysis.classes, key=lambda one: -one.ap.value if one.ap.value == one.ap.value else 2.0)
-    best = analysis.best
-    total = ("All classes", "", analysis.ap, analysis.ap50, "", *map(number_text, (best.f1, best.threshold, *best[2:])))
+    total = ("All classes", "", analysis.ap, analysis.ap50, "", *_best_cells(analysis.best))
     shown, folded = classes[:MOST_ROWS], classes[MOST_ROWS:]
     tables = [_table([total, *map(_class_row, shown)])]
     if folded:
@@ -94,12 +94,16 @@ def _class_table(analysis: Analysis) -> list[str]:
 
 
 def _class_row(one: ClassNumbers) -> tuple[Any, ...]:
-    numbers = (one.best.f1, one.best.threshold, one.best.precision, one.best.recall)
-    return (one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), *map(number_text, numbers))
+    return (one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), *_best_cells(one.best))
+
+
+def _best_cells(best: WorkingPoint) -> tuple[str, ...]:
+    shares = number_text(best.precision), number_text(best.recall)
+    return number_text(best.f1), threshold_text(best.threshold), *shares
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> str:
-    head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "from score", "precision", "recall")
+    head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "above score", "precision", "recall")
     lines = [
         f"<tr>{''.join(f'<{tag}>{_html(str(cell))}</{tag}>' for cell in row)}</tr>"
         for tag, row in zip(["th"] + ["td"] * len(rows), [head, *rows], strict=True)
