@@ -43,8 +43,8 @@ def network_of_onnx(path: Path, device_name: str, threshold: float | None) -> Re
     threshold = trained.threshold if threshold is None else threshold
     if np.float32(threshold) < np.float32(own_threshold):
         raise UserError(
-            f"--threshold {threshold_text(threshold)} is below {threshold_text(own_threshold)}, at which {path} was exported and below which it "
-            "finds nothing. Export it with a lower --threshold"
+            f"--threshold {threshold_text(threshold)} is below {threshold_text(own_threshold)}, at which {path} was "
+            "exported and below which it finds nothing. Export it with a lower --threshold"
         )
     return ReadyNetwork(look_of_session(session), trained, torch.device("cpu"), threshold)
 

@@ -95,8 +95,8 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     axis.set_yticks(range(size), [*names, "background"], fontsize=NAME_POINTS, parse_math=False)
     axis.set_xlabel("found")
     axis.set_ylabel("true")
-    is_known = not np.isnan(threshold)
-    title = f"Detections above score {threshold_text(threshold)}, IoU 0.5" if is_known else "No detection hits an object"
+    at_threshold = f"Detections above score {threshold_text(threshold)}, IoU 0.5"
+    title = "No detection hits an object" if np.isnan(threshold) else at_threshold
     some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
     axis.set_title(title + some * (len(classes) < confusion.num_classes))
     figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")

@@ -8,8 +8,8 @@ from conftest import TINY, change_json
 
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations
-from retinanet.commands import train_evaluation
 from retinanet.coco.results import Found
+from retinanet.commands import train_evaluation
 from retinanet.commands.test import better_checkpoint
 from retinanet.training.state import TrainingState
 
