@@ -14,6 +14,7 @@ from retinanet.evaluation.matches import DetectionMatches, evaluated, match_dete
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
 
 NUM_DRAWS, LEAST_DRAWS = 1000, 20
+USEFUL_F1 = 0.1  # below it at every score, a class is not found at any useful one
 LEAST_IMAGES = 5  # with objects of a class, or its intervals would mean nothing
 
 
@@ -33,6 +34,13 @@ class ClassNumbers(NamedTuple):
     ap50: Interval
     ar: float  # of 100 detections an image
     best: WorkingPoint
+    num_hits: int  # of its detections above the best threshold of all classes
+    lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS; NaN without objects
+
+    @property
+    def is_never_found(self) -> bool:
+        """Whether no detection hits its objects at the best threshold, and other thresholds give no F1 worth having."""
+        return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
 class Analysis(NamedTuple):
@@ -68,6 +76,11 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
     drawn_means = mean_of_classes(drawn.transpose(1, 0, 2))
     drawn[:, [len(np.unique(one.object_images)) < LEAST_IMAGES for one in ranked]] = np.nan
     class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
+    best = _best_overall(found, matches, annotations)
+    num_hits = np.bincount(
+        found.labels[matches.hits[0] & above(found.scores, best.threshold)], minlength=len(annotations.class_names)
+    )
+    lost = lost_to_errors(found, matches, errors, annotations, all_once)
     classes = [
         ClassNumbers(
             name=name,
@@ -76,18 +89,19 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
             ap50=interval(class_ap[1, label], drawn[1, label], 0, 1),
             ar=float(numbers[label].recall.mean()),
             best=_best_of(found, matches, found.labels == label, len(ranked[label].object_images)),
+            num_hits=int(num_hits[label]),
+            lost=lost.classes[:, label, 0],
         )
         for label, name in enumerate(annotations.class_names)
     ]
     means = mean_of_classes(class_ap.T)
-    best = _best_overall(found, matches, annotations)
     return Analysis(
         ap=interval(means[0], drawn_means[0], 0, 1),
         ap50=interval(means[1], drawn_means[1], 0, 1),
         classes=classes,
         best=best,
         confusion=confusion_of(found, matches, annotations, best.threshold),
-        lost=lost_to_errors(found, matches, errors, annotations, all_once)[:, 0],
+        lost=lost.mean[:, 0],
         class_ap=class_ap,
         drawn_means=drawn_means,
         drawn=drawn,

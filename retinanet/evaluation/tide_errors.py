@@ -24,6 +24,13 @@ class Errors(NamedTuple):
     missed: np.ndarray  # bool [T]
 
 
+class Lost(NamedTuple):
+    """The AP50 that fixing each of 6 kinds of error alone would add, for W weightings of the images."""
+
+    mean: np.ndarray  # [6, W], of the classes that have objects
+    classes: np.ndarray  # [6, C, W]; NaN for a class without objects
+
+
 def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
     """Sort the false detections at IoU 0.5 into their kinds; the first that fits counts.
 
@@ -51,16 +58,16 @@ def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
 
 def lost_to_errors(
     found: Found, matches: DetectionMatches, errors: Errors, annotations: Annotations, weights: np.ndarray
-) -> np.ndarray:
-    """The AP50 that fixing each kind of error alone would add, for W weightings of the images: [6 kinds, W].
+) -> Lost:
+    """The AP50 that fixing each kind of error alone would add, for `weights` [W, N] of the images.
 
     For an object that is not found, the top-scoring detection of the wrong class or place that was meant for it becomes
     a hit. All other false detections are dropped. Missed objects don't count, and a class that has no others counts as
     found completely.
     """
     base = _ap50(found, matches, annotations, weights)
-    fixed = [mean_of_classes(ap) for ap in _fixed(found, matches, errors, annotations, weights, base)]
-    return np.stack(fixed) - mean_of_classes(base)
+    fixed = np.stack(list(_fixed(found, matches, errors, annotations, weights, base)))
+    return Lost(mean_of_classes(fixed.swapaxes(0, 1)) - mean_of_classes(base), fixed - base)
 
 
 def _fixed(

@@ -116,8 +116,8 @@ def _classes_to_draw(confusion: Confusion) -> np.ndarray:
     return np.sort(np.argsort(-times, kind="stable")[:MOST_FIELDS])
 
 
-def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
-    """The AP50 that each kind of error costs."""
+def error_chart(lost: np.ndarray, kinds: Sequence[str], num_never_found: int = 0) -> Figure:
+    """The AP50 that each kind of error costs. Its title has the number of classes that are never found, if any."""
     figure = Figure(figsize=(7, 1.2 + BAR_INCHES * len(kinds)), layout="constrained")
     axis = figure.subplots()
     bars = axis.barh(range(len(kinds)), lost, color=PALETTE[0], height=0.7)
@@ -126,6 +126,8 @@ def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set_xlabel("AP50 gained by fixing these errors alone")
+    if num_never_found:
+        axis.set_title(f"Classes never found at any useful score: {num_never_found}")
     axis.grid(axis="x", alpha=0.4)
     axis.set_axisbelow(True)
     return figure

@@ -10,6 +10,7 @@ from test_matches import one_image, rows_of
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of
+from retinanet.evaluation.average_precision import mean_of_classes
 from retinanet.evaluation.coco_table import coco_evaluation
 from retinanet.evaluation.matches import evaluated, match_detections
 from retinanet.evaluation.tide_errors import (
@@ -32,7 +33,8 @@ def errors_of(annotations, rows):
     matches = match_detections(found, annotations)
     errors = find_errors(matches, annotations)
     lost = lost_to_errors(found, matches, errors, annotations, np.ones((1, len(annotations.image_ids))))
-    return errors, lost[:, 0]
+    assert mean_of_classes(lost.classes.swapaxes(0, 1)) == pytest.approx(lost.mean, abs=1e-12)
+    return errors, lost.mean[:, 0]
 
 
 @pytest.mark.parametrize(
