@@ -50,7 +50,7 @@ def test_a_checkpoint_holds_the_threshold_just_below_the_best_score(script, coco
     flags = ("--coco_path", coco_path, "--output_path", tmp_path, *TINY, "--workers", 0, "--epochs", 1)
     assert script("train", *flags).code == 0
     threshold = load_checkpoint(tmp_path / "best.pt").score_threshold
-    assert np.float32(threshold) == threshold == np.nextafter(np.float32(0.4), np.float32(0))
+    assert threshold == float(np.nextafter(np.float32(0.4), np.float32(0)))
 
 
 def test_another_checkpoint_is_told_of_the_better_one(script, coco_path, trained):

@@ -71,7 +71,7 @@ def test_the_best_threshold_by_trying_all(tmp_path):
         }
         assert one.best.f1 == pytest.approx(max(f1.values()))
         best = max(f1, key=lambda score: (f1[score], score))
-        assert one.best.threshold == np.nextafter(np.float32(best), np.float32(0))
+        assert one.best.threshold == float(np.nextafter(np.float32(best), np.float32(0)))
         taken = own & (scores >= best)
         assert one.best.precision == pytest.approx(hits[taken].mean())
         assert one.best.recall == pytest.approx(hits[taken].sum() / one.num_objects)
@@ -81,7 +81,7 @@ def test_by_hand(tmp_path):
     annotations = one_image(tmp_path, OBJECTS)
     analysis = analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=0)
     assert analysis.best == pytest.approx((0.7, 2 / 3, 2 / 3, 2 / 3))
-    assert analysis.best.threshold == np.nextafter(np.float32(0.7), np.float32(0))
+    assert analysis.best.threshold == float(np.nextafter(np.float32(0.7), np.float32(0)))
     # Above it, with the one of 0.7: both a found, nothing at the b, one on background.
     assert analysis.confusion.table().tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 0]]
     assert image_f1(analysis, annotations).tolist() == pytest.approx([2 / 3])
