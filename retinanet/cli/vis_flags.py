@@ -34,7 +34,7 @@ class PictureSettings:
     seed: int | None = None
     vis_pred: bool = False
     pred_file: Path | None = None
-    threshold: float = 0.5
+    threshold: float | None = None
     picture_path: Path | None = None
     output_path: Path | None = None
     size: int | None = None
@@ -111,7 +111,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--vis_pred", action="store_true", help="draw the detections in {set_name}_bbox_results.json")
     parser.add_argument("--pred_file", type=Path, help="draw the detections in this result file")
-    parser.add_argument("--threshold", type=number_from(0, 1), help="draw detections with at least this score")
+    parser.add_argument(
+        "--threshold",
+        type=number_from(0, 1),
+        help="draw detections with a higher score (default: the best F1's on the set, 0.3 where it has no objects or "
+        "none is hit)",
+    )
     parser.add_argument("--picture_path", type=Path, help="file to write (default: vis.png, with --logs curves.png)")
     parser.add_argument(
         "--output_path", type=Path, help="folder for a picture of each image instead of one picture of all"

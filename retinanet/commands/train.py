@@ -187,8 +187,8 @@ def opening_lines(run: Run) -> list[str]:
     if settings.optimizer != "sgd" and settings.clip_norm <= TrainSettings.clip_norm:
         name = "AdamW" if settings.optimizer == "adamw" else "Adam"
         lines.append(
-            f"Gradients: clipped at a norm of {settings.clip_norm:g}, so in nearly every step. That is normal: the size "
-            f"of {name}'s steps hardly depends on the gradient's"
+            f"Gradients: clipped at a norm of {settings.clip_norm:g} in nearly every step. That is normal: the size of "
+            f"{name}'s steps hardly depends on the gradient's"
         )
     hints = rate_hint(run.sampler.batch_size, settings.optimizer, settings.learning_rate), schedule_hint(settings)
     return [*lines, *filter(None, hints)]

@@ -100,8 +100,7 @@ def _table(run: Run) -> tuple[CocoTable | None, Found]:
         table = table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None
         threshold = working_point(run.sets.val, found).threshold if table else math.nan
     if table:
-        # Detections score above a threshold, and this one is the lowest score that counts.
-        run.state.score_threshold = None if math.isnan(threshold) else math.nextafter(threshold, 0)
+        run.state.score_threshold = None if math.isnan(threshold) else threshold
     return table, found
 
 

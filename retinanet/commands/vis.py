@@ -1,5 +1,6 @@
 """Draw the objects of images, and what a model found in them; or with --logs the curves of runs."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,13 +8,15 @@ import numpy as np
 
 from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.coco.annotations import Annotations
+from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.coco.results import Found, default_results_path
+from retinanet.coco.score_thresholds import USUAL_THRESHOLD, above, threshold_text
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
 from retinanet.data.images import read_image
 from retinanet.data.settings import LoaderSettings
+from retinanet.evaluation.analysis import working_point
 from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, draw_grid
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import require_picture_place, save_figure, show_windows
@@ -57,15 +60,20 @@ def draw_images(settings: PictureSettings) -> None:
     set_name, pred_file = set_and_results(settings)
     annotations = load_annotations(find_annotation_file(settings.coco_path, set_name))
     folder = find_image_folder(settings.coco_path, set_name)
-    detections = None if pred_file is None else load_detections(pred_file, annotations, settings.threshold)
+    detections = None if pred_file is None else load_results(pred_file, annotations)
     if pred_file:
         say(f"Detections of the set {set_name}: {pred_file}")
+    threshold = settings.threshold
+    if detections is not None and threshold is None:
+        threshold = best_threshold(detections, annotations)
 
     def panels_of(index: int) -> list[Panel]:
         size = tuple(annotations.sizes[index])
         pixels = read_image(folder / annotations.file_names[index], size, settings.max_pixels).permute(1, 2, 0).numpy()
         objects = object_panel(annotations, index, pixels)
-        return [objects] if detections is None else [objects, detection_panel(index, pixels, detections)]
+        if detections is None or threshold is None:
+            return [objects]
+        return [objects, detection_panel(index, pixels, detections, threshold)]
 
     chosen = chosen_images(annotations, settings)
     if settings.output_path:
@@ -165,11 +173,14 @@ def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Pa
     return Panel(title, pixels, annotations.boxes[rows], annotations.labels[rows], None)
 
 
-def detection_panel(index: int, pixels: np.ndarray, detections: Found) -> Panel:
-    found = detections.at(detections.images == index)
-    return Panel(f"Detections: {len(found.scores)}", pixels, found.boxes, found.labels, found.scores)
+def detection_panel(index: int, pixels: np.ndarray, detections: Found, threshold: float) -> Panel:
+    """An image with its detections above the threshold."""
+    found = detections.at((detections.images == index) & above(detections.scores, threshold))
+    title = f"Detections: {len(found.scores)} above score {threshold_text(threshold)}"
+    return Panel(title, pixels, found.boxes, found.labels, found.scores)
 
 
-def load_detections(path: Path, annotations: Annotations, threshold: float) -> Found:
-    found = load_results(path, annotations)
-    return found.at(found.scores >= threshold)
+def best_threshold(found: Found, annotations: Annotations) -> float:
+    """The threshold with the best F1, as test.py prints it; the usual one where the set has no objects or no hits."""
+    best = working_point(annotations, found).threshold if has_objects(annotations) else math.nan
+    return USUAL_THRESHOLD if math.isnan(best) else best

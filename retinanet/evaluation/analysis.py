@@ -6,6 +6,7 @@ import numpy as np
 
 from retinanet.coco.annotations import Annotations, owners_of
 from retinanet.coco.results import Found
+from retinanet.coco.score_thresholds import above, threshold_below
 from retinanet.evaluation.average_precision import average_precision, mean_of_classes
 from retinanet.evaluation.confusion import Confusion, confusion_of
 from retinanet.evaluation.intervals import Interval, draws_of_images, interval
@@ -13,11 +14,12 @@ from retinanet.evaluation.matches import DetectionMatches, evaluated, match_dete
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
 
 NUM_DRAWS, LEAST_DRAWS = 1000, 20
+USEFUL_F1 = 0.1  # below it at every score, a class is not found at any useful one
 LEAST_IMAGES = 5  # with objects of a class, or its intervals would mean nothing
 
 
 class WorkingPoint(NamedTuple):
-    """The score threshold with the best F1 at IoU 0.5. NaN if no detection hits an object."""
+    """The score threshold with the best F1 at IoU 0.5, just below a score. NaN if no detection hits an object."""
 
     threshold: float
     f1: float
@@ -32,6 +34,13 @@ class ClassNumbers(NamedTuple):
     ap50: Interval
     ar: float  # of 100 detections an image
     best: WorkingPoint
+    num_hits: int  # of its detections above the best threshold of all classes
+    lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS; NaN without objects
+
+    @property
+    def is_never_found(self) -> bool:
+        """Whether no detection hits its objects at the best threshold, and other thresholds give no F1 worth having."""
+        return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
 class Analysis(NamedTuple):
@@ -67,6 +76,11 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
     drawn_means = mean_of_classes(drawn.transpose(1, 0, 2))
     drawn[:, [len(np.unique(one.object_images)) < LEAST_IMAGES for one in ranked]] = np.nan
     class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
+    best = _best_overall(found, matches, annotations)
+    num_hits = np.bincount(
+        found.labels[matches.hits[0] & above(found.scores, best.threshold)], minlength=len(annotations.class_names)
+    )
+    lost = lost_to_errors(found, matches, errors, annotations, all_once)
     classes = [
         ClassNumbers(
             name=name,
@@ -75,18 +89,19 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
             ap50=interval(class_ap[1, label], drawn[1, label], 0, 1),
             ar=float(numbers[label].recall.mean()),
             best=_best_of(found, matches, found.labels == label, len(ranked[label].object_images)),
+            num_hits=int(num_hits[label]),
+            lost=lost.classes[:, label, 0],
         )
         for label, name in enumerate(annotations.class_names)
     ]
     means = mean_of_classes(class_ap.T)
-    best = _best_overall(found, matches, annotations)
     return Analysis(
         ap=interval(means[0], drawn_means[0], 0, 1),
         ap50=interval(means[1], drawn_means[1], 0, 1),
         classes=classes,
         best=best,
         confusion=confusion_of(found, matches, annotations, best.threshold),
-        lost=lost_to_errors(found, matches, errors, annotations, all_once)[:, 0],
+        lost=lost.mean[:, 0],
         class_ap=class_ap,
         drawn_means=drawn_means,
         drawn=drawn,
@@ -103,8 +118,8 @@ def working_point(annotations: Annotations, found: Found) -> WorkingPoint:
 
 
 def is_taken(analysis: Analysis) -> np.ndarray:
-    """Which detections reach the best threshold: bool [D]."""
-    return analysis.found.scores >= analysis.best.threshold
+    """Which detections score above the best threshold: bool [D]."""
+    return above(analysis.found.scores, analysis.best.threshold)
 
 
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
@@ -132,8 +147,8 @@ def _best_overall(found: Found, matches: DetectionMatches, annotations: Annotati
 def _best_of(found: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
     """The best threshold for the `chosen` detections, which have `num_objects` objects to find."""
     counted = chosen & ~matches.ignored[0]
-    scores, hits = found.scores[counted], matches.hits[0, counted]
-    # A threshold keeps all detections of equal score or none.
+    scores, hits = found.scores[counted].astype(np.float32), matches.hits[0, counted]
+    # A threshold keeps all detections of equal float32 score or none.
     ends = np.flatnonzero(np.diff(scores, append=-np.inf))
     right, seen = hits.cumsum()[ends], ends + 1
     if not num_objects or not hits.any():
@@ -141,7 +156,7 @@ def _best_of(found: Found, matches: DetectionMatches, chosen: np.ndarray, num_ob
     f1 = 2 * right / (seen + num_objects)
     best = f1.argmax()
     return WorkingPoint(
-        threshold=float(scores[ends[best]]),
+        threshold=threshold_below(scores[ends[best]]),
         f1=float(f1[best]),
         precision=float(right[best] / seen[best]),
         recall=float(right[best] / num_objects),

@@ -6,6 +6,7 @@ import numpy as np
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.results import Found
+from retinanet.coco.score_thresholds import above
 from retinanet.evaluation.matches import DetectionMatches
 
 
@@ -34,9 +35,9 @@ class Confusion(NamedTuple):
 
 
 def confusion_of(found: Found, matches: DetectionMatches, annotations: Annotations, threshold: float) -> Confusion:
-    """The confusions of detections that score at least `threshold`; classes are ignored in matching them to objects."""
+    """The confusions of detections that score above `threshold`; classes are ignored in matching them to objects."""
     num_classes = len(annotations.class_names)
-    taken = found.scores >= threshold
+    taken = above(found.scores, threshold)
     on_object = taken & (matches.any_class >= 0)
     on_nothing = taken & (matches.any_class < 0) & ~matches.ignored[0]
     missed = ~annotations.crowds

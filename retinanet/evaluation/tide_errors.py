@@ -13,7 +13,7 @@ from retinanet.evaluation.matches import IOUS, DetectionMatches, ranked_classes
 HIT_IOU, TIDE_BACKGROUND_IOU = IOUS[0], 0.1
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
 ERROR_KINDS = ("wrong class", "badly placed", "both", "duplicate", "background", "missed")
-NO_ERROR = -1  # a hit, or ignored
+NO_ERROR = -1  # a hit, or ignored and of no use for an object
 
 
 class Errors(NamedTuple):
@@ -24,13 +24,27 @@ class Errors(NamedTuple):
     missed: np.ndarray  # bool [T]
 
 
+class Lost(NamedTuple):
+    """The AP50 that fixing each of 6 kinds of error alone would add, for W weightings of the images."""
+
+    mean: np.ndarray  # [6, W], of the classes that have objects
+    classes: np.ndarray  # [6, C, W]; NaN for a class without objects
+
+
 def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
-    """Sort the false detections at IoU 0.5 into their kinds; the first that fits counts."""
+    """Sort the false detections at IoU 0.5 into their kinds; the first that fits counts.
+
+    As in TIDE 1.0.1, a detection in a crowd, which is neither right nor wrong, counts where mending it would find an
+    object that is not found.
+    """
     near_own = (matches.own_iou >= TIDE_BACKGROUND_IOU) & (matches.own_iou <= HIT_IOU)
+    near_other = matches.other_iou >= HIT_IOU
+    is_open = ~_found_objects(matches, annotations)
+    can_find = np.where(near_own, is_open[matches.own_object], near_other & is_open[matches.other_object])
     choices = [
-        (matches.hits[0] | matches.ignored[0], NO_ERROR),
+        (matches.hits[0] | (matches.ignored[0] & ~can_find), NO_ERROR),
         (near_own, LOCATION),
-        (matches.other_iou >= HIT_IOU, CLASS),
+        (near_other, CLASS),
         (matches.own_iou >= HIT_IOU, DUPLICATE),  # of a class and place that a better one has taken
         (np.maximum(matches.own_iou, matches.other_iou) <= TIDE_BACKGROUND_IOU, BACKGROUND),
     ]
@@ -44,16 +58,16 @@ def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
 
 def lost_to_errors(
     found: Found, matches: DetectionMatches, errors: Errors, annotations: Annotations, weights: np.ndarray
-) -> np.ndarray:
-    """The AP50 that fixing each kind of error alone would add, for W weightings of the images: [6 kinds, W].
+) -> Lost:
+    """The AP50 that fixing each kind of error alone would add, for `weights` [W, N] of the images.
 
     For an object that is not found, the top-scoring detection of the wrong class or place that was meant for it becomes
     a hit. All other false detections are dropped. Missed objects don't count, and a class that has no others counts as
     found completely.
     """
     base = _ap50(found, matches, annotations, weights)
-    fixed = [mean_of_classes(ap) for ap in _fixed(found, matches, errors, annotations, weights, base)]
-    return np.stack(fixed) - mean_of_classes(base)
+    fixed = np.stack(list(_fixed(found, matches, errors, annotations, weights, base)))
+    return Lost(mean_of_classes(fixed.swapaxes(0, 1)) - mean_of_classes(base), fixed - base)
 
 
 def _fixed(
@@ -65,8 +79,7 @@ def _fixed(
     base: np.ndarray,
 ) -> Iterator[np.ndarray]:
     """The AP50 of the classes [C, W] without each kind of error in turn."""
-    is_found = np.zeros(len(annotations.labels), bool)
-    is_found[matches.objects[matches.objects >= 0]] = True
+    is_found = _found_objects(matches, annotations)
     meant = np.flatnonzero((errors.objects >= 0) & ~is_found[errors.objects])
     best = np.zeros(len(errors.kinds), bool)
     best[meant[np.unique(errors.objects[meant], return_index=True)[1]]] = True  # the first is the top-scoring one
@@ -79,6 +92,13 @@ def _fixed(
         yield _ap50(found._replace(labels=labels), matches._replace(hits=hits, ignored=ignored), annotations, weights)
     without_missed = _ap50(found, matches, annotations, weights, wanted=~errors.missed)
     yield np.where(np.isnan(without_missed) & ~np.isnan(base), 1, without_missed)
+
+
+def _found_objects(matches: DetectionMatches, annotations: Annotations) -> np.ndarray:
+    """Which annotations a detection hits at IoU 0.5: bool [T]."""
+    is_found = np.zeros(len(annotations.labels), bool)
+    is_found[matches.objects[matches.objects >= 0]] = True
+    return is_found
 
 
 def _ap50(

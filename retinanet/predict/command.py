@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.images import read_upright
 from retinanet.predict.detector import Detector
 from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, earlier_files, require_no_source
@@ -55,7 +56,8 @@ def predict(settings: PredictSettings) -> int:
     earlier = earlier_files(settings.output_path)
     require_no_source(earlier, (source.path for source in sources))
     detector = _detector(settings)
-    say(f"Detecting {', '.join(settings.classes or detector.class_names)} with a score above {detector.threshold:.3g}")
+    wanted = ", ".join(settings.classes or detector.class_names)
+    say(f"Detecting {wanted} with a score above {threshold_text(detector.threshold)}")
     unreadable = Unreadable()
     names, ids = detector.class_names, detector.category_ids
     with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:

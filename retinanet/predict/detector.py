@@ -39,11 +39,11 @@ class Detector:
         detector = Detector("output/best.pt")
         boxes, scores, labels, names = detector("street.jpg")
 
-    `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. `threshold`: least score; by default the
-    one with the best F1 in the training's last evaluation, or 0.3 without one. `classes`: names of those to find, by
-    default all. `tile`: side in pixels of the tiles in which large images are seen besides as a whole, with `overlap`
-    as a share of it. `flip_test`, `test_sides`: test-time augmentation as in test.py. The other settings are test.py's;
-    an ONNX file has its own `precision` and `num_candidates`.
+    `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. `threshold`: detections score above it;
+    by default the one with the best F1 in the training's last evaluation, or 0.3 without one. `classes`: names of those
+    to find, by default all. `tile`: side in pixels of the tiles in which large images are seen besides as a whole, with
+    `overlap` as a share of it. `flip_test`, `test_sides`: test-time augmentation as in test.py. The other settings are
+    test.py's; an ONNX file has its own `precision` and `num_candidates`.
 
     Calls don't change it, so several threads can share one. UserError where a file or a setting can't be used.
     """

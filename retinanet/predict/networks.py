@@ -6,11 +6,10 @@ from typing import NamedTuple
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from retinanet.coco.score_thresholds import USUAL_THRESHOLD, saved_threshold
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.test_time_augmentation import Look, look_with
 from retinanet.runtime.device import choose_precision, find_device
-
-USUAL_THRESHOLD = 0.3  # where no evaluation has found a better one
 
 
 class Trained(NamedTuple):
@@ -58,5 +57,5 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
         checkpoint.min_side,
         checkpoint.max_side,
         checkpoint.batch_size,
-        USUAL_THRESHOLD if checkpoint.score_threshold is None else checkpoint.score_threshold,
+        USUAL_THRESHOLD if checkpoint.score_threshold is None else saved_threshold(checkpoint.score_threshold),
     )

@@ -5,9 +5,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.coco.score_thresholds import saved_threshold, threshold_text
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.test_time_augmentation import Look
 from retinanet.predict.networks import ReadyNetwork, Trained
@@ -30,7 +32,7 @@ def network_of_onnx(path: Path, device_name: str, threshold: float | None) -> Re
         facts = {name.removeprefix(KEY): json.loads(text) for name, text in texts.items() if name.startswith(KEY)}
         trained = Trained(**{name: facts[name] for name in Trained._fields if name != "threshold"})
         own_threshold = float(facts["least_score"])
-        trained = trained._replace(threshold=max(float(facts["threshold"]), own_threshold))
+        trained = trained._replace(threshold=max(saved_threshold(float(facts["threshold"])), own_threshold))
     except UserError:
         raise
     except Exception as fault:  # damaged bytes make onnxruntime raise almost anything
@@ -39,10 +41,10 @@ def network_of_onnx(path: Path, device_name: str, threshold: float | None) -> Re
             "Export the checkpoint again."
         ) from fault
     threshold = trained.threshold if threshold is None else threshold
-    if threshold < own_threshold:
+    if np.float32(threshold) < np.float32(own_threshold):
         raise UserError(
-            f"--threshold {threshold:g} is below {own_threshold:g}, at which {path} was exported and below which it "
-            "finds nothing. Export it with a lower --threshold"
+            f"--threshold {threshold_text(threshold)} is below {threshold_text(own_threshold)}, at which {path} was "
+            "exported and below which it finds nothing. Export it with a lower --threshold"
         )
     return ReadyNetwork(look_of_session(session), trained, torch.device("cpu"), threshold)
 

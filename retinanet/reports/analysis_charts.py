@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import ClassNumbers
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
@@ -94,8 +95,8 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     axis.set_yticks(range(size), [*names, "background"], fontsize=NAME_POINTS, parse_math=False)
     axis.set_xlabel("found")
     axis.set_ylabel("true")
-    is_known = not np.isnan(threshold)
-    title = f"Detections from score {threshold:.2f} on, IoU 0.5" if is_known else "No detection hits an object"
+    at_threshold = f"Detections above score {threshold_text(threshold)}, IoU 0.5"
+    title = "No detection hits an object" if np.isnan(threshold) else at_threshold
     some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
     axis.set_title(title + some * (len(classes) < confusion.num_classes))
     figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")
@@ -115,8 +116,8 @@ def _classes_to_draw(confusion: Confusion) -> np.ndarray:
     return np.sort(np.argsort(-times, kind="stable")[:MOST_FIELDS])
 
 
-def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
-    """The AP50 that each kind of error costs."""
+def error_chart(lost: np.ndarray, kinds: Sequence[str], num_never_found: int = 0) -> Figure:
+    """The AP50 that each kind of error costs. Its title has the number of classes that are never found, if any."""
     figure = Figure(figsize=(7, 1.2 + BAR_INCHES * len(kinds)), layout="constrained")
     axis = figure.subplots()
     bars = axis.barh(range(len(kinds)), lost, color=PALETTE[0], height=0.7)
@@ -125,6 +126,8 @@ def error_chart(lost: np.ndarray, kinds: Sequence[str]) -> Figure:
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set_xlabel("AP50 gained by fixing these errors alone")
+    if num_never_found:
+        axis.set_title(f"Classes never found at any useful score: {num_never_found}")
     axis.grid(axis="x", alpha=0.4)
     axis.set_axisbelow(True)
     return figure

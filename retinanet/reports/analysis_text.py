@@ -1,11 +1,13 @@
 """An analysis as lines to print, and as numbers for programs."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from retinanet.evaluation.analysis import Analysis, ClassNumbers, WorkingPoint
+from retinanet.coco.score_thresholds import threshold_text
+from retinanet.evaluation.analysis import USEFUL_F1, Analysis, ClassNumbers, WorkingPoint
 from retinanet.evaluation.average_precision import RECALLS
 from retinanet.evaluation.coco_table import NUMBER_NAMES, CocoTable
 from retinanet.evaluation.compare import Comparison
@@ -28,9 +30,11 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
     header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
     return [
         f"AP {analysis.ap}, AP50 {analysis.ap50}{sure}",
-        *aligned([[*header, "Best F1", "From score"], *map(_class_row, analysis.classes)]),
+        *aligned([[*header, "Best F1", "Above score"], *map(_class_row, analysis.classes)]),
+        *never_found_lines(analysis.classes),
         "AP50 lost to each kind of error: "
         + ", ".join(f"{kind} {lost:.3f}" for kind, lost in zip(ERROR_KINDS, analysis.lost, strict=True)),
+        *_lost_lines(analysis.classes),
         _best_line(analysis.best),
         *_confusion_lines(analysis),
     ]
@@ -52,11 +56,13 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
                 "AP50": _number_dict(one.ap50),
                 "AR": none_of_nan(one.ar),
                 "best_f1": _number_dict(one.best),
+                "AP50_lost": dict(zip(ERROR_KINDS, map(none_of_nan, one.lost.tolist()), strict=True)),
             }
             for one in analysis.classes
         ],
         "best_f1": _number_dict(analysis.best),
         "AP50_lost": dict(zip(ERROR_KINDS, analysis.lost.tolist(), strict=True)),
+        "never_found": [one.name for one in analysis.classes if one.is_never_found],
         "confusion": {
             "true": [*names, "background"],
             "found": [*names, "not found"],
@@ -70,6 +76,35 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
             },
         },
     }
+
+
+def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
+    """A line that names the classes that are never found at any useful score; none without such classes."""
+    never = [
+        f"{printable(one.name)} ({one.num_objects} object{'s' * (one.num_objects > 1)})"
+        for one in classes
+        if one.is_never_found
+    ]
+    if not never:
+        return []
+    rest = f" and {len(never) - MOST_CLASSES_IN_TEXT} more" if len(never) > MOST_CLASSES_IN_TEXT else ""
+    return [
+        f"Never found at any useful score (no hit above the threshold of the best F1, F1 below {USEFUL_F1:g} at all "
+        f"others): {', '.join(never[:MOST_CLASSES_IN_TEXT])}{rest}"
+    ]
+
+
+def lost_cells(one: ClassNumbers) -> list[str]:
+    """1 - AP50 of the class, then what it loses to each kind of error."""
+    return [number_text(number) for number in (1 - one.ap50.value, *one.lost)]
+
+
+def _lost_lines(classes: Sequence[ClassNumbers]) -> list[str]:
+    """The table of the AP50 that each class loses; none with many classes."""
+    if len(classes) > MOST_CLASSES_IN_TEXT:
+        return []
+    rows = [[printable(one.name), *lost_cells(one)] for one in classes]
+    return aligned([["AP50 lost by class", "1 - AP50", *ERROR_KINDS], *rows])
 
 
 def precision_at_50(table: CocoTable) -> np.ndarray:
@@ -97,7 +132,7 @@ def _number_dict(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
 
 
 def _class_row(one: ClassNumbers) -> list[str]:
-    numbers = map(number_text, (one.ar, one.best.f1, one.best.threshold))
+    numbers = number_text(one.ar), number_text(one.best.f1), threshold_text(one.best.threshold)
     return [printable(one.name), str(one.num_objects), str(one.ap), str(one.ap50), *numbers]
 
 
@@ -105,7 +140,7 @@ def _best_line(best: WorkingPoint) -> str:
     if math.isnan(best.threshold):
         return "Best F1 of all classes: none, as no detection hits an object"
     return (
-        f"Best F1 of all classes: {best.f1:.3f} from score {best.threshold:.3f} on, with precision "
+        f"Best F1 of all classes: {best.f1:.3f} above score {threshold_text(best.threshold)}, with precision "
         f"{best.precision:.3f} and recall {best.recall:.3f}"
     )
 

@@ -5,8 +5,10 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from retinanet.evaluation.analysis import Analysis, ClassNumbers
-from retinanet.reports.analysis_text import number_text
+from retinanet.coco.score_thresholds import threshold_text
+from retinanet.evaluation.analysis import Analysis, ClassNumbers, WorkingPoint
+from retinanet.evaluation.tide_errors import ERROR_KINDS
+from retinanet.reports.analysis_text import lost_cells, never_found_lines, number_text
 from retinanet.runtime.printable import printable
 
 MOST_ROWS = 20  # of classes in sight
@@ -64,7 +66,8 @@ def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustra
     ]
     for heading in HEADINGS:
         figures = [_figure(one) for one in illustrations if one.heading == heading]
-        table = _class_table(analysis) if heading == "Classes" else []
+        tables = {"Classes": _class_table, "Errors": _error_table}
+        table = tables[heading](analysis) if heading in tables else []
         if figures or table:
             parts += [f"<h2>{heading}</h2>", *table, *figures]
     parts += ["<h2>As text</h2>", f"<details><summary>The analysis as text</summary>{_pre(text.lines)}</details>"]
@@ -83,23 +86,39 @@ def _figure(one: Illustration) -> str:
 def _class_table(analysis: Analysis) -> list[str]:
     """All classes by falling AP; those after the first MOST_ROWS folded away."""
     classes = sorted(analysis.classes, key=lambda one: -one.ap.value if one.ap.value == one.ap.value else 2.0)
-    best = analysis.best
-    total = ("All classes", "", analysis.ap, analysis.ap50, "", *map(number_text, (best.f1, best.threshold, *best[2:])))
-    shown, folded = classes[:MOST_ROWS], classes[MOST_ROWS:]
-    tables = [_table([total, *map(_class_row, shown)])]
+    head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "above score", "precision", "recall")
+    total = ("All classes", "", analysis.ap, analysis.ap50, "", *_best_cells(analysis.best))
+    return _folded_table(head, total, list(map(_class_row, classes)))
+
+
+def _error_table(analysis: Analysis) -> list[str]:
+    """The classes that are never found, then the AP50 that each class loses, the largest loss first."""
+    known = [one for one in analysis.classes if one.num_objects]
+    rows = [(one.name, one.num_objects, *lost_cells(one)) for one in sorted(known, key=lambda one: one.ap50.value)]
+    total = ("All classes", "", *map(number_text, (1 - analysis.ap50.value, *analysis.lost)))
+    named = [f"<p>{_html(line)}</p>" for line in never_found_lines(analysis.classes)]
+    return [*named, *_folded_table(("AP50 lost by class", "Objects", "1 - AP50", *ERROR_KINDS), total, rows)]
+
+
+def _folded_table(head: Sequence[str], total: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The first MOST_ROWS classes below the `total`, the others folded away."""
+    shown, folded = rows[:MOST_ROWS], rows[MOST_ROWS:]
+    tables = [_table(head, [total, *shown])]
     if folded:
-        rest = _table(list(map(_class_row, folded)))
-        tables.append(f"<details><summary>{len(folded)} more classes</summary>{rest}</details>")
+        tables.append(f"<details><summary>{len(folded)} more classes</summary>{_table(head, folded)}</details>")
     return tables
 
 
 def _class_row(one: ClassNumbers) -> tuple[Any, ...]:
-    numbers = (one.best.f1, one.best.threshold, one.best.precision, one.best.recall)
-    return (one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), *map(number_text, numbers))
+    return (one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), *_best_cells(one.best))
 
 
-def _table(rows: Sequence[Sequence[Any]]) -> str:
-    head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "from score", "precision", "recall")
+def _best_cells(best: WorkingPoint) -> tuple[str, ...]:
+    shares = number_text(best.precision), number_text(best.recall)
+    return number_text(best.f1), threshold_text(best.threshold), *shares
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [
         f"<tr>{''.join(f'<{tag}>{_html(str(cell))}</{tag}>' for cell in row)}</tr>"
         for tag, row in zip(["th"] + ["td"] * len(rows), [head, *rows], strict=True)

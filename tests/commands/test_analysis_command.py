@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from conftest import change_json, write_set
 
@@ -124,6 +125,45 @@ def test_one_box_in_all_images_is_a_set_like_any_other(script, folder):
     assert "placeholder" not in run.out
     assert "= 1.000" in run.out
     assert script("train", *FLAGS, "--patience", 1, "--eval_every", 1).code == 0
+
+
+def test_vis_draws_above_the_score_that_test_prints(script, folder, monkeypatch):
+    """Typed back, it keeps what the row of the best F1 counts."""
+    rows = rows_of(folder / "data" / "val.json")
+    for number, row in enumerate(rows):
+        row["score"] = float(np.float32(0.2 - number / 1000))  # below the usual threshold
+    nothing = [{**rows[0], "bbox": [0, 0, 1, 1], "score": float(np.float32(score))} for score in (0.1, 0.1, 0.05)]
+    (folder / "low.json").write_text(json.dumps([*rows, *nothing]))
+    titles = []
+    monkeypatch.setattr("retinanet.commands.vis.draw_grid", lambda panels, *_, **__: titles.append(panels[1].title))
+    monkeypatch.setattr("retinanet.commands.vis.save_figure", lambda *_: None)
+    run = script("test", "--set_name", "val", "--from_results", "low.json", "--num_draws", 0)
+    typed = re.search(r"^Best F1 of all classes: 1\.000 above score (\S+), with", run.out, re.MULTILINE)[1]
+    image = ("--set_name", "val", "--image_id", rows[-1]["image_id"])
+    for threshold in ((), ("--threshold", typed)):
+        assert script("vis", *image, "--pred_file", "low.json", *threshold).code == 0
+        assert titles.pop() == f"Detections: 1 above score {typed}"
+    assert script("vis", *image, "--pred_file", "low.json", "--threshold", rows[-1]["score"]).code == 0
+    assert titles.pop().startswith("Detections: 0 above score 0.19")
+
+
+@pytest.mark.parametrize("kind", ["no objects", "no hits"])
+def test_vis_draws_above_the_usual_score_where_there_is_no_best(script, folder, monkeypatch, kind):
+    path = folder / "data" / "val.json"
+    content = json.loads(path.read_text())
+    image_id = content["images"][0]["id"]
+    rows = [
+        {"image_id": image_id, "category_id": content["categories"][0]["id"], "bbox": [0, 0, 1, 1], "score": score}
+        for score in (0.2, 0.4)
+    ]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    if kind == "no objects":
+        path.write_text(json.dumps({**content, "annotations": []}))
+    titles = []
+    monkeypatch.setattr("retinanet.commands.vis.draw_grid", lambda panels, *_, **__: titles.append(panels[1].title))
+    monkeypatch.setattr("retinanet.commands.vis.save_figure", lambda *_: None)
+    assert script("vis", "--image_id", image_id, "--pred_file", "rows.json").code == 0
+    assert titles == ["Detections: 1 above score 0.3"]
 
 
 @pytest.mark.parametrize(

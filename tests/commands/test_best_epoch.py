@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import TINY, change_json
 
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations
+from retinanet.coco.results import Found
 from retinanet.commands import train_evaluation
 from retinanet.commands.test import better_checkpoint
 from retinanet.training.state import TrainingState
@@ -33,6 +35,22 @@ def test_a_training_ends_with_its_best(script, coco_path, trained):
     run = script("test", *words, "--device", "cpu", "--results_path", output / "rows.json", "--num_draws", 0)
     assert run.code == 0, run.err
     assert "Hint" not in run.out
+
+
+def test_a_checkpoint_holds_the_threshold_just_below_the_best_score(script, coco_path, tmp_path, monkeypatch):
+    """In float32, as the network's scores are."""
+
+    def objects(network, dataset, *_, **__):
+        val = dataset.annotations
+        scores = np.linspace(0.7, 0.4, len(val.labels)).astype(np.float32).astype(float)
+        images = np.repeat(np.arange(len(val.image_ids)), np.diff(val.first))
+        return Found(images, val.labels, scores, val.boxes)
+
+    monkeypatch.setattr(train_evaluation, "detect_all", objects)
+    flags = ("--coco_path", coco_path, "--output_path", tmp_path, *TINY, "--workers", 0, "--epochs", 1)
+    assert script("train", *flags).code == 0
+    threshold = load_checkpoint(tmp_path / "best.pt").score_threshold
+    assert threshold == float(np.nextafter(np.float32(0.4), np.float32(0)))
 
 
 def test_another_checkpoint_is_told_of_the_better_one(script, coco_path, trained):

@@ -14,6 +14,7 @@ from retinanet.coco.results import found_of
 from retinanet.evaluation.analysis import analyse, image_f1
 from retinanet.evaluation.coco_table import AP, AP50, coco_evaluation, evaluate
 from retinanet.evaluation.matches import box_ious
+from retinanet.evaluation.tide_errors import ERROR_KINDS, MISSED
 from retinanet.reports.analysis_text import analysis_lines, metrics_of
 
 OBJECTS = [(1, 0, 0, 10, 10), (1, 50, 50, 10, 10), (2, 100, 100, 10, 10)]
@@ -69,8 +70,9 @@ def test_the_best_threshold_by_trying_all(tmp_path):
             for score in np.unique(scores[own])
         }
         assert one.best.f1 == pytest.approx(max(f1.values()))
-        assert f1[one.best.threshold] == pytest.approx(one.best.f1)
-        taken = own & (scores >= one.best.threshold)
+        best = max(f1, key=lambda score: (f1[score], score))
+        assert one.best.threshold == float(np.nextafter(np.float32(best), np.float32(0)))
+        taken = own & (scores >= best)
         assert one.best.precision == pytest.approx(hits[taken].mean())
         assert one.best.recall == pytest.approx(hits[taken].sum() / one.num_objects)
 
@@ -79,11 +81,16 @@ def test_by_hand(tmp_path):
     annotations = one_image(tmp_path, OBJECTS)
     analysis = analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=0)
     assert analysis.best == pytest.approx((0.7, 2 / 3, 2 / 3, 2 / 3))
-    # From score 0.7 on: both a found, nothing at the b, one on background.
+    assert analysis.best.threshold == float(np.nextafter(np.float32(0.7), np.float32(0)))
+    # Above it, with the one of 0.7: both a found, nothing at the b, one on background.
     assert analysis.confusion.table().tolist() == [[2, 0, 0], [0, 0, 1], [1, 0, 0]]
     assert image_f1(analysis, annotations).tolist() == pytest.approx([2 / 3])
     lines = analysis_lines(analysis, 1)
-    assert lines[4].startswith("AP50 lost to each kind of error: wrong class 0.5")
+    assert lines[4].startswith("Never found at any useful score (")
+    assert lines[4].endswith(": b (1 object)")
+    assert lines[5].startswith("AP50 lost to each kind of error: wrong class 0.5")
+    assert lines[6].split("  ")[:3] == ["AP50 lost by class", "1 - AP50", "wrong class"]
+    assert [line.split()[:3] for line in lines[7:9]] == [["a", "0.165", "0.000"], ["b", "1.000", "1.000"]]
     assert lines[2].split() == [
         "a",
         "2",
@@ -91,9 +98,43 @@ def test_by_hand(tmp_path):
         "0.835",
         "1.000",
         "0.800",
-        "0.700",
+        "0.6999999",
     ]
     assert lines[3].split() == ["b", "1", "0.000", "0.000", "0.000", "-", "-"]
+
+
+@pytest.mark.parametrize("found", ["nearly", "among junk", "usefully"])
+def test_a_class_that_only_low_scored_boxes_touch_is_named(tmp_path, found):
+    """None of these objects is "missed", as each has a box near it, and mending the boxes gains next to nothing."""
+    places = range(0, 200, 20)
+    annotations = one_image(tmp_path, [*((1, left, 0, 10, 10) for left in places), (2, 0, 50, 10, 10)])
+    junk = [(2, 0.3 - number / 1000, 20 + number, 100, 9, 9) for number in range(60)]
+    if found == "usefully":  # at a score of no use to the other class
+        junk = [(2, 0.4, 20 + number, 100, 9, 9) for number in range(5)]
+    near = (2, 0.2, 0, 50, 10, 4 if found == "nearly" else 10)
+    rows = rows_of(*((1, 0.9, left, 0, 10, 10) for left in places), near, *junk)
+    analysis = analyse(annotations, found_of(rows, annotations), num_draws=0)
+    named = [line for line in analysis_lines(analysis, 1) if line.startswith("Never found at any useful score")]
+    metrics = metrics_of(analysis, evaluate(annotations, found_of(rows, annotations), "pycocotools"))
+    assert analysis.lost[MISSED] == pytest.approx(0)
+    assert analysis.best.threshold > 0.4
+    if found == "usefully":
+        assert (named, metrics["never_found"]) == ([], [])
+        return
+    assert named[0].endswith(": b (1 object)")
+    assert metrics["never_found"] == ["b"]
+    assert list(metrics["classes"][1]["AP50_lost"]) == list(ERROR_KINDS)
+    assert analysis.classes[1].ap50.value < 0.02
+    assert found != "nearly" or sum(analysis.lost) < 0.01
+
+
+def test_many_classes_that_are_never_found_are_counted(tmp_path):
+    analysis = analyse(one_image(tmp_path, OBJECTS), found_of([], one_image(tmp_path, OBJECTS)), num_draws=0)
+    lines = analysis_lines(analysis._replace(classes=analysis.classes * 6), 1)
+    (named,) = [line for line in lines if line.startswith("Never found")]
+    assert named.count("objects)") == named.count("1 object)") == 5
+    assert named.endswith("b (1 object) and 2 more")
+    assert not any(line.startswith("AP50 lost by class") for line in lines)
 
 
 def test_confusions(tmp_path):

@@ -54,7 +54,7 @@ def test_twenty_thousand_classes_take_no_table_of_their_square():
     matches = match_detections(found, annotations)
     tracemalloc.start()
     try:
-        confusion = confusion_of(found, matches, annotations, 0.5)
+        confusion = confusion_of(found, matches, annotations, 0.4)
         many = analysis._replace(confusion=confusion, classes=analysis.classes * (MANY // 2))
         last = analysis_lines(many, MANY)[-1]
         told = metrics_of(many, table)["confusion"]

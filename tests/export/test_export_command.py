@@ -1,6 +1,7 @@
 """python -m retinanet.export, as a user runs it, and predict with what it writes."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from retinanet import Detector
 from retinanet.checkpoints.checkpoint import load_checkpoint
+from retinanet.coco.score_thresholds import threshold_below
 from retinanet.export import command
 from retinanet.export.verify import Comparison
 
@@ -47,9 +49,23 @@ def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint,
     capfd.readouterr()
     exec(page.split("```python\n")[1].split("```")[0], {})  # the example, with another way to resize
     assert abs(len(capfd.readouterr().out.splitlines()) - len(Detector("best.onnx", "cpu")("street.jpg").scores)) <= 3
+    least = float(theirs.scores[len(theirs.scores) // 2])
+    for saved in (threshold_below(least), math.nextafter(least, 0)):  # as this version and earlier ones write it
+        with_threshold("best.onnx", saved, "other.onnx")
+        assert np.array_equal(Detector("other.onnx")(image).scores, theirs.scores[theirs.scores >= least])
     run = script(PREDICT, image, "--checkpoint_path", "best.onnx", "--threshold", 0.01)
     assert run.code == 2
     assert "--threshold 0.01 is below 0.05, at which best.onnx was exported" in run.err
+
+
+def with_threshold(path, threshold, place):
+    """The ONNX file with another best threshold in its metadata, written to `place`."""
+    onnx = pytest.importorskip("onnx")
+    content = onnx.load(path)
+    for fact in content.metadata_props:
+        if fact.key == "retinanet.threshold":
+            fact.value = json.dumps(threshold)
+    onnx.save(content, place)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 128), (160, 64)])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 from checkpoint_files import random_checkpoint
 from conftest import NAMES
 from PIL import Image
+
+from retinanet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.coco.score_thresholds import threshold_below, threshold_text
 
 PREDICT = "retinanet/predict/__main__"
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -43,6 +47,22 @@ def test_it_finds_what_test_finds(script, coco_path, checkpoint, views):
         table = list(csv.DictReader(file))
     assert [float(row["left"]) for row in table] == pytest.approx([row["bbox"][0] for row in rows], abs=0.006)
     assert {row["class"] for row in table} <= set(NAMES)
+
+
+def test_the_default_threshold_keeps_the_detection_that_sets_it(script, coco_path, checkpoint):
+    """As a checkpoint holds it, as earlier versions did, and typed as it is printed."""
+    how = (PREDICT, coco_path / "images" / "val", "--device", "cpu", "--save", "--checkpoint_path")
+    assert script(*how, checkpoint, "--threshold", 0.05).code == 0
+    scores = sorted((row["score"] for row in rows_in(Path("predictions"))), reverse=True)
+    count = len(scores) // 2
+    threshold = threshold_below(scores[count - 1])
+    for saved in (threshold, math.nextafter(scores[count - 1], 0)):
+        save_checkpoint(load_checkpoint(checkpoint)._replace(score_threshold=saved), Path("trained.pt"))
+        run = script(*how, "trained.pt")
+        assert f"with a score above {threshold_text(threshold)}\n" in run.out
+        assert len(rows_in(Path("predictions"))) == count
+    script(*how, checkpoint, "--threshold", threshold_text(threshold))
+    assert len(rows_in(Path("predictions"))) == count
 
 
 def test_pictures_and_crops(script, coco_path, checkpoint):

@@ -93,6 +93,21 @@ def test_a_report_of_nothing_found_takes_the_place_of_another(tmp_path, dataset)
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["best_f1"]["threshold"] is None
 
 
+def test_the_errors_begin_with_the_classes_that_are_never_found(tmp_path, dataset):
+    annotations = dataset.annotations
+    rows = [row for row in rows_about(annotations) if row["category_id"] == annotations.category_ids[1]]
+    analysis = analyse(annotations, found_of(rows, annotations), 0)
+    table = evaluate(annotations, found_of(rows, annotations), "pycocotools")
+    write_report(tmp_path / "report", analysis, table, dataset, source="results.json")
+    page = (tmp_path / "report" / "report.html").read_text()
+    errors = page[page.index("<h2>Errors</h2>") : page.index("<h2>Worst images</h2>")]
+    named = errors.index("<p>Never found at any useful score (")
+    assert named < errors.index("<th>AP50 lost by class</th>") < errors.index("<figure>")
+    assert f"banana &lt;b&gt;&amp;&quot; ({analysis.classes[0].num_objects} objects)" in errors.replace("&#x27;", "")
+    assert re.search(r"<td>banana.*?</td><td>\d+</td><td>1\.000</td>", errors)
+    assert f"don&#x27;t add up to 1 - AP50, here {1 - analysis.ap50.value:.3f}" in errors
+
+
 def test_a_place_that_is_a_file(tmp_path, dataset):
     (tmp_path / "report").write_text("")
     analysis, table = (
