@@ -5,11 +5,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.commands.batch_size import MOST, largest_shape, largest_that_fits, settled_batch_size
+from retinanet.commands import batch_size
+from retinanet.commands.batch_size import (
+    MOST,
+    find_batch_size,
+    largest_shape,
+    largest_that_fits,
+    settled_batch_size,
+)
+from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.settings import AUTO_BATCH, TrainSettings
 
@@ -41,6 +50,38 @@ def test_the_largest_shape_is_that_of_neighbours_in_aspect_ratio():
     assert largest_shape(settings, sets, 2) == (160, 96)
     assert largest_shape(settings, sets, 4) == (160, 160)
     assert largest_shape(settings, sets, 100) == (160, 160)
+
+
+@pytest.mark.parametrize(
+    ("compile_", "of_compiled", "wanted"),
+    [
+        ("off", None, 10),  # 100 bytes an image, of 1,000
+        ("on", 90, 10),  # compiled steps need less: the size that fits without stays
+        ("on", 130, 7),  # they need more: lowered until they fit too
+        ("on", None, 0),  # they never fit
+    ],
+)
+def test_the_steps_measured_are_compiled_where_the_run_is(monkeypatch, capsys, compile_, of_compiled, wanted):
+    def peak_of(settings, sets, device, ranks, *, compiled=False):
+        asked.append(compiled)
+        each = of_compiled if compiled else 100
+        return None if each is None else each * settings.batch_size
+
+    asked = []
+    monkeypatch.setattr(batch_size, "peak_of", peak_of)
+    monkeypatch.setattr(batch_size, "why_not_compiled", lambda compile_, *_: None if compile_ == "on" else "off")
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (1250, 9999))
+    sizes = np.full((40, 2), 96)
+    sets = SimpleNamespace(train=SimpleNamespace(sizes=sizes), training_set=sizes)
+    settings = TrainSettings(batch_size=AUTO_BATCH, min_side=96, max_side=96, compile=compile_)
+    if not wanted:
+        with pytest.raises(UserError, match="needs more than 80% of the free memory"):
+            find_batch_size(settings, sets, torch.device("cuda"), Ranks())
+        return
+    assert find_batch_size(settings, sets, torch.device("cuda"), Ranks()) == wanted
+    assert any(asked) == (compile_ == "on")
+    peak = (of_compiled or 100) * wanted
+    assert f"--batch_size auto: {wanted}, whose steps take {peak / 1e9:.2f} GB" in capsys.readouterr().out
 
 
 def test_on_a_cpu_a_number_is_needed(script, coco_path, tmp_path, monkeypatch):
