@@ -24,6 +24,7 @@ from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import ENDING, make_name, name_of_run
 from retinanet.runtime.ranks import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.runtime.signals import STOP
+from retinanet.runtime.streams import STDOUT
 from retinanet.tracking.opening import open_trackers, require_installed
 from retinanet.tracking.trackers import NO_TRACKERS, TrackedRun, Trackers
 from retinanet.training.engine import progress_of, rest_of_epoch
@@ -50,7 +51,7 @@ def train(settings: TrainSettings) -> int:
     settings = replace(settings, device=str(device), workers=workers)
     require_installed(settings.track or ())
     ranks = join(device, settings.timeout)
-    with loss_of_rank_explained(ranks, settings.timeout):
+    with STDOUT.outlived(), loss_of_rank_explained(ranks, settings.timeout):
         for name in ("verify_resume", "find_lr"):
             if getattr(settings, name) and ranks.size > 1:
                 raise UserError(f"--{name} is for one process. Run it without torchrun")

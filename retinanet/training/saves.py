@@ -1,6 +1,5 @@
 """What a training leaves in its output folder: its checkpoints, and what it skipped."""
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import Diverged, UserError
 from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.runtime.streams import complain
 from retinanet.training.run import Run
 
 SECONDS_BETWEEN_SAVES = 60
@@ -63,7 +63,7 @@ class Saves:
             write()
         except UserError as error:
             message = printable(str(error))
-            print(f"train.py: {message} What was there before is untouched; training goes on.", file=sys.stderr)
+            complain(f"train.py: {message} What was there before is untouched; training goes on.")
             return False
         return True
 
