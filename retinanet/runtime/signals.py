@@ -40,6 +40,7 @@ class StopRequests:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self.signal_number = None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -49,6 +50,14 @@ class StopRequests:
             yield
         finally:
             self._deferred = was_deferred
+
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Inside, a signal waits; Stopped is raised at the end if it would have been inside."""
+        with self.deferred():
+            yield
+        if self.signal_number is not None and not self._deferred:
+            raise Stopped(self.signal_number)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

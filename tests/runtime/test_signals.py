@@ -103,6 +103,32 @@ run(main)
     assert (run.returncode, run.stderr) == (3, "")
 
 
+def test_a_stop_while_workers_are_forked_is_not_lost():
+    """Python prints and forgets what is raised in a callback of a fork, such as those of logging's lock."""
+    code = """
+import os, signal
+from types import SimpleNamespace
+import numpy as np
+from retinanet.data.dataloader import evaluation_loader
+from retinanet.data.settings import LoaderSettings
+from retinanet.runtime.console import run
+def interrupt():
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(100):
+        pass
+def main():
+    sizes = np.array([[64, 64]] * 4)
+    dataset = SimpleNamespace(sizes=sizes, annotations=SimpleNamespace(sizes=sizes))
+    loader = evaluation_loader(dataset, LoaderSettings(2, workers=1))
+    os.register_at_fork(after_in_parent=interrupt)
+    iter(loader)
+    return 0
+run(main)
+"""
+    run = finished(["-c", code], timeout=60, environment={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (run.returncode, run.stderr) == (143, "")
+
+
 @pytest.mark.parametrize(("ignored", "expected"), [("", "SIGHUP,"), ("signal.SIGHUP", "")])
 def test_a_launcher_passes_on_what_is_not_ignored(ignored, expected):
     code = f"""
