@@ -39,7 +39,7 @@ from retinanet.training.log_lines import (
     tracked_numbers,
 )
 from retinanet.training.run import Run, build_run
-from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
+from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped, room_warning
 from retinanet.training.sets import Sets, add_cache, load_sets
 from retinanet.training.settings import RANDOM, TrainSettings
 
@@ -140,6 +140,8 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
     if moved:
         say(f"{folder} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
     say(*opening_lines(run))
+    if warning := room_warning(run):
+        say(warning)
     return lock
 
 
@@ -207,8 +209,9 @@ def train_epochs(run: Run, trackers: Trackers) -> None:
             if run.ranks.is_first and saves.save_state():
                 say(f"Stopped by {name}: {settings.output_path / LAST} is saved, and --resume continues from it")
             raise
-    if best := best_line(state.ap_by_epoch, settings):
-        say(best)
+    if run.ranks.is_first and (best := saves.best_on_disk()):
+        epoch, path = best
+        say(best_line(state.ap_by_epoch[epoch], epoch, path, settings))
     say("epoch_loss_list:")
     say(str(state.epoch_losses))
     if run.ranks.is_first:
