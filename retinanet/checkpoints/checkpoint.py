@@ -69,7 +69,8 @@ def _errors_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error}). Make room, or choose another --output_path.") from error
+        reason = error.strerror or error
+        raise UserError(f"{path}: can't be written ({reason}). Make room, or choose another --output_path.") from error
 
 
 def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -79,6 +80,14 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
 def load_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in `path`; UserError if it is missing, damaged, holds code or is something else."""
     return load_run(path)[0]
+
+
+def saved_epoch(path: Path) -> int | None:
+    """The epochs after which the checkpoint in `path` was saved; None where there is none that can be read."""
+    try:
+        return load_checkpoint(path).epoch
+    except UserError:
+        return None
 
 
 def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:

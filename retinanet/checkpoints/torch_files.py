@@ -1,5 +1,6 @@
 """PyTorch's files, read without running code from them and without trusting the sizes that they claim."""
 
+import errno
 import pickle
 import pickletools
 import re
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from retinanet.runtime.archives import require_stored
 from retinanet.runtime.errors import UserError
-from retinanet.runtime.files import written_whole
+from retinanet.runtime.files import free_space, size_text, written_whole
 
 # The functions that torch.save needs for tensors and plain data. PyTorch's unpickler allows more, such as
 # torch.FloatTensor and bytearray, which allocate as much memory as a number in the file says.
@@ -22,6 +23,7 @@ ALLOWED_CALLS = re.compile(
     r"collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|\w+Storage|[a-z]\w*)"
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
 )
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEEPEST, MOST_ITEMS = 50, 10**7  # levels of nested containers, and items in all of them; real files have 6 and 10^5
 
 
@@ -53,12 +55,34 @@ def load_file(path: str | Path, what: str) -> Any:
 
 
 def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -> None:
-    """Write `content` to `path`, whole or not at all (see written_whole). Raises OSError."""
+    """Write `content` to `path`, whole or not at all (see written_whole).
+
+    Raises OSError, which says how much room the file needs and how much is free if the disk is full.
+    """
     try:
         with written_whole(path, "wb", previous=previous) as file:
             torch.save(content, file)
-    except RuntimeError as error:  # torch.save raises this when the disk is full
-        raise OSError(str(error).splitlines()[0]) from error
+    except (OSError, RuntimeError) as error:
+        raise _disk_error(error, Path(path), content) from error
+
+
+def num_bytes(content: Any) -> int:
+    """The bytes that the tensors in nested dicts, lists and tuples take in a file."""
+    storages = [tensor.untyped_storage() for tensor in _tensors_in(content)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
+    """The system's reason for an `error` of torch.save, which raises a RuntimeError about its archive on top of it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return OSError(str(error).splitlines()[0])
+    if cause.errno not in DISK_FULL:
+        return cause
+    needed, free = size_text(num_bytes(content)), size_text(free_space(path.parent))
+    return OSError(cause.errno, f"{cause.strerror}: {needed} needed, {free} free")
 
 
 def _check_archive(path: str | Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, saved_epoch
 from retinanet.checkpoints.output_folder import BEST, read_evaluations
 from retinanet.cli.flags import given
 from retinanet.cli.test_flags import EvaluationSettings
@@ -94,9 +94,11 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
 def better_checkpoint(path: Path, epoch: int) -> str | None:
     """A hint where the run that wrote the checkpoint `path`, of `epoch`, had a better one by its own evaluations."""
     aps, best = read_evaluations(path.parent), path.parent / BEST
-    if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch] or not best.exists():
+    if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch]:
         return None
-    better = max(aps, key=lambda epoch: aps[epoch])
+    better = saved_epoch(best)  # not the highest if the disk was full then
+    if better not in aps or aps[better] <= aps[epoch]:
+        return None
     return (
         f"Hint: {best} was better on the run's val set: AP {aps[better]:.3f} after epoch {better}, {aps[epoch]:.3f} "
         f"after epoch {epoch}. Give --checkpoint_path {best}"

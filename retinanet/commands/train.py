@@ -24,6 +24,7 @@ from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import ENDING, make_name, name_of_run
 from retinanet.runtime.ranks import Agreement, Ranks, join, leave, loss_of_rank_explained, num_restarts
 from retinanet.runtime.signals import STOP
+from retinanet.runtime.streams import STDOUT
 from retinanet.tracking.opening import open_trackers, require_trackers
 from retinanet.tracking.trackers import NO_TRACKERS, TrackedRun, Trackers
 from retinanet.training.engine import progress_of, rest_of_epoch
@@ -38,7 +39,7 @@ from retinanet.training.log_lines import (
     tracked_numbers,
 )
 from retinanet.training.run import Run, build_run
-from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
+from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped, room_warning
 from retinanet.training.sets import Sets, add_cache, load_sets
 from retinanet.training.settings import RANDOM, TrainSettings
 
@@ -50,7 +51,7 @@ def train(settings: TrainSettings) -> int:
     settings = replace(settings, device=str(device), workers=workers)
     require_trackers(settings.track or ())
     ranks = join(device, settings.timeout)
-    with loss_of_rank_explained(ranks, settings.timeout):
+    with STDOUT.outlived(), loss_of_rank_explained(ranks, settings.timeout):
         for name in ("verify_resume", "find_lr"):
             if getattr(settings, name) and ranks.size > 1:
                 raise UserError(f"--{name} is for one process. Run it without torchrun")
@@ -142,6 +143,8 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
     if moved:
         say(f"{folder} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
     say(*opening_lines(run))
+    if warning := room_warning(run):
+        say(warning)
     return lock
 
 
@@ -216,8 +219,9 @@ def train_epochs(run: Run, trackers: Trackers) -> None:
             if run.ranks.is_first and saves.save_state():
                 say(f"Stopped by {name}: {settings.output_path / LAST} is saved, and --resume continues from it")
             raise
-    if best := best_line(state.ap_by_epoch, settings):
-        say(best)
+    if run.ranks.is_first and (best := saves.best_on_disk()):
+        epoch, path = best
+        say(best_line(state.ap_by_epoch[epoch], epoch, path, settings))
     say("epoch_loss_list:")
     say(str(state.epoch_losses))
     if run.ranks.is_first:

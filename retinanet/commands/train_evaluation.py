@@ -16,7 +16,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import STOP
 from retinanet.tracking.trackers import Trackers
 from retinanet.training.run import Run, loader_settings
-from retinanet.training.saves import FINAL, Saves
+from retinanet.training.saves import FINAL, Saves, weights_name
 
 
 def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool) -> None:
@@ -28,9 +28,9 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
     ap = evaluate_weights(run)
     if ap is not None:  # with the threshold that predict takes
         _save_epoch(run, saves, is_last)
-    if run.ranks.is_first and (ap is None or ap > run.state.best_ap):  # without an AP the newest weights are the best
-        run.state.best_ap = run.state.best_ap if ap is None else ap
-        saves.save_weights(BEST)
+    is_best = ap is None or ap > run.state.best_ap  # without an AP the newest weights are the best
+    if run.ranks.is_first and is_best and saves.save_weights(BEST) and ap is not None:
+        run.state.best_ap = ap
     if ap is not None:
         run.state.ap_by_epoch[run.state.epoch] = ap
         saves.record_evaluations()
@@ -45,7 +45,7 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
 
 
 def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
-    saves.save_weights(f"retinanet_epoch{run.state.epoch}.pt")
+    saves.save_weights(weights_name(run.state.epoch))
     if is_last:
         saves.save_weights(FINAL)
 

@@ -23,7 +23,7 @@ from retinanet.data.transforms import (
 )
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import ALONE, Ranks
-from retinanet.runtime.signals import ignore_in_worker
+from retinanet.runtime.signals import STOP, ignore_in_worker
 
 
 class TrainingBatches(Dataset[Loaded]):
@@ -140,9 +140,15 @@ def _loaded_at_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list
     return [loaded_from(of_side) for of_side in zip(*samples, strict=True)]
 
 
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Any:
+        with STOP.unbroken():  # while workers are forked: the fork's callbacks, which hold locks, lose exceptions
+            return super().__iter__()
+
+
 def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataLoader[Any]:
     # Each worker keeps PyTorch's default of one thread: there is one image per worker at a time to work on.
-    return DataLoader(
+    return _Loader(
         dataset,
         num_workers=loading.workers,
         pin_memory=loading.pin_memory,

@@ -8,6 +8,7 @@ to the ranks.
 
 import logging
 import os
+import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -16,11 +17,13 @@ from torch.distributed.run import main as torchrun
 
 from retinanet.runtime.errors import OutOfResources
 
-PASSED_ON = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
 
 
 def main() -> int:
-    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", PASSED_ON)  # torchrun's name for its flag --signals-to-handle
+    # What is ignored already, as SIGHUP under nohup, would end the ranks if it were passed on.
+    heeded = [name for name in PASSED_ON if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN]
+    os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(heeded))  # torchrun's name for its flag --signals-to-handle
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):  # each has a level of its own
             logging.getLogger(name).setLevel(logging.ERROR)  # or they warn of each signal to each process

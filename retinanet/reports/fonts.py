@@ -14,6 +14,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 from retinanet.runtime.printable import printable
+from retinanet.runtime.streams import complain
 
 MOST_LETTERS_NAMED = 5  # in the message
 # Fonts are tried in order of their file names, plain ones first. A last-resort font shows every letter as a box.
@@ -114,10 +115,9 @@ def _announce(missing: frozenset[str]) -> None:
         _announced.update(packages)
         letters = printable("".join(sorted(missing)[:MOST_LETTERS_NAMED]))
         more = " ..." if len(missing) > MOST_LETTERS_NAMED else ""
-        print(
+        complain(
             f"{Path(sys.argv[0]).name}: no font on this machine has the letters {letters}{more}, so boxes stand for "
-            f"them in the picture. Install one, on Debian or Ubuntu with: apt-get install {' '.join(packages)}",
-            file=sys.stderr,
+            f"them in the picture. Install one, on Debian or Ubuntu with: apt-get install {' '.join(packages)}"
         )
 
 

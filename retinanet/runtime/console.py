@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from tqdm import tqdm
-
 from retinanet.runtime.errors import Diverged, OutOfResources, Stopped, UserError
 from retinanet.runtime.log_file import LOG
 from retinanet.runtime.printable import printable
 from retinanet.runtime.resource_errors import memory_explained, worker_explained
 from retinanet.runtime.signals import STOP, end_workers
+from retinanet.runtime.streams import STDOUT, complain
 
 
 def run(main: Callable[[], int]) -> None:
@@ -52,7 +51,7 @@ def _end(message: str, exit_code: int) -> NoReturn:
     where = f" (rank {_rank()})" if _rank() else ""
     script = Path(sys.argv[0])
     name = script.parent.name if script.name == "__main__.py" else script.name  # python -m retinanet.check_data
-    print(f"{printable(name)}: error{where}: {printable(message)}", file=sys.stderr, flush=True)
+    complain(f"{printable(name)}: error{where}: {printable(message)}")
     _exit(exit_code)
 
 
@@ -80,6 +79,5 @@ def say(*lines: str) -> None:
         return
     encoding = sys.stdout.encoding or "utf-8"
     text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    STDOUT.write(f"{text}\n")
     LOG.write(f"{text}\n")

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,15 @@ def remove_unfinished(folder: Path, pattern: str) -> None:
     for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # the second is of earlier versions
         for path in folder.glob(pattern + ending):
             path.unlink()
+
+
+def free_space(folder: Path) -> int:
+    """The bytes that this user can still write to the disk of `folder`."""
+    return shutil.disk_usage(folder).free
+
+
+def size_text(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 def require_writable(path: Path) -> None:

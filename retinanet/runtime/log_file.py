@@ -12,6 +12,7 @@ from pathlib import Path
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_names import LogName, make_name, next_number
 from retinanet.runtime.printable import printable
+from retinanet.runtime.streams import complain
 
 
 class LogFile:
@@ -84,10 +85,9 @@ class LogFile:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
         except OSError as error:
             if not self._has_complained:
-                print(
+                complain(
                     f"{Path(sys.argv[0]).name}: {printable(str(self.path))}: can't be written "
-                    f"({error.strerror}). The run continues, and its lines follow once there is room.",
-                    file=sys.stderr,
+                    f"({error.strerror}). The run continues, and its lines follow once there is room."
                 )
             self._has_complained = True
 

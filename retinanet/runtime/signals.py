@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,7 +12,9 @@ from typing import TypeVar
 from retinanet.runtime.errors import Stopped
 
 Item = TypeVar("Item")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # a cluster sends the last one shortly before the time is up
+# A cluster sends SIGUSR1 shortly before the time is up; a terminal that is closed sends SIGHUP.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+SAME_REQUEST = 3.0  # seconds within which a signal may arrive twice: from the terminal, and from a shell or launcher
 
 
 class StopRequests:
@@ -20,17 +23,24 @@ class StopRequests:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._deferred = False
+        self._first_at = 0.0  # when it was asked for
+        self._process = os.getpid()
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored. For the main thread."""
-        before = {number: signal.signal(number, self._heed) for number in SIGNALS}
-        self.signal_number, self._deferred = None, False
+        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored. For the main thread.
+
+        A signal that was ignored before, as SIGHUP is under nohup and SIGINT in a script's background, stays ignored.
+        """
+        heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self.signal_number, self._deferred, self._process = None, False, os.getpid()
+        before = {number: signal.signal(number, self._heed) for number in heeded}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self.signal_number = None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -40,6 +50,14 @@ class StopRequests:
             yield
         finally:
             self._deferred = was_deferred
+
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Inside, a signal waits; Stopped is raised at the end if it would have been inside."""
+        with self.deferred():
+            yield
+        if self.signal_number is not None and not self._deferred:
+            raise Stopped(self.signal_number)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -64,13 +82,21 @@ class StopRequests:
             yield item
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process or self._is_same_request(number):  # a worker that ignores none yet; or told
+            return
         if number == self.signal_number == signal.SIGINT and self._deferred:
             end_workers()
             os._exit(128 + number)
         if self.signal_number is None:
-            self.signal_number = number
+            self.signal_number, self._first_at = number, time.monotonic()
         if not self._deferred:
             raise Stopped(number)
+
+    def _is_same_request(self, number: int) -> bool:
+        """Whether a signal of this number is an earlier one again. A user's second Ctrl-C is not, of one process."""
+        if self.signal_number != number or time.monotonic() - self._first_at >= SAME_REQUEST:
+            return False
+        return number != signal.SIGINT or int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 STOP = StopRequests()

@@ -1,12 +1,12 @@
 """Trackers of runs: named numbers at a step, sent to libraries that show them, none of which can stop a training."""
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from retinanet.runtime.printable import printable
+from retinanet.runtime.streams import complain
 
 TENSORBOARD, MLFLOW, WANDB = KINDS = ("tensorboard", "mlflow", "wandb")
 
@@ -62,4 +62,4 @@ NO_TRACKERS = Trackers({})
 
 def report_failure(kind: str, fault: Exception) -> None:
     message = printable(f"{type(fault).__name__}: {fault}")[:300]
-    print(f"train.py: --track {kind} failed and is off from here on ({message}). Training goes on.", file=sys.stderr)
+    complain(f"train.py: --track {kind} failed and is off from here on ({message}). Training goes on.")

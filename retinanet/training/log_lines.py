@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint
-from retinanet.checkpoints.output_folder import BEST
 from retinanet.checkpoints.resume import FREE
 from retinanet.runtime.device import memory_in_use
 from retinanet.training.engine import Progress
@@ -66,16 +65,11 @@ def schedule_hint(settings: TrainSettings) -> str | None:
     )
 
 
-def best_line(ap_by_epoch: dict[int, float], settings: TrainSettings) -> str | None:
-    """The best evaluation of a run, and how to test it."""
-    if not ap_by_epoch:
-        return None
-    epoch = max(ap_by_epoch, key=lambda epoch: ap_by_epoch[epoch])  # the first of equal ones, as best.pt
+def best_line(ap: float, epoch: int, path: Path, settings: TrainSettings) -> str:
+    """The best evaluation of a run, and how to test its weights, which are in `path`."""
     words = ["python", "test.py", "--coco_path", str(settings.coco_path), "--set_name", settings.val_set]
-    words += ["--checkpoint_path", str(settings.output_path / BEST)]
-    return (
-        f"Best: AP {ap_by_epoch[epoch]:.3f} after epoch {epoch} of {settings.epochs}. Evaluate it: {shlex.join(words)}"
-    )
+    words += ["--checkpoint_path", str(path)]
+    return f"Best: AP {ap:.3f} after epoch {epoch} of {settings.epochs}. Evaluate it: {shlex.join(words)}"
 
 
 def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:

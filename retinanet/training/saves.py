@@ -1,20 +1,23 @@
 """What a training leaves in its output folder: its checkpoints, and what it skipped."""
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint, saved_epoch
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
-from retinanet.checkpoints.output_folder import write_evaluations, write_skipped
-from retinanet.checkpoints.resume import LAST, save_run
+from retinanet.checkpoints.output_folder import BEST, write_evaluations, write_skipped
+from retinanet.checkpoints.resume import LAST, PREVIOUS, save_run
+from retinanet.checkpoints.torch_files import num_bytes
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Diverged, UserError
+from retinanet.runtime.files import free_space, size_text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.runtime.streams import complain
 from retinanet.training.run import Run
 
 SECONDS_BETWEEN_SAVES = 60
@@ -42,17 +45,35 @@ class Saves:
         if time.monotonic() - self.last >= SECONDS_BETWEEN_SAVES:
             self.save_state()
 
-    def save_weights(self, name: str, *, must: bool = False) -> None:
-        """Write the weights alone. With `must` only if that has not worked yet, and UserError where it fails again."""
+    def save_weights(self, name: str, *, must: bool = False) -> bool:
+        """Write the weights alone; returns whether they are there.
+
+        With `must` only if that has not worked yet, and UserError where it fails again.
+        """
         if must and name in self.written:
-            return
+            return True
         self.written.discard(name)
         write = partial(save_checkpoint, snapshot(self.run), self.run.settings.output_path / name)
         if must:
             write()
         elif not self._try(write):
-            return
+            return False
         self.written.add(name)
+        return True
+
+    def best_on_disk(self) -> tuple[int, Path] | None:
+        """The epoch with the highest AP of those whose weights are in a file, and the file.
+
+        A disk that was full may have left best.pt as it was after an earlier epoch.
+        """
+        folder, aps = self.run.settings.output_path, self.run.state.ap_by_epoch
+        epoch_of_best = saved_epoch(folder / BEST)
+        for epoch in sorted(aps, key=lambda epoch: (-aps[epoch], epoch)):
+            if epoch == epoch_of_best:
+                return epoch, folder / BEST
+            if (path := folder / weights_name(epoch)).exists():
+                return epoch, path
+        return None
 
     def record_evaluations(self) -> None:
         run = self.run
@@ -63,9 +84,35 @@ class Saves:
             write()
         except UserError as error:
             message = printable(str(error))
-            print(f"train.py: {message} What was there before is untouched; training goes on.", file=sys.stderr)
+            complain(f"train.py: {message} What was there before is untouched; training goes on.")
             return False
         return True
+
+
+def weights_name(epoch: int) -> str:
+    return f"retinanet_epoch{epoch}.pt"
+
+
+def room_warning(run: Run) -> str | None:
+    """A line where the disk has less room than the files take that the run is yet to write."""
+    settings, state, folder = run.settings, run.state, run.settings.output_path
+    moments = 1 if settings.optimizer == "sgd" else 2  # tensors that the optimiser keeps for each parameter
+    learned = num_bytes([group["params"] for group in state.optimizer.param_groups])
+    weights = num_bytes(snapshot(run))
+    whole = weights + moments * learned
+    rest = range(state.evaluated + 1, settings.epochs + 1)
+    evaluations = [epoch for epoch in rest if epoch % settings.eval_every == 0 or epoch == settings.epochs]
+    files = dict.fromkeys((BEST, FINAL, *map(weights_name, evaluations)), weights) | {LAST: whole, PREVIOUS: whole}
+    there = sum((folder / name).stat().st_size for name in files if (folder / name).exists())
+    needed = sum(files.values()) + whole - there  # a file is complete before it takes the place of the one before
+    free = free_space(folder)
+    if needed <= free:
+        return None
+    return (
+        f"Warning: {folder}: {size_text(free)} are free, but the run will write {size_text(needed)}: the weights of "
+        f"{len(evaluations)} evaluations and of two more files, {size_text(weights)} each, and its state three times, "
+        f"{size_text(whole)} each. Make room, raise --eval_every, or choose another --output_path"
+    )
 
 
 def log_bad_images(run: Run) -> None:

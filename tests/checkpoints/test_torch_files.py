@@ -127,3 +127,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         save_file({"a": 2}, tmp_path / "x.pt")
     assert load_file(tmp_path / "x.pt", "a checkpoint") == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_a_file_too_large_for_the_disk_says_how_much_it_needs(tmp_path):
+    """torch.save raises an error about its archive on top of the system's."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    shared = torch.zeros(500_000)
+    try:
+        with pytest.raises(OSError, match=r"File too large: 2\.0 MB needed, [\d.]+ [MG]B free"):
+            save_file({"a": shared, "b": [shared[:7]]}, tmp_path / "x.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []

@@ -130,8 +130,7 @@ def test_milestones_of_another_number_of_epochs(changes, words):
 
 def test_the_best_epoch_and_how_to_test_it():
     settings = TrainSettings(coco_path=Path("my data"), output_path=Path("out"), epochs=30)
-    assert best_line({}, settings) is None
-    assert best_line({10: 0.25, 20: 0.5, 30: 0.5}, settings) == (
+    assert best_line(0.5, 20, Path("out/best.pt"), settings) == (
         "Best: AP 0.500 after epoch 20 of 30. Evaluate it: python test.py --coco_path 'my data' --set_name val "
         "--checkpoint_path out/best.pt"
     )
