@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.cli.flags import number_from, whole_number
+from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.coco_table import BACKENDS, installed_backends
 from retinanet.runtime.errors import UserError
 
@@ -90,19 +91,34 @@ def check_views_flags(sides: Sequence[int]) -> None:
 
 
 def add_detection_flags(
-    parser: argparse.ArgumentParser, threshold_help: str = "keep detections with a higher score"
+    parser: argparse.ArgumentParser,
+    threshold_help: str = "keep detections with a higher score",
+    *,
+    file_decides: bool = False,
 ) -> None:
+    """Those of DetectionSettings; with `file_decides` their default is None and may be an ONNX file's."""
+
+    def default(value: float) -> str:
+        return f" (default: {value}, or an ONNX file's own)" if file_decides else ""
+
     group = parser.add_argument_group("detection")
     group.add_argument("--threshold", type=number_from(0, 1), help=threshold_help)
     group.add_argument(
-        "--num_candidates", type=whole_number(1), help="top-scoring candidates of an image that enter NMS"
+        "--num_candidates",
+        type=whole_number(1),
+        help="top-scoring candidates of an image that enter NMS" + default(DEFAULT_DETECTION.num_candidates),
     )
     group.add_argument(
         "--nms_iou",
         type=number_from(0, 1),
-        help="NMS drops a detection that overlaps a better one by more than this IoU",
+        help="NMS drops a detection that overlaps a better one by more than this IoU"
+        + default(DEFAULT_DETECTION.nms_iou),
     )
-    group.add_argument("--max_detections", type=whole_number(1), help="most detections of an image")
+    group.add_argument(
+        "--max_detections",
+        type=whole_number(1),
+        help="most detections of an image" + default(DEFAULT_DETECTION.max_detections),
+    )
 
 
 def add_eval_backend_flag(group: argparse._ActionsContainer) -> None:

@@ -73,9 +73,36 @@ def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | n
     With fixed statistics, one convolution with scaled weights does both: that saves a pass over the features each way,
     and the memory of the convolution's output.
     """
-    if norm.training or isinstance(norm, nn.Identity):  # that of a network whose weights are folded already
+    if isinstance(norm, nn.Identity):  # that of a network whose weights are folded already
         return norm(convolution(features))
-    return F.conv2d(features, *folded(convolution, norm), convolution.stride, convolution.padding)
+    weights = (convolution.weight, convolution.bias) if norm.training else folded(convolution, norm)
+    convolved = conv2d(features, *weights, convolution.stride, convolution.padding)
+    return norm(convolved) if norm.training else convolved
+
+
+def conv2d(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...] | str,
+) -> Tensor:
+    """PyTorch's, but in float32 where bfloat16 on a CPU gives garbage.
+
+    oneDNN's 3x3 convolution with stride 2 reads past its input where the output is one column, and its gradients do:
+    the values are wrong, infinite or NaN. Output and gradients keep their formats.
+    """
+    if (
+        stride[1] == 2
+        and weight.shape[3] == 3
+        and features.dtype == torch.bfloat16
+        and features.device.type == "cpu"
+        and features.shape[3] <= 2
+    ):
+        with torch.autocast("cpu", enabled=False):
+            exact = F.conv2d(features.float(), weight.float(), None if bias is None else bias.float(), stride, padding)
+        return exact.to(features.dtype)
+    return F.conv2d(features, weight, bias, stride, padding)
 
 
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

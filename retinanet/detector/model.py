@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes
-from retinanet.detector.backbone import Backbone
+from retinanet.detector.backbone import Backbone, conv2d
 from retinanet.detector.settings import CHANNELS, NORM_GROUPS, PRIOR
 from retinanet.detector.structures import DEVIATION, MEAN, Predictions
 
@@ -74,8 +74,8 @@ class Pyramid(nn.Module):
         super().__init__()
         self.lateral3, self.lateral4, self.lateral5 = (nn.Conv2d(width, channels, 1) for width in in_channels)
         self.output3, self.output4, self.output5 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.output6 = nn.Conv2d(in_channels[2], channels, 3, stride=2, padding=1)
-        self.output7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.output6 = Downsampling(in_channels[2], channels)
+        self.output7 = Downsampling(channels, channels)
         _start_convolutions(self)
 
     def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> list[Tensor]:
@@ -85,6 +85,16 @@ class Pyramid(nn.Module):
         p6 = self.output6(c5)
         p7 = self.output7(F.relu(p6))
         return [self.output3(merged3), self.output4(merged4), self.output5(merged5), p6, p7]
+
+
+class Downsampling(nn.Conv2d):
+    """A 3x3 convolution to half the height and width."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(in_channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return conv2d(features, self.weight, self.bias, self.stride, self.padding)
 
 
 class Head(nn.Module):

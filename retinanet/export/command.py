@@ -4,17 +4,19 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_as_safetensors
 from retinanet.coco.annotations import require_same_classes
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.structures import Candidates
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.test_time_augmentation import look_with
 from retinanet.export.flags import ExportSettings
 from retinanet.export.onnx_file import onnx_bytes
 from retinanet.export.verify import compare
-from retinanet.predict.onnx_network import look_of_session, session_of
+from retinanet.predict.onnx_network import CANDIDATES, DETECTIONS, outputs_of, session_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import require_writable, written_whole
@@ -80,8 +82,13 @@ def verified(
     """Say how the file's detections compare with the checkpoint's; what differs too much."""
     network = fastest_form(model, CPU, torch.float32, settings.threshold)
     ours = look_with(network, settings.num_candidates, device=CPU, precision=torch.float32)
-    theirs = look_of_session(session_of(content, "cpu"))
-    found = compare((ours, theirs), dataset, batch_size, settings.detection)
+    session = session_of(content, "cpu")
+
+    def theirs(images: Tensor, sizes: Tensor) -> tuple[Candidates, Candidates]:
+        outputs = outputs_of(session, (*DETECTIONS, *CANDIDATES), images, sizes)
+        return Candidates(*outputs[: len(DETECTIONS)]), Candidates(*outputs[len(DETECTIONS) :])
+
+    found = compare(ours, theirs, dataset, batch_size, settings.detection)
     aps = "" if found.aps is None else f"; AP {found.aps[0]:.4f} and {found.aps[1]:.4f}"
     say(
         f"Verified on {found.num_images} images: {found.counts[0]} detections of the checkpoint, {found.counts[1]} of "

@@ -1,5 +1,7 @@
 """The whole detector as one graph of tensors, from uint8 images to detections, which PyTorch's exporter can read."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, library, nn
 from torch.nn import functional as F
@@ -10,11 +12,22 @@ from retinanet.detector.boxes import clip, decode
 from retinanet.detector.detect import SCORE_POWER
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
-from retinanet.detector.structures import Detections
+from retinanet.detector.structures import Candidates, Detections
+
+
+class Outputs(NamedTuple):
+    """What the file gives, in its order."""
+
+    boxes: Tensor  # float32 [B, K, 4], the detections, as Detections has them
+    scores: Tensor  # float32 [B, K]
+    labels: Tensor  # int64 [B, K]
+    candidate_boxes: Tensor  # float32 [B, N, 4], before NMS; where an input has fewer than N, the others score 0
+    candidate_scores: Tensor  # float32 [B, N]
+    candidate_labels: Tensor  # int64 [B, N]
 
 
 class DetectorGraph(nn.Module):
-    """images uint8 [B, 3, H, W] and sizes int64 [B, 2] to boxes [B, K, 4], scores [B, K] and labels [B, K].
+    """images uint8 [B, 3, H, W] and sizes int64 [B, 2] to Outputs, with K `max_detections` and N `num_candidates`.
 
     As `detect` after the network, with tensors for all that depends on H and W. H and W are multiples of 32; sizes are
     those without padding.
@@ -26,7 +39,7 @@ class DetectorGraph(nn.Module):
         for level, stride in enumerate(STRIDES):
             self.register_buffer(f"cell{level}", cell_anchors(stride, model.anchor_shapes))
 
-    def forward(self, images: Tensor, sizes: Tensor) -> Detections:
+    def forward(self, images: Tensor, sizes: Tensor) -> Outputs:
         levels = self.model.levels(images)
         logits = torch.cat([self.model.classification_head(level) for level in levels], dim=1)
         deltas = torch.cat(self.model.deltas_of(levels), dim=1)
@@ -42,7 +55,8 @@ class DetectorGraph(nn.Module):
         labels = best.indices % num_classes
         rows = torch.minimum(best.indices // num_classes, torch.tensor(anchors.shape[0] - 1))
         boxes = clip(decode(deltas[..., :4].gather(1, rows[..., None].expand(-1, -1, 4)), anchors[rows]), sizes)
-        return self._suppressed(boxes, scores, labels, num_classes)
+        candidates = Candidates(boxes, scores, labels)
+        return Outputs(*self._suppressed(candidates, num_classes), *candidates)
 
     def _anchors(self, levels: list[Tensor]) -> Tensor:
         """As anchors_for: [A, 4]."""
@@ -55,8 +69,9 @@ class DetectorGraph(nn.Module):
             parts.append((centres[:, :, None] + getattr(self, f"cell{number}")).float().reshape(-1, 4))
         return torch.cat(parts)
 
-    def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor, num_classes: int) -> Detections:
+    def _suppressed(self, candidates: Candidates, num_classes: int) -> Detections:
         """As `suppress`."""
+        boxes, scores, labels = candidates
         threshold = self.settings.threshold
         valid = (scores > threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
         of_class = labels[:, None] == torch.arange(num_classes)[None, :, None]  # [B, C, N]

@@ -11,7 +11,7 @@ from retinanet.checkpoints.checkpoint import Checkpoint
 from retinanet.data.transforms import MULTIPLE
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
-from retinanet.export.graph import DetectorGraph
+from retinanet.export.graph import DetectorGraph, Outputs
 from retinanet.predict.networks import trained_of
 from retinanet.predict.onnx_network import KEY
 from retinanet.runtime.errors import UserError
@@ -36,7 +36,7 @@ def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSett
             graph,
             example,
             input_names=["images", "sizes"],
-            output_names=["boxes", "scores", "labels"],
+            output_names=list(Outputs._fields),
             dynamic_shapes=({0: batch, 2: sides[0], 3: sides[1]}, {0: batch}),
             custom_translation_table={torch.ops.retinanet.nms_by_class.default: onnx_nms},
             opset_version=OPSET,

@@ -1,10 +1,12 @@
 """Whether an exported file detects what the checkpoint does, on the images of a set."""
 
+from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.coco.annotations import has_objects
@@ -14,7 +16,7 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages
 from retinanet.data.settings import LoaderSettings
 from retinanet.detector.settings import DetectionSettings
-from retinanet.detector.structures import Detections
+from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.coco_table import AP, evaluate, installed_backends
 from retinanet.evaluation.detect_set import found_in_batch, in_order
 from retinanet.evaluation.test_time_augmentation import Look
@@ -50,8 +52,17 @@ class Comparison(NamedTuple):
 
 
 @torch.no_grad()
-def compare(looks: tuple[Look, Look], dataset: CocoDataset, batch_size: int, settings: DetectionSettings) -> Comparison:
-    """Detect on all images of `dataset` with the checkpoint's look and the file's."""
+def compare(
+    our_look: Look,
+    outputs_at: Callable[[Tensor, Tensor], tuple[Candidates, Candidates]],
+    dataset: CocoDataset,
+    batch_size: int,
+    settings: DetectionSettings,
+) -> Comparison:
+    """Detect on all images of `dataset` with the checkpoint's look and the file's.
+
+    `outputs_at` gives the file's detections and its candidates, from which NMS must make those detections.
+    """
     annotations = dataset.annotations
     index_of = {image_id: index for index, image_id in enumerate(annotations.image_ids.tolist())}
     found: tuple[list[Found], list[Found]] = ([], [])
@@ -60,10 +71,14 @@ def compare(looks: tuple[Look, Look], dataset: CocoDataset, batch_size: int, set
     batches = chain.from_iterable(tqdm(loader, "Verification", leave=False, disable=None))
     for batch in BadImages(len(dataset), skip=False).passing(batches):
         images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
-        ours, theirs = (suppress_on_device(look(batch.images, batch.sizes), batch.sizes, settings) for look in looks)
+        ours, theirs, of_candidates = (
+            suppress_on_device(seen, batch.sizes, settings)
+            for seen in (our_look(batch.images, batch.sizes), *outputs_at(batch.images, batch.sizes))
+        )
         for parts, detections in zip(found, (ours, theirs), strict=True):
             parts.append(found_in_batch(detections, batch.scales, images))
-        matches += [match(_image(ours, row), _image(theirs, row), settings) for row in range(len(images))]
+        for row in range(len(images)):
+            matches += [match(_image(ours, row), _image(other, row), settings) for other in (theirs, of_candidates)]
     aps = None
     if has_objects(annotations):
         backend = installed_backends()[0]

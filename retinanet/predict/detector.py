@@ -1,6 +1,7 @@
 """The detector as a Python object: an image or many in, boxes in its own pixels out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -13,7 +14,7 @@ from retinanet.coco.results import Found
 from retinanet.data.images import read_upright, upright
 from retinanet.data.settings import MAX_PIXELS
 from retinanet.data.transforms import longest_at
-from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
+from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.test_time_augmentation import Views
 from retinanet.predict.looks import Looks, detect_images
 from retinanet.predict.networks import network_of_checkpoint
@@ -43,7 +44,7 @@ class Detector:
     by default the one with the best F1 in the training's last evaluation, or 0.3 without one. `classes`: names of those
     to find, by default all. `tile`: side in pixels of the tiles in which large images are seen besides as a whole, with
     `overlap` as a share of it. `flip_test`, `test_sides`: test-time augmentation as in test.py. The other settings are
-    test.py's; an ONNX file has its own `precision` and `num_candidates`.
+    test.py's; an ONNX file has its own, of which `num_candidates` and the precision, float32, can't be changed.
 
     Calls don't change it, so several threads can share one. UserError where a file or a setting can't be used.
     """
@@ -61,17 +62,20 @@ class Detector:
         test_sides: Sequence[int] | None = None,
         precision: str = "auto",
         batch_size: int | None = None,
-        num_candidates: int = DEFAULT_DETECTION.num_candidates,
-        nms_iou: float = DEFAULT_DETECTION.nms_iou,
-        max_detections: int = DEFAULT_DETECTION.max_detections,
+        num_candidates: int | None = None,
+        nms_iou: float | None = None,
+        max_detections: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path, self.max_pixels = Path(path), max_pixels
-        self.network = (
-            network_of_onnx(self.path, device, threshold)
-            if self.path.suffix == ONNX
-            else network_of_checkpoint(self.path, device, precision, threshold, num_candidates)
-        )
+        asked: dict[str, Any] = {"num_candidates": num_candidates, "nms_iou": nms_iou, "max_detections": max_detections}
+        if self.path.suffix == ONNX:
+            more_looks = {"tile": tile, "flip_test": flip_test, "test_sides": test_sides}
+            names = [name for name, value in more_looks.items() if value]
+            self.network = network_of_onnx(self.path, device, precision, {**asked, "threshold": threshold}, names)
+        else:
+            count = DEFAULT_DETECTION.num_candidates if num_candidates is None else num_candidates
+            self.network = network_of_checkpoint(self.path, device, precision, threshold, count)
         trained = self.network.trained
         self.class_names, self.category_ids = trained.class_names, trained.category_ids
         self.threshold = self.network.threshold
@@ -79,7 +83,11 @@ class Detector:
         sides = [(side, longest_at(side, trained.min_side, trained.max_side)) for side in test_sides or ()]
         self.looks = Looks(
             Views(sides or [(trained.min_side, trained.max_side)], flip_test),
-            DetectionSettings(self.threshold, num_candidates, nms_iou, max_detections),
+            replace(
+                self.network.detection,
+                threshold=self.threshold,
+                **{name: value for name, value in asked.items() if value is not None},
+            ),
             batch_size or trained.batch_size,
             Tiles(tile, overlap) if tile else None,
         )

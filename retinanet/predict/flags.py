@@ -13,7 +13,6 @@ from retinanet.cli.shared_flags import (
     check_views_flags,
 )
 from retinanet.data.settings import MAX_PIXELS
-from retinanet.detector.settings import DetectionSettings
 from retinanet.runtime.errors import UserError
 
 MOST_USED = (
@@ -38,9 +37,9 @@ class PredictSettings:
     flip_test: bool = False
     test_sides: tuple[int, ...] | None = None
     batch_size: int | None = None
-    num_candidates: int = DetectionSettings.num_candidates
-    nms_iou: float = DetectionSettings.nms_iou
-    max_detections: int = DetectionSettings.max_detections
+    num_candidates: int | None = None
+    nms_iou: float | None = None
+    max_detections: int | None = None
     device: str = "auto"
     precision: str = "auto"
     max_pixels: int = MAX_PIXELS
@@ -94,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser,
         "keep detections with a higher score (default: the one with the best F1 in the training's last evaluation, 0.3 "
         "without one)",
+        file_decides=True,
     )
     machine = parser.add_argument_group("machine")
     add_device_flags(machine)

@@ -7,6 +7,7 @@ import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, saved_threshold
+from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.test_time_augmentation import Look, look_with
 from retinanet.runtime.device import choose_precision, find_device
@@ -28,6 +29,7 @@ class ReadyNetwork(NamedTuple):
     trained: Trained
     device: torch.device
     threshold: float
+    detection: DetectionSettings = DEFAULT_DETECTION  # where none are asked for; without the threshold
 
 
 def network_of_checkpoint(

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torchvision.models import get_model
 
 from retinanet.checkpoints.pretrained_backbone import depths_of, imagenet_state, load_backbone, read_state_file
-from retinanet.detector.backbone import BLOCKS, Backbone, modules_of
+from retinanet.detector.backbone import BLOCKS, Backbone, conv2d, modules_of
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
 
@@ -205,3 +206,52 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
 def test_real_partial_weights():
     state = read_state_file(Path(os.environ["R18"]))
     assert load_backbone(Backbone(18), state, "R18").missing == ["layer4"]
+
+
+@pytest.mark.parametrize("channels", [64, 256])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1), (5, 1), (3, 2), (5, 2), (10, 2), (40, 2)])
+def test_a_column_of_bfloat16_is_convolved_as_float32_is(channels, height, width):
+    torch.manual_seed(0)
+    features = torch.randn(2, channels, height, width).bfloat16()
+    weight, bias = torch.randn(channels, channels, 3, 3) / channels**0.5 / 3, torch.randn(channels)
+    results = []
+    for convolve, dtype in ((conv2d, torch.bfloat16), (F.conv2d, torch.float32)):
+        inputs = [features.to(dtype, copy=True), weight.clone(), bias.clone()]
+        for value in inputs:
+            value.requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            out = convolve(*inputs, (2, 2), (1, 1))
+        assert out.dtype == dtype
+        (out.float() ** 2).sum().backward()
+        results.append([out.float(), *(value.grad.float() for value in inputs)])
+    for found, wanted in zip(*results, strict=True):
+        assert (found - wanted).norm() < 0.01 * wanted.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("height", "width"), [(1, 3), (2, 4), (8, 3), (40, 5)])
+def test_other_convolutions_are_pytorchs_to_the_last_bit(dtype, height, width):
+    features = torch.randn(2, 64, height, width)
+    arguments = torch.randn(64, 64, 3, 3), torch.randn(64), (2, 2), (1, 1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert torch.equal(conv2d(features.to(dtype), *arguments), F.conv2d(features.to(dtype), *arguments))
+    assert torch.equal(conv2d(features[..., :2], *arguments), F.conv2d(features[..., :2], *arguments))
+
+
+@pytest.mark.parametrize("learn_statistics", [False, True])
+def test_the_resnets_own_convolutions_are_exact_in_a_column(learn_statistics, monkeypatch):
+    """oneDNN's fault depends on the processor, so the formats are looked at."""
+    seen = []
+
+    def noted(features, weight, *others):
+        if weight.shape[2] == 3 and others[1] == (2, 2):
+            seen.append((features.shape[3], features.dtype))
+        return convolve(features, weight, *others)
+
+    convolve = F.conv2d
+    monkeypatch.setattr(F, "conv2d", noted)
+    backbone = Backbone(18, learn_statistics)
+    with torch.autocast("cpu", torch.bfloat16):
+        levels = backbone(torch.randn(2, 3, 96, 32))
+    assert seen == [(8, torch.bfloat16), (4, torch.bfloat16), (2, torch.float32)]
+    assert {level.dtype for level in levels} == {torch.bfloat16}

@@ -1,4 +1,5 @@
 import math
+import os
 
 import pytest
 import torch
@@ -172,3 +173,45 @@ def test_a_group_of_one_value_is_no_failure(train):
     """P7 of 64 x 64 pixels is one cell, which 32 channels leave one value for a group."""
     model = RetinaNet(2, 18, channels=32, head_norm="group").train(train)
     assert all(part.isfinite().all() for part in model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
+
+
+IS_LONG = os.environ.get("RETINANET_LONG_TESTS") == "1"
+# Height and width of portraits and landscapes whose last levels are one column or a few.
+NARROW = [(64, 32), (640, 32), (64, 64), (320, 64), (288, 96), (256, 128), (32, 160), (96, 128)]
+ALL_NARROW = [
+    *((width * ratio, width) for width in (32, 64, 96, 128, 160) for ratio in (1, 2, 3, 5, 10, 20)),
+    *((height, width) for width in (64, 96, 128, 160) for height in range(32, width, 32)),
+]
+
+
+def relative_errors(found: dict, wanted: dict) -> dict[str, float]:
+    return {name: ((found[name] - value).norm() / value.norm()).item() for name, value in wanted.items()}
+
+
+@pytest.mark.parametrize(("height", "width"), ALL_NARROW if IS_LONG else NARROW)
+@pytest.mark.parametrize("channels", [64, 128, 256] if IS_LONG else [64])
+@pytest.mark.parametrize("depth", [18, 50] if IS_LONG else [18])
+def test_bfloat16_is_near_float32_on_a_cpu_whatever_the_shape(depth, channels, height, width):
+    """All shapes, widths and depths with RETINANET_LONG_TESTS=1."""
+    torch.manual_seed(0)
+    model = RetinaNet(2, depth, channels=channels)
+    images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    levels, gradients = [], []
+    for is_rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
+            found = model.levels(images)
+        assert {level.dtype for level in found} == {torch.bfloat16 if is_rounded else torch.float32}
+        levels.append({f"P{number}": level.detach().float() for number, level in enumerate(found, 3)})
+        model.zero_grad()
+        draw = torch.Generator().manual_seed(1)
+        sum((level.float() * torch.randn(level.shape, generator=draw)).sum() for level in found).backward()
+        of_model = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+        gradients.append({name: value.clone() for name, value in of_model.items()})
+
+    of_levels, of_gradients = relative_errors(*levels[::-1]), relative_errors(*gradients[::-1])
+
+    assert all(error < 0.03 for error in of_levels.values()), of_levels
+    # Each rounding flips some ReLUs, most of all in the ResNet.
+    of_pyramid = {name: error for name, error in of_gradients.items() if name.startswith("pyramid")}
+    assert all(error < 0.15 for error in of_pyramid.values()), max(of_pyramid.items(), key=lambda item: item[1])
+    assert all(error < 1 for error in of_gradients.values()), of_gradients

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from retinanet import Detector
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.coco.score_thresholds import threshold_below
 from retinanet.export import command
+from retinanet.export.__main__ import main
 from retinanet.export.verify import Comparison
 
 EXPORT, PREDICT = "retinanet/export/__main__", "retinanet/predict/__main__"
@@ -74,7 +76,7 @@ def test_one_file_takes_every_size_and_batch(tmp_path_factory, size, batch_size)
     pytest.importorskip("onnxscript")
     from retinanet.checkpoints.checkpoint import build_model
     from retinanet.detector.anchors import anchors_for
-    from retinanet.detector.detect import detect
+    from retinanet.detector.detect import detect, find_candidates
     from retinanet.detector.settings import AnchorShapes, DetectionSettings
     from retinanet.export.onnx_file import onnx_bytes
     from retinanet.predict.onnx_network import session_of
@@ -94,14 +96,102 @@ def test_one_file_takes_every_size_and_batch(tmp_path_factory, size, batch_size)
     sizes = torch.tensor([[size[0] - 5, size[1] - 9]] * batch_size)
 
     feed = {"images": images.numpy(), "sizes": sizes.numpy()}
-    boxes, scores, labels = map(torch.from_numpy, session_of(folder / "shared.onnx", "cpu").run(None, feed))
+    outputs = session_of(folder / "shared.onnx", "cpu").run(None, feed)
+    boxes, scores, labels, *before_nms = map(torch.from_numpy, outputs)
 
     with torch.no_grad():
-        wanted = detect(model(images), anchors_for(*size, torch.device("cpu"), shapes), sizes, settings)
+        predictions, anchors = model(images), anchors_for(*size, torch.device("cpu"), shapes)
+    wanted = detect(predictions, anchors, sizes, settings)
     assert (wanted.labels >= 0).sum() > 10 * batch_size
     torch.testing.assert_close(scores, wanted.scores, atol=1e-4, rtol=0)
     torch.testing.assert_close(boxes, wanted.boxes, atol=0.1, rtol=0)
     assert labels.equal(wanted.labels)
+    candidates = find_candidates(predictions, anchors, sizes, settings.num_candidates)
+    count = candidates.scores.shape[1]
+    assert [list(part.shape[:2]) for part in before_nms] == [[batch_size, settings.num_candidates]] * 3
+    torch.testing.assert_close(before_nms[0][:, :count], candidates.boxes, atol=0.1, rtol=0)
+    torch.testing.assert_close(before_nms[1][:, :count], candidates.scores, atol=1e-4, rtol=0)
+    assert (before_nms[2][:, :count] == candidates.labels).float().mean() > 0.98  # equal scores may change places
+    assert (before_nms[1][:, count:] == 0).all()
+
+
+OWN = {"num_candidates": 400, "nms_iou": 0.4, "max_detections": 60}  # settings of a file that aren't the defaults
+
+
+@pytest.fixture
+def files(checkpoint, tmp_path_factory) -> tuple[Path, Path, Path]:
+    """A checkpoint, its ONNX file, and that as earlier versions wrote it: without the candidates."""
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.getbasetemp() / "exported"
+    paths = folder / "best.pt", folder / "best.onnx", folder / "earlier.onnx"
+    if not folder.exists():  # the export takes seconds
+        import onnx
+
+        folder.mkdir()
+        shutil.copy(checkpoint, folder)
+        flags = [text for name, value in (OWN | {"threshold": 0.1}).items() for text in (f"--{name}", str(value))]
+        assert main(["--checkpoint_path", str(paths[0]), "--no_verify", *flags]) == 0
+        proto = onnx.load(paths[1])
+        del proto.graph.output[3:]
+        onnx.save(proto, paths[2])
+    return paths
+
+
+def assert_near(theirs, ours):
+    assert theirs.names == ours.names
+    np.testing.assert_allclose(theirs.boxes, ours.boxes, atol=0.1)
+    np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+
+
+LOOKS = [{}, {"flip_test": True}, {"test_sides": [64, 96]}, {"tile": 64}, {"tile": 64, "flip_test": True}]
+
+
+def test_every_look_finds_in_the_file_what_it_finds_in_the_checkpoint(files, coco_path):
+    checkpoint, exported, _ = files
+    image = Image.open(coco_path / "images" / "val" / "1.png").resize((150, 130))
+    for looks in LOOKS:
+        for wanted in ({}, {"threshold": 0.3, "nms_iou": 0.7, "max_detections": 500}):
+            ours = Detector(checkpoint, "cpu", **(OWN | {"threshold": 0.25} | wanted), **looks)(image)
+            assert len(ours.scores) > 40
+            assert_near(Detector(exported, "cpu", **wanted, **looks)(image), ours)
+
+
+def test_a_file_of_an_earlier_version_is_used_as_it_is(files, coco_path):
+    checkpoint, _, earlier = files
+    image = Image.open(coco_path / "images" / "val" / "1.png").resize((150, 130))
+    ours = Detector(checkpoint, "cpu", **OWN)(image)
+    assert len(ours.scores) > 7
+    assert_near(Detector(earlier, "cpu")(image), ours)
+    assert_near(Detector(earlier, "cpu", **OWN)(image), ours)
+    assert len(Detector(earlier, "cpu", max_detections=7)(image).scores) == 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--flip_test",), "--flip_test: {} was exported by an earlier version and lacks the candidates before NMS"),
+        (("--test_sides", 64, 96), "--test_sides: {} was exported by an earlier version"),
+        (("--tile", 64), "Export it again with python -m retinanet.export, or give the checkpoint"),
+        (("--nms_iou", 0.5), "--nms_iou 0.5: {} was exported with 0.4, which is fixed in it. Export it with --nms_iou"),
+        (("--max_detections", 100), "--max_detections 100 is above 60, with which an earlier version exported {}"),
+        (("--num_candidates", 1000), "--num_candidates 1000: {} was exported with 400"),
+        (("--threshold", 0.01), "--threshold 0.01 is below 0.1, at which {} was exported"),
+        (("--precision", "bfloat16"), "--precision bfloat16: {} computes in float32"),
+    ],
+)
+def test_what_a_file_cannot_follow_is_refused(script, coco_path, files, flags, message):
+    _, exported, earlier = files
+    image = coco_path / "images" / "val" / "1.png"
+    is_of_every_file = flags[0] in ("--num_candidates", "--threshold", "--precision")
+    for path in (exported, earlier):
+        run = script(PREDICT, image, "--checkpoint_path", path, *flags)
+
+        if path == earlier or is_of_every_file:
+            assert (run.code, run.err.count("\n"), message.format(path) in run.err) == (2, 1, True), run.err
+            assert not Path("predictions").exists()
+        else:
+            assert (run.code, run.err) == (0, "")
+            shutil.rmtree("predictions")
 
 
 def test_what_differs_is_not_written(script, coco_path, checkpoint, monkeypatch):
