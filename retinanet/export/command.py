@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_as_safetensors
-from retinanet.coco.annotations import require_same_classes
+from retinanet.coco.annotations import has_objects, require_same_classes
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Candidates
+from retinanet.evaluation.coco_table import installed_backends, require_backend
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.test_time_augmentation import look_with
 from retinanet.export.flags import ExportSettings
@@ -61,7 +62,7 @@ def export_safetensors(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDataset:
-    """The images to verify with. UserError if they aren't there or have other classes."""
+    """The images to verify with. UserError if they or COCO's table aren't there, or if they have other classes."""
     try:
         annotations, dataset = load_set(
             settings.coco_path,
@@ -70,6 +71,8 @@ def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDatase
             max_side=checkpoint.max_side,
             max_pixels=settings.max_pixels,
         )
+        if has_objects(annotations):
+            require_backend(next(iter(installed_backends()), "auto"))
     except UserError as fault:
         raise UserError(f"{fault} The file is verified on these images; --no_verify writes it without.") from None
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)

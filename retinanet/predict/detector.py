@@ -139,8 +139,8 @@ class Detector:
             return read_upright(image, self.max_pixels)
         if isinstance(image, Image.Image):
             return upright(image)
-        # PyTorch warns of arrays that can't be written to, such as those of PIL.
-        tensor = torch.tensor(image) if isinstance(image, np.ndarray) else torch.as_tensor(image)
+        # A copy: PyTorch warns of arrays that can't be written to, such as PIL's, and takes no negative strides.
+        tensor = torch.as_tensor(np.array(image, order="C") if isinstance(image, np.ndarray) else image)
         if isinstance(image, np.ndarray):
             tensor = tensor[None].expand(3, -1, -1) if tensor.dim() == 2 else tensor.movedim(-1, 0)
         if tensor.dtype != torch.uint8 or tensor.dim() != 3 or len(tensor) != 3 or not tensor.numel():

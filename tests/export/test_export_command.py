@@ -1,5 +1,6 @@
 """python -m retinanet.export, as a user runs it, and predict with what it writes."""
 
+import importlib.util
 import json
 import math
 import shutil
@@ -279,6 +280,19 @@ def test_a_missing_package_is_named(script, checkpoint, monkeypatch, missing):
 
     assert run.code == 2
     assert f"needs {missing}. Install what it needs with: pip install onnx onnxscript onnxruntime" in run.err
+
+
+def test_without_a_library_for_cocos_table(script, coco_path, checkpoint, monkeypatch):
+    find = importlib.util.find_spec
+    missing = ("hotcoco", "pycocotools")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in missing else find(name, *more))
+
+    run = script(EXPORT, "--checkpoint_path", checkpoint, "--coco_path", coco_path)
+
+    assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
+    assert "COCO's table needs hotcoco or pycocotools, and none is installed. Run pip install pycocotools" in run.err
+    assert "--no_verify writes it without" in run.err
+    assert not list(Path().glob("*.onnx*"))
 
 
 def test_without_safetensors(script, checkpoint, monkeypatch):

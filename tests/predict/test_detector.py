@@ -37,6 +37,25 @@ def test_every_form_of_an_image_gives_the_same(detector, coco_path):
     assert (wanted.boxes <= np.array([width, height] * 2) + 1e-3).all()
 
 
+def test_an_array_may_be_any_view(detector, coco_path):
+    pixels = np.asarray(Image.open(coco_path / "images" / "val" / "2.png").convert("RGB"))
+    wanted = detector(pixels)
+    bgr = pixels[..., ::-1].copy()
+    mirrored, upside_down = pixels[:, ::-1].copy(), pixels[::-1].copy()
+    planes = pixels.transpose(2, 0, 1).copy()
+    larger = np.repeat(np.repeat(pixels, 2, axis=0), 2, axis=1)
+    locked = pixels.copy()
+    locked.flags.writeable = False
+    views = [bgr[..., ::-1], mirrored[:, ::-1], upside_down[::-1], planes.transpose(1, 2, 0), larger[::2, ::2], locked]
+    for form in [*views, np.asfortranarray(pixels), pixels.view(np.recarray)]:
+        for got, want in zip(detector(form), wanted, strict=True):
+            assert np.array_equal(got, want)
+    grey = pixels[..., 0].copy()
+    for got, want in zip(detector(grey[::-1, ::-1]), detector(grey[::-1, ::-1].copy()), strict=True):
+        assert np.array_equal(got, want)
+    assert len(wanted.scores) > 3
+
+
 def test_a_list_gives_a_list(detector, coco_path):
     paths = sorted((coco_path / "images" / "val").iterdir())
 
