@@ -228,3 +228,22 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
         state.skipped.take_new()
         assert state.skipped.too_many == too_many
         assert state.skipped.total == len(bad_steps)
+
+
+def test_an_epoch_that_is_gone_on_with_keeps_its_time(tmp_path):
+    _, dataset = set_of(tmp_path, 2)
+    model = RetinaNet(2, 18, channels=8)
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU)
+    state.epoch_seconds, state.epoch_waited = 1000.0, 400.0
+    loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
+    batches, how = (loaded.batch for loaded in loader), {"clip_norm": 0.1, "compute_losses": losses_of(model, 2, CPU)}
+    for rate in train_steps(state, batches, rates=[1e-3] * 2, **how):
+        progress = progress_of(state, rate)
+        assert 1000 < progress.seconds < 1100
+        assert 400 < progress.waited < 500
+
+
+def test_the_share_of_clipped_steps_is_of_those_that_were_taken(tmp_path):
+    _, dataset = set_of(tmp_path, 8)
+    _, progress = train(RetinaNet(2, 18, channels=8), dataset, 1, batch_size=2, change=poisoned({1, 3}, math.inf))
+    assert [one.clipped for one in progress] == [0, 1, 1, 1]
