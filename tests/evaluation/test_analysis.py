@@ -199,9 +199,7 @@ def test_a_name_with_a_line_break_stays_on_its_line(tmp_path):
 
 def test_of_thresholds_with_the_same_f1_the_highest_is_named(tmp_path):
     annotations = one_image(tmp_path, [(1, 0, 0, 10, 10), (1, 50, 50, 10, 10)])
-    rows = rows_of(
-        (1, 0.9, 0, 0, 10, 10), (1, 0.8, 150, 0, 9, 9), (1, 0.7, 150, 50, 9, 9), (1, 0.6, 50, 50, 10, 10)
-    )
+    rows = rows_of((1, 0.9, 0, 0, 10, 10), (1, 0.8, 150, 0, 9, 9), (1, 0.7, 150, 50, 9, 9), (1, 0.6, 50, 50, 10, 10))
     best = analyse(annotations, found_of(rows, annotations), num_draws=0).best
     assert best == pytest.approx((0.9, 2 / 3, 1, 1 / 2))  # 2/3 from 0.6 as well, with half the precision
 
