@@ -94,3 +94,12 @@ def test_half_of_a_class_is_not_most_of_it(set_of, num_small, is_mostly):
 def test_the_smallest_side_that_the_flags_take_is_tried():
     assert "--min_side 64 --max_side 128" in alternatives(AnchorSetup(128, 256))
     assert "--min_side 63 --max_side 128" not in alternatives(AnchorSetup(126, 256))
+
+
+def test_where_low_quality_matches_all_a_remedy_is_still_measured_by_iou(set_of):
+    dataset = set_of(squares(np.linspace(3, 20, 20).tolist()))
+    by_iou = advice(dataset)
+    found = advice(dataset, LossSettings(matcher="low_quality"))
+    assert [remedy.flags for remedy in found] == [remedy.flags for remedy in by_iou[:-1]]
+    assert [remedy.coverage.missed for remedy in found] == [remedy.coverage.missed for remedy in by_iou[:-1]]
+    assert found[0].coverage.missed > 0
