@@ -83,3 +83,23 @@ def test_alternatives_are_those_that_change_something_and_the_flags_take():
     assert names["--anchor_scale 3"] == AnchorSetup(608, 1024, DEFAULT_SHAPES._replace(side=3))
     assert "--anchor_scale 3" not in alternatives(names["--anchor_scale 3"])
     assert all(other.min_side >= 64 for other in alternatives(AnchorSetup(64, 64)).values())
+
+
+@pytest.mark.parametrize(("num_small", "is_mostly"), [(20, False), (21, True)])
+def test_half_of_a_class_is_not_most_of_it(set_of, num_small, is_mostly):
+    dataset = set_of(squares([16] * num_small + [40] * 20))
+    assert bool(mostly_missed(coverage(dataset, AnchorSetup(*SIDES)))) == is_mostly
+
+
+def test_the_smallest_side_that_the_flags_take_is_tried():
+    assert "--min_side 64 --max_side 128" in alternatives(AnchorSetup(128, 256))
+    assert "--min_side 63 --max_side 128" not in alternatives(AnchorSetup(126, 256))
+
+
+def test_where_low_quality_matches_all_a_remedy_is_still_measured_by_iou(set_of):
+    dataset = set_of(squares(np.linspace(3, 20, 20).tolist()))
+    by_iou = advice(dataset)
+    found = advice(dataset, LossSettings(matcher="low_quality"))
+    assert [remedy.flags for remedy in found] == [remedy.flags for remedy in by_iou[:-1]]
+    assert [remedy.coverage.missed for remedy in found] == [remedy.coverage.missed for remedy in by_iou[:-1]]
+    assert found[0].coverage.missed > 0

@@ -332,3 +332,37 @@ def test_padding_for_compilation_holds_every_side(sides, least, most):
     padded = sides_to_compile(TrainSettings(train_sides=sides))
     assert padded[0] == -(-least // 32) * 32
     assert padded[-1] == -(-most // 32) * 32
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (3, 3), (40, 2)])
+def test_an_image_too_small_to_crop_is_left_whole(shape):
+    height, width = shape
+    boxes, labels = torch.tensor([[0.0, 0, width, height]]), torch.tensor([0])
+    sample = Sample(torch.zeros(3, *shape, dtype=torch.uint8), boxes, labels, torch.ones(2), 1)
+    for epoch in range(60):
+        found = augment(sample, shape, (CROP,), (0, epoch, 0))
+        assert tuple(found.image.shape[1:]) == shape
+        assert torch.equal(found.boxes, sample.boxes)
+
+
+@pytest.mark.parametrize("names", [(CROP,), (JITTER,), (PHOTOMETRIC,)])
+def test_the_scale_is_that_of_the_planned_size(names):
+    sample = picture(100, 401)
+    size = planned(sample)
+    source = sample if names != (PHOTOMETRIC,) else resized(sample)
+    before = torch.tensor(source.image.shape[1:])
+    scale = augment(source, size, names, (0, 0, 0)).scale
+    torch.testing.assert_close(scale, torch.tensor(size) / before)
+
+
+def test_a_jittered_image_fills_its_size_wherever_it_is_large_enough():
+    """And what is smaller keeps its shape."""
+    sample = picture(90, 301)._replace(image=torch.full((3, 90, 301), 200, dtype=torch.uint8))
+    height, width = size = planned(sample)
+    num_full = 0
+    for epoch in range(30):
+        seen = augment(sample, size, (JITTER,), (0, epoch, 0)).image[0] == 200
+        share = seen.any(dim=1).sum() / height, seen.any(dim=0).sum() / width
+        assert share[0] == pytest.approx(share[1].item(), abs=1 / height)
+        num_full += bool(seen.all())
+    assert 5 < num_full < 25

@@ -41,6 +41,7 @@ def test_boxes_clipped_empty_dropped_crowds_left_out(coco_path):
             ([10, 10, 20, 20], 0),
             ([-5, 50, 20, 100], 0),  # past the left and the lower border
             ([10, 10, 0, 20], 0),  # no area
+            ([10, 10, 20, 0], 0),
             ([70, 10, 20, 20], 0),  # outside of the image: no area once it is clipped
             ([0, 0, 60, 60], 1),
         ],
@@ -48,7 +49,7 @@ def test_boxes_clipped_empty_dropped_crowds_left_out(coco_path):
     sample = dataset.read(0)
     assert sample.boxes.tolist() == [[10, 10, 30, 30], [0, 50, 15, 64]]
     assert sample.labels.tolist() == [1, 1]
-    assert (dataset.num_crowds, dataset.num_empty) == (1, 2)
+    assert (dataset.num_crowds, dataset.num_empty) == (1, 3)
     assert len(dataset.read(1).boxes) == 0  # a background image is a sample too
     assert len(dataset) == 8
 

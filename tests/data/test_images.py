@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, features
 
-from retinanet.data.images import FORMATS, check_image, image_suffixes, read_image
+from retinanet.data.images import FORMATS, check_image, image_suffixes, read_image, read_with_orientation
 from retinanet.runtime.errors import UserError
 
 HEIGHT, WIDTH = 6, 8
@@ -169,3 +169,25 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path):
         read_image(path, (20000, 20000))
     with pytest.raises(UserError, match="max_pixels 40"):
         read_image(tmp_path / "huge.png", (20000, 20000), max_pixels=40)
+
+
+def test_as_many_pixels_as_are_allowed_are_read(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "one.png")
+    assert read_image(tmp_path / "one.png", (HEIGHT, WIDTH), max_pixels=HEIGHT * WIDTH).shape == (3, HEIGHT, WIDTH)
+    with pytest.raises(UserError, match="6 x 8 pixels are more than --max_pixels 47"):
+        read_image(tmp_path / "one.png", (HEIGHT, WIDTH), max_pixels=HEIGHT * WIDTH - 1)
+
+
+def test_what_is_no_file_is_not_opened():
+    """A pipe would be waited for, and a device such as this one may never end."""
+    with pytest.raises(UserError, match=r"/dev/null: can't be read as an image \(it is not a regular file\)"):
+        read_image("/dev/null", (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize(("size", "is_applied"), [((HEIGHT, WIDTH), False), ((WIDTH, HEIGHT), True)])
+def test_whether_the_orientation_was_applied_is_told(tmp_path, size, is_applied):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
+    image, orientation, was_applied = read_with_orientation(tmp_path / "turned.png", size)
+    assert (tuple(image.shape[1:]), orientation, was_applied) == (size, 6, is_applied)

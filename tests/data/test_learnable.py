@@ -8,6 +8,7 @@ import torch
 from conftest import TINY, change_json
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.anchor_coverage import best_ious
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import require_objects, require_reach, warnings_of
 from retinanet.data.transforms import flip
@@ -153,3 +154,19 @@ def test_a_set_of_corners_is_warned_of(coco_path):
     found = warnings_of(dataset_of(coco_path, [[20, 30, 50, 60], [30, 10, 60, 50], [2, 3, 30, 30]]))
     assert len(found) == 1
     assert "boxes reach past their images and look like (x1, y1, x2, y2)" in found[0]
+
+
+@pytest.mark.parametrize(("above", "is_reached"), [(5e-6, True), (2e-5, False)])
+def test_an_iou_is_reached_within_the_rounding_of_training(coco_path, above, is_reached):
+    dataset = dataset_of(coco_path, [[4, 4, 30, 30]])
+    most = best_ious(dataset.learned(np.arange(1)).boxes).max()
+    with nullcontext() if is_reached else pytest.raises(DataFault, match="no anchor overlaps"):
+        require_reach(dataset, most + above, flip=False)
+
+
+def test_the_most_that_is_reached_is_of_all_objects(coco_path, monkeypatch):
+    monkeypatch.setattr("retinanet.data.learnable.OBJECTS_AT_A_TIME", 1)
+    dataset = dataset_of(coco_path, [[4, 4, 30, 30], [5, 5, 3, 3]])
+    most = best_ious(dataset.learned(np.arange(1)).boxes).max()
+    with pytest.raises(DataFault, match=rf"\(the most is {most:.2g}\)"):
+        require_reach(dataset, 0.99, flip=False)

@@ -173,6 +173,7 @@ def test_a_class_without_objects_is_left_out(tmp_path):
     annotations = one_image(tmp_path, OBJECTS[:2])
     analysis = analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=20)
     assert str(analysis.classes[1].ap) == "-"
+    assert math.isnan(analysis.classes[1].ar)
     assert analysis.ap50.value == pytest.approx(analysis.class_ap[1, 0])
 
 
@@ -194,3 +195,44 @@ def test_a_name_with_a_line_break_stays_on_its_line(tmp_path):
     assert "AP of a\nb\t c" in evaluate(annotations, found_of(rows_of(*FOUND), annotations), "pycocotools").by_name(
         annotations.class_names
     )
+
+
+def test_of_thresholds_with_the_same_f1_the_highest_is_named(tmp_path):
+    annotations = one_image(tmp_path, [(1, 0, 0, 10, 10), (1, 50, 50, 10, 10)])
+    rows = rows_of((1, 0.9, 0, 0, 10, 10), (1, 0.8, 150, 0, 9, 9), (1, 0.7, 150, 50, 9, 9), (1, 0.6, 50, 50, 10, 10))
+    best = analyse(annotations, found_of(rows, annotations), num_draws=0).best
+    assert best == pytest.approx((0.9, 2 / 3, 1, 1 / 2))  # 2/3 from 0.6 as well, with half the precision
+
+
+def test_what_crowds_hold_is_neither_asked_for_nor_counted(tmp_path):
+    """Two objects and a crowd; one object is found, after two detections in the crowd."""
+    annotations = one_image(tmp_path, [(1, 100, 100, 10, 10), (1, 150, 150, 10, 10)], crowds=[(1, 0, 0, 50, 50)])
+    rows = rows_of((1, 0.9, 0, 0, 10, 10), (1, 0.8, 20, 20, 10, 10), (1, 0.7, 100, 100, 10, 10))
+    analysis = analyse(annotations, found_of(rows, annotations), num_draws=0)
+    assert analysis.best == pytest.approx((0.7, 2 / 3, 1, 1 / 2))
+    assert analysis.classes[0].best == analysis.best
+    assert image_f1(analysis, annotations) == pytest.approx([2 / 3])
+
+
+def test_a_class_without_objects_is_not_called_never_found(tmp_path):
+    annotations = one_image(tmp_path, OBJECTS[:2])
+    analysis = analyse(annotations, found_of(rows_of(*FOUND), annotations), num_draws=0)
+    assert [one.is_never_found for one in analysis.classes] == [False, False]
+    assert not any(line.startswith("Never found") for line in analysis_lines(analysis, 1))
+
+
+@pytest.mark.parametrize(("num_images", "is_known"), [(5, True), (4, False)])
+def test_five_images_with_a_class_are_enough_for_its_interval(tmp_path, num_images, is_known):
+    """However many objects of it they have."""
+    path, rows = random_set(tmp_path, seed=2)
+    content = json.loads(path.read_text())
+    draw = np.random.default_rng(0)
+    others = [one for one in content["annotations"] if one["category_id"] != 2]
+    of_class = [
+        {**others[0], "id": 1000 + number, "image_id": 1 + number % num_images, "category_id": 2, "iscrowd": 0}
+        | {"bbox": [*draw.integers(0, 300, 2).tolist(), 20, 20], "area": 400}
+        for number in range(20)
+    ]
+    path.write_text(json.dumps({**content, "annotations": others + of_class}))
+    analysis = analyse(load_annotations(path), found_of(rows, load_annotations(path)), num_draws=50)
+    assert math.isnan(analysis.classes[1].ap.low) != is_known

@@ -75,3 +75,12 @@ def test_text(case):
     assert "+0.000            -" in without
     assert "nan" not in without
     assert "interval" not in without
+
+
+def test_wins_are_of_draws_around_the_difference(case):
+    """The draws lie off the value by an amount that differs from file to file, which is no win of either."""
+    annotations, rows = case
+    one = analyse(annotations, found_of(rows, annotations), 10)
+    a, b = (one._replace(drawn_means=np.full((2, 10), offset)) for offset in (0.25, 0.5))
+    for difference in compare(a, b, annotations).differences[:2]:
+        assert difference.wins == 0.5

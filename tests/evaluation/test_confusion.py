@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_matches import one_image, rows_of
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.packed_names import PackedNames
@@ -10,7 +11,7 @@ from retinanet.coco.results import found_of
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.confusion import Confusion, confusion_of
-from retinanet.evaluation.matches import Found, match_detections
+from retinanet.evaluation.matches import Found, evaluated, match_detections
 from retinanet.reports.analysis_charts import confusion_chart
 from retinanet.reports.analysis_text import analysis_lines, metrics_of
 
@@ -79,3 +80,11 @@ def test_the_chart_of_many_classes_shows_those_most_confused(num_classes, drawn)
     assert ("most confused" in axis.get_title()) == (drawn < num_classes)
     shares = axis.images[0].get_array()
     assert shares.max() == 1
+
+
+def test_what_a_crowd_holds_is_neither_on_background_nor_missed(tmp_path):
+    annotations = one_image(tmp_path, [(1, 100, 100, 10, 10)], crowds=[(1, 0, 0, 50, 50)])
+    rows = rows_of((1, 0.9, 0, 0, 10, 10), (2, 0.8, 5, 5, 10, 10))  # the second is of another class than the crowd
+    found = evaluated(found_of(rows, annotations), annotations)
+    confusion = confusion_of(found, match_detections(found, annotations), annotations, 0.5)
+    assert confusion.table().tolist() == [[0, 0, 1], [0, 0, 0], [0, 1, 0]]

@@ -10,7 +10,7 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of
 from retinanet.evaluation import matches as matches_module
 from retinanet.evaluation.average_precision import average_precision
-from retinanet.evaluation.coco_table import evaluate
+from retinanet.evaluation.coco_table import AP50, evaluate
 from retinanet.evaluation.matches import IOUS, evaluated, match_detections, match_greedily, ranked_classes
 
 
@@ -120,3 +120,33 @@ def test_portions_of_the_images_give_the_same(tmp_path, monkeypatch, pairs):
     wanted = match_detections(found, annotations)
     monkeypatch.setattr(matches_module, "PAIRS_IN_BLOCK", pairs)
     assert all(np.array_equal(*both) for both in zip(match_detections(found, annotations), wanted, strict=True))
+
+
+def test_of_equal_scores_those_of_the_lower_image_id_come_first(tmp_path):
+    """Whatever the order of the images in the file."""
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 200, "height": 200} for i in (2, 1)],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 10, 10]} for i in (1, 2)],
+    }
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    annotations = load_annotations(tmp_path / "set.json")
+    rows = [
+        {"image_id": image_id, "category_id": 1, "score": 0.5, "bbox": [left, 0, 10, 10]}
+        for image_id, left in ((2, 0), (1, 150))
+    ]
+    ap, _ = class_aps(annotations, rows)
+    assert ap[0, 0] == pytest.approx(51 / 101 / 2)  # recall 1/2 at precision 1/2
+    assert ap[0, 0] == pytest.approx(evaluate(annotations, found_of(rows, annotations), "pycocotools").numbers[AP50])
+
+
+def test_half_of_a_detection_in_a_crowd_is_enough(tmp_path):
+    annotations = one_image(tmp_path, [(1, 100, 100, 10, 10)], crowds=[(1, 0, 0, 50, 50)])
+    matches = matched(annotations, (1, 0.9, 45, 0, 10, 10), (1, 0.8, 46, 0, 10, 10))
+    assert matches.ignored[:2].tolist() == [[True, False], [False, False]]
+
+
+def test_what_lies_at_no_object_is_matched_with_none(tmp_path):
+    annotations = one_image(tmp_path, [(1, 0, 0, 10, 10), (2, 20, 0, 10, 10)])
+    matches = matched(annotations, (1, 0.9, 100, 100, 10, 10))
+    assert [objects.tolist() for objects in (matches.objects, matches.own_object, matches.other_object)] == [[-1]] * 3

@@ -254,3 +254,20 @@ def test_hotcoco_finds_the_same(tmp_path, seed):
     counts = [*np.bincount(errors.kinds + 1, minlength=6)[1:].tolist(), int(errors.missed.sum())]
     assert counts == [theirs["counts"][name] for name in names]
     assert lost == pytest.approx([theirs["delta_ap"][name] for name in names], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ((1, 0.8, 0, 0, 10, 5), LOCATION),  # IoU 0.5 with the a that is found: not yet a duplicate
+        ((1, 0.8, 50, 50, 10, 1), LOCATION),  # 0.1 with the other a
+        ((2, 0.8, 50, 50, 10, 5), CLASS),  # 0.5
+        ((2, 0.8, 50, 50, 10, 1), BACKGROUND),  # 0.1
+    ],
+)
+def test_an_iou_at_the_border_of_two_kinds(tmp_path, wrong, kind):
+    annotations = one_image(tmp_path, [(1, 0, 0, 10, 10), (1, 50, 50, 10, 10)])
+    rows = rows_of(GOOD, wrong)
+    errors, lost = errors_of(annotations, rows)
+    assert errors.kinds.tolist() == [-1, kind]
+    assert dict(zip(ERROR_KINDS, lost, strict=True)) == pytest.approx(tide_of(annotations, rows), abs=1e-9)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -99,21 +101,41 @@ def test_two_far_clusters_have_a_window_each():
     assert regression_windows._windows(cells) == [(slice(2, 4), slice(3, 4)), (slice(30, 31), slice(35, 38))]
 
 
+@torch.no_grad()
+def the_same_both_ways(model, images, threshold):
+    """The detections of the whole network, once those of the sparse one are known to be the same."""
+    anchors, sizes = anchors_for(*images.shape[2:], CPU), torch.tensor([[128, 192], [120, 160]])
+    numbers = DetectionSettings(threshold=threshold)
+    wanted = detect(model(images), anchors, sizes, numbers)
+    found = detect(SparseNetwork(model, threshold)(images), anchors, sizes, numbers)
+    for got, own in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, own)
+    return wanted
+
+
 @pytest.mark.parametrize("iou_branch", [False, True])
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3, 1.0])
 def test_detections_are_those_of_the_whole_network(threshold, iou_branch):
     torch.manual_seed(1)
     model = RetinaNet(3, 18, channels=8, iou_branch=iou_branch).eval().double()  # or rounding would change ranks
     images = torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8)
-    anchors, sizes = anchors_for(128, 192, CPU), torch.tensor([[128, 192], [120, 160]])
-    numbers = DetectionSettings(threshold=threshold)
     with torch.no_grad():
         for head in (model.classification_head, model.regression_head):  # spread the outputs, but don't saturate them
             torch.nn.init.normal_(head.output.weight)
             head.output.weight /= torch.cat([head(level) for level in model.levels(images)], dim=1).std()
         model.classification_head.output.bias.fill_(-3)  # so that few scores are high
-        wanted = detect(model(images), anchors, sizes, numbers)
-        found = detect(SparseNetwork(model, threshold)(images), anchors, sizes, numbers)
-    for got, own in zip(found, wanted, strict=True):
-        torch.testing.assert_close(got, own)
+    wanted = the_same_both_ways(model, images, threshold)
     assert (wanted.labels >= 0).any() == (threshold < 0.9)
+
+
+def test_with_an_iou_branch_a_class_below_the_threshold_may_be_a_detection():
+    """Its score is the root of the class's times the IoU: 0.44 of 0.2 and nearly 1."""
+    torch.manual_seed(1)
+    model = RetinaNet(3, 18, channels=8, iou_branch=True).eval().double()
+    with torch.no_grad():
+        torch.nn.init.normal_(model.regression_head.output.weight)
+        torch.nn.init.normal_(model.classification_head.output.weight, std=1e-3)
+        model.regression_head.output.bias.view(-1, 5)[:, 4] = 5
+        model.classification_head.output.bias.fill_(math.log(0.2 / 0.8))
+    wanted = the_same_both_ways(model, torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8), 0.3)
+    assert wanted.scores.max() > 0.4

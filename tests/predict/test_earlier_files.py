@@ -140,3 +140,18 @@ def test_files_that_can_not_be_moved_all_stay(tmp_path, monkeypatch):
         move_earlier_files(folder, earlier)
     assert files_in(folder) == before
     assert {path.name for path in folder.iterdir()} == {"predictions.json", "pictures", "predicted_files.jsonl"}
+
+
+def test_the_rows_are_an_earlier_runs_whatever_is_left_of_its_record(tmp_path):
+    put(tmp_path, "predictions.json", "notes.txt", "predicted_files.jsonl")
+    (tmp_path / "predicted_files.jsonl").write_text("")  # by a power cut
+    assert earlier_files(tmp_path) == [tmp_path / "predictions.json"]
+
+
+def test_the_record_is_moved_last(tmp_path, monkeypatch):
+    """After a power cut on the way the next run finds the rest by it."""
+    put(tmp_path, "predictions.json", "pictures/a.png", "predicted_files.jsonl")
+    rename, moved = Path.rename, []
+    monkeypatch.setattr(Path, "rename", lambda path, place: moved.append(path.name) or rename(path, place))
+    move_earlier_files(tmp_path, [tmp_path / "pictures" / "a.png", tmp_path / "predictions.json"])
+    assert moved == ["a.png", "predictions.json", "predicted_files.jsonl"]

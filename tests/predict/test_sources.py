@@ -64,3 +64,18 @@ def test_a_source_with_nothing_is_a_mistake(folder, source, message):
 
     with pytest.raises(UserError, match=message):
         names("in/a.jpg", source)
+
+
+def test_a_list_written_on_windows(folder):
+    """With a byte order mark and its ending in capitals."""
+    Path("in/LIST.TXT").write_text("\ufeffin/a.jpg\r\nin/b.PNG\r\n", encoding="utf-8", newline="")
+    assert names("in/LIST.TXT") == ["in/a.jpg", "in/b.PNG"]
+
+
+def test_a_listed_path_is_first_one_from_here(folder):
+    for place in ("in/a.jpg", "in/in/a.jpg", "in/in/list.txt"):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).write_bytes(b"")
+    Path("in/list.txt").write_text("in/a.jpg\nb.PNG\n")
+    found = [source.path for source in find_sources(["in/list.txt"], Path("out"))]
+    assert found == [Path("in/a.jpg"), Path("in/b.PNG")]

@@ -9,7 +9,7 @@ from retinanet.detector.structures import Candidates
 from retinanet.evaluation.test_time_augmentation import Views
 from retinanet.predict.looks import Looks, detect_images
 from retinanet.predict.networks import ReadyNetwork, Trained
-from retinanet.predict.tiles import Tiles, tile_corners, without_cut_off
+from retinanet.predict.tiles import Tiles, moved, tile_corners, without_cut_off
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(8, 120), overlap=st.floats(0, 0.9))
@@ -89,3 +89,29 @@ def test_small_objects_in_a_large_image_are_found_in_tiles_and_large_ones_as_a_w
     wanted = [[x, y, 16, 16] for x, y in places] + [[290, 300, 100, 130]]
     for box in wanted:
         assert np.abs(tiled.boxes - box).max(axis=1).min() <= 4, box
+
+
+@pytest.mark.parametrize("corner", [(0, 100), (100, 0), (300, 100), (100, 300)])
+def test_a_tile_at_a_border_has_inner_edges_at_its_other_sides(corner):
+    """Boxes that touch one side of the tile each, left, top, right and bottom."""
+    (top, left), size = corner, (400, 400)
+    sides = [(0, 40, 20, 60), (40, 0, 60, 20), (80, 40, 100, 60), (40, 80, 60, 100)]
+    boxes = torch.tensor(sides, dtype=torch.float32) + torch.tensor([left, top, left, top])
+    kept = without_cut_off(boxes, corner, Tiles(100, 0.2), size)
+    assert kept.tolist() == [left == 0, top == 0, left == 300, top == 300]
+
+
+def test_in_small_tiles_a_pixel_from_the_edge_is_cut_off():
+    box = torch.tensor([[100.9, 110, 115, 115]])  # a hundredth of the side is a third of a pixel
+    assert not without_cut_off(box, (100, 100), Tiles(32, 0.2), (400, 400)).any()
+
+
+def test_an_image_as_large_as_a_tile_is_not_cut():
+    assert tile_corners((96, 96), Tiles(96, 0.2)) == []
+    assert tile_corners((97, 96), Tiles(96, 0.2)) == [(0, 0), (1, 0)]
+
+
+def test_the_boxes_of_a_tile_are_moved_to_its_place_each_axis_by_its_scale():
+    candidates = Candidates(torch.tensor([[[4.0, 4, 8, 8]]]), torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64))
+    boxes = moved(candidates, torch.tensor([2.0, 4.0]), (10, 20)).boxes  # (vertical, horizontal), (top, left)
+    assert boxes.tolist() == [[[21, 12, 22, 14]]]

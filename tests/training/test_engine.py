@@ -7,15 +7,17 @@ from conftest import write_set
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import rows_of
+from retinanet.data.batches import collate
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import WaitClock
 from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
-from retinanet.detector.structures import Losses
+from retinanet.detector.structures import Losses, Targets
 from retinanet.evaluation.coco_table import AP50, evaluate
 from retinanet.evaluation.detect_set import detect_all
+from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
@@ -228,3 +230,48 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
         state.skipped.take_new()
         assert state.skipped.too_many == too_many
         assert state.skipped.total == len(bad_steps)
+
+
+def test_an_epoch_that_is_gone_on_with_keeps_its_time(tmp_path):
+    _, dataset = set_of(tmp_path, 2)
+    model = RetinaNet(2, 18, channels=8)
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU)
+    state.epoch_seconds, state.epoch_waited = 1000.0, 400.0
+    loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
+    batches, how = (loaded.batch for loaded in loader), {"clip_norm": 0.1, "compute_losses": losses_of(model, 2, CPU)}
+    for rate in train_steps(state, batches, rates=[1e-3] * 2, **how):
+        progress = progress_of(state, rate)
+        assert 1000 < progress.seconds < 1100
+        assert 400 < progress.waited < 500
+
+
+def test_the_share_of_clipped_steps_is_of_those_that_were_taken(tmp_path):
+    _, dataset = set_of(tmp_path, 8)
+    change = poisoned({1, 3}, 1e30)  # whose gradient has an infinite norm
+    _, progress = train(RetinaNet(2, 18, channels=8), dataset, 1, batch_size=2, change=change)
+    assert [math.isinf(one.gradient_norm) for one in progress] == [True, False, True, False]
+    assert [one.clipped for one in progress] == [0, 1, 1, 1]
+
+
+def test_a_step_in_which_no_rank_has_an_image_changes_nothing(tmp_path):
+    """Adam's moments would move the weights without a gradient too."""
+
+    class OfTwo(Ranks):
+        def meet(self):
+            pass
+
+        def summed(self, numbers):  # the other rank has no image either
+            return numbers
+
+    _, dataset = set_of(tmp_path, 2)
+    model = RetinaNet(2, 18, channels=8)
+    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU)
+    full = collate([dataset.read(0)])
+    none = full._replace(images=full.images[:0], targets=Targets(*(part[:0] for part in full.targets)))
+    how = {"rates": [1e-3] * 2, "clip_norm": 0.1, "compute_losses": losses_of(model, 2, CPU), "ranks": OfTwo(0, 2)}
+    steps = train_steps(state, [full, none._replace(image_ids=full.image_ids[:0])], **how)
+    next(steps)
+    before = [value.detach().clone() for value in model.parameters()]
+    next(steps)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert state.skipped.take_new() == []
