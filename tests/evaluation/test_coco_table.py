@@ -194,7 +194,9 @@ def test_the_ap_of_a_class_counts_a_hundred_detections_of_an_image_as_the_tables
     content = {
         "images": [{"id": 1, "file_name": "1.jpg", "width": 300, "height": 100}],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
-        "annotations": [{"id": number, "image_id": 1, "category_id": 1, "bbox": box} for number, box in enumerate(boxes)],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": 1, "bbox": box} for number, box in enumerate(boxes)
+        ],
     }
     (tmp_path / "set.json").write_text(json.dumps(content))
     annotations = load_annotations(tmp_path / "set.json")
