@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinanet.data.sampler import AspectRatioBasedSampler, batches_of_equal_shape, drawn_counts, repeat_factors
@@ -211,6 +211,7 @@ def test_images_of_a_shape_come_at_every_side():
     assert {draw.side for epoch in range(20) for draw in epoch_of(sampler, epoch)} == {50, 100, 200}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
 def test_ranks_share_what_fills_no_step_evenly(num_images, batch_size, accumulate, num_ranks):
     sizes = np.full((num_images, 2), 99)

@@ -2,6 +2,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import math
 from argparse import ArgumentTypeError
 
 import numpy as np
@@ -185,3 +186,21 @@ def test_without_a_backend_what_needs_no_table_works(no_backend, script, coco_pa
     both = (tmp_path / "a.json", tmp_path / "b.json")
     compared = script("test", "--coco_path", coco_path, "--compare", *both, "--report", tmp_path, "--num_draws", 0)
     assert compared.code == 0, compared.err
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_ap_of_a_class_counts_a_hundred_detections_of_an_image_as_the_tables_does(tmp_path, backend):
+    boxes = [[12.0 * number, 0, 10, 10] for number in range(20)]
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 300, "height": 100}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": 1, "bbox": box} for number, box in enumerate(boxes)
+        ],
+    }
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    annotations = load_annotations(tmp_path / "set.json")
+    rows = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.5} for box in boxes]
+    numbers = evaluate(annotations, found_of(rows, annotations), backend).by_name(annotations.class_names)
+    assert (numbers["AP"], numbers["AR10"], numbers["AP of a"]) == pytest.approx((1, 0.5, 1))
+    assert math.isnan(numbers["AP of b"])

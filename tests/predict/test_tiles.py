@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinanet.detector.settings import DetectionSettings
@@ -12,6 +12,7 @@ from retinanet.predict.networks import ReadyNetwork, Trained
 from retinanet.predict.tiles import Tiles, moved, tile_corners, without_cut_off
 
 
+@settings(deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(8, 120), overlap=st.floats(0, 0.9))
 def test_tiles_cover_the_image_and_overlap(height, width, side, overlap):
     corners = tile_corners((height, width), Tiles(side, overlap))

@@ -1,5 +1,7 @@
 import math
 import time
+from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,17 +12,18 @@ from retinanet.coco.results import rows_of
 from retinanet.data.batches import collate
 from retinanet.data.dataloader import training_loader
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.device_feed import WaitClock
+from retinanet.data.device_feed import BadImages, WaitClock
 from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Losses, Targets
 from retinanet.evaluation.coco_table import AP50, evaluate
 from retinanet.evaluation.detect_set import detect_all
-from retinanet.runtime.ranks import Ranks
-from retinanet.training.engine import progress_of, train_steps
+from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.training.engine import progress_of, rest_of_epoch, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
+from retinanet.training.settings import TrainSettings
 from retinanet.training.state import RunningLoss, TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -275,3 +278,23 @@ def test_a_step_in_which_no_rank_has_an_image_changes_nothing(tmp_path):
     next(steps)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert state.skipped.take_new() == []
+
+
+def test_an_epoch_that_is_gone_on_with_takes_the_rates_of_its_own_steps(tmp_path):
+    _, dataset = set_of(tmp_path, 4)
+    model = RetinaNet(2, 18, channels=8)
+    loader, sampler = training_loader(dataset, LoaderSettings(1), seed=1)
+    run = SimpleNamespace(
+        settings=TrainSettings(epochs=2, learning_rate=1e-3, warmup_steps=9),
+        state=TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU),
+        loader=loader,
+        sampler=sampler,
+        bad_images=BadImages(len(dataset), skip=False),
+        compute_losses=losses_of(model, 2, CPU),
+        ranks=ALONE,
+    )
+    rates = list(rest_of_epoch(run))
+    run.state.finish_epoch(0.0)
+    rates += islice(rest_of_epoch(run), 3)  # where a signal ends it
+    rates += rest_of_epoch(run)
+    assert rates == pytest.approx([1e-4 * step for step in range(1, 9)])
