@@ -18,11 +18,13 @@ from retinanet.check_data.findings import FINDING_KINDS, Findings
 from retinanet.check_data.text import histogram_lines, reach_lines
 from retinanet.coco.annotation_cache import cache_path, load_annotations
 from retinanet.coco.annotations import read_annotations
-from retinanet.data.anchor_coverage import AnchorSetup
+from retinanet.data.anchor_coverage import AnchorSetup, coverage
+from retinanet.data.anchor_remedies import remedies
 from retinanet.data.batches import Sample
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import read_image
 from retinanet.detector.anchors import DEFAULT_SHAPES
+from retinanet.detector.settings import DEFAULT_LOSS
 from retinanet.runtime.errors import UserError
 
 CASES = settings(
@@ -175,7 +177,10 @@ def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, te
     counts = count("train", checked.dataset)
     assert sum(counts.class_objects.values()) == checked.dataset.is_learned.sum()
     assert sum(len(lines) for lines in map(histogram_lines, histograms([counts]))) > 3
-    assert reach_lines(reach(counts, checked.dataset, AnchorSetup(64, 96)), "train")
+    setup = AnchorSetup(64, 96)
+    now = coverage(checked.dataset, setup)
+    assert reach_lines(reach(now, checked.dataset, setup), "train")
+    assert all(remedy.coverage.missed < 1 for remedy in remedies(checked.dataset, setup, DEFAULT_LOSS, now))
 
 
 def picture(kind):

@@ -133,7 +133,7 @@ run(main)
 def test_a_launcher_passes_on_what_is_not_ignored(ignored, expected):
     code = f"""
 import os, signal
-for number in signal.SIGHUP, signal.SIGINT:
+for number in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:  # which a shell's background job may ignore
     signal.signal(number, signal.SIG_DFL)
 for number in [{ignored}]:
     signal.signal(number, signal.SIG_IGN)
