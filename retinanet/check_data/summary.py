@@ -45,24 +45,24 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
 
 def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
     """Which objects are hardly learned because no anchor is theirs, and what helps; nothing where they are few."""
-    now, end = by_iou, "so they are hardly learned"
+    now, forced = by_iou, ""
     what = f"have no anchor of IoU {settings.foreground_iou:g} at this size"
     if settings.matcher != "iou":
         own = coverage(dataset, setup, settings.loss, MOST_DRAWN)
         if settings.matcher == "low_quality":
-            end += f". --matcher low_quality leaves {own.missed:.1%} without any; a forced anchor rarely helps"
+            forced = f". --matcher low_quality leaves {own.missed:.1%} without any; a forced anchor rarely helps"
         else:
             now, what = own, f"get no anchor from --matcher {settings.matcher} at this size"
     mostly = mostly_missed(now)
     if now.missed <= MISSED and not mostly:
         return []
-    level = "Warning" if now.missed > MUCH_MISSED or mostly else "Note"
-    of_classes = missed_classes(now, dataset.annotations.class_names)
+    missed = f"{now.missed:.1%} of the objects {what} ({missed_classes(now, dataset.annotations.class_names)})"
     found = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.weights == "coco")
-    return [
-        f"{level}: {now.missed:.1%} of the objects {what} ({of_classes}), {end}",
-        *(["What helps, the most useful first:", *remedy_lines(found)] if found else []),
-    ]
+    lines = remedy_lines(found)
+    if now.missed <= MUCH_MISSED and not mostly:  # usual, and good results are possible all the same
+        return [f"Note: {missed}{forced}" + (f". {lines[0].strip()}" if lines else "")]
+    advice = ["What helps, the most useful first:", *lines] if lines else []
+    return [f"Warning: {missed}, so they are hardly learned{forced}", *advice]
 
 
 def missed_classes(now: Coverage, class_names: list[str]) -> str:
