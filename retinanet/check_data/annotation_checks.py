@@ -14,7 +14,7 @@ from retinanet.coco.annotations import (
     has_objects,
     one_box_for_all,
     owners_of,
-    placeholder_boxes,
+    placeholder_note,
 )
 from retinanet.coco.box_units import corners_for_sizes
 from retinanet.coco.json_values import read_json
@@ -83,8 +83,7 @@ def check_set(
     if is_trained_on:
         _check_whether_learnable(checked, findings, anchor_shapes)
     elif not has_objects(annotations):
-        why = placeholder_boxes(annotations)
-        findings.add(name, "set_without_objects", [f"{path}: {why}" if why else str(path)])
+        findings.add(name, "set_without_objects", [f"{path}{placeholder_note(annotations)}"])
     return checked
 
 

@@ -1,23 +1,21 @@
 """The short form of check_data that training prints at its start."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from retinanet.check_data.findings import SCARCE
+from retinanet.check_data.text import MISSED, missed_classes, remedy_lines
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of, shares
-from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, mostly_missed, remedies
+from retinanet.data.anchor_remedies import mostly_missed, remedies
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
-from retinanet.runtime.printable import printable
 from retinanet.training.settings import TrainSettings
 
 MOST_DRAWN = 10_000  # objects that are matched: a sample of millions gives the shares within 1%
-MISSED, MUCH_MISSED = 0.05, 0.25  # share of the objects without an anchor: worth a note, and a warning
+MUCH_MISSED = 0.25  # share of the objects without an anchor that is worth a warning, not just a note
 MOST_SCARCE_NAMED = 10  # scarce classes
-MOST_MISSED_NAMED = 5  # classes whose objects get no anchor
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
@@ -63,29 +61,6 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
         return [f"Note: {missed}{forced}" + (f". {lines[0].strip()}" if lines else "")]
     advice = ["What helps, the most useful first:", *lines] if lines else []
     return [f"Warning: {missed}, so they are hardly learned{forced}", *advice]
-
-
-def missed_classes(now: Coverage, class_names: list[str]) -> str:
-    """The classes with the largest shares of objects without an anchor, in words."""
-    by_class = now.missed_by_class
-    worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
-    named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
-    return ", ".join([*named, "..."] if len(worst) > len(named) else named)
-
-
-def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """What each remedy leaves without an anchor, and what it costs."""
-    lines = []
-    for flags, other, pixels in found:
-        if pixels > 1:
-            cost = f", for {pixels:.2f} times the pixels: about as many times the time and memory of a step"
-        elif flags == LOW_QUALITY:
-            cost = " at no cost, but most of what it adds overlaps its object little and rarely finds it"
-        else:
-            cost = " at about the same cost, but a small object stays small"
-        drawn = "" if other.are_all else f" of {len(other.matched)} drawn"
-        lines.append(f"  {flags} leaves {other.missed:.1%}{drawn}{cost}")
-    return lines
 
 
 def check_command(settings: TrainSettings) -> str:

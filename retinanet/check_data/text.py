@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 from retinanet.check_data.counts import Counts, Histogram, Reach
 from retinanet.check_data.findings import FINDING_KINDS, Finding
-from retinanet.check_data.summary import missed_classes, remedy_lines
 from retinanet.data.anchor_coverage import Coverage
-from retinanet.data.anchor_remedies import CLEAR_GAIN, Remedy
+from retinanet.data.anchor_remedies import CLEAR_GAIN, LOW_QUALITY, Remedy
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
+from retinanet.runtime.printable import printable
 
 BAR = 20  # letters of a histogram's longest bar
+MISSED = 0.05  # share of the objects without an anchor that is worth a line
+MOST_MISSED_NAMED = 5  # classes with such a share
 # An object of the second or third kind has no anchor; its best one has such an IoU.
 REACHED = ("matched", f"IoU from {BACKGROUND_IOU:g}", f"below {BACKGROUND_IOU:g}")
 
@@ -76,6 +78,29 @@ def remedy_block(found: Sequence[Remedy]) -> list[str]:
     if not found:
         return [f"Nothing of this matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
     return ["What would match more of them, the most useful first:", *remedy_lines(found)]
+
+
+def missed_classes(now: Coverage, class_names: list[str]) -> str:
+    """The classes with the largest shares of objects without an anchor, in words."""
+    by_class = now.missed_by_class
+    worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
+    named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
+    return ", ".join([*named, "..."] if len(worst) > len(named) else named)
+
+
+def remedy_lines(found: Sequence[Remedy]) -> list[str]:
+    """What each remedy leaves without an anchor, and what it costs."""
+    lines = []
+    for flags, other, pixels in found:
+        if pixels > 1:
+            cost = f", for {pixels:.2f} times the pixels: about as many times the time and memory of a step"
+        elif flags == LOW_QUALITY:
+            cost = " at no cost, but most of what it adds overlaps its object little and rarely finds it"
+        else:
+            cost = " at about the same cost, but a small object stays small"
+        drawn = "" if other.are_all else f" of {len(other.matched)} drawn"
+        lines.append(f"  {flags} leaves {other.missed:.1%}{drawn}{cost}")
+    return lines
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:

@@ -147,21 +147,21 @@ def has_objects(annotations: Annotations) -> bool:
 
     Test sets are published without annotations, or with fake ones: boxes without area, or placeholder boxes.
     """
-    return bool(_are_real(annotations).any()) and placeholder_boxes(annotations) is None
+    return bool(_are_real(annotations).any()) and not placeholder_note(annotations)
 
 
-def placeholder_boxes(annotations: Annotations) -> str | None:
-    """Says why the boxes look like placeholders; None unless they do.
+def placeholder_note(annotations: Annotations) -> str:
+    """Says that the boxes look like placeholders, to be put after a line about the set; empty unless they do.
 
     They do if every image has exactly one object, and class and box are the same in all images.
     """
     is_one_each = bool((np.diff(annotations.first) == 1).all() and (annotations.labels == annotations.labels[:1]).all())
     if not (is_one_each and one_box_for_all(annotations) and _are_real(annotations).all()):
-        return None
+        return ""
     name, box = annotations.class_names[annotations.labels[0]], annotations.boxes[0].tolist()
     return (
-        f"looks like placeholder boxes: each of the {len(annotations.image_ids)} images has exactly one object, all of "
-        f"class {name!r} with bbox {box}"
+        f": it looks like placeholder boxes: each of the {len(annotations.image_ids)} images has exactly one object, "
+        f"all of class {name!r} with bbox {box}"
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from retinanet.cli.test_flags import EvaluationSettings
-from retinanet.coco.annotations import has_objects, placeholder_boxes
+from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.data.dataset import load_set_without_images
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.compare import compare
@@ -25,7 +25,7 @@ def compare_results(settings: EvaluationSettings, path_a: Path, path_b: Path) ->
     if has_images:
         require_picture_place(picture)
     if not has_objects(annotations):
-        why = f": it {reason}" if (reason := placeholder_boxes(annotations)) else ""
+        why = placeholder_note(annotations)
         raise UserError(
             f"{annotations.path}: has no objects, so results can't be compared{why}. Choose another --set_name."
         )

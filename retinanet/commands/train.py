@@ -9,7 +9,7 @@ from typing import IO
 from retinanet.check_data.summary import data_lines
 from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, write_record
 from retinanet.checkpoints.resume import LAST, Facts, SavedRun, newest_run
-from retinanet.coco.annotations import has_objects, placeholder_boxes
+from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.coco.json_values import is_id
 from retinanet.commands.batch_size import settled_batch_size
 from retinanet.commands.find_lr import find_learning_rate
@@ -58,7 +58,7 @@ def train(settings: TrainSettings) -> int:
         with ranks.first_alone():  # it leaves the parsed annotations to the others
             sets = load_sets(settings, ranks)
         if settings.patience and not has_objects(sets.val):
-            why = f": it {reason}" if (reason := placeholder_boxes(sets.val)) else ""
+            why = placeholder_note(sets.val)
             raise UserError(
                 f"--patience needs an AP, and the set {settings.val_set} has no objects{why}. Drop the flag"
             )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet.coco.box_arrays import resized_corners, shared_area
+from retinanet.coco.box_arrays import resized_corners
 from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors
@@ -95,7 +95,7 @@ def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes
     if loss.matcher == "iou":
         # The anchors that overlap the objects most usually settle it, and are few. An object that gets none of them may
         # still get another, but only where they overlap it enough and belong to a neighbour.
-        near = _nearest_anchors(boxes, shapes)
+        near = _nearest_anchors(boxes, shapes).flatten(0, 1).float()
         matched = _objects_of(matches_of(near, targets, loss), len(boxes))
         best = iou(*coordinates(near, targets))[0].amax(dim=1)
         if not (~matched & (best >= loss.foreground_iou - ROUNDING)).any():
@@ -111,11 +111,15 @@ def _objects_of(matches: AnchorMatches, num_objects: int) -> Tensor:
 
 
 def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
-    """The anchors of the cell of each level that holds the centre of a box: float32 [M * levels * per cell, 4]."""
+    """The anchors of the cell of each level that holds a box's centre: float64 [M, levels * per cell, 4].
+
+    Of the anchors of one shape, the one whose centre is nearest overlaps the most, for along either axis the overlap of
+    two lengths falls with the distance of their centres. So no other anchor has a larger IoU with the box.
+    """
     strides, cells = _cells_of_levels(shapes)
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]).double() / 2 / strides  # [M, L, 2]
     centres = (centres.floor() + 0.5) * strides
-    return (centres.repeat(1, 1, 2)[:, :, None] + cells).float().reshape(-1, 4)
+    return (centres.repeat(1, 1, 2)[:, :, None] + cells).flatten(1, 2)
 
 
 @lru_cache(maxsize=64)
@@ -126,21 +130,10 @@ def _cells_of_levels(shapes: AnchorShapes) -> tuple[Tensor, Tensor]:
 
 
 def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.ndarray:
-    """The largest IoU of each of `boxes` [n, 4], (x1, y1, x2, y2) in network pixels, with any anchor: float64 [n].
-
-    Of the anchors of one shape that whose centre is nearest overlaps most, for along either axis the overlap of two
-    lengths falls with the distance of their centres. So one cell of each level suffices: that of the object's centre.
-    """
-    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
-    areas = (x2 - x1) * (y2 - y1)
-    best = np.zeros(len(boxes))
-    for stride in STRIDES:
-        x = (np.floor((x1 + x2) / 2 / stride) + 0.5) * stride
-        y = (np.floor((y1 + y2) / 2 / stride) + 0.5) * stride
-        for left, top, right, bottom in cell_anchors(stride, shapes).tolist():
-            shared = shared_area((x1, y1, x2, y2), (x + left, y + top, x + right, y + bottom))
-            np.maximum(best, shared / (areas + (right - left) * (bottom - top) - shared), out=best)
-    return best
+    """The largest IoU of each of `boxes` [n, 4], (x1, y1, x2, y2) in network pixels, with any anchor: float64 [n]."""
+    corners = torch.from_numpy(np.ascontiguousarray(boxes, np.float64))
+    near = _nearest_anchors(corners, shapes)  # [n, levels * per cell, 4]
+    return iou(corners[:, None].unbind(2), near.unbind(2)).amax(dim=1).numpy()
 
 
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:

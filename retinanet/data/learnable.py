@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from retinanet.coco.annotations import one_box_for_all, owners_of, placeholder_boxes
+from retinanet.coco.annotations import one_box_for_all, owners_of, placeholder_note
 from retinanet.coco.box_arrays import mirrored_corners, resized_corners
 from retinanet.coco.box_units import corners_for_sizes
 from retinanet.data.anchor_coverage import ROUNDING, best_ious
@@ -82,8 +82,7 @@ def warnings_of(dataset: CocoDataset) -> list[str]:
     )
     found = []
     if len(boxes) and one_box_for_all(annotations):
-        why = placeholder_boxes(annotations)
-        found.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}" + (f"; it {why}" if why else ""))
+        found.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}{placeholder_note(annotations)}")
     if corners_for_sizes(boxes, sizes).any():
         found.append("boxes reach past their images and look like (x1, y1, x2, y2), not (left, top, width, height)")
     return [f"Warning: {annotations.path}: {one}. Look with python -m retinanet.check_data" for one in found]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations, has_objects, placeholder_boxes
+from retinanet.coco.annotations import Annotations, has_objects, placeholder_note
 from retinanet.coco.results import Found, rows_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
@@ -75,8 +75,7 @@ def table_if_objects(
     """The table of the detections; None, and a line that says so, if the set has no objects."""
     if has_objects(annotations):
         return evaluate(annotations, found, backend)
-    why = placeholder_boxes(annotations)
-    say(f"{annotations.path} has no objects to compare with, {or_else}" + (f": it {why}" if why else ""))
+    say(f"{annotations.path} has no objects to compare with, {or_else}{placeholder_note(annotations)}")
     return None
 
 

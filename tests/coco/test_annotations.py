@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.coco.annotations import has_objects, placeholder_boxes, read_annotations, require_same_classes
+from retinanet.coco.annotations import has_objects, placeholder_note, read_annotations, require_same_classes
 from retinanet.runtime.errors import UserError
 
 GOOD = {
@@ -181,8 +181,8 @@ def test_one_box_for_all_is_real_where_classes_differ_or_an_image_has_none(tmp_p
     annotations = [{"id": id, "image_id": id, "category_id": 2, "bbox": [1, 1, 9, 9]} for id in (3, 7)]
     fake = load(tmp_path, {**GOOD, "annotations": annotations})
     assert not has_objects(fake)
-    assert placeholder_boxes(fake) == (
-        "looks like placeholder boxes: each of the 2 images has exactly one object, all of class 'cat' with bbox "
+    assert placeholder_note(fake) == (
+        ": it looks like placeholder boxes: each of the 2 images has exactly one object, all of class 'cat' with bbox "
         "[1.0, 1.0, 9.0, 9.0]"
     )
     third = {"id": 8, "file_name": "c.jpg", "width": 60, "height": 80}
@@ -193,7 +193,7 @@ def test_one_box_for_all_is_real_where_classes_differ_or_an_image_has_none(tmp_p
     ):
         real = load(tmp_path, content)
         assert has_objects(real)
-        assert placeholder_boxes(real) is None
+        assert placeholder_note(real) == ""
 
 
 def test_one_box_for_all_is_real_where_it_is_the_whole_image(tmp_path):
