@@ -93,13 +93,13 @@ def remedy_lines(found: Sequence[Remedy]) -> list[str]:
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:
-            cost = f", for {pixels:.2f} times the pixels: about as many times the time and memory of a step"
+            cost = f"; a step has {pixels:.2f} times the pixels and takes about that much more time and memory"
         elif flags == LOW_QUALITY:
-            cost = " at no cost, but most of what it adds overlaps its object little and rarely finds it"
+            cost = " at no cost, but most of the anchors it adds barely overlap their objects and rarely find them"
         else:
-            cost = " at about the same cost, but a small object stays small"
+            cost = " at about the same cost, but small objects stay small"
         drawn = "" if other.are_all else f" of {len(other.matched)} drawn"
-        lines.append(f"  {flags} leaves {other.missed:.1%}{drawn}{cost}")
+        lines.append(f"  {flags} leaves {other.missed:.1%}{drawn} without an anchor{cost}")
     return lines
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from retinanet.coco.box_arrays import resized_corners
 from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
-from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors
+from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors, level_shapes
 from retinanet.detector.boxes import iou
 from retinanet.detector.loss import matches_of
 from retinanet.detector.matching import AnchorMatches, coordinates
@@ -86,7 +86,7 @@ def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
 
 def _num_anchors(setup: AnchorSetup) -> int:
     """Of a wide image."""
-    return sum(setup.min_side * setup.max_side // stride**2 for stride in STRIDES) * setup.shapes.per_cell
+    return sum(rows * columns for rows, columns in level_shapes(setup.min_side, setup.max_side)) * setup.shapes.per_cell
 
 
 def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes, loss: LossSettings) -> Tensor:

@@ -42,11 +42,11 @@ def test_what_there_is_to_learn_and_what_anchors_reach(lines):
         "Warning: 80.0% of the objects have no anchor of IoU 0.5 at this size (class 0 80%), so they are hardly "
         "learned",
         "What helps, the most useful first:",
-        "  --min_side 96 --max_side 144 leaves 40.0%, for 2.25 times the pixels: about as many times the time and "
-        "memory of a step",
-        "  --anchor_scale 2 leaves 0.0% at about the same cost, but a small object stays small",
-        "  --matcher low_quality leaves 60.0% at no cost, but most of what it adds overlaps its object little and "
-        "rarely finds it",
+        "  --min_side 96 --max_side 144 leaves 40.0% without an anchor; a step has 2.25 times the pixels and takes "
+        "about that much more time and memory",
+        "  --anchor_scale 2 leaves 0.0% without an anchor at about the same cost, but small objects stay small",
+        "  --matcher low_quality leaves 60.0% without an anchor at no cost, but most of the anchors it adds barely "
+        "overlap their objects and rarely find them",
     ]
 
 
