@@ -126,7 +126,7 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
 
 
 def count_blocks(sets: list[CheckedSet], settings: CheckSettings) -> list[list[str]]:
-    """The content of the sets, and how many objects of the first of them get an anchor; draws both."""
+    """Counts the objects of the sets, and those of the first set that get an anchor, and draws both."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     dataset, classes = sets[0].dataset, names_of_classes(sets)
     setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchor_shapes)
@@ -151,7 +151,7 @@ def count_blocks(sets: list[CheckedSet], settings: CheckSettings) -> list[list[s
 
 
 def tried(setups: dict[str, AnchorSetup], dataset: CocoDataset, setup: AnchorSetup, now: Coverage) -> list[Remedy]:
-    """How well each of `setups` covers about as many objects as `now`."""
+    """Returns what each of `setups` would match of about as many objects as `now` has."""
     most = len(now.matched)
     return [remedy_of(flags, dataset, setup, other, DEFAULT_LOSS, most) for flags, other in setups.items()]
 

@@ -29,7 +29,9 @@ class Reach(NamedTuple):
 
     name: str
     num_objects: int
-    shares: list[float]  # matched, and of the others those with a best IoU that is ignored, or background
+    shares: list[
+        float
+    ]  # matched; not matched, with a best IoU that is ignored; not matched, with one that is background
 
 
 class Counts(NamedTuple):
@@ -73,7 +75,7 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
 
 
 def reach(now: Coverage, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
-    """How well the anchors cover the objects of `now`: all, and grouped by area, side and class."""
+    """Returns how well the anchors cover the objects of `now`: all, and grouped by area, side and class."""
     objects = now.objects
     ious = ious_of(setup, objects.corners, dataset.annotations.sizes[objects.images])
     kinds = np.digitize(objects.areas, AREAS)

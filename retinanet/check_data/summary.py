@@ -19,7 +19,7 @@ MOST_SCARCE_NAMED = 10  # scarce classes
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
-    """How many objects `dataset` has to learn, and how many of them get one of the anchors of `shapes`."""
+    """Returns lines on the objects that `dataset` has to learn, and on how many of them get an anchor of `shapes`."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
@@ -42,7 +42,7 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
 
 
 def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
-    """Which objects are hardly learned because no anchor is theirs, and what helps; nothing where they are few."""
+    """Returns lines on the objects without an anchor and what helps; none if there are few such objects."""
     now, forced = by_iou, ""
     what = f"have no anchor of IoU {settings.foreground_iou:g} at this size"
     if settings.matcher != "iou":
@@ -57,7 +57,7 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
     missed = f"{now.missed:.1%} of the objects {what} ({missed_classes(now, dataset.annotations.class_names)})"
     found = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.weights == "coco")
     lines = remedy_lines(found)
-    if now.missed <= MUCH_MISSED and not mostly:  # usual, and good results are possible all the same
+    if now.missed <= MUCH_MISSED and not mostly:  # common, and good results are still possible
         return [f"Note: {missed}{forced}" + (f". {lines[0].strip()}" if lines else "")]
     advice = ["What helps, the most useful first:", *lines] if lines else []
     return [f"Warning: {missed}, so they are hardly learned{forced}", *advice]

@@ -57,14 +57,14 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
 
 
 def advice_lines(now: Coverage, reach: Reach, title: str, class_names: list[str]) -> list[str]:
-    """How many objects get an anchor, and of which classes many don't."""
+    """Returns the share of objects that get an anchor, and the classes in which many don't."""
     of_classes = missed_classes(now, class_names)
     shares = ", ".join(f"{name} {share}" for name, share in zip(REACHED, _percent(reach), strict=True))
     return [f"{title}: {shares}", *([f"Not matched: {of_classes}"] if of_classes else [])]
 
 
 def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str]:
-    """How many objects other sides and anchors would match."""
+    """Returns a table of the shares of objects that other sides and anchors would match."""
     rows = [["", "matched", "pixels"], ["present", f"{1 - now.missed:.1%}", "x 1.00"]]
     rows += [[one.flags, f"{1 - one.coverage.missed:.1%}", f"x {one.pixels:.2f}"] for one in alternatives]
     return [
@@ -74,14 +74,14 @@ def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str
 
 
 def remedy_block(found: Sequence[Remedy]) -> list[str]:
-    """The settings that match clearly more objects, and what they cost."""
+    """Returns lines on the settings that match clearly more objects, with their cost."""
     if not found:
-        return [f"Nothing of this matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
+        return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
     return ["What would match more of them, the most useful first:", *remedy_lines(found)]
 
 
 def missed_classes(now: Coverage, class_names: list[str]) -> str:
-    """The classes with the largest shares of objects without an anchor, in words."""
+    """Names the classes with the largest shares of objects without an anchor."""
     by_class = now.missed_by_class
     worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
     named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
@@ -89,7 +89,7 @@ def missed_classes(now: Coverage, class_names: list[str]) -> str:
 
 
 def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """What each remedy leaves without an anchor, and what it costs."""
+    """Returns a line for each remedy: the share that it leaves without an anchor, and its cost."""
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:
@@ -104,7 +104,7 @@ def remedy_lines(found: Sequence[Remedy]) -> list[str]:
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
-    """The smallest sides that match as many objects, if any do."""
+    """Returns a line on the smallest sides that match as many objects; none if no sides do."""
     as_many = [one for one in smaller if one.coverage.missed <= now.missed]
     if not as_many or not len(now.matched):
         return []

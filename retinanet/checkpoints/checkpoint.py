@@ -83,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def saved_epoch(path: Path) -> int | None:
-    """The epochs after which the checkpoint in `path` was saved; None where there is none that can be read."""
+    """Returns the number of epochs finished by the checkpoint in `path`; None if it can't be read."""
     try:
         return load_checkpoint(path).epoch
     except UserError:

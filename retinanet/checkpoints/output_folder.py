@@ -76,7 +76,7 @@ def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
 
 
 def free_folder(folder: Path) -> Path:
-    """The first of before_1, before_2 ... that isn't in `folder`, for the files of an earlier run."""
+    """Returns the first of before_1, before_2, ... that `folder` lacks: a place for an earlier run's files."""
     number = 1
     while (folder / f"before_{number}").exists():
         number += 1

@@ -67,13 +67,13 @@ def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -
 
 
 def num_bytes(content: Any) -> int:
-    """The bytes that the tensors in nested dicts, lists and tuples take in a file."""
+    """Returns how many bytes the tensors in nested dicts, lists and tuples take in a file."""
     storages = [tensor.untyped_storage() for tensor in _tensors_in(content)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
-    """The system's reason for an `error` of torch.save, which raises a RuntimeError about its archive on top of it."""
+    """Returns the system's error behind `error`: torch.save raises a RuntimeError about its archive on top of it."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__

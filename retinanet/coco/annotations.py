@@ -151,7 +151,7 @@ def has_objects(annotations: Annotations) -> bool:
 
 
 def placeholder_note(annotations: Annotations) -> str:
-    """Says that the boxes look like placeholders, to be put after a line about the set; empty unless they do.
+    """Returns words to append to a message about the set if its boxes look like placeholders; otherwise "".
 
     They do if every image has exactly one object, and class and box are the same in all images.
     """
@@ -166,7 +166,7 @@ def placeholder_note(annotations: Annotations) -> str:
 
 
 def one_box_for_all(annotations: Annotations) -> bool:
-    """Whether two objects or more all have the same box, which isn't their whole image."""
+    """Tells whether there are two or more objects, all with the same box, which isn't the whole image."""
     real = _are_real(annotations)
     boxes = annotations.boxes[real]
     if len(boxes) <= 1 or (boxes != boxes[0]).any():
@@ -175,7 +175,7 @@ def one_box_for_all(annotations: Annotations) -> bool:
 
 
 def _are_real(annotations: Annotations) -> np.ndarray:
-    """Which annotations are objects with an area, and no crowds: bool [T]."""
+    """Marks the annotations that are objects with an area, not crowds: bool [T]."""
     return ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
 
 

@@ -70,7 +70,7 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
 
 
 def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
-    """Whether the run will, as far as this process knows: the others don't take part in the search."""
+    """Tells whether the run will be compiled, as far as this process knows: the others take no part in the search."""
     batches = num_batches(settings, len(sets.training_set), ranks)
     return why_not_compiled(settings.compile, device, ALONE, batches) is None
 
@@ -123,7 +123,7 @@ def peak_of(
 
 
 def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, compiled: bool) -> None:
-    """The steps that the run will make, with its losses, average, accumulation and precision."""
+    """Takes the steps that the run will take, with its losses, average, accumulation and precision."""
     start, num_classes = settings.start, len(sets.val.class_names)
     network = RetinaNet(
         num_classes,

@@ -42,7 +42,7 @@ def evaluate_or_compare(settings: EvaluationSettings) -> int:
     path = settings.results_path
     if path and path.is_file() and not settings.checkpoint_path.exists() and not given(settings, "checkpoint_path"):
         raise UserError(
-            f"--results_path {path}: is the file to write, but there is no checkpoint {settings.checkpoint_path} to "
+            f"--results_path {path}: names the file to write, but there is no checkpoint {settings.checkpoint_path} to "
             f"detect with. To evaluate the file as it is, give --from_results {path}; to detect, --checkpoint_path."
         )
     return evaluate_checkpoint(settings, find_device(settings.device))
@@ -134,12 +134,12 @@ def report_on(
 
 
 def report_on_file(settings: EvaluationSettings, path: Path) -> int:
-    """The table and the report of an existing result file, without a checkpoint; images are for pictures only."""
+    """Prints the table of an existing result file and writes its report. Images are needed for pictures only."""
     if settings.report:
         require_writable(settings.report / REPORT)
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.max_pixels)
     found = load_results(path, dataset.annotations)
-    say(f"{path} is evaluated as it is, on {dataset.annotations.path}")
+    say(f"Evaluating {path} as it is, against {dataset.annotations.path}")
     report_on(settings, found, dataset, path)
     return 0
 

@@ -174,13 +174,13 @@ def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Pa
 
 
 def detection_panel(index: int, pixels: np.ndarray, detections: Found, threshold: float) -> Panel:
-    """An image with its detections above the threshold."""
+    """Shows an image with its detections above the threshold."""
     found = detections.at((detections.images == index) & above(detections.scores, threshold))
     title = f"Detections: {len(found.scores)} above score {threshold_text(threshold)}"
     return Panel(title, pixels, found.boxes, found.labels, found.scores)
 
 
 def best_threshold(found: Found, annotations: Annotations) -> float:
-    """The threshold with the best F1, as test.py prints it; the usual one where the set has no objects or no hits."""
+    """Returns the best-F1 threshold that test.py prints, or the usual one if the set has no objects or no hits."""
     best = working_point(annotations, found).threshold if has_objects(annotations) else math.nan
     return USUAL_THRESHOLD if math.isnan(best) else best

@@ -1,4 +1,4 @@
-"""Which objects training's matcher gives an anchor: no training finds those that get none."""
+"""Counts the objects that get an anchor from training's matcher: those that get none are hardly ever found."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -40,12 +40,12 @@ class Coverage(NamedTuple):
 
     @property
     def missed(self) -> float:
-        """The share of the objects that get none."""
+        """The share of the objects that get no anchor."""
         return float((~self.matched).mean()) if len(self.matched) else 0.0
 
     @property
     def missed_by_class(self) -> dict[int, float]:
-        """The same for each label that has objects."""
+        """The share of objects without an anchor, for each label that has objects."""
         labels = self.objects.labels
         counts, missed = np.bincount(labels), np.bincount(labels, ~self.matched)
         return {label: float(missed[label] / counts[label]) for label in np.flatnonzero(counts).tolist()}
@@ -73,7 +73,7 @@ def coverage(
 
 
 def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
-    """The objects that training learns: all, or if they are too many, those of images drawn at random."""
+    """Returns the objects that training learns: all, or if there are too many, those of images drawn at random."""
     rows = np.flatnonzero(dataset.is_learned)
     images = np.searchsorted(dataset.annotations.first, rows, side="right") - 1
     counts = np.bincount(images, minlength=len(dataset))
@@ -85,16 +85,16 @@ def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
 
 
 def _num_anchors(setup: AnchorSetup) -> int:
-    """Of a wide image."""
+    """Returns the number of anchors in an image with the longest sides."""
     return sum(rows * columns for rows, columns in level_shapes(setup.min_side, setup.max_side)) * setup.shapes.per_cell
 
 
 def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes, loss: LossSettings) -> Tensor:
-    """Which of `boxes` [M, 4] in an input of `size` get an anchor: bool [M]."""
+    """Marks those of `boxes` [M, 4], in an input of `size`, that get an anchor: bool [M]."""
     targets = Targets(boxes[None], torch.zeros(1, len(boxes), dtype=torch.int64))
     if loss.matcher == "iou":
-        # The anchors that overlap the objects most usually settle it, and are few. An object that gets none of them may
-        # still get another, but only where they overlap it enough and belong to a neighbour.
+        # The few anchors nearest to an object usually decide. If a neighbour takes them all, another anchor may still
+        # be left for the object, so then all anchors are compared.
         near = _nearest_anchors(boxes, shapes).flatten(0, 1).float()
         matched = _objects_of(matches_of(near, targets, loss), len(boxes))
         best = iou(*coordinates(near, targets))[0].amax(dim=1)
@@ -104,14 +104,14 @@ def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes
 
 
 def _objects_of(matches: AnchorMatches, num_objects: int) -> Tensor:
-    """Which of an image's objects have a foreground anchor: bool [M]."""
+    """Marks the objects of an image that have a foreground anchor: bool [M]."""
     has_anchor = torch.zeros(num_objects, dtype=torch.bool)
     has_anchor[matches.objects[0, matches.foreground[0]]] = True
     return has_anchor
 
 
 def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
-    """The anchors of the cell of each level that holds a box's centre: float64 [M, levels * per cell, 4].
+    """Returns, for each box, the anchors of the cells that hold its centre: float64 [M, levels * per cell, 4].
 
     Of the anchors of one shape, the one whose centre is nearest overlaps the most, for along either axis the overlap of
     two lengths falls with the distance of their centres. So no other anchor has a larger IoU with the box.
@@ -124,13 +124,16 @@ def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _cells_of_levels(shapes: AnchorShapes) -> tuple[Tensor, Tensor]:
-    """Strides float64 [L, 1], and the anchors of a cell of each level around the origin: float64 [L, per cell, 4]."""
+    """Returns the strides, float64 [L, 1], and each level's anchors around the origin, float64 [L, per cell, 4]."""
     strides = torch.tensor(STRIDES, dtype=torch.float64)[:, None]
     return strides, torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
 
 
 def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.ndarray:
-    """The largest IoU of each of `boxes` [n, 4], (x1, y1, x2, y2) in network pixels, with any anchor: float64 [n]."""
+    """Returns the largest IoU of each of `boxes` [n, 4] with any anchor: float64 [n].
+
+    Boxes are (x1, y1, x2, y2) in pixels of the network's input.
+    """
     corners = torch.from_numpy(np.ascontiguousarray(boxes, np.float64))
     near = _nearest_anchors(corners, shapes)  # [n, levels * per cell, 4]
     return iou(corners[:, None].unbind(2), near.unbind(2)).amax(dim=1).numpy()
@@ -143,7 +146,7 @@ def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.nd
 
 
 def shares(matched: np.ndarray, ious: np.ndarray, background: float = BACKGROUND_IOU) -> list[float]:
-    """The shares of objects that are `matched` (bool [n]), and of the others by the IoU of their best anchor.
+    """Returns the share of objects that are `matched` (bool [n]), and two shares of the others, by their best IoU.
 
     From `background` on that anchor is ignored, or is another object's; below, it learns that nothing is there.
     """

@@ -1,4 +1,4 @@
-"""What helps where objects get no anchor: larger sides first, then other anchors, then another matcher."""
+"""Finds settings that give more objects an anchor: larger sides first, then other anchors, then another matcher."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from retinanet.data.transforms import resized_sizes
 from retinanet.detector.settings import AnchorShapes, LossSettings
 
 MORE_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
-LEAST_MIN_SIDE = 64  # that the flags take
+LEAST_MIN_SIDE = 64  # the least that the flags accept
 CLEAR_GAIN = 0.05  # share of the objects, of all or of a class, below which a change isn't worth a line
 # Of what the best settings regain: sides alone that do this much are preferred, and then the first that do nearly all.
 MOST_OF, NEARLY = 0.7, 0.9
@@ -20,7 +20,7 @@ LOW_QUALITY = "--matcher low_quality"
 
 
 class Remedy(NamedTuple):
-    """Flags of train.py, and what they change."""
+    """Flags of train.py, and the coverage and cost that they lead to."""
 
     flags: str
     coverage: Coverage
@@ -28,7 +28,7 @@ class Remedy(NamedTuple):
 
 
 def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
-    """All sides and anchors to try instead, by what is to be set."""
+    """Returns all sides and anchors to try instead, by their flags."""
     others = {flags: setup._replace(shapes=shapes) for flags, shapes in other_anchors(setup.shapes).items()}
     return smaller_sides(setup) | larger_sides(setup) | others
 
@@ -42,7 +42,7 @@ def larger_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
 
 
 def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
-    """The sides multiplied by each of `factors`, by their flags."""
+    """Returns the setup with its sides multiplied by each of `factors`, by their flags."""
     sides = [(round(setup.min_side * factor), round(setup.max_side * factor)) for factor in factors]
     return {
         f"--min_side {least} --max_side {most}": setup._replace(min_side=least, max_side=most) for least, most in sides
@@ -50,7 +50,7 @@ def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
 
 
 def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
-    """Anchors to try instead of `shapes`, by their flags."""
+    """Returns anchors to try instead of `shapes`, by their flags."""
     ratios = f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in MORE_RATIOS)}"
     found = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
     found[ratios] = shapes._replace(ratios=MORE_RATIOS)
@@ -61,7 +61,7 @@ def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
 def remedies(
     dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, now: Coverage, *, fixed_anchors: bool = False
 ) -> list[Remedy]:
-    """What would give an anchor to clearly more objects than `now`, which is `setup`'s, the most useful first.
+    """Returns what would give clearly more objects an anchor than `now`, the coverage of `setup`; most useful first.
 
     Larger sides come first: a larger picture of an object is also easier to recognise, which a smaller anchor doesn't
     change. They are the smallest that do most of what anything does that was tried; only if none do, other anchors
@@ -93,7 +93,7 @@ def remedies(
 def remedy_of(
     flags: str, dataset: CocoDataset, setup: AnchorSetup, other: AnchorSetup, loss: LossSettings, most: int
 ) -> Remedy:
-    """What `other` does, instead of `setup`, for about `most` objects."""
+    """Measures `other`, in place of `setup`, on about `most` objects."""
     pixels, pixels_now = (
         resized_sizes(dataset.annotations.sizes, one.min_side, one.max_side).prod(axis=1, dtype=float).sum()
         for one in (other, setup)
@@ -102,20 +102,20 @@ def remedy_of(
 
 
 def is_clear(other: Coverage, now: Coverage) -> bool:
-    """Whether `other` misses clearly fewer of all objects, or of a class that is mostly missed now."""
+    """Tells whether `other` misses clearly fewer objects, of all or of a class that is mostly missed now."""
     missed = other.missed_by_class
     of_classes = [share - missed.get(label, share) for label, share in mostly_missed(now).items()]
     return max([now.missed - other.missed, *of_classes]) >= CLEAR_GAIN
 
 
 def mostly_missed(now: Coverage) -> dict[int, float]:
-    """The labels of which more than half of the objects, if they are not very few, get no anchor; and that share."""
+    """Returns the labels with more than half of their objects (if not very few) without an anchor, and that share."""
     counts = np.bincount(now.objects.labels)
     return {label: share for label, share in now.missed_by_class.items() if share > MOSTLY and counts[label] >= FEWEST}
 
 
 def _share_regained(now: Coverage, dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings) -> float:
-    """How many more objects an anchor overlaps enough than now, as a share of those that get none now."""
+    """Returns the share of the objects without an anchor now that `setup` would reach, less what it would lose."""
     sizes = dataset.annotations.sizes[now.objects.images]
     num_reached = (ious_of(setup, now.objects.corners, sizes) >= loss.foreground_iou).sum()
     return float((num_reached - now.matched.sum()) / (~now.matched).sum())

@@ -160,7 +160,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
             check_image(self.path(index), (height, width), self.max_pixels)
 
     def images_there(self) -> np.ndarray:
-        """Which image files exist: bool [N], found by listing folders rather than by asking for each file."""
+        """Marks the image files that exist: bool [N]. It lists folders, which is faster than asking for each file."""
         listed: dict[str, set[str]] = {}
         there = np.zeros(len(self), bool)
         for index, file_name in enumerate(self.annotations.file_names):
@@ -172,7 +172,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return there
 
     def require_images(self) -> None:
-        """UserError if an image file is missing."""
+        """Raises UserError if an image file is missing."""
         missing = np.flatnonzero(~self.images_there())
         if len(missing):
             first = self.path(missing[0])
@@ -206,7 +206,7 @@ def load_set(
 
 
 def load_set_without_images(coco_path: Path, set_name: str, max_pixels: int) -> CocoDataset:
-    """A set of which only the annotation file must exist; `images_there` tells which images do."""
+    """Loads a set whose images may be missing: `images_there` marks those that exist."""
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name, must_exist=False)
     return CocoDataset(annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels)

@@ -87,7 +87,7 @@ def conv2d(
     stride: tuple[int, ...],
     padding: tuple[int, ...] | str,
 ) -> Tensor:
-    """PyTorch's, but in float32 where bfloat16 on a CPU gives garbage.
+    """Convolves as PyTorch does, but in float32 where bfloat16 on a CPU gives garbage.
 
     oneDNN's 3x3 convolution with stride 2 reads past its input where the output is one column, and its gradients do:
     the values are wrong, infinite or NaN. Output and gradients keep their formats.

@@ -88,7 +88,7 @@ class Pyramid(nn.Module):
 
 
 class Downsampling(nn.Conv2d):
-    """A 3x3 convolution to half the height and width."""
+    """A 3x3 convolution that halves the height and width."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(in_channels, channels, 3, stride=2, padding=1)

@@ -42,12 +42,12 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
 
 
 def require_no_source(earlier: Sequence[Path], sources: Iterable[Path]) -> None:
-    """UserError where one of the `sources` is an `earlier` file, which would be moved away before it is read."""
+    """Raises UserError if one of the `sources` is an `earlier` file, which would be moved before it is read."""
     ours = {_identity(path) for path in earlier}
     for path in sources if ours else ():
         if path.exists() and _identity(path) in ours:
             raise UserError(
-                f"{path}: is a SOURCE, but an earlier run wrote it, and its files make room for the new ones. Choose "
+                f"{path}: is a SOURCE, but an earlier run wrote it, and it would be moved before it is read. Choose "
                 "another --output_path, or leave it out."
             )
 

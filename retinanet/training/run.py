@@ -215,7 +215,7 @@ def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batc
     if compile_ == "on":
         return None
     if device.type != "cuda":
-        return "a CPU, where --compile auto doesn't"
+        return "--compile auto compiles on GPUs only"
     if num_batches < BATCHES_WORTH_COMPILING:
         return (
             f"{num_batches} batches are too few to repay it: --compile auto compiles from {BATCHES_WORTH_COMPILING} on"

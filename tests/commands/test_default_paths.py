@@ -71,7 +71,7 @@ def test_a_report_on_an_existing_file_needs_no_checkpoint(script, in_data):
     results = ("--from_results", "val_bbox_results.json", "--report", "report", "--num_draws", 0)
     run = script("test", *results)
     assert run.code == 0, run.err
-    assert "val_bbox_results.json is evaluated as it is, on data/val.json" in run.out
+    assert "Evaluating val_bbox_results.json as it is, against data/val.json" in run.out
     assert "Average Precision" in run.out
     assert (in_data / "report" / "report.html").exists()
     assert (in_data / "val_bbox_results.json").read_bytes() == before
@@ -88,7 +88,7 @@ def test_results_path_is_always_the_file_to_write(script, in_data):
     before = {path: path.read_bytes() for path in in_data.glob("*.json")}
     run = script("test", *TEST, *results)
     assert (run.code, run.out) == (2, "")
-    assert "--results_path val_bbox_results.json: is the file to write, but there is no checkpoint" in run.err
+    assert "--results_path val_bbox_results.json: names the file to write, but there is no checkpoint" in run.err
     assert "give --from_results val_bbox_results.json" in run.err
     lacking = script("test", *TEST, *results, "--checkpoint_path", "other.pt")
     assert (lacking.code, "other.pt" in lacking.err) == (2, True)

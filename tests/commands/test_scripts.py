@@ -182,7 +182,7 @@ def test_compiled_where_it_repays(monkeypatch):
     def why_not(compile, device, num_batches, ranks=ALONE):
         return run.why_not_compiled(compile, torch.device(device), ranks, num_batches)
 
-    assert why_not("auto", "cpu", 10**9) == "a CPU, where --compile auto doesn't"
+    assert why_not("auto", "cpu", 10**9) == "--compile auto compiles on GPUs only"
     assert why_not("auto", "cuda", 100) == (
         "100 batches are too few to repay it: --compile auto compiles from 10000 on"
     )
