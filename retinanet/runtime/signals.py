@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TypeVar
 
 from retinanet.runtime.errors import Stopped
@@ -103,9 +104,19 @@ STOP = StopRequests()
 
 
 def ignore_in_worker(_worker: int) -> None:
-    """A loader's worker_init_fn: a signal to the process group is left to the main process."""
+    """A loader's worker_init_fn: it leaves a signal to the process group to the main process.
+
+    When a stop makes the main process drop a batch, the worker's thread that hands over its memory finds nobody there,
+    which Python would print as a traceback.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _print_unless_dropped
+
+
+def _print_unless_dropped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def end_workers() -> None:

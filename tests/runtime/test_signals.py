@@ -144,3 +144,15 @@ launch.main()
     environment = {name: value for name, value in os.environ.items() if name != "PET_SIGNALS_TO_HANDLE"}
     run = finished(["-c", code], timeout=60, environment={**environment, "PYTHONPATH": str(ROOT)})
     assert run.stdout == f"SIGTERM,SIGINT,{expected}SIGQUIT,SIGUSR1\n"
+
+
+def test_a_worker_says_nothing_of_a_batch_that_the_main_process_dropped():
+    code = """
+from retinanet.runtime.signals import ignore_in_worker
+ignore_in_worker(0)
+import sys
+for error in BrokenPipeError("dropped"), ConnectionResetError("dropped"), ValueError("a fault"):
+    sys.excepthook(type(error), error, None)
+"""
+    run = finished(["-c", code], timeout=60, environment={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert run.stderr == "ValueError: a fault\n"
