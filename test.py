@@ -6,7 +6,9 @@ from retinanet.runtime.console import run
 
 def main(argv: list[str] | None = None) -> int:
     settings = evaluation_settings(argv)
-    from retinanet.commands.test import evaluate_or_compare  # after the flags are read: PyTorch takes seconds to import
+    from retinanet.commands.evaluate import (
+        evaluate_or_compare,  # after the flags are read: PyTorch takes seconds to import
+    )
 
     return evaluate_or_compare(settings)
 

@@ -6,7 +6,7 @@ from retinanet.runtime.console import run
 
 def main(argv: list[str] | None = None) -> int:
     settings = submission_settings(argv)
-    from retinanet.commands.test_submission import (
+    from retinanet.commands.submission import (
         check_submission,  # after the flags are read: PyTorch takes seconds to import
     )
 

@@ -6,7 +6,7 @@ from retinanet.runtime.console import run
 
 def main(argv: list[str] | None = None) -> int:
     settings = picture_settings(argv)
-    from retinanet.commands.vis import draw  # after the flags are read: PyTorch takes seconds to import
+    from retinanet.commands.draw import draw  # after the flags are read: PyTorch takes seconds to import
 
     return draw(settings)
 

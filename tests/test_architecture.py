@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "retinanet"
 # A room imports from itself and from those before it.
 ROOMS = (
     *("runtime", "detector", "fast", "coco", "data", "checkpoints", "evaluation", "reports", "tracking", "training"),
-    *("submission", "cli", "check_data", "predict", "export", "convert", "commands", "sample_data", "launch"),
+    *("submission", "cli", "check_data", "predict", "export", "convert", "sample_data", "commands"),
 )
+SCRIPTS = "__main__"  # reads the flags and calls the command: above all rooms
 ALONE = ("runtime", "detector")  # import nothing of ours outside themselves
 FILES = sorted(PACKAGE.rglob("*.py"))
 KNOWN_BY = {  # places, as the start of a path in the package
@@ -47,7 +48,7 @@ OURS = {
 
 def test_every_file_is_in_a_room():
     assert {path.parent.name for path in FILES if path.parent != PACKAGE} == set(ROOMS)
-    assert [path.name for path in FILES if path.parent == PACKAGE] == ["__init__.py"]
+    assert [path.name for path in FILES if path.parent == PACKAGE] == ["__init__.py", "launch.py"]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -57,7 +58,7 @@ def test_a_room_imports_from_itself_and_lower_rooms(room):
         (name, other)
         for name, others in OURS.items()
         for other in others
-        if name.startswith(f"{room}/") and other.split("/")[0] not in allowed
+        if name.startswith(f"{room}/") and not name.endswith(SCRIPTS) and other.split("/")[0] not in allowed
     }
     assert not wrong
 

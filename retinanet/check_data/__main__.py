@@ -6,7 +6,7 @@ from retinanet.runtime.console import run
 
 def main(argv: list[str] | None = None) -> int:
     settings = check_settings(argv)
-    from retinanet.check_data.command import check_data  # after the flags are read: PyTorch takes seconds to import
+    from retinanet.commands.check_data import check_data  # after the flags are read: PyTorch takes seconds to import
 
     return check_data(settings)
 

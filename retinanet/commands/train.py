@@ -11,10 +11,6 @@ from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, w
 from retinanet.checkpoints.resume import LAST, Facts, SavedRun, newest_run
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.coco.json_values import is_id
-from retinanet.commands.batch_size import settled_batch_size
-from retinanet.commands.find_lr import find_learning_rate
-from retinanet.commands.train_evaluation import evaluate_and_save, out_of_patience
-from retinanet.commands.verify_resume import verify_resume
 from retinanet.data.learnable import warnings_of
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.console import say
@@ -27,7 +23,10 @@ from retinanet.runtime.signals import STOP
 from retinanet.runtime.streams import STDOUT
 from retinanet.tracking.opening import open_trackers, require_trackers
 from retinanet.tracking.trackers import NO_TRACKERS, TrackedRun, Trackers
+from retinanet.training.batch_size import settled_batch_size
 from retinanet.training.engine import progress_of, rest_of_epoch
+from retinanet.training.evaluation import evaluate_and_save, out_of_patience
+from retinanet.training.find_lr import find_learning_rate
 from retinanet.training.log_lines import (
     best_line,
     epoch_line,
@@ -42,6 +41,7 @@ from retinanet.training.run import Run, build_run
 from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped, room_warning
 from retinanet.training.sets import Sets, add_cache, load_sets
 from retinanet.training.settings import RANDOM, TrainSettings
+from retinanet.training.verify_resume import verify_resume
 
 
 def train(settings: TrainSettings) -> int:

@@ -6,7 +6,7 @@ from retinanet.runtime.console import run
 
 def main(argv: list[str] | None = None) -> int:
     settings = convert_settings(argv)
-    from retinanet.convert.command import convert  # after the flags are read: PyTorch takes seconds to import
+    from retinanet.commands.convert import convert  # after the flags are read: PyTorch takes seconds to import
 
     return convert(settings)
 

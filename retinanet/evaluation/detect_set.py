@@ -17,7 +17,7 @@ from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
-from retinanet.evaluation.test_time_augmentation import ONE_VIEW, Views, predict_views
+from retinanet.evaluation.views import ONE_VIEW, Views, predict_views
 from retinanet.fast.folded_network import folded_once
 from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
 from retinanet.fast.suppression import suppress_on_device

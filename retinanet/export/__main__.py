@@ -6,7 +6,7 @@ from retinanet.runtime.console import run
 
 def main(argv: list[str] | None = None) -> int:
     settings = export_settings(argv)
-    from retinanet.export.command import export  # after the flags are read: PyTorch takes seconds to import
+    from retinanet.commands.export import export  # after the flags are read: PyTorch takes seconds to import
 
     return export(settings)
 

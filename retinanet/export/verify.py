@@ -19,7 +19,7 @@ from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.coco_table import AP, evaluate, installed_backends
 from retinanet.evaluation.detect_set import found_in_batch, in_order
-from retinanet.evaluation.test_time_augmentation import Look
+from retinanet.evaluation.views import Look
 from retinanet.fast.suppression import suppress_on_device
 
 MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # by which they may differ

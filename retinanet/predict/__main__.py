@@ -6,7 +6,7 @@ from retinanet.runtime.console import run
 
 def main(argv: list[str] | None = None) -> int:
     settings = predict_settings(argv)
-    from retinanet.predict.command import predict  # after the flags are read: PyTorch takes seconds to import
+    from retinanet.commands.predict import predict  # after the flags are read: PyTorch takes seconds to import
 
     return predict(settings)
 

@@ -15,7 +15,7 @@ from retinanet.data.images import read_upright, upright
 from retinanet.data.settings import MAX_PIXELS
 from retinanet.data.transforms import longest_at
 from retinanet.detector.settings import DEFAULT_DETECTION
-from retinanet.evaluation.test_time_augmentation import Views
+from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, detect_images
 from retinanet.predict.networks import network_of_checkpoint
 from retinanet.predict.onnx_network import ONNX, network_of_onnx

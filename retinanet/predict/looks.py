@@ -15,7 +15,7 @@ from retinanet.data.transforms import padded_sizes, resize, resized_sizes
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.detect_set import found_in_batch
-from retinanet.evaluation.test_time_augmentation import Views, merged_views
+from retinanet.evaluation.views import Views, merged_views
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.predict.networks import ReadyNetwork
 from retinanet.predict.tiles import Tiles, cut, moved, tile_corners, without_cut_off

@@ -9,7 +9,7 @@ from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_check
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, saved_threshold
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.evaluation.detect_set import fastest_form
-from retinanet.evaluation.test_time_augmentation import Look, look_with
+from retinanet.evaluation.views import Look, look_with
 from retinanet.runtime.device import choose_precision, find_device
 
 

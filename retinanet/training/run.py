@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from retinanet.checkpoints.norm_statistics import measure_statistics
 from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run
 from retinanet.checkpoints.settings import default_statistics
 from retinanet.checkpoints.start import build_network
@@ -24,6 +23,7 @@ from retinanet.runtime.device import choose_precision, make_deterministic
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.losses import Compiled, ComputeLosses, few_sides, losses_of, shared
+from retinanet.training.norm_statistics import measure_statistics
 from retinanet.training.optimizer import build_optimizer, rates_of_stages
 from retinanet.training.sets import Sets
 from retinanet.training.settings import TrainSettings

@@ -135,8 +135,8 @@ def test_vis_draws_above_the_score_that_test_prints(script, folder, monkeypatch)
     nothing = [{**rows[0], "bbox": [0, 0, 1, 1], "score": float(np.float32(score))} for score in (0.1, 0.1, 0.05)]
     (folder / "low.json").write_text(json.dumps([*rows, *nothing]))
     titles = []
-    monkeypatch.setattr("retinanet.commands.vis.draw_grid", lambda panels, *_, **__: titles.append(panels[1].title))
-    monkeypatch.setattr("retinanet.commands.vis.save_figure", lambda *_: None)
+    monkeypatch.setattr("retinanet.commands.draw.draw_grid", lambda panels, *_, **__: titles.append(panels[1].title))
+    monkeypatch.setattr("retinanet.commands.draw.save_figure", lambda *_: None)
     run = script("test", "--set_name", "val", "--from_results", "low.json", "--num_draws", 0)
     typed = re.search(r"^Best F1 of all classes: 1\.000 above score (\S+), with", run.out, re.MULTILINE)[1]
     image = ("--set_name", "val", "--image_id", rows[-1]["image_id"])
@@ -160,8 +160,8 @@ def test_vis_draws_above_the_usual_score_where_there_is_no_best(script, folder, 
     if kind == "no objects":
         path.write_text(json.dumps({**content, "annotations": []}))
     titles = []
-    monkeypatch.setattr("retinanet.commands.vis.draw_grid", lambda panels, *_, **__: titles.append(panels[1].title))
-    monkeypatch.setattr("retinanet.commands.vis.save_figure", lambda *_: None)
+    monkeypatch.setattr("retinanet.commands.draw.draw_grid", lambda panels, *_, **__: titles.append(panels[1].title))
+    monkeypatch.setattr("retinanet.commands.draw.save_figure", lambda *_: None)
     assert script("vis", "--image_id", image_id, "--pred_file", "rows.json").code == 0
     assert titles == ["Detections: 1 above score 0.3"]
 

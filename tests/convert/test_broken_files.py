@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retinanet.convert.command import READERS
+from retinanet.commands.convert import READERS
 from retinanet.runtime.errors import UserError
 
 DATA = "train: images/train\nval: images/val\nnames: [cat, dog]\n"

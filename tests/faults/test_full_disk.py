@@ -10,10 +10,9 @@ from conftest import TINY
 
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.checkpoints.resume import load_saved
-from retinanet.commands import train_evaluation
-from retinanet.commands.test import better_checkpoint
+from retinanet.commands.evaluate import better_checkpoint
 from retinanet.runtime.errors import UserError
-from retinanet.training import saves
+from retinanet.training import evaluation, saves
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 FLAGS = (*TINY, "--workers", 0, "--batch_size", 4, "--eval_every", 1, "--learning_rate", 0.001)
@@ -46,7 +45,7 @@ def train(script, coco_path, monkeypatch):
                 happens()
             return aps[run.state.epoch - 1]
 
-        monkeypatch.setattr(train_evaluation, "evaluate_weights", evaluate)
+        monkeypatch.setattr(evaluation, "evaluate_weights", evaluate)
         return script("train", "--coco_path", coco_path, "--output_path", output, *FLAGS, *more)
 
     return call

@@ -14,7 +14,7 @@ from retinanet.detector.detect import detect, find_candidates
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation import detect_set
-from retinanet.evaluation.test_time_augmentation import Views, predict_views
+from retinanet.evaluation.views import Views, predict_views
 from retinanet.fast.suppression import suppress_on_device
 
 GPU = torch.device("cuda", 0)

@@ -7,7 +7,7 @@ from torch.cuda._sanitizer import CUDASanitizerErrors, cuda_sanitizer
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.stream_rules import StreamRules
 from retinanet.data.device_feed import on_device
-from retinanet.evaluation.test_time_augmentation import Views, predict_views
+from retinanet.evaluation.views import Views, predict_views
 
 GPU = torch.device("cuda", 0)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
-from retinanet.evaluation.test_time_augmentation import Views
+from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, detect_images
 from retinanet.predict.networks import ReadyNetwork, Trained
 from retinanet.predict.tiles import Tiles, moved, tile_corners, without_cut_off

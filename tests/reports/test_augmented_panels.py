@@ -48,7 +48,7 @@ def panels_of(script, monkeypatch, *arguments):
         return draw_grid(panels, *others, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr("retinanet.commands.vis.draw_grid", spied)
+        patched.setattr("retinanet.commands.draw.draw_grid", spied)
         run = script("vis", *arguments)
     assert run.code == 0, run.err
     return seen

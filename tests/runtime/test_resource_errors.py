@@ -13,8 +13,8 @@ from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Targets
-from retinanet.evaluation import detect_set, test_time_augmentation
-from retinanet.evaluation.test_time_augmentation import Views
+from retinanet.evaluation import detect_set, views
+from retinanet.evaluation.views import Views
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named, worker_explained
@@ -97,8 +97,8 @@ def test_a_copy_names_its_batch_where_memory_runs_out(monkeypatch):
 @pytest.mark.parametrize(
     ("module", "name", "told"),
     [
-        (test_time_augmentation, "mirrored", "a batch of 2 images"),
-        (test_time_augmentation, "find_candidates", "a batch of 2 images"),
+        (views, "mirrored", "a batch of 2 images"),
+        (views, "find_candidates", "a batch of 2 images"),
         (detect_set, "suppress_on_device", "2 images, 18 candidates each"),
     ],
 )

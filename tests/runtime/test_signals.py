@@ -137,7 +137,7 @@ for number in signal.SIGHUP, signal.SIGINT, signal.SIGQUIT:  # which a shell's b
     signal.signal(number, signal.SIG_DFL)
 for number in [{ignored}]:
     signal.signal(number, signal.SIG_IGN)
-import retinanet.launch.__main__ as launch
+import retinanet.launch as launch
 launch.torchrun = lambda: print(os.environ["PET_SIGNALS_TO_HANDLE"])
 launch.main()
 """

@@ -20,7 +20,7 @@ from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
-from retinanet.evaluation.test_time_augmentation import Views, predict_views
+from retinanet.evaluation.views import Views, predict_views
 from retinanet.training import losses as losses_module
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import losses_of

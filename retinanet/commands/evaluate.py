@@ -19,7 +19,7 @@ from retinanet.data.transforms import longest_at
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
-from retinanet.evaluation.test_time_augmentation import Views
+from retinanet.evaluation.views import Views
 from retinanet.reports.analysis_text import analysis_lines
 from retinanet.reports.html_report import REPORT, write_report
 from retinanet.reports.panels import no_pictures_line

@@ -16,7 +16,7 @@ from PIL import Image
 from retinanet import Detector
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.coco.score_thresholds import threshold_below
-from retinanet.export import command
+from retinanet.commands import export as command
 from retinanet.export.__main__ import main
 from retinanet.export.verify import Comparison
 

@@ -13,7 +13,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.coco_table import installed_backends, require_backend
 from retinanet.evaluation.detect_set import fastest_form
-from retinanet.evaluation.test_time_augmentation import look_with
+from retinanet.evaluation.views import look_with
 from retinanet.export.flags import ExportSettings
 from retinanet.export.onnx_file import onnx_bytes
 from retinanet.export.verify import compare

@@ -10,16 +10,16 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.commands import batch_size
-from retinanet.commands.batch_size import (
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.ranks import Ranks
+from retinanet.training import batch_size
+from retinanet.training.batch_size import (
     MOST,
     find_batch_size,
     largest_shape,
     largest_that_fits,
     settled_batch_size,
 )
-from retinanet.runtime.errors import UserError
-from retinanet.runtime.ranks import Ranks
 from retinanet.training.settings import AUTO_BATCH, TrainSettings
 
 

@@ -9,8 +9,8 @@ from conftest import TINY, change_json
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations
 from retinanet.coco.results import Found
-from retinanet.commands import train_evaluation
-from retinanet.commands.test import better_checkpoint
+from retinanet.commands.evaluate import better_checkpoint
+from retinanet.training import evaluation
 from retinanet.training.state import TrainingState
 
 
@@ -18,7 +18,7 @@ from retinanet.training.state import TrainingState
 def trained(script, coco_path, tmp_path, monkeypatch):
     """A run of three epochs, the second the best, and what it printed."""
     aps = iter([0.25, 0.5, 0.375])
-    monkeypatch.setattr(train_evaluation, "evaluate_weights", lambda run: next(aps))
+    monkeypatch.setattr(evaluation, "evaluate_weights", lambda run: next(aps))
     output = tmp_path / "output"
     flags = ("--coco_path", coco_path, "--output_path", output, *TINY, "--workers", 0, "--batch_size", 4)
     run = script("train", *flags, "--epochs", 3, "--eval_every", 1)
@@ -46,7 +46,7 @@ def test_a_checkpoint_holds_the_threshold_just_below_the_best_score(script, coco
         images = np.repeat(np.arange(len(val.image_ids)), np.diff(val.first))
         return Found(images, val.labels, scores, val.boxes)
 
-    monkeypatch.setattr(train_evaluation, "detect_all", objects)
+    monkeypatch.setattr(evaluation, "detect_all", objects)
     flags = ("--coco_path", coco_path, "--output_path", tmp_path, *TINY, "--workers", 0, "--epochs", 1)
     assert script("train", *flags).code == 0
     threshold = load_checkpoint(tmp_path / "best.pt").score_threshold
@@ -94,7 +94,7 @@ def test_the_rest_of_the_record_stays(tmp_path):
 def patient(script, coco_path, tmp_path, monkeypatch):
     """Trains up to 6 epochs, evaluated after each with these AP; further arguments are flags."""
     aps = [0.25, 0.5, 0.375, 0.5, 0.125, 0.625]
-    monkeypatch.setattr(train_evaluation, "evaluate_weights", lambda run: aps[run.state.epoch - 1])
+    monkeypatch.setattr(evaluation, "evaluate_weights", lambda run: aps[run.state.epoch - 1])
     flags = ("--coco_path", coco_path, *TINY, "--workers", 0, "--batch_size", 4, "--epochs", 6, "--eval_every", 1)
     return lambda name, *more: script("train", *flags, "--output_path", tmp_path / name, *more)
 

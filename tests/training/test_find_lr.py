@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import write_set
 
-from retinanet.commands import find_lr
-from retinanet.commands.find_lr import (
+from retinanet.training import find_lr
+from retinanet.training.find_lr import (
     HIGHEST,
     LOWEST,
     WINDOW,

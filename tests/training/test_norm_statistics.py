@@ -3,13 +3,13 @@ import pytest
 import torch
 from conftest import TINY, write_set
 
-from retinanet.checkpoints import norm_statistics
-from retinanet.checkpoints.norm_statistics import measure_statistics
 from retinanet.cli.train_flags import train_settings
 from retinanet.data.batches import loaded_from
 from retinanet.data.dataset import load_set
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.ranks import ALONE
+from retinanet.training import norm_statistics
+from retinanet.training.norm_statistics import measure_statistics
 from retinanet.training.run import build_run
 from retinanet.training.sets import load_sets
 
