@@ -1,7 +1,7 @@
 """Check a result file before it is handed in, correct and pack it."""
 
-from retinanet.cli.submission_flags import submission_settings
 from retinanet.runtime.console import run
+from retinanet.settings.submission import submission_settings
 
 
 def main(argv: list[str] | None = None) -> int:

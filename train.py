@@ -1,7 +1,7 @@
 """Train a RetinaNet on a COCO-format data set, alone or as one of torchrun's processes."""
 
-from retinanet.cli.train_flags import train_settings
 from retinanet.runtime.console import run
+from retinanet.settings.train import train_settings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,11 +1,11 @@
 """Draw the objects of images and what a model found in them, or the curves of runs."""
 
-from retinanet.cli.vis_flags import picture_settings
 from retinanet.runtime.console import run
+from retinanet.settings.draw import draw_settings
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = picture_settings(argv)
+    settings = draw_settings(argv)
     from retinanet.commands.draw import draw  # after the flags are read: PyTorch takes seconds to import
 
     return draw(settings)

@@ -4,9 +4,9 @@ import argparse
 
 import torch
 
-from retinanet.cli.shared_flags import device_name
 from retinanet.runtime.device import find_device
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import device_name
 
 
 def device_of(text: str) -> torch.device:

@@ -8,14 +8,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "retinanet"
 # A room imports from itself and from those before it.
 ROOMS = (
-    *("runtime", "detector", "fast", "coco", "data", "checkpoints", "evaluation", "reports", "tracking", "training"),
-    *("submission", "cli", "check_data", "predict", "export", "convert", "sample_data", "commands"),
+    *("runtime", "detector", "fast", "settings", "coco", "data", "checkpoints", "evaluation", "reports", "tracking"),
+    *("training", "submission", "check_data", "predict", "export", "convert", "sample_data", "commands"),
 )
 SCRIPTS = "__main__"  # reads the flags and calls the command: above all rooms
 ALONE = ("runtime", "detector")  # import nothing of ours outside themselves
 FILES = sorted(PACKAGE.rglob("*.py"))
 KNOWN_BY = {  # places, as the start of a path in the package
-    "argparse": ("cli/", "predict/flags", "export/flags", "convert/flags", "sample_data/__main__"),
+    "argparse": ("settings/",),
     "pycocotools": ("evaluation/coco_table",),
     "hotcoco": ("evaluation/coco_table", "convert/write_others"),
     "matplotlib": ("reports/", "check_data/charts"),
@@ -82,6 +82,6 @@ def test_one_place_asks_whether_there_is_a_gpu():
     assert len([path for path in FILES if "cuda.is_available" in path.read_text()]) == 1
 
 
-def test_a_namespace_stays_in_the_room_of_flags():
+def test_a_namespace_stays_in_the_room_of_settings():
     users = [name_of(path) for path in FILES if "Namespace" in path.read_text()]
     assert all(name.startswith(KNOWN_BY["argparse"]) for name in users), users

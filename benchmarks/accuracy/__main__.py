@@ -22,7 +22,6 @@ from benchmarks.accuracy.table import BEGIN, DONE, END, Record, line_of, read_re
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import chip_of
 from retinanet.checkpoints.output_folder import git_commit
-from retinanet.cli.flags import number_above, whole_number
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import find_annotation_file
@@ -31,6 +30,7 @@ from retinanet.evaluation.analysis import analyse
 from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
+from retinanet.settings.options import number_above, whole_number
 from retinanet.submission.check import load_results
 
 

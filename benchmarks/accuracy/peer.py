@@ -24,43 +24,43 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import torchvision_model
 from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
-from retinanet.cli.flags import HelpFormatter, number_above, whole_number
 from retinanet.coco.results import Found, joined, rows_of, write_results
 from retinanet.data.batches import Batch
-from retinanet.data.dataloader import evaluation_loader, training_loader
+from retinanet.data.dataloader import LoaderSettings, evaluation_loader, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
-from retinanet.data.settings import MAX_PIXELS, LoaderSettings
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Detections
-from retinanet.evaluation.coco_table import evaluate, installed_backends
+from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.detect_set import found_in_batch, in_order
 from retinanet.runtime.console import run, say
 from retinanet.runtime.device import autocast, choose_precision, default_workers
 from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
+from retinanet.settings.options import HelpFormatter, number_above, whole_number
+from retinanet.settings.shared import MAX_PIXELS, installed_backends
+from retinanet.settings.train import Data, Network, Optimisation
 from retinanet.training.optimizer import Schedule, build_optimizer, set_rate
-from retinanet.training.settings import TrainSettings
 
 LOG_EVERY = 100
 
 
 def build_parser() -> argparse.ArgumentParser:
-    ours = TrainSettings()
+    data, network, optimisation = Data(), Network(), Optimisation()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--coco_path", type=Path, default=ours.coco_path)
+    parser.add_argument("--coco_path", type=Path, default=data.coco_path)
     parser.add_argument("--weights", type=Path, required=True, help="a state dict FILE, which may hold a part of it")
-    parser.add_argument("--depth", type=int, choices=DEPTHS, default=ours.depth)
+    parser.add_argument("--depth", type=int, choices=DEPTHS, default=network.depth)
     parser.add_argument("--channels", type=whole_number(1), default=256, help="of the pyramid and the heads")
-    parser.add_argument("--min_side", type=whole_number(64), default=ours.min_side)
-    parser.add_argument("--max_side", type=whole_number(64), default=ours.max_side)
-    parser.add_argument("--batch_size", type=whole_number(1), default=ours.batch_size)
-    parser.add_argument("--epochs", type=whole_number(1), default=ours.epochs)
-    parser.add_argument("--milestones", type=whole_number(0), nargs="*", default=ours.milestones)
-    parser.add_argument("--learning_rate", type=number_above(0), default=ours.learning_rate)
-    parser.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default=ours.optimizer)
-    parser.add_argument("--seed", type=whole_number(0), default=ours.seed)
+    parser.add_argument("--min_side", type=whole_number(64), default=data.min_side)
+    parser.add_argument("--max_side", type=whole_number(64), default=data.max_side)
+    parser.add_argument("--batch_size", type=whole_number(1), default=data.batch_size)
+    parser.add_argument("--epochs", type=whole_number(1), default=optimisation.epochs)
+    parser.add_argument("--milestones", type=whole_number(0), nargs="*", default=optimisation.milestones)
+    parser.add_argument("--learning_rate", type=number_above(0), default=optimisation.learning_rate)
+    parser.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default=optimisation.optimizer)
+    parser.add_argument("--seed", type=whole_number(0), default=optimisation.seed)
     parser.add_argument("--device", type=device_of, default="auto")
     parser.add_argument("--workers", type=whole_number(0), help="default: 1 on a CPU, else up to 8")
     parser.add_argument("--output_path", type=Path, default=Path("peer.json"), help="the result file to write")
@@ -125,7 +125,7 @@ def loading_of(args: argparse.Namespace) -> LoaderSettings:
 
 def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:
     """Raises Diverged at a loss that is not finite."""
-    ours = TrainSettings()
+    ours = Optimisation()
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
     loader, sampler = training_loader(dataset, loading_of(args), seed=args.seed)
     schedule = Schedule(args.learning_rate, len(sampler), args.epochs, milestones=args.milestones)

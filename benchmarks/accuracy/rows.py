@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from retinanet.training.settings import TrainSettings
+from retinanet.settings.train import Data, Optimisation
 
 RECOMMENDED = (
     *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--backbone_rate", "0.5"),
@@ -65,7 +65,7 @@ def rows_of(setting: Setting) -> list[Row]:
     recommended = (
         *RECOMMENDED,
         "--learning_rate",
-        f"{TrainSettings.learning_rate * setting.batch_size / TrainSettings.batch_size:g}",
+        f"{Optimisation.learning_rate * setting.batch_size / Data.batch_size:g}",
     )
     return [
         Row(BASELINE, has_seeds=True),

@@ -17,7 +17,6 @@ from torch import Tensor
 from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import random_batch
 from benchmarks.speed.protocol import describe
-from retinanet.cli.flags import whole_number
 from retinanet.data.batches import Batch
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import find_candidates
@@ -28,6 +27,7 @@ from retinanet.fast.flat_parameters import FlatParameters
 from retinanet.fast.focal_one_pass import focal_loss_on
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.reports.tables import markdown_head
+from retinanet.settings.options import whole_number
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import Compiled, losses_of
 from retinanet.training.optimizer import build_optimizer

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.cli.flags import whole_number
 from retinanet.evaluation.average_precision import Ranked, average_precision, mean_of_classes
 from retinanet.evaluation.intervals import draws_of_images, interval
 from retinanet.evaluation.matches import IOUS
+from retinanet.settings.options import whole_number
 
 
 class Coverage(NamedTuple):

@@ -18,7 +18,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks.arguments import device_of
-from retinanet.cli.flags import whole_number
 from retinanet.data.batches import Batch, Sample, collate
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import find_candidates
@@ -28,10 +27,10 @@ from retinanet.detector.structures import Targets
 from retinanet.fast.regression_windows import SparseNetwork
 from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
+from retinanet.settings.options import whole_number, with_values
+from retinanet.settings.train import PUBLISHED, RECIPES, TrainSettings
 from retinanet.training.losses import Compiled, losses_of
 from retinanet.training.optimizer import build_optimizer
-from retinanet.training.recipes import RECIPES
-from retinanet.training.settings import PUBLISHED, TrainSettings
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
@@ -79,10 +78,10 @@ def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
 
 def our_step(args: argparse.Namespace, compiled: bool = False, recipe: str = PUBLISHED) -> Work:
     """A step of train.py with a recipe's network, losses and average of the weights."""
-    settings = TrainSettings(**RECIPES[recipe])
+    settings = with_values(TrainSettings(), RECIPES[recipe])
     batch = random_batch(args)
-    model = RetinaNet(args.num_classes, args.depth, iou_branch=settings.iou_branch).to(args.device).train()
-    average = WeightAverage(model, 0.999) if settings.ema_share else None
+    model = RetinaNet(args.num_classes, args.depth, iou_branch=settings.network.iou_branch).to(args.device).train()
+    average = WeightAverage(model, 0.999) if settings.optimisation.ema_share else None
     state = TrainingState(model, build_optimizer(model, "adam", 1e-5, 0.0), args.device, average=average)
     losses = losses_of(
         model,

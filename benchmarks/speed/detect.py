@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import cast
 
 from benchmarks.speed import contestants, protocol, trained
-from retinanet.cli.flags import whole_number
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.reports.tables import markdown_head
 from retinanet.runtime.console import run
+from retinanet.settings.options import whole_number
 
 RANDOM = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
 TRAINED = {

@@ -18,12 +18,13 @@ import numpy as np
 
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe, peak_of_this_process
-from retinanet.cli.flags import whole_number
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.packed_names import PackedNames
 from retinanet.coco.results import Found, joined
-from retinanet.evaluation.coco_table import BACKENDS, evaluate, installed_backends
+from retinanet.evaluation.coco_table import evaluate
 from retinanet.reports.tables import markdown_head
+from retinanet.settings.options import whole_number
+from retinanet.settings.shared import BACKENDS, installed_backends
 
 OBJECTS = 7
 

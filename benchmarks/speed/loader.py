@@ -17,14 +17,14 @@ from skimage import io, transform
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from benchmarks.speed.protocol import describe, time_in_turn
-from retinanet.cli.flags import whole_number
 from retinanet.data.batches import collate
 from retinanet.data.dataset import CocoDataset, load_set
-from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.data.transforms import padded_sizes, resize
 from retinanet.detector.structures import DEVIATION, MEAN
 from retinanet.reports.tables import markdown_head
 from retinanet.runtime.console import run
+from retinanet.settings.options import whole_number
+from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 
 def classic(dataset: CocoDataset, index: int) -> np.ndarray:

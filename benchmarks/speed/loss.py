@@ -14,13 +14,13 @@ from torchvision.ops import box_iou
 
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe, time_in_turn
-from retinanet.cli.flags import whole_number
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import encode
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, FOREGROUND_IOU
 from retinanet.detector.structures import Losses, Predictions, Targets
 from retinanet.reports.tables import markdown_head
+from retinanet.settings.options import whole_number
 
 Loss = Callable[[Predictions, Tensor, Targets], Losses]
 OBJECTS = 7  # COCO's mean

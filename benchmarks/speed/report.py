@@ -19,13 +19,14 @@ from PIL import Image
 from benchmarks.arguments import device_of
 from benchmarks.speed.evaluate import random_case
 from benchmarks.speed.protocol import describe, peak_of_this_process
-from retinanet.cli.flags import whole_number
 from retinanet.coco.results import rows_of
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import NUM_DRAWS, analyse
-from retinanet.evaluation.coco_table import evaluate, installed_backends
+from retinanet.evaluation.coco_table import evaluate
 from retinanet.reports.analysis_text import analysis_lines
 from retinanet.reports.html_report import write_report
+from retinanet.settings.options import whole_number
+from retinanet.settings.shared import installed_backends
 from retinanet.submission.check import load_results
 
 

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe
-from retinanet.cli.flags import whole_number
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw
 from retinanet.reports.tables import markdown_head
+from retinanet.settings.options import whole_number
 
 OBJECTS = 7
 

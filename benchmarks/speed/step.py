@@ -17,18 +17,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.speed import contestants, protocol
-from retinanet.cli.flags import whole_number
 from retinanet.data.batches import Batch
-from retinanet.data.dataloader import training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import load_set
-from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE, LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.reports.tables import markdown_head
 from retinanet.runtime.device import default_workers
+from retinanet.settings.options import whole_number
+from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from retinanet.settings.train import RECIPES
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.losses import Compiled, few_sides, losses_of
 from retinanet.training.optimizer import build_optimizer
-from retinanet.training.recipes import RECIPES
 from retinanet.training.state import TrainingState
 
 

@@ -10,11 +10,11 @@ import statistics
 import time
 from pathlib import Path
 
-from retinanet.cli.flags import number_above, whole_number
 from retinanet.reports.tables import markdown_head, markdown_row
+from retinanet.settings.options import flat, number_above, whole_number
+from retinanet.settings.train import TRACKERS, Output, TrainSettings
 from retinanet.tracking.opening import open_trackers
-from retinanet.tracking.trackers import KINDS, TrackedRun
-from retinanet.training.settings import TrainSettings
+from retinanet.tracking.trackers import TrackedRun
 
 NUMBERS = 8  # of a log line
 
@@ -22,16 +22,16 @@ NUMBERS = 8  # of a log line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="for the trackers' files")
-    parser.add_argument("--kinds", choices=KINDS, nargs="+", default=KINDS)
+    parser.add_argument("--kinds", choices=TRACKERS, nargs="+", default=TRACKERS)
     parser.add_argument("--calls", type=whole_number(2), default=50)
     parser.add_argument("--step_seconds", type=number_above(0), default=0.05, help="of a training step")
-    parser.add_argument("--log_every", type=whole_number(1), default=TrainSettings.log_every)
+    parser.add_argument("--log_every", type=whole_number(1), default=Output.log_every)
     args = parser.parse_args()
     print(markdown_head("tracker", "ms a call", f"of {args.log_every} steps of {args.step_seconds:g} s"))
     for kind in args.kinds:
         folder = args.folder / kind
         folder.mkdir(parents=True, exist_ok=True)
-        trackers = open_trackers((kind,), TrackedRun(folder, "benchmark", TrainSettings().plain(), 0))
+        trackers = open_trackers((kind,), TrackedRun(folder, "benchmark", flat(TrainSettings()), 0))
         seconds = []
         for step in range(1, args.calls + 1):
             started = time.perf_counter()

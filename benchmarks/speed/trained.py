@@ -21,7 +21,6 @@ from benchmarks.speed.contestants import precision_of, torchvision_model
 from retinanet.checkpoints.checkpoint import build_model, load_checkpoint
 from retinanet.data.batches import Sample
 from retinanet.data.dataset import load_set
-from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.detect import find_candidates
@@ -34,6 +33,7 @@ from retinanet.fast.suppression import suppress_on_device
 from retinanet.predict.onnx_network import session_of
 from retinanet.runtime.device import autocast
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 Found = list[dict[str, Tensor]]  # boxes, scores and labels of each image, as torchvision gives them
 NAMES = (  # ours and torchvision's

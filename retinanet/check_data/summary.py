@@ -11,7 +11,7 @@ from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious
 from retinanet.data.anchor_remedies import mostly_missed, remedies
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
-from retinanet.training.settings import TrainSettings
+from retinanet.settings.train import TrainSettings
 
 MOST_DRAWN = 10_000  # objects that are matched: a sample of millions gives the shares within 1%
 MUCH_MISSED = 0.25  # share of the objects without an anchor that is worth a warning, not just a note
@@ -28,7 +28,7 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
     more = [f"and {len(scarce) - MOST_SCARCE_NAMED} more"] if len(scarce) > MOST_SCARCE_NAMED else []
     setup = AnchorSetup(dataset.min_side, dataset.max_side, shapes)
     by_iou = coverage(dataset, setup, replace(settings.loss, matcher="iou"), MOST_DRAWN)
-    foreground, background = settings.foreground_iou, settings.background_iou
+    foreground, background = settings.loss.foreground_iou, settings.loss.background_iou
     ious = ious_of(setup, by_iou.objects.corners, annotations.sizes[by_iou.objects.images])
     reached = [f"{share:.1%}" for share in shares(by_iou.matched, ious, background)]
     drawn = "" if by_iou.are_all else " drawn"
@@ -44,18 +44,18 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
 def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
     """Returns lines on the objects without an anchor and what helps; none if there are few such objects."""
     now, forced = by_iou, ""
-    what = f"have no anchor of IoU {settings.foreground_iou:g} at this size"
-    if settings.matcher != "iou":
+    what = f"have no anchor of IoU {settings.loss.foreground_iou:g} at this size"
+    if settings.loss.matcher != "iou":
         own = coverage(dataset, setup, settings.loss, MOST_DRAWN)
-        if settings.matcher == "low_quality":
+        if settings.loss.matcher == "low_quality":
             forced = f". --matcher low_quality leaves {own.missed:.1%} without any; a forced anchor rarely helps"
         else:
-            now, what = own, f"get no anchor from --matcher {settings.matcher} at this size"
+            now, what = own, f"get no anchor from --matcher {settings.loss.matcher} at this size"
     mostly = mostly_missed(now)
     if now.missed <= MISSED and not mostly:
         return []
     missed = f"{now.missed:.1%} of the objects {what} ({missed_classes(now, dataset.annotations.class_names)})"
-    found = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.weights == "coco")
+    found = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.network.weights == "coco")
     lines = remedy_lines(found)
     if now.missed <= MUCH_MISSED and not mostly:  # common, and good results are still possible
         return [f"Note: {missed}{forced}" + (f". {lines[0].strip()}" if lines else "")]
@@ -65,10 +65,10 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
 
 def check_command(settings: TrainSettings) -> str:
     """The command that checks a training's sets at its sides."""
-    words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.coco_path)]
-    words += ["--sets", *dict.fromkeys((settings.train_set, settings.val_set))]
-    words += ["--min_side", str(settings.min_side), "--max_side", str(settings.max_side)]
-    return shlex.join([*words, *anchor_words(settings.start.anchor_shapes)])
+    words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.data.coco_path)]
+    words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
+    words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]
+    return shlex.join([*words, *anchor_words(settings.network.anchors.shapes)])
 
 
 def anchor_words(shapes: AnchorShapes) -> list[str]:

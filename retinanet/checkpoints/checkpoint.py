@@ -12,11 +12,11 @@ from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from retinanet.checkpoints.torch_files import load_file, save_file
 from retinanet.coco.json_values import is_id, is_text
-from retinanet.data.settings import MOST_MIN_SIDE
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import MOST_MIN_SIDE
 
 FORMAT = "retinanet 1"
 RESUMABLE = "run"  # the key of what only --resume needs

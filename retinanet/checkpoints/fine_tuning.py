@@ -7,9 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model
-from retinanet.checkpoints.settings import StartSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
+from retinanet.settings.train import Network
 
 
 class ClassReport(NamedTuple):
@@ -19,9 +19,9 @@ class ClassReport(NamedTuple):
     new: list[str]
 
 
-def require_fitting(checkpoint: Checkpoint, settings: StartSettings, path: Path) -> None:
+def require_fitting(checkpoint: Checkpoint, settings: Network, path: Path) -> None:
     """UserError, with both values, where the network that is asked for is not the checkpoint's."""
-    shapes, asked = checkpoint.anchors, settings.anchor_shapes
+    shapes, asked = checkpoint.anchors, settings.anchors.shapes
     if checkpoint.iou_branch != settings.iou_branch:
         had, flag = ("with", "--iou_branch") if checkpoint.iou_branch else ("without", "--no_iou_branch")
         raise UserError(f"{path}: was trained {had} --iou_branch. Give {flag}, or other --weights.")

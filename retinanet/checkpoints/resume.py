@@ -4,20 +4,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.checkpoints.checkpoint import Checkpoint, load_run, save_checkpoint
-from retinanet.checkpoints.settings import shapes_of
 from retinanet.coco.json_values import is_id
 from retinanet.detector.settings import STAGES
 from retinanet.runtime.errors import UserError
+from retinanet.settings.options import flat, with_values
+from retinanet.settings.train import MAY_CHANGE, TrainSettings, default_statistics
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
-# Flags that change no number of the training, or whose effect is compared below as a fact.
-FREE = frozenset(
-    {
-        *("workers", "timeout", "cache", "device", "precision", "compile", "batch_size", "epochs", "log_every"),
-        *("eval_every", "patience", "save_every", "eval_backend", "max_skipped", "bad_images", "max_pixels", "recipe"),
-        *("coco_path", "output_path", "log_dir", "track", "resume", "verify_resume", "find_lr", "steps", "seeds"),
-    }
-)
 
 
 class Facts(NamedTuple):
@@ -76,23 +69,20 @@ def load_saved(path: Path) -> SavedRun:
     return SavedRun(path, checkpoint, state, Facts(**facts))
 
 
-def require_same_run(saved: SavedRun, settings: dict[str, Any], defaults: dict[str, Any], facts: Facts) -> None:
-    """UserError where the `settings` (flags) or `facts` would not lead to the same numbers as the saved ones.
+def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> None:
+    """UserError where the `settings` or `facts` would not lead to the same numbers as the saved ones.
 
-    A run of an earlier version had the `defaults` of the settings that it did not know.
+    A run of an earlier version had the defaults of the settings that it did not know.
     """
-    # The cosine ends with the last epoch, and shares are of the whole run.
-    depends_on_epochs = settings["schedule"] == "cosine" or settings["warmup_share"] or settings["ema_share"]
-    free = FREE - {"epochs"} if depends_on_epochs else FREE
-    old = {name: value for name, value in (defaults | saved.checkpoint.settings).items() if name not in free}
-    new = {name: value for name, value in settings.items() if name not in free}
-    for name in sorted(old.keys() | new.keys()):
+    free = MAY_CHANGE - {"epochs"} if settings.optimisation.depends_on_epochs else MAY_CHANGE
+    defaults = with_values(TrainSettings(), {"norm_statistics": default_statistics(settings.network.weights)})
+    old, new = flat(defaults) | saved.checkpoint.settings, flat(settings)
+    for name in sorted((old.keys() | new.keys()) - free):
         if old.get(name) != new.get(name):
             raise _differs(saved, f"--{name}", old.get(name), new.get(name))
     # An earlier version had its anchors in the code.
-    old_shapes = saved.checkpoint.anchors
-    shapes = shapes_of(*(settings[f"anchor_{name}"] for name in ("scale", "ratios", "octaves")))
-    for name, own, asked in zip(shapes._fields, old_shapes, shapes, strict=True):
+    shapes = settings.network.anchors.shapes
+    for name, own, asked in zip(shapes._fields, saved.checkpoint.anchors, shapes, strict=True):
         if own != asked:
             raise _differs(saved, f"anchors of the {name}", own, asked)
     for name in ("device", "precision", "compiled"):

@@ -11,13 +11,13 @@ from retinanet.checkpoints.fine_tuning import ClassReport, load_earlier, require
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_backbone import LoadReport, imagenet_state, load_backbone, state_in
 from retinanet.checkpoints.resume import SavedRun
-from retinanet.checkpoints.settings import DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM, StartSettings
 from retinanet.checkpoints.torch_files import load_file
 from retinanet.detector.backbone import modules_of
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.settings.train import DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM, Network
 
 NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
 
@@ -30,7 +30,7 @@ class Start(NamedTuple):
 
 
 def build_network(
-    settings: StartSettings,
+    settings: Network,
     class_names: Sequence[str],
     saved: SavedRun | None,
     measure: Callable[[RetinaNet, Sequence[str]], None] = lambda _network, _names: None,
@@ -58,7 +58,7 @@ def build_network(
             settings.prior,
             learn_statistics,
             head_norm=settings.head_norm,
-            anchor_shapes=settings.anchor_shapes,
+            anchor_shapes=settings.anchors.shapes,
             iou_branch=settings.iou_branch,
         )
         if earlier:
@@ -99,7 +99,7 @@ def _load_detector(
     class_names: Sequence[str],
     state: Mapping[str, Any],
     source: str,
-    settings: StartSettings,
+    settings: Network,
 ) -> None:
     needed = (DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM)
     found = (settings.depth, settings.channels, settings.head_norm)

@@ -5,8 +5,9 @@ import shlex
 from itertools import islice
 from pathlib import Path
 
+from retinanet.settings.convert import COCO, CSV, VOC, YOLO
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
-YOLO, VOC, CSV, COCO = FORMATS = ("yolo", "voc", "csv", "coco")
 CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
 LOOKED_AT = 2000  # files of a folder, which may have millions
 

@@ -21,7 +21,6 @@ from retinanet.check_data.text import (
     reach_lines,
     remedy_block,
 )
-from retinanet.cli.check_data_flags import CheckSettings
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
@@ -32,13 +31,14 @@ from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.printable import printable
+from retinanet.settings.check_data import CheckDataSettings
 
 SETS = ("train", "val", "test")
 MOST_LINES = 40  # without --all
 MOST_MATCHED = 50_000  # objects whose anchors are looked for
 
 
-def check_data(settings: CheckSettings) -> int:
+def check_data(settings: CheckDataSettings) -> int:
     """Do what check_data's command line asks for. Returns the exit code: 0 good, 1 mistakes."""
     require_picture_place(settings.picture_path)
     findings = Findings()
@@ -75,7 +75,7 @@ def verdict(mistakes: Sequence[Finding]) -> str:
     return f"{total} mistake{'s' if total > 1 else ''} of {kinds} kind{'s' if kinds > 1 else ''}"
 
 
-def check_annotation_files(settings: CheckSettings, findings: Findings) -> list[CheckedSet]:
+def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> list[CheckedSet]:
     """The sets, checked by their annotation files: all of them before any image, which takes longer."""
     sets: list[CheckedSet] = []
     for name in settings.sets or sets_there(settings.coco_path):
@@ -86,7 +86,7 @@ def check_annotation_files(settings: CheckSettings, findings: Findings) -> list[
             min_side=settings.min_side,
             max_side=settings.max_side,
             max_pixels=settings.max_pixels,
-            anchor_shapes=settings.anchor_shapes,
+            anchor_shapes=settings.anchors.shapes,
             is_trained_on=not sets,
             findings=findings,
         )
@@ -125,16 +125,16 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
     note_repeated(list(zip(sets, contents, strict=True)), findings)
 
 
-def count_blocks(sets: list[CheckedSet], settings: CheckSettings) -> list[list[str]]:
+def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[list[str]]:
     """Counts the objects of the sets, and those of the first set that get an anchor, and draws both."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     dataset, classes = sets[0].dataset, names_of_classes(sets)
-    setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchor_shapes)
+    setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes)
     now = coverage(dataset, setup, most=MOST_MATCHED)
     groups = reach(now, dataset, setup)
     charts.draw(counts, classes, groups, settings.picture_path)
     sides = ["--min_side", str(settings.min_side), "--max_side", str(settings.max_side)]
-    flags = " ".join([*sides, *anchor_words(settings.anchor_shapes)])
+    flags = " ".join([*sides, *anchor_words(settings.anchors.shapes)])
     drawn = "" if now.are_all else f" ({len(now.matched)} drawn)"
     title = f"Best anchor of each object of {counts[0].name}{drawn}, {flags}"
     found = remedies(dataset, setup, DEFAULT_LOSS, now)

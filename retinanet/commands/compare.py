@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from retinanet.cli.test_flags import EvaluationSettings
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.data.dataset import load_set_without_images
 from retinanet.evaluation.analysis import analyse
@@ -13,13 +12,14 @@ from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.reports.panels import comparison_panels, no_pictures_line
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.submission.check import load_results
 
 
-def compare_results(settings: EvaluationSettings, path_a: Path, path_b: Path) -> int:
+def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
     """Print what changed from one result file to the other, and draw the images most won and lost."""
     picture = (settings.report or Path()) / "compare.png"
-    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.max_pixels)
+    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
     annotations = dataset.annotations
     has_images = bool(dataset.images_there().any())
     if has_images:

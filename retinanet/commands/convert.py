@@ -5,7 +5,6 @@ import shlex
 from retinanet.coco.other_formats import COCO, CSV, VOC, YOLO, format_of
 from retinanet.convert.coco_files import read_coco
 from retinanet.convert.csv_files import read_csv
-from retinanet.convert.flags import ConvertSettings
 from retinanet.convert.sets import LabelledSet
 from retinanet.convert.split import split
 from retinanet.convert.voc import read_voc
@@ -14,6 +13,7 @@ from retinanet.convert.write_others import write_csv, write_voc, write_yolo
 from retinanet.convert.yolo import read_yolo
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.settings.convert import ConvertSettings
 
 READERS = {YOLO: read_yolo, VOC: read_voc, CSV: read_csv, COCO: read_coco}
 WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
@@ -33,8 +33,8 @@ def convert(settings: ConvertSettings) -> int:
         )
     labelled = READERS[kind](source)
     say(f"Read {source}: {NAMES[kind]}, {len(labelled.class_names)} classes: {', '.join(labelled.class_names[:20])}")
-    if settings.split:
-        labelled = split(labelled, settings.split, settings.seed, settings.group_by)
+    if settings.splitting.split:
+        labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     for note in labelled.notes:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.coco.results import Found, default_results_path
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, above, threshold_text
-from retinanet.data.dataloader import TrainingBatches, training_loader
+from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
 from retinanet.data.images import read_image
-from retinanet.data.settings import LoaderSettings
 from retinanet.evaluation.analysis import working_point
 from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, draw_grid
 from retinanet.reports.curves import curves_of, draw_curves
@@ -25,18 +23,19 @@ from retinanet.reports.log_table import hyper_parameter_table
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.settings.draw import DrawSettings
 from retinanet.submission.check import load_results
 
 SETS = ("val", "test", "train")  # in the order in which --vis_pred looks for their result files
 MOST_PIXELS = 2000  # of an image's longer side in a picture for itself
 
 
-def draw(settings: PictureSettings) -> int:
+def draw(settings: DrawSettings) -> int:
     """Do what vis.py's command line asks for. Returns the exit code."""
     require_picture_place(settings.picture)
-    if settings.logs:
-        draw_logs(settings.logs, settings.loss_scale != "linear", settings.picture, settings.show)
-    elif settings.augmented:
+    if settings.runs.logs:
+        draw_logs(settings.runs.logs, settings.runs.loss_scale != "linear", settings.picture, settings.show)
+    elif settings.training.augmented:
         draw_augmented(settings)
     else:
         draw_images(settings)
@@ -56,7 +55,7 @@ def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: 
         say("No log has losses by epoch or iteration, so there is no picture")
 
 
-def draw_images(settings: PictureSettings) -> None:
+def draw_images(settings: DrawSettings) -> None:
     set_name, pred_file = set_and_results(settings)
     annotations = load_annotations(find_annotation_file(settings.coco_path, set_name))
     folder = find_image_folder(settings.coco_path, set_name)
@@ -85,7 +84,7 @@ def draw_images(settings: PictureSettings) -> None:
     say(f"Picture of image{'s' if len(chosen) > 1 else ''} {ids}: {settings.picture}")
 
 
-def draw_files(settings: PictureSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
+def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
     """A picture of each image, side by side with its detections, named after its file."""
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)
@@ -97,7 +96,7 @@ def draw_files(settings: PictureSettings, annotations: Annotations, panels: dict
 
 
 def save_grid(
-    settings: PictureSettings, panels: list[Panel], class_names: list[str], path: Path, size: int = PANEL_PIXELS
+    settings: DrawSettings, panels: list[Panel], class_names: list[str], path: Path, size: int = PANEL_PIXELS
 ) -> None:
     figure = draw_grid(
         panels,
@@ -110,7 +109,7 @@ def save_grid(
     save_figure(figure, path)
 
 
-def set_and_results(settings: PictureSettings) -> tuple[str, Path | None]:
+def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
     """The set to draw and the result file of its detections, if they are asked for.
 
     Without --set_name it is the set after which the file is named, or that test.py has written a file of.
@@ -132,15 +131,24 @@ def set_and_results(settings: PictureSettings) -> tuple[str, Path | None]:
     )
 
 
-def draw_augmented(settings: PictureSettings) -> None:
+def draw_augmented(settings: DrawSettings) -> None:
     """A row for each image: as it is, and in the first epochs of a training by one process."""
-    sides = {"min_side": settings.min_side, "max_side": settings.max_side, "max_pixels": settings.max_pixels}
+    training = settings.training
     annotations, dataset = load_set(
-        settings.coco_path, settings.name_of_set, **sides, require_images=False, keep_crowds=settings.ignore_crowds
+        settings.coco_path,
+        settings.name_of_set,
+        min_side=training.min_side,
+        max_side=training.max_side,
+        max_pixels=settings.max_pixels,
+        require_images=False,
+        keep_crowds=training.ignore_crowds,
     )
     chosen = chosen_images(annotations, settings)
     loader, sampler = training_loader(
-        dataset, LoaderSettings(settings.batch_size), seed=settings.order_seed, settings=settings.augmentation
+        dataset,
+        LoaderSettings(training.batch_size),
+        seed=settings.order_seed,
+        augmentation=training.augmentation,
     )
     assert isinstance(loader.dataset, TrainingBatches)
     epochs = draws_of_epochs(sampler, chosen)
@@ -152,7 +160,7 @@ def draw_augmented(settings: PictureSettings) -> None:
     say(f"Picture of {len(chosen)} images, and of each in epochs 0 to {len(epochs) - 1}: {settings.picture}")
 
 
-def chosen_images(annotations: Annotations, settings: PictureSettings) -> list[int]:
+def chosen_images(annotations: Annotations, settings: DrawSettings) -> list[int]:
     """The indices of the images to draw."""
     image_id = settings.image_id
     if image_id is None:

@@ -8,13 +8,11 @@ import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, saved_epoch
 from retinanet.checkpoints.output_folder import BEST, read_evaluations
-from retinanet.cli.flags import given
-from retinanet.cli.test_flags import EvaluationSettings
 from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
 from retinanet.coco.results import Found, default_results_path, rows_of, set_aside, write_results
 from retinanet.commands.compare import compare_results
+from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
-from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
@@ -29,49 +27,51 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable
 from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import name_of_run
+from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.submission.check import load_results
 from retinanet.training.log_lines import checkpoint_line, settings_line, views_line
 
 
-def evaluate_or_compare(settings: EvaluationSettings) -> int:
+def evaluate_or_compare(settings: EvaluateSettings) -> int:
     """Do what test.py's command line asks for. Returns the exit code."""
     if settings.compare:
         return compare_results(settings, *settings.compare)
     if settings.from_results is not None:
         return report_on_file(settings, settings.from_results)
     path = settings.results_path
-    if path and path.is_file() and not settings.checkpoint_path.exists() and not given(settings, "checkpoint_path"):
+    names_no_checkpoint = settings.checkpoint_path == EvaluateSettings.checkpoint_path
+    if path and path.is_file() and names_no_checkpoint and not settings.checkpoint_path.exists():
         raise UserError(
             f"--results_path {path}: names the file to write, but there is no checkpoint {settings.checkpoint_path} to "
             f"detect with. To evaluate the file as it is, give --from_results {path}; to detect, --checkpoint_path."
         )
-    return evaluate_checkpoint(settings, find_device(settings.device))
+    return evaluate_checkpoint(settings, find_device(settings.machine.device))
 
 
-def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> int:
+def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int:
     set_name = settings.name_of_set
     results_path = place_of_results(settings)
     checkpoint = load_checkpoint(settings.checkpoint_path)
     min_side, max_side = sides_of(settings, checkpoint)
     annotations, dataset = load_set(
-        settings.coco_path, set_name, min_side=min_side, max_side=max_side, max_pixels=settings.max_pixels
+        settings.coco_path, set_name, min_side=min_side, max_side=max_side, max_pixels=settings.machine.max_pixels
     )
     if has_objects(annotations):
         require_backend(settings.eval_backend)
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)
-    precision = choose_precision(settings.precision, device)
+    precision = choose_precision(settings.machine.precision, device)
     model = build_model(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights).to(device)
     with LOG.kept(settings.log_dir):
         begin(settings, checkpoint)
         say(f"Num {set_name} images: {len(dataset)}")
-        if settings.test_sides or settings.flip_test:
-            say(views_line(settings.test_sides or [min_side], settings.flip_test))
+        if settings.views.test_sides or settings.views.flip_test:
+            say(views_line(settings.views.test_sides or [min_side], settings.views.flip_test))
         found = detect_all(
             model,
             dataset,
             LoaderSettings(
-                settings.batch_size or checkpoint.batch_size,
-                workers=default_workers(device) if settings.workers is None else settings.workers,
+                settings.trained.batch_size or checkpoint.batch_size,
+                workers=default_workers(device) if settings.machine.workers is None else settings.machine.workers,
                 pin_memory=device.type == "cuda",
             ),
             device=device,
@@ -79,8 +79,8 @@ def evaluate_checkpoint(settings: EvaluationSettings, device: torch.device) -> i
             detection=settings.detection,
             views=Views(
                 # The longer side may grow as the shorter does, or a wide image would look the same in all views.
-                [(side, longest_at(side, min_side, max_side)) for side in settings.test_sides or ()] or None,
-                settings.flip_test,
+                [(side, longest_at(side, min_side, max_side)) for side in settings.views.test_sides or ()] or None,
+                settings.views.flip_test,
             ),
         )
         write_found(found, annotations, results_path)
@@ -115,7 +115,7 @@ def write_found(found: Found, annotations: Annotations, path: Path) -> None:
 
 
 def report_on(
-    settings: EvaluationSettings, found: Found, dataset: CocoDataset, source: Path, about: dict[str, Any] | None = None
+    settings: EvaluateSettings, found: Found, dataset: CocoDataset, source: Path, about: dict[str, Any] | None = None
 ) -> None:
     """Print COCO's table and the analysis of the detections, and write the report."""
     annotations = dataset.annotations
@@ -133,18 +133,18 @@ def report_on(
         say(f"Report: {settings.report / REPORT}")
 
 
-def report_on_file(settings: EvaluationSettings, path: Path) -> int:
+def report_on_file(settings: EvaluateSettings, path: Path) -> int:
     """Prints the table of an existing result file and writes its report. Images are needed for pictures only."""
     if settings.report:
         require_writable(settings.report / REPORT)
-    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.max_pixels)
+    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
     found = load_results(path, dataset.annotations)
     say(f"Evaluating {path} as it is, against {dataset.annotations.path}")
     report_on(settings, found, dataset, path)
     return 0
 
 
-def place_of_results(settings: EvaluationSettings) -> Path:
+def place_of_results(settings: EvaluateSettings) -> Path:
     """Where the result file goes. UserError where it, or the report, can't be written."""
     path = settings.results_path or default_results_path(settings.name_of_set)
     if settings.report:
@@ -156,20 +156,23 @@ def place_of_results(settings: EvaluationSettings) -> Path:
     return path
 
 
-def sides_of(settings: EvaluationSettings, checkpoint: Checkpoint) -> tuple[int, int]:
+def sides_of(settings: EvaluateSettings, checkpoint: Checkpoint) -> tuple[int, int]:
     """The shorter and the longer side of the images. UserError where flags and checkpoint contradict."""
     if settings.depth not in (None, checkpoint.depth):
         raise UserError(
             f"{settings.checkpoint_path}: its depth is {checkpoint.depth}, --depth says {settings.depth}. Give "
             f"--depth {checkpoint.depth}, drop the flag, or choose another checkpoint."
         )
-    min_side, max_side = settings.min_side or checkpoint.min_side, settings.max_side or checkpoint.max_side
+    min_side, max_side = (
+        settings.trained.min_side or checkpoint.min_side,
+        settings.trained.max_side or checkpoint.max_side,
+    )
     if max_side < min_side:
         raise UserError(f"the longer side {max_side} is below the shorter side {min_side}: give both sides")
     return min_side, max_side
 
 
-def begin(settings: EvaluationSettings, checkpoint: Checkpoint) -> None:
+def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
     """Open the log and say what is evaluated, and with which settings it was trained."""
     trained = {**checkpoint.settings, "depth": checkpoint.depth}
     with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):

@@ -11,16 +11,17 @@ from retinanet.coco.annotations import has_objects, require_same_classes
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Candidates
-from retinanet.evaluation.coco_table import installed_backends, require_backend
+from retinanet.evaluation.coco_table import require_backend
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.views import look_with
-from retinanet.export.flags import ExportSettings
 from retinanet.export.onnx_file import onnx_bytes
 from retinanet.export.verify import compare
 from retinanet.predict.onnx_network import CANDIDATES, DETECTIONS, outputs_of, session_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import require_writable, written_whole
+from retinanet.settings.export import ExportSettings
+from retinanet.settings.shared import installed_backends
 
 CPU = torch.device("cpu")
 
@@ -33,7 +34,7 @@ def export(settings: ExportSettings) -> int:
     if settings.format == "safetensors":
         export_safetensors(checkpoint, settings.file)
         return 0
-    dataset = None if settings.no_verify else load_val_set(settings, checkpoint)
+    dataset = None if settings.verification.no_verify else load_val_set(settings, checkpoint)
     started = time.monotonic()
     content = onnx_bytes(model, checkpoint, settings.detection)
     say(f"Exported {settings.checkpoint_path} in {time.monotonic() - started:.0f} s")
@@ -65,11 +66,11 @@ def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDatase
     """The images to verify with. UserError if they or COCO's table aren't there, or if they have other classes."""
     try:
         annotations, dataset = load_set(
-            settings.coco_path,
-            settings.set_name,
+            settings.verification.coco_path,
+            settings.verification.set_name,
             min_side=checkpoint.min_side,
             max_side=checkpoint.max_side,
-            max_pixels=settings.max_pixels,
+            max_pixels=settings.verification.max_pixels,
         )
         if has_objects(annotations):
             require_backend(next(iter(installed_backends()), "auto"))
@@ -83,8 +84,8 @@ def verified(
     settings: ExportSettings, model: RetinaNet, content: bytes, dataset: CocoDataset, batch_size: int
 ) -> list[str]:
     """Say how the file's detections compare with the checkpoint's; what differs too much."""
-    network = fastest_form(model, CPU, torch.float32, settings.threshold)
-    ours = look_with(network, settings.num_candidates, device=CPU, precision=torch.float32)
+    network = fastest_form(model, CPU, torch.float32, settings.detection.threshold)
+    ours = look_with(network, settings.detection.num_candidates, device=CPU, precision=torch.float32)
     session = session_of(content, "cpu")
 
     def theirs(images: Tensor, sizes: Tensor) -> tuple[Candidates, Candidates]:

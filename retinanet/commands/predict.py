@@ -16,7 +16,6 @@ from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.images import read_upright
 from retinanet.predict.detector import Detector
 from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, earlier_files, require_no_source
-from retinanet.predict.flags import PICTURES, PredictSettings
 from retinanet.predict.outputs import Outputs
 from retinanet.predict.painting import painted
 from retinanet.predict.sources import SourceFile, find_sources
@@ -24,6 +23,7 @@ from retinanet.predict.video import VideoReader, VideoWriter
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import printable
+from retinanet.settings.predict import PICTURES, PredictSettings
 
 MOST_PIXELS = 60_000_000  # of the images that are held at a time, if more than one; three bytes each
 READERS, AHEAD = 4, 8  # threads, as decoding frees Python's lock; images that are read before they are asked for
@@ -78,19 +78,19 @@ def predict(settings: PredictSettings) -> int:
 def _detector(settings: PredictSettings) -> Detector:
     return Detector(
         settings.checkpoint_path,
-        settings.device,
-        threshold=settings.threshold,
+        settings.machine.device,
+        threshold=settings.detection.threshold,
         classes=settings.classes,
-        tile=settings.tile,
-        overlap=settings.overlap,
-        flip_test=settings.flip_test,
-        test_sides=settings.test_sides,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-        num_candidates=settings.num_candidates,
-        nms_iou=settings.nms_iou,
-        max_detections=settings.max_detections,
-        max_pixels=settings.max_pixels,
+        tile=settings.looks.tile,
+        overlap=settings.looks.overlap,
+        flip_test=settings.looks.views.flip_test,
+        test_sides=settings.looks.views.test_sides,
+        precision=settings.machine.precision,
+        batch_size=settings.machine.batch_size,
+        num_candidates=settings.detection.num_candidates,
+        nms_iou=settings.detection.nms_iou,
+        max_detections=settings.detection.max_detections,
+        max_pixels=settings.machine.max_pixels,
     )
 
 

@@ -4,7 +4,6 @@ import gc
 from pathlib import Path
 from typing import Any
 
-from retinanet.cli.submission_flags import SubmissionSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file
@@ -13,6 +12,7 @@ from retinanet.coco.results_zip import write_zip
 from retinanet.evaluation.coco_table import AP, evaluate, require_backend, table_if_objects
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.settings.submission import SubmissionSettings
 from retinanet.submission.check import NUM_EXAMPLES, ResultFinding, check_results, images_without_detection
 from retinanet.submission.fix import fix_results
 from retinanet.submission.server_names import name_findings

@@ -1,7 +1,7 @@
 """Convert a data set into the suite's layout, or split one."""
 
-from retinanet.convert.flags import convert_settings
 from retinanet.runtime.console import run
+from retinanet.settings.convert import convert_settings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from retinanet.convert.flags import LINK, NONE
 from retinanet.convert.sets import Labelled, LabelledImage, LabelledSet
 from retinanet.runtime.errors import UserError, file_error_explained
+from retinanet.settings.convert import LINK, NONE
 
 
 def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:

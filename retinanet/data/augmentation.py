@@ -11,8 +11,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from retinanet.data.batches import Sample
-from retinanet.data.settings import CROP, JITTER, PHOTOMETRIC, ZOOM_OUT
 from retinanet.detector.structures import CROWD, MEAN
+from retinanet.settings.shared import CROP, JITTER, PHOTOMETRIC, ZOOM_OUT
 
 JITTER_SCALES = (0.1, 2.0)  # "large-scale jittering" of https://arxiv.org/abs/2012.07177
 LEAST_TO_CROP = 4  # pixels of a side; RandomIoUCrop may divide by zero where 0.3 of a side is less than one

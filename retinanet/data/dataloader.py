@@ -1,6 +1,7 @@
 """Batches from worker processes to the device: the images of a training epoch, and of an evaluation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from retinanet.data.augmentation import augment
 from retinanet.data.batches import BadImage, Loaded, Sample, loaded_from
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape, repeat_factors
-from retinanet.data.settings import DEFAULT_AUGMENT, FROM_ORIGINAL, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import (
     flip,
     padded_shape,
@@ -24,6 +24,20 @@ from retinanet.data.transforms import (
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import STOP, ignore_in_worker
+from retinanet.settings.shared import FROM_ORIGINAL, Augmentation
+
+DEFAULT_AUGMENTATION = Augmentation()
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How batches are loaded."""
+
+    batch_size: int
+    workers: int = 0
+    pin_memory: bool = False
+    timeout: float = 0  # seconds that a worker may take for a batch; 0: any time
+    padded_sides: tuple[int, ...] | None = None  # of training batches, see padded_shape; None: multiples of 32
 
 
 class TrainingBatches(Dataset[Loaded]):
@@ -36,11 +50,11 @@ class TrainingBatches(Dataset[Loaded]):
         self,
         dataset: CocoDataset,
         seed: int,
-        settings: AugmentSettings = DEFAULT_AUGMENT,
+        augmentation: Augmentation = DEFAULT_AUGMENTATION,
         sides: Sequence[int] | None = None,
     ) -> None:
         """`sides`: see padded_shape."""
-        self.dataset, self.seed, self.settings, self.sides = dataset, seed, settings, sides
+        self.dataset, self.seed, self.augmentation, self.sides = dataset, seed, augmentation, sides
 
     def __getitem__(self, draw: Draw) -> Loaded:
         samples = [self.sample(draw.epoch, index, draw.side) for index in draw.indices]
@@ -55,13 +69,13 @@ class TrainingBatches(Dataset[Loaded]):
             sample = self._augmented(epoch, index, side)
         except UserError as fault:
             return BadImage(str(fault))
-        if np.random.default_rng([self.seed, epoch, index]).random() < self.settings.flip:
+        if np.random.default_rng([self.seed, epoch, index]).random() < self.augmentation.flip:
             image, boxes = flip(sample.image, sample.boxes)
             sample = sample._replace(image=image, boxes=boxes)
         return sample
 
     def _augmented(self, epoch: int, index: int, side: int | None) -> Sample:
-        names = self.settings.names
+        names = self.augmentation.augment or ()
         is_whole = not FROM_ORIGINAL.isdisjoint(names)
         row = index % len(self.dataset)
         sample = self.dataset.read_original(row) if is_whole else self.dataset.read(row, side)
@@ -75,7 +89,8 @@ def training_loader(
     loading: LoaderSettings,
     *,
     seed: int,
-    settings: AugmentSettings = DEFAULT_AUGMENT,
+    augmentation: Augmentation = DEFAULT_AUGMENTATION,
+    repeat_threshold: float = 0.0,
     drop_last: bool = False,
     accumulate: int = 1,
     ranks: Ranks = ALONE,
@@ -88,11 +103,11 @@ def training_loader(
         drop_last,
         accumulate=accumulate,
         ranks=ranks,
-        train_sides=settings.sides,
+        train_sides=augmentation.train_sides or (),
         sizes_at=dataset.sizes_at,
-        factors=repeat_factors(dataset, settings.repeat_threshold),
+        factors=repeat_factors(dataset, repeat_threshold),
     )
-    batches = TrainingBatches(dataset, seed, settings, loading.padded_sides)
+    batches = TrainingBatches(dataset, seed, augmentation, loading.padded_sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
     return _loader(batches, loading, **how), sampler
 

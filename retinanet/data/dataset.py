@@ -16,10 +16,10 @@ from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
 from retinanet.data.image_cache import ImageCache
 from retinanet.data.images import check_image, missing_image, read_image
-from retinanet.data.settings import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 IMAGES_PER_PART = 2**16  # whose boxes are clipped at once at the start; those of all would double the memory
 

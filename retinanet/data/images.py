@@ -13,8 +13,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from retinanet.data.settings import MAX_PIXELS
 from retinanet.runtime.errors import DataFault, UserError
+from retinanet.settings.shared import MAX_PIXELS
 
 # Pillow's names of the formats that are read, whatever the file is called. Of the thirty others, EPS would start
 # Ghostscript, which runs the program in the file.

@@ -38,9 +38,9 @@ class LossSettings:
     beta: float = 1 / 9
     foreground_iou: float = FOREGROUND_IOU
     background_iou: float = BACKGROUND_IOU
+    matcher: str = "iou"  # of MATCHERS
     class_loss: str = "focal"  # of CLASS_LOSSES
     box_loss: str = "smooth_l1"  # of BOX_LOSSES
-    matcher: str = "iou"  # of MATCHERS
     ignore_crowds: bool = False
 
 

@@ -12,8 +12,8 @@ from retinanet.evaluation.confusion import Confusion, confusion_of
 from retinanet.evaluation.intervals import Interval, draws_of_images, interval
 from retinanet.evaluation.matches import DetectionMatches, evaluated, match_detections, ranked_classes
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
+from retinanet.settings.evaluate import NUM_DRAWS
 
-NUM_DRAWS, LEAST_DRAWS = 1000, 20
 USEFUL_F1 = 0.1  # below it at every score, a class is not found at any useful one
 LEAST_IMAGES = 5  # with objects of a class, or its intervals would mean nothing
 

@@ -1,7 +1,6 @@
 """COCO's evaluation, by pycocotools or by hotcoco, which takes a fraction of the time. No other file knows them."""
 
 import contextlib
-import importlib.util
 import io
 import math
 from typing import Any, NamedTuple
@@ -12,10 +11,10 @@ from retinanet.coco.annotations import Annotations, has_objects, placeholder_not
 from retinanet.coco.results import Found, rows_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import BACKENDS, installed_backends
 
 AP, AP50 = 0, 1  # rows of the table
 NUMBER_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-BACKENDS = ("hotcoco", "pycocotools")
 # pycocotools' twelve lines: what, IoU, area, most detections.
 LINES = (
     *(("Average Precision", "(AP)", iou, "all", 100) for iou in ("0.50:0.95", "0.50", "0.75")),
@@ -38,11 +37,6 @@ class CocoTable(NamedTuple):
         names = [*NUMBER_NAMES, *(f"AP of {name}" for name in class_names)]
         numbers = [*self.numbers, *of_classes]
         return {name: number if number >= 0 else math.nan for name, number in zip(names, numbers, strict=True)}
-
-
-def installed_backends() -> list[str]:
-    """The installed BACKENDS, the fastest first."""
-    return [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
 
 
 def require_backend(backend: str) -> None:

@@ -9,10 +9,9 @@ from tqdm import tqdm
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.results import Found, joined
-from retinanet.data.dataloader import evaluation_loader
+from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, OneAhead, on_device
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings

@@ -1,7 +1,7 @@
 """Export a checkpoint for other programs."""
 
-from retinanet.export.flags import export_settings
 from retinanet.runtime.console import run
+from retinanet.settings.export import export_settings
 
 
 def main(argv: list[str] | None = None) -> int:

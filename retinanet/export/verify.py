@@ -11,16 +11,16 @@ from tqdm import tqdm
 
 from retinanet.coco.annotations import has_objects
 from retinanet.coco.results import Found, joined
-from retinanet.data.dataloader import evaluation_loader
+from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Detections
-from retinanet.evaluation.coco_table import AP, evaluate, installed_backends
+from retinanet.evaluation.coco_table import AP, evaluate
 from retinanet.evaluation.detect_set import found_in_batch, in_order
 from retinanet.evaluation.views import Look
 from retinanet.fast.suppression import suppress_on_device
+from retinanet.settings.shared import installed_backends
 
 MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # by which they may differ
 FAR, FAR_SCORE = 2.0, 0.02  # pixels and score from which on two are not the same detection

@@ -1,7 +1,7 @@
 """Detect objects in images and videos."""
 
-from retinanet.predict.flags import predict_settings
 from retinanet.runtime.console import run
+from retinanet.settings.predict import predict_settings
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from retinanet.coco.results import Found
 from retinanet.data.images import read_upright, upright
-from retinanet.data.settings import MAX_PIXELS
 from retinanet.data.transforms import longest_at
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.views import Views
@@ -21,6 +20,7 @@ from retinanet.predict.networks import network_of_checkpoint
 from retinanet.predict.onnx_network import ONNX, network_of_onnx
 from retinanet.predict.tiles import Tiles
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import MAX_PIXELS
 
 OneImage = str | Path | np.ndarray | Tensor | Image.Image
 

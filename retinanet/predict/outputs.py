@@ -14,10 +14,10 @@ from torch import Tensor
 
 from retinanet.coco.results import Found
 from retinanet.predict.earlier_files import RECORD, ROWS_CSV, ROWS_JSON, move_earlier_files, record_line
-from retinanet.predict.flags import CROPS, PICTURES
 from retinanet.predict.painting import painted
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
+from retinanet.settings.predict import CROPS, PICTURES
 
 COLUMNS = ("file_name", "frame", "class", "score", "left", "top", "width", "height")
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # others become .png

@@ -9,8 +9,9 @@ from mlflow import MlflowClient, get_tracking_uri
 from mlflow.entities import Metric, Param
 
 from retinanet.runtime.errors import UserError
+from retinanet.settings.train import MLFLOW
 from retinanet.tracking.run_ids import known_id, remember_id
-from retinanet.tracking.trackers import MLFLOW, TrackedRun
+from retinanet.tracking.trackers import TrackedRun
 
 MOST_LETTERS = 6000  # of a parameter
 MOST_AT_ONCE = 100  # parameters of a call

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from retinanet.runtime.errors import UserError
-from retinanet.tracking.trackers import MLFLOW, TENSORBOARD, TrackedRun, Tracker, Trackers, report_failure
+from retinanet.settings.train import MLFLOW, TENSORBOARD
+from retinanet.tracking.trackers import TrackedRun, Tracker, Trackers, report_failure
 
 
 def open_trackers(kinds: tuple[str, ...], run: TrackedRun) -> Trackers:

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, Protocol
 from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
 
-TENSORBOARD, MLFLOW, WANDB = KINDS = ("tensorboard", "mlflow", "wandb")
-
 
 class Tracker(Protocol):
     """One library's run."""

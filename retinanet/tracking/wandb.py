@@ -7,8 +7,9 @@ from pathlib import Path
 
 import wandb
 
+from retinanet.settings.train import WANDB
 from retinanet.tracking.run_ids import known_id, remember_id
-from retinanet.tracking.trackers import WANDB, TrackedRun
+from retinanet.tracking.trackers import TrackedRun
 
 
 class WeightsAndBiases:

@@ -1,7 +1,6 @@
 """--batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,10 +14,11 @@ from retinanet.runtime.console import say
 from retinanet.runtime.device import choose_precision
 from retinanet.runtime.errors import OutOfResources, UserError
 from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.settings.options import with_values
+from retinanet.settings.train import AUTO_BATCH, TrainSettings
 from retinanet.training.engine import train_steps
 from retinanet.training.run import losses_in, num_batches, start_state, why_not_compiled
 from retinanet.training.sets import Sets
-from retinanet.training.settings import AUTO_BATCH, TrainSettings
 
 SHARE = 0.8  # of the free memory: shapes differ, fragments remain, and others may use the GPU
 STEPS = 2  # the first has no moments of the optimiser yet
@@ -27,12 +27,12 @@ MOST = 512
 
 def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None) -> int:
     """What --batch_size auto is: the saved run's, or one that rank 0 finds for all. UserError on a CPU."""
-    if settings.batch_size != AUTO_BATCH:
-        return settings.batch_size
+    if settings.data.batch_size != AUTO_BATCH:
+        return settings.data.batch_size
     if saved is not None:
         say(f"--batch_size auto: resuming with the saved run's {saved.facts.batch_size}")
         return saved.facts.batch_size
-    device = torch.device(settings.device)
+    device = torch.device(settings.machine.device)
     if device.type != "cuda":
         raise UserError("--batch_size auto fits a batch into a GPU's memory. Give a number on a CPU")
     return ranks.from_first(lambda: find_batch_size(settings, sets, device, ranks))
@@ -47,10 +47,10 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
     limit = int(SHARE * torch.cuda.mem_get_info(device)[0])
 
     def peak(size: int, *, compiled: bool = False) -> int | None:
-        return peak_of(replace(settings, batch_size=size), sets, device, ranks, compiled=compiled)
+        return peak_of(with_values(settings, {"batch_size": size}), sets, device, ranks, compiled=compiled)
 
     size, most = largest_that_fits(peak, limit)
-    while size and will_compile(replace(settings, batch_size=size), sets, device, ranks):
+    while size and will_compile(with_values(settings, {"batch_size": size}), sets, device, ranks):
         of_compiled = peak(size, compiled=True)
         if of_compiled is not None and of_compiled <= limit:
             most = of_compiled
@@ -72,7 +72,7 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
 def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
     """Tells whether the run will be compiled, as far as this process knows: the others take no part in the search."""
     batches = num_batches(settings, len(sets.training_set), ranks)
-    return why_not_compiled(settings.compile, device, ALONE, batches) is None
+    return why_not_compiled(settings.speed.compile, device, ALONE, batches) is None
 
 
 def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple[int, int]:
@@ -96,8 +96,8 @@ def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple
 
 def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple[int, int]:
     """Height and width of the largest batch that the training may see, whose images are neighbours in aspect ratio."""
-    side = max(settings.train_sides or (settings.min_side,))
-    sizes = resized_sizes(sets.train.sizes, side, longest_at(side, settings.min_side, settings.max_side))
+    side = max(settings.data.augmentation.train_sides or (settings.data.min_side,))
+    sizes = resized_sizes(sets.train.sizes, side, longest_at(side, settings.data.min_side, settings.data.max_side))
     ordered = sizes[np.argsort(sets.train.sizes[:, 1] / sets.train.sizes[:, 0], kind="stable")]
     windows = np.lib.stride_tricks.sliding_window_view(ordered, min(batch_size, len(ordered)), axis=0)
     shapes = padded_sizes(windows.max(axis=2))  # [windows, 2]
@@ -124,28 +124,28 @@ def peak_of(
 
 def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, compiled: bool) -> None:
     """Takes the steps that the run will take, with its losses, average, accumulation and precision."""
-    start, num_classes = settings.start, len(sets.val.class_names)
+    start, num_classes = settings.network, len(sets.val.class_names)
     network = RetinaNet(
         num_classes,
         start.depth,
         start.channels,
         learn_statistics=start.norm_statistics == "learned",
         head_norm=start.head_norm,
-        anchor_shapes=start.anchor_shapes,
+        anchor_shapes=start.anchors.shapes,
         iou_branch=start.iou_branch,
     )
     network.backbone.freeze(start.freeze_stages)
-    precision = choose_precision(settings.precision, device)
+    precision = choose_precision(settings.machine.precision, device)
     state = start_state(settings, network, device, precision, (), num_batches(settings, len(sets.training_set), ranks))
     losses = losses_in(settings, state, num_classes, precision, ranks, compiled=compiled)
-    batch = _batch(sets, settings.batch_size, largest_shape(settings, sets, settings.batch_size))
+    batch = _batch(sets, settings.data.batch_size, largest_shape(settings, sets, settings.data.batch_size))
     for _ in train_steps(
         state,
-        [batch] * STEPS * settings.accumulate,
+        [batch] * STEPS * settings.optimisation.accumulate,
         rates=[0.0] * STEPS,
         clip_norm=1.0,
         compute_losses=losses,
-        accumulate=settings.accumulate,
+        accumulate=settings.optimisation.accumulate,
     ):
         pass
     state.last_losses.tolist()  # or the GPU is still at work

@@ -185,18 +185,18 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
     sampler.start_at(state.epoch, state.iteration)
     first_step = state.epoch * len(sampler)
     scheduled = Schedule(
-        settings.learning_rate,
+        settings.optimisation.learning_rate,
         len(sampler),
-        settings.epochs,
-        settings.schedule,
-        settings.milestones,
-        settings.num_warmup_steps(settings.epochs * len(sampler)),
+        settings.optimisation.epochs,
+        settings.optimisation.schedule,
+        settings.optimisation.milestones,
+        settings.optimisation.num_warmup_steps(settings.optimisation.epochs * len(sampler)),
     ).rate
     bar = tqdm(
         run.loader,
         f"Epoch {state.epoch}",
-        initial=state.iteration * settings.accumulate,
-        total=len(sampler) * settings.accumulate,
+        initial=state.iteration * settings.optimisation.accumulate,
+        total=len(sampler) * settings.optimisation.accumulate,
         leave=False,
         disable=None if run.ranks.is_first else True,
     )
@@ -205,8 +205,8 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
         # A rank that stopped in the middle of nowhere would leave the others waiting for it.
         run.bad_images.passing(STOP.stoppable(bar) if run.ranks.size == 1 else bar),
         rates=list(map(rate_of or scheduled, range(first_step + state.iteration, first_step + len(sampler)))),
-        clip_norm=settings.clip_norm,
+        clip_norm=settings.optimisation.clip_norm,
         compute_losses=run.compute_losses,
-        accumulate=settings.accumulate,
+        accumulate=settings.optimisation.accumulate,
         ranks=run.ranks,
     )

@@ -36,7 +36,7 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
         saves.record_evaluations()
         step = run.state.epoch * len(run.sampler)
         trackers.log(step, {f"val/{name}": number for name, number in run.state.numbers.items()})
-        if is_last and run.settings.track:
+        if is_last and run.settings.output.track:
             trackers.pictures({path.stem: path for path in sorted(_report_folder(run).glob("*.png"))})
     run.state.evaluated = run.state.epoch
     if is_last:
@@ -65,14 +65,14 @@ def evaluate_weights(run: Run) -> float | None:
     if table is None:
         return None
     say(*table.text.splitlines())
-    if run.settings.track and run.state.epoch >= run.settings.epochs:
+    if run.settings.output.track and run.state.epoch >= run.settings.optimisation.epochs:
         _write_report(run, table, found)
     run.state.numbers = table.by_name(val.class_names)
     return table.numbers[AP]
 
 
 def _report_folder(run: Run) -> Path:
-    return run.settings.output_path / "report"
+    return run.settings.output.output_path / "report"
 
 
 def _write_report(run: Run, table: CocoTable, found: Found) -> None:
@@ -106,7 +106,7 @@ def _table(run: Run) -> tuple[CocoTable | None, Found]:
 
 def out_of_patience(run: Run) -> bool:
     """Whether --patience ends the run, the same at all ranks, of which the first alone knows the AP."""
-    patience, state = run.settings.patience, run.state
+    patience, state = run.settings.output.patience, run.state
     if not patience or state.epoch > state.evaluated:
         return False
     if run.ranks.from_first(state.evaluations_since_best) < patience:

@@ -9,10 +9,10 @@ from retinanet.reports.curves import rate_chart
 from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.runtime.console import say
 from retinanet.runtime.ranks import Ranks
+from retinanet.settings.train import TrainSettings
 from retinanet.training.engine import rest_of_epoch
 from retinanet.training.run import build_run
 from retinanet.training.sets import Sets
-from retinanet.training.settings import TrainSettings
 
 LOWEST, HIGHEST = 1e-7, 1.0
 WINDOW = 31  # steps per median: the loss jumps from batch to batch, with outliers
@@ -29,7 +29,7 @@ def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
     """
     require_picture_place(PICTURE)
     run = build_run(settings, Ranks(), sets)
-    num_steps = settings.steps
+    num_steps = settings.optimisation.steps
     say(f"Trying {num_steps} learning rates from {LOWEST:g} to {HIGHEST:g}, a step each")
     rates: list[float] = []
     losses: list[float] = []

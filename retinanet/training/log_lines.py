@@ -10,16 +10,15 @@ from typing import Any
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint
-from retinanet.checkpoints.resume import FREE
 from retinanet.runtime.device import memory_in_use
+from retinanet.settings.train import MAY_CHANGE, STEP, Optimisation, TrainSettings
 from retinanet.training.engine import Progress
 from retinanet.training.optimizer import sgd_rate
-from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
 # Of the settings without effect on the numbers only those are listed that tell runs apart.
-UNLISTED = FREE - {"recipe", "output_path", "batch_size", "epochs"}
+UNLISTED = MAY_CHANGE - {"recipe", "output_path", "batch_size", "epochs"}
 
 
 def settings_line(settings: dict[str, Any]) -> str:
@@ -43,7 +42,7 @@ def views_line(sides: Sequence[int], flip_test: bool) -> str:
 def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
     """What rate to give SGD for a step of so many images. Adam's and AdamW's step doesn't grow with the gradient, so
     their rate stays as it is."""
-    if optimizer != "sgd" or rate != TrainSettings.learning_rate:
+    if optimizer != "sgd" or rate != Optimisation.learning_rate:
         return None
     return (
         f"Hint: the learning rate {rate:g} is Adam's. The RetinaNet paper trains with SGD at 0.01 for 16 images, which "
@@ -53,23 +52,24 @@ def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
 
 def schedule_hint(settings: TrainSettings) -> str | None:
     """What to give where the published runs' milestones don't fit another number of epochs."""
-    epochs, milestones = settings.epochs, settings.milestones
+    optimisation = settings.optimisation
+    epochs, milestones = optimisation.epochs, optimisation.milestones
     num_falls = sum(milestone < epochs for milestone in milestones)
-    if settings.schedule != "step" or milestones != TrainSettings.milestones or num_falls == len(milestones):
+    if optimisation.schedule != STEP or milestones != Optimisation.milestones or num_falls == len(milestones):
         return None
     better = sorted({epochs * 2 // 3, epochs * 8 // 9} - {0})
     advice = f"--milestones {' '.join(map(str, better))}, or " if epochs > 2 else ""
     return (
-        f"Hint: the milestones {' '.join(map(str, milestones))} are for {TrainSettings.epochs} epochs; in {epochs} the "
+        f"Hint: the milestones {' '.join(map(str, milestones))} are for {Optimisation.epochs} epochs; in {epochs} the "
         f"learning rate {'falls once' if num_falls else 'never falls'}. Give {advice}--schedule cosine"
     )
 
 
 def best_line(ap: float, epoch: int, path: Path, settings: TrainSettings) -> str:
     """The best evaluation of a run, and how to test its weights, which are in `path`."""
-    words = ["python", "test.py", "--coco_path", str(settings.coco_path), "--set_name", settings.val_set]
+    words = ["python", "test.py", "--coco_path", str(settings.data.coco_path), "--set_name", settings.data.val_set]
     words += ["--checkpoint_path", str(path)]
-    return f"Best: AP {ap:.3f} after epoch {epoch} of {settings.epochs}. Evaluate it: {shlex.join(words)}"
+    return f"Best: AP {ap:.3f} after epoch {epoch} of {settings.optimisation.epochs}. Evaluate it: {shlex.join(words)}"
 
 
 def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.device) -> str:

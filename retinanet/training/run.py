@@ -8,25 +8,23 @@ import torch
 from torch.utils.data import DataLoader
 
 from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run
-from retinanet.checkpoints.settings import default_statistics
 from retinanet.checkpoints.start import build_network
 from retinanet.coco.annotations import require_same_classes
 from retinanet.data.batches import Loaded
-from retinanet.data.dataloader import training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
-from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
 from retinanet.detector.model import RetinaNet
 from retinanet.fast.compilers import lacking_for_compilation
 from retinanet.runtime.device import choose_precision, make_deterministic
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
+from retinanet.settings.train import TrainSettings
 from retinanet.training.losses import Compiled, ComputeLosses, few_sides, losses_of, shared
 from retinanet.training.norm_statistics import measure_statistics
 from retinanet.training.optimizer import build_optimizer, rates_of_stages
 from retinanet.training.sets import Sets
-from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
@@ -59,36 +57,36 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
 
     The seed, the device and the number of workers must be settled.
     """
-    device = torch.device(settings.device)
-    precision = choose_precision(settings.precision, device)
-    if settings.deterministic:
+    device = torch.device(settings.machine.device)
+    precision = choose_precision(settings.machine.precision, device)
+    if settings.safety.deterministic:
         make_deterministic()
-    why_not = why_not_compiled(settings.compile, device, ranks, num_batches(settings, len(sets.training_set), ranks))
+    batches = num_batches(settings, len(sets.training_set), ranks)
+    why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
     compiled = why_not is None
     if compiled:
-        ranks = ranks.waiting(settings.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
+        ranks = ranks.waiting(settings.safety.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
     # With other sides at every step nearly every batch has a shape of its own.
-    torch.backends.cudnn.benchmark = not settings.deterministic and (compiled or not settings.train_sides)
+    has_few_shapes = compiled or not settings.data.augmentation.train_sides
+    torch.backends.cudnn.benchmark = has_few_shapes and not settings.safety.deterministic
     facts = Facts(
         device=device.type,
         precision=str(precision).removeprefix("torch."),
         compiled=compiled,
         train_fingerprint=sets.train.fingerprint,
         val_fingerprint=sets.val.fingerprint,
-        batch_size=settings.batch_size,
+        batch_size=settings.data.batch_size,
         num_ranks=ranks.size,
     )
     if saved:
-        # Of earlier versions, which knew no --norm_statistics.
-        defaults = TrainSettings(norm_statistics=default_statistics(settings.weights))
-        require_same_run(saved, settings.plain(), defaults.plain(), facts)
+        require_same_run(saved, settings, facts)
         require_same_classes(sets.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
     loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
-    torch.manual_seed(settings.run_seed)
-    state = _state(settings, device, precision, sets, saved, num_steps=settings.epochs * len(sampler))
+    torch.manual_seed(settings.optimisation.run_seed)
+    state = _state(settings, device, precision, sets, saved, num_steps=settings.optimisation.epochs * len(sampler))
     compute_losses = losses_in(settings, state, len(sets.val.class_names), precision, ranks, compiled=compiled)
     compute_losses = shared(state.network, compute_losses, ranks)
-    bad_images = BadImages(len(sets.training_set), skip=settings.bad_images == "skip")
+    bad_images = BadImages(len(sets.training_set), skip=settings.data.bad_images == "skip")
     return Run(
         settings, device, ranks, sets, facts, precision, state, loader, sampler, compute_losses, bad_images, why_not
     )
@@ -112,7 +110,9 @@ def losses_in(
         num_classes,
         state.device,
         precision=precision,
-        compiled=Compiled(settings.batch_size, state.flat, is_alone and settings.accumulate == 1) if compiled else None,
+        compiled=Compiled(settings.data.batch_size, state.flat, is_alone and settings.optimisation.accumulate == 1)
+        if compiled
+        else None,
         loss_settings=settings.loss,
     )
 
@@ -126,7 +126,7 @@ def _state(
     num_steps: int,
 ) -> TrainingState:
     measure = partial(measure_statistics, dataset=sets.training_set, device=device)
-    network, random_stages = build_network(settings.start, sets.val.class_names, saved, measure)
+    network, random_stages = build_network(settings.network, sets.val.class_names, saved, measure)
     state = start_state(settings, network, device, precision, random_stages, num_steps)
     if saved:
         state.load_plain(saved.state, saved.path)
@@ -145,9 +145,10 @@ def start_state(
 ) -> TrainingState:
     """The state of a run of `num_steps` before its first step."""
     network.to(device)
-    rates = rates_of_stages(settings.backbone_rate, random_stages)
-    optimizer = build_optimizer(network, settings.optimizer, settings.learning_rate, settings.weight_decay, rates)
-    decay = settings.average_decay(num_steps)
+    how = settings.optimisation
+    rates = rates_of_stages(how.backbone_rate, random_stages)
+    optimizer = build_optimizer(network, how.optimizer, how.learning_rate, how.weight_decay, rates)
+    decay = how.average_decay(num_steps)
     average = WeightAverage(network, decay) if decay else None
     # float16's small gradients would be lost without it.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -157,7 +158,7 @@ def start_state(
         device,
         scaler=scaler,
         average=average,
-        max_skipped=settings.max_skipped,
+        max_skipped=settings.safety.max_skipped,
         random_stages=random_stages,
     )
 
@@ -168,37 +169,40 @@ def _loader(
     return training_loader(
         sets.training_set,
         loader_settings(settings, device, compiled=compiled),
-        seed=settings.run_seed,
-        settings=settings.augmentation,
-        drop_last=settings.drop_last,
-        accumulate=settings.accumulate,
+        seed=settings.optimisation.run_seed,
+        augmentation=settings.data.augmentation,
+        repeat_threshold=settings.data.repeat_threshold,
+        drop_last=settings.data.drop_last,
+        accumulate=settings.optimisation.accumulate,
         ranks=ranks,
     )
 
 
 def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: bool = False) -> LoaderSettings:
-    assert settings.workers is not None
+    assert settings.machine.workers is not None
     return LoaderSettings(
-        settings.batch_size,
-        settings.workers,
+        settings.data.batch_size,
+        settings.machine.workers,
         pin_memory=device.type == "cuda",
-        timeout=settings.timeout,
+        timeout=settings.safety.timeout,
         padded_sides=tuple(sides_to_compile(settings)) if compiled else None,
     )
 
 
 def sides_to_compile(settings: TrainSettings) -> list[int]:
     """Sides to pad to, from the shortest to the longest that an image may have."""
-    sides = settings.train_sides or (settings.min_side,)
-    return few_sides(min(sides), longest_at(max(sides), settings.min_side, settings.max_side))
+    sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
+    return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
 
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
     """How many batches each rank will train on."""
-    instead = settings.steps if settings.find_lr else 4 * (settings.verify_resume or 0)  # of the training
+    instead = (
+        settings.optimisation.steps if settings.optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)
+    )  # of the training
     if instead:
-        return instead * settings.accumulate
-    return settings.epochs * num_images // (settings.batch_size * ranks.size)
+        return instead * settings.optimisation.accumulate
+    return settings.optimisation.epochs * num_images // (settings.data.batch_size * ranks.size)
 
 
 def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:

@@ -18,6 +18,7 @@ from retinanet.runtime.files import free_space, size_text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.streams import complain
+from retinanet.settings.options import flat
 from retinanet.training.run import Run
 
 SECONDS_BETWEEN_SAVES = 60
@@ -37,7 +38,9 @@ class Saves:
         if not run.ranks.is_first:
             return False
         log_skipped(run, ALONE)  # of a stop between two log lines; the other ranks are not asked then
-        worked = self._try(lambda: save_run(snapshot(run), run.state.to_plain(), run.facts, run.settings.output_path))
+        worked = self._try(
+            lambda: save_run(snapshot(run), run.state.to_plain(), run.facts, run.settings.output.output_path)
+        )
         self.last = time.monotonic()
         return worked
 
@@ -53,7 +56,7 @@ class Saves:
         if must and name in self.written:
             return True
         self.written.discard(name)
-        write = partial(save_checkpoint, snapshot(self.run), self.run.settings.output_path / name)
+        write = partial(save_checkpoint, snapshot(self.run), self.run.settings.output.output_path / name)
         if must:
             write()
         elif not self._try(write):
@@ -66,7 +69,7 @@ class Saves:
 
         A disk that was full may have left best.pt as it was after an earlier epoch.
         """
-        folder, aps = self.run.settings.output_path, self.run.state.ap_by_epoch
+        folder, aps = self.run.settings.output.output_path, self.run.state.ap_by_epoch
         epoch_of_best = saved_epoch(folder / BEST)
         for epoch in sorted(aps, key=lambda epoch: (-aps[epoch], epoch)):
             if epoch == epoch_of_best:
@@ -77,7 +80,7 @@ class Saves:
 
     def record_evaluations(self) -> None:
         run = self.run
-        self._try(lambda: write_evaluations(run.settings.output_path, run.state.ap_by_epoch))
+        self._try(lambda: write_evaluations(run.settings.output.output_path, run.state.ap_by_epoch))
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:
@@ -95,13 +98,14 @@ def weights_name(epoch: int) -> str:
 
 def room_warning(run: Run) -> str | None:
     """A line where the disk has less room than the files take that the run is yet to write."""
-    settings, state, folder = run.settings, run.state, run.settings.output_path
-    moments = 1 if settings.optimizer == "sgd" else 2  # tensors that the optimiser keeps for each parameter
+    state, folder = run.state, run.settings.output.output_path
+    epochs, eval_every = run.settings.optimisation.epochs, run.settings.output.eval_every
+    moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # the optimiser's tensors for each parameter
     learned = num_bytes([group["params"] for group in state.optimizer.param_groups])
     weights = num_bytes(snapshot(run))
     whole = weights + moments * learned
-    rest = range(state.evaluated + 1, settings.epochs + 1)
-    evaluations = [epoch for epoch in rest if epoch % settings.eval_every == 0 or epoch == settings.epochs]
+    rest = range(state.evaluated + 1, epochs + 1)
+    evaluations = [epoch for epoch in rest if epoch % eval_every == 0 or epoch == epochs]
     files = dict.fromkeys((BEST, FINAL, *map(weights_name, evaluations)), weights) | {LAST: whole, PREVIOUS: whole}
     there = sum((folder / name).stat().st_size for name in files if (folder / name).exists())
     needed = sum(files.values()) + whole - there  # a file is complete before it takes the place of the one before
@@ -134,7 +138,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
             image["classes"] = [annotations.class_names[label] for label in image.pop("labels")]
         names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
         try:
-            where = str(write_skipped(run.settings.output_path, {**step, "images": images}))
+            where = str(write_skipped(run.settings.output.output_path, {**step, "images": images}))
         except OSError as error:
             where = f"nowhere ({error.strerror})"
         say(
@@ -144,7 +148,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
             f"Skipped so far: {skipped.total}"
         )
     if skipped.too_many:
-        folder = run.settings.output_path
+        folder = run.settings.output.output_path
         saved = f"{folder / LAST} is older" if (folder / LAST).exists() else "nothing was saved yet"
         raise Diverged(
             f"training diverged: in {skipped.max_in_row} steps in a row the loss or gradient was not finite. The "
@@ -157,16 +161,16 @@ def snapshot(run: Run) -> Checkpoint:
     settings, state, val = run.settings, run.state, run.sets.val
     return Checkpoint(
         model=state.weights(),
-        depth=settings.depth,
-        channels=settings.channels,
+        depth=settings.network.depth,
+        channels=settings.network.channels,
         class_names=val.class_names,
         category_ids=val.category_ids,
-        min_side=settings.min_side,
-        max_side=settings.max_side,
-        batch_size=settings.batch_size,
+        min_side=settings.data.min_side,
+        max_side=settings.data.max_side,
+        batch_size=settings.data.batch_size,
         epoch=state.epoch,
-        settings=settings.plain(),
-        head_norm=settings.head_norm,
+        settings=flat(settings),
+        head_norm=settings.network.head_norm,
         level_code=isinstance(state.network, LevelCodedRetinaNet),
         ema=state.average.weights if state.average else None,
         anchors=state.network.anchor_shapes,

@@ -8,12 +8,12 @@ from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.image_cache import ImageCache, spare_memory
 from retinanet.data.learnable import require_objects, require_reach
 from retinanet.data.sampler import images_of_epoch, repeat_factors
-from retinanet.data.settings import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.evaluation.coco_table import require_backend
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks, num_local_ranks
-from retinanet.training.settings import TrainSettings
+from retinanet.settings.shared import FROM_ORIGINAL, ZOOM_OUT
+from retinanet.settings.train import TrainSettings
 
 
 class Sets(NamedTuple):
@@ -27,21 +27,21 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
     """Both sets. UserError where they don't suit a training, each other or the settings."""
     load = partial(
         load_set,
-        settings.coco_path,
-        min_side=settings.min_side,
-        max_side=settings.max_side,
-        max_pixels=settings.max_pixels,
+        settings.data.coco_path,
+        min_side=settings.data.min_side,
+        max_side=settings.data.max_side,
+        max_pixels=settings.machine.max_pixels,
     )
     train, training_set = load(
-        settings.train_set,
-        require_images=settings.bad_images == "stop",
-        keep_crowds=settings.ignore_crowds,
+        settings.data.train_set,
+        require_images=settings.data.bad_images == "stop",
+        keep_crowds=settings.loss.ignore_crowds,
     )
-    val, val_set = load(settings.val_set)
+    val, val_set = load(settings.data.val_set)
     if ranks.is_first:
         _require_learnable(settings, training_set)
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
-    if has_objects(val) and not (settings.find_lr or settings.verify_resume):
+    if has_objects(val) and not (settings.optimisation.find_lr or settings.safety.verify_resume):
         require_backend(settings.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)
     _require_steps(settings, training_set, ranks)
@@ -51,35 +51,38 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
 def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> None:
     """UserError where no step would have an object to learn."""
     require_objects(training_set)
-    augmentation = settings.augmentation
+    augmentation = settings.data.augmentation
     # Objects that are enlarged or made smaller at random may be reached after all, and other matchers reach further.
-    if settings.matcher == "iou" and not {*FROM_ORIGINAL, ZOOM_OUT} & {*augmentation.names}:
-        shapes = settings.start.anchor_shapes
+    if settings.loss.matcher == "iou" and not {*FROM_ORIGINAL, ZOOM_OUT} & {*(augmentation.augment or ())}:
+        shapes = settings.network.anchors.shapes
         flip = augmentation.flip > 0
-        require_reach(training_set, settings.foreground_iou, augmentation.sides, flip=flip, shapes=shapes)
+        require_reach(
+            training_set, settings.loss.foreground_iou, augmentation.train_sides or (), flip=flip, shapes=shapes
+        )
 
 
 def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
     """UserError where the run would have no step, none after its warm-up, or batches that stay empty."""
-    path = training_set.annotations.path
-    num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.repeat_threshold))
-    if settings.accumulate > num_images:
+    path, optimisation, drop_last = training_set.annotations.path, settings.optimisation, settings.data.drop_last
+    num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.data.repeat_threshold))
+    if optimisation.accumulate > num_images:
         raise UserError(
-            f"{path}: --accumulate {settings.accumulate} asks for more batches a step than an epoch's {num_images} "
+            f"{path}: --accumulate {optimisation.accumulate} asks for more batches a step than an epoch's {num_images} "
             "images could fill. Give fewer."
         )
-    together = max(1, settings.batch_size) * settings.accumulate * ranks.size  # at least, where it is to be found
-    if settings.drop_last and num_images < together:
+    batch_size = max(1, settings.data.batch_size)  # at least, where it is to be found
+    together = batch_size * optimisation.accumulate * ranks.size
+    if drop_last and num_images < together:
         raise UserError(
             f"{path}: an epoch's {num_images} images don't fill one batch of {together}, so --drop_last would leave "
             "out all. Lower --batch_size, or drop --drop_last."
         )
     num_full, rest = divmod(num_images, together)
-    num_steps = settings.epochs * (num_full + (rest > 0 and not settings.drop_last))
-    if settings.warmup_steps >= num_steps and not settings.find_lr:
+    num_steps = optimisation.epochs * (num_full + (rest > 0 and not drop_last))
+    if optimisation.warmup_steps >= num_steps and not optimisation.find_lr:
         raise UserError(
-            f"{path}: {settings.epochs} epochs of {num_images} images are {num_steps} steps, all of which "
-            f"--warmup_steps {settings.warmup_steps} would take. Give fewer, or more --epochs."
+            f"{path}: {optimisation.epochs} epochs of {num_images} images are {num_steps} steps, all of which "
+            f"--warmup_steps {optimisation.warmup_steps} would take. Give fewer, or more --epochs."
         )
 
 

@@ -9,11 +9,11 @@ import torch
 from retinanet.checkpoints.resume import LAST, load_saved, save_run
 from retinanet.runtime.console import say
 from retinanet.runtime.ranks import Ranks
+from retinanet.settings.train import TrainSettings
 from retinanet.training.engine import rest_of_epoch
 from retinanet.training.run import Run, build_run
 from retinanet.training.saves import snapshot
 from retinanet.training.sets import Sets
-from retinanet.training.settings import TrainSettings
 
 
 def verify_resume(settings: TrainSettings, sets: Sets) -> int:
@@ -21,7 +21,7 @@ def verify_resume(settings: TrainSettings, sets: Sets) -> int:
 
     N is --verify_resume. The checkpoint lies in a temporary folder; the output folder is not touched.
     """
-    steps = settings.verify_resume
+    steps = settings.safety.verify_resume
     assert steps
     whole = build_run(settings, Ranks(), sets)
     say(f"Training {2 * steps} steps")
@@ -40,7 +40,8 @@ def verify_resume(settings: TrainSettings, sets: Sets) -> int:
     for part in parts:
         say(f"Differs: {part}")
     if parts:
-        say("The resumed run differs" + ("" if settings.deterministic else "; on a GPU, try with --deterministic"))
+        hint = "" if settings.safety.deterministic else "; on a GPU, try with --deterministic"
+        say(f"The resumed run differs{hint}")
         return 1
     say(f"Equal to the last bit after {2 * steps} steps: losses, weights, optimizer and random states")
     return 0

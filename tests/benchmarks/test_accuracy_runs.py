@@ -6,14 +6,14 @@ from benchmarks.accuracy import peer
 from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.rows import BASELINE, PEER, Row, Run, Setting, filled, milestones_of, rows_of, runs_of
 from benchmarks.accuracy.runs import execute, last_line
-from retinanet.cli.test_flags import evaluation_settings
-from retinanet.cli.train_flags import train_settings
+from retinanet.settings.evaluate import evaluate_settings
+from retinanet.settings.train import train_settings
 
 GPU = Setting("cuda", 18, 608, 1024, 2, 24, (16, 21), "abc")
 CPU = Setting("cpu", 18, 224, 384, 4, 6, (5,), "abc")
 READERS = {
     "train.py": train_settings,
-    "test.py": evaluation_settings,
+    "test.py": evaluate_settings,
     "benchmarks.accuracy.peer": lambda flags: peer.build_parser().parse_args(flags),
 }
 

@@ -9,9 +9,8 @@ from torch import nn
 from benchmarks.accuracy import peer
 from benchmarks.speed.contestants import torchvision_model
 from retinanet.coco.results import rows_of
-from retinanet.data.dataloader import training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
-from retinanet.data.settings import LoaderSettings
 from retinanet.runtime.errors import Diverged
 from retinanet.training.optimizer import build_optimizer
 

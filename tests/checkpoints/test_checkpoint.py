@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.coco.results import rows_of
+from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import load_set
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.model import RetinaNet

@@ -4,11 +4,11 @@ from conftest import TINY
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.start import build_network
-from retinanet.cli.train_flags import train_settings
 from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import UserError
+from retinanet.settings.train import train_settings
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 IMAGES = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -39,7 +39,7 @@ def saved(tmp_path):
 
 def started(path, names, *flags):
     words = ("--depth", 18, "--channels", 8, "--weights", path, *flags)
-    return build_network(train_settings(list(map(str, words))).start, names, None).network
+    return build_network(train_settings(list(map(str, words))).network, names, None).network
 
 
 def test_the_same_classes_predict_the_same(saved, capfd):

@@ -11,17 +11,17 @@ from retinanet.checkpoints.checkpoint import Checkpoint
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.resume import Facts, SavedRun
 from retinanet.checkpoints.start import build_network
-from retinanet.cli.train_flags import train_settings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.runtime.errors import UserError
+from retinanet.settings.train import train_settings
 
 NAMES = ["cat", "red"]
 DETECTOR = ("--depth", 50, "--channels", 256, "--head_norm", "group")
 
 
 def start_of(*flags):
-    return train_settings(list(map(str, flags))).start
+    return train_settings(list(map(str, flags))).network
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 from conftest import TINY
 
 from retinanet.checkpoints.checkpoint import load_checkpoint
-from retinanet.cli.check_data_flags import check_settings
-from retinanet.cli.train_flags import train_settings
 from retinanet.data.anchor_coverage import AnchorSetup
 from retinanet.data.anchor_remedies import alternatives
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import UserError
+from retinanet.settings.check_data import check_data_settings
+from retinanet.settings.train import train_settings
 
 OTHER = ("--anchor_scale", 2.5, "--anchor_ratios", 0.4, 1, "--anchor_octaves", 2)
 SHAPES = AnchorShapes(2.5, (0.4, 1.0), (1.0, 2**0.5))
@@ -33,10 +33,10 @@ def test_a_training_and_its_test_have_the_anchors_of_the_flags(script, coco_path
 
 
 def test_the_defaults_are_the_papers():
-    assert train_settings([]).start.anchor_shapes == check_settings([]).anchor_shapes == AnchorShapes()
+    assert train_settings([]).network.anchors.shapes == check_data_settings([]).anchors.shapes == AnchorShapes()
 
 
-@pytest.mark.parametrize("settings", [train_settings, check_settings])
+@pytest.mark.parametrize("settings", [train_settings, check_data_settings])
 def test_a_ratio_given_twice_is_refused(settings):
     with pytest.raises(UserError, match="--anchor_ratios names a ratio twice"):
         settings(["--anchor_ratios", "1", "2", "1.0"])
@@ -45,4 +45,4 @@ def test_a_ratio_given_twice_is_refused(settings):
 def test_what_check_data_recommends_can_be_pasted():
     for flags, setup in alternatives(AnchorSetup(608, 1024)).items():
         settings = train_settings(shlex.split(flags))
-        assert AnchorSetup(settings.min_side, settings.max_side, settings.start.anchor_shapes) == setup
+        assert AnchorSetup(settings.data.min_side, settings.data.max_side, settings.network.anchors.shapes) == setup

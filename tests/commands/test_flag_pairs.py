@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import write_set
 
-from retinanet.cli.train_flags import train_settings
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.ranks import Ranks
+from retinanet.settings.train import train_settings
 from retinanet.training.engine import rest_of_epoch
 from retinanet.training.run import build_run
 from retinanet.training.sets import load_sets

@@ -3,9 +3,9 @@
 import pytest
 from conftest import TINY, change_json
 
-from retinanet.cli.train_flags import train_settings
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.ranks import ALONE
+from retinanet.settings.train import train_settings
 from retinanet.training.sets import load_sets
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

@@ -9,8 +9,8 @@ from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.runtime.errors import UserError
 from retinanet.sample_data import __main__
-from retinanet.sample_data.__main__ import write_sample_data
 from retinanet.sample_data.cutouts import cutouts
+from retinanet.sample_data.scenes import write_sample_data
 
 
 @pytest.fixture(scope="module")

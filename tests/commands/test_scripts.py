@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,9 @@ from warm import finished
 
 from retinanet.data.images import read_image
 from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.settings.options import with_values
+from retinanet.settings.train import TrainSettings
 from retinanet.training import run
-from retinanet.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -199,11 +199,11 @@ def test_compiled_where_it_repays(monkeypatch):
 
 def test_batches_that_compilation_must_repay():
     """Of each rank, in the training or in what takes its place."""
-    settings = TrainSettings(epochs=10, batch_size=4, accumulate=2)
+    settings = with_values(TrainSettings(), {"epochs": 10, "batch_size": 4, "accumulate": 2})
     assert run.num_batches(settings, 1000, ALONE) == 2500
     assert run.num_batches(settings, 1000, Ranks(0, 5)) == 500
-    assert run.num_batches(replace(settings, find_lr=True, steps=300), 1000, ALONE) == 600
-    assert run.num_batches(replace(settings, verify_resume=7), 1000, ALONE) == 56
+    assert run.num_batches(with_values(settings, {"find_lr": True, "steps": 300}), 1000, ALONE) == 600
+    assert run.num_batches(with_values(settings, {"verify_resume": 7}), 1000, ALONE) == 56
 
 
 def test_an_earlier_run_is_moved_and_the_record_kept(script, coco_path, tmp_path):

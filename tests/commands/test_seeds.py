@@ -11,7 +11,8 @@ from retinanet.commands.train import with_seed
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
-from retinanet.training.settings import TrainSettings
+from retinanet.settings.options import with_values
+from retinanet.settings.train import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -104,7 +105,7 @@ def test_a_random_seed_of_what_trains_nothing(script, in_data, monkeypatch):
     assert "--seed random: drew " in found.out
 
 
-RANDOM_SEED = TrainSettings(seed="random")
+RANDOM_SEED = with_values(TrainSettings(), {"seed": "random"})
 
 
 class Listening(Ranks):
@@ -116,7 +117,7 @@ class Listening(Ranks):
 
 def test_rank_0_draws_for_all():
     assert with_seed(RANDOM_SEED, None, Listening(1, 2)).seed == 11
-    assert with_seed(TrainSettings(seed=5), None, Listening(1, 2)).seed == 5
+    assert with_seed(with_values(TrainSettings(), {"seed": 5}), None, Listening(1, 2)).optimisation.seed == 5
 
 
 @pytest.mark.parametrize("seed", ["7", -1, None, 2**70])

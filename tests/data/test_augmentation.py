@@ -11,14 +11,15 @@ from PIL import Image
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.augmentation import augment
 from retinanet.data.batches import Sample
-from retinanet.data.dataloader import TrainingBatches, training_loader
+from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.image_cache import ImageCache
-from retinanet.data.settings import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, AugmentSettings, LoaderSettings
 from retinanet.data.transforms import longest_at, resize, resized_sizes
 from retinanet.detector.structures import CROWD
+from retinanet.settings.options import with_values
+from retinanet.settings.shared import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, Augmentation
+from retinanet.settings.train import TrainSettings
 from retinanet.training.run import sides_to_compile
-from retinanet.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -219,14 +220,14 @@ def dataset_of(coco_path):
     return CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", 64, 96)
 
 
-ALL = AugmentSettings(names=(PHOTOMETRIC, CROP, ZOOM_OUT), sides=(64, 80, 112))
+ALL = Augmentation(augment=(PHOTOMETRIC, CROP, ZOOM_OUT), train_sides=(64, 80, 112))
 
 
-@pytest.mark.parametrize("how", [ALL, AugmentSettings(names=(JITTER,)), AugmentSettings(sides=(64, 96))])
+@pytest.mark.parametrize("how", [ALL, Augmentation(augment=(JITTER,)), Augmentation(train_sides=(64, 96))])
 def test_the_number_of_workers_changes_nothing(coco_path, how):
     runs = []
     for workers in (0, 2):
-        loader, sampler = training_loader(dataset_of(coco_path), LoaderSettings(3, workers), seed=5, settings=how)
+        loader, sampler = training_loader(dataset_of(coco_path), LoaderSettings(3, workers), seed=5, augmentation=how)
         batches = []
         for epoch in range(3):
             sampler.start_at(epoch)
@@ -245,8 +246,8 @@ def test_the_number_of_workers_changes_nothing(coco_path, how):
 @pytest.mark.parametrize("names", [(), *COMBINATIONS], ids="+".join)
 def test_images_fit_in_the_batch_of_their_side(coco_path, names):
     dataset = dataset_of(coco_path)
-    how = AugmentSettings(names=names, sides=(64, 80, 112))
-    loader, sampler = training_loader(dataset, LoaderSettings(2), seed=0, settings=how)
+    how = Augmentation(augment=names, train_sides=(64, 80, 112))
+    loader, sampler = training_loader(dataset, LoaderSettings(2), seed=0, augmentation=how)
     for draw, (batch, _) in zip(list(sampler), loader, strict=True):
         sizes = dataset.sizes_at(np.array(draw.indices), draw.side)
         assert (batch.sizes.numpy() <= sizes).all()
@@ -258,7 +259,7 @@ def test_images_fit_in_the_batch_of_their_side(coco_path, names):
 
 def test_boxes_follow_their_square_at_every_side(coco_path):
     dataset = dataset_of(coco_path)
-    batches = TrainingBatches(dataset, 0, AugmentSettings(flip=0))
+    batches = TrainingBatches(dataset, 0, Augmentation(flip=0))
     for index, side in itertools.product(range(7), (64, 100, 200)):
         sample = batches.sample(0, index, side)
         assert min(sample.image.shape[1:]) == side
@@ -275,7 +276,7 @@ def test_an_image_of_one_row_and_one_that_can_t_be_read(coco_path):
     (coco_path / "images" / "train" / "2.png").write_bytes(b"none")
     dataset = dataset_of(coco_path)
     for names in COMBINATIONS:
-        batches = TrainingBatches(dataset, 0, AugmentSettings(names=names))
+        batches = TrainingBatches(dataset, 0, Augmentation(augment=names))
         assert "2.png" in batches.sample(0, 1).message
     row = Sample(torch.zeros(3, 1, 5000, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0).long(), torch.ones(2), 1)
     for names, epoch in itertools.product(COMBINATIONS, range(5)):
@@ -292,7 +293,7 @@ def test_the_cache_changes_nothing(coco_path, names):
     cached.cache = ImageCache(cached.sizes, 10**9)
     for epoch, index in itertools.product(range(3), range(8)):
         one, other = (
-            TrainingBatches(source, 1, AugmentSettings(names=names)).sample(epoch, index) for source in (plain, cached)
+            TrainingBatches(source, 1, Augmentation(augment=names)).sample(epoch, index) for source in (plain, cached)
         )
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.boxes, other.boxes)
@@ -329,7 +330,7 @@ def test_contradictions(script, coco_path, tmp_path, flags, message):
 
 @pytest.mark.parametrize(("sides", "least", "most"), [(None, 608, 1024), ([480, 672], 480, 1132), ([672], 672, 1132)])
 def test_padding_for_compilation_holds_every_side(sides, least, most):
-    padded = sides_to_compile(TrainSettings(train_sides=sides))
+    padded = sides_to_compile(with_values(TrainSettings(), {"train_sides": sides}))
     assert padded[0] == -(-least // 32) * 32
     assert padded[-1] == -(-most // 32) * 32
 

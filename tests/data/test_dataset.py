@@ -8,13 +8,13 @@ from conftest import change_json
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Loaded, Sample, collate
-from retinanet.data.dataloader import TrainingBatches, evaluation_loader, training_loader
+from retinanet.data.dataloader import LoaderSettings, TrainingBatches, evaluation_loader, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, on_device
 from retinanet.data.sampler import Draw
-from retinanet.data.settings import AugmentSettings, LoaderSettings
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import Augmentation
 
 
 def dataset_of(coco_path, name="train", min_side=64, max_side=96):
@@ -69,7 +69,7 @@ def test_crowds_are_kept_with_their_own_label_where_asked_for(coco_path):
     assert sample.labels.tolist() == [1, CROWD, 1]
     batch = collate([sample, dataset.read(1)])
     assert batch.targets.labels.tolist() == [[1, CROWD, 1], [-1, -1, -1]]
-    flipped = TrainingBatches(dataset, seed=0, settings=AugmentSettings(flip=1)).sample(0, 0)
+    flipped = TrainingBatches(dataset, seed=0, augmentation=Augmentation(flip=1)).sample(0, 0)
     assert flipped.boxes.tolist() == [[34, 10, 54, 30], [49, 50, 64, 64], [24, 0, 34, 10]]
     assert flipped.labels.tolist() == sample.labels.tolist()
     assert plain.read(0).labels.tolist() == [1, 1]
@@ -140,7 +140,7 @@ def test_flips_are_a_function_of_seed_epoch_and_index(coco_path):
     assert 0.25 < flipped.mean() < 0.75
     assert len(np.unique(flipped, axis=0)) > 1
     assert all(
-        torch.equal(TrainingBatches(dataset, 3, AugmentSettings(flip=0)).sample(0, i).image, dataset.read(i).image)
+        torch.equal(TrainingBatches(dataset, 3, Augmentation(flip=0)).sample(0, i).image, dataset.read(i).image)
         for i in range(7)
     )
 

@@ -3,10 +3,9 @@ import pytest
 import torch
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.data.dataloader import training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.image_cache import ImageCache, spare_memory
-from retinanet.data.settings import LoaderSettings
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.sets import add_cache
 

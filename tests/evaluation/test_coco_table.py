@@ -14,11 +14,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.cli.shared_flags import eval_backend
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of
 from retinanet.detector.model import RetinaNet
 from retinanet.evaluation.coco_table import AP, AP50, BACKENDS, evaluate
+from retinanet.settings.shared import eval_backend
 
 
 def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):

@@ -14,10 +14,9 @@ from torchvision.ops import batched_nms
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import joined, rows_of
 from retinanet.data.batches import collate
-from retinanet.data.dataloader import evaluation_loader
+from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import batches_of_equal_shape
-from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import (
     flip,
     mirrored_boxes,

@@ -6,9 +6,9 @@ from conftest import write_set
 
 from gpu.cases import CPU, make_batches, make_network
 from gpu.waits import waits_forbidden
+from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import load_set
 from retinanet.data.device_feed import on_device
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect, find_candidates
 from retinanet.detector.settings import DetectionSettings

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from retinanet.coco.results import Found
-from retinanet.predict.flags import CROPS, PICTURES
 from retinanet.predict.outputs import Outputs
+from retinanet.settings.predict import CROPS, PICTURES
 
 HEIGHT, WIDTH = 40, 60
 

@@ -4,16 +4,16 @@ import torch
 from conftest import change_json
 from PIL import Image
 
-from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Sample
-from retinanet.data.dataloader import TrainingBatches, training_loader
+from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.settings import AugmentSettings, LoaderSettings
 from retinanet.detector.structures import CROWD
 from retinanet.reports import box_pictures
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
-from retinanet.training.settings import TrainSettings
+from retinanet.settings.draw import DrawSettings
+from retinanet.settings.shared import Augmentation
+from retinanet.settings.train import TrainSettings
 
 HOW = ("--augmented", "--min_side", 64, "--max_side", 96)
 
@@ -63,8 +63,8 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
     panels = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW, *flags, *more, "--image_id", 3)
     annotations, folder = load_annotations(coco_path / "train.json"), coco_path / "images" / "train"
     dataset = CocoDataset(annotations, folder, 64, 96, keep_crowds=bool(more))
-    how = AugmentSettings(names=("crop", "photometric"), sides=(64, 80, 112))
-    loader, sampler = training_loader(dataset, LoaderSettings(3), seed=11, settings=how)
+    how = Augmentation(augment=("crop", "photometric"), train_sides=(64, 80, 112))
+    loader, sampler = training_loader(dataset, LoaderSettings(3), seed=11, augmentation=how)
     assert panels[0].title == "3.png (id 3)"
     for epoch, panel in enumerate(panels[1:]):
         sampler.start_at(epoch)
@@ -84,7 +84,7 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
 
 def test_defaults_are_those_of_train(script, coco_path, tmp_path, monkeypatch):
     for name in ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size", "ignore_crowds"):
-        assert getattr(PictureSettings, name) == getattr(TrainSettings, name)
+        assert getattr(DrawSettings, name) == getattr(TrainSettings, name)
     monkeypatch.chdir(tmp_path)
     unsaid = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW)
     said = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW, "--seed", 3407, "--set_name", "train")

@@ -23,13 +23,14 @@ from retinanet.detector.structures import Losses, Targets
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped, UserError
 from retinanet.runtime.ranks import Agreement, Ranks, join
+from retinanet.settings.options import with_values
+from retinanet.settings.train import TrainSettings
 from retinanet.tracking.trackers import NO_TRACKERS
 from retinanet.training import engine
 from retinanet.training import losses as losses_module
 from retinanet.training.engine import _gradient, _step
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
-from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
 FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
@@ -247,7 +248,7 @@ def test_a_launch_ends_with_the_code_of_a_rank(folder):
 def test_contradictions(monkeypatch):
     monkeypatch.setattr(train_command, "join", lambda device, timeout: Ranks(0, 2))
     with pytest.raises(UserError, match="--verify_resume is for one process"):
-        train_command.train(TrainSettings(verify_resume=2, device="cpu"))
+        train_command.train(with_values(TrainSettings(), {"verify_resume": 2, "device": "cpu"}))
 
 
 @pytest.mark.parametrize("num_images", [0, 3])
@@ -371,7 +372,7 @@ def test_ranks_meet_before_numbers_are_read(monkeypatch, signal_number):
         monkeypatch.setattr(train, name, lambda *_: 0)
     monkeypatch.setattr(train, "tracked_numbers", lambda *_: {})
     saves = SimpleNamespace(save_state=lambda: events.append("read"), save_state_if_long_ago=lambda: None)
-    settings = TrainSettings(log_every=3, save_every=2, epochs=1)
+    settings = with_values(TrainSettings(), {"log_every": 3, "save_every": 2, "epochs": 1})
     sampler = type("Sampler", (list,), {"batch_size": 1})(range(6))
     run = SimpleNamespace(
         settings=settings, device=torch.device("cuda"), state=state, sampler=sampler, ranks=OfTwo(0, 2)

@@ -7,9 +7,9 @@ from warm import finished
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Batch
+from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import on_device
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Targets

@@ -110,7 +110,7 @@ import os, signal
 from types import SimpleNamespace
 import numpy as np
 from retinanet.data.dataloader import evaluation_loader
-from retinanet.data.settings import LoaderSettings
+from retinanet.data.dataloader import LoaderSettings
 from retinanet.runtime.console import run
 def interrupt():
     os.kill(os.getpid(), signal.SIGTERM)

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.data.dataloader import training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Losses
 from retinanet.runtime.ranks import Ranks

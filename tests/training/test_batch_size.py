@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
+from retinanet.settings.options import with_values
+from retinanet.settings.train import AUTO_BATCH, TrainSettings
 from retinanet.training import batch_size
 from retinanet.training.batch_size import (
     MOST,
@@ -20,7 +22,6 @@ from retinanet.training.batch_size import (
     largest_that_fits,
     settled_batch_size,
 )
-from retinanet.training.settings import AUTO_BATCH, TrainSettings
 
 
 @given(fixed=st.integers(0, 50), each=st.integers(1, 50), limit=st.integers(0, 4000), memory=st.integers(0, 4000))
@@ -44,7 +45,7 @@ def test_the_largest_that_fits(fixed, each, limit, memory):
 def test_the_largest_shape_is_that_of_neighbours_in_aspect_ratio():
     sizes = np.array([[600, 1000], [1000, 600], [600, 600], [620, 1000]])
     sets = SimpleNamespace(train=SimpleNamespace(sizes=sizes))
-    settings = TrainSettings(min_side=96, max_side=160)
+    settings = with_values(TrainSettings(), {"min_side": 96, "max_side": 160})
 
     assert largest_shape(settings, sets, 1) in ((96, 160), (160, 96))
     assert largest_shape(settings, sets, 2) == (160, 96)
@@ -65,7 +66,7 @@ def test_the_steps_measured_are_compiled_where_the_run_is(monkeypatch, capsys, c
     def peak_of(settings, sets, device, ranks, *, compiled=False):
         asked.append(compiled)
         each = of_compiled if compiled else 100
-        return None if each is None else each * settings.batch_size
+        return None if each is None else each * settings.data.batch_size
 
     asked = []
     monkeypatch.setattr(batch_size, "peak_of", peak_of)
@@ -73,7 +74,9 @@ def test_the_steps_measured_are_compiled_where_the_run_is(monkeypatch, capsys, c
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (1250, 9999))
     sizes = np.full((40, 2), 96)
     sets = SimpleNamespace(train=SimpleNamespace(sizes=sizes), training_set=sizes)
-    settings = TrainSettings(batch_size=AUTO_BATCH, min_side=96, max_side=96, compile=compile_)
+    settings = with_values(
+        TrainSettings(), {"batch_size": AUTO_BATCH, "min_side": 96, "max_side": 96, "compile": compile_}
+    )
     if not wanted:
         with pytest.raises(UserError, match="needs more than 80% of the free memory"):
             find_batch_size(settings, sets, torch.device("cuda"), Ranks())
@@ -101,5 +104,5 @@ def test_other_words(script, coco_path, text):
 def test_a_resumed_run_keeps_its_own():
     saved = SimpleNamespace(facts=SimpleNamespace(batch_size=7))
 
-    assert settled_batch_size(TrainSettings(batch_size=AUTO_BATCH), Ranks(), None, saved) == 7
-    assert settled_batch_size(TrainSettings(batch_size=3), Ranks(), None, saved) == 3
+    assert settled_batch_size(with_values(TrainSettings(), {"batch_size": AUTO_BATCH}), Ranks(), None, saved) == 7
+    assert settled_batch_size(with_values(TrainSettings(), {"batch_size": 3}), Ranks(), None, saved) == 3

@@ -10,20 +10,20 @@ from conftest import write_set
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import rows_of
 from retinanet.data.batches import collate
-from retinanet.data.dataloader import training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, WaitClock
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Losses, Targets
 from retinanet.evaluation.coco_table import AP50, evaluate
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.settings.options import with_values
+from retinanet.settings.train import TrainSettings
 from retinanet.training.engine import progress_of, rest_of_epoch, train_steps
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
-from retinanet.training.settings import TrainSettings
 from retinanet.training.state import RunningLoss, TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -285,7 +285,7 @@ def test_an_epoch_that_is_gone_on_with_takes_the_rates_of_its_own_steps(tmp_path
     model = RetinaNet(2, 18, channels=8)
     loader, sampler = training_loader(dataset, LoaderSettings(1), seed=1)
     run = SimpleNamespace(
-        settings=TrainSettings(epochs=2, learning_rate=1e-3, warmup_steps=9),
+        settings=with_values(TrainSettings(), {"epochs": 2, "learning_rate": 0.001, "warmup_steps": 9}),
         state=TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU),
         loader=loader,
         sampler=sampler,

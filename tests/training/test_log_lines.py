@@ -9,8 +9,9 @@ from retinanet.check_data.summary import check_command, data_lines
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
+from retinanet.settings.options import with_values
+from retinanet.settings.train import TrainSettings
 from retinanet.training.log_lines import best_line, schedule_hint
-from retinanet.training.settings import TrainSettings
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def lines(coco_path):
         change_json(coco_path / "train.json", change)
         dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", *sides)
         return data_lines(
-            dataset, DEFAULT_SHAPES, TrainSettings(coco_path=Path("my data"), min_side=64, max_side=96)
+            dataset,
+            DEFAULT_SHAPES,
+            with_values(TrainSettings(), {"coco_path": Path("my data"), "min_side": 64, "max_side": 96}),
         ), dataset
 
     return of
@@ -69,13 +72,13 @@ def test_other_matchers_are_not_silent_about_what_they_leave(lines):
         ("low_quality", "--matcher low_quality leaves 50.0% without any; a forced anchor rarely helps"),
         ("atss", "100.0% of the objects get no anchor from --matcher atss at this size"),
     ):
-        settings = TrainSettings(min_side=64, max_side=96, matcher=matcher)
+        settings = with_values(TrainSettings(), {"min_side": 64, "max_side": 96, "matcher": matcher})
         assert words in "".join(data_lines(dataset, DEFAULT_SHAPES, settings))
 
 
 def test_the_command_that_checks_has_the_anchors_that_are_not_the_defaults():
     assert "anchor" not in check_command(TrainSettings())
-    settings = TrainSettings(anchor_scale=2.5, anchor_ratios=(0.4, 1.0), anchor_octaves=2)
+    settings = with_values(TrainSettings(), {"anchor_scale": 2.5, "anchor_ratios": (0.4, 1.0), "anchor_octaves": 2})
     assert check_command(settings).endswith(" --anchor_scale 2.5 --anchor_ratios 0.4 1 --anchor_octaves 2")
 
 
@@ -124,12 +127,12 @@ def test_nothing_to_learn(lines):
     ],
 )
 def test_milestones_of_another_number_of_epochs(changes, words):
-    hint = schedule_hint(TrainSettings(**changes))
+    hint = schedule_hint(with_values(TrainSettings(), changes))
     assert hint is None if words is None else hint.endswith(words)
 
 
 def test_the_best_epoch_and_how_to_test_it():
-    settings = TrainSettings(coco_path=Path("my data"), output_path=Path("out"), epochs=30)
+    settings = with_values(TrainSettings(), {"coco_path": Path("my data"), "output_path": Path("out"), "epochs": 30})
     assert best_line(0.5, 20, Path("out/best.pt"), settings) == (
         "Best: AP 0.500 after epoch 20 of 30. Evaluate it: python test.py --coco_path 'my data' --set_name val "
         "--checkpoint_path out/best.pt"

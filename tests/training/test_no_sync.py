@@ -10,9 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Batch
-from retinanet.data.dataloader import training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.settings import LoaderSettings
 from retinanet.detector import anchors, atss
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.focal_loss import FocalLoss

@@ -3,11 +3,11 @@ import pytest
 import torch
 from conftest import TINY, write_set
 
-from retinanet.cli.train_flags import train_settings
 from retinanet.data.batches import loaded_from
 from retinanet.data.dataset import load_set
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.ranks import ALONE
+from retinanet.settings.train import train_settings
 from retinanet.training import norm_statistics
 from retinanet.training.norm_statistics import measure_statistics
 from retinanet.training.run import build_run

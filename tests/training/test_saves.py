@@ -7,15 +7,16 @@ import torch
 from retinanet.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.detector.model import RetinaNet
+from retinanet.settings.options import with_values
+from retinanet.settings.train import TrainSettings
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.saves import snapshot
-from retinanet.training.settings import TrainSettings
 from retinanet.training.state import TrainingState
 
 
 @pytest.mark.parametrize("kind", [RetinaNet, LevelCodedRetinaNet])
 def test_a_checkpoint_rebuilds_the_kind_of_network(kind, tmp_path, narrow_network):
-    settings = TrainSettings(coco_path=Path("coco"), depth=18, channels=8)
+    settings = with_values(TrainSettings(), {"coco_path": Path("coco"), "depth": 18, "channels": 8})
     network = kind(2, 18, channels=8)
     if kind is LevelCodedRetinaNet:
         network.level_scale.normal_()

@@ -1,6 +1,7 @@
 import pytest
 
-from retinanet.training.settings import TrainSettings
+from retinanet.settings.options import with_values
+from retinanet.settings.train import TrainSettings
 
 
 @pytest.mark.parametrize(
@@ -8,7 +9,7 @@ from retinanet.training.settings import TrainSettings
     [({}, 0), ({"warmup_steps": 7}, 7), ({"warmup_share": 0.05}, 60), ({"warmup_share": 0.0001}, 0)],
 )
 def test_the_warm_up_may_be_a_share_of_the_run(settings, steps):
-    assert TrainSettings(**settings).num_warmup_steps(1200) == steps
+    assert with_values(TrainSettings(), settings).optimisation.num_warmup_steps(1200) == steps
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_the_warm_up_may_be_a_share_of_the_run(settings, steps):
     ],
 )
 def test_the_averages_window_may_be_a_share_of_the_run(settings, decay):
-    assert TrainSettings(**settings).average_decay(1200) == pytest.approx(decay)
+    assert with_values(TrainSettings(), settings).optimisation.average_decay(1200) == pytest.approx(decay)
 
 
 @pytest.mark.parametrize("share", ["warmup_share", "ema_share"])

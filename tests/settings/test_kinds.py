@@ -3,10 +3,10 @@ import argparse
 import pytest
 import torch
 
-from retinanet.cli.flags import number_above, number_from, whole_number
-from retinanet.cli.shared_flags import device_name
 from retinanet.runtime.device import find_device
 from retinanet.runtime.errors import UserError
+from retinanet.settings.options import number_above, number_from, whole_number
+from retinanet.settings.shared import device_name
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import pytest
 
-from retinanet.cli.test_flags import evaluation_settings
-from retinanet.cli.train_flags import build_parser, train_settings
-from retinanet.cli.vis_flags import picture_settings
 from retinanet.runtime.errors import UserError
+from retinanet.settings.draw import draw_settings
+from retinanet.settings.evaluate import evaluate_settings
+from retinanet.settings.options import options_of
+from retinanet.settings.train import TrainSettings, train_settings
 
 
 @pytest.mark.parametrize(
@@ -22,9 +23,9 @@ from retinanet.runtime.errors import UserError
         (train_settings, "data", "unrecognized arguments: data (--help lists the flags)"),
         (train_settings, "--epochs many", "'many' is not a whole number of at least 1"),
         (train_settings, "--steps 100", "--steps is for --find_lr"),
-        (evaluation_settings, "--ckpt x.pt", "did you mean --checkpoint_path?"),
-        (evaluation_settings, "--split val", "did you mean --set_name?"),
-        (picture_settings, "--conf 0.3", "did you mean --threshold?"),
+        (evaluate_settings, "--ckpt x.pt", "did you mean --checkpoint_path?"),
+        (evaluate_settings, "--split val", "did you mean --set_name?"),
+        (draw_settings, "--conf 0.3", "did you mean --threshold?"),
     ],
 )
 def test_one_line_that_helps(read, words, message, capsys):
@@ -54,4 +55,4 @@ def test_all_flags_are_shown_when_asked_for(capsys):
     with pytest.raises(SystemExit):
         train_settings(["--help", "all"])
     out = capsys.readouterr().out
-    assert all(flag in out for action in build_parser()._actions for flag in action.option_strings)
+    assert all(f"--{name}" in out for name in options_of(TrainSettings))

@@ -1,0 +1,53 @@
+"""What check_data can be told."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from retinanet.runtime.errors import UserError
+from retinanet.settings.options import option, parsed, part, whole_number
+from retinanet.settings.shared import (
+    MAX_SIDE,
+    MIN_SIDE,
+    Anchors,
+    check_sides,
+    coco_path_option,
+    max_pixels_option,
+    max_side_option,
+    min_side_option,
+)
+
+MOST_THREADS = 16
+
+
+@dataclass(frozen=True)
+class CheckDataSettings:
+    coco_path: Path = coco_path_option()
+    sets: tuple[str, ...] | None = option(
+        None,
+        "the sets to check, the training set first (default: those of train, val and test that exist)",
+        nargs="+",
+        metavar="SET",
+    )
+    min_side: int = min_side_option(MIN_SIDE, "as for train.py")
+    max_side: int = max_side_option(MAX_SIDE, "as for train.py")
+    anchors: Anchors = part(Anchors)
+    max_pixels: int = max_pixels_option()
+    threads: int = option(min(MOST_THREADS, os.cpu_count() or 1), "threads that decode images", whole_number(1))
+    picture_path: Path = option(Path("check_data.png"), "file to draw the charts in", Path)
+    all: bool = option(False, "print everything, not only what matters most", bool)
+
+    def check(self) -> None:
+        """UserError where flags contradict each other."""
+        check_sides(self.min_side, self.max_side)
+        self.anchors.check()
+        if self.sets and len(set(self.sets)) < len(self.sets):
+            raise UserError(f"--sets {' '.join(self.sets)} names a set twice. Give each once")
+
+
+def check_data_settings(argv: list[str] | None = None) -> CheckDataSettings:
+    """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
+    description = "Check a data set before you pay for training. Exit code 0: good, 1: mistakes, 2: can't be read."
+    settings, _ = parsed(CheckDataSettings, description, argv, prog="python -m retinanet.check_data")
+    settings.check()
+    return settings

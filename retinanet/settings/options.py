@@ -1,0 +1,341 @@
+"""Settings that are flags: a field of a frozen dataclass is a flag, with its default, text, kind and choices.
+
+    @dataclass(frozen=True)
+    class Loss:
+        gamma: float = option(2.0, "focal loss: how far it favours hard anchors", number_from(0))
+
+    @dataclass(frozen=True)
+    class TrainSettings:
+        loss: Loss = part(Loss, "loss")
+
+makes `--gamma` in the group `loss` of --help, and `settings.loss.gamma`. No two parts of a command share a flag.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import printable
+
+Settings = TypeVar("Settings")
+Kind = Callable[[str], Any] | Sequence[Any]
+# What other libraries call our flags.
+ELSEWHERE = {
+    "lr": ("learning_rate",),
+    "wd": ("weight_decay",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "num_epochs": ("epochs",),
+    "num_workers": ("workers",),
+    "gpu": ("device",),
+    "cuda": ("device",),
+    "data": ("coco_path",),
+    "dataset": ("coco_path",),
+    "data_path": ("coco_path",),
+    "model": ("checkpoint_path", "depth"),
+    "ckpt": ("checkpoint_path",),
+    "checkpoint": ("checkpoint_path",),
+    "backbone": ("depth",),
+    "pretrained": ("weights",),
+    "output": ("output_path", "results_path"),
+    "out": ("output_path", "results_path"),
+    "output_dir": ("output_path",),
+    "img_size": ("min_side",),
+    "size": ("min_side",),
+    "amp": ("precision",),
+    "conf": ("threshold",),
+    "score_threshold": ("threshold",),
+    "iou": ("nms_iou",),
+    "set": ("set_name", "val_set"),
+    "split": ("set_name", "val_set"),
+    "results": ("results_path", "pred_file"),
+}
+
+
+class Option(NamedTuple):
+    """What the parser and a resumed run need to know of a field."""
+
+    text: str | None
+    kind: Kind  # reads a word, or the values to choose from
+    nargs: str | int | None  # argparse's, of a flag with several values, which become a tuple
+    metavar: str | tuple[str, ...] | None
+    flag: str | None  # where it isn't the field's name
+    off: str | None  # the text of --no_..., which turns a switch off
+    positional: bool
+    may_change: bool
+
+
+def option(
+    default: Any,
+    text: str | None,
+    kind: Kind = str,
+    *,
+    nargs: str | int | None = None,
+    metavar: str | tuple[str, ...] | None = None,
+    flag: str | None = None,
+    off: str | None = None,
+    positional: bool = False,
+    may_change: bool = False,
+) -> Any:
+    """A field that is a flag. `kind` `bool` makes a switch; the values of a sequence are choices.
+
+    `may_change`: a resumed run may have another value.
+    """
+    how = Option(text, kind, nargs, metavar, flag, off, positional, may_change)
+    return field(default=default, metadata={"option": how})
+
+
+def part(kind: type[Settings], heading: str | None = None, text: str | None = None) -> Settings:
+    """A field that holds a dataclass of further options, a group of --help where there is a `heading`."""
+    part_of: Any = field(default_factory=kind, metadata={"heading": heading, "text": text})
+    return part_of
+
+
+@dataclass(frozen=True)
+class Given:
+    """The names of the flags that the command line gave, and of those whose default it changed."""
+
+    names: frozenset[str]
+    changed: frozenset[str]
+
+    def refuse(self, names: Collection[str], reason: str) -> None:
+        """UserError at the first of the flags `names` that is given. One that says its default contradicts nothing."""
+        for name in names:
+            if name in self.changed:
+                raise UserError(f"--{name} {reason}")
+
+
+def parsed(
+    settings: type[Settings],
+    description: str | None,
+    argv: Sequence[str] | None,
+    *,
+    most_used: Sequence[str] = (),
+    prog: str | None = None,
+) -> tuple[Settings, Given]:
+    """The `settings` that the command line `argv`, or this process's, gives, and which of them it gives.
+
+    A short --help shows the flags `most_used`, without their --; without any, all.
+    """
+    parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, most_used=most_used)
+    _add_options(parser, settings)
+    unset = argparse.Namespace(**dict.fromkeys(options_of(settings), _NOT_GIVEN))
+    values = vars(parser.parse_args(argv, unset))
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not _NOT_GIVEN
+    }
+    defaults = {each.name: each.default for each in _flat_fields(settings)}
+    changed = [name for name, value in given.items() if value != defaults[name]]
+    return with_values(settings(), _defaults_read(settings) | given), Given(frozenset(given), frozenset(changed))
+
+
+def options_of(settings: Any) -> dict[str, Option]:
+    """The options of a settings class by their names, in the order of --help."""
+    return {field.name: field.metadata["option"] for field in _flat_fields(settings)}
+
+
+def flat(settings: Any) -> dict[str, Any]:
+    """The settings as JSON and checkpoints hold them: flags by name, a tuple as a list, a path as text."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(each) for each in value]
+        return str(value) if isinstance(value, Path) else value
+
+    named: dict[str, Any] = {}
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        named |= flat(value) if "heading" in each.metadata else {each.name: plain(value)}
+    return named
+
+
+def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
+    """The settings with other values for some flags, in whichever part they are."""
+    assert not values.keys() - options_of(settings).keys(), values
+    return _with_values(settings, values)
+
+
+def _with_values(settings: Any, values: dict[str, Any]) -> Any:
+    changes = {each.name: values[each.name] for each in fields(settings) if each.name in values}
+    for each in fields(settings):
+        if "heading" in each.metadata:
+            changes[each.name] = _with_values(getattr(settings, each.name), values)
+    return replace(settings, **changes)
+
+
+def _defaults_read(settings: Any) -> dict[str, Any]:
+    """The defaults that are text, read as a given word is: auto may become what this machine has."""
+    return {
+        each.name: each.metadata["option"].kind(each.default)
+        for each in _flat_fields(settings)
+        if isinstance(each.default, str) and callable(each.metadata["option"].kind)
+    }
+
+
+def _flat_fields(settings: Any) -> Iterator[dataclasses.Field[Any]]:
+    for each in fields(settings):
+        if "heading" in each.metadata:
+            assert callable(each.default_factory)
+            yield from _flat_fields(each.default_factory)
+        else:
+            yield each
+
+
+_NOT_GIVEN = object()
+
+
+def _add_options(group: argparse._ActionsContainer, settings: Any) -> None:
+    for each in fields(settings):
+        if "heading" in each.metadata:
+            heading, text = each.metadata["heading"], each.metadata["text"]
+            assert callable(each.default_factory)
+            _add_options(group.add_argument_group(heading, text) if heading else group, each.default_factory)
+        else:
+            _add_option(group, each.name, each.default, each.metadata["option"])
+
+
+def _add_option(group: argparse._ActionsContainer, name: str, default: Any, how: Option) -> None:
+    told = {"nargs": how.nargs, "metavar": how.metavar, "default": default}
+    optional: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
+    flag = how.flag or name
+    if how.kind is bool:
+        group.add_argument(f"--{flag}", dest=name, action="store_true", help=how.text)
+        if how.off:
+            group.add_argument(f"--no_{flag}", dest=name, action="store_false", default=False, help=how.off)
+        return
+    if not callable(how.kind):
+        optional |= {"choices": how.kind, "type": type(how.kind[0])}
+    else:
+        optional["type"] = how.kind
+    if how.positional:
+        group.add_argument(name, help=how.text, **optional)
+    else:
+        group.add_argument(f"--{flag}", dest=name, help=how.text, **optional)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, with a short --help and one line for a mistake, whatever the arguments are."""
+
+    def __init__(self, *, most_used: Sequence[str] = (), **how: Any) -> None:
+        super().__init__(add_help=False, **how)
+        self.most_used = most_used
+        what = "show the most used flags; --help all shows all" if most_used else "show the flags"
+        short: dict[str, Any] = {"nargs": "?", "const": "", "choices": ("", "all"), "metavar": "all"}
+        self.add_argument(
+            "-h",
+            "--help",
+            dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS,
+            action=_Help,
+            help=what,
+            **(short if most_used else {"nargs": 0}),
+        )
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for word in sys.argv[1:] if args is None else args:
+            if word.startswith("--") and (other := self._meant_elsewhere(word)):
+                self.error(f"unrecognized arguments: {word}: did you mean --{other}?")
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hint = self._suggestion(unknown[0]) if unknown[0].startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        more = "" if "did you mean" in message else " (--help lists the flags)"
+        self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
+
+    def _meant_elsewhere(self, word: str) -> str | None:
+        """The flag that another library's name means, where argparse would take it as short for a different one."""
+        name = word.partition("=")[0].removeprefix("--")
+        starting = {flag for flag in self._option_string_actions if flag.startswith(f"--{name}")}
+        meant = [flag for flag in ELSEWHERE.get(name, ()) if f"--{flag}" in self._option_string_actions]
+        exact = {f"--{name}", *(f"--{flag}" for flag in meant)}
+        return meant[0] if meant and starting and not starting & exact else None
+
+    def _suggestion(self, unknown: str) -> str:
+        """The flag that was probably meant: another separator, another library's name, or a typing error."""
+        flags = {flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")}
+        name = unknown.partition("=")[0].lstrip("-").replace("-", "_").lower()
+        candidates = [name, *ELSEWHERE.get(name, ()), *difflib.get_close_matches(name, flags, n=1)]
+        meant = next((f"--{flag}" for flag in candidates if flag in flags), None)
+        return f": did you mean {meant}?" if meant else ""
+
+    def short_help(self) -> str:
+        formatter = self._get_formatter()
+        operands = [action for action in self._actions if not action.option_strings]
+        words = "".join(f" {action.metavar}{' ...' if action.nargs == '+' else ''}" for action in operands)
+        formatter.add_usage(f"{self.prog}{words} [flags]", [], [])
+        formatter.add_text(self.description)
+        formatter.start_section(f"the most used of {len(self._actions) - 1} flags (--help all shows all)")
+        formatter.add_arguments([*operands, *(self._option_string_actions[f"--{name}"] for name in self.most_used)])
+        formatter.end_section()
+        return formatter.format_help()
+
+
+class _Help(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, value: Any, _flag: str | None = None) -> None:
+        assert isinstance(parser, ArgumentParser)
+        print(parser.format_help() if value == "all" or not parser.most_used else parser.short_help(), end="")
+        parser.exit()
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows each flag's default, unless there is none or the text tells it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        no_default = action.default is None or action.default is False or action.default == ()
+        if no_default or "(default:" in (action.help or ""):
+            return action.help
+        if isinstance(action.default, tuple):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+
+def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """A kind: a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            limit = "" if most == 2**63 - 1 else f", at most {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}{limit}")
+        return number
+
+    return parse
+
+
+def number_above(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """A kind: a finite number above `low`, and at most `high`."""
+    return _number(f"a number above {low:g}", high, lambda number: low < number)
+
+
+def number_from(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """A kind: a finite number from `low` to `high`, both included."""
+    return _number(f"a number from {low:g}", high, lambda number: low <= number)
+
+
+def _number(words: str, high: float, above: Callable[[float], bool]) -> Callable[[str], float]:
+    limit = "" if high == float("inf") else f", at most {high:g}"
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not (above(number) and number <= high and number != float("inf")):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}{limit}")
+        return number
+
+    return parse
