@@ -38,6 +38,7 @@ CPU = torch.device("cpu")
 NUM_CALLS = 4  # of a compiled step: CUDA graphs warm up in the first, are recorded in the second, and replayed
 NUM_STEPS = 3  # of a training
 RATE, EMA_DECAY = 1e-3, 0.9
+TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of a loss
 LOSS_SCALE = 2.0**8  # float16's small gradients would be lost without one
 RECIPES = {
     "defaults": ("none", DEFAULT_LOSS),
@@ -150,6 +151,7 @@ def main() -> int:
     parser.add_argument("--batch_size", type=whole_number(1), default=2)
     parser.add_argument("--num_classes", type=whole_number(1), default=5)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--precisions", nargs="+", choices=TOLERANCES, help="default: all that the device has")
     parser.add_argument("--no_compile", action="store_true", help="leave the compiled steps out")
     args = parser.parse_args()
     torch.backends.cudnn.allow_tf32 = False
@@ -163,9 +165,8 @@ def main() -> int:
         good &= passed
         print(f"| {name} | {value:.1e} | {allowed:.0e} | {'ok' if passed else 'WRONG'} |", flush=True)
 
-    formats = [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
-    if args.device.type == "cuda":
-        formats.append((torch.float16, 1e-2))
+    names = args.precisions or [name for name in TOLERANCES if name != "float16" or args.device.type == "cuda"]
+    formats = [(getattr(torch, name), TOLERANCES[name]) for name in names]
     for recipe in args.recipes:
         wanted = step(args, recipe, CPU, torch.float32, compiled=False)
         for (precision, allowed), compiled in product(formats, (False,) if args.no_compile else (False, True)):
