@@ -13,8 +13,7 @@ from pathlib import Path
 from retinanet.reports.tables import markdown_head, markdown_row
 from retinanet.settings.options import flat, number_above, whole_number
 from retinanet.settings.train import TRACKERS, Output, TrainSettings
-from retinanet.tracking.opening import open_trackers
-from retinanet.tracking.trackers import TrackedRun
+from retinanet.training.trackers import TrackedRun, open_trackers
 
 NUMBERS = 8  # of a log line
 

@@ -22,8 +22,6 @@ from retinanet.runtime.signals import STOP
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.options import flat, with_values
 from retinanet.settings.train import RANDOM, Optimisation, TrainSettings
-from retinanet.tracking.opening import open_trackers, require_trackers
-from retinanet.tracking.trackers import NO_TRACKERS, TrackedRun, Trackers
 from retinanet.training.batch_size import settled_batch_size
 from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.evaluation import evaluate_and_save, out_of_patience
@@ -41,6 +39,7 @@ from retinanet.training.log_lines import (
 from retinanet.training.run import Run, build_run
 from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped, room_warning
 from retinanet.training.sets import Sets, add_cache, load_sets
+from retinanet.training.trackers import NO_TRACKERS, TrackedRun, Trackers, open_trackers, require_trackers
 from retinanet.training.verify_resume import verify_resume
 
 
@@ -52,9 +51,9 @@ def train(settings: TrainSettings) -> int:
     require_trackers(settings.output.track or ())
     ranks = join(device, settings.safety.timeout)
     with STDOUT.outlived(), loss_of_rank_explained(ranks, settings.safety.timeout):
-        for name in ("verify_resume", "find_lr"):
-            if getattr(settings, name) and ranks.size > 1:
-                raise UserError(f"--{name} is for one process. Run it without torchrun")
+        for flag in settings.instead_of_training:
+            if ranks.size > 1:
+                raise UserError(f"{flag} is for one process. Run it without torchrun")
         with ranks.first_alone():  # it leaves the parsed annotations to the others
             sets = load_sets(settings, ranks)
         if settings.output.patience and not has_objects(sets.val):
@@ -62,7 +61,7 @@ def train(settings: TrainSettings) -> int:
             raise UserError(
                 f"--patience needs an AP, and the set {settings.data.val_set} has no objects{why}. Drop the flag"
             )
-        if settings.safety.verify_resume or settings.optimisation.find_lr:
+        if settings.instead_of_training:
             settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, None)})
         if settings.safety.verify_resume:
             return verify_resume(with_seed(settings, None, ranks), sets)

@@ -437,6 +437,12 @@ class TrainSettings:
     safety: Safety = part(Safety, "safety")
     machine: Machine = part(Machine, "machine")
 
+    @property
+    def instead_of_training(self) -> list[str]:
+        """The flags that ask for something else than a training."""
+        asked = {"--verify_resume": self.safety.verify_resume, "--find_lr": self.optimisation.find_lr}
+        return [flag for flag, value in asked.items() if value]
+
     def check(self, given: Given) -> None:
         """UserError where flags contradict each other."""
         self.network.check()
@@ -445,14 +451,7 @@ class TrainSettings:
         self.optimisation.check(given, self.network.freeze_stages)
         self.speed.check(self.data.augmentation)
         self.output.check()
-        instead = [
-            flag
-            for flag, asked in (
-                ("--verify_resume", self.safety.verify_resume),
-                ("--find_lr", self.optimisation.find_lr),
-            )
-            if asked
-        ]
+        instead = self.instead_of_training
         if len(instead) > 1:
             raise UserError(f"{instead[0]} and {instead[1]} each replace the training. Give one of them")
         for name in ("resume", "seeds", "log_dir", "track"):

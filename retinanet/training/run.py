@@ -197,12 +197,11 @@ def sides_to_compile(settings: TrainSettings) -> list[int]:
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
     """How many batches each rank will train on."""
-    instead = (
-        settings.optimisation.steps if settings.optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)
-    )  # of the training
-    if instead:
-        return instead * settings.optimisation.accumulate
-    return settings.optimisation.epochs * num_images // (settings.data.batch_size * ranks.size)
+    optimisation = settings.optimisation
+    if settings.instead_of_training:
+        steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)
+        return steps * optimisation.accumulate
+    return optimisation.epochs * num_images // (settings.data.batch_size * ranks.size)
 
 
 def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:

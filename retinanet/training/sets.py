@@ -41,7 +41,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
     if ranks.is_first:
         _require_learnable(settings, training_set)
         val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
-    if has_objects(val) and not (settings.optimisation.find_lr or settings.safety.verify_resume):
+    if has_objects(val) and not settings.instead_of_training:
         require_backend(settings.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)
     _require_steps(settings, training_set, ranks)

@@ -25,13 +25,13 @@ from retinanet.runtime.errors import Stopped, UserError
 from retinanet.runtime.ranks import Agreement, Ranks, join
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
-from retinanet.tracking.trackers import NO_TRACKERS
 from retinanet.training import engine
 from retinanet.training import losses as losses_module
 from retinanet.training.engine import _gradient, _step
 from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
+from retinanet.training.trackers import NO_TRACKERS
 
 FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
 
@@ -161,7 +161,7 @@ import os, signal, sys
 sys.path[:0] = {paths}
 from narrow import narrowed
 from retinanet.runtime.console import run
-from retinanet.tracking.trackers import NO_TRACKERS
+from retinanet.training.trackers import NO_TRACKERS
 from retinanet.training import engine
 import train
 narrowed.start()

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from retinanet.tracking import opening
-from retinanet.tracking.opening import open_trackers
-from retinanet.tracking.trackers import TrackedRun, Trackers
+from retinanet.training import trackers
+from retinanet.training.trackers import TrackedRun, Trackers, open_trackers
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 FLAGS = (*TINY, "--batch_size", 2, "--log_every", 1, "--workers", 0, "--eval_every", 1, "--device", "cpu")
@@ -143,7 +142,7 @@ def leveldb_records(content: bytes) -> list[bytes]:
 
 
 def test_a_missing_library_is_named_before_the_training(script, coco_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "retinanet.tracking.wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
 
     run = script("train", "--coco_path", coco_path, *FLAGS, "--epochs", 1, "--track", "wandb")
 
@@ -227,7 +226,7 @@ def test_one_that_fails_at_the_start(monkeypatch, capsys, tmp_path):
     def make(run):
         raise RuntimeError("no login")
 
-    monkeypatch.setattr(opening, "_maker_of", lambda kind: make)
+    monkeypatch.setitem(trackers.LIBRARIES, "wandb", trackers.Library("wandb", make))
 
     open_trackers(("wandb",), TrackedRun(tmp_path, "x", {}, 0)).log(1, {"loss": 1.0})
 
