@@ -30,7 +30,7 @@ from retinanet.detector.structures import Detections
 from retinanet.export.onnx_file import onnx_bytes
 from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
 from retinanet.fast.suppression import suppress_on_device
-from retinanet.predict.onnx_network import session_of
+from retinanet.predict.networks import session_of
 from retinanet.runtime.device import autocast
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE

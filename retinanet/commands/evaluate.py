@@ -8,19 +8,21 @@ import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, saved_epoch
 from retinanet.checkpoints.output_folder import BEST, read_evaluations
-from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
+from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
 from retinanet.coco.results import Found, default_results_path, rows_of, set_aside, write_results
-from retinanet.commands.compare import compare_results
 from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
 from retinanet.data.transforms import longest_at
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
+from retinanet.evaluation.compare import compare
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.evaluation.views import Views
-from retinanet.reports.analysis_text import analysis_lines
+from retinanet.reports.analysis_text import analysis_lines, comparison_lines
+from retinanet.reports.box_pictures import draw_grid
+from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.reports.html_report import REPORT, write_report
-from retinanet.reports.panels import no_pictures_line
+from retinanet.reports.panels import comparison_panels, no_pictures_line
 from retinanet.runtime.console import say
 from retinanet.runtime.device import choose_precision, default_workers, find_device
 from retinanet.runtime.errors import UserError
@@ -180,3 +182,34 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
     if LOG.path:
         say(f"Log: {LOG.path}")
     say(settings_line(trained))
+
+
+def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
+    """Print what changed from one result file to the other, and draw the images most won and lost."""
+    picture = (settings.report or Path()) / "compare.png"
+    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
+    annotations = dataset.annotations
+    has_images = bool(dataset.images_there().any())
+    if has_images:
+        require_picture_place(picture)
+    if not has_objects(annotations):
+        why = placeholder_note(annotations)
+        raise UserError(
+            f"{annotations.path}: has no objects, so results can't be compared{why}. Choose another --set_name."
+        )
+    a, b = (analyse(annotations, load_results(path, annotations), settings.num_draws) for path in (path_a, path_b))
+    comparison = compare(a, b, annotations)
+    say(f"A: {path_a}", f"B: {path_b}")
+    say(*comparison_lines(comparison, settings.num_draws, len(dataset)))
+    if line := no_pictures_line(dataset):
+        say(line)
+    if not has_images:
+        return 0
+    panels = comparison_panels(comparison, a, b, dataset)
+    if not panels:
+        say("No image is won or lost, so there is no picture")
+        return 0
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)
+    say(f"Picture of the images most won and most lost: {picture}")
+    return 0

@@ -16,7 +16,7 @@ from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.views import look_with
 from retinanet.export.onnx_file import onnx_bytes
 from retinanet.export.verify import compare
-from retinanet.predict.onnx_network import CANDIDATES, DETECTIONS, outputs_of, session_of
+from retinanet.predict.networks import CANDIDATES, DETECTIONS, outputs_of, session_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import require_writable, written_whole

@@ -12,8 +12,7 @@ from retinanet.data.transforms import MULTIPLE
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.export.graph import DetectorGraph, Outputs
-from retinanet.predict.networks import trained_of
-from retinanet.predict.onnx_network import KEY
+from retinanet.predict.networks import KEY, trained_of
 from retinanet.runtime.errors import UserError
 
 OPSET = 18

@@ -15,10 +15,8 @@ from retinanet.data.images import read_upright, upright
 from retinanet.data.transforms import longest_at
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.views import Views
-from retinanet.predict.looks import Looks, detect_images
-from retinanet.predict.networks import network_of_checkpoint
-from retinanet.predict.onnx_network import ONNX, network_of_onnx
-from retinanet.predict.tiles import Tiles
+from retinanet.predict.looks import Looks, Tiles, detect_images
+from retinanet.predict.networks import ONNX, network_of_checkpoint, network_of_onnx
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MAX_PIXELS
 

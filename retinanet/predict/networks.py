@@ -1,16 +1,29 @@
 """A trained network ready to detect: what looks at a batch, and what its file says of it."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
-from retinanet.coco.score_thresholds import USUAL_THRESHOLD, saved_threshold
+from retinanet.coco.score_thresholds import USUAL_THRESHOLD, saved_threshold, threshold_text
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
+from retinanet.detector.structures import Candidates
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.views import Look, look_with
 from retinanet.runtime.device import choose_precision, find_device
+from retinanet.runtime.errors import UserError
+
+ONNX = ".onnx"
+KEY = "retinanet."  # before the names in the metadata
+DETECTIONS = ("boxes", "scores", "labels")  # the outputs of every file
+CANDIDATES = tuple(f"candidate_{name}" for name in DETECTIONS)  # before NMS; files of earlier versions lack them
+EXPORT = "python -m retinanet.export"
 
 
 class Trained(NamedTuple):
@@ -61,3 +74,107 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
         checkpoint.batch_size,
         USUAL_THRESHOLD if checkpoint.score_threshold is None else saved_threshold(checkpoint.score_threshold),
     )
+
+
+Asked = Mapping[str, float | None]  # of DetectionSettings by name, None where the file decides
+
+
+def network_of_onnx(
+    path: Path, device_name: str, precision_name: str, asked: Asked, more_looks: Sequence[str]
+) -> ReadyNetwork:
+    """The network in `path`. Its look gives the candidates before NMS; with a file of an earlier version, those after.
+
+    UserError where the file can't be used, or can't follow what is `asked` or its `more_looks`: names of flags.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Give a checkpoint, or a file of {EXPORT}")
+    try:
+        session = session_of(path, device_name)
+        texts = session.get_modelmeta().custom_metadata_map
+        facts = {name.removeprefix(KEY): json.loads(text) for name, text in texts.items() if name.startswith(KEY)}
+        trained = Trained(**{name: facts[name] for name in Trained._fields if name != "threshold"})
+        own = DetectionSettings(
+            float(facts["least_score"]),
+            int(facts["num_candidates"]),
+            float(facts["nms_iou"]),
+            int(facts["max_detections"]),
+        )
+        trained = trained._replace(threshold=max(saved_threshold(float(facts["threshold"])), own.threshold))
+        has_candidates = {*CANDIDATES} <= {output.name for output in session.get_outputs()}
+    except UserError:
+        raise
+    except Exception as fault:  # damaged bytes make onnxruntime raise almost anything
+        raise UserError(
+            f"{path}: not an ONNX file of {EXPORT}, or damaged ({str(fault) or repr(fault):.200}). "
+            "Export the checkpoint again."
+        ) from fault
+    if precision_name not in ("auto", "float32"):
+        raise UserError(f"--precision {precision_name}: {path} computes in float32. Give auto, or the checkpoint")
+    _require_possible(path, own, asked, has_candidates)
+    if more_looks and not has_candidates:
+        raise UserError(
+            f"--{more_looks[0]}: {path} was exported by an earlier version and lacks the candidates before NMS, which "
+            f"several looks need. Export it again with {EXPORT}, or give the checkpoint"
+        )
+    threshold = trained.threshold if asked["threshold"] is None else asked["threshold"]
+    names = CANDIDATES if has_candidates else DETECTIONS
+
+    def look(images: Tensor, sizes: Tensor) -> Candidates:
+        return Candidates(*outputs_of(session, names, images, sizes))
+
+    return ReadyNetwork(look, trained, torch.device("cpu"), threshold, own)
+
+
+def _require_possible(path: Path, own: DetectionSettings, asked: Asked, has_candidates: bool) -> None:
+    """UserError where something is `asked` that a file exported with the settings `own` can't follow."""
+    threshold, most = asked["threshold"], asked["max_detections"]
+    if threshold is not None and np.float32(threshold) < np.float32(own.threshold):
+        raise UserError(
+            f"--threshold {threshold_text(threshold)} is below {threshold_text(own.threshold)}, at which {path} was "
+            "exported and below which it finds nothing. Export it with a lower --threshold"
+        )
+    fixed = ("num_candidates",) if has_candidates else ("num_candidates", "nms_iou")
+    for name in fixed:
+        value, of_file = asked[name], getattr(own, name)
+        if value is not None and value != of_file:
+            raise UserError(
+                f"--{name} {value:g}: {path} was exported with {of_file:g}, which is fixed in it. Export it with "
+                f"--{name} {value:g}, or drop the flag"
+            )
+    if most is not None and most > own.max_detections and not has_candidates:
+        raise UserError(
+            f"--max_detections {most} is above {own.max_detections}, with which an earlier version exported {path}. "
+            f"Export it again with {EXPORT}"
+        )
+
+
+def session_of(file: Path | bytes, device_name: str) -> Any:
+    """onnxruntime with a file, or the bytes of one. UserError where it isn't installed or lacks the device."""
+    library = _onnxruntime()
+    return library.InferenceSession(file, providers=_providers(library, device_name))
+
+
+def outputs_of(session: Any, names: Sequence[str], images: Tensor, sizes: Tensor) -> list[Tensor]:
+    """The outputs `names` of a file, of which no more is computed than they need."""
+    options = _onnxruntime().RunOptions()
+    options.only_execute_path_to_fetches = True
+    feed = {"images": images.contiguous().numpy(), "sizes": sizes.numpy()}
+    return [torch.from_numpy(output) for output in session.run(list(names), feed, options)]
+
+
+def _providers(library: ModuleType, device_name: str) -> list[str]:
+    """What runs it: the GPU where it is asked for, or is there."""
+    there = library.get_available_providers()
+    has_gpu = "CUDAExecutionProvider" in there
+    if device_name.startswith("cuda") and not has_gpu:
+        raise UserError(f"--device {device_name}: this onnxruntime has no CUDA. Install onnxruntime-gpu, or give cpu")
+    return ["CUDAExecutionProvider"] * (has_gpu and device_name != "cpu") + ["CPUExecutionProvider"]
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError("ONNX files need onnxruntime. Install it with: pip install onnxruntime") from None
+    onnxruntime.set_default_logger_severity(4)  # what goes wrong is said by us
+    return onnxruntime

@@ -80,7 +80,7 @@ def test_one_file_takes_every_size_and_batch(tmp_path_factory, size, batch_size)
     from retinanet.detector.detect import detect, find_candidates
     from retinanet.detector.settings import AnchorShapes, DetectionSettings
     from retinanet.export.onnx_file import onnx_bytes
-    from retinanet.predict.onnx_network import session_of
+    from retinanet.predict.networks import session_of
 
     folder = tmp_path_factory.getbasetemp()
     shapes = AnchorShapes(3.0, (0.5, 2.0), (1.0,))

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.views import Views
-from retinanet.predict.looks import Looks, detect_images
+from retinanet.predict.looks import Looks, Tiles, detect_images, moved, tile_corners, without_cut_off
 from retinanet.predict.networks import ReadyNetwork, Trained
-from retinanet.predict.tiles import Tiles, moved, tile_corners, without_cut_off
 
 
 @settings(deadline=None)

@@ -12,6 +12,7 @@ from retinanet.detector.structures import CROWD
 from retinanet.reports import box_pictures
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.settings.draw import DrawSettings
+from retinanet.settings.options import flat
 from retinanet.settings.shared import Augmentation
 from retinanet.settings.train import TrainSettings
 
@@ -84,7 +85,7 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
 
 def test_defaults_are_those_of_train(script, coco_path, tmp_path, monkeypatch):
     for name in ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size", "ignore_crowds"):
-        assert getattr(DrawSettings, name) == getattr(TrainSettings, name)
+        assert flat(DrawSettings())[name] == flat(TrainSettings())[name]
     monkeypatch.chdir(tmp_path)
     unsaid = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW)
     said = panels_of(script, monkeypatch, "--coco_path", coco_path, *HOW, "--seed", 3407, "--set_name", "train")
