@@ -239,3 +239,8 @@ def _are_weights(weights: Any) -> TypeGuard[dict[str, Tensor]]:
         isinstance(name, str) and isinstance(value, Tensor) and not value.is_complex()
         for name, value in weights.items()
     )
+
+
+def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> str:
+    weights = "averaged weights, " if averaged and checkpoint.ema else ""
+    return f"Checkpoint: {path}, {weights}depth {checkpoint.depth}, after {checkpoint.epoch} epochs"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, saved_epoch
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, saved_epoch
 from retinanet.checkpoints.output_folder import BEST, read_evaluations
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
 from retinanet.coco.results import Found, default_results_path, rows_of, set_aside, write_results
@@ -17,7 +17,7 @@ from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import require_backend, table_if_objects
 from retinanet.evaluation.compare import compare
 from retinanet.evaluation.detect_set import detect_all
-from retinanet.evaluation.views import Views
+from retinanet.evaluation.views import Views, views_line
 from retinanet.reports.analysis_text import analysis_lines, comparison_lines
 from retinanet.reports.box_pictures import draw_grid
 from retinanet.reports.figures import require_picture_place, save_figure
@@ -30,8 +30,8 @@ from retinanet.runtime.files import require_writable
 from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import name_of_run
 from retinanet.settings.evaluate import EvaluateSettings
+from retinanet.settings.train import settings_line
 from retinanet.submission.check import load_results
-from retinanet.training.log_lines import checkpoint_line, settings_line, views_line
 
 
 def evaluate_or_compare(settings: EvaluateSettings) -> int:

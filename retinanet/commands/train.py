@@ -21,7 +21,7 @@ from retinanet.runtime.ranks import Agreement, Ranks, join, leave, loss_of_rank_
 from retinanet.runtime.signals import STOP
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.options import flat, with_values
-from retinanet.settings.train import RANDOM, Optimisation, TrainSettings
+from retinanet.settings.train import RANDOM, Optimisation, TrainSettings, settings_line
 from retinanet.training.batch_size import settled_batch_size
 from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.evaluation import evaluate_and_save, out_of_patience
@@ -33,7 +33,6 @@ from retinanet.training.log_lines import (
     rate_hint,
     schedule_hint,
     seconds_per_image,
-    settings_line,
     tracked_numbers,
 )
 from retinanet.training.run import Run, build_run

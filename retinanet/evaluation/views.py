@@ -108,3 +108,10 @@ def mirrored(images: Tensor, sizes: Tensor) -> Tensor:
 def resized_boxes(boxes: Tensor, old_sizes: Tensor, sizes: Tensor) -> Tensor:
     """`boxes` [B, N, 4] in images of `old_sizes` [B, 2] brought to `sizes` [B, 2], each axis by itself."""
     return clip(boxes * per_coordinate(sizes / old_sizes)[:, None], sizes)  # rounding may carry a box past the border
+
+
+def views_line(sides: Sequence[int], flip_test: bool) -> str:
+    """The views of test-time augmentation: shorter sides, mirrored or not."""
+    listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
+    mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
+    return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"

@@ -1,5 +1,6 @@
 """What train.py can be told, and the recipes that set many flags at once."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -502,3 +503,13 @@ def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:
             sides = {max(LEAST_SIDE, round(settings.data.min_side * of_side)) for of_side in SIDE_SHARES}
             values["train_sides"] = tuple(sorted(sides))
     return values
+
+
+# Of the settings without effect on the numbers only those are listed that tell runs apart.
+UNLISTED = MAY_CHANGE - {"recipe", "output_path", "batch_size", "epochs"}
+
+
+def settings_line(settings: dict[str, Any]) -> str:
+    """The flags of a training, for vis.py --logs."""
+    listed = {name: value for name, value in settings.items() if name not in UNLISTED}
+    return f"Settings: {json.dumps(listed, default=str)}"

@@ -1,42 +1,18 @@
 """The lines of a training log, whose form stays: people tee them and programs read them."""
 
-import json
 import shlex
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from retinanet.checkpoints.checkpoint import Checkpoint
 from retinanet.runtime.device import memory_in_use
-from retinanet.settings.train import MAY_CHANGE, STEP, Optimisation, TrainSettings
+from retinanet.settings.train import STEP, Optimisation, TrainSettings
 from retinanet.training.engine import Progress
 from retinanet.training.optimizer import sgd_rate
 from retinanet.training.state import TrainingState
 
 MUCH_WAITING = 0.1  # of an epoch's time
-# Of the settings without effect on the numbers only those are listed that tell runs apart.
-UNLISTED = MAY_CHANGE - {"recipe", "output_path", "batch_size", "epochs"}
-
-
-def settings_line(settings: dict[str, Any]) -> str:
-    """The flags of a training, for vis.py --logs."""
-    listed = {name: value for name, value in settings.items() if name not in UNLISTED}
-    return f"Settings: {json.dumps(listed, default=str)}"
-
-
-def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> str:
-    weights = "averaged weights, " if averaged and checkpoint.ema else ""
-    return f"Checkpoint: {path}, {weights}depth {checkpoint.depth}, after {checkpoint.epoch} epochs"
-
-
-def views_line(sides: Sequence[int], flip_test: bool) -> str:
-    """The views of test-time augmentation: shorter sides, mirrored or not."""
-    listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
-    mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
-    return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
 
 
 def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:

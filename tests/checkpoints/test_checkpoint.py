@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.coco.results import rows_of
 from retinanet.data.dataloader import LoaderSettings
@@ -21,7 +21,7 @@ from retinanet.detector.settings import DetectionSettings
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_names import name_of_run
-from retinanet.training.log_lines import checkpoint_line, settings_line
+from retinanet.settings.train import settings_line
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

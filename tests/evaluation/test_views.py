@@ -32,10 +32,9 @@ from retinanet.detector.detect import detect
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
-from retinanet.evaluation.views import Views, mirrored, predict_views, resized_boxes
+from retinanet.evaluation.views import Views, mirrored, predict_views, resized_boxes, views_line
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
-from retinanet.training.log_lines import views_line
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -2,8 +2,7 @@ import pytest
 
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import flat
-from retinanet.settings.train import RECIPES, TrainSettings, train_settings
-from retinanet.training.log_lines import settings_line
+from retinanet.settings.train import RECIPES, TrainSettings, settings_line, train_settings
 
 
 def values(*flags):
