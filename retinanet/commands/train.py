@@ -79,10 +79,10 @@ def train(settings: TrainSettings) -> int:
 
 def runs_of(settings: TrainSettings) -> list[TrainSettings]:
     """The settings of each run: with --seeds each seed, and its own folder below --output_path."""
-    folder, seeds = settings.output.output_path, settings.optimisation.seeds or ()
-    return [with_values(settings, {"seed": seed, "output_path": folder / f"seed{seed}"}) for seed in seeds] or [
-        settings
-    ]
+    folder, seeds = settings.output.output_path, settings.optimisation.seeds
+    if not seeds:
+        return [settings]
+    return [with_values(settings, {"seed": seed, "output_path": folder / f"seed{seed}"}) for seed in seeds]
 
 
 def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> TrainSettings:
