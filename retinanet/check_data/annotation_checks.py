@@ -16,7 +16,7 @@ from retinanet.coco.annotations import (
     owners_of,
     placeholder_note,
 )
-from retinanet.coco.box_units import corners_for_sizes
+from retinanet.coco.boxes import corners_for_sizes
 from retinanet.coco.json_values import read_json
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import require_objects, require_reach

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.coco.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, known
-from retinanet.coco.box_units import in_fractions
+from retinanet.coco.boxes import in_fractions
 from retinanet.coco.json_values import is_id, read_json
 from retinanet.coco.packed_names import PackedNames
 from retinanet.runtime.errors import DataFault, UserError

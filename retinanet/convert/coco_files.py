@@ -3,11 +3,9 @@
 from pathlib import Path
 
 from retinanet.coco.annotations import Annotations, read_annotations, require_same_classes
-from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.runtime.errors import UserError
-
-SETS = ("train", "val", "test")
 
 
 def read_coco(source: Path) -> Labelled:

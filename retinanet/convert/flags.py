@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinanet.cli.flags import number_above, parsed, parser_of, whole_number
-from retinanet.coco.other_formats import COCO, FORMATS
+from retinanet.coco.folder import COCO, FORMATS
 from retinanet.runtime.errors import UserError
 
 LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # what happens to the images

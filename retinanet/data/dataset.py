@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.box_arrays import clipped_corners, resized_corners
+from retinanet.coco.boxes import clipped_corners, resized_corners
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
 from retinanet.data.image_cache import ImageCache

@@ -3,6 +3,7 @@
 import numpy as np
 
 from retinanet.coco.annotations import owners_of
+from retinanet.coco.boxes import boxes_of
 from retinanet.data.batches import Sample
 from retinanet.data.dataloader import TrainingBatches
 from retinanet.data.dataset import CocoDataset
@@ -73,8 +74,7 @@ def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
         raise UserError(sample.message)
     height, width = sample.image.shape[1:]
     side = batches.dataset.min_side if draw.side is None else draw.side
-    boxes = sample.boxes.numpy().astype(float)
-    boxes[:, 2:] -= boxes[:, :2]
+    boxes = boxes_of(sample.boxes.numpy().astype(float))
     labels = sample.labels.numpy()
     return Panel(
         title=f"epoch {draw.epoch}, side {side}: {height} x {width}",

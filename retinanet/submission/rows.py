@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.box_units import corners_for_sizes
+from retinanet.coco.boxes import corners_for_sizes
 from retinanet.coco.json_values import is_id, is_number
 
 NumberedRows = list[tuple[int, dict[str, Any]]]  # rows that have all keys, with their indices in the file
