@@ -20,13 +20,12 @@ from benchmarks.arguments import device_of
 from benchmarks.speed.evaluate import random_case
 from benchmarks.speed.protocol import describe, peak_of_this_process
 from retinanet.cli.flags import whole_number
-from retinanet.coco.results import rows_of
+from retinanet.coco.results import load_results, rows_of
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import NUM_DRAWS, analyse
 from retinanet.evaluation.coco_table import evaluate, installed_backends
 from retinanet.reports.analysis_text import analysis_lines
 from retinanet.reports.html_report import write_report
-from retinanet.submission.check import load_results
 
 
 def main() -> int:

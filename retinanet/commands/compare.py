@@ -4,6 +4,7 @@ from pathlib import Path
 
 from retinanet.cli.test_flags import EvaluationSettings
 from retinanet.coco.annotations import has_objects, placeholder_note
+from retinanet.coco.results import load_results
 from retinanet.data.dataset import load_set_without_images
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.compare import compare
@@ -13,7 +14,6 @@ from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.reports.panels import comparison_panels, no_pictures_line
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.submission.check import load_results
 
 
 def compare_results(settings: EvaluationSettings, path_a: Path, path_b: Path) -> int:

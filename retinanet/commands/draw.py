@@ -10,7 +10,7 @@ from retinanet.cli.vis_flags import PictureSettings
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.coco.results import Found, default_results_path
+from retinanet.coco.results import Found, default_results_path, load_results
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, above, threshold_text
 from retinanet.data.dataloader import TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
@@ -25,7 +25,6 @@ from retinanet.reports.log_table import hyper_parameter_table
 from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.submission.check import load_results
 
 SETS = ("val", "test", "train")  # in the order in which --vis_pred looks for their result files
 MOST_PIXELS = 2000  # of an image's longer side in a picture for itself

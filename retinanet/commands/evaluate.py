@@ -11,7 +11,7 @@ from retinanet.checkpoints.output_folder import BEST, read_evaluations
 from retinanet.cli.flags import given
 from retinanet.cli.test_flags import EvaluationSettings
 from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
-from retinanet.coco.results import Found, default_results_path, rows_of, set_aside, write_results
+from retinanet.coco.results import Found, default_results_path, load_results, rows_of, set_aside, write_results
 from retinanet.commands.compare import compare_results
 from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
 from retinanet.data.settings import LoaderSettings
@@ -29,7 +29,6 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable
 from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import name_of_run
-from retinanet.submission.check import load_results
 from retinanet.training.log_lines import checkpoint_line, settings_line, views_line
 
 
