@@ -42,8 +42,8 @@ def main() -> int:
         path.write_text(json.dumps(rows_of(found, annotations)))
         height, width = annotations.sizes[0].tolist()
         Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(Path(folder) / "1.png")
-        for name in annotations.file_names:
-            (Path(folder) / name).hardlink_to(Path(folder) / "1.png")
+        for index in range(len(annotations.image_ids)):
+            (Path(folder) / annotations.file_name(index)).hardlink_to(Path(folder) / "1.png")
         dataset = CocoDataset(annotations, Path(folder), 608, 1024)
         times = [time.perf_counter()]
 

@@ -68,7 +68,7 @@ def draw_images(settings: PictureSettings) -> None:
 
     def panels_of(index: int) -> list[Panel]:
         size = tuple(annotations.sizes[index])
-        pixels = read_image(folder / annotations.file_names[index], size, settings.max_pixels).permute(1, 2, 0).numpy()
+        pixels = read_image(folder / annotations.file_name(index), size, settings.max_pixels).permute(1, 2, 0).numpy()
         objects = object_panel(annotations, index, pixels)
         if detections is None or threshold is None:
             return [objects]
@@ -90,7 +90,7 @@ def draw_files(settings: PictureSettings, annotations: Annotations, panels: dict
     settings.output_path.mkdir(parents=True, exist_ok=True)
     for index, side_by_side in panels.items():
         size = min(MOST_PIXELS, max(PANEL_PIXELS, *side_by_side[0].image.shape[:2]))
-        name = Path(annotations.file_names[index]).with_suffix("").as_posix().replace("/", "_")
+        name = Path(annotations.file_name(index)).with_suffix("").as_posix().replace("/", "_")
         save_grid(settings, side_by_side, annotations.class_names, settings.output_path / f"{name}.png", size)
     say(f"{len(panels)} picture{'s' if len(panels) > 1 else ''} in {settings.output_path}")
 
@@ -168,7 +168,7 @@ def chosen_images(annotations: Annotations, settings: PictureSettings) -> list[i
 
 def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Panel:
     rows = slice(annotations.first[index], annotations.first[index + 1])
-    title = f"{annotations.file_names[index]} (id {annotations.image_ids[index]})"
+    title = f"{annotations.file_name(index)} (id {annotations.image_ids[index]})"
     return Panel(title, pixels, annotations.boxes[rows], annotations.labels[rows], None)
 
 

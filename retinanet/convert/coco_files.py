@@ -43,8 +43,8 @@ def _images(annotations: Annotations, folder: Path) -> list[LabelledImage]:
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-    for index, name in enumerate(annotations.file_names):
-        height, width = annotations.sizes[index].tolist()
+    for index, (height, width) in enumerate(annotations.sizes.tolist()):
+        name = annotations.file_name(index)
         own = boxes[annotations.first[index] : annotations.first[index + 1]]
         path = folder / name
         if not path.is_file():

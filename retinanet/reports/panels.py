@@ -97,7 +97,7 @@ def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset:
     panels = []
     for image in chosen:
         verdict = "won" if gains[image] > 0 else "lost"
-        name = dataset.annotations.file_names[image]
+        name = dataset.annotations.file_name(image)
         for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True):
             panels.append(chosen_detections_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
     return panels
