@@ -55,7 +55,7 @@ def train(settings: TrainSettings) -> int:
         for name in ("verify_resume", "find_lr"):
             if getattr(settings, name) and ranks.size > 1:
                 raise UserError(f"--{name} is for one process. Run it without torchrun")
-        with ranks.first_alone():  # it leaves the parsed annotations to the others
+        with ranks.first_of_machine_alone():  # it leaves the parsed annotations to the others
             sets = load_sets(settings, ranks)
         if settings.patience and not has_objects(sets.val):
             why = placeholder_note(sets.val)
