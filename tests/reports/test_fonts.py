@@ -73,7 +73,8 @@ def share_of_ink(figure):
 
 
 def test_letters_come_from_the_first_fonts_that_have_them(make_font, installed, capsys, recwarn):
-    files = [make_font("Squares A", "猫"), make_font("Squares B", "犬猫"), make_font("Squares C", "犬")]
+    letters = {"Others": "鳥", "Squares A": "猫", "Squares B": "犬猫", "Squares C": "犬"}
+    files = [make_font(name, letters[name]) for name in letters]
     installed(*reversed(files))
     figure = figure_of("a cat", "猫 犬")
     give_fonts(figure)
