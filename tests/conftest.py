@@ -42,6 +42,12 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_folder(tmp_path_factory):
+    """Annotation caches of the tests stay out of the user's own folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="module")
 def narrow_network():
     """Networks of depth 18 are narrow in this process; for a file of tests whose subject is not the network."""

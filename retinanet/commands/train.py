@@ -53,7 +53,7 @@ def train(settings: TrainSettings) -> int:
         for flag in settings.instead_of_training:
             if ranks.size > 1:
                 raise UserError(f"{flag} is for one process. Run it without torchrun")
-        with ranks.first_alone():  # it leaves the parsed annotations to the others
+        with ranks.first_of_machine_alone():  # it leaves the parsed annotations to the others
             sets = load_sets(settings, ranks)
         if settings.output.patience and not has_objects(sets.val):
             why = placeholder_note(sets.val)

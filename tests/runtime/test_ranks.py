@@ -133,6 +133,16 @@ def test_ranks_may_wait_longer_for_a_step(monkeypatch):
     assert Ranks().waiting(360) == Ranks()
 
 
+@pytest.mark.parametrize(("local_rank", "order"), [(0, ["block", "barrier"]), (1, ["barrier", "block"])])
+def test_the_first_rank_of_each_machine_goes_first(monkeypatch, local_rank, order):
+    events = []
+    monkeypatch.setattr(dist, "barrier", lambda group: events.append("barrier"))
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    with Ranks(8 + local_rank, 16, "group", "steps").first_of_machine_alone():
+        events.append("block")
+    assert events == order
+
+
 def test_resumed_with_another_number_of_ranks(folder):
     first = trained(2, command(folder, "other", "--batch_size", 3, "--epochs", 1))
     again = trained(1, command(folder, "other", "--batch_size", 6, "--epochs", 2, "--resume"))
