@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import TINY
+from support.scripts import TINY
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.start import build_network

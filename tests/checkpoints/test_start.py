@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from support.scripts import TINY
 from torchvision.models import get_model
 from torchvision.models.detection import retinanet_resnet50_fpn_v2
 

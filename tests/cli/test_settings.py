@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.scripts import ROOT
 
 from retinanet.cli import submission_flags, test_flags, train_flags, vis_flags
 from retinanet.cli.submission_flags import SubmissionSettings

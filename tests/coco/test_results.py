@@ -2,7 +2,7 @@ import json
 import zipfile
 
 import pytest
-from result_rows import row
+from support.result_rows import row
 
 from retinanet.coco.results import read_results, results_text, write_results
 from retinanet.runtime.errors import UserError

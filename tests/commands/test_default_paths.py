@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import change_json
 from PIL import Image
+from support.data_folder import change_json
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.detector.model import RetinaNet

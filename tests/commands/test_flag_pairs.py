@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from conftest import write_set
+from support.data_folder import write_set
 
 from retinanet.cli.train_flags import train_settings
 from retinanet.detector.model import RetinaNet

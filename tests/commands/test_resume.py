@@ -11,8 +11,9 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
-from conftest import ROOT, TINY, Finished, load_script, write_set
-from warm import Process
+from support.data_folder import write_set
+from support.scripts import ROOT, TINY, Finished, load_script
+from support.warm import Process
 
 from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.resume import load_saved, newest_run

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import NAMES
+from support.data_folder import NAMES
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.detector.model import RetinaNet

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from conftest import TINY, load_script, write_set
 from PIL import Image
+from support.data_folder import write_set
+from support.scripts import TINY, load_script
 
 from retinanet.checkpoints import torch_files
 from retinanet.checkpoints.resume import newest_run

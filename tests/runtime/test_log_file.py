@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import TINY
+from support.scripts import TINY
 
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime import console, log_file

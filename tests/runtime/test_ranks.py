@@ -12,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import ROOT, TINY, write_set
-from narrow import narrowed
-from warm import Process, finished, free_port, started_ranks
+from support.data_folder import write_set
+from support.narrow import narrowed
+from support.scripts import ROOT, TINY
+from support.warm import Process, finished, free_port, started_ranks
 
 from retinanet.commands import train as train_command
 from retinanet.data.batches import Batch
@@ -158,7 +159,7 @@ TROUBLES = {
 SCRIPT = """
 import os, signal, sys
 sys.path[:0] = {paths}
-from narrow import narrowed
+from support.narrow import narrowed
 from retinanet.runtime.console import run
 from retinanet.tracking.trackers import NO_TRACKERS
 from retinanet.training import engine

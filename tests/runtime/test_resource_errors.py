@@ -2,8 +2,8 @@ import os
 
 import pytest
 import torch
-from conftest import ROOT, TINY
-from warm import finished
+from support.scripts import ROOT, TINY
+from support.warm import finished
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Batch

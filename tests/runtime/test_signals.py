@@ -5,8 +5,8 @@ import signal
 import time
 
 import pytest
-from conftest import ROOT
-from warm import Process, finished
+from support.scripts import ROOT
+from support.warm import Process, finished
 
 from retinanet.runtime import signals
 from retinanet.runtime.errors import Stopped

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import torch
-from conftest import ROOT
+from support.scripts import ROOT
+from support.warm import free_port
 from test_ranks import SCRIPT, assert_same_weights, command, environment, folder, losses
-from warm import free_port
 
 __all__ = ["folder"]  # a fixture
 SLOW = """

@@ -1,5 +1,5 @@
 import pytest
-from result_rows import annotations_of, row
+from support.result_rows import annotations_of, row
 
 from retinanet.submission.check import check_results, images_without_detection
 

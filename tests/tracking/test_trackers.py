@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from support.scripts import TINY
 
 from retinanet.tracking import opening
 from retinanet.tracking.opening import open_trackers

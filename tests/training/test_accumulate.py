@@ -7,9 +7,10 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, change_json, write_set
 from hypothesis import given
 from hypothesis import strategies as st
+from support.data_folder import change_json, write_set
+from support.scripts import TINY
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import training_loader

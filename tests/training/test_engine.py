@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import write_set
+from support.data_folder import write_set
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import rows_of

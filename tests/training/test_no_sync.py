@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import write_set
+from support.data_folder import write_set
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 

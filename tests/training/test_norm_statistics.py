@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_set
+from support.data_folder import write_set
+from support.scripts import TINY
 
 from retinanet.cli.train_flags import train_settings
 from retinanet.data.batches import loaded_from

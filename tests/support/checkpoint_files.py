@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import NAMES
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.detector.model import RetinaNet
+from support.data_folder import NAMES
 
 # The network's arguments, and the parts of a checkpoint that say them.
 NETWORK = {"head_norm": "head_norm", "iou_branch": "iou_branch", "anchor_shapes": "anchors"}
