@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.built import small_network
 from support.scripts import TINY
 from torchvision.models import get_model
 from torchvision.models.detection import retinanet_resnet50_fpn_v2
@@ -75,7 +76,7 @@ def test_the_start_is_drawn_as_ever():
     torch.manual_seed(4)
     network = build_network(start_of(*TINY), NAMES, None).network
     torch.manual_seed(4)
-    wanted = RetinaNet(2, 18, channels=16, learn_statistics=True)
+    wanted = small_network(channels=16, learn_statistics=True)
     assert all(map(torch.equal, network.state_dict().values(), wanted.state_dict().values()))
     assert network.backbone.learn_statistics
 

@@ -4,10 +4,10 @@ from itertools import combinations
 
 import pytest
 import torch
+from support.built import small_network
 from support.data_folder import write_set
 
 from retinanet.cli.train_flags import train_settings
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import rest_of_epoch
 from retinanet.training.run import build_run
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     for name in ("train", "val"):
         write_set(folder, name, 4)
     torch.manual_seed(0)
-    torch.save(RetinaNet(2, 18, channels=32).backbone.state_dict(), folder / "backbone.pth")
+    torch.save(small_network(channels=32).backbone.state_dict(), folder / "backbone.pth")
     return folder
 
 

@@ -11,18 +11,17 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
+from support.built import small_network, small_state
 from support.data_folder import write_set
 from support.scripts import ROOT, TINY, Finished, load_script
 from support.warm import Process
 
 from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.resume import load_saved, newest_run
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.signals import STOP
 from retinanet.training import engine
-from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -312,9 +311,8 @@ def test_verify_resume_of_flat_parameters(script, undisturbed, tmp_path, monkeyp
 
 
 def test_stages_that_were_random_keep_their_rate(script, undisturbed, tmp_path):
-    part = {
-        name: value for name, value in RetinaNet(1, 18).backbone.state_dict().items() if not name.startswith("layer4")
-    }
+    backbone = small_network().backbone.state_dict()
+    part = {name: value for name, value in backbone.items() if not name.startswith("layer4")}
     torch.save(part, tmp_path / "part.pth")
     data = ("--coco_path", undisturbed / "data", "--output_path", tmp_path / "output")
     flags = ("--weights", tmp_path / "part.pth", "--backbone_rate", 0.1, "--verify_resume", 3)
@@ -391,7 +389,6 @@ def test_a_run_saved_before_there_were_numbers_goes_on(undisturbed, tmp_path):
     saved = load_saved(undisturbed / "output" / "last.pt")
     state = {name: value for name, value in saved.state.items() if name != "numbers"}
     model = build_model(saved.checkpoint, saved.path, learn_statistics=True)
-    optimizer = build_optimizer(model, "adam", 0.001, 0.0)
-    kept = TrainingState(model, optimizer, torch.device("cpu"))
+    kept = small_state(model)
     kept.load_plain(state, saved.path)
     assert (kept.epoch, kept.numbers) == (saved.state["epoch"], {})

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.built import small_network
 from support.evaluation_sets import random_set
 from support.scripts import TINY
 
@@ -18,7 +19,6 @@ from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.cli.shared_flags import eval_backend
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of
-from retinanet.detector.model import RetinaNet
 from retinanet.evaluation.coco_table import AP, AP50, BACKENDS, evaluate
 
 
@@ -117,7 +117,7 @@ def test_without_a_backend_a_table_is_refused_before_the_work(no_backend, script
     assert told in trained.err
     assert not output.exists()
 
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     names = {"class_names": ["red", "green"], "category_ids": [1, 2], "settings": {}}
     sides = {"min_side": 64, "max_side": 96, "batch_size": 2, "epoch": 1}
     save_checkpoint(Checkpoint(model=model.state_dict(), depth=18, channels=8, **names, **sides), tmp_path / "model.pt")

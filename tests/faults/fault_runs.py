@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
+from support.built import small_network
 from support.data_folder import write_set
 from support.scripts import TINY, load_script
 
 from retinanet.checkpoints import torch_files
 from retinanet.checkpoints.resume import newest_run
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Losses
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import UserError
@@ -326,7 +326,7 @@ def not_finite_inputs(folder: Path) -> dict[str, int]:
 
 
 def _write_infinite(folder: str) -> bool:
-    state = RetinaNet(2, 18, channels=16).backbone.state_dict()
+    state = small_network(channels=16).backbone.state_dict()
     state["conv1.weight"][0, 0, 0, 0] = float("inf")
     torch.save(state, Path(folder) / "infinite.pth")
     return True

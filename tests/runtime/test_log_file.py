@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from support.built import small_network
 from support.scripts import TINY
 
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime import console, log_file
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_file import LogFile
@@ -128,7 +128,7 @@ def test_without_locks_a_name_is_taken_once(log, tmp_path, monkeypatch):
 
 
 def test_train_and_test_write_what_they_print(script, coco_path, tmp_path):
-    torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), tmp_path / "backbone.pth")
+    torch.save(small_network(channels=16).backbone.state_dict(), tmp_path / "backbone.pth")
     log_dir, name = tmp_path / "log", "depth18_seed3407_lr1e-3_epochs1"
     paths = ("--coco_path", coco_path, "--log_dir", log_dir)
     flags = (*paths, "--output_path", tmp_path / "output", *RUN, "--weights", tmp_path / "backbone.pth")

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from support.built import small_network
 from support.data_folder import write_set
 from support.narrow import narrowed
 from support.scripts import ROOT, TINY
@@ -19,7 +20,6 @@ from support.warm import Process, finished, free_port, started_ranks
 
 from retinanet.commands import train as train_command
 from retinanet.data.batches import Batch
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Losses, Targets
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped, UserError
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
     (folder / "train.py").write_text(SCRIPT.format(paths=[str(ROOT), str(ROOT / "tests")], change=""))
     torch.manual_seed(3)
     with narrowed:
-        torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), folder / "backbone.pth")
+        torch.save(small_network(channels=16).backbone.state_dict(), folder / "backbone.pth")
     run = finished(command(folder, "alone", "--batch_size", 6, "--epochs", 2), environment=environment())
     assert run.returncode == 0, run.stderr
     (folder / "log").write_text(run.stdout)
@@ -280,12 +280,12 @@ def test_a_rank_without_images_measures_no_statistics():
     ends = []
     for group in ([empty_or_not(1)], [empty_or_not(1), empty_or_not(0)]):
         torch.manual_seed(0)
-        model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+        model = small_network(learn_statistics=True)
         state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), torch.device("cpu"))
         _step(state, group, 0.1, 1.0, losses_of(model, 2, state.device), OfTwo(0, 2))
         ends.append(model.backbone.bn1.running_mean.tolist())
     assert ends[0] == ends[1]
-    assert ends[0] != RetinaNet(2, 18, channels=8).backbone.bn1.running_mean.tolist()
+    assert ends[0] != small_network().backbone.bn1.running_mean.tolist()
 
 
 @pytest.mark.parametrize(("device", "grace"), [("cuda", 300), ("cpu", 0)])
@@ -402,7 +402,7 @@ def test_statistics_are_shared_by_the_flag_that_pytorch_has(monkeypatch, flag, l
 
     known = Wrapped if flag == "broadcast_buffers" else WrappedLater
     monkeypatch.setattr(losses_module, "DistributedDataParallel", known)
-    losses_module.shared(RetinaNet(2, 18, channels=8, learn_statistics=learns).train(), None, Ranks(0, 2))
+    losses_module.shared(small_network(learn_statistics=learns).train(), None, Ranks(0, 2))
     assert given == [(flag, learns)]
 
 
