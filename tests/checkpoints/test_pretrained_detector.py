@@ -95,7 +95,7 @@ def test_the_box_code_of_any_deltas(seed, rows, columns):
     height, width = 128 * rows, 128 * columns
     anchors = torchvisions_anchors(height, width)
     raw = torch.randn(len(anchors), 4, generator=draw).clamp(max=4)  # the cap of growth, 4.135, is each one's own
-    code, parts = pretrained_detector._box_code(), []
+    code, parts = pretrained_detector.box_code(), []
     by_level = raw.double().split([ANCHORS_PER_CELL * height * width // stride**2 for stride in STRIDES])
     for part, scale, shift in zip(by_level, code.level_scale, code.level_shift, strict=True):
         output = part.view(-1, ANCHORS_PER_CELL * 4) * code.factor + code.summand
@@ -112,7 +112,7 @@ def test_the_box_code_to_other_anchors():
     shapes = anchors.AnchorShapes(3, (0.4, 1.0, 2.5), (1.0, 1.3, 1.6))
     theirs = torchvisions_anchors(128, 256)
     raw = torch.randn(len(theirs), 4, generator=torch.Generator().manual_seed(0)).double().clamp(max=2)
-    code, parts = pretrained_detector._box_code(shapes), []
+    code, parts = pretrained_detector.box_code(shapes), []
     by_level = raw.split([ANCHORS_PER_CELL * 128 * 256 // stride**2 for stride in STRIDES])
     for part, scale, shift in zip(by_level, code.level_scale, code.level_shift, strict=True):
         output = part.view(-1, ANCHORS_PER_CELL * 4) * code.factor + code.summand

@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
+from support.accidents import before_each_batch
 from support.built import small_network, small_state
 from support.data_folder import write_set
 from support.scripts import ROOT, TINY, Finished, load_script
@@ -21,7 +22,6 @@ from retinanet.checkpoints.resume import load_saved, newest_run
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.signals import STOP
-from retinanet.training import engine
 from retinanet.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -90,16 +90,15 @@ def without_times(log):
     return [line for line in lines if line.startswith(("Epoch: ", " Average"))]
 
 
-def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, tmp_path, monkeypatch):
-    def stop_after_six(*arguments):
-        STOP.signal_number = signal.SIGTERM if next(calls) == 6 else STOP.signal_number
-        return step(*arguments)
+def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, tmp_path):
+    def stop_in_six(batch):
+        if batch == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    calls, step = iter(range(1, 100)), engine._step
-    monkeypatch.setattr(engine, "_step", stop_after_six)
     output = tmp_path / "output"
     flags = ("--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 3, "--workers", 2)
-    first = script("train", *flags, "--resume")
+    with before_each_batch(stop_in_six):
+        first = script("train", *flags, "--resume")
     assert first.code == 143
     assert f"{output} holds nothing to resume" in first.out
     assert "Stopped by SIGTERM" in first.out
