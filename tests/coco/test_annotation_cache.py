@@ -8,9 +8,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import change_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.data_folder import change_json
 
 from retinanet.coco import annotation_cache
 from retinanet.coco.annotation_cache import cache_folder, load_annotations

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from result_rows import row
+from support.result_rows import row
 
 from retinanet.coco import results
 from retinanet.coco.results import read_results, read_zip, results_text, write_results, write_zip

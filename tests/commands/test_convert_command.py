@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import change_json, write_set
 from PIL import Image
+from support.data_folder import change_json, write_set
 
 from retinanet.coco.annotations import Annotations, read_annotations
 

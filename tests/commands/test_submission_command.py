@@ -5,7 +5,7 @@ import os
 import zipfile
 
 import pytest
-from result_rows import SET, row
+from support.result_rows import SET, row
 
 GOOD = [row(1 + i % 3, 1 + i % 2, (40 + i, 40, 20, 30)) for i in range(12)]
 CORNERS = [{**one, "bbox": [40 + i, 40, 60 + i, 70]} for i, one in enumerate(GOOD)]

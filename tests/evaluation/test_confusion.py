@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_matches import one_image, rows_of
+from support.evaluation_sets import one_image, rows_of
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.results import found_of

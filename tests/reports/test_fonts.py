@@ -3,12 +3,12 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import change_json
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
+from support.data_folder import change_json
 
 from retinanet.reports import fonts
 from retinanet.reports.figures import shortened

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from result_rows import annotations_of, row
+from support.result_rows import annotations_of, row
 
 from retinanet.submission.check import COCO_SETS, check_results, images_without_detection, name_findings
 

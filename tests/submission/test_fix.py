@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from result_rows import annotations_of, row
+from support.result_rows import annotations_of, row
 
 from retinanet.submission import fix
 from retinanet.submission.check import check_results
