@@ -21,7 +21,7 @@ from retinanet.data.batches import Batch
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, LossSettings
+from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, Architecture, LossSettings
 from retinanet.detector.structures import Predictions, Targets
 from retinanet.fast.flat_parameters import FlatParameters
 from retinanet.fast.focal_one_pass import focal_loss_on
@@ -48,7 +48,7 @@ RECIPES = {
 
 def build(args: argparse.Namespace, head_norm: str) -> RetinaNet:
     torch.manual_seed(0)
-    model = RetinaNet(args.num_classes, args.depth, head_norm=head_norm).train()
+    model = RetinaNet(Architecture(args.depth, head_norm=head_norm), args.num_classes).train()
     torch.nn.init.normal_(model.classification_head.output.weight, std=0.01)
     torch.nn.init.normal_(model.regression_head.output.weight, std=0.01)
     return model

@@ -19,7 +19,7 @@ from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.loss import assign_targets
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, LossSettings
+from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, Architecture, LossSettings
 from retinanet.detector.structures import Targets
 from retinanet.fast import focal_one_pass
 from retinanet.fast.folded_network import folded_once
@@ -53,7 +53,7 @@ class Case(NamedTuple):
         return f"R{self.depth} {self.height}x{self.width}, batch {self.batch_size}"
 
     def network(self) -> RetinaNet:
-        return RetinaNet(self.num_classes, self.depth, head_norm=self.head_norm).to(GPU)
+        return RetinaNet(Architecture(self.depth, head_norm=self.head_norm), self.num_classes).to(GPU)
 
     def batch(self) -> Batch:
         sizes = torch.tensor([[self.height, self.width]] * self.batch_size)

@@ -22,7 +22,7 @@ from retinanet.data.batches import Batch, Sample, collate
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import DEFAULT_DETECTION
+from retinanet.detector.settings import DEFAULT_DETECTION, Architecture
 from retinanet.detector.structures import Targets
 from retinanet.fast.regression_windows import SparseNetwork
 from retinanet.fast.suppression import suppress_on_device
@@ -80,7 +80,11 @@ def our_step(args: argparse.Namespace, compiled: bool = False, recipe: str = PUB
     """A step of train.py with a recipe's network, losses and average of the weights."""
     settings = with_values(TrainSettings(), RECIPES[recipe])
     batch = random_batch(args)
-    model = RetinaNet(args.num_classes, args.depth, iou_branch=settings.network.iou_branch).to(args.device).train()
+    model = (
+        RetinaNet(Architecture(args.depth, iou_branch=settings.network.iou_branch), args.num_classes)
+        .to(args.device)
+        .train()
+    )
     average = WeightAverage(model, 0.999) if settings.optimisation.ema_share else None
     state = TrainingState(model, build_optimizer(model, "adam", 1e-5, 0.0), args.device, average=average)
     losses = losses_of(
@@ -127,7 +131,7 @@ def _step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], loss
 
 def our_detection(args: argparse.Namespace) -> Work:
     batch = random_batch(args)
-    model = RetinaNet(args.num_classes, args.depth).to(args.device).eval()
+    model = RetinaNet(Architecture(args.depth), args.num_classes).to(args.device).eval()
     _raise_bias(model.classification_head.output, lambda: model(batch.images).logits)
     network = SparseNetwork(model, DEFAULT_DETECTION.threshold) if args.device.type == "cpu" else model
 

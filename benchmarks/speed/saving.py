@@ -15,6 +15,7 @@ from benchmarks.speed.protocol import describe
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model
 from retinanet.checkpoints.resume import LAST, Facts, load_saved, save_run
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import Architecture
 from retinanet.runtime.device import make_deterministic
 from retinanet.training.engine import train_steps
 from retinanet.training.losses import losses_of
@@ -38,7 +39,7 @@ def main() -> None:
     contestants.add_contest_flags(parser)
     args = parser.parse_args()
     device = args.device
-    model = RetinaNet(args.num_classes, args.depth).to(device)
+    model = RetinaNet(Architecture(args.depth), args.num_classes).to(device)
     state = TrainingState(model, build_optimizer(model, "adam", 1e-5, 0.0), device)
     batch, losses = contestants.random_batch(args), losses_of(model, args.num_classes, device)
 
@@ -53,7 +54,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
 
         def save() -> None:
-            checkpoint = Checkpoint(model.state_dict(), args.depth, 256, names, ids, 608, 1024, args.batch_size, 0, {})
+            checkpoint = Checkpoint(
+                model.state_dict(), model.architecture, names, ids, 608, 1024, args.batch_size, 0, {}
+            )
             save_run(checkpoint, state.to_plain(), facts, Path(folder))
 
         def load() -> None:

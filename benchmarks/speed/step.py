@@ -21,6 +21,7 @@ from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import load_set
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import Architecture
 from retinanet.reports.tables import markdown_head
 from retinanet.runtime.device import default_workers
 from retinanet.settings.options import whole_number
@@ -85,7 +86,7 @@ def from_files(args: argparse.Namespace) -> None:
     )
     num_batches = min(args.num_batches, len(loader))
     kept: list[Batch] = [loaded.batch for loaded in islice(loader, num_batches)]
-    model = RetinaNet(len(annotations.class_names), args.depth).to(args.device)
+    model = RetinaNet(Architecture(args.depth), len(annotations.class_names)).to(args.device)
     state = TrainingState(model, build_optimizer(model, "adam", 1e-5, 0.0), args.device)
     losses = losses_of(
         model,

@@ -51,7 +51,7 @@ def our_detection(args: argparse.Namespace) -> Callable[[], Found]:
     model, batches = _trained(args), _batches(args)
     network = SparseNetwork(model, DEFAULT_DETECTION.threshold) if args.device.type == "cpu" else model
     sizes = _sizes(args)
-    anchors = anchors_for(args.height, args.width, args.device, model.anchor_shapes)
+    anchors = anchors_for(args.height, args.width, args.device, model.architecture.anchors)
 
     @torch.no_grad()
     def detection() -> Found:
@@ -130,7 +130,7 @@ def agreement(ours: Found, theirs: Found) -> str:
 class _Anchors(nn.Module):
     def __init__(self, model: RetinaNet) -> None:
         super().__init__()
-        self.shapes = model.anchor_shapes
+        self.shapes = model.architecture.anchors
 
     def forward(self, images: object, levels: list[Tensor]) -> list[Tensor]:
         height, width = images.tensors.shape[2:]  # type: ignore[attr-defined]
@@ -139,7 +139,7 @@ class _Anchors(nn.Module):
 
 def _trained(args: argparse.Namespace) -> RetinaNet:
     model = build_model(load_checkpoint(args.checkpoint_path), args.checkpoint_path, averaged=True)
-    if not can_be_sparse(model) or model.iou_branch:
+    if not can_be_sparse(model) or model.architecture.iou_branch:
         raise UserError(f"{args.checkpoint_path}: torchvision's network has no group norm in its heads, no IoU branch")
     return model.to(args.device).eval()
 

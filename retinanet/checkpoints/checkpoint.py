@@ -8,15 +8,14 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.safetensors_file import SUFFIX, read_safetensors, write_safetensors
 from retinanet.checkpoints.torch_files import load_file, save_file
 from retinanet.coco.json_values import is_id, is_text
-from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS
+from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, AnchorShapes, Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MOST_MIN_SIDE
+from retinanet.settings.train import as_flags
 
 FORMAT = "retinanet 1"
 RESUMABLE = "run"  # the key of what only --resume needs
@@ -25,11 +24,13 @@ MOST_ANCHORS = 1000  # of a cell
 
 
 class Checkpoint(NamedTuple):
-    """The content of a checkpoint file: a dict with these keys and `format`; `anchors` is a dict too."""
+    """The content of a checkpoint file: a dict of these fields and `format`.
+
+    The architecture's fields are among them, and its anchors are a dict too.
+    """
 
     model: dict[str, Tensor]
-    depth: int
-    channels: int
+    architecture: Architecture
     class_names: list[str]
     category_ids: list[int]
     min_side: int
@@ -37,12 +38,8 @@ class Checkpoint(NamedTuple):
     batch_size: int
     epoch: int  # epochs finished
     settings: dict[str, Any]  # the run's flags
-    # Older files lack the rest, with these values implied.
-    head_norm: str = "none"
-    level_code: bool = False  # whether it is a LevelCodedRetinaNet
+    # Older files lack the rest, and all of the architecture but depth and channels, with the defaults implied.
     ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
-    anchors: AnchorShapes = DEFAULT_SHAPES
-    iou_branch: bool = False
     score_threshold: float | None = None  # with the best F1 in the last evaluation; None without one
 
 
@@ -74,7 +71,9 @@ def _errors_explained(path: Path) -> Iterator[None]:
 
 
 def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"format": FORMAT, **checkpoint._asdict(), "anchors": checkpoint.anchors._asdict()}
+    content = checkpoint._asdict()
+    architecture = content.pop("architecture")
+    return {"format": FORMAT, **content, **architecture._asdict(), "anchors": architecture.anchors._asdict()}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -103,22 +102,27 @@ def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
 
 
 def run_in(content: dict[str, Any], path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """As load_run, of the `content` of a checkpoint file."""
-    content = {name: value for name, value in content.items() if name != "format"}
-    run = content.pop(RESUMABLE, {})
-    if missing := set(Checkpoint._fields) - set(Checkpoint._field_defaults) - content.keys():
+    """Like load_run, for the `content` of a checkpoint file."""
+    own = {name: value for name, value in content.items() if name not in {"format", RESUMABLE, *Architecture._fields}}
+    run = content.get(RESUMABLE, {})
+    fields = set(Checkpoint._fields) - {"architecture"}
+    checkpoint = None
+    if missing := (fields | {"depth", "channels"}) - set(Checkpoint._field_defaults) - content.keys():
         broken = sorted(missing)
-    elif unknown := content.keys() - set(Checkpoint._fields):
+    elif unknown := own.keys() - fields:
         broken = sorted(map(repr, unknown))
     else:
-        content["anchors"] = _anchor_shapes(content["anchors"]) if "anchors" in content else DEFAULT_SHAPES
-        broken = _broken_parts(Checkpoint(**content))
-    if broken or not isinstance(run, dict):
+        network = {name: content[name] for name in Architecture._fields if name in content}
+        if "anchors" in network:
+            network["anchors"] = _anchor_shapes(network["anchors"])
+        checkpoint = Checkpoint(**own, architecture=Architecture(**network))
+        broken = _broken_parts(checkpoint)
+    if checkpoint is None or broken or not isinstance(run, dict):
         raise UserError(
             f"{path}: a checkpoint with parts missing or broken ({', '.join(broken or [RESUMABLE])[:200]}). Was it "
             "written by another version?"
         )
-    return Checkpoint(**content), run
+    return checkpoint, run
 
 
 def build_model(
@@ -130,39 +134,33 @@ def build_model(
     """
     weights = checkpoint.ema if averaged and checkpoint.ema else checkpoint.model
     _require_shapes(checkpoint, weights, path)
-    model = _network(checkpoint, learn_statistics)
+    model = RetinaNet(checkpoint.architecture, len(checkpoint.class_names), learn_statistics=learn_statistics)
     model.load_state_dict(weights)
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
         raise UserError(f"{path}: holds weights that are not finite; its training diverged. Give another checkpoint.")
     return model
 
 
-def _network(checkpoint: Checkpoint, learn_statistics: bool = False) -> RetinaNet:
-    network = LevelCodedRetinaNet if checkpoint.level_code else RetinaNet
-    return network(
-        len(checkpoint.class_names),
-        checkpoint.depth,
-        checkpoint.channels,
-        learn_statistics=learn_statistics,
-        head_norm=checkpoint.head_norm,
-        anchor_shapes=checkpoint.anchors,
-        iou_branch=checkpoint.iou_branch,
-    )
+def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
+    """The flags in which a file's `own` architecture differs from the one that is `asked` for, as (own, asked)."""
+    pairs = zip(as_flags(own), as_flags(asked), strict=True)
+    return [pair for pair in pairs if pair[0] != pair[1]]
 
 
 def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path: Path) -> None:
     """UserError unless `weights` fit the network that `checkpoint` describes. Allocates no memory for it."""
-    channels = checkpoint.channels
+    architecture, num_classes = checkpoint.architecture, len(checkpoint.class_names)
+    channels = architecture.channels
     wanted = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # its size in the file bounds `channels`
     if not _misfits(weights, wanted):
         with torch.device("meta"):
-            wanted = {name: tuple(value.shape) for name, value in _network(checkpoint).state_dict().items()}
+            network = RetinaNet(architecture, num_classes)
+        wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     differing = _misfits(weights, wanted) or [f"{name} is not the network's" for name in weights.keys() - wanted.keys()]
     if differing:
         raise UserError(
-            f"{path}: its weights don't fit its depth {checkpoint.depth}, {channels} channels, "
-            f"{len(checkpoint.class_names)} classes and {checkpoint.anchors.per_cell} anchors a cell "
-            f"({differing[0][:200]}). Give another checkpoint."
+            f"{path}: its weights don't fit its depth {architecture.depth}, {channels} channels, {num_classes} classes "
+            f"and {architecture.anchors.per_cell} anchors a cell ({differing[0][:200]}). Give another checkpoint."
         )
 
 
@@ -178,10 +176,10 @@ def _misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]
 def _broken_parts(checkpoint: Checkpoint) -> list[str]:
     """The names of the parts with a wrong type or range."""
     names, ids, settings = checkpoint.class_names, checkpoint.category_ids, checkpoint.settings
-    channels, min_side, max_side = checkpoint.channels, checkpoint.min_side, checkpoint.max_side
-    norm, threshold = checkpoint.head_norm, checkpoint.score_threshold
+    min_side, max_side, threshold = checkpoint.min_side, checkpoint.max_side, checkpoint.score_threshold
+    depth, channels, norm, anchors, iou_branch, level_code = checkpoint.architecture
     sound = {
-        "depth": is_id(checkpoint.depth) and checkpoint.depth in DEPTHS,
+        "depth": is_id(depth) and depth in DEPTHS,
         "channels": is_id(channels) and channels > 0,
         "class_names": isinstance(names, list) and _num_letters(names) <= MOST_TEXT and all(map(is_text, names)),
         "category_ids": isinstance(ids, list)
@@ -196,11 +194,11 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
         "head_norm": isinstance(norm, str)
         and norm in HEAD_NORMS
         and (norm == "none" or (is_id(channels) and channels % NORM_GROUPS == 0)),
-        "level_code": type(checkpoint.level_code) is bool,
-        "iou_branch": type(checkpoint.iou_branch) is bool and not (checkpoint.iou_branch and checkpoint.level_code),
+        "level_code": type(level_code) is bool,
+        "iou_branch": type(iou_branch) is bool and not (iou_branch and level_code),
         "model": _are_weights(checkpoint.model),
         "ema": checkpoint.ema is None or _are_weights(checkpoint.ema),
-        "anchors": checkpoint.anchors is not None,
+        "anchors": anchors is not None,
         "score_threshold": threshold is None or (type(threshold) is float and 0 <= threshold <= 1),
     }
     return [name for name, is_sound in sound.items() if not is_sound]
@@ -243,4 +241,4 @@ def _are_weights(weights: Any) -> TypeGuard[dict[str, Tensor]]:
 
 def checkpoint_line(checkpoint: Checkpoint, path: Path, *, averaged: bool) -> str:
     weights = "averaged weights, " if averaged and checkpoint.ema else ""
-    return f"Checkpoint: {path}, {weights}depth {checkpoint.depth}, after {checkpoint.epoch} epochs"
+    return f"Checkpoint: {path}, {weights}depth {checkpoint.architecture.depth}, after {checkpoint.epoch} epochs"

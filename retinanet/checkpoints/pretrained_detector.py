@@ -1,6 +1,7 @@
-"""torchvision's COCO detector, retinanet_resnet50_fpn_v2, loaded so that it predicts the same boxes here."""
+"""Weights of a whole detector: a checkpoint of this suite, or torchvision's COCO detector with the same boxes here."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -8,17 +9,60 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from retinanet.checkpoints.fine_tuning import ClassReport
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, differences
 from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
+from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 
 WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
 CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # by COCO id
 NO_CLASSES = ("__background__", "N/A")
 CLASSIFICATION, REGRESSION = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
+
+
+class ClassReport(NamedTuple):
+    """The class names whose weights were kept, and those that start from initial weights."""
+
+    kept: list[str]
+    new: list[str]
+
+
+def load_checkpoint_weights(
+    network: RetinaNet, class_names: Sequence[str], checkpoint: Checkpoint, path: Path
+) -> ClassReport:
+    """Fills `network` from the `checkpoint` in `path`, its averaged weights if it has any.
+
+    UserError, and nothing is loaded, where the network has another architecture or the weights are broken.
+    """
+    for own, asked in differences(checkpoint.architecture, network.architecture):
+        raise UserError(f"{path}: was trained with {own}, not {asked}. Give {own}, or other --weights.")
+    weights = build_model(checkpoint, path, averaged=True).state_dict()
+    report = _take_classes(weights, network, class_names, checkpoint.class_names)
+    network.load_state_dict(weights)
+    return report
+
+
+def _take_classes(
+    weights: dict[str, Tensor], network: RetinaNet, class_names: Sequence[str], known: Sequence[str | None]
+) -> ClassReport:
+    """Replaces the classification output in `weights`, which has the classes `known`, by one for `class_names`.
+
+    A class whose name is known, in upper or lower case, keeps its weights; the others get the network's initial ones.
+    """
+    rows = {name.casefold(): row for row, name in reversed(list(enumerate(known))) if name is not None}
+    kept = [label for label, name in enumerate(class_names) if name.casefold() in rows]
+    kept_rows = [rows[class_names[label].casefold()] for label in kept]
+    num_anchors = network.architecture.anchors.per_cell
+    for name, value in network.classification_head.output.state_dict(prefix="classification_head.output.").items():
+        by_class = value.clone().unflatten(0, (num_anchors, -1))  # [anchors of a cell, C, ...]
+        by_class[:, kept] = weights[name].unflatten(0, (num_anchors, -1))[:, kept_rows].to(by_class)
+        weights[name] = by_class.flatten(0, 1)
+    return ClassReport(
+        kept=[class_names[label] for label in kept],
+        new=[name for label, name in enumerate(class_names) if label not in kept],
+    )
 
 
 def coco_state() -> dict[str, Any]:
@@ -31,19 +75,16 @@ def is_detector(state: Mapping[str, Any]) -> bool:
     return any(name.startswith("head.classification_head.") for name in state)
 
 
-def load_detector(
-    network: LevelCodedRetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str
-) -> ClassReport:
-    """Fill `network`, which has the detector's depth, channels and norm, from its `state`.
+def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str) -> ClassReport:
+    """Fills `network`, which has the detector's architecture but perhaps other anchors, from its `state`.
 
-    A class whose name is COCO's, in upper or lower case, keeps that class's weights; the others keep their start.
     Raises UserError, and loads nothing, where a tensor is missing, has another shape or is not finite.
     """
-    num_anchors = DEFAULT_SHAPES.per_cell
-    if network.anchor_shapes.per_cell != num_anchors:
+    num_anchors, shapes = DEFAULT_SHAPES.per_cell, network.architecture.anchors
+    if shapes.per_cell != num_anchors:
         raise UserError(
-            f"{source}: a detector with {num_anchors} anchors a cell, but the network has "
-            f"{network.anchor_shapes.per_cell}. Choose as many ratios and scales, or other --weights."
+            f"{source}: a detector with {num_anchors} anchors a cell, but the network has {shapes.per_cell}. Choose as "
+            "many ratios and scales, or other --weights."
         )
     state = {_newer_name(name): value for name, value in state.items()}
     loaded = {}
@@ -59,25 +100,15 @@ def load_detector(
         require_fitting(theirs, state[theirs], shape, source, "Give retinanet_resnet50_fpn_v2 with COCO's classes.")
         loaded[name] = state[theirs]
 
-    rows = {name.casefold(): row for row, name in enumerate(CATEGORIES) if name not in NO_CLASSES}
-    kept = [label for label, name in enumerate(class_names) if name.casefold() in rows]
-    kept_rows = [rows[class_names[label].casefold()] for label in kept]
-    for name, value in network.classification_head.output.state_dict(prefix="classification_head.output.").items():
-        by_class = value.clone().unflatten(0, (num_anchors, -1))
-        theirs_by_class = loaded[name].unflatten(0, (num_anchors, -1))
-        by_class[:, kept] = theirs_by_class[:, kept_rows].to(by_class)
-        loaded[name] = by_class.flatten(0, 1)
-
-    code = box_code(network.anchor_shapes)
+    known = [None if name in NO_CLASSES else name for name in CATEGORIES]
+    report = _take_classes(loaded, network, class_names, known)
+    code = box_code(shapes)
     weight, bias = (f"regression_head.output.{part}" for part in ("weight", "bias"))
     loaded[weight] = loaded[weight] * code.factor.view(-1, 1, 1, 1)
     loaded[bias] = loaded[bias] * code.factor + code.summand
     loaded |= {"level_scale": code.level_scale, "level_shift": code.level_shift}
     network.load_state_dict(loaded, strict=False)
-    return ClassReport(
-        kept=[class_names[label] for label in kept],
-        new=[name for label, name in enumerate(class_names) if label not in kept],
-    )
+    return report
 
 
 def _newer_name(name: str) -> str:

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.checkpoints.checkpoint import Checkpoint, load_run, save_checkpoint
+from retinanet.checkpoints.checkpoint import Checkpoint, differences, load_run, save_checkpoint
 from retinanet.coco.json_values import is_id
-from retinanet.detector.settings import STAGES
+from retinanet.detector.settings import STAGES, Architecture
 from retinanet.runtime.errors import UserError
-from retinanet.settings.options import flat, with_values
+from retinanet.settings.options import flat, options_of, with_values
+from retinanet.settings.shared import Anchors
 from retinanet.settings.train import MAY_CHANGE, TrainSettings, default_statistics
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -77,17 +78,15 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
     free = MAY_CHANGE - {"epochs"} if settings.optimisation.depends_on_epochs else MAY_CHANGE
     defaults = with_values(TrainSettings(), {"norm_statistics": default_statistics(settings.network.weights)})
     old, new = flat(defaults) | saved.checkpoint.settings, flat(settings)
-    for name in sorted((old.keys() | new.keys()) - free):
+    of_network = {*Architecture._fields, *options_of(Anchors)}  # earlier versions had some of them in the code
+    for own, asked in differences(saved.checkpoint.architecture, settings.network.architecture):
+        raise _differs(saved, own, asked)
+    for name in sorted((old.keys() | new.keys()) - free - of_network):
         if old.get(name) != new.get(name):
-            raise _differs(saved, f"--{name}", old.get(name), new.get(name))
-    # An earlier version had its anchors in the code.
-    shapes = settings.network.anchors.shapes
-    for name, own, asked in zip(shapes._fields, saved.checkpoint.anchors, shapes, strict=True):
-        if own != asked:
-            raise _differs(saved, f"anchors of the {name}", own, asked)
+            raise _differs(saved, f"--{name} {old.get(name)}", f"--{name} {new.get(name)}")
     for name in ("device", "precision", "compiled"):
         if getattr(saved.facts, name) != getattr(facts, name):
-            raise _differs(saved, name, getattr(saved.facts, name), getattr(facts, name))
+            raise _differs(saved, f"{name} {getattr(saved.facts, name)}", f"{name} {getattr(facts, name)}")
     for name in ("train", "val"):
         if getattr(saved.facts, f"{name}_fingerprint") != getattr(facts, f"{name}_fingerprint"):
             raise UserError(
@@ -97,7 +96,7 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
     together, now = (one.batch_size * one.num_ranks for one in (saved.facts, facts))
     if together != now:
         if saved.facts.num_ranks == facts.num_ranks:
-            raise _differs(saved, "--batch_size", saved.facts.batch_size, facts.batch_size)
+            raise _differs(saved, f"--batch_size {saved.facts.batch_size}", f"--batch_size {facts.batch_size}")
         if saved.state["iteration"]:
             raise UserError(
                 f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {together} images "
@@ -106,8 +105,8 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
             )
 
 
-def _differs(saved: SavedRun, name: str, old: Any, new: Any) -> UserError:
+def _differs(saved: SavedRun, own: str, asked: str) -> UserError:
     return UserError(
-        f"{saved.path}: its run has {name} {old}, this command has {new}, which changes the numbers. Give the same, or "
+        f"{saved.path}: its run has {own}, this command has {asked}, which changes the numbers. Give the same, or "
         "start a new run without --resume or in another --output_path."
     )

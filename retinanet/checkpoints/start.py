@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 from retinanet.checkpoints import pretrained_detector
 from retinanet.checkpoints.checkpoint import build_model, is_checkpoint, run_in
-from retinanet.checkpoints.fine_tuning import ClassReport, load_earlier, require_fitting
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_backbone import LoadReport, imagenet_state, load_backbone, state_in
 from retinanet.checkpoints.resume import SavedRun
 from retinanet.checkpoints.torch_files import load_file
@@ -47,30 +45,25 @@ def build_network(
     else:
         state, source = _read_weights(settings.weights, settings.depth)
         earlier = run_in(state, Path(source))[0] if is_checkpoint(state) else None
-        if earlier:
-            require_fitting(earlier, settings, Path(source))
-        is_level_coded = earlier.level_code if earlier else pretrained_detector.is_detector(state)
-        network_class = LevelCodedRetinaNet if is_level_coded else RetinaNet
-        network = network_class(
+        is_torchvisions = not earlier and pretrained_detector.is_detector(state)
+        level_code = earlier.architecture.level_code if earlier else is_torchvisions
+        network = RetinaNet(
+            settings.architecture._replace(level_code=level_code),
             len(class_names),
-            settings.depth,
-            settings.channels,
-            settings.prior,
-            learn_statistics,
-            head_norm=settings.head_norm,
-            anchor_shapes=settings.anchors.shapes,
-            iou_branch=settings.iou_branch,
+            prior=settings.prior,
+            learn_statistics=learn_statistics,
         )
         if earlier:
-            _say_classes("Checkpoint weights", source, load_earlier(network, class_names, earlier, Path(source)))
-        elif isinstance(network, LevelCodedRetinaNet):
+            report = pretrained_detector.load_checkpoint_weights(network, class_names, earlier, Path(source))
+            _say_classes("Checkpoint weights", source, report)
+        elif is_torchvisions:
             _load_detector(network, class_names, state, source, settings)
         elif settings.weights == "none":
             random_stages = list(STAGES)
         else:
-            report = _load_backbone(network, state, source, settings.freeze_stages)
-            random_stages = [stage for stage, modules in STAGES.items() if set(modules) <= set(report.missing)]
-            _settle_statistics(network, report.unmeasured, settings.norm_statistics, measure)
+            loaded = _load_backbone(network, state, source, settings.freeze_stages)
+            random_stages = [stage for stage, modules in STAGES.items() if set(modules) <= set(loaded.missing)]
+            _settle_statistics(network, loaded.unmeasured, settings.norm_statistics, measure)
     network.backbone.freeze(settings.freeze_stages)
     return Start(network, random_stages)
 
@@ -95,7 +88,7 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
 
 
 def _load_detector(
-    network: LevelCodedRetinaNet,
+    network: RetinaNet,
     class_names: Sequence[str],
     state: Mapping[str, Any],
     source: str,
@@ -111,7 +104,7 @@ def _load_detector(
     _say_classes("Detector weights", source, pretrained_detector.load_detector(network, class_names, state, source))
 
 
-def _say_classes(what: str, source: str, report: ClassReport) -> None:
+def _say_classes(what: str, source: str, report: pretrained_detector.ClassReport) -> None:
     say(f"{what}: loaded from {source}")
     say(f"Classes that it knows: {', '.join(report.kept) or 'none'}")
     say(f"Classes that are new to it: {', '.join(report.new) or 'none'}")

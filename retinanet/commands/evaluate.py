@@ -159,10 +159,11 @@ def place_of_results(settings: EvaluateSettings) -> Path:
 
 def sides_of(settings: EvaluateSettings, checkpoint: Checkpoint) -> tuple[int, int]:
     """The shorter and the longer side of the images. UserError where flags and checkpoint contradict."""
-    if settings.depth not in (None, checkpoint.depth):
+    depth = checkpoint.architecture.depth
+    if settings.depth not in (None, depth):
         raise UserError(
-            f"{settings.checkpoint_path}: its depth is {checkpoint.depth}, --depth says {settings.depth}. Give "
-            f"--depth {checkpoint.depth}, drop the flag, or choose another checkpoint."
+            f"{settings.checkpoint_path}: its depth is {depth}, --depth says {settings.depth}. Give "
+            f"--depth {depth}, drop the flag, or choose another checkpoint."
         )
     min_side, max_side = (
         settings.trained.min_side or checkpoint.min_side,
@@ -175,7 +176,7 @@ def sides_of(settings: EvaluateSettings, checkpoint: Checkpoint) -> tuple[int, i
 
 def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
     """Open the log and say what is evaluated, and with which settings it was trained."""
-    trained = {**checkpoint.settings, "depth": checkpoint.depth}
+    trained = {**checkpoint.settings, "depth": checkpoint.architecture.depth}
     with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):
         say(checkpoint_line(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights))
     if LOG.path:

@@ -174,7 +174,7 @@ def opening_lines(run: Run) -> list[str]:
         f"Seed: {optimisation.seed}",
         f"Num training images: {len(training_set)}",
         f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area",
-        *data_lines(training_set, run.state.network.anchor_shapes, settings),
+        *data_lines(training_set, run.state.network.architecture.anchors, settings),
         *warnings_of(training_set),
     ]
     if run.ranks.size > 1:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, AnchorShapes
+from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES
 from retinanet.detector.backbone import Backbone, conv2d
-from retinanet.detector.settings import CHANNELS, NORM_GROUPS, PRIOR
+from retinanet.detector.settings import NORM_GROUPS, PRIOR, Architecture
 from retinanet.detector.structures import DEVIATION, MEAN, Predictions
 
 TOWER_CONVOLUTIONS = 4
@@ -18,32 +18,29 @@ TOWER_CONVOLUTIONS = 4
 class RetinaNet(nn.Module):
     """From uint8 images to the logits and deltas of every anchor.
 
-    `channels`: width of the pyramid and the heads. `prior`: initial score of every anchor and class.
-    `learn_statistics`: see Backbone. `head_norm`: one of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels.
-    `iou_branch`: the regression head also predicts each box's IoU with its object (https://arxiv.org/abs/1912.05992).
+    `prior`: initial score of every anchor and class. `learn_statistics`: see Backbone.
     """
 
     mean: Tensor
     deviation: Tensor
+    level_scale: Tensor  # [levels, anchors of a cell, 4], as level_shift; only with a level code
+    level_shift: Tensor
 
     def __init__(
-        self,
-        num_classes: int,
-        depth: int = 50,
-        channels: int = CHANNELS,
-        prior: float = PRIOR,
-        learn_statistics: bool = False,
-        head_norm: str = "none",
-        anchor_shapes: AnchorShapes = DEFAULT_SHAPES,
-        iou_branch: bool = False,
+        self, architecture: Architecture, num_classes: int, *, prior: float = PRIOR, learn_statistics: bool = False
     ) -> None:
         super().__init__()
-        self.head_norm, self.anchor_shapes, self.iou_branch = head_norm, anchor_shapes, iou_branch
-        num_anchors = anchor_shapes.per_cell
-        self.backbone = Backbone(depth, learn_statistics)
+        self.architecture = architecture
+        channels, num_anchors = architecture.channels, architecture.anchors.per_cell
+        self.backbone = Backbone(architecture.depth, learn_statistics)
         self.pyramid = Pyramid(self.backbone.out_channels, channels)
-        self.classification_head = Head(channels, num_classes, -math.log((1 - prior) / prior), head_norm, num_anchors)
-        self.regression_head = Head(channels, 5 if iou_branch else 4, 0.0, head_norm, num_anchors)
+        norm, logit = architecture.head_norm, -math.log((1 - prior) / prior)
+        self.classification_head = Head(channels, num_classes, logit, norm, num_anchors)
+        self.regression_head = Head(channels, 5 if architecture.iou_branch else 4, 0.0, norm, num_anchors)
+        if architecture.level_code:
+            shape = len(STRIDES), num_anchors, 4
+            self.register_buffer("level_scale", torch.ones(shape))
+            self.register_buffer("level_shift", torch.zeros(shape))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         # Convolutions run fastest channels last on CPU and GPU, and the heads' reshape becomes free.
@@ -59,7 +56,12 @@ class RetinaNet(nn.Module):
 
     def deltas_of(self, levels: list[Tensor]) -> list[Tensor]:
         """The deltas of each of the pyramid's `levels`, [B, anchors of the level, 4 or 5]: see Predictions."""
-        return [self.regression_head(level) for level in levels]
+        deltas = [self.regression_head(level) for level in levels]
+        if not self.architecture.level_code:
+            return deltas
+        codes = zip(deltas, self.level_scale, self.level_shift, strict=True)
+        num_anchors = self.architecture.anchors.per_cell
+        return [(part.unflatten(1, (-1, num_anchors)) * scale + shift).flatten(1, 2) for part, scale, shift in codes]
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""

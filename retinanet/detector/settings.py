@@ -29,6 +29,17 @@ class AnchorShapes(NamedTuple):
         return len(self.ratios) * len(self.scales)
 
 
+class Architecture(NamedTuple):
+    """The network as one value: what a file must say to rebuild it, beside the number of classes."""
+
+    depth: int = 50  # of DEPTHS
+    channels: int = CHANNELS
+    head_norm: str = "none"  # of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels
+    anchors: AnchorShapes = AnchorShapes()
+    iou_branch: bool = False  # the regression head also predicts each box's IoU (https://arxiv.org/abs/1912.05992)
+    level_code: bool = False  # a fixed linear map of the deltas of each level, which torchvision's detector needs
+
+
 @dataclass(frozen=True)
 class LossSettings:
     """The numbers of the loss."""

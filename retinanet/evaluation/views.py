@@ -64,7 +64,7 @@ def look_with(
     """One look of the network at a batch."""
 
     def look(images: Tensor, sizes: Tensor) -> Candidates:
-        anchors = anchors_for(*images.shape[2:], device, model.anchor_shapes)
+        anchors = anchors_for(*images.shape[2:], device, model.architecture.anchors)
         with autocast(device, precision):
             predictions = model(images)
         return find_candidates(predictions, anchors, sizes, num_candidates)

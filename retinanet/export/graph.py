@@ -37,7 +37,7 @@ class DetectorGraph(nn.Module):
         super().__init__()
         self.model, self.settings = model, settings
         for level, stride in enumerate(STRIDES):
-            self.register_buffer(f"cell{level}", cell_anchors(stride, model.anchor_shapes))
+            self.register_buffer(f"cell{level}", cell_anchors(stride, model.architecture.anchors))
 
     def forward(self, images: Tensor, sizes: Tensor) -> Outputs:
         levels = self.model.levels(images)
@@ -46,12 +46,12 @@ class DetectorGraph(nn.Module):
         anchors = self._anchors(levels)
         num_classes = logits.shape[2]
         ranks = logits
-        if self.model.iou_branch:
+        if self.model.architecture.iou_branch:
             ranks = SCORE_POWER * F.logsigmoid(logits) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:])
         # Rows that nothing can be: small inputs have fewer candidates than are taken.
         count = self.settings.num_candidates
         best = F.pad(ranks.flatten(1), (0, count), value=-1e4).topk(count, dim=1)
-        scores = best.values.exp() if self.model.iou_branch else best.values.sigmoid()  # [B, N]
+        scores = best.values.exp() if self.model.architecture.iou_branch else best.values.sigmoid()  # [B, N]
         labels = best.indices % num_classes
         rows = torch.minimum(best.indices // num_classes, torch.tensor(anchors.shape[0] - 1))
         boxes = clip(decode(deltas[..., :4].gather(1, rows[..., None].expand(-1, -1, 4)), anchors[rows]), sizes)

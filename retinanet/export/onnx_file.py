@@ -60,7 +60,7 @@ def metadata_of(checkpoint: Checkpoint, settings: DetectionSettings) -> dict[str
         "num_candidates": settings.num_candidates,
         "nms_iou": settings.nms_iou,
         "max_detections": settings.max_detections,
-        "depth": checkpoint.depth,
+        "depth": checkpoint.architecture.depth,
         "epoch": checkpoint.epoch,
     }
     return {f"{KEY}{name}": json.dumps(value) for name, value in parts.items()}

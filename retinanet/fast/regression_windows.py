@@ -24,9 +24,9 @@ class SparseNetwork:
     """
 
     def __init__(self, model: RetinaNet, threshold: float) -> None:
-        self.model, self.anchor_shapes = model, model.anchor_shapes
+        self.model, self.architecture = model, model.architecture
         # With an IoU branch a detection scores at most score^SCORE_POWER.
-        least = threshold ** (1 / SCORE_POWER) if model.iou_branch else threshold
+        least = threshold ** (1 / SCORE_POWER) if model.architecture.iou_branch else threshold
         self.least_logit = math.log(least / (1 - least)) - 1e-3 if 0 < least < 1 else -math.inf
 
     def __call__(self, images: Tensor) -> Predictions:
@@ -38,7 +38,7 @@ class SparseNetwork:
 
 def can_be_sparse(model: RetinaNet) -> bool:
     """Whether windows of the regression head give its values: group normalisation and level code look further."""
-    return type(model) is RetinaNet and model.head_norm == "none"
+    return isinstance(model, RetinaNet) and not model.architecture.level_code and model.architecture.head_norm == "none"
 
 
 def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool = False) -> Tensor:

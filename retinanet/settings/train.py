@@ -15,6 +15,7 @@ from retinanet.detector.settings import (
     NORM_GROUPS,
     PRIOR,
     STAGES,
+    Architecture,
     LossSettings,
 )
 from retinanet.runtime.errors import UserError
@@ -131,7 +132,7 @@ class Data:
 class Network:
     """The network, and the weights that it starts from."""
 
-    depth: int = option(50, "layers of the ResNet", DEPTHS)
+    depth: int = option(Architecture().depth, "layers of the ResNet", DEPTHS)
     channels: int = option(CHANNELS, "width of the pyramid and the heads", whole_number(1))
     weights: str = option(
         "imagenet",
@@ -161,6 +162,10 @@ class Network:
         off="where a recipe would have one",
     )
     anchors: Anchors = part(Anchors)
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.depth, self.channels, self.head_norm, self.anchors.shapes, self.iou_branch)
 
     def check(self) -> None:
         self.anchors.check()
@@ -507,6 +512,22 @@ def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:
 
 # Of the settings without effect on the numbers only those are listed that tell runs apart.
 UNLISTED = MAY_CHANGE - {"recipe", "output_path", "batch_size", "epochs"}
+
+
+def as_flags(architecture: Architecture) -> list[str]:
+    """The architecture as train.py's flags, one for each part, so that two can be compared and named."""
+    side, ratios, scales = architecture.anchors
+    regular = Anchors(side, ratios, len(scales)).shapes.scales
+    sizes = "" if scales == regular else f" (of sizes {' '.join(map(str, scales))})"
+    return [
+        f"--depth {architecture.depth}",
+        f"--channels {architecture.channels}",
+        f"--head_norm {architecture.head_norm}",
+        f"--anchor_scale {side:g}",
+        f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in ratios)}",
+        f"--anchor_octaves {len(scales)}{sizes}",
+        "--iou_branch" if architecture.iou_branch else "--no_iou_branch",
+    ]
 
 
 def settings_line(settings: dict[str, Any]) -> str:

@@ -125,15 +125,7 @@ def peak_of(
 def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, compiled: bool) -> None:
     """Takes the steps that the run will take, with its losses, average, accumulation and precision."""
     start, num_classes = settings.network, len(sets.val.class_names)
-    network = RetinaNet(
-        num_classes,
-        start.depth,
-        start.channels,
-        learn_statistics=start.norm_statistics == "learned",
-        head_norm=start.head_norm,
-        anchor_shapes=start.anchors.shapes,
-        iou_branch=start.iou_branch,
-    )
+    network = RetinaNet(start.architecture, num_classes, learn_statistics=start.norm_statistics == "learned")
     network.backbone.freeze(start.freeze_stages)
     precision = choose_precision(settings.machine.precision, device)
     state = start_state(settings, network, device, precision, (), num_batches(settings, len(sets.training_set), ranks))

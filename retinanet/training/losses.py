@@ -87,7 +87,7 @@ def losses_of(
         is_sparse = device.type == "cpu" and not is_compiled
         height, width = images.shape[2:]
         assignment = assign_targets(
-            anchors_for(height, width, device, model.anchor_shapes),
+            anchors_for(height, width, device, model.architecture.anchors),
             targets,
             num_classes,
             loss_settings,

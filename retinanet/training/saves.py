@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint, saved_epoch
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.output_folder import BEST, write_evaluations, write_skipped
 from retinanet.checkpoints.resume import LAST, PREVIOUS, save_run
 from retinanet.checkpoints.torch_files import num_bytes
@@ -161,8 +160,7 @@ def snapshot(run: Run) -> Checkpoint:
     settings, state, val = run.settings, run.state, run.sets.val
     return Checkpoint(
         model=state.weights(),
-        depth=settings.network.depth,
-        channels=settings.network.channels,
+        architecture=state.network.architecture,
         class_names=val.class_names,
         category_ids=val.category_ids,
         min_side=settings.data.min_side,
@@ -170,10 +168,6 @@ def snapshot(run: Run) -> Checkpoint:
         batch_size=settings.data.batch_size,
         epoch=state.epoch,
         settings=flat(settings),
-        head_norm=settings.network.head_norm,
-        level_code=isinstance(state.network, LevelCodedRetinaNet),
         ema=state.average.weights if state.average else None,
-        anchors=state.network.anchor_shapes,
-        iou_branch=state.network.iou_branch,
         score_threshold=state.score_threshold,
     )

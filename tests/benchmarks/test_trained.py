@@ -18,9 +18,7 @@ def arguments(coco_path: Path, head_norm: str = "none") -> argparse.Namespace:
         nn.init.trunc_normal_(head.output.weight, std=0.01)
     nn.init.constant_(model.classification_head.output.bias, -3.2)
     path = coco_path / "model.pt"
-    save_checkpoint(
-        Checkpoint(model.state_dict(), 18, 32, ["cat", "dog"], [1, 2], 64, 96, 2, 1, {}, head_norm=head_norm), path
-    )
+    save_checkpoint(Checkpoint(model.state_dict(), model.architecture, ["cat", "dog"], [1, 2], 64, 96, 2, 1, {}), path)
     cpu = torch.device("cpu")
     return argparse.Namespace(
         checkpoint_path=path,

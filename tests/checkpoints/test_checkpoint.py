@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from support.built import small_network
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, save_checkpoint
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.coco.results import rows_of
 from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import load_set
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.detect import detect
-from retinanet.detector.settings import DetectionSettings
+from retinanet.detector.settings import Architecture, DetectionSettings
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_names import name_of_run
@@ -34,8 +33,7 @@ def checkpoint():
         parameter.data += 0.01 * torch.randn_like(parameter)
     return Checkpoint(
         model=model.state_dict(),
-        depth=18,
-        channels=8,
+        architecture=model.architecture,
         class_names=["cat", "dog"],
         category_ids=[1, 2],
         min_side=64,
@@ -60,12 +58,12 @@ def test_rebuilds_its_model(checkpoint, tmp_path):
 
 
 def test_rebuilds_a_model_of_other_heads(checkpoint, tmp_path):
-    model = small_network(kind=LevelCodedRetinaNet, channels=32, head_norm="group").eval()
+    model = small_network(level_code=True, channels=32, head_norm="group").eval()
     for value in model.state_dict().values():
         if value.is_floating_point():
             value += 0.01 * torch.rand_like(value)
-    facts = {"channels": 32, "head_norm": "group", "level_code": True}
-    save_checkpoint(checkpoint._replace(model=model.state_dict(), **facts), tmp_path / "x.pt")
+    other = checkpoint._replace(model=model.state_dict(), architecture=model.architecture)
+    save_checkpoint(other, tmp_path / "x.pt")
     again = build_model(load_checkpoint(tmp_path / "x.pt"), tmp_path / "x.pt").eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     anchors, sizes = anchors_for(64, 64, torch.device("cpu")), torch.tensor([[64, 64]] * 2)
@@ -76,7 +74,7 @@ def test_rebuilds_a_model_of_other_heads(checkpoint, tmp_path):
     assert all(map(torch.equal, found, wanted))
     for broken in ({"head_norm": "none"}, {"level_code": False}):
         with pytest.raises(UserError, match="its weights don't fit"):
-            build_model(checkpoint._replace(model=model.state_dict(), **{**facts, **broken}), tmp_path / "x.pt")
+            build_model(other._replace(architecture=model.architecture._replace(**broken)), tmp_path / "x.pt")
 
 
 def test_files_from_before_there_were_other_heads_load(checkpoint, tmp_path):
@@ -131,14 +129,14 @@ def test_other_files_are_refused(content, tmp_path):
     ids=str,
 )
 def test_parts_of_another_kind_are_refused(checkpoint, tmp_path, changes):
-    save_checkpoint(checkpoint._replace(**changes), tmp_path / "x.pt")
+    saved(checkpoint, tmp_path / "x.pt", **changes)
     with pytest.raises(UserError, match=r"x\.pt: a checkpoint with parts missing or broken"):
         load_checkpoint(tmp_path / "x.pt")
 
 
 def test_weights_that_do_not_fit_are_refused(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r"x\.pt: its weights don't fit its depth 34"):
-        build_model(checkpoint._replace(depth=34), tmp_path / "x.pt")
+        build_model(checkpoint._replace(architecture=Architecture(34, 8)), tmp_path / "x.pt")
 
 
 def test_weights_that_are_not_finite_are_refused(checkpoint, tmp_path):
@@ -193,9 +191,9 @@ def test_a_checkpoint_of_other_anchors_tests_with_its_own(checkpoint, script, co
     model = small_network(anchors=shapes)
     for parameter in model.parameters():
         parameter.data += 0.01 * torch.randn_like(parameter)
-    kept = checkpoint._replace(model=model.state_dict(), class_names=["red", "green"], anchors=shapes)
+    kept = checkpoint._replace(model=model.state_dict(), class_names=["red", "green"], architecture=model.architecture)
     save_checkpoint(kept, tmp_path / "x.pt")
-    assert load_checkpoint(tmp_path / "x.pt").anchors == shapes
+    assert load_checkpoint(tmp_path / "x.pt").architecture.anchors == shapes
     _, dataset = load_set(coco_path, "test", min_side=64, max_side=96, max_pixels=10**6)
     plan = {"loading": LoaderSettings(2), "device": torch.device("cpu"), "detection": DetectionSettings(threshold=0.0)}
     wanted = rows_of(detect_all(model.eval(), dataset, **plan), dataset.annotations)
@@ -204,7 +202,7 @@ def test_a_checkpoint_of_other_anchors_tests_with_its_own(checkpoint, script, co
     done = script("test", *flags, "--threshold", 0, "--workers", 0, "--device", "cpu")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "rows.json").read_text()) == wanted
-    model.anchor_shapes = AnchorShapes(shapes.side + 1, *shapes[1:])
+    model.architecture = model.architecture._replace(anchors=AnchorShapes(shapes.side + 1, *shapes[1:]))
     assert rows_of(detect_all(model, dataset, **plan), dataset.annotations) != wanted
 
 

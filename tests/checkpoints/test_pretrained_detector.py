@@ -12,7 +12,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
 from retinanet.checkpoints import pretrained_detector
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.pretrained_detector import CATEGORIES, coco_state, is_detector, load_detector
 from retinanet.detector import anchors
 from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
@@ -53,9 +52,7 @@ def state(detector):
 
 def level_coded(num_classes, **options):
     """The network that torchvision's weights fit."""
-    return small_network(
-        num_classes, kind=LevelCodedRetinaNet, depth=50, channels=CHANNELS, head_norm="group", **options
-    )
+    return small_network(num_classes, level_code=True, depth=50, channels=CHANNELS, head_norm="group", **options)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,8 @@ from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from retinanet.checkpoints import start
 from retinanet.checkpoints.checkpoint import Checkpoint
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.checkpoints.resume import Facts, SavedRun
 from retinanet.checkpoints.start import build_network
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.runtime.errors import UserError
 from retinanet.settings.train import train_settings
@@ -98,8 +96,8 @@ def test_which_weights_are_read(weights, monkeypatch):
 
 def test_a_detector_is_known_by_its_names(detector, capsys):
     network = build_network(start_of("--weights", detector, *DETECTOR, "--freeze_stages", 2), NAMES, None).network
-    assert isinstance(network, LevelCodedRetinaNet)
-    assert (network.head_norm, network.backbone.learn_statistics) == ("group", False)
+    assert network.architecture.level_code
+    assert (network.architecture.head_norm, network.backbone.learn_statistics) == ("group", False)
     out = capsys.readouterr().out
     assert (
         f"Detector weights: loaded from {detector}\nClasses that it knows: cat\nClasses that are new to it: red\n"
@@ -136,14 +134,13 @@ def test_a_run_that_is_gone_on_with_reads_no_weights_and_stays_frozen(weights, m
     monkeypatch.setattr(start.pretrained_detector, "coco_state", lambda: pytest.fail("read again"))
     settings = start_of("--weights", weights, "--freeze_stages", 3)
     is_coco = weights == "coco"
-    heads = {"head_norm": settings.head_norm}
-    kind = LevelCodedRetinaNet if is_coco else RetinaNet
-    state = small_network(kind=kind, depth=50, channels=settings.channels, **heads).state_dict()
-    checkpoint = Checkpoint(state, 50, 256, NAMES, [1, 2], 64, 96, 2, 0, {}, **heads, level_code=is_coco)
+    architecture = settings.architecture._replace(level_code=is_coco)
+    state = small_network(**architecture._asdict()).state_dict()
+    checkpoint = Checkpoint(state, architecture, NAMES, [1, 2], 64, 96, 2, 0, {})
     facts = Facts("cpu", "float32", False, "", "", 2, 1)
     network = build_network(settings, NAMES, SavedRun(Path("last.pt"), checkpoint, {}, facts)).network
     assert all(map(torch.equal, network.state_dict().values(), state.values()))
-    assert (isinstance(network, LevelCodedRetinaNet), network.head_norm) == (is_coco, settings.head_norm)
+    assert network.architecture == architecture
     trained = [name for name, value in network.backbone.named_parameters() if value.requires_grad]
     assert {name.split(".")[0] for name in trained} == {"layer3", "layer4"}
 

@@ -23,13 +23,13 @@ def test_a_training_and_its_test_have_the_anchors_of_the_flags(script, coco_path
     done = script("train", *flags, *OTHER)
     assert done.code == 0, done.err
     kept = load_checkpoint(tmp_path / "model_final.pt")
-    assert kept.anchors == SHAPES
+    assert kept.architecture.anchors == SHAPES
     assert kept.model["regression_head.output.bias"].shape == (4 * 4,)
     test = ("--coco_path", coco_path, "--set_name", "val", "--checkpoint_path", tmp_path / "model_final.pt")
     assert script("test", *test, "--device", "cpu", "--workers", 0).code == 0
     refused = script("train", *flags, *OTHER, "--anchor_scale", 3, "--resume")
     assert refused.code == 2
-    assert "its run has --anchor_scale 2.5, this command has 3.0, which changes the numbers" in refused.err
+    assert "its run has --anchor_scale 2.5, this command has --anchor_scale 3, which changes the numbers" in refused.err
 
 
 def test_the_defaults_are_the_papers():

@@ -20,7 +20,7 @@ def in_data(coco_path, tmp_path, monkeypatch):
     for parameter in model.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     (tmp_path / "output").mkdir()
-    weights = Checkpoint(model.state_dict(), 18, 8, ["red", "green"], [1, 2], 64, 96, 4, 1, {})
+    weights = Checkpoint(model.state_dict(), model.architecture, ["red", "green"], [1, 2], 64, 96, 4, 1, {})
     save_checkpoint(weights, tmp_path / "output" / "model_final.pt")
     return tmp_path
 

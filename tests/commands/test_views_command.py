@@ -17,8 +17,7 @@ def checkpoint_path(tmp_path_factory):
     model = small_network(random_outputs=True)
     checkpoint = Checkpoint(
         model=model.state_dict(),
-        depth=18,
-        channels=8,
+        architecture=model.architecture,
         class_names=list(NAMES),
         category_ids=[1, 2],
         min_side=64,

@@ -14,11 +14,12 @@ from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import Architecture
 from retinanet.detector.structures import Targets
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
-model = RetinaNet(2, 18, channels=8).train()
+model = RetinaNet(Architecture(18, 8), 2).train()
 images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
 targets = Targets(
     boxes=torch.tensor([[[8.0, 8.0, 40.0, 40.0]], [[20.0, 16.0, 56.0, 48.0]]]), labels=torch.tensor([[0], [1]])

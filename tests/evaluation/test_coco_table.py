@@ -118,9 +118,14 @@ def test_without_a_backend_a_table_is_refused_before_the_work(no_backend, script
     assert not output.exists()
 
     model = small_network()
-    names = {"class_names": ["red", "green"], "category_ids": [1, 2], "settings": {}}
+    names = {
+        "class_names": ["red", "green"],
+        "category_ids": [1, 2],
+        "settings": {},
+        "architecture": model.architecture,
+    }
     sides = {"min_side": 64, "max_side": 96, "batch_size": 2, "epoch": 1}
-    save_checkpoint(Checkpoint(model=model.state_dict(), depth=18, channels=8, **names, **sides), tmp_path / "model.pt")
+    save_checkpoint(Checkpoint(model=model.state_dict(), **names, **sides), tmp_path / "model.pt")
     results = tmp_path / "results.json"
     tested = script("test", *flags, "--checkpoint_path", tmp_path / "model.pt", "--results_path", results)
     assert tested.code == 2

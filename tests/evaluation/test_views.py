@@ -26,10 +26,10 @@ from retinanet.data.transforms import (
     resize,
     resized_sizes,
 )
-from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, STRIDES, anchors_for
+from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
-from retinanet.detector.settings import DetectionSettings
+from retinanet.detector.settings import Architecture, DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
 from retinanet.evaluation.views import Views, mirrored, predict_views, resized_boxes, views_line
@@ -62,7 +62,7 @@ def noisy_set(folder, shapes=SHAPES):
 class Lively(torch.nn.Module):
     """Small, and no two of its scores are alike: of each cell's mean colour, by random weights."""
 
-    anchor_shapes = DEFAULT_SHAPES
+    architecture = Architecture()
 
     def __init__(self):
         super().__init__()
@@ -268,7 +268,7 @@ def test_rounding_carries_no_box_past_the_border(old, new):
 class Symmetric(torch.nn.Module):
     """A network of which a mirrored image gets the mirrored boxes, exactly: means of pixels, and their differences."""
 
-    anchor_shapes = DEFAULT_SHAPES
+    architecture = Architecture()
 
     def forward(self, images):
         logits, deltas = [], []

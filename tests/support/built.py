@@ -7,9 +7,8 @@ import torch
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
-from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import PRIOR
+from retinanet.detector.settings import PRIOR, Architecture
 from retinanet.runtime.ranks import ALONE
 from retinanet.settings.train import train_settings
 from retinanet.training.losses import ComputeLosses, losses_of
@@ -27,18 +26,17 @@ CPU = torch.device("cpu")
 def small_network(
     num_classes: int = len(NAMES),
     *,
-    kind: type[RetinaNet] = RetinaNet,
-    depth: int = 18,
-    channels: int = 8,
-    head_norm: str = "none",
-    anchors: AnchorShapes = DEFAULT_SHAPES,
-    iou_branch: bool = False,
     prior: float = PRIOR,
     learn_statistics: bool = False,
     random_outputs: bool = False,
+    **architecture: Any,
 ) -> RetinaNet:
-    """Builds a network for the images of `write_set`; with `random_outputs` its predictions differ between anchors."""
-    network = kind(num_classes, depth, channels, prior, learn_statistics, head_norm, anchors, iou_branch)
+    """Builds a network for the images of `write_set`; with `random_outputs` its predictions differ between anchors.
+
+    `architecture`: the fields of Architecture that differ from a ResNet-18 with 8 channels.
+    """
+    small = Architecture(**{"depth": 18, "channels": 8, **architecture})
+    network = RetinaNet(small, num_classes, prior=prior, learn_statistics=learn_statistics)
     if random_outputs:
         for head in (network.classification_head, network.regression_head):
             torch.nn.init.normal_(head.output.weight, std=0.1)
@@ -47,7 +45,7 @@ def small_network(
 
 def small_losses(network: RetinaNet, device: torch.device = CPU, **options: Any) -> ComputeLosses:
     """Returns the function from images and targets to the losses of `network`; see `losses_of` for the `options`."""
-    num_classes = network.classification_head.output.out_channels // network.anchor_shapes.per_cell
+    num_classes = network.classification_head.output.out_channels // network.architecture.anchors.per_cell
     return losses_of(network, num_classes, device, **options)
 
 

@@ -2,10 +2,8 @@ import pytest
 import torch
 from support.built import small_losses, small_network
 
-from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.loss import detection_loss
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
 from retinanet.training.losses import Compiled
@@ -88,11 +86,9 @@ def test_bfloat16_is_near_float32(model):
     assert rough.classification != exact.classification
 
 
-@pytest.mark.parametrize(
-    ("kind", "head_norm"), [(RetinaNet, "group"), (LevelCodedRetinaNet, "none"), (LevelCodedRetinaNet, "group")]
-)
-def test_heads_that_need_whole_levels_get_them(kind, head_norm):
-    model = small_network(kind=kind, channels=32, head_norm=head_norm, random_outputs=True).train()
+@pytest.mark.parametrize(("level_code", "head_norm"), [(False, "group"), (True, "none"), (True, "group")])
+def test_heads_that_need_whole_levels_get_them(level_code, head_norm):
+    model = small_network(level_code=level_code, channels=32, head_norm=head_norm, random_outputs=True).train()
     for buffer in (value for name, value in model.named_buffers() if name.startswith("level_")):
         buffer += 0.1 * torch.randn_like(buffer)
     images, targets = batch_of(2)
