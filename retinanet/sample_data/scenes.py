@@ -54,7 +54,7 @@ def _write_images(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id in tqdm(range(1, count + 1), name, leave=False, disable=None):
-        scene, boxes = _scene(draw, objects, textures)
+        scene, boxes = make_scene(draw, objects, textures)
         file_name = f"{image_id:06d}.jpg"
         scene.save(folder / "images" / file_name, quality=92)
         images.append({"id": image_id, "file_name": file_name, "width": scene.width, "height": scene.height})
@@ -72,7 +72,7 @@ def _write_images(
     return {"images": images, "annotations": annotations}
 
 
-def _scene(
+def make_scene(
     draw: np.random.Generator, objects: list[list[Image.Image]], textures: list[Image.Image]
 ) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
     """A picture, and the (category id, box) of each object that is visible in it."""

@@ -116,7 +116,7 @@ class Listening(Ranks):
 
 
 def test_rank_0_draws_for_all():
-    assert with_seed(RANDOM_SEED, None, Listening(1, 2)).seed == 11
+    assert with_seed(RANDOM_SEED, None, Listening(1, 2)).optimisation.seed == 11
     assert with_seed(with_values(TrainSettings(), {"seed": 5}), None, Listening(1, 2)).optimisation.seed == 5
 
 
@@ -128,7 +128,7 @@ def test_a_saved_seed_that_is_none(script, in_data, seed):
     with pytest.raises(UserError, match=r"last\.pt: its run has the seed"):
         with_seed(RANDOM_SEED, saved, Ranks())
     del saved.checkpoint.settings["seed"]  # as versions wrote that knew no --seed
-    assert with_seed(RANDOM_SEED, saved, Ranks()).seed == 3407
+    assert with_seed(RANDOM_SEED, saved, Ranks()).optimisation.seed == 3407
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_the_number_of_workers_changes_nothing(coco_path, how):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.targets.boxes, other.targets.boxes)
         assert torch.equal(one.targets.labels, other.targets.labels)
-    assert len({batch.images.shape[2:] for batch in runs[0]}) > 2 or not how.sides
+    assert len({batch.images.shape[2:] for batch in runs[0]}) > 2 or not how.train_sides
 
 
 @pytest.mark.parametrize("names", [(), *COMBINATIONS], ids="+".join)
