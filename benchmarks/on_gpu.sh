@@ -57,7 +57,6 @@ else
     loss=()
     steps=(--compile)
     replayed=(--compile on --batch_size 2 --max_side 608)
-    epilogues=()  # not compiled
 fi
 
 first=$device
@@ -65,8 +64,6 @@ first=$device
 
 echo "# Checks and measurements, $(date +%F), commit $(git describe --always --dirty 2>/dev/null)"
 part 480 "Right results" "$python" -m benchmarks.checks.device_checks --device $device "${check[@]}"
-part 150 "The same with cuDNN's epilogues" env RETINANET_EPILOGUES=1 \
-    "$python" -m benchmarks.checks.device_checks --device $device "${check[@]}" --recipes defaults
 part 60 "A short training, on the first GPU by name" "$python" train.py --coco_path "$data" --weights "$weights" \
     --depth 18 "${train[@]}" --device $first --eval_every 100 --log_every 20 --output_path "$work/output"
 part 45 "The same with the strong recipe and more" "$python" train.py --coco_path "$data" --weights "$weights" --depth 18 \
@@ -79,8 +76,6 @@ part 30 "Its evaluation, with several looks at each image" "$python" test.py --c
 part 10 "Predicted beforehand" cat benchmarks/results/gpu_model.md
 part 300 "Step, large batch, and from JPEGs" "$python" -m benchmarks.speed.step "${large[@]}" "${files[@]}" "${steps[@]}"
 part 60 "Step, small batch" "$python" -m benchmarks.speed.step "${small[@]}" "${steps[@]}"
-part 150 "Step, large batch, with cuDNN's epilogues" env RETINANET_EPILOGUES=1 \
-    "$python" -m benchmarks.speed.step "${large[@]}" "${steps[@]}"
 part 35 "Detection, large batch" "$python" -m benchmarks.speed.detect "${large[@]}"
 part 15 "Loss" "$python" -m benchmarks.speed.loss --device $device "${loss[@]}"
 part 30 "Metric" "$python" -m benchmarks.speed.evaluate "${metric[@]}"

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "retinanet"
 # A room imports from itself and from those before it.
 ROOMS = (
-    *("runtime", "detector", "fast", "coco", "data", "checkpoints", "evaluation", "reports", "tracking", "training"),
+    *("runtime", "detector", "coco", "data", "checkpoints", "evaluation", "reports", "tracking", "training"),
     *("submission", "cli", "check_data", "predict", "export", "convert", "sample_data", "commands"),
 )
 SCRIPTS = "__main__"  # reads the flags and calls the command: above all rooms

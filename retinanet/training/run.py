@@ -18,8 +18,7 @@ from retinanet.data.sampler import AspectRatioBasedSampler
 from retinanet.data.settings import LoaderSettings
 from retinanet.data.transforms import longest_at
 from retinanet.detector.model import RetinaNet
-from retinanet.fast.compilers import lacking_for_compilation
-from retinanet.runtime.device import choose_precision, make_deterministic
+from retinanet.runtime.device import choose_precision, lacking_for_compilation, make_deterministic
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.training.losses import Compiled, ComputeLosses, few_sides, losses_of, shared
@@ -103,16 +102,14 @@ def losses_in(
     *,
     compiled: bool,
 ) -> ComputeLosses:
-    """The losses whose gradient trains `state`, which is prepared for them."""
-    is_alone = ranks.size == 1  # or DistributedDataParallel looks after each parameter
-    if compiled and is_alone:
-        state.flatten()
+    """The losses whose gradient trains `state`."""
+    cuda_graphs = ranks.size == 1 and settings.accumulate == 1
     return losses_of(
         state.network,
         num_classes,
         state.device,
         precision=precision,
-        compiled=Compiled(settings.batch_size, state.flat, is_alone and settings.accumulate == 1) if compiled else None,
+        compiled=Compiled(settings.batch_size, cuda_graphs) if compiled else None,
         loss_settings=settings.loss,
     )
 

@@ -156,7 +156,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
 def snapshot(run: Run) -> Checkpoint:
     settings, state, val = run.settings, run.state, run.sets.val
     return Checkpoint(
-        model=state.weights(),
+        model=state.network.state_dict(),
         depth=settings.depth,
         channels=settings.channels,
         class_names=val.class_names,
