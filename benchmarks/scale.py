@@ -26,7 +26,7 @@ class Input(NamedTuple):
 
 INPUTS = {
     "gpu_images": Input(
-        311, "images/s of an H100, R50 608x1024, batch 16", PREDICTED, "`python -m benchmarks.gpu_model`"
+        280, "images/s of an H100, R50 608x1024, batch 16", PREDICTED, "`python -m benchmarks.gpu_model`"
     ),
     "core_images": Input(
         338, "images/s of a loader core", MEASURED, "`python -m benchmarks.speed.loader --coco_path $VOC5 --repeats 15`"

@@ -19,13 +19,11 @@ from benchmarks.speed.contestants import random_batch
 from benchmarks.speed.protocol import describe
 from retinanet.data.batches import Batch
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.detect import find_candidates
+from retinanet.detector.detect import find_candidates, suppress
+from retinanet.detector.focal_loss import FocalLoss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, Architecture, LossSettings
 from retinanet.detector.structures import Predictions, Targets
-from retinanet.fast.flat_parameters import FlatParameters
-from retinanet.fast.focal_one_pass import focal_loss_on
-from retinanet.fast.suppression import suppress_on_device
 from retinanet.reports.tables import markdown_head
 from retinanet.settings.options import whole_number
 from retinanet.training.engine import progress_of, train_steps
@@ -60,22 +58,20 @@ def step(
     """The losses and the gradient of the last of a few batches, brought to the CPU."""
     head_norm, loss_settings = RECIPES[recipe]
     model, scale = build(args, head_norm).to(device), LOSS_SCALE if precision == torch.float16 else 1.0
-    flat = FlatParameters(build_optimizer(model, "sgd", RATE, 1e-4))
     compute_losses = losses_of(
         model,
         args.num_classes,
         device,
         loss_settings=loss_settings,
         precision=precision,
-        compiled=Compiled(args.batch_size, flat) if compiled else None,
+        compiled=Compiled(args.batch_size) if compiled else None,
     )
     for seed in range(0 if compiled else NUM_CALLS - 1, NUM_CALLS):
         batch = batch_of(args, seed)
-        flat.long.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         losses = compute_losses(batch.images.to(device), Targets(*(tensor.to(device) for tensor in batch.targets)))
         ((losses.classification + losses.regression) * scale).backward()
-    flat.take_gradients()
-    gradient = torch.cat([long.grad for long in flat.long if long.grad is not None])
+    gradient = torch.cat([value.grad.flatten() for value in model.parameters() if value.grad is not None])
     classification, regression = losses
     return {
         "classification loss": classification.detach().cpu(),
@@ -118,7 +114,7 @@ def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision:
     logits[0, :, 0] = torch.linspace(0, 4.6, shape[1])
     logits = logits.to(rounded_to).to(precision).to(device).requires_grad_()
     weights, terms = torch.ones(shape[:2], device=device), torch.arange(shape[1], device=device) * shape[2]
-    focal_loss_on(device, precision)(logits, weights, terms, weights.flatten(), 0.25, 2.0).backward()
+    FocalLoss.apply(logits, weights, terms, weights.flatten(), 0.25, 2.0).backward()
     assert logits.grad is not None
     return logits.grad[0, :, 0].float().cpu()
 
@@ -134,7 +130,7 @@ def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, 
     predictions = Predictions(logits.to(device), deltas.to(device))
     sizes = sizes.to(device)
     candidates = find_candidates(predictions, anchors.to(device), sizes, DEFAULT_DETECTION.num_candidates)
-    return tuple(part.cpu() for part in suppress_on_device(candidates, sizes))
+    return tuple(part.cpu() for part in suppress(candidates, sizes))
 
 
 def difference(got: Tensor, wanted: Tensor) -> float:

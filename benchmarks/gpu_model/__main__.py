@@ -7,7 +7,6 @@ turns them into time. So these are predictions: benchmarks/on_gpu.sh measures.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -56,7 +55,6 @@ def again_under_library() -> int:
 def print_predictions(args: argparse.Namespace) -> None:
     from benchmarks.gpu_model.cases import Case, compiled_step, detection, eager_step
     from retinanet.detector.settings import LossSettings
-    from retinanet.fast.epilogues import SWITCH
 
     size = (args.depth, args.height, args.width)
     names = [f"{gpu.name}, {kind}" for gpu in GPUS for kind in ("ms", "images/s", "of the rate")]
@@ -66,13 +64,7 @@ def print_predictions(args: argparse.Namespace) -> None:
         case = Case(*size, batch_size, args.num_classes)
         eager = eager_step(case)
         _print_row(f"step, {case.name}", batch_size, eager.work, eager.peak)
-        compiled = compiled_step(case, eager.work)
-        _print_row("the same, compiled", batch_size, compiled)
-        os.environ[SWITCH] = "1"
-        epilogues = eager_step(case)
-        _print_row("the same, not compiled, cuDNN's epilogues", batch_size, epilogues.work, epilogues.peak)
-        _print_row("the same, compiled, cuDNN's epilogues", batch_size, compiled_step(case, epilogues.work))
-        del os.environ[SWITCH]
+        _print_row("the same, compiled", batch_size, compiled_step(case, eager.work))
         strong = case._replace(loss=LossSettings(matcher="low_quality", box_loss="giou", ignore_crowds=True))
         for name, other in {
             "losses of --recipe strong, and its average": strong._replace(ema_decay=0.999),

@@ -40,14 +40,10 @@ class Ledger(Launches):
 
     def _note(self, func: Any, args: tuple, kwargs: dict, found: Any) -> None:
         name = func.overloadpacket.__name__
-        if func is aten.convolution.default or name.startswith("cudnn_convolution_"):
+        if func is aten.convolution.default:
             self.convolutions.append(_forward(args[0], args[1], found))
-            if func is aten.convolution.default and args[2] is not None:  # a kernel of PyTorch's adds the bias
+            if args[2] is not None:  # a kernel of PyTorch's adds the bias
                 self.bytes_by_operation["bias"] += 2 * _bytes(found)
-            elif name == "cudnn_convolution_add_relu":  # with its shortcut
-                self.convolutions[-1] = self.convolutions[-1]._replace(
-                    bytes=self.convolutions[-1].bytes + _bytes(args[2])
-                )
         elif func is aten.convolution_backward.default:
             gradient, features, weight = args[:3]
             for is_wanted in args[-1][:2]:  # of the features, of the weight

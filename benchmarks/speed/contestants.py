@@ -20,12 +20,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from benchmarks.arguments import device_of
 from retinanet.data.batches import Batch, Sample, collate
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.detect import find_candidates
+from retinanet.detector.detect import find_candidates, suppress
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, Architecture
 from retinanet.detector.structures import Targets
-from retinanet.fast.regression_windows import SparseNetwork
-from retinanet.fast.suppression import suppress_on_device
+from retinanet.detector.windows import SparseNetwork
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.settings.options import whole_number, with_values
 from retinanet.settings.train import PUBLISHED, RECIPES, TrainSettings
@@ -92,7 +91,7 @@ def our_step(args: argparse.Namespace, compiled: bool = False, recipe: str = PUB
         args.num_classes,
         args.device,
         precision=precision_of(args),
-        compiled=Compiled(args.batch_size, state.flatten()) if compiled else None,
+        compiled=Compiled(args.batch_size) if compiled else None,
         loss_settings=settings.loss,
     )
     step = _step(state.optimizer, state.parameters, lambda: list(losses(batch.images, batch.targets)))
@@ -141,7 +140,7 @@ def our_detection(args: argparse.Namespace) -> Work:
             predictions = network(batch.images)
         anchors = anchors_for(args.height, args.width, args.device)
         candidates = find_candidates(predictions, anchors, batch.sizes, DEFAULT_DETECTION.num_candidates)
-        return suppress_on_device(candidates, batch.sizes)
+        return suppress(candidates, batch.sizes)
 
     return detection
 

@@ -93,7 +93,7 @@ def from_files(args: argparse.Namespace) -> None:
         len(annotations.class_names),
         args.device,
         precision=contestants.precision_of(args),
-        compiled=Compiled(args.batch_size, state.flatten()) if args.compile else None,
+        compiled=Compiled(args.batch_size) if args.compile else None,
     )
 
     def train(batches: Iterable[Batch]) -> None:

@@ -23,13 +23,12 @@ from retinanet.data.batches import Sample
 from retinanet.data.dataset import load_set
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
-from retinanet.detector.detect import find_candidates
+from retinanet.detector.detect import find_candidates, suppress
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.detector.structures import Detections
+from retinanet.detector.windows import SparseNetwork, can_be_sparse
 from retinanet.export.onnx_file import onnx_bytes
-from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
-from retinanet.fast.suppression import suppress_on_device
 from retinanet.predict.networks import session_of
 from retinanet.runtime.device import autocast
 from retinanet.runtime.errors import UserError
@@ -60,7 +59,7 @@ def our_detection(args: argparse.Namespace) -> Callable[[], Found]:
             with autocast(args.device, precision_of(args)):
                 predictions = network(images)
             candidates = find_candidates(predictions, anchors, sizes, args.num_candidates)
-            found += _separate(suppress_on_device(candidates, sizes))
+            found += _separate(suppress(candidates, sizes))
         return found
 
     return detection

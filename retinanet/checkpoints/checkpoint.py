@@ -142,9 +142,12 @@ def build_model(
 
 
 def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
-    """The flags in which a file's `own` architecture differs from the one that is `asked` for, as (own, asked)."""
+    """The flags in which a file's `own` architecture differs from the one that is `asked` for.
+
+    Each is the file's flag and what is asked for instead: ("--depth 18", "34"), ("--no_iou_branch", "--iou_branch").
+    """
     pairs = zip(as_flags(own), as_flags(asked), strict=True)
-    return [pair for pair in pairs if pair[0] != pair[1]]
+    return [(flag, other.removeprefix(flag.split(" ")[0] + " ")) for flag, other in pairs if flag != other]
 
 
 def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path: Path) -> None:

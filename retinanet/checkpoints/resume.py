@@ -83,10 +83,10 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
         raise _differs(saved, own, asked)
     for name in sorted((old.keys() | new.keys()) - free - of_network):
         if old.get(name) != new.get(name):
-            raise _differs(saved, f"--{name} {old.get(name)}", f"--{name} {new.get(name)}")
+            raise _differs(saved, f"--{name} {old.get(name)}", new.get(name))
     for name in ("device", "precision", "compiled"):
         if getattr(saved.facts, name) != getattr(facts, name):
-            raise _differs(saved, f"{name} {getattr(saved.facts, name)}", f"{name} {getattr(facts, name)}")
+            raise _differs(saved, f"{name} {getattr(saved.facts, name)}", getattr(facts, name))
     for name in ("train", "val"):
         if getattr(saved.facts, f"{name}_fingerprint") != getattr(facts, f"{name}_fingerprint"):
             raise UserError(
@@ -96,7 +96,7 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
     together, now = (one.batch_size * one.num_ranks for one in (saved.facts, facts))
     if together != now:
         if saved.facts.num_ranks == facts.num_ranks:
-            raise _differs(saved, f"--batch_size {saved.facts.batch_size}", f"--batch_size {facts.batch_size}")
+            raise _differs(saved, f"--batch_size {saved.facts.batch_size}", facts.batch_size)
         if saved.state["iteration"]:
             raise UserError(
                 f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {together} images "
@@ -105,7 +105,7 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
             )
 
 
-def _differs(saved: SavedRun, own: str, asked: str) -> UserError:
+def _differs(saved: SavedRun, own: str, asked: Any) -> UserError:
     return UserError(
         f"{saved.path}: its run has {own}, this command has {asked}, which changes the numbers. Give the same, or "
         "start a new run without --resume or in another --output_path."

@@ -73,11 +73,10 @@ def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | n
     With fixed statistics, one convolution with scaled weights does both: that saves a pass over the features each way,
     and the memory of the convolution's output.
     """
-    if isinstance(norm, nn.Identity):  # that of a network whose weights are folded already
-        return norm(convolution(features))
-    weights = (convolution.weight, convolution.bias) if norm.training else folded(convolution, norm)
-    convolved = conv2d(features, *weights, convolution.stride, convolution.padding)
-    return norm(convolved) if norm.training else convolved
+    where = convolution.stride, convolution.padding
+    if isinstance(norm, nn.Identity) or norm.training:  # Identity: the convolution has the folded weights already
+        return norm(conv2d(features, convolution.weight, convolution.bias, *where))
+    return conv2d(features, *folded(convolution, norm), *where)
 
 
 def conv2d(

@@ -1,7 +1,5 @@
 """From the network's output to detections: the best candidates, decoded, without duplicates."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +12,7 @@ from retinanet.detector.structures import Candidates, Detections, Predictions
 # On a GPU torchvision's NMS needs a bit of memory for each pair of candidates in a call: 2 GB for these. (Above 393,216
 # candidates its last kernel can't be launched.)
 MOST_ON_GPU = 2**17
+MOST_AT_ONCE = 2**14  # of several images in a call; their pairs take 34 MB
 SCORE_POWER = 0.5  # with an IoU branch, a in score^a x IoU^(1 - a) (https://arxiv.org/abs/1912.05992)
 
 
@@ -45,21 +44,20 @@ def find_candidates(predictions: Predictions, anchors: Tensor, sizes: Tensor, nu
     return Candidates(clip(decode(deltas, anchors[anchor_indices]), sizes), scores, labels)
 
 
-@torch.no_grad()
-def suppress(
-    candidates: Candidates,
-    sizes: Tensor,
-    settings: DetectionSettings = DEFAULT_DETECTION,
-    survivors: Callable[[Candidates, Tensor, Tensor, float], Tensor] | None = None,
-) -> Detections:
-    """The top-scoring `candidates` after NMS, as in `detect`. Their boxes lie within `sizes` [B, 2].
+def lowest_class_score(threshold: float, iou_branch: bool) -> float:
+    """The score that the classification head must exceed for a detection above `threshold`, whatever the IoU."""
+    return threshold ** (1 / SCORE_POWER) if iou_branch else threshold
 
-    `survivors`: another way to do as survivors_by_image.
-    """
+
+@torch.no_grad()
+def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION) -> Detections:
+    """The top-scoring `candidates` after NMS, as in `detect`. Their boxes lie within `sizes` [B, 2]."""
     boxes, scores, labels = candidates
     valid = (scores > settings.threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
-    kept = valid & (survivors or survivors_by_image)(candidates, valid, step, settings.nms_iou)
+    is_at_once = boxes.device.type != "cpu" and boxes.shape[1] <= MOST_AT_ONCE
+    survivors = survivors_at_once if is_at_once else survivors_by_image
+    kept = valid & survivors(candidates, valid, step, settings.nms_iou)
     # A stable sort keeps candidates of equal score in order, so that every device gives the same result.
     ranked, order = scores.masked_fill(~kept, -1).sort(dim=1, descending=True, stable=True)
     ranked, order = ranked[:, : settings.max_detections], order[:, : settings.max_detections]  # [B, K]
@@ -85,4 +83,23 @@ def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_
         if len(rows) > MOST_ON_GPU:  # the CPU's NMS needs no memory for pairs, and gives the same
             shifted, ranks = shifted.cpu(), ranks.cpu()
         kept[image, rows[nms(shifted, ranks, nms_iou).to(rows.device)]] = True
+    return kept
+
+
+def survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
+    """Like survivors_by_image, but in calls for several images, each of which a host waits for once.
+
+    The values at candidates that are not `valid` mean nothing.
+    """
+    boxes, scores, labels = candidates
+    groups = labels + (labels.max() + 1) * torch.arange(len(boxes), device=boxes.device)[:, None]
+    shifted = boxes.double() + (groups * step)[..., None]
+    # An invalid candidate ranks behind all valid ones, so it suppresses none of them.
+    ranks = scores.masked_fill(~valid, -1).double()
+    kept = torch.zeros_like(valid)
+    num_images = max(1, MOST_AT_ONCE // valid.shape[1])
+    for parts in zip(*(tensor.split(num_images) for tensor in (kept, shifted, ranks)), strict=True):
+        of_images, some_boxes, some_ranks = (part.flatten(0, 1) for part in parts)
+        # Not of_images[...] = True, which would copy the True to the GPU and wait for it.
+        of_images.index_fill_(0, nms(some_boxes, some_ranks, nms_iou), True)
     return kept

@@ -1,6 +1,5 @@
 """RetinaNet's loss for a whole batch: focal loss from logits, and smooth L1 on the deltas or GIoU."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -105,12 +104,7 @@ def matches_of(
     return match_anchors(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
 
 
-def loss_of_assigned(
-    predictions: Predictions,
-    assignment: Assignment,
-    settings: LossSettings = DEFAULT_LOSS,
-    focal_loss: Callable[..., Tensor] = FocalLoss.apply,
-) -> Losses:
+def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:
     """The part of detection_loss after the assignment, whose shapes don't depend on the number of objects."""
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:
@@ -125,9 +119,9 @@ def loss_of_assigned(
         entropy = F.binary_cross_entropy_with_logits(present, ious, reduction="none")
         weighted = (present.sigmoid() - ious).abs() ** settings.gamma * entropy * assignment.row_weights
         # With alpha 0 the focal loss is that of the background terms alone.
-        classification = focal_loss(*terms, 0.0, settings.gamma) + weighted.sum()
+        classification = FocalLoss.apply(*terms, 0.0, settings.gamma) + weighted.sum()
     else:
-        classification = focal_loss(*terms, settings.alpha, settings.gamma)
+        classification = FocalLoss.apply(*terms, settings.alpha, settings.gamma)
     if settings.box_loss == "giou":
         errors = GIOU_WEIGHT * giou_loss(deltas.float(), assignment.deltas)  # [R]
     else:

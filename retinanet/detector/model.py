@@ -1,7 +1,6 @@
 """RetinaNet: a ResNet, a feature pyramid and two heads (https://arxiv.org/abs/1708.02002)."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -125,15 +124,8 @@ class Head(nn.Module):
 
     def forward(self, level: Tensor) -> Tensor:
         """[B, channels, h, w] -> [B, h * w * anchors of a cell, outputs], by row, column and anchor."""
-        return self.outputs(level).permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.num_outputs)
-
-    def outputs(
-        self, features: Tensor, convolve: Callable[[nn.Conv2d, Tensor], Tensor] = lambda layer, seen: layer(seen)
-    ) -> Tensor:
-        """[B, channels, h, w] -> [B, anchors of a cell * outputs, h, w]. Windows pad in their own `convolve`."""
-        for layer in (*self.tower.children(), self.output):
-            features = convolve(layer, features) if isinstance(layer, nn.Conv2d) else layer(features)
-        return features
+        outputs = self.output(self.tower(level))
+        return outputs.permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.num_outputs)
 
 
 class GroupNorm(nn.GroupNorm):

@@ -14,13 +14,13 @@ from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, OneAhead, on_device
 from retinanet.detector.boxes import per_coordinate
+from retinanet.detector.detect import suppress
+from retinanet.detector.fold import folded_network
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
+from retinanet.detector.windows import SparseNetwork, can_be_sparse
 from retinanet.evaluation.views import ONE_VIEW, Views, predict_views
-from retinanet.fast.folded_network import folded_once
-from retinanet.fast.regression_windows import SparseNetwork, can_be_sparse
-from retinanet.fast.suppression import suppress_on_device
 from retinanet.runtime.device import searching_algorithms
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
@@ -64,7 +64,7 @@ def detect_all(
             batch, count = candidates.scores.shape
             with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):
                 images = np.array([index_of[image_id] for image_id in image_ids.tolist()])
-                pending = suppress_on_device(candidates, sizes, detection), scales, images
+                pending = suppress(candidates, sizes, detection), scales, images
     parts += finish_pending()
     found = joined([part for of_rank in ranks.gathered(parts) for part in of_rank])
     return in_order(found, dataset.annotations)
@@ -73,9 +73,9 @@ def detect_all(
 def fastest_form(
     model: RetinaNet, device: torch.device, precision: torch.dtype, threshold: float
 ) -> RetinaNet | SparseNetwork:
-    """What finds the same above `threshold` as the trained `model`, in the least time on `device`."""
-    if device.type == "cuda":  # which is through with the folding of batch norms before its host is with the launches
-        return folded_once(model, precision)
+    """The fastest network on `device` with the same detections above `threshold` as the trained `model`."""
+    if device.type == "cuda":  # where the host is slower at launching the kernels of the norms than the GPU at them
+        return folded_network(model, precision)
     return SparseNetwork(model, threshold) if can_be_sparse(model) else model
 
 

@@ -13,7 +13,7 @@ from retinanet.detector.boxes import clip, per_coordinate
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Candidates
-from retinanet.fast.regression_windows import SparseNetwork
+from retinanet.detector.windows import SparseNetwork
 from retinanet.runtime.device import autocast
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained, named
 

@@ -14,12 +14,12 @@ from retinanet.coco.results import Found, joined
 from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages
+from retinanet.detector.detect import suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.coco_table import AP, evaluate
 from retinanet.evaluation.detect_set import found_in_batch, in_order
 from retinanet.evaluation.views import Look
-from retinanet.fast.suppression import suppress_on_device
 from retinanet.settings.shared import installed_backends
 
 MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # by which they may differ
@@ -72,7 +72,7 @@ def compare(
     for batch in BadImages(len(dataset), skip=False).passing(batches):
         images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
         ours, theirs, of_candidates = (
-            suppress_on_device(seen, batch.sizes, settings)
+            suppress(seen, batch.sizes, settings)
             for seen in (our_look(batch.images, batch.sizes), *outputs_at(batch.images, batch.sizes))
         )
         for parts, detections in zip(found, (ours, theirs), strict=True):

@@ -12,11 +12,11 @@ from retinanet.data.batches import Batch, Sample, collate
 from retinanet.data.device_feed import on_device
 from retinanet.data.sampler import batches_of_equal_shape
 from retinanet.data.transforms import padded_sizes, resize, resized_sizes
+from retinanet.detector.detect import suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.detect_set import found_in_batch
 from retinanet.evaluation.views import Views, merged_views
-from retinanet.fast.suppression import suppress_on_device
 from retinanet.predict.networks import ReadyNetwork
 
 EDGE = 0.01  # of a tile: an object that comes this near to an inner edge may be cut off there
@@ -58,7 +58,7 @@ def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks)
         ]
     parts = []
     for index, one in enumerate(merged):
-        detections = suppress_on_device(one.candidates, one.size, looks.detection)
+        detections = suppress(one.candidates, one.size, looks.detection)
         parts.append(found_in_batch(detections, one.scale, np.array([index])))
     return joined(parts)
 

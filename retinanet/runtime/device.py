@@ -1,16 +1,21 @@
 """The device of a run and the number format of the network; losses, box code and NMS are always in float32."""
 
+import importlib.util
 import os
 import resource
+import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from retinanet.runtime.errors import UserError
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LEAST_CAPABILITY = (7, 0)  # of the GPUs that Triton compiles for: Volta, 2017
 
 
 def find_device(name: str) -> torch.device:
@@ -80,6 +85,20 @@ def searching_algorithms(wanted: bool) -> Iterator[None]:
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """The context in which the network runs in `precision`, its weights staying float32."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def lacking_for_compilation(device: torch.device) -> str | None:
+    """The first thing that torch.compile, or Triton on a GPU, lacks for `device`: the end of "needs ..."."""
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "the package triton, which PyTorch's CUDA builds for Linux bring"
+        if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
+            return "a GPU of compute capability 7.0 (Volta, 2017) or newer"
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        return "a C compiler, such as gcc"
+    if device.type == "cuda" and not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Python.h, which comes with a package such as python3-dev"
+    return None
 
 
 def default_workers(device: torch.device) -> int:

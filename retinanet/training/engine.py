@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from retinanet.data.batches import Batch
@@ -18,10 +19,9 @@ from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named
 from retinanet.runtime.signals import STOP
 from retinanet.training.losses import ComputeLosses, unshared
-from retinanet.training.many_tensors import clip_gradients, copies, put_back
 from retinanet.training.optimizer import Schedule, set_rate
 from retinanet.training.run import Run
-from retinanet.training.state import StepRecord, TrainingState
+from retinanet.training.state import StepRecord, TrainingState, copies, put_back
 
 LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged
 
@@ -87,10 +87,8 @@ def _step(
     statistics = state.statistics()
     before = copies(statistics)
     numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
-    if state.flat:
-        state.flat.take_gradients()
     scaler.unscale_(optimizer)
-    norm = clip_gradients(state.parameters, clip_norm)
+    norm = clip_grad_norm_(state.parameters, clip_norm)
     mean_loss = numbers[0] + numbers[1]
     is_finite = mean_loss.isfinite()
     is_bad = ~(is_finite & norm.isfinite())

@@ -1,4 +1,4 @@
-"""From a batch to its losses, in the chosen precision, compiled or not."""
+"""From a batch to its losses, in the chosen precision: in plain PyTorch, or the same compiled."""
 
 import inspect
 from collections.abc import Callable
@@ -16,31 +16,26 @@ from retinanet.detector.anchors import anchors_for
 from retinanet.detector.loss import Assignment, assign_targets, loss_of_assigned
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
-from retinanet.detector.structures import Losses, Predictions, Targets
-from retinanet.fast import epilogues
-from retinanet.fast.flat_parameters import FlatParameters
-from retinanet.fast.focal_one_pass import focal_loss_on
-from retinanet.fast.folded_network import FoldedNetwork, fixed_statistics
-from retinanet.fast.regression_windows import can_be_sparse, deltas_around
+from retinanet.detector.structures import Losses, Targets
+from retinanet.detector.windows import can_be_sparse, predictions_around
 from retinanet.runtime.device import autocast
 from retinanet.runtime.ranks import Ranks
 
 ComputeLosses = Callable[[Tensor, Targets], Losses]
-# A GPU is through with smaller batches before their kernels are launched one by one: CUDA graphs launch all at once.
+# A GPU computes a smaller batch faster than its host launches the kernels one by one: CUDA graphs launch all at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
 MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
 
 
 class Compiled(NamedTuple):
-    """What goes through torch.compile: batches of `batch_size` images, once for each of their shapes.
+    """Batches of `batch_size` images go through torch.compile, once for each of their shapes.
 
-    The number of objects, which changes all the time, stays outside. The batch that is not full runs as it is.
+    The number of objects, which changes all the time, stays outside. A batch that is not full runs uncompiled.
     """
 
     batch_size: int
-    flat: FlatParameters | None = None  # which get the gradient instead of the model's own
-    # Replays small batches on a GPU, which overwrites the gradients of the call before; not for several ranks, whose
-    # gradients are sent from where they are.
+    # Replays small batches on a GPU, which overwrites the gradients of the call before: not where gradients add up, nor
+    # for several ranks, whose gradients are sent from where they are.
     cuda_graphs: bool = True
     backend: str | Callable[..., Any] = "inductor"
 
@@ -55,58 +50,31 @@ def losses_of(
     compiled: Compiled | None = None,
 ) -> ComputeLosses:
     """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss)."""
-    is_folded = device.type == "cuda" and fixed_statistics(model)
-    network = FoldedNetwork(model, precision) if is_folded else model
-    focal_loss = focal_loss_on(device, precision)
 
-    def dense(images: Tensor, assignment: Assignment) -> Losses:
+    def plain(images: Tensor, assignment: Assignment) -> Losses:
         with autocast(device, precision):
-            predictions = network(images)
-        return loss_of_assigned(predictions, assignment, loss_settings, focal_loss)
-
-    has_epilogues = compiled is not None and is_folded and epilogues.are_on()
-    traced = epilogues.with_epilogues(model, precision) if has_epilogues else model
-    if compiled and compiled.flat:
-        traced = compiled.flat.within(traced)
-
-    def fused(images: Tensor, assignment: Assignment) -> Losses:  # by the compiler
-        with autocast(device, precision):
-            predictions = traced(images)
+            if assignment.rows is not None and can_be_sparse(model):
+                predictions = predictions_around(model, images, assignment.rows)
+            else:
+                predictions = model(images)
         return loss_of_assigned(predictions, assignment, loss_settings)
 
-    def sparse(images: Tensor, assignment: Assignment) -> Losses:
-        assert assignment.rows is not None
-        with autocast(device, precision):
-            predictions = _predictions_around(model, images, assignment.rows)
-        return loss_of_assigned(predictions, assignment, loss_settings)
-
-    full = _compiled_by_size(fused, device, compiled) if compiled else dense
+    full = _compiled_by_size(plain, device, compiled) if compiled else plain
 
     def losses(images: Tensor, targets: Targets) -> Losses:
         is_compiled = compiled is not None and len(images) == compiled.batch_size
-        is_sparse = device.type == "cpu" and not is_compiled
         height, width = images.shape[2:]
         assignment = assign_targets(
             anchors_for(height, width, device, model.architecture.anchors),
             targets,
             num_classes,
             loss_settings,
-            sparse=is_sparse,
+            sparse=device.type == "cpu" and not is_compiled,
             size=(height, width),
         )
-        way = full if is_compiled else sparse if is_sparse else dense
-        return way(images, assignment)
+        return (full if is_compiled else plain)(images, assignment)
 
     return losses
-
-
-def _predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predictions:
-    """The predictions, with deltas at the anchors `rows` at least: most are not looked at by the loss."""
-    levels = model.levels(images)
-    logits = torch.cat([model.classification_head(level) for level in levels], dim=1)
-    if can_be_sparse(model):
-        return Predictions(logits, deltas_around(model.regression_head, levels, rows))
-    return Predictions(logits, torch.cat(model.deltas_of(levels), dim=1))
 
 
 def _compiled_by_size(

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from retinanet.detector.settings import STAGES
-from retinanet.training.many_tensors import ListedAdam
 
 
 def build_optimizer(
@@ -40,7 +39,7 @@ def build_optimizer(
             for parameter in group:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
-    return ListedAdam(parameters, decoupled_weight_decay=name == "adamw", **settings)
+    return torch.optim.Adam(parameters, decoupled_weight_decay=name == "adamw", **settings)
 
 
 def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()) -> list[float]:

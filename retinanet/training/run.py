@@ -16,8 +16,7 @@ from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
 from retinanet.data.transforms import longest_at
 from retinanet.detector.model import RetinaNet
-from retinanet.fast.compilers import lacking_for_compilation
-from retinanet.runtime.device import choose_precision, make_deterministic
+from retinanet.runtime.device import choose_precision, lacking_for_compilation, make_deterministic
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.settings.train import TrainSettings
@@ -29,8 +28,7 @@ from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
 # The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted for an
-# H100, it saves 8 ms a batch of 16 images, and 1.4 ms of 2 if the host takes 7 microseconds a launch: a slower one
-# saves more.
+# H100, it saves 14 ms a batch of 16 images, and up to 8 ms of 2 if the host takes 7 microseconds a launch.
 BATCHES_WORTH_COMPILING = 10_000
 LONGEST_COMPILATION = 300.0  # seconds of one batch
 
@@ -101,18 +99,14 @@ def losses_in(
     *,
     compiled: bool,
 ) -> ComputeLosses:
-    """The losses whose gradient trains `state`, which is prepared for them."""
-    is_alone = ranks.size == 1  # or DistributedDataParallel looks after each parameter
-    if compiled and is_alone:
-        state.flatten()
+    """The losses whose gradient trains `state`."""
+    cuda_graphs = ranks.size == 1 and settings.optimisation.accumulate == 1
     return losses_of(
         state.network,
         num_classes,
         state.device,
         precision=precision,
-        compiled=Compiled(settings.data.batch_size, state.flat, is_alone and settings.optimisation.accumulate == 1)
-        if compiled
-        else None,
+        compiled=Compiled(settings.data.batch_size, cuda_graphs) if compiled else None,
         loss_settings=settings.loss,
     )
 

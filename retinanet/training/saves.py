@@ -159,7 +159,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
 def snapshot(run: Run) -> Checkpoint:
     settings, state, val = run.settings, run.state, run.sets.val
     return Checkpoint(
-        model=state.weights(),
+        model=state.network.state_dict(),
         architecture=state.network.architecture,
         class_names=val.class_names,
         category_ids=val.category_ids,

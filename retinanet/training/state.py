@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Targets
-from retinanet.fast.flat_parameters import FlatParameters, copy_on_cpu
 from retinanet.runtime.errors import UserError
 from retinanet.training.weight_average import WeightAverage
 
@@ -35,6 +34,25 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["torch"])
     if device.type == "cuda" and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@torch.no_grad()
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """New tensors of the same values, made in few kernels."""
+    made = [torch.empty_like(tensor) for tensor in tensors]
+    if made:
+        torch._foreach_copy_(made, list(tensors))
+    return made
+
+
+@torch.no_grad()
+def put_back(tensors: Sequence[Tensor], old: Sequence[Tensor], where: Tensor) -> None:
+    """`tensors` become `old` again if `where` is true. It is one value, on the device: so is the choice."""
+    if not tensors:
+        return
+    # Not a sum of shares: what is not finite would stay so.
+    chosen = torch.where(where, torch.cat(list(old)), torch.cat(list(tensors)))
+    torch._foreach_copy_(list(tensors), chosen.split([len(tensor) for tensor in tensors]))
 
 
 class StepRecord(NamedTuple):
@@ -139,7 +157,6 @@ class TrainingState:
         self.network, self.optimizer, self.device = network, optimizer, device
         # Walks through the network would take a third of what the host does in a step.
         self.parameters = list(network.parameters())
-        self.flat: FlatParameters | None = None
         self.norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self.random_stages = list(random_stages)
         self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
@@ -161,14 +178,6 @@ class TrainingState:
         self.num_images, self.seconds = 0, 0.0  # of the finished epochs
         self.epoch_seconds, self.epoch_waited = 0.0, 0.0
 
-    def flatten(self) -> FlatParameters:
-        """Train the network's parameters as few long ones from now on, in which compiled losses leave the gradient."""
-        self.flat = FlatParameters(self.optimizer)
-        self.parameters = list(self.flat.long)
-        if self.average:
-            self.average.follow(self.network)
-        return self.flat
-
     def finish_epoch(self, mean_loss: float) -> None:
         self.epoch_losses.append(mean_loss)
         self.num_images += int(self.tally[2])
@@ -186,11 +195,6 @@ class TrainingState:
         both = [(norm.running_mean, norm.running_var) for norm in self.norms if norm.training]
         return [tensor for pair in both for tensor in pair if tensor is not None]
 
-    def weights(self) -> dict[str, Tensor]:
-        """The network's, to be saved: not as parts of the long parameters, where there are any."""
-        weights: dict[str, Tensor] = self.network.state_dict()
-        return {name: copy_on_cpu(value) for name, value in weights.items()} if self.flat else weights
-
     def to_plain(self) -> dict[str, Any]:
         """Everything but the network's weights and their average, as tensors and plain data."""
         return {
@@ -205,7 +209,7 @@ class TrainingState:
             "running_count": self.running_loss.count,
             "skipped": self.skipped.total,
             "skipped_in_row": self.skipped.in_row,
-            "optimizer": self.flat.state_dict(self.optimizer) if self.flat else self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "random": random_states(self.device),
             "averaged_updates": self.average.num_updates if self.average else 0,
@@ -213,7 +217,6 @@ class TrainingState:
 
     def load_plain(self, content: dict[str, Any], path: object) -> None:
         """Take what `to_plain` gave another process. UserError, naming `path`, where it does not fit this network."""
-        assert self.flat is None  # as saved, the optimiser has the network's own parameters
         try:
             self.optimizer.load_state_dict(content["optimizer"])
             for parameter, kept in self.optimizer.state.items():

@@ -20,11 +20,7 @@ class WeightAverage:
         self.decay, self.num_updates = decay, 0
         self.weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self.averaged = [tensor for tensor in self.weights.values() if tensor.is_floating_point()]
-        self.follow(network)
-
-    def follow(self, network: nn.Module) -> None:
-        """Average the tensors that `network` has now, which training changes in place."""
-        self.current = network.state_dict()
+        self.current = network.state_dict()  # the tensors that training changes in place
         self.trained = [tensor for tensor in self.current.values() if tensor.is_floating_point()]
 
     @torch.no_grad()

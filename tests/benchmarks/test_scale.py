@@ -24,8 +24,8 @@ def test_a_slow_network_is_waited_for():
     fast, slow = (simulate(64, 16, VALUES | {"machine_bandwidth": rate}) for rate in (40e9, 2e9))
 
     assert fast.exchange == 0
-    # 2 x 152 MB x 63/64 at 2 GB/s, of which half of the step of 16/311 s is hidden.
-    assert slow.exchange == pytest.approx(2 * 152e6 * 63 / 64 / 2e9 - 8 / 311)
+    # 2 x 152 MB x 63/64 at 2 GB/s, of which half of the step of 16/280 s is hidden.
+    assert slow.exchange == pytest.approx(2 * 152e6 * 63 / 64 / 2e9 - 8 / 280)
 
 
 def test_what_is_measured_names_its_command_or_file():

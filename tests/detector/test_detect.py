@@ -8,10 +8,9 @@ from torchvision.ops import box_iou
 from retinanet.detector import detect as module
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import decode
-from retinanet.detector.detect import detect, survivors_by_image
+from retinanet.detector.detect import detect, survivors_at_once, survivors_by_image
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Predictions
-from retinanet.fast.suppression import survivors_at_once
 
 ANCHORS = anchors_for(64, 96, torch.device("cpu"))
 SIZES = torch.tensor([[60, 90], [64, 96], [33, 41]])

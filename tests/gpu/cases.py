@@ -4,6 +4,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from support.built import small_network
 from torch import Tensor
 from torch.utils.data._utils.pin_memory import pin_memory
 
@@ -70,7 +71,7 @@ def make_batches(number: int, size: tuple[int, int] = (64, 96), *, pinned: bool 
 
 
 def make_network(device: torch.device, case: Case = PLAIN) -> RetinaNet:
-    network = RetinaNet(NUM_CLASSES, 18, 32, learn_statistics=case.learn_statistics, head_norm=case.head_norm)
+    network = small_network(NUM_CLASSES, channels=32, head_norm=case.head_norm, learn_statistics=case.learn_statistics)
     network.load_state_dict(_start(case.head_norm))
     network.backbone.freeze(case.frozen)
     return network.to(device)
@@ -80,7 +81,7 @@ def make_network(device: torch.device, case: Case = PLAIN) -> RetinaNet:
 def _start(head_norm: str) -> dict[str, Tensor]:
     """Weights from which training is as smooth as from ImageNet's: batch-norm statistics of what goes through them."""
     torch.manual_seed(0)
-    network = RetinaNet(NUM_CLASSES, 18, 32, learn_statistics=True, head_norm=head_norm)
+    network = small_network(NUM_CLASSES, channels=32, head_norm=head_norm, learn_statistics=True)
     for head in (network.classification_head, network.regression_head):
         torch.nn.init.normal_(head.output.weight, std=0.01)  # or the first gradients end there
     for module in network.modules():

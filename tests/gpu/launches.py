@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpu.on_host import FROM_LIBRARIES, FROM_TRITON
+from gpu.on_host import FROM_LIBRARIES
 from gpu.runtime import Runtime
 
 aten = torch.ops.aten
@@ -15,8 +15,8 @@ aten = torch.ops.aten
 class Launches(TorchDispatchMode):
     """Counts launches by operation. PyTorch's kernels are counted by the pretended runtime.
 
-    cuDNN, cuBLAS and Triton have runtimes of their own, so their operations give empty results and count as what is
-    asked of them: a convolution is one kernel, and one for its bias; its backward pass one for each gradient.
+    cuDNN and cuBLAS have runtimes of their own, so their operations give empty results and count as what is asked of
+    them: a convolution is one kernel, and one for its bias; its backward pass one for each gradient.
     """
 
     def __init__(self) -> None:
@@ -33,18 +33,12 @@ class Launches(TorchDispatchMode):
         if func is aten.convolution.default:
             found = _like_meta(func, args)
             self.by_operation[name] += 1 if args[2] is None else 2
-        elif name.startswith("cudnn_convolution_"):  # with bias, shortcut and ReLU
-            where = args[3:] if name == "cudnn_convolution_relu" else args[5:]
-            stride, padding, dilation, groups = where
-            inputs = (*args[:2], None, stride, padding, dilation, False, (0, 0), groups)
-            found = _like_meta(aten.convolution.default, inputs)
-            self.by_operation[name] += 1
         elif func is aten.convolution_backward.default:
             found = _like_meta(func, args)
             self.by_operation[name] += sum(args[-1])
-        elif name in FROM_LIBRARIES | FROM_TRITON:
+        elif name in FROM_LIBRARIES:
             found = _like_meta(func, args)
-            self.by_operation[name] += 2 if name == "focal_sum" else 1  # with the sum of its programs' sums
+            self.by_operation[name] += 1
         else:
             found = func(*args, **(kwargs or {}))
             self.by_operation[name] += self.runtime.launches - before

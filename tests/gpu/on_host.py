@@ -25,10 +25,8 @@ MEMORY_ALONE = {
 }
 FROM_LIBRARIES = {
     *("convolution", "convolution_backward", "cudnn_batch_norm", "cudnn_batch_norm_backward"),
-    *("cudnn_convolution_relu", "cudnn_convolution_add_relu"),
     *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "vdot"),
 }
-FROM_TRITON = {"focal_sum"}  # our own kernels, each with a CPU's twin
 # A shape or a Python value depends on what the tensor holds: the host has to wait for it.
 READ_BACK = {"nonzero", "masked_select", "_unique2", "unique_dim", "equal", "nms", "repeat_interleave"}
 MASKABLE = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -69,7 +67,7 @@ class OnHost(TorchDispatchMode):
         reads = name in READ_BACK or (name in MASKABLE and any(_is_mask(index) for index in args[1]))
         if reads:
             self._notice_wait(name)
-        if reads or name in FROM_LIBRARIES | FROM_TRITON:
+        if reads or name in FROM_LIBRARIES:
             found = _computed(func, args, kwargs)
             return _mapped(lambda tensor: _moved(tensor, device), found)
         result = self._run(name, func, args, kwargs)
@@ -186,21 +184,9 @@ def _batch_norm_backward(
     return aten.native_batch_norm_backward(gradient, x, weight, mean, var, *of_batch)
 
 
-def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor, *where: Any) -> Tensor:
-    return _convolution_add_relu(x, weight, torch.zeros(()), 0, bias, *where)
-
-
-def _convolution_add_relu(
-    x: Tensor, weight: Tensor, other: Tensor, scale: float, bias: Tensor, stride: Any, padding: Any, *rest: Any
-) -> Tensor:
-    return torch.relu(torch.nn.functional.conv2d(x, weight, bias, stride, padding, *rest) + scale * other)
-
-
 OF_CUDNN = {
     "cudnn_batch_norm": _batch_norm,
     "cudnn_batch_norm_backward": _batch_norm_backward,
-    "cudnn_convolution_relu": _convolution_relu,
-    "cudnn_convolution_add_relu": _convolution_add_relu,
 }
 
 

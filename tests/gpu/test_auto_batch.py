@@ -19,15 +19,15 @@ def test_it_finds_a_batch_and_trains_with_it(script, tmp_path, host, monkeypatch
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**12, 10**12))
     script("train", *how, "--epochs", 1)
     ample = peaks[:]  # of 1, 2, 4 ... images
-    assert ample[3] > ample[2]
-    limit = (ample[2] + ample[3]) // 2  # between 4 and 8
+    assert ample[5] > ample[4]
+    limit = (ample[4] + ample[5]) // 2  # between 16 and 32
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(limit / 0.8), 10**12))
 
     run = script("train", *how, "--epochs", 1)
 
     assert run.code == 0, run.err
     size = json.loads((tmp_path / "output" / "run.json").read_text())["settings"]["batch_size"]
-    assert 4 <= size < 8
+    assert 16 <= size < 32
     assert f"--batch_size auto: {size}, whose steps take" in run.out
     again = script("train", *how, "--epochs", 2, "--resume")
     assert again.code == 0, again.err

@@ -10,12 +10,11 @@ from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import load_set
 from retinanet.data.device_feed import on_device
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.detect import detect, find_candidates
+from retinanet.detector.detect import detect, find_candidates, suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation import detect_set
 from retinanet.evaluation.views import Views, predict_views
-from retinanet.fast.suppression import suppress_on_device
 
 GPU = torch.device("cuda", 0)
 VIEWS = Views([(64, 96)] * 2, flip=True)
@@ -31,7 +30,7 @@ def test_detections_are_the_cpus(host, precision):
     on_gpu, gpu_sizes = Predictions(*(part.to(GPU) for part in predictions)), sizes.to(GPU)
     anchors = anchors.to(GPU)
     host.waits.clear()
-    found = suppress_on_device(find_candidates(on_gpu, anchors, gpu_sizes, 1000), gpu_sizes)
+    found = suppress(find_candidates(on_gpu, anchors, gpu_sizes, 1000), gpu_sizes)
     assert host.waits == ["nms"]
     assert all(part.device == GPU for part in found)
     for part, own in zip(found, wanted, strict=True):
@@ -51,7 +50,7 @@ def test_all_views_wait_once_together(host):
             ((candidates, sizes, _, _),) = predict_views(
                 network, on_device(batches, device), VIEWS, device=device, **HOW
             )
-        found[device] = suppress_on_device(candidates, sizes, DetectionSettings(threshold=0.001))
+        found[device] = suppress(candidates, sizes, DetectionSettings(threshold=0.001))
     assert host.waits == ["nms"]
     for part, own in zip(found[GPU], found[CPU], strict=True):
         torch.testing.assert_close(part.cpu(), own, rtol=1e-4, atol=1e-3)
@@ -60,7 +59,7 @@ def test_all_views_wait_once_together(host):
 def test_the_next_batch_is_copied_before_a_suppression_waits(host, tmp_path, monkeypatch):
     write_set(tmp_path, "val", 4)
     _, dataset = load_set(tmp_path, "val", min_side=64, max_side=96, max_pixels=10**6)
-    copy, suppression, order = detect_set.on_device, detect_set.suppress_on_device, []
+    copy, suppression, order = detect_set.on_device, detect_set.suppress, []
 
     def copied(batches, device):
         for batch in copy(batches, device):
@@ -72,7 +71,7 @@ def test_the_next_batch_is_copied_before_a_suppression_waits(host, tmp_path, mon
         return suppression(*arguments)
 
     monkeypatch.setattr(detect_set, "on_device", copied)
-    monkeypatch.setattr(detect_set, "suppress_on_device", suppressed)
+    monkeypatch.setattr(detect_set, "suppress", suppressed)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     loading = LoaderSettings(1, workers=0, pin_memory=True)
     detect_set.detect_all(make_network(GPU), dataset, loading, device=GPU)

@@ -50,8 +50,8 @@ def test_a_training_over_graphs_is_the_one_without(losses, accumulate):
 def test_gradients_kept_over_replays_would_be_seen(losses, monkeypatch):
     compiled = run.Compiled
 
-    def with_graphs(batch_size, flat, cuda_graphs):
-        return compiled(batch_size, flat, cuda_graphs=True)
+    def with_graphs(batch_size, cuda_graphs):
+        return compiled(batch_size, cuda_graphs=True)
 
     wanted = losses("off", "--accumulate", 2)
     monkeypatch.setattr(run, "Compiled", with_graphs)

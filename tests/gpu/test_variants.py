@@ -8,7 +8,6 @@ import torch
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.comparing import assert_near, assert_same
 from retinanet.detector.settings import LossSettings
-from retinanet.fast.epilogues import SWITCH
 from retinanet.runtime.device import autocast
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -34,12 +33,6 @@ def on_cpu(case):
 def test_float32(host, name):
     assert_same(train(GPU, VARIANTS[name]), on_cpu(VARIANTS[name]))
     assert host.runtime.refused == 0
-
-
-def test_cudnns_epilogues(host, monkeypatch):
-    monkeypatch.setenv(SWITCH, "1")
-    assert_same(train(GPU, Case()), on_cpu(Case()))
-    assert {"cudnn_convolution_relu", "cudnn_convolution_add_relu"} <= host.formats.keys()
 
 
 @pytest.mark.parametrize("name", IN_HALVES)

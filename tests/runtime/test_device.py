@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from retinanet.runtime.device import autocast, choose_precision, searching_algorithms
+from retinanet.runtime.device import autocast, choose_precision, lacking_for_compilation, searching_algorithms
 from retinanet.runtime.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -48,3 +48,42 @@ def test_searches_end_where_they_are_not_wanted(monkeypatch):
     with searching_algorithms(False):
         assert not torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark
+
+
+@pytest.fixture
+def capable(monkeypatch, tmp_path):
+    """A machine that lacks nothing."""
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 0))
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": str(tmp_path)})
+    return tmp_path
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_nothing_is_lacking_for_compilation(capable, device):
+    assert lacking_for_compilation(device) is None
+
+
+def test_compilation_needs_a_compiler(capable, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    for device in (CPU, GPU):
+        assert "C compiler" in lacking_for_compilation(device)
+
+
+def test_compilation_for_a_gpu_needs_triton(capable, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "triton" in lacking_for_compilation(GPU)
+    assert lacking_for_compilation(CPU) is None
+
+
+def test_compilation_needs_a_newer_gpu(capable, monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (6, 1))
+    assert "7.0" in lacking_for_compilation(GPU)
+
+
+def test_compilation_for_a_gpu_needs_the_header_of_python(capable):
+    (capable / "Python.h").unlink()
+    assert "Python.h" in lacking_for_compilation(GPU)
+    assert lacking_for_compilation(CPU) is None  # PyTorch's C++ for a CPU does without

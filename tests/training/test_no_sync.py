@@ -11,12 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.detector.anchors import anchors_for
-from retinanet.detector.focal_loss import FocalLoss
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
 from retinanet.evaluation.views import Views, predict_views
-from retinanet.training import losses as losses_module
 from retinanet.training.engine import progress_of, train_steps
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -89,11 +87,6 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
 
 
 @pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch):
-    """No kernel is tried on the GPU that is not there."""
-    monkeypatch.setattr(losses_module, "focal_loss_on", lambda device, precision: FocalLoss.apply)
-
-
 def test_nothing_waits_between_two_log_lines(tmp_path):
     often, lines = waits_of_an_epoch(tmp_path / "often", log_every=1)
     assert lines == 7

@@ -4,14 +4,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.built import small_network
 
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import detect
-from retinanet.detector.model import Head, RetinaNet
+from retinanet.detector.loss import detection_loss
+from retinanet.detector.model import Head
 from retinanet.detector.settings import MATCHERS, DetectionSettings, LossSettings
 from retinanet.detector.structures import Targets
-from retinanet.fast import regression_windows
-from retinanet.fast.regression_windows import SparseNetwork, deltas_around
+from retinanet.detector.windows import SparseNetwork, deltas_around, windows_of
 from retinanet.training.losses import losses_of
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -61,23 +62,18 @@ def test_a_head_that_nobody_looks_at_has_a_gradient_of_zero():
 
 @pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_step_is_the_same_as_with_the_whole_head(monkeypatch, empty, matcher):
+def test_a_step_is_the_same_as_with_the_whole_head(empty, matcher):
     torch.manual_seed(0)
-    model = RetinaNet(3, 18, channels=8).train()
+    model = small_network(3).train()
     torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
     images = torch.randint(0, 256, (2, 3, 128, 96), dtype=torch.uint8)
     boxes = torch.tensor([[[10.0, 10, 60, 70], [0, 0, 0, 0]], [[30, 20, 90, 80], [5, 60, 40, 100]]])
     labels = torch.tensor([[1, -1], [0, 2]])
     targets = Targets(torch.zeros_like(boxes), torch.full_like(labels, -1)) if empty else Targets(boxes, labels)
-    results = []
-    for way in ("windows", "whole"):
-        if way == "whole":
-            monkeypatch.setattr(
-                "retinanet.training.losses.deltas_around",
-                lambda head, levels, rows: torch.cat([*map(head, levels)], dim=1),
-            )
-        losses = losses_of(model, 3, CPU, loss_settings=LossSettings(matcher=matcher))(images, targets)
-        results.append((*losses, *torch.autograd.grad(sum(losses), list(model.parameters()))))
+    numbers = LossSettings(matcher=matcher)
+    in_windows = losses_of(model, 3, CPU, loss_settings=numbers)(images, targets)
+    whole = detection_loss(model(images), anchors_for(128, 96, CPU), targets, numbers, size=(128, 96))
+    results = [(*losses, *torch.autograd.grad(sum(losses), list(model.parameters()))) for losses in (in_windows, whole)]
     for got, own in zip(*results, strict=True):
         assert (got - own).norm() <= 1e-5 * own.norm()
 
@@ -88,7 +84,7 @@ def test_windows_hold_all_cells_and_are_apart(seed, num_cells, height, width):
     cells = torch.zeros(height, width, dtype=torch.bool)
     cells.view(-1)[torch.randint(0, height * width, (num_cells,), generator=draw)] = True
     times = torch.zeros(height, width)
-    for rows, columns in regression_windows._windows(cells):
+    for rows, columns in windows_of(cells):
         assert cells[rows, columns].any()
         times[rows, columns] += 1
     assert (times[cells] == 1).all()
@@ -98,7 +94,7 @@ def test_windows_hold_all_cells_and_are_apart(seed, num_cells, height, width):
 def test_two_far_clusters_have_a_window_each():
     cells = torch.zeros(40, 40, dtype=torch.bool)
     cells[2:4, 3], cells[30, 35:38] = True, True
-    assert regression_windows._windows(cells) == [(slice(2, 4), slice(3, 4)), (slice(30, 31), slice(35, 38))]
+    assert windows_of(cells) == [(slice(2, 4), slice(3, 4)), (slice(30, 31), slice(35, 38))]
 
 
 @torch.no_grad()
@@ -117,7 +113,7 @@ def the_same_both_ways(model, images, threshold):
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.3, 1.0])
 def test_detections_are_those_of_the_whole_network(threshold, iou_branch):
     torch.manual_seed(1)
-    model = RetinaNet(3, 18, channels=8, iou_branch=iou_branch).eval().double()  # or rounding would change ranks
+    model = small_network(3, iou_branch=iou_branch).eval().double()  # or rounding would change ranks
     images = torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8)
     with torch.no_grad():
         for head in (model.classification_head, model.regression_head):  # spread the outputs, but don't saturate them
@@ -131,7 +127,7 @@ def test_detections_are_those_of_the_whole_network(threshold, iou_branch):
 def test_with_an_iou_branch_a_class_below_the_threshold_may_be_a_detection():
     """Its score is the root of the class's times the IoU: 0.44 of 0.2 and nearly 1."""
     torch.manual_seed(1)
-    model = RetinaNet(3, 18, channels=8, iou_branch=True).eval().double()
+    model = small_network(3, iou_branch=True).eval().double()
     with torch.no_grad():
         torch.nn.init.normal_(model.regression_head.output.weight)
         torch.nn.init.normal_(model.classification_head.output.weight, std=1e-3)

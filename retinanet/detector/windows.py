@@ -1,7 +1,7 @@
 """The regression head only where it matters: in training around the foreground, in detection around high scores.
 
-They are in a few cells of the pyramid, so on a CPU this spares most of the head's work, forward and backward. (A
-GPU would have to be waited for to know where they are.)
+These are few cells of the pyramid, so a CPU saves most of the head's work, forward and backward. (On a GPU the host
+would have to wait to know where they are.)
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.detector.detect import SCORE_POWER
+from retinanet.detector.detect import lowest_class_score
 from retinanet.detector.model import TOWER_CONVOLUTIONS, Head, RetinaNet
 from retinanet.detector.structures import Predictions
 
@@ -18,20 +18,18 @@ REACH = TOWER_CONVOLUTIONS + 1  # cells to each side that a cell's deltas depend
 
 
 class SparseNetwork:
-    """Predictions of `model` on a CPU, with deltas only where a score may be above `threshold`; the others are 0.
+    """Predictions of `model` with deltas only where a score may be above `threshold`; the others are 0.
 
     The detections above that threshold are the same.
     """
 
     def __init__(self, model: RetinaNet, threshold: float) -> None:
         self.model, self.architecture = model, model.architecture
-        # With an IoU branch a detection scores at most score^SCORE_POWER.
-        least = threshold ** (1 / SCORE_POWER) if model.architecture.iou_branch else threshold
+        least = lowest_class_score(threshold, model.architecture.iou_branch)
         self.least_logit = math.log(least / (1 - least)) - 1e-3 if 0 < least < 1 else -math.inf
 
     def __call__(self, images: Tensor) -> Predictions:
-        levels = self.model.levels(images)
-        logits = torch.cat([self.model.classification_head(level) for level in levels], dim=1)
+        levels, logits = _levels_and_logits(self.model, images)
         rows = (logits.amax(dim=2) > self.least_logit).flatten().nonzero().squeeze(1)
         return Predictions(logits, deltas_around(self.model.regression_head, levels, rows, split=True))
 
@@ -39,6 +37,17 @@ class SparseNetwork:
 def can_be_sparse(model: RetinaNet) -> bool:
     """Whether windows of the regression head give its values: group normalisation and level code look further."""
     return isinstance(model, RetinaNet) and not model.architecture.level_code and model.architecture.head_norm == "none"
+
+
+def predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predictions:
+    """Predictions of `model`, with deltas at the anchors `rows` (of the B * A) at least; most others are 0."""
+    levels, logits = _levels_and_logits(model, images)
+    return Predictions(logits, deltas_around(model.regression_head, levels, rows))
+
+
+def _levels_and_logits(model: RetinaNet, images: Tensor) -> tuple[list[Tensor], Tensor]:
+    levels = model.levels(images)
+    return levels, torch.cat([model.classification_head(level) for level in levels], dim=1)
 
 
 def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool = False) -> Tensor:
@@ -59,7 +68,7 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool
         cells = wanted.view(num_images, height, width, num_anchors).any(dim=3)
         deltas = level.new_zeros(num_images, height, width, num_anchors * head.num_outputs)
         for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
-            for window in _windows(cells[image]) if split else [_window(cells[image])]:
+            for window in windows_of(cells[image]) if split else [_window(cells[image])]:
                 deltas[image, *window] = _outputs_in(head, level[image : image + 1], *window).to(deltas.dtype)
         parts.append(deltas.view(num_images, -1, head.num_outputs))
     return torch.cat(parts, dim=1)
@@ -71,7 +80,7 @@ def _window(cells: Tensor) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _windows(cells: Tensor) -> list[tuple[slice, slice]]:
+def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
     """Windows that hold all true `cells` [h, w] together, apart wherever that saves work."""
     rows, columns = _window(cells)
     for axis, place in enumerate((rows, columns)):
@@ -82,34 +91,34 @@ def _windows(cells: Tensor) -> list[tuple[slice, slice]]:
             first, second = cells.clone(), cells.clone()
             first.narrow(axis, cut, cells.shape[axis] - cut).zero_()
             second.narrow(axis, 0, cut).zero_()
-            return [*_windows(first), *_windows(second)]
+            return [*windows_of(first), *windows_of(second)]
     return [(rows, columns)]
 
 
 def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
     """The head's output [rows, columns, anchors of a cell * outputs] in a window of `level` [1, channels, h, w].
 
-    The window grows by the cells that its output depends on and loses one to each side at each convolution, but where
-    it ends at the level's border: there the convolutions pad with zeros, as they do on a whole level.
+    The window grows by the cells that its output depends on and loses one on each side at each convolution, except at
+    the level's border: there the convolutions pad with zeros, as they do on a whole level.
     """
     height, width = level.shape[2:]
     reach = REACH
-    seen = level[
+    features = level[
         :,
         :,
         max(rows.start - reach, 0) : rows.stop + reach,
         max(columns.start - reach, 0) : columns.stop + reach,
     ]
-
-    def convolve(convolution: nn.Conv2d, features: Tensor) -> Tensor:
-        nonlocal reach
-        borders = (
-            columns.start - reach < 0,
-            columns.stop + reach > width,
-            rows.start - reach < 0,
-            rows.stop + reach > height,
-        )
-        reach -= 1
-        return F.conv2d(F.pad(features, [int(border) for border in borders]), convolution.weight, convolution.bias)
-
-    return head.outputs(seen, convolve)[0].permute(1, 2, 0)
+    for layer in (*head.tower.children(), head.output):
+        if isinstance(layer, nn.Conv2d):
+            borders = (
+                columns.start - reach < 0,
+                columns.stop + reach > width,
+                rows.start - reach < 0,
+                rows.stop + reach > height,
+            )
+            features = F.conv2d(F.pad(features, [int(border) for border in borders]), layer.weight, layer.bias)
+            reach -= 1
+        else:
+            features = layer(features)
+    return features[0].permute(1, 2, 0)

@@ -1,0 +1,28 @@
+"""A network for detection, in which each convolution of the backbone does the work of the batch norm after it."""
+
+from copy import deepcopy
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from retinanet.detector.model import RetinaNet
+
+
+@torch.no_grad()
+def folded_network(model: RetinaNet, precision: torch.dtype) -> RetinaNet:
+    """Returns a copy of `model` for detection: without batch norms, its convolutions' weights in `precision`.
+
+    The model itself folds its norms at each call, and autocast casts all weights at each call.
+    """
+    network = deepcopy(model).eval()
+    # torchvision's ResNet registers each norm right after its convolution.
+    for (name, convolution), (name_of_norm, norm) in pairwise(list(network.backbone.named_modules())):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            network.backbone.set_submodule(name, fuse_conv_bn_eval(convolution, norm))
+            network.backbone.set_submodule(name_of_norm, nn.Identity())
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.to(precision)
+    return network
