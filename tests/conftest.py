@@ -1,19 +1,16 @@
 """Small data sets and the scripts, run as a user runs them."""
 
-import importlib.util
 import json
 import os
 import sys
 import urllib.error
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
-from narrow import narrowed
-from PIL import Image
+from support.data_folder import write_set
+from support.narrow import narrowed
+from support.scripts import Finished, load_script
 
 from retinanet.detector.backbone import Backbone
 from retinanet.runtime.console import run
@@ -22,24 +19,11 @@ from retinanet.runtime.console import run
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-ROOT = Path(__file__).parent.parent
-NAMES = ("red", "green")
 
-
-class Finished(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def load_script(name: str) -> ModuleType:
-    """A script as a module; by path, because Python's own library has a module called test."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="session", autouse=True)
+def _cache_folder(tmp_path_factory):
+    """Annotation caches of the tests stay out of the user's own folder."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -69,37 +53,6 @@ def script(capfd, monkeypatch):
         return Finished(int(ended.value.code or 0), out, err)
 
     return call
-
-
-def write_set(folder: Path, name: str, num_images: int, *, first_id: int = 1, seed: int = 0) -> dict:
-    """A set of noisy images with a red or green square each, in the suite's layout; the last one has no object."""
-    draw = np.random.default_rng([seed, len(name)])
-    images, annotations = [], []
-    (folder / "images" / name).mkdir(parents=True)
-    for number in range(num_images):
-        width, height = [(64, 64), (96, 64), (64, 96)][number % 3]
-        pixels = draw.integers(90, 160, (height, width, 3), dtype=np.uint8)
-        image_id = first_id + number
-        images.append({"id": image_id, "file_name": f"{image_id}.png", "width": width, "height": height})
-        if number < num_images - 1:
-            label, side = int(draw.integers(2)), int(draw.integers(24, 48))
-            left, top = int(draw.integers(width - side)), int(draw.integers(height - side))
-            pixels[top : top + side, left : left + side] = [(230, 20, 20), (20, 230, 20)][label]
-            annotations.append(
-                {
-                    "id": first_id + number,
-                    "image_id": image_id,
-                    "category_id": first_id + label,
-                    "bbox": [left, top, side, side],
-                    "area": side * side,
-                    "iscrowd": 0,
-                }
-            )
-        Image.fromarray(pixels).save(folder / "images" / name / f"{image_id}.png")
-    categories = [{"id": first_id + label, "name": text} for label, text in enumerate(NAMES)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / f"{name}.json").write_text(json.dumps(content))
-    return content
 
 
 @pytest.fixture
@@ -151,12 +104,3 @@ def unreachable_hub(tmp_path, monkeypatch) -> Path:
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     torch.manual_seed(0)
-
-
-def change_json(path: Path, change) -> None:
-    """Rewrite a JSON file with what `change` makes of its content, in place or returned."""
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(change(content) or content))
-
-
-TINY = ("--depth", 18, "--channels", 16, "--weights", "none", "--min_side", 64, "--max_side", 96, "--device", "cpu")

@@ -35,13 +35,13 @@ from retinanet.checkpoints.output_folder import git_commit
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import find_annotation_file
+from retinanet.coco.results import load_results
 from retinanet.detector.settings import DEPTHS
 from retinanet.evaluation.analysis import analyse
 from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
 from retinanet.settings.options import number_above, whole_number
-from retinanet.submission.check import load_results
 
 # The first has the summary, the second all tables.
 PAGES = (ROOT / "benchmarks" / "accuracy.md", ROOT / "benchmarks" / "results" / "accuracy.md")

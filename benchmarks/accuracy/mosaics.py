@@ -73,7 +73,7 @@ def _write_set(
         mosaic = Image.new("RGB", SIZE)
         for quarter, index in enumerate(drawn[4 * number - 4 : 4 * number]):
             corner = quarter % 2 * SIZE[0] // 2, quarter // 2 * SIZE[1] // 2
-            scale = _paste(mosaic, annotations.path.parent / "images" / name / annotations.file_names[index], corner)
+            scale = _paste(mosaic, annotations.path.parent / "images" / name / annotations.file_name(index), corner)
             for row in rows_of[index]:
                 left, top, width, height = (annotations.boxes[row] * scale).tolist()
                 entry = {"id": len(objects) + 1, "image_id": number, "iscrowd": int(annotations.crowds[row])}

@@ -19,7 +19,6 @@ import numpy as np
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe, peak_of_this_process
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.packed_names import PackedNames
 from retinanet.coco.results import Found, joined
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.reports.tables import markdown_head
@@ -40,7 +39,7 @@ def random_case(args: argparse.Namespace) -> tuple[Annotations, Found]:
         class_names=[f"class {label}" for label in range(args.num_classes)],
         category_ids=list(range(1, args.num_classes + 1)),
         image_ids=np.arange(1, args.num_images + 1),
-        file_names=PackedNames.of(f"{image}.jpg" for image in range(args.num_images)),
+        file_names=np.array([b"%d.jpg" % image for image in range(args.num_images)]),
         sizes=np.tile([480, 640], (args.num_images, 1)),
         first=np.arange(0, count + 1, OBJECTS),
         boxes=boxes,

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.arguments import device_of
 from benchmarks.speed.evaluate import random_case
 from benchmarks.speed.protocol import describe, peak_of_this_process
-from retinanet.coco.results import rows_of
+from retinanet.coco.results import load_results, rows_of
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import NUM_DRAWS, analyse
 from retinanet.evaluation.coco_table import evaluate
@@ -27,7 +27,6 @@ from retinanet.reports.analysis_text import analysis_lines
 from retinanet.reports.html_report import write_report
 from retinanet.settings.options import whole_number
 from retinanet.settings.shared import installed_backends
-from retinanet.submission.check import load_results
 
 
 def main() -> int:
@@ -44,8 +43,8 @@ def main() -> int:
         path.write_text(json.dumps(rows_of(found, annotations)))
         height, width = annotations.sizes[0].tolist()
         Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(Path(folder) / "1.png")
-        for name in annotations.file_names:
-            (Path(folder) / name).hardlink_to(Path(folder) / "1.png")
+        for index in range(len(annotations.image_ids)):
+            (Path(folder) / annotations.file_name(index)).hardlink_to(Path(folder) / "1.png")
         dataset = CocoDataset(annotations, Path(folder), 608, 1024)
         times = [time.perf_counter()]
 

@@ -9,6 +9,7 @@ worker's memory is what it alone holds (USS), beside the parent's.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -98,7 +99,8 @@ def start(args: argparse.Namespace) -> None:
 def measured(args: argparse.Namespace, workers: int) -> Iterator[dict[str, float]]:
     command = [sys.executable, "-m", "benchmarks.speed.startup", "--folder", str(args.folder), "--start"]
     command += ["--workers", str(workers)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    environment = {**os.environ, "XDG_CACHE_HOME": str(args.folder)}
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
     return (json.loads(line) for line in lines)
 
 
@@ -116,7 +118,7 @@ def main() -> None:
     if not path.exists():
         args.folder.mkdir(parents=True, exist_ok=True)
         generate(path, args.num_images)
-    for cache in args.folder.glob("*.npz"):
+    for cache in args.folder.glob("retinanet/*.npz"):
         cache.unlink()
     print(f"{args.num_images} images, {args.num_images * OBJECTS} boxes, {path.stat().st_size / 1e6:.0f} MB of JSON\n")
     print(markdown_head("start", "seconds", "MB added to the parent"))

@@ -16,7 +16,7 @@ from retinanet.coco.annotations import (
     owners_of,
     placeholder_note,
 )
-from retinanet.coco.box_units import corners_for_sizes
+from retinanet.coco.boxes import corners_for_sizes
 from retinanet.coco.json_values import read_json
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import require_objects, require_reach
@@ -46,7 +46,7 @@ class CheckedSet(NamedTuple):
         )
 
     def image_label(self, index: int) -> str:
-        return f"image {self.annotations.image_ids[index]} ({self.annotations.file_names[index]})"
+        return f"image {self.annotations.image_ids[index]} ({self.annotations.file_name(index)})"
 
 
 def check_set(
@@ -108,7 +108,7 @@ def _check_names_and_ids(checked: CheckedSet, findings: Findings) -> None:
         annotations.class_names,
         lambda label: f"category {annotations.category_ids[label]} ({annotations.class_names[label]})",
     )
-    files = [os.path.normpath(file_name) for file_name in annotations.file_names]
+    files = [os.path.normpath(annotations.file_name(row)) for row in range(len(annotations.file_names))]
     _add_repeated(checked, findings, "file_twice", files, checked.image_label)
     # Ids may be any JSON value; annotations without one can't share it.
     ids = [repr(identity) for identity in checked.annotation_ids if identity is not None]

@@ -68,7 +68,7 @@ def load_detector(
         by_class[:, kept] = theirs_by_class[:, kept_rows].to(by_class)
         loaded[name] = by_class.flatten(0, 1)
 
-    code = _box_code(network.anchor_shapes)
+    code = box_code(network.anchor_shapes)
     weight, bias = (f"regression_head.output.{part}" for part in ("weight", "bias"))
     loaded[weight] = loaded[weight] * code.factor.view(-1, 1, 1, 1)
     loaded[bias] = loaded[bias] * code.factor + code.summand
@@ -104,7 +104,7 @@ def _source_name(name: str) -> str:
     return f"head.{top}.conv.{int(layer) // 3}.{int(layer) % 3}.{part}"  # a block: convolution, norm, ReLU
 
 
-class _BoxCode(NamedTuple):
+class BoxCode(NamedTuple):
     """Converts the detector's deltas to ours: (raw * factor + summand) * level_scale + level_shift."""
 
     factor: Tensor  # float64 [9 * 4]
@@ -113,7 +113,7 @@ class _BoxCode(NamedTuple):
     level_shift: Tensor  # float64 [5, 9, 4], near 0
 
 
-def _box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> _BoxCode:
+def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
     """The conversion from the detector's anchors and deltas to ours, with anchors of `shapes`.
 
     Its anchors are centred on their cell's upper left corner and have sides of whole, even pixels; its deltas are not
@@ -129,7 +129,7 @@ def _box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> _BoxCode:
     our_sizes = ours[..., 2:] - ours[..., :2]  # [5, 9, 2]
     ratio = (theirs[..., 2:] - theirs[..., :2]) / our_sizes
     offset = -STRIDES[0] / 2 / our_sizes[0] / CENTRE_DEVIATION  # [9, 2], the same on every level
-    return _BoxCode(
+    return BoxCode(
         factor=torch.tensor([1 / CENTRE_DEVIATION] * 2 + [1 / SIZE_DEVIATION] * 2).double().repeat(shapes.per_cell),
         summand=torch.cat([offset, torch.zeros_like(offset)], dim=1).flatten(),
         level_scale=torch.cat([ratio, torch.ones_like(ratio)], dim=2),

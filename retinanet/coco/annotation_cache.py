@@ -1,126 +1,99 @@
-"""Annotation files parsed once: their arrays are kept beside them for the next start.
+"""Annotation files parsed once: their arrays are kept in the user's cache folder for the next start."""
 
-A cache may come with a stranger's data, so it is trusted no more than the annotation file and passes the same checks.
-"""
-
+import contextlib
 import hashlib
 import json
-import math
 import os
-import zipfile
+import time
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from retinanet.coco.annotation_arrays import DTYPES, are_sound
-from retinanet.coco.annotations import Annotations, read_annotations, require_pixels
-from retinanet.coco.packed_names import PackedNames
-from retinanet.runtime.archives import require_stored
+from retinanet.coco.annotations import Annotations, read_annotations
+from retinanet.runtime.console import say
 from retinanet.runtime.files import written_whole
 
-CACHE_FORMAT = "retinanet annotations 2"  # change it with the checks or the arrays, so that older caches are rebuilt
-# No array is larger than the annotation file, where a box takes 48 letters or more. Class names are the exception: a
-# letter of 4 bytes is stored as 12 letters of 4 bytes each.
-MOST_NAME_BYTES = 12
+FORMAT = 3  # change it with the checks or the arrays, so that older caches are rebuilt
+ARRAYS = ("image_ids", "file_names", "sizes", "first", "boxes", "labels", "crowds", "areas")
+KEPT_SECONDS = 90 * 24 * 3600  # since a cache was last used
 
 
 def load_annotations(path: str | Path) -> Annotations:
-    """Read and check the COCO annotation file `path`, or its cache from an earlier start.
+    """Returns the checked content of the COCO annotation file `path`, from its cache if an earlier start left one.
 
     UserError names a mistake and its fix.
     """
     path = Path(path)
-    key = _key(path)
-    annotations = _read(path, key) if key else None
+    digest = _digest(path)
+    folder = cache_folder()
+    entry = folder and folder / f"{digest}.npz"
+    annotations = _read(entry, path) if entry and digest else None
     if annotations is None:
         annotations = read_annotations(path)
-        if key and key == _key(path):  # the file did not change while it was read
-            _write(annotations, path, key)
-    return annotations._replace(fingerprint=key.split(" ")[-1])
+        if digest and digest == _digest(path):  # the file did not change while it was read
+            _write(annotations, entry)
+    return annotations._replace(fingerprint=digest)
 
 
-def cache_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.cache.npz")
+def cache_folder() -> Path | None:
+    """Returns the folder of the caches, which need not exist; None if the user has no home."""
+    root, home = os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME")
+    if root:
+        return Path(root) / "retinanet"
+    return Path(home) / ".cache" / "retinanet" if home else None
 
 
-def _key(path: Path) -> str:
-    """Format, size, modification time and hash of the file; empty if it can't be read.
-
-    Size and time alone would miss a replacement of the same size and time, as archives unpack them.
-    """
+def _digest(path: Path) -> str:
+    """Returns the hash of the file's content; empty if it can't be read, of which read_annotations says more."""
     try:
         with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            status = os.fstat(file.fileno())
-    except OSError:  # read_annotations gives the better message
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
         return ""
-    return f"{CACHE_FORMAT} {status.st_size} {status.st_mtime_ns} {digest}"
 
 
-def _read(path: Path, key: str) -> Annotations | None:
-    """The cached annotations of `path`; None if the cache is missing, stale, broken or forged."""
-    cache = cache_path(path)
-    if not cache.is_file():  # opening a pipe would never return
-        return None
+def _read(entry: Path, path: Path) -> Annotations | None:
+    """Returns the annotations of `path` from its cache `entry`; None if that is missing, torn or of another format."""
     try:
-        with zipfile.ZipFile(cache) as archive:
-            require_stored(archive, cache.stat().st_size)
-            limit = path.stat().st_size + 1000
-            if _read_text(archive, "key", 1000) != key:
+        with np.load(entry, allow_pickle=False) as file:
+            if file["format"] != FORMAT:
                 return None
-            arrays: dict[str, Any] = {name: _read_array(archive, name, dtype, limit) for name, dtype in DTYPES.items()}
             annotations = Annotations(
-                path=path,
-                class_names=json.loads(_read_text(archive, "class_names", MOST_NAME_BYTES * limit)),
-                category_ids=_read_array(archive, "category_ids", np.dtype(np.int64), limit).tolist(),
-                file_names=PackedNames(
-                    _read_array(archive, "name_text", np.dtype(np.uint8), limit),
-                    _read_array(archive, "name_ends", np.dtype(np.int64), limit),
-                ),
-                **arrays,
+                path,
+                class_names=json.loads(str(file["class_names"])),
+                category_ids=file["category_ids"].tolist(),
+                **{name: file[name] for name in ARRAYS},
             )
-            if not are_sound(annotations):
-                return None
-            require_pixels(annotations)
-            return annotations
-    except Exception:  # bad bytes make zipfile, NumPy and json raise anything; a cache is no reason to stop
+    except Exception:  # torn bytes make zipfile, NumPy and json raise anything; the file is parsed again
         return None
+    with contextlib.suppress(OSError):  # the folder may be read-only
+        os.utime(entry)
+    return annotations
 
 
-def _read_text(archive: zipfile.ZipFile, name: str, limit: int) -> str:
-    return str(_read_array(archive, name, None, limit))
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype | None, limit: int) -> np.ndarray:
-    """The array `name` of `archive`: of `dtype`, or a text if that is None.
-
-    Raises if it has another type or more than `limit` bytes. The size in its header is checked before memory is
-    allocated for it.
-    """
-    member = archive.getinfo(f"{name}.npy")
-    with archive.open(member) as file:
-        np.lib.format.read_magic(file)
-        shape, _, found = np.lib.format.read_array_header_1_0(file)
-        num_bytes = member.file_size - file.tell()
-    is_wanted = found == dtype if dtype else found.kind == "U" and shape == ()
-    if not is_wanted or num_bytes > limit or math.prod(shape) * found.itemsize != num_bytes:
-        raise ValueError(f"{name} is not the array that was written")
-    with archive.open(member) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _write(annotations: Annotations, path: Path, key: str) -> None:
+def _write(annotations: Annotations, entry: Path | None) -> None:
+    if entry is None:
+        _say_once("there is no HOME and no XDG_CACHE_HOME")
+        return
     try:
-        with written_whole(cache_path(path), "wb") as file:
+        entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with written_whole(entry, "wb") as file:
             np.savez(
                 file,
-                key=np.array(key),
+                format=np.array(FORMAT),
                 class_names=np.array(json.dumps(annotations.class_names)),
                 category_ids=np.array(annotations.category_ids, np.int64),
-                name_text=annotations.file_names.text,
-                name_ends=annotations.file_names.ends,
-                **{name: getattr(annotations, name) for name in DTYPES},
+                **{name: getattr(annotations, name) for name in ARRAYS},
             )
-    except OSError:  # a read-only folder or a full disk: the next start parses the file again
-        pass
+    except OSError as error:
+        _say_once(f"{entry.parent} can't be written ({error.strerror})")
+    for old in entry.parent.glob("*.npz*"):  # what killed writers left too
+        with contextlib.suppress(OSError):  # another process may have removed it
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                old.unlink()
+
+
+@cache
+def _say_once(reason: str) -> None:
+    say(f"No annotation cache, so each start parses the annotations again: {reason}")

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.coco.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, known
-from retinanet.coco.box_units import in_fractions
+from retinanet.coco.boxes import in_fractions
 from retinanet.coco.json_values import is_id, read_json
-from retinanet.coco.packed_names import PackedNames
 from retinanet.runtime.errors import DataFault, UserError
 
 MOST_NAMED = 5  # categories in a message
@@ -26,7 +25,7 @@ class Annotations(NamedTuple):
     class_names: list[str]  # by label; labels follow rising category ids
     category_ids: list[int]
     image_ids: np.ndarray  # int64 [N]
-    file_names: PackedNames
+    file_names: np.ndarray  # bytes [N], UTF-8: a million str objects would be copied by every worker that reads them
     sizes: np.ndarray  # int64 [N, 2], (height, width)
     first: np.ndarray  # int64 [N + 1], image i has the annotations first[i]:first[i + 1]
     boxes: np.ndarray  # float64 [T, 4], (left, top, width, height) in original pixels, as written
@@ -34,6 +33,9 @@ class Annotations(NamedTuple):
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
     fingerprint: str = ""  # of the file's content
+
+    def file_name(self, image: int) -> str:
+        return self.file_names[image].decode()
 
 
 def read_annotations(path: str | Path) -> Annotations:
@@ -74,7 +76,7 @@ def check_annotations(
         class_names=list(names.values()),
         category_ids=list(names),
         image_ids=np.array([image_id for image_id, row in rows_of.items() if row != LEFT_OUT], np.int64),
-        file_names=PackedNames.of(file_names),
+        file_names=np.array([name.encode() for name in file_names], np.bytes_),
         sizes=np.array(sizes, np.int64).reshape(-1, 2),
         first=np.searchsorted(objects.owners, np.arange(len(sizes) + 1)),
         boxes=objects.boxes,

@@ -1,17 +1,37 @@
-"""Where the files of a set are in the data folder: the suite's layout, COCO's own, or Roboflow's."""
+"""Finds a set's files in the suite's, COCO's or Roboflow's layout, and names the command for other data."""
 
+import csv
 import re
+import shlex
+from itertools import islice
 from pathlib import Path
 
-from retinanet.coco.other_formats import advice_for
 from retinanet.runtime.errors import UserError
+from retinanet.settings.convert import COCO, CSV, VOC, YOLO
 
+VAL = "val"
+SETS = ("train", VAL, "test")
 ROBOFLOW = "_annotations.coco.json"  # beside its images
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
+CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
+LOOKED_AT = 2000  # files of a folder, which may have millions
+
+
+def spellings_of(set_name: str) -> tuple[str, ...]:
+    """Returns the names that a set may have: Roboflow calls val "valid"."""
+    return (VAL, "valid") if set_name == VAL else (set_name,)
+
+
+def set_name_of(name: str) -> str:
+    """Returns the suite's name of a set: "valid" and "validation" are val."""
+    return VAL if name.lower() in ("valid", "validation") else name
 
 
 def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
-    """The annotation file of a set: {set}.json, COCO's annotations/instances_{set}.json or Roboflow's. UserError if
-    none."""
+    """Returns the annotation file of a set: {set}.json, COCO's annotations/instances_{set}.json or Roboflow's.
+
+    UserError if there is none.
+    """
     root = Path(coco_path)
     if not root.is_dir():
         if root.exists() and (instead := advice_for(root)):
@@ -19,11 +39,12 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
         raise UserError(f"{root}: no such data folder. Give it with --coco_path; data/README.md shows its layout.")
     files = [root / f"{set_name}.json"]
     files += [root / "annotations" / f"{kind}_{set_name}.json" for kind in ("instances", "image_info")]
-    files += [root / name / ROBOFLOW for name in _names_of(set_name)]
+    files += [root / name / ROBOFLOW for name in spellings_of(set_name)]
     for file in files:
         if file.is_file():
             return file
-    roboflows = {"val" if path.parent.name == "valid" else path.parent.name for path in root.glob(f"*/{ROBOFLOW}")}
+    folders = [path.parent.name for path in root.glob(f"*/{ROBOFLOW}")]
+    roboflows = {VAL if name in spellings_of(VAL) else name for name in folders}
     there = sorted({*other_sets(files[0]), *other_sets(files[1]), *roboflows})
     if not there and (instead := advice_for(root)):
         raise UserError(f"{root}: holds no {files[0].name}, but {instead}")
@@ -35,11 +56,11 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool = True) -> Path:
-    """The image folder of a set: images/{set}/, or COCO's and Roboflow's {set}/.
+    """Returns the image folder of a set: images/{set}/, or {set}/ as COCO and Roboflow have it.
 
-    If none exists: UserError, or images/{set}/ where it need not exist.
+    If there is none: UserError, or images/{set}/ if it need not exist.
     """
-    folders = [Path(coco_path) / "images" / set_name, *(Path(coco_path) / name for name in _names_of(set_name))]
+    folders = [Path(coco_path) / "images" / set_name, *(Path(coco_path) / name for name in spellings_of(set_name))]
     for folder in folders:
         if folder.is_dir():
             return folder
@@ -48,12 +69,56 @@ def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool 
     raise UserError(f"{folders[0]}: no such image folder, and no {folders[1]} either. Put the images there.")
 
 
-def _names_of(set_name: str) -> tuple[str, ...]:
-    """Of a set's folder: Roboflow's val is called valid."""
-    return (set_name, "valid") if set_name == "val" else (set_name,)
-
-
 def other_sets(annotation_file: Path) -> dict[str, Path]:
     """The other annotation files in the folder of `annotation_file`, by the names of their sets."""
     files = sorted(path for path in annotation_file.parent.glob("*.json") if path != annotation_file)
     return {re.sub("^(instances|image_info)_", "", path.stem): path for path in files}
+
+
+def format_of(source: Path) -> str | None:
+    """Returns which of FORMATS the annotations at `source`, a folder or a file, are in; None if they are in none."""
+    if source.is_file():
+        by_suffix = {".yaml": YOLO, ".yml": YOLO, ".xml": VOC, ".json": COCO}
+        return by_suffix.get(source.suffix.lower()) or (CSV if _is_csv(source) else None)
+    if any(source.glob("*.yaml")) or any(source.glob("*.yml")):
+        return YOLO
+    if any(source.glob("Annotations/*.xml")) or any(source.glob("*.xml")):
+        return VOC
+    if any(_is_csv(path) for path in sorted(source.glob("*.csv"))):
+        return CSV
+    if any(islice(source.glob("labels/**/*.txt"), 1)) or any(islice(source.glob("*/labels/*.txt"), 1)):
+        return YOLO
+    is_coco = any(source.glob("*.json")) or any(source.glob("annotations/*.json"))
+    return COCO if is_coco or any(source.glob(f"*/{ROBOFLOW}")) else None
+
+
+def advice_for(coco_path: Path) -> str | None:
+    """Says what `coco_path` is instead of a COCO data folder, and which command takes it; None if that isn't clear."""
+    quoted = shlex.quote(str(coco_path))
+    if coco_path.suffix.lower() in IMAGE_SUFFIXES and coco_path.is_file():
+        return f"an image. To detect in it: python -m retinanet.predict {quoted}"
+    names = {YOLO: "annotations in YOLO's format", VOC: "annotations in PASCAL VOC's format", CSV: "annotations as CSV"}
+    kind = format_of(coco_path)
+    if kind in names:
+        return f"{names[kind]}. To convert them: python -m retinanet.convert {quoted} --output_path data"
+    if kind == COCO and coco_path.is_file():
+        return (
+            "a COCO file, and a folder is needed. To split it into train and val: python -m retinanet.convert "
+            f"{quoted} --split 0.8 0.2 --output_path data"
+        )
+    if kind is None and coco_path.is_dir():
+        files = [path for path in islice(coco_path.rglob("*"), LOOKED_AT) if path.is_file()]
+        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
+            return f"images without annotations. To detect in them: python -m retinanet.predict {quoted}"
+    return None
+
+
+def _is_csv(path: Path) -> bool:
+    """Tells whether the file's first row has the columns of an annotation."""
+    if path.suffix.lower() != ".csv":
+        return False
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            return len(next(csv.reader(file), [])) == CSV_COLUMNS
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False

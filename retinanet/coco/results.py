@@ -1,7 +1,8 @@
-"""COCO result files, read and written whole: rows in the file, arrays everywhere else."""
+"""COCO result files, alone or in the zip that is handed in: rows in the file, arrays everywhere else."""
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +11,15 @@ import numpy as np
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import parse_json, read_json
-from retinanet.coco.results_zip import read_zip
-from retinanet.runtime.errors import file_error_explained
+from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
+from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 
-KEYS = ("image_id", "category_id", "bbox", "score")
+# The most bytes that a member may claim, and the most for each byte of the zip, beyond the first 64 MiB: rows of
+# results shrink to about a tenth, never to less than a hundredth.
+MAX_BYTES, MAX_GROWTH, SMALL = 2**31, 100, 2**26
+WRITTEN_AT = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip; fixed, so that equal rows make equal bytes
+FASTEST = 1  # of zlib's levels; slower ones hardly shrink digits further
 
 
 class Results(NamedTuple):
@@ -77,6 +82,17 @@ def read_results(path: Path) -> Results:
     return Results(read_json(path))
 
 
+def load_results(path: Path, annotations: Annotations) -> Found:
+    """Returns the detections of a result file of the set. UserError if they can't be drawn or evaluated."""
+    rows = read_results(path).rows
+    if findings := unusable_findings(rows, annotations):
+        finding, other = findings[0], set_of(rows, annotations)
+        advice = f"Its images and categories are those of the set {other}: give --set_name {other}."
+        times = f" ({finding.num_rows} times)" if finding.num_rows > 1 else ""
+        raise UserError(f"{path}: {finding.problem}{times}. {advice if other else finding.fix}")
+    return found_of(rows, annotations)
+
+
 def write_results(rows: list[Any], path: Path) -> None:
     """Write a result file, whole or not at all. UserError if that fails."""
     with file_error_explained(path, "can't be written", "Choose another place for it."), written_whole(path) as file:
@@ -86,6 +102,35 @@ def write_results(rows: list[Any], path: Path) -> None:
 def results_text(rows: list[dict[str, Any]]) -> str:
     """Checked `rows` as they are handed in: only the four keys, since others make COCO's reader take another format."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)
+
+
+def read_zip(path: Path) -> tuple[str, bytes]:
+    """Returns the name and the bytes of the .json that the zip `path` holds. UserError if it holds anything else."""
+    try:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            return _only_member(archive, path.stat().st_size)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from None
+    except Exception as error:  # damaged bytes make zipfile raise almost anything
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"{path}: not a zip with a result file in it, or damaged ({reason}). Zip the result file again, alone."
+        ) from error
+
+
+def write_zip(text: str, path: Path) -> None:
+    """Write NAME.zip with `text` in it as NAME.json, whole or not at all. UserError if that fails.
+
+    Equal texts give equal bytes.
+    """
+    member = zipfile.ZipInfo(f"{path.stem}.json", WRITTEN_AT)
+    member.create_system, member.external_attr = 3, 0o644 << 16  # a plain file with the usual permissions on Unix
+    with (
+        file_error_explained(path, "can't be written", "Choose another place for it."),
+        written_whole(path, "wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
+        archive.writestr(member, text, zipfile.ZIP_DEFLATED, FASTEST)
 
 
 def set_aside(path: Path, rows: list[Any]) -> Path | None:
@@ -98,3 +143,18 @@ def set_aside(path: Path, rows: list[Any]) -> Path | None:
     with file_error_explained(path, "can't be renamed", "Choose another place."):
         path.rename(aside)
     return aside
+
+
+def _only_member(archive: zipfile.ZipFile, size: int) -> tuple[str, bytes]:
+    members = archive.infolist()
+    names = ", ".join(member.filename for member in members[:3]) + (" ..." if len(members) > 3 else "")
+    if len(members) != 1 or not members[0].filename.endswith(".json"):
+        raise ValueError(f"it must hold one .json and nothing else, but holds {names or 'nothing'}")
+    (member,) = members
+    if member.file_size > min(MAX_BYTES, SMALL + MAX_GROWTH * size):
+        raise ValueError(f"{names} claims {member.file_size} bytes in a zip of {size}, more than any result file")
+    with archive.open(member) as file:
+        content = file.read(member.file_size)  # without the limit all is unpacked before its size is compared
+    if len(content) != member.file_size:
+        raise ValueError(f"{names} claims {member.file_size} bytes but has {len(content)}")
+    return member.filename, content

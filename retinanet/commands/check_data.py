@@ -22,7 +22,7 @@ from retinanet.check_data.text import (
     remedy_block,
 )
 from retinanet.coco.annotations import require_same_classes
-from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
 from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, remedies, remedy_of, smaller_sides
 from retinanet.data.dataset import CocoDataset
@@ -33,7 +33,6 @@ from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.printable import printable
 from retinanet.settings.check_data import CheckDataSettings
 
-SETS = ("train", "val", "test")
 MOST_LINES = 40  # without --all
 MOST_MATCHED = 50_000  # objects whose anchors are looked for
 

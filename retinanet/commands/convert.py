@@ -2,7 +2,7 @@
 
 import shlex
 
-from retinanet.coco.other_formats import COCO, CSV, VOC, YOLO, format_of
+from retinanet.coco.folder import COCO, CSV, VOC, YOLO, format_of
 from retinanet.convert.coco_files import read_coco
 from retinanet.convert.csv_files import read_csv
 from retinanet.convert.sets import LabelledSet

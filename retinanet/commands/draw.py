@@ -9,7 +9,7 @@ import numpy as np
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file, find_image_folder
-from retinanet.coco.results import Found, default_results_path
+from retinanet.coco.results import Found, default_results_path, load_results
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, above, threshold_text
 from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
 from retinanet.data.dataset import load_set
@@ -24,7 +24,6 @@ from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.settings.draw import DrawSettings
-from retinanet.submission.check import load_results
 
 SETS = ("val", "test", "train")  # in the order in which --vis_pred looks for their result files
 MOST_PIXELS = 2000  # of an image's longer side in a picture for itself
@@ -68,7 +67,7 @@ def draw_images(settings: DrawSettings) -> None:
 
     def panels_of(index: int) -> list[Panel]:
         size = tuple(annotations.sizes[index])
-        pixels = read_image(folder / annotations.file_names[index], size, settings.max_pixels).permute(1, 2, 0).numpy()
+        pixels = read_image(folder / annotations.file_name(index), size, settings.max_pixels).permute(1, 2, 0).numpy()
         objects = object_panel(annotations, index, pixels)
         if detections is None or threshold is None:
             return [objects]
@@ -90,7 +89,7 @@ def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[in
     settings.output_path.mkdir(parents=True, exist_ok=True)
     for index, side_by_side in panels.items():
         size = min(MOST_PIXELS, max(PANEL_PIXELS, *side_by_side[0].image.shape[:2]))
-        name = Path(annotations.file_names[index]).with_suffix("").as_posix().replace("/", "_")
+        name = Path(annotations.file_name(index)).with_suffix("").as_posix().replace("/", "_")
         save_grid(settings, side_by_side, annotations.class_names, settings.output_path / f"{name}.png", size)
     say(f"{len(panels)} picture{'s' if len(panels) > 1 else ''} in {settings.output_path}")
 
@@ -177,7 +176,7 @@ def chosen_images(annotations: Annotations, settings: DrawSettings) -> list[int]
 
 def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Panel:
     rows = slice(annotations.first[index], annotations.first[index + 1])
-    title = f"{annotations.file_names[index]} (id {annotations.image_ids[index]})"
+    title = f"{annotations.file_name(index)} (id {annotations.image_ids[index]})"
     return Panel(title, pixels, annotations.boxes[rows], annotations.labels[rows], None)
 
 

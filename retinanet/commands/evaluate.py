@@ -9,7 +9,7 @@ import torch
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, saved_epoch
 from retinanet.checkpoints.output_folder import BEST, read_evaluations
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
-from retinanet.coco.results import Found, default_results_path, rows_of, set_aside, write_results
+from retinanet.coco.results import Found, default_results_path, load_results, rows_of, set_aside, write_results
 from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
 from retinanet.data.transforms import longest_at
@@ -31,7 +31,6 @@ from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_names import name_of_run
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.train import settings_line
-from retinanet.submission.check import load_results
 
 
 def evaluate_or_compare(settings: EvaluateSettings) -> int:

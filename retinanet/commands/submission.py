@@ -1,4 +1,4 @@
-"""Check a result file before it is handed in; correct and pack it."""
+"""Check a result file before it is handed in; repair and pack it."""
 
 import gc
 from pathlib import Path
@@ -7,15 +7,14 @@ from typing import Any
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file
-from retinanet.coco.results import default_results_path, found_of, read_results, results_text, write_results
-from retinanet.coco.results_zip import write_zip
+from retinanet.coco.result_rows import NUM_EXAMPLES, ResultFinding
+from retinanet.coco.results import default_results_path, found_of, read_results, results_text, write_results, write_zip
 from retinanet.evaluation.coco_table import AP, evaluate, require_backend, table_if_objects
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.settings.submission import SubmissionSettings
-from retinanet.submission.check import NUM_EXAMPLES, ResultFinding, check_results, images_without_detection
-from retinanet.submission.fix import fix_results
-from retinanet.submission.server_names import name_findings
+from retinanet.settings.submission import CORNERS, SubmissionSettings
+from retinanet.submission.check import check_results, images_without_detection, name_findings
+from retinanet.submission.fix import possible_readings, read_as, repair, rows_to_evaluate
 
 
 def check_submission(settings: SubmissionSettings) -> int:
@@ -30,16 +29,20 @@ def check_submission(settings: SubmissionSettings) -> int:
     if has_objects(annotations):
         require_backend(settings.eval_backend)
     rows, member = read_results(results_path)
-    fixed = settings.fix if isinstance(rows, list) else None
-    if fixed is not None:
-        rows = fix(rows, annotations, settings.eval_backend)
-        write_results(rows, fixed)
+    fixed, is_reading_named = None, settings.boxes == CORNERS or settings.category_offset != 0
+    if settings.fix is not None and isinstance(rows, list):
+        rows = read_as(rows, corners=settings.boxes == CORNERS, category_offset=settings.category_offset)
+        if (repaired := fix(rows, annotations)) is not None:
+            write_results(repaired, settings.fix)
+            rows, fixed = repaired, settings.fix
     findings = check_results(rows, annotations)
     handed_in = settings.zip or settings.fix
     findings += name_findings(handed_in or results_path, None if handed_in else member, settings.set_name)
     if settings.fix is not None and findings:
         say("Fix these yourself:" if fixed else f"{settings.fix}: not written, since this can't be corrected:")
     print_findings(findings)
+    if settings.fix is not None and isinstance(rows, list) and not is_reading_named:
+        print_readings(rows, annotations, settings, is_written=fixed is not None)
     print_verdict(fixed or results_path, rows, findings, annotations)
     packed = settings.zip is None or pack(rows, findings, settings.zip)
     if not any(finding.unusable for finding in findings):
@@ -62,28 +65,38 @@ def require_place(flag: str, path: Path, ending: str, inputs: list[Path]) -> Non
             raise UserError(f"{flag} {path}: would replace {source}, which is an input. Give another file.")
 
 
-def fix(rows: list[Any], annotations: Annotations, eval_backend: str) -> list[Any]:
-    """The corrected rows; says what was changed, and how AP changed where there are objects to compare with."""
-
-    def average_precision(some: list[dict[str, Any]]) -> float:
-        return evaluate(annotations, found_of(some, annotations), eval_backend).numbers[AP]
-
-    fixed = fix_results(rows, annotations, average_precision if has_objects(annotations) else None)
-    say("Corrected:" if fixed.changes else "Nothing corrected")
-    for change in fixed.changes:
-        say(f"- {change.what}: {change.num_rows}{ap_text(change.ap)}")
+def fix(rows: list[Any], annotations: Annotations) -> list[Any] | None:
+    """Returns the repaired rows and says what was changed; None if no row is left or a whole column looks wrong."""
+    repaired, changes = repair(rows)
+    if rows and not repaired:
+        say("Nothing is changed: no row would be left. Check the program that wrote the file.")
+        return None
+    if any(finding.whole_column for finding in check_results(repaired, annotations)):
+        return None
+    say("Corrected:" if changes else "Nothing corrected")
+    for change in changes:
+        say(f"- {change.what}: {change.num_rows}")
         for example in change.examples:
             say(f"    {example}")
-    for note in fixed.notes:
-        say(f"Not corrected: {note}")
-    aps = [change.ap for change in fixed.changes if change.ap]
-    whole = ap_text((aps[0][0], aps[-1][1])) if aps else ""
-    say(f"{len(fixed.rows)} of {len(rows)} rows kept{whole}{', of the rows that can be evaluated' if aps else ''}")
-    return fixed.rows
+    say(f"{len(repaired)} of {len(rows)} rows kept")
+    return repaired
 
 
-def ap_text(ap: tuple[float, float] | None) -> str:
-    return "" if ap is None else f"; AP {ap[0]:.3f} before, {ap[1]:.3f} after"
+def print_readings(rows: list[Any], annotations: Annotations, settings: SubmissionSettings, is_written: bool) -> None:
+    """Says what else the rows may mean, with the AP of each reading if the set has objects."""
+
+    def average_precision(some: list[Any]) -> float:
+        found = found_of(rows_to_evaluate(some, annotations), annotations)
+        return evaluate(annotations, found, settings.eval_backend).numbers[AP]
+
+    readings = possible_readings(rows, annotations)
+    if len(readings) > 1:
+        say("The rows may mean something else:")
+        for name, read in readings:
+            say(f"    {name}" + (f": AP {average_precision(read):.3f}" if has_objects(annotations) else ""))
+    if not is_written:
+        has_flags = any(name.startswith("--") for name, _ in readings)
+        say("Export the results again" + (f", or give --fix {settings.fix} the flags of the right reading" * has_flags))
 
 
 def print_findings(findings: list[ResultFinding]) -> None:

@@ -53,7 +53,7 @@ def train(settings: TrainSettings) -> int:
         for flag in settings.instead_of_training:
             if ranks.size > 1:
                 raise UserError(f"{flag} is for one process. Run it without torchrun")
-        with ranks.first_alone():  # it leaves the parsed annotations to the others
+        with ranks.first_of_machine_alone():  # it leaves the parsed annotations to the others
             sets = load_sets(settings, ranks)
         if settings.output.patience and not has_objects(sets.val):
             why = placeholder_note(sets.val)
@@ -79,10 +79,10 @@ def train(settings: TrainSettings) -> int:
 
 def runs_of(settings: TrainSettings) -> list[TrainSettings]:
     """The settings of each run: with --seeds each seed, and its own folder below --output_path."""
-    folder, seeds = settings.output.output_path, settings.optimisation.seeds or ()
-    return [with_values(settings, {"seed": seed, "output_path": folder / f"seed{seed}"}) for seed in seeds] or [
-        settings
-    ]
+    folder, seeds = settings.output.output_path, settings.optimisation.seeds
+    if not seeds:
+        return [settings]
+    return [with_values(settings, {"seed": seed, "output_path": folder / f"seed{seed}"}) for seed in seeds]
 
 
 def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> TrainSettings:

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 from retinanet.coco.annotations import Annotations, read_annotations, require_same_classes
-from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.runtime.errors import UserError
-
-SETS = ("train", "val", "test")
 
 
 def read_coco(source: Path) -> Labelled:
@@ -45,8 +43,8 @@ def _images(annotations: Annotations, folder: Path) -> list[LabelledImage]:
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-    for index, name in enumerate(annotations.file_names):
-        height, width = annotations.sizes[index].tolist()
+    for index, (height, width) in enumerate(annotations.sizes.tolist()):
+        name = annotations.file_name(index)
         own = boxes[annotations.first[index] : annotations.first[index + 1]]
         path = folder / name
         if not path.is_file():

@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from retinanet.coco.other_formats import CSV_COLUMNS
+from retinanet.coco.folder import CSV_COLUMNS, set_name_of
 from retinanet.convert.sets import (
     Box,
     Labelled,
     LabelledImage,
     LabelledSet,
     require_unique,
-    set_name_of,
     size_of,
     text_of,
 )

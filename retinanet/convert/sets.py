@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from retinanet.data.images import FORMATS
+from retinanet.data.images import FORMATS, TURNED
 from retinanet.runtime.errors import UserError
-
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 class Box(NamedTuple):
@@ -67,11 +65,6 @@ def text_of(path: Path) -> str:
     except UnicodeDecodeError as fault:
         line = path.read_bytes()[: fault.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: is not UTF-8 text. Save it as UTF-8.") from None
-
-
-def set_name_of(name: str) -> str:
-    """Our name of a set: valid and validation are val."""
-    return "val" if name.lower() in ("valid", "validation") else name
 
 
 def require_unique(names: Sequence[str], where: str) -> None:

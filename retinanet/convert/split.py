@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retinanet.coco.folder import SETS
 from retinanet.convert.sets import Labelled, LabelledImage, LabelledSet
 from retinanet.runtime.errors import UserError
-
-NAMES = ("train", "val", "test")
 
 
 def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str | None) -> Labelled:
@@ -30,14 +29,14 @@ def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str 
         place = wanted.neediest(counts[row])
         wanted.give(place, counts[row], len(groups[row]))
         parts[place] += groups[row]
-    for name, part in zip(NAMES, parts, strict=False):
+    for name, part in zip(SETS, parts, strict=False):
         if not part:
             raise UserError(
                 f"--split: {len(images)} images in {len(groups)} groups are too few for a set {name}. Give it a larger "
                 "share, or fewer sets"
             )
     sorted_parts = [sorted(part, key=lambda image: image.name) for part in parts]
-    sets = [LabelledSet(name, part) for name, part in zip(NAMES, sorted_parts, strict=False)]
+    sets = [LabelledSet(name, part) for name, part in zip(SETS, sorted_parts, strict=False)]
     return labelled._replace(sets=sets, notes=[])
 
 

@@ -6,20 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
+from retinanet.coco.folder import SETS, set_name_of, spellings_of
 from retinanet.convert.sets import (
     Box,
     Labelled,
     LabelledImage,
     LabelledSet,
     require_unique,
-    set_name_of,
     size_of,
     text_of,
 )
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import UserError
 
-SETS = ("train", "val", "valid", "test")
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
 CLASS_LISTS = ("labels.txt", "classes.txt")
 
@@ -94,7 +93,7 @@ def read_voc(source: Path) -> Labelled:
     finished = {
         stem: _with_labels(folder / f"{stem}.xml", *parts, names, class_list) for stem, parts in by_stem.items()
     }
-    lists = [root / "ImageSets" / "Main" / f"{name}.txt" for name in SETS]
+    lists = [root / "ImageSets" / "Main" / f"{name}.txt" for set_name in SETS for name in spellings_of(set_name)]
     if not any(path.exists() for path in lists):
         notes = ["there is no ImageSets/Main with lists of the sets, so all images are train: --split divides them"]
         return Labelled(names, [LabelledSet("train", list(finished.values()))], notes=notes)

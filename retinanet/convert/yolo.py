@@ -6,20 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from retinanet.coco.folder import SETS, set_name_of, spellings_of
 from retinanet.convert.sets import (
     Box,
     Labelled,
     LabelledImage,
     LabelledSet,
     require_unique,
-    set_name_of,
     size_of,
     text_of,
 )
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import UserError
 
-SETS = ("train", "val", "valid", "test")
 SLACK = 0.01  # of the image: rounding may carry a box so far past its border
 DECIMALS = 3  # of the pixels that shares are turned into
 
@@ -31,7 +30,7 @@ def read_yolo(source: Path) -> Labelled:
     names = _class_names(content, file)
     root = _root(content, file)
     sets = []
-    for name in SETS:
+    for name in (spelling for set_name in SETS for spelling in spellings_of(set_name)):
         if content.get(name):
             images = [_labelled(path, below, len(names)) for path, below in _images(content[name], root, file, name)]
             sets.append(LabelledSet(set_name_of(name), images))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet.coco.box_arrays import resized_corners
+from retinanet.coco.boxes import resized_corners
 from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors, level_shapes

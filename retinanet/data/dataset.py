@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.box_arrays import clipped_corners, resized_corners
+from retinanet.coco.boxes import clipped_corners, resized_corners
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
 from retinanet.data.image_cache import ImageCache
@@ -69,7 +69,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return len(self.sizes)
 
     def path(self, index: int) -> Path:
-        return self.image_folder / self.annotations.file_names[index]
+        return self.image_folder / self.annotations.file_name(index)
 
     def sizes_at(self, rows: np.ndarray, side: int | None) -> np.ndarray:
         """The sizes [n, 2] of the images `rows` where the shorter side is `side` instead of the set's own."""
@@ -163,8 +163,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
         """Marks the image files that exist: bool [N]. It lists folders, which is faster than asking for each file."""
         listed: dict[str, set[str]] = {}
         there = np.zeros(len(self), bool)
-        for index, file_name in enumerate(self.annotations.file_names):
-            below, name = os.path.split(file_name)
+        for index in range(len(self)):
+            below, name = os.path.split(self.annotations.file_name(index))
             if below not in listed:
                 folder = self.image_folder / below
                 listed[below] = set(os.listdir(folder)) if folder.is_dir() else set()

@@ -21,6 +21,7 @@ from retinanet.settings.shared import MAX_PIXELS
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "DIB", "TGA")
 if importlib.util.find_spec("PIL.AvifImagePlugin"):  # from Pillow 11.3
     FORMATS = (*FORMATS, "AVIF")
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
 # Pillow's own limit would stop users who raise ours; read_image checks before it decodes.
 Image.MAX_IMAGE_PIXELS = None
@@ -133,7 +134,7 @@ def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -
     height, width = size
     if picture.size == (width, height):
         return  # before reading the orientation, which a PNG may have after its pixels
-    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)  # these swap height and width
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
     if not turned or picture.size != (height, width):
         raise DataFault(
             "image_size_differs",

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from retinanet.coco.annotations import one_box_for_all, owners_of, placeholder_note
-from retinanet.coco.box_arrays import mirrored_corners, resized_corners
-from retinanet.coco.box_units import corners_for_sizes
+from retinanet.coco.boxes import corners_for_sizes, mirrored_corners, resized_corners
 from retinanet.data.anchor_coverage import ROUNDING, best_ious
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES

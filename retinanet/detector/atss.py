@@ -17,7 +17,7 @@ from retinanet.detector.structures import Targets
 NUM_CELLS = 9  # candidate cells of each level, the nearest to an object
 
 
-class _Levels(NamedTuple):
+class Levels(NamedTuple):
     """The cells of a network input; L levels. Numbers of cells are float32 for the arithmetic."""
 
     strides: Tensor  # float32 [L, 1]
@@ -36,9 +36,9 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Anch
     """
     num_images, most, _ = targets.boxes.shape
     per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))
-    levels = _levels(*size, anchors.device)
+    levels = levels_of(*size, anchors.device)
     x1, y1, x2, y2 = targets.boxes[..., None].unbind(dim=2)  # [B, M, 1]
-    cells, is_there = _nearest_cells(targets.boxes, levels)  # [B, M, L, 9, 2], [B, M, L, 9]
+    cells, is_there = nearest_cells(targets.boxes, levels)  # [B, M, L, 9, 2], [B, M, L, 9]
     x, y = ((cells + 0.5) * levels.strides[..., None]).flatten(2, 3).unbind(dim=3)  # [B, M, L * 9]
     inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
 
@@ -70,7 +70,7 @@ def _threshold(ious: Tensor, is_there: Tensor) -> Tensor:
     return means + (squares / (counts - 1)).sqrt()
 
 
-def _nearest_cells(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
+def nearest_cells(boxes: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
     """The cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which of them exist."""
     places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
     places = places[:, :, :, None]
@@ -85,10 +85,11 @@ def _nearest_cells(boxes: Tensor, levels: _Levels) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=1024)  # 2 KB each; varying training sides give hundreds of padded sizes
-def _levels(height: int, width: int, device: torch.device) -> _Levels:
+def levels_of(height: int, width: int, device: torch.device) -> Levels:
+    """Returns the cells of a network input of this size, on `device`."""
     shapes = torch.tensor(level_shapes(height, width))  # [L, 2], (rows, columns)
     num_cells = shapes.prod(dim=1)
-    return _Levels(
+    return Levels(
         strides=brought(torch.tensor(STRIDES).float()[:, None], device),
         shapes=brought(shapes.flip(1).float()[:, None], device),
         firsts=brought((num_cells.cumsum(dim=0) - num_cells)[:, None], device),

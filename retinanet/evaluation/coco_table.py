@@ -60,7 +60,7 @@ def evaluate(annotations: Annotations, found: Found, backend: str) -> CocoTable:
         evaluation.accumulate()
         evaluation.summarize()
     numbers = [float(number) for number in evaluation.stats]
-    return CocoTable(numbers, _text(numbers), evaluation.eval["precision"])
+    return CocoTable(numbers, table_text(numbers), evaluation.eval["precision"])
 
 
 def table_if_objects(
@@ -127,7 +127,8 @@ def _pycocotools(annotations: Annotations, found: Found) -> Any:
     return COCOeval(*both, "bbox")
 
 
-def _text(numbers: list[float]) -> str:
+def table_text(numbers: list[float]) -> str:
+    """Returns the twelve lines that pycocotools prints for its twelve `numbers`."""
     return "\n".join(
         f" {what:<18} {short} @[ IoU={iou:<9} | area={area:>6s} | maxDets={most:>3d} ] = {number:0.3f}"
         for (what, short, iou, area, most), number in zip(LINES, numbers, strict=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.coco.annotations import Annotations
+from retinanet.coco.boxes import boxes_of
 from retinanet.coco.results import Found, joined
 from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
@@ -89,8 +90,7 @@ def found_in_batch(detections: Detections, scales: Tensor, images: np.ndarray) -
     `scales` [B, 2] are the batch's. From here on boxes are COCO's.
     """
     boxes = detections.boxes.double() / per_coordinate(scales.double())[:, None]  # [B, K, 4]
-    boxes[..., 2:] -= boxes[..., :2]
     labels = detections.labels.cpu().numpy()  # [B, K]
     of_images = np.repeat(images[:, None], labels.shape[1], axis=1)
-    found = Found(of_images, labels, detections.scores.double().cpu().numpy(), boxes.cpu().numpy())
+    found = Found(of_images, labels, detections.scores.double().cpu().numpy(), boxes_of(boxes.cpu().numpy()))
     return found.at(labels >= 0)

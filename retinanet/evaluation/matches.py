@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations, owners_of
-from retinanet.coco.box_arrays import edges_of, shared_area
+from retinanet.coco.boxes import shared_area
 from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import Ranked
 
@@ -126,7 +126,7 @@ def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.nd
     For `crowds`, bool [n, G], the union is the area of the first box, as in COCO's evaluation.
     """
     one, two = boxes[:, :, None], others[:, None]
-    shared = shared_area(edges_of(one), edges_of(two))
+    shared = shared_area(one, two)
     area, other_area = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
     union = np.where(crowds[:, None], area, area + other_area - shared)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)

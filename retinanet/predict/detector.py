@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from retinanet.coco.boxes import corners_of
 from retinanet.coco.results import Found
 from retinanet.data.images import read_upright, upright
 from retinanet.data.transforms import longest_at
@@ -113,8 +114,7 @@ class Detector:
 
     def _detections_in(self, images: Sequence[Tensor]) -> list[ImageDetections]:
         found = self.find(images)
-        corners = found.boxes.copy()
-        corners[:, 2:] += corners[:, :2]
+        corners = corners_of(found.boxes)
         return [
             ImageDetections(
                 corners[own].astype(np.float32),

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from retinanet.coco.boxes import boxes_of, corners_of
 from retinanet.coco.results import Found
 from retinanet.reports.box_pictures import place_labels
 from retinanet.reports.figures import class_colour, shortened, text_colour
@@ -30,11 +31,8 @@ def painted(image: Tensor, found: Found, class_names: list[str]) -> Image.Image:
     font = _font(font_file("".join(sorted(set("".join(names))))), round(TEXT_PIXELS * larger))
     pad = round(PAD * font.size)
     sizes = np.array([(font.getlength(name) + 2 * pad, font.size + 2 * pad) for name in names])
-    corners = np.concatenate([found.boxes[:, :2], found.boxes[:, :2] + found.boxes[:, 2:]], axis=1)
-    corners = corners.clip(0, [width, height, width, height])
-    seen = corners.copy()
-    seen[:, 2:] -= seen[:, :2]
-    places = place_labels(seen, sizes, width)
+    corners = corners_of(found.boxes).clip(0, [width, height, width, height])
+    places = place_labels(boxes_of(corners), sizes, width)
     places[:, 1] = places[:, 1].clip(0, max(0, height - sizes[0, 1]))
     draw = ImageDraw.Draw(picture)
     order = range(len(names) - 1, -1, -1)  # the surest on top

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from retinanet.coco.box_arrays import edges_of, shared_area
+from retinanet.coco.boxes import boxes_of, corners_of, shared_area
 from retinanet.reports.figures import DOTS_PER_INCH, _widths, class_colour, shortened, text_colour
 
 
@@ -27,7 +27,7 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
         candidates = np.concatenate([corners, np.broadcast_to(size, corners.shape)], axis=1)
         earlier = np.concatenate([places[:row], sizes[:row]], axis=1)
         # A label over another is unreadable; one over the corner of a box is not.
-        over_boxes, over_labels = (shared_area(edges_of(candidates[:, None]), edges_of(o)) for o in (boxes, earlier))
+        over_boxes, over_labels = (shared_area(candidates[:, None], others) for others in (boxes, earlier))
         covered = over_boxes.sum(axis=1) + 3 * over_labels.sum(axis=1)
         places[row] = corners[covered.argmin()]
     return places
@@ -35,7 +35,7 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
 
 def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Above and below the box, at its left, right and middle, then inside. Of equals, the first wins."""
-    left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    left, top, right, bottom = corners_of(box)
     above, below = top - size[1], bottom
     end, middle = right - size[0], (left + right - size[0]) / 2
     outside = [(x, y) for y in (above, below) for x in (left, end, middle)]
@@ -99,10 +99,8 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
     sizes = np.array([(LETTER_WIDTH * sum(_widths(name)) + LABEL_PAD, 1.2 + LABEL_PAD) for name in names]).reshape(
         -1, 2
     )
-    corners = np.concatenate([panel.boxes[:, :2], panel.boxes[:, :2] + panel.boxes[:, 2:]], axis=1)
-    seen = corners.clip(0, [width, height, width, height])
-    seen[:, 2:] -= seen[:, :2]
-    places = place_labels(seen, sizes * points * pixel, width)
+    visible = boxes_of(corners_of(panel.boxes).clip(0, [width, height, width, height]))
+    places = place_labels(visible, sizes * points * pixel, width)
     axis.imshow(panel.image)
     # The names of boxes at the image's top edge are above it.
     axis.set_title(

@@ -129,7 +129,7 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset, there: np
     panels = []
     for image in np.argsort(-badness, kind="stable")[:WORST_IMAGES].tolist():
         if badness[image] > 0:
-            title = dataset.annotations.file_names[image]
+            title = dataset.annotations.file_name(image)
             if kind == MISSED:
                 panels.append(chosen_objects_panel(title, dataset, image, chosen))
             else:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from retinanet.coco.annotations import owners_of
+from retinanet.coco.boxes import boxes_of
 from retinanet.data.batches import Sample
 from retinanet.data.dataloader import TrainingBatches
 from retinanet.data.dataset import CocoDataset
@@ -73,8 +74,7 @@ def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
         raise UserError(sample.message)
     height, width = sample.image.shape[1:]
     side = batches.dataset.min_side if draw.side is None else draw.side
-    boxes = sample.boxes.numpy().astype(float)
-    boxes[:, 2:] -= boxes[:, :2]
+    boxes = boxes_of(sample.boxes.numpy().astype(float))
     labels = sample.labels.numpy()
     return Panel(
         title=f"epoch {draw.epoch}, side {side}: {height} x {width}",
@@ -97,7 +97,7 @@ def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset:
     panels = []
     for image in chosen:
         verdict = "won" if gains[image] > 0 else "lost"
-        name = dataset.annotations.file_names[image]
+        name = dataset.annotations.file_name(image)
         for title, one, f1 in zip((f"{name}: A", f"B, {verdict}"), (a, b), comparison.f1, strict=True):
             panels.append(chosen_detections_panel(f"{title}: F1 {f1[image]:.2f}", dataset, image, one, is_taken(one)))
     return panels

@@ -67,12 +67,13 @@ class Ranks(NamedTuple):
         return bool(votes)
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """Rank 0 runs this block first, then the others."""
-        if not self.is_first:
+    def first_of_machine_alone(self) -> Iterator[None]:
+        """The first rank of each machine runs this block first, then the others."""
+        is_first_here = int(os.environ.get("LOCAL_RANK", self.rank)) == 0
+        if not is_first_here:
             self.wait()
         yield
-        if self.is_first:
+        if is_first_here:
             self.wait()
 
     def from_first(self, make: Callable[[], Any]) -> Any:

@@ -1,110 +1,147 @@
-"""Corrects result files as far as the rows prove what was meant, and never so that AP falls."""
+"""Mechanical repairs of a result file, and other readings of its rows, which only the user can choose between."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import is_id, is_number
-from retinanet.coco.results import KEYS
-from retinanet.submission.check import NUM_EXAMPLES
-from retinanet.submission.corrections import CORRECTIONS, WHOLE_COLUMNS, Correction, Outcome
-from retinanet.submission.rows import NumberedRows, is_box, sizes_by_id, with_area_in_set
+from retinanet.coco.result_rows import (
+    KEYS,
+    NUM_EXAMPLES,
+    SLIGHTLY,
+    NumberedRows,
+    category_readings,
+    complete_rows,
+    has_area,
+    is_box,
+    is_probability,
+)
+from retinanet.evaluation.matches import MAX_PER_CLASS
+from retinanet.submission.check import corners_in, place_in_table, sameness, sizes_by_id, with_area_in_set
 
-Measure = Callable[[list[dict[str, Any]]], float]  # AP of rows that can be evaluated
+NOT_FINITE = "NaN, infinite or endless numbers: rows dropped"
+NO_AREA = "bbox without a positive width and height: rows dropped"
+ROUNDED_SCORE = "score outside 0 to 1 by rounding: clipped"
+COPY = "rows written twice: all but the first dropped"
+CROWD = f"more than {MAX_PER_CLASS} detections of a class in an image: all but the best dropped"
+MORE_KEYS = f"keys beyond {', '.join(KEYS)}: removed"
+REPAIRS = (NOT_FINITE, NO_AREA, ROUNDED_SCORE, COPY, CROWD, MORE_KEYS)  # in the order in which they are printed
 
 
 class Change(NamedTuple):
-    """A correction that was made."""
+    """A repair that was made."""
 
     what: str
     num_rows: int
     examples: list[str]
-    ap: tuple[float, float] | None = None  # before and after; None without objects to compare with
 
 
-class Fixed(NamedTuple):
-    """The corrected rows, what was changed in them, and why other changes were not made."""
+class Reading(NamedTuple):
+    """A possible meaning of the rows."""
 
+    name: str  # the flags that choose it, or words if a flag can't
     rows: list[Any]
-    changes: list[Change]
-    notes: list[str]
 
 
-def fix_results(rows: list[Any], annotations: Annotations, average_precision: Measure | None = None) -> Fixed:
-    """Correct a copy of `rows` for the set of `annotations`. Correcting the result again changes nothing.
+def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
+    """Returns the rows that are left, repaired, and what was done. Repairing them again changes nothing.
 
-    Entries that are not objects with all keys are kept unchanged. With `average_precision`, which is None if the set
-    has no objects to compare with, no correction is made that lowers it.
+    Entries that are not objects with all keys are left as they are.
     """
-    fixed = _corrected_at_best(rows, annotations, average_precision)
-    if rows and not fixed.rows:
-        return Fixed(rows, [], ["Nothing is changed: no row would be left. Check the program that wrote the file."])
-    # Some corrections depend on shares of the rows, which dropping rows shifts.
-    if fixed.changes and _corrected_at_best(fixed.rows, annotations, average_precision).changes:
-        return Fixed(rows, [], ["Nothing is changed: the corrected file would look wrong in another way."])
-    return fixed
+    done: dict[str, dict[int, str]] = {what: {} for what in REPAIRS}
+    left = dict(enumerate(rows))
+    first: dict[Hashable, int] = {}
+    for index, row in complete_rows(rows):
+        box, score = row["bbox"], row["score"]
+        if any(map(_is_endless, [*box, score] if isinstance(box, list) else [box, score])):
+            done[NOT_FINITE][index] = f"had bbox {box!r:.80}, score {score!r:.20}"
+        elif is_box(box) and not has_area(box):
+            done[NO_AREA][index] = f"had bbox {box}"
+        else:
+            if is_number(score) and not is_probability(score) and -SLIGHTLY <= score <= 1 + SLIGHTLY:
+                left[index] = {**row, "score": 0.0 if score < 0 else 1.0}
+                done[ROUNDED_SCORE][index] = f"has score {left[index]['score']}, was {score}"
+            key = (sameness(row), left[index]["score"]) if is_box(box) and is_number(score) else index
+            if first.setdefault(key, index) != index:
+                done[COPY][index] = f"repeated row {first[key]}"
+    for index in {**done[NOT_FINITE], **done[NO_AREA], **done[COPY]}:
+        del left[index]
+    complete = [(index, left[index]) for index, _ in complete_rows(rows) if index in left]
+    for index, row in _beyond_the_best(complete):
+        done[CROWD][index] = f"was of image {row['image_id']}, category {row['category_id']}, with score {row['score']}"
+        del left[index]
+    for index, row in complete:
+        if index in left and len(row) > len(KEYS):
+            done[MORE_KEYS][index] = f"had also {[key for key in row if key not in KEYS]!r:.80}"
+            left[index] = {key: row[key] for key in KEYS}
+    changes = [
+        Change(what, len(texts), [f"row {index} {text}" for index, text in list(texts.items())[:NUM_EXAMPLES]])
+        for what, texts in done.items()
+        if texts
+    ]
+    return list(left.values()), changes
 
 
-def rows_to_evaluate(rows: NumberedRows, annotations: Annotations) -> list[dict[str, Any]]:
-    """The rows that COCO's evaluation accepts, of `rows` with all keys."""
+def read_as(rows: list[Any], *, corners: bool, category_offset: int) -> list[Any]:
+    """Returns the rows with boxes converted from `corners` (x1, y1, x2, y2) and `category_offset` added to the ids."""
+    read = list(rows)
+    for index, row in complete_rows(rows) if corners or category_offset else ():
+        box, category_id = row["bbox"], row["category_id"]
+        if corners and is_box(box):
+            x1, y1, x2, y2 = box
+            box = [x1, y1, x2 - x1, y2 - y1]
+        if is_id(category_id):
+            category_id += category_offset
+        read[index] = {**row, "bbox": box, "category_id": category_id}
+    return read
+
+
+def possible_readings(rows: list[Any], annotations: Annotations) -> list[Reading]:
+    """Returns the rows as given, then with other category ids, boxes as corners, or both, if they can mean that."""
+    complete, sizes = complete_rows(rows), sizes_by_id(annotations)
+    readings = [Reading("as given", rows)]
+    for problem, right in category_readings(complete, annotations.category_ids):
+        mapped = list(rows)
+        for index, row in complete:
+            if is_id(row["category_id"]):
+                mapped[index] = {**row, "category_id": right[row["category_id"]]}
+        offsets = {category_id - old for old, category_id in right.items()}
+        name = f"--category_offset {offsets.pop()}" if len(offsets) == 1 else f"where {problem}"
+        readings.append(Reading(name, mapped))
+    if corners_in(with_area_in_set(complete, sizes), sizes).positions:
+        for name, read in list(readings):
+            both = "--boxes corners" if read is rows else f"--boxes corners {name}"
+            readings.append(Reading(both, read_as(read, corners=True, category_offset=0)))
+    return readings
+
+
+def rows_to_evaluate(rows: list[Any], annotations: Annotations) -> list[dict[str, Any]]:
+    """Returns the rows that COCO's evaluation accepts."""
     known = set(annotations.category_ids)
-    named = [(i, row) for i, row in rows if is_id(row["category_id"]) and row["category_id"] in known]
-    boxed = [(i, row) for i, row in named if is_number(row["score"]) and is_box(row["bbox"])]
-    return [row for _, row in with_area_in_set(boxed, sizes_by_id(annotations))]
+    placed = with_area_in_set(complete_rows(rows), sizes_by_id(annotations))
+    return [
+        row
+        for _, row in placed
+        if is_id(row["category_id"]) and row["category_id"] in known and is_number(row["score"])
+    ]
 
 
-def _corrected_at_best(rows: list[Any], annotations: Annotations, average_precision: Measure | None) -> Fixed:
-    """If several columns are wrong, AP says little until the last is right: judge them together first."""
-    fixed = _corrected(rows, annotations, average_precision, together=True)
-    aps = [change.ap for change in fixed.changes if change.ap and change.what in WHOLE_COLUMNS]
-    if aps and aps[-1][1] < aps[0][0]:
-        return _corrected(rows, annotations, average_precision, together=False)
-    return fixed
+def _is_endless(value: Any) -> bool:
+    return type(value) in (int, float) and not is_number(value)
 
 
-def _corrected(rows: list[Any], annotations: Annotations, average_precision: Measure | None, together: bool) -> Fixed:
-    complete = [isinstance(row, dict) and all(key in row for key in KEYS) for row in rows]
-    lacking = [(index, row) for index, row in enumerate(rows) if not complete[index]]
-    kept = [(index, row) for index, row in enumerate(rows) if complete[index]]
+def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
+    """Returns the rows that COCO's evaluation ignores, in classes of an image whose scores can all be ranked.
 
-    def ap_of(some: NumberedRows) -> float | None:
-        return average_precision(rows_to_evaluate(some, annotations)) if average_precision else None
-
-    changes: list[Change] = []
-    notes: list[str] = []
-    ap: float | None = None  # of the kept rows, once it is needed
-    for correction in CORRECTIONS:
-        outcome = correction.correct(kept, annotations)
-        ap = ap_of(kept) if ap is None and (outcome.done or outcome.guesses) else ap
-        if outcome.note:
-            notes.append(outcome.note + _guessed(outcome, ap, ap_of))
-        if not outcome.done:
-            continue
-        after = ap_of(outcome.rows) if correction.can_change_ap else ap
-        reason = _reason_against(correction, ap, after)
-        if reason and not (together and correction.what in WHOLE_COLUMNS):
-            notes.append(f"{correction.what}: not these {len(outcome.done)} rows, since {reason}.")
-            continue
-        shown = list(outcome.done.items())[:NUM_EXAMPLES]
-        examples = [f"row {index} {outcome.text.format(*values)}" for index, values in shown]
-        changes.append(Change(correction.what, len(outcome.done), examples, _pair(ap, after)))
-        kept, ap = outcome.rows, after
-    return Fixed([row for _, row in sorted(kept + lacking, key=lambda numbered: numbered[0])], changes, notes)
-
-
-def _reason_against(correction: Correction, before: float | None, after: float | None) -> str:
-    """Why a correction with this AP before and after it is not made; empty if it is."""
-    if before is None or after is None:
-        return correction.only_by_ap
-    return f"AP would fall from {before:.5f} to {after:.5f}" if after < before else ""
-
-
-def _guessed(outcome: Outcome, ap: float | None, ap_of: Callable[[NumberedRows], float | None]) -> str:
-    """AP with each of the guesses."""
-    if ap is None:
-        return ""
-    return "".join(f" AP is {ap:.3f}; with {guess} it would be {ap_of(rows):.3f}." for guess, rows in outcome.guesses)
-
-
-def _pair(before: float | None, after: float | None) -> tuple[float, float] | None:
-    return None if before is None or after is None else (before, after)
+    Of equal scores the first count.
+    """
+    groups = defaultdict(list)
+    for index, row in rows:
+        groups[place_in_table(row)].append((index, row))
+    beyond = []
+    for place, group in groups.items():
+        if place and len(group) > MAX_PER_CLASS and all(is_probability(row["score"]) for _, row in group):
+            boxed = [(index, row) for index, row in group if is_box(row["bbox"])]  # COCO can't evaluate the others
+            beyond += sorted(boxed, key=lambda numbered: -numbered[1]["score"])[MAX_PER_CLASS:]
+    return sorted(beyond, key=lambda numbered: numbered[0])

@@ -134,7 +134,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
         images = [image for one in of_ranks for image in one["images"]]
         for image in images:
             index = int(np.flatnonzero(annotations.image_ids == image["image_id"])[0])
-            image["file_name"] = annotations.file_names[index]
+            image["file_name"] = annotations.file_name(index)
             image["classes"] = [annotations.class_names[label] for label in image.pop("labels")]
         names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
         try:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_set
+from support.data_folder import write_set
 
 from benchmarks.accuracy.__main__ import record_of_run, runs_left
 from benchmarks.accuracy.rows import BASELINE, Setting, filled, rows_of, runs_of

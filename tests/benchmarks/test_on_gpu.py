@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import ROOT
+from support.scripts import ROOT
 
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in *speed.loss*) echo broken >&2; exit 3;; *speed.detect*) sleep ${DETECTION_TAKES:-0};; esac

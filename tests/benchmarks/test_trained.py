@@ -3,17 +3,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.built import small_network
 from torch import nn
 
 from benchmarks.speed import trained
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 
 
 def arguments(coco_path: Path, head_norm: str = "none") -> argparse.Namespace:
     """Flags of a benchmark with a checkpoint that has something to detect."""
-    model = RetinaNet(2, 18, 32, head_norm=head_norm)
+    model = small_network(channels=32, head_norm=head_norm)
     for head in (model.classification_head, model.regression_head):
         nn.init.trunc_normal_(head.output.weight, std=0.01)
     nn.init.constant_(model.classification_head.output.bias, -3.2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.built import small_network
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
@@ -16,7 +17,6 @@ from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import load_set
 from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.detect import detect
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.errors import UserError
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 @pytest.fixture(scope="module")
 def checkpoint():
     torch.manual_seed(1)
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     for parameter in model.parameters():
         parameter.data += 0.01 * torch.randn_like(parameter)
     return Checkpoint(
@@ -50,7 +50,7 @@ def test_rebuilds_its_model(checkpoint, tmp_path):
     save_checkpoint(checkpoint, tmp_path / "x.pt")
     loaded = load_checkpoint(tmp_path / "x.pt")
     assert loaded._replace(model={}) == checkpoint._replace(model={})
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     model.load_state_dict(checkpoint.model)
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_rebuilds_its_model(checkpoint, tmp_path):
 
 
 def test_rebuilds_a_model_of_other_heads(checkpoint, tmp_path):
-    model = LevelCodedRetinaNet(2, 18, channels=32, head_norm="group").eval()
+    model = small_network(kind=LevelCodedRetinaNet, channels=32, head_norm="group").eval()
     for value in model.state_dict().values():
         if value.is_floating_point():
             value += 0.01 * torch.rand_like(value)
@@ -190,7 +190,7 @@ def test_anchors_of_another_number_do_not_fit_the_weights(checkpoint, tmp_path):
 @pytest.mark.parametrize("shapes", [AnchorShapes(3), AnchorShapes(5, (0.4, 1.0), (1.0, 1.5))], ids=str)
 def test_a_checkpoint_of_other_anchors_tests_with_its_own(checkpoint, script, coco_path, tmp_path, shapes):
     torch.manual_seed(2)
-    model = RetinaNet(2, 18, channels=8, anchor_shapes=shapes)
+    model = small_network(anchors=shapes)
     for parameter in model.parameters():
         parameter.data += 0.01 * torch.randn_like(parameter)
     kept = checkpoint._replace(model=model.state_dict(), class_names=["red", "green"], anchors=shapes)

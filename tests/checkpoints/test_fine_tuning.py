@@ -1,11 +1,11 @@
 import pytest
 import torch
-from conftest import TINY
+from support.built import small_network
+from support.scripts import TINY
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.start import build_network
 from retinanet.detector.anchors import DEFAULT_SHAPES
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import UserError
 from retinanet.settings.train import train_settings
@@ -15,7 +15,7 @@ IMAGES = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8, generator=torc
 
 
 def random_network(num_classes, shapes=DEFAULT_SHAPES, iou_branch=False):
-    network = RetinaNet(num_classes, 18, channels=8, anchor_shapes=shapes, iou_branch=iou_branch)
+    network = small_network(num_classes, iou_branch=iou_branch, anchors=shapes)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return network.eval()

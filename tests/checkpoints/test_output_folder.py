@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from warm import finished
+from support.warm import finished
 
 from retinanet.checkpoints.output_folder import LOCK, move_earlier_run, open_folder, write_record
 from retinanet.runtime.errors import UserError

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.built import small_network
 from torch import nn
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from torchvision.models.detection._utils import BoxCoder
@@ -16,6 +17,7 @@ from retinanet.checkpoints.pretrained_detector import CATEGORIES, coco_state, is
 from retinanet.detector import anchors
 from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
+from retinanet.detector.settings import CHANNELS
 from retinanet.runtime.errors import UserError
 
 CPU = torch.device("cpu")
@@ -49,10 +51,17 @@ def state(detector):
     return detector.state_dict()
 
 
+def level_coded(num_classes, **options):
+    """The network that torchvision's weights fit."""
+    return small_network(
+        num_classes, kind=LevelCodedRetinaNet, depth=50, channels=CHANNELS, head_norm="group", **options
+    )
+
+
 @pytest.fixture(scope="module")
 def start():
     """A network that nothing is loaded into."""
-    return LevelCodedRetinaNet(len(NAMES), 50, head_norm="group").eval()
+    return level_coded(len(NAMES)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +95,7 @@ def test_the_box_code_of_any_deltas(seed, rows, columns):
     height, width = 128 * rows, 128 * columns
     anchors = torchvisions_anchors(height, width)
     raw = torch.randn(len(anchors), 4, generator=draw).clamp(max=4)  # the cap of growth, 4.135, is each one's own
-    code, parts = pretrained_detector._box_code(), []
+    code, parts = pretrained_detector.box_code(), []
     by_level = raw.double().split([ANCHORS_PER_CELL * height * width // stride**2 for stride in STRIDES])
     for part, scale, shift in zip(by_level, code.level_scale, code.level_shift, strict=True):
         output = part.view(-1, ANCHORS_PER_CELL * 4) * code.factor + code.summand
@@ -103,7 +112,7 @@ def test_the_box_code_to_other_anchors():
     shapes = anchors.AnchorShapes(3, (0.4, 1.0, 2.5), (1.0, 1.3, 1.6))
     theirs = torchvisions_anchors(128, 256)
     raw = torch.randn(len(theirs), 4, generator=torch.Generator().manual_seed(0)).double().clamp(max=2)
-    code, parts = pretrained_detector._box_code(shapes), []
+    code, parts = pretrained_detector.box_code(shapes), []
     by_level = raw.split([ANCHORS_PER_CELL * 128 * 256 // stride**2 for stride in STRIDES])
     for part, scale, shift in zip(by_level, code.level_scale, code.level_shift, strict=True):
         output = part.view(-1, ANCHORS_PER_CELL * 4) * code.factor + code.summand
@@ -114,7 +123,7 @@ def test_the_box_code_to_other_anchors():
 
 
 def test_another_number_of_anchors_is_refused(state):
-    network = LevelCodedRetinaNet(1, 50, head_norm="group", anchor_shapes=anchors.AnchorShapes(4, (1.0,)))
+    network = level_coded(1, anchors=anchors.AnchorShapes(4, (1.0,)))
     with pytest.raises(UserError, match=r"detector\.pth: a detector with 9 anchors a cell, but the network has 3"):
         load_detector(network, ["red"], state, "detector.pth")
 
@@ -130,7 +139,7 @@ def test_known_classes_are_kept_and_others_start_anew(loaded, state):
 
 
 def test_a_set_of_other_classes_alone(state):
-    network = LevelCodedRetinaNet(1, 50, head_norm="group")
+    network = level_coded(1)
     assert load_detector(network, ["red"], state, "detector.pth") == ([], ["red"])
     assert not network.classification_head.output.weight.any()
     assert network.regression_head.output.weight.any()

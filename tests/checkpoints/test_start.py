@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from support.built import small_network
+from support.scripts import TINY
 from torchvision.models import get_model
 from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
@@ -75,7 +76,7 @@ def test_the_start_is_drawn_as_ever():
     torch.manual_seed(4)
     network = build_network(start_of(*TINY), NAMES, None).network
     torch.manual_seed(4)
-    wanted = RetinaNet(2, 18, channels=16, learn_statistics=True)
+    wanted = small_network(channels=16, learn_statistics=True)
     assert all(map(torch.equal, network.state_dict().values(), wanted.state_dict().values()))
     assert network.backbone.learn_statistics
 
@@ -131,11 +132,13 @@ def test_frozen_stages_must_be_in_the_file(resnet18, tmp_path):
 
 @pytest.mark.parametrize("weights", ["coco", "imagenet"])
 def test_a_run_that_is_gone_on_with_reads_no_weights_and_stays_frozen(weights, monkeypatch):
-    monkeypatch.setattr(start, "_read_weights", lambda *which: pytest.fail("read again"))
+    monkeypatch.setattr(start, "imagenet_state", lambda *which: pytest.fail("read again"))
+    monkeypatch.setattr(start.pretrained_detector, "coco_state", lambda: pytest.fail("read again"))
     settings = start_of("--weights", weights, "--freeze_stages", 3)
     is_coco = weights == "coco"
     heads = {"head_norm": settings.head_norm}
-    state = (LevelCodedRetinaNet if is_coco else RetinaNet)(2, 50, **heads).state_dict()
+    kind = LevelCodedRetinaNet if is_coco else RetinaNet
+    state = small_network(kind=kind, depth=50, channels=settings.channels, **heads).state_dict()
     checkpoint = Checkpoint(state, 50, 256, NAMES, [1, 2], 64, 96, 2, 0, {}, **heads, level_code=is_coco)
     facts = Facts("cpu", "float32", False, "", "", 2, 1)
     network = build_network(settings, NAMES, SavedRun(Path("last.pt"), checkpoint, {}, facts)).network

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from conftest import ROOT
+from support.scripts import ROOT
 
 
 def content(name: str) -> dict:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import ROOT, write_set
+from support.data_folder import write_set
+from support.scripts import ROOT
 
 from cluster.conftest import Slurm
 

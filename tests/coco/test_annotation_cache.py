@@ -1,20 +1,23 @@
 import hashlib
 import json
+import multiprocessing
 import os
-import resource
+import stat
+import time
 import zipfile
 
 import numpy as np
 import pytest
-from conftest import change_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.data_folder import change_json
 
 from retinanet.coco import annotation_cache
-from retinanet.coco.annotation_arrays import DTYPES
-from retinanet.coco.annotation_cache import cache_path, load_annotations
-from retinanet.coco.annotations import owners_of, read_annotations
+from retinanet.coco.annotation_cache import cache_folder, load_annotations
+from retinanet.coco.annotations import read_annotations
 from retinanet.runtime.errors import UserError
+
+DAY = 24 * 3600
 
 
 @pytest.fixture
@@ -22,42 +25,68 @@ def path(coco_path):
     return coco_path / "train.json"
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The folder of the caches, which is not there yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user" / "cache"))
+    annotation_cache._say_once.cache_clear()
+    return tmp_path / "user" / "cache" / "retinanet"
+
+
 @pytest.fixture
 def parsed(monkeypatch):
-    """How often a file was parsed."""
+    """The files that were parsed."""
     calls = []
     monkeypatch.setattr(annotation_cache, "read_annotations", lambda path: calls.append(path) or read_annotations(path))
     return calls
 
 
-def assert_equal(annotations, wanted, with_fingerprint=True):
-    if with_fingerprint:
-        wanted = wanted._replace(fingerprint=hashlib.sha256(annotations.path.read_bytes()).hexdigest())
-    for name, got, value in zip(annotations._fields, annotations, wanted, strict=True):
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def assert_equal(annotations, expected):
+    expected = expected._replace(fingerprint=digest_of(annotations.path))
+    for name, got, value in zip(annotations._fields, annotations, expected, strict=True):
         if isinstance(value, np.ndarray):
             assert got.dtype == value.dtype
             assert np.array_equal(got, value), name
         else:
-            assert list(got) == list(value) if name == "file_names" else got == value
+            assert got == value
 
 
-def test_parsed_once_and_equal(path, parsed):
+def test_parsed_once_and_equal(path, folder, parsed):
+    beside = sorted(path.parent.iterdir())
     for _ in range(3):
         assert_equal(load_annotations(path), read_annotations(path))
     assert len(parsed) == 1
+    assert [file.name for file in folder.iterdir()] == [f"{digest_of(path)}.npz"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert sorted(path.parent.iterdir()) == beside
 
 
-def test_names_of_all_kinds_survive(path):
+def test_equal_files_share_a_cache(path, folder, parsed):
+    other = path.with_name("other.json")
+    other.write_bytes(path.read_bytes())
+    load_annotations(path)
+    assert load_annotations(other).path == other
+    assert (len(parsed), len(list(folder.iterdir()))) == (1, 1)
+
+
+def test_names_of_all_kinds_survive(path, parsed):
     names = ["cat\0", "dög", "  ", "猫\n"]
 
     def rename(content):
         content["categories"] = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
         content["images"][0]["file_name"] = "sub/ä b.png"
+        content["images"][1]["file_name"] = "猫😀.png"
 
     change_json(path, rename)
-    load_annotations(path)
-    assert load_annotations(path).class_names == names
-    assert load_annotations(path).file_names[0] == "sub/ä b.png"
+    for _ in range(2):
+        annotations = load_annotations(path)
+        assert annotations.class_names == names
+        assert [annotations.file_name(row) for row in (0, 1, 2)] == ["sub/ä b.png", "猫😀.png", "3.png"]
+    assert len(parsed) == 1
 
 
 def test_other_content_of_equal_size_and_time_is_seen(path, parsed):
@@ -78,9 +107,9 @@ def test_a_mistake_is_found_after_a_good_start(path):
         load_annotations(path)
 
 
-def test_of_another_version_is_made_anew(path, parsed, monkeypatch):
+def test_a_cache_of_another_version_is_rebuilt(path, parsed, monkeypatch):
     load_annotations(path)
-    monkeypatch.setattr(annotation_cache, "CACHE_FORMAT", "retinanet annotations of another version")
+    monkeypatch.setattr(annotation_cache, "FORMAT", annotation_cache.FORMAT + 1)
     load_annotations(path)
     load_annotations(path)
     assert len(parsed) == 2
@@ -88,9 +117,10 @@ def test_of_another_version_is_made_anew(path, parsed, monkeypatch):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_a_broken_cache_is_made_anew(path, data):
-    wanted = load_annotations(path)
-    content = bytearray(cache_path(path).read_bytes())
+def test_a_torn_cache_is_rebuilt(path, folder, data):
+    expected = load_annotations(path)
+    (entry,) = folder.iterdir()
+    content = bytearray(entry.read_bytes())
     kind = data.draw(st.sampled_from(["cut", "flip", "other"]))
     if kind == "cut":
         content = content[: data.draw(st.integers(0, len(content) - 1))]
@@ -98,235 +128,84 @@ def test_a_broken_cache_is_made_anew(path, data):
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     else:
         content = data.draw(st.binary(max_size=200))
-    cache_path(path).write_bytes(content)
-    assert_equal(load_annotations(path), wanted)
+    entry.write_bytes(content)
+    assert_equal(load_annotations(path), expected)
 
 
-def test_a_cache_with_code_in_it_runs_none(path, tmp_path):
+def test_a_cache_with_code_in_it_runs_none(path, folder, tmp_path):
     class Mischief:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "mischief"),))
 
-    wanted = load_annotations(path)
-    with zipfile.ZipFile(cache_path(path)) as archive:
+    expected = load_annotations(path)
+    (entry,) = folder.iterdir()
+    with zipfile.ZipFile(entry) as archive:
         names = archive.namelist()
-    np.savez(cache_path(path), **{name.removesuffix(".npy"): np.array([Mischief()], object) for name in names})
-    assert_equal(load_annotations(path), wanted)
+    np.savez(entry, **{name.removesuffix(".npy"): np.array([Mischief()], object) for name in names})
+    assert_equal(load_annotations(path), expected)
     assert not (tmp_path / "mischief").exists()
 
 
-def forged(path, **changes):
-    """The cache of `path` with some of its arrays exchanged, or made from what they are."""
-    load_annotations(path)
-    with np.load(cache_path(path)) as file:
-        content = dict(file)
-    for name, change in changes.items():
-        content[name] = change(content[name].copy()) if callable(change) else np.array(change)
-    np.savez(cache_path(path), **content)
-    return cache_path(path)
+def test_where_it_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "retinanet"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder() == tmp_path / ".cache" / "retinanet"
 
 
-def with_name(name):
-    """The name of the second of 8 images exchanged."""
-    names = [b"1.png", name, *(b"%d.png" % number for number in range(3, 9))]
-    return {
-        "name_text": np.frombuffer(b"".join(names), np.uint8),
-        "name_ends": np.cumsum([len(one) for one in names]),
-    }
-
-
-def put(value, *place):
-    def change(array):
-        array[place] = value
-        return array
-
-    return change
-
-
-FORGED = {
-    "boxes in fractions": {"boxes": lambda boxes: boxes / 1000},
-    "a name that leaves the folder": with_name(b"../../../etc/passwd"),
-    "a name that leaves it later": with_name(b"a/../../x.png"),
-    "an absolute name": with_name(b"/etc/passwd"),
-    "a name with a null": with_name(b"a\0b.png"),
-    "an empty name": with_name(b""),
-    "a name that is no text": with_name(b"\xff.png"),
-    "a name of a lone surrogate": with_name(b"\xed\xa0\x80.png"),
-    "names that part a letter": {**with_name("ä.png".encode()), "name_ends": put(6, 0)},
-    "names that end before they start": {"name_ends": put(1, 3)},
-    "names past their text": {"name_ends": put(10**12, 7)},
-    "names of a negative end": {"name_ends": put(-3, 0)},
-    "names of two columns": {"name_ends": np.ones((8, 2), np.int64)},
-    "one name": {"name_ends": np.array(5)},
-    "too few names": {"name_ends": lambda ends: ends[:-1]},
-    "a box of NaN": {"boxes": put(np.nan, 2, 0)},
-    "a box of infinity": {"boxes": put(np.inf, 2, 3)},
-    "a box of 10^15": {"boxes": put(-1e15, 2, 0)},
-    "a box of negative width": {"boxes": put(-1, 1, 2)},
-    "boxes of three": {"boxes": lambda boxes: boxes[:, :3]},
-    "boxes of float32": {"boxes": lambda boxes: boxes.astype(np.float32)},
-    "boxes of another byte order": {"boxes": lambda boxes: boxes.astype(">f8")},
-    "boxes of objects": {"boxes": lambda boxes: boxes.astype(object)},
-    "fewer boxes": {"boxes": lambda boxes: boxes[:-1]},
-    "a label of -1": {"labels": put(-1, 0)},
-    "a label past the classes": {"labels": put(2, 0)},
-    "labels of floats": {"labels": lambda labels: labels.astype(float)},
-    "an area of NaN": {"areas": put(np.nan, 0)},
-    "a negative area": {"areas": put(-1, 0)},
-    "a crowd of 7": {"crowds": lambda crowds: put(7, 0)(crowds.view(np.uint8)).view(bool)},
-    "an image of no height": {"sizes": put(0, 1, 0)},
-    "sizes of three": {"sizes": np.ones((8, 3), np.int64)},
-    "an image id twice": {"image_ids": put(1, 4)},
-    "no images": {"image_ids": lambda ids: ids[:0]},
-    "annotations before the first": {"first": put(-1, 0)},
-    "annotations past the last": {"first": put(10**9, 8)},
-    "falling firsts": {"first": put(7, 2)},
-    "classes of no text": {"class_names": json.dumps([1, 2])},
-    "no classes": {"class_names": "[]", "category_ids": np.zeros(0, np.int64)},
-    "a class too many": {"class_names": json.dumps(["red", "green", "blue"])},
-    "classes that are no list": {"class_names": json.dumps({"red": 1, "green": 2})},
-    "classes nested": {"class_names": "[" * 10**5},
-    "class ids twice": {"category_ids": [1, 1]},
-    "class ids that fall": {"category_ids": [2, 1]},
-    "class ids by rows": {"category_ids": [[1], [2]]},
-    "a key of objects": {"key": np.array([None])},
-}
-
-
-@pytest.mark.parametrize("kind", FORGED)
-def test_a_forged_cache_is_made_again(path, parsed, kind):
-    forged(path, **FORGED[kind])
-    wanted = read_annotations(path)
-    for _ in range(2):
-        assert_equal(load_annotations(path), wanted)
-    assert len(parsed) == 2  # before it was forged, and once again after
-
-
-def test_what_the_file_may_say_the_cache_may_say(path, parsed):
-    """Odd but sound values pass both checks, so that such a file is not parsed at each start."""
-
-    def change(content):
-        content["images"][0]["file_name"] = "a..b/...png"
-        content["images"][1].update(file_name="ä/猫😀.png", height=2**62)
-        content["images"][2].update(id=-(2**63), file_name="./x")
-        content["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [-9e14, 0, 0, 0.5], "area": 9e14}]
-        content["categories"] = [{"id": -5, "name": "😀" * 1000}, {"id": 1, "name": ""}]
-
-    change_json(path, change)
-    for _ in range(2):
-        assert_equal(load_annotations(path), read_annotations(path))
-    assert len(parsed) == 1
-    change_json(path, lambda content: content.update(annotations=[]))
+def test_without_a_home_one_line_says_so(path, parsed, capsys, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
     for _ in range(2):
         assert_equal(load_annotations(path), read_annotations(path))
     assert len(parsed) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("No annotation cache, so each start parses")
+    assert "no HOME" in line
 
 
-def as_json(annotations):
-    """The file that packs to `annotations`, which may hold anything."""
-    images = zip(annotations.image_ids.tolist(), annotations.file_names, annotations.sizes.tolist(), strict=True)
-    categories = zip(annotations.category_ids, annotations.class_names, strict=True)
-    objects = []
-    for row, owner in enumerate(owners_of(annotations)):
-        objects.append(
-            {
-                "image_id": int(annotations.image_ids[owner]),
-                "category_id": annotations.category_ids[annotations.labels[row]],
-                "bbox": annotations.boxes[row].tolist(),
-                "area": float(annotations.areas[row]),
-                "iscrowd": int(annotations.crowds[row]),
-            }
-        )
-    return {
-        "images": [{"id": id_, "file_name": name, "height": h, "width": w} for id_, name, (h, w) in images],
-        "categories": [{"id": id_, "name": name} for id_, name in categories],
-        "annotations": objects,
-    }
+def test_a_folder_that_cannot_be_written_is_no_error(path, folder, parsed, capsys):
+    folder.parent.parent.write_text("a file where a folder is needed")
+    for _ in range(2):
+        assert_equal(load_annotations(path), read_annotations(path))
+    assert len(parsed) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{folder} can't be written" in line
 
 
-NUMBERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 7, 8, 10**9, 2**62, 46, 47, 255])
-REALS = st.sampled_from([-1e300, -1e15, -1.0, -0.0, 0.0, 0.5, 9e14, 1e15, float("nan"), float("inf")])
-
-
-@settings(
-    max_examples=int(os.environ.get("MUTATIONS", 50)),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(data=st.data())
-def test_what_is_believed_is_what_a_file_could_say(path, data):
-    """Arrays changed at random pass only if the file that they could come from passes its checks and packs to them."""
+def test_caches_unused_for_90_days_are_removed(path, folder):
     load_annotations(path)
-    cache_path(path).unlink()
-    changes = {}
-    for name in data.draw(st.sets(st.sampled_from([*DTYPES, "name_text", "name_ends"]), min_size=1, max_size=2)):
-        place, length = data.draw(st.integers(0, 7)), data.draw(st.sampled_from([None, None, None, 0, 1, 6, -1]))
-        value = data.draw(REALS if name in ("boxes", "areas") else NUMBERS)
-        kind = np.uint8 if name in ("name_text", "crowds") else None
-
-        def change(array, place=place, length=length, value=value, kind=kind):
-            bits = array.view(kind) if kind else array
-            if len(array):
-                bits.flat[place % bits.size] = value % 256 if kind else value
-            return array[:length]
-
-        changes[name] = change
-    forged(path, **changes)
-    key = annotation_cache._key(path)
-    believed = annotation_cache._read(path, key)
-    if believed is not None:
-        other = path.with_name("other.json")
-        other.write_text(json.dumps(as_json(believed)))
-        assert_equal(believed._replace(path=other), read_annotations(other), with_fingerprint=False)
+    used, now = folder / f"{digest_of(path)}.npz", time.time()
+    os.utime(used, (now - 89 * DAY, now - 89 * DAY))
+    load_annotations(path)
+    assert used.stat().st_mtime > now - DAY
+    old, unfinished, recent = (folder / name for name in ("b.npz", "b.npz.0123abcd.part", "c.npz"))
+    for file, days in ((old, 91), (unfinished, 91), (recent, 89)):
+        file.touch()
+        os.utime(file, (now - days * DAY, now - days * DAY))
+    load_annotations(path.with_name("val.json"))
+    assert sorted(folder.iterdir()) == sorted([used, recent, folder / f"{digest_of(path.with_name('val.json'))}.npz"])
 
 
-@pytest.mark.parametrize(
-    "kind", ["compressed", "claims", "claims of nothing", "array", "pipe", "folder", "link", "version"]
-)
-def test_other_things_in_its_place(path, kind):
-    wanted, cache = load_annotations(path), cache_path(path)
-    with np.load(cache) as file:
-        content = dict(file)
-    cache.unlink()
-    if kind == "compressed":
-        content["boxes"] = np.zeros((10**7, 4))
-        np.savez_compressed(cache, **content)
-    elif kind.startswith("claims"):
-        with zipfile.ZipFile(cache, "w") as archive:
-            for name, array in content.items():
-                with archive.open(f"{name}.npy", "w") as member:
-                    header = np.lib.format.header_data_from_array_1_0(array)
-                    if name == "boxes":
-                        header["shape"] = (10**11, 4) if kind == "claims" else (0, 10**18)
-                    np.lib.format.write_array_header_1_0(member, header)
-                    member.write(array.tobytes() if kind == "claims" or name != "boxes" else b"")
-    elif kind == "array":
-        with open(cache, "wb") as file:
-            np.save(file, content["boxes"])
-    elif kind == "version":
-        np.savez(cache, **content)
-        cache.write_bytes(cache.read_bytes().replace(b"NUMPY\x01", b"NUMPY\x02"))
-    elif kind == "pipe":
-        os.mkfifo(cache)
-    elif kind == "folder":
-        cache.mkdir()
-    else:
-        cache.symlink_to("/dev/zero")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert_equal(load_annotations(path), wanted)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
-
-
-def test_a_folder_that_cannot_be_written_to_is_no_error(path, monkeypatch):
-    def refuse(*args):
-        raise PermissionError(13, "Permission denied", "train.cache.npz")
-
-    monkeypatch.setattr(annotation_cache, "written_whole", refuse)
+def load_at_once(barrier, path):
+    barrier.wait()
     assert_equal(load_annotations(path), read_annotations(path))
-    assert not cache_path(path).exists()
 
 
-def test_a_file_changed_while_it_is_read_is_not_kept(path, monkeypatch):
+def test_processes_that_start_at_once(path, folder):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=load_at_once, args=(barrier, path)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert [file.name for file in folder.iterdir()] == [f"{digest_of(path)}.npz"]
+
+
+def test_a_file_changed_while_it_is_read_is_not_kept(path, folder, monkeypatch):
     def slowly(path):
         annotations = read_annotations(path)
         path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
@@ -334,4 +213,4 @@ def test_a_file_changed_while_it_is_read_is_not_kept(path, monkeypatch):
 
     monkeypatch.setattr(annotation_cache, "read_annotations", slowly)
     load_annotations(path)
-    assert not cache_path(path).exists()
+    assert not folder.exists()

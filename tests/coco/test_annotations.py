@@ -130,7 +130,7 @@ def test_segmentations_that_a_box_may_have(tmp_path, values):
 
 @pytest.mark.parametrize("name", ["a\\b.jpg", "a..\\b.jpg", "c:d.jpg", "ab:/c.jpg", "a/..b.jpg"])
 def test_names_that_files_may_have(tmp_path, name):
-    assert load(tmp_path, changed("images", 0, file_name=name)).file_names[0] == name
+    assert load(tmp_path, changed("images", 0, file_name=name)).file_name(0) == name
 
 
 def test_missing_file(tmp_path):

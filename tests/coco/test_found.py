@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from result_rows import SET
+from support.result_rows import SET
 
 from retinanet.coco.annotations import read_annotations
 from retinanet.coco.results import Found, found_of, joined, rows_of, write_results

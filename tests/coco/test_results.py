@@ -1,12 +1,20 @@
+import io
 import json
+import os
+import time
+import tracemalloc
 import zipfile
 
 import pytest
-from result_rows import row
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.result_rows import row
 
-from retinanet.coco.results import read_results, results_text, write_results
+from retinanet.coco import results
+from retinanet.coco.results import read_results, read_zip, results_text, write_results, write_zip
 from retinanet.runtime.errors import UserError
-from retinanet.submission.rows import sameness
+
+TEXT = b'[{"image_id": 1}]'
 
 
 def test_written_whole_or_not_at_all(tmp_path):
@@ -40,6 +48,130 @@ def test_the_four_keys_are_handed_in(tmp_path):
     assert json.loads(results_text([{**row(), "caption": "a cat", "area": float("nan")}])) == [row()]
 
 
-def test_true_is_not_1_among_duplicates():
-    assert sameness(row(True)) != sameness(row(1))
-    assert sameness(row([1])) != sameness(row(1))
+def packed(*members, method=zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name), content, method)
+    return file.getvalue()
+
+
+def claiming(num_bytes, content, method):
+    """A zip whose member says in both of its places that it has `num_bytes`."""
+    right, wrong = (number.to_bytes(4, "little") for number in (len(content), num_bytes))
+    bytes_of = packed(("rows.json", content), method=method)
+    for mark, place in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
+        start = bytes_of.index(mark) + place
+        assert bytes_of[start : start + 4] == right
+        bytes_of = bytes_of[:start] + wrong + bytes_of[start + 4 :]
+    return bytes_of
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_reads_what_others_pack(tmp_path, method):
+    (tmp_path / "a.zip").write_bytes(packed(("b.json", TEXT), method=method))
+    assert read_zip(tmp_path / "a.zip") == ("b.json", TEXT)
+
+
+def test_equal_rows_make_equal_bytes(tmp_path, monkeypatch):
+    path = tmp_path / "detections_val2017_mine.v2_results.zip"
+    write_zip("[1]", path)
+    first = path.read_bytes()
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    write_zip("[1]", path)
+    assert path.read_bytes() == first
+    assert read_zip(path) == ("detections_val2017_mine.v2_results.json", b"[1]")
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_zip_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.zip").write_bytes(b"before")
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(UserError, match=r"a\.zip: can't be written \(No space left"):
+        write_zip("[1]", tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+BAD = {
+    "no zip": (TEXT, "File is not a zip file"),
+    "no byte": (b"", "File is not a zip file"),
+    "cut": (packed(("a.json", TEXT))[:-30], "File is not a zip file"),
+    "no member": (packed(), "holds nothing"),
+    "two": (packed(("a.json", TEXT), ("b.json", TEXT)), "holds a.json, b.json"),
+    "four": (packed(*((f"{i}.json", TEXT) for i in range(4))), r"holds 0.json, 1.json, 2.json \.\.\."),
+    "as a Mac packs": (packed(("a.json", TEXT), ("__MACOSX/._a.json", TEXT)), "holds a.json, __MACOSX"),
+    "no .json": (packed(("a.txt", TEXT)), "holds a.txt"),
+    "a folder": (packed(("a.json/", b"")), "holds a.json/"),
+    "changed": (packed(("a.json", TEXT), method=zipfile.ZIP_STORED).replace(b"image", b"imagf"), "Bad CRC-32"),
+    "longer than it claims": (claiming(9, b"0" * 100_000, zipfile.ZIP_DEFLATED), "Bad CRC-32"),
+    "shorter than it claims": (claiming(99_999, b"0" * 999, zipfile.ZIP_DEFLATED), "claims 99999 bytes but has 999"),
+    "stored, longer": (claiming(9, b"0" * 999, zipfile.ZIP_STORED), "Bad CRC-32"),
+    "stored, shorter": (claiming(99_999, b"0" * 999, zipfile.ZIP_STORED), r"EOFError|claims 99999|Overlapped"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused(tmp_path, name):
+    content, words = BAD[name]
+    path = tmp_path / "rows.zip"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"rows\.zip: not a zip with a result file in it, or damaged \(.*{words}"):
+        read_zip(path)
+
+
+def test_missing_or_a_folder(tmp_path):
+    for path in (tmp_path / "none.zip", tmp_path):
+        with pytest.raises(UserError, match="can't be read"):
+            read_zip(path)
+
+
+@pytest.mark.parametrize(("num_bytes", "refused"), [(1_000_000, True), (110_000, False)])
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch, num_bytes, refused):
+    monkeypatch.setattr(results, "SMALL", 100_000)
+    path = tmp_path / "rows.zip"
+    path.write_bytes(packed(("rows.json", b" " * num_bytes)))
+    if not refused:
+        assert len(read_zip(path)[1]) == num_bytes
+        return
+    monkeypatch.setattr(zipfile.ZipFile, "open", None)
+    with pytest.raises(UserError, match="claims 1000000 bytes in a zip of"):
+        read_zip(path)
+
+
+def test_no_more_is_unpacked_than_is_claimed(tmp_path):
+    path = tmp_path / "rows.zip"
+    path.write_bytes(claiming(9, b"0" * 20_000_000, zipfile.ZIP_DEFLATED))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="Bad CRC-32"):
+        read_zip(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_no_more_than_two_gigabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "MAX_GROWTH", 10**9)
+    path = tmp_path / "rows.zip"
+    path.write_bytes(claiming(2**31 + 1, b"[]", zipfile.ZIP_DEFLATED))
+    with pytest.raises(UserError, match="claims 2147483649 bytes in a zip of"):
+        read_zip(path)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_bytes_are_refused_or_do_not_matter(tmp_path, data):
+    content = bytearray(packed(("rows.json", TEXT * 5)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path / "rows.zip"
+    path.write_bytes(content)
+    try:
+        _, text = read_zip(path)
+    except UserError as refused:
+        text = str(refused).encode()
+    assert text == TEXT * 5 or text.startswith(f"{path}: ".encode())

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import change_json, write_set
+from support.data_folder import change_json, write_set
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from conftest import TINY
+from support.scripts import TINY
 
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.data.anchor_coverage import AnchorSetup

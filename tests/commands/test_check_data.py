@@ -7,8 +7,9 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from conftest import ROOT, change_json
 from PIL import Image
+from support.data_folder import change_json
+from support.scripts import ROOT
 
 from retinanet.check_data.findings import FINDING_KINDS
 from retinanet.coco.annotation_cache import load_annotations

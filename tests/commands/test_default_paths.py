@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from conftest import change_json
 from PIL import Image
+from support.built import small_network
+from support.data_folder import change_json
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.detector.model import RetinaNet
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def in_data(coco_path, tmp_path, monkeypatch):
     """In a folder with data/ and output/model_final.pt, a network that finds something everywhere."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     for parameter in model.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     (tmp_path / "output").mkdir()

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_files import random_checkpoint
 from PIL import Image
+from support.checkpoint_files import random_checkpoint
 
 from retinanet import Detector
 from retinanet.checkpoints.checkpoint import load_checkpoint

@@ -4,14 +4,10 @@ from itertools import combinations
 
 import pytest
 import torch
-from conftest import write_set
+from support.built import small_network, small_run
+from support.data_folder import write_set
 
-from retinanet.detector.model import RetinaNet
-from retinanet.runtime.ranks import Ranks
-from retinanet.settings.train import train_settings
 from retinanet.training.engine import rest_of_epoch
-from retinanet.training.run import build_run
-from retinanet.training.sets import load_sets
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -42,16 +38,13 @@ def folder(tmp_path_factory):
     for name in ("train", "val"):
         write_set(folder, name, 4)
     torch.manual_seed(0)
-    torch.save(RetinaNet(2, 18, channels=32).backbone.state_dict(), folder / "backbone.pth")
+    torch.save(small_network(channels=32).backbone.state_dict(), folder / "backbone.pth")
     return folder
 
 
 def one_step(folder, *flags):
     """The run after a step, and the weights that it started with."""
-    paths = ("--coco_path", folder, "--weights", folder / "backbone.pth", "--device", "cpu", "--workers", 0)
-    size = ("--depth", 18, "--channels", 32, "--min_side", 64, "--max_side", 96, "--epochs", 5)
-    settings = train_settings([str(word) for word in (*paths, *size, *flags)])
-    run = build_run(settings, Ranks(), load_sets(settings, Ranks()))
+    run = small_run(folder, "--weights", folder / "backbone.pth", "--channels", 32, "--epochs", 5, *flags)
     start = {name: tensor.clone() for name, tensor in run.state.network.named_parameters()}
     next(rest_of_epoch(run))
     return run, start

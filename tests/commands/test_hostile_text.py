@@ -7,9 +7,10 @@ import sys
 
 import pytest
 import torch
-from conftest import TINY, change_json, write_set
 from matplotlib.text import Text
 from PIL import Image
+from support.data_folder import change_json, write_set
+from support.scripts import TINY
 
 from retinanet.reports.log_reader import POINT
 from retinanet.reports.log_table import print_spread

@@ -1,7 +1,8 @@
 """The flags of the loss, from the command line to a trained epoch."""
 
 import pytest
-from conftest import TINY, change_json
+from support.data_folder import change_json
+from support.scripts import TINY
 
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.ranks import ALONE

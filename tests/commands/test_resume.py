@@ -11,17 +11,17 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 import torch
-from conftest import ROOT, TINY, Finished, load_script, write_set
-from warm import Process
+from support.accidents import before_each_batch
+from support.built import small_network, small_state
+from support.data_folder import write_set
+from support.scripts import ROOT, TINY, Finished, load_script
+from support.warm import Process
 
 from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.resume import load_saved, newest_run
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.signals import STOP
-from retinanet.training import engine
-from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -90,16 +90,15 @@ def without_times(log):
     return [line for line in lines if line.startswith(("Epoch: ", " Average"))]
 
 
-def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, tmp_path, monkeypatch):
-    def stop_after_six(*arguments):
-        STOP.signal_number = signal.SIGTERM if next(calls) == 6 else STOP.signal_number
-        return step(*arguments)
+def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, tmp_path):
+    def stop_in_six(batch):
+        if batch == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    calls, step = iter(range(1, 100)), engine._step
-    monkeypatch.setattr(engine, "_step", stop_after_six)
     output = tmp_path / "output"
     flags = ("--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 3, "--workers", 2)
-    first = script("train", *flags, "--resume")
+    with before_each_batch(stop_in_six):
+        first = script("train", *flags, "--resume")
     assert first.code == 143
     assert f"{output} holds nothing to resume" in first.out
     assert "Stopped by SIGTERM" in first.out
@@ -311,9 +310,8 @@ def test_verify_resume_of_flat_parameters(script, undisturbed, tmp_path, monkeyp
 
 
 def test_stages_that_were_random_keep_their_rate(script, undisturbed, tmp_path):
-    part = {
-        name: value for name, value in RetinaNet(1, 18).backbone.state_dict().items() if not name.startswith("layer4")
-    }
+    backbone = small_network().backbone.state_dict()
+    part = {name: value for name, value in backbone.items() if not name.startswith("layer4")}
     torch.save(part, tmp_path / "part.pth")
     data = ("--coco_path", undisturbed / "data", "--output_path", tmp_path / "output")
     flags = ("--weights", tmp_path / "part.pth", "--backbone_rate", 0.1, "--verify_resume", 3)
@@ -390,7 +388,6 @@ def test_a_run_saved_before_there_were_numbers_goes_on(undisturbed, tmp_path):
     saved = load_saved(undisturbed / "output" / "last.pt")
     state = {name: value for name, value in saved.state.items() if name != "numbers"}
     model = build_model(saved.checkpoint, saved.path, learn_statistics=True)
-    optimizer = build_optimizer(model, "adam", 0.001, 0.0)
-    kept = TrainingState(model, optimizer, torch.device("cpu"))
+    kept = small_state(model)
     kept.load_plain(state, saved.path)
     assert (kept.epoch, kept.numbers) == (saved.state["epoch"], {})

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, change_json, write_set
-from narrow import NarrowResNet
 from PIL import Image
+from support.data_folder import change_json, write_set
+from support.narrow import NarrowResNet
+from support.scripts import ROOT, TINY
+from support.warm import finished
 from torchvision.models import get_model
-from warm import finished
 
 from retinanet.data.images import read_image
 from retinanet.runtime.ranks import ALONE, Ranks

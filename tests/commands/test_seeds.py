@@ -3,7 +3,7 @@ import re
 import statistics
 
 import pytest
-from conftest import write_set
+from support.data_folder import write_set
 
 from retinanet.checkpoints.checkpoint import load_run
 from retinanet.checkpoints.resume import load_saved

@@ -5,10 +5,12 @@ import os
 import zipfile
 
 import pytest
-from result_rows import SET, row
+from support.result_rows import SET, row
 
 GOOD = [row(1 + i % 3, 1 + i % 2, (40 + i, 40, 20, 30)) for i in range(12)]
 CORNERS = [{**one, "bbox": [40 + i, 40, 60 + i, 70]} for i, one in enumerate(GOOD)]
+TOO_LOW = [{**one, "category_id": one["category_id"] - 2} for one in CORNERS]
+AS_CORNERS = ("--fix", "out.json", "--boxes", "corners")
 ELSEWHERE = [*GOOD, row(9)]
 NAME = "detections_val2017_mine_results"
 
@@ -53,15 +55,21 @@ def in_zip(path):
         (
             CORNERS,
             ("--fix", "out.json"),
-            0,
-            ["- bbox written as", "12 of 12 rows kept", "out.json: good"],
-            {"out.json"},
+            1,
+            ["out.json: not written, since", "- bbox written as", "\n    --boxes corners\n", "give --fix out.json the"],
+            set(),
         ),
-        (CORNERS, ("--fix", "out.json", "--zip", "a.zip"), 0, ["a.zip: written"], {"out.json", "a.zip"}),
+        (CORNERS, ("--fix", "out.json", "--zip", "a.zip"), 1, ["a.zip: not written"], set()),
+        (CORNERS, (*AS_CORNERS, "--zip", "a.zip"), 0, ["12 of 12", "a.zip: written"], {"out.json", "a.zip"}),
+        (TOO_LOW, AS_CORNERS, 1, ["out.json: not written, since", "- category_id not in the set: 12"], set()),
+        (TOO_LOW, (*AS_CORNERS, "--category_offset", "2"), 0, ["out.json: good; 12 detections"], {"out.json"}),
+        (CORNERS, ("--boxes", "corners"), 2, ["--boxes says how --fix reads the file"], set()),
+        (CORNERS, ("--category_offset", "-1"), 2, ["--category_offset says how --fix reads the file"], set()),
         (ELSEWHERE, ("--fix", "o.json"), 1, ["Fix these yourself:\n- image_id not in", "o.json: 1 fi"], {"o.json"}),
         (ELSEWHERE, ("--fix", "o.json", "--zip", "a.zip"), 1, ["a.zip: not written"], {"o.json"}),
         ([row(bbox=(200, 1, 5, 5))], ("--zip", "a.zip"), 1, ["bbox outside", "a.zip: not written"], set()),
-        ([row(score=50), row(2, score=70)], ("--fix", "o.json"), 1, ["Not corrected: 2 of 2 scores"], {"o.json"}),
+        ([row(score=50), row(2, score=70)], ("--fix", "o.json"), 1, ["o.json: not written", "Export the"], set()),
+        ([row(bbox=(1, 1, 0, 0))], ("--fix", "o.json"), 1, ["no row would be left", "o.json: not written"], set()),
         ([], ("--zip", "a.zip"), 1, ["rows.json: good", "a.zip: not written, since COCO's reader fails"], set()),
         ("{}", ("--fix", "out.json", "--zip", "a.zip"), 1, ["out.json: not written, since", "a.zip: not wri"], set()),
         ("[{", ("--fix", "out.json", "--zip", "a.zip"), 2, ["not valid JSON"], set()),
@@ -118,12 +126,12 @@ def shifted(rows, pixels):
 
 
 CORRECT = {
-    "one row of a background class": (objects(SQUARE), [row(category_id=0)], 1, "with category_id off by one"),
+    "one row of a background class": (objects(SQUARE), [row(category_id=0)], 1, "    --category_offset 1: AP 0."),
     "large boxes that nobody clipped": (
         objects(LARGE),
         [one for step in range(1, 5) for one in shifted(found(objects(LARGE), score=0.5), step)],
         0,
-        "with boxes read as (x1, y1, x2, y2) it would be 0.",
+        "    --boxes corners: AP 0.",
     ),
     "a hundred of each class": (
         objects(SQUARE),
@@ -131,7 +139,7 @@ CORRECT = {
         0,
         "Nothing corrected",
     ),
-    "two objects in one place": (objects(SQUARE, SQUARE, category_ids=(1, 1)), [], 1, "since AP would fall from 1.0"),
+    "two objects in one place": (objects(SQUARE, SQUARE, category_ids=(1, 1)), [], 1, "- duplicates: the same"),
 }
 
 
@@ -143,21 +151,23 @@ def test_a_correct_file_is_not_damaged(submit, folder, name):
     run = submit(rows, "--fix", "out.json")
     assert (run.code, words in run.out) == (code, True)
     assert json.loads((folder / "out.json").read_text()) == rows
-    assert "before" not in run.out
 
 
-def test_what_a_fix_does_to_ap_is_told(submit, folder):
+def test_the_ap_of_each_reading_is_reported(submit, folder):
     these = objects((40, 40, 30, 30), (45, 42, 30, 30), (55, 45, 25, 30), (60, 40, 35, 35))
     (folder / "data" / "val.json").write_text(json.dumps({**SET, "annotations": these}))
     rows = found(these)
     corners = [
         {**one, "bbox": [*one["bbox"][:2], *(one["bbox"][i] + one["bbox"][i + 2] for i in (0, 1))]} for one in rows
     ]
-    run = submit([*corners, {**corners[0], "score": 0.1}], "--fix", "out.json")
-    assert run.code == 0
-    assert "now (left, top, width, height): 13; AP 0.000 before, 1.000 after\n" in run.out
-    assert "best score dropped: 1; AP 1.000 before, 1.000 after\n" in run.out
-    assert "12 of 13 rows kept; AP 0.000 before, 1.000 after, of the rows that can be evaluated\n" in run.out
+    wrong = [{**one, "category_id": one["category_id"] - 1} for one in corners]
+    run = submit(wrong, "--fix", "out.json")
+    assert run.code == 1
+    for reading, ap in (("as given", "0.000"), ("--category_offset 1", "0.000"), ("--boxes corners", "0.")):
+        assert f"    {reading}: AP {ap}" in run.out
+    assert "    --boxes corners --category_offset 1: AP 1.000\n" in run.out
+    assert not (folder / "out.json").exists()
+    assert submit(wrong, "--fix", "out.json", "--boxes", "corners", "--category_offset", 1).code == 0
     assert json.loads((folder / "out.json").read_text()) == rows
 
 
@@ -173,7 +183,7 @@ def test_a_link_to_the_input_is_refused(submit, folder, link, flag):
 
 
 def test_the_input_may_be_called_like_an_unfinished_file(submit, folder):
-    assert submit(CORNERS, "--fix", "other.json", path="other.json.part").code == 0
+    assert submit(GOOD, "--fix", "other.json", path="other.json.part").code == 0
     assert json.loads((folder / "other.json").read_text()) == GOOD
     assert (folder / "other.json.part").exists()
 
@@ -191,14 +201,14 @@ def test_a_zip_that_can_not_be_written(submit, folder, monkeypatch):
 
 def test_fixed_again_is_the_same_file(submit, folder):
     copied = row(1, 1, (1, 2, 3 + 1 / 7, 4), 1 / 7)
-    mixed = [*CORNERS, copied, {**copied, "\ud800": 5}, row(score=float("nan"))]
+    mixed = [*GOOD, copied, {**copied, "\ud800": 5}, row(score=float("nan"))]
     assert submit(mixed, "--fix", "once.json").code == 0
     assert submit(None, "--fix", "twice.json", path="once.json").code == 0
     assert (folder / "once.json").read_bytes() == (folder / "twice.json").read_bytes()
 
 
 def test_packed_read_and_packed_again(submit, folder):
-    assert submit(CORNERS, "--fix", "out.json", "--zip", "a.zip").code == 0
+    assert submit(CORNERS, *AS_CORNERS, "--zip", "a.zip").code == 0
     run = submit(None, path="a.zip")
     assert (run.code, "a.zip: good; 12 detections" in run.out) == (0, True)
     assert submit(None, "--fix", "b.json", path="a.zip").code == 0

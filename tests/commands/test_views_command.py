@@ -3,11 +3,10 @@
 import json
 
 import pytest
-import torch
-from conftest import NAMES
+from support.built import small_network
+from support.data_folder import NAMES
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.detector.model import RetinaNet
 from retinanet.evaluation import detect_set
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -15,9 +14,7 @@ pytestmark = pytest.mark.usefixtures("narrow_network")
 
 @pytest.fixture(scope="module")
 def checkpoint_path(tmp_path_factory):
-    model = RetinaNet(2, 18, channels=8)
-    for head in (model.classification_head, model.regression_head):
-        torch.nn.init.normal_(head.output.weight, std=0.1)
+    model = small_network(random_outputs=True)
     checkpoint = Checkpoint(
         model=model.state_dict(),
         depth=18,

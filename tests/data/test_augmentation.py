@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.scripts import TINY
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.augmentation import augment

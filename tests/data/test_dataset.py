@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import change_json
+from support.data_folder import change_json
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Loaded, Sample, collate

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, change_json
+from support.data_folder import change_json
+from support.scripts import TINY
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.anchor_coverage import best_ious

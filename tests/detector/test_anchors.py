@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
+from support.built import small_network
 
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes, anchors_for
-from retinanet.detector.model import RetinaNet
 
 CPU = torch.device("cpu")
 
@@ -50,6 +50,6 @@ def test_made_once_for_each_size():
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 160), (33, 70), (1, 1)])
 def test_one_for_each_prediction(height, width):
     for shapes in (DEFAULT_SHAPES, AnchorShapes(4, (1.0,), (1.0, 1.5))):
-        network = RetinaNet(2, depth=18, channels=8, anchor_shapes=shapes).eval()
+        network = small_network(anchors=shapes).eval()
         predictions = network(torch.zeros(1, 3, height, width, dtype=torch.uint8))
         assert predictions.deltas.shape == (1, len(anchors_for(height, width, CPU, shapes)), 4)

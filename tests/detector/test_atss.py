@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, level_shapes
-from retinanet.detector.atss import _levels, _nearest_cells, match_atss
+from retinanet.detector.atss import levels_of, match_atss, nearest_cells
 from retinanet.detector.loss import assign_targets
 from retinanet.detector.settings import LossSettings
 from retinanet.detector.structures import Targets
@@ -155,7 +155,7 @@ def test_nearest_cells_are_those_of_all_cells_sorted(height, width):
     """Points on borders and corners of cells and of the image, where many cells are equally near."""
     y, x = (torch.arange(0, side + 1, max(4, side // 40)).float() for side in (height, width))
     points = torch.cartesian_prod(x, y)
-    cells, are_there = _nearest_cells(points.repeat(1, 2)[None], _levels(height, width, CPU))
+    cells, are_there = nearest_cells(points.repeat(1, 2)[None], levels_of(height, width, CPU))
     for level, (stride, (rows, columns)) in enumerate(zip(STRIDES, level_shapes(height, width), strict=True)):
         all_cells = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).flip(1)  # (column, row)
         distances = ((points[:, None] - (all_cells + 0.5) * stride) ** 2).sum(dim=2)

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from crowded_candidates import crowded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.crowded_candidates import crowded
 from torchvision.ops import box_iou
 
 from retinanet.detector import detect as module

@@ -5,9 +5,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.scripts import ROOT
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 

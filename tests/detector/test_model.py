@@ -3,23 +3,23 @@ import os
 
 import pytest
 import torch
+from support.built import small_losses, small_network
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from retinanet.detector.anchors import ANCHORS_PER_CELL, anchors_for
 from retinanet.detector.detect import detect
 from retinanet.detector.loss import detection_loss
-from retinanet.detector.model import GroupNorm, Head, RetinaNet
-from retinanet.detector.settings import DEPTHS, DetectionSettings
+from retinanet.detector.model import GroupNorm, Head
+from retinanet.detector.settings import CHANNELS, DEPTHS, DetectionSettings
 from retinanet.detector.structures import Targets
-from retinanet.training.losses import losses_of
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_every_depth_trains_a_step_and_detects(depth):
-    model = RetinaNet(3, depth, channels=16).train()
+    model = small_network(3, depth=depth, channels=16).train()
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     targets = Targets(torch.tensor([[[8.0, 8, 44, 40]]]), torch.tensor([[1]]))
     anchors = anchors_for(64, 64, CPU)
@@ -38,14 +38,14 @@ def test_every_depth_trains_a_step_and_detects(depth):
 
 @pytest.mark.parametrize("prior", [0.01, 0.2])
 def test_every_score_starts_at_the_prior(prior):
-    model = RetinaNet(4, 18, channels=16, prior=prior).eval()
+    model = small_network(4, channels=16, prior=prior).eval()
     predictions = model(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
     torch.testing.assert_close(predictions.logits.sigmoid(), torch.full_like(predictions.logits, prior))
     assert (predictions.deltas == 0).all()
 
 
 def test_start_of_the_towers_and_the_pyramid():
-    model = RetinaNet(4, 18)
+    model = small_network(4, channels=CHANNELS)
     for convolution in (*model.classification_head.tower, *model.regression_head.tower, *model.pyramid.children()):
         if isinstance(convolution, nn.Conv2d):
             fan_out = convolution.out_channels * convolution.kernel_size[0] ** 2
@@ -54,7 +54,7 @@ def test_start_of_the_towers_and_the_pyramid():
 
 
 def test_pyramid_has_five_levels_and_p6_comes_from_c5():
-    model = RetinaNet(2, 18, channels=8).eval()
+    model = small_network().eval()
     maps = [torch.randn(1, 128, 16, 24), torch.randn(1, 256, 8, 12), torch.randn(1, 512, 4, 6)]
     levels = model.pyramid(*maps)
     assert [tuple(level.shape[2:]) for level in levels] == [(16, 24), (8, 12), (4, 6), (2, 3), (1, 2)]
@@ -64,7 +64,7 @@ def test_pyramid_has_five_levels_and_p6_comes_from_c5():
 
 def test_predictions_are_in_the_anchors_order():
     """A head that reports where it is: its output for a cell must stand at the anchors that are centred there."""
-    model = RetinaNet(2, 18, channels=2).eval()
+    model = small_network(channels=2).eval()
     head = model.regression_head
     head.tower = nn.Identity()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_predictions_are_in_the_anchors_order():
 
 
 def test_the_mean_colour_normalises_to_about_zero():
-    model = RetinaNet(2, 18, channels=8).eval()
+    model = small_network().eval()
     seen = []
     model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model(torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 32, 32))
@@ -99,7 +99,7 @@ def test_the_mean_colour_normalises_to_about_zero():
 
 
 def test_an_image_does_not_depend_on_its_neighbours():
-    model = RetinaNet(2, 18, channels=8).eval()
+    model = small_network().eval()
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     alone = torch.cat([model(images[i : i + 1]).logits for i in range(3)])
     torch.testing.assert_close(model(images).logits, alone)
@@ -153,7 +153,7 @@ def test_groups_are_normalised_in_the_networks_format_on_a_gpu(precision):
 
 
 def test_group_norm_starts_as_the_identity_and_trains():
-    model = RetinaNet(2, 18, channels=64, head_norm="group").train()
+    model = small_network(channels=64, head_norm="group").train()
     norms = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     assert len(norms) == 8
     assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
@@ -163,7 +163,7 @@ def test_group_norm_starts_as_the_identity_and_trains():
     before = {name: value.clone() for name, value in model.named_parameters()}
     for _ in range(2):  # see test_every_depth_trains_a_step_and_detects
         optimizer.zero_grad()
-        sum(losses_of(model, 2, CPU)(images, targets)).backward()
+        sum(small_losses(model)(images, targets)).backward()
         optimizer.step()
     assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
 
@@ -171,7 +171,7 @@ def test_group_norm_starts_as_the_identity_and_trains():
 @pytest.mark.parametrize("train", [False, True])
 def test_a_group_of_one_value_is_no_failure(train):
     """P7 of 64 x 64 pixels is one cell, which 32 channels leave one value for a group."""
-    model = RetinaNet(2, 18, channels=32, head_norm="group").train(train)
+    model = small_network(channels=32, head_norm="group").train(train)
     assert all(part.isfinite().all() for part in model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
 
 
@@ -194,7 +194,7 @@ def relative_errors(found: dict, wanted: dict) -> dict[str, float]:
 def test_bfloat16_is_near_float32_on_a_cpu_whatever_the_shape(depth, channels, height, width):
     """All shapes, widths and depths with RETINANET_LONG_TESTS=1."""
     torch.manual_seed(0)
-    model = RetinaNet(2, depth, channels=channels)
+    model = small_network(depth=depth, channels=channels)
     images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
     levels, gradients = [], []
     for is_rounded in (False, True):

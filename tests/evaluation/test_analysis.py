@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_coco_table import random_set, untied_set
-from test_matches import one_image, rows_of
+from support.evaluation_sets import one_image, random_set, rows_of, untied_set
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import owners_of

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_coco_table import random_set
-from test_matches import class_aps
+from support.evaluation_sets import class_aps, random_set
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of

@@ -7,66 +7,19 @@ from argparse import ArgumentTypeError
 
 import numpy as np
 import pytest
-from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.built import small_network
+from support.evaluation_sets import random_set
+from support.scripts import TINY
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of
-from retinanet.detector.model import RetinaNet
 from retinanet.evaluation.coco_table import AP, AP50, BACKENDS, evaluate
 from retinanet.settings.shared import eval_backend
-
-
-def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
-    """Ten images of three classes with crowds and small, medium and large objects; detections near them, some tied."""
-    draw = np.random.default_rng(seed)
-    images = [{"id": first_id + i, "file_name": f"{i}.jpg", "width": 400, "height": 300} for i in range(10)]
-    annotations, rows = [], []
-    for number in range(60):
-        side = float(draw.choice([12, 50, 150]))
-        box = [float(draw.integers(0, 400 - int(side))), float(draw.integers(0, 300 - int(side))), side, side * 0.9]
-        image_id, category_id = first_id + int(draw.integers(10)), first_id + int(draw.integers(3))
-        annotations.append(
-            {
-                "id": first_id + number,
-                "image_id": image_id,
-                "category_id": category_id,
-                "bbox": box,
-                "area": side * side * 0.9,
-                "iscrowd": int(with_crowds and number % 9 == 0),
-            }
-        )
-        for _ in range(int(draw.integers(0, 3))):
-            moved = (np.array(box) + draw.normal(0, side * 0.1, 4)).tolist()
-            rows.append(
-                {
-                    "image_id": image_id,
-                    "category_id": first_id + int(draw.integers(3)) if draw.random() < 0.2 else category_id,
-                    "bbox": [*moved[:2], abs(moved[2]) + 1, abs(moved[3]) + 1],
-                    "score": float(draw.integers(1, 20)) / 20,
-                }
-            )
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": first_id + i, "name": name} for i, name in enumerate("abc")],
-    }
-    path = tmp_path / f"set{first_id}.json"
-    path.write_text(json.dumps(content))
-    return path, rows
-
-
-def untied_set(tmp_path, seed):
-    """Such a set without crowds and ties, which the backends' error analysis takes otherwise: annotations and rows."""
-    path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
-    draw = np.random.default_rng(seed)
-    for row in rows:
-        row["score"] = float(draw.random())
-    return load_annotations(path), rows
 
 
 def plain_pycocotools(path, rows, tmp_path):
@@ -164,7 +117,7 @@ def test_without_a_backend_a_table_is_refused_before_the_work(no_backend, script
     assert told in trained.err
     assert not output.exists()
 
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     names = {"class_names": ["red", "green"], "category_ids": [1, 2], "settings": {}}
     sides = {"min_side": 64, "max_side": 96, "batch_size": 2, "epoch": 1}
     save_checkpoint(Checkpoint(model=model.state_dict(), depth=18, channels=8, **names, **sides), tmp_path / "model.pt")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_coco_table import random_set
+from support.evaluation_sets import random_set
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of

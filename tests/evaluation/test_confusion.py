@@ -3,10 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_matches import one_image, rows_of
+from support.evaluation_sets import one_image, rows_of
 
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.packed_names import PackedNames
 from retinanet.coco.results import found_of
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.coco_table import evaluate
@@ -26,7 +25,7 @@ def one_object_each(num_classes):
         class_names=[f"class {label}" for label in labels],
         category_ids=labels.tolist(),
         image_ids=labels,
-        file_names=PackedNames.of(map(str, labels)),
+        file_names=labels.astype(bytes),
         sizes=np.full((num_classes, 2), 64),
         first=np.arange(num_classes + 1),
         boxes=boxes,

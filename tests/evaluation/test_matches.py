@@ -4,23 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_coco_table import random_set
+from support.evaluation_sets import class_aps, one_image, random_set, rows_of
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of
 from retinanet.evaluation import matches as matches_module
-from retinanet.evaluation.average_precision import average_precision
 from retinanet.evaluation.coco_table import AP50, evaluate
-from retinanet.evaluation.matches import IOUS, evaluated, match_detections, match_greedily, ranked_classes
-
-
-def class_aps(annotations, rows):
-    """AP [10 IoUs, C] and recall."""
-    found = evaluated(found_of(rows, annotations), annotations)
-    once = np.ones((1, len(annotations.image_ids)))
-    ranked = ranked_classes(found, match_detections(found, annotations), annotations)
-    precisions = [average_precision(one, once) for one in ranked]
-    return np.stack([one.ap[:, 0] for one in precisions], axis=1), np.stack([one.recall[:, 0] for one in precisions], 1)
+from retinanet.evaluation.matches import IOUS, evaluated, match_detections, match_greedily
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -34,27 +24,6 @@ def test_aps_are_pycocotools(tmp_path, seed, first_id):
     wanted = table.precision[:, :, :, 0, 2].mean(axis=1)  # [10, C]; -1 without objects
     assert np.allclose(np.nan_to_num(ap, nan=-1), wanted, rtol=0, atol=1e-12)
     assert np.nanmean(recall) == pytest.approx(table.numbers[8], abs=1e-12)
-
-
-def one_image(tmp_path, objects, crowds=()):
-    """A set of one image with objects and crowds, (category id, left, top, width, height)."""
-    content = {
-        "images": [{"id": 1, "file_name": "1.jpg", "width": 200, "height": 200}],
-        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
-        "annotations": [
-            {"id": number, "image_id": 1, "category_id": one[0], "bbox": list(one[1:]), "iscrowd": int(is_crowd)}
-            for number, (one, is_crowd) in enumerate(
-                [*((one, False) for one in objects), *((one, True) for one in crowds)], start=1
-            )
-        ],
-    }
-    (tmp_path / "set.json").write_text(json.dumps(content))
-    return load_annotations(tmp_path / "set.json")
-
-
-def rows_of(*detections):
-    """(category id, score, left, top, width, height) each."""
-    return [{"image_id": 1, "category_id": one[0], "score": one[1], "bbox": list(one[2:])} for one in detections]
 
 
 def matched(annotations, *detections):

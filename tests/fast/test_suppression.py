@@ -1,6 +1,6 @@
 import pytest
 import torch
-from crowded_candidates import crowded
+from support.crowded_candidates import crowded
 
 from retinanet.detector import detect
 from retinanet.detector.detect import survivors_by_image

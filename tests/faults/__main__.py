@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported
 
 import fault_runs as runs  # noqa: E402
 import torch  # noqa: E402
-from narrow import narrowed  # noqa: E402
+from support.narrow import narrowed  # noqa: E402
 
 from benchmarks.speed.protocol import describe  # noqa: E402
 

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from conftest import TINY, load_script, write_set
 from PIL import Image
+from support.accidents import before_each_batch
+from support.built import small_network
+from support.data_folder import write_set
+from support.scripts import TINY, load_script
 
 from retinanet.checkpoints import torch_files
 from retinanet.checkpoints.resume import newest_run
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Losses
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import UserError
-from retinanet.training import engine
 from retinanet.training import run as run_module
 
 FLAGS = (*TINY, "--epochs", 3, "--eval_every", 2, "--batch_size", 2, "--learning_rate", 0.001, "--log_every", 2)
@@ -224,15 +225,7 @@ def spoiled_disk(place: Path, trouble: str) -> Iterator[tuple[Path, Change]]:
             subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
 
     def change() -> None:
-        step, calls = engine._step, [0]
-
-        def steps(*arguments: Any) -> None:
-            calls[0] += 1
-            if calls[0] == 1:
-                spoil()
-            step(*arguments)
-
-        engine._step = steps  # type: ignore[assignment]
+        before_each_batch(lambda batch: spoil() if batch == 1 else None)
 
     try:
         yield place / "output", change
@@ -325,7 +318,7 @@ def not_finite_inputs(folder: Path) -> dict[str, int]:
 
 
 def _write_infinite(folder: str) -> bool:
-    state = RetinaNet(2, 18, channels=16).backbone.state_dict()
+    state = small_network(channels=16).backbone.state_dict()
     state["conv1.weight"][0, 0, 0, 0] = float("inf")
     torch.save(state, Path(folder) / "infinite.pth")
     return True

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from support.scripts import TINY
 
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.checkpoints.resume import load_saved

@@ -16,7 +16,7 @@ from retinanet.check_data.annotation_checks import check_set
 from retinanet.check_data.counts import count, histograms, reach
 from retinanet.check_data.findings import FINDING_KINDS, Findings
 from retinanet.check_data.text import histogram_lines, reach_lines
-from retinanet.coco.annotation_cache import cache_path, load_annotations
+from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import read_annotations
 from retinanet.data.anchor_coverage import AnchorSetup, coverage
 from retinanet.data.anchor_remedies import remedies
@@ -136,7 +136,6 @@ def test_damaged_annotation_files(tmp_path, text):
             Image.new("RGB", (40, 30)).save(folder / f"{number}.png")
     path = tmp_path / "train.json"
     path.write_bytes(text)
-    cache_path(path).unlink(missing_ok=True)
     try:
         dataset = CocoDataset(load_annotations(path), folder, 64, 96)
         samples = [dataset[index] for index in range(len(dataset))]

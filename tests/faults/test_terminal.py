@@ -4,8 +4,9 @@ import os
 
 import pytest
 import torch
-from conftest import ROOT, TINY, write_set
-from warm import finished
+from support.data_folder import write_set
+from support.scripts import ROOT, TINY
+from support.warm import finished
 
 from retinanet.checkpoints.resume import load_saved
 

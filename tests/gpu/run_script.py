@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch.distributed as dist
-from narrow import narrowed
+from support.narrow import narrowed
 
 from gpu.on_host import OnHost
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import TINY, write_set
+from support.data_folder import write_set
+from support.scripts import TINY
 
 
 def test_it_finds_a_batch_and_trains_with_it(script, tmp_path, host, monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import write_set
+from support.data_folder import write_set
 
 from gpu.cases import CPU, make_batches, make_network
 from gpu.waits import waits_forbidden

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import TINY, write_set
+from support.data_folder import write_set
+from support.scripts import TINY
 
 from gpu.stand_in_graphs import Graphs, compile_as_graphs
 from retinanet.training import run

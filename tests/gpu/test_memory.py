@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from conftest import NAMES, TINY, write_set
+from support.data_folder import NAMES, write_set
+from support.scripts import TINY
 
 from gpu.cases import CPU, make_network
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint

@@ -5,8 +5,9 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, TINY, write_set
-from warm import started_ranks
+from support.data_folder import write_set
+from support.scripts import ROOT, TINY
+from support.warm import started_ranks
 
 from gpu.cases import CPU, make_network
 

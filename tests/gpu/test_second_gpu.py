@@ -1,6 +1,7 @@
 """With --device cuda:1 nothing happens on GPU 0. In a process of its own, which never had to do with that GPU."""
 
-from conftest import TINY, write_set
+from support.data_folder import write_set
+from support.scripts import TINY
 
 from gpu.waits import forbid_waits_in_runs
 

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_set
+from support.data_folder import write_set
+from support.scripts import TINY
 
 from gpu.waits import forbid_waits_in_runs
 from retinanet.checkpoints.resume import LAST, load_saved

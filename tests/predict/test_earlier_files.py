@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from checkpoint_files import random_checkpoint
+from support.checkpoint_files import random_checkpoint
 
 from retinanet.predict.earlier_files import earlier_files, move_earlier_files
 from retinanet.runtime.errors import UserError

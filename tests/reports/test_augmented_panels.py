@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import change_json
 from PIL import Image
+from support.data_folder import change_json
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Sample

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_log_reader import TABLES, older, todays, written
+from support.logs import TABLES, older, todays, written
 
-from retinanet.evaluation.coco_table import _text
+from retinanet.evaluation.coco_table import table_text
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import save_figure
 from retinanet.reports.log_reader import Point, RunLog
@@ -125,7 +125,7 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
     paths = [
         written(tmp_path, todays(), "new.log"),
         written(tmp_path, older(), "train_depth50_no2.log"),
-        written(tmp_path, _text(TABLES[3]), "valid_depth18_no3.log"),
+        written(tmp_path, table_text(TABLES[3]), "valid_depth18_no3.log"),
     ]
     run = script("vis", "--logs", *paths)
     assert (run.code, run.err) == (0, "")

@@ -3,8 +3,8 @@ import re
 
 import numpy as np
 import pytest
-from conftest import write_set
 from matplotlib.container import ErrorbarContainer
+from support.data_folder import write_set
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import found_of

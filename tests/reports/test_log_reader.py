@@ -6,53 +6,13 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.logs import EPOCH_LOSSES, POINTS, SETTINGS, TABLES, older, point_line, todays, written
 
-from retinanet.evaluation.coco_table import _text
+from retinanet.evaluation.coco_table import table_text
 from retinanet.reports.curves import curves_of
-from retinanet.reports.log_reader import Point, read_log
+from retinanet.reports.log_reader import read_log
 from retinanet.reports.log_table import hyper_parameter_table
 from retinanet.runtime.errors import UserError
-
-NAME = "train_depth18_seed3407_lr1e-3_epochs3_no6.log"
-SETTINGS = (
-    'Settings: {"depth": 18, "seed": 3407, "learning_rate": 0.001, "epochs": 3, "batch_size": 8, "optimizer": "adam", '
-    '"drop_last": false, "prior": 0.01, "alpha": 0.25, "gamma": 2.0, "milestones": [2], "output_path": "runs/model6"}'
-)
-POINTS = [
-    Point(epoch, iteration, loss, 0.3, round(loss + 0.31, 5), 1e-3 if epoch < 2 else 1e-4)
-    for epoch in range(3)
-    for iteration, loss in ((1, round(0.9 - 0.2 * epoch, 5)), (4, round(0.8 - 0.2 * epoch, 5)))
-]
-EPOCH_LOSSES = [1.2040816326530612, 0.98, 0.5626]
-TABLES = {epoch: [round(0.01 * epoch * row, 3) for row in range(1, 13)] for epoch in (1, 2, 3)}
-
-
-def point_line(point, rate=True):
-    line = (
-        f"Epoch: {point.epoch} | Iteration: {point.iteration} | Classification loss: {point.classification:.5f} | "
-        f"Regression loss: {point.regression:.5f} | Running loss: {point.running:.5f}"
-    )
-    return f"{line} | Learning rate: {point.learning_rate:g} | Images/s: 9.5 | Time left: 0:01:07" if rate else line
-
-
-def todays():
-    """A log as train.py writes it today."""
-    lines = ["Log: log/x.log", SETTINGS, "Seed: 3407", "Num training images: 771"]
-    for epoch, loss in enumerate(EPOCH_LOSSES):
-        lines += [point_line(point) for point in POINTS if point.epoch == epoch]
-        lines.append(f"Epoch {epoch} took 0:00:10, mean loss {loss:.5f}. Waited for data: 3% of the time; the loader")
-        lines.append(_text(TABLES[epoch + 1]))
-    return "\n".join([*lines, "epoch_loss_list:", f"{EPOCH_LOSSES}", ""])
-
-
-def older(tables=False, end="epoch_loss_list:\n[1.2040816326530612, 0.98, 0.\n5626]\n"):
-    """A log with lines of losses alone, and a list at its end that a terminal wrapped within a number."""
-    lines = ["Num training images: 771"]
-    for epoch in range(3):
-        lines += [point_line(point, rate=False) for point in POINTS if point.epoch == epoch]
-        lines += [_text(TABLES[epoch + 1])] if tables else []
-    return "\n".join([*lines, end])
-
 
 NUMPY_LIST = "epoch_loss_list:\n[np.float64(1.20408163\n26530612), np.flo\nat64(0.98), np.float64(0.5626)]\n"
 WITHOUT_HEADER = "[1.2040816326530612,\n 0.98, 0.5626]\n"
@@ -68,12 +28,6 @@ SAME_RUN = {
     "bars": todays().replace("Epoch: ", "\rEpoch 1:  33%|###3   | 1/3 [00:00<00:01]\r          \rEpoch: "),
     "colours": todays().replace("\n", "\x1b[0m\n\x1b[1A\x1b[2K"),
 }
-
-
-def written(folder, content, name=NAME):
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return folder / name
 
 
 @pytest.mark.parametrize("shape", SAME_RUN)
@@ -118,7 +72,7 @@ def test_drops_of_the_learning_rate(tmp_path):
 
 
 def test_a_log_of_test_has_one_table(tmp_path):
-    table = _text(TABLES[3])
+    table = table_text(TABLES[3])
     new = f"Checkpoint: output/best.pt, depth 18, after 3 epochs\n{SETTINGS}\nNum val images: 5\n{table}\n"
     assert read_log(written(tmp_path, new)).tables == {3: TABLES[3]}
     old = read_log(written(tmp_path, f"Num val images: 5\n{table}", "valid_depth18.log"))
@@ -153,7 +107,8 @@ def test_a_resumed_run_replaces_what_came_before(tmp_path):
     assert (log.points[-1], len(log.points), set(log.tables)) == (POINTS[2], 3, {1})
     assert read_log(written(tmp_path, todays() * 2)) == read_log(written(tmp_path, todays()))
     # Nothing was left but the evaluation.
-    text = f"Resumed from output after 3 epochs and 0 iterations\n{_text(TABLES[3])}\nepoch_loss_list:\n[1.5, 1.2, 1.1]"
+    start = "Resumed from output after 3 epochs and 0 iterations"
+    text = f"{start}\n{table_text(TABLES[3])}\nepoch_loss_list:\n[1.5, 1.2, 1.1]"
     assert read_log(written(tmp_path, text)).tables == {3: TABLES[3]}
 
 

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 
 import pytest
-from result_rows import row
+from support.result_rows import row
 
 from retinanet.coco.results import write_results
 from retinanet.runtime import files

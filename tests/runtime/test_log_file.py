@@ -1,14 +1,15 @@
 """The file of --log_dir: the same bytes as stdout, a number for each run, and nothing of a run that never began."""
 
 import json
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import TINY
+from support.built import small_network
+from support.scripts import TINY
 
-from retinanet.detector.model import RetinaNet
 from retinanet.runtime import console, log_file
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_file import LogFile
@@ -45,7 +46,7 @@ def test_without_a_folder_nothing_is_kept(log, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with log.kept(None), log.opened(NAME):
         console.say("line")
-        assert (log.path, log._unwritten) == (None, b"")
+        assert log.path is None
     assert not list(tmp_path.iterdir())
 
 
@@ -53,7 +54,9 @@ def test_other_ranks_write_nothing(log, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with log.kept(tmp_path):
         console.say("line")
-    assert log._unwritten == b""
+        with log.opened(NAME):
+            console.say("line")
+            assert log.path.read_bytes() == b""
 
 
 def test_a_run_that_does_not_begin_leaves_nothing(log, tmp_path):
@@ -74,32 +77,21 @@ def test_a_folder_that_can_not_be_made(log, tmp_path, folder):
 
 
 def test_a_full_disk_is_told_of_once_and_nothing_is_lost(log, tmp_path, capsys):
-    class Disk:
-        """Takes 3 bytes at a time, and `room` bytes in all."""
-
-        room, taken = 5, b""
-
-        def write(self, data):
-            if not self.room:
-                raise OSError(28, "No space left on device")
-            part = data[: min(3, self.room)]
-            self.taken, self.room = self.taken + part, self.room - len(part)
-            return len(part)
-
-        def close(self):
-            pass
-
+    """A limit on the size of files stands in for the disk: it takes part of a line too."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with log.kept(tmp_path), log.opened(NAME):
-        log._file.close()
-        log._file = disk = Disk()
-        for line in ("one", "two", "three"):
-            console.say(line)
-        assert disk.taken == b"one\nt"
-        disk.room = 100
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))
+        try:
+            for line in ("one", "two", "three"):
+                console.say(line)
+            assert log.path.read_bytes() == b"one\nt"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         console.say("four")
+        content = log.path.read_bytes()
     out, err = capsys.readouterr()
-    assert disk.taken == out.encode() == b"one\ntwo\nthree\nfour\n"
-    assert err.count("can't be written (No space left on device)") == err.count("\n") == 1
+    assert content == out.encode() == b"one\ntwo\nthree\nfour\n"
+    assert err.count("can't be written (File too large)") == err.count("\n") == 1
 
 
 def test_runs_started_at_once_get_numbers_of_their_own(tmp_path, monkeypatch):
@@ -128,7 +120,7 @@ def test_without_locks_a_name_is_taken_once(log, tmp_path, monkeypatch):
 
 
 def test_train_and_test_write_what_they_print(script, coco_path, tmp_path):
-    torch.save(RetinaNet(2, 18, channels=16).backbone.state_dict(), tmp_path / "backbone.pth")
+    torch.save(small_network(channels=16).backbone.state_dict(), tmp_path / "backbone.pth")
     log_dir, name = tmp_path / "log", "depth18_seed3407_lr1e-3_epochs1"
     paths = ("--coco_path", coco_path, "--log_dir", log_dir)
     flags = (*paths, "--output_path", tmp_path / "output", *RUN, "--weights", tmp_path / "backbone.pth")

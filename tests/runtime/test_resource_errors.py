@@ -2,15 +2,15 @@ import os
 
 import pytest
 import torch
-from conftest import ROOT, TINY
-from warm import finished
+from support.built import small_losses, small_network, small_state
+from support.scripts import ROOT, TINY
+from support.warm import finished
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import on_device
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Targets
 from retinanet.evaluation import detect_set, views
@@ -19,9 +19,6 @@ from retinanet.runtime.console import run
 from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named, worker_explained
 from retinanet.training.engine import train_steps
-from retinanet.training.losses import losses_of
-from retinanet.training.optimizer import build_optimizer
-from retinanet.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -79,9 +76,8 @@ def batches():
 
 @pytest.mark.parametrize("phase", ["forward", "optimizer.step"])
 def test_a_training_step_names_its_batch_where_memory_runs_out(phase):
-    model = RetinaNet(2, 18, channels=8)
-    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU)
-    losses = lack if phase == "forward" else losses_of(model, 2, CPU)
+    state = small_state()
+    losses = lack if phase == "forward" else small_losses(state.network)
     if phase == "optimizer.step":
         state.optimizer.step = lack
     with pytest.raises(OutOfResources, match=r"batch of 2 images of 64 x 96.*--depth"):
@@ -108,7 +104,7 @@ def test_detection_names_its_batch_where_memory_runs_out(coco_path, monkeypatch,
     monkeypatch.setattr(module, name, lack)
     with pytest.raises(OutOfResources, match=rf"{told}.*--num_candidates"):
         detect_set.detect_all(
-            RetinaNet(2, 18, channels=8),
+            small_network(),
             dataset,
             LoaderSettings(2),
             device=CPU,

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from conftest import ROOT
-from warm import finished
+from support.scripts import ROOT
+from support.warm import finished
 
 # Each leaves stdout or stderr as something ended it.
 PIPE = "reader, writer = os.pipe(); os.close(reader); os.dup2(writer, {})"

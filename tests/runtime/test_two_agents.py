@@ -9,19 +9,11 @@ import time
 from pathlib import Path
 
 import torch
-from conftest import ROOT
-from test_ranks import SCRIPT, assert_same_weights, command, environment, folder, losses
-from warm import free_port
+from support.rank_runs import assert_same_weights, command, environment, losses, write_script
+from support.warm import free_port
 
-__all__ = ["folder"]  # a fixture
-SLOW = """
-import time
-step = engine._step
-def slow(*arguments):
-    time.sleep(0.5)  # or the run would be over before it is disturbed
-    return step(*arguments)
-engine._step = slow
-"""
+# Or the run would be over before it is disturbed.
+SLOW = "before_each_batch(lambda batch: time.sleep(0.5))"
 
 
 def kill_with_ranks(agent: subprocess.Popen) -> None:
@@ -36,9 +28,8 @@ def test_an_agent_that_was_killed_comes_back(folder):
     flags = ("--batch_size", 3, "--epochs", 2, "--save_every", 1, "--timeout", 20, "--resume")
     where = ("--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{free_port()}", "--rdzv_id", "7")
     launch = ["-m", "retinanet.launch", "--nproc_per_node", "1", "--max-restarts", "3", *where]
-    script = SCRIPT.format(paths=[str(ROOT), str(ROOT / "tests")], change=SLOW)
-    (folder / "train_slow.py").write_text(script)
-    words = [sys.executable, *launch, *command(folder, "agents", *flags, script="train_slow.py")]
+    script = write_script(folder, "train_slow.py", SLOW)
+    words = [sys.executable, *launch, *command(folder, "agents", *flags, script=script)]
 
     def agent(name: str) -> subprocess.Popen:
         more = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.scripts import ROOT
 
 from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS
 from retinanet.settings.check_data import CheckDataSettings

@@ -7,23 +7,18 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, change_json, write_set
 from hypothesis import given
 from hypothesis import strategies as st
+from support.built import small_losses, small_network, small_set, small_state
+from support.data_folder import change_json
+from support.scripts import TINY
 
-from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataloader import LoaderSettings, training_loader
-from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Losses
 from retinanet.runtime.ranks import Ranks
 from retinanet.training import weight_average
 from retinanet.training.engine import progress_of, train_steps
-from retinanet.training.losses import losses_of
-from retinanet.training.optimizer import build_optimizer
-from retinanet.training.state import TrainingState
-from retinanet.training.weight_average import WeightAverage
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -50,15 +45,13 @@ def test_draws_share_the_large_batch(num_images, batch_size, accumulate, num_ran
         assert all(part.sides == whole.sides and len(part.indices) <= batch_size for part in parts)
 
 
-def train(folder, batch_size, accumulate, change=None):
+def train(dataset, batch_size, accumulate, change=None):
     """The state after an epoch of 7 images, with what there was to log."""
-    dataset = CocoDataset(load_annotations(folder / "train.json"), folder / "images" / "train", 64, 96)
     torch.manual_seed(7)
-    model = RetinaNet(2, 18, channels=8)
-    state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU)
+    state = small_state(optimizer="sgd")
     loader, sampler = training_loader(dataset, LoaderSettings(batch_size), seed=1, accumulate=accumulate)
     batches = (loaded.batch for loaded in loader)
-    plain = losses_of(model, 2, CPU)
+    plain = small_losses(state.network)
     compute = (lambda *batch: change(plain(*batch))) if change else plain
     steps = train_steps(
         state, batches, rates=[0.1] * len(sampler), clip_norm=1.0, compute_losses=compute, accumulate=accumulate
@@ -68,9 +61,9 @@ def train(folder, batch_size, accumulate, change=None):
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(1, 4), (2, 2), (3, 2)])
 def test_weights_and_losses_equal_the_large_batchs(tmp_path, batch_size, accumulate):
-    write_set(tmp_path, "train", 7)  # the last step is not full: some of its batches are empty
-    state, progress = train(tmp_path, batch_size, accumulate)
-    wanted, wanted_progress = train(tmp_path, batch_size * accumulate, 1)
+    dataset = small_set(tmp_path, 7)  # the last step is not full: some of its batches are empty
+    state, progress = train(dataset, batch_size, accumulate)
+    wanted, wanted_progress = train(dataset, batch_size * accumulate, 1)
     assert [one.iteration for one in progress] == [one.iteration for one in wanted_progress] == [1, 2]
     for one, other in zip(progress, wanted_progress, strict=True):
         assert one.num_images == other.num_images
@@ -81,30 +74,26 @@ def test_weights_and_losses_equal_the_large_batchs(tmp_path, batch_size, accumul
 
 
 def test_each_step_goes_into_the_average_once(tmp_path):
-    write_set(tmp_path, "train", 8)
-    dataset = CocoDataset(load_annotations(tmp_path / "train.json"), tmp_path / "images" / "train", 64, 96)
-    model = RetinaNet(2, 18, channels=8)
-    average = WeightAverage(model, 0.9)
-    state = TrainingState(model, build_optimizer(model, "sgd", 0.1, 0.0), CPU, average=average)
-    loader, _ = training_loader(dataset, LoaderSettings(2), seed=1, accumulate=2)
+    model = small_network()
+    state = small_state(model, optimizer="sgd", average_decay=0.9)
+    loader, _ = training_loader(small_set(tmp_path, 8), LoaderSettings(2), seed=1, accumulate=2)
     wanted = {name: value.clone() for name, value in model.named_parameters()}
-    how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": losses_of(model, 2, CPU), "accumulate": 2}
+    how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": small_losses(model), "accumulate": 2}
     for step, _ in enumerate(train_steps(state, (loaded.batch for loaded in loader), **how), start=1):
         kept = (1 + step) / (10 + step)
         with torch.no_grad():
             wanted = {name: kept * wanted[name] + (1 - kept) * value for name, value in model.named_parameters()}
     for name, value in wanted.items():
-        torch.testing.assert_close(average.weights[name], value)
+        torch.testing.assert_close(state.average.weights[name], value)
 
 
 def test_a_batch_that_is_not_finite_skips_its_whole_step(tmp_path):
-    write_set(tmp_path, "train", 8)
     calls = iter(range(100))
 
     def change(losses):
         return Losses(losses.classification * (torch.nan if next(calls) == 1 else 1), losses.regression)
 
-    state, _ = train(tmp_path, 2, 2, change)
+    state, _ = train(small_set(tmp_path, 8), 2, 2, change)
     (told,) = state.skipped.take_new()
     assert told["iteration"] == 1
     assert len(told["images"]) == 4

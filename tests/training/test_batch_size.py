@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
+from support.scripts import TINY
 
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks

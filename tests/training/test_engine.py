@@ -1,47 +1,34 @@
 import math
 import time
 from itertools import islice
-from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import write_set
+from support.built import small_losses, small_network, small_run, small_set, small_state
+from support.data_folder import write_set
 
-from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.results import rows_of
 from retinanet.data.batches import collate
 from retinanet.data.dataloader import LoaderSettings, training_loader
-from retinanet.data.dataset import CocoDataset
-from retinanet.data.device_feed import BadImages, WaitClock
-from retinanet.detector.model import RetinaNet
+from retinanet.data.device_feed import WaitClock
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Losses, Targets
 from retinanet.evaluation.coco_table import AP50, evaluate
 from retinanet.evaluation.detect_set import detect_all
-from retinanet.runtime.ranks import ALONE, Ranks
-from retinanet.settings.options import with_values
-from retinanet.settings.train import TrainSettings
+from retinanet.runtime.ranks import Ranks
 from retinanet.training.engine import progress_of, rest_of_epoch, train_steps
-from retinanet.training.losses import losses_of
-from retinanet.training.optimizer import build_optimizer
-from retinanet.training.state import RunningLoss, TrainingState
+from retinanet.training.state import RunningLoss
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 CPU = torch.device("cpu")
 
 
-def set_of(folder, count):
-    write_set(folder, "train", count)
-    annotations = load_annotations(folder / "train.json")
-    return annotations, CocoDataset(annotations, folder / "images" / "train", 64, 96)
-
-
 def train(model, dataset, epochs, *, batch_size=4, learning_rate=1e-3, optimizer="adam", change=None):
     """The state and what there was to log after each step; `change(losses, step)` may change the losses."""
     loader, sampler = training_loader(dataset, LoaderSettings(batch_size), seed=1)
-    state = TrainingState(model, build_optimizer(model, optimizer, learning_rate, 0.0), CPU)
-    plain, steps = losses_of(model, 2, CPU), 0
+    state = small_state(model, optimizer=optimizer, learning_rate=learning_rate)
+    plain, steps = small_losses(model), 0
 
     def compute(images, targets):
         nonlocal steps
@@ -62,8 +49,9 @@ def train(model, dataset, epochs, *, batch_size=4, learning_rate=1e-3, optimizer
 
 
 def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
-    annotations, dataset = set_of(tmp_path, 16)
-    model = RetinaNet(2, 18, channels=16, learn_statistics=True)
+    dataset = small_set(tmp_path, 16)
+    annotations = dataset.annotations
+    model = small_network(channels=16, learn_statistics=True)
     state, _ = train(model, dataset, 25)
     assert state.epoch_losses[-1] < state.epoch_losses[0] / 3
     plan = {"loading": LoaderSettings(4), "device": CPU}
@@ -77,8 +65,8 @@ def test_a_narrow_network_learns_to_find_the_squares(tmp_path):
 
 
 def test_means_are_those_of_the_losses(tmp_path):
-    _, dataset = set_of(tmp_path, 5)
-    state, progress = train(RetinaNet(2, 18, channels=8), dataset, 2, batch_size=1)
+    dataset = small_set(tmp_path, 5)
+    state, progress = train(small_network(), dataset, 2, batch_size=1)
     losses = [one.classification + one.regression for one in progress]
     assert progress[4].epoch_mean == pytest.approx(sum(losses[:5]) / 5)
     assert progress[9].epoch_mean == pytest.approx(sum(losses[5:]) / 5)
@@ -120,19 +108,18 @@ def test_a_gpu_waits_only_while_it_is_idle(is_idle, counted):
 
 
 def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
-    _, dataset = set_of(tmp_path, 2)
-    model = RetinaNet(2, 18, channels=8)
+    dataset = small_set(tmp_path, 2)
+    model = small_network()
     before = [value.detach().clone() for value in model.parameters()]
     loader, _ = training_loader(dataset, LoaderSettings(2), seed=1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=123.0, fused=True)
-    state = TrainingState(model, optimizer, CPU)
+    state = small_state(model, optimizer="sgd", learning_rate=123.0)
     list(
         train_steps(
             state,
             (loaded.batch for loaded in loader),
             rates=[0.5],
             clip_norm=0.01,
-            compute_losses=losses_of(model, 2, CPU),
+            compute_losses=small_losses(model),
         )
     )
     moved = math.sqrt(sum(((new - old) ** 2).sum().item() for new, old in zip(model.parameters(), before, strict=True)))
@@ -150,11 +137,11 @@ def poisoned(bad_steps, value):
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimizer, value):
-    _, dataset = set_of(tmp_path, 6)
+    dataset = small_set(tmp_path, 6)
     states = []
     for bad_steps in ({1, 3}, set()):
         torch.manual_seed(5)
-        model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+        model = small_network(learn_statistics=True)
         snapshots = []
 
         def change(losses, step, model=model, snapshots=snapshots, bad_steps=bad_steps):
@@ -190,12 +177,11 @@ def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimiz
     ],
 )
 def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradient, scale, counted):
-    _, dataset = set_of(tmp_path, 2)
-    model = RetinaNet(2, 18, channels=8)
+    dataset = small_set(tmp_path, 2)
+    model = small_network()
     loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
-    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
-    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU, scaler=scaler, max_skipped=2)
-    plain, before = losses_of(model, 2, CPU), [value.detach().clone() for value in model.parameters()]
+    state = small_state(model, loss_scale=scale, max_skipped=2)
+    plain, before = small_losses(model), [value.detach().clone() for value in model.parameters()]
 
     def compute(images, targets):
         losses = plain(images, targets)
@@ -208,12 +194,12 @@ def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradi
     assert len(state.skipped.take_new()) == state.skipped.total == (2 if counted else 0)
     assert state.skipped.too_many == counted
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    assert scaler.get_scale() == (scale / 4 if scale else 1)
+    assert state.scaler.get_scale() == (scale / 4 if scale else 1)
 
 
 def test_statistics_survive_activations_that_overflow(tmp_path):
-    _, dataset = set_of(tmp_path, 3)
-    model = RetinaNet(2, 18, channels=8, learn_statistics=True)
+    dataset = small_set(tmp_path, 3)
+    model = small_network(learn_statistics=True)
     with torch.no_grad():
         model.backbone.conv1.weight.mul_(1e38)
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
@@ -225,9 +211,9 @@ def test_statistics_survive_activations_that_overflow(tmp_path):
 
 
 def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
-    _, dataset = set_of(tmp_path, 4)
+    dataset = small_set(tmp_path, 4)
     for bad_steps, too_many in (({1, 2, 3, 5, 6, 7, 8}, False), ({2, 3, 4, 5}, True)):
-        model = RetinaNet(2, 18, channels=8)
+        model = small_network()
         state, _ = train(model, dataset, 2, batch_size=1, change=poisoned(bad_steps, float("nan")))
         state.skipped.max_in_row = 4 if too_many else 5
         state.skipped.take_new()
@@ -236,12 +222,12 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
 
 
 def test_an_epoch_that_is_gone_on_with_keeps_its_time(tmp_path):
-    _, dataset = set_of(tmp_path, 2)
-    model = RetinaNet(2, 18, channels=8)
-    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU)
+    dataset = small_set(tmp_path, 2)
+    model = small_network()
+    state = small_state(model)
     state.epoch_seconds, state.epoch_waited = 1000.0, 400.0
     loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
-    batches, how = (loaded.batch for loaded in loader), {"clip_norm": 0.1, "compute_losses": losses_of(model, 2, CPU)}
+    batches, how = (loaded.batch for loaded in loader), {"clip_norm": 0.1, "compute_losses": small_losses(model)}
     for rate in train_steps(state, batches, rates=[1e-3] * 2, **how):
         progress = progress_of(state, rate)
         assert 1000 < progress.seconds < 1100
@@ -249,9 +235,9 @@ def test_an_epoch_that_is_gone_on_with_keeps_its_time(tmp_path):
 
 
 def test_the_share_of_clipped_steps_is_of_those_that_were_taken(tmp_path):
-    _, dataset = set_of(tmp_path, 8)
+    dataset = small_set(tmp_path, 8)
     change = poisoned({1, 3}, 1e30)  # whose gradient has an infinite norm
-    _, progress = train(RetinaNet(2, 18, channels=8), dataset, 1, batch_size=2, change=change)
+    _, progress = train(small_network(), dataset, 1, batch_size=2, change=change)
     assert [math.isinf(one.gradient_norm) for one in progress] == [True, False, True, False]
     assert [one.clipped for one in progress] == [0, 1, 1, 1]
 
@@ -266,12 +252,12 @@ def test_a_step_in_which_no_rank_has_an_image_changes_nothing(tmp_path):
         def summed(self, numbers):  # the other rank has no image either
             return numbers
 
-    _, dataset = set_of(tmp_path, 2)
-    model = RetinaNet(2, 18, channels=8)
-    state = TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU)
+    dataset = small_set(tmp_path, 2)
+    model = small_network()
+    state = small_state(model)
     full = collate([dataset.read(0)])
     none = full._replace(images=full.images[:0], targets=Targets(*(part[:0] for part in full.targets)))
-    how = {"rates": [1e-3] * 2, "clip_norm": 0.1, "compute_losses": losses_of(model, 2, CPU), "ranks": OfTwo(0, 2)}
+    how = {"rates": [1e-3] * 2, "clip_norm": 0.1, "compute_losses": small_losses(model), "ranks": OfTwo(0, 2)}
     steps = train_steps(state, [full, none._replace(image_ids=full.image_ids[:0])], **how)
     next(steps)
     before = [value.detach().clone() for value in model.parameters()]
@@ -281,18 +267,9 @@ def test_a_step_in_which_no_rank_has_an_image_changes_nothing(tmp_path):
 
 
 def test_an_epoch_that_is_gone_on_with_takes_the_rates_of_its_own_steps(tmp_path):
-    _, dataset = set_of(tmp_path, 4)
-    model = RetinaNet(2, 18, channels=8)
-    loader, sampler = training_loader(dataset, LoaderSettings(1), seed=1)
-    run = SimpleNamespace(
-        settings=with_values(TrainSettings(), {"epochs": 2, "learning_rate": 0.001, "warmup_steps": 9}),
-        state=TrainingState(model, build_optimizer(model, "adam", 1e-3, 0.0), CPU),
-        loader=loader,
-        sampler=sampler,
-        bad_images=BadImages(len(dataset), skip=False),
-        compute_losses=losses_of(model, 2, CPU),
-        ranks=ALONE,
-    )
+    for name in ("train", "val"):
+        write_set(tmp_path, name, 4)
+    run = small_run(tmp_path, "--batch_size", 1, "--epochs", 3, "--learning_rate", 1e-3, "--warmup_steps", 9)
     rates = list(rest_of_epoch(run))
     run.state.finish_epoch(0.0)
     rates += islice(rest_of_epoch(run), 3)  # where a signal ends it

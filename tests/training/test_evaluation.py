@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TINY, change_json
+from support.data_folder import change_json
+from support.scripts import TINY
 
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.checkpoints.output_folder import read_evaluations, write_evaluations

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from conftest import write_set
+from support.data_folder import write_set
 
 from retinanet.training import find_lr
 from retinanet.training.find_lr import (

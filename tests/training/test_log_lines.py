@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import change_json
+from support.data_folder import change_json
 
 from retinanet.check_data import summary
 from retinanet.check_data.summary import check_command, data_lines

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from support.built import small_losses, small_network
 
 from retinanet.checkpoints.level_code import LevelCodedRetinaNet
 from retinanet.detector.anchors import AnchorShapes, anchors_for
@@ -7,7 +8,7 @@ from retinanet.detector.loss import detection_loss
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
-from retinanet.training.losses import Compiled, losses_of
+from retinanet.training.losses import Compiled
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -23,23 +24,19 @@ def batch_of(num_images, height=64, width=96, most=2):
 
 @pytest.fixture
 def model():
-    model = RetinaNet(2, 18, channels=8)
-    torch.nn.init.normal_(model.classification_head.output.weight, std=0.1)
-    return model.train()
+    return small_network(random_outputs=True).train()
 
 
 @pytest.mark.parametrize("matcher", MATCHERS)
 def test_the_anchors_are_the_models(matcher):
     shapes = AnchorShapes(3, (0.4, 1.0), (1.0,))
-    model = RetinaNet(2, 18, channels=8, anchor_shapes=shapes)
-    for head in (model.classification_head, model.regression_head):
-        torch.nn.init.normal_(head.output.weight, std=0.1)
+    model = small_network(anchors=shapes, random_outputs=True)
     images, targets = batch_of(2)
-    loss_settings = LossSettings(matcher=matcher)
+    settings = LossSettings(matcher=matcher)
     anchors = anchors_for(64, 96, CPU, shapes)
-    wanted = detection_loss(model(images), anchors, targets, loss_settings, size=(64, 96))
+    wanted = detection_loss(model(images), anchors, targets, settings, size=(64, 96))
     assert wanted.regression > 0
-    torch.testing.assert_close(losses_of(model, 2, CPU, loss_settings=loss_settings)(images, targets), wanted)
+    torch.testing.assert_close(small_losses(model, loss_settings=settings)(images, targets), wanted)
 
 
 def gradient_of(model, losses):
@@ -56,8 +53,8 @@ def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
         return graph.forward
 
     torch._dynamo.reset()
-    eager = losses_of(model, 2, CPU)
-    compiled = losses_of(model, 2, CPU, compiled=Compiled(2, backend=backend))
+    eager = small_losses(model)
+    compiled = small_losses(model, compiled=Compiled(2, backend=backend))
     for num_images, height, width, most in ((2, 64, 96, 1), (2, 64, 96, 3), (2, 96, 64, 2), (1, 64, 96, 2)):
         case = batch_of(num_images, height, width, most)
         wanted, got = eager(*case), compiled(*case)
@@ -71,8 +68,8 @@ def test_compiled_is_the_same_for_every_shape_and_number_of_objects(model):
 def test_other_losses_are_the_same_compiled(model):
     settings = LossSettings(matcher="atss", box_loss="giou", ignore_crowds=True)
     torch._dynamo.reset()
-    eager = losses_of(model, 2, CPU, loss_settings=settings)
-    compiled = losses_of(model, 2, CPU, loss_settings=settings, compiled=Compiled(2, backend="eager"))
+    eager = small_losses(model, loss_settings=settings)
+    compiled = small_losses(model, loss_settings=settings, compiled=Compiled(2, backend="eager"))
     for most in (1, 3):
         images, targets = batch_of(2, most=most)
         targets.labels[1, 0] = CROWD
@@ -84,23 +81,22 @@ def test_other_losses_are_the_same_compiled(model):
 
 def test_bfloat16_is_near_float32(model):
     case = batch_of(2)
-    exact = losses_of(model, 2, CPU)(*case)
-    rough = losses_of(model, 2, CPU, precision=torch.bfloat16)(*case)
+    exact = small_losses(model)(*case)
+    rough = small_losses(model, precision=torch.bfloat16)(*case)
     assert rough.classification.dtype == rough.regression.dtype == torch.float32
     torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
     assert rough.classification != exact.classification
 
 
 @pytest.mark.parametrize(
-    ("network", "head_norm"), [(RetinaNet, "group"), (LevelCodedRetinaNet, "none"), (LevelCodedRetinaNet, "group")]
+    ("kind", "head_norm"), [(RetinaNet, "group"), (LevelCodedRetinaNet, "none"), (LevelCodedRetinaNet, "group")]
 )
-def test_heads_that_need_whole_levels_get_them(network, head_norm):
-    model = network(2, 18, channels=32, head_norm=head_norm).train()
-    torch.nn.init.normal_(model.regression_head.output.weight, std=0.1)
+def test_heads_that_need_whole_levels_get_them(kind, head_norm):
+    model = small_network(kind=kind, channels=32, head_norm=head_norm, random_outputs=True).train()
     for buffer in (value for name, value in model.named_buffers() if name.startswith("level_")):
         buffer += 0.1 * torch.randn_like(buffer)
     images, targets = batch_of(2)
-    found = losses_of(model, 2, CPU)(images, targets)
+    found = small_losses(model)(images, targets)
     wanted = detection_loss(model(images), anchors_for(64, 96, CPU), targets)
     torch.testing.assert_close(found, wanted)
     for one, other in zip(gradient_of(model, found), gradient_of(model, wanted), strict=True):

@@ -4,31 +4,24 @@ import warnings
 
 import pytest
 import torch
-from conftest import write_set
+from support.built import small_losses, small_network, small_set, small_state
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings, training_loader
-from retinanet.data.dataset import CocoDataset
-from retinanet.detector import anchors, atss
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.focal_loss import FocalLoss
 from retinanet.detector.loss import detection_loss
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
 from retinanet.evaluation.views import Views, predict_views
 from retinanet.training import losses as losses_module
 from retinanet.training.engine import progress_of, train_steps
-from retinanet.training.losses import losses_of
-from retinanet.training.optimizer import build_optimizer
-from retinanet.training.state import TrainingState
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 99)  # which no cache has anything of
 # Operations whose result's shape or Python value depends on what is in a tensor.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "repeat_interleave"}
 
@@ -75,12 +68,10 @@ class CountWaits(TorchDispatchMode):
 
 def waits_of_an_epoch(tmp_path, log_every, change=None):
     """The waiting operations of an epoch of 7 iterations, those of log lines included, and the number of these."""
-    write_set(tmp_path, "train", 7)
-    dataset = CocoDataset(load_annotations(tmp_path / "train.json"), tmp_path / "images" / "train", 64, 96)
-    loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
+    loader, _ = training_loader(small_set(tmp_path, 7), LoaderSettings(1), seed=1)
     batches = [loaded.batch for loaded in loader]
-    model = RetinaNet(2, 18, channels=8)
-    losses_on, copies = losses_of(model, 2, GPU), []
+    state, lines = small_state(), 0
+    losses_on, copies = small_losses(state.network, GPU), []
 
     def losses(images, targets):
         with PretendGpu() as gpu, warnings.catch_warnings(action="ignore"):  # autocast's, that there is no GPU
@@ -88,8 +79,6 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
             copies.extend(gpu.copies)
             return change(found) if change else found
 
-    optimizer = build_optimizer(model, "adam", 1e-4, 0.0)
-    state, lines = TrainingState(model, optimizer, CPU), 0
     with CountWaits() as counter:
         for rate in train_steps(state, batches, rates=[1e-4] * 7, clip_norm=0.1, compute_losses=losses):
             if state.iteration in (1, 7) or state.iteration % log_every == 0:
@@ -101,11 +90,8 @@ def waits_of_an_epoch(tmp_path, log_every, change=None):
 
 @pytest.fixture(autouse=True)
 def _no_gpu(monkeypatch):
-    """No kernel is tried on the GPU that is not there, and nothing of it stays in the caches."""
+    """No kernel is tried on the GPU that is not there."""
     monkeypatch.setattr(losses_module, "focal_loss_on", lambda device, precision: FocalLoss.apply)
-    yield
-    for cached in (anchors_for, anchors._grids, atss._levels):
-        cached.cache_clear()
 
 
 def test_nothing_waits_between_two_log_lines(tmp_path):
@@ -180,8 +166,6 @@ def test_looking_at_all_views_waits_for_nothing():
     ]
     how = {"num_candidates": 9, "device": CPU, "precision": torch.float32}
     with CountWaits() as counter:
-        found = list(
-            predict_views(RetinaNet(2, 18, channels=8).eval(), batches, Views([(64, 96)] * 2, flip=True), **how)
-        )
+        found = list(predict_views(small_network().eval(), batches, Views([(64, 96)] * 2, flip=True), **how))
     assert len(found) == 1
     assert counter.waits == []

@@ -1,17 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_set
+from support.built import small_network, small_run
+from support.data_folder import write_set
 
 from retinanet.data.batches import loaded_from
 from retinanet.data.dataset import load_set
-from retinanet.detector.model import RetinaNet
-from retinanet.runtime.ranks import ALONE
-from retinanet.settings.train import train_settings
 from retinanet.training import norm_statistics
 from retinanet.training.norm_statistics import measure_statistics
-from retinanet.training.run import build_run
-from retinanet.training.sets import load_sets
 
 CPU = torch.device("cpu")
 LACKING = [f"layer4.{block}.{norm}" for block in (0, 1) for norm in ("bn1", "bn2")] + ["layer4.0.downsample.1"]
@@ -24,7 +20,7 @@ def folder(tmp_path_factory):
     for name in ("train", "val"):
         write_set(folder, name, 20)
     torch.manual_seed(0)
-    state = RetinaNet(2, 18, channels=8).backbone.state_dict()
+    state = small_network().backbone.state_dict()
     state = {name: 3 * tensor if name == "conv1.weight" else tensor for name, tensor in state.items()}
     torch.save(state, folder / "whole.pth")
     torch.save({name: value for name, value in state.items() if "layer4" not in name}, folder / "part.pth")
@@ -32,10 +28,7 @@ def folder(tmp_path_factory):
 
 
 def run_of(folder, weights, *flags):
-    start = ("--coco_path", folder, "--weights", folder / weights, "--workers", 0)
-    words = (*TINY, *start, *flags)
-    settings = train_settings([str(word) for word in words])
-    return build_run(settings, ALONE, load_sets(settings, ALONE))
+    return small_run(folder, "--weights", folder / weights, *flags)
 
 
 def statistics(network):
@@ -45,7 +38,7 @@ def statistics(network):
 def test_equal_to_a_literal_twin(folder):
     _, dataset = load_set(folder, "train", min_side=64, max_side=96, max_pixels=10**6)
     torch.manual_seed(1)
-    network = RetinaNet(2, 18, channels=8)
+    network = small_network()
     before = statistics(network)
     measure_statistics(network, LACKING, dataset, CPU)
     after = statistics(network)
@@ -71,7 +64,7 @@ def test_of_many_images_some_are_spread_over_the_set(folder, monkeypatch):
     monkeypatch.setattr(norm_statistics, "NUM_IMAGES", 3)
     read = []
     monkeypatch.setattr(type(dataset), "__getitem__", lambda self, index: read.append(index) or self.read(index))
-    measure_statistics(RetinaNet(2, 18, channels=8), LACKING, dataset, CPU)
+    measure_statistics(small_network(), LACKING, dataset, CPU)
     assert sorted(read) == [0, 10, 19]  # 9.5 is rounded to even
 
 

@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
+from support.built import small_network
 from torch import nn
 
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.training.optimizer import build_optimizer, rates_of_stages, set_rate
 
@@ -25,13 +25,13 @@ def test_optimizers(name):
 
 
 def test_the_defaults_are_one_group_in_the_order_of_the_network():
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     (group,) = build_optimizer(model, "adam", 1e-4, 0.0).param_groups
     assert all(one is other for one, other in zip(group["params"], model.parameters(), strict=True))
 
 
 def test_decay_spares_biases_and_norms():
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(1.0)
@@ -43,7 +43,7 @@ def test_decay_spares_biases_and_norms():
 
 
 def test_frozen_parameters_are_left_out():
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     model.backbone.conv1.requires_grad_(False)
     groups = build_optimizer(model, "adam", 0.1, 0.1).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 1
@@ -51,7 +51,7 @@ def test_frozen_parameters_are_left_out():
 
 @pytest.mark.parametrize("shares", [[0.25] * 5, [0.1, 0.2, 0.3, 0.4, 0.5]])
 def test_shares_of_the_rate(shares):
-    model = RetinaNet(2, 18, channels=8)
+    model = small_network()
     optimizer = build_optimizer(model, "sgd", 1.0, 0.1, shares)
     set_rate(optimizer, 0.01)
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}

@@ -6,26 +6,19 @@ import random
 import numpy as np
 import pytest
 import torch
+from support.built import small_losses, small_state
 
 from retinanet.data.batches import Batch
-from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Targets
 from retinanet.training.engine import train_steps
-from retinanet.training.losses import losses_of
-from retinanet.training.optimizer import build_optimizer
-from retinanet.training.state import TrainingState
-from retinanet.training.weight_average import WeightAverage
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
 CPU = torch.device("cpu")
 
 
-def new_state(init_scale=1024.0):
-    model = RetinaNet(2, 18, channels=8)
-    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
-    optimizer = build_optimizer(model, "adam", 0.01, 0.0)
-    return TrainingState(model, optimizer, CPU, scaler=scaler, average=WeightAverage(model, 0.9))
+def new_state(loss_scale=1024.0):
+    return small_state(learning_rate=0.01, average_decay=0.9, loss_scale=loss_scale)
 
 
 def batch_of(labels, image_id=7):
@@ -37,7 +30,7 @@ def batch_of(labels, image_id=7):
 
 
 def step(state, batch, change=lambda losses: losses):
-    plain = losses_of(state.network, 2, CPU)
+    plain = small_losses(state.network)
     how = {"rates": [0.01], "clip_norm": 0.1, "compute_losses": lambda *words: change(plain(*words))}
     list(train_steps(state, [batch], **how))
 
@@ -71,7 +64,7 @@ def test_another_process_goes_on_with_all_of_it():
     file = io.BytesIO()
     torch.save(saved, file)
     drawn = random.random(), np.random.random(), torch.rand(1).item()  # noqa: NPY002
-    other = new_state(init_scale=2.0)
+    other = new_state(loss_scale=2.0)
     file.seek(0)
     other.load_plain(torch.load(file), "last.pt")
     assert_equal(other.to_plain(), saved)

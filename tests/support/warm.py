@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TextIO
 
-from narrow import narrowed
+from support.narrow import narrowed
 
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(["torch", "torchvision", "torch.distributed.run", "tqdm"])

@@ -1,0 +1,84 @@
+"""Networks, states, losses and runs that are small, with what a test is about as arguments."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retinanet.coco.annotation_cache import load_annotations
+from retinanet.data.dataset import CocoDataset
+from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
+from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import PRIOR
+from retinanet.runtime.ranks import ALONE
+from retinanet.settings.train import train_settings
+from retinanet.training.losses import ComputeLosses, losses_of
+from retinanet.training.optimizer import build_optimizer
+from retinanet.training.run import Run, build_run
+from retinanet.training.sets import load_sets
+from retinanet.training.state import TrainingState
+from retinanet.training.weight_average import WeightAverage
+from support.data_folder import NAMES, write_set
+from support.scripts import TINY
+
+CPU = torch.device("cpu")
+
+
+def small_network(
+    num_classes: int = len(NAMES),
+    *,
+    kind: type[RetinaNet] = RetinaNet,
+    depth: int = 18,
+    channels: int = 8,
+    head_norm: str = "none",
+    anchors: AnchorShapes = DEFAULT_SHAPES,
+    iou_branch: bool = False,
+    prior: float = PRIOR,
+    learn_statistics: bool = False,
+    random_outputs: bool = False,
+) -> RetinaNet:
+    """Builds a network for the images of `write_set`; with `random_outputs` its predictions differ between anchors."""
+    network = kind(num_classes, depth, channels, prior, learn_statistics, head_norm, anchors, iou_branch)
+    if random_outputs:
+        for head in (network.classification_head, network.regression_head):
+            torch.nn.init.normal_(head.output.weight, std=0.1)
+    return network
+
+
+def small_losses(network: RetinaNet, device: torch.device = CPU, **options: Any) -> ComputeLosses:
+    """Returns the function from images and targets to the losses of `network`; see `losses_of` for the `options`."""
+    num_classes = network.classification_head.output.out_channels // network.anchor_shapes.per_cell
+    return losses_of(network, num_classes, device, **options)
+
+
+def small_state(
+    network: RetinaNet | None = None,
+    *,
+    optimizer: str = "adam",
+    learning_rate: float = 1e-3,
+    average_decay: float | None = None,
+    loss_scale: float | None = None,
+    max_skipped: int = 10,
+) -> TrainingState:
+    """Returns the state before the first step; weights are averaged and losses scaled where a number says how."""
+    network = network or small_network()
+    return TrainingState(
+        network,
+        build_optimizer(network, optimizer, learning_rate, 0.0),
+        CPU,
+        scaler=torch.amp.GradScaler("cpu", init_scale=loss_scale) if loss_scale else None,
+        average=WeightAverage(network, average_decay) if average_decay else None,
+        max_skipped=max_skipped,
+    )
+
+
+def small_set(folder: Path, num_images: int) -> CocoDataset:
+    """Writes a training set into `folder` and returns it."""
+    write_set(folder, "train", num_images)
+    return CocoDataset(load_annotations(folder / "train.json"), folder / "images" / "train", 64, 96)
+
+
+def small_run(coco_path: Path, *flags: object) -> Run:
+    """Builds the run that train.py would start with these flags."""
+    settings = train_settings([str(word) for word in ("--coco_path", coco_path, *TINY, "--workers", 0, *flags)])
+    return build_run(settings, ALONE, load_sets(settings, ALONE))

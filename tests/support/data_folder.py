@@ -1,0 +1,46 @@
+"""A small data folder: images and their annotation files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+NAMES = ("red", "green")
+
+
+def write_set(folder: Path, name: str, num_images: int, *, first_id: int = 1, seed: int = 0) -> dict:
+    """A set of noisy images with a red or green square each, in the suite's layout; the last one has no object."""
+    draw = np.random.default_rng([seed, len(name)])
+    images, annotations = [], []
+    (folder / "images" / name).mkdir(parents=True)
+    for number in range(num_images):
+        width, height = [(64, 64), (96, 64), (64, 96)][number % 3]
+        pixels = draw.integers(90, 160, (height, width, 3), dtype=np.uint8)
+        image_id = first_id + number
+        images.append({"id": image_id, "file_name": f"{image_id}.png", "width": width, "height": height})
+        if number < num_images - 1:
+            label, side = int(draw.integers(2)), int(draw.integers(24, 48))
+            left, top = int(draw.integers(width - side)), int(draw.integers(height - side))
+            pixels[top : top + side, left : left + side] = [(230, 20, 20), (20, 230, 20)][label]
+            annotations.append(
+                {
+                    "id": first_id + number,
+                    "image_id": image_id,
+                    "category_id": first_id + label,
+                    "bbox": [left, top, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                }
+            )
+        Image.fromarray(pixels).save(folder / "images" / name / f"{image_id}.png")
+    categories = [{"id": first_id + label, "name": text} for label, text in enumerate(NAMES)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / f"{name}.json").write_text(json.dumps(content))
+    return content
+
+
+def change_json(path: Path, change) -> None:
+    """Rewrite a JSON file with what `change` makes of its content, in place or returned."""
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content) or content))

@@ -1,0 +1,51 @@
+"""Runs of train.py as several ranks on a CPU, and what they printed and saved."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from support.scripts import ROOT, TINY
+
+FLAGS = (*TINY, "--eval_every", 2, "--optimizer", "sgd", "--learning_rate", 0.01, "--log_every", 1, "--workers", 0)
+SCRIPT = """
+import os, signal, sys, time
+sys.path[:0] = {paths}
+from support.accidents import before_each_batch
+from support.narrow import narrowed
+from retinanet.runtime.console import run
+import train
+narrowed.start()
+{change}
+run(train.main)
+"""
+
+
+def write_script(folder: Path, name: str, change: str = "") -> str:
+    """Writes a train.py of a narrow network into `folder`, in which `change` is done first; returns its name."""
+    (folder / name).write_text(SCRIPT.format(paths=[str(ROOT), str(ROOT / "tests")], change=change))
+    return name
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **more}
+
+
+def command(folder: Path, output: str, *more: object, script: str = "train.py") -> list[str]:
+    paths = ("--coco_path", folder / "data", "--output_path", folder / output)
+    words = (folder / script, *paths, *FLAGS, "--weights", folder / "backbone.pth", *more)
+    return [str(word) for word in words]
+
+
+def losses(log: str) -> torch.Tensor:
+    """The losses of the steps in a log, [S, 2]."""
+    lines = re.findall(r"Classification loss: (\S+) \| Regression loss: (\S+)", log)
+    return torch.tensor([[float(classification), float(regression)] for classification, regression in lines])
+
+
+def assert_same_weights(folder: Path, output: str) -> None:
+    """Compares the weights at the end with those of the run of one process."""
+    one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
+    for key in one:
+        torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)
