@@ -18,7 +18,17 @@ import torchvision
 
 from benchmarks.accuracy.rows import Run, Setting, filled, milestones_of, rows_of, runs_of
 from benchmarks.accuracy.runs import ROOT, execute, last_line
-from benchmarks.accuracy.table import BEGIN, DONE, END, Record, line_of, read_records, with_tables
+from benchmarks.accuracy.table import (
+    BEGIN,
+    DONE,
+    END,
+    SUMMARY,
+    SUMMARY_END,
+    Record,
+    line_of,
+    read_records,
+    with_tables,
+)
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import chip_of
 from retinanet.checkpoints.output_folder import git_commit
@@ -32,6 +42,9 @@ from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
 from retinanet.settings.options import number_above, whole_number
+
+# The first has the summary, the second all tables.
+PAGES = (ROOT / "benchmarks" / "accuracy.md", ROOT / "benchmarks" / "results" / "accuracy.md")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", help="default: all")
     parser.add_argument("--seeds", type=whole_number(0), nargs="+", default=[1, 2, 3])
     parser.add_argument("--record", type=Path, default=ROOT / "benchmarks" / "results" / "accuracy.jsonl")
-    parser.add_argument("--page", type=Path, default=ROOT / "benchmarks" / "accuracy.md", help="gets the tables")
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="get the summary, the tables or both")
     return parser
 
 
@@ -86,7 +99,8 @@ def main(argv: list[str] | None = None) -> int:
         record = record_of_run(one, code, setting, annotations, args.device, commit, full_places)
         with args.record.open("a") as file:
             file.write(f"{line_of(record)}\n")
-        args.page.write_text(with_tables(args.page.read_text(), read_records(args.record)))
+        for page in args.page:
+            page.write_text(with_tables(page.read_text(), read_records(args.record)))
         say(f"{name}: {record.outcome}, {record.numbers}")
 
     more = [] if args.workers is None else ["--workers", str(args.workers)]
@@ -108,8 +122,13 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error(f"--weights {args.weights}: no such file")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds has a seed twice. Give each once")
-    if not args.page.is_file() or not {BEGIN, END} <= set(args.page.read_text().splitlines()):
-        parser.error(f"--page {args.page}: no file with the lines {BEGIN} and {END}, between which tables go")
+    for page in args.page:
+        lines = set(page.read_text().splitlines()) if page.is_file() else set()
+        if not ({BEGIN, END} <= lines or {SUMMARY, SUMMARY_END} <= lines):
+            parser.error(
+                f"--page {page}: no file with the lines {BEGIN} and {END}, between which tables go, or {SUMMARY} and "
+                f"{SUMMARY_END}"
+            )
     require_writable(args.record)
 
 

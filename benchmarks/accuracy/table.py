@@ -55,8 +55,9 @@ def line_of(record: Record) -> str:
 
 
 def with_tables(text: str, records: Sequence[Record]) -> str:
-    """The page with new tables between BEGIN and END, and a new summary if it has a place for one."""
-    text = _between(text, BEGIN, END, tables_text(records))
+    """Returns the page with new tables, a new summary, or both: whichever it has a place for."""
+    if BEGIN in text:
+        text = _between(text, BEGIN, END, tables_text(records))
     return _between(text, SUMMARY, SUMMARY_END, summary_text(records)) if SUMMARY in text else text
 
 

@@ -178,9 +178,18 @@ def test_only_the_tables_of_the_page_change():
     assert with_tables(once, []) == once
 
 
-def test_the_page_has_its_place_for_tables():
-    page = (Path(__file__).parents[2] / "benchmarks" / "accuracy.md").read_text()
-    assert page.count(BEGIN) == page.count(END) == 1
+def test_a_page_with_a_place_for_the_summary_alone_gets_no_tables():
+    page = with_tables(f"{SUMMARY}\nold\n{SUMMARY_END}\n", [record()])
+    assert "| baseline |" in page
+    assert "python train.py" not in page
+    assert BEGIN not in page
+
+
+def test_the_pages_have_their_places_for_summary_and_tables():
+    folder = Path(__file__).parents[2] / "benchmarks"
+    summary, tables = (folder / name for name in ("accuracy.md", "results/accuracy.md"))
+    assert summary.read_text().count(SUMMARY) == summary.read_text().count(SUMMARY_END) == 1
+    assert tables.read_text().count(BEGIN) == tables.read_text().count(END) == 1
 
 
 def test_the_summary_has_few_rows_of_the_longest_runs_the_best_first():
