@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.check_data.findings import MOST_EXAMPLES, SCARCE, Findings
+from retinanet.check_data.findings import MOST_EXAMPLES, Findings
 from retinanet.coco.annotations import (
     Annotations,
     check_annotations,
@@ -19,7 +19,7 @@ from retinanet.coco.annotations import (
 from retinanet.coco.boxes import corners_for_sizes
 from retinanet.coco.json_values import read_json
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.learnable import require_objects, require_reach
+from retinanet.data.learnable import SCARCE, require_objects, require_reach
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from retinanet.data.learnable import SCARCE
+
 MOST_EXAMPLES = 3  # shown of a finding
-SCARCE = 20  # a class with fewer objects than this in a set is scarce
 
 
 class Kind(NamedTuple):

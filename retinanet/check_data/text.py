@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from retinanet.check_data.counts import Counts, Histogram, Reach
 from retinanet.check_data.findings import FINDING_KINDS, Finding
 from retinanet.data.anchor_coverage import Coverage
-from retinanet.data.anchor_remedies import CLEAR_GAIN, LOW_QUALITY, Remedy
+from retinanet.data.anchor_remedies import CLEAR_GAIN, Remedy, missed_classes, remedy_lines
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
-from retinanet.runtime.printable import printable
 
 BAR = 20  # letters of a histogram's longest bar
-MISSED = 0.05  # share of the objects without an anchor that is worth a line
-MOST_MISSED_NAMED = 5  # classes with such a share
 # An object of the second or third kind has no anchor; its best one has such an IoU.
 REACHED = ("matched", f"IoU from {BACKGROUND_IOU:g}", f"below {BACKGROUND_IOU:g}")
 
@@ -78,29 +75,6 @@ def remedy_block(found: Sequence[Remedy]) -> list[str]:
     if not found:
         return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
     return ["What would match more of them, the most useful first:", *remedy_lines(found)]
-
-
-def missed_classes(now: Coverage, class_names: list[str]) -> str:
-    """Names the classes with the largest shares of objects without an anchor."""
-    by_class = now.missed_by_class
-    worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
-    named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
-    return ", ".join([*named, "..."] if len(worst) > len(named) else named)
-
-
-def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """Returns a line for each remedy: the share that it leaves without an anchor, and its cost."""
-    lines = []
-    for flags, other, pixels in found:
-        if pixels > 1:
-            cost = f"; a step has {pixels:.2f} times the pixels and takes about that much more time and memory"
-        elif flags == LOW_QUALITY:
-            cost = " at no cost, but most of the anchors it adds barely overlap their objects and rarely find them"
-        else:
-            cost = " at about the same cost, but small objects stay small"
-        drawn = "" if other.are_all else f" of {len(other.matched)} drawn"
-        lines.append(f"  {flags} leaves {other.missed:.1%}{drawn} without an anchor{cost}")
-    return lines
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:

@@ -10,7 +10,6 @@ from retinanet.check_data.annotation_checks import CheckedSet, check_set
 from retinanet.check_data.counts import Counts, count, histograms, reach
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
-from retinanet.check_data.summary import anchor_words
 from retinanet.check_data.text import (
     advice_lines,
     alternative_lines,
@@ -32,6 +31,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.printable import printable
 from retinanet.settings.check_data import CheckDataSettings
+from retinanet.settings.train import anchor_words
 
 MOST_LINES = 40  # without --all
 MOST_MATCHED = 50_000  # objects whose anchors are looked for

@@ -1,5 +1,6 @@
 """Finds settings that give more objects an anchor: larger sides first, then other anchors, then another matcher."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,14 +10,17 @@ from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.transforms import resized_sizes
 from retinanet.detector.settings import AnchorShapes, LossSettings
+from retinanet.runtime.printable import printable
+from retinanet.settings.shared import LEAST_SIDE
 
 MORE_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
-LEAST_MIN_SIDE = 64  # the least that the flags accept
 CLEAR_GAIN = 0.05  # share of the objects, of all or of a class, below which a change isn't worth a line
 # Of what the best settings regain: sides alone that do this much are preferred, and then the first that do nearly all.
 MOST_OF, NEARLY = 0.7, 0.9
 MOSTLY, FEWEST = 0.5, 20  # share of a class that is missed, and its objects, for the class to count by itself
 LOW_QUALITY = "--matcher low_quality"
+MISSED = 0.05  # share of the objects without an anchor that is worth a line
+MOST_MISSED_NAMED = 5  # classes with such a share
 
 
 class Remedy(NamedTuple):
@@ -34,7 +38,7 @@ def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
 
 
 def smaller_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
-    return {flags: other for flags, other in _sides(setup, 0.5, 0.75).items() if other.min_side >= LEAST_MIN_SIDE}
+    return {flags: other for flags, other in _sides(setup, 0.5, 0.75).items() if other.min_side >= LEAST_SIDE}
 
 
 def larger_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
@@ -119,3 +123,26 @@ def _share_regained(now: Coverage, dataset: CocoDataset, setup: AnchorSetup, los
     sizes = dataset.annotations.sizes[now.objects.images]
     num_reached = (ious_of(setup, now.objects.corners, sizes) >= loss.foreground_iou).sum()
     return float((num_reached - now.matched.sum()) / (~now.matched).sum())
+
+
+def missed_classes(now: Coverage, class_names: list[str]) -> str:
+    """Names the classes with the largest shares of objects without an anchor."""
+    by_class = now.missed_by_class
+    worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
+    named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
+    return ", ".join([*named, "..."] if len(worst) > len(named) else named)
+
+
+def remedy_lines(found: Sequence[Remedy]) -> list[str]:
+    """Returns a line for each remedy: the share that it leaves without an anchor, and its cost."""
+    lines = []
+    for flags, other, pixels in found:
+        if pixels > 1:
+            cost = f"; a step has {pixels:.2f} times the pixels and takes about that much more time and memory"
+        elif flags == LOW_QUALITY:
+            cost = " at no cost, but most of the anchors it adds barely overlap their objects and rarely find them"
+        else:
+            cost = " at about the same cost, but small objects stay small"
+        drawn = "" if other.are_all else f" of {len(other.matched)} drawn"
+        lines.append(f"  {flags} leaves {other.missed:.1%}{drawn} without an anchor{cost}")
+    return lines

@@ -12,6 +12,8 @@ from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
 
+SCARCE = 20  # a class with fewer objects than this in a set is scarce
+
 OBJECTS_AT_A_TIME = 2**14  # objects checked together; usually the first part suffices
 
 

@@ -15,6 +15,7 @@ from retinanet.detector.settings import (
     NORM_GROUPS,
     PRIOR,
     STAGES,
+    AnchorShapes,
     Architecture,
     LossSettings,
 )
@@ -534,3 +535,15 @@ def settings_line(settings: dict[str, Any]) -> str:
     """The flags of a training, for vis.py --logs."""
     listed = {name: value for name, value in settings.items() if name not in UNLISTED}
     return f"Settings: {json.dumps(listed, default=str)}"
+
+
+def anchor_words(shapes: AnchorShapes) -> list[str]:
+    """The flags of anchors that are not the default ones."""
+    scale = ["--anchor_scale", f"{shapes.side:g}"] if shapes.side != AnchorShapes().side else []
+    ratios = ["--anchor_ratios", *(f"{ratio:g}" for ratio in shapes.ratios)]
+    octaves = ["--anchor_octaves", str(len(shapes.scales))]
+    return [
+        *scale,
+        *(ratios if shapes.ratios != AnchorShapes().ratios else []),
+        *(octaves if shapes.scales != AnchorShapes().scales else []),
+    ]

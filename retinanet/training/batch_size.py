@@ -16,8 +16,8 @@ from retinanet.runtime.errors import OutOfResources, UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.settings.options import with_values
 from retinanet.settings.train import AUTO_BATCH, TrainSettings
+from retinanet.training.build import losses_in, num_batches, start_state, why_not_compiled
 from retinanet.training.engine import train_steps
-from retinanet.training.run import losses_in, num_batches, start_state, why_not_compiled
 from retinanet.training.sets import Sets
 
 SHARE = 0.8  # of the free memory: shapes differ, fragments remain, and others may use the GPU

@@ -18,9 +18,9 @@ from retinanet.detector.structures import Targets
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named
 from retinanet.runtime.signals import STOP
+from retinanet.training.build import Run
 from retinanet.training.losses import ComputeLosses, unshared
 from retinanet.training.optimizer import Schedule, set_rate
-from retinanet.training.run import Run
 from retinanet.training.state import StepRecord, TrainingState, copies, put_back
 
 LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged

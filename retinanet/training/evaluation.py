@@ -14,7 +14,7 @@ from retinanet.reports.html_report import write_report
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import STOP
-from retinanet.training.run import Run, loader_settings
+from retinanet.training.build import Run, loader_settings
 from retinanet.training.saves import FINAL, Saves, weights_name
 from retinanet.training.trackers import Trackers
 

@@ -10,8 +10,8 @@ from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.runtime.console import say
 from retinanet.runtime.ranks import Ranks
 from retinanet.settings.train import TrainSettings
+from retinanet.training.build import build_run
 from retinanet.training.engine import rest_of_epoch
-from retinanet.training.run import build_run
 from retinanet.training.sets import Sets
 
 LOWEST, HIGHEST = 1e-7, 1.0

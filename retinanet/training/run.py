@@ -1,222 +1,108 @@
-"""A run: everything that its next step needs, built from its settings or from where a saved run was stopped."""
+"""A run on one page: its epochs and steps, and what is logged, saved and evaluated on the way to its end or a stop."""
 
-from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
+import signal
+from contextlib import closing
 
-import torch
-from torch.utils.data import DataLoader
-
-from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run
-from retinanet.checkpoints.start import build_network
-from retinanet.coco.annotations import require_same_classes
-from retinanet.data.batches import Loaded
-from retinanet.data.dataloader import LoaderSettings, training_loader
-from retinanet.data.device_feed import BadImages
-from retinanet.data.sampler import AspectRatioBasedSampler
-from retinanet.data.transforms import longest_at
-from retinanet.detector.model import RetinaNet
-from retinanet.runtime.device import choose_precision, lacking_for_compilation, make_deterministic
-from retinanet.runtime.errors import UserError
-from retinanet.runtime.ranks import Ranks
+from retinanet.checkpoints.resume import LAST, newest_run
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import Stopped
+from retinanet.runtime.ranks import Agreement, Ranks, num_restarts
+from retinanet.runtime.signals import STOP
+from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
-from retinanet.training.losses import Compiled, ComputeLosses, few_sides, losses_of, shared
-from retinanet.training.norm_statistics import measure_statistics
-from retinanet.training.optimizer import build_optimizer, rates_of_stages
-from retinanet.training.sets import Sets
-from retinanet.training.state import TrainingState
-from retinanet.training.weight_average import WeightAverage
-
-# The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted for an
-# H100, it saves 14 ms a batch of 16 images, and up to 8 ms of 2 if the host takes 7 microseconds a launch.
-BATCHES_WORTH_COMPILING = 10_000
-LONGEST_COMPILATION = 300.0  # seconds of one batch
+from retinanet.training.batch_size import settled_batch_size
+from retinanet.training.build import Run, build_run
+from retinanet.training.engine import progress_of, rest_of_epoch
+from retinanet.training.evaluation import evaluate_and_save, out_of_patience
+from retinanet.training.log_lines import best_line, epoch_line, log_line, seconds_per_image, tracked_numbers
+from retinanet.training.opening import begin, trackers_of, with_seed
+from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
+from retinanet.training.sets import Sets, add_cache
+from retinanet.training.trackers import Trackers
 
 
-class Run(NamedTuple):
-    """A run, ready for its next step."""
+def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, dict[str, float]]:
+    """Trains from the start, or from where an earlier process was stopped.
 
-    settings: TrainSettings
-    device: torch.device
-    ranks: Ranks
-    sets: Sets
-    facts: Facts
-    precision: torch.dtype
-    state: TrainingState
-    loader: DataLoader[Loaded]
-    sampler: AspectRatioBasedSampler
-    compute_losses: ComputeLosses
-    bad_images: BadImages
-    why_not_compiled: str | None  # None if it is
-
-
-def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None = None) -> Run:
-    """The run at its start, or where `saved` left it. UserError where the two don't fit together.
-
-    The seed, the device and the number of workers must be settled.
+    Returns the seed and the last evaluation's numbers.
     """
-    device = torch.device(settings.machine.device)
-    precision = choose_precision(settings.machine.precision, device)
-    if settings.safety.deterministic:
-        make_deterministic()
-    batches = num_batches(settings, len(sets.training_set), ranks)
-    why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
-    compiled = why_not is None
-    if compiled:
-        ranks = ranks.waiting(settings.safety.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
-    # With other sides at every step nearly every batch has a shape of its own.
-    has_few_shapes = compiled or not settings.data.augmentation.train_sides
-    torch.backends.cudnn.benchmark = has_few_shapes and not settings.safety.deterministic
-    facts = Facts(
-        device=device.type,
-        precision=str(precision).removeprefix("torch."),
-        compiled=compiled,
-        train_fingerprint=sets.train.fingerprint,
-        val_fingerprint=sets.val.fingerprint,
-        batch_size=settings.data.batch_size,
-        num_ranks=ranks.size,
-    )
-    if saved:
-        require_same_run(saved, settings, facts)
-        require_same_classes(sets.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
-    loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
-    torch.manual_seed(settings.optimisation.run_seed)
-    state = _state(settings, device, precision, sets, saved, num_steps=settings.optimisation.epochs * len(sampler))
-    compute_losses = losses_in(settings, state, len(sets.val.class_names), precision, ranks, compiled=compiled)
-    compute_losses = shared(state.network, compute_losses, ranks)
-    bad_images = BadImages(len(sets.training_set), skip=settings.data.bad_images == "skip")
-    return Run(
-        settings, device, ranks, sets, facts, precision, state, loader, sampler, compute_losses, bad_images, why_not
-    )
+    # A rank that torchrun brought back resumes, though its command may say nothing of it.
+    resumes = settings.output.resume or num_restarts() > 0
+    saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
+    settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, saved)})
+    run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
+    if settings.speed.cache == "ram" and sets.training_set.cache is None:
+        add_cache(sets.training_set, ranks)
+    lock = begin(run, saved, complaints) if ranks.is_first else None  # keeps other runs out of the folder
+    with closing(trackers_of(run)) as trackers:
+        train_epochs(run, trackers)
+    ranks.wait()
+    del lock
+    return run.settings.optimisation.run_seed, run.state.numbers | {"final loss": run.state.epoch_losses[-1]}
 
 
-def losses_in(
-    settings: TrainSettings,
-    state: TrainingState,
-    num_classes: int,
-    precision: torch.dtype,
-    ranks: Ranks,
-    *,
-    compiled: bool,
-) -> ComputeLosses:
-    """The losses whose gradient trains `state`."""
-    cuda_graphs = ranks.size == 1 and settings.optimisation.accumulate == 1
-    return losses_of(
-        state.network,
-        num_classes,
-        state.device,
-        precision=precision,
-        compiled=Compiled(settings.data.batch_size, cuda_graphs) if compiled else None,
-        loss_settings=settings.loss,
-    )
+def train_epochs(run: Run, trackers: Trackers) -> None:
+    """Trains the epochs that are left; evaluates and saves on the way."""
+    settings, state, saves = run.settings, run.state, Saves(run)
+    with STOP.deferred():
+        try:
+            _evaluate_if_due(run, saves, trackers)  # a run may have been stopped between an epoch and its evaluation
+            while state.epoch < settings.optimisation.epochs:
+                if out_of_patience(run):
+                    saves.save_state()
+                    break
+                train_epoch(run, saves, trackers)
+                _evaluate_if_due(run, saves, trackers)
+        except Stopped as stop:
+            name = signal.Signals(stop.signal_number).name
+            if saves.save_state():
+                say(f"Stopped by {name}: {settings.output.output_path / LAST} is saved, and --resume continues from it")
+            raise
+    if run.ranks.is_first and (best := saves.best_on_disk()):
+        epoch, path = best
+        say(best_line(state.ap_by_epoch[epoch], epoch, path, settings))
+    say("epoch_loss_list:")
+    say(str(state.epoch_losses))
+    if run.ranks.is_first:
+        saves.save_weights(FINAL, must=True)
 
 
-def _state(
-    settings: TrainSettings,
-    device: torch.device,
-    precision: torch.dtype,
-    sets: Sets,
-    saved: SavedRun | None,
-    num_steps: int,
-) -> TrainingState:
-    measure = partial(measure_statistics, dataset=sets.training_set, device=device)
-    network, random_stages = build_network(settings.network, sets.val.class_names, saved, measure)
-    state = start_state(settings, network, device, precision, random_stages, num_steps)
-    if saved:
-        state.load_plain(saved.state, saved.path)
-        if state.average:
-            state.average.load(saved.checkpoint.ema, saved.path)
-    return state
+def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
+    epoch, is_last = run.state.epoch, run.state.epoch >= run.settings.optimisation.epochs
+    if epoch > run.state.evaluated and (is_last or epoch % run.settings.output.eval_every == 0):
+        evaluate_and_save(run, saves, trackers, is_last)
 
 
-def start_state(
-    settings: TrainSettings,
-    network: RetinaNet,
-    device: torch.device,
-    precision: torch.dtype,
-    random_stages: Sequence[str],
-    num_steps: int,
-) -> TrainingState:
-    """The state of a run of `num_steps` before its first step."""
-    network.to(device)
-    how = settings.optimisation
-    rates = rates_of_stages(how.backbone_rate, random_stages)
-    optimizer = build_optimizer(network, how.optimizer, how.learning_rate, how.weight_decay, rates)
-    decay = how.average_decay(num_steps)
-    average = WeightAverage(network, decay) if decay else None
-    # float16's small gradients would be lost without it.
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    return TrainingState(
-        network,
-        optimizer,
-        device,
-        scaler=scaler,
-        average=average,
-        max_skipped=settings.safety.max_skipped,
-        random_stages=random_stages,
-    )
-
-
-def _loader(
-    settings: TrainSettings, device: torch.device, ranks: Ranks, sets: Sets, compiled: bool
-) -> tuple[DataLoader[Loaded], AspectRatioBasedSampler]:
-    return training_loader(
-        sets.training_set,
-        loader_settings(settings, device, compiled=compiled),
-        seed=settings.optimisation.run_seed,
-        augmentation=settings.data.augmentation,
-        repeat_threshold=settings.data.repeat_threshold,
-        drop_last=settings.data.drop_last,
-        accumulate=settings.optimisation.accumulate,
-        ranks=ranks,
-    )
-
-
-def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: bool = False) -> LoaderSettings:
-    assert settings.machine.workers is not None
-    return LoaderSettings(
-        settings.data.batch_size,
-        settings.machine.workers,
-        pin_memory=device.type == "cuda",
-        timeout=settings.safety.timeout,
-        padded_sides=tuple(sides_to_compile(settings)) if compiled else None,
-    )
-
-
-def sides_to_compile(settings: TrainSettings) -> list[int]:
-    """Sides to pad to, from the shortest to the longest that an image may have."""
-    sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
-    return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
-
-
-def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
-    """How many batches each rank will train on."""
-    optimisation = settings.optimisation
-    if settings.instead_of_training:
-        steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)
-        return steps * optimisation.accumulate
-    return optimisation.epochs * num_images // (settings.data.batch_size * ranks.size)
-
-
-def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
-    """Why the network isn't compiled; None if it is: on GPUs, if the run is long enough to repay it, unless the user
-    says.
-
-    UserError where the user asks for it and it can't be had. All ranks are compiled, or none.
-    """
-    if compile_ == "off":
-        return "--compile off"
-    lacking = lacking_for_compilation(device)
-    if compile_ == "on" and lacking:
-        raise UserError(f"--compile on needs {lacking}. Install it, or drop the flag")
-    if compile_ == "on":
-        return None
-    if device.type != "cuda":
-        return "--compile auto compiles on GPUs only"
-    if num_batches < BATCHES_WORTH_COMPILING:
-        return (
-            f"{num_batches} batches are too few to repay it: --compile auto compiles from {BATCHES_WORTH_COMPILING} on"
-        )
-    if ranks.all_agree(lacking is None):
-        return None
-    return f"it needs {lacking}" if lacking else "another process lacks what it needs"
+def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
+    """Trains what is left of the epoch, or until a signal stops it."""
+    settings, state, num_steps = run.settings, run.state, len(run.sampler)
+    agreement = Agreement(run.ranks)
+    for rate in rest_of_epoch(run):
+        step = state.epoch * num_steps + state.iteration
+        is_logged = state.iteration in (1, num_steps) or state.iteration % settings.output.log_every == 0
+        is_saved = settings.output.save_every and step % settings.output.save_every == 0
+        if is_logged or is_saved:
+            run.ranks.meet()  # what is read from a GPU now would never come if a rank is missing
+        if is_logged:
+            log_skipped(run, run.ranks)
+            log_bad_images(run)
+            images_left = (settings.optimisation.epochs * num_steps - step) * run.sampler.batch_size
+            progress = progress_of(state, rate)
+            say(log_line(state.epoch, progress, images_left * seconds_per_image(state), run.device))
+            trackers.log(step, tracked_numbers(progress, run.device))
+        elif run.device.type == "cpu":
+            log_skipped(run, run.ranks)  # a GPU would have to be waited for
+        if is_saved:
+            log_skipped(run, run.ranks)
+            saves.save_state()
+            run.ranks.wait()  # for rank 0, which a slow disk may take longer than --timeout
+        if stop := agreement.outcome():
+            run.ranks.meet()  # saving reads from the GPU too
+            raise Stopped(stop)
+        agreement.put_forward(STOP.signal_number or 0)
+    agreement.outcome()
+    progress = progress_of(state, 0)
+    say(epoch_line(state.epoch, progress))
+    state.finish_epoch(progress.epoch_mean)
+    saves.save_state_if_long_ago()
+    run.ranks.wait()

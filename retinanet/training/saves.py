@@ -18,7 +18,7 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.streams import complain
 from retinanet.settings.options import flat
-from retinanet.training.run import Run
+from retinanet.training.build import Run
 
 SECONDS_BETWEEN_SAVES = 60
 FINAL = "model_final.pt"

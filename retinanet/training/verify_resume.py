@@ -10,8 +10,8 @@ from retinanet.checkpoints.resume import LAST, load_saved, save_run
 from retinanet.runtime.console import say
 from retinanet.runtime.ranks import Ranks
 from retinanet.settings.train import TrainSettings
+from retinanet.training.build import Run, build_run
 from retinanet.training.engine import rest_of_epoch
-from retinanet.training.run import Run, build_run
 from retinanet.training.saves import snapshot
 from retinanet.training.sets import Sets
 

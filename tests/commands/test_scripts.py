@@ -23,7 +23,7 @@ from retinanet.data.images import read_image
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
-from retinanet.training import run
+from retinanet.training import build
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -178,10 +178,10 @@ def test_precision_is_said_and_compilation_checked(script, coco_path, tmp_path, 
 
 
 def test_compiled_where_it_repays(monkeypatch):
-    monkeypatch.setattr(run, "lacking_for_compilation", lambda device: None)
+    monkeypatch.setattr(build, "lacking_for_compilation", lambda device: None)
 
     def why_not(compile, device, num_batches, ranks=ALONE):
-        return run.why_not_compiled(compile, torch.device(device), ranks, num_batches)
+        return build.why_not_compiled(compile, torch.device(device), ranks, num_batches)
 
     assert why_not("auto", "cpu", 10**9) == "--compile auto compiles on GPUs only"
     assert why_not("auto", "cuda", 100) == (
@@ -194,17 +194,17 @@ def test_compiled_where_it_repays(monkeypatch):
         monkeypatch.setattr(Ranks, "all_agree", lambda ranks, own, others=others: own and others)
         assert why_not("auto", "cuda", 10**6, Ranks(0, 2)) == reason
     monkeypatch.undo()
-    monkeypatch.setattr(run, "lacking_for_compilation", lambda device: "a C compiler")
+    monkeypatch.setattr(build, "lacking_for_compilation", lambda device: "a C compiler")
     assert why_not("auto", "cuda", 10**6) == "it needs a C compiler"
 
 
 def test_batches_that_compilation_must_repay():
     """Of each rank, in the training or in what takes its place."""
     settings = with_values(TrainSettings(), {"epochs": 10, "batch_size": 4, "accumulate": 2})
-    assert run.num_batches(settings, 1000, ALONE) == 2500
-    assert run.num_batches(settings, 1000, Ranks(0, 5)) == 500
-    assert run.num_batches(with_values(settings, {"find_lr": True, "steps": 300}), 1000, ALONE) == 600
-    assert run.num_batches(with_values(settings, {"verify_resume": 7}), 1000, ALONE) == 56
+    assert build.num_batches(settings, 1000, ALONE) == 2500
+    assert build.num_batches(settings, 1000, Ranks(0, 5)) == 500
+    assert build.num_batches(with_values(settings, {"find_lr": True, "steps": 300}), 1000, ALONE) == 600
+    assert build.num_batches(with_values(settings, {"verify_resume": 7}), 1000, ALONE) == 56
 
 
 def test_an_earlier_run_is_moved_and_the_record_kept(script, coco_path, tmp_path):

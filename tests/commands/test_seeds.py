@@ -7,12 +7,12 @@ from support.data_folder import write_set
 
 from retinanet.checkpoints.checkpoint import load_run
 from retinanet.checkpoints.resume import load_saved
-from retinanet.commands.train import with_seed
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
+from retinanet.training.opening import with_seed
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -19,7 +19,7 @@ from retinanet.detector.structures import CROWD
 from retinanet.settings.options import with_values
 from retinanet.settings.shared import AUGMENTATIONS, CROP, JITTER, PHOTOMETRIC, ZOOM_OUT, Augmentation
 from retinanet.settings.train import TrainSettings
-from retinanet.training.run import sides_to_compile
+from retinanet.training.build import sides_to_compile
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

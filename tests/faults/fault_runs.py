@@ -28,7 +28,7 @@ from retinanet.checkpoints.resume import newest_run
 from retinanet.detector.structures import Losses
 from retinanet.runtime.console import run
 from retinanet.runtime.errors import UserError
-from retinanet.training import run as run_module
+from retinanet.training import build as run_module
 
 FLAGS = (*TINY, "--epochs", 3, "--eval_every", 2, "--batch_size", 2, "--learning_rate", 0.001, "--log_every", 2)
 SAVING = ("--workers", 1, "--save_every", 2, "--resume")

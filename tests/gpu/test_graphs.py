@@ -6,7 +6,7 @@ from support.data_folder import write_set
 from support.scripts import TINY
 
 from gpu.stand_in_graphs import Graphs, compile_as_graphs
-from retinanet.training import run
+from retinanet.training import build
 
 FLAGS = (
     *(*TINY, "--device", "cuda", "--precision", "float32", "--workers", 0, "--batch_size", 1, "--epochs", 1),
@@ -48,13 +48,13 @@ def test_a_training_over_graphs_is_the_one_without(losses, accumulate):
 
 
 def test_gradients_kept_over_replays_would_be_seen(losses, monkeypatch):
-    compiled = run.Compiled
+    compiled = build.Compiled
 
     def with_graphs(batch_size, cuda_graphs):
         return compiled(batch_size, cuda_graphs=True)
 
     wanted = losses("off", "--accumulate", 2)
-    monkeypatch.setattr(run, "Compiled", with_graphs)
+    monkeypatch.setattr(build, "Compiled", with_graphs)
     found = losses("on", "--accumulate", 2)
     assert Graphs.num_replays == NUM_STEPS
     assert found != pytest.approx(wanted)

@@ -28,6 +28,7 @@ from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
 from retinanet.training import losses as losses_module
 from retinanet.training.engine import progress_of, train_steps
+from retinanet.training.run import train_epoch
 from retinanet.training.trackers import NO_TRACKERS
 
 
@@ -342,9 +343,9 @@ def test_ranks_meet_before_numbers_are_read(coco_path, tmp_path, capsys, is_stop
     with before_each_batch(stop), STOP.heeded(), STOP.deferred():
         if is_stopped:
             with pytest.raises(Stopped):
-                train_command.train_epoch(run, saves, NO_TRACKERS)
+                train_epoch(run, saves, NO_TRACKERS)
         else:
-            train_command.train_epoch(run, saves, NO_TRACKERS)
+            train_epoch(run, saves, NO_TRACKERS)
 
     words = [
         re.sub(r"^Epoch: 0 \| Iteration: (\d) .*", r"line \1", line) for line in capsys.readouterr().out.splitlines()

@@ -11,9 +11,9 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import PRIOR, Architecture
 from retinanet.runtime.ranks import ALONE
 from retinanet.settings.train import train_settings
+from retinanet.training.build import Run, build_run
 from retinanet.training.losses import ComputeLosses, losses_of
 from retinanet.training.optimizer import build_optimizer
-from retinanet.training.run import Run, build_run
 from retinanet.training.sets import load_sets
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage

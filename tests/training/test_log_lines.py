@@ -5,13 +5,13 @@ import pytest
 from support.data_folder import change_json
 
 from retinanet.check_data import summary
-from retinanet.check_data.summary import check_command, data_lines
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
 from retinanet.training.log_lines import best_line, schedule_hint
+from retinanet.training.opening import check_command, data_lines
 
 
 @pytest.fixture

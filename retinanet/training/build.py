@@ -1,0 +1,222 @@
+"""A run: everything that its next step needs, built from its settings or from where a saved run was stopped."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from retinanet.checkpoints.resume import Facts, SavedRun, require_same_run
+from retinanet.checkpoints.start import build_network
+from retinanet.coco.annotations import require_same_classes
+from retinanet.data.batches import Loaded
+from retinanet.data.dataloader import LoaderSettings, training_loader
+from retinanet.data.device_feed import BadImages
+from retinanet.data.sampler import AspectRatioBasedSampler
+from retinanet.data.transforms import longest_at
+from retinanet.detector.model import RetinaNet
+from retinanet.runtime.device import choose_precision, lacking_for_compilation, make_deterministic
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.ranks import Ranks
+from retinanet.settings.train import TrainSettings
+from retinanet.training.losses import Compiled, ComputeLosses, few_sides, losses_of, shared
+from retinanet.training.norm_statistics import measure_statistics
+from retinanet.training.optimizer import build_optimizer, rates_of_stages
+from retinanet.training.sets import Sets
+from retinanet.training.state import TrainingState
+from retinanet.training.weight_average import WeightAverage
+
+# The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted for an
+# H100, it saves 14 ms a batch of 16 images, and up to 8 ms of 2 if the host takes 7 microseconds a launch.
+BATCHES_WORTH_COMPILING = 10_000
+LONGEST_COMPILATION = 300.0  # seconds of one batch
+
+
+class Run(NamedTuple):
+    """A run, ready for its next step."""
+
+    settings: TrainSettings
+    device: torch.device
+    ranks: Ranks
+    sets: Sets
+    facts: Facts
+    precision: torch.dtype
+    state: TrainingState
+    loader: DataLoader[Loaded]
+    sampler: AspectRatioBasedSampler
+    compute_losses: ComputeLosses
+    bad_images: BadImages
+    why_not_compiled: str | None  # None if it is
+
+
+def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None = None) -> Run:
+    """The run at its start, or where `saved` left it. UserError where the two don't fit together.
+
+    The seed, the device and the number of workers must be settled.
+    """
+    device = torch.device(settings.machine.device)
+    precision = choose_precision(settings.machine.precision, device)
+    if settings.safety.deterministic:
+        make_deterministic()
+    batches = num_batches(settings, len(sets.training_set), ranks)
+    why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
+    compiled = why_not is None
+    if compiled:
+        ranks = ranks.waiting(settings.safety.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
+    # With other sides at every step nearly every batch has a shape of its own.
+    has_few_shapes = compiled or not settings.data.augmentation.train_sides
+    torch.backends.cudnn.benchmark = has_few_shapes and not settings.safety.deterministic
+    facts = Facts(
+        device=device.type,
+        precision=str(precision).removeprefix("torch."),
+        compiled=compiled,
+        train_fingerprint=sets.train.fingerprint,
+        val_fingerprint=sets.val.fingerprint,
+        batch_size=settings.data.batch_size,
+        num_ranks=ranks.size,
+    )
+    if saved:
+        require_same_run(saved, settings, facts)
+        require_same_classes(sets.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
+    loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
+    torch.manual_seed(settings.optimisation.run_seed)
+    state = _state(settings, device, precision, sets, saved, num_steps=settings.optimisation.epochs * len(sampler))
+    compute_losses = losses_in(settings, state, len(sets.val.class_names), precision, ranks, compiled=compiled)
+    compute_losses = shared(state.network, compute_losses, ranks)
+    bad_images = BadImages(len(sets.training_set), skip=settings.data.bad_images == "skip")
+    return Run(
+        settings, device, ranks, sets, facts, precision, state, loader, sampler, compute_losses, bad_images, why_not
+    )
+
+
+def losses_in(
+    settings: TrainSettings,
+    state: TrainingState,
+    num_classes: int,
+    precision: torch.dtype,
+    ranks: Ranks,
+    *,
+    compiled: bool,
+) -> ComputeLosses:
+    """The losses whose gradient trains `state`."""
+    cuda_graphs = ranks.size == 1 and settings.optimisation.accumulate == 1
+    return losses_of(
+        state.network,
+        num_classes,
+        state.device,
+        precision=precision,
+        compiled=Compiled(settings.data.batch_size, cuda_graphs) if compiled else None,
+        loss_settings=settings.loss,
+    )
+
+
+def _state(
+    settings: TrainSettings,
+    device: torch.device,
+    precision: torch.dtype,
+    sets: Sets,
+    saved: SavedRun | None,
+    num_steps: int,
+) -> TrainingState:
+    measure = partial(measure_statistics, dataset=sets.training_set, device=device)
+    network, random_stages = build_network(settings.network, sets.val.class_names, saved, measure)
+    state = start_state(settings, network, device, precision, random_stages, num_steps)
+    if saved:
+        state.load_plain(saved.state, saved.path)
+        if state.average:
+            state.average.load(saved.checkpoint.ema, saved.path)
+    return state
+
+
+def start_state(
+    settings: TrainSettings,
+    network: RetinaNet,
+    device: torch.device,
+    precision: torch.dtype,
+    random_stages: Sequence[str],
+    num_steps: int,
+) -> TrainingState:
+    """The state of a run of `num_steps` before its first step."""
+    network.to(device)
+    how = settings.optimisation
+    rates = rates_of_stages(how.backbone_rate, random_stages)
+    optimizer = build_optimizer(network, how.optimizer, how.learning_rate, how.weight_decay, rates)
+    decay = how.average_decay(num_steps)
+    average = WeightAverage(network, decay) if decay else None
+    # float16's small gradients would be lost without it.
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    return TrainingState(
+        network,
+        optimizer,
+        device,
+        scaler=scaler,
+        average=average,
+        max_skipped=settings.safety.max_skipped,
+        random_stages=random_stages,
+    )
+
+
+def _loader(
+    settings: TrainSettings, device: torch.device, ranks: Ranks, sets: Sets, compiled: bool
+) -> tuple[DataLoader[Loaded], AspectRatioBasedSampler]:
+    return training_loader(
+        sets.training_set,
+        loader_settings(settings, device, compiled=compiled),
+        seed=settings.optimisation.run_seed,
+        augmentation=settings.data.augmentation,
+        repeat_threshold=settings.data.repeat_threshold,
+        drop_last=settings.data.drop_last,
+        accumulate=settings.optimisation.accumulate,
+        ranks=ranks,
+    )
+
+
+def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: bool = False) -> LoaderSettings:
+    assert settings.machine.workers is not None
+    return LoaderSettings(
+        settings.data.batch_size,
+        settings.machine.workers,
+        pin_memory=device.type == "cuda",
+        timeout=settings.safety.timeout,
+        padded_sides=tuple(sides_to_compile(settings)) if compiled else None,
+    )
+
+
+def sides_to_compile(settings: TrainSettings) -> list[int]:
+    """Sides to pad to, from the shortest to the longest that an image may have."""
+    sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
+    return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
+
+
+def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
+    """How many batches each rank will train on."""
+    optimisation = settings.optimisation
+    if settings.instead_of_training:
+        steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)
+        return steps * optimisation.accumulate
+    return optimisation.epochs * num_images // (settings.data.batch_size * ranks.size)
+
+
+def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
+    """Why the network isn't compiled; None if it is: on GPUs, if the run is long enough to repay it, unless the user
+    says.
+
+    UserError where the user asks for it and it can't be had. All ranks are compiled, or none.
+    """
+    if compile_ == "off":
+        return "--compile off"
+    lacking = lacking_for_compilation(device)
+    if compile_ == "on" and lacking:
+        raise UserError(f"--compile on needs {lacking}. Install it, or drop the flag")
+    if compile_ == "on":
+        return None
+    if device.type != "cuda":
+        return "--compile auto compiles on GPUs only"
+    if num_batches < BATCHES_WORTH_COMPILING:
+        return (
+            f"{num_batches} batches are too few to repay it: --compile auto compiles from {BATCHES_WORTH_COMPILING} on"
+        )
+    if ranks.all_agree(lacking is None):
+        return None
+    return f"it needs {lacking}" if lacking else "another process lacks what it needs"

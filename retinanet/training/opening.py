@@ -1,0 +1,180 @@
+"""How a run begins: its seed, its folder and record, its trackers, and what its log says first."""
+
+import secrets
+import shlex
+from dataclasses import replace
+from typing import IO
+
+import numpy as np
+
+from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, write_record
+from retinanet.checkpoints.resume import Facts, SavedRun
+from retinanet.coco.json_values import is_id
+from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of, shares
+from retinanet.data.anchor_remedies import MISSED, missed_classes, mostly_missed, remedies, remedy_lines
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.learnable import SCARCE, warnings_of
+from retinanet.detector.settings import AnchorShapes
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.log_file import LOG
+from retinanet.runtime.log_names import ENDING, make_name, name_of_run
+from retinanet.runtime.ranks import Ranks
+from retinanet.runtime.signals import STOP
+from retinanet.settings.options import flat, with_values
+from retinanet.settings.train import RANDOM, Optimisation, TrainSettings, anchor_words, settings_line
+from retinanet.training.build import Run
+from retinanet.training.log_lines import rate_hint, schedule_hint
+from retinanet.training.saves import room_warning
+from retinanet.training.trackers import NO_TRACKERS, TrackedRun, Trackers, open_trackers
+
+MOST_DRAWN = 10_000  # objects that are matched: a sample of millions gives the shares within 1%
+MUCH_MISSED = 0.25  # share of the objects without an anchor that is worth a warning, not just a note
+MOST_SCARCE_NAMED = 10  # scarce classes
+
+
+def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> TrainSettings:
+    """The settings with their seed; where it is RANDOM, that of the `saved` run, or one that rank 0 draws for all."""
+    if settings.optimisation.seed != RANDOM:
+        return settings
+    if saved is None:
+        seed = ranks.from_first(lambda: secrets.randbelow(2**31))
+        say(f"--seed random: drew {seed}")
+        return with_values(settings, {"seed": seed})
+    seed = saved.checkpoint.settings.get("seed", Optimisation.seed)
+    if not is_id(seed) or seed < 0:
+        raise UserError(f"{saved.path}: its run has the seed {seed!r}. Start a new run without --resume.")
+    say(f"--seed random: resuming with the saved run's {seed}")
+    return with_values(settings, {"seed": seed})
+
+
+def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
+    """Open the log and the output folder and say what is trained. Returns the folder's lock."""
+    settings, state, folder = run.settings, run.state, run.settings.output.output_path
+    done = f"{state.epoch} epochs and {state.iteration} iterations"
+    plain, class_names = flat(settings), run.sets.val.class_names
+    with STOP.deferred(), LOG.opened(name_of_run("train", plain)):
+        lock = open_folder(folder)
+        moved = None if saved else move_earlier_run(folder)
+        write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if saved else None)
+    if LOG.path:
+        say(f"Log: {LOG.path}")
+    say(settings_line(plain))
+    for complaint in complaints:
+        say(f"Can't resume from {complaint}")
+    if saved:
+        say(f"Resumed from {folder} after {done}", *ranks_changed(saved.facts, run.facts))
+    elif settings.output.resume:
+        say(f"{folder} holds nothing to resume: a new run")
+    if moved:
+        say(f"{folder} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
+    say(*opening_lines(run))
+    if warning := room_warning(run):
+        say(warning)
+    return lock
+
+
+def trackers_of(run: Run) -> Trackers:
+    """Those of --track, at rank 0 alone."""
+    settings, state = run.settings, run.state
+    if not settings.output.track or not run.ranks.is_first:
+        return NO_TRACKERS
+    step = state.epoch * len(run.sampler) + state.iteration
+    plain = flat(settings)
+    name = make_name(name_of_run("train", plain)).removesuffix(ENDING)
+    return open_trackers(settings.output.track, TrackedRun(settings.output.output_path, name, plain, step))
+
+
+def ranks_changed(old: Facts, new: Facts) -> list[str]:
+    """What another number of processes changes, in a line."""
+    if old.num_ranks == new.num_ranks:
+        return []
+    before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
+    images = f"still {now} images a step" if now == before else f"{now} images a step instead of {before}"
+    effect = "only rounding differs from the same run by" if now == before else "other numbers than in a run by"
+    return [f"Processes: {new.num_ranks}, {old.num_ranks} until now; {images}, so {effect} {old.num_ranks}"]
+
+
+def opening_lines(run: Run) -> list[str]:
+    """The data set, the ranks and the precision of a run, with what is worth knowing about them."""
+    settings, optimisation, training_set = run.settings, run.settings.optimisation, run.sets.training_set
+    lines = [
+        f"Seed: {optimisation.seed}",
+        f"Num training images: {len(training_set)}",
+        f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area",
+        *data_lines(training_set, run.state.network.architecture.anchors, settings),
+        *warnings_of(training_set),
+    ]
+    if run.ranks.size > 1:
+        rest = len(training_set) % run.sampler.batch_size
+        each = settings.data.batch_size * optimisation.accumulate
+        lines.append(
+            f"Processes: {run.ranks.size} with {each} images each in a step; the {rest} images that fill no step are "
+            f"{'left out' if settings.data.drop_last else 'shared out'}"
+        )
+    compiled = f"not compiled ({run.why_not_compiled})" if run.why_not_compiled else "compiled"
+    lines.append(f"Precision: {run.facts.precision}, {compiled}")
+    if optimisation.optimizer != "sgd" and optimisation.clip_norm <= Optimisation.clip_norm:
+        name = "AdamW" if optimisation.optimizer == "adamw" else "Adam"
+        lines.append(
+            f"Gradients: clipped at a norm of {optimisation.clip_norm:g} in nearly every step. That is normal: the "
+            f"size of {name}'s steps hardly depends on the gradient's"
+        )
+    hints = (
+        rate_hint(run.sampler.batch_size, optimisation.optimizer, optimisation.learning_rate),
+        schedule_hint(settings),
+    )
+    return [*lines, *filter(None, hints)]
+
+
+def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
+    """Returns lines on the objects that `dataset` has to learn, and on how many of them get an anchor of `shapes`."""
+    annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
+    num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
+    counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
+    scarce = [f"{name} {count}" for count, name in sorted(zip(counts, annotations.class_names, strict=True))]
+    scarce = scarce[: sum(count < SCARCE for count in counts)]
+    more = [f"and {len(scarce) - MOST_SCARCE_NAMED} more"] if len(scarce) > MOST_SCARCE_NAMED else []
+    setup = AnchorSetup(dataset.min_side, dataset.max_side, shapes)
+    by_iou = coverage(dataset, setup, replace(settings.loss, matcher="iou"), MOST_DRAWN)
+    foreground, background = settings.loss.foreground_iou, settings.loss.background_iou
+    ious = ious_of(setup, by_iou.objects.corners, annotations.sizes[by_iou.objects.images])
+    reached = [f"{share:.1%}" for share in shares(by_iou.matched, ious, background)]
+    drawn = "" if by_iou.are_all else " drawn"
+    return [
+        f"Objects to learn: {len(rows)} of {len(counts)} classes; {num_clipped} are clipped at their image's border",
+        f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_SCARCE_NAMED], *more]) or 'none'}",
+        f"Best anchor of {len(ious)} objects{drawn}: IoU from {foreground:g}, and matched, for {reached[0]}, from "
+        f"{background:g} for {reached[1]}, below for {reached[2]} (more: {check_command(settings)})",
+        *(_missed_lines(dataset, setup, settings, by_iou) if len(rows) else []),
+    ]
+
+
+def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
+    """Returns lines on the objects without an anchor and what helps; none if there are few such objects."""
+    now, forced = by_iou, ""
+    what = f"have no anchor of IoU {settings.loss.foreground_iou:g} at this size"
+    if settings.loss.matcher != "iou":
+        own = coverage(dataset, setup, settings.loss, MOST_DRAWN)
+        if settings.loss.matcher == "low_quality":
+            forced = f". --matcher low_quality leaves {own.missed:.1%} without any; a forced anchor rarely helps"
+        else:
+            now, what = own, f"get no anchor from --matcher {settings.loss.matcher} at this size"
+    mostly = mostly_missed(now)
+    if now.missed <= MISSED and not mostly:
+        return []
+    missed = f"{now.missed:.1%} of the objects {what} ({missed_classes(now, dataset.annotations.class_names)})"
+    found = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.network.weights == "coco")
+    lines = remedy_lines(found)
+    if now.missed <= MUCH_MISSED and not mostly:  # common, and good results are still possible
+        return [f"Note: {missed}{forced}" + (f". {lines[0].strip()}" if lines else "")]
+    advice = ["What helps, the most useful first:", *lines] if lines else []
+    return [f"Warning: {missed}, so they are hardly learned{forced}", *advice]
+
+
+def check_command(settings: TrainSettings) -> str:
+    """The command that checks a training's sets at its sides."""
+    words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.data.coco_path)]
+    words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
+    words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]
+    return shlex.join([*words, *anchor_words(settings.network.anchors.shapes)])
