@@ -95,7 +95,7 @@ def test_a_copy_names_its_batch_where_memory_runs_out(monkeypatch):
     [
         (views, "mirrored", "a batch of 2 images"),
         (views, "find_candidates", "a batch of 2 images"),
-        (detect_set, "suppress_on_device", "2 images, 18 candidates each"),
+        (detect_set, "suppress", "2 images, 18 candidates each"),
     ],
 )
 def test_detection_names_its_batch_where_memory_runs_out(coco_path, monkeypatch, module, name, told):
