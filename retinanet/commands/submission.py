@@ -17,7 +17,7 @@ from retinanet.submission.check import check_results, images_without_detection, 
 from retinanet.submission.fix import possible_readings, read_as, repair, rows_to_evaluate
 
 
-def check_submission(settings: SubmissionSettings) -> int:
+def submission(settings: SubmissionSettings) -> int:
     """Do what test_submission.py's command line asks for. Returns the exit code: 0 good, 1 findings."""
     gc.disable()  # rows hold no cycles, and to look for some in millions of them takes a third of the time
     results_path = settings.results_path or default_results_path(settings.set_name)
