@@ -15,7 +15,6 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, AnchorShapes, Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MOST_MIN_SIDE
-from retinanet.settings.train import as_flags
 
 FORMAT = "retinanet 1"
 RESUMABLE = "run"  # the key of what only --resume needs
@@ -139,15 +138,6 @@ def build_model(
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
         raise UserError(f"{path}: holds weights that are not finite; its training diverged. Give another checkpoint.")
     return model
-
-
-def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
-    """The flags in which a file's `own` architecture differs from the one that is `asked` for.
-
-    Each is the file's flag and what is asked for instead: ("--depth 18", "34"), ("--no_iou_branch", "--iou_branch").
-    """
-    pairs = zip(as_flags(own), as_flags(asked), strict=True)
-    return [(flag, other.removeprefix(flag.split(" ")[0] + " ")) for flag, other in pairs if flag != other]
 
 
 def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path: Path) -> None:

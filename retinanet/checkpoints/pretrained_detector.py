@@ -9,12 +9,13 @@ from torch import Tensor
 from torchvision.models import get_model_weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from retinanet.checkpoints.checkpoint import Checkpoint, build_model, differences
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model
 from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
+from retinanet.settings.train import differences
 
 WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
 CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # by COCO id

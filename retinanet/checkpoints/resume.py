@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.checkpoints.checkpoint import Checkpoint, differences, load_run, save_checkpoint
+from retinanet.checkpoints.checkpoint import Checkpoint, load_run, save_checkpoint
 from retinanet.coco.json_values import is_id
 from retinanet.detector.settings import STAGES, Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import flat, options_of, with_values
 from retinanet.settings.shared import Anchors
-from retinanet.settings.train import MAY_CHANGE, TrainSettings, default_statistics
+from retinanet.settings.train import MAY_CHANGE, TrainSettings, default_statistics, differences
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 

@@ -15,7 +15,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.settings.train import DETECTOR_CHANNELS, DETECTOR_DEPTH, DETECTOR_HEAD_NORM, Network
+from retinanet.settings.train import Network, require_detector
 
 NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
 
@@ -94,13 +94,7 @@ def _load_detector(
     source: str,
     settings: Network,
 ) -> None:
-    needed = (DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM)
-    found = (settings.depth, settings.channels, settings.head_norm)
-    if settings.iou_branch:
-        raise UserError(f"{source}: a detector without an IoU branch. Give --no_iou_branch.")
-    if found != needed:
-        has, give = ("--depth {} --channels {} --head_norm {}".format(*values) for values in (found, needed))
-        raise UserError(f"{source}: a detector, which {has} doesn't fit. Give {give}.")
+    require_detector(settings, source)
     _say_classes("Detector weights", source, pretrained_detector.load_detector(network, class_names, state, source))
 
 

@@ -12,10 +12,9 @@ from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors, level_shapes
 from retinanet.detector.boxes import iou
-from retinanet.detector.loss import matches_of
-from retinanet.detector.matching import AnchorMatches, coordinates
+from retinanet.detector.matching import coordinates, matches_of
 from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, LossSettings
-from retinanet.detector.structures import Targets
+from retinanet.detector.structures import AnchorMatches, Targets
 
 ROUNDING = 1e-5  # of an IoU in float32, which training takes
 CPU = torch.device("cpu")

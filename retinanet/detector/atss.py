@@ -11,8 +11,7 @@ from torch import Tensor
 
 from retinanet.detector.anchors import STRIDES, brought, level_shapes
 from retinanet.detector.boxes import iou
-from retinanet.detector.matching import AnchorMatches
-from retinanet.detector.structures import Targets
+from retinanet.detector.structures import AnchorMatches, Targets
 
 NUM_CELLS = 9  # candidate cells of each level, the nearest to an object
 

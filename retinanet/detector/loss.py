@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retinanet.detector.atss import match_atss
 from retinanet.detector.boxes import encode, giou_loss, iou_of_deltas
 from retinanet.detector.focal_loss import FocalLoss
-from retinanet.detector.matching import AnchorMatches, in_crowds, match_anchors, without_crowds
+from retinanet.detector.matching import in_crowds, matches_of, without_crowds
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
 
@@ -91,17 +90,6 @@ def assign_targets(
         deltas=encode(boxes, row_anchors),
         row_weights=(matches.foreground * shares).flatten()[some],
     )
-
-
-def matches_of(
-    anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None = None
-) -> AnchorMatches:
-    """Matches `anchors` [A, 4] with the objects of each image as `--matcher` says; ATSS needs the input's `size`."""
-    if settings.matcher == "atss":
-        assert size is not None
-        return match_atss(anchors, targets, size)
-    thresholds = settings.foreground_iou, settings.background_iou
-    return match_anchors(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:

@@ -1,26 +1,29 @@
 """Which object each anchor is responsible for."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from retinanet.detector.atss import match_atss
 from retinanet.detector.boxes import iou, shared_area
-from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
-from retinanet.detector.structures import CROWD, Targets
+from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU, LossSettings
+from retinanet.detector.structures import CROWD, AnchorMatches, Targets
 
 # Overlaps computed at a time: what a CPU's cache holds (12 times faster than all at once), and what a GPU's memory has
 # room for beside a large batch with hundreds of objects an image.
 OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 
 
-class AnchorMatches(NamedTuple):
-    """An object for every anchor, and what the anchor is trained to find."""
-
-    objects: Tensor  # int64 [B, A], 0..M-1; meaningless where the anchor is not foreground
-    foreground: Tensor  # bool [B, A], the anchor must find its object
-    background: Tensor  # bool [B, A], it must find nothing; an anchor that is neither is ignored
+def matches_of(
+    anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None = None
+) -> AnchorMatches:
+    """Matches `anchors` [A, 4] with the objects of each image as `--matcher` says; ATSS needs the input's `size`."""
+    if settings.matcher == "atss":
+        assert size is not None
+        return match_atss(anchors, targets, size)
+    thresholds = settings.foreground_iou, settings.background_iou
+    return match_anchors(anchors, targets, *thresholds, low_quality=settings.matcher == "low_quality")
 
 
 def match_anchors(

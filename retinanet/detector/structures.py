@@ -52,3 +52,11 @@ class Detections(NamedTuple):
     boxes: Tensor  # float32 [B, K, 4]
     scores: Tensor  # float32 [B, K]
     labels: Tensor  # int64 [B, K]
+
+
+class AnchorMatches(NamedTuple):
+    """An object for every anchor, and what the anchor is trained to find."""
+
+    objects: Tensor  # int64 [B, A], 0..M-1; meaningless where the anchor is not foreground
+    foreground: Tensor  # bool [B, A], the anchor must find its object
+    background: Tensor  # bool [B, A], it must find nothing; an anchor that is neither is ignored

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from retinanet.evaluation.coco_table import LINES
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.log_names import parse_name
+from retinanet.settings.train import STEP
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"
 NOT_CUT = r"(?![^\s|])"  # follows a number that was not cut off
@@ -64,7 +65,7 @@ def read_log(path: Path) -> RunLog:
         if value is not None and name not in ("kind", "number")
     }
     # With a cosine the rate drops at every line.
-    drops = [] if settings.get("schedule") == "cosine" else _drops(reader.points, settings.get("milestones"))
+    drops = _drops(reader.points, settings.get("milestones")) if settings.get("schedule", STEP) == STEP else []
     return RunLog(path, reader.points, reader.epoch_losses, reader.tables, settings, drops)
 
 

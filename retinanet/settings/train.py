@@ -76,7 +76,7 @@ INSTEAD = {
 
 DEPTHS_OF_V2 = (50, 101, 152)  # that torchvision has its newer ImageNet weights for
 # torchvision's detector that learned COCO, retinanet_resnet50_fpn_v2.
-DETECTOR_DEPTH, DETECTOR_CHANNELS, DETECTOR_HEAD_NORM = 50, 256, "group"
+DETECTOR = Architecture(50, 256, "group")
 NORM_STATISTICS = ("auto", "frozen", "learned")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 STEP, COSINE = SCHEDULES = ("step", "cosine")
@@ -171,14 +171,7 @@ class Network:
     def check(self) -> None:
         self.anchors.check()
         if self.weights == "coco":
-            if self.depth != DETECTOR_DEPTH:
-                raise UserError(f"--weights coco is a detector of --depth {DETECTOR_DEPTH}. Give that depth")
-            if self.channels != DETECTOR_CHANNELS:
-                raise UserError(f"--weights coco is a detector of --channels {DETECTOR_CHANNELS}. Drop --channels")
-            if self.head_norm != DETECTOR_HEAD_NORM:
-                raise UserError(f"--weights coco is a detector of --head_norm {DETECTOR_HEAD_NORM}. Drop --head_norm")
-            if self.iou_branch:
-                raise UserError("--weights coco is a detector without an IoU branch. Drop --iou_branch")
+            require_detector(self, "--weights coco")
         if self.head_norm == "group" and self.channels % NORM_GROUPS:
             raise UserError(
                 f"--head_norm group needs --channels that are a multiple of {NORM_GROUPS}, not {self.channels}"
@@ -302,7 +295,7 @@ class Optimisation:
     @property
     def depends_on_epochs(self) -> bool:
         """Whether a step's numbers depend on the length of the whole run."""
-        return self.schedule == COSINE or bool(self.warmup_share) or bool(self.ema_share)
+        return self.schedule != STEP or bool(self.warmup_share) or bool(self.ema_share)
 
     def num_warmup_steps(self, num_steps: int) -> int:
         """Warm-up steps in a run of `num_steps`."""
@@ -315,7 +308,7 @@ class Optimisation:
         return 1 - 1 / max(LEAST_WINDOW, self.ema_share * num_steps)
 
     def check(self, given: Given, freeze_stages: int) -> None:
-        if self.schedule == COSINE and "milestones" in given.changed:
+        if self.schedule != STEP and "milestones" in given.changed:
             raise UserError("--milestones are for --schedule step. Drop them, or give it")
         for name, other in INSTEAD.items():
             if {name, other} <= given.changed:
@@ -499,7 +492,7 @@ def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:
     values: dict[str, Any] = {name: 0.0 for name, other in INSTEAD.items() if other in given.names}
     values["norm_statistics"] = default_statistics(weights, settings.network.norm_statistics)
     if weights == "coco":
-        values |= {"head_norm": DETECTOR_HEAD_NORM, "iou_branch": False}
+        values |= {"head_norm": DETECTOR.head_norm, "iou_branch": False}
     if settings.recipe == STRONG:
         share = RESNET_SHARE
         if optimisation.optimizer != "sgd":  # whose rates are others
@@ -529,6 +522,23 @@ def as_flags(architecture: Architecture) -> list[str]:
         f"--anchor_octaves {len(scales)}{sizes}",
         "--iou_branch" if architecture.iou_branch else "--no_iou_branch",
     ]
+
+
+def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
+    """The flags in which a file's `own` architecture differs from the one that is `asked` for.
+
+    Each is the file's flag and what is asked for instead: ("--depth 18", "34"), ("--no_iou_branch", "--iou_branch").
+    """
+    pairs = zip(as_flags(own), as_flags(asked), strict=True)
+    return [(flag, other.removeprefix(flag.split(" ")[0] + " ")) for flag, other in pairs if flag != other]
+
+
+def require_detector(network: Network, source: str) -> None:
+    """Raises UserError where the `network` can't take the weights of torchvision's detector in `source`."""
+    if wrong := differences(DETECTOR._replace(anchors=network.anchors.shapes), network.architecture):
+        own, asked = wrong[0]
+        fix = " ".join(flag for flag, _ in wrong)
+        raise UserError(f"{source} is a detector of {own}, not {asked}. Give {fix}.")
 
 
 def settings_line(settings: dict[str, Any]) -> str:

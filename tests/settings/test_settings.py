@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.scripts import ROOT
 
-from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS
+from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, AnchorShapes, Architecture
 from retinanet.settings.check_data import CheckDataSettings
 from retinanet.settings.convert import ConvertSettings
 from retinanet.settings.draw import DrawSettings
@@ -20,7 +20,7 @@ from retinanet.settings.options import flat, options_of, parsed
 from retinanet.settings.predict import PredictSettings
 from retinanet.settings.sample_data import SampleDataSettings
 from retinanet.settings.submission import SubmissionSettings
-from retinanet.settings.train import MAY_CHANGE, TrainSettings, train_settings
+from retinanet.settings.train import MAY_CHANGE, TrainSettings, differences, train_settings
 
 SCRIPTS = ("train", "test", "vis", "test_submission")
 COMMANDS = (
@@ -116,6 +116,28 @@ def test_parts_are_made_of_the_flags():
     assert (settings.network.depth, settings.network.head_norm) == (18, "none")
     with pytest.raises(FrozenInstanceError):
         settings.network.depth = 34
+
+
+OTHER_PARTS = {
+    "depth": (34, ("--depth", "34")),
+    "channels": (64, ("--channels", "64")),
+    "head_norm": ("group", ("--head_norm", "group")),
+    "anchors": (
+        AnchorShapes(2.0, (1.0,), (1.0, 2**0.5)),
+        ("--anchor_scale", "2", "--anchor_ratios", "1", "--anchor_octaves", "2"),
+    ),
+    "iou_branch": (True, ("--iou_branch",)),
+}
+
+
+@pytest.mark.parametrize(
+    "part", [name for name in Architecture._fields if name != "level_code"]
+)  # the weights' file decides
+def test_each_part_of_the_network_has_its_flag_and_is_compared(part):
+    value, flags = OTHER_PARTS[part]
+    other = Architecture()._replace(**{part: value})
+    assert train_settings(list(flags)).network.architecture == other
+    assert differences(other, Architecture())
 
 
 def test_the_detectors_defaults_are_the_flags():
