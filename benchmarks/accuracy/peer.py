@@ -15,7 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -175,12 +174,10 @@ def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse
     model.eval()
     loader = evaluation_loader(dataset, loading_of(args))
     parts = []
-    index_of = {image_id: index for index, image_id in enumerate(dataset.annotations.image_ids.tolist())}
     batches = (batch for (batch,) in loader)  # at one size
     for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), args.device):
         found = _padded(model(_images(batch)))
-        images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
-        parts.append(found_in_batch(found, batch.scales, images))
+        parts.append(found_in_batch(found, batch.scales, batch.rows.numpy()))
     return in_order(joined(parts), dataset.annotations)
 
 

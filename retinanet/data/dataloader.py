@@ -128,7 +128,7 @@ class AtEachSide(Dataset[list[Sample | BadImage]]):
     def _sample(self, index: int, original: Tensor, size: list[int]) -> Sample:
         boxes, labels = self.dataset.objects(index)
         boxes, scale = scale_boxes(boxes, original.shape[1:], size)
-        return Sample(resize(original, size), boxes, labels, scale, int(self.dataset.annotations.image_ids[index]))
+        return Sample(resize(original, size), boxes, labels, scale, index)
 
 
 def evaluation_loader(

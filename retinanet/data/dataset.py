@@ -128,11 +128,11 @@ class CocoDataset(Dataset[Sample | BadImage]):
         """The sample, with its shorter side at `side`; UserError names the file that can't be read."""
         boxes, labels = self.objects(index)
         boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
-        return Sample(self._image(index, side), boxes, labels, scale, int(self.annotations.image_ids[index]))
+        return Sample(self._image(index, side), boxes, labels, scale, index)
 
     def read_original(self, index: int) -> Sample:
         """The sample in its own size; UserError names the file that can't be read."""
-        return Sample(self.original(index), *self.objects(index), torch.ones(2), int(self.annotations.image_ids[index]))
+        return Sample(self.original(index), *self.objects(index), torch.ones(2), index)
 
     def original(self, index: int) -> Tensor:
         """The image in its own size: uint8 [3, height, width]. UserError where it can't be read."""

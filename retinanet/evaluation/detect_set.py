@@ -45,7 +45,6 @@ def detect_all(
     """
     model.eval()
     pending: tuple[Detections, Tensor, np.ndarray] | None = None
-    index_of = {image_id: index for index, image_id in enumerate(dataset.annotations.image_ids.tolist())}
 
     def finish_pending() -> list[Found]:
         return [found_in_batch(*pending)] if pending else []
@@ -58,13 +57,12 @@ def detect_all(
     merged = predict_views(network, loaded, views, detection.num_candidates, device=device, precision=precision)
     parts: list[Found] = []
     with searching_algorithms(False):  # images have many shapes, and the rest of each is a smaller batch
-        for candidates, sizes, scales, image_ids in merged:
+        for candidates, sizes, scales, rows in merged:
             parts += finish_pending()  # while a GPU works on the predictions
             loaded.fetch()  # and copied while the suppression waits for it
             batch, count = candidates.scores.shape
             with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):
-                images = np.array([index_of[image_id] for image_id in image_ids.tolist()])
-                pending = suppress(candidates, sizes, detection), scales, images
+                pending = suppress(candidates, sizes, detection), scales, rows.numpy()
     parts += finish_pending()
     found = joined([part for of_rank in ranks.gathered(parts) for part in of_rank])
     return in_order(found, dataset.annotations)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -64,20 +63,18 @@ def compare(
     `outputs_at` gives the file's detections and its candidates, from which NMS must make those detections.
     """
     annotations = dataset.annotations
-    index_of = {image_id: index for index, image_id in enumerate(annotations.image_ids.tolist())}
     found: tuple[list[Found], list[Found]] = ([], [])
     matches = [Match(0.0, 0.0, 0)]
     loader = evaluation_loader(dataset, LoaderSettings(batch_size))
     batches = chain.from_iterable(tqdm(loader, "Verification", leave=False, disable=None))
     for batch in BadImages(len(dataset), skip=False).passing(batches):
-        images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
         ours, theirs, of_candidates = (
             suppress(seen, batch.sizes, settings)
             for seen in (our_look(batch.images, batch.sizes), *outputs_at(batch.images, batch.sizes))
         )
         for parts, detections in zip(found, (ours, theirs), strict=True):
-            parts.append(found_in_batch(detections, batch.scales, images))
-        for row in range(len(images)):
+            parts.append(found_in_batch(detections, batch.scales, batch.rows.numpy()))
+        for row in range(len(batch.rows)):
             matches += [match(_image(ours, row), _image(other, row), settings) for other in (theirs, of_candidates)]
     aps = None
     if has_objects(annotations):

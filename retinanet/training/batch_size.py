@@ -153,5 +153,5 @@ def _batch(sets: Sets, batch_size: int, shape: tuple[int, int]) -> Batch:
         targets=Targets(boxes, torch.zeros(batch_size, most, dtype=torch.int64)),
         sizes=torch.tensor([[height, width]] * batch_size),
         scales=torch.ones(batch_size, 2),
-        image_ids=torch.zeros(batch_size, dtype=torch.int64),
+        rows=torch.zeros(batch_size, dtype=torch.int64),
     )

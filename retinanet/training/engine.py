@@ -110,8 +110,8 @@ def _step(
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2], is_clipped])
     state.last_losses, state.last_norm = numbers[:2], norm
     numbers_of_step = torch.stack([is_skipped, numbers[0], numbers[1], norm])
-    image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
-    state.skipped.add(StepRecord(state.epoch, state.iteration, rate, image_ids, targets, numbers_of_step))
+    rows, targets = [batch.rows for batch in group], [batch.targets for batch in group]
+    state.skipped.add(StepRecord(state.epoch, state.iteration, rate, rows, targets, numbers_of_step))
 
 
 def _gradient(

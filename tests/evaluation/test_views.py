@@ -189,8 +189,8 @@ def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers
     assert max(len(of_sides[0].images) for of_sides in loaded) > 1
     for of_sides in loaded:
         for batch, (min_side, max_side) in zip(of_sides, SIDES, strict=True):
-            assert batch.image_ids.tolist() == of_sides[0].image_ids.tolist()
-            rows = batch.image_ids.numpy() - 1
+            assert batch.rows.tolist() == of_sides[0].rows.tolist()
+            rows = batch.rows.numpy()
             sizes = resized_sizes(dataset.annotations.sizes[rows], min_side, max_side)
             assert batch.sizes.tolist() == sizes.tolist()
             assert padded_sizes(sizes).tolist() == [list(batch.images.shape[2:])] * len(rows)
@@ -199,8 +199,8 @@ def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers
             assert torch.equal(batch.images, expected.images)
             assert torch.equal(batch.scales, expected.scales)
     loaders = [evaluation_loader(dataset, loading, test_sides=SIDES, ranks=Ranks(rank, 2)) for rank in (0, 1)]
-    ids = [of_sides[0].image_ids.tolist() for loader in loaders for of_sides in batches_by_side(loader)]
-    assert sorted(ids) == sorted(of_sides[0].image_ids.tolist() for of_sides in loaded)
+    rows = [of_sides[0].rows.tolist() for loader in loaders for of_sides in batches_by_side(loader)]
+    assert sorted(rows) == sorted(of_sides[0].rows.tolist() for of_sides in loaded)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

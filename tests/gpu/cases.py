@@ -60,12 +60,8 @@ def make_batches(number: int, size: tuple[int, int] = (64, 96), *, pinned: bool 
         boxes = torch.cat([corners, corners + 16 + 24 * torch.rand(2, 3, 2, generator=draw)], dim=2)
         labels = torch.randint(NUM_CLASSES, (2, 3), generator=draw)
         labels[0, 1], labels[1, 2], boxes[1, 2] = CROWD, -1, 0
-        image_sizes, scales, image_ids = (
-            torch.tensor([size, (size[0] - 4, size[1] - 9)]),
-            torch.ones(2, 2),
-            torch.arange(2),
-        )
-        batch = Batch(images, Targets(boxes, labels), image_sizes, scales, image_ids)
+        image_sizes = torch.tensor([size, (size[0] - 4, size[1] - 9)])
+        batch = Batch(images, Targets(boxes, labels), image_sizes, torch.ones(2, 2), torch.arange(2))
         batches.append(pin_memory(batch) if pinned else batch)
     return batches
 

@@ -258,7 +258,7 @@ def test_a_step_in_which_no_rank_has_an_image_changes_nothing(tmp_path):
     full = collate([dataset.read(0)])
     none = full._replace(images=full.images[:0], targets=Targets(*(part[:0] for part in full.targets)))
     how = {"rates": [1e-3] * 2, "clip_norm": 0.1, "compute_losses": small_losses(model), "ranks": OfTwo(0, 2)}
-    steps = train_steps(state, [full, none._replace(image_ids=full.image_ids[:0])], **how)
+    steps = train_steps(state, [full, none._replace(rows=full.rows[:0])], **how)
     next(steps)
     before = [value.detach().clone() for value in model.parameters()]
     next(steps)
