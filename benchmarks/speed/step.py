@@ -20,6 +20,7 @@ from benchmarks.speed import contestants, protocol
 from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import load_set
+from retinanet.data.device_feed import in_steps, on_device
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import Architecture
 from retinanet.reports.tables import markdown_head
@@ -98,7 +99,8 @@ def from_files(args: argparse.Namespace) -> None:
 
     def train(batches: Iterable[Batch]) -> None:
         rates = [1e-5] * num_batches
-        for _ in train_steps(state, islice(batches, num_batches), rates=rates, clip_norm=0.1, compute_losses=losses):
+        steps = in_steps(on_device(islice(batches, num_batches), args.device))
+        for _ in train_steps(state, steps, rates=rates, clip_norm=0.1, compute_losses=losses):
             pass
         progress_of(state, 1e-5)  # a log line waits for the device
         state.skipped.take_new()

@@ -10,6 +10,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from gpu.waits import waits_forbidden
 from retinanet.data.batches import Batch
+from retinanet.data.device_feed import in_steps, on_device
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
@@ -104,7 +105,8 @@ def train(device: torch.device, case: Case, num_steps: int = 4) -> Trained:
     losses = losses_of(state.network, NUM_CLASSES, device, precision=case.precision, loss_settings=case.loss)
     batches = make_batches(num_steps * case.accumulate, case.size, pinned=device.type == "cuda")
     rates = [RATES[case.optimizer]] * num_steps
-    steps = train_steps(state, batches, rates=rates, clip_norm=1.0, compute_losses=losses, accumulate=case.accumulate)
+    groups = in_steps(on_device(batches, device), case.accumulate)
+    steps = train_steps(state, groups, rates=rates, clip_norm=1.0, compute_losses=losses)
     told = []
     for _ in range(num_steps):
         with waits_forbidden():

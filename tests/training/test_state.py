@@ -32,7 +32,7 @@ def batch_of(labels, row=7):
 def step(state, batch, change=lambda losses: losses):
     plain = small_losses(state.network)
     how = {"rates": [0.01], "clip_norm": 0.1, "compute_losses": lambda *words: change(plain(*words))}
-    list(train_steps(state, [batch], **how))
+    list(train_steps(state, [[batch]], **how))
 
 
 def assert_equal(one, other, place=""):
