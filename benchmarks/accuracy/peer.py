@@ -23,16 +23,16 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import torchvision_model
 from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
-from retinanet.coco.results import Found, joined, rows_of, write_results
+from retinanet.coco.results import Found, rows_of, write_results
 from retinanet.data.batches import Batch
-from retinanet.data.dataloader import LoaderSettings, evaluation_loader, training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Detections
 from retinanet.evaluation.coco_table import evaluate
-from retinanet.evaluation.detect_set import found_in_batch, in_order
+from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, found_in_set
 from retinanet.runtime.console import run, say
 from retinanet.runtime.device import autocast, choose_precision, default_workers
 from retinanet.runtime.errors import Diverged
@@ -172,13 +172,11 @@ def _images(batch: Batch) -> list[Tensor]:
 def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> Found:
     """The detections by image id and falling score."""
     model.eval()
-    loader = evaluation_loader(dataset, loading_of(args))
     parts = []
-    batches = (batch for (batch,) in loader)  # at one size
-    for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), args.device):
+    for batch in on_device(batches_of_set(dataset, loading_of(args), "Detection"), args.device):
         found = _padded(model(_images(batch)))
         parts.append(found_in_batch(found, batch.scales, batch.rows.numpy()))
-    return in_order(joined(parts), dataset.annotations)
+    return found_in_set(parts, dataset.annotations)
 
 
 def _padded(found: Sequence[dict[str, Tensor]]) -> Detections:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.coco.results import joined, rows_of
+from retinanet.coco.results import rows_of
 from retinanet.data.batches import collate
 from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
@@ -31,7 +31,7 @@ from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
 from retinanet.detector.settings import Architecture, DetectionSettings
 from retinanet.detector.structures import Predictions
-from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
+from retinanet.evaluation.detect_set import detect_all, found_in_batch, found_in_set
 from retinanet.evaluation.views import Views, mirrored, predict_views, resized_boxes, views_line
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
@@ -166,7 +166,7 @@ def test_by_default_one_view_as_detect_has_it(tmp_path):
         anchors = anchors_for(*batch.images.shape[2:], CPU)
         found = detect(model(batch.images), anchors, batch.sizes, DetectionSettings(**NUMBERS))
         parts.append(found_in_batch(found, batch.scales, np.array(members)))
-    expected = rows_of(in_order(joined(parts), dataset.annotations), dataset.annotations)
+    expected = rows_of(found_in_set(parts, dataset.annotations), dataset.annotations)
     assert detected(model, dataset, **plan()) == expected
     assert detected(model, dataset, **plan(), test_sides=SIDES[:1]) == expected
 
