@@ -10,7 +10,7 @@ from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.structures import CROWD
 from retinanet.reports import box_pictures
-from retinanet.reports.panels import augmented_panel, draws_of_epochs
+from retinanet.reports.box_pictures import augmented_panel, draws_of_epochs
 from retinanet.settings.draw import DrawSettings
 from retinanet.settings.options import flat
 from retinanet.settings.shared import Augmentation
