@@ -34,7 +34,7 @@ from retinanet.detector.structures import Detections
 from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, found_in_set
 from retinanet.runtime.console import run, say
-from retinanet.runtime.device import autocast, choose_precision, default_workers
+from retinanet.runtime.device import autocast, choose_precision, num_workers
 from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
 from retinanet.settings.options import HelpFormatter, number_above, whole_number
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.max_side < args.min_side:
         parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
     require_writable(args.output_path)
-    args.workers = default_workers(args.device) if args.workers is None else args.workers
+    args.workers = num_workers(args.workers, args.device)
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": MAX_PIXELS}
     _, training_set = load_set(args.coco_path, "train", **sides)
     annotations, val_set = load_set(args.coco_path, "val", **sides)
@@ -119,7 +119,7 @@ def _in_precision(
 
 
 def loading_of(args: argparse.Namespace) -> LoaderSettings:
-    return LoaderSettings(args.batch_size, args.workers, pin_memory=args.device.type == "cuda")
+    return LoaderSettings(args.batch_size, args.workers, args.device)
 
 
 def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from retinanet.data.device_feed import in_steps, on_device
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import Architecture
 from retinanet.reports.tables import markdown_head
-from retinanet.runtime.device import default_workers
+from retinanet.runtime.device import num_workers
 from retinanet.settings.options import whole_number
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.settings.train import RECIPES
@@ -73,13 +73,13 @@ def compare(args: argparse.Namespace, argv: list[str]) -> None:
 def from_files(args: argparse.Namespace) -> None:
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": MAX_PIXELS}
     annotations, dataset = load_set(args.data, args.set_name, **sides)
-    workers = default_workers(args.device) if args.workers is None else args.workers
+    workers = num_workers(args.workers, args.device)
     loader, _ = training_loader(
         dataset,
         LoaderSettings(
             args.batch_size,
             workers,
-            pin_memory=args.device.type == "cuda",
+            args.device,
             padded_sides=tuple(few_sides(args.min_side, args.max_side)) if args.compile else None,
         ),
         seed=0,
