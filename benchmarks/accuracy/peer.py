@@ -15,7 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -24,18 +23,18 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import torchvision_model
 from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
-from retinanet.coco.results import Found, joined, rows_of, write_results
+from retinanet.coco.results import Found, rows_of, write_results
 from retinanet.data.batches import Batch
-from retinanet.data.dataloader import LoaderSettings, evaluation_loader, training_loader
+from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
 from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Detections
 from retinanet.evaluation.coco_table import evaluate
-from retinanet.evaluation.detect_set import found_in_batch, in_order
+from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, found_in_set
 from retinanet.runtime.console import run, say
-from retinanet.runtime.device import autocast, choose_precision, default_workers
+from retinanet.runtime.device import autocast, choose_precision, num_workers
 from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
 from retinanet.settings.options import HelpFormatter, number_above, whole_number
@@ -74,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.max_side < args.min_side:
         parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
     require_writable(args.output_path)
-    args.workers = default_workers(args.device) if args.workers is None else args.workers
+    args.workers = num_workers(args.workers, args.device)
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": MAX_PIXELS}
     _, training_set = load_set(args.coco_path, "train", **sides)
     annotations, val_set = load_set(args.coco_path, "val", **sides)
@@ -121,7 +120,7 @@ def _in_precision(
 
 
 def loading_of(args: argparse.Namespace) -> LoaderSettings:
-    return LoaderSettings(args.batch_size, args.workers, pin_memory=args.device.type == "cuda")
+    return LoaderSettings(args.batch_size, args.workers, args.device)
 
 
 def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:
@@ -174,15 +173,11 @@ def _images(batch: Batch) -> list[Tensor]:
 def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> Found:
     """The detections by image id and falling score."""
     model.eval()
-    loader = evaluation_loader(dataset, loading_of(args))
     parts = []
-    index_of = {image_id: index for index, image_id in enumerate(dataset.annotations.image_ids.tolist())}
-    batches = (batch for (batch,) in loader)  # at one size
-    for batch in on_device(BadImages(len(dataset), skip=False).passing(batches), args.device):
+    for batch in on_device(batches_of_set(dataset, loading_of(args), "Detection"), args.device):
         found = _padded(model(_images(batch)))
-        images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
-        parts.append(found_in_batch(found, batch.scales, images))
-    return in_order(joined(parts), dataset.annotations)
+        parts.append(found_in_batch(found, batch.scales, batch.rows.numpy()))
+    return found_in_set(parts, dataset.annotations)
 
 
 def _padded(found: Sequence[dict[str, Tensor]]) -> Detections:

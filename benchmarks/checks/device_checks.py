@@ -18,6 +18,7 @@ from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import random_batch
 from benchmarks.speed.protocol import describe
 from retinanet.data.batches import Batch
+from retinanet.data.device_feed import in_steps, on_device
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import find_candidates, suppress
 from retinanet.detector.focal_loss import FocalLoss
@@ -95,7 +96,8 @@ def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor
     batches = [batch_of(args, seed) for seed in range(NUM_STEPS)]
     losses = losses_of(model, args.num_classes, device)
     told = []
-    for rate in train_steps(state, batches, rates=[RATE] * NUM_STEPS, clip_norm=1.0, compute_losses=losses):
+    steps = in_steps(on_device(batches, device))
+    for rate in train_steps(state, steps, rates=[RATE] * NUM_STEPS, clip_norm=1.0, compute_losses=losses):
         progress = progress_of(state, rate)
         told.append(progress.classification + progress.regression)
     assert state.average is not None

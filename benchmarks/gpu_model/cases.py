@@ -14,6 +14,7 @@ from benchmarks.gpu_model.compiled import Planned
 from benchmarks.gpu_model.ledger import Ledger
 from benchmarks.gpu_model.roofline import LAUNCH_SECONDS, Work
 from retinanet.data.batches import Batch
+from retinanet.data.device_feed import in_steps, on_device
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.detect import find_candidates
 from retinanet.detector.fold import folded_network
@@ -121,8 +122,8 @@ def _training(case: Case, network: RetinaNet, num_steps: int, *, is_compiled: bo
     state = TrainingState(network, build_optimizer(network, "adam", RATE, weight_decay=0.0), GPU, average=average)
     # The capture of CUDA graphs needs a real GPU.
     compiled = Compiled(case.batch_size, cuda_graphs=False) if is_compiled else None
-    losses, batches = _losses(case, network, compiled), [case.batch()] * num_steps
-    return train_steps(state, batches, rates=[RATE] * num_steps, clip_norm=0.1, compute_losses=losses)
+    losses, steps = _losses(case, network, compiled), in_steps(on_device([case.batch()] * num_steps, GPU))
+    return train_steps(state, steps, rates=[RATE] * num_steps, clip_norm=0.1, compute_losses=losses)
 
 
 def _losses(case: Case, network: RetinaNet, compiled: Compiled | None = None) -> ComputeLosses:

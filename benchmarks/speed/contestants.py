@@ -65,12 +65,12 @@ def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
     """A batch on the device."""
     draw = torch.Generator().manual_seed(seed)
     samples = []
-    for image_id in range(args.batch_size):
+    for row in range(args.batch_size):
         image = torch.randint(0, 256, (3, args.height, args.width), dtype=torch.uint8, generator=draw)
         corner = torch.rand(OBJECTS, 2, generator=draw) * torch.tensor([args.width, args.height]) * 0.6
         size = 24 + torch.rand(OBJECTS, 2, generator=draw) * torch.tensor([args.width, args.height]) * 0.35
         labels = torch.randint(0, args.num_classes, (OBJECTS,), generator=draw)
-        samples.append(Sample(image, torch.cat([corner, corner + size], dim=1), labels, torch.ones(2), image_id))
+        samples.append(Sample(image, torch.cat([corner, corner + size], dim=1), labels, torch.ones(2), row))
     batch = collate(samples)
     targets = Targets(*(tensor.to(args.device) for tensor in batch.targets))
     return batch._replace(images=batch.images.to(args.device), sizes=batch.sizes.to(args.device), targets=targets)

@@ -44,7 +44,7 @@ def main() -> None:
     batch, losses = contestants.random_batch(args), losses_of(model, args.num_classes, device)
 
     def step() -> None:
-        list(train_steps(state, [batch], rates=[1e-5], clip_norm=0.1, compute_losses=losses))
+        list(train_steps(state, [[batch]], rates=[1e-5], clip_norm=0.1, compute_losses=losses))
         state.skipped.take_new()  # waits for the device
 
     step()

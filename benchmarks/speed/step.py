@@ -20,10 +20,11 @@ from benchmarks.speed import contestants, protocol
 from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.dataset import load_set
+from retinanet.data.device_feed import in_steps, on_device
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import Architecture
 from retinanet.reports.tables import markdown_head
-from retinanet.runtime.device import default_workers
+from retinanet.runtime.device import num_workers
 from retinanet.settings.options import whole_number
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.settings.train import RECIPES
@@ -73,13 +74,13 @@ def compare(args: argparse.Namespace, argv: list[str]) -> None:
 def from_files(args: argparse.Namespace) -> None:
     sides = {"min_side": args.min_side, "max_side": args.max_side, "max_pixels": MAX_PIXELS}
     annotations, dataset = load_set(args.data, args.set_name, **sides)
-    workers = default_workers(args.device) if args.workers is None else args.workers
+    workers = num_workers(args.workers, args.device)
     loader, _ = training_loader(
         dataset,
         LoaderSettings(
             args.batch_size,
             workers,
-            pin_memory=args.device.type == "cuda",
+            args.device,
             padded_sides=tuple(few_sides(args.min_side, args.max_side)) if args.compile else None,
         ),
         seed=0,
@@ -99,7 +100,8 @@ def from_files(args: argparse.Namespace) -> None:
 
     def train(batches: Iterable[Batch]) -> None:
         rates = [1e-5] * num_batches
-        for _ in train_steps(state, islice(batches, num_batches), rates=rates, clip_norm=0.1, compute_losses=losses):
+        steps = in_steps(on_device(islice(batches, num_batches), args.device))
+        for _ in train_steps(state, steps, rates=rates, clip_norm=0.1, compute_losses=losses):
             pass
         progress_of(state, 1e-5)  # a log line waits for the device
         state.skipped.take_new()

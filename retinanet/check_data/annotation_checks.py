@@ -14,6 +14,7 @@ from retinanet.coco.annotations import (
     has_objects,
     one_box_for_all,
     owners_of,
+    owners_of_rows,
     placeholder_note,
 )
 from retinanet.coco.boxes import corners_for_sizes
@@ -39,7 +40,7 @@ class CheckedSet(NamedTuple):
 
     def label(self, row: int) -> str:
         """The annotation's name in the report."""
-        image = int(np.searchsorted(self.annotations.first, row, side="right")) - 1
+        (image,) = owners_of_rows(self.annotations, np.array([row])).tolist()
         identity = self.annotation_ids[self.places[row]]
         return (
             f"annotation {f'number {self.places[row]}' if identity is None else identity} of {self.image_label(image)}"

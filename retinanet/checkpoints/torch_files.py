@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retinanet.runtime.archives import require_stored
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import free_space, size_text, written_whole
 
@@ -92,13 +91,22 @@ def _check_archive(path: str | Path) -> None:
             raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
         size = file.seek(0, 2)
         with zipfile.ZipFile(file) as archive:
-            require_stored(archive, size)
+            _require_stored(archive, size)
             changed = archive.testzip()
             if changed is not None:
                 raise ValueError(f"the checksum of {changed} is wrong")
             for name in archive.namelist():
                 if name.endswith("data.pkl"):
                     _check_calls(archive.read(name))
+
+
+def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
+    """ValueError if members of `archive`, a file of `num_bytes`, are compressed or together larger than the file."""
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("its members are compressed, unlike those of a file written by this program")
+    if sum(member.file_size for member in members) > num_bytes:
+        raise ValueError("its members claim more bytes than the file has")
 
 
 def _check_calls(pickled: bytes) -> None:

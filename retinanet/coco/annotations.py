@@ -186,6 +186,11 @@ def owners_of(annotations: Annotations) -> np.ndarray:
     return np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
 
 
+def owners_of_rows(annotations: Annotations, rows: np.ndarray) -> np.ndarray:
+    """The index of the image of each of the annotations `rows` [n]: int64 [n]."""
+    return np.searchsorted(annotations.first, rows, side="right") - 1
+
+
 def require_same_classes(annotations: Annotations, names: list[str], category_ids: list[int], source: Path) -> None:
     """DataFault unless the set has exactly the classes and category ids of `source`."""
     expected = dict(zip(category_ids, names, strict=True))

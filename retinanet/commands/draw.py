@@ -15,12 +15,11 @@ from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_
 from retinanet.data.dataset import load_set
 from retinanet.data.images import read_image
 from retinanet.evaluation.analysis import working_point
-from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, draw_grid
+from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, augmented_panel, draw_grid, draws_of_epochs
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import require_picture_place, save_figure, show_windows
 from retinanet.reports.log_reader import read_log
 from retinanet.reports.log_table import hyper_parameter_table
-from retinanet.reports.panels import augmented_panel, draws_of_epochs
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.settings.draw import DrawSettings

@@ -19,16 +19,14 @@ from retinanet.evaluation.compare import compare
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.evaluation.views import Views, views_line
 from retinanet.reports.analysis_text import analysis_lines, comparison_lines
-from retinanet.reports.box_pictures import draw_grid
+from retinanet.reports.box_pictures import comparison_panels, draw_grid, no_pictures_line
 from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.reports.html_report import REPORT, write_report
-from retinanet.reports.panels import comparison_panels, no_pictures_line
 from retinanet.runtime.console import say
-from retinanet.runtime.device import choose_precision, default_workers, find_device
+from retinanet.runtime.device import choose_precision, find_device, num_workers
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable
-from retinanet.runtime.log_file import LOG
-from retinanet.runtime.log_names import name_of_run
+from retinanet.runtime.log_file import LOG, name_of_run
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.train import settings_line
 
@@ -72,8 +70,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
             dataset,
             LoaderSettings(
                 settings.trained.batch_size or checkpoint.batch_size,
-                workers=default_workers(device) if settings.machine.workers is None else settings.machine.workers,
-                pin_memory=device.type == "cuda",
+                num_workers(settings.machine.workers, device),
+                device,
             ),
             device=device,
             precision=precision,

@@ -2,7 +2,7 @@
 
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.reports.log_table import print_spread
-from retinanet.runtime.device import default_workers, find_device
+from retinanet.runtime.device import find_device, num_workers
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_file import LOG
 from retinanet.runtime.ranks import join, leave, loss_of_rank_explained
@@ -21,7 +21,7 @@ from retinanet.training.verify_resume import verify_resume
 def train(settings: TrainSettings) -> int:
     """Do what train.py's command line asks for. Returns the exit code."""
     device = find_device(settings.machine.device)
-    workers = default_workers(device) if settings.machine.workers is None else settings.machine.workers
+    workers = num_workers(settings.machine.workers, device)
     settings = with_values(settings, {"device": str(device), "workers": workers})
     require_trackers(settings.output.track or ())
     ranks = join(device, settings.safety.timeout)

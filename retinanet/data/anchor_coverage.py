@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.coco.annotations import owners_of_rows
 from retinanet.coco.boxes import resized_corners
 from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
@@ -74,7 +75,7 @@ def coverage(
 def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
     """Returns the objects that training learns: all, or if there are too many, those of images drawn at random."""
     rows = np.flatnonzero(dataset.is_learned)
-    images = np.searchsorted(dataset.annotations.first, rows, side="right") - 1
+    images = owners_of_rows(dataset.annotations, rows)
     counts = np.bincount(images, minlength=len(dataset))
     order = np.random.default_rng(0).permutation(np.flatnonzero(counts))
     num_images = min(most_images, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))

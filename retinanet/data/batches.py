@@ -17,7 +17,7 @@ class Sample(NamedTuple):
     boxes: Tensor  # float32 [objects, 4], and the crowd regions if the data set keeps them
     labels: Tensor  # int64 [objects]
     scale: Tensor  # float32 [2], network pixels per original pixel: (vertical, horizontal)
-    image_id: int
+    row: int  # of the image in its set
 
 
 class BadImage(NamedTuple):
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     targets: Targets
     sizes: Tensor  # int64 [B, 2], (height, width) of each image without its padding
     scales: Tensor  # float32 [B, 2]
-    image_ids: Tensor  # int64 [B]
+    rows: Tensor  # int64 [B], of the images in their set; never on a GPU
 
 
 class Loaded(NamedTuple):
@@ -64,5 +64,5 @@ def collate(samples: Sequence[Sample], shape: tuple[int, int] | None = None) -> 
         targets=Targets(boxes, labels),
         sizes=torch.tensor([sample.image.shape[1:] for sample in samples]).reshape(-1, 2),
         scales=torch.stack([sample.scale for sample in samples]) if samples else torch.zeros(0, 2),
-        image_ids=torch.tensor([sample.image_id for sample in samples], dtype=torch.int64),
+        rows=torch.tensor([sample.row for sample in samples], dtype=torch.int64),
     )

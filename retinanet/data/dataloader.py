@@ -26,6 +26,7 @@ from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import STOP, ignore_in_worker
 from retinanet.settings.shared import FROM_ORIGINAL, Augmentation
 
+CPU = torch.device("cpu")
 DEFAULT_AUGMENTATION = Augmentation()
 
 
@@ -35,7 +36,7 @@ class LoaderSettings:
 
     batch_size: int
     workers: int = 0
-    pin_memory: bool = False
+    device: torch.device = CPU  # where the batches go
     timeout: float = 0  # seconds that a worker may take for a batch; 0: any time
     padded_sides: tuple[int, ...] | None = None  # of training batches, see padded_shape; None: multiples of 32
 
@@ -128,7 +129,7 @@ class AtEachSide(Dataset[list[Sample | BadImage]]):
     def _sample(self, index: int, original: Tensor, size: list[int]) -> Sample:
         boxes, labels = self.dataset.objects(index)
         boxes, scale = scale_boxes(boxes, original.shape[1:], size)
-        return Sample(resize(original, size), boxes, labels, scale, int(self.dataset.annotations.image_ids[index]))
+        return Sample(resize(original, size), boxes, labels, scale, index)
 
 
 def evaluation_loader(
@@ -166,7 +167,7 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
     return _Loader(
         dataset,
         num_workers=loading.workers,
-        pin_memory=loading.pin_memory,
+        pin_memory=loading.device.type == "cuda",
         persistent_workers=loading.workers > 0,
         timeout=loading.timeout if loading.workers else 0,
         worker_init_fn=ignore_in_worker,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.coco.annotations import Annotations
+from retinanet.coco.annotations import Annotations, owners_of_rows
 from retinanet.coco.boxes import clipped_corners, resized_corners
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
@@ -92,7 +92,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
     def learned(self, rows: np.ndarray) -> Objects:
         """Those among the annotations `rows` [n] that are learned."""
         rows = rows[self.is_learned[rows]]
-        images = np.searchsorted(self.annotations.first, rows, side="right") - 1
+        images = owners_of_rows(self.annotations, rows)
         corners = clipped_corners(self.annotations.boxes[rows], self.annotations.sizes[images])
         boxes = resized_corners(corners, self.annotations.sizes[images], self.sizes[images])
         return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
@@ -128,11 +128,11 @@ class CocoDataset(Dataset[Sample | BadImage]):
         """The sample, with its shorter side at `side`; UserError names the file that can't be read."""
         boxes, labels = self.objects(index)
         boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
-        return Sample(self._image(index, side), boxes, labels, scale, int(self.annotations.image_ids[index]))
+        return Sample(self._image(index, side), boxes, labels, scale, index)
 
     def read_original(self, index: int) -> Sample:
         """The sample in its own size; UserError names the file that can't be read."""
-        return Sample(self.original(index), *self.objects(index), torch.ones(2), int(self.annotations.image_ids[index]))
+        return Sample(self.original(index), *self.objects(index), torch.ones(2), index)
 
     def original(self, index: int) -> Tensor:
         """The image in its own size: uint8 [3, height, width]. UserError where it can't be read."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import torch
 
@@ -63,6 +64,13 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
 
 
+def in_steps(batches: Iterable[Batch], accumulate: int = 1) -> Iterator[list[Batch]]:
+    """The batches of each training step, `accumulate` of them."""
+    batches = iter(batches)
+    while step := list(islice(batches, accumulate)):
+        yield step
+
+
 class OneAhead:
     """Hands batches on, and makes the next one ready before it is asked for where `fetch` says that now is the time."""
 
@@ -86,21 +94,19 @@ class OneAhead:
 
 
 class WaitClock:
-    """Hands batches on, and measures the seconds in which the device had nothing to do but wait for one."""
+    """Hands the batches of each step on, and measures the seconds in which the device had nothing to do but wait."""
 
-    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
-        self.batches, self.waited = batches, 0.0
+    def __init__(self, steps: Iterable[list[Batch]], device: torch.device) -> None:
+        self.steps, self.waited = steps, 0.0
         self.step_done = torch.cuda.Event() if device.type == "cuda" else None
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[list[Batch]]:
         asked = time.perf_counter()
-        for batch in self.batches:
-            # A GPU works on while its next batch is waited for; it is idle where it has finished before that came.
+        for step in self.steps:
+            # A GPU works on while its next batches are waited for; it is idle if it has finished before they came.
             if self.step_done is None or self.step_done.query():
                 self.waited += time.perf_counter() - asked
-            yield batch
+            yield step
+            if self.step_done is not None:
+                self.step_done.record()  # the step has been launched when the next one's batches are asked for
             asked = time.perf_counter()
-
-    def step_launched(self) -> None:
-        if self.step_done is not None:
-            self.step_done.record()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from retinanet.coco.annotations import owners_of_rows
 from retinanet.data.dataset import CocoDataset
 from retinanet.runtime.ranks import ALONE, Ranks
 
@@ -113,7 +114,7 @@ def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
         return None
     annotations, learned = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_images, num_classes = len(dataset), len(annotations.class_names)
-    images = np.searchsorted(annotations.first, learned, side="right") - 1
+    images = owners_of_rows(annotations, learned)
     pairs = np.unique(images * num_classes + annotations.labels[learned])  # an image and a class in it
     of_images, of_classes = np.divmod(pairs, num_classes)
     shares = np.bincount(of_classes, minlength=num_classes) / num_images

@@ -22,7 +22,19 @@ def cell_anchors(stride: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> Tensor:
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
     """(rows, columns) of the cells of each level, P3 to P7, for an input of `height` x `width` pixels."""
-    return [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+    return [((height + stride - 1) // stride, (width + stride - 1) // stride) for stride in STRIDES]
+
+
+def anchor_grids(height: int, width: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> list[Tensor]:
+    """The anchors of each level's cells for such an input, on the CPU: float32 [rows, columns, per cell, 4]."""
+    grids = []
+    for stride, (rows, columns) in zip(STRIDES, level_shapes(height, width), strict=True):
+        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride
+        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        centres = torch.stack([x, y, x, y], dim=-1)  # [rows, columns, 4]
+        grids.append((centres[:, :, None] + cell_anchors(stride, shapes)).float())
+    return grids
 
 
 @lru_cache(maxsize=32)  # a data set has few padded sizes; 32 of 608 x 1024 are 60 MB
@@ -33,22 +45,14 @@ def anchors_for(height: int, width: int, device: torch.device, shapes: AnchorSha
     cells a side, with anchors centred in each. A new size doesn't wait for the device: when the training sides vary,
     most batches have one.
     """
-    grids = _grids(*(-(-side // GRID_SIDE) * GRID_SIDE for side in (height, width)), device, shapes)
+    grids = _grids_on(*(-(-side // GRID_SIDE) * GRID_SIDE for side in (height, width)), device, shapes)
     parts = [grid[:rows, :columns] for grid, (rows, columns) in zip(grids, level_shapes(height, width), strict=True)]
     return torch.cat([part.reshape(-1, 4) for part in parts])
 
 
 @lru_cache(maxsize=8)  # one of 1024 x 1024 is 3 MB
-def _grids(height: int, width: int, device: torch.device, shapes: AnchorShapes) -> list[Tensor]:
-    """The anchors of each level's cells: float32 [rows, columns, per cell, 4]. Smaller inputs use a corner of it."""
-    grids = []
-    for stride, (rows, columns) in zip(STRIDES, level_shapes(height, width), strict=True):
-        y = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride
-        x = (torch.arange(columns, dtype=torch.float64) + 0.5) * stride
-        y, x = torch.meshgrid(y, x, indexing="ij")
-        centres = torch.stack([x, y, x, y], dim=-1)  # [rows, columns, 4]
-        grids.append(brought((centres[:, :, None] + cell_anchors(stride, shapes)).float(), device))
-    return grids
+def _grids_on(height: int, width: int, device: torch.device, shapes: AnchorShapes) -> list[Tensor]:
+    return [brought(grid, device) for grid in anchor_grids(height, width, shapes)]
 
 
 def brought(tensor: Tensor, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ from retinanet.detector.structures import Candidates, Detections, Predictions
 # candidates its last kernel can't be launched.)
 MOST_ON_GPU = 2**17
 MOST_AT_ONCE = 2**14  # of several images in a call; their pairs take 34 MB
+NO_LOGIT = -1e4  # its score is 0
 SCORE_POWER = 0.5  # with an IoU branch, a in score^a x IoU^(1 - a) (https://arxiv.org/abs/1912.05992)
 
 
@@ -30,18 +31,26 @@ def detect(
 
 
 @torch.no_grad()
-def find_candidates(predictions: Predictions, anchors: Tensor, sizes: Tensor, num_candidates: int) -> Candidates:
-    """The `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`."""
-    num_classes = predictions.logits.shape[2]
-    ranks = predictions.logits  # rank as scores do, and only the best need the sigmoid
-    if predictions.deltas.shape[2] == 5:
-        iou_logits = predictions.deltas[..., 4:].float()
-        ranks = SCORE_POWER * F.logsigmoid(ranks.float()) + (1 - SCORE_POWER) * F.logsigmoid(iou_logits)
-    best = ranks.flatten(1).topk(min(num_candidates, ranks[0].numel()), dim=1)
-    scores = best.values.exp() if ranks is not predictions.logits else best.values.float().sigmoid()  # [B, N]
+def find_candidates(
+    predictions: Predictions, anchors: Tensor, sizes: Tensor, num_candidates: int, *, padded: bool = False
+) -> Candidates:
+    """The `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`.
+
+    An image too small for so many has fewer, or with `padded` as many, of which the rest score 0.
+    """
+    logits, deltas = predictions
+    num_classes = logits.shape[2]
+    if padded:
+        more = (0, 0, 0, -(-num_candidates // num_classes))  # rows: anchors that nothing can be
+        logits, deltas, anchors = F.pad(logits, more, value=NO_LOGIT), F.pad(deltas, more), F.pad(anchors, more)
+    ranks = logits  # rank as scores do, and only the best need the sigmoid
+    if deltas.shape[2] == 5:
+        ranks = SCORE_POWER * F.logsigmoid(logits.float()) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:].float())
+    best = ranks.flatten(1).topk(num_candidates if padded else min(num_candidates, ranks[0].numel()), dim=1)
+    scores = best.values.float().sigmoid() if ranks is logits else best.values.exp()  # [B, N]
     anchor_indices, labels = best.indices // num_classes, best.indices % num_classes
-    deltas = predictions.deltas[..., :4].float().gather(1, anchor_indices[..., None].expand(-1, -1, 4))
-    return Candidates(clip(decode(deltas, anchors[anchor_indices]), sizes), scores, labels)
+    best_deltas = deltas[..., :4].float().gather(1, anchor_indices[..., None].expand(-1, -1, 4))
+    return Candidates(clip(decode(best_deltas, anchors[anchor_indices]), sizes), scores, labels)
 
 
 def lowest_class_score(threshold: float, iou_branch: bool) -> float:

@@ -1,5 +1,6 @@
 """Detection over a data set."""
 
+from collections.abc import Iterator
 from itertools import chain
 
 import numpy as np
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.boxes import boxes_of
 from retinanet.coco.results import Found, joined
+from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, OneAhead, on_device
@@ -44,30 +46,35 @@ def detect_all(
     detections, the others none. Raises UserError if an image can't be read: no image is skipped silently.
     """
     model.eval()
-    pending: tuple[Detections, Tensor, np.ndarray] | None = None
-    index_of = {image_id: index for index, image_id in enumerate(dataset.annotations.image_ids.tolist())}
-
-    def finish_pending() -> list[Found]:
-        return [found_in_batch(*pending)] if pending else []
-
-    loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
-    # View after view, so that the device holds the images of one view at a time.
-    batches = chain.from_iterable(tqdm(loader, "Detection", leave=False, disable=None if ranks.is_first else True))
-    loaded = OneAhead(on_device(BadImages(len(dataset), skip=False).passing(batches), device))
+    batches = OneAhead(on_device(batches_of_set(dataset, loading, "Detection", views=views, ranks=ranks), device))
     network = fastest_form(model, device, precision, detection.threshold)
-    merged = predict_views(network, loaded, views, detection.num_candidates, device=device, precision=precision)
+    merged = predict_views(network, batches, views, detection.num_candidates, device=device, precision=precision)
     parts: list[Found] = []
+    suppressed: list[tuple[Detections, Tensor, np.ndarray]] = []  # of the last batch
     with searching_algorithms(False):  # images have many shapes, and the rest of each is a smaller batch
-        for candidates, sizes, scales, image_ids in merged:
-            parts += finish_pending()  # while a GPU works on the predictions
-            loaded.fetch()  # and copied while the suppression waits for it
-            batch, count = candidates.scores.shape
-            with memory_explained(f"the suppression in {batch} images, {count} candidates each", DETECTION_ADVICE):
-                images = np.array([index_of[image_id] for image_id in image_ids.tolist()])
-                pending = suppress(candidates, sizes, detection), scales, images
-    parts += finish_pending()
-    found = joined([part for of_rank in ranks.gathered(parts) for part in of_rank])
-    return in_order(found, dataset.annotations)
+        for candidates, sizes, scales, rows in merged:
+            # A GPU works on these predictions now. Meanwhile the host reads the last batch's detections and has the
+            # next batch copied: the suppression will make it wait.
+            parts += [found_in_batch(*batch) for batch in suppressed]
+            batches.fetch()
+            batch_size, count = candidates.scores.shape
+            with memory_explained(f"the suppression in {batch_size} images, {count} candidates each", DETECTION_ADVICE):
+                suppressed = [(suppress(candidates, sizes, detection), scales, rows.numpy())]
+    parts += [found_in_batch(*batch) for batch in suppressed]
+    return found_in_set([part for of_rank in ranks.gathered(parts) for part in of_rank], dataset.annotations)
+
+
+def batches_of_set(
+    dataset: CocoDataset, loading: LoaderSettings, title: str, *, views: Views = ONE_VIEW, ranks: Ranks = ALONE
+) -> Iterator[Batch]:
+    """The batches of a rank's share of `dataset`; the same images at each of `views.sides` follow one another.
+
+    The device then holds one of these sizes at a time. A progress bar has the `title`. Raises UserError at an image
+    that can't be read.
+    """
+    loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
+    bar = tqdm(loader, title, leave=False, disable=None if ranks.is_first else True)
+    return BadImages(len(dataset), skip=False).passing(chain.from_iterable(bar))
 
 
 def fastest_form(
@@ -79,8 +86,9 @@ def fastest_form(
     return SparseNetwork(model, threshold) if can_be_sparse(model) else model
 
 
-def in_order(found: Found, annotations: Annotations) -> Found:
-    """The detections by image id and falling score; ties stay in their order."""
+def found_in_set(parts: list[Found], annotations: Annotations) -> Found:
+    """The detections of all batches by image id and falling score; ties stay in their order."""
+    found = joined(parts)
     return found.at(np.lexsort((-found.scores, annotations.image_ids[found.images])))
 
 

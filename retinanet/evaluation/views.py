@@ -39,7 +39,7 @@ class MergedViews(NamedTuple):
     candidates: Candidates  # N is the sum of the views'
     sizes: Tensor  # int64 [B, 2]
     scales: Tensor  # float32 [B, 2]
-    image_ids: Tensor  # int64 [B]
+    rows: Tensor  # int64 [B], see Batch
 
 
 def predict_views(
@@ -78,7 +78,7 @@ def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator
     candidates_of_views: list[Candidates] = []
     for batch in batches:
         if not candidates_of_views:
-            sizes, scales, image_ids = batch.sizes, batch.scales, batch.image_ids
+            sizes, scales, rows = batch.sizes, batch.scales, batch.rows
         with memory_explained(named(batch.images), DETECTION_ADVICE):
             for is_mirrored in (False, True) if views.flip else (False,):
                 images = mirrored(batch.images, batch.sizes) if is_mirrored else batch.images
@@ -91,7 +91,7 @@ def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator
         if len(candidates_of_views) == views.num_sides * (1 + views.flip):
             merged = Candidates(*(torch.cat(parts, dim=1) for parts in zip(*candidates_of_views, strict=True)))
             candidates_of_views = []
-            yield MergedViews(merged, sizes, scales, image_ids)
+            yield MergedViews(merged, sizes, scales, rows)
 
 
 def mirrored(images: Tensor, sizes: Tensor) -> Tensor:

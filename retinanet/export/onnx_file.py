@@ -25,7 +25,8 @@ def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSett
     from retinanet.export.onnx_nms import onnx_nms
 
     graph = DetectorGraph(model, settings).eval()
-    example = torch.zeros(2, 3, 128, 192, dtype=torch.uint8), torch.tensor([[128, 192]] * 2)
+    size = 192, 320  # at least 2 cells a side on every level: the exporter would fix a side of 1
+    example = torch.zeros(2, 3, *size, dtype=torch.uint8), torch.tensor([size] * 2)
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)
     sides = [MULTIPLE * torch.export.Dim(name, min=2, max=MOST_CELLS) for name in ("height", "width")]
     with warnings.catch_warnings(), torch.no_grad():

@@ -1,24 +1,20 @@
 """Whether an exported file detects what the checkpoint does, on the images of a set."""
 
 from collections.abc import Callable
-from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from retinanet.coco.annotations import has_objects
-from retinanet.coco.results import Found, joined
-from retinanet.data.dataloader import LoaderSettings, evaluation_loader
+from retinanet.coco.results import Found
+from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.device_feed import BadImages
 from retinanet.detector.detect import suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.coco_table import AP, evaluate
-from retinanet.evaluation.detect_set import found_in_batch, in_order
+from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, found_in_set
 from retinanet.evaluation.views import Look
 from retinanet.settings.shared import installed_backends
 
@@ -59,33 +55,29 @@ def compare(
     batch_size: int,
     settings: DetectionSettings,
 ) -> Comparison:
-    """Detect on all images of `dataset` with the checkpoint's look and the file's.
+    """Detect on all images of `dataset` with the checkpoint's look and the file's, batch by batch.
 
     `outputs_at` gives the file's detections and its candidates, from which NMS must make those detections.
     """
     annotations = dataset.annotations
-    index_of = {image_id: index for index, image_id in enumerate(annotations.image_ids.tolist())}
-    found: tuple[list[Found], list[Found]] = ([], [])
+    parts: tuple[list[Found], list[Found]] = ([], [])
     matches = [Match(0.0, 0.0, 0)]
-    loader = evaluation_loader(dataset, LoaderSettings(batch_size))
-    batches = chain.from_iterable(tqdm(loader, "Verification", leave=False, disable=None))
-    for batch in BadImages(len(dataset), skip=False).passing(batches):
-        images = np.array([index_of[image_id] for image_id in batch.image_ids.tolist()])
+    for batch in batches_of_set(dataset, LoaderSettings(batch_size), "Verification"):
         ours, theirs, of_candidates = (
             suppress(seen, batch.sizes, settings)
             for seen in (our_look(batch.images, batch.sizes), *outputs_at(batch.images, batch.sizes))
         )
-        for parts, detections in zip(found, (ours, theirs), strict=True):
-            parts.append(found_in_batch(detections, batch.scales, images))
-        for row in range(len(images)):
+        for of_network, detections in zip(parts, (ours, theirs), strict=True):
+            of_network.append(found_in_batch(detections, batch.scales, batch.rows.numpy()))
+        for row in range(len(batch.rows)):
             matches += [match(_image(ours, row), _image(other, row), settings) for other in (theirs, of_candidates)]
     aps = None
     if has_objects(annotations):
         backend = installed_backends()[0]
-        tables = [evaluate(annotations, in_order(joined(parts), annotations), backend) for parts in found]
+        tables = [evaluate(annotations, found_in_set(of_network, annotations), backend) for of_network in parts]
         aps = tables[0].numbers[AP], tables[1].numbers[AP]
     pixels, scores, unmatched = zip(*matches, strict=True)
-    num_ours, num_theirs = (sum(len(part.scores) for part in parts) for parts in found)
+    num_ours, num_theirs = (sum(len(part.scores) for part in of_network) for of_network in parts)
     return Comparison(len(dataset), (num_ours, num_theirs), max(pixels), max(scores), sum(unmatched), aps)
 
 

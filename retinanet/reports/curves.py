@@ -14,7 +14,7 @@ from retinanet.evaluation.coco_table import AP, AP50
 from retinanet.reports.figures import PALETTE
 from retinanet.reports.log_reader import RunLog
 from retinanet.reports.log_table import model_name
-from retinanet.runtime.log_names import ENDING
+from retinanet.runtime.log_file import ENDING
 from retinanet.runtime.printable import printable
 
 # They distinguish runs in black and white too: no two of 77 runs share both.

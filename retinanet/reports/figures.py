@@ -46,7 +46,7 @@ def require_picture_place(path: Path) -> None:
 def shortened(name: str, most: int = MOST_LETTERS) -> str:
     """A name, printable, and short enough for a picture."""
     name = printable(name)
-    ends = list(accumulate(_widths(name), initial=0))
+    ends = list(accumulate(letter_widths(name), initial=0))
     return name if ends[-1] <= most else f"{name[: bisect(ends, most - 1) - 1]}…"
 
 
@@ -61,7 +61,7 @@ def class_colour(label: int) -> str:
     return PALETTE[label % len(PALETTE)]
 
 
-def _widths(name: str) -> list[int]:
+def letter_widths(name: str) -> list[int]:
     """The approximate width of each letter, in Latin letters."""
     return [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
 

@@ -18,11 +18,10 @@ from retinanet.evaluation.coco_table import CocoTable
 from retinanet.evaluation.tide_errors import ERROR_KINDS, MISSED
 from retinanet.reports.analysis_charts import class_chart, confusion_chart, error_chart, precision_recall_chart
 from retinanet.reports.analysis_text import analysis_lines, metrics_of, precision_at_50
-from retinanet.reports.box_pictures import Panel, draw_grid
+from retinanet.reports.box_pictures import Panel, chosen_detections_panel, chosen_objects_panel, draw_grid
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
 from retinanet.reports.html_page import Illustration, PageText, page_of
-from retinanet.reports.panels import chosen_detections_panel, chosen_objects_panel
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from retinanet.evaluation.coco_table import LINES
 from retinanet.runtime.errors import UserError, file_error_explained
-from retinanet.runtime.log_names import parse_name
+from retinanet.runtime.log_file import parse_name
 from retinanet.settings.train import STEP
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"

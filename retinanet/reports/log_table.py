@@ -10,7 +10,7 @@ from retinanet.evaluation.coco_table import AP, AP50
 from retinanet.reports.log_reader import RunLog
 from retinanet.reports.tables import markdown_head, markdown_row, markdown_table
 from retinanet.runtime.console import say
-from retinanet.runtime.log_names import ENDING, rate_text
+from retinanet.runtime.log_file import ENDING, rate_text
 from retinanet.runtime.printable import markdown_cell
 
 UNKNOWN = "-"

@@ -101,8 +101,10 @@ def lacking_for_compilation(device: torch.device) -> str | None:
     return None
 
 
-def default_workers(device: torch.device) -> int:
-    """Up to 8 loader processes for a GPU; one for a CPU, whose cores the network needs."""
+def num_workers(asked: int | None, device: torch.device) -> int:
+    """The loader processes `asked` for; by default up to 8 for a GPU, one for a CPU, whose cores are needed."""
+    if asked is not None:
+        return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if device.type == "cpu" else min(8, cores)
 

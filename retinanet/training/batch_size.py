@@ -7,6 +7,7 @@ import torch
 
 from retinanet.checkpoints.resume import SavedRun
 from retinanet.data.batches import Batch
+from retinanet.data.device_feed import in_steps, on_device
 from retinanet.data.transforms import longest_at, padded_sizes, resized_sizes
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Targets
@@ -132,14 +133,9 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ran
     state = start_state(settings, network, device, precision, (), num_batches(settings, len(sets.training_set), ranks))
     losses = losses_in(settings, state, num_classes, precision, ranks, compiled=compiled)
     batch = _batch(sets, settings.data.batch_size, largest_shape(settings, sets, settings.data.batch_size))
-    for _ in train_steps(
-        state,
-        [batch] * STEPS * settings.optimisation.accumulate,
-        rates=[0.0] * STEPS,
-        clip_norm=1.0,
-        compute_losses=losses,
-        accumulate=settings.optimisation.accumulate,
-    ):
+    accumulate = settings.optimisation.accumulate
+    steps = in_steps(on_device([batch] * STEPS * accumulate, device), accumulate)
+    for _ in train_steps(state, steps, rates=[0.0] * STEPS, clip_norm=1.0, compute_losses=losses):
         pass
     state.last_losses.tolist()  # or the GPU is still at work
 
@@ -154,5 +150,5 @@ def _batch(sets: Sets, batch_size: int, shape: tuple[int, int]) -> Batch:
         targets=Targets(boxes, torch.zeros(batch_size, most, dtype=torch.int64)),
         sizes=torch.tensor([[height, width]] * batch_size),
         scales=torch.ones(batch_size, 2),
-        image_ids=torch.zeros(batch_size, dtype=torch.int64),
+        rows=torch.zeros(batch_size, dtype=torch.int64),
     )

@@ -172,7 +172,7 @@ def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: 
     return LoaderSettings(
         settings.data.batch_size,
         settings.machine.workers,
-        pin_memory=device.type == "cuda",
+        device,
         timeout=settings.safety.timeout,
         padded_sides=tuple(sides_to_compile(settings)) if compiled else None,
     )

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -12,8 +11,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from retinanet.data.batches import Batch
-from retinanet.data.device_feed import WaitClock, on_device
+from retinanet.data.batches import Batch, Loaded
+from retinanet.data.device_feed import WaitClock, in_steps, on_device
 from retinanet.detector.structures import Targets
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named
@@ -45,35 +44,26 @@ class Progress(NamedTuple):
 
 def train_steps(
     state: TrainingState,
-    batches: Iterable[Batch],
+    steps: Iterable[list[Batch]],
     *,
-    rates: Sequence[float],
+    rates: Iterable[float],
     clip_norm: float,
     compute_losses: ComputeLosses,
-    accumulate: int = 1,
     ranks: Ranks = ALONE,
 ) -> Iterator[float]:
-    """Train on `batches`, the rest of the epoch in progress; yield each step's learning rate when it is done.
+    """Train on the batches of `steps`, which are on the device; yield each step's learning rate when it is done.
 
-    A step takes the gradient of `accumulate` batches, which is that of one batch of all their images. `rates` are the
-    learning rates of the steps. Nothing in here waits for the device.
+    A step takes the gradient of its batches, which is that of one batch of all their images. `rates` are the learning
+    rates of the steps. Nothing in here waits for the device.
     """
     state.network.train()
-    clock = WaitClock(batches, state.device)
-    started, waited = time.perf_counter() - state.epoch_seconds, state.epoch_waited
-    loaded = on_device(clock, state.device)
-    for rate in rates:
-        group = list(islice(loaded, accumulate))
-        if not group:
-            break
+    for rate, group in zip(rates, steps, strict=False):
         state.iteration += 1
         ranks.meet()  # or a GPU's queue fills behind a rank that is missing, and this process can't say so
         if any(len(batch.images) for batch in group) or ranks.size > 1:
             largest = max(group, key=lambda batch: len(batch.images))
             with memory_explained(named(largest.images), STEP_ADVICE):
                 _step(state, group, rate, clip_norm, compute_losses, ranks)
-        clock.step_launched()
-        state.epoch_seconds, state.epoch_waited = time.perf_counter() - started, waited + clock.waited
         yield rate
 
 
@@ -111,8 +101,8 @@ def _step(
     state.tally += torch.stack([torch.where(is_bad, 0, mean_loss), ~is_bad, numbers[2], is_clipped])
     state.last_losses, state.last_norm = numbers[:2], norm
     numbers_of_step = torch.stack([is_skipped, numbers[0], numbers[1], norm])
-    image_ids, targets = [batch.image_ids for batch in group], [batch.targets for batch in group]
-    state.skipped.add(StepRecord(state.epoch, state.iteration, rate, image_ids, targets, numbers_of_step))
+    rows, targets = [batch.rows for batch in group], [batch.targets for batch in group]
+    state.skipped.add(StepRecord(state.epoch, state.iteration, rate, rows, targets, numbers_of_step))
 
 
 def _gradient(
@@ -191,21 +181,37 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
         settings.optimisation.milestones,
         settings.optimisation.num_warmup_steps(settings.optimisation.epochs * len(sampler)),
     ).rate
-    bar = tqdm(
+    clock = WaitClock(_steps_left(run), run.device)
+    started, waited = time.perf_counter() - state.epoch_seconds, state.epoch_waited
+    for rate in train_steps(
+        state,
+        clock,
+        rates=map(rate_of or scheduled, range(first_step + state.iteration, first_step + len(sampler))),
+        clip_norm=settings.optimisation.clip_norm,
+        compute_losses=run.compute_losses,
+        ranks=run.ranks,
+    ):
+        state.epoch_seconds, state.epoch_waited = time.perf_counter() - started, waited + clock.waited
+        yield rate
+
+
+def _steps_left(run: Run) -> Iterator[list[Batch]]:
+    """The batches of each step left in the epoch in progress, on the device. Here is what a batch passes, in order."""
+    accumulate = run.sampler.accumulate
+    # First the progress bar: it counts batches as the loader gives them.
+    loaded: Iterable[Loaded] = tqdm(
         run.loader,
-        f"Epoch {state.epoch}",
-        initial=state.iteration * settings.optimisation.accumulate,
-        total=len(sampler) * settings.optimisation.accumulate,
+        f"Epoch {run.state.epoch}",
+        initial=run.state.iteration * accumulate,
+        total=len(run.sampler) * accumulate,
         leave=False,
         disable=None if run.ranks.is_first else True,
     )
-    yield from train_steps(
-        state,
-        # A rank that stopped in the middle of nowhere would leave the others waiting for it.
-        run.bad_images.passing(STOP.stoppable(bar) if run.ranks.size == 1 else bar),
-        rates=list(map(rate_of or scheduled, range(first_step + state.iteration, first_step + len(sampler)))),
-        clip_norm=settings.optimisation.clip_norm,
-        compute_losses=run.compute_losses,
-        accumulate=settings.optimisation.accumulate,
-        ranks=run.ranks,
-    )
+    # A signal may break the wait for the loader, and nothing after it: a step that has begun is finished. A rank that
+    # stopped in the middle of nowhere would leave the others waiting for it.
+    if run.ranks.size == 1:
+        loaded = STOP.stoppable(loaded)
+    # Unreadable images are refused before anything of their batch goes to the device.
+    batches = run.bad_images.passing(loaded)
+    # Each batch is copied as soon as it is loaded, not when its step is complete.
+    return in_steps(on_device(batches, run.device), accumulate)

@@ -17,8 +17,7 @@ from retinanet.data.learnable import SCARCE, warnings_of
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.runtime.log_file import LOG
-from retinanet.runtime.log_names import ENDING, make_name, name_of_run
+from retinanet.runtime.log_file import ENDING, LOG, make_name, name_of_run
 from retinanet.runtime.ranks import Ranks
 from retinanet.runtime.signals import STOP
 from retinanet.settings.options import flat, with_values

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint, saved_epoch
 from retinanet.checkpoints.output_folder import BEST, write_evaluations, write_skipped
 from retinanet.checkpoints.resume import LAST, PREVIOUS, save_run
@@ -130,11 +128,16 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
     new = skipped.take_new()
     by_rank = ranks.gathered(new) if new else []  # all ranks skip the same steps
     for step, of_ranks in zip(new, zip(*by_rank, strict=True), strict=False):
-        images = [image for one in of_ranks for image in one["images"]]
-        for image in images:
-            index = int(np.flatnonzero(annotations.image_ids == image["image_id"])[0])
-            image["file_name"] = annotations.file_name(index)
-            image["classes"] = [annotations.class_names[label] for label in image.pop("labels")]
+        images = [
+            {
+                "image_id": int(annotations.image_ids[image["row"]]),
+                "boxes": image["boxes"],
+                "file_name": annotations.file_name(image["row"]),
+                "classes": [annotations.class_names[label] for label in image["labels"]],
+            }
+            for of_rank in of_ranks
+            for image in of_rank["images"]
+        ]
         names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
         try:
             where = str(write_skipped(run.settings.output.output_path, {**step, "images": images}))

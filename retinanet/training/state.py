@@ -61,7 +61,7 @@ class StepRecord(NamedTuple):
     epoch: int
     iteration: int
     learning_rate: float
-    image_ids: list[Tensor]  # [B] of each batch; not the images, which would stay in memory
+    rows: list[Tensor]  # [B] of each batch, see Batch; not the images, which would stay in memory
     targets: list[Targets]  # of each batch
     numbers: Tensor  # [4]: 1 if skipped, classification loss, regression loss, gradient norm
 
@@ -95,13 +95,13 @@ class SkippedSteps:
 
 def _plain_record(step: StepRecord, numbers: list[float]) -> dict[str, Any]:
     images = []
-    for image_ids, targets in zip(step.image_ids, step.targets, strict=True):
-        batch = zip(image_ids.tolist(), targets.boxes.tolist(), targets.labels.tolist(), strict=True)
-        for image_id, boxes, labels in batch:
+    for rows, targets in zip(step.rows, step.targets, strict=True):
+        batch = zip(rows.tolist(), targets.boxes.tolist(), targets.labels.tolist(), strict=True)
+        for row, boxes, labels in batch:
             objects = [(box, label) for box, label in zip(boxes, labels, strict=True) if label >= 0]
             images.append(
                 {
-                    "image_id": image_id,
+                    "row": row,
                     "boxes": [box for box, _ in objects],  # (x1, y1, x2, y2) in pixels of the network's input
                     "labels": [label for _, label in objects],
                 }

@@ -98,7 +98,7 @@ def test_trains_at_the_schedules_rates_on_images_without_padding(coco_path, weig
 
     def step(model, optimizer, batch, rate, clip_norm):
         shapes = [list(image.shape[1:]) for image in peer._images(batch)]
-        seen.append((rate, clip_norm, batch.image_ids.tolist()))
+        seen.append((rate, clip_norm, batch.rows.tolist()))
         assert shapes == batch.sizes.tolist()
         return 1.0
 
@@ -111,9 +111,8 @@ def test_trains_at_the_schedules_rates_on_images_without_padding(coco_path, weig
     loader, sampler = training_loader(dataset, LoaderSettings(2), seed=5)
     for epoch in (0, 1):
         sampler.start_at(epoch)
-        assert [loaded.batch.image_ids.tolist() for loaded in loader] == [
-            ids for *_, ids in seen[4 * epoch : 4 * epoch + 4]
-        ]
+        wanted = [rows for *_, rows in seen[4 * epoch : 4 * epoch + 4]]
+        assert [loaded.batch.rows.tolist() for loaded in loader] == wanted
 
 
 def test_a_step_is_clipped_and_leaves_batch_norm_alone(coco_path, weights):

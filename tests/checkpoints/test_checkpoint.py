@@ -19,7 +19,7 @@ from retinanet.detector.detect import detect
 from retinanet.detector.settings import Architecture, DetectionSettings
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.errors import UserError
-from retinanet.runtime.log_names import name_of_run
+from retinanet.runtime.log_file import name_of_run
 from retinanet.settings.train import settings_line
 
 pytestmark = pytest.mark.usefixtures("narrow_network")

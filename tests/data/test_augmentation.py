@@ -167,7 +167,7 @@ def test_whatever_comes_is_a_sound_sample_that_fits(names, shape, parts, key):
     assert CROP in names or (own_height, own_width) == size
     assert found.boxes.shape == (len(found.labels), 4)
     assert set(found.labels.tolist()) <= set(labels.tolist())
-    assert found.image_id == 5
+    assert found.row == 5
     if {*GEOMETRIC} & {*names}:
         assert (found.boxes >= 0).all()
         assert (found.boxes <= torch.tensor([own_width, own_height] * 2)).all()

@@ -112,7 +112,7 @@ def test_collate_pads_boxes_and_images(coco_path):
     assert batch.images.shape == (3, 3, 64, 96)
     assert batch.images.dtype == torch.uint8
     assert batch.sizes.tolist() == [[64, 64], [64, 96], [64, 96]]
-    assert batch.image_ids.tolist() == [1, 2, 8]
+    assert batch.rows.tolist() == [0, 1, 7]
     assert batch.targets.labels.shape == (3, 1)
     assert batch.targets.labels[2].tolist() == [-1]
 
@@ -160,13 +160,13 @@ def test_the_number_of_workers_changes_nothing(coco_path):
         for one, other in zip(alone, batches_of(dataset, workers), strict=True):
             assert torch.equal(one.batch.images, other.batch.images)
             assert torch.equal(one.batch.targets.boxes, other.batch.targets.boxes)
-            assert torch.equal(one.batch.image_ids, other.batch.image_ids)
+            assert torch.equal(one.batch.rows, other.batch.rows)
 
 
 def test_evaluation_sees_every_image_once_without_foreign_padding(coco_path):
     loader = evaluation_loader(dataset_of(coco_path), LoaderSettings(2))
     batches = [batch for ((batch, _),) in loader]
-    assert sorted(torch.cat([batch.image_ids for batch in batches]).tolist()) == list(range(1, 9))
+    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == list(range(8))
     assert all((batch.sizes == torch.tensor(batch.images.shape[2:])).all() for batch in batches)
 
 
@@ -228,6 +228,6 @@ def test_a_repeated_image_is_augmented_each_time_for_itself(coco_path):
     dataset = dataset_of(coco_path)
     batches = TrainingBatches(dataset, seed=0)
     first, again = ([batches.sample(0, index + times * 8) for index in range(8)] for times in (0, 1))
-    assert [one.image_id for one in first] == [one.image_id for one in again]
+    assert [one.row for one in first] == [one.row for one in again]
     are_alike = [torch.equal(one.image, other.image) for one, other in zip(first, again, strict=True)]
     assert 0 < sum(are_alike) < 8  # some are mirrored

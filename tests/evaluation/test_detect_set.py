@@ -6,7 +6,7 @@ import torch
 
 from retinanet.coco.results import Found, rows_of
 from retinanet.detector.structures import Detections
-from retinanet.evaluation.detect_set import found_in_batch, in_order
+from retinanet.evaluation.detect_set import found_in_batch, found_in_set
 
 
 def test_rows_are_in_original_pixels_with_category_ids():
@@ -28,4 +28,4 @@ def test_by_image_id_and_falling_score_and_ties_as_they_were():
     annotations = SimpleNamespace(image_ids=np.array([7, 2]))
     scores = np.array([0.5, 0.9, 0.75, 0.75, 0.9])
     found = Found(np.array([1, 0, 1, 1, 0]), np.arange(5), scores, np.zeros((5, 4)))
-    assert in_order(found, annotations).labels.tolist() == [2, 3, 0, 1, 4]
+    assert found_in_set([found], annotations).labels.tolist() == [2, 3, 0, 1, 4]

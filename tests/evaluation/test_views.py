@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from retinanet.coco.annotation_cache import load_annotations
-from retinanet.coco.results import joined, rows_of
+from retinanet.coco.results import rows_of
 from retinanet.data.batches import collate
 from retinanet.data.dataloader import LoaderSettings, evaluation_loader
 from retinanet.data.dataset import CocoDataset
@@ -31,7 +31,7 @@ from retinanet.detector.boxes import decode
 from retinanet.detector.detect import detect
 from retinanet.detector.settings import Architecture, DetectionSettings
 from retinanet.detector.structures import Predictions
-from retinanet.evaluation.detect_set import detect_all, found_in_batch, in_order
+from retinanet.evaluation.detect_set import detect_all, found_in_batch, found_in_set
 from retinanet.evaluation.views import Views, mirrored, predict_views, resized_boxes, views_line
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
@@ -166,7 +166,7 @@ def test_by_default_one_view_as_detect_has_it(tmp_path):
         anchors = anchors_for(*batch.images.shape[2:], CPU)
         found = detect(model(batch.images), anchors, batch.sizes, DetectionSettings(**NUMBERS))
         parts.append(found_in_batch(found, batch.scales, np.array(members)))
-    expected = rows_of(in_order(joined(parts), dataset.annotations), dataset.annotations)
+    expected = rows_of(found_in_set(parts, dataset.annotations), dataset.annotations)
     assert detected(model, dataset, **plan()) == expected
     assert detected(model, dataset, **plan(), test_sides=SIDES[:1]) == expected
 
@@ -189,8 +189,8 @@ def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers
     assert max(len(of_sides[0].images) for of_sides in loaded) > 1
     for of_sides in loaded:
         for batch, (min_side, max_side) in zip(of_sides, SIDES, strict=True):
-            assert batch.image_ids.tolist() == of_sides[0].image_ids.tolist()
-            rows = batch.image_ids.numpy() - 1
+            assert batch.rows.tolist() == of_sides[0].rows.tolist()
+            rows = batch.rows.numpy()
             sizes = resized_sizes(dataset.annotations.sizes[rows], min_side, max_side)
             assert batch.sizes.tolist() == sizes.tolist()
             assert padded_sizes(sizes).tolist() == [list(batch.images.shape[2:])] * len(rows)
@@ -199,8 +199,8 @@ def test_every_side_of_the_same_images_without_foreign_padding(tmp_path, workers
             assert torch.equal(batch.images, expected.images)
             assert torch.equal(batch.scales, expected.scales)
     loaders = [evaluation_loader(dataset, loading, test_sides=SIDES, ranks=Ranks(rank, 2)) for rank in (0, 1)]
-    ids = [of_sides[0].image_ids.tolist() for loader in loaders for of_sides in batches_by_side(loader)]
-    assert sorted(ids) == sorted(of_sides[0].image_ids.tolist() for of_sides in loaded)
+    rows = [of_sides[0].rows.tolist() for loader in loaders for of_sides in batches_by_side(loader)]
+    assert sorted(rows) == sorted(of_sides[0].rows.tolist() for of_sides in loaded)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -10,6 +10,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from gpu.waits import waits_forbidden
 from retinanet.data.batches import Batch
+from retinanet.data.device_feed import in_steps, on_device
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
@@ -60,12 +61,8 @@ def make_batches(number: int, size: tuple[int, int] = (64, 96), *, pinned: bool 
         boxes = torch.cat([corners, corners + 16 + 24 * torch.rand(2, 3, 2, generator=draw)], dim=2)
         labels = torch.randint(NUM_CLASSES, (2, 3), generator=draw)
         labels[0, 1], labels[1, 2], boxes[1, 2] = CROWD, -1, 0
-        image_sizes, scales, image_ids = (
-            torch.tensor([size, (size[0] - 4, size[1] - 9)]),
-            torch.ones(2, 2),
-            torch.arange(2),
-        )
-        batch = Batch(images, Targets(boxes, labels), image_sizes, scales, image_ids)
+        image_sizes = torch.tensor([size, (size[0] - 4, size[1] - 9)])
+        batch = Batch(images, Targets(boxes, labels), image_sizes, torch.ones(2, 2), torch.arange(2))
         batches.append(pin_memory(batch) if pinned else batch)
     return batches
 
@@ -108,7 +105,8 @@ def train(device: torch.device, case: Case, num_steps: int = 4) -> Trained:
     losses = losses_of(state.network, NUM_CLASSES, device, precision=case.precision, loss_settings=case.loss)
     batches = make_batches(num_steps * case.accumulate, case.size, pinned=device.type == "cuda")
     rates = [RATES[case.optimizer]] * num_steps
-    steps = train_steps(state, batches, rates=rates, clip_norm=1.0, compute_losses=losses, accumulate=case.accumulate)
+    groups = in_steps(on_device(batches, device), case.accumulate)
+    steps = train_steps(state, groups, rates=rates, clip_norm=1.0, compute_losses=losses)
     told = []
     for _ in range(num_steps):
         with waits_forbidden():

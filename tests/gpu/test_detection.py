@@ -73,7 +73,7 @@ def test_the_next_batch_is_copied_before_a_suppression_waits(host, tmp_path, mon
     monkeypatch.setattr(detect_set, "on_device", copied)
     monkeypatch.setattr(detect_set, "suppress", suppressed)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    loading = LoaderSettings(1, workers=0, pin_memory=True)
+    loading = LoaderSettings(1, device=GPU)
     detect_set.detect_all(make_network(GPU), dataset, loading, device=GPU)
     assert order == ["copy", *["copy", "suppression"] * 3, "suppression"]
     assert torch.backends.cudnn.benchmark

@@ -10,7 +10,7 @@ from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.structures import CROWD
 from retinanet.reports import box_pictures
-from retinanet.reports.panels import augmented_panel, draws_of_epochs
+from retinanet.reports.box_pictures import augmented_panel, draws_of_epochs
 from retinanet.settings.draw import DrawSettings
 from retinanet.settings.options import flat
 from retinanet.settings.shared import Augmentation
@@ -69,8 +69,8 @@ def test_the_picture_is_what_training_has(script, coco_path, tmp_path, monkeypat
     assert panels[0].title == "3.png (id 3)"
     for epoch, panel in enumerate(panels[1:]):
         sampler.start_at(epoch)
-        (batch,) = [batch for batch, _ in loader if 3 in batch.image_ids]
-        row = batch.image_ids.tolist().index(3)
+        (batch,) = [batch for batch, _ in loader if 2 in batch.rows]  # the image with id 3
+        row = batch.rows.tolist().index(2)
         height, width = batch.sizes[row].tolist()
         assert panel.title.startswith(f"epoch {epoch}, side ")
         assert panel.title.endswith(f": {height} x {width}")

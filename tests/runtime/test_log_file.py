@@ -12,8 +12,7 @@ from support.scripts import TINY
 
 from retinanet.runtime import console, log_file
 from retinanet.runtime.errors import UserError
-from retinanet.runtime.log_file import LogFile
-from retinanet.runtime.log_names import LogName, next_number, parse_name
+from retinanet.runtime.log_file import LogFile, LogName, next_number, parse_name
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

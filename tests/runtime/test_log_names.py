@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.runtime.log_names import RUN_KINDS, LogName, make_name, name_of_run, next_number, parse_name, rate_text
+from retinanet.runtime.log_file import RUN_KINDS, LogName, make_name, name_of_run, next_number, parse_name, rate_text
 
 WHOLE = st.none() | st.integers(0, 2**63 - 1)
 RATES = st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False)

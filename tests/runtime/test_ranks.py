@@ -233,7 +233,7 @@ def test_a_rank_without_images_counts_nothing(num_images):
     weight = state.network.classification_head.output.bias
     torch.nn.init.ones_(weight)
     how = {"rates": [0.1], "clip_norm": 1.0, "compute_losses": lambda *_: Losses(2 * weight[0], 3 * weight[0])}
-    (rate,) = train_steps(state, [batch_of(num_images)], **how, ranks=BesideFive(0, 2))
+    (rate,) = train_steps(state, [[batch_of(num_images)]], **how, ranks=BesideFive(0, 2))
     progress = progress_of(state, rate)
     assert progress.classification == pytest.approx((2 * num_images + 5) / together)
     assert progress.regression == pytest.approx((3 * num_images + 5) / together)
@@ -252,8 +252,8 @@ def test_a_rank_without_images_measures_no_statistics():
         torch.manual_seed(0)
         state = small_state(small_network(learn_statistics=True), optimizer="sgd")
         losses, ranks = small_losses(state.network), BesideOne(0, 2)
-        how = {"rates": [0.1], "clip_norm": 1.0, "compute_losses": losses, "accumulate": len(group), "ranks": ranks}
-        assert list(train_steps(state, group, **how)) == [0.1]
+        how = {"rates": [0.1], "clip_norm": 1.0, "compute_losses": losses, "ranks": ranks}
+        assert list(train_steps(state, [group], **how)) == [0.1]
         ends.append(state.network.backbone.bn1.running_mean.tolist())
     assert ends[0] == ends[1]
     assert ends[0] != small_network().backbone.bn1.running_mean.tolist()
@@ -309,8 +309,8 @@ def test_ranks_meet_before_each_step():
         events.append("losses")
         return compute(*arguments)
 
-    how = {"rates": [1.0] * 3, "clip_norm": 1.0, "compute_losses": losses, "accumulate": 2}
-    assert list(train_steps(state, [batch_of(1)] * 3, **how, ranks=Watched(0, 2))) == [1.0, 1.0]
+    how = {"rates": [1.0] * 3, "clip_norm": 1.0, "compute_losses": losses}
+    assert list(train_steps(state, [[batch_of(1)] * 2, [batch_of(1)]], **how, ranks=Watched(0, 2))) == [1.0, 1.0]
     assert events == ["meet", "losses", "losses", "meet", "losses"]
 
 

@@ -81,7 +81,7 @@ def test_a_training_step_names_its_batch_where_memory_runs_out(phase):
     if phase == "optimizer.step":
         state.optimizer.step = lack
     with pytest.raises(OutOfResources, match=r"batch of 2 images of 64 x 96.*--depth"):
-        list(train_steps(state, batches(), rates=[1e-3], clip_norm=1.0, compute_losses=losses))
+        list(train_steps(state, [batches()], rates=[1e-3], clip_norm=1.0, compute_losses=losses))
 
 
 def test_a_copy_names_its_batch_where_memory_runs_out(monkeypatch):

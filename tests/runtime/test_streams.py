@@ -15,7 +15,7 @@ import os, sys
 from pathlib import Path
 from retinanet.runtime.console import run, say
 from retinanet.runtime.log_file import LOG
-from retinanet.runtime.log_names import LogName
+from retinanet.runtime.log_file import LogName
 from retinanet.runtime.streams import STDOUT, complain
 def main():
     with {outlived}, LOG.kept(Path("log")), LOG.opened(LogName("train")):

@@ -14,6 +14,7 @@ from support.data_folder import change_json
 from support.scripts import TINY
 
 from retinanet.data.dataloader import LoaderSettings, training_loader
+from retinanet.data.device_feed import in_steps
 from retinanet.data.sampler import AspectRatioBasedSampler
 from retinanet.detector.structures import Losses
 from retinanet.runtime.ranks import Ranks
@@ -50,12 +51,10 @@ def train(dataset, batch_size, accumulate, change=None):
     torch.manual_seed(7)
     state = small_state(optimizer="sgd")
     loader, sampler = training_loader(dataset, LoaderSettings(batch_size), seed=1, accumulate=accumulate)
-    batches = (loaded.batch for loaded in loader)
+    batches = in_steps((loaded.batch for loaded in loader), accumulate)
     plain = small_losses(state.network)
     compute = (lambda *batch: change(plain(*batch))) if change else plain
-    steps = train_steps(
-        state, batches, rates=[0.1] * len(sampler), clip_norm=1.0, compute_losses=compute, accumulate=accumulate
-    )
+    steps = train_steps(state, batches, rates=[0.1] * len(sampler), clip_norm=1.0, compute_losses=compute)
     return state, [progress_of(state, rate) for rate in steps]
 
 
@@ -78,8 +77,9 @@ def test_each_step_goes_into_the_average_once(tmp_path):
     state = small_state(model, optimizer="sgd", average_decay=0.9)
     loader, _ = training_loader(small_set(tmp_path, 8), LoaderSettings(2), seed=1, accumulate=2)
     wanted = {name: value.clone() for name, value in model.named_parameters()}
-    how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": small_losses(model), "accumulate": 2}
-    for step, _ in enumerate(train_steps(state, (loaded.batch for loaded in loader), **how), start=1):
+    how = {"rates": [0.1] * 2, "clip_norm": 1.0, "compute_losses": small_losses(model)}
+    steps = in_steps((loaded.batch for loaded in loader), 2)
+    for step, _ in enumerate(train_steps(state, steps, **how), start=1):
         kept = (1 + step) / (10 + step)
         with torch.no_grad():
             wanted = {name: kept * wanted[name] + (1 - kept) * value for name, value in model.named_parameters()}

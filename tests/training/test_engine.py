@@ -41,7 +41,7 @@ def train(model, dataset, epochs, *, batch_size=4, learning_rate=1e-3, optimizer
         sampler.start_at(epoch)
         rates = [learning_rate] * len(sampler)
         for rate in train_steps(
-            state, (loaded.batch for loaded in loader), rates=rates, clip_norm=0.1, compute_losses=compute
+            state, ([loaded.batch] for loaded in loader), rates=rates, clip_norm=0.1, compute_losses=compute
         ):
             progress.append(progress_of(state, rate))
         state.finish_epoch(progress[-1].epoch_mean)
@@ -102,8 +102,7 @@ def test_a_gpu_waits_only_while_it_is_idle(is_idle, counted):
     assert clock.waited >= 0.02  # a CPU does nothing else meanwhile
     clock = WaitClock(slowly(), CPU)
     clock.step_done = Event()
-    for _ in clock:
-        clock.step_launched()
+    assert list(clock) == [0, 1]
     assert (clock.waited >= 0.02) == counted
 
 
@@ -116,7 +115,7 @@ def test_the_gradient_is_clipped_and_the_rate_used(tmp_path):
     list(
         train_steps(
             state,
-            (loaded.batch for loaded in loader),
+            ([loaded.batch] for loaded in loader),
             rates=[0.5],
             clip_norm=0.01,
             compute_losses=small_losses(model),
@@ -189,7 +188,9 @@ def test_a_scale_that_is_too_large_is_no_fault_of_the_step(tmp_path, loss, gradi
         return Losses(losses.classification * loss, losses.regression)
 
     list(
-        train_steps(state, (loaded.batch for loaded in loader), rates=[1e-3] * 2, clip_norm=0.1, compute_losses=compute)
+        train_steps(
+            state, ([loaded.batch] for loaded in loader), rates=[1e-3] * 2, clip_norm=0.1, compute_losses=compute
+        )
     )
     assert len(state.skipped.take_new()) == state.skipped.total == (2 if counted else 0)
     assert state.skipped.too_many == counted
@@ -222,14 +223,12 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
 
 
 def test_an_epoch_that_is_gone_on_with_keeps_its_time(tmp_path):
-    dataset = small_set(tmp_path, 2)
-    model = small_network()
-    state = small_state(model)
-    state.epoch_seconds, state.epoch_waited = 1000.0, 400.0
-    loader, _ = training_loader(dataset, LoaderSettings(1), seed=1)
-    batches, how = (loaded.batch for loaded in loader), {"clip_norm": 0.1, "compute_losses": small_losses(model)}
-    for rate in train_steps(state, batches, rates=[1e-3] * 2, **how):
-        progress = progress_of(state, rate)
+    for name in ("train", "val"):
+        write_set(tmp_path, name, 2)
+    run = small_run(tmp_path, "--batch_size", 1)
+    run.state.epoch_seconds, run.state.epoch_waited = 1000.0, 400.0
+    for rate in rest_of_epoch(run):
+        progress = progress_of(run.state, rate)
         assert 1000 < progress.seconds < 1100
         assert 400 < progress.waited < 500
 
@@ -258,7 +257,7 @@ def test_a_step_in_which_no_rank_has_an_image_changes_nothing(tmp_path):
     full = collate([dataset.read(0)])
     none = full._replace(images=full.images[:0], targets=Targets(*(part[:0] for part in full.targets)))
     how = {"rates": [1e-3] * 2, "clip_norm": 0.1, "compute_losses": small_losses(model), "ranks": OfTwo(0, 2)}
-    steps = train_steps(state, [full, none._replace(image_ids=full.image_ids[:0])], **how)
+    steps = train_steps(state, [[full], [none._replace(rows=full.rows[:0])]], **how)
     next(steps)
     before = [value.detach().clone() for value in model.parameters()]
     next(steps)

@@ -67,7 +67,7 @@ class CountWaits(TorchDispatchMode):
 def waits_of_an_epoch(tmp_path, log_every, change=None):
     """The waiting operations of an epoch of 7 iterations, those of log lines included, and the number of these."""
     loader, _ = training_loader(small_set(tmp_path, 7), LoaderSettings(1), seed=1)
-    batches = [loaded.batch for loaded in loader]
+    batches = [[loaded.batch] for loaded in loader]
     state, lines = small_state(), 0
     losses_on, copies = small_losses(state.network, GPU), []
 

@@ -21,18 +21,18 @@ def new_state(loss_scale=1024.0):
     return small_state(learning_rate=0.01, average_decay=0.9, loss_scale=loss_scale)
 
 
-def batch_of(labels, image_id=7):
+def batch_of(labels, row=7):
     """An image of 64 x 64 pixels; its labels may be padding and crowds."""
     boxes = torch.tensor([[10.0, 10, 50, 50]]).repeat(len(labels), 1)
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    sizes, ids = torch.tensor([[64, 64]]), torch.tensor([image_id])
-    return Batch(images, Targets(boxes[None], torch.tensor([labels])), sizes, torch.ones(1, 2), ids)
+    sizes, rows = torch.tensor([[64, 64]]), torch.tensor([row])
+    return Batch(images, Targets(boxes[None], torch.tensor([labels])), sizes, torch.ones(1, 2), rows)
 
 
 def step(state, batch, change=lambda losses: losses):
     plain = small_losses(state.network)
     how = {"rates": [0.01], "clip_norm": 0.1, "compute_losses": lambda *words: change(plain(*words))}
-    list(train_steps(state, [batch], **how))
+    list(train_steps(state, [[batch]], **how))
 
 
 def assert_equal(one, other, place=""):
@@ -105,4 +105,4 @@ def test_the_record_of_a_skipped_step_has_the_objects_alone():
     state = new_state()
     step(state, batch_of([1, -2, 0, -1]), lambda losses: losses._replace(regression=losses.regression * torch.nan))
     (told,) = state.skipped.take_new()
-    assert told["images"] == [{"image_id": 7, "boxes": [[10, 10, 50, 50]] * 2, "labels": [1, 0]}]
+    assert told["images"] == [{"row": 7, "boxes": [[10, 10, 50, 50]] * 2, "labels": [1, 0]}]
