@@ -172,7 +172,7 @@ def test_a_file_of_an_earlier_version_is_used_as_it_is(files, coco_path):
     [
         (("--flip_test",), "--flip_test: {} was exported by an earlier version and lacks the candidates before NMS"),
         (("--test_sides", 64, 96), "--test_sides: {} was exported by an earlier version"),
-        (("--tile", 64), "Export it again with python -m retinanet.export, or give the checkpoint"),
+        (("--tile", 64), "Export it again with python -m retinanet.export, or use the checkpoint"),
         (("--nms_iou", 0.5), "--nms_iou 0.5: {} was exported with 0.4, which is fixed in it. Export it with --nms_iou"),
         (("--max_detections", 100), "--max_detections 100 is above 60, with which an earlier version exported {}"),
         (("--num_candidates", 1000), "--num_candidates 1000: {} was exported with 400"),

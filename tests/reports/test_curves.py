@@ -156,7 +156,7 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
         (("--loss_scale", "linear"), "--loss_scale is for the curves of --logs"),
         (("--logs",), "expected at least one argument"),
         (("--logs", "none.log"), "none.log: no such file"),
-        (("--logs", "{log}", "{empty}"), "empty.log: no losses and no table in it"),
+        (("--logs", "{log}", "{empty}"), "empty.log: contains neither losses nor a table"),
         (("--logs", "{log}", "--picture_path", "curves"), "is not the name of a picture"),
         (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: is not the name of a picture"),
     ],
