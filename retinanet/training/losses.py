@@ -1,4 +1,4 @@
-"""From a batch to its losses, in the chosen precision: in plain PyTorch, or the same compiled."""
+"""Computes the losses of a batch in the chosen precision, in plain PyTorch or compiled."""
 
 import inspect
 from collections.abc import Callable
@@ -22,20 +22,20 @@ from retinanet.runtime.device import autocast
 from retinanet.runtime.ranks import Ranks
 
 ComputeLosses = Callable[[Tensor, Targets], Losses]
-# A GPU computes a smaller batch faster than its host launches the kernels one by one: CUDA graphs launch all at once.
+# A GPU computes smaller batches faster than the host launches their kernels: CUDA graphs launch all of them at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
-MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
+MOST_SHAPES = 64  # shapes of batches to compile; torch.compile's own limit, 8, is meant to catch mistakes
 
 
 class Compiled(NamedTuple):
-    """Batches of `batch_size` images go through torch.compile, once for each of their shapes.
+    """The settings of compilation: batches of `batch_size` images go through torch.compile, once per shape.
 
-    The number of objects, which changes all the time, stays outside. A batch that is not full runs uncompiled.
+    The number of objects, which changes all the time, stays outside. Smaller batches run uncompiled.
     """
 
     batch_size: int
-    # Replays small batches on a GPU, which overwrites the gradients of the call before: not where gradients add up, nor
-    # for several ranks, whose gradients are sent from where they are.
+    # CUDA graphs replay small batches on a GPU and overwrite the gradients of the previous call. That rules out
+    # accumulated gradients, and several ranks, which send their gradients from where they are.
     cuda_graphs: bool = True
     backend: str | Callable[..., Any] = "inductor"
 
@@ -49,7 +49,7 @@ def losses_of(
     precision: torch.dtype = torch.float32,
     compiled: Compiled | None = None,
 ) -> ComputeLosses:
-    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss)."""
+    """Returns a function from images uint8 [B, 3, H, W] and targets to the batch's float32 losses."""
 
     def plain(images: Tensor, assignment: Assignment) -> Losses:
         with autocast(device, precision):
@@ -82,10 +82,10 @@ def _compiled_by_size(
     device: torch.device,
     compiled: Compiled,
 ) -> Callable[[Tensor, Assignment], Losses]:
-    """`compute`, compiled for each shape; with CUDA graphs for small batches."""
+    """Returns `compute`, compiled for each shape; small batches use CUDA graphs."""
     torch._dynamo.config.recompile_limit = MOST_SHAPES
-    # While a network trains, only the numbers in its tensors change. Checking every layer for more than that would take
-    # the host 0.5 to 1 ms a step.
+    # While a network trains, only the numbers in its tensors change. Checking every layer for other changes would cost
+    # the host 0.5 to 1 ms per step.
     unchecked: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
     compile_with = partial(torch.compile, compute, fullgraph=True, dynamic=False, backend=compiled.backend)
     large = compile_with(options={**unchecked})
@@ -97,42 +97,42 @@ def _compiled_by_size(
         batch, _, height, width = images.shape
         if batch * height * width > SMALL_BATCH_PIXELS:
             return large(images, assignment)
-        torch.compiler.cudagraph_mark_step_begin()  # the losses before this may be overwritten now
+        torch.compiler.cudagraph_mark_step_begin()  # the previous losses may be overwritten now
         return small(images, assignment)
 
     return chosen
 
 
 def few_sides(min_side: int, max_side: int) -> list[int]:
-    """Sides to pad to where every shape of a batch costs a compilation: about 4 from the shorter to the longer side."""
+    """Returns about 4 sides to pad to, from the shorter to the longer, as each shape of a batch costs a compilation."""
     least, most = padded_sizes(np.array([min_side, max_side])).tolist()
     step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
     return sorted({*range(least, most, max(step, MULTIPLE)), most})
 
 
 def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
-    """`compute_losses`, whose backward pass gives every rank the mean of the ranks' gradients of `model`.
+    """Returns `compute_losses`; its backward pass gives every rank the mean of the ranks' gradients of `model`.
 
-    All ranks begin with rank 0's weights, and where batch-norm statistics are learned, take rank 0's in each step.
+    All ranks start with rank 0's weights. If batch-norm statistics are learned, they take rank 0's in each step.
     """
     if ranks.size == 1:
         return compute_losses
     has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
-    # Newer versions of PyTorch call the same flag by another name.
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # Newer versions of PyTorch have renamed this flag.
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     flag: dict[str, Any] = {name: has_statistics}
     return DistributedDataParallel(_Step(model, compute_losses), **flag)
 
 
 def unshared(compute_losses: Any) -> AbstractContextManager[None]:
-    """In here `compute_losses` gives a rank its own gradient alone, added up until the next one that is shared."""
+    """Returns a context in which `compute_losses` adds up a rank's own gradients, until the next shared call."""
     is_shared = isinstance(compute_losses, DistributedDataParallel)
     return compute_losses.no_sync() if is_shared else nullcontext()
 
 
 class _Step(nn.Module):
-    """DistributedDataParallel wraps a module's forward; this one is the whole step's."""
+    """Wraps the whole step in one forward, since DistributedDataParallel wraps a module's forward."""
 
     def __init__(self, model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]) -> None:
         super().__init__()

@@ -282,7 +282,7 @@ def test_a_save_that_fails_leaves_the_last_good_one(script, undisturbed, half_do
     assert not list(output.glob("*.part"))
     told = r"last\.pt: can't be written \(No space left on device: [\d.]+ MB needed, [\d.]+ [MG]B free\)\. Make room"
     assert re.search(told if trouble == "full" else r"last\.pt: can't be written \(Read-only file system\)", run.err)
-    assert "training goes on" in run.err
+    assert "training continues" in run.err
     assert len(json.loads(run.out.splitlines()[-1])) == 2  # it went on to its end
     assert (run.code, "model_final.pt: can't be written" in run.err.splitlines()[-1]) == (2, True)
 

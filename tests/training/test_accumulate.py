@@ -158,7 +158,7 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
     run = improved("--accumulate", 4, "--optimizer", optimizer)
     assert run.code == 0
     assert ("Hint: the learning rate" in run.out) == (rate is not None)
-    assert rate is None or f"which for 8 is --learning_rate {rate}, with" in run.out
+    assert rate is None or f"8 images need --learning_rate {rate}, with" in run.out
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
             "8 images are 4 steps, all of which --warmup_steps 4 would",
         ),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
-        (("--accumulate", 9), "asks for more batches a step than an epoch's 8 images could fill. Give fewer"),
+        (("--accumulate", 9), "needs more batches per step than an epoch's 8 images can fill. Lower it"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),
     ],

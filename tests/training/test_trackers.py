@@ -146,7 +146,7 @@ def test_a_missing_library_is_named_before_the_training(script, coco_path, monke
     run = script("train", "--coco_path", coco_path, *FLAGS, "--epochs", 1, "--track", "wandb")
 
     assert run.code == 2
-    assert "--track wandb: is not installed. Install it with: pip install wandb" in run.err
+    assert "--track wandb: wandb is not installed. Install it with: pip install wandb" in run.err
     assert not Path("output").exists()
 
 
