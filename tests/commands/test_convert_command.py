@@ -156,7 +156,7 @@ def test_what_is_not_there_or_not_known(script):
     Path("empty").mkdir()
 
     assert "nowhere: no such file or folder" in script(CONVERT, "nowhere").err
-    assert "empty: its format can't be told" in script(CONVERT, "empty").err
+    assert "empty: its format isn't recognised" in script(CONVERT, "empty").err
 
 
 def test_roboflows_coco_layout_needs_no_conversion(script, coco_path):

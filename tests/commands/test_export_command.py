@@ -258,7 +258,7 @@ def test_damaged_safetensors(script, checkpoint, damage):
         (("--format", "torchscript"), "--format"),
         (("--output_path", "model.pt"), "a file of --format onnx ends in .onnx"),
         (("--format", "safetensors", "--threshold", 0.1), "--threshold is for --format onnx"),
-        (("--coco_path", "nowhere"), "--no_verify writes it without"),
+        (("--coco_path", "nowhere"), "--no_verify skips that"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "no/folder/a.onnx", "--coco_path", "nowhere"), "no such data folder"),
     ],
@@ -291,7 +291,7 @@ def test_without_a_library_for_cocos_table(script, coco_path, checkpoint, monkey
 
     assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
     assert "COCO's table needs hotcoco or pycocotools, and none is installed. Run pip install pycocotools" in run.err
-    assert "--no_verify writes it without" in run.err
+    assert "--no_verify skips that" in run.err
     assert not list(Path().glob("*.onnx*"))
 
 

@@ -197,7 +197,7 @@ def test_a_launch_ends_with_the_code_of_a_rank(folder):
 
 def test_contradictions(monkeypatch):
     monkeypatch.setattr(train_command, "join", lambda device, timeout: Ranks(0, 2))
-    with pytest.raises(UserError, match="--verify_resume is for one process"):
+    with pytest.raises(UserError, match="--verify_resume runs in one process only"):
         train_command.train(with_values(TrainSettings(), {"verify_resume": 2, "device": "cpu"}))
 
 

@@ -61,7 +61,7 @@ def test_another_checkpoint_is_told_of_the_better_one(script, coco_path, trained
     run = script("test", *flags, *checkpoint)
     assert run.out.splitlines()[-1] == (
         f"Hint: {output / 'best.pt'} was better on the run's val set: AP 0.500 after epoch 2, 0.375 after epoch 3. "
-        f"Give --checkpoint_path {output / 'best.pt'}"
+        f"Use --checkpoint_path {output / 'best.pt'}"
     )
     assert better_checkpoint(output / "retinanet_epoch2.pt", 2) is None
     (output / "best.pt").unlink()
@@ -128,7 +128,7 @@ def test_patience_needs_objects_to_evaluate_on(patient, coco_path):
     change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
     run = patient("none", "--patience", 2)
     assert run.code == 2
-    assert "--patience needs an AP, and the set val has no objects. Drop the flag" in run.err
+    assert "--patience needs an AP, and the set val has no objects. Remove the flag" in run.err
 
 
 @pytest.mark.parametrize(
