@@ -52,8 +52,8 @@ class Work(NamedTuple):
         return self.other_bytes + sum(convolution.bytes for convolution in self.convolutions)
 
     def gpu_seconds(self, gpu: Gpu) -> float:
-        """Returns the time of all kernels: convolutions at their rate or the memory's, if that is slower; the
-        rest at the memory's.
+        """Returns the time of all kernels: convolutions at the slower of their rate and the memory's, the rest
+        at the memory's.
         """
         bandwidth = BANDWIDTH_SHARE * gpu.bandwidth
         rate = CONVOLUTION_SHARE * MATRIX_RATE

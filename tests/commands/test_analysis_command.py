@@ -80,7 +80,7 @@ def test_compare(script, folder):
     assert (folder / "deep" / "er" / "compare.png").exists()
 
 
-def test_result_files_need_the_annotations_alone(script, folder):
+def test_result_files_need_only_the_annotations(script, folder):
     report = ("--report", "report", "--num_draws", 0)
     with_images = script("test", "--from_results", "lacking.json", *report)
     assert with_images.code == 0

@@ -186,7 +186,7 @@ def test_where_training_is_pointed_at_it_the_command_is_named(script, coco_path,
     assert "python -m retinanet.convert there --output_path data" in run.err
 
 
-def test_images_alone_are_for_predict(script, coco_path):
+def test_images_without_annotations_are_for_predict(script, coco_path):
     folder = coco_path / "images"
 
     for path in (folder, folder / "train" / "1.png"):

@@ -90,7 +90,7 @@ def without_times(log):
     return [line for line in lines if line.startswith(("Epoch: ", " Average"))]
 
 
-def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, tmp_path):
+def test_a_run_stopped_within_an_epoch_resumes_at_the_next_batch(script, undisturbed, tmp_path):
     def stop_in_six(batch):
         if batch == 6:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -240,7 +240,7 @@ def test_changed_annotations_are_refused(script, undisturbed, half_done, tmp_pat
     assert "the annotation file of the train set was changed since" in run.err
 
 
-def test_weights_alone_and_other_states_are_refused(script, undisturbed, half_done, tmp_path):
+def test_weights_without_a_state_and_other_states_are_refused(script, undisturbed, half_done, tmp_path):
     output = copied(half_done, tmp_path)
     data = ("--coco_path", undisturbed / "data", "--output_path", output)
     good = (output / "last.pt").read_bytes()
@@ -383,7 +383,7 @@ def test_stop_requests():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_run_saved_before_there_were_numbers_goes_on(undisturbed, tmp_path):
+def test_a_run_saved_before_there_were_numbers_resumes(undisturbed, tmp_path):
     saved = load_saved(undisturbed / "output" / "last.pt")
     state = {name: value for name, value in saved.state.items() if name != "numbers"}
     model = build_model(saved.checkpoint, saved.path, learn_statistics=True)

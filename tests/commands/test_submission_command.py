@@ -56,7 +56,12 @@ def in_zip(path):
             CORNERS,
             ("--fix", "out.json"),
             1,
-            ["out.json: not written, since", "- bbox written as", "\n    --boxes corners\n", "repeat --fix out.json with"],
+            [
+                "out.json: not written, since",
+                "- bbox written as",
+                "\n    --boxes corners\n",
+                "repeat --fix out.json with",
+            ],
             set(),
         ),
         (CORNERS, ("--fix", "out.json", "--zip", "a.zip"), 1, ["a.zip: not written"], set()),

@@ -137,7 +137,7 @@ def script_with(folder, trouble):
 
 
 @pytest.mark.parametrize("what", ["killed", "raising", "hanging"])
-def test_all_end_when_one_comes_to_grief(folder, what):
+def test_all_ranks_end_when_one_fails(folder, what):
     script = script_with(folder, what)
     words = command(folder, what, "--batch_size", 3, "--epochs", 2, "--timeout", 5, script=script)
     ranks = started_ranks(2, words, environment())

@@ -1,4 +1,4 @@
-"""The repository's scripts, as tests call them."""
+"""Loads the repository's scripts, so that tests can call them."""
 
 import importlib.util
 from pathlib import Path
@@ -16,7 +16,7 @@ class Finished(NamedTuple):
 
 
 def load_script(name: str) -> ModuleType:
-    """A script as a module; by path, because Python's own library has a module called test."""
+    """Returns a script as a module; by path, because Python's own library has a module called test."""
     spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -54,7 +54,7 @@ def test_a_checkpoint_holds_the_threshold_just_below_the_best_score(script, coco
     assert threshold == float(np.nextafter(np.float32(0.4), np.float32(0)))
 
 
-def test_another_checkpoint_is_told_of_the_better_one(script, coco_path, trained):
+def test_a_worse_checkpoint_gets_a_hint_to_the_better_one(script, coco_path, trained):
     output, _ = trained
     flags = ("--coco_path", coco_path, "--set_name", "val", "--device", "cpu", "--num_draws", 0)
     checkpoint = ("--checkpoint_path", output / "model_final.pt", "--results_path", output / "rows.json")
@@ -105,7 +105,7 @@ def losses_of(run):
     return json.loads(run.out.splitlines()[-1])
 
 
-def test_patience_ends_a_run_and_resuming_without_it_goes_on_with_equal_numbers(patient, tmp_path):
+def test_patience_ends_a_run_and_resuming_without_it_gives_equal_numbers(patient, tmp_path):
     whole = losses_of(patient("whole"))
     run = patient("early", "--patience", 2)
     assert "Stopped early after epoch 4: 2 evaluations without a higher AP (--patience)" in run.out

@@ -206,7 +206,7 @@ class Failing:
         self.steps.append("closed")
 
 
-def test_one_that_fails_is_named_once_and_left_alone(capsys):
+def test_a_failing_tracker_is_named_once_and_left_out(capsys):
     good, bad = Failing(9), Failing(1)
     both = Trackers({"tensorboard": good, "wandb": bad})
 
