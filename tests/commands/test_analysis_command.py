@@ -1,4 +1,4 @@
-"""test.py's report and comparison, as a user asks for them."""
+"""test.py writes its report and comparison as a user requests them."""
 
 import json
 import re

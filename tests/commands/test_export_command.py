@@ -1,4 +1,4 @@
-"""python -m retinanet.export, as a user runs it, and predict with what it writes."""
+"""python -m retinanet.export writes files, and predict uses them, as a user runs both."""
 
 import importlib.util
 import json

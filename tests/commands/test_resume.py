@@ -1,4 +1,4 @@
-"""A run that something stopped goes on to the numbers that it would have had."""
+"""A run that was stopped in any way resumes to the numbers of an uninterrupted one."""
 
 import io
 import json

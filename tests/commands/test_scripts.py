@@ -1,4 +1,4 @@
-"""The scripts as a user runs them: the six commands, what they print and write, and how mistakes end."""
+"""The six scripts print and write what a user expects, and mistakes end in a message."""
 
 import ast
 import json

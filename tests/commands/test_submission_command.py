@@ -1,4 +1,4 @@
-"""test_submission.py as a user runs it: exit codes, what is written, and what never is."""
+"""test_submission.py has the right exit codes, and writes what it should and nothing else."""
 
 import json
 import os

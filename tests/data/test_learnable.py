@@ -1,4 +1,4 @@
-"""Data on which a training would run down to a loss of 0 and end with exit code 0."""
+"""Training sets on which a run would reach a loss of 0 and exit code 0 are refused."""
 
 from contextlib import nullcontext
 

@@ -1,4 +1,4 @@
-"""The detector's folder, copied alone to another place, trains and detects."""
+"""The detector's folder, copied to another place, trains and detects by itself."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""A disk that fills up under a training: what the messages say, and what is left on it."""
+"""A disk that fills up during training leads to clear messages and whole files."""
 
 import os
 import re

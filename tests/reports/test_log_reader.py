@@ -1,4 +1,4 @@
-"""Logs of all ages and ways of teeing tell the same of the same run; what is no log is refused by name."""
+"""Logs of all versions, teed in all ways, read the same for the same run; other files are refused by name."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Several processes on a CPU train what one would, and end together whatever becomes of one of them."""
+"""Several processes on a CPU train to the numbers of one, and end together when one of them fails."""
 
 import os
 import re

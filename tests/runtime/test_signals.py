@@ -1,4 +1,4 @@
-"""Which signals stop a run, and which are the same request again."""
+"""The right signals stop a run, and repeated ones count as one request."""
 
 import os
 import signal

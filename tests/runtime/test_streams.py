@@ -1,4 +1,4 @@
-"""A process whose stdout or stderr vanishes under it."""
+"""A process survives the loss of its stdout or stderr."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Two torchrun agents, as on two machines: one is killed, comes back, and the run ends with equal numbers."""
+"""If one of two torchrun agents, as on two machines, is killed and restarted, the run ends with equal numbers."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""--batch_size auto."""
+"""--batch_size auto finds the largest batch that fits."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""The best epoch: said at the end of a training, kept in run.json, and remembered by test.py."""
+"""The best epoch is reported at the end of a run, stored in run.json, and used for test.py's hint."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a run carries from one process to the next."""
+"""The training state passes from one process to the next."""
 
 import io
 import random

@@ -1,4 +1,4 @@
-"""--track: what trackers were told, read back from their files, and that none can stop a training."""
+"""Trackers of --track receive the numbers, read back from their files, and never stop a run."""
 
 import importlib.util
 import json
