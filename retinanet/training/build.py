@@ -1,4 +1,4 @@
-"""A run: everything that its next step needs, built from its settings or from where a saved run was stopped."""
+"""Builds a run: everything that its next step needs, from its settings or from a saved run."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -47,11 +47,11 @@ class Run(NamedTuple):
     sampler: AspectRatioBasedSampler
     compute_losses: ComputeLosses
     bad_images: BadImages
-    why_not_compiled: str | None  # None if it is
+    why_not_compiled: str | None  # None if it is compiled
 
 
 def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None = None) -> Run:
-    """The run at its start, or where `saved` left it. UserError where the two don't fit together.
+    """Returns the run at its start, or where `saved` left it. Raises UserError if the two don't fit together.
 
     The seed, the device and the number of workers must be settled.
     """
@@ -63,7 +63,9 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
     compiled = why_not is None
     if compiled:
-        ranks = ranks.waiting(settings.safety.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
+        ranks = ranks.waiting(
+            settings.safety.timeout + LONGEST_COMPILATION
+        )  # each rank compiles when it meets a new shape
     # With other sides at every step nearly every batch has a shape of its own.
     has_few_shapes = compiled or not settings.data.augmentation.train_sides
     torch.backends.cudnn.benchmark = has_few_shapes and not settings.safety.deterministic
@@ -99,7 +101,7 @@ def losses_in(
     *,
     compiled: bool,
 ) -> ComputeLosses:
-    """The losses whose gradient trains `state`."""
+    """Returns the function of the losses whose gradient trains `state`."""
     cuda_graphs = ranks.size == 1 and settings.optimisation.accumulate == 1
     return losses_of(
         state.network,
@@ -137,14 +139,14 @@ def start_state(
     random_stages: Sequence[str],
     num_steps: int,
 ) -> TrainingState:
-    """The state of a run of `num_steps` before its first step."""
+    """Returns the state of a run of `num_steps` before its first step."""
     network.to(device)
     how = settings.optimisation
     rates = rates_of_stages(how.backbone_rate, random_stages)
     optimizer = build_optimizer(network, how.optimizer, how.learning_rate, how.weight_decay, rates)
     decay = how.average_decay(num_steps)
     average = WeightAverage(network, decay) if decay else None
-    # float16's small gradients would be lost without it.
+    # Without it float16 would lose small gradients.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     return TrainingState(
         network,
@@ -184,13 +186,13 @@ def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: 
 
 
 def sides_to_compile(settings: TrainSettings) -> list[int]:
-    """Sides to pad to, from the shortest to the longest that an image may have."""
+    """Returns the sides to pad to, from the shortest to the longest that an image may have."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
 
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
-    """How many batches each rank will train on."""
+    """Returns how many batches each rank will train on."""
     optimisation = settings.optimisation
     if settings.instead_of_training:
         steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)
@@ -199,24 +201,22 @@ def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
 
 
 def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
-    """Why the network isn't compiled; None if it is: on GPUs, if the run is long enough to repay it, unless the user
-    says.
+    """Returns why the network isn't compiled; None if it is.
 
-    UserError where the user asks for it and it can't be had. All ranks are compiled, or none.
+    `auto` compiles on GPUs, if the run is long enough to repay it. Raises UserError if --compile on isn't possible.
+    Either all ranks compile or none.
     """
     if compile_ == "off":
         return "--compile off"
     lacking = lacking_for_compilation(device)
     if compile_ == "on" and lacking:
-        raise UserError(f"--compile on needs {lacking}. Install it, or drop the flag")
+        raise UserError(f"--compile on needs {lacking}. Install it, or remove the flag")
     if compile_ == "on":
         return None
     if device.type != "cuda":
         return "--compile auto compiles on GPUs only"
     if num_batches < BATCHES_WORTH_COMPILING:
-        return (
-            f"{num_batches} batches are too few to repay it: --compile auto compiles from {BATCHES_WORTH_COMPILING} on"
-        )
+        return f"{num_batches} batches are too few to repay it: --compile auto needs at least {BATCHES_WORTH_COMPILING}"
     if ranks.all_agree(lacking is None):
         return None
     return f"it needs {lacking}" if lacking else "another process lacks what it needs"

@@ -185,7 +185,7 @@ def test_compiled_where_it_repays(monkeypatch):
 
     assert why_not("auto", "cpu", 10**9) == "--compile auto compiles on GPUs only"
     assert why_not("auto", "cuda", 100) == (
-        "100 batches are too few to repay it: --compile auto compiles from 10000 on"
+        "100 batches are too few to repay it: --compile auto needs at least 10000"
     )
     assert why_not("auto", "cuda", 10**6) is None
     assert why_not("on", "cpu", 1) is None
