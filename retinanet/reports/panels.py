@@ -1,4 +1,4 @@
-"""Prepares panels of images with objects or detections to draw."""
+"""Panels of images with objects or detections to draw."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ MOST_SHOWN = 4  # images won, and as many lost
 
 
 def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
-    """Returns the image with its `chosen` [T] objects."""
+    """The image with its `chosen` [T] objects."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, _pixels(dataset, image), annotations.boxes[shown], annotations.labels[shown], None)
@@ -26,7 +26,7 @@ def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: n
 def chosen_detections_panel(
     title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
-    """Returns the image with its `chosen` [D] detections and, dashed and named, all its objects."""
+    """The image with its `chosen` [D] detections and, dashed and named, all its objects."""
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)
     objects = (owners_of(annotations) == image) & ~annotations.crowds
@@ -42,7 +42,7 @@ def chosen_detections_panel(
 
 
 def no_pictures_line(dataset: CocoDataset) -> str | None:
-    """Returns a line on images of the set that are missing and can't be drawn; None if all exist."""
+    """Says which images of the set aren't there to be drawn; None if all are."""
     there, folder = dataset.images_there(), dataset.image_folder
     if there.all():
         return None
@@ -59,7 +59,7 @@ NUM_EPOCHS = 3
 
 
 def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> list[dict[int, Draw]]:
-    """Returns, for each of the first epochs, the batch of each image in `indices`."""
+    """For each of the first epochs, the batch of each image in `indices`."""
     wanted, epochs = set(indices), []
     for epoch in range(NUM_EPOCHS):
         sampler.start_at(epoch)
@@ -68,7 +68,7 @@ def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> lis
 
 
 def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
-    """Returns an image as the batch `draw` has it. Raises UserError if it can't be read."""
+    """An image as the batch `draw` has it. UserError if it can't be read."""
     sample = batches.sample(draw.epoch, index, draw.side)
     if not isinstance(sample, Sample):
         raise UserError(sample.message)
@@ -87,7 +87,7 @@ def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
-    """Returns the images where B gains most, then where it loses most, each with A's and B's detections.
+    """The images where B gains most, then where it loses most, each as A and B see it at their best thresholds.
 
     Images that aren't there are left out.
     """
