@@ -1,17 +1,7 @@
 """Check a result file before it is handed in, correct and pack it."""
 
-from retinanet.runtime.console import run
+from retinanet.runtime.console import run_command
 from retinanet.settings.submission import submission_settings
 
-
-def main(argv: list[str] | None = None) -> int:
-    settings = submission_settings(argv)
-    from retinanet.commands.submission import (
-        check_submission,  # after the flags are read: PyTorch takes seconds to import
-    )
-
-    return check_submission(settings)
-
-
 if __name__ == "__main__":
-    run(main)
+    run_command(submission_settings, "submission")

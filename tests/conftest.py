@@ -10,10 +10,9 @@ import pytest
 import torch
 from support.data_folder import write_set
 from support.narrow import narrowed
-from support.scripts import Finished, load_script
+from support.scripts import Finished, run_script
 
 from retinanet.detector.backbone import Backbone
-from retinanet.runtime.console import run
 
 # Two processes test at a time: neither should take all cores, nor the scripts that they start.
 torch.set_num_threads(1)
@@ -48,7 +47,7 @@ def script(capfd, monkeypatch):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *argv])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            run(load_script(name).main)
+            run_script(name)
         out, err = capfd.readouterr()
         return Finished(int(ended.value.code or 0), out, err)
 

@@ -41,7 +41,8 @@ from retinanet.runtime.files import require_writable
 from retinanet.settings.options import HelpFormatter, number_above, whole_number
 from retinanet.settings.shared import MAX_PIXELS, installed_backends
 from retinanet.settings.train import Data, Network, Optimisation
-from retinanet.training.optimizer import Schedule, build_optimizer, set_rate
+from retinanet.training.optimizer import build_optimizer, set_rate
+from retinanet.training.schedule import Schedule
 
 LOG_EVERY = 100
 

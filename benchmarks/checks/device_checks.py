@@ -26,8 +26,9 @@ from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, Archite
 from retinanet.detector.structures import Predictions, Targets
 from retinanet.reports.tables import markdown_head
 from retinanet.settings.options import whole_number
+from retinanet.training.compilation import Compiled
 from retinanet.training.engine import progress_of, train_steps
-from retinanet.training.losses import Compiled, losses_of
+from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage

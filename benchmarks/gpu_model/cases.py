@@ -22,8 +22,9 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, Architecture, LossSettings
 from retinanet.detector.structures import Targets
 from retinanet.runtime.device import autocast
+from retinanet.training.compilation import SMALL_BATCH_PIXELS, Compiled
 from retinanet.training.engine import train_steps
-from retinanet.training.losses import SMALL_BATCH_PIXELS, Compiled, ComputeLosses, losses_of
+from retinanet.training.losses import ComputeLosses, losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage

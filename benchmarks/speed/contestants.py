@@ -28,7 +28,8 @@ from retinanet.detector.windows import SparseNetwork
 from retinanet.runtime.device import PRECISIONS, autocast, choose_precision
 from retinanet.settings.options import whole_number, with_values
 from retinanet.settings.train import PUBLISHED, RECIPES, TrainSettings
-from retinanet.training.losses import Compiled, losses_of
+from retinanet.training.compilation import Compiled
+from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage

@@ -27,8 +27,9 @@ from retinanet.runtime.device import default_workers
 from retinanet.settings.options import whole_number
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from retinanet.settings.train import RECIPES
+from retinanet.training.compilation import Compiled, few_sides
 from retinanet.training.engine import progress_of, train_steps
-from retinanet.training.losses import Compiled, few_sides, losses_of
+from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 

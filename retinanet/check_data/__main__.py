@@ -1,15 +1,7 @@
 """Check a data set before you pay for training."""
 
-from retinanet.runtime.console import run
+from retinanet.runtime.console import run_command
 from retinanet.settings.check_data import check_data_settings
 
-
-def main(argv: list[str] | None = None) -> int:
-    settings = check_data_settings(argv)
-    from retinanet.commands.check_data import check_data  # after the flags are read: PyTorch takes seconds to import
-
-    return check_data(settings)
-
-
 if __name__ == "__main__":
-    run(main)
+    run_command(check_data_settings, "check_data")

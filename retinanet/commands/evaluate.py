@@ -33,7 +33,7 @@ from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.train import settings_line
 
 
-def evaluate_or_compare(settings: EvaluateSettings) -> int:
+def evaluate(settings: EvaluateSettings) -> int:
     """Runs the evaluation that the settings ask for. Returns the exit code."""
     if settings.compare:
         return compare_results(settings, *settings.compare)

@@ -17,7 +17,7 @@ from retinanet.submission.check import check_results, images_without_detection, 
 from retinanet.submission.fix import possible_readings, read_as, repair, rows_to_evaluate
 
 
-def check_submission(settings: SubmissionSettings) -> int:
+def submission(settings: SubmissionSettings) -> int:
     """Checks the result file. Returns the exit code: 0 if it is good, 1 if there are findings."""
     gc.disable()  # rows have no reference cycles, and searching millions of rows for cycles takes a third of the time
     results_path = settings.results_path or default_results_path(settings.set_name)

@@ -1,11 +1,12 @@
 """How a script speaks and ends: whole lines on stdout and the log, one message and an exit code."""
 
+import importlib
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from retinanet.runtime.errors import Diverged, OutOfResources, Stopped, UserError
 from retinanet.runtime.log_file import LOG
@@ -13,6 +14,20 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.resource_errors import memory_explained, worker_explained
 from retinanet.runtime.signals import STOP, end_workers
 from retinanet.runtime.streams import STDOUT, complain
+
+
+def run_command(read_flags: Callable[[], Any], name: str) -> None:
+    """Runs the command `name` with the settings that `read_flags` returns, and exits with its code: see run.
+
+    The command is imported once the flags are read, as PyTorch takes seconds to import.
+    """
+
+    def main() -> int:
+        settings = read_flags()
+        command: Callable[[Any], int] = getattr(importlib.import_module(f"retinanet.commands.{name}"), name)
+        return command(settings)
+
+    run(main)
 
 
 def run(main: Callable[[], int]) -> None:

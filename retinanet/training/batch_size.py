@@ -16,7 +16,8 @@ from retinanet.runtime.errors import OutOfResources, UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.settings.options import with_values
 from retinanet.settings.train import AUTO_BATCH, TrainSettings
-from retinanet.training.build import losses_in, num_batches, start_state, why_not_compiled
+from retinanet.training.build import losses_in, num_batches, start_state
+from retinanet.training.compilation import why_not_compiled
 from retinanet.training.engine import train_steps
 from retinanet.training.sets import Sets
 

@@ -16,21 +16,16 @@ from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
 from retinanet.data.transforms import longest_at
 from retinanet.detector.model import RetinaNet
-from retinanet.runtime.device import choose_precision, lacking_for_compilation, make_deterministic
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.device import choose_precision, make_deterministic
 from retinanet.runtime.ranks import Ranks
 from retinanet.settings.train import TrainSettings
-from retinanet.training.losses import Compiled, ComputeLosses, few_sides, losses_of, shared
+from retinanet.training.compilation import LONGEST_COMPILATION, Compiled, few_sides, why_not_compiled
+from retinanet.training.losses import ComputeLosses, losses_of, shared
 from retinanet.training.norm_statistics import measure_statistics
 from retinanet.training.optimizer import build_optimizer, rates_of_stages
 from retinanet.training.sets import Sets
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
-
-# The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted for an
-# H100, it saves 14 ms a batch of 16 images, and up to 8 ms of 2 if the host takes 7 microseconds a launch.
-BATCHES_WORTH_COMPILING = 10_000
-LONGEST_COMPILATION = 300.0  # seconds of one batch
 
 
 class Run(NamedTuple):
@@ -198,25 +193,3 @@ def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
         steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)
         return steps * optimisation.accumulate
     return optimisation.epochs * num_images // (settings.data.batch_size * ranks.size)
-
-
-def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
-    """Returns why the network isn't compiled; None if it is.
-
-    `auto` compiles on GPUs, if the run is long enough to repay it. Raises UserError if --compile on isn't possible.
-    Either all ranks compile or none.
-    """
-    if compile_ == "off":
-        return "--compile off"
-    lacking = lacking_for_compilation(device)
-    if compile_ == "on" and lacking:
-        raise UserError(f"--compile on needs {lacking}. Install it, or remove the flag")
-    if compile_ == "on":
-        return None
-    if device.type != "cuda":
-        return "--compile auto compiles on GPUs only"
-    if num_batches < BATCHES_WORTH_COMPILING:
-        return f"{num_batches} batches are too few to repay it: --compile auto needs at least {BATCHES_WORTH_COMPILING}"
-    if ranks.all_agree(lacking is None):
-        return None
-    return f"it needs {lacking}" if lacking else "another process lacks what it needs"

@@ -20,7 +20,8 @@ from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, nam
 from retinanet.runtime.signals import STOP
 from retinanet.training.build import Run
 from retinanet.training.losses import ComputeLosses, unshared
-from retinanet.training.optimizer import Schedule, set_rate
+from retinanet.training.optimizer import set_rate
+from retinanet.training.schedule import Schedule
 from retinanet.training.state import StepRecord, TrainingState, copies, put_back
 
 LEAST_SCALE = 1  # of float16's losses; if gradients are too large even so, training has diverged

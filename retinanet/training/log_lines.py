@@ -9,7 +9,7 @@ import torch
 from retinanet.runtime.device import memory_in_use
 from retinanet.settings.train import STEP, Optimisation, TrainSettings
 from retinanet.training.engine import Progress
-from retinanet.training.optimizer import sgd_rate
+from retinanet.training.schedule import sgd_rate
 from retinanet.training.state import TrainingState
 
 MUCH_WAITING = 0.1  # fraction of an epoch's time

@@ -3,15 +3,12 @@
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from retinanet.data.transforms import MULTIPLE, padded_sizes
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.loss import Assignment, assign_targets, loss_of_assigned
 from retinanet.detector.model import RetinaNet
@@ -20,24 +17,9 @@ from retinanet.detector.structures import Losses, Targets
 from retinanet.detector.windows import can_be_sparse, predictions_around
 from retinanet.runtime.device import autocast
 from retinanet.runtime.ranks import Ranks
+from retinanet.training.compilation import Compiled, compiled_by_size
 
 ComputeLosses = Callable[[Tensor, Targets], Losses]
-# A GPU computes smaller batches faster than the host launches their kernels: CUDA graphs launch all of them at once.
-SMALL_BATCH_PIXELS = 4 * 608 * 1024
-MOST_SHAPES = 64  # shapes of batches to compile; torch.compile's own limit, 8, is meant to catch mistakes
-
-
-class Compiled(NamedTuple):
-    """The settings of compilation: batches of `batch_size` images go through torch.compile, once per shape.
-
-    The number of objects, which changes all the time, stays outside. Smaller batches run uncompiled.
-    """
-
-    batch_size: int
-    # CUDA graphs replay small batches on a GPU and overwrite the gradients of the previous call. That rules out
-    # accumulated gradients, and several ranks, which send their gradients from where they are.
-    cuda_graphs: bool = True
-    backend: str | Callable[..., Any] = "inductor"
 
 
 def losses_of(
@@ -59,7 +41,7 @@ def losses_of(
                 predictions = model(images)
         return loss_of_assigned(predictions, assignment, loss_settings)
 
-    full = _compiled_by_size(plain, device, compiled) if compiled else plain
+    full = compiled_by_size(plain, device, compiled) if compiled else plain
 
     def losses(images: Tensor, targets: Targets) -> Losses:
         is_compiled = compiled is not None and len(images) == compiled.batch_size
@@ -75,39 +57,6 @@ def losses_of(
         return (full if is_compiled else plain)(images, assignment)
 
     return losses
-
-
-def _compiled_by_size(
-    compute: Callable[[Tensor, Assignment], Losses],
-    device: torch.device,
-    compiled: Compiled,
-) -> Callable[[Tensor, Assignment], Losses]:
-    """Returns `compute`, compiled for each shape; small batches use CUDA graphs."""
-    torch._dynamo.config.recompile_limit = MOST_SHAPES
-    # While a network trains, only the numbers in its tensors change. Checking every layer for other changes would cost
-    # the host 0.5 to 1 ms per step.
-    unchecked: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
-    compile_with = partial(torch.compile, compute, fullgraph=True, dynamic=False, backend=compiled.backend)
-    large = compile_with(options={**unchecked})
-    if device.type != "cuda" or not compiled.cuda_graphs:
-        return large
-    small = compile_with(options={**unchecked, "triton.cudagraphs": True})
-
-    def chosen(images: Tensor, assignment: Assignment) -> Losses:
-        batch, _, height, width = images.shape
-        if batch * height * width > SMALL_BATCH_PIXELS:
-            return large(images, assignment)
-        torch.compiler.cudagraph_mark_step_begin()  # the previous losses may be overwritten now
-        return small(images, assignment)
-
-    return chosen
-
-
-def few_sides(min_side: int, max_side: int) -> list[int]:
-    """Returns about 4 sides to pad to, from the shorter to the longer, as each shape of a batch costs a compilation."""
-    least, most = padded_sizes(np.array([min_side, max_side])).tolist()
-    step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
-    return sorted({*range(least, most, max(step, MULTIPLE)), most})
 
 
 def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:

@@ -1,8 +1,7 @@
-"""Builds the optimiser and the learning-rate schedule, with each part's share of the rate and weight decay."""
+"""Builds the optimiser, with each part's share of the learning rate and weight decay."""
 
-import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,44 +63,3 @@ def _share(path: str, shares: Sequence[float]) -> float:
         return 1.0
     module = rest.partition(".")[0]  # in torchvision's detectors, which benchmarks train too, it belongs to no stage
     return next((share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules), 1.0)
-
-
-FACTOR = 0.1
-
-
-class Schedule(NamedTuple):
-    """The learning rate as a function of the step, after a linear warm-up.
-
-    `step`: `base`, divided by 10 at each milestone epoch that has begun. `cosine`: from `base` along half a cosine to 0
-    at the end of the run (https://arxiv.org/abs/1608.03983).
-    """
-
-    base: float
-    steps_per_epoch: int
-    epochs: int
-    kind: str = "step"
-    milestones: Sequence[int] = ()
-    warmup_steps: int = 0
-
-    @property
-    def num_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-    def rate(self, step: int) -> float:
-        """Returns the rate of `step`, counted from 0; the step after the warm-up is the first with the full rate."""
-        if step < self.warmup_steps:
-            return self.base * (step + 1) / (self.warmup_steps + 1)
-        if self.kind == "cosine":
-            done = (step - self.warmup_steps) / (self.num_steps - self.warmup_steps)
-            return self.base * (1 + math.cos(math.pi * done)) / 2
-        epoch = step // self.steps_per_epoch
-        return self.base * FACTOR ** sum(epoch >= milestone for milestone in self.milestones)
-
-
-def sgd_rate(batch_size: int) -> float:
-    """Returns the learning rate of SGD for steps of `batch_size` images.
-
-    It is RetinaNet's (https://arxiv.org/abs/1708.02002), 0.01 for 16 images, by the linear scaling rule
-    (https://arxiv.org/abs/1706.02677).
-    """
-    return 0.01 * batch_size / 16

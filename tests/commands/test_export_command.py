@@ -17,8 +17,9 @@ from retinanet import Detector
 from retinanet.checkpoints.checkpoint import load_checkpoint
 from retinanet.coco.score_thresholds import threshold_below
 from retinanet.commands import export as command
-from retinanet.export.__main__ import main
+from retinanet.commands.export import export
 from retinanet.export.verify import Comparison
+from retinanet.settings.export import export_settings
 
 EXPORT, PREDICT = "retinanet/export/__main__", "retinanet/predict/__main__"
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -131,7 +132,7 @@ def files(checkpoint, tmp_path_factory) -> tuple[Path, Path, Path]:
         folder.mkdir()
         shutil.copy(checkpoint, folder)
         flags = [text for name, value in (OWN | {"threshold": 0.1}).items() for text in (f"--{name}", str(value))]
-        assert main(["--checkpoint_path", str(paths[0]), "--no_verify", *flags]) == 0
+        assert export(export_settings(["--checkpoint_path", str(paths[0]), "--no_verify", *flags])) == 0
         proto = onnx.load(paths[1])
         del proto.graph.output[3:]
         onnx.save(proto, paths[2])

@@ -14,12 +14,11 @@ import torch
 from support.accidents import before_each_batch
 from support.built import small_network, small_state
 from support.data_folder import write_set
-from support.scripts import ROOT, TINY, Finished, load_script
+from support.scripts import ROOT, TINY, Finished, run_script
 from support.warm import Process
 
 from retinanet.checkpoints.checkpoint import build_model
 from retinanet.checkpoints.resume import load_saved, newest_run
-from retinanet.runtime.console import run
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.signals import STOP
 from retinanet.training.state import TrainingState
@@ -67,9 +66,8 @@ def train(folder, output, *more):
     """Run train.py in this process."""
     out, err = io.StringIO(), io.StringIO()
     sys.argv = ["train.py", *words_of(folder, output, *more)]
-    script = load_script("train")
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        run(script.main)
+        run_script("train")
     return Finished(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 

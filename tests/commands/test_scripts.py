@@ -23,7 +23,7 @@ from retinanet.data.images import read_image
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
-from retinanet.training import build
+from retinanet.training import build, compilation
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -178,15 +178,13 @@ def test_precision_is_reported_and_compilation_checked(script, coco_path, tmp_pa
 
 
 def test_compiled_where_it_repays(monkeypatch):
-    monkeypatch.setattr(build, "lacking_for_compilation", lambda device: None)
+    monkeypatch.setattr(compilation, "lacking_for_compilation", lambda device: None)
 
     def why_not(compile, device, num_batches, ranks=ALONE):
-        return build.why_not_compiled(compile, torch.device(device), ranks, num_batches)
+        return compilation.why_not_compiled(compile, torch.device(device), ranks, num_batches)
 
     assert why_not("auto", "cpu", 10**9) == "--compile auto compiles on GPUs only"
-    assert why_not("auto", "cuda", 100) == (
-        "100 batches are too few to repay it: --compile auto needs at least 10000"
-    )
+    assert why_not("auto", "cuda", 100) == ("100 batches are too few to repay it: --compile auto needs at least 10000")
     assert why_not("auto", "cuda", 10**6) is None
     assert why_not("on", "cpu", 1) is None
     assert why_not("off", "cuda", 10**9) == "--compile off"
@@ -194,7 +192,7 @@ def test_compiled_where_it_repays(monkeypatch):
         monkeypatch.setattr(Ranks, "all_agree", lambda ranks, own, others=others: own and others)
         assert why_not("auto", "cuda", 10**6, Ranks(0, 2)) == reason
     monkeypatch.undo()
-    monkeypatch.setattr(build, "lacking_for_compilation", lambda device: "a C compiler")
+    monkeypatch.setattr(compilation, "lacking_for_compilation", lambda device: "a C compiler")
     assert why_not("auto", "cuda", 10**6) == "it needs a C compiler"
 
 

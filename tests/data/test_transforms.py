@@ -14,7 +14,7 @@ from retinanet.data.transforms import (
     resized_sizes,
     scale_boxes,
 )
-from retinanet.training.losses import few_sides
+from retinanet.training.compilation import few_sides
 
 
 @pytest.mark.parametrize(

@@ -21,12 +21,11 @@ from PIL import Image
 from support.accidents import before_each_batch
 from support.built import small_network
 from support.data_folder import write_set
-from support.scripts import TINY, load_script
+from support.scripts import TINY, run_script
 
 from retinanet.checkpoints import torch_files
 from retinanet.checkpoints.resume import newest_run
 from retinanet.detector.structures import Losses
-from retinanet.runtime.console import run
 from retinanet.runtime.errors import UserError
 from retinanet.training import build as run_module
 
@@ -91,7 +90,7 @@ def _become_train(words: list[str], out: Path, err: Path, change: Change | None)
         sys.argv = ["train.py", *words]
         if change:
             change()
-        run(load_script("train").main)
+        run_script("train")
     except SystemExit as ended:
         code = int(ended.code or 0)
     except BaseException:

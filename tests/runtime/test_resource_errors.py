@@ -95,7 +95,7 @@ def test_a_copy_names_its_batch_where_memory_runs_out(monkeypatch):
     [
         (views, "mirrored", "a batch of 2 images"),
         (views, "find_candidates", "a batch of 2 images"),
-        (detect_set, "suppress_on_device", "2 images, 18 candidates each"),
+        (detect_set, "suppress", "2 images, 18 candidates each"),
     ],
 )
 def test_detection_names_its_batch_when_memory_runs_out(coco_path, monkeypatch, module, name, told):
@@ -162,12 +162,13 @@ def test_dead_workers_are_reported_with_their_likely_cause(text, told):
 def test_a_worker_that_is_killed_or_hangs_ends_the_run(coco_path, tmp_path, trouble, words):
     code = f"""
 import os, signal, time
-import retinanet.data.dataset, train
-from retinanet.runtime.console import run
+import retinanet.data.dataset
+from retinanet.runtime.console import run_command
+from retinanet.settings.train import train_settings
 def spoiled(path, *others):
     {trouble}
 retinanet.data.dataset.read_image = spoiled
-run(train.main)
+run_command(train_settings, "train")
 """
     flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 1, "--timeout", 2)
     ended = finished(["-c", code, *flags], timeout=60, is_narrow=True)

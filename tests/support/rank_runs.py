@@ -14,11 +14,11 @@ import os, signal, sys, time
 sys.path[:0] = {paths}
 from support.accidents import before_each_batch
 from support.narrow import narrowed
-from retinanet.runtime.console import run
-import train
+from retinanet.runtime.console import run_command
+from retinanet.settings.train import train_settings
 narrowed.start()
 {change}
-run(train.main)
+run_command(train_settings, "train")
 """
 
 

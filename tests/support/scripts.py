@@ -1,8 +1,7 @@
 """Loads the repository's scripts, so that tests can call them."""
 
-import importlib.util
+import runpy
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
@@ -15,11 +14,6 @@ class Finished(NamedTuple):
     err: str
 
 
-def load_script(name: str) -> ModuleType:
-    """Returns a script as a module; by path, because Python's own library has a module called test."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run_script(name: str) -> None:
+    """Runs a script of the root with `sys.argv` as its `__main__`; it ends with SystemExit."""
+    runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")

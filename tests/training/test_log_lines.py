@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from support.data_folder import change_json
 
-from retinanet.check_data import summary
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
+from retinanet.training import opening
 from retinanet.training.log_lines import best_line, schedule_hint
 from retinanet.training.opening import check_command, data_lines
 
@@ -101,7 +101,7 @@ def test_of_many_objects_some_are_drawn(make_set, monkeypatch):
     dataset = CocoDataset(load_annotations(path), path.parent, 64, 96)
     every = data_lines(dataset, DEFAULT_SHAPES, TrainSettings())
     assert "Best anchor of 3000 objects:" in every[2]
-    monkeypatch.setattr(summary, "MOST_DRAWN", 2000)
+    monkeypatch.setattr(opening, "MOST_DRAWN", 2000)
     drawn = data_lines(dataset, DEFAULT_SHAPES, TrainSettings())
     assert drawn == data_lines(dataset, DEFAULT_SHAPES, TrainSettings())
     assert drawn[:2] == every[:2]

@@ -6,7 +6,7 @@ from retinanet.detector.anchors import AnchorShapes, anchors_for
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.settings import MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Targets
-from retinanet.training.losses import Compiled
+from retinanet.training.compilation import Compiled
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.training.optimizer import Schedule, sgd_rate
+from retinanet.training.schedule import Schedule, sgd_rate
 
 
 @pytest.mark.parametrize(

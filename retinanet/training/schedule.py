@@ -1,0 +1,47 @@
+"""Computes the learning rate, a pure function of the step."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from retinanet.settings.train import COSINE, STEP
+
+FACTOR = 0.1
+
+
+class Schedule(NamedTuple):
+    """The learning rate as a function of the step, after a linear warm-up.
+
+    `step`: `base`, divided by 10 at each milestone epoch that has begun. `cosine`: from `base` along half a cosine to 0
+    at the end of the run (https://arxiv.org/abs/1608.03983).
+    """
+
+    base: float
+    steps_per_epoch: int
+    epochs: int
+    kind: str = STEP
+    milestones: Sequence[int] = ()
+    warmup_steps: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def rate(self, step: int) -> float:
+        """Returns the rate of `step`, counted from 0; the step after the warm-up is the first with the full rate."""
+        if step < self.warmup_steps:
+            return self.base * (step + 1) / (self.warmup_steps + 1)
+        if self.kind == COSINE:
+            done = (step - self.warmup_steps) / (self.num_steps - self.warmup_steps)
+            return self.base * (1 + math.cos(math.pi * done)) / 2
+        epoch = step // self.steps_per_epoch
+        return self.base * FACTOR ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+def sgd_rate(batch_size: int) -> float:
+    """Returns the learning rate of SGD for steps of `batch_size` images.
+
+    It is RetinaNet's (https://arxiv.org/abs/1708.02002), 0.01 for 16 images, by the linear scaling rule
+    (https://arxiv.org/abs/1706.02677).
+    """
+    return 0.01 * batch_size / 16
