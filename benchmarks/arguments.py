@@ -1,4 +1,4 @@
-"""Types of the benchmarks' flags."""
+"""Defines types of the benchmarks' flags."""
 
 import argparse
 
@@ -10,7 +10,7 @@ from retinanet.settings.shared import device_name
 
 
 def device_of(text: str) -> torch.device:
-    """An argparse type: a device that is there."""
+    """Returns the device; an argparse type that refuses devices that don't exist."""
     try:
         return find_device(device_name(text))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What many GPUs need of loader cores, disk and network, and what a training on them loses: computed, not measured.
+"""Computes what many GPUs need of loader cores, disk and network, and how much time a run on them loses.
 
     python -m benchmarks.scale
 
@@ -49,7 +49,7 @@ INPUTS = {
 
 
 class Outcome(NamedTuple):
-    """Of a training on so many GPUs."""
+    """The outcome of a run on a number of GPUs."""
 
     num_gpus: int
     images_a_step: int
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 
 def simulate(num_gpus: int, batch_size: int, values: dict[str, float], steps: int = 400, seed: int = 0) -> Outcome:
-    """Draw the steps of a training with `values` for the INPUTS."""
+    """Simulates the steps of a run with `values` for the INPUTS."""
     own = batch_size / values["gpu_images"]  # seconds
     draw = np.random.default_rng(seed)
     slowest = (own * (1 + values["spread"] * draw.standard_normal((steps, num_gpus)))).max(axis=1).mean()

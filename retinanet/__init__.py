@@ -1,4 +1,4 @@
-"""RetinaNet: train on a COCO-format data set, evaluate, look at the results, check a submission, use the detector."""
+"""Trains, evaluates and applies RetinaNet detectors, on data sets in COCO's format."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["Detector", "ImageDetections"]
 
 
 def __getattr__(name: str) -> Any:
-    """The detector as a Python object; imported when it is asked for, since PyTorch takes seconds."""
+    """Imports the detector's Python interface when it is first used: importing PyTorch takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from retinanet.predict import detector

@@ -1,4 +1,4 @@
-"""Small data sets and the scripts, run as a user runs them."""
+"""Provides small data sets, and the scripts as a user runs them."""
 
 import json
 import os
@@ -21,26 +21,26 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_folder(tmp_path_factory):
-    """Annotation caches of the tests stay out of the user's own folder."""
+    """Keeps annotation caches of the tests out of the user's own folder."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
 def narrow_network():
-    """Networks of depth 18 are narrow in this process; for a file of tests whose subject is not the network."""
+    """Makes networks of depth 18 narrow in this process, for a file of tests whose subject is not the network."""
     with narrowed:
         yield
 
 
 @pytest.fixture
 def full_network(monkeypatch):
-    """Among tests with the narrow network: torchvision's own, which its weights fit."""
+    """Restores torchvision's own network, which its weights fit, among tests with the narrow network."""
     monkeypatch.setattr("retinanet.detector.model.Backbone", Backbone)
 
 
 @pytest.fixture
 def script(capfd, monkeypatch):
-    """Run a script's main in this process as its `__main__` does: script("train", "--epochs", 1) -> Finished."""
+    """Runs a script's main in this process as its `__main__` does: script("train", "--epochs", 1) -> Finished."""
 
     def call(name: str, *arguments: object) -> Finished:
         argv = [str(argument) for argument in arguments]
@@ -56,7 +56,7 @@ def script(capfd, monkeypatch):
 
 @pytest.fixture
 def coco_path(tmp_path) -> Path:
-    """A data folder with 8 train, 5 val and 4 test images."""
+    """Writes a data folder with 8 train, 5 val and 4 test images."""
     folder = tmp_path / "data"
     for name, count in (("train", 8), ("val", 5), ("test", 4)):
         write_set(folder, name, count)
@@ -90,7 +90,7 @@ def make_set(tmp_path):
 
 @pytest.fixture
 def unreachable_hub(tmp_path, monkeypatch) -> Path:
-    """PyTorch's folder of downloads, empty, and no network to fill it."""
+    """Provides PyTorch's download folder, empty, and no network to fill it."""
 
     def no_network(*args, **kwargs):
         raise urllib.error.URLError("no route to host")

@@ -41,7 +41,7 @@ def test_its_commands_run(python, tmp_path, command):
     assert ran.startswith(f"usage: python -m retinanet.{command}")
 
 
-def test_the_detector_is_there_and_the_scripts_are_not(python, tmp_path):
+def test_the_detector_is_installed_and_the_scripts_are_not(python, tmp_path):
     code = "from retinanet import Detector; import retinanet, test, importlib.util as u; print(retinanet.__file__)"
     code += "; print(test.__file__); print([name for name in ('train', 'vis', 'test_submission') if u.find_spec(name)])"
 

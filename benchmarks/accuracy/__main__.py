@@ -1,10 +1,10 @@
-"""Make the tables of accuracy.md: train and test every row that is not yet on record, as far as the time allows.
+"""Makes the tables of accuracy.md: trains and tests every row that isn't on record yet, as far as the time allows.
 
     python -m benchmarks.accuracy --coco_path $VOC5 --weights $R18 --folder FOLDER --minutes 60
 
-Stopped and started again with the same command it goes on where it was. On a CPU, in some hours, a provisional table:
+If it is stopped, the same command resumes it. This makes a provisional table on a CPU, in some hours:
 
-    python -m benchmarks.accuracy --coco_path $VOC5 --weights $R18 --folder FOLDER --device cpu --min_side 160 \\
+    python -m benchmarks.accuracy --coco_path $VOC5 --weights $R18 --folder FOLDER --device cpu --min_side 160 \
         --max_side 288 --batch_size 4 --epochs 6 --seeds 1 --rows baseline recommended peer
 """
 
@@ -43,7 +43,7 @@ from retinanet.runtime.errors import Diverged
 from retinanet.runtime.files import require_writable
 from retinanet.settings.options import number_above, whole_number
 
-# The first has the summary, the second all tables.
+# The first page has the summary, the second has all tables.
 PAGES = (ROOT / "benchmarks" / "accuracy.md", ROOT / "benchmarks" / "results" / "accuracy.md")
 
 
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     places = {"$VOC5": args.coco_path, "$R18": args.weights, "FOLDER": args.folder}
     full_places = {name: str(path.absolute()) for name, path in places.items()}
     failed = []
-    commit = git_commit() or "unknown"  # before the page, which is part of it, is rewritten
+    commit = git_commit() or "unknown"  # before the page is rewritten, which is part of the commit
 
     def finish(one: Run, code: int) -> None:
         name = f"{one.row.name}, seed {one.seed}"
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     more = [] if args.workers is None else ["--workers", str(args.workers)]
     own, borrowed = ([one for one in left if bool(one.row.test_flags) == of_test] for of_test in (False, True))
     execute(own, full_places, finish, jobs=args.jobs, deadline=deadline, more=more)
-    # One by one, as they share the baseline's folder.
+    # One by one, because they share the baseline's folder.
     execute(borrowed, full_places, finish, deadline=deadline, more=more)
     num_left = len(runs_left(runs, setting, read_records(args.record)))
     say(f"{num_left} runs are left" + (f"; {len(failed)} of them failed" if failed else ""))
@@ -147,7 +147,7 @@ def setting_of(args: argparse.Namespace, annotations: Annotations) -> Setting:
 
 
 def runs_left(runs: list[Run], setting: Setting, records: list[Record]) -> list[Run]:
-    """Those that no record tells of with the same setting and flags."""
+    """Returns the runs that have no record with the same setting and flags."""
     done = {(one.row, one.flags, one.seed) for one in records if one.setting == setting}
     return [one for one in runs if (one.row.name, flags_text(one), one.seed) not in done]
 
@@ -165,7 +165,7 @@ def record_of_run(
     commit: str,
     places: Mapping[str, str],
 ) -> Record:
-    """Of a run that ended with this exit code, 0 or that of Diverged."""
+    """Returns the record of a run that ended with this exit code, 0 or the code of Diverged."""
     numbers, drawn, outcome = None, list[int](), DONE
     if code == 0:
         results = load_results(Path(filled([one.results_path], places)[0]), annotations)
@@ -175,7 +175,7 @@ def record_of_run(
         drawn = (analysis.drawn_means[0] * 10_000).round().astype(int).tolist()
     else:
         outcome = last_line(one, places)
-        for name, place in places.items():  # no one else's paths are of interest
+        for name, place in places.items():  # other people's paths are of no interest
             outcome = outcome.replace(place, name)
     return Record(
         setting=setting,

@@ -1,4 +1,4 @@
-"""Make a set of small objects from a set of photographs: each image is a mosaic of four of them.
+"""Makes a set of small objects from a set of photographs: each image is a mosaic of four of them.
 
     python -m benchmarks.accuracy.mosaics --coco_path $VOC5 --output_path MOSAICS --classes bird bus car
 
@@ -22,7 +22,7 @@ from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import UserError
 
 SIZE = 500, 376  # of a mosaic; a photograph is scaled to fit a quarter
-REPEATS = {"train": 4, "val": 2}  # of each photograph
+REPEATS = {"train": 4, "val": 2}  # mosaics per photograph
 SEED = 5
 
 
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def _write_set(
     folder: Path, name: str, annotations: Annotations, classes: Collection[str], draw: random.Random
 ) -> None:
-    """Write {name}.json and images/{name}/ of the mosaics of one set."""
+    """Writes {name}.json and images/{name}/ of the mosaics of one set."""
     place = folder / "images" / name
     place.mkdir(parents=True)
     is_kept = np.isin(annotations.labels, [annotations.class_names.index(one) for one in classes])
@@ -89,7 +89,7 @@ def _write_set(
 
 
 def _paste(mosaic: Image.Image, path: Path, corner: tuple[int, int]) -> float:
-    """Put the photograph at `path` into its quarter; returns its scale."""
+    """Pastes the photograph at `path` into its quarter; returns its scale."""
     with Image.open(path) as photograph:
         width, height = photograph.size
         scale = min(SIZE[0] / 2 / width, SIZE[1] / 2 / height)

@@ -1,4 +1,4 @@
-"""Train torchvision's own RetinaNet on a data set as train.py does, and write its result file: the peer of accuracy.md.
+"""Trains torchvision's own RetinaNet as train.py does, and writes its result file: the peer of accuracy.md.
 
     python -m benchmarks.accuracy.peer --coco_path $VOC5 --weights $R18 --depth 18 --output_path peer.json
 
@@ -88,19 +88,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetinaNet:
-    """Its start from the file; with its network in auto's precision, and all else in float32.
+    """Returns torchvision's model with weights from the file.
 
-    Labels are 0..C-1 as ours: its num_classes is said to count the background, but its loss takes every column for a
-    class and its detection returns them all.
+    The network runs in auto's precision, the rest in float32. Labels are 0..C-1 as ours: its num_classes is said to
+    count the background, but its loss takes every column for a class and its detection returns them all.
     """
     torch.manual_seed(args.seed)
     model = torchvision_model(args.depth, num_classes, args.channels)
-    body = cast(Backbone, model.backbone.body)  # which has the same names
+    body = cast(Backbone, model.backbone.body)  # its layers have the same names
     body.depth = args.depth
     report = load_backbone(body, read_state_file(args.weights), str(args.weights))
     loaded = f"{report.num_loaded} of {report.num_tensors} tensors loaded from {args.weights}"
     precision = choose_precision("auto", args.device)
-    torch.backends.cudnn.benchmark = True  # as train.py
+    torch.backends.cudnn.benchmark = True  # as in train.py
     say(f"Backbone weights: {loaded}; random: {', '.join(report.missing) or 'none'}")
     say(f"Precision: {str(precision).removeprefix('torch.')}")
     for module in (model.backbone, model.head):
@@ -124,7 +124,7 @@ def loading_of(args: argparse.Namespace) -> LoaderSettings:
 
 
 def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:
-    """Raises Diverged at a loss that is not finite."""
+    """Trains the model. Raises Diverged at a loss that is not finite."""
     ours = Optimisation()
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
     loader, sampler = training_loader(dataset, loading_of(args), seed=args.seed)
@@ -162,7 +162,7 @@ def _step(
 
 
 def _images(batch: Batch) -> list[Tensor]:
-    """The images without their padding, which it adds again, in 0..1: it normalises them with ImageNet's numbers."""
+    """Returns the images without padding, in 0..1: the model pads and normalises them itself."""
     return [
         image[:, :height, :width].float() / 255
         for image, (height, width) in zip(batch.images, batch.sizes.tolist(), strict=True)
@@ -171,7 +171,7 @@ def _images(batch: Batch) -> list[Tensor]:
 
 @torch.no_grad()
 def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> Found:
-    """The detections by image id and falling score."""
+    """Returns the detections by image id and falling score."""
     model.eval()
     parts = []
     for batch in on_device(batches_of_set(dataset, loading_of(args), "Detection"), args.device):

@@ -1,4 +1,4 @@
-"""The rows of accuracy.md: which flags each adds to the defaults, and the commands that make it.
+"""Defines the rows of accuracy.md: the flags that each adds to the defaults, and the commands that make it.
 
 In the commands $VOC5 stands for the data folder, $R18 for the file of weights, FOLDER for where the runs go.
 """
@@ -13,13 +13,13 @@ RECOMMENDED = (
     *("--schedule", "cosine", "--warmup_steps", "200", "--ema_decay", "0.999", "--backbone_rate", "0.5"),
     *("--box_loss", "giou", "--ignore_crowds"),
 )
-HALF_RATE = ("--backbone_rate", *("0.5",) * 5)  # what the strong recipe had before
-TRAIN_SIDES, TEST_SIDES = (480, 544, 608, 672), (480, 608, 736)  # where the shorter side is 608
+HALF_RATE = ("--backbone_rate", *("0.5",) * 5)  # an earlier value of the strong recipe
+TRAIN_SIDES, TEST_SIDES = (480, 544, 608, 672), (480, 608, 736)  # for a shorter side of 608
 BASELINE, PEER = "baseline", "peer"
 
 
 class Setting(NamedTuple):
-    """What all rows of one table share."""
+    """The settings that all rows of one table share."""
 
     device: str  # cpu or cuda
     depth: int
@@ -42,7 +42,7 @@ class Row(NamedTuple):
     name: str
     flags: tuple[str, ...] = ()  # of train.py
     test_flags: tuple[str, ...] = ()  # of test.py, on the baseline's checkpoint
-    has_seeds: bool = False  # is run with each of the seeds, not the first alone
+    has_seeds: bool = False  # runs with each of the seeds, not only with the first
 
 
 class Run(NamedTuple):
@@ -54,12 +54,12 @@ class Run(NamedTuple):
 
 
 def milestones_of(epochs: int) -> tuple[int, ...]:
-    """At the same shares of the run as train.py's defaults."""
+    """Returns milestones at the same fractions of the run as train.py's defaults."""
     return (epochs * 2 // 3, epochs * 8 // 9)
 
 
 def rows_of(setting: Setting) -> list[Row]:
-    """Those with several seeds first; then each flag alone; then what needs no training of its own."""
+    """Returns rows with several seeds first, then each flag by itself, then rows that need no training of their own."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
     high_rate = ("--learning_rate", "1e-3")
     recommended = (
@@ -102,12 +102,12 @@ def rows_of(setting: Setting) -> list[Row]:
 
 
 def _scaled(sides: Iterable[int], min_side: int) -> list[str]:
-    """The sides for another shorter side, in multiples of 8."""
+    """Returns the sides for another shorter side, in multiples of 8."""
     return [str(round(side * min_side / TRAIN_SIDES[2] / 8) * 8) for side in sides]
 
 
 def runs_of(setting: Setting, rows: Iterable[Row], seeds: Iterable[int]) -> list[Run]:
-    """In the order in which they tell most: the rows with several seeds, seed by seed; then the others."""
+    """Returns the most informative runs first: the rows with several seeds, seed by seed, then the others."""
     rows, (first, *more) = list(rows), seeds
     order = [(row, first) for row in rows if row.has_seeds]
     order += [(row, seed) for seed in more for row in rows if row.has_seeds]
@@ -138,20 +138,20 @@ def _training(program: list[str], setting: Setting, flags: tuple[str, ...]) -> l
     words = ["python", *program, "--coco_path", "$VOC5", "--weights", "$R18", "--device", setting.device]
     for name in ("depth", "min_side", "max_side", "batch_size", "epochs"):
         words += [f"--{name}", str(getattr(setting, name))]
-    if setting.channels != 256:  # the earlier runs' commands don't say it
+    if setting.channels != 256:  # the commands of earlier runs don't have it
         words += ["--channels", str(setting.channels)]
-    if "--schedule" not in flags and "--recipe" not in flags:  # another than that of the milestones
+    if "--schedule" not in flags and "--recipe" not in flags:  # the schedule uses the milestones
         words += ["--milestones", *map(str, setting.milestones)]
     return [*words, *flags]
 
 
 def _folder(row: Row, command: list[str], seed: int) -> str:
-    """One for each row and its flags, so that another setting or recommendation doesn't meet the runs of this one."""
+    """Returns a folder for a row and its flags, so that other settings don't meet the runs of this one."""
     return f"FOLDER/{row.name}_{zlib.crc32(' '.join(command).encode()):08x}/seed{seed}"
 
 
 def filled(words: Iterable[str], places: Mapping[str, str]) -> list[str]:
-    """The words of a command with the places, such as {"$VOC5": "data"}, put in."""
+    """Returns the words of a command with the places, such as {"$VOC5": "data"}, filled in."""
     found = []
     for word in words:
         for name, place in places.items():

@@ -1,4 +1,4 @@
-"""The commands of accuracy.md's runs: started one after the other, several runs at a time, stopped in time."""
+"""Starts the commands of accuracy.md's runs, several runs at a time, and stops them in time."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def execute(
     deadline: float = float("inf"),
     more: Sequence[str] = (),
 ) -> None:
-    """Run the commands of each run, as long as they end with code 0, and `finish` those that have ended.
+    """Runs the commands of each run, as long as they end with code 0, and calls `finish` for runs that have ended.
 
     `jobs` runs go on at a time. At the `deadline` (of time.monotonic), as at a signal, all that run are asked to stop.
     `more` words are added to each command.
@@ -51,7 +51,7 @@ def execute(
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
         for one in active:
-            one.process.terminate()  # at which train.py saves what --resume goes on from
+            one.process.terminate()  # train.py then saves its state for --resume
         for one in active:
             one.process.wait()
 
@@ -66,7 +66,7 @@ def _start(run: Run, commands: list[list[str]], places: Mapping[str, str], more:
 
 
 def log_of(run: Run, places: Mapping[str, str]) -> Path:
-    """The file that has what the run printed; beside its folder, which belongs to the run."""
+    """Returns the file of the run's output, next to the run's folder, which belongs to the run."""
     return Path(f"{filled([run.folder], places)[0]}.log")
 
 

@@ -1,4 +1,4 @@
-"""The tables of accuracy.md, made from the records of the runs alone."""
+"""Makes the tables of accuracy.md from the records of the runs alone."""
 
 import json
 import statistics
@@ -13,14 +13,14 @@ from retinanet.evaluation.intervals import Interval, interval
 from retinanet.reports.tables import markdown_head, markdown_row
 
 DONE = "done"
-CANDIDATE = "candidate_"  # begins the names of rows that were given up
-MOST_ROWS = 15  # of the first table
+CANDIDATE = "candidate_"  # begins the names of abandoned rows
+MOST_ROWS = 15  # in the first table
 SUMMARY, SUMMARY_END = "<!-- summary: begin -->", "<!-- summary: end -->"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 class Record(NamedTuple):
-    """What is kept of a run: a line of JSON."""
+    """The results of a run: a line of JSON."""
 
     setting: Setting
     row: str
@@ -37,7 +37,7 @@ class Record(NamedTuple):
 
 
 Group = dict[int, Record]  # the runs of one row, by their seeds
-Key = tuple[str, str]  # of a row: its name and its flags, which may have been others before
+Key = tuple[str, str]  # a row's name and flags, since its flags may have changed
 
 
 def read_records(path: Path) -> list[Record]:
@@ -68,7 +68,7 @@ def _between(text: str, begin: str, end: str, content: str) -> str:
 
 
 def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
-    """Those of a GPU first, and the longest runs of each."""
+    """Groups the records by setting: those of a GPU first, and the longest runs of each."""
     settings = sorted(
         {record.setting: None for record in records}, key=lambda setting: (setting.device == "cpu", -setting.epochs)
     )
@@ -76,12 +76,12 @@ def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def tables_text(records: Sequence[Record]) -> str:
-    """A table for each setting."""
+    """Returns a table for each setting."""
     return "\n\n".join(map(_table, _by_setting(records))) or "No run has been made yet."
 
 
 def summary_text(records: Sequence[Record]) -> str:
-    """At most MOST_ROWS rows of the longest runs, the highest AP first; dead candidates are in the record alone."""
+    """Returns at most MOST_ROWS rows of the longest runs, the highest AP first, without abandoned candidates."""
     if not records:
         return "No run has been made yet."
     records = _by_setting(records)[0]
@@ -147,7 +147,7 @@ def _list(group: Group) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    """With the standard deviation of one run."""
+    """Returns the mean with the standard deviation of one run."""
     if not values or np.isnan(values).any():
         return "-"
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
@@ -155,7 +155,7 @@ def _mean(values: list[float]) -> str:
 
 
 def _beside_peer(groups: dict[Key, Group]) -> list[str]:
-    """Of the baseline, the strong recipe, and the earlier recommendation as it was last."""
+    """Compares with the peer: the baseline, the strong recipe, and the latest earlier recommendation."""
     peer = groups.get((PEER, ""), {})
     last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "strong", "recommended")}
     pairs = [(name, difference_of(peer, group)) for name, group in last.items()]
@@ -164,7 +164,7 @@ def _beside_peer(groups: dict[Key, Group]) -> list[str]:
 
 
 def difference_of(a: Group, b: Group) -> Interval:
-    """The mean AP of B's runs less that of A's, over the seeds that both have; NaN where there are none.
+    """Returns the mean AP of B's runs minus that of A's, over the seeds that both have; NaN if there are none.
 
     The interval is over draws of the val set's images, the same for all: how sure the difference is on other images,
     for these runs. What other seeds would change is not in it.

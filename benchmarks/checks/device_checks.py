@@ -1,4 +1,4 @@
-"""Is what a device works out right? Losses, gradients and detections against the CPU's in float32. Exit code 1 if not.
+"""Checks a device's losses, gradients and detections against the CPU's in float32. The exit code is 1 if they differ.
 
     python -m benchmarks.checks.device_checks --device cuda
 
@@ -35,11 +35,11 @@ from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
 CPU = torch.device("cpu")
-NUM_CALLS = 4  # of a compiled step: CUDA graphs warm up in the first, are recorded in the second, and replayed
+NUM_CALLS = 4  # of a compiled step: CUDA graphs warm up in the first call, are recorded in the second, then replayed
 NUM_STEPS = 3  # of a training
 RATE, EMA_DECAY = 1e-3, 0.9
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of a loss
-LOSS_SCALE = 2.0**8  # float16's small gradients would be lost without one
+LOSS_SCALE = 2.0**8  # without it float16 would lose small gradients
 RECIPES = {
     "defaults": ("none", DEFAULT_LOSS),
     "recommended": ("group", LossSettings(box_loss="giou", matcher="atss", ignore_crowds=True)),
@@ -57,7 +57,7 @@ def build(args: argparse.Namespace, head_norm: str) -> RetinaNet:
 def step(
     args: argparse.Namespace, recipe: str, device: torch.device, precision: torch.dtype, compiled: bool
 ) -> dict[str, Tensor]:
-    """The losses and the gradient of the last of a few batches, brought to the CPU."""
+    """Returns the losses and the gradient of the last of a few batches, on the CPU."""
     head_norm, loss_settings = RECIPES[recipe]
     model, scale = build(args, head_norm).to(device), LOSS_SCALE if precision == torch.float16 else 1.0
     compute_losses = losses_of(
@@ -87,7 +87,7 @@ def batch_of(args: argparse.Namespace, seed: int) -> Batch:
 
 
 def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor]:
-    """What a few steps of a float32 training leave: their losses, and the averaged weights' way from the start."""
+    """Returns the losses of a few float32 steps, and how far the averaged weights moved from the start."""
     model = build(args, "none").to(device)
     start = torch.cat([value.detach().flatten() for value in model.parameters()])
     state = TrainingState(
@@ -107,9 +107,9 @@ def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor
 
 
 def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision: torch.dtype) -> Tensor:
-    """The focal loss's gradient in `precision`, at objects whose score is 0.5 to 0.99; logits `rounded_to` a format.
+    """Returns the focal loss's gradient in `precision`, at objects with scores from 0.5 to 0.99.
 
-    The gradient of such an object nearly vanishes in a sum with its background term.
+    The logits are `rounded_to` a format.
     """
     draw = torch.Generator().manual_seed(0)
     shape = (1, 4096, 5)  # [B, A, C]
@@ -124,7 +124,7 @@ def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision:
 
 @torch.no_grad()
 def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
-    """What is found from predictions that are the same on every device: random logits, few of them equal."""
+    """Returns the detections for random logits that are the same on every device, with few equal values."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, CPU)
     logits = torch.randn(args.batch_size, len(anchors), args.num_classes, generator=draw) - 3
@@ -137,7 +137,7 @@ def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, 
 
 
 def difference(got: Tensor, wanted: Tensor) -> float:
-    """Relative to the size of what is wanted."""
+    """Returns the difference relative to the size of the reference."""
     return float((got.double() - wanted.double()).norm() / wanted.double().norm())
 
 

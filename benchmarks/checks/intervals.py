@@ -1,4 +1,4 @@
-"""How often the 95% intervals of AP cover the truth, on simulated detectors.
+"""Measures how often the 95% intervals of AP cover the truth, on simulated detectors.
 
     python -m benchmarks.checks.intervals
 
@@ -23,11 +23,11 @@ class Coverage(NamedTuple):
     truth: float  # the mean AP
     spread: float  # the standard deviation of AP over the sets
     width: float  # the mean standard deviation that the draws of the images give
-    covered: float  # share of the intervals
+    covered: float  # fraction of the intervals
 
 
 def simulated(draw: np.random.Generator, num_images: int, num_classes: int) -> list[Ranked]:
-    """The detections of a made-up detector on a made-up set."""
+    """Returns the detections of a made-up detector on a made-up set."""
     hardness = draw.normal(0, 1, num_images)
     ranked = []
     for _ in range(num_classes):
@@ -48,7 +48,7 @@ def simulated(draw: np.random.Generator, num_images: int, num_classes: int) -> l
 
 
 def ap_of(ranked: list[Ranked], weights: np.ndarray) -> np.ndarray:
-    """AP [W]."""
+    """Returns the AP [W]."""
     return mean_of_classes(np.stack([average_precision(one, weights).ap.mean(axis=0) for one in ranked]))
 
 

@@ -1,4 +1,4 @@
-"""Predict what a training step and a detection take on a GPU, from work that is counted without one.
+"""Predicts how long a training step and a detection take on a GPU, from work that is counted without one.
 
     python -m benchmarks.gpu_model
 
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def again_under_library() -> int:
-    """This command in a process that finds the pretended GPU."""
+    """Runs this command again in a process that finds the pretended GPU."""
     sys.path.insert(0, str(ROOT / "tests"))
     from gpu.build import built, environment_with, lacking
 

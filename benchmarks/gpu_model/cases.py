@@ -1,4 +1,4 @@
-"""The steps and detections whose work is counted."""
+"""Defines the steps and detections whose work is counted."""
 
 import gc
 import time
@@ -33,7 +33,7 @@ from retinanet.training.weight_average import WeightAverage
 GPU = torch.device("cuda", 0)
 OBJECTS = 20  # rows of an image's targets
 RATE = 1e-4
-WARM_UP, TIMED = 3, 30  # steps of the host
+WARM_UP, TIMED = 3, 30  # steps on the host
 
 
 class Case(NamedTuple):
@@ -64,20 +64,20 @@ class Case(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Work, and the most bytes that PyTorch held (without cuDNN's workspaces)."""
+    """Work, and the peak of the memory that PyTorch held (without cuDNN's workspaces)."""
 
     work: Work
     peak: int
 
 
 def _forget() -> None:
-    """Release what the cases before hold of the memory."""
+    """Releases the memory that earlier cases hold."""
     torch.compiler.reset()
     gc.collect()
 
 
 def eager_step(case: Case) -> Counted:
-    """The second step of a training: the first also makes constants and the optimiser's moments."""
+    """Counts the second step of a training run: the first also makes constants and the optimiser's moments."""
     _forget()
     steps = _training(case, case.network(), num_steps=2)
     with Ledger():
@@ -89,12 +89,12 @@ def eager_step(case: Case) -> Counted:
 
 
 def compiled_step(case: Case, eager: Work) -> Work:
-    """A step with --compile on: the forward and backward pass as the compiler plans them, the rest as in `eager`."""
+    """Counts a step with --compile on: forward and backward pass as the compiler plans them, the rest as in `eager`."""
     _forget()
     network = case.network()
     losses, (images, targets) = _losses(case, network), _on_gpu(case.batch())
     anchors = anchors_for(case.height, case.width, GPU)
-    with Ledger() as assigning:  # which stays outside
+    with Ledger() as assigning:  # the assignment is not compiled
         assign_targets(anchors, targets, case.num_classes, case.loss, sparse=False, size=(case.height, case.width))
     with Ledger() as plain:
         torch.stack(losses(images, targets)).sum().backward()
@@ -137,7 +137,7 @@ def _on_gpu(batch: Batch) -> tuple[Tensor, Targets]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Seconds of this process, so that other work on the machine doesn't count."""
+    """Returns the CPU seconds of this process, so that other work on the machine doesn't count."""
     started = time.process_time()
     work()
     return time.process_time() - started
@@ -145,7 +145,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def detection(case: Case) -> Counted:
-    """The forward pass and the candidates of a batch; NMS, which depends on what is found, is left out."""
+    """Counts the forward pass and the candidates of a batch, without NMS, which depends on the detections."""
     _forget()
     images, sizes = case.batch().images.to(GPU), torch.tensor([[case.height, case.width]] * case.batch_size, device=GPU)
     anchors = anchors_for(case.height, case.width, GPU)

@@ -1,7 +1,7 @@
-"""What the compiler makes of a step: the kernels that Inductor plans, and the bytes that each moves.
+"""Lists the kernels that Inductor plans for a compiled step, and the bytes that each moves.
 
-Inductor is asked for its plan alone: no kernel is generated or run. It keeps the plan to itself, so this looks
-at its insides (torch 2.11 to 2.15).
+Inductor is asked for its plan alone: no kernel is generated or run. It keeps the plan to itself, so this looks at its
+insides (torch 2.11 to 2.15).
 """
 
 from types import SimpleNamespace
@@ -17,14 +17,14 @@ from triton.backends.compiler import GPUTarget
 
 
 class Planned:
-    """While it is entered, torch.compile's results return empty tensors, and their kernels are in `moved`."""
+    """A context in which torch.compile's results return empty tensors, and their kernels are listed in `moved`."""
 
     def __init__(self) -> None:
-        self.moved: list[int] = []  # bytes of each kernel but the convolutions
+        self.moved: list[int] = []  # bytes of each kernel except the convolutions
         self.num_convolutions = 0
 
     def __enter__(self) -> "Planned":
-        # Asked for the GPU's kind, Triton would look for a driver.
+        # Triton would look for a driver to find the kind of GPU.
         target = SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", 90, 32), get_current_device=lambda: 0)
         triton.runtime.driver.set_active(target)
         planned = self
@@ -58,7 +58,7 @@ class Planned:
 
 
 def _bytes_of(kernel: Any) -> int:
-    """What `kernel` reads and writes. Inductor counts a tensor whole even where only parts of it are read."""
+    """Returns the bytes that `kernel` reads and writes. Inductor counts whole tensors even if only parts are read."""
     parts: dict[str, int] = {}
     for access in kernel.read_writes.reads_and_writes():
         parts[access.name] = parts.get(access.name, 0) + access.numbytes_hint()
@@ -67,7 +67,7 @@ def _bytes_of(kernel: Any) -> int:
 
 
 def _kind(output: Any) -> tuple[list[int], list[int], torch.dtype, torch.device] | None:
-    """Sizes, strides, format and device of an output of Inductor's."""
+    """Returns sizes, strides, dtype and device of one of Inductor's outputs."""
     if type(output).__name__ == "NoneAsConstantBuffer":
         return None
     sizes, strides = ([int(side) for side in sides] for sides in (output.get_size(), output.get_stride()))

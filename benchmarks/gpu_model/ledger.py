@@ -1,4 +1,4 @@
-"""Counts what is asked of a GPU: launches, FLOPs and bytes of each operation."""
+"""Counts the work of a GPU: launches, FLOPs and bytes of each operation."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from benchmarks.gpu_model.roofline import Convolution, Work
 
 aten = torch.ops.aten
 WRITE_ONLY = {"zero_", "fill_", "copy_", "_foreach_zero_", "_foreach_copy_"}
-PICK_ROWS = {"index", "gather", "index_select"}  # they read no more than they return
+PICK_ROWS = {"index", "gather", "index_select"}  # these read no more than they return
 
 
 class Ledger(Launches):
-    """Counts as Launches does, and the bytes that each kernel reads and writes.
+    """Counts like Launches, and also the bytes that each kernel reads and writes.
 
     An operation reads its arguments on the GPU and writes its results once. cuDNN's caches and workspaces are not
     known, so a convolution counts in the same way.
@@ -42,7 +42,7 @@ class Ledger(Launches):
         name = func.overloadpacket.__name__
         if func is aten.convolution.default:
             self.convolutions.append(_forward(args[0], args[1], found))
-            if args[2] is not None:  # a kernel of PyTorch's adds the bias
+            if args[2] is not None:  # a PyTorch kernel adds the bias
                 self.bytes_by_operation["bias"] += 2 * _bytes(found)
         elif func is aten.convolution_backward.default:
             gradient, features, weight = args[:3]
@@ -56,7 +56,7 @@ class Ledger(Launches):
 
 
 def _forward(features: Tensor, weight: Tensor, output: Tensor) -> Convolution:
-    """A convolution; either gradient multiplies as often, and moves the same three tensors."""
+    """Counts a convolution; either gradient multiplies as often, and moves the same three tensors."""
     return Convolution(2.0 * output.numel() * weight[0].numel(), _bytes((features, weight, output)))
 
 

@@ -1,4 +1,4 @@
-"""From counted work to predicted time: how long a GPU needs to compute and to move the bytes.
+"""Predicts time from counted work: how long a GPU needs to compute and to move the bytes.
 
 Only the GPUs' data sheets and the two efficiencies below go in. Nothing here was measured by this project.
 """
@@ -18,7 +18,7 @@ LAUNCH_SECONDS = 7e-6
 
 
 class Gpu(NamedTuple):
-    """A GPU by its data sheet; the matrix rate of both is the same."""
+    """A GPU by its data sheet; both have the same matrix rate."""
 
     name: str
     bandwidth: float  # bytes/s
@@ -28,20 +28,20 @@ GPUS = (Gpu("H100", 3.35e12), Gpu("H200", 4.8e12))
 
 
 class Convolution(NamedTuple):
-    """One call of cuDNN's."""
+    """One cuDNN call."""
 
     flops: float
     bytes: float
 
 
 class Work(NamedTuple):
-    """What a step or a detection asks of the GPU and of its host."""
+    """The work of a step or a detection on the GPU and on its host."""
 
     convolutions: list[Convolution]
     other_bytes: float  # read and written by all other kernels
-    launches: int  # by the host, one by one
+    launches: int  # by the host, one at a time
     replays: int = 0  # of CUDA graphs
-    host: float | None = None  # seconds of the host, measured; None where only its launches are known
+    host: float | None = None  # measured seconds of the host; None if only its launches are known
 
     @property
     def flops(self) -> float:
@@ -52,7 +52,9 @@ class Work(NamedTuple):
         return self.other_bytes + sum(convolution.bytes for convolution in self.convolutions)
 
     def gpu_seconds(self, gpu: Gpu) -> float:
-        """Convolutions at their rate or at the memory's, whichever is slower; everything else at the memory's."""
+        """Returns the time of all kernels: convolutions at the slower of their rate and the memory's, the rest
+        at the memory's.
+        """
         bandwidth = BANDWIDTH_SHARE * gpu.bandwidth
         rate = CONVOLUTION_SHARE * MATRIX_RATE
         busy = sum(max(call.flops / rate, call.bytes / bandwidth) for call in self.convolutions)
@@ -62,7 +64,7 @@ class Work(NamedTuple):
         return self.launches * LAUNCH_SECONDS if self.host is None else self.host
 
     def seconds(self, gpu: Gpu) -> float:
-        """The slower of the two, which work side by side."""
+        """Returns the slower of GPU and host, which work in parallel."""
         return max(self.gpu_seconds(gpu), self.host_seconds())
 
     def share_of_matrix_rate(self, gpu: Gpu) -> float:

@@ -1,4 +1,4 @@
-"""Our RetinaNet and torchvision's, of equal depth, size, batch and classes, ready to train or to detect.
+"""Builds our RetinaNet and torchvision's, of equal depth, size, batch and classes, ready to train or to detect.
 
 Both train all layers with fixed batch-norm statistics (ours learns their scale and shift too), on the same images and
 boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is left out.
@@ -62,7 +62,7 @@ def precision_of(args: argparse.Namespace) -> torch.dtype:
 
 
 def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
-    """A batch on the device."""
+    """Returns a batch on the device."""
     draw = torch.Generator().manual_seed(seed)
     samples = []
     for row in range(args.batch_size):
@@ -77,7 +77,7 @@ def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
 
 
 def our_step(args: argparse.Namespace, compiled: bool = False, recipe: str = PUBLISHED) -> Work:
-    """A step of train.py with a recipe's network, losses and average of the weights."""
+    """Returns a step of train.py with a recipe's network, losses and weight average."""
     settings = with_values(TrainSettings(), RECIPES[recipe])
     batch = random_batch(args)
     model = (
@@ -165,7 +165,7 @@ def torchvision_detection(args: argparse.Namespace) -> Work:
 
 
 def torchvision_model(depth: int, num_classes: int, channels: int = 256) -> TorchvisionRetinaNet:
-    """It takes images as they are, in training and in detection. `channels` are those of its pyramid and heads."""
+    """Returns torchvision's RetinaNet for unresized images. `channels` is the width of its pyramid and heads."""
     extra_blocks = LastLevelP6P7(channels, channels)
     body = torchvision.models.get_model(f"resnet{depth}", norm_layer=FrozenBatchNorm2d)
     backbone = BackboneWithFPN(
@@ -186,7 +186,7 @@ def _float_images(batch: Batch) -> list[Tensor]:
 
 
 def _raise_bias(output: nn.Conv2d, logits: Callable[[], Tensor]) -> None:
-    """Spread the logits a little and lift them until as many as detection takes of an image pass the threshold."""
+    """Spreads the logits a little and raises them until as many as detection takes pass the threshold."""
     assert output.bias is not None
     with torch.no_grad():
         nn.init.trunc_normal_(output.weight, std=0.01)

@@ -1,4 +1,4 @@
-"""Detection, from uint8 images to the boxes that are kept, ours beside torchvision's RetinaNet.
+"""Measures detection, from uint8 images to final boxes, compared with torchvision's RetinaNet.
 
     python -m benchmarks.speed.detect --depth 18 --height 320 --width 448 --batch_size 2
     python -m benchmarks.speed.detect --checkpoint_path output/best.pt --coco_path data

@@ -1,4 +1,4 @@
-"""The metric step of a COCO-sized evaluation: time, memory and equal numbers of the backends.
+"""Measures the metric step of a COCO-sized evaluation: time, memory and equal numbers of the backends.
 
     python -m benchmarks.speed.evaluate
 

@@ -1,4 +1,4 @@
-"""Images/s of one loader worker on real photographs, ours beside the classic scikit-image pipeline.
+"""Measures images/s of one loader worker on real photographs, compared with the classic scikit-image pipeline.
 
     python -m benchmarks.speed.loader --coco_path $VOC5 --set_name train
 
@@ -28,7 +28,7 @@ from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 
 def classic(dataset: CocoDataset, index: int) -> np.ndarray:
-    """The image as float32 [H, W, 3], normalised, resized and padded."""
+    """Returns the image as float32 [H, W, 3], normalised, resized and padded."""
     image = io.imread(dataset.path(index)).astype(np.float32) / 255
     image = (image - np.array(MEAN, np.float32) / 255) / (np.array(DEVIATION, np.float32) / 255)
     height, width = dataset.sizes[index]
@@ -43,7 +43,7 @@ def ours(dataset: CocoDataset, index: int) -> torch.Tensor:
 
 
 def decode_and_resize(dataset: CocoDataset, index: int) -> torch.Tensor:
-    """What no loader can do without, and nothing else."""
+    """Does only the work that no loader can avoid."""
     return resize(pil_to_tensor(Image.open(dataset.path(index)).convert("RGB")), dataset.sizes[index].tolist())
 
 
@@ -56,7 +56,7 @@ ALONE = (("decoding and resizing alone", decode_and_resize), ("decoding alone", 
 
 
 def difference(dataset: CocoDataset, indices: list[int]) -> float:
-    """The mean difference between both pipelines' images, of 255."""
+    """Returns the mean difference between the images of both pipelines, of 255."""
     differences = []
     for index in indices:
         height, width = dataset.sizes[index]

@@ -1,4 +1,4 @@
-"""The loss of a batch, forward and backward, ours beside a loop over the images as the classic suites have it.
+"""Measures the loss of a batch, forward and backward, against a loop over the images as in the classic suites.
 
 python -m benchmarks.speed.loss
 """
@@ -23,11 +23,11 @@ from retinanet.reports.tables import markdown_head
 from retinanet.settings.options import whole_number
 
 Loss = Callable[[Predictions, Tensor, Targets], Losses]
-OBJECTS = 7  # COCO's mean
+OBJECTS = 7  # the mean in COCO
 
 
 def reference_loss(predictions: Predictions, anchors: Tensor, targets: Targets) -> Losses:
-    """Image by image: overlaps, a one-hot target for each anchor, both focal terms of all of them, a mean."""
+    """Computes the loss image by image: overlaps, a one-hot target for each anchor, both focal terms, a mean."""
     classification, regression = [], []
     for logits, deltas, boxes, labels in zip(*predictions, *targets, strict=True):
         scores = torch.sigmoid(logits).clamp(1e-4, 1 - 1e-4)
@@ -49,7 +49,7 @@ def reference_loss(predictions: Predictions, anchors: Tensor, targets: Targets) 
 
 
 def random_case(args: argparse.Namespace, num_classes: int) -> tuple[Predictions, Tensor, Targets]:
-    """Scores as an untrained network has them (0.01, a little spread), and objects of all sizes."""
+    """Returns scores as of an untrained network (0.01, a little spread), and objects of all sizes."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, torch.device("cpu"))
     corner = torch.rand(args.batch_size, OBJECTS, 2, generator=draw) * torch.tensor([args.width, args.height]) * 0.6

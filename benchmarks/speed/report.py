@@ -1,4 +1,4 @@
-"""The whole report of a COCO-sized result file: how long each part takes.
+"""Measures how long each part of the report of a COCO-sized result file takes.
 
     python -m benchmarks.speed.report
 

@@ -1,4 +1,4 @@
-"""What a save of last.pt costs, how long --resume takes to load it, and the cost of --deterministic.
+"""Measures the time of saving last.pt, of loading it for --resume, and the cost of --deterministic.
 
 python -m benchmarks.speed.saving --depth 50
 """
@@ -22,7 +22,7 @@ from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 
-SECONDS_BETWEEN = 60  # of two saves at the ends of epochs, at least
+SECONDS_BETWEEN = 60  # at least, between saves at the ends of epochs
 
 
 def seconds_of(work: Callable[[], object], repeats: int) -> float:

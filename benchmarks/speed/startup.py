@@ -1,4 +1,4 @@
-"""Starting on a big data set: seconds and memory of reading its annotations, first and again, and of the workers.
+"""Measures the start on a big data set: seconds and memory of reading its annotations, first and again, and of workers.
 
     python -m benchmarks.speed.startup --folder big_data
 
@@ -31,7 +31,7 @@ OBJECTS = 7
 
 
 def generate(path: Path, num_images: int) -> None:
-    """A COCO file of 80 classes, written piece by piece."""
+    """Writes a COCO file of 80 classes piece by piece."""
     draw = np.random.default_rng(0)
     with open(path, "w") as file:
         categories = [{"id": number, "name": f"class {number}"} for number in range(1, 81)]
@@ -52,13 +52,13 @@ def generate(path: Path, num_images: int) -> None:
 
 
 def memory(what: str) -> float:
-    """MB that this process holds: Rss in all, or Private that nobody shares."""
+    """Returns MB that this process holds: Rss in all, or Private, which nobody shares."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 class AnnotationsOnly(Dataset[list[tuple[int, float]]]):
-    """Reads the objects of a batch as training does; for each image the worker's number and its private memory."""
+    """Reads the objects of a batch as training does; returns each worker's number and its private memory."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         self.dataset = dataset

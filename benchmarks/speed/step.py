@@ -1,4 +1,4 @@
-"""A training step, ours beside torchvision's RetinaNet; with --data also from JPEGs, beside the same from memory.
+"""Measures a training step, compared with torchvision's RetinaNet; with --data also from JPEGs instead of memory.
 
     python -m benchmarks.speed.step --depth 18 --height 320 --width 448 --batch_size 2
     python -m benchmarks.speed.step --depth 50 --batch_size 16 --compile --data $VOC5

@@ -1,4 +1,4 @@
-"""What --track costs: seconds of a tracker's call with the numbers of a log line, and their share of the steps between.
+"""Measures --track: seconds of a tracker's call with the numbers of a log line, as a fraction of the steps between.
 
     WANDB_MODE=offline python -m benchmarks.speed.tracking --folder FOLDER
 
@@ -15,7 +15,7 @@ from retinanet.settings.options import flat, number_above, whole_number
 from retinanet.settings.train import TRACKERS, Output, TrainSettings
 from retinanet.training.trackers import TrackedRun, open_trackers
 
-NUMBERS = 8  # of a log line
+NUMBERS = 8  # in a log line
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The check of a data folder: read, counted, reported and drawn."""
+"""Runs the check of a data folder: reads, counts, reports and draws."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +33,12 @@ from retinanet.runtime.printable import printable
 from retinanet.settings.check_data import CheckDataSettings
 from retinanet.settings.train import anchor_words
 
-MOST_LINES = 40  # without --all
-MOST_MATCHED = 50_000  # objects whose anchors are looked for
+MOST_LINES = 40  # printed without --all
+MOST_MATCHED = 50_000  # objects to match with anchors
 
 
 def check_data(settings: CheckDataSettings) -> int:
-    """Do what check_data's command line asks for. Returns the exit code: 0 good, 1 mistakes."""
+    """Checks the data folder. Returns the exit code: 0 without mistakes, 1 with some."""
     require_picture_place(settings.picture_path)
     findings = Findings()
     sets = check_annotation_files(settings, findings)
@@ -61,9 +61,9 @@ def check_data(settings: CheckDataSettings) -> int:
 def finding_blocks(findings: Findings, with_all: bool) -> list[list[str]]:
     titles = (("Mistakes", True), ("Worth knowing", False))
     return [
-        [f"{title}:" if found else f"{title}: none", *finding_lines(found, with_all)]
+        [f"{title}:" if of_kind else f"{title}: none", *finding_lines(of_kind, with_all)]
         for title, is_mistake in titles
-        for found in [findings.of(is_mistake)]
+        for of_kind in [findings.of(is_mistake)]
     ]
 
 
@@ -75,9 +75,9 @@ def verdict(mistakes: Sequence[Finding]) -> str:
 
 
 def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> list[CheckedSet]:
-    """The sets, checked by their annotation files: all of them before any image, which takes longer."""
+    """Loads the sets and checks all their annotation files before any image, since images take longer."""
     sets: list[CheckedSet] = []
-    for name in settings.sets or sets_there(settings.coco_path):
+    for name in settings.sets or existing_sets(settings.coco_path):
         checked = check_set(
             name,
             find_annotation_file(settings.coco_path, name),
@@ -98,20 +98,20 @@ def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> l
     return sets
 
 
-def sets_there(coco_path: Path) -> list[str]:
-    """Those of SETS that have an annotation file; UserError if none has."""
-    found, missing = [], {}
+def existing_sets(coco_path: Path) -> list[str]:
+    """Returns the names in SETS that have an annotation file. Raises UserError if none has one."""
+    names, missing = [], {}
     for name in SETS:
         try:
             find_annotation_file(coco_path, name)
-            found.append(name)
+            names.append(name)
         except UserError as error:
             missing[name] = error
-    if not found:
+    if not names:
         raise missing[SETS[0]]
     for name in missing:
         say(f"No set {name} in {coco_path}: not checked")
-    return found
+    return names
 
 
 def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) -> None:
@@ -136,27 +136,31 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
     flags = " ".join([*sides, *anchor_words(settings.anchors.shapes)])
     drawn = "" if now.are_all else f" ({len(now.matched)} drawn)"
     title = f"Best anchor of each object of {counts[0].name}{drawn}, {flags}"
-    found = remedies(dataset, setup, DEFAULT_LOSS, now)
+    options = remedies(dataset, setup, DEFAULT_LOSS, now)
     if not settings.all:
         advice = advice_lines(now, groups[""][0], title, dataset.annotations.class_names)
-        more = remedy_block(found) if found else cheaper_lines(now, tried(smaller_sides(setup), dataset, setup, now))
+        more = (
+            remedy_block(options)
+            if options
+            else cheaper_lines(now, measured(smaller_sides(setup), dataset, setup, now))
+        )
         return [class_lines(counts, most_frequent(classes, counts)), [*advice, *more]]
     blocks = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
     if not len(now.matched):
         return blocks
-    others = tried(alternatives(setup), dataset, setup, now)
+    others = measured(alternatives(setup), dataset, setup, now)
     forced = remedy_of(LOW_QUALITY, dataset, setup, setup, LossSettings(matcher="low_quality"), len(now.matched))
-    return [*blocks, [*alternative_lines(now, [*others, forced]), *remedy_block(found)]]
+    return [*blocks, [*alternative_lines(now, [*others, forced]), *remedy_block(options)]]
 
 
-def tried(setups: dict[str, AnchorSetup], dataset: CocoDataset, setup: AnchorSetup, now: Coverage) -> list[Remedy]:
-    """Returns what each of `setups` would match of about as many objects as `now` has."""
+def measured(setups: dict[str, AnchorSetup], dataset: CocoDataset, setup: AnchorSetup, now: Coverage) -> list[Remedy]:
+    """Measures each of `setups` on about as many objects as `now` has."""
     most = len(now.matched)
     return [remedy_of(flags, dataset, setup, other, DEFAULT_LOSS, most) for flags, other in setups.items()]
 
 
 def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
-    """The classes of all sets by category id."""
+    """Returns the classes of all sets by category id."""
     classes: dict[int, str] = {}
     for checked in reversed(sets):  # if they differ, the first set's names win
         names = map(printable, checked.annotations.class_names)
@@ -165,7 +169,7 @@ def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
 
 
 def most_frequent(classes: dict[int, str], counts: Sequence[Counts], most: int = 8) -> dict[int, str]:
-    """All classes if they are few, otherwise those with the most objects in the first set."""
+    """Returns all classes if they are few, otherwise those with the most objects in the first set."""
     if len(classes) <= most:
         return classes
     order = sorted(classes, key=lambda category_id: -counts[0].class_objects.get(category_id, 0))

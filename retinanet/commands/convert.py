@@ -1,4 +1,4 @@
-"""The convert command: read in one format, perhaps split, written in another."""
+"""Converts a data set: reads one format, may split it into sets, and writes another format."""
 
 import shlex
 
@@ -21,15 +21,15 @@ NAMES = {YOLO: "YOLO's format", VOC: "PASCAL VOC's format", CSV: "CSV", COCO: "C
 
 
 def convert(settings: ConvertSettings) -> int:
-    """Do what convert's command line asks for. Returns the exit code."""
+    """Converts the data set. Returns the exit code."""
     source = settings.source
     if not source.exists():
-        raise UserError(f"{source}: no such file or folder")
+        raise UserError(f"{source}: no such file or folder. Check the path.")
     kind = format_of(source) if settings.read == "auto" else settings.read
     if kind is None:
         raise UserError(
-            f"{source}: its format can't be told. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
-            "path,x1,y1,x2,y2,class, or COCO's JSON; give --from if it is one of them"
+            f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
+            "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
         )
     labelled = READERS[kind](source)
     say(f"Read {source}: {NAMES[kind]}, {len(labelled.class_names)} classes: {', '.join(labelled.class_names[:20])}")
@@ -40,21 +40,26 @@ def convert(settings: ConvertSettings) -> int:
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
     say(f"Written to {settings.output_path} in {NAMES[settings.write]}")
-    if settings.write in (YOLO, CSV) and any(_boxes(one)[1] for one in labelled.sets):
+    if settings.write in (YOLO, CSV) and any(_boxes(labelled_set)[1] for labelled_set in labelled.sets):
         say("Note: the format has no crowds, so they are left out")
     if settings.write == COCO:
-        words = ["--coco_path", str(settings.output_path), "--sets", *(one.name for one in labelled.sets)]
+        words = [
+            "--coco_path",
+            str(settings.output_path),
+            "--sets",
+            *(labelled_set.name for labelled_set in labelled.sets),
+        ]
         say(f"Check it: python -m retinanet.check_data {shlex.join(words)}")
     return 0
 
 
-def _counts(one: LabelledSet) -> str:
-    objects, crowds = _boxes(one)
+def _counts(labelled_set: LabelledSet) -> str:
+    objects, crowds = _boxes(labelled_set)
     more = f" and {crowds} crowds or difficult ones" if crowds else ""
-    return f"{one.name}: {len(one.images)} images, {objects} objects{more}"
+    return f"{labelled_set.name}: {len(labelled_set.images)} images, {objects} objects{more}"
 
 
-def _boxes(one: LabelledSet) -> tuple[int, int]:
-    """How many objects and crowds a set has."""
-    crowds = [box.is_crowd for image in one.images for box in image.boxes]
+def _boxes(labelled_set: LabelledSet) -> tuple[int, int]:
+    """Returns the numbers of objects and of crowds in a set."""
+    crowds = [box.is_crowd for image in labelled_set.images for box in image.boxes]
     return len(crowds) - sum(crowds), sum(crowds)

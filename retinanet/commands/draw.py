@@ -1,4 +1,4 @@
-"""Draw the objects of images, and what a model found in them; or with --logs the curves of runs."""
+"""Draws the objects and detections of images, or with --logs the curves of runs."""
 
 import math
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.settings.draw import DrawSettings
 
-SETS = ("val", "test", "train")  # in the order in which --vis_pred looks for their result files
-MOST_PIXELS = 2000  # of an image's longer side in a picture for itself
+SETS = ("val", "test", "train")  # the order in which --vis_pred looks for their result files
+MOST_PIXELS = 2000  # of the longer side, if each image has its own picture
 
 
 def draw(settings: DrawSettings) -> int:
-    """Do what vis.py's command line asks for. Returns the exit code."""
+    """Draws the picture that the settings ask for. Returns the exit code."""
     require_picture_place(settings.picture)
     if settings.runs.logs:
         draw_logs(settings.runs.logs, settings.runs.loss_scale != "linear", settings.picture, settings.show)
@@ -43,7 +43,7 @@ def draw(settings: DrawSettings) -> int:
 
 
 def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
-    """Print the table of the runs of these logs, and draw their curves."""
+    """Prints the table of the runs of these logs and draws their curves."""
     logs = [read_log(path) for path in paths]
     say(*hyper_parameter_table(logs), "")
     if curves := curves_of(logs):
@@ -83,7 +83,7 @@ def draw_images(settings: DrawSettings) -> None:
 
 
 def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
-    """A picture of each image, side by side with its detections, named after its file."""
+    """Writes a picture of each image, side by side with its detections, named after its file."""
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)
     for index, side_by_side in panels.items():
@@ -108,9 +108,10 @@ def save_grid(
 
 
 def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
-    """The set to draw and the result file of its detections, if they are asked for.
+    """Returns the set to draw and the result file of its detections, None if detections are not drawn.
 
-    Without --set_name it is the set after which the file is named, or that test.py has written a file of.
+    Without --set_name, the set follows from the name of the result file, or from the result files that test.py has
+    written.
     """
     file = settings.pred_file
     if file is None and not settings.vis_pred:
@@ -125,12 +126,12 @@ def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
             return name, default_results_path(name)
     raise UserError(
         f"--vis_pred: there is no {default_results_path(SETS[0])} here. Write it with python test.py --set_name "
-        f"{SETS[0]}, or give the result file with --pred_file."
+        f"{SETS[0]}, or name a result file with --pred_file."
     )
 
 
 def draw_augmented(settings: DrawSettings) -> None:
-    """A row for each image: as it is, and in the first epochs of a training by one process."""
+    """Draws a row for each image: as it is, and as one process trains on it in the first epochs."""
     training = settings.training
     annotations, dataset = load_set(
         settings.coco_path,
@@ -159,18 +160,18 @@ def draw_augmented(settings: DrawSettings) -> None:
 
 
 def chosen_images(annotations: Annotations, settings: DrawSettings) -> list[int]:
-    """The indices of the images to draw."""
+    """Returns the indices of the images to draw."""
     image_id = settings.image_id
     if image_id is None:
         order = np.random.default_rng(settings.order_seed).permutation(len(annotations.image_ids))
         return order[: settings.num_images].tolist()
-    found = np.flatnonzero(annotations.image_ids == image_id)
-    if not len(found):
+    rows = np.flatnonzero(annotations.image_ids == image_id)
+    if not len(rows):
         raise UserError(
-            f"{annotations.path}: has no image {image_id}. Its ids begin with "
+            f"{annotations.path}: has no image {image_id}. Use an id such as "
             f"{', '.join(map(str, annotations.image_ids[:5].tolist()))}."
         )
-    return found.tolist()
+    return rows.tolist()
 
 
 def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Panel:
@@ -180,13 +181,13 @@ def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Pa
 
 
 def detection_panel(index: int, pixels: np.ndarray, detections: Found, threshold: float) -> Panel:
-    """Shows an image with its detections above the threshold."""
-    found = detections.at((detections.images == index) & above(detections.scores, threshold))
-    title = f"Detections: {len(found.scores)} above score {threshold_text(threshold)}"
-    return Panel(title, pixels, found.boxes, found.labels, found.scores)
+    """Returns an image with its detections above the threshold."""
+    shown = detections.at((detections.images == index) & above(detections.scores, threshold))
+    title = f"Detections: {len(shown.scores)} above score {threshold_text(threshold)}"
+    return Panel(title, pixels, shown.boxes, shown.labels, shown.scores)
 
 
-def best_threshold(found: Found, annotations: Annotations) -> float:
+def best_threshold(detections: Found, annotations: Annotations) -> float:
     """Returns the best-F1 threshold that test.py prints, or the usual one if the set has no objects or no hits."""
-    best = working_point(annotations, found).threshold if has_objects(annotations) else math.nan
+    best = working_point(annotations, detections).threshold if has_objects(annotations) else math.nan
     return USUAL_THRESHOLD if math.isnan(best) else best

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a set and write its result file."""
+"""Evaluates a checkpoint or a result file on a set, or compares two result files."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ from retinanet.settings.train import settings_line
 
 
 def evaluate(settings: EvaluateSettings) -> int:
-    """Do what test.py's command line asks for. Returns the exit code."""
+    """Runs the evaluation that the settings ask for. Returns the exit code."""
     if settings.compare:
         return compare_results(settings, *settings.compare)
     if settings.from_results is not None:
@@ -42,7 +42,7 @@ def evaluate(settings: EvaluateSettings) -> int:
     if path and path.is_file() and names_no_checkpoint and not settings.checkpoint_path.exists():
         raise UserError(
             f"--results_path {path}: names the file to write, but there is no checkpoint {settings.checkpoint_path} to "
-            f"detect with. To evaluate the file as it is, give --from_results {path}; to detect, --checkpoint_path."
+            f"detect with. To evaluate the file as it is, use --from_results {path}; to detect, set --checkpoint_path."
         )
     return evaluate_checkpoint(settings, find_device(settings.machine.device))
 
@@ -65,7 +65,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
         say(f"Num {set_name} images: {len(dataset)}")
         if settings.views.test_sides or settings.views.flip_test:
             say(views_line(settings.views.test_sides or [min_side], settings.views.flip_test))
-        found = detect_all(
+        detections = detect_all(
             model,
             dataset,
             LoaderSettings(
@@ -77,36 +77,36 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
             precision=precision,
             detection=settings.detection,
             views=Views(
-                # The longer side may grow as the shorter does, or a wide image would look the same in all views.
+                # The limit of the longer side grows with the shorter, or wide images would have one size in all views.
                 [(side, longest_at(side, min_side, max_side)) for side in settings.views.test_sides or ()] or None,
                 settings.views.flip_test,
             ),
         )
-        write_found(found, annotations, results_path)
+        write_found(detections, annotations, results_path)
         about = {"checkpoint": settings.checkpoint_path, "epoch": checkpoint.epoch, **checkpoint.settings}
-        report_on(settings, found, dataset, results_path, about)
+        report_on(settings, detections, dataset, results_path, about)
         if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
             say(hint)
     return 0
 
 
 def better_checkpoint(path: Path, epoch: int) -> str | None:
-    """A hint where the run that wrote the checkpoint `path`, of `epoch`, had a better one by its own evaluations."""
+    """Returns a hint if the run that wrote `path`, of `epoch`, had a better checkpoint by its own evaluations."""
     aps, best = read_evaluations(path.parent), path.parent / BEST
     if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch]:
         return None
-    better = saved_epoch(best)  # not the highest if the disk was full then
+    better = saved_epoch(best)  # not the best epoch if the disk was full then
     if better not in aps or aps[better] <= aps[epoch]:
         return None
     return (
         f"Hint: {best} was better on the run's val set: AP {aps[better]:.3f} after epoch {better}, {aps[epoch]:.3f} "
-        f"after epoch {epoch}. Give --checkpoint_path {best}"
+        f"after epoch {epoch}. Use --checkpoint_path {best}"
     )
 
 
-def write_found(found: Found, annotations: Annotations, path: Path) -> None:
-    """Write the result file; an older one is kept under another name."""
-    rows = rows_of(found, annotations)
+def write_found(detections: Found, annotations: Annotations, path: Path) -> None:
+    """Writes the result file; an older file is kept under another name."""
+    rows = rows_of(detections, annotations)
     if aside := set_aside(path, rows):
         say(f"{path} was there already: the older file is now {aside}")
     write_results(rows, path)
@@ -114,16 +114,20 @@ def write_found(found: Found, annotations: Annotations, path: Path) -> None:
 
 
 def report_on(
-    settings: EvaluateSettings, found: Found, dataset: CocoDataset, source: Path, about: dict[str, Any] | None = None
+    settings: EvaluateSettings,
+    detections: Found,
+    dataset: CocoDataset,
+    source: Path,
+    about: dict[str, Any] | None = None,
 ) -> None:
-    """Print COCO's table and the analysis of the detections, and write the report."""
+    """Prints COCO's table and the analysis of the detections, and writes the report."""
     annotations = dataset.annotations
     no_table = "so there is no table" + (" and no report" if settings.report else "")
-    table = table_if_objects(annotations, found, settings.eval_backend, or_else=no_table)
+    table = table_if_objects(annotations, detections, settings.eval_backend, or_else=no_table)
     if table is None:
         return
     say(*table.text.splitlines())
-    analysis = analyse(annotations, found, settings.num_draws)
+    analysis = analyse(annotations, detections, settings.num_draws)
     say(*analysis_lines(analysis, len(dataset)))
     if settings.report:
         write_report(settings.report, analysis, table, dataset, str(source), about)
@@ -133,47 +137,50 @@ def report_on(
 
 
 def report_on_file(settings: EvaluateSettings, path: Path) -> int:
-    """Prints the table of an existing result file and writes its report. Images are needed for pictures only."""
+    """Prints the table of an existing result file and writes its report. Images are needed only for pictures."""
     if settings.report:
         require_writable(settings.report / REPORT)
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
-    found = load_results(path, dataset.annotations)
+    detections = load_results(path, dataset.annotations)
     say(f"Evaluating {path} as it is, against {dataset.annotations.path}")
-    report_on(settings, found, dataset, path)
+    report_on(settings, detections, dataset, path)
     return 0
 
 
 def place_of_results(settings: EvaluateSettings) -> Path:
-    """Where the result file goes. UserError where it, or the report, can't be written."""
+    """Returns the path of the result file. Raises UserError if it, or the report, can't be written."""
     path = settings.results_path or default_results_path(settings.name_of_set)
     if settings.report:
         require_writable(settings.report / REPORT)
     if not path.parent.is_dir():
-        raise UserError(f"--results_path {path}: there is no folder {path.parent}. Make it, or give another file.")
+        raise UserError(f"--results_path {path}: there is no folder {path.parent}. Create it, or choose another file.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to. Give another file.")
+        raise UserError(f"--results_path {path}: is a folder, or its folder can't be written to. Choose another file.")
     return path
 
 
 def sides_of(settings: EvaluateSettings, checkpoint: Checkpoint) -> tuple[int, int]:
-    """The shorter and the longer side of the images. UserError where flags and checkpoint contradict."""
+    """Returns the shorter and the longer side of the images.
+
+    Raises UserError if flags and checkpoint contradict each other.
+    """
     depth = checkpoint.architecture.depth
     if settings.depth not in (None, depth):
         raise UserError(
-            f"{settings.checkpoint_path}: its depth is {depth}, --depth says {settings.depth}. Give "
-            f"--depth {depth}, drop the flag, or choose another checkpoint."
+            f"{settings.checkpoint_path}: its depth is {depth}, --depth says {settings.depth}. Use "
+            f"--depth {depth}, remove the flag, or choose another checkpoint."
         )
     min_side, max_side = (
         settings.trained.min_side or checkpoint.min_side,
         settings.trained.max_side or checkpoint.max_side,
     )
     if max_side < min_side:
-        raise UserError(f"the longer side {max_side} is below the shorter side {min_side}: give both sides")
+        raise UserError(f"--min_side {min_side} is larger than --max_side {max_side}. Set both sides.")
     return min_side, max_side
 
 
 def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
-    """Open the log and say what is evaluated, and with which settings it was trained."""
+    """Opens the log; says what is evaluated, and with which settings it was trained."""
     trained = {**checkpoint.settings, "depth": checkpoint.architecture.depth}
     with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):
         say(checkpoint_line(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights))
@@ -183,7 +190,7 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
-    """Print what changed from one result file to the other, and draw the images most won and lost."""
+    """Prints what changed from one result file to the other, and draws the images most won and lost."""
     picture = (settings.report or Path()) / "compare.png"
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
     annotations = dataset.annotations
@@ -205,7 +212,7 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
         return 0
     panels = comparison_panels(comparison, a, b, dataset)
     if not panels:
-        say("No image is won or lost, so there is no picture")
+        say("A and B do equally well on every image, so there is no picture")
         return 0
     picture.parent.mkdir(parents=True, exist_ok=True)
     save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)

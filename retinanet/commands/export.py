@@ -1,4 +1,4 @@
-"""The export command: a checkpoint in, a verified file out."""
+"""Exports a checkpoint to a file for other programs, and verifies the file."""
 
 import time
 from pathlib import Path
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def export(settings: ExportSettings) -> int:
-    """Do what export's command line asks for. Returns the exit code: 0 written, 1 verified and refused."""
+    """Exports the checkpoint. Returns the exit code: 0 if the file is written, 1 if it fails its verification."""
     require_writable(settings.file)
     checkpoint = load_checkpoint(settings.checkpoint_path)
     model = build_model(checkpoint, settings.checkpoint_path, averaged=True).eval()
@@ -56,14 +56,14 @@ def export(settings: ExportSettings) -> int:
 
 def export_safetensors(checkpoint: Checkpoint, path: Path) -> None:
     save_as_safetensors(checkpoint, path)
-    again, weights = load_checkpoint(path), checkpoint.ema or checkpoint.model
-    assert again._replace(model={}) == checkpoint._replace(model={}, ema=None), "it must rebuild the same network"
-    assert all(torch.equal(again.model[name], weight) for name, weight in weights.items())
+    written, weights = load_checkpoint(path), checkpoint.ema or checkpoint.model
+    assert written._replace(model={}) == checkpoint._replace(model={}, ema=None), "it must rebuild the same network"
+    assert all(torch.equal(written.model[name], weight) for name, weight in weights.items())
     say(f"Written: {path} and {path.with_suffix('.json')}, {len(weights)} tensors, read again and equal")
 
 
 def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDataset:
-    """The images to verify with. UserError if they or COCO's table aren't there, or if they have other classes."""
+    """Loads the images to verify with. Raises UserError if they, or COCO's table, are missing or the classes differ."""
     try:
         annotations, dataset = load_set(
             settings.verification.coco_path,
@@ -75,7 +75,7 @@ def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDatase
         if has_objects(annotations):
             require_backend(next(iter(installed_backends()), "auto"))
     except UserError as fault:
-        raise UserError(f"{fault} The file is verified on these images; --no_verify writes it without.") from None
+        raise UserError(f"{fault} The file is verified on these images; --no_verify skips that.") from None
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)
     return dataset
 
@@ -83,7 +83,7 @@ def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDatase
 def verified(
     settings: ExportSettings, model: RetinaNet, content: bytes, dataset: CocoDataset, batch_size: int
 ) -> list[str]:
-    """Say how the file's detections compare with the checkpoint's; what differs too much."""
+    """Logs how the file's detections compare with the checkpoint's; returns the differences that are too large."""
     network = fastest_form(model, CPU, torch.float32, settings.detection.threshold)
     ours = look_with(network, settings.detection.num_candidates, device=CPU, precision=torch.float32)
     session = session_of(content, "cpu")
@@ -92,10 +92,11 @@ def verified(
         outputs = outputs_of(session, (*DETECTIONS, *CANDIDATES), images, sizes)
         return Candidates(*outputs[: len(DETECTIONS)]), Candidates(*outputs[len(DETECTIONS) :])
 
-    found = compare(ours, theirs, dataset, batch_size, settings.detection)
-    aps = "" if found.aps is None else f"; AP {found.aps[0]:.4f} and {found.aps[1]:.4f}"
+    comparison = compare(ours, theirs, dataset, batch_size, settings.detection)
+    aps = "" if comparison.aps is None else f"; AP {comparison.aps[0]:.4f} and {comparison.aps[1]:.4f}"
     say(
-        f"Verified on {found.num_images} images: {found.counts[0]} detections of the checkpoint, {found.counts[1]} of "
-        f"the file; boxes within {found.pixels:.2g} px, scores within {found.score:.2g}{aps}"
+        f"Verified on {comparison.num_images} images: {comparison.counts[0]} detections of the checkpoint, "
+        f"{comparison.counts[1]} of the file; boxes within {comparison.pixels:.2g} px, "
+        f"scores within {comparison.score:.2g}{aps}"
     )
-    return found.faults
+    return comparison.faults

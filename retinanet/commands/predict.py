@@ -1,4 +1,4 @@
-"""The predict command: files read ahead, detected in batches, written as they come."""
+"""Detects objects in files: reads ahead, detects in batches and writes results as they come."""
 
 import sys
 from collections import deque
@@ -25,20 +25,20 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import printable
 from retinanet.settings.predict import PICTURES, PredictSettings
 
-MOST_PIXELS = 60_000_000  # of the images that are held at a time, if more than one; three bytes each
-READERS, AHEAD = 4, 8  # threads, as decoding frees Python's lock; images that are read before they are asked for
-MOST_NAMED = 10  # classes, in the last lines
+MOST_PIXELS = 60_000_000  # in the images held in memory together, if more than one; three bytes each
+READERS, AHEAD = 4, 8  # threads, as decoding releases Python's lock; images to read ahead
+MOST_NAMED = 10  # classes in the last lines
 Item = TypeVar("Item")
 
 
 class ReadImage(NamedTuple):
     source: SourceFile
-    image: Tensor | None  # uint8 [3, h, w]; None where it can't be read
+    image: Tensor | None  # uint8 [3, h, w]; None if it can't be read
     fault: str = ""
 
 
 class Unreadable:
-    """The files that could not be read, each named on stderr."""
+    """Counts the files that could not be read and names each on stderr."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -49,15 +49,15 @@ class Unreadable:
 
 
 def predict(settings: PredictSettings) -> int:
-    """Do what predict's command line asks for. Returns the exit code: 0 all done, 1 files that could not be read."""
+    """Detects in all sources. Returns the exit code: 0 if all were read, 1 if some files could not be read."""
     sources = find_sources(settings.sources, settings.output_path)
     images = [source for source in sources if not source.is_video]
     videos = [source for source in sources if source.is_video]
     earlier = earlier_files(settings.output_path)
     require_no_source(earlier, (source.path for source in sources))
     detector = _detector(settings)
-    wanted = ", ".join(settings.classes or detector.class_names)
-    say(f"Detecting {wanted} with a score above {threshold_text(detector.threshold)}")
+    classes = ", ".join(settings.classes or detector.class_names)
+    say(f"Detecting {classes} with a score above {threshold_text(detector.threshold)}")
     unreadable = Unreadable()
     names, ids = detector.class_names, detector.category_ids
     with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:
@@ -96,21 +96,21 @@ def _detector(settings: PredictSettings) -> Detector:
 
 def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Outputs, unreadable: Unreadable) -> None:
     with tqdm(total=len(sources), desc="Images", disable=None, leave=False) as progress:
-        for group in _groups(_read_ahead(sources, detector.max_pixels), detector, lambda one: one.image):
-            for one in group:
-                if one.image is None:
-                    unreadable.add(one.fault)
-            readable = [(one.source, one.image) for one in group if one.image is not None]
-            found = detector.find([image for _, image in readable])
+        for group in _groups(_read_ahead(sources, detector.max_pixels), detector, lambda read: read.image):
+            for read in group:
+                if read.image is None:
+                    unreadable.add(read.fault)
+            readable = [(read.source, read.image) for read in group if read.image is not None]
+            detections = detector.find([image for _, image in readable])
             for index, (source, image) in enumerate(readable):
-                own = found.at(found.images == index)
-                outputs.add(str(source.path), own)
-                outputs.draw(source.name, image, own)
+                of_image = detections.at(detections.images == index)
+                outputs.add(str(source.path), of_image)
+                outputs.draw(source.name, image, of_image)
             progress.update(len(group))
 
 
 def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImage]:
-    """The images in order, some read before they are asked for."""
+    """Yields the images in order; some are read before they are needed."""
 
     def read(source: SourceFile) -> ReadImage:
         try:
@@ -130,31 +130,31 @@ def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImag
 
 
 def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -> str | None:
-    """Returns what ended the video early, if something did."""
+    """Detects in a video. Returns the reason why it ended early, None if it didn't."""
     with closing(VideoReader(source.path)) as reader, ExitStack() as writing:
         is_drawn = PICTURES in outputs.save
         writer = writing.enter_context(VideoWriter(outputs.video_path(source.name), reader)) if is_drawn else None
         progress = tqdm(reader, source.path.name, reader.num_frames or None, disable=None, leave=False)
         for group in _groups(enumerate(progress), detector, lambda numbered: numbered[1].image):
-            found = detector.find([frame.image for _, frame in group])
+            detections = detector.find([frame.image for _, frame in group])
             for index, (number, frame) in enumerate(group):
-                own = found.at(found.images == index)
-                outputs.add(str(source.path), own, number)
-                outputs.crop(f"{source.name}/{number:06}.jpg", frame.image, own)
+                of_frame = detections.at(detections.images == index)
+                outputs.add(str(source.path), of_frame, number)
+                outputs.crop(f"{source.name}/{number:06}.jpg", frame.image, of_frame)
                 if writer:
-                    writer.add(np.asarray(painted(frame.image, own, detector.class_names)), frame.time)
+                    writer.add(np.asarray(painted(frame.image, of_frame, detector.class_names)), frame.time)
         return reader.fault
 
 
 def _groups(
     items: Iterable[Item], detector: Detector, image_of: Callable[[Item], Tensor | None]
 ) -> Iterator[list[Item]]:
-    """The items in groups of some batches, fewer where their images are large."""
+    """Yields the items in groups of some batches, in smaller groups if their images are large."""
     group: list[Item] = []
     pixels = 0
-    for one in items:
-        group.append(one)
-        image = image_of(one)
+    for item in items:
+        group.append(item)
+        image = image_of(item)
         pixels += 0 if image is None else image[0].numel()
         if len(group) == 2 * detector.looks.batch_size or pixels >= MOST_PIXELS:
             yield group

@@ -1,4 +1,4 @@
-"""Write a small data set to try the suite with."""
+"""Writes a small data set to try the suite with."""
 
 from retinanet.runtime.console import say
 from retinanet.sample_data.scenes import write_sample_data
@@ -6,7 +6,7 @@ from retinanet.settings.sample_data import SampleDataSettings
 
 
 def sample_data(settings: SampleDataSettings) -> int:
-    """Do what sample_data's command line asks for. Returns the exit code."""
+    """Writes the sample data. Returns the exit code."""
     counts = {"train": settings.num_train, "val": settings.num_val, "test": settings.num_test}
     write_sample_data(settings.folder, settings.seed, counts)
     say(f"{', '.join(f'{count} {name}' for name, count in counts.items())} images written to {settings.folder}")

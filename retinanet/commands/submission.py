@@ -1,4 +1,4 @@
-"""Check a result file before it is handed in; repair and pack it."""
+"""Checks a result file before it is submitted; repairs and packs it."""
 
 import gc
 from pathlib import Path
@@ -18,8 +18,8 @@ from retinanet.submission.fix import possible_readings, read_as, repair, rows_to
 
 
 def submission(settings: SubmissionSettings) -> int:
-    """Do what test_submission.py's command line asks for. Returns the exit code: 0 good, 1 findings."""
-    gc.disable()  # rows hold no cycles, and to look for some in millions of them takes a third of the time
+    """Checks the result file. Returns the exit code: 0 if it is good, 1 if there are findings."""
+    gc.disable()  # rows have no reference cycles, and searching millions of rows for cycles takes a third of the time
     results_path = settings.results_path or default_results_path(settings.set_name)
     annotation_file = find_annotation_file(settings.coco_path, settings.set_name)
     for flag, path, ending in (("--fix", settings.fix, ".json"), ("--zip", settings.zip, ".zip")):
@@ -36,8 +36,8 @@ def submission(settings: SubmissionSettings) -> int:
             write_results(repaired, settings.fix)
             rows, fixed = repaired, settings.fix
     findings = check_results(rows, annotations)
-    handed_in = settings.zip or settings.fix
-    findings += name_findings(handed_in or results_path, None if handed_in else member, settings.set_name)
+    submitted = settings.zip or settings.fix
+    findings += name_findings(submitted or results_path, None if submitted else member, settings.set_name)
     if settings.fix is not None and findings:
         say("Fix these yourself:" if fixed else f"{settings.fix}: not written, since this can't be corrected:")
     print_findings(findings)
@@ -46,27 +46,27 @@ def submission(settings: SubmissionSettings) -> int:
     print_verdict(fixed or results_path, rows, findings, annotations)
     packed = settings.zip is None or pack(rows, findings, settings.zip)
     if not any(finding.unusable for finding in findings):
-        found = found_of(rows, annotations)
-        if table := table_if_objects(annotations, found, settings.eval_backend):
+        detections = found_of(rows, annotations)
+        if table := table_if_objects(annotations, detections, settings.eval_backend):
             say(*table.text.splitlines())
     return 0 if packed and not findings else 1
 
 
 def require_place(flag: str, path: Path, ending: str, inputs: list[Path]) -> None:
-    """UserError where `path` can't be written, or writing it would replace one of the `inputs`."""
+    """Raises UserError if `path` can't be written, or if writing it would replace one of the `inputs`."""
     if path.suffix.lower() != ending:
-        raise UserError(f"{flag} {path}: give it a name that ends in {ending}.")
+        raise UserError(f"{flag} {path}: the name must end in {ending}. Choose another name.")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(
-            f"{flag} {path}: is a folder, or its parent folder does not exist. Give a file in an existing folder."
+            f"{flag} {path}: is a folder, or its parent folder does not exist. Choose a file in an existing folder."
         )
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
-            raise UserError(f"{flag} {path}: would replace {source}, which is an input. Give another file.")
+            raise UserError(f"{flag} {path}: would replace {source}, which is an input. Choose another file.")
 
 
 def fix(rows: list[Any], annotations: Annotations) -> list[Any] | None:
-    """Returns the repaired rows and says what was changed; None if no row is left or a whole column looks wrong."""
+    """Returns the repaired rows and prints the changes; None if no row is left or a whole column looks wrong."""
     repaired, changes = repair(rows)
     if rows and not repaired:
         say("Nothing is changed: no row would be left. Check the program that wrote the file.")
@@ -83,11 +83,11 @@ def fix(rows: list[Any], annotations: Annotations) -> list[Any] | None:
 
 
 def print_readings(rows: list[Any], annotations: Annotations, settings: SubmissionSettings, is_written: bool) -> None:
-    """Says what else the rows may mean, with the AP of each reading if the set has objects."""
+    """Prints other possible meanings of the rows, with the AP of each if the set has objects."""
 
-    def average_precision(some: list[Any]) -> float:
-        found = found_of(rows_to_evaluate(some, annotations), annotations)
-        return evaluate(annotations, found, settings.eval_backend).numbers[AP]
+    def average_precision(selected: list[Any]) -> float:
+        detections = found_of(rows_to_evaluate(selected, annotations), annotations)
+        return evaluate(annotations, detections, settings.eval_backend).numbers[AP]
 
     readings = possible_readings(rows, annotations)
     if len(readings) > 1:
@@ -96,7 +96,10 @@ def print_readings(rows: list[Any], annotations: Annotations, settings: Submissi
             say(f"    {name}" + (f": AP {average_precision(read):.3f}" if has_objects(annotations) else ""))
     if not is_written:
         has_flags = any(name.startswith("--") for name, _ in readings)
-        say("Export the results again" + (f", or give --fix {settings.fix} the flags of the right reading" * has_flags))
+        say(
+            "Export the results again"
+            + (f", or repeat --fix {settings.fix} with the flags of the right reading" * has_flags)
+        )
 
 
 def print_findings(findings: list[ResultFinding]) -> None:
@@ -119,10 +122,10 @@ def print_verdict(path: Path, rows: Any, findings: list[ResultFinding], annotati
 
 
 def pack(rows: list[dict[str, Any]], findings: list[ResultFinding], path: Path) -> bool:
-    """Write the rows to the zip `path`, or say why not; whether it was written."""
+    """Writes the rows to the zip `path`, or says why not; returns whether it was written."""
     if findings or not rows:
         why = "there are findings" if findings else "COCO's reader fails where there is no detection at all"
-        say(f"{path}: not written, since {why}{'; what is there is older' if path.exists() else ''}")
+        say(f"{path}: not written, since {why}{'; the existing file is older' if path.exists() else ''}")
         return False
     write_zip(results_text(rows), path)
     say(f"{path}: written, with {path.stem}.json in it")

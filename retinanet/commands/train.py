@@ -1,4 +1,4 @@
-"""Train, once or with each of several seeds; or find a learning rate, or check that a resumed run is the same run."""
+"""Trains once or with each of several seeds; or finds a learning rate, or checks that a resumed run is the same run."""
 
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.reports.log_table import print_spread
@@ -19,7 +19,7 @@ from retinanet.training.verify_resume import verify_resume
 
 
 def train(settings: TrainSettings) -> int:
-    """Do what train.py's command line asks for. Returns the exit code."""
+    """Runs the training that the settings ask for. Returns the exit code."""
     device = find_device(settings.machine.device)
     workers = num_workers(settings.machine.workers, device)
     settings = with_values(settings, {"device": str(device), "workers": workers})
@@ -28,13 +28,13 @@ def train(settings: TrainSettings) -> int:
     with STDOUT.outlived(), loss_of_rank_explained(ranks, settings.safety.timeout):
         for flag in settings.instead_of_training:
             if ranks.size > 1:
-                raise UserError(f"{flag} is for one process. Run it without torchrun")
-        with ranks.first_of_machine_alone():  # it leaves the parsed annotations to the others
+                raise UserError(f"{flag} runs in one process only. Start it without torchrun")
+        with ranks.first_of_machine_alone():  # it caches the parsed annotations for the others
             sets = load_sets(settings, ranks)
         if settings.output.patience and not has_objects(sets.val):
             why = placeholder_note(sets.val)
             raise UserError(
-                f"--patience needs an AP, and the set {settings.data.val_set} has no objects{why}. Drop the flag"
+                f"--patience needs an AP, and the set {settings.data.val_set} has no objects{why}. Remove the flag"
             )
         if settings.instead_of_training:
             settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, None)})
@@ -43,9 +43,9 @@ def train(settings: TrainSettings) -> int:
         if settings.optimisation.find_lr:
             return find_learning_rate(with_seed(settings, None, ranks), sets)
         numbers: dict[int, dict[str, float]] = {}
-        for of_run in runs_of(settings):
-            with LOG.kept(of_run.output.log_dir):
-                seed, numbers_of_run = train_run(of_run, ranks, sets)
+        for run_settings in runs_of(settings):
+            with LOG.kept(run_settings.output.log_dir):
+                seed, numbers_of_run = train_run(run_settings, ranks, sets)
                 numbers[seed] = numbers_of_run
                 if settings.optimisation.seeds and len(numbers) == len(settings.optimisation.seeds):
                     print_spread(numbers)
@@ -54,7 +54,7 @@ def train(settings: TrainSettings) -> int:
 
 
 def runs_of(settings: TrainSettings) -> list[TrainSettings]:
-    """The settings of each run: with --seeds each seed, and its own folder below --output_path."""
+    """Returns the settings of each run: with --seeds, one per seed, each with its own folder below --output_path."""
     folder, seeds = settings.output.output_path, settings.optimisation.seeds
     if not seeds:
         return [settings]

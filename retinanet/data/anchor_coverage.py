@@ -1,4 +1,4 @@
-"""Counts the objects that get an anchor from training's matcher: those that get none are hardly ever found."""
+"""Counts the objects that get an anchor from training's matcher: the others are hardly ever found."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,14 +17,14 @@ from retinanet.detector.matching import coordinates, matches_of
 from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import AnchorMatches, Targets
 
-ROUNDING = 1e-5  # of an IoU in float32, which training takes
+ROUNDING = 1e-5  # of an IoU in float32, as training computes it
 CPU = torch.device("cpu")
-# Compared with the objects of their images, where all anchors must be: about two seconds.
+# The limit of anchors to compare with objects if all anchors must be: about two seconds.
 MOST_ANCHORS = 20_000_000
 
 
 class AnchorSetup(NamedTuple):
-    """What decides how large objects are beside the anchors."""
+    """The settings that decide how large objects are compared with the anchors."""
 
     min_side: int
     max_side: int
@@ -36,16 +36,16 @@ class Coverage(NamedTuple):
 
     objects: Objects
     matched: np.ndarray  # bool [n]
-    are_all: bool  # or drawn at random
+    are_all: bool  # False if they were drawn at random
 
     @property
     def missed(self) -> float:
-        """The share of the objects that get no anchor."""
+        """The fraction of the objects that get no anchor."""
         return float((~self.matched).mean()) if len(self.matched) else 0.0
 
     @property
     def missed_by_class(self) -> dict[int, float]:
-        """The share of objects without an anchor, for each label that has objects."""
+        """The fraction of objects without an anchor, for each label that has objects."""
         labels = self.objects.labels
         counts, missed = np.bincount(labels), np.bincount(labels, ~self.matched)
         return {label: float(missed[label] / counts[label]) for label in np.flatnonzero(counts).tolist()}
@@ -56,8 +56,8 @@ def coverage(
 ) -> Coverage:
     """Runs training's matcher on the objects of `dataset`, or on about `most` of them.
 
-    The boxes are those of a training without augmentation. An anchor belongs to one object, so of two that are near
-    each other one may get none, though anchors overlap it enough.
+    The boxes are not augmented. An anchor belongs to one object, so one of two neighbours may get none, though anchors
+    overlap it enough.
     """
     objects = _drawn(dataset, most, MOST_ANCHORS // _num_anchors(setup) if loss.matcher != "iou" else len(dataset))
     matched = np.zeros(len(objects.images), bool)
@@ -73,7 +73,7 @@ def coverage(
 
 
 def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
-    """Returns the objects that training learns: all, or if there are too many, those of images drawn at random."""
+    """Returns the objects that training learns; if there are too many, those of images drawn at random."""
     rows = np.flatnonzero(dataset.is_learned)
     images = owners_of_rows(dataset.annotations, rows)
     counts = np.bincount(images, minlength=len(dataset))
@@ -90,7 +90,7 @@ def _num_anchors(setup: AnchorSetup) -> int:
 
 
 def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes, loss: LossSettings) -> Tensor:
-    """Marks those of `boxes` [M, 4], in an input of `size`, that get an anchor: bool [M]."""
+    """Marks the `boxes` [M, 4], in an input of `size`, that get an anchor: bool [M]."""
     targets = Targets(boxes[None], torch.zeros(1, len(boxes), dtype=torch.int64))
     if loss.matcher == "iou":
         # The few anchors nearest to an object usually decide. If a neighbour takes them all, another anchor may still
@@ -113,7 +113,7 @@ def _objects_of(matches: AnchorMatches, num_objects: int) -> Tensor:
 def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
     """Returns, for each box, the anchors of the cells that hold its centre: float64 [M, levels * per cell, 4].
 
-    Of the anchors of one shape, the one whose centre is nearest overlaps the most, for along either axis the overlap of
+    Among the anchors of one shape, the one with the nearest centre overlaps the most: along either axis the overlap of
     two lengths falls with the distance of their centres. So no other anchor has a larger IoU with the box.
     """
     strides, cells = _cells_of_levels(shapes)
@@ -140,15 +140,15 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
 
 
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
+    """Returns the best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
     return best_ious(boxes, setup.shapes)
 
 
 def shares(matched: np.ndarray, ious: np.ndarray, background: float = BACKGROUND_IOU) -> list[float]:
-    """Returns the share of objects that are `matched` (bool [n]), and two shares of the others, by their best IoU.
+    """Returns the fraction of objects that are `matched` (bool [n]), and two fractions of the others by their best IoU.
 
-    From `background` on that anchor is ignored, or is another object's; below, it learns that nothing is there.
+    If it is at least `background`, that anchor is ignored or belongs to another object; below, it learns background.
     """
     counts = (matched.sum(), (~matched & (ious >= background)).sum(), (~matched & (ious < background)).sum())
     return [float(count / max(1, len(ious))) for count in counts]

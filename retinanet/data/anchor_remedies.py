@@ -14,13 +14,13 @@ from retinanet.runtime.printable import printable
 from retinanet.settings.shared import LEAST_SIDE
 
 MORE_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
-CLEAR_GAIN = 0.05  # share of the objects, of all or of a class, below which a change isn't worth a line
-# Of what the best settings regain: sides alone that do this much are preferred, and then the first that do nearly all.
+CLEAR_GAIN = 0.05  # fraction of all objects, or of a class, below which a change isn't worth a line
+# Of what the best settings regain: the fraction that makes larger sides preferable, and the one for other settings.
 MOST_OF, NEARLY = 0.7, 0.9
-MOSTLY, FEWEST = 0.5, 20  # share of a class that is missed, and its objects, for the class to count by itself
+MOSTLY, FEWEST = 0.5, 20  # a class counts by itself if this fraction and this many of its objects are missed
 LOW_QUALITY = "--matcher low_quality"
-MISSED = 0.05  # share of the objects without an anchor that is worth a line
-MOST_MISSED_NAMED = 5  # classes with such a share
+MISSED = 0.05  # fraction of the objects without an anchor that is worth a line
+MOST_MISSED_NAMED = 5  # classes with such a fraction
 
 
 class Remedy(NamedTuple):
@@ -28,7 +28,7 @@ class Remedy(NamedTuple):
 
     flags: str
     coverage: Coverage
-    pixels: float  # of the network's input, relative to the present settings
+    pixels: float  # of the network's input, relative to the current settings
 
 
 def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
@@ -56,20 +56,20 @@ def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
 def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
     """Returns anchors to try instead of `shapes`, by their flags."""
     ratios = f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in MORE_RATIOS)}"
-    found = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
-    found[ratios] = shapes._replace(ratios=MORE_RATIOS)
-    found |= {f"--anchor_scale {side} {ratios}": shapes._replace(side=side, ratios=MORE_RATIOS) for side in (2, 3)}
-    return {flags: other for flags, other in found.items() if other != shapes}
+    others = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
+    others[ratios] = shapes._replace(ratios=MORE_RATIOS)
+    others |= {f"--anchor_scale {side} {ratios}": shapes._replace(side=side, ratios=MORE_RATIOS) for side in (2, 3)}
+    return {flags: other for flags, other in others.items() if other != shapes}
 
 
 def remedies(
     dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, now: Coverage, *, fixed_anchors: bool = False
 ) -> list[Remedy]:
-    """Returns what would give clearly more objects an anchor than `now`, the coverage of `setup`; most useful first.
+    """Returns settings that give clearly more objects an anchor than `now`, the coverage of `setup`; most useful first.
 
     Larger sides come first: a larger picture of an object is also easier to recognise, which a smaller anchor doesn't
-    change. They are the smallest that do most of what anything does that was tried; only if none do, other anchors
-    are added. Then other anchors alone, and last an anchor that is forced on an object, however little it overlaps.
+    change. The smallest sides that regain most of what any settings regain are chosen; only if none do, other anchors
+    are added. Other anchors alone follow, and last an anchor forced on each object, however little it overlaps.
     """
     if not len(now.matched) or (now.missed < CLEAR_GAIN and not mostly_missed(now)):
         return []  # nothing can change much
@@ -87,11 +87,11 @@ def remedies(
         suffices = [flags for flags in both if regained[flags] > NEARLY * best]
     chosen = [*suffices[:1], *[flags for flags in anchors if regained[flags] > NEARLY * best_anchors][:1]]
     by_iou = replace(loss, matcher="iou") if loss.matcher == "low_quality" else loss
-    found = [remedy_of(flags, dataset, setup, setups[flags], by_iou, len(now.matched)) for flags in chosen]
+    measured = [remedy_of(flags, dataset, setup, setups[flags], by_iou, len(now.matched)) for flags in chosen]
     if loss.matcher == "iou":
         forced = replace(loss, matcher="low_quality")
-        found.append(remedy_of(LOW_QUALITY, dataset, setup, setup, forced, len(now.matched)))
-    return [remedy for remedy in found if is_clear(remedy.coverage, now)]
+        measured.append(remedy_of(LOW_QUALITY, dataset, setup, setup, forced, len(now.matched)))
+    return [remedy for remedy in measured if is_clear(remedy.coverage, now)]
 
 
 def remedy_of(
@@ -113,20 +113,20 @@ def is_clear(other: Coverage, now: Coverage) -> bool:
 
 
 def mostly_missed(now: Coverage) -> dict[int, float]:
-    """Returns the labels with more than half of their objects (if not very few) without an anchor, and that share."""
+    """Returns the labels that mostly get no anchor (unless they have very few objects), and the missed fraction."""
     counts = np.bincount(now.objects.labels)
     return {label: share for label, share in now.missed_by_class.items() if share > MOSTLY and counts[label] >= FEWEST}
 
 
 def _share_regained(now: Coverage, dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings) -> float:
-    """Returns the share of the objects without an anchor now that `setup` would reach, less what it would lose."""
+    """Returns the fraction of the missed objects that `setup` would regain, minus those that it would lose."""
     sizes = dataset.annotations.sizes[now.objects.images]
     num_reached = (ious_of(setup, now.objects.corners, sizes) >= loss.foreground_iou).sum()
     return float((num_reached - now.matched.sum()) / (~now.matched).sum())
 
 
 def missed_classes(now: Coverage, class_names: list[str]) -> str:
-    """Names the classes with the largest shares of objects without an anchor."""
+    """Names the classes with the largest fractions of objects without an anchor."""
     by_class = now.missed_by_class
     worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
     named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
@@ -134,7 +134,7 @@ def missed_classes(now: Coverage, class_names: list[str]) -> str:
 
 
 def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """Returns a line for each remedy: the share that it leaves without an anchor, and its cost."""
+    """Returns a line for each remedy: the fraction of objects that it leaves without an anchor, and its cost."""
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:

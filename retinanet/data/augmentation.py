@@ -1,4 +1,4 @@
-"""Random changes of a training image, in uint8, applied to its boxes exactly."""
+"""Changes training images at random, in uint8, and applies the same changes to their boxes exactly."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +15,15 @@ from retinanet.detector.structures import CROWD, MEAN
 from retinanet.settings.shared import CROP, JITTER, PHOTOMETRIC, ZOOM_OUT
 
 JITTER_SCALES = (0.1, 2.0)  # "large-scale jittering" of https://arxiv.org/abs/2012.07177
-LEAST_TO_CROP = 4  # pixels of a side; RandomIoUCrop may divide by zero where 0.3 of a side is less than one
+LEAST_TO_CROP = 4  # pixels of the shorter side; RandomIoUCrop may divide by zero if 0.3 of a side is less than a pixel
 FILL = [float(round(part)) for part in MEAN]
-AUGMENTATION_STREAM = (
-    1  # tells these draws from others of the same seed, epoch and image; not 0, which SeedSequence ignores
-)
+# Separates these draws from others of the same seed, epoch and image; not 0, which SeedSequence ignores.
+AUGMENTATION_STREAM = 1
 Parts = tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, Tensor]  # an image, its boxes and their labels
 
 
 def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tuple[int, int, int]) -> Sample:
-    """`sample` after the augmentations `names`, drawn from `key` (seed, epoch, index); it fills or fits in `size`.
+    """Applies the augmentations `names` to `sample`, drawn from `key` (seed, epoch, index). The result fits in `size`.
 
     `sample` is in its original size if one of FROM_ORIGINAL is among the names, else in `size` (height, width). Labels
     of any value stay with their boxes; boxes that are cut off, or have less than a pixel left, are dropped. Colours
@@ -45,7 +44,7 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
 
 @contextmanager
 def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
-    """Seed PyTorch's global CPU generator, which torchvision draws from, with `key`; restore it afterwards.
+    """Seeds PyTorch's global CPU generator, which torchvision draws from, with `key`; restores it afterwards.
 
     With one thread meanwhile: the last digits of a picture's mean grey depend on the number of threads.
     """
@@ -63,20 +62,20 @@ def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
 
 
 def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Resized to `size` times a random scale, then cropped at a random place where it is larger than `size`.
+    """Resizes to `size` times a random scale, then crops at a random place what is larger than `size`.
 
     v2.ScaleJitter would swap height and width, and fails at sides of less than a pixel.
     """
     scale = torch.empty(()).uniform_(*JITTER_SCALES).item()
     height, width = (max(1, round(side * scale)) for side in size)
-    kept = min(height, size[0]), min(width, size[1])
-    return v2.RandomCrop(kept)(*_resized(parts, (height, width)))
+    crop_size = min(height, size[0]), min(width, size[1])
+    return v2.RandomCrop(crop_size)(*_resized(parts, (height, width)))
 
 
 def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
-    """A part of the image, around the centre of an object at least, as large as fits in `size`."""
+    """Crops to a part of the image that holds at least the centre of an object, as large as fits in `size`."""
     image, boxes, _ = parts
-    # Without an object torchvision finds no crop, after many trials.
+    # Without an object, torchvision's many attempts find no crop.
     if len(boxes) and min(image.shape[1:]) >= LEAST_TO_CROP:
         parts = _IoUCrop(parts[2] == CROWD)(*parts)
     height, width = parts[0].shape[1:]
@@ -85,7 +84,7 @@ def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 class _IoUCrop(v2.RandomIoUCrop):
-    """torchvision's, which drops boxes whose centre is cut off, except for crowd regions.
+    """Crops as torchvision does, which drops boxes whose centre is cut off, but keeps crowd regions.
 
     What is left of an object without its centre may be background; what is left of a crowd region is still one.
     """
@@ -104,13 +103,13 @@ def _distort(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _zoom_out(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Half of the images shrink, to no less than a quarter of each side, in a mean-coloured one of the same size."""
+    """Shrinks half of the images, to no less than a quarter of each side, in a mean-coloured one of the same size."""
     height, width = parts[0].shape[1:]
     return _resized(v2.RandomZoomOut(fill=FILL)(*parts), (height, width))
 
 
 def _pad(parts: Parts, size: tuple[int, int]) -> Parts:
-    """At a random place in a mean-coloured image of `size`."""
+    """Places the image at random in a mean-coloured image of `size`."""
     return v2.RandomCrop(size, pad_if_needed=True, fill=FILL)(*parts)
 
 

@@ -1,4 +1,4 @@
-"""Samples, one for each image, and how they are collated into batches."""
+"""Defines samples, one per image, and collates them into batches."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,13 +21,13 @@ class Sample(NamedTuple):
 
 
 class BadImage(NamedTuple):
-    """Stands for a sample that can't be read. An exception would reach the main process as a worker's traceback."""
+    """Stands for a sample that can't be read: an exception would reach the main process as a worker's traceback."""
 
     message: str
 
 
 class Batch(NamedTuple):
-    """The images of a step, and what is known of them."""
+    """The images of a step with their targets, sizes and scales."""
 
     images: Tensor  # uint8 [B, 3, H, W], padded at the right and the bottom
     targets: Targets
@@ -37,20 +37,20 @@ class Batch(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A batch, and a message for each image that is missing from it because it could not be read."""
+    """A batch, and a message for each image that is missing because it could not be read."""
 
     batch: Batch
     bad: list[str]
 
 
 def loaded_from(samples: Sequence[Sample | BadImage], shape: tuple[int, int] | None = None) -> Loaded:
-    """The batch of the samples that could be read, and the messages of the others. `shape`: see collate."""
+    """Returns the batch of the samples that could be read, and the messages of the others. `shape`: see collate."""
     batch = collate([sample for sample in samples if isinstance(sample, Sample)], shape)
     return Loaded(batch, [sample.message for sample in samples if isinstance(sample, BadImage)])
 
 
 def collate(samples: Sequence[Sample], shape: tuple[int, int] | None = None) -> Batch:
-    """One batch of the samples. `shape` is its (H, W), by default the smallest that fits."""
+    """Returns one batch of the samples. `shape` is its (H, W), by default the smallest that fits."""
     if shape is None:
         shape = padded_shape([max((sample.image.shape[axis] for sample in samples), default=0) for axis in (1, 2)])
     most = max([1, *(len(sample.labels) for sample in samples)])  # M

@@ -1,4 +1,4 @@
-"""Batches from worker processes to the device: the images of a training epoch, and of an evaluation."""
+"""Loads batches in worker processes: the images of a training epoch, and of an evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,19 +32,19 @@ DEFAULT_AUGMENTATION = Augmentation()
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How batches are loaded."""
+    """The settings of loading."""
 
     batch_size: int
     workers: int = 0
     device: torch.device = CPU  # where the batches go
-    timeout: float = 0  # seconds that a worker may take for a batch; 0: any time
+    timeout: float = 0  # seconds that a worker may take for a batch; 0 means no limit
     padded_sides: tuple[int, ...] | None = None  # of training batches, see padded_shape; None: multiples of 32
 
 
 class TrainingBatches(Dataset[Loaded]):
-    """The batches that a sampler draws, each image changed as a function of (seed, epoch, index) and the batch's side.
+    """The batches that a sampler draws, with augmented images that fit in the size that they would have without.
 
-    Whatever a training image undergoes, it fits in the size that it would have without.
+    The changes of an image depend only on (seed, epoch, index) and on the batch's side.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TrainingBatches(Dataset[Loaded]):
         augmentation: Augmentation = DEFAULT_AUGMENTATION,
         sides: Sequence[int] | None = None,
     ) -> None:
-        """`sides`: see padded_shape."""
+        """Keeps the settings. `sides`: see padded_shape."""
         self.dataset, self.seed, self.augmentation, self.sides = dataset, seed, augmentation, sides
 
     def __getitem__(self, draw: Draw) -> Loaded:
@@ -62,7 +62,7 @@ class TrainingBatches(Dataset[Loaded]):
         return loaded_from(samples, padded_shape(draw.sides, self.sides))
 
     def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
-        """The image as training sees it in `epoch`, in a batch with this shorter side (default: the set's own).
+        """Returns the image as training gets it in `epoch`, in a batch with this shorter side (default: the set's own).
 
         `index`: see Draw.
         """
@@ -96,7 +96,7 @@ def training_loader(
     accumulate: int = 1,
     ranks: Ranks = ALONE,
 ) -> tuple[DataLoader[Loaded], AspectRatioBasedSampler]:
-    """A loader of a rank's training batches, and its sampler, whose `start_at` sets the next batch."""
+    """Returns a loader of a rank's training batches, and its sampler, whose `start_at` sets the next batch."""
     sampler = AspectRatioBasedSampler(
         dataset.sizes,
         loading.batch_size,
@@ -114,7 +114,7 @@ def training_loader(
 
 
 class AtEachSide(Dataset[list[Sample | BadImage]]):
-    """Each image of a data set at several sizes, decoded once: a sample for each of `sizes`, which are [N, 2] each."""
+    """Holds each image of a data set at several sizes, decoded once: a sample for each of `sizes`, [N, 2] each."""
 
     def __init__(self, dataset: CocoDataset, sizes: Sequence[np.ndarray]) -> None:
         self.dataset, self.sizes = dataset, sizes
@@ -139,14 +139,14 @@ def evaluation_loader(
     test_sides: Sequence[tuple[int, int]] | None = None,
     ranks: Ranks = ALONE,
 ) -> DataLoader[list[Loaded]]:
-    """A loader of each image once, a batch for each of `test_sides` at a time; of a rank's share of those batches.
+    """Returns a loader of each image once, in batches for all `test_sides`; a rank gets its share of the batches.
 
-    `test_sides` are the shorter side and the most that the longer may be, by default those of `dataset` alone. Images
+    `test_sides` are shorter sides with their limits of the longer one, by default only those of `dataset`. Images
     in a batch have equal padded shapes at every side, so none is padded because of another.
     """
     original = dataset.annotations.sizes
     sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]
-    shapes = np.concatenate([padded_sizes(one) for one in sizes], axis=1)  # [N, 2 x sides]
+    shapes = np.concatenate([padded_sizes(side_sizes) for side_sizes in sizes], axis=1)  # [N, 2 x sides]
     batches = batches_of_equal_shape(shapes, loading.batch_size)[ranks.rank :: ranks.size]
     at_each = AtEachSide(dataset, sizes)
     return _loader(at_each, loading, batch_sampler=batches, collate_fn=_loaded_at_each_side)
@@ -158,12 +158,12 @@ def _loaded_at_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list
 
 class _Loader(DataLoader[Any]):
     def __iter__(self) -> Any:
-        with STOP.unbroken():  # while workers are forked: the fork's callbacks, which hold locks, lose exceptions
+        with STOP.unbroken():  # while workers are forked: the fork's callbacks hold locks, and lose exceptions
             return super().__iter__()
 
 
 def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataLoader[Any]:
-    # Each worker keeps PyTorch's default of one thread: there is one image per worker at a time to work on.
+    # Each worker keeps PyTorch's default of one thread, as it works on one image at a time.
     return _Loader(
         dataset,
         num_workers=loading.workers,
@@ -171,7 +171,7 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
         persistent_workers=loading.workers > 0,
         timeout=loading.timeout if loading.workers else 0,
         worker_init_fn=ignore_in_worker,
-        # A separate one, or it would draw from PyTorch's at each epoch, and again when an epoch is resumed.
+        # Separate, or the loader would draw from PyTorch's generator at each epoch, and again when an epoch resumes.
         generator=torch.Generator(),
         **how,
     )

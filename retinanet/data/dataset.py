@@ -1,4 +1,4 @@
-"""The data set: samples read from disk, and batches of them."""
+"""Reads a COCO data set: each image as a sample, resized and with its boxes."""
 
 import os
 from pathlib import Path
@@ -21,13 +21,13 @@ from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
-IMAGES_PER_PART = 2**16  # whose boxes are clipped at once at the start; those of all would double the memory
+IMAGES_PER_PART = 2**16  # whose boxes are clipped at once at the start; all at once would double the memory
 
 
 class Objects(NamedTuple):
     """Objects of a data set, clipped to their images."""
 
-    images: np.ndarray  # int64 [n], the rows of their images
+    images: np.ndarray  # int64 [n], the indices of their images
     labels: np.ndarray  # int64 [n]
     corners: np.ndarray  # float64 [n, 4], (x1, y1, x2, y2) in original pixels
     boxes: np.ndarray  # float64 [n, 4], the same in pixels of the network's input
@@ -35,11 +35,11 @@ class Objects(NamedTuple):
 
 
 class CocoDataset(Dataset[Sample | BadImage]):
-    """The images of a COCO annotation file, resized, with the objects to be found in them.
+    """Holds the images of a COCO annotation file, resized, with the objects to find in them.
 
-    Crowds are no objects to learn. Boxes are clipped to their image, and those without area are dropped;
-    `num_crowds` and `num_empty` count both. With `keep_crowds` the samples hold the crowd regions too, with a label of
-    their own, CROWD.
+    Crowds are not learned. Boxes are clipped to their image, and boxes without area are dropped; `num_crowds`
+    and `num_empty` count both. With `keep_crowds` the samples hold the crowd regions too, with a label of their own,
+    CROWD.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.image_folder = image_folder
         self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
         self.cache: ImageCache | None = None
-        # Arrays all through: what is one Python object each would be copied by every worker that looks at it.
+        # Arrays only: each worker would copy Python objects, since reading them changes their reference counts.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
         starts = range(0, len(self), IMAGES_PER_PART)
         empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_PER_PART) for start in starts)])
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
         self.is_learned = ~annotations.crowds & ~empty  # [T]
-        self.is_kept = ~empty if keep_crowds else self.is_learned  # [T], in the samples
+        self.is_kept = ~empty if keep_crowds else self.is_learned  # [T], whether the samples include it
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -72,7 +72,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return self.image_folder / self.annotations.file_name(index)
 
     def sizes_at(self, rows: np.ndarray, side: int | None) -> np.ndarray:
-        """The sizes [n, 2] of the images `rows` where the shorter side is `side` instead of the set's own."""
+        """Returns the sizes [n, 2] of the images `rows` if the shorter side is `side` instead of the set's own."""
         if side is None:
             return self.sizes[rows]
         return resized_sizes(self.annotations.sizes[rows], side, longest_at(side, self.min_side, self.max_side))
@@ -82,15 +82,15 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return height, width
 
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
-        """Boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image's sample."""
+        """Returns boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image's sample."""
         rows = self._rows(index, index + 1)
-        kept = self.is_kept[rows]
-        boxes = self._corners(index, index + 1)[kept].astype(np.float32)
-        labels = np.where(self.annotations.crowds[rows], CROWD, self.annotations.labels[rows])[kept]
+        is_kept = self.is_kept[rows]
+        boxes = self._corners(index, index + 1)[is_kept].astype(np.float32)
+        labels = np.where(self.annotations.crowds[rows], CROWD, self.annotations.labels[rows])[is_kept]
         return torch.from_numpy(boxes), torch.from_numpy(labels)
 
     def learned(self, rows: np.ndarray) -> Objects:
-        """Those among the annotations `rows` [n] that are learned."""
+        """Returns the annotations `rows` [n], without crowds and empty boxes."""
         rows = rows[self.is_learned[rows]]
         images = owners_of_rows(self.annotations, rows)
         corners = clipped_corners(self.annotations.boxes[rows], self.annotations.sizes[images])
@@ -98,7 +98,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
 
     def overhangs(self) -> np.ndarray:
-        """How many original pixels each box reaches past its image, at the side where it is most: float64 [T]."""
+        """Returns how many original pixels each box extends past its image, at the worst side: float64 [T]."""
         parts = []
         for start in range(0, len(self), IMAGES_PER_PART):
             left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_PER_PART)].T
@@ -107,21 +107,21 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return np.concatenate([np.zeros(0), *parts])
 
     def _rows(self, start: int, stop: int) -> slice:
-        """The annotations of the images from `start` to `stop`."""
+        """Returns the annotations of the images from `start` to `stop`."""
         first = self.annotations.first[start : stop + 1]
         return slice(first[0], first[-1])
 
     def _empty(self, start: int, stop: int) -> np.ndarray:
-        """Which of their boxes have no area in their image."""
+        """Marks the boxes of these images that have no area in their image."""
         corners = self._corners(start, stop)
         return (corners[:, 2] <= corners[:, 0]) | (corners[:, 3] <= corners[:, 1])
 
     def _corners(self, start: int, stop: int) -> np.ndarray:
-        """Their boxes as (x1, y1, x2, y2) float64 in original pixels, clipped to their images."""
+        """Returns the boxes of these images as (x1, y1, x2, y2) float64 in original pixels, clipped to their images."""
         return clipped_corners(self.annotations.boxes[self._rows(start, stop)], self._sizes_of_owners(start, stop))
 
     def _sizes_of_owners(self, start: int, stop: int) -> np.ndarray:
-        """The (height, width) of the image of each of their boxes."""
+        """Returns the (height, width) of the image of each of these boxes."""
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
     def read(self, index: int, side: int | None = None) -> Sample:
@@ -135,12 +135,12 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return Sample(self.original(index), *self.objects(index), torch.ones(2), index)
 
     def original(self, index: int) -> Tensor:
-        """The image in its own size: uint8 [3, height, width]. UserError where it can't be read."""
+        """Reads the image in its own size: uint8 [3, height, width]. Raises UserError if it can't be read."""
         height, width = self.annotations.sizes[index].tolist()
         return read_image(self.path(index), (height, width), self.max_pixels)
 
     def _image(self, index: int, side: int | None) -> Tensor:
-        assert side is None or not self.cache, "it keeps images of one size"
+        assert side is None or not self.cache, "the cache holds images of one size"
         image = self.cache.get(index) if self.cache else None
         if image is None:
             image = resize(self.original(index), self.size_at(index, side))
@@ -155,21 +155,21 @@ class CocoDataset(Dataset[Sample | BadImage]):
             return BadImage(str(fault))
 
     def check_headers(self) -> None:
-        """UserError at the first image whose header can't be read or has another size than its annotation."""
+        """Raises UserError at the first image whose header can't be read or disagrees with its annotated size."""
         for index, (height, width) in enumerate(self.annotations.sizes.tolist()):
             check_image(self.path(index), (height, width), self.max_pixels)
 
     def images_there(self) -> np.ndarray:
-        """Marks the image files that exist: bool [N]. It lists folders, which is faster than asking for each file."""
+        """Marks the image files that exist: bool [N]. Listing folders is faster than asking for each file."""
         listed: dict[str, set[str]] = {}
-        there = np.zeros(len(self), bool)
+        exists = np.zeros(len(self), bool)
         for index in range(len(self)):
             below, name = os.path.split(self.annotations.file_name(index))
             if below not in listed:
                 folder = self.image_folder / below
                 listed[below] = set(os.listdir(folder)) if folder.is_dir() else set()
-            there[index] = name in listed[below]
-        return there
+            exists[index] = name in listed[below]
+        return exists
 
     def require_images(self) -> None:
         """Raises UserError if an image file is missing."""
@@ -179,10 +179,10 @@ class CocoDataset(Dataset[Sample | BadImage]):
             if "\\" in first.name:
                 raise missing_image(first)
             is_below = (self.image_folder / first.name).is_file()
-            found = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
+            hint = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
             raise UserError(
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
-                f"are missing).{found} Put the images there, or take them out of the annotations."
+                f"are missing).{hint} Put the images there, or take them out of the annotations."
             )
 
 
@@ -196,7 +196,10 @@ def load_set(
     require_images: bool = True,
     keep_crowds: bool = False,
 ) -> tuple[Annotations, CocoDataset]:
-    """A set of the data folder, its annotations checked and its image files there. `keep_crowds`: see CocoDataset."""
+    """Loads a set of the data folder; checks its annotations and that its images exist.
+
+    `keep_crowds`: see CocoDataset.
+    """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name)
     dataset = CocoDataset(annotations, folder, min_side, max_side, max_pixels, keep_crowds=keep_crowds)

@@ -1,4 +1,4 @@
-"""Batches on their way to the device: unreadable images refused or counted, copies, and the time spent waiting."""
+"""Brings batches to the device: refuses or counts unreadable images, copies, and measures the time spent waiting."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -11,11 +11,11 @@ from retinanet.detector.structures import Targets
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.resource_errors import COPY_ADVICE, memory_explained, named
 
-MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # images that may be skipped: the share, or this many of a small set
+MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # images that may be skipped: the fraction, or this number in a small set
 
 
 class BadImages:
-    """The images of a data set that could not be read: refused, or with `skip` counted, up to 1 in 100 or a few."""
+    """Refuses images of a data set that can't be read; with `skip`, counts them, up to 1 in 100 or a few."""
 
     def __init__(self, num_images: int, skip: bool) -> None:
         self.num_images, self.skip = num_images, skip
@@ -24,14 +24,14 @@ class BadImages:
         self.new_messages: list[str] = []
 
     def passing(self, loaded: Iterable[Loaded]) -> Iterator[Batch]:
-        """The batches, some perhaps without an image. UserError at an image that may not be skipped."""
+        """Yields the batches, some perhaps without an image. Raises UserError at an image that may not be skipped."""
         for batch, messages in loaded:
             for message in messages:
                 self._add(message)
             yield batch
 
     def take_new_messages(self) -> list[str]:
-        """The messages since the last call, each image's once."""
+        """Returns the messages since the last call, once per image."""
         messages, self.new_messages = self.new_messages, []
         return messages
 
@@ -50,7 +50,7 @@ class BadImages:
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches with their tensors on `device`; on a GPU copied while the step before still runs."""
+    """Yields the batches with their tensors on `device`; a GPU copies them while the previous step still runs."""
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     for batch in batches:
         with memory_explained(named(batch.images), COPY_ADVICE), torch.cuda.stream(stream):
@@ -59,7 +59,12 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         if stream is not None:
             step_stream = torch.cuda.current_stream(device)
             step_stream.wait_stream(stream)
-            for tensor in (images, sizes, scales, *targets):  # or their memory is given away while the step needs it
+            for tensor in (
+                images,
+                sizes,
+                scales,
+                *targets,
+            ):  # otherwise their memory may be reused while the step needs it
                 tensor.record_stream(step_stream)
         yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
 
@@ -72,7 +77,7 @@ def in_steps(batches: Iterable[Batch], accumulate: int = 1) -> Iterator[list[Bat
 
 
 class OneAhead:
-    """Hands batches on, and makes the next one ready before it is asked for where `fetch` says that now is the time."""
+    """Hands batches on, and fetches the next one early if `fetch` is called."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self.batches = iter(batches)

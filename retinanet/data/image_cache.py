@@ -1,4 +1,4 @@
-"""Decoded and resized images, kept in memory shared by all loader workers."""
+"""Keeps decoded and resized images in memory that all loader workers share."""
 
 import os
 import shutil
@@ -12,13 +12,13 @@ SHARED_MEMORY = Path("/dev/shm")  # where PyTorch keeps shared memory on Linux
 
 
 class ImageCache:
-    """As many of a data set's images, from the first on, as fit in `budget` bytes.
+    """Holds as many of a data set's images, starting with the first, as fit in `budget` bytes.
 
     An image is kept when it is first read, so the first epoch fills the cache.
     """
 
     def __init__(self, sizes: np.ndarray, budget: int) -> None:
-        """`sizes` [N, 2] are the (height, width) of the resized images."""
+        """Reserves the memory. `sizes` [N, 2] are the (height, width) of the resized images."""
         self.ends = np.cumsum(3 * sizes.prod(axis=1, dtype=np.int64))
         self.num_images = int(np.searchsorted(self.ends, budget, side="right"))
         self.num_bytes = int(self.ends[self.num_images - 1]) if self.num_images else 0
@@ -27,11 +27,11 @@ class ImageCache:
         self.is_filled = torch.zeros(self.num_images, dtype=torch.bool).share_memory_()
 
     def get(self, index: int) -> Tensor | None:
-        """The image uint8 [3, height, width], read-only; None where it is not cached (yet)."""
+        """Returns the image uint8 [3, height, width], read-only; None if it is not cached (yet)."""
         return self._slot(index) if index < self.num_images and self.is_filled[index] else None
 
     def put(self, index: int, image: Tensor) -> None:
-        """Cache `image` uint8 [3, height, width] if it fits."""
+        """Caches `image` uint8 [3, height, width] if it fits."""
         if index < self.num_images:
             self._slot(index).copy_(image)
             self.is_filled[index] = True  # after the pixels: another worker may read at any time
@@ -43,7 +43,7 @@ class ImageCache:
 
 
 def spare_memory() -> int:
-    """Bytes that a cache may take: half of what is free now; the rest is for the workers and the network."""
+    """Returns how many bytes a cache may take: half of the free memory; the workers and the network need the rest."""
     free = [_available_memory()]
     if SHARED_MEMORY.is_dir():
         free.append(shutil.disk_usage(SHARED_MEMORY).free)

@@ -1,4 +1,4 @@
-"""Image files of any mode, read as 8-bit RGB and checked against the size in the annotations."""
+"""Reads image files of any mode as 8-bit RGB and checks them against the size in the annotations."""
 
 import importlib.util
 import os
@@ -23,12 +23,12 @@ if importlib.util.find_spec("PIL.AvifImagePlugin"):  # from Pillow 11.3
     FORMATS = (*FORMATS, "AVIF")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
-# Pillow's own limit would stop users who raise ours; read_image checks before it decodes.
+# Pillow's own limit would stop users who raise --max_pixels; read_image checks that before it decodes.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Tensor:
-    """The image in `path` as uint8 [3, height, width]; `size` (height, width) is the annotations'.
+    """Reads the image in `path` as uint8 [3, height, width]; `size` (height, width) is the size in the annotations.
 
     Only the first frame is read, and transparency is dropped. The EXIF orientation is applied if the image has the
     stated size with it and not without. UserError, naming the file, where it can't be read, has another size, or has
@@ -39,59 +39,62 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
 
 
 def read_upright(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """An image that no annotation describes: as `read_image`, of any size, its EXIF orientation always applied."""
+    """Reads an image without annotations like `read_image`: any size, its EXIF orientation always applied."""
     with _opened(path, None, max_pixels) as picture:
         return upright(picture)
 
 
 def upright(picture: Image.Image) -> Tensor:
-    """Its pixels as uint8 [3, height, width], the EXIF orientation applied."""
+    """Returns the picture's pixels as uint8 [3, height, width], rotated upright by its EXIF orientation."""
     return _to_rgb(ImageOps.exif_transpose(picture))
 
 
 def image_suffixes() -> set[str]:
-    """The suffixes of image files that `read_image` reads, .jpg and so on, in lower case."""
-    # MPO, from stereo cameras, is opened as a JPEG.
+    """Returns the suffixes of the files that `read_image` reads, .jpg and so on, in lower case."""
+    # Pillow opens MPO files, from stereo cameras, as JPEG.
     return {suffix for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")}
 
 
 def read_with_orientation(
     path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS
 ) -> tuple[Tensor, int, bool]:
-    """What `read_image` returns, the EXIF orientation (1 to 8; 1 if there is none), and whether it was applied."""
+    """Reads the image like `read_image`.
+
+    Also returns its EXIF orientation, 1 to 8 (1 if there is none), and whether that was applied.
+    """
     with _opened(path, size, max_pixels) as picture:
         image = _upright(picture, size)
         try:
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        except Exception:  # damaged EXIF data, which read_image doesn't read where the size fits
+        except Exception:  # damaged EXIF data, which read_image doesn't read if the size fits
             orientation = 1
         return image, orientation, picture.size != (size[1], size[0])
 
 
 def missing_image(path: Path) -> DataFault:
-    """The fault to raise where there is no image at `path`."""
+    """Returns the fault to raise if there is no image at `path`."""
     if "\\" in path.name:
         name = path.name.rpartition("\\")[2]
-        found = f": here {name!r}, which is in {path.parent}" if path.with_name(name).is_file() else ""
+        hint = f": here {name!r}, which is in {path.parent}" if path.with_name(name).is_file() else ""
         return DataFault(
             "file_name_windows",
-            f"{path}: no such image. Its file_name looks like a path of Windows. Write it relative to the image "
-            f"folder, with / instead of \\{found}.",
+            f"{path}: no such image. Its file_name looks like a Windows path. Write it relative to the image "
+            f"folder, with / instead of \\{hint}.",
         )
     return DataFault("image_missing", f"{path}: no such image. Put it there, or take it out of the annotations.")
 
 
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
-    """Raise what `read_image` raises about the header of `path`, without decoding pixels."""
+    """Raises the errors that `read_image` raises about the header of `path`, without decoding pixels."""
     with _opened(path, size, max_pixels):
         pass
 
 
 @contextmanager
 def _opened(path: str | Path, size: tuple[int, int] | None, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture, its header checked; any error while it is open becomes a UserError that names it.
+    """Opens the picture and checks its header; any error while it is open becomes a UserError that names it.
 
-    `size` (height, width): None is any, of an image that no annotation describes.
+    `size` (height, width) is None for an image without annotations, which may have any size.
     """
     otherwise = "" if size is None else ", or take it out of the annotations"
     kind = "image_unreadable"
@@ -133,9 +136,9 @@ def _check_pixels(path: str | Path, size: tuple[int, int], max_pixels: int) -> N
 def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> None:
     height, width = size
     if picture.size == (width, height):
-        return  # before reading the orientation, which a PNG may have after its pixels
-    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
-    if not turned or picture.size != (height, width):
+        return  # without reading the orientation, which a PNG may have after its pixels
+    is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+    if not is_turned or picture.size != (height, width):
         raise DataFault(
             "image_size_differs",
             f"{path}: the image is {picture.height} x {picture.width} (height x width), its annotation says "

@@ -1,4 +1,4 @@
-"""Whether a training set has anything to learn from: a training on nothing ends with a loss of 0 and no error."""
+"""Refuses training sets with nothing to learn: a run on one would end with a loss of 0 and no error."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,7 @@ OBJECTS_AT_A_TIME = 2**14  # objects checked together; usually the first part su
 
 
 def require_objects(dataset: CocoDataset) -> None:
-    """DataFault where no annotation is an object to train on."""
+    """Raises DataFault if no annotation is an object to train on."""
     if dataset.is_learned.any():
         return
     count = len(dataset.is_learned)
@@ -30,7 +30,7 @@ def require_objects(dataset: CocoDataset) -> None:
     )
     raise DataFault(
         "nothing_to_learn",
-        f"{dataset.annotations.path}: no annotation has an object to train on: {why}. Annotate objects, or train on "
+        f"{dataset.annotations.path}: no annotation is an object to train on: {why}. Annotate objects, or train on "
         "another set.",
     )
 
@@ -43,10 +43,10 @@ def require_reach(
     flip: bool = True,
     shapes: AnchorShapes = DEFAULT_SHAPES,
 ) -> None:
-    """DataFault where no anchor of `shapes` overlaps any object by `foreground_iou`, so that the IoU matches none.
+    """Raises DataFault if no anchor of `shapes` overlaps any object by `foreground_iou`: the IoU matches nothing.
 
-    At the training's shorter `sides`, by default the set's own; with `flip` mirrored as well, which shifts objects
-    against the anchors.
+    The objects are checked at the shorter `sides` of the training, by default the set's own. With `flip`, mirrored
+    objects count as well, since mirroring shifts objects against the anchors.
     """
     largest = 0.0
     for boxes in _network_boxes(dataset, sides, flip):
@@ -63,7 +63,7 @@ def require_reach(
 
 
 def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> Iterator[np.ndarray]:
-    """The objects as the network sees them, (x1, y1, x2, y2) float64 [n, 4] some at a time."""
+    """Yields the objects as the network gets them, (x1, y1, x2, y2) float64 [n, 4], some at a time."""
     rows = np.flatnonzero(dataset.is_learned)
     for start in range(0, len(rows), OBJECTS_AT_A_TIME):
         objects = dataset.learned(rows[start : start + OBJECTS_AT_A_TIME])
@@ -76,14 +76,14 @@ def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> It
 
 
 def warnings_of(dataset: CocoDataset) -> list[str]:
-    """What is learned from `dataset` though it is probably wrong, where that is so of the set as a whole."""
+    """Returns warnings about the set as a whole: boxes that training uses but that look wrong."""
     annotations = dataset.annotations
     boxes, sizes = (
-        of_all[dataset.is_learned] for of_all in (annotations.boxes, annotations.sizes[owners_of(annotations)])
+        values[dataset.is_learned] for values in (annotations.boxes, annotations.sizes[owners_of(annotations)])
     )
-    found = []
+    problems = []
     if len(boxes) and one_box_for_all(annotations):
-        found.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}{placeholder_note(annotations)}")
+        problems.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}{placeholder_note(annotations)}")
     if corners_for_sizes(boxes, sizes).any():
-        found.append("boxes reach past their images and look like (x1, y1, x2, y2), not (left, top, width, height)")
-    return [f"Warning: {annotations.path}: {one}. Look with python -m retinanet.check_data" for one in found]
+        problems.append("boxes reach past their images and look like (x1, y1, x2, y2), not (left, top, width, height)")
+    return [f"Warning: {annotations.path}: {problem}. Look with python -m retinanet.check_data" for problem in problems]

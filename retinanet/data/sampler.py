@@ -1,4 +1,4 @@
-"""Which images an epoch shows, in batches of like shape."""
+"""Draws the images of an epoch in batches of similar shape."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -10,22 +10,22 @@ from retinanet.coco.annotations import owners_of_rows
 from retinanet.data.dataset import CocoDataset
 from retinanet.runtime.ranks import ALONE, Ranks
 
-# Enough to mix images of nearly equal shape differently each epoch, too little to pair a wide one with a tall one.
+# Enough to mix images of nearly equal shape differently each epoch, too little to pair wide images with tall ones.
 SHAPE_JITTER = 0.05
-SIDE_STREAM = 2  # tells a batch's draws from others of the same seed, epoch and number; not 0, which numpy ignores
+SIDE_STREAM = 2  # separates a batch's draws from others of the same seed, epoch and number; not 0, which NumPy ignores
 
 
 class Draw(NamedTuple):
-    """A batch to be read: which images, in which epoch, on which their augmentation depends."""
+    """A batch to read: its epoch, its images and their size. The augmentation depends on epoch and index."""
 
     epoch: int
-    indices: list[int]  # of N images; one that comes again in the epoch is called N higher each time
-    sides: tuple[int, int]  # (height, width) that hold each of its images, those of other ranks included
-    side: int | None = None  # its images' shorter side, if that was drawn too
+    indices: list[int]  # the k-th repeat of image i, of N, is i + k * N
+    sides: tuple[int, int]  # (height, width) that hold each of its images, including those of other ranks
+    side: int | None = None  # the shorter side of its images, if that was drawn too
 
 
 class AspectRatioBasedSampler(Sampler[Draw]):
-    """The batches of one rank, drawn for each epoch as a function of (seed, epoch) alone.
+    """Draws the batches of one rank, for each epoch as a function of (seed, epoch) only.
 
     The images are ordered by their shape with a little noise, so that like shapes share a batch and little is padded;
     images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch (or as
@@ -48,7 +48,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         sizes_at: Callable[[np.ndarray, int], np.ndarray] | None = None,
         factors: np.ndarray | None = None,
     ) -> None:
-        """`sizes` [N, 2] are the images' (height, width); `batch_size` is that of a rank's draw.
+        """Keeps the settings. `sizes` [N, 2] are the images' (height, width); `batch_size` is that of a rank's draw.
 
         `factors` [N], with a whole sum, say how often each image comes in an epoch; without them, once.
         `train_sides` are the shorter sides to draw from, and `sizes_at` gives the sizes of some images at one of them.
@@ -64,7 +64,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         self.num_drawn = images_of_epoch(len(sizes), factors)
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
-        """Have the next iteration give the batches of `epoch` from the given one on."""
+        """Makes the next iteration start with the given batch of `epoch`."""
         self.epoch, self.first_batch = epoch, batch
 
     def __iter__(self) -> Iterator[Draw]:
@@ -86,7 +86,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
                 yield Draw(self.epoch, share.tolist(), (height, width), side)
 
     def _repeated(self, order: np.ndarray, factors: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """The images in `order`, each as often as its factor says, shuffled again."""
+        """Returns the images in `order`, each as often as its factor says, shuffled again."""
         counts = drawn_counts(factors[order], draw.random())
         again = np.arange(self.num_drawn) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 is an image's first time
         return draw.permutation(np.repeat(order, counts) + len(order) * again)
@@ -98,17 +98,18 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return self.train_sides[int(draw.integers(len(self.train_sides)))]
 
     def __len__(self) -> int:
-        """The batches of a whole epoch, each of all ranks and draws together."""
+        """Returns the number of batches of a whole epoch, each of all ranks and draws together."""
         if self.drop_last:
             return self.num_drawn // self.batch_size
         return -(-self.num_drawn // self.batch_size)
 
 
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
-    """How often an epoch shows each image, as LVIS does (https://arxiv.org/abs/1908.03195): float64 [N], at least 1.
+    """Returns how often an epoch shows each image, at least once, as in LVIS: float64 [N].
 
-    A class in a share f of the images has max(1, sqrt(threshold / f)); an image that of its rarest class. Then all grow
-    by a factor below 1 + 1 / N, up to a whole sum. None with a threshold of 0: each comes once.
+    A class in a fraction f of the images has max(1, sqrt(threshold / f)), and an image has the factor of its rarest
+    class (https://arxiv.org/abs/1908.03195). Then all grow by a factor below 1 + 1 / N, up to a whole sum. With a
+    threshold of 0 it returns None: each image comes once.
     """
     if not threshold:
         return None
@@ -125,25 +126,25 @@ def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
 
 
 def images_of_epoch(num_images: int, factors: np.ndarray | None) -> int:
-    """How many images an epoch shows, each as often as it comes."""
+    """Returns how many images an epoch shows, repeats included."""
     return num_images if factors is None else round(float(factors.sum()))
 
 
 def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
-    """How often each image comes: int64 [N], its factor rounded up or down, with the sum of all factors.
+    """Returns how often each image is shown: int64 [N], its factor rounded up or down, with the sum of all factors.
 
     `offset`, from 0 to below 1, decides which are rounded up: systematic sampling.
     """
     total = images_of_epoch(len(factors), factors)
     places = np.floor(np.concatenate([[0.0], np.cumsum(factors)]) + offset).astype(int)
-    places[-1] = total  # whole, but for rounding
+    places[-1] = total  # a whole number, except for rounding
     return np.diff(places.clip(max=total))
 
 
 def batches_of_equal_shape(shapes: np.ndarray, batch_size: int) -> list[list[int]]:
-    """All indices of `shapes` [N, 2], or [N, 2 x sides], in batches that share a shape exactly.
+    """Returns all indices of `shapes` [N, 2], or [N, 2 x sides], in batches that share a shape exactly.
 
-    For evaluation: no image is padded for another's sake, so what is found in it does not depend on its neighbours.
+    For evaluation: no image is padded to another's size, so its detections don't depend on the others in its batch.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, shape in enumerate(shapes.tolist()):

@@ -1,4 +1,4 @@
-"""What COCO's twelve numbers don't show: classes, errors, thresholds, and how certain the numbers are."""
+"""Analyses detections beyond COCO's twelve numbers: by class, by type of error, by threshold, with intervals."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from retinanet.evaluation.matches import DetectionMatches, evaluated, match_dete
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
 from retinanet.settings.evaluate import NUM_DRAWS
 
-USEFUL_F1 = 0.1  # below it at every score, a class is not found at any useful one
-LEAST_IMAGES = 5  # with objects of a class, or its intervals would mean nothing
+USEFUL_F1 = 0.1  # a class whose F1 stays below this at every threshold counts as never found
+LEAST_IMAGES = 5  # a class with objects in fewer images has no intervals, which would mean nothing
 
 
 class WorkingPoint(NamedTuple):
-    """The score threshold with the best F1 at IoU 0.5, just below a score. NaN if no detection hits an object."""
+    """The score threshold, just below a score, with the best F1 at IoU 0.5. All fields are NaN without a hit."""
 
     threshold: float
     f1: float
@@ -32,55 +32,59 @@ class ClassNumbers(NamedTuple):
     num_objects: int
     ap: Interval
     ap50: Interval
-    ar: float  # of 100 detections an image
+    ar: float  # with at most 100 detections per image
     best: WorkingPoint
-    num_hits: int  # of its detections above the best threshold of all classes
+    num_hits: int  # hits above the best threshold over all classes
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS; NaN without objects
 
     @property
     def is_never_found(self) -> bool:
-        """Whether no detection hits its objects at the best threshold, and other thresholds give no F1 worth having."""
+        """Tells whether nothing hits its objects at the best threshold, and no other gives a useful F1."""
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
 class Analysis(NamedTuple):
-    """All numbers about one result file. C classes, W draws of the images; the first axis of `drawn` is AP and AP50."""
+    """Holds all numbers about one result file.
+
+    C classes, W draws of the images; the first axis of `drawn` is AP and AP50.
+    """
 
     ap: Interval
     ap50: Interval
     classes: list[ClassNumbers]
-    best: WorkingPoint  # of all classes together
+    best: WorkingPoint  # over all classes together
     confusion: Confusion  # at the best threshold
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS
     class_ap: np.ndarray  # [2, C]; NaN for a class without objects
     drawn_means: np.ndarray  # [2, W]
-    drawn: np.ndarray  # [2, C, W]; NaN for a class that fewer than LEAST_IMAGES images have
+    drawn: np.ndarray  # [2, C, W]; NaN for a class that occurs in fewer than LEAST_IMAGES images
     found: Found
     matches: DetectionMatches
     errors: Errors
 
 
-def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) -> Analysis:
-    """Analyse the detections in a set that has objects.
+def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DRAWS) -> Analysis:
+    """Analyses the detections in a set that has objects.
 
-    With `num_draws` 0 the intervals are NaN.
+    If `num_draws` is 0, the intervals are NaN.
     """
-    found = evaluated(found, annotations)
-    matches = match_detections(found, annotations)
+    detections = evaluated(detections, annotations)
+    matches = match_detections(detections, annotations)
     errors = find_errors(matches, annotations)
-    ranked = ranked_classes(found, matches, annotations)
+    ranked = ranked_classes(detections, matches, annotations)
     all_once = np.ones((1, len(annotations.image_ids)), np.uint8)
-    numbers = [average_precision(one, all_once) for one in ranked]
+    numbers = [average_precision(of_class, all_once) for of_class in ranked]
     weights = draws_of_images(len(annotations.image_ids), num_draws)
-    drawn = np.stack([_ap_and_ap50(average_precision(one, weights).ap) for one in ranked], axis=1)
+    drawn = np.stack([_ap_and_ap50(average_precision(of_class, weights).ap) for of_class in ranked], axis=1)
     drawn_means = mean_of_classes(drawn.transpose(1, 0, 2))
-    drawn[:, [len(np.unique(one.object_images)) < LEAST_IMAGES for one in ranked]] = np.nan
-    class_ap = np.stack([_ap_and_ap50(one.ap)[:, 0] for one in numbers], axis=1)
-    best = _best_overall(found, matches, annotations)
+    drawn[:, [len(np.unique(of_class.object_images)) < LEAST_IMAGES for of_class in ranked]] = np.nan
+    class_ap = np.stack([_ap_and_ap50(of_class.ap)[:, 0] for of_class in numbers], axis=1)
+    best = _best_overall(detections, matches, annotations)
     num_hits = np.bincount(
-        found.labels[matches.hits[0] & above(found.scores, best.threshold)], minlength=len(annotations.class_names)
+        detections.labels[matches.hits[0] & above(detections.scores, best.threshold)],
+        minlength=len(annotations.class_names),
     )
-    lost = lost_to_errors(found, matches, errors, annotations, all_once)
+    lost = lost_to_errors(detections, matches, errors, annotations, all_once)
     classes = [
         ClassNumbers(
             name=name,
@@ -88,7 +92,7 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
             ap=interval(class_ap[0, label], drawn[0, label], 0, 1),
             ap50=interval(class_ap[1, label], drawn[1, label], 0, 1),
             ar=float(numbers[label].recall.mean()),
-            best=_best_of(found, matches, found.labels == label, len(ranked[label].object_images)),
+            best=_best_of(detections, matches, detections.labels == label, len(ranked[label].object_images)),
             num_hits=int(num_hits[label]),
             lost=lost.classes[:, label, 0],
         )
@@ -100,55 +104,60 @@ def analyse(annotations: Annotations, found: Found, num_draws: int = NUM_DRAWS) 
         ap50=interval(means[1], drawn_means[1], 0, 1),
         classes=classes,
         best=best,
-        confusion=confusion_of(found, matches, annotations, best.threshold),
+        confusion=confusion_of(detections, matches, annotations, best.threshold),
         lost=lost.mean[:, 0],
         class_ap=class_ap,
         drawn_means=drawn_means,
         drawn=drawn,
-        found=found,
+        found=detections,
         matches=matches,
         errors=errors,
     )
 
 
-def working_point(annotations: Annotations, found: Found) -> WorkingPoint:
-    """The best threshold for the detections in a set that has objects, of all classes together."""
-    found = evaluated(found, annotations)
-    return _best_overall(found, match_detections(found, annotations), annotations)
+def working_point(annotations: Annotations, detections: Found) -> WorkingPoint:
+    """Returns the threshold with the best F1 over all classes, for the detections in a set that has objects."""
+    detections = evaluated(detections, annotations)
+    return _best_overall(detections, match_detections(detections, annotations), annotations)
 
 
 def is_taken(analysis: Analysis) -> np.ndarray:
-    """Which detections score above the best threshold: bool [D]."""
+    """Marks the detections that score above the best threshold: bool [D]."""
     return above(analysis.found.scores, analysis.best.threshold)
 
 
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
-    """The F1 of each image at the best threshold, averaged over the ten IoUs: [N]; 1 if nothing is there or found."""
+    """Returns the F1 of each image at the best threshold, averaged over the ten IoUs: [N].
+
+    An image without objects and detections has an F1 of 1.
+    """
     num_images = len(annotations.image_ids)
-    asked = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
+    num_objects = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
     taken = is_taken(analysis)
     scores = np.zeros(num_images)
     for hits, ignored in zip(analysis.matches.hits, analysis.matches.ignored, strict=True):
-        right = np.bincount(analysis.found.images[taken & hits], minlength=num_images)
-        counted = np.bincount(analysis.found.images[taken & ~ignored], minlength=num_images)
-        scores += np.where(asked + counted > 0, 2 * right / np.maximum(asked + counted, 1), 1)
+        num_hits = np.bincount(analysis.found.images[taken & hits], minlength=num_images)
+        num_detections = np.bincount(analysis.found.images[taken & ~ignored], minlength=num_images)
+        scores += np.where(
+            num_objects + num_detections > 0, 2 * num_hits / np.maximum(num_objects + num_detections, 1), 1
+        )
     return scores / len(analysis.matches.hits)
 
 
 def _ap_and_ap50(ap: np.ndarray) -> np.ndarray:
-    """[IoUs, W] to [2, W]."""
+    """Returns AP and AP50 [2, W] from the AP at each IoU [IoUs, W]."""
     return np.stack([ap.mean(axis=0), ap[0]])
 
 
-def _best_overall(found: Found, matches: DetectionMatches, annotations: Annotations) -> WorkingPoint:
-    return _best_of(found, matches, np.ones(len(found.labels), bool), int((~annotations.crowds).sum()))
+def _best_overall(detections: Found, matches: DetectionMatches, annotations: Annotations) -> WorkingPoint:
+    return _best_of(detections, matches, np.ones(len(detections.labels), bool), int((~annotations.crowds).sum()))
 
 
-def _best_of(found: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
-    """The best threshold for the `chosen` detections, which have `num_objects` objects to find."""
+def _best_of(detections: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
+    """Returns the best threshold for the `chosen` detections, which can hit `num_objects` objects."""
     counted = chosen & ~matches.ignored[0]
-    scores, hits = found.scores[counted].astype(np.float32), matches.hits[0, counted]
-    # A threshold keeps all detections of equal float32 score or none.
+    scores, hits = detections.scores[counted].astype(np.float32), matches.hits[0, counted]
+    # A threshold keeps either all detections with equal float32 scores or none of them.
     ends = np.flatnonzero(np.diff(scores, append=-np.inf))
     right, seen = hits.cumsum()[ends], ends + 1
     if not num_objects or not hits.any():

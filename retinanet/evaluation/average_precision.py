@@ -1,52 +1,52 @@
-"""COCO's average precision for many weightings of the images at once, such as those of a bootstrap."""
+"""Computes COCO's average precision for many weightings of the images at once, as a bootstrap needs it."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 RECALLS = np.linspace(0, 1, 101)
-NUMBERS_AT_A_TIME = 2**24  # of weightings x detections
+NUMBERS_AT_A_TIME = 2**24  # weightings x detections
 
 
 class Ranked(NamedTuple):
-    """The n detections of a class by falling score, and where its m objects are. T IoUs."""
+    """The n detections of a class by falling score, and the images of its m objects. T is the number of IoUs."""
 
     images: np.ndarray  # int64 [n], index of the image
     hits: np.ndarray  # bool [T, n]
-    ignored: np.ndarray  # bool [T, n], neither right nor wrong
+    ignored: np.ndarray  # bool [T, n], counts neither as a hit nor as a false detection
     object_images: np.ndarray  # int64 [m]
 
 
 class Precisions(NamedTuple):
-    ap: np.ndarray  # [T, W]; NaN where there is no object
-    recall: np.ndarray  # [T, W], of all detections
+    ap: np.ndarray  # [T, W]; NaN if no object is left
+    recall: np.ndarray  # [T, W], over all detections
 
 
 def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
-    """AP and recall at each of T IoUs for each of W weightings of the N images, `weights` [W, N].
+    """Returns AP and recall at each of T IoUs for each of W weightings of the N images, `weights` [W, N].
 
     An image of weight w counts as w copies of it (except that the copies of tied detections don't alternate). Weights
     of 1 give COCO's numbers.
     """
     step = max(1, NUMBERS_AT_A_TIME // max(1, len(ranked.images)))
-    parts = [_of_some(ranked, weights[start : start + step]) for start in range(0, max(1, len(weights)), step)]
+    parts = [_for_weightings(ranked, weights[start : start + step]) for start in range(0, max(1, len(weights)), step)]
     return Precisions(*(np.concatenate(both, axis=1) for both in zip(*parts, strict=True)))
 
 
 def mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """The mean over the classes (the first axis) that have objects; NaN where none has."""
+    """Returns the mean over the classes (the first axis) that have objects; NaN where none has."""
     has_objects = ~np.isnan(values)
     count = has_objects.sum(axis=0)
     return np.where(count > 0, np.where(has_objects, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _of_some(ranked: Ranked, weights: np.ndarray) -> Precisions:
+def _for_weightings(ranked: Ranked, weights: np.ndarray) -> Precisions:
     num_objects = weights[:, ranked.object_images].sum(axis=1, dtype=np.float64)[:, None]  # [W, 1]
     seen = np.take(weights, ranked.images, axis=1).cumsum(axis=1, dtype=np.float64)  # [W, n]
     ap = np.zeros((len(ranked.hits), len(weights)))
     recall = np.zeros_like(ap)
     for row, (hits, ignored) in enumerate(zip(ranked.hits, ranked.ignored, strict=True)):
-        # Precision only rises at a hit, so its envelope is known from the hits alone.
+        # Precision rises only at hits, so the hits determine its envelope.
         places = np.flatnonzero(hits)
         if not len(places):
             continue
@@ -56,7 +56,7 @@ def _of_some(ranked: Ranked, weights: np.ndarray) -> Precisions:
             counted = counted - _weight_before(places, np.flatnonzero(ignored), ranked.images, weights)
         precision = right / (counted + np.spacing(1))  # as pycocotools does
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        with np.errstate(invalid="ignore"):  # 0 / 0 where no object is left
+        with np.errstate(invalid="ignore"):  # 0 / 0 if no object is left
             reached = np.searchsorted(RECALLS, right / num_objects, side="right")  # recalls that each hit attains
             recall[row] = right[:, -1] / num_objects[:, 0]
         ap[row] = (np.diff(reached, axis=1, prepend=0) * envelope).sum(axis=1) / len(RECALLS)
@@ -66,7 +66,7 @@ def _of_some(ranked: Ranked, weights: np.ndarray) -> Precisions:
 
 
 def _weight_before(places: np.ndarray, ignored: np.ndarray, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The weight of the ignored detections before each of `places` [W, places]."""
+    """Returns the weight of the ignored detections before each of `places` [W, places]."""
     summed = np.take(weights, images[ignored], axis=1).cumsum(axis=1, dtype=np.float64)
     summed = np.concatenate([np.zeros((len(weights), 1)), summed], axis=1)
     return summed[:, np.searchsorted(ignored, places)]

@@ -1,4 +1,4 @@
-"""COCO's evaluation, by pycocotools or by hotcoco, which takes a fraction of the time. No other file knows them."""
+"""Runs COCO's evaluation with pycocotools, or with hotcoco, which takes a fraction of the time."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from retinanet.settings.shared import BACKENDS, installed_backends
 
 AP, AP50 = 0, 1  # rows of the table
 NUMBER_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-# pycocotools' twelve lines: what, IoU, area, most detections.
+# The twelve lines that pycocotools prints: quantity, abbreviation, IoU, area, limit of detections per image.
 LINES = (
     *(("Average Precision", "(AP)", iou, "all", 100) for iou in ("0.50:0.95", "0.50", "0.75")),
     *(("Average Precision", "(AP)", "0.50:0.95", area, 100) for area in ("small", "medium", "large")),
@@ -25,14 +25,14 @@ LINES = (
 
 
 class CocoTable(NamedTuple):
-    """COCO's twelve numbers, the twelve lines in which pycocotools prints them, and the precisions behind them."""
+    """Holds COCO's twelve numbers, the lines in which pycocotools prints them, and the precisions behind them."""
 
     numbers: list[float]
     text: str
-    precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 where there is no object
+    precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 without objects
 
     def by_name(self, class_names: list[str]) -> dict[str, float]:
-        """The twelve numbers and each class's AP; NaN where there is no object."""
+        """Returns the twelve numbers and the AP of each class; NaN where there are no objects."""
         of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
         names = [*NUMBER_NAMES, *(f"AP of {name}" for name in class_names)]
         numbers = [*self.numbers, *of_classes]
@@ -40,22 +40,22 @@ class CocoTable(NamedTuple):
 
 
 def require_backend(backend: str) -> None:
-    """UserError unless `backend` is one of BACKENDS that is installed. Ask before the work that ends in a table."""
+    """Raises UserError unless `backend` is an installed one of BACKENDS. Call it before work that ends in a table."""
     if backend not in installed_backends():
         raise UserError(
             f"COCO's table needs {' or '.join(BACKENDS)}, and none is installed. Run pip install pycocotools."
         )
 
 
-def evaluate(annotations: Annotations, found: Found, backend: str) -> CocoTable:
-    """Compare the detections of a set with its objects.
+def evaluate(annotations: Annotations, detections: Found, backend: str) -> CocoTable:
+    """Compares the detections of a set with its objects.
 
-    All BACKENDS give the same numbers, to the last digit. No detections at all give zeros. UserError unless `backend`
-    is installed.
+    All BACKENDS give the same numbers, to the last digit. Without any detection all numbers are 0. Raises UserError
+    unless `backend` is installed.
     """
     require_backend(backend)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings and its lines
-        evaluation = coco_evaluation(annotations, found, backend)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings and its table
+        evaluation = coco_evaluation(annotations, detections, backend)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -64,26 +64,28 @@ def evaluate(annotations: Annotations, found: Found, backend: str) -> CocoTable:
 
 
 def table_if_objects(
-    annotations: Annotations, found: Found, backend: str, *, or_else: str = "so there is no table"
+    annotations: Annotations, detections: Found, backend: str, *, or_else: str = "so there is no table"
 ) -> CocoTable | None:
-    """The table of the detections; None, and a line that says so, if the set has no objects."""
+    """Returns the table of the detections; if the set has no objects, prints a line that says so and returns None."""
     if has_objects(annotations):
-        return evaluate(annotations, found, backend)
+        return evaluate(annotations, detections, backend)
     say(f"{annotations.path} has no objects to compare with, {or_else}{placeholder_note(annotations)}")
     return None
 
 
-def coco_evaluation(annotations: Annotations, found: Found, backend: str) -> Any:
-    """The backend's COCOeval, before it has compared anything."""
-    return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, found)
+def coco_evaluation(annotations: Annotations, detections: Found, backend: str) -> Any:
+    """Returns the backend's COCOeval, before its evaluation has run."""
+    return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, detections)
 
 
-def _hotcoco(annotations: Annotations, found: Found) -> Any:
+def _hotcoco(annotations: Annotations, detections: Found) -> Any:
     from hotcoco import COCO, COCOeval
 
-    # It refuses negative ids. Ranks replace them: the order of the ids decides ties.
+    # hotcoco refuses negative ids. Ranks replace them, since the order of the ids decides ties.
     ranks = np.argsort(np.argsort(annotations.image_ids))
-    detections = np.column_stack([ranks[found.images], found.boxes, found.scores, found.labels]).astype(np.float64)
+    rows = np.column_stack([ranks[detections.images], detections.boxes, detections.scores, detections.labels]).astype(
+        np.float64
+    )
     objects = COCO.from_arrays(
         [{"id": rank} for rank in range(len(ranks))],
         [{"id": label, "name": name} for label, name in enumerate(annotations.class_names)],
@@ -93,10 +95,10 @@ def _hotcoco(annotations: Annotations, found: Found) -> Any:
         area=annotations.areas,
         iscrowd=annotations.crowds.astype(np.uint8),
     )
-    return COCOeval(objects, objects.loadRes(detections), "bbox")
+    return COCOeval(objects, objects.loadRes(rows), "bbox")
 
 
-def _pycocotools(annotations: Annotations, found: Found) -> Any:
+def _pycocotools(annotations: Annotations, detections: Found) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -110,11 +112,11 @@ def _pycocotools(annotations: Annotations, found: Found) -> Any:
     )
     names = ("image_id", "category_id", "bbox", "area", "iscrowd")
     objects = [dict(zip(names, values, strict=True)) for values in columns]
-    # As COCO.loadRes does, which fails on an empty result file.
-    detections = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows_of(found, annotations)]
+    # This is what COCO.loadRes does, but that fails on an empty result file.
+    rows = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows_of(detections, annotations)]
     both = []
-    for entries in (objects, detections):
-        for number, entry in enumerate(entries, start=1):  # from 1: a match with id 0 would count as none
+    for entries in (objects, rows):
+        for number, entry in enumerate(entries, start=1):  # from 1: pycocotools takes a match with id 0 for no match
             entry["id"] = number
         coco = COCO()
         coco.dataset = {

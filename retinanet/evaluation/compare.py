@@ -1,4 +1,4 @@
-"""What changed from one result file to another, and whether it is more than chance."""
+"""Compares two result files on the same set, and tells whether a difference is more than chance."""
 
 from typing import NamedTuple
 
@@ -11,39 +11,39 @@ from retinanet.evaluation.intervals import Interval, centred, interval
 
 
 class Difference(NamedTuple):
-    """A number of B minus that of A, over the same draws of the images."""
+    """A number of B minus the same number of A, over the same draws of the images."""
 
     name: str
     a: float
     b: float
     difference: Interval
-    wins: float  # share of the draws in which B's is higher, ties counting half; NaN without draws
+    wins: float  # fraction of the draws in which B's number is higher, ties counting half; NaN without draws
 
 
 class Comparison(NamedTuple):
     differences: list[Difference]  # AP, AP50, then each class's AP
-    lost_more: np.ndarray  # [6], AP50 that B loses to each of ERROR_KINDS, minus what A loses
-    f1: np.ndarray  # [2, N], of each image, A's and B's
+    lost_more: np.ndarray  # [6], AP50 that B loses to each of ERROR_KINDS, minus the AP50 that A loses
+    f1: np.ndarray  # [2, N], of A and of B in each image
 
 
 def compare(a: Analysis, b: Analysis, annotations: Annotations) -> Comparison:
-    """Compare two analyses of the same set, made with the same number of draws."""
-    means = [(mean_of_classes(one.class_ap.T), one.drawn_means) for one in (a, b)]
+    """Compares two analyses of the same set, made with the same number of draws."""
+    means = [(mean_of_classes(analysis.class_ap.T), analysis.drawn_means) for analysis in (a, b)]
     numbers = [
-        (name, *(pair for one in means for pair in (one[0][row], one[1][row])))
+        (name, *(pair for values, drawn in means for pair in (values[row], drawn[row])))
         for row, name in enumerate(("AP", "AP50"))
     ]
     numbers += [
         (
             f"AP of {a.classes[label].name}",
-            *(pair for one in (a, b) for pair in (one.class_ap[0, label], one.drawn[0, label])),
+            *(pair for analysis in (a, b) for pair in (analysis.class_ap[0, label], analysis.drawn[0, label])),
         )
         for label in range(len(a.classes))
     ]
     return Comparison(
-        differences=[_difference(*one) for one in numbers],
+        differences=[_difference(*named) for named in numbers],
         lost_more=b.lost - a.lost,
-        f1=np.stack([image_f1(one, annotations) for one in (a, b)]),
+        f1=np.stack([image_f1(analysis, annotations) for analysis in (a, b)]),
     )
 
 

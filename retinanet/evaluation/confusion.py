@@ -1,4 +1,4 @@
-"""The classes that objects were detected as: only pairs that occur, since a table grows with the classes' square."""
+"""Counts the classes that objects were detected as, for pairs that occur: a full table grows with the square of C."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,15 @@ from retinanet.evaluation.matches import DetectionMatches
 
 
 class Confusion(NamedTuple):
-    """How often each of C classes was detected as each: the P pairs that occur, by true, then by found class."""
+    """Counts how often each of C classes was detected as each: the P pairs that occur, by true, then by found class."""
 
-    num_classes: int  # C, which as a true class is background, and as a found class "not found"
+    num_classes: int  # C; the label C means background as a true class, and "not found" as a found class
     true: np.ndarray  # int64 [P]
     found: np.ndarray  # int64 [P]
     counts: np.ndarray  # int64 [P]
 
     def table(self, classes: np.ndarray | None = None) -> np.ndarray:
-        """int64 [n + 1, n + 1] of n `classes` (default: all); last are background and "not found"."""
+        """Returns the counts int64 [n + 1, n + 1] for n `classes` (default: all), then background and "not found"."""
         classes = np.arange(self.num_classes) if classes is None else classes
         places = np.full(self.num_classes + 1, -1)
         places[[*classes, self.num_classes]] = np.arange(len(classes) + 1)
@@ -29,23 +29,23 @@ class Confusion(NamedTuple):
         return table
 
     def between_classes(self) -> "Confusion":
-        """Only the pairs of two different classes."""
+        """Returns the pairs of two different classes only."""
         real = (self.true != self.found) & (np.maximum(self.true, self.found) < self.num_classes)
         return Confusion(self.num_classes, self.true[real], self.found[real], self.counts[real])
 
 
-def confusion_of(found: Found, matches: DetectionMatches, annotations: Annotations, threshold: float) -> Confusion:
-    """The confusions of detections that score above `threshold`; classes are ignored in matching them to objects."""
+def confusion_of(detections: Found, matches: DetectionMatches, annotations: Annotations, threshold: float) -> Confusion:
+    """Returns the confusions of detections above the score `threshold`, matched to objects of any class."""
     num_classes = len(annotations.class_names)
-    taken = above(found.scores, threshold)
+    taken = above(detections.scores, threshold)
     on_object = taken & (matches.any_class >= 0)
     on_nothing = taken & (matches.any_class < 0) & ~matches.ignored[0]
     missed = ~annotations.crowds
     missed[matches.any_class[on_object]] = False
     pairs = np.concatenate(
         [
-            np.stack([annotations.labels[matches.any_class[on_object]], found.labels[on_object]]),
-            np.stack([np.full(on_nothing.sum(), num_classes), found.labels[on_nothing]]),
+            np.stack([annotations.labels[matches.any_class[on_object]], detections.labels[on_object]]),
+            np.stack([np.full(on_nothing.sum(), num_classes), detections.labels[on_nothing]]),
             np.stack([annotations.labels[missed], np.full(missed.sum(), num_classes)]),
         ],
         axis=1,

@@ -1,4 +1,4 @@
-"""Detection over a data set."""
+"""Detects in all images of a data set."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -80,8 +80,8 @@ def batches_of_set(
 def fastest_form(
     model: RetinaNet, device: torch.device, precision: torch.dtype, threshold: float
 ) -> RetinaNet | SparseNetwork:
-    """The fastest network on `device` with the same detections above `threshold` as the trained `model`."""
-    if device.type == "cuda":  # where the host is slower at launching the kernels of the norms than the GPU at them
+    """Returns the fastest network on `device` with the same detections above `threshold` as the trained `model`."""
+    if device.type == "cuda":  # the host would be slower at launching the norms' kernels than the GPU at running them
         return folded_network(model, precision)
     return SparseNetwork(model, threshold) if can_be_sparse(model) else model
 
@@ -93,9 +93,9 @@ def found_in_set(parts: list[Found], annotations: Annotations) -> Found:
 
 
 def found_in_batch(detections: Detections, scales: Tensor, images: np.ndarray) -> Found:
-    """The detections in a batch of `images`, with boxes (left, top, width, height) in pixels of the original images.
+    """Returns the detections in a batch of `images`, with boxes (left, top, width, height) in original pixels.
 
-    `scales` [B, 2] are the batch's. From here on boxes are COCO's.
+    `scales` [B, 2] are those of the batch. From here on, boxes have COCO's form.
     """
     boxes = detections.boxes.double() / per_coordinate(scales.double())[:, None]  # [B, K, 4]
     labels = detections.labels.cpu().numpy()  # [B, K]

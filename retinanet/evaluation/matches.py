@@ -1,4 +1,4 @@
-"""Which detections hit which objects, by COCO's rules at its ten IoUs."""
+"""Matches detections with objects, by COCO's rules at its ten IoUs."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import Ranked
 
 IOUS = np.linspace(0.5, 0.95, 10)
-MAX_PER_CLASS = 100  # detections of a class in an image: COCO's evaluation ignores more
-IMAGES_IN_BLOCK, PAIRS_IN_BLOCK = 256, 2**21  # pairs of a detection and an annotation
+MAX_PER_CLASS = 100  # detections of a class in an image; COCO's evaluation ignores the others
+IMAGES_IN_BLOCK, PAIRS_IN_BLOCK = 256, 2**21  # a pair is a detection and an annotation
 
 
 class DetectionMatches(NamedTuple):
-    """What each of D detections hits. An object is an index into the set's annotations, or -1 for none."""
+    """Says which object each of D detections hits. An object is an index into the set's annotations, or -1 for none."""
 
     hits: np.ndarray  # bool [10, D], whether it hits an object of its class at each IoU
-    ignored: np.ndarray  # bool [10, D], whether it lies in a crowd of its class instead: neither right nor wrong
+    ignored: np.ndarray  # bool [10, D], whether it lies in a crowd of its class instead, and so doesn't count
     objects: np.ndarray  # int64 [D], the object that it hits at IoU 0.5
-    # Crowds aside:
+    # Without crowds:
     own_iou: np.ndarray  # [D], the largest IoU with an object of its class
     own_object: np.ndarray  # int64 [D], that object
     other_iou: np.ndarray  # [D], the largest IoU with an object of another class
@@ -30,26 +30,26 @@ class DetectionMatches(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some images' detections and annotations, padded: n images, K detections, G annotations."""
+    """The detections and annotations of some images, padded: n images, K detections, G annotations."""
 
     detections: np.ndarray  # int64 [n, K], index into Found, or -1
     annotations: np.ndarray  # int64 [n, G], index into the annotations, or -1
-    ious: np.ndarray  # [n, K, G]; with a crowd the share of the detection that lies in it; -1 for padding
+    ious: np.ndarray  # [n, K, G]; for a crowd, the fraction of the detection that lies in it; -1 for padding
     same_class: np.ndarray  # bool [n, K, G]
     crowds: np.ndarray  # bool [n, G]
 
 
-def evaluated(found: Found, annotations: Annotations) -> Found:
-    """The detections that COCO's evaluation counts, by falling score; ties by image id, then in their order."""
-    ranks = np.argsort(np.argsort(annotations.image_ids))[found.images]
-    order = np.lexsort((ranks, -found.scores))  # stable
-    groups = (ranks * len(annotations.category_ids) + found.labels)[order]
-    return found.at(order[_place_in_group(groups) < MAX_PER_CLASS])
+def evaluated(detections: Found, annotations: Annotations) -> Found:
+    """Returns the detections that COCO's evaluation counts, by falling score; ties by image id, then in their order."""
+    ranks = np.argsort(np.argsort(annotations.image_ids))[detections.images]
+    order = np.lexsort((ranks, -detections.scores))  # stable
+    groups = (ranks * len(annotations.category_ids) + detections.labels)[order]
+    return detections.at(order[_place_in_group(groups) < MAX_PER_CLASS])
 
 
-def match_detections(found: Found, annotations: Annotations) -> DetectionMatches:
-    """Match the detections of each image with its objects, top score first, each object once."""
-    count = len(found.scores)
+def match_detections(detections: Found, annotations: Annotations) -> DetectionMatches:
+    """Matches the detections of each image with its objects, top score first, each object once."""
+    count = len(detections.scores)
     matches = DetectionMatches(
         hits=np.zeros((len(IOUS), count), bool),
         ignored=np.zeros((len(IOUS), count), bool),
@@ -62,58 +62,68 @@ def match_detections(found: Found, annotations: Annotations) -> DetectionMatches
     )
     if not count or not len(annotations.labels):
         return matches
-    for block in _blocks(found, annotations):
+    for block in _blocks(detections, annotations):
         real = block.detections >= 0
         places = block.detections[real]
         of_objects = np.where(block.crowds[:, None], -1, block.ious)
-        own = np.where(block.same_class, of_objects, -1)
-        taken, ignored = match_greedily(own, np.where(block.same_class & block.crowds[:, None], block.ious, -1), IOUS)
+        ious_same_class = np.where(block.same_class, of_objects, -1)
+        taken, ignored = match_greedily(
+            ious_same_class, np.where(block.same_class & block.crowds[:, None], block.ious, -1), IOUS
+        )
         matches.hits[:, places] = (taken >= 0)[:, real]
         matches.ignored[:, places] = ignored[:, real]
         matches.objects[places] = _annotation_at(block, taken[0])[real]
-        for name, ious in (("own", own), ("other", np.where(block.same_class, -1, of_objects))):
+        for name, ious in (("own", ious_same_class), ("other", np.where(block.same_class, -1, of_objects))):
             best = np.where(ious.max(axis=2) > 0, ious.argmax(axis=2), -1)
             getattr(matches, f"{name}_iou")[places] = ious.max(axis=2)[real].clip(min=0)
             getattr(matches, f"{name}_object")[places] = _annotation_at(block, best)[real]
-        whatever, _ = match_greedily(of_objects, np.full_like(of_objects, -1), IOUS[:1])
-        matches.any_class[places] = _annotation_at(block, whatever[0])[real]
+        any_class, _ = match_greedily(of_objects, np.full_like(of_objects, -1), IOUS[:1])
+        matches.any_class[places] = _annotation_at(block, any_class[0])[real]
     return matches
 
 
 def ranked_classes(
-    found: Found, matches: DetectionMatches, annotations: Annotations, wanted: np.ndarray | None = None
+    detections: Found, matches: DetectionMatches, annotations: Annotations, counted_objects: np.ndarray | None = None
 ) -> list[Ranked]:
-    """The input of average_precision for each class. With `wanted` bool [T] only those objects count."""
+    """Returns the input of average_precision for each class.
+
+    If `counted_objects` bool [T] is given, no other objects count.
+    """
     owners, num_classes = owners_of(annotations), len(annotations.class_names)
-    counted = np.flatnonzero(~annotations.crowds if wanted is None else ~annotations.crowds & wanted)
-    objects_of = _by_label(annotations.labels[counted], num_classes)
+    selected = np.flatnonzero(~annotations.crowds if counted_objects is None else ~annotations.crowds & counted_objects)
+    objects_of = _by_label(annotations.labels[selected], num_classes)
     return [
-        Ranked(found.images[own], matches.hits[:, own], matches.ignored[:, own], owners[counted[objects]])
-        for own, objects in zip(_by_label(found.labels, num_classes), objects_of, strict=True)
+        Ranked(
+            detections.images[of_class],
+            matches.hits[:, of_class],
+            matches.ignored[:, of_class],
+            owners[selected[objects]],
+        )
+        for of_class, objects in zip(_by_label(detections.labels, num_classes), objects_of, strict=True)
     ]
 
 
 def _by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """The places of each class in `labels` [n], rising; in one pass, since there may be thousands of classes."""
+    """Returns the places of each class in `labels` [n], rising; one pass, as there may be thousands of classes."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))
 
 
 def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's greedy assignment: each detection, top score first, takes the free object that it overlaps most.
+    """Runs COCO's greedy assignment: each detection, top score first, takes the free object that it overlaps most.
 
     `ious` and `crowd_ious` are [n, K, G], -1 for pairs that can't match. Returns the column in G that each detection
     takes, or -1, and whether one that takes none lies in a crowd: both [thresholds, n, K].
     """
     num_images, most, columns = ious.shape
-    limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools' guard: an IoU of 1 may be rounded down
+    limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools does the same, as an IoU of 1 may be rounded down
     taken = np.full((len(thresholds), num_images, most), -1)
     free = np.ones((len(thresholds), num_images, columns), bool)
     rows, images = np.ogrid[: len(thresholds), :num_images]
     for place in range(most):
-        left = np.where(free, ious[:, place], -1)[:, :, ::-1]  # [thresholds, n, G]
-        best = columns - 1 - left.argmax(axis=2)  # the last of equal ones, as in pycocotools
-        is_hit = left.max(axis=2) >= limits
+        free_ious = np.where(free, ious[:, place], -1)[:, :, ::-1]  # [thresholds, n, G]
+        best = columns - 1 - free_ious.argmax(axis=2)  # the last of equal IoUs, as in pycocotools
+        is_hit = free_ious.max(axis=2) >= limits
         taken[:, :, place] = np.where(is_hit, best, -1)
         free[rows, images, best] &= ~is_hit
     in_crowd = crowd_ious.max(axis=2) >= limits[:, :, None]
@@ -121,58 +131,58 @@ def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndar
 
 
 def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.ndarray:
-    """IoUs [n, K, G] of (left, top, width, height) boxes [n, K, 4] and [n, G, 4].
+    """Returns IoUs [n, K, G] of (left, top, width, height) boxes [n, K, 4] and [n, G, 4].
 
     For `crowds`, bool [n, G], the union is the area of the first box, as in COCO's evaluation.
     """
-    one, two = boxes[:, :, None], others[:, None]
-    shared = shared_area(one, two)
-    area, other_area = one[..., 2] * one[..., 3], two[..., 2] * two[..., 3]
+    first, second = boxes[:, :, None], others[:, None]
+    shared = shared_area(first, second)
+    area, other_area = first[..., 2] * first[..., 3], second[..., 2] * second[..., 3]
     union = np.where(crowds[:, None], area, area + other_area - shared)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
-def _blocks(found: Found, annotations: Annotations) -> Iterator[Block]:
-    by_image = np.argsort(found.images, kind="stable")  # within an image still by falling score
-    edges = np.searchsorted(found.images[by_image], np.arange(len(annotations.image_ids) + 1))
+def _blocks(detections: Found, annotations: Annotations) -> Iterator[Block]:
+    by_image = np.argsort(detections.images, kind="stable")  # detections of an image stay in the order of their scores
+    edges = np.searchsorted(detections.images[by_image], np.arange(len(annotations.image_ids) + 1))
     for images in _alike(np.diff(edges), np.diff(annotations.first)):
-        detections = _padded(edges, images)
-        detections = np.where(detections >= 0, by_image[detections], -1)
-        owned = _padded(annotations.first, images)
-        # Padding, -1, picks the last entry, which an IoU of -1 then keeps from counting.
-        crowds = annotations.crowds[owned]
-        ious = box_ious(found.boxes[detections], annotations.boxes[owned], crowds)
-        ious[(detections < 0)[:, :, None] | (owned < 0)[:, None]] = -1
-        same_class = found.labels[detections][:, :, None] == annotations.labels[owned][:, None]
-        yield Block(detections, owned, ious, same_class, crowds)
+        rows = _padded(edges, images)
+        rows = np.where(rows >= 0, by_image[rows], -1)
+        annotation_rows = _padded(annotations.first, images)
+        # The index -1 of padding picks the last entry, but its IoU becomes -1 below, so it never matches.
+        crowds = annotations.crowds[annotation_rows]
+        ious = box_ious(detections.boxes[rows], annotations.boxes[annotation_rows], crowds)
+        ious[(rows < 0)[:, :, None] | (annotation_rows < 0)[:, None]] = -1
+        same_class = detections.labels[rows][:, :, None] == annotations.labels[annotation_rows][:, None]
+        yield Block(rows, annotation_rows, ious, same_class, crowds)
 
 
 def _alike(num_detections: np.ndarray, num_annotations: np.ndarray) -> Iterator[np.ndarray]:
-    """The images that have both, in blocks of similar numbers: one busy image would blow up the padding of others."""
+    """Yields the images that have both, in blocks of similar numbers: one busy image would inflate the padding."""
     images = np.flatnonzero((num_detections > 0) & (num_annotations > 0))
     images = images[np.argsort(-num_detections[images], kind="stable")]
     while len(images):
-        some = images[:IMAGES_IN_BLOCK]
-        pairs = num_detections[some[0]] * np.maximum.accumulate(num_annotations[some])  # of an image, when padded
-        count = max(1, int((pairs * np.arange(1, len(some) + 1) <= PAIRS_IN_BLOCK).sum()))
-        yield some[:count]
+        candidates = images[:IMAGES_IN_BLOCK]
+        pairs = num_detections[candidates[0]] * np.maximum.accumulate(num_annotations[candidates])  # in a padded image
+        count = max(1, int((pairs * np.arange(1, len(candidates) + 1) <= PAIRS_IN_BLOCK).sum()))
+        yield candidates[:count]
         images = images[count:]
 
 
 def _padded(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """For each i of `rows` the numbers from edges[i] to below edges[i + 1], padded with -1."""
+    """Returns, for each i of `rows`, the numbers from edges[i] to below edges[i + 1], padded with -1."""
     starts, counts = edges[rows, None], edges[rows + 1] - edges[rows]
     steps = np.arange(counts.max())
     return np.where(steps < counts[:, None], starts + steps, -1)
 
 
 def _annotation_at(block: Block, columns: np.ndarray) -> np.ndarray:
-    """The annotations in `columns` [n, K] of the block's images, -1 for -1."""
+    """Returns the annotations in `columns` [n, K] of the block's images; -1 stays -1."""
     return np.where(columns >= 0, np.take_along_axis(block.annotations, columns.clip(min=0), axis=1), -1)
 
 
 def _place_in_group(groups: np.ndarray) -> np.ndarray:
-    """How many entries of its group come before each entry."""
+    """Returns how many entries of its group come before each entry."""
     order = np.argsort(groups, kind="stable")
     in_order = groups[order]
     starts = np.flatnonzero(np.diff(in_order, prepend=-1))

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the candidates of several views of an image, in the pixels of the first view."""
+"""Runs test-time augmentation: merges the candidates of several views of an image, in pixels of the first view."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -19,9 +19,9 @@ from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 
 
 class Views(NamedTuple):
-    """How often each image is seen: at each of `sides`, and with `flip` also mirrored."""
+    """The views of each image: one at each of `sides`, and with `flip` also a mirrored one."""
 
-    sides: Sequence[tuple[int, int]] | None = None  # shorter side, most of the longer; None: the data set's
+    sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: those of the data set
     flip: bool = False
 
     @property
@@ -30,13 +30,13 @@ class Views(NamedTuple):
 
 
 ONE_VIEW = Views()
-Look = Callable[[Tensor, Tensor], Candidates]  # at images [B, 3, H, W] of the sizes [B, 2] without their padding
+Look = Callable[[Tensor, Tensor], Candidates]  # takes images [B, 3, H, W] and their sizes [B, 2] without padding
 
 
 class MergedViews(NamedTuple):
-    """The candidates of all views of some images, in pixels of the first view, and that view's sizes and scales."""
+    """The candidates of all views of some images, in pixels of the first view, with that view's sizes and scales."""
 
-    candidates: Candidates  # N is the sum of the views'
+    candidates: Candidates  # N is the sum over the views
     sizes: Tensor  # int64 [B, 2]
     scales: Tensor  # float32 [B, 2]
     rows: Tensor  # int64 [B], see Batch
@@ -51,7 +51,7 @@ def predict_views(
     device: torch.device,
     precision: torch.dtype,
 ) -> Iterator[MergedViews]:
-    """`merged_views` of a network: the `num_candidates` top-scoring candidates of each view.
+    """Yields the merged views of `batches`, with the `num_candidates` top-scoring candidates of each view.
 
     What a view adds doesn't depend on the others until NMS. Nothing in here waits for the device.
     """
@@ -61,7 +61,7 @@ def predict_views(
 def look_with(
     model: RetinaNet | SparseNetwork, num_candidates: int, *, device: torch.device, precision: torch.dtype
 ) -> Look:
-    """One look of the network at a batch."""
+    """Returns a function that runs the network on a batch."""
 
     def look(images: Tensor, sizes: Tensor) -> Candidates:
         anchors = anchors_for(*images.shape[2:], device, model.architecture.anchors)
@@ -74,7 +74,7 @@ def look_with(
 
 @torch.no_grad()
 def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator[MergedViews]:
-    """The candidates in `batches`, of which each `views.num_sides` in a row hold the same images at another size."""
+    """Yields the candidates in `batches`: each `views.num_sides` in a row hold the same images in other sizes."""
     candidates_of_views: list[Candidates] = []
     for batch in batches:
         if not candidates_of_views:
@@ -95,9 +95,9 @@ def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator
 
 
 def mirrored(images: Tensor, sizes: Tensor) -> Tensor:
-    """`images` [B, 3, H, W], each mirrored left to right within its own width: the padding stays at the right.
+    """Returns `images` [B, 3, H, W], each mirrored left to right within its own width: the padding stays at the right.
 
-    `sizes` [B, 2] are those of the images without padding.
+    `sizes` [B, 2] are the images' sizes without padding.
     """
     columns = torch.arange(images.shape[3], device=images.device)  # [W]
     opposite = sizes[:, 1:] - 1 - columns  # [B, W], negative in the padding
@@ -106,12 +106,12 @@ def mirrored(images: Tensor, sizes: Tensor) -> Tensor:
 
 
 def resized_boxes(boxes: Tensor, old_sizes: Tensor, sizes: Tensor) -> Tensor:
-    """`boxes` [B, N, 4] in images of `old_sizes` [B, 2] brought to `sizes` [B, 2], each axis by itself."""
+    """Returns `boxes` [B, N, 4] of images of `old_sizes` [B, 2], scaled to `sizes` [B, 2], each axis by itself."""
     return clip(boxes * per_coordinate(sizes / old_sizes)[:, None], sizes)  # rounding may carry a box past the border
 
 
 def views_line(sides: Sequence[int], flip_test: bool) -> str:
-    """The views of test-time augmentation: shorter sides, mirrored or not."""
+    """Returns the log line that lists the views of test-time augmentation: the shorter sides, mirrored or not."""
     listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
     mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
     return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"

@@ -1,4 +1,4 @@
-"""Export a checkpoint for other programs."""
+"""Exports a checkpoint for other programs."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.export import export_settings

@@ -1,4 +1,4 @@
-"""The whole detector as one graph of tensors, from uint8 images to detections, which PyTorch's exporter can read."""
+"""Expresses the whole detector as one graph, from uint8 images to detections, which PyTorch's exporter can read."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from retinanet.detector.structures import Candidates, Detections
 
 
 class Outputs(NamedTuple):
-    """What the file gives, in its order."""
+    """The outputs of the file, in its order."""
 
     boxes: Tensor  # float32 [B, K, 4], the detections, as Detections has them
     scores: Tensor  # float32 [B, K]

@@ -1,4 +1,4 @@
-"""ONNX files: the graph translated, with what a user of the file needs to know in its metadata."""
+"""Writes ONNX files: the translated graph, with metadata for the users of the file."""
 
 import json
 import logging
@@ -16,11 +16,11 @@ from retinanet.predict.networks import KEY, trained_of
 from retinanet.runtime.errors import UserError
 
 OPSET = 18
-MOST_BATCH, MOST_CELLS = 1024, 256  # images, and multiples of 32 pixels a side
+MOST_BATCH, MOST_CELLS = 1024, 256  # images, and multiples of 32 pixels per side
 
 
 def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSettings) -> bytes:
-    """An ONNX file of the detector. UserError where a package is missing."""
+    """Returns the content of an ONNX file of the detector. Raises UserError if a package is missing."""
     _require_packages()
     from retinanet.export.onnx_nms import onnx_nms
 
@@ -45,7 +45,7 @@ def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSett
         )
     assert program is not None
     proto = program.model_proto
-    # The shapes in between, as the exporter writes them, are wrong for other sizes; onnxruntime would trust them.
+    # The exporter writes intermediate shapes that are wrong for other sizes, and onnxruntime would trust them.
     del proto.graph.value_info[:]
     for key, value in metadata_of(checkpoint, settings).items():
         proto.metadata_props.add(key=key, value=value)
@@ -53,7 +53,7 @@ def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSett
 
 
 def metadata_of(checkpoint: Checkpoint, settings: DetectionSettings) -> dict[str, str]:
-    """What the file says of itself, as texts."""
+    """Returns the file's metadata, as texts."""
     trained = trained_of(checkpoint)
     parts: dict[str, Any] = {
         **trained._asdict(),

@@ -1,13 +1,13 @@
-"""NMS by class in ONNX's operators, which onnxscript puts in the graph."""
+"""Expresses NMS by class in ONNX operators, which onnxscript puts into the graph."""
 
 from onnxscript import FLOAT, INT64
 from onnxscript import opset18 as op
 
 
 def onnx_nms(boxes: FLOAT, class_scores: FLOAT, nms_iou: float, threshold: float) -> FLOAT:
-    """As graph.nms_by_class."""
-    most: INT64 = op.Gather(op.Shape(boxes), op.Constant(value_ints=[1]))  # N: as many of a class as there are
-    # Rows (image, class, box). ONNX's boxes are (y, x) pairs, but both axes are alike to the IoU.
+    """Does what graph.nms_by_class does."""
+    most: INT64 = op.Gather(op.Shape(boxes), op.Constant(value_ints=[1]))  # N: no limit per class
+    # Rows (image, class, box). ONNX expects (y, x) pairs, but swapping the axes doesn't change the IoU.
     chosen = op.NonMaxSuppression(
         boxes, class_scores, most, op.Constant(value_floats=[nms_iou]), op.Constant(value_floats=[threshold])
     )

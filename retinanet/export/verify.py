@@ -1,4 +1,4 @@
-"""Whether an exported file detects what the checkpoint does, on the images of a set."""
+"""Compares the detections of an exported file with the checkpoint's on the images of a set."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, foun
 from retinanet.evaluation.views import Look
 from retinanet.settings.shared import installed_backends
 
-MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # by which they may differ
-FAR, FAR_SCORE = 2.0, 0.02  # pixels and score from which on two are not the same detection
+MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # largest differences allowed
+FAR, FAR_SCORE = 2.0, 0.02  # in pixels and score, at which two detections are no longer the same
 
 
 class Comparison(NamedTuple):
@@ -27,14 +27,14 @@ class Comparison(NamedTuple):
 
     num_images: int
     counts: tuple[int, int]  # detections of the checkpoint and of the file
-    pixels: float  # by which boxes differ at most, in pixels of the network's input
+    pixels: float  # the largest difference between boxes, in pixels of the network's input
     score: float
-    num_unmatched: int  # without a counterpart, and not because of a score at the threshold
+    num_unmatched: int  # without a counterpart, though their scores are not at the threshold
     aps: tuple[float, float] | None  # None without objects
 
     @property
     def faults(self) -> list[str]:
-        """What differs too much."""
+        """The differences that are too large."""
         faults = []
         if self.num_unmatched:
             faults.append(f"{self.num_unmatched} detections have no counterpart")
@@ -88,7 +88,7 @@ class Match(NamedTuple):
 
 
 def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> Match:
-    """Each detection [n] in an image of either with the nearest of its class and score among the other's.
+    """Matches each detection [n] in an image with the nearest of its class and score in the other network's, both ways.
 
     One without such a neighbour counts as unmatched, unless its score is so near the least that is kept that rounding
     decides.
@@ -117,6 +117,6 @@ def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> 
 
 
 def _image(detections: Detections, row: int) -> Detections:
-    """Those of an image, without padding."""
+    """Returns the detections in an image, without padding."""
     real = detections.labels[row] >= 0
     return Detections(*(part[row][real] for part in detections))

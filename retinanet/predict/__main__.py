@@ -1,4 +1,4 @@
-"""Detect objects in images and videos."""
+"""Detects objects in images and videos."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.predict import predict_settings

@@ -1,4 +1,4 @@
-"""The detector as a Python object: an image or many in, boxes in its own pixels out."""
+"""Offers the detector as a Python object: one image or many in, boxes in their own pixels out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,12 +25,12 @@ OneImage = str | Path | np.ndarray | Tensor | Image.Image
 
 
 class ImageDetections(NamedTuple):
-    """What was found in an image: n detections by falling score."""
+    """The n detections in an image, by falling score."""
 
     boxes: np.ndarray  # float32 [n, 4], (x1, y1, x2, y2) in pixels of the image
     scores: np.ndarray  # float32 [n]
-    labels: np.ndarray  # int64 [n], rows of Detector.class_names
-    names: list[str]  # of their classes
+    labels: np.ndarray  # int64 [n], indices into Detector.class_names
+    names: list[str]  # the names of their classes
 
 
 class Detector:
@@ -39,13 +39,15 @@ class Detector:
         detector = Detector("output/best.pt")
         boxes, scores, labels, names = detector("street.jpg")
 
-    `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. `threshold`: detections score above it;
-    by default the one with the best F1 in the training's last evaluation, or 0.3 without one. `classes`: names of those
-    to find, by default all. `tile`: side in pixels of the tiles in which large images are seen besides as a whole, with
-    `overlap` as a share of it. `flip_test`, `test_sides`: test-time augmentation as in test.py. The other settings are
-    test.py's; an ONNX file has its own, of which `num_candidates` and the precision, float32, can't be changed.
+    `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. Detections score above `threshold`, by
+    default the one with the best F1 in the run's last evaluation, or 0.3 without an evaluation. `classes` are the names
+    of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are cut;
+    neighbours overlap by the fraction `overlap`, and each image is also processed as a whole. `flip_test` and
+    `test_sides` are test-time augmentation as in test.py. The other settings are those of test.py. An ONNX file brings
+    its own; its `num_candidates` and its precision, float32, can't be changed.
 
-    Calls don't change it, so several threads can share one. UserError where a file or a setting can't be used.
+    Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
+    used.
     """
 
     def __init__(
@@ -67,11 +69,17 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path, self.max_pixels = Path(path), max_pixels
-        asked: dict[str, Any] = {"num_candidates": num_candidates, "nms_iou": nms_iou, "max_detections": max_detections}
+        overrides: dict[str, Any] = {
+            "num_candidates": num_candidates,
+            "nms_iou": nms_iou,
+            "max_detections": max_detections,
+        }
         if self.path.suffix == ONNX:
-            more_looks = {"tile": tile, "flip_test": flip_test, "test_sides": test_sides}
-            names = [name for name, value in more_looks.items() if value]
-            self.network = network_of_onnx(self.path, device, precision, {**asked, "threshold": threshold}, names)
+            looks_flags = {"tile": tile, "flip_test": flip_test, "test_sides": test_sides}
+            more_looks_used = [name for name, value in looks_flags.items() if value]
+            self.network = network_of_onnx(
+                self.path, device, precision, {**overrides, "threshold": threshold}, more_looks_used
+            )
         else:
             count = DEFAULT_DETECTION.num_candidates if num_candidates is None else num_candidates
             self.network = network_of_checkpoint(self.path, device, precision, threshold, count)
@@ -85,7 +93,7 @@ class Detector:
             replace(
                 self.network.detection,
                 threshold=self.threshold,
-                **{name: value for name, value in asked.items() if value is not None},
+                **{name: value for name, value in overrides.items() if value is not None},
             ),
             batch_size or trained.batch_size,
             Tiles(tile, overlap) if tile else None,
@@ -98,7 +106,7 @@ class Detector:
     def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[ImageDetections]: ...
 
     def __call__(self, images: OneImage | list[Any] | tuple[Any, ...]) -> ImageDetections | list[ImageDetections]:
-        """The detections in an image, or in each of a list.
+        """Returns the detections in an image, or in each image of a list.
 
         An image is a file's path, a PIL image, a NumPy array [height, width, 3] in RGB (or [height, width] in grey), or
         a tensor [3, height, width], all uint8.
@@ -108,21 +116,21 @@ class Detector:
         return self._detections_in([self._tensor_of(images)])[0]
 
     def find(self, images: Sequence[Tensor]) -> Found:
-        """The detections in uint8 images [3, h, w], by image and falling score, as test.py writes them."""
-        found = detect_images(self.network, images, self.looks)
-        return found if self.kept_labels is None else found.at(np.isin(found.labels, self.kept_labels))
+        """Returns the detections in uint8 images [3, h, w], by image and falling score, as test.py writes them."""
+        detections = detect_images(self.network, images, self.looks)
+        return detections if self.kept_labels is None else detections.at(np.isin(detections.labels, self.kept_labels))
 
     def _detections_in(self, images: Sequence[Tensor]) -> list[ImageDetections]:
-        found = self.find(images)
-        corners = corners_of(found.boxes)
+        detections = self.find(images)
+        corners = corners_of(detections.boxes)
         return [
             ImageDetections(
-                corners[own].astype(np.float32),
-                found.scores[own].astype(np.float32),
-                found.labels[own],
-                [self.class_names[label] for label in found.labels[own]],
+                corners[of_image].astype(np.float32),
+                detections.scores[of_image].astype(np.float32),
+                detections.labels[of_image],
+                [self.class_names[label] for label in detections.labels[of_image]],
             )
-            for own in (found.images == index for index in range(len(images)))
+            for of_image in (detections.images == index for index in range(len(images)))
         ]
 
     def _labels_of(self, classes: Sequence[str]) -> list[int]:
@@ -132,18 +140,18 @@ class Detector:
         return [self.class_names.index(name) for name in classes]
 
     def _tensor_of(self, image: Any) -> Tensor:
-        """The image as uint8 [3, height, width]."""
+        """Returns the image as uint8 [3, height, width]."""
         if isinstance(image, str | Path):
             return read_upright(image, self.max_pixels)
         if isinstance(image, Image.Image):
             return upright(image)
-        # A copy: PyTorch warns of arrays that can't be written to, such as PIL's, and takes no negative strides.
+        # The copy is needed: PyTorch warns about read-only arrays, such as PIL's, and refuses negative strides.
         tensor = torch.as_tensor(np.array(image, order="C") if isinstance(image, np.ndarray) else image)
         if isinstance(image, np.ndarray):
             tensor = tensor[None].expand(3, -1, -1) if tensor.dim() == 2 else tensor.movedim(-1, 0)
         if tensor.dtype != torch.uint8 or tensor.dim() != 3 or len(tensor) != 3 or not tensor.numel():
             raise TypeError(
-                f"an image of shape {list(np.shape(image))} and type {image.dtype}: give uint8, [height, width, 3] as "
+                f"an image of shape {list(np.shape(image))} and type {image.dtype}: pass uint8, [height, width, 3] as "
                 "an array or [3, height, width] as a tensor"
             )
         return tensor.cpu()

@@ -1,4 +1,4 @@
-"""The files that an earlier run of predict wrote to its output folder, found by its record and moved out of the way."""
+"""Finds the files that an earlier run of predict wrote, by its record, and moves them out of the way."""
 
 import json
 import os
@@ -10,18 +10,18 @@ from retinanet.coco.annotation_entries import leaves_folder
 from retinanet.runtime.errors import UserError, file_error_explained
 
 ROWS_JSON, ROWS_CSV = "predictions.json", "predictions.csv"
-RECORD = "predicted_files.jsonl"  # the files of a run, relative to the folder, as a JSON string on each line
+RECORD = "predicted_files.jsonl"  # one JSON string per line: a file of the run, relative to the folder
 
 
 def record_line(path: Path, folder: Path) -> str:
-    """The line of the record for `path`, which is in `folder`."""
+    """Returns the line of the record for `path`, which is in `folder`."""
     return json.dumps(path.relative_to(folder).as_posix()) + "\n"
 
 
 def earlier_files(folder: Path) -> list[Path]:
-    """The files in `folder` that an earlier run wrote, without its record.
+    """Returns the files in `folder` that an earlier run wrote, without its record.
 
-    A run of an earlier version left no record: then only predictions.json and predictions.csv are certain.
+    Earlier versions left no record: then only predictions.json and predictions.csv are certain.
     """
     record = folder / RECORD
     names = {ROWS_JSON, ROWS_CSV}
@@ -35,7 +35,7 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
     for line in lines:
         try:
             name = json.loads(line)
-        except ValueError:  # a line that a full disk or a power cut broke off: its file was not complete either
+        except ValueError:  # a full disk or a power cut broke the line off: its file was not complete either
             continue
         if isinstance(name, str) and not leaves_folder(name):
             yield name
@@ -43,9 +43,9 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
 
 def require_no_source(earlier: Sequence[Path], sources: Iterable[Path]) -> None:
     """Raises UserError if one of the `sources` is an `earlier` file, which would be moved before it is read."""
-    ours = {_identity(path) for path in earlier}
-    for path in sources if ours else ():
-        if path.exists() and _identity(path) in ours:
+    identities = {_identity(path) for path in earlier}
+    for path in sources if identities else ():
+        if path.exists() and _identity(path) in identities:
             raise UserError(
                 f"{path}: is a SOURCE, but an earlier run wrote it, and it would be moved before it is read. Choose "
                 "another --output_path, or leave it out."
@@ -58,9 +58,9 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
-    """Move the `earlier` files and their record to before_{k}/ in `folder`, k the first that is free; returns it.
+    """Moves the `earlier` files and their record to before_{k}/ in `folder`, k the first free number; returns it.
 
-    Folders that this empties are removed. If a file can't be moved, all go back: UserError.
+    Folders that this empties are removed. If a file can't be moved, all move back and UserError is raised.
     """
     moved: list[tuple[Path, Path]] = []
     record = folder / RECORD
@@ -68,7 +68,7 @@ def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
         before = free_folder(folder)
         before.mkdir()
         try:
-            # The record goes last: after a power cut, the next run finds by it what is still here.
+            # The record moves last: after a power cut, the next run reads from it which files are left.
             for path in [*earlier, *([record] if record.is_file() else [])]:
                 place = before / path.relative_to(folder)
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +89,6 @@ def _parents_below(path: Path, folder: Path) -> list[Path]:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in sorted(folders, key=lambda one: len(one.parts), reverse=True):
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
         if not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()

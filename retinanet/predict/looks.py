@@ -1,4 +1,4 @@
-"""Detection in images at hand: whole as test.py sees them, or whole and in tiles, all candidates merged before NMS."""
+"""Detects in images that are in memory, whole or also in tiles; all candidates are merged before NMS."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,20 +19,20 @@ from retinanet.evaluation.detect_set import found_in_batch
 from retinanet.evaluation.views import Views, merged_views
 from retinanet.predict.networks import ReadyNetwork
 
-EDGE = 0.01  # of a tile: an object that comes this near to an inner edge may be cut off there
+EDGE = 0.01  # fraction of a tile's side: an object this close to an inner edge may be cut off there
 
 
 class Tiles(NamedTuple):
-    """How an image is cut."""
+    """The tiles into which an image is cut."""
 
-    side: int  # of a tile, pixels of the image
-    overlap: float  # of neighbours, a share of their side
+    side: int  # pixels of the image
+    overlap: float  # of neighbouring tiles, as a fraction of their side
 
 
 class Looks(NamedTuple):
-    """How each image is looked at, and which detections are kept."""
+    """The views and tiles of each image, and the settings that choose the detections."""
 
-    views: Views  # with sides: the network's own, or those of test-time augmentation
+    views: Views  # its sides are the network's own, or those of test-time augmentation
     detection: DetectionSettings
     batch_size: int
     tiles: Tiles | None = None
@@ -47,9 +47,9 @@ class Merged(NamedTuple):
 
 
 def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> Found:
-    """The detections in uint8 images [3, h, w] by falling score, image by image.
+    """Returns the detections in uint8 images [3, h, w] by falling score, image by image.
 
-    Whole images give what test.py finds in them: those of a batch have equal padded shapes.
+    Whole images give the same detections as test.py, since the images of a batch have equal padded shapes.
     """
     merged = look_at(network, images, looks)
     if looks.tiles:
@@ -57,30 +57,32 @@ def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks)
             with_tiles(network, image, whole, looks, looks.tiles) for image, whole in zip(images, merged, strict=True)
         ]
     parts = []
-    for index, one in enumerate(merged):
-        detections = suppress(one.candidates, one.size, looks.detection)
-        parts.append(found_in_batch(detections, one.scale, np.array([index])))
+    for index, image_merged in enumerate(merged):
+        detections = suppress(image_merged.candidates, image_merged.size, looks.detection)
+        parts.append(found_in_batch(detections, image_merged.scale, np.array([index])))
     return joined(parts)
 
 
 def look_at(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> list[Merged]:
-    """Each image in all views."""
+    """Returns each image's candidates in all views."""
     assert looks.views.sides is not None
     originals = np.array([image.shape[1:] for image in images], np.int64).reshape(-1, 2)
     sizes = [resized_sizes(originals, *sides) for sides in looks.views.sides]
-    shapes = np.concatenate([padded_sizes(of_side) for of_side in sizes], axis=1)
+    shapes = np.concatenate([padded_sizes(side_sizes) for side_sizes in sizes], axis=1)
     merged: dict[int, Merged] = {}
     for rows in batches_of_equal_shape(shapes, looks.batch_size):
-        of_sides = [_batch(images, rows, of_side) for of_side in sizes]
-        for candidates, size, scale, _ in merged_views(network.look, on_device(of_sides, network.device), looks.views):
+        batches = [_batch(images, rows, side_sizes) for side_sizes in sizes]
+        for candidates, size, scale, _ in merged_views(network.look, on_device(batches, network.device), looks.views):
             for place, row in enumerate(rows):
-                own = slice(place, place + 1)
-                merged[row] = Merged(Candidates(*(part[own] for part in candidates)), size[own], scale[own])
+                of_image = slice(place, place + 1)
+                merged[row] = Merged(
+                    Candidates(*(part[of_image] for part in candidates)), size[of_image], scale[of_image]
+                )
     return [merged[row] for row in range(len(images))]
 
 
 def _batch(images: Sequence[Tensor], rows: Sequence[int], sizes: np.ndarray) -> Batch:
-    """The images of `rows` in their sizes [N, 2]."""
+    """Returns the images `rows` as a batch, resized to their `sizes` [N, 2]."""
     samples = []
     for row in rows:
         size = sizes[row].tolist()
@@ -91,29 +93,29 @@ def _batch(images: Sequence[Tensor], rows: Sequence[int], sizes: np.ndarray) -> 
 
 
 def with_tiles(network: ReadyNetwork, image: Tensor, whole: Merged, looks: Looks, tiles: Tiles) -> Merged:
-    """The candidates of the whole image and of its tiles, in pixels of the image."""
+    """Returns the candidates of the whole image and of its tiles, in pixels of the image."""
     size = image.shape[1:]
     corners = tile_corners(size, tiles)
-    seen = look_at(network, [cut(image, corner, tiles) for corner in corners], looks)
+    tile_candidates = look_at(network, [cut(image, corner, tiles) for corner in corners], looks)
     parts = [_likely(moved(whole.candidates, whole.scale[0], (0, 0)), looks)]
-    for corner, of_tile in zip(corners, seen, strict=True):
-        likely = _likely(moved(of_tile.candidates, of_tile.scale[0], corner), looks)
-        kept = without_cut_off(likely.boxes[0], corner, tiles, size)
-        parts.append(Candidates(*(part[:, kept] for part in likely)))
+    for corner, merged in zip(corners, tile_candidates, strict=True):
+        likely = _likely(moved(merged.candidates, merged.scale[0], corner), looks)
+        is_whole = without_cut_off(likely.boxes[0], corner, tiles, size)
+        parts.append(Candidates(*(part[:, is_whole] for part in likely)))
     together = Candidates(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
     return Merged(together, whole.size.new_tensor([list(size)]), torch.ones_like(whole.scale))
 
 
 def _likely(candidates: Candidates, looks: Looks) -> Candidates:
-    """Those that may be detections, or a hundred tiles would fill the memory."""
+    """Drops candidates below the threshold: a hundred tiles' worth would not fit in memory."""
     rows = candidates.scores[0] > looks.detection.threshold
     return Candidates(*(part[:, rows] for part in candidates))
 
 
 def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
-    """The (top, left) of the tiles that cover an image of `size`, the last of each row and column at its border.
+    """Returns the (top, left) of the tiles that cover an image of `size`; none if it is no larger than a tile.
 
-    None where the image is no larger than a tile: it is seen whole anyway.
+    The last tile of each row and column ends at the image's border.
     """
     if max(size) <= tiles.side:
         return []
@@ -122,7 +124,7 @@ def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
 
 
 def _starts(length: int, tiles: Tiles) -> list[int]:
-    """Where tiles begin along a side of `length`, evenly spread, with at least the overlap."""
+    """Returns where tiles begin along a side of `length`, evenly spread, with at least the overlap."""
     if length <= tiles.side:
         return [0]
     step = max(1, int(tiles.side * (1 - tiles.overlap)))
@@ -131,15 +133,15 @@ def _starts(length: int, tiles: Tiles) -> list[int]:
 
 
 def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
-    """The tile [3, h, w] of `image` at `corner`."""
+    """Returns the tile [3, h, w] of `image` at `corner`."""
     top, left = corner
     return image[:, top : top + tiles.side, left : left + tiles.side]
 
 
 def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: Sequence[int]) -> Tensor:
-    """Which of `boxes` [N, 4], pixels of the image, don't reach an edge of their tile inside the image: bool [N].
+    """Marks the `boxes` [N, 4], pixels of the image, that don't reach an inner edge of their tile: bool [N].
 
-    What is cut off there is seen by a neighbour, or in the whole image if it is larger than the overlap.
+    A neighbouring tile contains an object that is cut off there, or the whole image if it is larger than the overlap.
     """
     (height, width), (top, left), margin = size, corner, max(1.0, EDGE * tiles.side)
     bottom, right = min(top + tiles.side, height), min(left + tiles.side, width)
@@ -157,7 +159,10 @@ def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: 
 
 
 def moved(candidates: Candidates, scale: Tensor, corner: tuple[int, int]) -> Candidates:
-    """The candidates [1, N] of a tile, in pixels of its image. `scale` (vertical, horizontal) is the tile's."""
+    """Returns the candidates [1, N] of a tile, in pixels of its image.
+
+    `scale` (vertical, horizontal) is the tile's scale.
+    """
     top, left = corner
     boxes = candidates.boxes / scale.flip(0).repeat(2) + candidates.boxes.new_tensor([left, top, left, top])
     return candidates._replace(boxes=boxes)

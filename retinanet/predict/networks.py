@@ -1,4 +1,4 @@
-"""A trained network ready to detect: what looks at a batch, and what its file says of it."""
+"""Loads a trained network for inference: its forward function and the metadata of its file."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ from retinanet.runtime.device import choose_precision, find_device
 from retinanet.runtime.errors import UserError
 
 ONNX = ".onnx"
-KEY = "retinanet."  # before the names in the metadata
-DETECTIONS = ("boxes", "scores", "labels")  # the outputs of every file
+KEY = "retinanet."  # prefix of the names in the metadata
+DETECTIONS = ("boxes", "scores", "labels")  # outputs of every file
 CANDIDATES = tuple(f"candidate_{name}" for name in DETECTIONS)  # before NMS; files of earlier versions lack them
 EXPORT = "python -m retinanet.export"
 
 
 class Trained(NamedTuple):
-    """What the file says of its network."""
+    """The metadata that a file holds about its network."""
 
     class_names: list[str]
     category_ids: list[int]
@@ -38,19 +38,19 @@ class Trained(NamedTuple):
 
 
 class ReadyNetwork(NamedTuple):
-    look: Look  # which finds all candidates above the threshold
+    look: Look  # finds all candidates above the threshold
     trained: Trained
     device: torch.device
     threshold: float
-    detection: DetectionSettings = DEFAULT_DETECTION  # where none are asked for; without the threshold
+    detection: DetectionSettings = DEFAULT_DETECTION  # the defaults, except for the threshold
 
 
 def network_of_checkpoint(
     path: Path, device_name: str, precision_name: str, threshold: float | None, num_candidates: int
 ) -> ReadyNetwork:
-    """The checkpoint's network, with its averaged weights if it has any. UserError where it can't be used.
+    """Loads the checkpoint's network, with its averaged weights if it has any.
 
-    `threshold`: None is the one that its training has found.
+    If `threshold` is None, the checkpoint's own is taken. Raises UserError if the checkpoint can't be used.
     """
     device = find_device(device_name)
     checkpoint = load_checkpoint(path)
@@ -65,7 +65,7 @@ def network_of_checkpoint(
 
 
 def trained_of(checkpoint: Checkpoint) -> Trained:
-    """What a checkpoint says of its network."""
+    """Returns the metadata of a checkpoint."""
     return Trained(
         checkpoint.class_names,
         checkpoint.category_ids,
@@ -76,30 +76,31 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
     )
 
 
-Asked = Mapping[str, float | None]  # of DetectionSettings by name, None where the file decides
+Overrides = Mapping[str, float | None]  # fields of DetectionSettings by name; None leaves the choice to the file
 
 
 def network_of_onnx(
-    path: Path, device_name: str, precision_name: str, asked: Asked, more_looks: Sequence[str]
+    path: Path, device_name: str, precision_name: str, overrides: Overrides, more_looks: Sequence[str]
 ) -> ReadyNetwork:
-    """The network in `path`. Its look gives the candidates before NMS; with a file of an earlier version, those after.
+    """Loads the network in `path`.
 
-    UserError where the file can't be used, or can't follow what is `asked` or its `more_looks`: names of flags.
+    Its look gives the candidates before NMS, or with a file of an earlier version, after it. Raises UserError if the
+    file can't be used, or doesn't allow the `overrides` or the flags `more_looks`.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file. Give a checkpoint, or a file of {EXPORT}")
+        raise UserError(f"{path}: no such file. Pass a checkpoint, or a file of {EXPORT}")
     try:
         session = session_of(path, device_name)
         texts = session.get_modelmeta().custom_metadata_map
         facts = {name.removeprefix(KEY): json.loads(text) for name, text in texts.items() if name.startswith(KEY)}
         trained = Trained(**{name: facts[name] for name in Trained._fields if name != "threshold"})
-        own = DetectionSettings(
+        exported = DetectionSettings(
             float(facts["least_score"]),
             int(facts["num_candidates"]),
             float(facts["nms_iou"]),
             int(facts["max_detections"]),
         )
-        trained = trained._replace(threshold=max(saved_threshold(float(facts["threshold"])), own.threshold))
+        trained = trained._replace(threshold=max(saved_threshold(float(facts["threshold"])), exported.threshold))
         has_candidates = {*CANDIDATES} <= {output.name for output in session.get_outputs()}
     except UserError:
         raise
@@ -109,53 +110,56 @@ def network_of_onnx(
             "Export the checkpoint again."
         ) from fault
     if precision_name not in ("auto", "float32"):
-        raise UserError(f"--precision {precision_name}: {path} computes in float32. Give auto, or the checkpoint")
-    _require_possible(path, own, asked, has_candidates)
+        raise UserError(f"--precision {precision_name}: {path} computes in float32. Use auto, or the checkpoint")
+    _require_possible(path, exported, overrides, has_candidates)
     if more_looks and not has_candidates:
         raise UserError(
             f"--{more_looks[0]}: {path} was exported by an earlier version and lacks the candidates before NMS, which "
-            f"several looks need. Export it again with {EXPORT}, or give the checkpoint"
+            f"several looks need. Export it again with {EXPORT}, or use the checkpoint"
         )
-    threshold = trained.threshold if asked["threshold"] is None else asked["threshold"]
+    threshold = trained.threshold if overrides["threshold"] is None else overrides["threshold"]
     names = CANDIDATES if has_candidates else DETECTIONS
 
     def look(images: Tensor, sizes: Tensor) -> Candidates:
         return Candidates(*outputs_of(session, names, images, sizes))
 
-    return ReadyNetwork(look, trained, torch.device("cpu"), threshold, own)
+    return ReadyNetwork(look, trained, torch.device("cpu"), threshold, exported)
 
 
-def _require_possible(path: Path, own: DetectionSettings, asked: Asked, has_candidates: bool) -> None:
-    """UserError where something is `asked` that a file exported with the settings `own` can't follow."""
-    threshold, most = asked["threshold"], asked["max_detections"]
-    if threshold is not None and np.float32(threshold) < np.float32(own.threshold):
+def _require_possible(path: Path, exported: DetectionSettings, overrides: Overrides, has_candidates: bool) -> None:
+    """Raises UserError if a file exported with the settings `exported` doesn't allow the `overrides`."""
+    threshold, most = overrides["threshold"], overrides["max_detections"]
+    if threshold is not None and np.float32(threshold) < np.float32(exported.threshold):
         raise UserError(
-            f"--threshold {threshold_text(threshold)} is below {threshold_text(own.threshold)}, at which {path} was "
-            "exported and below which it finds nothing. Export it with a lower --threshold"
+            f"--threshold {threshold_text(threshold)} is below {threshold_text(exported.threshold)}, at which {path} "
+            "was exported and below which it finds nothing. Export it with a lower --threshold"
         )
     fixed = ("num_candidates",) if has_candidates else ("num_candidates", "nms_iou")
     for name in fixed:
-        value, of_file = asked[name], getattr(own, name)
-        if value is not None and value != of_file:
+        value, exported_value = overrides[name], getattr(exported, name)
+        if value is not None and value != exported_value:
             raise UserError(
-                f"--{name} {value:g}: {path} was exported with {of_file:g}, which is fixed in it. Export it with "
-                f"--{name} {value:g}, or drop the flag"
+                f"--{name} {value:g}: {path} was exported with {exported_value:g}, which is fixed in it. Export it "
+                f"with --{name} {value:g}, or remove the flag"
             )
-    if most is not None and most > own.max_detections and not has_candidates:
+    if most is not None and most > exported.max_detections and not has_candidates:
         raise UserError(
-            f"--max_detections {most} is above {own.max_detections}, with which an earlier version exported {path}. "
-            f"Export it again with {EXPORT}"
+            f"--max_detections {most} is above {exported.max_detections}, with which an earlier version exported "
+            f"{path}. Export it again with {EXPORT}"
         )
 
 
 def session_of(file: Path | bytes, device_name: str) -> Any:
-    """onnxruntime with a file, or the bytes of one. UserError where it isn't installed or lacks the device."""
+    """Returns an onnxruntime session of a file, or of its bytes.
+
+    Raises UserError if onnxruntime or the device is missing.
+    """
     library = _onnxruntime()
     return library.InferenceSession(file, providers=_providers(library, device_name))
 
 
 def outputs_of(session: Any, names: Sequence[str], images: Tensor, sizes: Tensor) -> list[Tensor]:
-    """The outputs `names` of a file, of which no more is computed than they need."""
+    """Returns the outputs `names` of a file, and computes only what they need."""
     options = _onnxruntime().RunOptions()
     options.only_execute_path_to_fetches = True
     feed = {"images": images.contiguous().numpy(), "sizes": sizes.numpy()}
@@ -163,11 +167,13 @@ def outputs_of(session: Any, names: Sequence[str], images: Tensor, sizes: Tensor
 
 
 def _providers(library: ModuleType, device_name: str) -> list[str]:
-    """What runs it: the GPU where it is asked for, or is there."""
-    there = library.get_available_providers()
-    has_gpu = "CUDAExecutionProvider" in there
+    """Returns the execution providers of ONNX Runtime: the GPU if requested or available."""
+    available = library.get_available_providers()
+    has_gpu = "CUDAExecutionProvider" in available
     if device_name.startswith("cuda") and not has_gpu:
-        raise UserError(f"--device {device_name}: this onnxruntime has no CUDA. Install onnxruntime-gpu, or give cpu")
+        raise UserError(
+            f"--device {device_name}: this onnxruntime has no CUDA. Install onnxruntime-gpu, or use --device cpu"
+        )
     return ["CUDAExecutionProvider"] * (has_gpu and device_name != "cpu") + ["CPUExecutionProvider"]
 
 
@@ -176,5 +182,5 @@ def _onnxruntime() -> ModuleType:
         import onnxruntime
     except ImportError:
         raise UserError("ONNX files need onnxruntime. Install it with: pip install onnxruntime") from None
-    onnxruntime.set_default_logger_severity(4)  # what goes wrong is said by us
+    onnxruntime.set_default_logger_severity(4)  # errors are reported as UserError
     return onnxruntime

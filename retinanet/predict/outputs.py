@@ -1,4 +1,4 @@
-"""What predict writes: the detections row by row, and pictures, so that the memory doesn't grow with the images."""
+"""Writes detections row by row, and pictures, so that memory doesn't grow with the number of images."""
 
 import csv
 import json
@@ -25,7 +25,9 @@ QUALITY = 92  # of JPEGs
 
 
 class Outputs:
-    """The files in `folder`: predictions.json and predictions.csv, complete once it is closed, and those in `save`.
+    """Writes predictions.json and predictions.csv to `folder`, complete once it is closed, and the pictures in `save`.
+
+    The `earlier` run's files are moved to the folder `before`. No other existing file is replaced.
 
     The `earlier` run's files are moved to the folder `before`. No other file that is there is replaced.
     """
@@ -42,7 +44,7 @@ class Outputs:
         self.earlier, self.before = earlier, Path()
         self.num_images = self.num_rows = 0
         self.by_class: Counter[int] = Counter()
-        self.names: set[str] = set()  # of the pictures so far
+        self.names: set[str] = set()  # names of the pictures so far
         self.files = ExitStack()
 
     def __enter__(self) -> "Outputs":
@@ -51,7 +53,7 @@ class Outputs:
             with ExitStack() as files:
                 self.json = files.enter_context(written_whole(self.folder / ROWS_JSON))
                 self.table = csv.writer(files.enter_context(written_whole(self.folder / ROWS_CSV)), lineterminator="\n")
-                if self.earlier:  # only now: the folder can be written to
+                if self.earlier:  # not earlier: first the folder has proved writable
                     self.before = move_earlier_files(self.folder, self.earlier)
                 self.record = files.enter_context(open(self.folder / RECORD, "w", encoding="utf-8", buffering=1))
                 self.files = files.pop_all()
@@ -65,10 +67,10 @@ class Outputs:
             self.json.write("\n]\n" if self.num_rows else "]\n")
         self.files.__exit__(kind, error, trace)
 
-    def add(self, file_name: str, found: Found, frame: int | None = None) -> None:
-        """The detections in an image, or in the `frame` of a video."""
+    def add(self, file_name: str, detections: Found, frame: int | None = None) -> None:
+        """Writes the detections in an image, or in the `frame` of a video."""
         self.num_images += 1
-        rows = zip(found.labels.tolist(), found.boxes.tolist(), found.scores.tolist(), strict=True)
+        rows = zip(detections.labels.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
         for label, box, score in rows:
             row = {"image_id": self.num_images, "category_id": self.category_ids[label], "bbox": box, "score": score}
             row |= {"file_name": file_name} | ({} if frame is None else {"frame": frame})
@@ -80,20 +82,22 @@ class Outputs:
             self.num_rows += 1
             self.by_class[label] += 1
 
-    def draw(self, name: str, image: Tensor, found: Found) -> None:
-        """The pictures of an image that are asked for, under the `name` of its file."""
+    def draw(self, name: str, image: Tensor, detections: Found) -> None:
+        """Writes the requested pictures of an image, under the `name` of its file."""
         name = self._free(name)
         if PICTURES in self.save:
-            self._write(painted(image, found, self.class_names), self.folder / PICTURES / name)
-        self.crop(name, image, found)
+            self._write(painted(image, detections, self.class_names), self.folder / PICTURES / name)
+        self.crop(name, image, detections)
 
-    def crop(self, name: str, image: Tensor, found: Found) -> None:
-        """A picture of each detection, in a folder of its class, where they are asked for."""
+    def crop(self, name: str, image: Tensor, detections: Found) -> None:
+        """Writes a picture of each detection to a folder of its class, if crops are requested."""
         if CROPS not in self.save:
             return
         height, width = image.shape[1:]
         place = PurePosixPath(name)
-        for number, (label, box) in enumerate(zip(found.labels.tolist(), found.boxes.tolist(), strict=True), 1):
+        for number, (label, box) in enumerate(
+            zip(detections.labels.tolist(), detections.boxes.tolist(), strict=True), 1
+        ):
             left, top, wide, high = box
             x1, y1 = min(int(left), width - 1), min(int(top), height - 1)
             x2, y2 = max(x1 + 1, round(left + wide)), max(y1 + 1, round(top + high))
@@ -102,11 +106,11 @@ class Outputs:
             self._write(part, folder / f"{place.stem}_{number}{place.suffix}")
 
     def video_path(self, name: str) -> Path:
-        """Where the video `name` goes, with its folders made."""
+        """Returns where to write the video `name`, after making its folders."""
         return self._place(self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"}))
 
     def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
-        """The name, with a suffix that can be written, and a number if an earlier picture has the same."""
+        """Returns the name with a suffix that can be written, and a number if an earlier picture has the same name."""
         path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
         path = path if path.suffix.lower() in suffixes else path.with_name(f"{path.name}.png")
         free, number = path, 1
@@ -117,7 +121,7 @@ class Outputs:
         return str(free)
 
     def _place(self, path: Path) -> Path:
-        """`path`, with its folders made and a number if a file is there, entered in the record."""
+        """Makes the folders of `path`, numbers it if the file exists, enters it in the record and returns it."""
         free, number = path, 1
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +140,6 @@ class Outputs:
 
 
 def _file_name(class_name: str) -> str:
-    """The name of a class as that of a folder."""
+    """Returns the name of a class as a folder name."""
     plain = "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in class_name).strip()
     return plain[:60] or "class"

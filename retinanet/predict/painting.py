@@ -1,5 +1,4 @@
-"""Detections painted into an image of its own size, as vis.py draws them but without a figure around: fast enough for
-a video."""
+"""Paints detections into an image in its own size, without a figure around it: fast enough for a video."""
 
 from functools import cache
 
@@ -14,11 +13,11 @@ from retinanet.reports.figures import class_colour, shortened, text_colour
 from retinanet.reports.fonts import font_file
 
 USUAL_SIDE = 480  # longer side in pixels at which the text has its usual size; it grows with the image, but less
-TEXT_PIXELS, LINE_PIXELS, PAD = 15, 3, 0.15  # the last in parts of the text
+TEXT_PIXELS, LINE_PIXELS, PAD = 15, 3, 0.15  # PAD is a fraction of the text size
 
 
 def painted(image: Tensor, found: Found, class_names: list[str]) -> Image.Image:
-    """A picture of uint8 `image` [3, h, w] with the boxes, names and scores of its detections."""
+    """Returns a picture of uint8 `image` [3, h, w] with the boxes, names and scores of its detections."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     if not len(found.scores):
         return picture
@@ -35,7 +34,7 @@ def painted(image: Tensor, found: Found, class_names: list[str]) -> Image.Image:
     places = place_labels(boxes_of(corners), sizes, width)
     places[:, 1] = places[:, 1].clip(0, max(0, height - sizes[0, 1]))
     draw = ImageDraw.Draw(picture)
-    order = range(len(names) - 1, -1, -1)  # the surest on top
+    order = range(len(names) - 1, -1, -1)  # the highest scores on top
     for row in order:
         x1, y1, x2, y2 = corners[row].round().tolist()
         box = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))

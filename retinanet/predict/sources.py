@@ -1,4 +1,4 @@
-"""What SOURCE names: images, folders, globs, lists of paths and videos, as one stream of files."""
+"""Resolves SOURCE arguments: images, folders, globs, lists of paths and videos become one stream of files."""
 
 import glob
 import os
@@ -17,24 +17,25 @@ class SourceFile(NamedTuple):
     """An image or a video."""
 
     path: Path
-    name: str  # below its folder's output: the path from the SOURCE that it was found in
+    name: str  # the path below the output folder: relative to its SOURCE folder
     is_video: bool = False
 
 
 def find_sources(sources: Sequence[str], leave_out: Path) -> list[SourceFile]:
-    """The files that `sources` name, in their order, folders sorted.
+    """Returns the files that `sources` name, in their order, folders sorted.
 
-    What is in the folder `leave_out` is not among them, unless a source starts there. UserError if one names nothing.
+    Files in the folder `leave_out` are skipped, unless a source starts there. Raises UserError if a source names no
+    file.
     """
     suffixes = image_suffixes()
-    found = []
+    found_files = []
     for source in sources:
         files = list(_files_of(source, suffixes, leave_out))
         if not files:
             endings = ", ".join(sorted(suffixes | VIDEO_SUFFIXES))
-            raise UserError(f"{source}: no image or video is there. Files with these endings count: {endings}")
-        found += files
-    return found
+            raise UserError(f"{source}: no image or video found. Readable files end in {endings}")
+        found_files += files
+    return found_files
 
 
 def _files_of(source: str, suffixes: set[str], leave_out: Path) -> Iterator[SourceFile]:
@@ -47,39 +48,39 @@ def _files_of(source: str, suffixes: set[str], leave_out: Path) -> Iterator[Sour
         else:
             yield _file(path, path.name)
     elif glob.has_magic(source):
-        own = leave_out.resolve()
+        excluded = leave_out.resolve()
         start = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)).resolve()
         for name in sorted(glob.glob(source, recursive=True)):
-            if start.is_relative_to(own) or not Path(name).resolve().is_relative_to(own):
+            if start.is_relative_to(excluded) or not Path(name).resolve().is_relative_to(excluded):
                 yield from _files_of(name, suffixes, leave_out)
     else:
         raise UserError(
-            f"{source}: no such file or folder. Give images, folders, globs in quotes, .txt files of paths, or videos"
+            f"{source}: no such file or folder. Pass images, folders, globs in quotes, .txt files of paths, or videos"
         )
 
 
 def _files_in(folder: Path, suffixes: set[str], leave_out: Path) -> Iterator[SourceFile]:
-    wanted, own = suffixes | VIDEO_SUFFIXES, leave_out.resolve()
+    readable, excluded = suffixes | VIDEO_SUFFIXES, leave_out.resolve()
     for parent, below, names in os.walk(folder, followlinks=False):
-        below[:] = sorted(name for name in below if (Path(parent) / name).resolve() != own)
+        below[:] = sorted(name for name in below if (Path(parent) / name).resolve() != excluded)
         for name in sorted(names):
             path = Path(parent) / name
-            if path.suffix.lower() in wanted and not name.startswith("."):
+            if path.suffix.lower() in readable and not name.startswith("."):
                 yield _file(path, path.relative_to(folder).as_posix())
 
 
 def _listed_in(path: Path) -> Iterator[SourceFile]:
-    """The files whose paths are the lines of `path`, from here or from its folder; # starts a comment."""
-    with file_error_explained(path, CANT_READ, "Give a text file of paths."):
+    """Yields the files whose paths are the lines of `path`, relative to here or to its folder; # starts a comment."""
+    with file_error_explained(path, CANT_READ, "Pass a text file of paths."):
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
-            raise UserError(f"{path}: is not UTF-8 text. Write one path of an image or a video a line") from None
+            raise UserError(f"{path}: is not UTF-8 text. Write one path of an image or video per line") from None
     for line in lines:
         name = line.strip()
         if name and not name.startswith("#"):
-            there = Path(name) if Path(name).exists() else path.parent / name
-            yield _file(there, name.lstrip("/"))
+            listed = Path(name) if Path(name).exists() else path.parent / name
+            yield _file(listed, name.lstrip("/"))
 
 
 def _file(path: Path, name: str) -> SourceFile:

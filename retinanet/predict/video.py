@@ -1,4 +1,4 @@
-"""Videos, read and written frame by frame with PyAV, which is optional."""
+"""Reads and writes videos frame by frame with PyAV, an optional package."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -19,11 +19,11 @@ class VideoFrame(NamedTuple):
 
 
 class VideoReader:
-    """The frames of a video, one at a time. UserError where it can't be opened or PyAV is missing."""
+    """The frames of a video, one at a time. Raises UserError if it can't be opened or PyAV is missing."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.av = path, _pyav(path)
-        self.fault: str | None = None  # what ended the frames early
+        self.fault: str | None = None  # why the frames ended early
         try:
             self.container = self.av.open(str(path))
             self.stream = self.container.streams.video[0]
@@ -33,7 +33,7 @@ class VideoReader:
 
     @property
     def num_frames(self) -> int:
-        """As the file says, which may say nothing: then 0."""
+        """The number of frames according to the file; 0 if the file doesn't say."""
         return self.stream.frames
 
     @property
@@ -44,17 +44,17 @@ class VideoReader:
         try:
             for frame in self.container.decode(self.stream):
                 pixels = frame.to_ndarray(format="rgb24")
-                turns = round(getattr(frame, "rotation", 0) / 90) % 4  # a telephone's, as players apply it
+                turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store a rotation, which players apply
                 yield VideoFrame(torch.from_numpy(np.rot90(pixels, turns).copy()).permute(2, 0, 1), frame.pts)
         except (OSError, ValueError) as fault:
-            self.fault = f"{self.path}: breaks off or is damaged ({fault}); the frames before are used"
+            self.fault = f"{self.path}: breaks off or is damaged ({fault}); the frames before that are used"
 
     def close(self) -> None:
         self.container.close()
 
 
 class VideoWriter:
-    """A video of frames that come one at a time, with the rate and times of another; complete once it is closed."""
+    """Writes a video of frames that come one at a time, with the rate and times of another; complete once closed."""
 
     def __init__(self, path: Path, like: VideoReader) -> None:
         self.path, self.av, self.like = path, like.av, like
@@ -64,11 +64,11 @@ class VideoWriter:
         self.last = -1
 
     def add(self, picture: np.ndarray, time: int | None) -> None:
-        """`picture` uint8 [height, width, 3]; all have the first one's size."""
+        """Adds `picture` uint8 [height, width, 3]; all pictures have the size of the first."""
         if self.stream is None:
             self.stream = self._start(*picture.shape[:2])
         frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        if time is not None:  # a stream that tells no times has a fixed rate
+        if time is not None:  # without times the stream has a fixed rate
             self.last = max(self.last + 1, time)
             frame.pts, frame.time_base = self.last, self.like.stream.time_base
         self.container.mux(self.stream.encode(frame))
@@ -77,13 +77,13 @@ class VideoWriter:
         codec = "libx264" if "libx264" in self.av.codecs_available else "mpeg4"
         stream = self.container.add_stream(codec, rate=self.like.rate)
         stream.height, stream.width = height, width
-        # The usual format halves the resolution of colours, which needs even sides.
+        # yuv420p halves the resolution of colours, which needs even sides.
         stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
         stream.codec_context.time_base = self.like.stream.time_base
         return stream
 
     def close(self, failed: bool = False) -> None:
-        """Complete the file, or remove it where the work `failed` or there was no frame."""
+        """Completes the file, or removes it if the work `failed` or there was no frame."""
         if self.stream is not None and not failed:
             self.container.mux(self.stream.encode())
         self.container.close()

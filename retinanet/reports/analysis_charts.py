@@ -1,4 +1,4 @@
-"""The charts of a report: classes, precision and recall, confusions, errors."""
+"""Draws the charts of a report: classes, precision and recall, confusions, errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,36 +13,38 @@ from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
 from retinanet.reports.figures import PALETTE, shortened, text_colour
 
-MOST_BARS = 30  # of classes
-MOST_CURVES = 1000  # of classes; more would hide each other
+MOST_BARS = 30  # classes in the bar chart
+MOST_CURVES = 1000  # classes; more curves would hide each other
 NAME_POINTS = 9
 MOST_FIELDS = 25  # classes in the confusion chart; with more, the most confused ones
-MOST_COLOURED_CURVES = 10  # of single classes; with more classes, only the best and the worst are coloured
+MOST_COLOURED_CURVES = 10  # with more classes, only the best and the worst are coloured
 LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
-BAR_INCHES = 0.28  # of a bar with its name
+BAR_INCHES = 0.28  # height of a bar with its name
 WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2, "capsize": 2.5}
 
 
 def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
-    """AP and AP50 of each class with their intervals, the best class on top."""
-    known = sorted((one for one in classes if not np.isnan(one.ap.value)), key=lambda one: one.ap.value)
+    """Draws AP and AP50 of each class with their intervals, the best class on top."""
+    known = sorted(
+        (numbers for numbers in classes if not np.isnan(numbers.ap.value)), key=lambda numbers: numbers.ap.value
+    )
     num_known = len(known)
     if num_known > MOST_BARS:
         known = [*known[: MOST_BARS // 2], *known[-MOST_BARS // 2 :]]
     figure = Figure(figsize=(7, 1.3 + 2 * BAR_INCHES * len(known)), layout="constrained")
     axis = figure.subplots()
     for shift, colour, label, values in (
-        (0.2, PALETTE[0], "AP", [one.ap for one in known]),
-        (-0.2, PALETTE[1], "AP50", [one.ap50 for one in known]),
+        (0.2, PALETTE[0], "AP", [numbers.ap for numbers in known]),
+        (-0.2, PALETTE[1], "AP50", [numbers.ap50 for numbers in known]),
     ):
         places = np.arange(len(known)) + shift
-        axis.barh(places, [one.value for one in values], height=0.38, color=colour, label=label)
-        is_sure = np.array([np.isfinite([one.low, one.high]).all() for one in values], bool)
-        with_interval = [one for one, sure in zip(values, is_sure, strict=True) if sure]
-        middles = [one.value for one in with_interval]
+        axis.barh(places, [number.value for number in values], height=0.38, color=colour, label=label)
+        is_sure = np.array([np.isfinite([number.low, number.high]).all() for number in values], bool)
+        with_interval = [number for number, sure in zip(values, is_sure, strict=True) if sure]
+        middles = [number.value for number in with_interval]
         axis.errorbar(middles, places[is_sure], xerr=_error_bars(with_interval), **WHISKERS)
     axis.set_yticks(
-        range(len(known)), [f"{shortened(one.name)} ({one.num_objects})" for one in known], parse_math=False
+        range(len(known)), [f"{shortened(numbers.name)} ({numbers.num_objects})" for numbers in known], parse_math=False
     )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(known) - 0.4)
@@ -56,7 +58,7 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
 
 
 def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Sequence[str]) -> Figure:
-    """Precision by recall of each class at IoU 0.5: `precision` [101, C], -1 for a class without objects."""
+    """Draws precision by recall of each class at IoU 0.5: `precision` [101, C], -1 for a class without objects."""
     known = [label for label in range(len(names)) if precision[0, label] >= 0]
     by_ap = sorted(known, key=lambda label: -precision[:, label].mean())
     named = by_ap if len(by_ap) <= MOST_COLOURED_CURVES else [*by_ap[:4], *by_ap[-4:]]
@@ -81,7 +83,7 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
 
 
 def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float) -> Figure:
-    """What the objects of each class were classified as; the last row is what was found on background."""
+    """Draws the classes that objects were detected as; the last row shows detections on background."""
     classes = _classes_to_draw(confusion)
     names, size = [shortened(names[label]) for label in classes.tolist()], len(classes) + 1
     table = confusion.table(classes)
@@ -107,7 +109,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
 
 
 def _classes_to_draw(confusion: Confusion) -> np.ndarray:
-    """The classes to draw, in rising order: all, or the most confused ones if there are too many to read."""
+    """Returns the classes to draw, in rising order: all, or the most confused ones if there are too many to read."""
     if confusion.num_classes <= MOST_FIELDS:
         return np.arange(confusion.num_classes)
     between = confusion.between_classes()
@@ -117,7 +119,7 @@ def _classes_to_draw(confusion: Confusion) -> np.ndarray:
 
 
 def error_chart(lost: np.ndarray, kinds: Sequence[str], num_never_found: int = 0) -> Figure:
-    """The AP50 that each kind of error costs. Its title has the number of classes that are never found, if any."""
+    """Draws the AP50 that each kind of error costs. The title gives the number of classes never found, if any."""
     figure = Figure(figsize=(7, 1.2 + BAR_INCHES * len(kinds)), layout="constrained")
     axis = figure.subplots()
     bars = axis.barh(range(len(kinds)), lost, color=PALETTE[0], height=0.7)
@@ -134,5 +136,6 @@ def error_chart(lost: np.ndarray, kinds: Sequence[str], num_never_found: int = 0
 
 
 def _error_bars(values: Sequence[Interval]) -> np.ndarray:
-    """The extents of the intervals below and above: [2, N]."""
-    return np.array([(one.value - one.low, one.high - one.value) for one in values]).reshape(-1, 2).T.clip(min=0)
+    """Returns the extents of the intervals below and above their values: [2, N]."""
+    extents = [(number.value - number.low, number.high - number.value) for number in values]
+    return np.array(extents).reshape(-1, 2).T.clip(min=0)

@@ -1,4 +1,4 @@
-"""An analysis as lines to print, and as numbers for programs."""
+"""Formats an analysis as lines to print and as numbers for programs."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
-MOST_CLASSES_IN_TEXT = 10  # whose confusion table fits on a screen
+MOST_CLASSES_IN_TEXT = 10  # with more, the confusion table would not fit on a screen
 MOST_CONFUSIONS = 5
-INTERVAL_WIDTH = 22  # of 0.123 (0.123 to 0.123): without intervals the column is as wide
-MOST_IN_TABLE = 1000  # classes in metrics.json's confusion table; with more, only the pairs that occur
+INTERVAL_WIDTH = 22  # the width of 0.123 (0.123 to 0.123); the column is as wide without intervals
+MOST_IN_TABLE = 1000  # classes in the confusion table of metrics.json; with more, only the pairs that occur
 
 
 def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
-    """The lines that are printed after COCO's table."""
+    """Returns the lines that are printed after COCO's table."""
     num_draws = analysis.drawn.shape[2]
     sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
     header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
@@ -41,8 +41,8 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
 
 
 def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
-    """All numbers as plain data; None for an unknown one."""
-    names = [one.name for one in analysis.classes]
+    """Returns all numbers as plain data; unknown numbers are None."""
+    names = [numbers.name for numbers in analysis.classes]
     return {
         "coco": dict(zip(NUMBER_NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
         "num_draws": analysis.drawn.shape[2],
@@ -50,19 +50,19 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
         "AP50": _number_dict(analysis.ap50),
         "classes": [
             {
-                "name": one.name,
-                "num_objects": one.num_objects,
-                "AP": _number_dict(one.ap),
-                "AP50": _number_dict(one.ap50),
-                "AR": none_of_nan(one.ar),
-                "best_f1": _number_dict(one.best),
-                "AP50_lost": dict(zip(ERROR_KINDS, map(none_of_nan, one.lost.tolist()), strict=True)),
+                "name": numbers.name,
+                "num_objects": numbers.num_objects,
+                "AP": _number_dict(numbers.ap),
+                "AP50": _number_dict(numbers.ap50),
+                "AR": none_of_nan(numbers.ar),
+                "best_f1": _number_dict(numbers.best),
+                "AP50_lost": dict(zip(ERROR_KINDS, map(none_of_nan, numbers.lost.tolist()), strict=True)),
             }
-            for one in analysis.classes
+            for numbers in analysis.classes
         ],
         "best_f1": _number_dict(analysis.best),
         "AP50_lost": dict(zip(ERROR_KINDS, analysis.lost.tolist(), strict=True)),
-        "never_found": [one.name for one in analysis.classes if one.is_never_found],
+        "never_found": [numbers.name for numbers in analysis.classes if numbers.is_never_found],
         "confusion": {
             "true": [*names, "background"],
             "found": [*names, "not found"],
@@ -79,11 +79,11 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
 
 
 def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
-    """A line that names the classes that are never found at any useful score; none without such classes."""
+    """Returns a line that names the classes never found at any useful score; no line if there are none."""
     never = [
-        f"{printable(one.name)} ({one.num_objects} object{'s' * (one.num_objects > 1)})"
-        for one in classes
-        if one.is_never_found
+        f"{printable(numbers.name)} ({numbers.num_objects} object{'s' * (numbers.num_objects > 1)})"
+        for numbers in classes
+        if numbers.is_never_found
     ]
     if not never:
         return []
@@ -94,21 +94,21 @@ def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
     ]
 
 
-def lost_cells(one: ClassNumbers) -> list[str]:
-    """1 - AP50 of the class, then what it loses to each kind of error."""
-    return [number_text(number) for number in (1 - one.ap50.value, *one.lost)]
+def lost_cells(numbers: ClassNumbers) -> list[str]:
+    """Returns 1 - AP50 of the class, then the AP50 that it loses to each kind of error."""
+    return [number_text(number) for number in (1 - numbers.ap50.value, *numbers.lost)]
 
 
 def _lost_lines(classes: Sequence[ClassNumbers]) -> list[str]:
-    """The table of the AP50 that each class loses; none with many classes."""
+    """Returns the table of the AP50 that each class loses; no lines if there are many classes."""
     if len(classes) > MOST_CLASSES_IN_TEXT:
         return []
-    rows = [[printable(one.name), *lost_cells(one)] for one in classes]
+    rows = [[printable(numbers.name), *lost_cells(numbers)] for numbers in classes]
     return aligned([["AP50 lost by class", "1 - AP50", *ERROR_KINDS], *rows])
 
 
 def precision_at_50(table: CocoTable) -> np.ndarray:
-    """Precision [101 recalls, C] at IoU 0.5, for all areas and 100 detections an image."""
+    """Returns the precision [101 recalls, C] at IoU 0.5, for all areas and 100 detections per image."""
     return table.precision[0, :, :, 0, 2]
 
 
@@ -121,7 +121,10 @@ def none_of_nan(number: float) -> float | None:
 
 
 def _counts(confusion: Confusion) -> dict[str, Any]:
-    """The confusion table, a row for each true class; with very many classes, the [row, column, count] that occur."""
+    """Returns the confusion table, a row for each true class.
+
+    With very many classes, it returns the [row, column, count] of the pairs that occur.
+    """
     if confusion.num_classes <= MOST_IN_TABLE:
         return {"counts": confusion.table().tolist()}
     return {"pairs": np.stack(confusion[1:], axis=1).tolist()}
@@ -131,9 +134,10 @@ def _number_dict(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
     return {name: none_of_nan(number) for name, number in numbers._asdict().items()}
 
 
-def _class_row(one: ClassNumbers) -> list[str]:
-    numbers = number_text(one.ar), number_text(one.best.f1), threshold_text(one.best.threshold)
-    return [printable(one.name), str(one.num_objects), str(one.ap), str(one.ap50), *numbers]
+def _class_row(numbers: ClassNumbers) -> list[str]:
+    best = number_text(numbers.best.f1), threshold_text(numbers.best.threshold)
+    intervals = str(numbers.ap), str(numbers.ap50)
+    return [printable(numbers.name), str(numbers.num_objects), *intervals, number_text(numbers.ar), *best]
 
 
 def _best_line(best: WorkingPoint) -> str:
@@ -146,8 +150,8 @@ def _best_line(best: WorkingPoint) -> str:
 
 
 def _confusion_lines(analysis: Analysis) -> list[str]:
-    """What the objects of each class were classified as; with many classes, the most frequent confusions."""
-    names = [printable(one.name) for one in analysis.classes]
+    """Returns the confusion table; with many classes, the most frequent confusions."""
+    names = [printable(numbers.name) for numbers in analysis.classes]
     if len(names) > MOST_CLASSES_IN_TEXT:
         return [f"Most confused there: {'; '.join(_top_confusions(analysis)) or 'none'}"]
     header = ["", *(f"{name:>5}" for name in names), "not found"]
@@ -157,7 +161,7 @@ def _confusion_lines(analysis: Analysis) -> list[str]:
 
 
 def _top_confusions(analysis: Analysis) -> list[str]:
-    """The most frequent confusions between classes."""
+    """Returns the most frequent confusions between classes."""
     between = analysis.confusion.between_classes()
     order = np.argsort(-between.counts, kind="stable")[:MOST_CONFUSIONS]
     return [
@@ -167,14 +171,14 @@ def _top_confusions(analysis: Analysis) -> list[str]:
 
 
 def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) -> list[str]:
-    """The lines to print."""
+    """Returns the lines to print for a comparison."""
     rows = [["", f"{'A':>5}", f"{'B':>5}", f"{'B - A':>25}", "B higher in"]]
-    for one in comparison.differences:
-        change = "-" if np.isnan(one.difference.value) else f"{one.difference.value:+.3f}"
-        if not np.isnan(one.difference.low):
-            change += f" ({one.difference.low:+.3f} to {one.difference.high:+.3f})"
-        wins = "-" if np.isnan(one.wins) else f"{one.wins:.1%}"
-        rows.append([printable(one.name), number_text(one.a), number_text(one.b), change, wins])
+    for number in comparison.differences:
+        change = "-" if np.isnan(number.difference.value) else f"{number.difference.value:+.3f}"
+        if not np.isnan(number.difference.low):
+            change += f" ({number.difference.low:+.3f} to {number.difference.high:+.3f})"
+        wins = "-" if np.isnan(number.wins) else f"{number.wins:.1%}"
+        rows.append([printable(number.name), number_text(number.a), number_text(number.b), change, wins])
     lines = aligned(rows)
     shifts = ", ".join(f"{kind} {more:+.3f}" for kind, more in zip(ERROR_KINDS, comparison.lost_more, strict=True))
     if num_draws:

@@ -1,4 +1,4 @@
-"""Images with boxes and their names, placed so that they cover neither the objects nor each other."""
+"""Draws images with boxes and labels, placed so that they cover neither the objects nor each other."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from retinanet.runtime.errors import UserError
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
-    """The top left corners [N, 2] of the labels of boxes [N, 4] in an image of the given `width`.
+    """Returns the top left corners [N, 2] of the labels of boxes [N, 4] in an image of the given `width`.
 
     `sizes` [N, 2] are the labels' (width, height). Boxes are (left, top, width, height). A label is placed at its box's
     top or bottom edge, where it covers least of the boxes and the earlier labels. It may extend past the image's top
@@ -42,7 +42,10 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
 
 
 def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Above and below the box, at its left, right and middle, then inside. Of equals, the first wins."""
+    """Returns places above and below the box, at its left, right and middle, then inside.
+
+    Of equal ones, the first wins.
+    """
     left, top, right, bottom = corners_of(box)
     above, below = top - size[1], bottom
     end, middle = right - size[0], (left + right - size[0]) / 2
@@ -52,8 +55,8 @@ def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 PANEL_PIXELS = 480  # longer side of an image in a grid
 TITLE_POINTS, LABEL_POINTS = 10, 9
-MOST_TITLE_LETTERS = 60  # more would run into the next image's
-LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # of the font size
+MOST_TITLE_LETTERS = 60  # longer titles would run into the next one
+LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # fractions of the font size
 OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # visible on any background
 
 
@@ -78,7 +81,7 @@ def draw_grid(
     with_names: bool = True,
     window: bool = False,
 ) -> Figure:
-    """A figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it.
+    """Returns a figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it.
 
     `size` is the longer side of the largest image, in pixels of the picture; without `with_names` boxes have no text.
     With more classes than colours, some share a colour.
@@ -133,7 +136,7 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
 
 
 def _draw_outlines(axis: Axes, panel: Panel, class_names: Sequence[str], points: float) -> None:
-    """Dashed boxes, with their names at the lower left if they have some and `points`, the size of text, is not 0."""
+    """Draws dashed boxes, with their names if they have some and `points`, the text size, isn't 0."""
     names = None if panel.outline_labels is None else [shortened(class_names[label]) for label in panel.outline_labels]
     for number, (left, top, width, height) in enumerate(panel.outlines):
         for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on bright and on dark

@@ -1,4 +1,4 @@
-"""The picture of several runs: the curves of their losses and, below, of their AP."""
+"""Draws several runs in one picture: the curves of their losses and, below, of their AP."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,16 +17,16 @@ from retinanet.reports.log_table import model_name
 from retinanet.runtime.log_file import ENDING
 from retinanet.runtime.printable import printable
 
-# They distinguish runs in black and white too: no two of 77 runs share both.
+# Markers and dashes distinguish runs in black and white too: no two of 77 runs share both.
 MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
 DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"
 MARKERS_A_CURVE = 8
-DIVERGED = 3.0  # times the highest of the usual first losses: what is above is cut off the axis
+DIVERGED = 3.0  # times the highest usual first loss: the axis ends there
 MOST_WITH_AP50 = 4  # runs; with more, the lower half would be unreadable
 CURVES_WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
-LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; of a run's name
-MOST_LOSS = 1e200  # drawn; matplotlib's margins and ticks overflow at 1e300
+LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; in a run's name
+MOST_LOSS = 1e200  # the largest loss drawn: matplotlib's margins and ticks overflow at 1e300
 
 
 class Curve(NamedTuple):
@@ -40,18 +40,18 @@ class Curve(NamedTuple):
 
 
 def curves_of(logs: Sequence[RunLog]) -> list[Curve]:
-    """A curve for each log of a training; logs of test.py have none."""
+    """Returns a curve for each log of a training run; logs of test.py have none."""
     logs = [log for log in logs if log.points or log.epoch_losses]
     return [_curve(log, name) for log, name in zip(logs, _names(logs), strict=True)]
 
 
 def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) -> Figure:
-    """A figure of the losses, and of AP if any run has it; `window` lets show_windows show it."""
+    """Draws the losses, and AP if any run has it. `window` makes a figure for show_windows."""
     has_ap = any(len(curve.tables) for curve in curves)
     names = [_legend_name(curve) for curve in curves]
     columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 14))
     legend_height = LEGEND_LINE_HEIGHT * (-(-len(names) // columns) + 1)
-    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails without a screen
+    make = pyplot.figure if window else Figure  # only pyplot opens windows, but it fails without a screen
     heights = (LOSS_HEIGHT, AP_HEIGHT)[: 1 + has_ap]
     figure = make(figsize=(CURVES_WIDTH, sum(heights) + legend_height), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0].tolist()
@@ -96,7 +96,7 @@ def _curve(log: RunLog, name: str) -> Curve:
 
 
 def _names(logs: Sequence[RunLog]) -> list[str]:
-    """Names by the shortest scheme that distinguishes all logs."""
+    """Returns names by the shortest scheme that distinguishes all logs."""
     models = [model_name(log) for log in logs]
     files = [log.path.name.removesuffix(ENDING) for log in logs]
     paths = [str(log.path) for log in logs]
@@ -125,12 +125,12 @@ def _hollow(marker: str) -> dict[str, Any]:
 
 
 def _draw_losses(axis: Axes, curve: Curve, style: dict[str, Any], log_scale: bool, shift: float) -> None:
-    """`shift`, 0 to 1, moves the markers, so that those of overlapping curves stay visible."""
+    """Draws the losses. `shift`, 0 to 1, moves the markers, so that those of overlapping curves stay visible."""
     drawn = np.isfinite(curve.losses) & (curve.losses > 0 if log_scale else True)
     losses = np.where(drawn, curve.losses, np.nan).clip(-MOST_LOSS, MOST_LOSS)
     step = max(1, len(losses) // MARKERS_A_CURVE)
     around = np.pad(drawn, 1)
-    is_marked = drawn & ~around[:-2] & ~around[2:]  # alone between gaps, where no line shows it
+    is_marked = drawn & ~around[:-2] & ~around[2:]  # a single point between gaps, which no line would show
     is_marked[int(shift * step) :: step] = True
     axis.plot(curve.epochs, losses, markevery=np.flatnonzero(is_marked), **style)
     at_drops = {**style, "linestyle": "", **_hollow(DROP_MARKER), "zorder": 3}
@@ -160,7 +160,7 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Keep runs that diverged from flattening the others, and say so."""
+    """Keeps runs that diverged from flattening the others, and says so."""
     known = [curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS) for curve in curves]
     firsts = sorted(losses[0] for losses in known if len(losses))
     if not firsts:
@@ -178,7 +178,7 @@ def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
 
 
 def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndarray, suggested: float | None) -> Figure:
-    """The loss by learning rate, with the suggested rate. `medians` are those of a sliding window of steps."""
+    """Draws the loss by learning rate, with the suggested rate. `medians` are taken over a sliding window of steps."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.plot(rates, losses, color="#c0c0c0", linewidth=0.8, label="loss of a step")
@@ -187,7 +187,7 @@ def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndar
     if suggested is not None:
         axis.axvline(suggested, color=PALETTE[2], linestyle="dashed", label=f"suggested: {suggested:.1e}")
     known = medians[np.isfinite(medians)]
-    if len(known):  # single steps may be far off, and the last ones usually are
+    if len(known):  # single steps may be far off, and the last steps usually are
         axis.set_ylim(0.7 * known.min(), 2 * known.max(initial=0, where=known <= 2 * known.min()))
     axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
     axis.grid(alpha=0.4)

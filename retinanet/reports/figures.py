@@ -1,4 +1,4 @@
-"""Figures: colours, text, and saving to a file."""
+"""Styles figures (colours, text) and saves them to files."""
 
 import unicodedata
 from bisect import bisect
@@ -17,7 +17,7 @@ from retinanet.runtime.files import require_writable, written_whole
 from retinanet.runtime.printable import printable
 
 DOTS_PER_INCH = 120
-MOST_LETTERS = 30  # of a class's name; a full-width letter, such as a Chinese one, counts as two
+MOST_LETTERS = 30  # in a class's name; a full-width letter, such as a Chinese one, counts as two
 # Petroff's ten colours (https://arxiv.org/abs/2107.02270), which colour-blind readers can distinguish.
 PALETTE = (
     *("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#92dadd"),
@@ -26,7 +26,7 @@ PALETTE = (
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure, whole or not at all. UserError if that fails."""
+    """Writes the figure, whole or not at all. Raises UserError if that fails."""
     give_fonts(figure)
     with (
         file_error_explained(path, "can't be written", "Choose another place for the picture."),
@@ -36,7 +36,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def require_picture_place(path: Path) -> None:
-    """UserError if no picture can be written to `path`; for a check before the work."""
+    """Raises UserError if no picture can be written to `path`; call it before the work."""
     endings = FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in endings or path.is_dir():
         raise UserError(f"{path}: is not the name of a picture. Use one of these endings: {', '.join(endings)}.")
@@ -44,14 +44,14 @@ def require_picture_place(path: Path) -> None:
 
 
 def shortened(name: str, most: int = MOST_LETTERS) -> str:
-    """A name, printable, and short enough for a picture."""
+    """Returns the name, printable, and short enough for a picture."""
     name = printable(name)
     ends = list(accumulate(letter_widths(name), initial=0))
     return name if ends[-1] <= most else f"{name[: bisect(ends, most - 1) - 1]}…"
 
 
 def show_windows() -> None:
-    """Show the figures drawn for a window until the user closes them. UserError if there is no screen."""
+    """Shows the figures drawn for a window until the user closes them. Raises UserError if there is no screen."""
     if pyplot.get_backend().lower() == "agg":
         raise UserError("--show: there is no screen to open a window on. Open the picture file instead.")
     pyplot.show()
@@ -62,12 +62,12 @@ def class_colour(label: int) -> str:
 
 
 def letter_widths(name: str) -> list[int]:
-    """The approximate width of each letter, in Latin letters."""
+    """Returns the approximate width of each letter, in Latin letters."""
     return [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
 
 
 def text_colour(background: str) -> str:
-    """Black or white, whichever has more contrast with `background` (WCAG 2: relative luminance)."""
+    """Returns black or white, whichever has more contrast with `background` (WCAG 2: relative luminance)."""
     parts = np.array(mpl.colors.to_rgb(background))
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return "black" if linear @ [0.2126, 0.7152, 0.0722] > 0.179 else "white"

@@ -1,4 +1,4 @@
-"""Fonts for names in pictures: the system's, for letters that matplotlib's own font lacks."""
+"""Chooses fonts for names in pictures: the system's, for letters that matplotlib's own font lacks."""
 
 import sys
 import unicodedata
@@ -15,17 +15,17 @@ from matplotlib.text import Text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
 
-MOST_LETTERS_NAMED = 5  # in the message
+MOST_LETTERS_NAMED = 5  # letters in the message
 # Fonts are tried in order of their file names, plain ones first. A last-resort font shows every letter as a box.
 UNLIKE_TEXT = ("bold", "italic", "oblique", "black", "thin", "light", "serif", "mono", "unifont", "condensed")
 LAST_RESORT = "lastresort"
-_announced: set[str] = set()  # letters that were named in the message
+_announced: set[str] = set()  # letters that the message has named
 
 
 def give_fonts(figure: Figure) -> None:
     """Lets matplotlib fall back, letter by letter, to the system's fonts in the texts of `figure`.
 
-    Letters in none of them stay boxes. One line on stderr says so, instead of matplotlib's warning about each letter.
+    Letters that no font has stay boxes. One line on stderr says so, instead of matplotlib's warning for each letter.
     """
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and not text.get_text().isascii()]
     files = _files_for(frozenset(letter for text in texts for letter in text.get_text()))
@@ -35,16 +35,16 @@ def give_fonts(figure: Figure) -> None:
 
 
 def font_file(letters: str) -> str:
-    """Returns the file of one font for these letters: matplotlib's own, or one that has most of those that it lacks."""
-    own, *others = _files_for(frozenset(letters))
-    return max(others, key=lambda file: len(_letters_of(file) & set(letters) - _letters_of(own)), default=own)
+    """Returns the file of one font for these letters: matplotlib's own, or one with most of the letters it lacks."""
+    default, *others = _files_for(frozenset(letters))
+    return max(others, key=lambda file: len(_letters_of(file) & set(letters) - _letters_of(default)), default=default)
 
 
 @cache
 def _files_for(letters: frozenset[str]) -> tuple[str, ...]:
-    """Returns matplotlib's own font file and those of the first fonts that have the letters missing so far.
+    """Returns matplotlib's own font file, and those of the first fonts that have letters still missing.
 
-    The system's fonts are listed as of now: matplotlib's own list dates from its first start.
+    The system's fonts are listed anew, because matplotlib's own list dates from its first start.
     """
     files: list[str] = [font_manager.findfont(FontProperties())]
     shown = {letter for letter in letters if not letter.isascii() and unicodedata.category(letter) != "Cf"}
@@ -56,14 +56,14 @@ def _files_for(letters: frozenset[str]) -> tuple[str, ...]:
             missing -= _letters_of(file)
         if not missing:
             break
-    # The filter is permanent, not in a context: a window is drawn much later.
+    # The filter is permanent, not a context, because a window is drawn much later.
     warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from|Matplotlib currently does not support")
     if missing and not _announced:
         _announced.update(missing)
         named = printable("".join(sorted(missing)[:MOST_LETTERS_NAMED])) + " ..." * (len(missing) > MOST_LETTERS_NAMED)
         complain(
-            f"{Path(sys.argv[0]).name}: no font on this machine has the letters {named}, so boxes stand for them in "
-            "the picture. Install one, on Debian or Ubuntu with: apt-get install fonts-noto-core fonts-noto-cjk"
+            f"{Path(sys.argv[0]).name}: no font on this machine has the letters {named}, so the picture shows boxes "
+            "instead. Install one, on Debian or Ubuntu with: apt-get install fonts-noto-core fonts-noto-cjk"
         )
     return tuple(files)
 

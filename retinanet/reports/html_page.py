@@ -1,4 +1,4 @@
-"""The page of a report: self-contained HTML, its parts in an order, the rest of long tables folded away."""
+"""Lays out the page of a report: self-contained HTML, its parts in order, the rest of long tables collapsed."""
 
 import base64
 import html
@@ -11,7 +11,7 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.analysis_text import lost_cells, never_found_lines, number_text
 from retinanet.runtime.printable import printable
 
-MOST_ROWS = 20  # of classes in sight
+MOST_ROWS = 20  # classes that are not collapsed
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
   overflow-wrap: anywhere; }
@@ -29,7 +29,7 @@ summary { cursor: pointer; margin: .8rem 0; }
 
 
 class Illustration(NamedTuple):
-    """A figure of the report, under which heading it belongs, and what it shows."""
+    """A figure of the report, its heading and its caption."""
 
     heading: str
     caption: str
@@ -38,12 +38,12 @@ class Illustration(NamedTuple):
 
 
 class PageText(NamedTuple):
-    """What the page says beside its figures."""
+    """The text of the page."""
 
     title: str
     summary: str
     coco_lines: Sequence[str]
-    settings: Mapping[str, Any]  # of the evaluation and the training, as far as they are known
+    settings: Mapping[str, Any]  # of the evaluation and the training run, as far as they are known
     lines: Sequence[str]  # the analysis as text
 
 
@@ -51,7 +51,7 @@ HEADINGS = ("Classes", "Precision and recall", "Confusion", "Errors", "Worst ima
 
 
 def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration]) -> str:
-    """The whole page: summary, COCO's table, settings, then a part for each of HEADINGS, and all as text."""
+    """Returns the whole page: summary, COCO's table, settings, then a part for each of HEADINGS, and all as text."""
     parts = [
         "<!DOCTYPE html>",
         f"<html lang='en'><head><meta charset='utf-8'><title>{_html(text.title)}</title>",
@@ -65,7 +65,7 @@ def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustra
         _settings_table(text.settings),
     ]
     for heading in HEADINGS:
-        figures = [_figure(one) for one in illustrations if one.heading == heading]
+        figures = [_figure(illustration) for illustration in illustrations if illustration.heading == heading]
         tables = {"Classes": _class_table, "Errors": _error_table}
         table = tables[heading](analysis) if heading in tables else []
         if figures or table:
@@ -74,34 +74,39 @@ def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustra
     return "\n".join([*parts, "</body></html>"])
 
 
-def _figure(one: Illustration) -> str:
-    data = base64.b64encode(one.picture).decode()
-    caption = _html(one.caption)
+def _figure(illustration: Illustration) -> str:
+    data = base64.b64encode(illustration.picture).decode()
+    caption = _html(illustration.caption)
     return (
-        f"<figure><img src='data:image/{one.kind};base64,{data}' alt='{caption}'>"
+        f"<figure><img src='data:image/{illustration.kind};base64,{data}' alt='{caption}'>"
         f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
 def _class_table(analysis: Analysis) -> list[str]:
-    """All classes by falling AP; those after the first MOST_ROWS folded away."""
-    classes = sorted(analysis.classes, key=lambda one: -one.ap.value if one.ap.value == one.ap.value else 2.0)
+    """Returns the table of all classes by falling AP; those after the first MOST_ROWS are collapsed."""
+    classes = sorted(
+        analysis.classes, key=lambda numbers: -numbers.ap.value if numbers.ap.value == numbers.ap.value else 2.0
+    )
     head = ("Class", "Objects", "AP", "AP50", "AR", "Best F1", "above score", "precision", "recall")
     total = ("All classes", "", analysis.ap, analysis.ap50, "", *_best_cells(analysis.best))
     return _folded_table(head, total, list(map(_class_row, classes)))
 
 
 def _error_table(analysis: Analysis) -> list[str]:
-    """The classes that are never found, then the AP50 that each class loses, the largest loss first."""
-    known = [one for one in analysis.classes if one.num_objects]
-    rows = [(one.name, one.num_objects, *lost_cells(one)) for one in sorted(known, key=lambda one: one.ap50.value)]
+    """Returns the classes that are never found, then the AP50 that each class loses, the largest loss first."""
+    known = [numbers for numbers in analysis.classes if numbers.num_objects]
+    rows = [
+        (numbers.name, numbers.num_objects, *lost_cells(numbers))
+        for numbers in sorted(known, key=lambda numbers: numbers.ap50.value)
+    ]
     total = ("All classes", "", *map(number_text, (1 - analysis.ap50.value, *analysis.lost)))
     named = [f"<p>{_html(line)}</p>" for line in never_found_lines(analysis.classes)]
     return [*named, *_folded_table(("AP50 lost by class", "Objects", "1 - AP50", *ERROR_KINDS), total, rows)]
 
 
 def _folded_table(head: Sequence[str], total: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """The first MOST_ROWS classes below the `total`, the others folded away."""
+    """Returns the first MOST_ROWS classes below the `total`, and the others collapsed."""
     shown, folded = rows[:MOST_ROWS], rows[MOST_ROWS:]
     tables = [_table(head, [total, *shown])]
     if folded:
@@ -109,8 +114,15 @@ def _folded_table(head: Sequence[str], total: Sequence[Any], rows: Sequence[Sequ
     return tables
 
 
-def _class_row(one: ClassNumbers) -> tuple[Any, ...]:
-    return (one.name, one.num_objects, one.ap, one.ap50, number_text(one.ar), *_best_cells(one.best))
+def _class_row(numbers: ClassNumbers) -> tuple[Any, ...]:
+    return (
+        numbers.name,
+        numbers.num_objects,
+        numbers.ap,
+        numbers.ap50,
+        number_text(numbers.ar),
+        *_best_cells(numbers.best),
+    )
 
 
 def _best_cells(best: WorkingPoint) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The report on a result file: metrics.json, figures, and report.html with all of it."""
+"""Writes the report on a result file: metrics.json, figures, and report.html with all of it."""
 
 import io
 import json
@@ -26,8 +26,8 @@ from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
 REPORT = "report.html"
-WORST_IMAGES, PANEL_COLUMNS = 4, 2  # shown of each kind of error
-# Under which heading each figure is, and what it shows.
+WORST_IMAGES, PANEL_COLUMNS = 4, 2  # images shown of each kind of error
+# The heading and the caption of each figure.
 ABOUT_FIGURES = {
     "classes.png": ("Classes", "AP and AP50 of each class; a line is a 95% confidence interval, where one is known."),
     "precision_recall.png": ("Precision and recall", "Precision of each class as its recall grows."),
@@ -50,7 +50,7 @@ def write_report(
     source: str,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
+    """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
     `settings` are those of the evaluation and the training, as far as they are known. UserError if the folder can't be
     written to or an image can't be read.
@@ -79,7 +79,7 @@ def write_report(
     }
     with file_error_explained(folder, "can't be written to", "Choose another --report."):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("worst_*.jpg"):  # an earlier report may have had more
+        for old in folder.glob("worst_*.jpg"):  # an earlier report may have more pictures
             old.unlink()
         for name, content in files.items():
             with written_whole(folder / name, "wb") as file:
@@ -89,20 +89,22 @@ def write_report(
 def _figures(
     analysis: Analysis, table: CocoTable, dataset: CocoDataset
 ) -> tuple[dict[str, Figure], dict[str, tuple[str, str]]]:
-    """The figures by file name, and the heading and caption of each."""
+    """Returns the figures by file name, and the heading and caption of each."""
     names = dataset.annotations.class_names
     figures = {
         "classes.png": class_chart(analysis.classes),
         "precision_recall.png": precision_recall_chart(RECALLS, precision_at_50(table), names),
         "confusion.png": confusion_chart(analysis.confusion, names, analysis.best.threshold),
-        "errors.png": error_chart(analysis.lost, ERROR_KINDS, sum(one.is_never_found for one in analysis.classes)),
+        "errors.png": error_chart(
+            analysis.lost, ERROR_KINDS, sum(numbers.is_never_found for numbers in analysis.classes)
+        ),
     }
     about = dict(ABOUT_FIGURES)
-    there = dataset.images_there()
+    has_image = dataset.images_there()
     heading, caption = about["errors.png"]
     about["errors.png"] = heading, caption.format(loss=1 - analysis.ap50.value)
     for kind, kind_name in enumerate(ERROR_KINDS):
-        panels, count = _worst_images(kind, analysis, dataset, there)
+        panels, count = _worst_images(kind, analysis, dataset, has_image)
         if panels:
             name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large as PNG
             figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
@@ -111,10 +113,13 @@ def _figures(
     return figures, about
 
 
-def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset, there: np.ndarray) -> tuple[list[Panel], int]:
-    """The images with most errors of a kind, of those that are `there` [N], and the number of these errors in the set.
+def _worst_images(
+    kind: int, analysis: Analysis, dataset: CocoDataset, has_image: np.ndarray
+) -> tuple[list[Panel], int]:
+    """Returns the images with most errors of a kind, and the number of these errors in the set.
 
-    Errors are weighted by their score, as confident ones cost more; those below the best threshold are not drawn.
+    Only images marked in `has_image` [N] are drawn. Errors are weighted by their score, as confident ones cost more;
+    detections below the best threshold are not drawn.
     """
     if kind == MISSED:
         chosen = analysis.errors.missed
@@ -124,7 +129,7 @@ def _worst_images(kind: int, analysis: Analysis, dataset: CocoDataset, there: np
         chosen = (analysis.errors.kinds == kind) & is_taken(analysis)
         images = analysis.found.images[chosen]
         badness = np.bincount(images, analysis.found.scores[chosen], minlength=len(dataset))
-    badness = np.where(there, badness, 0)
+    badness = np.where(has_image, badness, 0)
     panels = []
     for image in np.argsort(-badness, kind="stable")[:WORST_IMAGES].tolist():
         if badness[image] > 0:

@@ -1,4 +1,4 @@
-"""The hyper-parameters and results of runs, as a Markdown table with a row for each log."""
+"""Lists the hyper-parameters and results of runs in a Markdown table with a row for each log."""
 
 import statistics
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ SETTING_COLUMNS = {  # column: flag
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
-    """The lines of a Markdown table, `-` for unknown values: AP and AP50 of a log's last evaluation, and its best AP.
+    """Returns a Markdown table of AP and AP50 of each log's last evaluation and its best AP; `-` is an unknown value.
 
     Other flags get a column if their values differ between the logs.
     """
@@ -31,14 +31,14 @@ def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
 
 
 def model_name(log: RunLog) -> str:
-    """The name of the run's output folder, otherwise of its log."""
+    """Returns the name of the run's output folder, otherwise of its log."""
     folder = log.settings.get("output_path")
     name = Path(folder).name if isinstance(folder, str) else ""
     return name or log.path.name.removesuffix(ENDING)
 
 
 def final_loss(log: RunLog) -> float | None:
-    """The mean loss of the last epoch, otherwise the last running loss."""
+    """Returns the mean loss of the last epoch, otherwise the last running loss."""
     if log.epoch_losses:
         return log.epoch_losses[max(log.epoch_losses)]
     return log.points[-1].running if log.points else None
@@ -64,7 +64,7 @@ def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
 
 
 def _best(log: RunLog) -> tuple[str, str]:
-    """The best AP of a log, and after which epoch it was."""
+    """Returns the best AP of a log and its epoch."""
     aps = {epoch: numbers[AP] for epoch, numbers in log.tables.items() if epoch is not None and numbers[AP] >= 0}
     if not aps:
         return UNKNOWN, UNKNOWN
@@ -76,25 +76,27 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " ".join(_markdown_text(str(one)) if isinstance(one, list) else _cell(one) for one in value) or UNKNOWN
+        return (
+            " ".join(_markdown_text(str(item)) if isinstance(item, list) else _cell(item) for item in value) or UNKNOWN
+        )
     if isinstance(value, float) and 0 < value < 1:
         return rate_text(value)
     return _markdown_text(f"{value:g}" if isinstance(value, float) else str(value)) if value is not None else UNKNOWN
 
 
 def _markdown_text(text: str) -> str:
-    """`text` as a table cell."""
+    """Returns `text` as a table cell."""
     return markdown_cell(text) or UNKNOWN
 
 
 def print_spread(numbers: dict[int, dict[str, float]]) -> None:
-    """Print the mean and the standard deviation of every number over the seeds, as a Markdown table."""
+    """Prints the mean and the standard deviation of every number over the seeds, as a Markdown table."""
     names = list(next(iter(numbers.values())))
     say(f"Over {len(numbers)} seeds, with the standard deviation of one run:")
     header = markdown_head("number", "mean", "deviation", *(f"seed {seed}" for seed in numbers), rule="---:")
     say(*header.splitlines())
     for name in names:
-        values = [one[name] for one in numbers.values()]
+        values = [of_seed[name] for of_seed in numbers.values()]
         known = [value for value in values if not isnan(value)]
         mean = statistics.mean(known) if known else nan
         deviation = statistics.stdev(known) if len(known) > 1 else nan

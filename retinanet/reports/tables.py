@@ -1,21 +1,21 @@
-"""Text tables, aligned for a terminal or written in Markdown."""
+"""Formats text tables, aligned for a terminal or in Markdown."""
 
 from collections.abc import Callable, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line for each row: the first column on the left, the others right-aligned, two spaces between them."""
+    """Returns a line for each row: the first column left-aligned, the others right-aligned, two spaces between them."""
     return ["  ".join(cells).rstrip() for cells in _in_columns(rows, str.rjust)]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table that is aligned as plain text too."""
+    """Returns the lines of a Markdown table that is aligned as plain text too."""
     head, *body = _in_columns([header, *rows], str.ljust)
     return [markdown_row(*cells) for cells in (head, ["-" * len(cell) for cell in head], *body)]
 
 
 def markdown_head(*names: str, rule: str = "---") -> str:
-    """The two lines above a Markdown table's rows; `rule` "---:" right-aligns all columns but the first."""
+    """Returns the two lines above a Markdown table's rows; `rule` "---:" right-aligns all columns except the first."""
     return f"{markdown_row(*names)}\n{markdown_row('---', *[rule] * (len(names) - 1))}"
 
 
@@ -24,6 +24,6 @@ def markdown_row(*cells: str) -> str:
 
 
 def _in_columns(rows: Sequence[Sequence[str]], others: Callable[[str, int], str]) -> list[list[str]]:
-    """Cells as wide as their column; `others` pads those that are not in the first column."""
+    """Pads cells to the width of their column; `others` pads all columns except the first."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [[row[0].ljust(widths[0]), *map(others, row[1:], widths[1:])] for row in rows]

@@ -1,4 +1,4 @@
-"""--batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory."""
+"""Finds --batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory."""
 
 from collections.abc import Callable
 
@@ -23,12 +23,12 @@ from retinanet.training.engine import train_steps
 from retinanet.training.sets import Sets
 
 SHARE = 0.8  # of the free memory: shapes differ, fragments remain, and others may use the GPU
-STEPS = 2  # the first has no moments of the optimiser yet
+STEPS = 2  # in the first step the optimiser has no moments yet
 MOST = 512
 
 
 def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None) -> int:
-    """What --batch_size auto is: the saved run's, or one that rank 0 finds for all. UserError on a CPU."""
+    """Returns the batch size: --batch_size auto is the saved run's, or found by rank 0. Raises UserError on a CPU."""
     if settings.data.batch_size != AUTO_BATCH:
         return settings.data.batch_size
     if saved is not None:
@@ -36,12 +36,12 @@ def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved:
         return saved.facts.batch_size
     device = torch.device(settings.machine.device)
     if device.type != "cuda":
-        raise UserError("--batch_size auto fits a batch into a GPU's memory. Give a number on a CPU")
+        raise UserError("--batch_size auto needs a GPU. Set a number")
     return ranks.from_first(lambda: find_batch_size(settings, sets, device, ranks))
 
 
 def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> int:
-    """Train on ever larger batches of the largest shape. UserError if not even one image fits.
+    """Trains on ever larger batches of the largest shape. Raises UserError if not even one image fits.
 
     Compiling takes a minute for each size, so the search is made without, and the size that it ends at is lowered until
     compiled steps fit too.
@@ -62,7 +62,7 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
     if not size:
         raise UserError(
             f"--batch_size auto: an image of {height} x {width} needs more than {SHARE:.0%} of the free memory of "
-            f"{device}. Lower --min_side and --max_side, or give --batch_size 1"
+            f"{device}. Lower --min_side and --max_side, or set --batch_size 1"
         )
     say(
         f"--batch_size auto: {size}, whose steps take {most / 1e9:.2f} GB at the largest shape, {height} x {width}; "
@@ -72,13 +72,13 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
 
 
 def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
-    """Tells whether the run will be compiled, as far as this process knows: the others take no part in the search."""
+    """Tells whether the run will be compiled, as far as this process knows: other ranks take no part in the search."""
     batches = num_batches(settings, len(sets.training_set), ranks)
     return why_not_compiled(settings.speed.compile, device, ALONE, batches) is None
 
 
 def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple[int, int]:
-    """The largest batch whose peak is within the limit, and its peak; 0 if none is.
+    """Returns the largest batch whose peak is within the limit, and its peak; 0 if no batch fits.
 
     `peak_of` gives bytes, or None where memory ran out. Doubling finds a size that doesn't fit, halving what lies
     between.
@@ -97,7 +97,7 @@ def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple
 
 
 def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple[int, int]:
-    """Height and width of the largest batch that the training may see, whose images are neighbours in aspect ratio."""
+    """Returns height and width of the largest batch of the run, whose images are neighbours in aspect ratio."""
     side = max(settings.data.augmentation.train_sides or (settings.data.min_side,))
     sizes = resized_sizes(sets.train.sizes, side, longest_at(side, settings.data.min_side, settings.data.max_side))
     ordered = sizes[np.argsort(sets.train.sizes[:, 1] / sets.train.sizes[:, 0], kind="stable")]
@@ -110,7 +110,7 @@ def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple
 def peak_of(
     settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, *, compiled: bool = False
 ) -> int | None:
-    """Bytes at the peak of real steps with random weights; None where memory runs out."""
+    """Returns the peak bytes of real steps with random weights; None if memory runs out."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -141,7 +141,7 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ran
 
 
 def _batch(sets: Sets, batch_size: int, shape: tuple[int, int]) -> Batch:
-    """Noise with as many objects in each image as any image of the set has."""
+    """Returns a batch of noise with as many objects in each image as any image of the set has."""
     most = max(1, int(np.diff(sets.train.first).max()))
     height, width = shape
     boxes = torch.tensor([0.0, 0.0, width / 2, height / 2]).repeat(batch_size, most, 1)

@@ -1,4 +1,4 @@
-"""A run: everything that its next step needs, built from its settings or from where a saved run was stopped."""
+"""Builds a run: everything that its next step needs, from its settings or from a saved run."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -42,11 +42,11 @@ class Run(NamedTuple):
     sampler: AspectRatioBasedSampler
     compute_losses: ComputeLosses
     bad_images: BadImages
-    why_not_compiled: str | None  # None if it is
+    why_not_compiled: str | None  # None if it is compiled
 
 
 def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None = None) -> Run:
-    """The run at its start, or where `saved` left it. UserError where the two don't fit together.
+    """Returns the run at its start, or where `saved` left it. Raises UserError if the two don't fit together.
 
     The seed, the device and the number of workers must be settled.
     """
@@ -58,7 +58,9 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
     compiled = why_not is None
     if compiled:
-        ranks = ranks.waiting(settings.safety.timeout + LONGEST_COMPILATION)  # each compiles when it meets a new shape
+        ranks = ranks.waiting(
+            settings.safety.timeout + LONGEST_COMPILATION
+        )  # each rank compiles when it meets a new shape
     # With other sides at every step nearly every batch has a shape of its own.
     has_few_shapes = compiled or not settings.data.augmentation.train_sides
     torch.backends.cudnn.benchmark = has_few_shapes and not settings.safety.deterministic
@@ -94,7 +96,7 @@ def losses_in(
     *,
     compiled: bool,
 ) -> ComputeLosses:
-    """The losses whose gradient trains `state`."""
+    """Returns the function of the losses whose gradient trains `state`."""
     cuda_graphs = ranks.size == 1 and settings.optimisation.accumulate == 1
     return losses_of(
         state.network,
@@ -132,14 +134,14 @@ def start_state(
     random_stages: Sequence[str],
     num_steps: int,
 ) -> TrainingState:
-    """The state of a run of `num_steps` before its first step."""
+    """Returns the state of a run of `num_steps` before its first step."""
     network.to(device)
     how = settings.optimisation
     rates = rates_of_stages(how.backbone_rate, random_stages)
     optimizer = build_optimizer(network, how.optimizer, how.learning_rate, how.weight_decay, rates)
     decay = how.average_decay(num_steps)
     average = WeightAverage(network, decay) if decay else None
-    # float16's small gradients would be lost without it.
+    # Without it float16 would lose small gradients.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     return TrainingState(
         network,
@@ -179,13 +181,13 @@ def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: 
 
 
 def sides_to_compile(settings: TrainSettings) -> list[int]:
-    """Sides to pad to, from the shortest to the longest that an image may have."""
+    """Returns the sides to pad to, from the shortest to the longest that an image may have."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
 
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
-    """How many batches each rank will train on."""
+    """Returns how many batches each rank will train on."""
     optimisation = settings.optimisation
     if settings.instead_of_training:
         steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)

@@ -1,4 +1,4 @@
-"""When and how a training step is compiled."""
+"""Decides whether a training step is compiled, and compiles it for each shape of batches."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,47 +16,45 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 
 # The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted for an
-# H100, it saves 14 ms a batch of 16 images, and up to 8 ms of 2 if the host takes 7 microseconds a launch.
+# H100, it saves 14 ms per batch of 16 images, and up to 8 ms per batch of 2 if a launch takes the host 7 microseconds.
 BATCHES_WORTH_COMPILING = 10_000
-LONGEST_COMPILATION = 300.0  # seconds of one batch
-# A GPU computes a smaller batch faster than its host launches the kernels one by one: CUDA graphs launch all at once.
+LONGEST_COMPILATION = 300.0  # seconds for one batch
+# A GPU computes smaller batches faster than the host launches their kernels: CUDA graphs launch all of them at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
-MOST_SHAPES = 64  # compiled, of batches; torch.compile's own limit, 8, is there to catch mistakes
+MOST_SHAPES = 64  # shapes of batches to compile; torch.compile's own limit, 8, is meant to catch mistakes
 
 
 def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
-    """Why the network isn't compiled; None if it is: on GPUs, if the run is long enough to repay it, unless the user
-    says.
+    """Returns why the network isn't compiled; None if it is.
 
-    UserError where the user asks for it and it can't be had. All ranks are compiled, or none.
+    `auto` compiles on GPUs, if the run is long enough to repay it. Raises UserError if --compile on isn't possible.
+    Either all ranks compile or none.
     """
     if compile_ == "off":
         return "--compile off"
     lacking = lacking_for_compilation(device)
     if compile_ == "on" and lacking:
-        raise UserError(f"--compile on needs {lacking}. Install it, or drop the flag")
+        raise UserError(f"--compile on needs {lacking}. Install it, or remove the flag")
     if compile_ == "on":
         return None
     if device.type != "cuda":
         return "--compile auto compiles on GPUs only"
     if num_batches < BATCHES_WORTH_COMPILING:
-        return (
-            f"{num_batches} batches are too few to repay it: --compile auto compiles from {BATCHES_WORTH_COMPILING} on"
-        )
+        return f"{num_batches} batches are too few to repay it: --compile auto needs at least {BATCHES_WORTH_COMPILING}"
     if ranks.all_agree(lacking is None):
         return None
     return f"it needs {lacking}" if lacking else "another process lacks what it needs"
 
 
 class Compiled(NamedTuple):
-    """Batches of `batch_size` images go through torch.compile, once for each of their shapes.
+    """The settings of compilation: batches of `batch_size` images go through torch.compile, once per shape.
 
-    The number of objects, which changes all the time, stays outside. A batch that is not full runs uncompiled.
+    The number of objects, which changes all the time, stays outside. Smaller batches run uncompiled.
     """
 
     batch_size: int
-    # Replays small batches on a GPU, which overwrites the gradients of the call before: not where gradients add up, nor
-    # for several ranks, whose gradients are sent from where they are.
+    # CUDA graphs replay small batches on a GPU and overwrite the gradients of the previous call. That rules out
+    # accumulated gradients, and several ranks, which send their gradients from where they are.
     cuda_graphs: bool = True
     backend: str | Callable[..., Any] = "inductor"
 
@@ -66,10 +64,10 @@ def compiled_by_size(
     device: torch.device,
     compiled: Compiled,
 ) -> Callable[[Tensor, Assignment], Losses]:
-    """`compute`, compiled for each shape; with CUDA graphs for small batches."""
+    """Returns `compute`, compiled for each shape; small batches use CUDA graphs."""
     torch._dynamo.config.recompile_limit = MOST_SHAPES
-    # While a network trains, only the numbers in its tensors change. Checking every layer for more than that would take
-    # the host 0.5 to 1 ms a step.
+    # While a network trains, only the numbers in its tensors change. Checking every layer for other changes would cost
+    # the host 0.5 to 1 ms per step.
     unchecked: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
     compile_with = partial(torch.compile, compute, fullgraph=True, dynamic=False, backend=compiled.backend)
     large = compile_with(options={**unchecked})
@@ -81,14 +79,14 @@ def compiled_by_size(
         batch, _, height, width = images.shape
         if batch * height * width > SMALL_BATCH_PIXELS:
             return large(images, assignment)
-        torch.compiler.cudagraph_mark_step_begin()  # the losses before this may be overwritten now
+        torch.compiler.cudagraph_mark_step_begin()  # the previous losses may be overwritten now
         return small(images, assignment)
 
     return chosen
 
 
 def few_sides(min_side: int, max_side: int) -> list[int]:
-    """Sides to pad to where every shape of a batch costs a compilation: about 4 from the shorter to the longer side."""
+    """Returns about 4 sides to pad to, from the shorter to the longer, as each shape of a batch costs a compilation."""
     least, most = padded_sizes(np.array([min_side, max_side])).tolist()
     step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
     return sorted({*range(least, most, max(step, MULTIPLE)), most})

@@ -1,4 +1,4 @@
-"""The loop of training steps."""
+"""Runs the training steps of an epoch."""
 
 import math
 import time
@@ -23,7 +23,7 @@ from retinanet.training.optimizer import set_rate
 from retinanet.training.schedule import Schedule
 from retinanet.training.state import StepRecord, TrainingState, copies, put_back
 
-LEAST_SCALE = 1  # of float16's losses; gradients that are too large even so have diverged
+LEAST_SCALE = 1  # of float16's losses; if gradients are too large even so, training has diverged
 
 
 class Progress(NamedTuple):
@@ -38,7 +38,7 @@ class Progress(NamedTuple):
     num_images: int  # of the epoch so far
     seconds: float  # since the epoch began
     waited: float  # seconds of them in which there was no batch to work on
-    clipped: float  # share of its steps
+    clipped: float  # fraction of the steps so far
     gradient_norm: float  # of this iteration, before clipping
 
 
@@ -70,7 +70,7 @@ def train_steps(
 def _step(
     state: TrainingState, group: list[Batch], rate: float, clip_norm: float, compute_losses: ComputeLosses, ranks: Ranks
 ) -> None:
-    """Change the weights by the gradient of all ranks' batches together; leave them where it is not finite."""
+    """Changes the weights by the gradient of all ranks' batches together; leaves them if it is not finite."""
     optimizer, scaler = state.optimizer, state.scaler
     set_rate(optimizer, rate)
     for parameter in state.parameters:
@@ -88,7 +88,7 @@ def _step(
     optimizer.step()
     is_skipped = is_bad
     if scaler.is_enabled():
-        # The scale is found by trying: while there is a lower one, a gradient too large for it is to be expected.
+        # The scale is found by trial: as long as it can be lowered, overflowing gradients are normal.
         scale = scaler.scale(torch.ones_like(mean_loss))  # this step's
         is_skipped = is_bad & ~(is_finite & (scale > LEAST_SCALE))
         scaler.update()
@@ -112,7 +112,7 @@ def _gradient(
     compute_losses: ComputeLosses,
     ranks: Ranks,
 ) -> Tensor:
-    """Leave the gradient of the mean loss over all images in the parameters, those of the other ranks included.
+    """Adds the gradient of the mean loss over all images, those of other ranks included, to the parameters.
 
     Returns [3]: that mean of each kind of loss, and the number of images. A batch's losses are means over its images,
     so each counts by its share of them. DistributedDataParallel takes the mean over the ranks, not the sum. The
@@ -138,7 +138,7 @@ def _gradient(
 
 
 def _blank(batch: Batch) -> tuple[Tensor, Targets]:
-    """An image and targets for a rank that has none: it must take part in the step, with weight 0."""
+    """Returns an image and targets for a rank that has none: it must take part in the step, with weight 0."""
     boxes, labels = batch.targets
     return (
         batch.images.new_zeros(1, *batch.images.shape[1:]),
@@ -147,7 +147,7 @@ def _blank(batch: Batch) -> tuple[Tensor, Targets]:
 
 
 def progress_of(state: TrainingState, rate: float) -> Progress:
-    """What there is to log of the epoch in progress. Waits for the device."""
+    """Returns the numbers to log of the epoch in progress. Waits for the device."""
     loss, steps, images, clipped = state.tally.tolist()
     return Progress(
         iteration=state.iteration,

@@ -1,4 +1,4 @@
-"""The evaluations within a training: weights saved, the val set's table printed, the best kept."""
+"""Evaluates within a run: saves the weights, prints the table of the val set and keeps the best weights."""
 
 import math
 from contextlib import nullcontext
@@ -20,13 +20,13 @@ from retinanet.training.trackers import Trackers
 
 
 def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool) -> None:
-    """Save the epoch's weights, evaluate them, tell the trackers, and keep the best."""
-    if run.ranks.is_first:  # before evaluating: whatever stops that, the weights are there
+    """Saves the epoch's weights, evaluates them, sends the numbers to the trackers, and keeps the best."""
+    if run.ranks.is_first:  # before evaluating, so that the weights survive whatever stops that
         _save_epoch(run, saves, is_last)
         if is_last:
             saves.save_state()
     ap = evaluate_weights(run)
-    if ap is not None:  # with the threshold that predict takes
+    if ap is not None:  # again, now with the threshold that predict uses
         _save_epoch(run, saves, is_last)
     is_best = ap is None or ap > run.state.best_ap  # without an AP the newest weights are the best
     if run.ranks.is_first and is_best and saves.save_weights(BEST) and ap is not None:
@@ -51,9 +51,9 @@ def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
 
 
 def evaluate_weights(run: Run) -> float | None:
-    """Print the table of the weights that test.py takes, the averaged ones if there are any, and return their AP.
+    """Prints the table of the weights that test.py takes, the averaged ones if there are any, and returns their AP.
 
-    None where there is no table: without objects, and at other ranks than 0.
+    Returns None if there is no table: without objects, and on ranks other than 0.
     """
     average, val = run.state.average, run.sets.val
     if average and has_objects(val):
@@ -61,12 +61,12 @@ def evaluate_weights(run: Run) -> float | None:
         if raw:
             say(f"Raw weights: AP {raw.numbers[AP]:.3f}, AP50 {raw.numbers[AP50]:.3f}. The averaged ones:")
     with average.in_place() if average else nullcontext():
-        table, found = _table(run)
+        table, detections = _table(run)
     if table is None:
         return None
     say(*table.text.splitlines())
     if run.settings.output.track and run.state.epoch >= run.settings.optimisation.epochs:
-        _write_report(run, table, found)
+        _write_report(run, table, detections)
     run.state.numbers = table.by_name(val.class_names)
     return table.numbers[AP]
 
@@ -75,9 +75,9 @@ def _report_folder(run: Run) -> Path:
     return run.settings.output.output_path / "report"
 
 
-def _write_report(run: Run, table: CocoTable, found: Found) -> None:
-    """The report of test.py, whose pictures the trackers get."""
-    analysis = analyse(run.sets.val, found, num_draws=0)
+def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
+    """Writes the report of test.py, whose pictures go to the trackers."""
+    analysis = analyse(run.sets.val, detections, num_draws=0)
     try:
         write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation")
     except UserError as fault:
@@ -85,10 +85,10 @@ def _write_report(run: Run, table: CocoTable, found: Found) -> None:
 
 
 def _table(run: Run) -> tuple[CocoTable | None, Found]:
-    """The table of the val set and its detections; None where it has no objects, or at another rank than 0."""
+    """Returns the table of the val set, None without objects and on ranks other than 0, and the set's detections."""
     settings = run.settings
-    with STOP.at_once():  # nothing in here changes what is saved then, the weights least of all
-        found = detect_all(
+    with STOP.at_once():  # no state changes in here, so a stop can save it at any moment
+        detections = detect_all(
             run.state.network,
             run.sets.val_set,
             loader_settings(settings, run.device),
@@ -97,15 +97,15 @@ def _table(run: Run) -> tuple[CocoTable | None, Found]:
             detection=settings.detection,
             ranks=run.ranks,
         )
-        table = table_if_objects(run.sets.val, found, settings.eval_backend) if run.ranks.is_first else None
-        threshold = working_point(run.sets.val, found).threshold if table else math.nan
+        table = table_if_objects(run.sets.val, detections, settings.eval_backend) if run.ranks.is_first else None
+        threshold = working_point(run.sets.val, detections).threshold if table else math.nan
     if table:
         run.state.score_threshold = None if math.isnan(threshold) else threshold
-    return table, found
+    return table, detections
 
 
 def out_of_patience(run: Run) -> bool:
-    """Whether --patience ends the run, the same at all ranks, of which the first alone knows the AP."""
+    """Tells whether --patience ends the run: the same on all ranks, though only rank 0 knows the AP."""
     patience, state = run.settings.output.patience, run.state
     if not patience or state.epoch > state.evaluated:
         return False

@@ -1,4 +1,4 @@
-"""The learning rate range test (Smith, 2017): which rates bring the loss down, on the user's data, in some minutes."""
+"""Runs the learning rate range test (Smith, 2017): some minutes show which rates lower the loss on the user's data."""
 
 from functools import partial
 from pathlib import Path
@@ -16,16 +16,16 @@ from retinanet.training.sets import Sets
 
 LOWEST, HIGHEST = 1e-7, 1.0
 WINDOW = 31  # steps per median: the loss jumps from batch to batch, with outliers
-EXPLODED = 4  # times the lowest median
-LEAST_FALL = 0.98  # of the first median, that the lowest must reach
+EXPLODED = 4  # factor above the lowest median
+LEAST_FALL = 0.98  # fraction of the first median that the lowest must reach
 STEPS_A_LINE = 25
 PICTURE = Path("lr_range.png")
 
 
 def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
-    """Train with a rate that grows from 1e-7 to 1 until the loss explodes; say and draw which rate to take.
+    """Trains with a rate that grows from 1e-7 to 1 until the loss explodes; prints and draws the rate to use.
 
-    The weights and the output folder are not touched. Returns the exit code: 1 if no rate brought the loss down.
+    The weights and the output folder are not touched. Returns the exit code: 1 if no rate lowered the loss.
     """
     require_picture_place(PICTURE)
     run = build_run(settings, Ranks(), sets)
@@ -59,14 +59,14 @@ def rate_of(step: int, num_steps: int) -> float:
 
 
 def medians(losses: list[float]) -> np.ndarray:
-    """The median of each WINDOW losses that follow each other [n - WINDOW + 1]; NaN where one of them is."""
+    """Returns the median of each WINDOW consecutive losses [n - WINDOW + 1]; NaN if one of them is NaN."""
     if len(losses) < WINDOW:
         return np.zeros(0)
     return np.median(np.lib.stride_tricks.sliding_window_view(np.array(losses), WINDOW), axis=1)
 
 
 def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
-    """The rate in the middle of the steps with the lowest median loss; None if the loss never fell."""
+    """Returns the rate in the middle of the steps with the lowest median loss; None if the loss never fell."""
     curve = medians(losses)
     if np.isnan(curve).all() or np.nanmin(curve) > LEAST_FALL * curve[0]:
         return None
@@ -74,6 +74,6 @@ def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
 
 
 def has_exploded(losses: list[float]) -> bool:
-    """Whether the last steps' losses are NaN, or far above the lowest before."""
+    """Tells whether the last steps' losses are NaN, or far above the lowest before them."""
     curve = medians(losses)
     return len(curve) > 0 and bool(np.isnan(curve[-1]) or curve[-1] > EXPLODED * np.nanmin(curve))

@@ -1,4 +1,4 @@
-"""The lines of a training log, whose form stays: people tee them and programs read them."""
+"""Formats the lines of a training log. Their form is fixed: people `tee` them and programs read them."""
 
 import shlex
 from datetime import timedelta
@@ -12,22 +12,24 @@ from retinanet.training.engine import Progress
 from retinanet.training.schedule import sgd_rate
 from retinanet.training.state import TrainingState
 
-MUCH_WAITING = 0.1  # of an epoch's time
+MUCH_WAITING = 0.1  # fraction of an epoch's time
 
 
 def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
-    """What rate to give SGD for a step of so many images. Adam's and AdamW's step doesn't grow with the gradient, so
-    their rate stays as it is."""
+    """Suggests an SGD rate for a step of `batch_size` images; None if no hint applies.
+
+    The steps of Adam and AdamW don't grow with the gradient, so their rate stays as it is.
+    """
     if optimizer != "sgd" or rate != Optimisation.learning_rate:
         return None
     return (
-        f"Hint: the learning rate {rate:g} is Adam's. The RetinaNet paper trains with SGD at 0.01 for 16 images, which "
-        f"for {batch_size} is --learning_rate {sgd_rate(batch_size):g}, with --warmup_steps 500 or more"
+        f"Hint: the learning rate {rate:g} is Adam's. The RetinaNet paper trains with SGD at 0.01 for 16 images; "
+        f"{batch_size} images need --learning_rate {sgd_rate(batch_size):g}, with --warmup_steps 500 or more"
     )
 
 
 def schedule_hint(settings: TrainSettings) -> str | None:
-    """What to give where the published runs' milestones don't fit another number of epochs."""
+    """Suggests a schedule if the default milestones don't fit the number of epochs; None if they do."""
     optimisation = settings.optimisation
     epochs, milestones = optimisation.epochs, optimisation.milestones
     num_falls = sum(milestone < epochs for milestone in milestones)
@@ -37,12 +39,12 @@ def schedule_hint(settings: TrainSettings) -> str | None:
     advice = f"--milestones {' '.join(map(str, better))}, or " if epochs > 2 else ""
     return (
         f"Hint: the milestones {' '.join(map(str, milestones))} are for {Optimisation.epochs} epochs; in {epochs} the "
-        f"learning rate {'falls once' if num_falls else 'never falls'}. Give {advice}--schedule cosine"
+        f"learning rate {'falls once' if num_falls else 'never falls'}. Use {advice}--schedule cosine"
     )
 
 
 def best_line(ap: float, epoch: int, path: Path, settings: TrainSettings) -> str:
-    """The best evaluation of a run, and how to test its weights, which are in `path`."""
+    """Returns the line on the best evaluation of a run, with the command that tests its weights in `path`."""
     words = ["python", "test.py", "--coco_path", str(settings.data.coco_path), "--set_name", settings.data.val_set]
     words += ["--checkpoint_path", str(path)]
     return f"Best: AP {ap:.3f} after epoch {epoch} of {settings.optimisation.epochs}. Evaluate it: {shlex.join(words)}"
@@ -64,7 +66,7 @@ def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.
 
 
 def tracked_numbers(progress: Progress, device: torch.device) -> dict[str, float]:
-    """What a log line says, for trackers."""
+    """Returns the numbers of a log line, for trackers."""
     return {
         "train/classification loss": progress.classification,
         "train/regression loss": progress.regression,
@@ -78,13 +80,13 @@ def tracked_numbers(progress: Progress, device: torch.device) -> dict[str, float
 
 
 def seconds_per_image(state: TrainingState) -> float:
-    """Of the run so far."""
+    """Returns the average over the run so far; 0 before the first step."""
     num_images = state.num_images + int(state.tally[2])
     return (state.seconds + state.epoch_seconds) / num_images if num_images else 0.0
 
 
 def epoch_line(epoch: int, progress: Progress) -> str:
-    """The epoch in one line, with what to do where the step had to wait for its images."""
+    """Returns the line on a finished epoch, with advice if the steps had to wait for images."""
     share = progress.waited / progress.seconds if progress.seconds else 0.0
     if share < MUCH_WAITING:
         verdict = "the loader keeps up"

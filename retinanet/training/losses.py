@@ -1,4 +1,4 @@
-"""From a batch to its losses, in the chosen precision: in plain PyTorch, or the same compiled."""
+"""Computes the losses of a batch in the chosen precision, in plain PyTorch or compiled."""
 
 import inspect
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def losses_of(
     precision: torch.dtype = torch.float32,
     compiled: Compiled | None = None,
 ) -> ComputeLosses:
-    """A function from images uint8 [B, 3, H, W] and targets to the batch's losses, in float32 (see detection_loss)."""
+    """Returns a function from images uint8 [B, 3, H, W] and targets to the batch's float32 losses."""
 
     def plain(images: Tensor, assignment: Assignment) -> Losses:
         with autocast(device, precision):
@@ -60,28 +60,28 @@ def losses_of(
 
 
 def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
-    """`compute_losses`, whose backward pass gives every rank the mean of the ranks' gradients of `model`.
+    """Returns `compute_losses`; its backward pass gives every rank the mean of the ranks' gradients of `model`.
 
-    All ranks begin with rank 0's weights, and where batch-norm statistics are learned, take rank 0's in each step.
+    All ranks start with rank 0's weights. If batch-norm statistics are learned, they take rank 0's in each step.
     """
     if ranks.size == 1:
         return compute_losses
     has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
-    # Newer versions of PyTorch call the same flag by another name.
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    # Newer versions of PyTorch have renamed this flag.
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     flag: dict[str, Any] = {name: has_statistics}
     return DistributedDataParallel(_Step(model, compute_losses), **flag)
 
 
 def unshared(compute_losses: Any) -> AbstractContextManager[None]:
-    """In here `compute_losses` gives a rank its own gradient alone, added up until the next one that is shared."""
+    """Returns a context in which `compute_losses` adds up a rank's own gradients, until the next shared call."""
     is_shared = isinstance(compute_losses, DistributedDataParallel)
     return compute_losses.no_sync() if is_shared else nullcontext()
 
 
 class _Step(nn.Module):
-    """DistributedDataParallel wraps a module's forward; this one is the whole step's."""
+    """Wraps the whole step in one forward, since DistributedDataParallel wraps a module's forward."""
 
     def __init__(self, model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Batch-norm statistics that a file of weights lacks, measured on training images before they are fixed.
+"""Measures batch-norm statistics that a weights file lacks, on training images, before they are frozen.
 
-A random layer whose statistics stay 0 and 1 passes on features of any size, and training can't change that.
+A random layer whose statistics stay 0 and 1 passes on features of any size, which training can't correct.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ IMAGES_AT_ONCE = 8
 
 @torch.no_grad()
 def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDataset, device: torch.device) -> None:
-    """Set the statistics of the backbone's batch norms `names`: the mean over batches of what each of them sees.
+    """Sets the statistics of the backbone's batch norms `names` to the mean over batches of their inputs' statistics.
 
     Moves the network to `device`. The images are the same in every run and on every rank: spread evenly over `dataset`,
     not augmented.
@@ -36,16 +36,16 @@ def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDa
     for images in _batches(dataset):
         network.levels(images.to(device))
     for norm in norms:
-        norm.momentum = 0.1  # PyTorch's
+        norm.momentum = 0.1  # PyTorch's default
     network.train()
 
 
 def _batches(dataset: CocoDataset) -> Iterator[Tensor]:
-    """Images of like shape together, so that little of a batch is padding: uint8 [B, 3, H, W]."""
+    """Yields images of similar shape together, so that little of a batch is padding: uint8 [B, 3, H, W]."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).round().astype(int))
     heights, widths = dataset.sizes[chosen].T
     ordered = chosen[np.argsort(heights / widths, kind="stable")]
     for rows in np.array_split(ordered, -(-len(ordered) // IMAGES_AT_ONCE)):
         batch = loaded_from([dataset[row] for row in rows.tolist()]).batch
-        if len(batch.images):  # those that can be read
+        if len(batch.images):  # unless none of them can be read
             yield batch.images

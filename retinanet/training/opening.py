@@ -1,4 +1,4 @@
-"""How a run begins: its seed, its folder and record, its trackers, and what its log says first."""
+"""Starts a run: settles its seed, opens its folder and trackers, and logs its first lines."""
 
 import secrets
 import shlex
@@ -27,13 +27,13 @@ from retinanet.training.log_lines import rate_hint, schedule_hint
 from retinanet.training.saves import room_warning
 from retinanet.training.trackers import NO_TRACKERS, TrackedRun, Trackers, open_trackers
 
-MOST_DRAWN = 10_000  # objects that are matched: a sample of millions gives the shares within 1%
-MUCH_MISSED = 0.25  # share of the objects without an anchor that is worth a warning, not just a note
+MOST_DRAWN = 10_000  # objects to match: this sample of millions gives the fractions within 1%
+MUCH_MISSED = 0.25  # fraction of the objects without an anchor that is worth a warning, not just a note
 MOST_SCARCE_NAMED = 10  # scarce classes
 
 
 def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> TrainSettings:
-    """The settings with their seed; where it is RANDOM, that of the `saved` run, or one that rank 0 draws for all."""
+    """Returns the settings with a number as seed: RANDOM becomes the `saved` run's, or one that rank 0 draws."""
     if settings.optimisation.seed != RANDOM:
         return settings
     if saved is None:
@@ -48,7 +48,7 @@ def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> 
 
 
 def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
-    """Open the log and the output folder and say what is trained. Returns the folder's lock."""
+    """Opens the log and the output folder and logs the settings of the run. Returns the folder's lock."""
     settings, state, folder = run.settings, run.state, run.settings.output.output_path
     done = f"{state.epoch} epochs and {state.iteration} iterations"
     plain, class_names = flat(settings), run.sets.val.class_names
@@ -74,7 +74,7 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
 
 
 def trackers_of(run: Run) -> Trackers:
-    """Those of --track, at rank 0 alone."""
+    """Returns the trackers of --track on rank 0, and none on the others."""
     settings, state = run.settings, run.state
     if not settings.output.track or not run.ranks.is_first:
         return NO_TRACKERS
@@ -85,7 +85,7 @@ def trackers_of(run: Run) -> Trackers:
 
 
 def ranks_changed(old: Facts, new: Facts) -> list[str]:
-    """What another number of processes changes, in a line."""
+    """Returns a line on the effects of another number of processes; none if it is the same."""
     if old.num_ranks == new.num_ranks:
         return []
     before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
@@ -95,7 +95,7 @@ def ranks_changed(old: Facts, new: Facts) -> list[str]:
 
 
 def opening_lines(run: Run) -> list[str]:
-    """The data set, the ranks and the precision of a run, with what is worth knowing about them."""
+    """Returns lines on the data set, the ranks and the precision of a run, with warnings and hints."""
     settings, optimisation, training_set = run.settings, run.settings.optimisation, run.sets.training_set
     lines = [
         f"Seed: {optimisation.seed}",
@@ -150,29 +150,29 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
 
 
 def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
-    """Returns lines on the objects without an anchor and what helps; none if there are few such objects."""
+    """Returns lines on the objects without an anchor and on remedies; none if there are few such objects."""
     now, forced = by_iou, ""
     what = f"have no anchor of IoU {settings.loss.foreground_iou:g} at this size"
     if settings.loss.matcher != "iou":
-        own = coverage(dataset, setup, settings.loss, MOST_DRAWN)
+        by_matcher = coverage(dataset, setup, settings.loss, MOST_DRAWN)
         if settings.loss.matcher == "low_quality":
-            forced = f". --matcher low_quality leaves {own.missed:.1%} without any; a forced anchor rarely helps"
+            forced = f". --matcher low_quality leaves {by_matcher.missed:.1%} without any; a forced anchor rarely helps"
         else:
-            now, what = own, f"get no anchor from --matcher {settings.loss.matcher} at this size"
+            now, what = by_matcher, f"get no anchor from --matcher {settings.loss.matcher} at this size"
     mostly = mostly_missed(now)
     if now.missed <= MISSED and not mostly:
         return []
     missed = f"{now.missed:.1%} of the objects {what} ({missed_classes(now, dataset.annotations.class_names)})"
-    found = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.network.weights == "coco")
-    lines = remedy_lines(found)
-    if now.missed <= MUCH_MISSED and not mostly:  # common, and good results are still possible
+    options = remedies(dataset, setup, settings.loss, now, fixed_anchors=settings.network.weights == "coco")
+    lines = remedy_lines(options)
+    if now.missed <= MUCH_MISSED and not mostly:  # this is common, and good results are still possible
         return [f"Note: {missed}{forced}" + (f". {lines[0].strip()}" if lines else "")]
     advice = ["What helps, the most useful first:", *lines] if lines else []
     return [f"Warning: {missed}, so they are hardly learned{forced}", *advice]
 
 
 def check_command(settings: TrainSettings) -> str:
-    """The command that checks a training's sets at its sides."""
+    """Returns the command that checks the run's sets at its sides."""
     words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.data.coco_path)]
     words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
     words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]

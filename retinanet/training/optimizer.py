@@ -1,4 +1,4 @@
-"""The optimiser, with what differs between the parts of the network: their share of the rate, and weight decay."""
+"""Builds the optimiser, with each part's share of the learning rate and weight decay."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -16,10 +16,10 @@ def build_optimizer(
     weight_decay: float,
     backbone_rates: Sequence[float] = (1.0,) * len(STAGES),
 ) -> torch.optim.Optimizer:
-    """Adam, AdamW, or SGD with momentum 0.9, for the parameters that are learned.
+    """Returns Adam, AdamW, or SGD with momentum 0.9, for the parameters that are learned.
 
-    Weight decay spares biases and the norms' scales and shifts, which it would only pull away from what the layer
-    needs. `backbone_rates` are the shares of the learning rate that the backbone's stages have.
+    Weight decay leaves out biases and the norms' scales and shifts, which it would only pull away from what the layer
+    needs. `backbone_rates` are the multipliers of the learning rate for the backbone's stages.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for path, parameter in model.named_parameters():
@@ -30,11 +30,11 @@ def build_optimizer(
         {"params": group, "share": share, "weight_decay": decay, "lr": learning_rate * share}
         for (share, decay), group in groups.items()
     ]
-    # Fused: one pass over the weights instead of one for each operation.
+    # Fused: one pass over the weights instead of one per operation.
     settings: dict[str, Any] = {"lr": learning_rate, "fused": True}
     if name == "sgd":
         optimizer = torch.optim.SGD(parameters, momentum=0.9, **settings)
-        for group in groups.values():  # PyTorch leaves them as the memory was if it is the first step that is skipped
+        for group in groups.values():  # if the first step is skipped, PyTorch leaves them uninitialised
             for parameter in group:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
@@ -42,9 +42,9 @@ def build_optimizer(
 
 
 def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()) -> list[float]:
-    """The share of the learning rate of each of STAGES: as given, or the one given for all but the `random_stages`.
+    """Returns the multiplier of the learning rate for each of STAGES: as given, or 1 for `random_stages`.
 
-    Those have all to learn, as the heads have, so theirs is 1.
+    If only one is given, it applies to all other stages. Random stages have everything to learn, like the heads.
     """
     if len(shares) == len(STAGES):
         return list(shares)
@@ -52,14 +52,14 @@ def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give each group of parameters its share of the rate."""
+    """Sets the learning rate of each parameter group to its share of `learning_rate`."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get("share", 1.0)  # a run saved before there were shares has none
+        group["lr"] = learning_rate * group.get("share", 1.0)  # runs saved by earlier versions have no shares
 
 
 def _share(path: str, shares: Sequence[float]) -> float:
     top, _, rest = path.partition(".")
     if top != "backbone":
         return 1.0
-    module = rest.partition(".")[0]  # of no stage in torchvision's detectors, which benchmarks train too
+    module = rest.partition(".")[0]  # in torchvision's detectors, which benchmarks train too, it belongs to no stage
     return next((share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules), 1.0)

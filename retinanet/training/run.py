@@ -1,4 +1,4 @@
-"""A run on one page: its epochs and steps, and what is logged, saved and evaluated on the way to its end or a stop."""
+"""Runs a training on one page: its epochs and steps, what is logged, saved and evaluated, and how it ends or stops."""
 
 import signal
 from contextlib import closing
@@ -22,11 +22,11 @@ from retinanet.training.trackers import Trackers
 
 
 def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, dict[str, float]]:
-    """Trains from the start, or from where an earlier process was stopped.
+    """Trains from the start, or resumes where an earlier process stopped.
 
     Returns the seed and the last evaluation's numbers.
     """
-    # A rank that torchrun brought back resumes, though its command may say nothing of it.
+    # A rank that torchrun restarted resumes, even if its command has no --resume.
     resumes = settings.output.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
     settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, saved)})
@@ -42,11 +42,11 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
 
 
 def train_epochs(run: Run, trackers: Trackers) -> None:
-    """Trains the epochs that are left; evaluates and saves on the way."""
+    """Trains the remaining epochs; evaluates and saves along the way."""
     settings, state, saves = run.settings, run.state, Saves(run)
     with STOP.deferred():
         try:
-            _evaluate_if_due(run, saves, trackers)  # a run may have been stopped between an epoch and its evaluation
+            _evaluate_if_due(run, saves, trackers)  # a run may have stopped between an epoch and its evaluation
             while state.epoch < settings.optimisation.epochs:
                 if out_of_patience(run):
                     saves.save_state()
@@ -74,7 +74,7 @@ def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
 
 
 def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
-    """Trains what is left of the epoch, or until a signal stops it."""
+    """Trains the rest of the epoch, or until a signal stops it."""
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
     agreement = Agreement(run.ranks)
     for rate in rest_of_epoch(run):
@@ -82,7 +82,7 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
         is_logged = state.iteration in (1, num_steps) or state.iteration % settings.output.log_every == 0
         is_saved = settings.output.save_every and step % settings.output.save_every == 0
         if is_logged or is_saved:
-            run.ranks.meet()  # what is read from a GPU now would never come if a rank is missing
+            run.ranks.meet()  # reading from a GPU would wait forever if a rank is missing
         if is_logged:
             log_skipped(run, run.ranks)
             log_bad_images(run)
@@ -91,11 +91,11 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
             say(log_line(state.epoch, progress, images_left * seconds_per_image(state), run.device))
             trackers.log(step, tracked_numbers(progress, run.device))
         elif run.device.type == "cpu":
-            log_skipped(run, run.ranks)  # a GPU would have to be waited for
+            log_skipped(run, run.ranks)  # not on a GPU: reading would wait for it
         if is_saved:
             log_skipped(run, run.ranks)
             saves.save_state()
-            run.ranks.wait()  # for rank 0, which a slow disk may take longer than --timeout
+            run.ranks.wait()  # a slow disk may keep rank 0 busy for longer than --timeout
         if stop := agreement.outcome():
             run.ranks.meet()  # saving reads from the GPU too
             raise Stopped(stop)

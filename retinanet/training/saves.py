@@ -1,4 +1,4 @@
-"""What a training leaves in its output folder: its checkpoints, and what it skipped."""
+"""Writes a run's checkpoints and its record of skipped steps to the output folder."""
 
 import time
 from collections.abc import Callable
@@ -23,18 +23,18 @@ FINAL = "model_final.pt"
 
 
 class Saves:
-    """The checkpoints of a run, which rank 0 writes. Where one can't be written a message says so; training goes on."""
+    """The checkpoints of a run, written by rank 0. If writing fails, a message says so and training continues."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.last = run, time.monotonic()
-        self.written: set[str] = set()  # files of weights
+        self.written: set[str] = set()  # names of weights files
 
     def save_state(self) -> bool:
-        """Write last.pt; whether that worked."""
+        """Writes last.pt; returns whether that worked."""
         run = self.run
         if not run.ranks.is_first:
             return False
-        log_skipped(run, ALONE)  # of a stop between two log lines; the other ranks are not asked then
+        log_skipped(run, ALONE)  # skipped steps since the last log line; on a stop the other ranks aren't asked
         worked = self._try(
             lambda: save_run(snapshot(run), run.state.to_plain(), run.facts, run.settings.output.output_path)
         )
@@ -46,9 +46,9 @@ class Saves:
             self.save_state()
 
     def save_weights(self, name: str, *, must: bool = False) -> bool:
-        """Write the weights alone; returns whether they are there.
+        """Writes only the weights; returns whether they are saved.
 
-        With `must` only if that has not worked yet, and UserError where it fails again.
+        With `must`, writes them only if that has not worked yet, and raises UserError if it fails again.
         """
         if must and name in self.written:
             return True
@@ -62,9 +62,9 @@ class Saves:
         return True
 
     def best_on_disk(self) -> tuple[int, Path] | None:
-        """The epoch with the highest AP of those whose weights are in a file, and the file.
+        """Returns the epoch with the highest AP among those whose weights are in a file, and the file.
 
-        A disk that was full may have left best.pt as it was after an earlier epoch.
+        If the disk was full, best.pt may be from an earlier epoch.
         """
         folder, aps = self.run.settings.output.output_path, self.run.state.ap_by_epoch
         epoch_of_best = saved_epoch(folder / BEST)
@@ -84,7 +84,7 @@ class Saves:
             write()
         except UserError as error:
             message = printable(str(error))
-            complain(f"train.py: {message} What was there before is untouched; training goes on.")
+            complain(f"train.py: {message} The previous file is untouched; training continues.")
             return False
         return True
 
@@ -94,18 +94,18 @@ def weights_name(epoch: int) -> str:
 
 
 def room_warning(run: Run) -> str | None:
-    """A line where the disk has less room than the files take that the run is yet to write."""
+    """Returns a warning if the disk has less room than the files need that the run has yet to write."""
     state, folder = run.state, run.settings.output.output_path
     epochs, eval_every = run.settings.optimisation.epochs, run.settings.output.eval_every
-    moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # the optimiser's tensors for each parameter
+    moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # tensors that the optimiser keeps per parameter
     learned = num_bytes([group["params"] for group in state.optimizer.param_groups])
     weights = num_bytes(snapshot(run))
     whole = weights + moments * learned
     rest = range(state.evaluated + 1, epochs + 1)
     evaluations = [epoch for epoch in rest if epoch % eval_every == 0 or epoch == epochs]
     files = dict.fromkeys((BEST, FINAL, *map(weights_name, evaluations)), weights) | {LAST: whole, PREVIOUS: whole}
-    there = sum((folder / name).stat().st_size for name in files if (folder / name).exists())
-    needed = sum(files.values()) + whole - there  # a file is complete before it takes the place of the one before
+    existing = sum((folder / name).stat().st_size for name in files if (folder / name).exists())
+    needed = sum(files.values()) + whole - existing  # a file is complete before it replaces the previous one
     free = free_space(folder)
     if needed <= free:
         return None
@@ -123,7 +123,10 @@ def log_bad_images(run: Run) -> None:
 
 
 def log_skipped(run: Run, ranks: Ranks) -> None:
-    """Name the steps skipped since the last time, with the images of `ranks`. Diverged if too many were in a row."""
+    """Logs the steps skipped since the last call, with the images of `ranks`.
+
+    Raises Diverged if too many were in a row.
+    """
     skipped, annotations = run.state.skipped, run.sets.train
     new = skipped.take_new()
     by_rank = ranks.gathered(new) if new else []  # all ranks skip the same steps
@@ -154,8 +157,8 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
         saved = f"{folder / LAST} is older" if (folder / LAST).exists() else "nothing was saved yet"
         raise Diverged(
             f"training diverged: in {skipped.max_in_row} steps in a row the loss or gradient was not finite. The "
-            f"weights were left as they are; {saved}. Lower --learning_rate, or warm up with a lower one for the first "
-            f"epochs; {folder / 'divergence'} names the images of these steps."
+            f"weights were left as they are; {saved}. Lower --learning_rate, or warm up for longer (--warmup_steps); "
+            f"{folder / 'divergence'} names the images of these steps."
         )
 
 

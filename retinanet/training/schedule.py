@@ -1,4 +1,4 @@
-"""The schedule of the learning rate, a pure function of the step."""
+"""Computes the learning rate, a pure function of the step."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,11 @@ FACTOR = 0.1
 
 
 class Schedule(NamedTuple):
-    """`step`: `base`, divided by 10 at each milestone epoch that has begun. `cosine`: from `base` along half a cosine
-    to 0 at the end of the run (https://arxiv.org/abs/1608.03983). Both after a linear warm-up."""
+    """The learning rate as a function of the step, after a linear warm-up.
+
+    `step`: `base`, divided by 10 at each milestone epoch that has begun. `cosine`: from `base` along half a cosine to 0
+    at the end of the run (https://arxiv.org/abs/1608.03983).
+    """
 
     base: float
     steps_per_epoch: int
@@ -25,7 +28,7 @@ class Schedule(NamedTuple):
         return self.epochs * self.steps_per_epoch
 
     def rate(self, step: int) -> float:
-        """The rate of the given step; 0 is the first, and the one after the warm-up is the first with all of it."""
+        """Returns the rate of `step`, counted from 0; the step after the warm-up is the first with the full rate."""
         if step < self.warmup_steps:
             return self.base * (step + 1) / (self.warmup_steps + 1)
         if self.kind == COSINE:
@@ -36,6 +39,9 @@ class Schedule(NamedTuple):
 
 
 def sgd_rate(batch_size: int) -> float:
-    """The rate for so many images a step: RetinaNet's (https://arxiv.org/abs/1708.02002), 0.01 for 16 images, by the
-    linear scaling rule (https://arxiv.org/abs/1706.02677)."""
+    """Returns the learning rate of SGD for steps of `batch_size` images.
+
+    It is RetinaNet's (https://arxiv.org/abs/1708.02002), 0.01 for 16 images, by the linear scaling rule
+    (https://arxiv.org/abs/1706.02677).
+    """
     return 0.01 * batch_size / 16

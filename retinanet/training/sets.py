@@ -1,4 +1,4 @@
-"""The two sets of a training, with what must hold before it starts."""
+"""Loads the two sets of a run and checks what must hold before it starts."""
 
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Sets(NamedTuple):
 
 
 def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
-    """Both sets. UserError where they don't suit a training, each other or the settings."""
+    """Loads both sets. Raises UserError if they don't suit training, each other or the settings."""
     load = partial(
         load_set,
         settings.data.coco_path,
@@ -40,7 +40,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
     val, val_set = load(settings.data.val_set)
     if ranks.is_first:
         _require_learnable(settings, training_set)
-        val_set.check_headers()  # or a bad one would end the run at its first evaluation, epochs from now
+        val_set.check_headers()  # otherwise a bad one would end the run at its first evaluation, epochs from now
     if has_objects(val) and not settings.instead_of_training:
         require_backend(settings.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)
@@ -49,10 +49,10 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
 
 
 def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> None:
-    """UserError where no step would have an object to learn."""
+    """Raises UserError if no step would have an object to learn."""
     require_objects(training_set)
     augmentation = settings.data.augmentation
-    # Objects that are enlarged or made smaller at random may be reached after all, and other matchers reach further.
+    # Objects that are resized at random may be matched after all, and other matchers match more.
     if settings.loss.matcher == "iou" and not {*FROM_ORIGINAL, ZOOM_OUT} & {*(augmentation.augment or ())}:
         shapes = settings.network.anchors.shapes
         flip = augmentation.flip > 0
@@ -62,35 +62,35 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
 
 
 def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
-    """UserError where the run would have no step, none after its warm-up, or batches that stay empty."""
+    """Raises UserError if the run would have no step, none after its warm-up, or batches that stay empty."""
     path, optimisation, drop_last = training_set.annotations.path, settings.optimisation, settings.data.drop_last
     num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.data.repeat_threshold))
     if optimisation.accumulate > num_images:
         raise UserError(
-            f"{path}: --accumulate {optimisation.accumulate} asks for more batches a step than an epoch's {num_images} "
-            "images could fill. Give fewer."
+            f"{path}: --accumulate {optimisation.accumulate} needs more batches per step than an epoch's {num_images} "
+            "images can fill. Lower it."
         )
-    batch_size = max(1, settings.data.batch_size)  # at least, where it is to be found
+    batch_size = max(1, settings.data.batch_size)  # at least 1 if it is still to be found
     together = batch_size * optimisation.accumulate * ranks.size
     if drop_last and num_images < together:
         raise UserError(
             f"{path}: an epoch's {num_images} images don't fill one batch of {together}, so --drop_last would leave "
-            "out all. Lower --batch_size, or drop --drop_last."
+            "out all. Lower --batch_size, or remove --drop_last."
         )
     num_full, rest = divmod(num_images, together)
     num_steps = optimisation.epochs * (num_full + (rest > 0 and not drop_last))
     if optimisation.warmup_steps >= num_steps and not optimisation.find_lr:
         raise UserError(
             f"{path}: {optimisation.epochs} epochs of {num_images} images are {num_steps} steps, all of which "
-            f"--warmup_steps {optimisation.warmup_steps} would take. Give fewer, or more --epochs."
+            f"--warmup_steps {optimisation.warmup_steps} would take. Lower it, or raise --epochs."
         )
 
 
 def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
-    """Give each rank of this machine an equal share of its spare memory to keep images in."""
+    """Gives each rank of this machine an equal share of its spare memory to cache images in."""
     num_sharing = num_local_ranks(ranks)
     budget = spare_memory() // num_sharing
-    ranks.wait()  # until all have counted: what one takes is no longer free
+    ranks.wait()  # until all ranks have measured: memory that one takes is no longer free
     training_set.cache = cache = ImageCache(training_set.sizes, budget)
     each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
     say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB{each}")

@@ -1,4 +1,4 @@
-"""What a training carries from step to step: weights, optimiser, losses, skipped steps, random states."""
+"""Holds the state that a run carries from step to step: weights, optimiser, losses, skipped steps, random states."""
 
 import random
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from retinanet.training.weight_average import WeightAverage
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The states of Python, NumPy and PyTorch, with that of `device` if it is a GPU."""
+    """Returns the random states of Python, NumPy and PyTorch, with that of `device` if it is a GPU."""
     version, python, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the state that anybody's code may draw from
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - any code may draw from the global state
     assert isinstance(keys, np.ndarray)
     return {
         "python": [version, list(python), gauss],
@@ -38,7 +38,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
 
 @torch.no_grad()
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """New tensors of the same values, made in few kernels."""
+    """Returns new tensors with the same values, made in few kernels."""
     made = [torch.empty_like(tensor) for tensor in tensors]
     if made:
         torch._foreach_copy_(made, list(tensors))
@@ -47,16 +47,16 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def put_back(tensors: Sequence[Tensor], old: Sequence[Tensor], where: Tensor) -> None:
-    """`tensors` become `old` again if `where` is true. It is one value, on the device: so is the choice."""
+    """Makes `tensors` equal to `old` again if `where` is true: one value on the device, which the host doesn't read."""
     if not tensors:
         return
-    # Not a sum of shares: what is not finite would stay so.
+    # Not a weighted sum: values that are not finite would stay so.
     chosen = torch.where(where, torch.cat(list(old)), torch.cat(list(tensors)))
     torch._foreach_copy_(list(tensors), chosen.split([len(tensor) for tensor in tensors]))
 
 
 class StepRecord(NamedTuple):
-    """What will be logged about a step if it turns out to have been skipped."""
+    """The numbers to log about a step if it turns out to have been skipped."""
 
     epoch: int
     iteration: int
@@ -67,19 +67,19 @@ class StepRecord(NamedTuple):
 
 
 class SkippedSteps:
-    """Counts them. A step's outcome is read from the GPU only when it is asked for, because reading waits for it."""
+    """Counts skipped steps. Their outcome is read from the GPU only on demand, because reading waits for it."""
 
     def __init__(self, max_in_row: int) -> None:
         self.max_in_row = max_in_row
         self.total, self.in_row = 0, 0
-        self.too_many = False  # in a row, at any time
+        self.too_many = False  # too many in a row, at any time
         self.unread: list[StepRecord] = []
 
     def add(self, step: StepRecord) -> None:
         self.unread.append(step)
 
     def take_new(self) -> list[dict[str, Any]]:
-        """The steps skipped since the last call, as JSON can hold them."""
+        """Returns the steps skipped since the last call, as plain data for JSON."""
         steps, self.unread = self.unread, []
         if not steps:
             return []
@@ -110,7 +110,7 @@ def _plain_record(step: StepRecord, numbers: list[float]) -> dict[str, Any]:
         "epoch": step.epoch,
         "iteration": step.iteration,
         "learning_rate": step.learning_rate,
-        # As text: JSON has no NaN.
+        # As text, since JSON has no NaN.
         **dict(zip(("classification_loss", "regression_loss", "gradient_norm"), map(str, numbers[1:]), strict=True)),
         "images": images,
     }
@@ -121,14 +121,14 @@ NUMBERS = ("epoch", "iteration", "evaluated", "best_ap", "num_images", "seconds"
 
 
 class RunningLoss:
-    """The mean loss of the last 500 iterations, kept on the device so that adding to it waits for nothing."""
+    """Averages the loss of the last 500 iterations on the device, so that adding to it doesn't wait."""
 
     def __init__(self, device: torch.device) -> None:
         self.window = torch.full((RUNNING_WINDOW,), torch.nan, device=device)
         self.count = 0
 
     def add(self, loss: Tensor) -> None:
-        """Add the loss of an iteration; NaN if its step was skipped, which the mean leaves out."""
+        """Adds the loss of an iteration; NaN marks a skipped step, which the mean leaves out."""
         self.window[self.count % RUNNING_WINDOW] = loss
         self.count += 1
 
@@ -137,7 +137,7 @@ class RunningLoss:
 
 
 class TrainingState:
-    """The network, what trains it, and how far the run is."""
+    """The network, its optimiser and the progress of the run."""
 
     def __init__(
         self,
@@ -150,12 +150,12 @@ class TrainingState:
         max_skipped: int = 10,
         random_stages: Sequence[str] = (),
     ) -> None:
-        """`scaler` keeps float16's small gradients in its range.
+        """Starts a state before its first step. `scaler` keeps float16's small gradients in range.
 
         The backbone's `random_stages` had no weights to load, so they have a learning rate of their own.
         """
         self.network, self.optimizer, self.device = network, optimizer, device
-        # Walks through the network would take a third of what the host does in a step.
+        # Listed once, because walking through the network would be a third of the host's work in a step.
         self.parameters = list(network.parameters())
         self.norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self.random_stages = list(random_stages)
@@ -165,17 +165,19 @@ class TrainingState:
         self.skipped = SkippedSteps(max_skipped)
         self.epoch = 0  # epochs finished
         self.iteration = 0  # batches done of the epoch in progress
-        # Of it: losses summed, their number, images, steps whose gradient was clipped.
+        # Sums over the epoch in progress: losses, their number, images, steps with a clipped gradient.
         self.tally = torch.zeros(4, dtype=torch.float64, device=device)
-        self.last_losses = torch.full((2,), torch.nan, device=device)  # of the last iteration, of each kind
-        self.last_norm = torch.full((), torch.nan, device=device)  # of its gradient
+        self.last_losses = torch.full(
+            (2,), torch.nan, device=device
+        )  # of the last iteration: classification, regression
+        self.last_norm = torch.full((), torch.nan, device=device)  # gradient norm of the last iteration
         self.epoch_losses: list[float] = []
-        self.evaluated = 0  # epochs that were finished at the last evaluation
-        self.numbers: dict[str, float] = {}  # of the last evaluation
+        self.evaluated = 0  # epochs finished at the last evaluation
+        self.numbers: dict[str, float] = {}  # results of the last evaluation
         self.score_threshold: float | None = None  # the one with the best F1 in that evaluation
         self.best_ap = float("-inf")
-        self.ap_by_epoch: dict[int, float] = {}  # of all evaluations, by epochs finished
-        self.num_images, self.seconds = 0, 0.0  # of the finished epochs
+        self.ap_by_epoch: dict[int, float] = {}  # AP of all evaluations, by epochs finished
+        self.num_images, self.seconds = 0, 0.0  # in the finished epochs
         self.epoch_seconds, self.epoch_waited = 0.0, 0.0
 
     def finish_epoch(self, mean_loss: float) -> None:
@@ -186,17 +188,17 @@ class TrainingState:
         self.tally.zero_()
 
     def evaluations_since_best(self) -> int:
-        """How many evaluations have passed since the one with the highest AP, the first of equal ones."""
+        """Returns how many evaluations followed the one with the highest AP (the first of equal ones)."""
         aps = [self.ap_by_epoch[epoch] for epoch in sorted(self.ap_by_epoch)]
         return len(aps) - 1 - aps.index(max(aps)) if aps else 0
 
     def statistics(self) -> list[Tensor]:
-        """The batch-norm statistics that a forward pass changes."""
+        """Returns the batch-norm statistics that a forward pass changes."""
         both = [(norm.running_mean, norm.running_var) for norm in self.norms if norm.training]
         return [tensor for pair in both for tensor in pair if tensor is not None]
 
     def to_plain(self) -> dict[str, Any]:
-        """Everything but the network's weights and their average, as tensors and plain data."""
+        """Returns everything except the network's weights and their average, as tensors and plain data."""
         return {
             **{name: getattr(self, name) for name in NUMBERS},
             "random_stages": self.random_stages,
@@ -216,11 +218,14 @@ class TrainingState:
         }
 
     def load_plain(self, content: dict[str, Any], path: object) -> None:
-        """Take what `to_plain` gave another process. UserError, naming `path`, where it does not fit this network."""
+        """Restores the result of `to_plain` in another process.
+
+        Raises UserError, naming `path`, if it doesn't fit this network.
+        """
         try:
             self.optimizer.load_state_dict(content["optimizer"])
-            for parameter, kept in self.optimizer.state.items():
-                for name, value in kept.items():
+            for parameter, moments in self.optimizer.state.items():
+                for name, value in moments.items():
                     if value.shape != (torch.Size() if name == "step" else parameter.shape):
                         raise ValueError(f"the optimizer's {name} has the shape {list(value.shape)}")
             if self.scaler.is_enabled():
@@ -230,7 +235,7 @@ class TrainingState:
             self.numbers = {str(name): float(number) for name, number in content.get("numbers", {}).items()}
             threshold = content.get("score_threshold")
             self.score_threshold = None if threshold is None else float(threshold)
-            aps = content.get("ap_by_epoch", {})  # earlier versions kept none
+            aps = content.get("ap_by_epoch", {})  # earlier versions stored none
             self.ap_by_epoch = {int(epoch): float(ap) for epoch, ap in aps.items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
             tally = content["tally"]

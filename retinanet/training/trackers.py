@@ -1,6 +1,6 @@
-"""Trackers of runs: named numbers at a step, sent to TensorBoard, MLflow or Weights & Biases. None can stop a training.
+"""Sends named numbers at a step to experiment trackers: TensorBoard, MLflow or Weights & Biases.
 
-Each library is imported only when it is asked for.
+A failing tracker never stops a run. Each library is imported only when it is used.
 """
 
 import importlib
@@ -22,23 +22,23 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
 from retinanet.settings.train import MLFLOW, TENSORBOARD, WANDB
 
-IDS = "trackers.json"  # in the run's folder: each tracker's id of the run, for when it is resumed
-MOST_LETTERS, MOST_PARAMETERS = 6000, 100  # MLflow's limits: of a parameter, and of a call
-MLFLOW_LETTERS = "-_./: "  # that a name may have beside letters and digits
+IDS = "trackers.json"  # a file in the run's folder: the run's id in each tracker, to resume it
+MOST_LETTERS, MOST_PARAMETERS = 6000, 100  # MLflow's limits per parameter and per call
+MLFLOW_LETTERS = "-_./: "  # allowed in a name besides letters and digits
 MLFLOW_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 class TrackedRun(NamedTuple):
-    """What a tracker is told at the start."""
+    """The facts that a tracker gets at the start."""
 
-    folder: Path  # the run's own, in which a tracker may keep files
+    folder: Path  # the run's folder, where a tracker may store files
     name: str
-    settings: dict[str, Any]  # as run.json holds them
-    step: int  # steps done: 0, or from where the run is resumed
+    settings: dict[str, Any]  # as in run.json
+    step: int  # steps done: 0, or the step at which the run resumes
 
 
 class Tracker(Protocol):
-    """One library's run."""
+    """A run in one library."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None: ...
 
@@ -48,12 +48,12 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run's folder; see them with tensorboard --logdir FOLDER."""
+    """Writes event files to the run's folder; view them with tensorboard --logdir FOLDER."""
 
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # What an earlier process wrote of later steps is hidden: a resumed run repeats them.
+        # Later steps that an earlier process wrote are hidden, because a resumed run repeats them.
         self.writer = SummaryWriter(str(run.folder / TENSORBOARD), purge_step=run.step + 1 if run.step else None)
         self.step = run.step
         if not run.step:
@@ -75,16 +75,16 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run at MLFLOW_TRACKING_URI, or where mlflow keeps runs by default."""
+    """Logs to a run at MLFLOW_TRACKING_URI, or in mlflow's default place."""
 
     def __init__(self, run: TrackedRun) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param
 
         self.client, self.metric, self.last = MlflowClient(), Metric, -1
-        known = known_id(run.folder, MLFLOW) if run.step else None
-        if known:
-            self.run_id: str = known
+        saved_id = known_id(run.folder, MLFLOW) if run.step else None
+        if saved_id:
+            self.run_id: str = saved_id
             self.client.update_run(self.run_id, status="RUNNING")
             # A resumed run repeats some steps, and MLflow would store them twice.
             names = self.client.get_run(self.run_id).data.metrics
@@ -119,19 +119,19 @@ def _mlflow_name(name: str) -> str:
 
 
 class WeightsAndBiases:
-    """A run in the project WANDB_PROJECT; WANDB_MODE=offline keeps it in the run's folder."""
+    """Logs to a run in the project WANDB_PROJECT; WANDB_MODE=offline stores it in the run's folder."""
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb
 
         run_id = (known_id(run.folder, WANDB) if run.step else None) or secrets.token_hex(4)
-        remember_id(run.folder, WANDB, run_id)  # even if W&B makes the run, but takes too long to say so
+        remember_id(run.folder, WANDB, run_id)  # first, in case W&B makes the run but its answer comes too late
         self.image = wandb.Image
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "retinanet"),
             name=run.name,
             id=run_id,
-            resume="allow",  # it drops steps that it has already
+            resume="allow",  # W&B drops steps that it already has
             config=run.settings,
             dir=str(run.folder),
             settings=wandb.Settings(console="off"),  # stdout is the log
@@ -148,7 +148,7 @@ class WeightsAndBiases:
 
 
 class Library(NamedTuple):
-    module: str  # fails to import where the library is missing
+    module: str  # fails to import if the library is missing
     tracker: Callable[[TrackedRun], Tracker]
 
 
@@ -160,13 +160,13 @@ LIBRARIES = {
 
 
 class Trackers:
-    """The trackers of a run. One that fails is named once on stderr and left alone from then on."""
+    """Sends to all trackers of a run. One that fails is named once on stderr and then left out."""
 
     def __init__(self, trackers: dict[str, Tracker]) -> None:
         self.working = dict(trackers)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Sends the finite ones of the `numbers` after `step` steps of the run."""
+        """Sends the finite `numbers` after `step` steps of the run."""
         finite = {name: float(number) for name, number in numbers.items() if math.isfinite(number)}
         self._each(lambda tracker: tracker.log(step, finite))
 
@@ -201,23 +201,23 @@ def open_trackers(kinds: Sequence[str], run: TrackedRun) -> Trackers:
 
 
 def require_trackers(kinds: Sequence[str]) -> None:
-    """UserError where one of the trackers lacks a package or can't keep a run here. Ask before the work."""
+    """Raises UserError if a tracker lacks a package or can't store a run. Call it before the work."""
     for kind in kinds:
         try:
             importlib.import_module(LIBRARIES[kind].module)
         except ImportError:
-            raise UserError(f"--track {kind}: is not installed. Install it with: pip install {kind}") from None
+            raise UserError(f"--track {kind}: {kind} is not installed. Install it with: pip install {kind}") from None
         if kind == MLFLOW:
             _require_mlflow_store()
 
 
 def _require_mlflow_store() -> None:
-    """UserError, with what to install or to set, where mlflow can't keep runs at its place."""
+    """Raises UserError, with the package to install or the variable to set, if mlflow can't store runs."""
     from mlflow import MlflowClient, get_tracking_uri
 
     place = get_tracking_uri()
     try:
-        MlflowClient()  # opens the store; a server isn't asked yet
+        MlflowClient()  # opens a local store, but doesn't contact a server yet
     except Exception as fault:
         kind = place.partition(":")[0] if ":" in place else "file"
         if kind == "file":
@@ -238,7 +238,7 @@ def _report_failure(kind: str, fault: Exception) -> None:
 
 
 def known_id(folder: Path, kind: str) -> str | None:
-    """The id that the folder's run has with a tracker; None if it has none."""
+    """Returns the id of the folder's run in a tracker; None if it has none."""
     try:
         content = json.loads((folder / IDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Check, bit for bit, that a resumed run equals an uninterrupted one."""
+"""Checks, bit for bit, that a resumed run equals an uninterrupted one."""
 
 import tempfile
 from itertools import islice
@@ -17,7 +17,7 @@ from retinanet.training.sets import Sets
 
 
 def verify_resume(settings: TrainSettings, sets: Sets) -> int:
-    """Train 2N steps, then N, and N more from a checkpoint; say where they differ. Returns the exit code: 0 if nowhere.
+    """Trains 2N steps, then N and N more from a checkpoint, and logs the differences. Returns the exit code: 0 if none.
 
     N is --verify_resume. The checkpoint lies in a temporary folder; the output folder is not touched.
     """
@@ -25,17 +25,19 @@ def verify_resume(settings: TrainSettings, sets: Sets) -> int:
     assert steps
     whole = build_run(settings, Ranks(), sets)
     say(f"Training {2 * steps} steps")
-    wanted = [*_train(whole, steps), *_train(whole, steps)]
+    whole_losses = [*_train(whole, steps), *_train(whole, steps)]
     say(f"Training {steps} steps, and {steps} more from a checkpoint")
     half = build_run(settings, Ranks(), sets)
-    found = _train(half, steps)
+    losses = _train(half, steps)
     with tempfile.TemporaryDirectory() as folder:
         save_run(snapshot(half), half.state.to_plain(), half.facts, Path(folder))
         saved = load_saved(Path(folder) / LAST)
     del half
     resumed = build_run(settings, Ranks(), sets, saved)
-    found += _train(resumed, steps)
-    parts = [f"step {i}: loss {one!r}, resumed {other!r}" for i, (one, other) in _differing(wanted, found)]
+    losses += _train(resumed, steps)
+    parts = [
+        f"step {i}: loss {whole_loss!r}, resumed {loss!r}" for i, (whole_loss, loss) in _differing(whole_losses, losses)
+    ]
     parts += _differences(_comparable(whole), _comparable(resumed))
     for part in parts:
         say(f"Differs: {part}")
@@ -57,8 +59,8 @@ def _train(run: Run, num_steps: int) -> list[float]:
     return losses
 
 
-def _differing(wanted: list[float], found: list[float]) -> list[tuple[int, tuple[float, float]]]:
-    pairs = enumerate(zip(wanted, found, strict=True), start=1)
+def _differing(expected: list[float], actual: list[float]) -> list[tuple[int, tuple[float, float]]]:
+    pairs = enumerate(zip(expected, actual, strict=True), start=1)
     return [(i, pair) for i, pair in pairs if pair[0] != pair[1] and not (pair[0] != pair[0] and pair[1] != pair[1])]
 
 
@@ -70,15 +72,17 @@ def _comparable(run: Run) -> dict[str, object]:
     }
 
 
-def _differences(one: object, other: object, name: str = "") -> list[str]:
-    """The names of the leaves that differ in two nested structures of tensors and plain data."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        same = torch.equal(one.nan_to_num(), other.nan_to_num()) and torch.equal(one.isnan(), other.isnan())
+def _differences(first: object, second: object, name: str = "") -> list[str]:
+    """Returns the names of the leaves that differ in two nested structures of tensors and plain data."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        same = torch.equal(first.nan_to_num(), second.nan_to_num()) and torch.equal(first.isnan(), second.isnan())
         return [] if same else [name]
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [part for key in one for part in _differences(one[key], other[key], f"{name} {key}".strip())]
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        return [part for key in first for part in _differences(first[key], second[key], f"{name} {key}".strip())]
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple) and len(first) == len(second):
         return [
-            part for i, pair in enumerate(zip(one, other, strict=True)) for part in _differences(*pair, f"{name} {i}")
+            part
+            for i, pair in enumerate(zip(first, second, strict=True))
+            for part in _differences(*pair, f"{name} {i}")
         ]
-    return [] if one == other else [name]
+    return [] if first == second else [name]

@@ -1,4 +1,4 @@
-"""The exponential moving average of a training's weights, which is often better than where the last steps led."""
+"""Keeps the exponential moving average of a run's weights, which is often better than the last weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from retinanet.runtime.errors import UserError
 
 
 class WeightAverage:
-    """A network's averaged weights and batch-norm statistics, on its device; nothing in here waits for that.
+    """A network's averaged weights and batch-norm statistics, on its device; no method waits for the device.
 
-    Of the weights before an update `decay` stays. In the beginning less does, (1 + updates) / (10 + updates), or the
-    random start would be in the average for long.
+    At an update, the fraction `decay` of the previous average remains. In the beginning it is less, (1 + updates) / (10
+    + updates), or the random start would stay in the average for long.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -25,14 +25,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the network's weights of now into the average."""
+        """Adds the network's current weights to the average."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         torch._foreach_lerp_(self.averaged, self.trained, weight=1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """In here the network has the averaged weights."""
+        """Returns a context in which the network has the averaged weights."""
         trained = {name: tensor.clone() for name, tensor in self.current.items()}
         _copy(self.weights, self.current)
         try:
@@ -41,7 +41,7 @@ class WeightAverage:
             _copy(trained, self.current)
 
     def load(self, weights: dict[str, Tensor] | None, path: object) -> None:
-        """Go on from an earlier process's average. UserError, naming `path`, where it is another network's."""
+        """Resumes from a saved average. Raises UserError, naming `path`, if it belongs to another network."""
         shapes = {name: tensor.shape for name, tensor in self.weights.items()}
         if weights is None or {name: tensor.shape for name, tensor in weights.items()} != shapes:
             raise UserError(f"{path}: its averaged weights do not fit this run. Move the file away.")

@@ -136,7 +136,7 @@ def test_without_a_common_seed_there_is_no_difference():
     assert "| cosine |  | 2 | 0.500 | 0.600 | 0.500 | - |" in tables_text([record(), record("cosine", 2)])
 
 
-def test_a_diverged_run_is_a_row_that_says_so():
+def test_a_diverged_run_is_marked_in_its_row():
     text = tables_text([record(), record("high_rate", ap=None, outcome="loss | NaN", flags="--learning_rate 1e-3")])
     assert "| high_rate (seed 1 diverged: loss / NaN) | `--learning_rate 1e-3` | 1 | - | - | - | - |" in text
     assert math.isnan(difference_of({1: record(ap=None)}, {1: record()}).value)
@@ -154,7 +154,7 @@ def test_each_setting_has_its_table_that_of_a_cpu_last_and_provisional():
     assert "AP of baseline less peer's: +0.100 (+0.100 to +0.100)." in gpu
 
 
-def test_of_several_recommendations_the_last_stands_beside_the_peer():
+def test_the_latest_recommendation_is_compared_with_the_peer():
     text = tables_text(
         [
             record("peer", ap=0.4),
@@ -178,7 +178,7 @@ def test_only_the_tables_of_the_page_change():
     assert with_tables(once, []) == once
 
 
-def test_a_page_with_a_place_for_the_summary_alone_gets_no_tables():
+def test_a_page_with_a_place_for_the_summary_only_gets_no_tables():
     page = with_tables(f"{SUMMARY}\nold\n{SUMMARY_END}\n", [record()])
     assert "| baseline |" in page
     assert "python train.py" not in page

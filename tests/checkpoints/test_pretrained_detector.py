@@ -125,7 +125,7 @@ def test_another_number_of_anchors_is_refused(state):
         load_detector(network, ["red"], state, "detector.pth")
 
 
-def test_known_classes_are_kept_and_others_start_anew(loaded, state):
+def test_known_classes_are_kept_and_others_start_random(loaded, state):
     output = loaded.classification_head.output
     weights, biases = output.weight.view(9, 85, 256, 3, 3), output.bias.view(9, 85)
     theirs = state["head.classification_head.cls_logits.weight"].view(9, 91, 256, 3, 3)
@@ -135,7 +135,7 @@ def test_known_classes_are_kept_and_others_start_anew(loaded, state):
     torch.testing.assert_close(biases[:, NEW].sigmoid(), torch.full((9, 5), 0.01))
 
 
-def test_a_set_of_other_classes_alone(state):
+def test_a_set_without_known_classes(state):
     network = level_coded(1)
     assert load_detector(network, ["red"], state, "detector.pth") == ([], ["red"])
     assert not network.classification_head.output.weight.any()

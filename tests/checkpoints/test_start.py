@@ -129,7 +129,7 @@ def test_frozen_stages_must_be_in_the_file(resnet18, tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["coco", "imagenet"])
-def test_a_run_that_is_gone_on_with_reads_no_weights_and_stays_frozen(weights, monkeypatch):
+def test_a_resumed_run_reads_no_weights_and_stays_frozen(weights, monkeypatch):
     monkeypatch.setattr(start, "imagenet_state", lambda *which: pytest.fail("read again"))
     monkeypatch.setattr(start.pretrained_detector, "coco_state", lambda: pytest.fail("read again"))
     settings = start_of("--weights", weights, "--freeze_stages", 3)

@@ -147,7 +147,7 @@ def test_it_ends_with_the_numbers_of_the_undisturbed_run(jobs, name):
 
 
 @pytest.mark.parametrize(("name", "signal_name"), [("term", "SIGTERM"), ("limit", "SIGUSR1")])
-def test_an_orderly_stop_saves_and_says_so_in_few_lines(jobs, name, signal_name):
+def test_an_orderly_stop_saves_and_reports_it_in_few_lines(jobs, name, signal_name):
     log = jobs[name].log
 
     assert f"Stopped by {signal_name}: output/{name}/last.pt is saved" in log

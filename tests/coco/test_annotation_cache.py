@@ -154,7 +154,7 @@ def test_where_it_is(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "retinanet"
 
 
-def test_without_a_home_one_line_says_so(path, parsed, capsys, monkeypatch):
+def test_without_a_home_one_line_reports_it(path, parsed, capsys, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.delenv("HOME", raising=False)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Anchors as flags: trained with, kept in the checkpoint, tested with, and recommended ready to paste."""
+"""Anchors set by flags are trained, stored in the checkpoint, tested, and recommended ready to paste."""
 
 import shlex
 

@@ -338,7 +338,7 @@ def test_the_short_form_begins_with_the_verdict_and_is_short(check, good, tmp_pa
 
 
 @pytest.mark.parametrize("part", ["images", "categories"])
-def test_a_file_of_mistakes_alone(check, good, tmp_path, part):
+def test_a_file_with_nothing_but_mistakes(check, good, tmp_path, part):
     folder = shutil.copytree(good, tmp_path / "data")
     change_json(folder / "train.json", lambda content: content.update({part: [{"id": "a"}, {"id": "b"}]}))
     code, found, _ = check(folder)

@@ -156,7 +156,7 @@ def test_what_is_not_there_or_not_known(script):
     Path("empty").mkdir()
 
     assert "nowhere: no such file or folder" in script(CONVERT, "nowhere").err
-    assert "empty: its format can't be told" in script(CONVERT, "empty").err
+    assert "empty: its format isn't recognised" in script(CONVERT, "empty").err
 
 
 def test_roboflows_coco_layout_needs_no_conversion(script, coco_path):
@@ -186,7 +186,7 @@ def test_where_training_is_pointed_at_it_the_command_is_named(script, coco_path,
     assert "python -m retinanet.convert there --output_path data" in run.err
 
 
-def test_images_alone_are_for_predict(script, coco_path):
+def test_images_without_annotations_are_for_predict(script, coco_path):
     folder = coco_path / "images"
 
     for path in (folder, folder / "train" / "1.png"):

@@ -89,7 +89,7 @@ def test_results_path_is_always_the_file_to_write(script, in_data):
     run = script("test", *TEST, *results)
     assert (run.code, run.out) == (2, "")
     assert "--results_path val_bbox_results.json: names the file to write, but there is no checkpoint" in run.err
-    assert "give --from_results val_bbox_results.json" in run.err
+    assert "use --from_results val_bbox_results.json" in run.err
     lacking = script("test", *TEST, *results, "--checkpoint_path", "other.pt")
     assert (lacking.code, "other.pt" in lacking.err) == (2, True)
     assert {path: path.read_bytes() for path in in_data.glob("*.json")} == before

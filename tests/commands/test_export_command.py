@@ -1,4 +1,4 @@
-"""python -m retinanet.export, as a user runs it, and predict with what it writes."""
+"""python -m retinanet.export writes files, and predict uses them, as a user runs both."""
 
 import importlib.util
 import json
@@ -173,7 +173,7 @@ def test_a_file_of_an_earlier_version_is_used_as_it_is(files, coco_path):
     [
         (("--flip_test",), "--flip_test: {} was exported by an earlier version and lacks the candidates before NMS"),
         (("--test_sides", 64, 96), "--test_sides: {} was exported by an earlier version"),
-        (("--tile", 64), "Export it again with python -m retinanet.export, or give the checkpoint"),
+        (("--tile", 64), "Export it again with python -m retinanet.export, or use the checkpoint"),
         (("--nms_iou", 0.5), "--nms_iou 0.5: {} was exported with 0.4, which is fixed in it. Export it with --nms_iou"),
         (("--max_detections", 100), "--max_detections 100 is above 60, with which an earlier version exported {}"),
         (("--num_candidates", 1000), "--num_candidates 1000: {} was exported with 400"),
@@ -259,7 +259,7 @@ def test_damaged_safetensors(script, checkpoint, damage):
         (("--format", "torchscript"), "--format"),
         (("--output_path", "model.pt"), "a file of --format onnx ends in .onnx"),
         (("--format", "safetensors", "--threshold", 0.1), "--threshold is for --format onnx"),
-        (("--coco_path", "nowhere"), "--no_verify writes it without"),
+        (("--coco_path", "nowhere"), "--no_verify skips that"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "no/folder/a.onnx", "--coco_path", "nowhere"), "no such data folder"),
     ],
@@ -292,7 +292,7 @@ def test_without_a_library_for_cocos_table(script, coco_path, checkpoint, monkey
 
     assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
     assert "COCO's table needs hotcoco or pycocotools, and none is installed. Run pip install pycocotools" in run.err
-    assert "--no_verify writes it without" in run.err
+    assert "--no_verify skips that" in run.err
     assert not list(Path().glob("*.onnx*"))
 
 

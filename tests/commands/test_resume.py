@@ -1,4 +1,4 @@
-"""A run that something stopped goes on to the numbers that it would have had."""
+"""A run that was stopped in any way resumes to the numbers of an uninterrupted one."""
 
 import io
 import json
@@ -88,7 +88,7 @@ def without_times(log):
     return [line for line in lines if line.startswith(("Epoch: ", " Average"))]
 
 
-def test_stopped_within_an_epoch_goes_on_at_the_next_batch(script, undisturbed, tmp_path):
+def test_a_run_stopped_within_an_epoch_resumes_at_the_next_batch(script, undisturbed, tmp_path):
     def stop_in_six(batch):
         if batch == 6:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -238,7 +238,7 @@ def test_changed_annotations_are_refused(script, undisturbed, half_done, tmp_pat
     assert "the annotation file of the train set was changed since" in run.err
 
 
-def test_weights_alone_and_other_states_are_refused(script, undisturbed, half_done, tmp_path):
+def test_weights_without_a_state_and_other_states_are_refused(script, undisturbed, half_done, tmp_path):
     output = copied(half_done, tmp_path)
     data = ("--coco_path", undisturbed / "data", "--output_path", output)
     good = (output / "last.pt").read_bytes()
@@ -280,7 +280,7 @@ def test_a_save_that_fails_leaves_the_last_good_one(script, undisturbed, half_do
     assert not list(output.glob("*.part"))
     told = r"last\.pt: can't be written \(No space left on device: [\d.]+ MB needed, [\d.]+ [MG]B free\)\. Make room"
     assert re.search(told if trouble == "full" else r"last\.pt: can't be written \(Read-only file system\)", run.err)
-    assert "training goes on" in run.err
+    assert "training continues" in run.err
     assert len(json.loads(run.out.splitlines()[-1])) == 2  # it went on to its end
     assert (run.code, "model_final.pt: can't be written" in run.err.splitlines()[-1]) == (2, True)
 
@@ -381,7 +381,7 @@ def test_stop_requests():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_run_saved_before_there_were_numbers_goes_on(undisturbed, tmp_path):
+def test_a_run_saved_before_there_were_numbers_resumes(undisturbed, tmp_path):
     saved = load_saved(undisturbed / "output" / "last.pt")
     state = {name: value for name, value in saved.state.items() if name != "numbers"}
     model = build_model(saved.checkpoint, saved.path, learn_statistics=True)

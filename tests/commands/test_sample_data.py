@@ -69,7 +69,7 @@ def test_boxes_are_those_of_what_is_visible():
     assert checked > 3
 
 
-def test_files_that_are_there_are_left_alone(folder, tmp_path):
+def test_existing_files_are_left_alone(folder, tmp_path):
     before = digests(folder)
     with pytest.raises(UserError, match=r"train\.json: exists already"):
         write_sample_data(folder, 1, {"train": 2, "new": 2})

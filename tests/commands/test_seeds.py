@@ -75,7 +75,7 @@ def seed_of(run):
     return int(seed)
 
 
-def test_a_random_seed_stays_through_resume(script, in_data):
+def test_a_random_seed_survives_resume(script, in_data):
     first = script("train", *FLAGS, "--seed", "random")
     drawn = seed_of(first)
     assert f"--seed random: drew {drawn}" in first.out

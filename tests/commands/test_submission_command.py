@@ -1,4 +1,4 @@
-"""test_submission.py as a user runs it: exit codes, what is written, and what never is."""
+"""test_submission.py has the right exit codes, and writes what it should and nothing else."""
 
 import json
 import os
@@ -56,7 +56,12 @@ def in_zip(path):
             CORNERS,
             ("--fix", "out.json"),
             1,
-            ["out.json: not written, since", "- bbox written as", "\n    --boxes corners\n", "give --fix out.json the"],
+            [
+                "out.json: not written, since",
+                "- bbox written as",
+                "\n    --boxes corners\n",
+                "repeat --fix out.json with",
+            ],
             set(),
         ),
         (CORNERS, ("--fix", "out.json", "--zip", "a.zip"), 1, ["a.zip: not written"], set()),
@@ -81,9 +86,9 @@ def in_zip(path):
             ["--fix none/out.json: is a folder, or its parent folder does not exist"],
             set(),
         ),
-        (GOOD, ("--fix", "data"), 2, ["--fix data: give it a name that ends in .json"], set()),
-        (GOOD, ("--fix", "out.zip"), 2, ["ends in .json"], set()),
-        (GOOD, ("--fix", "out.json", "--zip", "a.json"), 2, ["--zip a.json: give it a name that ends in .zip"], set()),
+        (GOOD, ("--fix", "data"), 2, ["--fix data: the name must end in .json"], set()),
+        (GOOD, ("--fix", "out.zip"), 2, ["the name must end in .json"], set()),
+        (GOOD, ("--fix", "out.json", "--zip", "a.json"), 2, ["--zip a.json: the name must end in .zip"], set()),
         (GOOD, ("--fix", "rows.json"), 2, ["--fix rows.json: would replace rows.json, which is an input"], set()),
         (GOOD, ("--fix", "data/../rows.json"), 2, ["would replace rows.json"], set()),
         (GOOD, ("--fix", "data/val.json"), 2, ["would replace data/val.json"], set()),

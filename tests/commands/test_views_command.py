@@ -1,4 +1,4 @@
-"""test.py's views of an image, as a user asks for them."""
+"""test.py runs test-time augmentation as a user requests it."""
 
 import json
 

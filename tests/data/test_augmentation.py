@@ -144,7 +144,7 @@ def test_jitter_takes_scales_from_a_tenth_to_two():
     st.tuples(st.integers(0, 2**40), st.integers(0, 99), st.integers(0, 2**31)),
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_comes_is_a_sound_sample_that_fits(names, shape, parts, key):
+def test_every_augmented_sample_is_sound_and_fits(names, shape, parts, key):
     height, width = shape
     corners = torch.tensor([[min(a, c), min(b, d), max(a, c), max(b, d)] for a, b, c, d in parts]).reshape(-1, 4)
     boxes = corners * torch.tensor([width, height] * 2)
@@ -177,7 +177,7 @@ def test_whatever_comes_is_a_sound_sample_that_fits(names, shape, parts, key):
 
 
 @pytest.mark.parametrize("names", COMBINATIONS, ids="+".join)
-def test_a_function_of_seed_epoch_and_index_alone(names):
+def test_augmentation_depends_only_on_seed_epoch_and_index(names):
     sample = picture(300, 400)
     source = sample if {CROP, JITTER} & {*names} else resized(sample)
 
@@ -301,7 +301,7 @@ def test_the_cache_changes_nothing(coco_path, names):
     assert all(torch.equal(image, plain.read(index).image) for index, image in enumerate(kept))
 
 
-def test_a_training_goes_on_to_the_same_numbers(script, coco_path):
+def test_a_training_resumes_to_the_same_numbers(script, coco_path):
     flags = ("--augment", "photometric", "crop", "zoom_out", "--train_sides", 64, 96, "--batch_size", 3)
     run = script("train", "--coco_path", coco_path, *TINY, *flags, "--verify_resume", 2, "--workers", 0)
     assert run.code == 0, run.err

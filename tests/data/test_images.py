@@ -91,7 +91,7 @@ def test_6_turns_clockwise(tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_each_format_is_told_by_its_content(tmp_path, name):
+def test_each_format_is_recognised_by_its_content(tmp_path, name):
     if name in ("WEBP", "AVIF", "JPEG2000") and not features.check({"JPEG2000": "jpg_2000"}.get(name, name.lower())):
         pytest.skip(f"Pillow is built without {name}")
     Image.fromarray(RGB).save(tmp_path / "one.txt", format=name)
@@ -185,7 +185,7 @@ def test_what_is_no_file_is_not_opened():
 
 
 @pytest.mark.parametrize(("size", "is_applied"), [((HEIGHT, WIDTH), False), ((WIDTH, HEIGHT), True)])
-def test_whether_the_orientation_was_applied_is_told(tmp_path, size, is_applied):
+def test_whether_the_orientation_was_applied_is_returned(tmp_path, size, is_applied):
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)

@@ -1,4 +1,4 @@
-"""Data on which a training would run down to a loss of 0 and end with exit code 0."""
+"""Training sets on which a run would reach a loss of 0 and exit code 0 are refused."""
 
 from contextlib import nullcontext
 
@@ -55,12 +55,12 @@ REFUSED = [
     (each(bbox=[0, 0, 0, 0], segmentation=MASK), (), "train.json: annotation 1: has a segmentation but no bbox"),
     (lambda content: content.pop("annotations") and None, (), 'to train on: its "annotations" are empty or missing'),
     (lambda content: content.update(annotations=[]), (), 'to train on: its "annotations" are empty or missing'),
-    (each(iscrowd=1), (), "train.json: no annotation has an object to train on: of 7 annotations, 7 are crowds"),
+    (each(iscrowd=1), (), "train.json: no annotation is an object to train on: of 7 annotations, 7 are crowds"),
     (each(iscrowd=1), ("--ignore_crowds",), "of 7 annotations, 7 are crowds (iscrowd 1) and 0 are boxes without area"),
     (each(bbox=[5, 5, 0, 20]), (), "7 are boxes without area in their image. Annotate objects"),
     (each(bbox=[500, 5, 20, 20]), (), "7 are boxes without area in their image. Annotate objects"),
     (each(image_id="1"), (), "annotation 1: image_id '1' is not a whole number. Write it without quotes"),
-    (on_windows, (), "1.png: no such image. Its file_name looks like a path of Windows"),
+    (on_windows, (), "1.png: no such image. Its file_name looks like a Windows path"),
     (on_windows, (), "with / instead of \\: here '1.png', which is in "),
     (below_the_folder, (), "(8 of 8 are missing). '1.png' is in "),
     (each(bbox=[5, 5, 3, 3]), (), "train.json: no anchor overlaps an object by an IoU of 0.5 (the most is 0.0"),
@@ -85,7 +85,7 @@ def test_paths_of_windows_are_no_images_to_skip(script, coco_path, tmp_path):
     words = ("--coco_path", coco_path, "--output_path", tmp_path / "output", "--bad_images", "skip")
     run = script("train", *words, *SHORT)
     assert run.code == 2
-    assert ".png: no such image. Its file_name looks like a path of Windows" in run.err
+    assert ".png: no such image. Its file_name looks like a Windows path" in run.err
 
 
 def test_evaluation_refuses_fractions_too(script, coco_path, tmp_path):

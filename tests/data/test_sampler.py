@@ -73,7 +73,7 @@ def test_sides_leave_the_batches_as_they_are():
 
 
 @given(sizes, st.integers(1, 4), st.integers(1, 4), st.integers(0, 9), st.integers(0, 2**40))
-def test_a_batch_has_one_side_at_all_ranks_and_when_gone_on_with(sizes, batch_size, num_ranks, first_batch, seed):
+def test_a_batch_has_one_side_on_all_ranks_and_when_resumed(sizes, batch_size, num_ranks, first_batch, seed):
     whole = epoch_of(AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, seed, **halves(sizes)), 4)
     for rank in range(num_ranks):
         how = {"ranks": Ranks(rank, num_ranks)} | halves(sizes)
@@ -94,7 +94,7 @@ def test_a_function_of_seed_and_epoch():
     assert epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=2), 3) != first
 
 
-def test_batches_are_drawn_anew_and_not_only_shuffled():
+def test_batches_are_drawn_again_and_not_only_shuffled():
     shapes = [(400 + i, 600) for i in range(64)]  # no two of one shape
     sampler = AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
     members = [{frozenset(draw.indices) for draw in epoch_of(sampler, epoch)} for epoch in (0, 1)]
@@ -138,7 +138,7 @@ def set_of(images, classes=("cat", "dog", "emu"), crowds=()):
     return type("Set", (), {"annotations": annotations, "is_learned": is_learned, "__len__": lambda _: len(images)})()
 
 
-def test_an_image_comes_as_often_as_its_rarest_class_asks_for():
+def test_an_image_is_repeated_for_its_rarest_class():
     # Cats in 8 of 10 images, dogs in 2, an emu in 1, one image empty. By hand: sqrt(0.4 / 0.2) and sqrt(0.4 / 0.1).
     images = [[0]] * 6 + [[0, 1, 1], [0, 2], [1], []]
     raw = np.array([1] * 6 + [2**0.5, 2, 2**0.5, 1])

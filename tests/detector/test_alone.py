@@ -1,4 +1,4 @@
-"""The detector's folder, copied alone to another place, trains and detects."""
+"""The detector's folder, copied to another place, trains and detects by itself."""
 
 import math
 import shutil
@@ -39,7 +39,7 @@ print(*losses, *found.boxes.shape[::2])
 """
 
 
-def test_the_folder_alone_trains_and_detects(tmp_path):
+def test_the_folder_by_itself_trains_and_detects(tmp_path):
     folder = Path(retinanet.detector.model.__file__).parent
     shutil.copytree(folder, tmp_path / "retinanet" / "detector", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "retinanet" / "__init__.py").touch()

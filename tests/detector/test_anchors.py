@@ -42,7 +42,7 @@ def test_first_square_anchor_by_hand():
     assert anchors_for(64, 64, CPU)[3].tolist() == [-12, -12, 20, 20]
 
 
-def test_made_once_for_each_size():
+def test_anchors_are_made_once_per_size():
     assert anchors_for(64, 96, CPU) is anchors_for(64, 96, CPU)
     assert anchors_for(96, 64, CPU) is not anchors_for(64, 96, CPU)
 

@@ -53,7 +53,7 @@ def test_bfloat16_is_as_autocast_rounds_it():
         assert (found.float() - wanted.float()).norm() <= 0.02 * wanted.float().norm()
 
 
-def test_the_network_itself_stays_as_it_is():
+def test_folding_leaves_the_network_unchanged():
     network = make_network().train()
     before = deepcopy(network.state_dict())
     folded_network(network, torch.bfloat16)

@@ -165,7 +165,7 @@ def test_focal_gradient_is_within_a_percent_whatever_the_logits_are_in(score, nu
 
 @pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
-def test_all_rows_and_compiled_equal_foreground_rows_alone(matcher, box_loss):
+def test_all_rows_and_compiled_equal_foreground_rows_only(matcher, box_loss):
     predictions, targets = random_case(4, num_images=4)
     targets.labels[0, :2], targets.boxes[0, :2] = CROWD, torch.tensor([5.0, 5, 60, 60])
     settings = LossSettings(matcher=matcher, box_loss=box_loss, ignore_crowds=True)

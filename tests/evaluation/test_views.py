@@ -1,4 +1,4 @@
-"""Views of an image, merged before the suppression, beside one view at a time with its boxes put back by hand."""
+"""Merged views of an image equal single views whose boxes are transformed back by hand."""
 
 import json
 

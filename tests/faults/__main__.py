@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a run, made to happen, and what became of the run. Prints a table.
+"""Makes everything that can go wrong with a run happen, and prints a table of the outcomes.
 
     python -m tests.faults            (all; exit code 1 if a promise was broken)
     python -m tests.faults --small    (a few of each, without those rows that are tests already)

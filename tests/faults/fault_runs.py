@@ -1,4 +1,4 @@
-"""Runs of train.py for faults.py, in forked processes that need not import PyTorch again, and what is done to them."""
+"""Runs train.py for fault tests, in forked processes that need not import PyTorch again, and disturbs the runs."""
 
 import contextlib
 import json

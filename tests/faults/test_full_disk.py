@@ -1,4 +1,4 @@
-"""A disk that fills up under a training: what the messages say, and what is left on it."""
+"""A disk that fills up during training leads to clear messages and whole files."""
 
 import os
 import re
@@ -131,7 +131,7 @@ def warnings_of(run):
     return [line for line in run.out.splitlines() if " are free, but the run will write " in line]
 
 
-def test_too_little_space_is_said_at_the_start(train, tmp_path, monkeypatch):
+def test_too_little_space_is_reported_at_the_start(train, tmp_path, monkeypatch):
     output, free = tmp_path / "output", [10**12]
     monkeypatch.setattr(saves, "free_space", lambda folder: free[0])
     assert warnings_of(train(output, "--epochs", 2, aps=(0.25, 0.5))) == []

@@ -1,4 +1,4 @@
-"""When a training on a GPU counts as the CPU's."""
+"""Decides when training on a GPU counts as equal to training on the CPU."""
 
 from collections.abc import Iterable
 

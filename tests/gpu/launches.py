@@ -1,4 +1,4 @@
-"""How many kernels a computation launches, without computing anything."""
+"""Counts the kernels that a computation launches, without computing anything."""
 
 from collections import Counter
 from typing import Any

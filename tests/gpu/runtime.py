@@ -1,4 +1,4 @@
-"""What the pretended runtime has counted."""
+"""Reads the counters of the pretended runtime."""
 
 import ctypes
 

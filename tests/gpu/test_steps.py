@@ -22,7 +22,7 @@ def test_every_loss(host, matcher, box_loss):
 
 
 @pytest.mark.parametrize("matcher", MATCHERS)
-def test_a_shape_that_is_new_makes_no_one_wait(host, matcher):
+def test_a_new_shape_makes_nobody_wait(host, matcher):
     losses = losses_of(make_network(GPU), 2, GPU, loss_settings=LossSettings(matcher=matcher))
     for size in ((64, 96), (96, 64)):
         batches = make_batches(1, size, pinned=True)

@@ -1,4 +1,4 @@
-"""Where a GPU's host may not wait for it."""
+"""Forbids the host of a GPU to wait for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

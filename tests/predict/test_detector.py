@@ -117,7 +117,7 @@ def test_classes(tmp_path, coco_path):
     ],
 )
 def test_other_arrays_are_refused(detector, image):
-    with pytest.raises(TypeError, match="give uint8"):
+    with pytest.raises(TypeError, match="pass uint8"):
         detector(image)
 
 

@@ -43,7 +43,7 @@ def test_a_crop_has_a_pixel_at_least(tmp_path, box):
     assert min(Image.open(tmp_path / names[0]).size) == 1
 
 
-def test_names_that_differ_in_capitals_alone_get_a_number(tmp_path):
+def test_names_that_differ_only_in_case_get_a_number(tmp_path):
     """Or on macOS and Windows the second picture would be the first one's file."""
     _, names = written(tmp_path, ("a.png",), ("A.png",), ("a_2.png",), save=(PICTURES,))
     assert sorted(names) == ["pictures/A_2.png", "pictures/a.png", "pictures/a_2_2.png"]

@@ -53,8 +53,8 @@ def test_files_globs_and_lists(folder):
     ("source", "message"),
     [
         ("nowhere.jpg", "nowhere.jpg: no such file or folder"),
-        ("in/*.gif", r"in/\*.gif: no image or video is there"),
-        ("empty", "empty: no image or video is there"),
+        ("in/*.gif", r"in/\*.gif: no image or video found"),
+        ("empty", "empty: no image or video found"),
         ("bad.txt", "bad.txt: is not UTF-8 text"),
     ],
 )

@@ -55,7 +55,7 @@ def test_scales(scale):
     assert drawn(made(), log_scale=scale == "log").axes[0].get_yscale() == scale
 
 
-def test_a_list_of_epoch_losses_alone_is_a_curve():
+def test_a_list_of_epoch_losses_is_enough_for_a_curve():
     log = made(epochs=0)._replace(epoch_losses={0: 2.0, 1: 1.5, 2: 1.0}, drops=[2])
     line, drops = drawn(log).axes[0].lines
     assert line.get_xydata().tolist() == [[1, 2], [2, 1.5], [3, 1]]
@@ -156,7 +156,7 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
         (("--loss_scale", "linear"), "--loss_scale is for the curves of --logs"),
         (("--logs",), "expected at least one argument"),
         (("--logs", "none.log"), "none.log: no such file"),
-        (("--logs", "{log}", "{empty}"), "empty.log: no losses and no table in it"),
+        (("--logs", "{log}", "{empty}"), "empty.log: contains neither losses nor a table"),
         (("--logs", "{log}", "--picture_path", "curves"), "is not the name of a picture"),
         (("--logs", "{log}", "--picture_path", "x.docx"), "x.docx: is not the name of a picture"),
     ],

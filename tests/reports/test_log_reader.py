@@ -1,4 +1,4 @@
-"""Logs of all ages and ways of teeing tell the same of the same run; what is no log is refused by name."""
+"""Logs of all versions, teed in all ways, read the same for the same run; other files are refused by name."""
 
 import math
 import os
@@ -145,7 +145,7 @@ def test_a_log_cut_within_a_line_and_appended_to(tmp_path):
     ],
 )
 def test_what_is_no_log_is_named(tmp_path, content):
-    with pytest.raises(UserError, match=r"x\.log: no losses and no table in it"):
+    with pytest.raises(UserError, match=r"x\.log: contains neither losses nor a table"):
         read_log(written(tmp_path, content, "x.log"))
 
 

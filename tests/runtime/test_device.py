@@ -26,7 +26,7 @@ def test_on_a_gpu(monkeypatch, has, chosen):
 
 
 @pytest.mark.parametrize(("device", "current"), [("cuda:1", ["cuda:1"]), ("cuda", []), ("cpu", [])])
-def test_the_gpu_that_is_asked_for_becomes_the_current_one(monkeypatch, device, current):
+def test_the_requested_gpu_becomes_the_current_one(monkeypatch, device, current):
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     try:
@@ -36,7 +36,7 @@ def test_the_gpu_that_is_asked_for_becomes_the_current_one(monkeypatch, device, 
     assert chosen == [torch.device(name) for name in current]
 
 
-def test_float32_is_left_alone():
+def test_float32_is_left_unchanged():
     with autocast(CPU, torch.float32):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
     with autocast(CPU, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Files written whole, also where several processes write the same one at a time."""
+"""Files are written whole, even if several processes write the same one at a time."""
 
 import json
 import multiprocessing

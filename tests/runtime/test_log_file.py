@@ -27,7 +27,7 @@ def log(monkeypatch):
     return log
 
 
-def test_what_was_said_before_is_in_the_file(log, tmp_path, capsys):
+def test_earlier_lines_are_in_the_file(log, tmp_path, capsys):
     with log.kept(tmp_path / "a" / "log"):
         console.say("before")
         with log.opened(NAME):
@@ -75,7 +75,7 @@ def test_a_folder_that_can_not_be_made(log, tmp_path, folder):
         log.opened(NAME).__enter__()
 
 
-def test_a_full_disk_is_told_of_once_and_nothing_is_lost(log, tmp_path, capsys):
+def test_a_full_disk_is_reported_once_and_nothing_is_lost(log, tmp_path, capsys):
     """A limit on the size of files stands in for the disk: it takes part of a line too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with log.kept(tmp_path), log.opened(NAME):

@@ -59,7 +59,7 @@ def test_a_rate_is_read_back(rate):
     assert float(rate_text(rate)) == rate
 
 
-def test_the_name_of_a_run_takes_sound_settings_alone():
+def test_the_name_of_a_run_uses_sound_settings_only():
     settings = {"depth": 18, "seed": 3407, "learning_rate": 1e-4, "epochs": 50}
     assert name_of_run("train", settings) == LogName("train", 18, 3407, 1e-4, 50)
     for wrong in ({"depth": "18"}, {"seed": -1}, {"epochs": True}, {"learning_rate": math.inf}, {"learning_rate": []}):

@@ -1,4 +1,4 @@
-"""Several processes on a CPU train what one would, and end together whatever becomes of one of them."""
+"""Several processes on a CPU train to the numbers of one, and end together when one of them fails."""
 
 import os
 import re
@@ -137,7 +137,7 @@ def script_with(folder, trouble):
 
 
 @pytest.mark.parametrize("what", ["killed", "raising", "hanging"])
-def test_all_end_when_one_comes_to_grief(folder, what):
+def test_all_ranks_end_when_one_fails(folder, what):
     script = script_with(folder, what)
     words = command(folder, what, "--batch_size", 3, "--epochs", 2, "--timeout", 5, script=script)
     ranks = started_ranks(2, words, environment())
@@ -197,7 +197,7 @@ def test_a_launch_ends_with_the_code_of_a_rank(folder):
 
 def test_contradictions(monkeypatch):
     monkeypatch.setattr(train_command, "join", lambda device, timeout: Ranks(0, 2))
-    with pytest.raises(UserError, match="--verify_resume is for one process"):
+    with pytest.raises(UserError, match="--verify_resume runs in one process only"):
         train_command.train(with_values(TrainSettings(), {"verify_resume": 2, "device": "cpu"}))
 
 

@@ -55,7 +55,7 @@ def test_a_few_of_each_fault_keep_every_promise(tmp_path):
     ],
     ids=lambda fault: f"{type(fault).__name__} {fault}"[:60],
 )
-def test_memory_that_runs_out_is_told_with_the_batch_and_the_flags(fault):
+def test_running_out_of_memory_names_the_batch_and_the_flags(fault):
     words = r"batch of 2 images of 64 x 96 pixels.*--batch_size.*--min_side"
     with (
         pytest.raises(OutOfResources, match=words),
@@ -98,7 +98,7 @@ def test_a_copy_names_its_batch_where_memory_runs_out(monkeypatch):
         (detect_set, "suppress", "2 images, 18 candidates each"),
     ],
 )
-def test_detection_names_its_batch_where_memory_runs_out(coco_path, monkeypatch, module, name, told):
+def test_detection_names_its_batch_when_memory_runs_out(coco_path, monkeypatch, module, name, told):
     annotations = load_annotations(coco_path / "val.json")
     dataset = CocoDataset(annotations, coco_path / "images" / "val", 64, 96)
     monkeypatch.setattr(module, name, lack)
@@ -147,7 +147,7 @@ def test_other_faults_pass():
         ("DataLoader timed out after 5 seconds", r"the loader timed out after 5 seconds.*--timeout"),
     ],
 )
-def test_dead_workers_are_told_with_their_likely_cause(text, told):
+def test_dead_workers_are_reported_with_their_likely_cause(text, told):
     with pytest.raises(OutOfResources, match=told), worker_explained():
         raise RuntimeError(text)
 

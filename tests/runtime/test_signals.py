@@ -1,4 +1,4 @@
-"""Which signals stop a run, and which are the same request again."""
+"""The right signals stop a run, and repeated ones count as one request."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def test_a_closed_terminal_stops():
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", signals.SIGNALS)
-def test_what_was_ignored_at_the_start_stays_ignored(number):
+def test_signals_ignored_at_the_start_stay_ignored(number):
     signal.signal(number, signal.SIG_IGN)  # as nohup does, and a shell for what a script starts with &
     with STOP.heeded(), STOP.deferred():
         os.kill(os.getpid(), number)

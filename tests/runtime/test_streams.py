@@ -1,4 +1,4 @@
-"""A process whose stdout or stderr vanishes under it."""
+"""A process survives the loss of its stdout or stderr."""
 
 import os
 
@@ -44,7 +44,7 @@ def ended(tmp_path, change, *, outlived="STDOUT.outlived()", unbuffered=False):
 
 @pytest.mark.parametrize("unbuffered", [False, True])
 @pytest.mark.parametrize("gone", [PIPE, TERMINAL])
-def test_what_stdout_can_not_take_goes_to_stderr(tmp_path, gone, unbuffered):
+def test_lines_that_stdout_refuses_go_to_stderr(tmp_path, gone, unbuffered):
     run, logs, saved = ended(tmp_path, gone.format(1), unbuffered=unbuffered)
     assert (run.stdout, run.stderr) == ("one\n", "two\nlines\na message\nthree\n")
     assert (run.returncode, saved, logs) == (7, True, ["one\ntwo\nlines\nthree\n"])
@@ -65,7 +65,7 @@ def test_a_terminal_that_closes_after_the_pipe(tmp_path):
 
 
 @pytest.mark.parametrize("unbuffered", [False, True])
-def test_a_full_disk_under_stdout_is_told_once(tmp_path, unbuffered):
+def test_a_full_disk_under_stdout_is_reported_once(tmp_path, unbuffered):
     run, logs, saved = ended(tmp_path, FULL.format(1), unbuffered=unbuffered)
     assert run.stderr.splitlines() == [
         "stdout can't be written (No space left on device). The run continues; lines are missing there.",

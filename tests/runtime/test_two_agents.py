@@ -1,4 +1,4 @@
-"""Two torchrun agents, as on two machines: one is killed, comes back, and the run ends with equal numbers."""
+"""If one of two torchrun agents, as on two machines, is killed and restarted, the run ends with equal numbers."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def kill_with_ranks(agent: subprocess.Popen) -> None:
     agent.wait()
 
 
-def test_an_agent_that_was_killed_comes_back(folder):
+def test_a_killed_agent_is_restarted(folder):
     flags = ("--batch_size", 3, "--epochs", 2, "--save_every", 1, "--timeout", 20, "--resume")
     where = ("--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{free_port()}", "--rdzv_id", "7")
     launch = ["-m", "retinanet.launch", "--nproc_per_node", "1", "--max-restarts", "3", *where]

@@ -1,4 +1,4 @@
-"""How a mistake on the command line ends: one line, with what was probably meant."""
+"""A mistake on the command line ends in one line that suggests what was probably meant."""
 
 import pytest
 

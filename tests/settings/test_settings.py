@@ -1,4 +1,4 @@
-"""From command lines to settings, without PyTorch, and to the form that logs and checkpoints hold."""
+"""Command lines become settings without importing PyTorch, and settings become plain data for logs and checkpoints."""
 
 import json
 import os

@@ -165,7 +165,7 @@ def test_two_wrong_columns(annotations):
     assert readings["--boxes corners --category_offset 1"] == good_rows()
 
 
-def test_read_as_told(annotations):
+def test_rows_are_read_as_the_flags_say(annotations):
     damaged = [5, *COLUMNS["corners"][0](COLUMNS["ids too high"][0](good_rows())), row(category_id=None, bbox=(1, 2))]
     before = plain(damaged)
     rows = read_as(damaged, corners=True, category_offset=-1)
@@ -291,7 +291,7 @@ def test_fixed_is_fixed(few, rows):
 
 @CASES
 @given(st.lists(GOOD, max_size=12))
-def test_what_has_no_findings_stays(annotations, rows):
+def test_rows_without_findings_are_unchanged(annotations, rows):
     assume(not check_results(rows, annotations))
     assert repair(rows) == (rows, [])
 

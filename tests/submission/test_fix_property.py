@@ -61,7 +61,7 @@ def corners(row):
     return {**row, "bbox": [left, top, left + width, top + height]}
 
 
-def test_wrong_columns_are_suspected_and_read_as_told(folder):
+def test_wrong_columns_are_suspected_and_read_as_the_flags_say(folder):
     """Else the test above would pass with nothing suspected at all."""
     suspected = Counter()
     for seed in range(100):

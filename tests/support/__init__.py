@@ -1,1 +1,1 @@
-"""What tests of several folders share."""
+"""Holds what tests of several folders share."""

@@ -1,4 +1,4 @@
-"""What may happen to a run in the middle of its steps, in tests and in the scripts that they start."""
+"""Triggers events in the middle of a run's steps, in tests and in the scripts that they start."""
 
 from collections.abc import Callable
 from itertools import count

@@ -1,4 +1,4 @@
-"""Networks, states, losses and runs that are small, with what a test is about as arguments."""
+"""Builds small networks, states, losses and runs; arguments set what a test is about."""
 
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def small_state(
     loss_scale: float | None = None,
     max_skipped: int = 10,
 ) -> TrainingState:
-    """Returns the state before the first step; weights are averaged and losses scaled where a number says how."""
+    """Returns the state before the first step; weights are averaged and losses scaled if a number says how."""
     network = network or small_network()
     return TrainingState(
         network,

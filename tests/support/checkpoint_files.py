@@ -1,4 +1,4 @@
-"""Checkpoints of small random networks that find something."""
+"""Writes checkpoints of small random networks that detect something."""
 
 from pathlib import Path
 from typing import Any

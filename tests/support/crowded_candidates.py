@@ -1,4 +1,4 @@
-"""Candidates for NMS to thin out."""
+"""Makes candidates for NMS to thin out."""
 
 import torch
 
@@ -6,7 +6,7 @@ from retinanet.detector.structures import Candidates
 
 
 def crowded(num_images, num_candidates, seed=0):
-    """Many overlapping boxes of 3 classes, half of them below the threshold, and suppress's arguments for them."""
+    """Returns many overlapping boxes of 3 classes, half of them below the threshold, and arguments for suppress."""
     draw = torch.Generator().manual_seed(seed)
     corners = torch.rand(num_images, num_candidates, 2, generator=draw) * 200
     boxes = torch.cat([corners, corners + 20 + torch.rand(num_images, num_candidates, 2, generator=draw) * 30], dim=2)

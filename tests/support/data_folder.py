@@ -1,4 +1,4 @@
-"""A small data folder: images and their annotation files."""
+"""Writes a small data folder: images and their annotation files."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ NAMES = ("red", "green")
 
 
 def write_set(folder: Path, name: str, num_images: int, *, first_id: int = 1, seed: int = 0) -> dict:
-    """A set of noisy images with a red or green square each, in the suite's layout; the last one has no object."""
+    """Writes a set of noisy images with a red or green square each, in the suite's layout; the last has no object."""
     draw = np.random.default_rng([seed, len(name)])
     images, annotations = [], []
     (folder / "images" / name).mkdir(parents=True)
@@ -41,6 +41,6 @@ def write_set(folder: Path, name: str, num_images: int, *, first_id: int = 1, se
 
 
 def change_json(path: Path, change) -> None:
-    """Rewrite a JSON file with what `change` makes of its content, in place or returned."""
+    """Rewrites a JSON file with the result of `change`, which changes its content in place or returns another."""
     content = json.loads(path.read_text())
     path.write_text(json.dumps(change(content) or content))

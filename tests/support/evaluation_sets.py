@@ -1,4 +1,4 @@
-"""Small sets of objects with detections of them, for the tests of evaluations."""
+"""Makes small sets of objects and detections of them, for the tests of evaluations."""
 
 import json
 
@@ -11,7 +11,7 @@ from retinanet.evaluation.matches import evaluated, match_detections, ranked_cla
 
 
 def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
-    """Ten images of three classes with crowds and small, medium and large objects; detections near them, some tied."""
+    """Returns ten images of three classes with crowds and objects of all sizes, and detections near them, some tied."""
     draw = np.random.default_rng(seed)
     images = [{"id": first_id + i, "file_name": f"{i}.jpg", "width": 400, "height": 300} for i in range(10)]
     annotations, rows = [], []
@@ -50,7 +50,7 @@ def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
 
 
 def untied_set(tmp_path, seed):
-    """Such a set without crowds and ties, which the backends' error analysis takes otherwise: annotations and rows."""
+    """Returns such a set without crowds and ties, which the backends' error analyses treat differently."""
     path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
     draw = np.random.default_rng(seed)
     for row in rows:
@@ -59,7 +59,7 @@ def untied_set(tmp_path, seed):
 
 
 def class_aps(annotations, rows):
-    """AP [10 IoUs, C] and recall."""
+    """Returns AP [10 IoUs, C] and recall."""
     found = evaluated(found_of(rows, annotations), annotations)
     once = np.ones((1, len(annotations.image_ids)))
     ranked = ranked_classes(found, match_detections(found, annotations), annotations)
@@ -68,7 +68,7 @@ def class_aps(annotations, rows):
 
 
 def one_image(tmp_path, objects, crowds=()):
-    """A set of one image with objects and crowds, (category id, left, top, width, height)."""
+    """Returns a set of one image with objects and crowds, (category id, left, top, width, height)."""
     content = {
         "images": [{"id": 1, "file_name": "1.jpg", "width": 200, "height": 200}],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
@@ -84,5 +84,5 @@ def one_image(tmp_path, objects, crowds=()):
 
 
 def rows_of(*detections):
-    """(category id, score, left, top, width, height) each."""
+    """Returns result rows from (category id, score, left, top, width, height)."""
     return [{"image_id": 1, "category_id": one[0], "score": one[1], "bbox": list(one[2:])} for one in detections]

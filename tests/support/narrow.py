@@ -1,4 +1,4 @@
-"""A ResNet-18 a quarter as wide, for tests whose subject is not the network: a sixteenth to train and to save."""
+"""Provides a ResNet-18 a quarter as wide, for tests of other subjects: training and saving cost a sixteenth."""
 
 from unittest.mock import patch
 
@@ -11,7 +11,7 @@ WIDTH = 16  # of the first stage; torchvision's has 64
 
 
 class NarrowResNet(ResNet):
-    """torchvision's resnet18, which takes no width, with fewer channels."""
+    """torchvision's resnet18, which has no width argument, with fewer channels."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -29,7 +29,7 @@ class NarrowResNet(ResNet):
 
 
 class NarrowBackbone(backbone.Backbone):
-    """In place of the backbone of depth 18; the others are as they were."""
+    """Replaces the backbone of depth 18; other depths are unchanged."""
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
         if depth != 18:

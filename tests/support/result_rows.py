@@ -1,4 +1,4 @@
-"""A small set and rows of results about it, for the tests of result files."""
+"""Provides a small set and result rows for it, for the tests of result files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The repository's scripts, as tests call them."""
+"""Loads the repository's scripts, so that tests can call them."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Commands in processes of their own that needn't import PyTorch again: forked from one that has.
+"""Runs commands in processes that needn't import PyTorch again: they are forked from one that has.
 
 As subprocess runs them, with `sys.executable` and its options -c and -m or a script, in a tenth of the time. What the
 interpreter itself does at its start and end is a real process's alone, as is what a command's children import.
@@ -24,7 +24,7 @@ FORKING.set_forkserver_preload(["torch", "torchvision", "torch.distributed.run",
 
 
 class Process:
-    """A command that runs, with the part of subprocess.Popen's interface that tests need."""
+    """A running command, with the part of subprocess.Popen's interface that tests need."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class Process:
         self.process.kill()
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code; subprocess.TimeoutExpired after `timeout` seconds."""
+        """Returns the exit code. Raises subprocess.TimeoutExpired after `timeout` seconds."""
         self.process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What is left to read of stdout and stderr. Kills the process after `timeout` seconds."""
+        """Returns the rest of stdout and stderr. Kills the process after `timeout` seconds."""
         with ThreadPoolExecutor(2) as readers:
             texts = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
             try:
@@ -78,7 +78,7 @@ class Process:
 
 
 def finished(words: Sequence[Any], timeout: float | None = None, **how: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, as subprocess.run does with its output captured."""
+    """Runs a command to its end, like subprocess.run with captured output."""
     process = Process(words, **how)
     out, err = process.communicate(timeout)
     assert process.returncode is not None
@@ -92,7 +92,7 @@ def free_port() -> int:
 
 
 def started_ranks(num_ranks: int, words: Sequence[Any], environment: dict[str, str]) -> list[Process]:
-    """A command as all ranks of this machine, with what torchrun tells them."""
+    """Starts a command as all ranks of this machine, with the variables that torchrun sets."""
     meeting = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     return [
         Process(words, environment={**environment, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})

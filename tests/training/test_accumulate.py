@@ -109,7 +109,7 @@ def improved(script, coco_path, tmp_path):
     return call
 
 
-def test_averaged_weights_are_evaluated_and_saved_beside_the_raw_ones(improved, script, coco_path, tmp_path):
+def test_averaged_weights_are_evaluated_and_saved_with_the_raw_ones(improved, script, coco_path, tmp_path):
     run = improved("--ema_decay", 0.9, "--accumulate", 2, "--warmup_steps", 1, "--learning_rate", 0.001)
     assert run.code == 0, run.err
     assert "Hint: a step has 4 images" not in run.out  # a rate of the user's own
@@ -147,7 +147,7 @@ def test_a_signal_between_raw_and_averaged_weights_mixes_none(improved, tmp_path
     assert all(torch.equal(saved["model"][name], tensor) for name, tensor in trained["model"].items())
 
 
-def test_a_set_without_objects_is_told_of_once(improved, coco_path):
+def test_a_set_without_objects_is_reported_once(improved, coco_path):
     change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
     run = improved("--ema_decay", 0.9, "--epochs", 1)
     assert (run.code, run.out.count("has no objects to compare with")) == (0, 1), run.err
@@ -158,7 +158,7 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
     run = improved("--accumulate", 4, "--optimizer", optimizer)
     assert run.code == 0
     assert ("Hint: the learning rate" in run.out) == (rate is not None)
-    assert rate is None or f"which for 8 is --learning_rate {rate}, with" in run.out
+    assert rate is None or f"8 images need --learning_rate {rate}, with" in run.out
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
             "8 images are 4 steps, all of which --warmup_steps 4 would",
         ),
         (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
-        (("--accumulate", 9), "asks for more batches a step than an epoch's 8 images could fill. Give fewer"),
+        (("--accumulate", 9), "needs more batches per step than an epoch's 8 images can fill. Lower it"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),
     ],
@@ -192,7 +192,7 @@ def test_images_that_come_again_count_towards_the_steps(improved):
     assert (run.code, "Iteration: 5 |" in run.out) == (0, True), run.err
 
 
-def test_a_cosine_goes_on_to_its_own_end_only(improved):
+def test_a_cosine_run_resumes_only_to_its_own_end(improved):
     flags = ("--schedule", "cosine", "--ema_decay", 0.9)
     assert improved(*flags).code == 0
     refused = improved(*flags, "--resume", "--epochs", 3)

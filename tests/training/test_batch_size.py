@@ -1,4 +1,4 @@
-"""--batch_size auto."""
+"""--batch_size auto finds the largest batch that fits."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,7 +92,7 @@ def test_on_a_cpu_a_number_is_needed(script, coco_path, tmp_path, monkeypatch):
     run = script("train", "--coco_path", coco_path, *TINY, "--device", "cpu", "--batch_size", "auto")
 
     assert run.code == 2
-    assert "--batch_size auto fits a batch into a GPU's memory. Give a number on a CPU" in run.err
+    assert "--batch_size auto needs a GPU. Set a number" in run.err
     assert not Path("output").exists()
 
 

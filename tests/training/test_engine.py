@@ -135,7 +135,7 @@ def poisoned(bad_steps, value):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_step_that_is_not_finite_leaves_everything_as_it_was(tmp_path, optimizer, value):
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path, optimizer, value):
     dataset = small_set(tmp_path, 6)
     states = []
     for bad_steps in ({1, 3}, set()):
@@ -222,7 +222,7 @@ def test_too_many_skipped_in_a_row_are_noticed_even_late(tmp_path):
         assert state.skipped.total == len(bad_steps)
 
 
-def test_an_epoch_that_is_gone_on_with_keeps_its_time(tmp_path):
+def test_a_resumed_epoch_keeps_its_time(tmp_path):
     for name in ("train", "val"):
         write_set(tmp_path, name, 2)
     run = small_run(tmp_path, "--batch_size", 1)
@@ -265,7 +265,7 @@ def test_a_step_in_which_no_rank_has_an_image_changes_nothing(tmp_path):
     assert state.skipped.take_new() == []
 
 
-def test_an_epoch_that_is_gone_on_with_takes_the_rates_of_its_own_steps(tmp_path):
+def test_a_resumed_epoch_uses_the_rates_of_its_own_steps(tmp_path):
     for name in ("train", "val"):
         write_set(tmp_path, name, 4)
     run = small_run(tmp_path, "--batch_size", 1, "--epochs", 3, "--learning_rate", 1e-3, "--warmup_steps", 9)

@@ -1,4 +1,4 @@
-"""The best epoch: said at the end of a training, kept in run.json, and remembered by test.py."""
+"""The best epoch is reported at the end of a run, stored in run.json, and used for test.py's hint."""
 
 import json
 
@@ -54,14 +54,14 @@ def test_a_checkpoint_holds_the_threshold_just_below_the_best_score(script, coco
     assert threshold == float(np.nextafter(np.float32(0.4), np.float32(0)))
 
 
-def test_another_checkpoint_is_told_of_the_better_one(script, coco_path, trained):
+def test_a_worse_checkpoint_gets_a_hint_to_the_better_one(script, coco_path, trained):
     output, _ = trained
     flags = ("--coco_path", coco_path, "--set_name", "val", "--device", "cpu", "--num_draws", 0)
     checkpoint = ("--checkpoint_path", output / "model_final.pt", "--results_path", output / "rows.json")
     run = script("test", *flags, *checkpoint)
     assert run.out.splitlines()[-1] == (
         f"Hint: {output / 'best.pt'} was better on the run's val set: AP 0.500 after epoch 2, 0.375 after epoch 3. "
-        f"Give --checkpoint_path {output / 'best.pt'}"
+        f"Use --checkpoint_path {output / 'best.pt'}"
     )
     assert better_checkpoint(output / "retinanet_epoch2.pt", 2) is None
     (output / "best.pt").unlink()
@@ -105,7 +105,7 @@ def losses_of(run):
     return json.loads(run.out.splitlines()[-1])
 
 
-def test_patience_ends_a_run_and_resuming_without_it_goes_on_with_equal_numbers(patient, tmp_path):
+def test_patience_ends_a_run_and_resuming_without_it_gives_equal_numbers(patient, tmp_path):
     whole = losses_of(patient("whole"))
     run = patient("early", "--patience", 2)
     assert "Stopped early after epoch 4: 2 evaluations without a higher AP (--patience)" in run.out
@@ -128,7 +128,7 @@ def test_patience_needs_objects_to_evaluate_on(patient, coco_path):
     change_json(coco_path / "val.json", lambda content: content["annotations"].clear())
     run = patient("none", "--patience", 2)
     assert run.code == 2
-    assert "--patience needs an AP, and the set val has no objects. Drop the flag" in run.err
+    assert "--patience needs an AP, and the set val has no objects. Remove the flag" in run.err
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,9 @@ def test_nothing_to_learn(lines):
     [
         ({}, None),
         ({"epochs": 100}, None),
-        ({"epochs": 12}, "in 12 the learning rate never falls. Give --milestones 8 10, or --schedule cosine"),
-        ({"epochs": 60}, "in 60 the learning rate falls once. Give --milestones 40 53, or --schedule cosine"),
-        ({"epochs": 1}, "in 1 the learning rate never falls. Give --schedule cosine"),
+        ({"epochs": 12}, "in 12 the learning rate never falls. Use --milestones 8 10, or --schedule cosine"),
+        ({"epochs": 60}, "in 60 the learning rate falls once. Use --milestones 40 53, or --schedule cosine"),
+        ({"epochs": 1}, "in 1 the learning rate never falls. Use --schedule cosine"),
         ({"epochs": 12, "schedule": "cosine"}, None),
         ({"epochs": 12, "milestones": (20,)}, None),
     ],

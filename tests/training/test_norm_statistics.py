@@ -78,13 +78,13 @@ def test_what_a_file_lacks_is_measured_once_then_frozen(folder, capfd):
     assert not runs[0].state.statistics()  # none that a step would change
 
 
-def test_without_it_they_stay_and_a_hint_says_so(folder, capfd):
+def test_statistics_that_are_not_measured_stay_with_a_hint(folder, capfd):
     run = run_of(folder, "part.pth")
     assert "Hint: layer4 has batch norms without statistics" in capfd.readouterr().out
     assert torch.equal(statistics(run.state.network)["layer4.0.bn1.running_var"], torch.ones(512))
 
 
-def test_a_whole_file_stays_as_it_is(folder, capfd):
+def test_a_complete_file_is_unchanged(folder, capfd):
     run = run_of(folder, "whole.pth", "--norm_statistics", "auto")
     out = capfd.readouterr().out
     assert "measured" not in out

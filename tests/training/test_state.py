@@ -1,4 +1,4 @@
-"""What a run carries from one process to the next."""
+"""The training state passes from one process to the next."""
 
 import io
 import random
@@ -49,7 +49,7 @@ def assert_equal(one, other, place=""):
         assert one == other, place
 
 
-def test_another_process_goes_on_with_all_of_it():
+def test_another_process_resumes_the_whole_state():
     state = new_state()
     for _ in range(3):
         step(state, batch_of([1]))
@@ -101,7 +101,7 @@ def test_evaluations_since_the_best(aps, passed):
     assert state.evaluations_since_best() == passed
 
 
-def test_the_record_of_a_skipped_step_has_the_objects_alone():
+def test_the_record_of_a_skipped_step_has_only_the_objects():
     state = new_state()
     step(state, batch_of([1, -2, 0, -1]), lambda losses: losses._replace(regression=losses.regression * torch.nan))
     (told,) = state.skipped.take_new()

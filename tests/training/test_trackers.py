@@ -1,4 +1,4 @@
-"""--track: what trackers were told, read back from their files, and that none can stop a training."""
+"""Trackers of --track receive the numbers, read back from their files, and never stop a run."""
 
 import importlib.util
 import json
@@ -146,7 +146,7 @@ def test_a_missing_library_is_named_before_the_training(script, coco_path, monke
     run = script("train", "--coco_path", coco_path, *FLAGS, "--epochs", 1, "--track", "wandb")
 
     assert run.code == 2
-    assert "--track wandb: is not installed. Install it with: pip install wandb" in run.err
+    assert "--track wandb: wandb is not installed. Install it with: pip install wandb" in run.err
     assert not Path("output").exists()
 
 
@@ -206,7 +206,7 @@ class Failing:
         self.steps.append("closed")
 
 
-def test_one_that_fails_is_named_once_and_left_alone(capsys):
+def test_a_failing_tracker_is_named_once_and_left_out(capsys):
     good, bad = Failing(9), Failing(1)
     both = Trackers({"tensorboard": good, "wandb": bad})
 
