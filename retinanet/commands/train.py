@@ -44,7 +44,7 @@ def train(settings: TrainSettings) -> int:
             return find_learning_rate(with_seed(settings, None, ranks), sets)
         numbers: dict[int, dict[str, float]] = {}
         for of_run in runs_of(settings):
-            with LOG.kept(of_run.output.log_dir):
+            with LOG.recording(of_run.output.log_dir):
                 seed, numbers_of_run = train_run(of_run, ranks, sets)
                 numbers[seed] = numbers_of_run
                 if settings.optimisation.seeds and len(numbers) == len(settings.optimisation.seeds):

@@ -1,10 +1,10 @@
-"""A check that a zip archive claims no more than it holds."""
+"""Refuses zip archives that claim more bytes than they hold."""
 
 import zipfile
 
 
 def require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
-    """ValueError if members of `archive`, a file of `num_bytes`, are compressed or together larger than the file."""
+    """Raises ValueError if members of `archive` are compressed or together exceed the file's `num_bytes`."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("its members are compressed, unlike those of a file written by this program")

@@ -1,4 +1,4 @@
-"""Log names that describe the run: train_depth18_seed3407_lr1e-4_epochs50_no6.log."""
+"""Makes and parses log names that describe the run: train_depth18_seed3407_lr1e-4_epochs50_no6.log."""
 
 import math
 import re
@@ -24,16 +24,16 @@ class LogName(NamedTuple):
 
 
 def parse_name(name: str) -> LogName:
-    """The parts of a log's name, in any order; others, such as a date, are ignored."""
-    found: dict[str, Any] = {}
+    """Reads the parts of a log's name, in any order; other parts, such as a date, are ignored."""
+    parts: dict[str, Any] = {}
     for part in name.removesuffix(ENDING).split("_"):
         if part in RUN_KINDS:
-            found.setdefault("kind", part)
+            parts.setdefault("kind", part)
         elif whole := INTEGER_PART.fullmatch(part):
-            found.setdefault("number" if whole[1] == "no" else whole[1], int(whole[2]))
+            parts.setdefault("number" if whole[1] == "no" else whole[1], int(whole[2]))
         elif (rate := RATE_PART.fullmatch(part)) and 0 < float(rate[1]) < math.inf:
-            found.setdefault("learning_rate", float(rate[1]))
-    return LogName(**found)
+            parts.setdefault("learning_rate", float(rate[1]))
+    return LogName(**parts)
 
 
 def make_name(name: LogName) -> str:
@@ -44,7 +44,7 @@ def make_name(name: LogName) -> str:
 
 
 def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
-    """The name of a run with these settings (flags), not numbered yet."""
+    """Returns the name of a run with these settings (flags), without a number."""
     whole = {name: settings.get(name) for name in ("depth", "seed", "epochs")}
     rate = settings.get("learning_rate")
     return LogName(
@@ -55,11 +55,11 @@ def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
 
 
 def next_number(folder: Path) -> int:
-    """One above the largest number of a log of any kind in `folder`; 1 if there is none."""
+    """Returns one more than the largest number of a log of any kind in `folder`; 1 if there is none."""
     return 1 + max((parse_name(path.name).number or 0 for path in folder.glob(f"*{ENDING}")), default=0)
 
 
 def rate_text(rate: float) -> str:
-    """The shortest text of exactly this number: 1e-4, 2.5e-4, 1e-2, 0.1."""
+    """Returns the shortest text for exactly this number: 1e-4, 2.5e-4, 1e-2, 0.1."""
     digits = Decimal(repr(rate)).normalize()
     return min(f"{digits:e}".replace("+", ""), f"{digits:f}", key=len)
