@@ -111,10 +111,10 @@ def test_a_picture_of_each_image_in_its_own_size(script, in_data):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--output_path", "p", "--columns", 2), "--columns is for one picture"),
-        (("--output_path", "p", "--augmented"), "--augmented is for one picture"),
+        (("--output_path", "p", "--columns", 2), "--columns is for a single picture"),
+        (("--output_path", "p", "--augmented"), "--augmented is for a single picture"),
         (("--logs", "x", "--size", 900), "--size is for pictures of images"),
-        (("--size", 5), "not a whole number of at least 100"),
+        (("--size", 5), "a whole number from 100 to 10000"),
     ],
 )
 def test_contradictions(script, in_data, flags, words):
