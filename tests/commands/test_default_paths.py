@@ -61,7 +61,7 @@ def test_a_result_file_of_another_set_is_named(script, in_data):
     assert script("test", *TEST, "--set_name", "val", "--results_path", "results.json").code == 0
     run = script("vis", "--set_name", "test", "--pred_file", "results.json")
     assert run.code == 2
-    assert "Its images and categories are those of the set val: give --set_name val." in run.err
+    assert "Its images and categories belong to the set val: use --set_name val." in run.err
 
 
 def test_a_report_on_an_existing_file_needs_no_checkpoint(script, in_data):
