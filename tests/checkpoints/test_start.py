@@ -110,7 +110,7 @@ def test_a_detector_is_known_by_its_names(detector, capsys):
 @pytest.mark.parametrize("flags", [(), ("--depth", 18, "--head_norm", "group"), ("--channels", 64, *DETECTOR[4:])])
 def test_a_detector_that_the_flags_do_not_fit(detector, flags):
     with pytest.raises(
-        UserError, match=r"detector\.pth: a detector, .*Give --depth 50 --channels 256 --head_norm group"
+        UserError, match=r"detector\.pth: a detector, .*Use --depth 50 --channels 256 --head_norm group"
     ):
         build_network(start_of("--weights", detector, *flags), NAMES, None)
 
