@@ -1,4 +1,4 @@
-"""Check a result file before it is handed in, correct and pack it."""
+"""Check a COCO result file before you submit it; correct and pack it."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.submission import submission_settings

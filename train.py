@@ -1,4 +1,4 @@
-"""Train a RetinaNet on a COCO-format data set, alone or as one of torchrun's processes."""
+"""Train a RetinaNet on a COCO-format dataset, in a single process or as one of torchrun's processes."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.train import train_settings

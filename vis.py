@@ -1,4 +1,4 @@
-"""Draw the objects of images and what a model found in them, or the curves of runs."""
+"""Draw the objects and detections in images, or the curves of runs."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.draw import draw_settings

@@ -1,4 +1,4 @@
-"""Checks of what training accepts in annotations but drops, clips, or learns although it is probably wrong."""
+"""Checks annotations for entries that training accepts but drops, clips, or learns although they are probably wrong."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from retinanet.data.learnable import SCARCE, require_objects, require_reach
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
 
-# An area may be that of a box that includes its last pixel, as in PASCAL VOC, up to rounding.
+# An area may count a box's last pixel, as in PASCAL VOC; this factor allows for rounding.
 AREA_ROUNDING = 1.01
 
 
@@ -34,12 +34,12 @@ class CheckedSet(NamedTuple):
     name: str
     annotations: Annotations
     dataset: CocoDataset
-    file_names: list[Any]  # of all entries, refused ones too, and as written
+    file_names: list[Any]  # of all entries, including refused entries, as written
     annotation_ids: list[Any]  # of all entries, as written
     places: np.ndarray  # int64 [T], each annotation's index in that list
 
     def label(self, row: int) -> str:
-        """The annotation's name in the report."""
+        """Returns the annotation's name in the report."""
         (image,) = owners_of_rows(self.annotations, np.array([row])).tolist()
         identity = self.annotation_ids[self.places[row]]
         return (
@@ -62,7 +62,7 @@ def check_set(
     is_trained_on: bool,
     findings: Findings,
 ) -> CheckedSet:
-    """Read the annotation file `path`, and note what training would refuse and what looks wrong."""
+    """Reads the annotation file `path`, and adds what training would refuse and what looks wrong to `findings`."""
     content = read_json(path)
     annotations, places = check_annotations(
         path, content, lambda error: findings.add(name, error.kind, [str(error).removeprefix(f"{path}: ")])
@@ -111,7 +111,7 @@ def _check_names_and_ids(checked: CheckedSet, findings: Findings) -> None:
     )
     files = [os.path.normpath(annotations.file_name(row)) for row in range(len(annotations.file_names))]
     _add_repeated(checked, findings, "file_twice", files, checked.image_label)
-    # Ids may be any JSON value; annotations without one can't share it.
+    # Ids may be any JSON value; annotations without an id can't share it.
     ids = [repr(identity) for identity in checked.annotation_ids if identity is not None]
     _add_repeated(checked, findings, "annotation_id_twice", ids, lambda place: f"annotation {ids[place]}")
 
@@ -124,9 +124,9 @@ def _check_boxes(checked: CheckedSet, findings: Findings) -> None:
     owners = owners_of(annotations)
     sizes = annotations.sizes[owners]
 
-    def add(kind: str, found: np.ndarray, says: Callable[[int], str], shown: int = MOST_EXAMPLES) -> None:
-        rows = np.flatnonzero(found)
-        examples = [f"{checked.label(row)}: {says(row)}" for row in rows[:shown].tolist()]
+    def add(kind: str, mask: np.ndarray, describe: Callable[[int], str], shown: int = MOST_EXAMPLES) -> None:
+        rows = np.flatnonzero(mask)
+        examples = [f"{checked.label(row)}: {describe(row)}" for row in rows[:shown].tolist()]
         findings.add(checked.name, kind, examples, len(rows))
 
     def box(row: int) -> str:
@@ -170,7 +170,7 @@ def _check_classes_and_images(checked: CheckedSet, findings: Findings) -> None:
 def _add_repeated(
     checked: CheckedSet, findings: Findings, kind: str, values: list[str], label: Callable[[int], str]
 ) -> None:
-    """Note each of `values` that equals an earlier one."""
+    """Adds a finding for each of `values` that equals an earlier value."""
     first: dict[str, int] = {}
     for place, value in enumerate(values):
         if (earlier := first.setdefault(value, place)) != place:
@@ -178,8 +178,8 @@ def _add_repeated(
 
 
 def _repeats(keys: np.ndarray) -> np.ndarray:
-    """Which rows of `keys` [n, columns] equal an earlier one: bool [n]."""
-    order = np.lexsort(keys.T)  # stable: the first of equals stays the first
+    """Marks the rows of `keys` [n, columns] that equal an earlier row: bool [n]."""
+    order = np.lexsort(keys.T)  # stable: the first of equal rows stays the first
     repeated = np.zeros(len(keys), bool)
     repeated[order[1:]] = (keys[order[1:]] == keys[order[:-1]]).all(axis=1)
     return repeated

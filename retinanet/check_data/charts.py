@@ -1,4 +1,4 @@
-"""Charts of a data set, and of how well the anchors cover it."""
+"""Draws charts of a data set and of how well the anchors cover it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from retinanet.check_data.counts import BY_CLASS, BY_SIDE, Counts, Histogram, Re
 from retinanet.check_data.text import REACHED
 from retinanet.reports.figures import PALETTE, save_figure, shortened
 
-FEWEST_BINS = 5  # that a histogram is wide enough for
-MOST_CLASSES = 100  # drawn; with more, the scarcest of the first set
+FEWEST_BINS = 5  # a histogram always has room for this many
+MOST_CLASSES = 100  # if there are more, the scarcest classes of the first set are drawn
 FIGURE_WIDTH, CHART_INCHES, CLASS_INCHES = 11.0, 2.9, 0.17
 # Sets differ in colour, hatching and marker, and the three shares also in lightness, for print and the colour-blind.
 SET_COLOURS, HATCHES, SET_MARKERS = (PALETTE[0], PALETTE[1], PALETTE[3]), ("", "///", "..."), ("o", "s", "^")
@@ -22,7 +22,7 @@ REACH_COLOURS, REACH_HATCHES = (PALETTE[4], PALETTE[1], PALETTE[2]), ("", "///",
 
 
 def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list[Reach]], path: Path) -> None:
-    """Draw the charts of the `sets` into the file `path`, whole or not at all. UserError if that fails."""
+    """Draws the charts of the `sets` into the file `path`, whole or not at all. Raises UserError if that fails."""
     classes = {key: shortened(name) for key, name in classes.items()}
     shown = sorted(classes, key=lambda key: sets[0].class_objects.get(key, 0))[:MOST_CLASSES]
     class_height = CLASS_INCHES * len(shown) + 1.3
@@ -47,7 +47,7 @@ def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list
 
 
 def _draw_histogram(axis: Axes, histogram: Histogram) -> None:
-    """Shares of each set side by side, so that sets of different sizes can be compared."""
+    """Draws the shares of each set side by side, so that sets of different sizes can be compared."""
     places, width = np.arange(len(histogram.names)), 0.8 / len(histogram.counts)
     for number, (name, counts) in enumerate(histogram.counts.items()):
         axis.bar(
@@ -63,7 +63,7 @@ def _draw_histogram(axis: Axes, histogram: Histogram) -> None:
     axis.set_xticks(
         places, histogram.names, fontsize=7, rotation=30, horizontalalignment="right", rotation_mode="anchor"
     )
-    spare = max(0, FEWEST_BINS - len(places)) / 2  # or a single bar would fill the chart
+    spare = max(0, FEWEST_BINS - len(places)) / 2  # otherwise a single bar would fill the chart
     axis.set_xlim(-0.6 - spare, len(places) - 0.4 + spare)
     axis.set_title(histogram.title, fontsize=9)
     axis.set_ylabel("%", fontsize=8)
@@ -71,7 +71,7 @@ def _draw_histogram(axis: Axes, histogram: Histogram) -> None:
 
 
 def _draw_classes(axis: Axes, sets: Sequence[Counts], classes: dict[int, str]) -> None:
-    """A dot for each class and set, on a logarithmic axis that includes 0."""
+    """Draws a dot for each class and set, on a logarithmic axis that includes 0."""
     places = np.arange(len(classes))
     for number, counts in enumerate(sets):
         axis.plot(
@@ -120,7 +120,7 @@ def _draw_reach(axis: Axes, reaches: Sequence[Reach]) -> None:
 
 
 def _legend_below(axis: Axes) -> None:
-    """A legend that covers no bar and no dot."""
+    """Adds a legend below the axis, where it doesn't cover bars or dots."""
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -40 / axis.bbox.height), ncols=3, frameon=False)
 
 

@@ -1,4 +1,4 @@
-"""A data set in numbers: objects and images by class, size and shape, and how well anchors cover them."""
+"""Counts a data set's objects and images by class, size and shape, and measures how well anchors cover them."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,7 +13,7 @@ SIDES = (8, 16, 32, 64, 128, 256, 512)  # of objects after the resize: the squar
 IMAGE_SIDES = (128, 256, 512, 1024, 2048, 4096)  # of images before the resize
 SHAPES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3, 4)  # height / width
 SHAPE_NAMES = ("1:4", "1:3", "1:2", "2:3", "1:1", "3:2", "2:1", "3:1", "4:1")
-AREAS = (32**2, 96**2)  # COCO's limits of small, medium and large, in annotated areas
+AREAS = (32**2, 96**2)  # COCO's limits between small, medium and large, in annotated areas
 AREA_NAMES = ("small (area below 32²)", "medium", "large (96² and more)")
 BY_AREA, BY_SIDE, BY_CLASS = "by annotated area", "by side after the resize", "by class"
 
@@ -25,13 +25,15 @@ class Histogram(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """How well the best anchors overlap a group of objects."""
+    """The anchor coverage of a group of objects.
+
+    The shares are those of objects that are matched; unmatched, with their best anchor ignored; and unmatched, with
+    their best anchor as background.
+    """
 
     name: str
     num_objects: int
-    shares: list[
-        float
-    ]  # matched; not matched, with a best IoU that is ignored; not matched, with one that is background
+    shares: list[float]
 
 
 class Counts(NamedTuple):
@@ -44,7 +46,7 @@ class Counts(NamedTuple):
     shapes: np.ndarray  # float64 [n]
     image_sides: np.ndarray  # float64 [N]
     class_objects: dict[int, int]  # by category id
-    class_images: dict[int, int]  # that show such an object
+    class_images: dict[int, int]  # the number of images that show such an object, by category id
 
 
 def count(name: str, dataset: CocoDataset) -> Counts:
@@ -52,7 +54,7 @@ def count(name: str, dataset: CocoDataset) -> Counts:
     objects = dataset.learned(np.arange(len(annotations.labels)))
     x1, y1, x2, y2 = objects.boxes.T
     num_classes = len(annotations.class_names)
-    pairs = np.unique(objects.images * max(1, num_classes) + objects.labels)  # an image and a class in it
+    pairs = np.unique(objects.images * max(1, num_classes) + objects.labels)  # each encodes an image and a class in it
     return Counts(
         name,
         len(dataset),
@@ -66,7 +68,7 @@ def count(name: str, dataset: CocoDataset) -> Counts:
 
 
 def histograms(sets: list[Counts]) -> list[Histogram]:
-    """Of all sets; a bin includes its lower edge."""
+    """Returns the histograms of all sets; a bin includes its lower edge."""
     return [
         _histogram("Objects by side after the resize (square root of the area), pixels", SIDES, SIDES, "sides", sets),
         _histogram("Objects by height : width", SHAPES, SHAPE_NAMES, "shapes", sets),
@@ -82,17 +84,17 @@ def reach(now: Coverage, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, 
     sides = np.digitize(np.sqrt((objects.boxes[:, 2:] - objects.boxes[:, :2]).prod(axis=1)), SIDES)
     labels = objects.labels
 
-    def some(name: str, chosen: np.ndarray) -> Reach:
-        return Reach(name, int(chosen.sum()), shares(now.matched[chosen], ious[chosen]))
+    def group(name: str, mask: np.ndarray) -> Reach:
+        return Reach(name, int(mask.sum()), shares(now.matched[mask], ious[mask]))
 
     return {
-        "": [some("all", np.ones(len(ious), bool))],
-        BY_AREA: [some(name, kinds == number) for number, name in enumerate(AREA_NAMES)],
+        "": [group("all", np.ones(len(ious), bool))],
+        BY_AREA: [group(name, kinds == number) for number, name in enumerate(AREA_NAMES)],
         BY_SIDE: [
-            some(name, sides == number) for number, name in enumerate(_bin_names(SIDES)) if (sides == number).any()
+            group(name, sides == number) for number, name in enumerate(_bin_names(SIDES)) if (sides == number).any()
         ],
         BY_CLASS: [
-            some(printable(name), labels == label) for label, name in enumerate(dataset.annotations.class_names)
+            group(printable(name), labels == label) for label, name in enumerate(dataset.annotations.class_names)
         ],
     }
 
@@ -102,13 +104,13 @@ def _by_class(category_ids: list[int], labels: np.ndarray) -> dict[int, int]:
 
 
 def _histogram(title: str, edges: tuple, names: tuple, values: str, sets: list[Counts]) -> Histogram:
-    def counts(one: Counts) -> np.ndarray:
-        return np.bincount(np.digitize(getattr(one, values), edges), minlength=len(edges) + 1)
+    def bin_counts(counts: Counts) -> np.ndarray:
+        return np.bincount(np.digitize(getattr(counts, values), edges), minlength=len(edges) + 1)
 
-    found = {one.name: counts(one) for one in sets}
-    filled = np.flatnonzero(np.sum(list(found.values()), axis=0))
+    by_set = {counts.name: bin_counts(counts) for counts in sets}
+    filled = np.flatnonzero(np.sum(list(by_set.values()), axis=0))
     used = slice(filled[0], filled[-1] + 1) if len(filled) else slice(0, 1)  # without empty bins at either end
-    return Histogram(title, _bin_names(names)[used], {name: numbers[used] for name, numbers in found.items()})
+    return Histogram(title, _bin_names(names)[used], {name: numbers[used] for name, numbers in by_set.items()})
 
 
 def _bin_names(edges: tuple) -> list[str]:

@@ -1,11 +1,11 @@
-"""The kinds of findings in a data set, mistakes and notes, and what was found of each."""
+"""Defines the kinds of findings in a data set, mistakes and notes, and collects the findings of each kind."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from retinanet.data.learnable import SCARCE
 
-MOST_EXAMPLES = 3  # shown of a finding
+MOST_EXAMPLES = 3  # the most examples shown for a finding
 
 
 class Kind(NamedTuple):
@@ -43,7 +43,7 @@ FINDING_KINDS = {
     "image_damaged": Kind("an image file that is cut off or damaged after its header; training refuses"),
     "image_too_large": Kind("an image of more pixels than --max_pixels; training refuses"),
     "image_size_differs": Kind("an image file of another size than annotated; training refuses"),
-    # Of the first set, which counts as the training set. The checks of learnable raise these.
+    # These are about the first set, which counts as the training set. The checks of learnable raise them.
     "nothing_to_learn": Kind(
         "no object to learn; training refuses",
         "Name the sets with --sets, the training set first, or annotate objects.",
@@ -90,7 +90,7 @@ FINDING_KINDS = {
         "an image whose pixels are also in an earlier set: memorised objects count as found",
         "Remove it from one of the sets.",
     ),
-    # Worth knowing, but not mistakes.
+    # These are worth knowing, but not mistakes.
     "set_without_objects": Kind("no objects to compare with, as in published test sets", is_mistake=False),
     "class_without_objects": Kind("a class without an object in the set", is_mistake=False),
     "class_scarce": Kind(f"a class with fewer than {SCARCE} objects in the set", is_mistake=False),
@@ -109,7 +109,7 @@ FINDING_KINDS = {
 
 
 class Finding(NamedTuple):
-    """What was found of one kind in one set."""
+    """The findings of one kind in one set."""
 
     set_name: str
     kind: str
@@ -121,22 +121,22 @@ class Findings:
     """The findings in all sets of a data folder."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        self._by_set_and_kind: dict[tuple[str, str], tuple[int, list[str]]] = {}
 
     def add(self, set_name: str, kind: str, examples: Sequence[str], count: int | None = None) -> None:
-        """Add findings of `kind`; with a `count`, `examples` may be just the first of them."""
+        """Adds findings of `kind`. With a `count`, `examples` may be just the first few."""
         assert kind in FINDING_KINDS
-        before, shown = self._found.get((set_name, kind), (0, []))
+        before, shown = self._by_set_and_kind.get((set_name, kind), (0, []))
         count = len(examples) if count is None else count
         if count:
-            self._found[set_name, kind] = before + count, [*shown, *examples][:MOST_EXAMPLES]
+            self._by_set_and_kind[set_name, kind] = before + count, [*shown, *examples][:MOST_EXAMPLES]
 
     def of(self, is_mistake: bool) -> list[Finding]:
-        """The mistakes or the notes, in the order of FINDING_KINDS, then of the sets."""
+        """Returns the mistakes or the notes, in the order of FINDING_KINDS, then of the sets."""
         return [
-            Finding(set_name, kind, *found)
+            Finding(set_name, kind, *count_and_examples)
             for name, (_, _, mistake) in FINDING_KINDS.items()
             if mistake == is_mistake
-            for (set_name, kind), found in self._found.items()
+            for (set_name, kind), count_and_examples in self._by_set_and_kind.items()
             if kind == name
         ]

@@ -1,4 +1,4 @@
-"""Checks of the image files of a data set: each is decoded and compared with the others by its pixels."""
+"""Checks the image files of a data set: decodes each one and compares its pixels with the other images."""
 
 import hashlib
 import os
@@ -15,33 +15,33 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import image_suffixes, read_with_orientation
 from retinanet.runtime.errors import DataFault
 
-IMAGES_A_TASK = 8  # of a thread
+IMAGES_A_TASK = 8  # the number of images that a thread takes at a time
 
 
 class Content(NamedTuple):
     """The content of an image file; only an `error` if training would refuse it."""
 
     digest: bytes = b""  # of the RGB pixels, whatever the file format
-    orientation: int = 1  # EXIF's, 1 for upright
+    orientation: int = 1  # from EXIF; 1 is upright
     is_turned: bool = False  # by the orientation, to match the annotated size
     error: DataFault | None = None
 
 
 def read_contents(dataset: CocoDataset, threads: int) -> Iterator[Content]:
-    """The content of each image file, in order. Pillow and hashlib release the GIL, so threads are enough."""
+    """Yields the content of each image file, in order. Pillow and hashlib release the GIL, so threads are enough."""
     with ThreadPool(threads) as pool:
         yield from pool.imap(lambda index: _content(dataset, index), range(len(dataset)), IMAGES_A_TASK)
 
 
 def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
-    """The image files below `folder` that are not among `file_names`, sorted."""
+    """Returns the image files below `folder` that are not among `file_names`, sorted."""
     suffixes = image_suffixes()
     listed = {os.path.normpath(file_name) for file_name in file_names if isinstance(file_name, str)}
-    found = []
+    unlisted = []
     for below, _, names in os.walk(folder):
         images = (os.path.relpath(os.path.join(below, name), folder) for name in names)
-        found += [name for name in images if os.path.splitext(name)[1].lower() in suffixes and name not in listed]
-    return sorted(found)
+        unlisted += [name for name in images if os.path.splitext(name)[1].lower() in suffixes and name not in listed]
+    return sorted(unlisted)
 
 
 def _content(dataset: CocoDataset, index: int) -> Content:
@@ -56,7 +56,7 @@ def _content(dataset: CocoDataset, index: int) -> Content:
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:
-    """Note the images of a set that training would refuse or rotate, and the files that are not listed."""
+    """Adds the images that training would refuse or rotate, and the files that are not listed, to `findings`."""
 
     def add(kind: str, rows: list[int]) -> None:
         findings.add(checked.name, kind, [checked.image_label(row) for row in rows])
@@ -71,18 +71,18 @@ def note_contents(checked: CheckedSet, contents: list[Content], findings: Findin
 
 
 def note_repeated(sets: list[tuple[CheckedSet, list[Content]]], findings: Findings) -> None:
-    """Note the images with the same pixels as another image of their set or of an earlier set."""
+    """Adds the images with the same pixels as another image of their set or of an earlier set to `findings`."""
     earlier: dict[bytes, str] = {}
     for checked, contents in sets:
-        own: dict[bytes, int] = {}
+        in_this_set: dict[bytes, int] = {}
         for row, content in enumerate(contents):
             if content.error:
                 continue
             label = checked.image_label(row)
             if content.digest in earlier:
                 findings.add(checked.name, "image_in_two_sets", [f"{label} is {earlier[content.digest]}"])
-            before = own.setdefault(content.digest, row)
-            if checked.dataset.path(before) != checked.dataset.path(row):  # else it is a file_twice
+            before = in_this_set.setdefault(content.digest, row)
+            if checked.dataset.path(before) != checked.dataset.path(row):  # otherwise it is a file_twice
                 findings.add(checked.name, "image_twice", [f"{label} is {checked.image_label(before)}"])
-        for digest, row in own.items():
+        for digest, row in in_this_set.items():
             earlier.setdefault(digest, f"{checked.image_label(row)} of {checked.name}")

@@ -1,4 +1,4 @@
-"""The report on a data set as lines of text."""
+"""Writes the report on a data set as lines of text."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,22 @@ from retinanet.data.anchor_remedies import CLEAR_GAIN, Remedy, missed_classes, r
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
-BAR = 20  # letters of a histogram's longest bar
-# An object of the second or third kind has no anchor; its best one has such an IoU.
+BAR = 20  # the number of letters in a histogram's longest bar
+# Objects of the second and third kind aren't matched; their best anchor has such an IoU.
 REACHED = ("matched", f"IoU from {BACKGROUND_IOU:g}", f"below {BACKGROUND_IOU:g}")
 
 
 def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
-    """The numbers of objects and images of each of `classes` (names by category id) in each set."""
-    header = ["", *(text for one in sets for text in (f"{one.name} objects", "images"))]
+    """Returns the numbers of objects and images of each of `classes` (names by category id) in each set."""
+    header = ["", *(text for counts in sets for text in (f"{counts.name} objects", "images"))]
     rows = [
-        [name, *(str(by.get(key, 0)) for one in sets for by in (one.class_objects, one.class_images))]
+        [
+            name,
+            *(str(by_class.get(key, 0)) for counts in sets for by_class in (counts.class_objects, counts.class_images)),
+        ]
         for key, name in classes.items()
     ]
-    total = ["all", *(str(number) for one in sets for number in (len(one.objects.labels), one.num_images))]
+    total = ["all", *(str(number) for counts in sets for number in (len(counts.objects.labels), counts.num_images))]
     return ["Objects to learn, and the images that hold them", *_indented([header, *rows, total])]
 
 
@@ -39,7 +42,7 @@ def histogram_lines(histogram: Histogram) -> list[str]:
 
 
 def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
-    """How well the anchors cover each group of objects."""
+    """Returns a table of how well the anchors cover each group of objects."""
     rows = []
     for group, reaches in groups.items():
         rows.append([group, "objects", *REACHED])
@@ -54,35 +57,35 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
 
 
 def advice_lines(now: Coverage, reach: Reach, title: str, class_names: list[str]) -> list[str]:
-    """Returns the share of objects that get an anchor, and the classes in which many don't."""
-    of_classes = missed_classes(now, class_names)
+    """Returns the share of objects that are matched, and the classes in which many aren't."""
+    classes = missed_classes(now, class_names)
     shares = ", ".join(f"{name} {share}" for name, share in zip(REACHED, _percent(reach), strict=True))
-    return [f"{title}: {shares}", *([f"Not matched: {of_classes}"] if of_classes else [])]
+    return [f"{title}: {shares}", *([f"Not matched: {classes}"] if classes else [])]
 
 
 def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str]:
     """Returns a table of the shares of objects that other sides and anchors would match."""
     rows = [["", "matched", "pixels"], ["present", f"{1 - now.missed:.1%}", "x 1.00"]]
-    rows += [[one.flags, f"{1 - one.coverage.missed:.1%}", f"x {one.pixels:.2f}"] for one in alternatives]
+    rows += [[remedy.flags, f"{1 - remedy.coverage.missed:.1%}", f"x {remedy.pixels:.2f}"] for remedy in alternatives]
     return [
         "What other sides and anchors would match (flags of train.py; a checkpoint keeps its anchors)",
         *_indented(rows),
     ]
 
 
-def remedy_block(found: Sequence[Remedy]) -> list[str]:
+def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
     """Returns lines on the settings that match clearly more objects, with their cost."""
-    if not found:
+    if not remedies:
         return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
-    return ["What would match more of them, the most useful first:", *remedy_lines(found)]
+    return ["What would match more of them, the most useful first:", *remedy_lines(remedies)]
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
-    """Returns a line on the smallest sides that match as many objects; none if no sides do."""
-    as_many = [one for one in smaller if one.coverage.missed <= now.missed]
+    """Returns a line on the smallest sides that match as many objects, if there are any."""
+    as_many = [remedy for remedy in smaller if remedy.coverage.missed <= now.missed]
     if not as_many or not len(now.matched):
         return []
-    cheap = min(as_many, key=lambda one: one.pixels)
+    cheap = min(as_many, key=lambda remedy: remedy.pixels)
     return [
         f"{cheap.flags} would match as many with {cheap.pixels:.2f} times the pixels, so train that much faster; but "
         "small objects lose detail"
@@ -90,7 +93,7 @@ def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
 
 
 def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:
-    """The findings with examples and fixes; without `with_all` one example each, and none of what is no mistake."""
+    """Returns the findings with examples and fixes; without `with_all`, one example per mistake and none for notes."""
     lines = []
     for finding in findings:
         kind = FINDING_KINDS[finding.kind]

@@ -1,4 +1,4 @@
-"""A checkpoint is plain data that rebuilds its model and, if it also holds the training's state, resumes its run."""
+"""Reads and writes checkpoints: plain data that rebuilds a model and, with the state of its run, resumes the run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +17,9 @@ from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MOST_MIN_SIDE
 
 FORMAT = "retinanet 1"
-RESUMABLE = "run"  # the key of what only --resume needs
-MOST_TEXT = 2**24  # letters of all class names, or of all settings: a small file can repeat a long text a million times
-MOST_ANCHORS = 1000  # of a cell
+RESUMABLE = "run"  # the key of the state that only --resume needs
+MOST_TEXT = 2**24  # letters in all class names or settings: a small file can repeat a long text a million times
+MOST_ANCHORS = 1000  # per cell
 
 
 class Checkpoint(NamedTuple):
@@ -37,17 +37,17 @@ class Checkpoint(NamedTuple):
     batch_size: int
     epoch: int  # epochs finished
     settings: dict[str, Any]  # the run's flags
-    # Older files lack the rest, and all of the architecture but depth and channels, with the defaults implied.
-    ema: dict[str, Tensor] | None = None  # as `model`, averaged over the training; None in a run without
-    score_threshold: float | None = None  # with the best F1 in the last evaluation; None without one
+    # Older files lack the rest, and all of the architecture except depth and channels; they imply the defaults.
+    ema: dict[str, Tensor] | None = None  # like `model`, averaged over the run; None if the run keeps no average
+    score_threshold: float | None = None  # the threshold with the best F1 in the last evaluation, if there was one
 
 
 def save_checkpoint(
     checkpoint: Checkpoint, path: Path, run: dict[str, Any] | None = None, *, previous: Path | None = None
 ) -> None:
-    """Write `checkpoint`, with the state of its `run` if given, whole or not at all.
+    """Writes `checkpoint`, with the state of its `run` if given, whole or not at all.
 
-    `previous`: see written_whole. UserError if the disk is full or the folder can't be written to.
+    `previous`: see written_whole. Raises UserError if the disk is full or the folder can't be written to.
     """
     more = {} if run is None else {RESUMABLE: run}
     with _errors_explained(path):
@@ -55,7 +55,7 @@ def save_checkpoint(
 
 
 def save_as_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the weights that test.py takes and what rebuilds their network. UserError as save_checkpoint."""
+    """Writes the weights that test.py uses and describes their network. Raises UserError like save_checkpoint."""
     with _errors_explained(path):
         write_safetensors(_plain(checkpoint._replace(model=checkpoint.ema or checkpoint.model, ema=None)), path)
 
@@ -76,7 +76,7 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in `path`; UserError if it is missing, damaged, holds code or is something else."""
+    """Returns the checkpoint in `path`. Raises UserError if it is missing, damaged, holds code or is something else."""
     return load_run(path)[0]
 
 
@@ -89,10 +89,13 @@ def saved_epoch(path: Path) -> int | None:
 
 
 def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """The checkpoint in `path` and the state of its run, empty if none was saved. UserError as load_checkpoint."""
+    """Returns the checkpoint in `path` and the state of its run, empty if none was saved.
+
+    Raises UserError like load_checkpoint.
+    """
     content = read_safetensors(path) if path.suffix == SUFFIX else load_file(path, "a checkpoint of train.py")
     if not is_checkpoint(content):
-        raise UserError(f"{path}: not a checkpoint of train.py. Give a file that it wrote, such as model_final.pt.")
+        raise UserError(f"{path}: not a checkpoint of train.py. Use a file that it wrote, such as model_final.pt.")
     return run_in(content, path)
 
 
@@ -101,25 +104,25 @@ def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
 
 
 def run_in(content: dict[str, Any], path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """Like load_run, for the `content` of a checkpoint file."""
-    own = {name: value for name, value in content.items() if name not in {"format", RESUMABLE, *Architecture._fields}}
+    """Does the same as load_run for the `content` of a checkpoint file."""
+    parts = {name: value for name, value in content.items() if name not in {"format", RESUMABLE, *Architecture._fields}}
     run = content.get(RESUMABLE, {})
     fields = set(Checkpoint._fields) - {"architecture"}
     checkpoint = None
     if missing := (fields | {"depth", "channels"}) - set(Checkpoint._field_defaults) - content.keys():
         broken = sorted(missing)
-    elif unknown := own.keys() - fields:
+    elif unknown := parts.keys() - fields:
         broken = sorted(map(repr, unknown))
     else:
         network = {name: content[name] for name in Architecture._fields if name in content}
         if "anchors" in network:
             network["anchors"] = _anchor_shapes(network["anchors"])
-        checkpoint = Checkpoint(**own, architecture=Architecture(**network))
+        checkpoint = Checkpoint(**parts, architecture=Architecture(**network))
         broken = _broken_parts(checkpoint)
     if checkpoint is None or broken or not isinstance(run, dict):
         raise UserError(
-            f"{path}: a checkpoint with parts missing or broken ({', '.join(broken or [RESUMABLE])[:200]}). Was it "
-            "written by another version?"
+            f"{path}: a checkpoint with parts missing or broken ({', '.join(broken or [RESUMABLE])[:200]}). If another "
+            "version wrote it, use that version; otherwise use another checkpoint."
         )
     return checkpoint, run
 
@@ -127,47 +130,47 @@ def run_in(content: dict[str, Any], path: Path) -> tuple[Checkpoint, dict[str, A
 def build_model(
     checkpoint: Checkpoint, path: Path, learn_statistics: bool = False, *, averaged: bool = False
 ) -> RetinaNet:
-    """The model of `checkpoint`, read from `path`, with its `averaged` weights if it has any.
+    """Builds the model of `checkpoint`, read from `path`, with its `averaged` weights if it has any.
 
-    UserError if its weights don't fit or aren't finite.
+    Raises UserError if its weights don't fit or aren't finite.
     """
     weights = checkpoint.ema if averaged and checkpoint.ema else checkpoint.model
     _require_shapes(checkpoint, weights, path)
     model = RetinaNet(checkpoint.architecture, len(checkpoint.class_names), learn_statistics=learn_statistics)
     model.load_state_dict(weights)
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
-        raise UserError(f"{path}: holds weights that are not finite; its training diverged. Give another checkpoint.")
+        raise UserError(f"{path}: holds weights that are not finite; its training diverged. Use another checkpoint.")
     return model
 
 
 def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path: Path) -> None:
-    """UserError unless `weights` fit the network that `checkpoint` describes. Allocates no memory for it."""
+    """Raises UserError unless `weights` fit the network that `checkpoint` describes. Allocates no memory for it."""
     architecture, num_classes = checkpoint.architecture, len(checkpoint.class_names)
     channels = architecture.channels
-    wanted = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # its size in the file bounds `channels`
-    if not _misfits(weights, wanted):
+    shapes = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # its size in the file bounds `channels`
+    if not _misfits(weights, shapes):
         with torch.device("meta"):
             network = RetinaNet(architecture, num_classes)
-        wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    differing = _misfits(weights, wanted) or [f"{name} is not the network's" for name in weights.keys() - wanted.keys()]
+        shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    differing = _misfits(weights, shapes) or [f"{name} is not the network's" for name in weights.keys() - shapes.keys()]
     if differing:
         raise UserError(
             f"{path}: its weights don't fit its depth {architecture.depth}, {channels} channels, {num_classes} classes "
-            f"and {architecture.anchors.per_cell} anchors a cell ({differing[0][:200]}). Give another checkpoint."
+            f"and {architecture.anchors.per_cell} anchors per cell ({differing[0][:200]}). Use another checkpoint."
         )
 
 
-def _misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    lacking = [f"{name} is missing" for name in wanted if name not in weights]
+def _misfits(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    lacking = [f"{name} is missing" for name in shapes if name not in weights]
     return lacking or [
         f"{name} has the shape {list(weights[name].shape)}, not {list(shape)}"
-        for name, shape in wanted.items()
+        for name, shape in shapes.items()
         if tuple(weights[name].shape) != shape
     ]
 
 
 def _broken_parts(checkpoint: Checkpoint) -> list[str]:
-    """The names of the parts with a wrong type or range."""
+    """Returns the names of the parts whose type or range is wrong."""
     names, ids, settings = checkpoint.class_names, checkpoint.category_ids, checkpoint.settings
     min_side, max_side, threshold = checkpoint.min_side, checkpoint.max_side, checkpoint.score_threshold
     depth, channels, norm, anchors, iou_branch, level_code = checkpoint.architecture
@@ -198,7 +201,7 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
 
 
 def _anchor_shapes(content: Any) -> AnchorShapes | None:
-    """The shapes in a file's `content`; None if they are broken."""
+    """Returns the anchor shapes in a file's `content`; None if they are broken."""
     if not isinstance(content, dict) or content.keys() != set(AnchorShapes._fields):
         return None
     side, ratios, scales = (content[name] for name in AnchorShapes._fields)
@@ -212,16 +215,16 @@ def _anchor_shapes(content: Any) -> AnchorShapes | None:
 
 
 def _are_flags(settings: Any) -> TypeGuard[dict[str, Any]]:
-    """Whether `settings` are flags as plain_settings gives them: numbers and texts by name, or flat lists of such."""
+    """Returns True if `settings` are flags in plain form: numbers and texts by name, or flat lists of them."""
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         return False
-    values = [value for one in settings.values() for value in (one if isinstance(one, list) else [one])]
+    values = [value for setting in settings.values() for value in (setting if isinstance(setting, list) else [setting])]
     plain = all(value is None or isinstance(value, str | bool | float) or is_id(value) for value in values)
     return plain and _num_letters([*settings, *values]) <= MOST_TEXT
 
 
 def _num_letters(values: list[Any]) -> int:
-    """The letters of all texts among `values`; each other value counts as 20."""
+    """Counts the letters of all texts among `values`; any other value counts as 20."""
     return sum(len(value) if isinstance(value, str) else 20 for value in values)
 
 

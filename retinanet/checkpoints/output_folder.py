@@ -1,4 +1,4 @@
-"""The output folder of a run: one run's at a time, its record, and earlier runs moved out of the way."""
+"""Manages the output folder of a run: locks it, writes its record, and moves earlier runs out of the way."""
 
 import errno
 import fcntl
@@ -22,27 +22,27 @@ LOCK = ".lock"
 DIVERGENCE = "divergence"  # the folder of the records of skipped steps
 BEST = "best.pt"
 RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, "model_final.pt", DIVERGENCE)
-TRACKED = ("trackers.json", "tensorboard", "report")  # of --track
+TRACKED = ("trackers.json", "tensorboard", "report")  # written by --track
 PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
 
 def open_folder(folder: Path) -> IO[str]:
-    """Make `folder`, and keep other runs out of it for as long as the file that this gives is open.
+    """Creates `folder`, and keeps other runs out of it for as long as the returned file is open.
 
-    What a killed write has left is removed. UserError where the folder can't be written to or another run is in it.
+    Removes unfinished files of killed runs. Raises UserError if the folder can't be written to or another run uses it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open for as long as the run
         try:
-            # This kind belongs to the process: its workers don't inherit it, and the system frees it with the process.
+            # This kind of lock belongs to the process: its workers don't inherit it, and it ends with the process.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise UserError(
-                    f"{folder}: another training is writing there. Wait until it ends, or choose another --output_path."
+                    f"{folder}: another run is writing there. Wait until it ends, or choose another --output_path."
                 ) from None
-            # A file system without locks: nothing keeps another run out.
+            # The file system has no locks: nothing keeps another run out.
         for pattern in RUN_FILES:
             remove_unfinished(folder, pattern)
     except OSError as error:
@@ -57,10 +57,10 @@ def _cannot_write(error: OSError) -> UserError:
 
 
 def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
-    """Move the files of an earlier run in `folder` to before_{k}/, k the first that is free.
+    """Moves the files of an earlier run in `folder` to before_{k}/, where k is the first free number.
 
-    Returns that folder and the number of files moved, or None where there was no run. UserError where the folder
-    can't be written to.
+    Returns that folder and the number of files moved, or None if there was no run. Raises UserError if the folder can't
+    be written to.
     """
     try:
         earlier = sorted(path for pattern in (*RUN_FILES, *TRACKED) for path in folder.glob(pattern))
@@ -76,7 +76,7 @@ def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
 
 
 def free_folder(folder: Path) -> Path:
-    """Returns the first of before_1, before_2, ... that `folder` lacks: a place for an earlier run's files."""
+    """Returns the first of before_1, before_2, ... that doesn't exist in `folder`, for an earlier run's files."""
     number = 1
     while (folder / f"before_{number}").exists():
         number += 1
@@ -86,9 +86,9 @@ def free_folder(folder: Path) -> Path:
 def write_record(
     folder: Path, settings: dict[str, Any], class_names: list[str], device: torch.device, resumed: str | None = None
 ) -> None:
-    """Write run.json: the command, every setting, versions, git commit and class names.
+    """Writes run.json: the command, every setting, versions, git commit and class names.
 
-    For a resumed run `resumed` says from what; the record of its start is then kept below "started".
+    For a resumed run, `resumed` names the checkpoint, and the record of its start is kept under "started".
     """
     path = folder / RECORD
     record: dict[str, Any] = {
@@ -112,16 +112,16 @@ def write_record(
 
 
 def write_evaluations(folder: Path, ap_by_epoch: dict[int, float]) -> None:
-    """Add the AP of each evaluation to run.json. UserError where that fails; the file is then as it was."""
+    """Adds the AP of each evaluation to run.json. Raises UserError if that fails; the file then stays as it was."""
     record = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
     _write_record(folder / RECORD, record | {EVALUATIONS: ap_by_epoch})
 
 
 def read_evaluations(folder: Path) -> dict[int, float]:
-    """The AP by epoch in the folder's run.json; empty where there is none, or none that makes sense."""
+    """Returns the AP by epoch in the folder's run.json; empty if there is none or it is broken."""
     try:
-        found = read_json(folder / RECORD)[EVALUATIONS]
-        return {int(epoch): float(ap) for epoch, ap in found.items()}
+        ap_by_epoch = read_json(folder / RECORD)[EVALUATIONS]
+        return {int(epoch): float(ap) for epoch, ap in ap_by_epoch.items()}
     except (UserError, OSError, LookupError, TypeError, ValueError, AttributeError):
         return {}
 
@@ -131,11 +131,11 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
         with written_whole(path) as file:
             file.write(json.dumps(record, indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror}). Is the disk full?") from None
+        raise UserError(f"{path}: can't be written ({error.strerror}). Make room on the disk.") from None
 
 
 def write_skipped(folder: Path, record: dict[str, Any]) -> Path:
-    """Write the `record` of a skipped step to divergence/ in `folder`; returns the file."""
+    """Writes the `record` of a skipped step to divergence/ in `folder`; returns the file."""
     path = folder / DIVERGENCE / f"epoch{record['epoch']}_iteration{record['iteration']}.json"
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as file:
@@ -144,7 +144,7 @@ def write_skipped(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with "-dirty" where files differ from it; None outside of a git checkout."""
+    """Returns the commit of this code, with "-dirty" if files differ from it; None outside of a git checkout."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

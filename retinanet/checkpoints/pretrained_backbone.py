@@ -1,4 +1,4 @@
-"""ImageNet weights for the ResNet: downloaded or read from a file, then loaded if they fit."""
+"""Loads weights into the ResNet: downloads ImageNet weights or reads a file, and refuses what doesn't fit."""
 
 import re
 import sys
@@ -19,16 +19,16 @@ BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
 
 
 def depths_of(names: Iterable[str]) -> list[int]:
-    """The ResNet depths that fit tensors called `names`, which may be only part of the network.
+    """Returns the ResNet depths that fit tensors called `names`, which may be only part of the network.
 
-    A partial network may end anywhere. If it ends where a stage of some depth ends, it is taken for that depth.
+    A partial network may end anywhere. If it ends where a stage of some depth ends, that depth is assumed.
     """
-    found = [match for match in map(BLOCK.match, names) if match]
-    counts: dict[int, int] = {}  # of blocks, by stage
-    for match in found:
+    matches = [match for match in map(BLOCK.match, names) if match]
+    counts: dict[int, int] = {}  # number of blocks by stage
+    for match in matches:
         stage, block = int(match[1]), int(match[2])
         counts[stage] = max(counts.get(stage, 0), block + 1)
-    if any(match[3] == "conv3" for match in found):
+    if any(match[3] == "conv3" for match in matches):
         fitting = [depth for depth in DEPTHS if depth >= 50]
     elif sum(counts.values()) > 1:  # at least one block is complete, and has no third convolution
         fitting = [depth for depth in DEPTHS if depth < 50]
@@ -41,7 +41,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
 
 
 class LoadReport(NamedTuple):
-    """What a weights file filled; a name is shortened to its module (`layer4`) if all of that is meant."""
+    """The tensors that a weights file filled; names are shortened to a module (`layer4`) if they cover all of it."""
 
     num_loaded: int
     num_tensors: int
@@ -51,42 +51,40 @@ class LoadReport(NamedTuple):
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
-    """Fill `backbone` from `state`, which may lack some of its tensors and hold others.
+    """Fills `backbone` from `state`, which may lack some of its tensors and hold others.
 
-    UserError, and nothing is loaded, if the depth or a shape differs, a value is not finite, or no name fits.
+    Raises UserError, and loads nothing, if the depth or a shape differs, a value is not finite, or no name fits.
     """
-    wanted = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
-    found = {name: value for name, value in state.items() if name in wanted and isinstance(value, Tensor)}
-    if not found:
+    needed = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
+    weights = {name: value for name, value in state.items() if name in needed and isinstance(value, Tensor)}
+    if not weights:
         raise UserError(
             f"{source}: {_looks_like(state)}, and none of its {len(state)} names is a ResNet's "
             f"({', '.join(list(state)[:3])} ...). The names must be torchvision's: conv1.weight, layer1.0.conv1.weight "
             "..."
         )
     if backbone.depth not in (depths := depths_of(state)):
-        fix = f"Give --depth {depths[0]}, or another file" if depths else "Give another file"
-        raise UserError(
-            f"{source}: its blocks are those of {_resnets(depths)}, not of a ResNet-{backbone.depth}. {fix}."
-        )
-    for name, value in found.items():
-        require_fitting(name, value, wanted[name].shape, source, "Is the file of another --depth?")
-    backbone.load_state_dict(found, strict=False)
+        fix = f"Use --depth {depths[0]}, or another file" if depths else "Use another file"
+        raise UserError(f"{source}: its blocks are from {_resnets(depths)}, not from a ResNet-{backbone.depth}. {fix}.")
+    for name, value in weights.items():
+        require_fitting(name, value, needed[name].shape, source, "Check --depth.")
+    backbone.load_state_dict(weights, strict=False)
     return LoadReport(
-        num_loaded=len(found),
-        num_tensors=len(wanted),
-        missing=_modules(wanted.keys() - found.keys(), found.keys()),
-        unused=_modules({name for name in state if not name.endswith("num_batches_tracked")} - found.keys(), wanted),
+        num_loaded=len(weights),
+        num_tensors=len(needed),
+        missing=_modules(needed.keys() - weights.keys(), weights.keys()),
+        unused=_modules({name for name in state if not name.endswith("num_batches_tracked")} - weights.keys(), needed),
         unmeasured=[
             name
             for name, module in backbone.named_modules()
             if isinstance(module, nn.BatchNorm2d)
-            and not {f"{name}.running_mean", f"{name}.running_var"} <= found.keys()
+            and not {f"{name}.running_mean", f"{name}.running_var"} <= weights.keys()
         ],
     )
 
 
 def _looks_like(state: Mapping[str, Any]) -> str:
-    """What the names of a state dict without a ResNet suggest it is."""
+    """Guesses from its names what a state dict without a ResNet is."""
     tops = {name.split(".")[0] for name in state}
     if {"pyramid", "classification_head"} & tops:
         return "looks like the weights of a detector of this suite"
@@ -98,40 +96,40 @@ def _looks_like(state: Mapping[str, Any]) -> str:
 
 
 def _resnets(depths: Sequence[int]) -> str:
-    return " or ".join(f"a ResNet-{depth}" for depth in depths) or "no ResNet known here"
+    return " or ".join(f"a ResNet-{depth}" for depth in depths) or "an unknown ResNet"
 
 
 def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str, hint: str) -> None:
-    """UserError if the tensor `name` of the file `source` has another shape, isn't floating-point or isn't finite.
+    """Raises UserError if the tensor `name` of `source` isn't floating-point, finite and of this `shape`.
 
-    `hint` explains another shape.
+    The `hint` explains a different shape.
     """
     if tuple(value.shape) != tuple(shape):
         raise UserError(f"{source}: {name} has shape {list(value.shape)}, the network's has {list(shape)}. {hint}")
     if value.layout != torch.strided or not value.is_floating_point() or value.is_meta:
         raise UserError(f"{source}: {name} is not a plain tensor of floating-point numbers. Save it as one.")
     if not torch.isfinite(value).all():
-        raise UserError(f"{source}: {name} holds values that are not finite. The file is broken. Give another.")
+        raise UserError(f"{source}: {name} holds values that are not finite. The file is broken; use another.")
 
 
 def _modules(names: set[str], others: Any) -> list[str]:
-    """`names`, where the names of a top module without any of the `others` are merged into the module's name."""
+    """Returns `names` sorted, shortened to their top module if that has none of the `others`."""
     shared = {other.split(".")[0] for other in others}
     return sorted({name if name.split(".")[0] in shared else name.split(".")[0] for name in names})
 
 
 def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
-    """torchvision's ImageNet weights from PyTorch's cache, or downloaded to it.
+    """Returns torchvision's ImageNet weights, from PyTorch's cache or downloaded to it.
 
-    Version V1 is the published runs'; V2 exists for DEPTHS_OF_V2.
+    The published runs used version V1; V2 exists for DEPTHS_OF_V2.
     """
     return published_state(get_model_weights(f"resnet{depth}")[f"IMAGENET1K_{version}"], "ImageNet weights")
 
 
 def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
-    """The state dict of torchvision's `weights`, from PyTorch's cache or downloaded to it.
+    """Returns the state dict of torchvision's `weights`, from PyTorch's cache or downloaded to it.
 
-    UserError, which calls them `what`, if the download fails.
+    Raises UserError, which calls them `what`, if the download fails.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     if not path.exists():
@@ -146,12 +144,12 @@ def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
 
 
 def read_state_file(path: str | Path) -> dict[str, Any]:
-    """The state dict in `path`, out of what training scripts wrap around it. UserError if it holds none."""
+    """Returns the state dict in `path`, without the wrapping of training scripts. Raises UserError if it has none."""
     return state_in(load_file(path, "a state dict"), path)
 
 
 def state_in(state: Any, path: str | Path) -> dict[str, Any]:
-    """As read_state_file, of the content of a file."""
+    """Does the same as read_state_file for the content of a file."""
     if isinstance(state, dict):
         state = _unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
@@ -160,7 +158,7 @@ def state_in(state: Any, path: str | Path) -> dict[str, Any]:
 
 
 def _unwrapped(state: dict[Any, Any]) -> dict[Any, Any]:
-    """The state dict itself: without an outer dict, and without the prefix of DataParallel or torch.compile."""
+    """Removes an outer dict, and the prefix of DataParallel or torch.compile, from a state dict."""
     for key in ("state_dict", "model_state_dict", "model"):
         inner = state.get(key)
         if isinstance(inner, dict) and any(isinstance(value, Tensor) for value in inner.values()):

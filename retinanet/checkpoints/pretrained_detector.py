@@ -1,4 +1,4 @@
-"""Weights of a whole detector: a checkpoint of this suite, or torchvision's COCO detector with the same boxes here."""
+"""Loads the weights of a whole detector: a checkpoint of this suite, or torchvision's COCO detector."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,10 +35,12 @@ def load_checkpoint_weights(
 ) -> ClassReport:
     """Fills `network` from the `checkpoint` in `path`, its averaged weights if it has any.
 
-    UserError, and nothing is loaded, where the network has another architecture or the weights are broken.
+    Raises UserError, and loads nothing, if the network has another architecture or the weights are broken.
     """
-    for own, asked in differences(checkpoint.architecture, network.architecture):
-        raise UserError(f"{path}: was trained with {own}, not {asked}. Give {own}, or other --weights.")
+    for saved_flag, new_value in differences(checkpoint.architecture, network.architecture):
+        raise UserError(
+            f"{path}: was trained with {saved_flag}, not {new_value}. Use {saved_flag}, or other --weights."
+        )
     weights = build_model(checkpoint, path, averaged=True).state_dict()
     report = _take_classes(weights, network, class_names, checkpoint.class_names)
     network.load_state_dict(weights)
@@ -48,9 +50,10 @@ def load_checkpoint_weights(
 def _take_classes(
     weights: dict[str, Tensor], network: RetinaNet, class_names: Sequence[str], known: Sequence[str | None]
 ) -> ClassReport:
-    """Replaces the classification output in `weights`, which has the classes `known`, by one for `class_names`.
+    """Replaces the classification output in `weights`, which has the classes `known`, by an output for `class_names`.
 
-    A class whose name is known, in upper or lower case, keeps its weights; the others get the network's initial ones.
+    A class whose name is known, in upper or lower case, keeps its weights; other classes get the network's initial
+    weights.
     """
     rows = {name.casefold(): row for row, name in reversed(list(enumerate(known))) if name is not None}
     kept = [label for label, name in enumerate(class_names) if name.casefold() in rows]
@@ -67,25 +70,25 @@ def _take_classes(
 
 
 def coco_state() -> dict[str, Any]:
-    """The published weights, from PyTorch's cache or downloaded to it."""
+    """Returns the published weights, from PyTorch's cache or downloaded to it."""
     return published_state(WEIGHTS, "COCO detector's weights")
 
 
 def is_detector(state: Mapping[str, Any]) -> bool:
-    """Whether `state` is the state dict of torchvision's detector rather than of a ResNet."""
+    """Returns True if `state` is the state dict of torchvision's detector rather than of a ResNet."""
     return any(name.startswith("head.classification_head.") for name in state)
 
 
 def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str) -> ClassReport:
     """Fills `network`, which has the detector's architecture but perhaps other anchors, from its `state`.
 
-    Raises UserError, and loads nothing, where a tensor is missing, has another shape or is not finite.
+    Raises UserError, and loads nothing, if a tensor is missing, has another shape or is not finite.
     """
     num_anchors, shapes = DEFAULT_SHAPES.per_cell, network.architecture.anchors
     if shapes.per_cell != num_anchors:
         raise UserError(
-            f"{source}: a detector with {num_anchors} anchors a cell, but the network has {shapes.per_cell}. Choose as "
-            "many ratios and scales, or other --weights."
+            f"{source}: a detector with {num_anchors} anchors per cell, but the network has {shapes.per_cell}. Choose "
+            "--anchor_ratios and --anchor_octaves that make as many, or other --weights."
         )
     state = {_newer_name(name): value for name, value in state.items()}
     loaded = {}
@@ -97,8 +100,8 @@ def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping
         if theirs.startswith(CLASSIFICATION):
             shape[0] = num_anchors * len(CATEGORIES)
         if not isinstance(state.get(theirs), Tensor):
-            raise UserError(f"{source}: a detector without {theirs}. Give torchvision's retinanet_resnet50_fpn_v2.")
-        require_fitting(theirs, state[theirs], shape, source, "Give retinanet_resnet50_fpn_v2 with COCO's classes.")
+            raise UserError(f"{source}: a detector without {theirs}. Use torchvision's retinanet_resnet50_fpn_v2.")
+        require_fitting(theirs, state[theirs], shape, source, "Use retinanet_resnet50_fpn_v2 with the COCO classes.")
         loaded[name] = state[theirs]
 
     known = [None if name in NO_CLASSES else name for name in CATEGORIES]
@@ -113,14 +116,14 @@ def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping
 
 
 def _newer_name(name: str) -> str:
-    """torchvision's present name: since its pyramid's convolutions are blocks, inner_blocks.0.0.weight."""
+    """Returns torchvision's current name: since its pyramid consists of blocks, inner_blocks.0.0.weight."""
     parts = name.split(".")
     is_old = name.startswith(("backbone.fpn.inner_blocks.", "backbone.fpn.layer_blocks.")) and len(parts) == 5
     return ".".join((*parts[:4], "0", parts[4])) if is_old else name
 
 
 def _source_name(name: str) -> str:
-    """torchvision's name of the network's tensor `name`."""
+    """Returns torchvision's name of the network's tensor `name`."""
     top, _, rest = name.partition(".")
     if top == "backbone":
         return f"backbone.body.{rest}"
@@ -137,7 +140,7 @@ def _source_name(name: str) -> str:
 
 
 class BoxCode(NamedTuple):
-    """Converts the detector's deltas to ours: (raw * factor + summand) * level_scale + level_shift."""
+    """Converts torchvision's deltas to those of this suite: (raw * factor + summand) * level_scale + level_shift."""
 
     factor: Tensor  # float64 [9 * 4]
     summand: Tensor  # float64 [9 * 4]
@@ -146,14 +149,15 @@ class BoxCode(NamedTuple):
 
 
 def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
-    """The conversion from the detector's anchors and deltas to ours, with anchors of `shapes`.
+    """Returns the conversion from torchvision's anchors and deltas to those of this suite, with anchors of `shapes`.
 
-    Its anchors are centred on their cell's upper left corner and have sides of whole, even pixels; its deltas are not
-    divided by deviations. Let s be the stride, w and v the widths of its anchor and ours, and dx its delta. From that
-    corner, its box's centre is dx * w away and ours, with delta d, s / 2 + 0.1 * d * v. So d = 10 * dx * w / v
-    - 5 * s / v. For the width, d = 5 * dw + 5 * log(w / v). As w / v differs by level but is near 1 for the same
-    `shapes`, most of it goes into the output convolution, which keeps learning, and only the rest into the level code.
-    (The cap on a box's growth is the same number, but relative to these anchors.)
+    torchvision's anchors are centred on their cell's upper left corner and have sides of whole, even pixels; its deltas
+    are not divided by deviations. Let s be the stride, w and v the widths of torchvision's anchor and of ours, and dx
+    torchvision's delta. The centre of torchvision's box is dx * w away from that corner, and the centre of ours, with
+    delta d, s / 2 + 0.1 * d * v. So d = 10 * dx * w / v - 5 * s / v. For the width, d = 5 * dw + 5 * log(w / v).
+    The ratio w / v differs by level but is near 1 for the same `shapes`. So most of it goes into the output
+    convolution, which keeps learning, and only the rest into the level code. (The cap on a box's growth is the same
+    number, but relative to these anchors.)
     """
     sides = [tuple(int(DEFAULT_SHAPES.side * stride * scale) for scale in DEFAULT_SHAPES.scales) for stride in STRIDES]
     theirs = torch.stack(AnchorGenerator(sides, (DEFAULT_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()

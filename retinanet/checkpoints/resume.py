@@ -1,4 +1,4 @@
-"""Resuming a run: the newest checkpoint that is whole, and what must be as it was."""
+"""Resumes a run: finds the newest whole checkpoint, and refuses settings that would change the numbers."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
 class Facts(NamedTuple):
-    """What else changes a run's numbers, each with what to call it in a message."""
+    """The facts, besides the settings, that affect a run's numbers."""
 
     device: str  # cpu or cuda
     precision: str
     compiled: bool
-    train_fingerprint: str  # of the annotation files
+    train_fingerprint: str  # hash of the annotation file, as val_fingerprint
     val_fingerprint: str
-    batch_size: int  # of a rank
+    batch_size: int  # per rank
     num_ranks: int
 
 
@@ -33,19 +33,22 @@ class SavedRun(NamedTuple):
     facts: Facts
 
     def random_stages(self) -> list[str]:
-        """The stages of the backbone that were random at the start; earlier versions kept none."""
-        kept = self.state.get("random_stages")
-        return [stage for stage in STAGES if isinstance(kept, list) and stage in kept]
+        """Returns the stages of the backbone that were random at the start; earlier versions didn't save them."""
+        saved = self.state.get("random_stages")
+        return [stage for stage in STAGES if isinstance(saved, list) and stage in saved]
 
 
 def save_run(checkpoint: Checkpoint, state: dict[str, Any], facts: Facts, folder: Path) -> None:
-    """Write last.pt, and keep the one before as previous.pt. UserError where that fails; both are then as they were."""
+    """Writes last.pt, and keeps the previous file as previous.pt.
+
+    Raises UserError if that fails; both files then stay as they were.
+    """
     run = {"state": state, "facts": facts._asdict()}
     save_checkpoint(checkpoint, folder / LAST, run, previous=folder / PREVIOUS)
 
 
 def newest_run(folder: Path) -> tuple[SavedRun | None, list[str]]:
-    """The newest run in `folder` that can be resumed, and a message for each file that can't be used."""
+    """Returns the newest run in `folder` that can be resumed, and a message for each file that can't be used."""
     complaints: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
         if path.exists():
@@ -62,25 +65,26 @@ def load_saved(path: Path) -> SavedRun:
     state = run.get("state")
     if not isinstance(state, dict) or not isinstance(facts, dict) or facts.keys() != set(Facts._fields):
         raise UserError(
-            f"{path}: a checkpoint without the state of its training. Only last.pt and previous.pt have it."
+            f"{path}: a checkpoint without the state of its run, which only last.pt and previous.pt have. Use one of "
+            "them."
         )
     kinds = Facts.__annotations__
     if any(type(facts[name]) is not kind for name, kind in kinds.items()) or not is_id(state.get("iteration")):
-        raise UserError(f"{path}: the state of its training is broken. Move the file away.")
+        raise UserError(f"{path}: the state of its run is broken. Move the file away.")
     return SavedRun(path, checkpoint, state, Facts(**facts))
 
 
 def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> None:
-    """UserError where the `settings` or `facts` would not lead to the same numbers as the saved ones.
+    """Raises UserError if the `settings` or `facts` would not lead to the same numbers as the saved ones.
 
-    A run of an earlier version had the defaults of the settings that it did not know.
+    A run of an earlier version counts as having the defaults of settings that were added later.
     """
     free = MAY_CHANGE - {"epochs"} if settings.optimisation.depends_on_epochs else MAY_CHANGE
     defaults = with_values(TrainSettings(), {"norm_statistics": default_statistics(settings.network.weights)})
     old, new = flat(defaults) | saved.checkpoint.settings, flat(settings)
     of_network = {*Architecture._fields, *options_of(Anchors)}  # earlier versions had some of them in the code
-    for own, asked in differences(saved.checkpoint.architecture, settings.network.architecture):
-        raise _differs(saved, own, asked)
+    for saved_flag, new_value in differences(saved.checkpoint.architecture, settings.network.architecture):
+        raise _differs(saved, saved_flag, new_value)
     for name in sorted((old.keys() | new.keys()) - free - of_network):
         if old.get(name) != new.get(name):
             raise _differs(saved, f"--{name} {old.get(name)}", new.get(name))
@@ -90,23 +94,23 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
     for name in ("train", "val"):
         if getattr(saved.facts, f"{name}_fingerprint") != getattr(facts, f"{name}_fingerprint"):
             raise UserError(
-                f"{saved.path}: the annotation file of the {name} set was changed since. Put the old one back, or "
+                f"{saved.path}: the annotation file of the {name} set has changed since. Put the old file back, or "
                 "start a new run without --resume."
             )
-    together, now = (one.batch_size * one.num_ranks for one in (saved.facts, facts))
-    if together != now:
+    images_then, images_now = (run.batch_size * run.num_ranks for run in (saved.facts, facts))
+    if images_then != images_now:
         if saved.facts.num_ranks == facts.num_ranks:
             raise _differs(saved, f"--batch_size {saved.facts.batch_size}", facts.batch_size)
         if saved.state["iteration"]:
             raise UserError(
-                f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {together} images "
-                f"a step together, now there are {facts.num_ranks} with {now}. Start as many, or give a --batch_size "
-                "with the same total; their number can change only between epochs."
+                f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {images_then} "
+                f"images per step in total; now there are {facts.num_ranks} with {images_now}. Start as many "
+                "processes, or set a --batch_size with the same total; it can change only between epochs."
             )
 
 
-def _differs(saved: SavedRun, own: str, asked: Any) -> UserError:
+def _differs(saved: SavedRun, saved_flag: str, new_value: Any) -> UserError:
     return UserError(
-        f"{saved.path}: its run has {own}, this command has {asked}, which changes the numbers. Give the same, or "
-        "start a new run without --resume or in another --output_path."
+        f"{saved.path}: its run has {saved_flag}, this command has {new_value}, which changes the numbers. Use the "
+        "same value, or start a new run without --resume or in another --output_path."
     )

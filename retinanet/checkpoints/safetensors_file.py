@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors: the weights, and in the file's header as JSON what rebuilds their network."""
+"""Reads and writes checkpoints as safetensors: the weights, and in the header a JSON description of their network."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,14 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import written_whole
 
 SUFFIX = ".safetensors"
-KEY = "retinanet"  # in the header
+KEY = "retinanet"  # the header's entry for the description
 
 
 def write_safetensors(content: dict[str, Any], path: Path) -> None:
-    """Write the `content` of a checkpoint without its run and with one set of weights, whole or not at all.
+    """Writes the `content` of a checkpoint without its run and with one set of weights, whole or not at all.
 
-    What rebuilds the network is also in a .json beside it. Raises OSError; UserError where the package is missing.
+    A .json file next to it repeats the description of the network. Raises OSError, or UserError if the package is
+    missing.
     """
     library = _safetensors()
     header = {name: value for name, value in content.items() if name not in ("model", "ema")}
@@ -27,7 +28,7 @@ def write_safetensors(content: dict[str, Any], path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> Any:
-    """The content of a checkpoint in `path`. UserError if it is missing, damaged or something else."""
+    """Returns the content of a checkpoint in `path`. Raises UserError if it is missing, damaged or something else."""
     library = _safetensors()
     what = "a file of python -m retinanet.export"
     try:
@@ -38,12 +39,12 @@ def read_safetensors(path: Path) -> Any:
             header = json.loads(file.read(length)).get("__metadata__", {})
         content = json.loads(header[KEY])
         if not isinstance(content, dict):
-            raise ValueError("its header is no dict")
+            raise ValueError("its header is not a dict")
         return {**content, "model": library.load_file(path, device="cpu")}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Give the path of {what}.") from None
+        raise UserError(f"{path}: no such file. Use the path of {what}.") from None
     except Exception as fault:  # damaged bytes make the reader raise almost anything
-        raise UserError(f"{path}: not {what}, or damaged ({fault!r:.200}). Give another file.") from fault
+        raise UserError(f"{path}: not {what}, or damaged ({fault!r:.200}). Use another file.") from fault
 
 
 def _safetensors() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The network that the settings ask for, at its start or as a saved run left it."""
+"""Builds the network of a run, with its initial weights or as a saved run left it."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
 
 
 class Start(NamedTuple):
-    """A network, and which stages of its backbone no weights were loaded for."""
+    """A network, and the stages of its backbone that were not loaded."""
 
     network: RetinaNet
     random_stages: list[str]  # of STAGES
@@ -33,9 +33,10 @@ def build_network(
     saved: SavedRun | None,
     measure: Callable[[RetinaNet, Sequence[str]], None] = lambda _network, _names: None,
 ) -> Start:
-    """The network at its start, or `saved`'s. UserError where its weights are missing or don't fit.
+    """Builds the network with initial weights, or that of the `saved` run.
 
-    `measure` gets the network and the batch norms without statistics, where the settings want these measured.
+    `measure` gets the network and the batch norms without statistics, if the settings want these to be measured.
+    Raises UserError if weights are missing or don't fit.
     """
     learn_statistics = settings.norm_statistics == "learned"
     random_stages: list[str] = []
@@ -69,7 +70,7 @@ def build_network(
 
 
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
-    """The state dict or checkpoint that --weights asks for, empty for none, and what to call it in a message."""
+    """Returns the state dict or checkpoint of --weights, empty for none, and its name in messages."""
     match weights:
         case "none":
             return {}, "none"
@@ -82,7 +83,7 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
     if not Path(weights).exists():
         close = difflib.get_close_matches(weights, NAMED_WEIGHTS, n=1)
         meant = f"did you mean {close[0]}?" if close else "no such file."
-        raise UserError(f"--weights {weights}: {meant} Give one of {', '.join(NAMED_WEIGHTS)}, or a file's path.")
+        raise UserError(f"--weights {weights}: {meant} Use {', '.join(NAMED_WEIGHTS)}, or the path of a file.")
     content = load_file(weights, "a state dict or a checkpoint of train.py")
     return content if is_checkpoint(content) else state_in(content, weights), weights
 
@@ -109,8 +110,8 @@ def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, nu
     lacking = [name for name in report.missing if name.split(".")[0] in modules_of(num_frozen)]
     if lacking:
         raise UserError(
-            f"{source}: lacks {', '.join(lacking)}, which --freeze_stages {num_frozen} would leave random. Give a file "
-            "that holds it, or a lower --freeze_stages."
+            f"{source}: lacks {', '.join(lacking)}, which --freeze_stages {num_frozen} would leave random. Use a file "
+            "that has it, or a lower --freeze_stages."
         )
     say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
     say(f"Backbone weights missing there, random now: {', '.join(report.missing) or 'none'}")
@@ -127,6 +128,6 @@ def _settle_statistics(
         say(f"Batch-norm statistics missing there: measured on training images, then frozen: {stages}")
     elif unmeasured and statistics == "frozen":
         say(
-            f"Hint: {stages} has batch norms without statistics, which stay 0 and 1; --norm_statistics auto measures "
-            "them"
+            f"Hint: the file has no batch-norm statistics for {stages}; they stay at mean 0 and variance 1. "
+            "--norm_statistics auto measures them"
         )

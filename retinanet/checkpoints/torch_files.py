@@ -1,4 +1,4 @@
-"""PyTorch's files, read without running code from them and without trusting the sizes that they claim."""
+"""Reads and writes PyTorch files, without running code from them or trusting the sizes that they claim."""
 
 import errno
 import pickle
@@ -23,40 +23,41 @@ ALLOWED_CALLS = re.compile(
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DEEPEST, MOST_ITEMS = 50, 10**7  # levels of nested containers, and items in all of them; real files have 6 and 10^5
+DEEPEST, MOST_ITEMS = 50, 10**7  # limits of nesting and of items in all containers; real files have 6 and 10^5
 
 
 def load_file(path: str | Path, what: str) -> Any:
-    """The tensors and plain data in `path`, on the CPU.
+    """Returns the tensors and plain data in `path`, on the CPU.
 
-    UserError, which calls the expected content `what`, if the file is missing, not PyTorch's, damaged (torch.load
-    itself ignores flipped bits), claims more than it holds, or holds pickled objects, which can run any code.
+    Raises UserError, which calls the expected content `what`, if the file is missing, not a PyTorch file, damaged
+    (torch.load itself ignores flipped bits), claims more than it holds, or holds pickled objects, which can run any
+    code.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are refused below
+            warnings.simplefilter("ignore")  # these are about pickles, which are refused below
             _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         _count_items(content, {})
         for tensor in _tensors_in(content):
             _check_tensor(tensor)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Give the path of {what}.") from None
+        raise UserError(f"{path}: no such file. Use the path of {what}.") from None
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: refused as {what}: it holds more than tensors and plain data. Pickled objects can run code when "
-            "the file is opened. Give a file without them."
+            "the file is opened. Save only the weights: torch.save(model.state_dict(), ...)."
         ) from None
     except Exception as error:  # damaged bytes make torch.load and zipfile raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not {what}, or damaged ({reason}). Give another file.") from error
+        raise UserError(f"{path}: not {what}, or damaged ({reason}). Use another file.") from error
     return content
 
 
 def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -> None:
-    """Write `content` to `path`, whole or not at all (see written_whole).
+    """Writes `content` to `path`, whole or not at all (see written_whole).
 
-    Raises OSError, which says how much room the file needs and how much is free if the disk is full.
+    Raises OSError; if the disk is full, it says how much space the file needs and how much is free.
     """
     try:
         with written_whole(path, "wb", previous=previous) as file:
@@ -66,13 +67,13 @@ def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -
 
 
 def num_bytes(content: Any) -> int:
-    """Returns how many bytes the tensors in nested dicts, lists and tuples take in a file."""
+    """Returns the number of bytes that the tensors in nested dicts, lists and tuples take in a file."""
     storages = [tensor.untyped_storage() for tensor in _tensors_in(content)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
-    """Returns the system's error behind `error`: torch.save raises a RuntimeError about its archive on top of it."""
+    """Returns the system's error behind `error`, which torch.save hides under a RuntimeError about its archive."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -85,7 +86,7 @@ def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raise if members of the archive `path` are compressed, damaged, or together larger than the file."""
+    """Raises ValueError if members of the archive `path` are compressed, damaged, or together exceed the file."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
@@ -110,16 +111,16 @@ def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
 
 
 def _check_calls(pickled: bytes) -> None:
-    """Raise UnpicklingError if `pickled` calls functions that tensors and plain data don't need."""
+    """Raises UnpicklingError if `pickled` calls functions that tensors and plain data don't need."""
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("GLOBAL", "INST") and not ALLOWED_CALLS.fullmatch(str(argument)):
             raise pickle.UnpicklingError(f"calls {argument}")
 
 
 def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
-    """The number of items in nested containers, with repeated references counted each time.
+    """Returns the number of items in nested containers, with repeated references counted each time.
 
-    ValueError if there are too many to walk through or they nest too deeply, as a container that holds itself does.
+    Raises ValueError if there are too many to count or they nest too deeply, like a container that holds itself.
     `counts` caches the numbers by the containers' ids.
     """
     if not isinstance(content, dict | list | tuple | set):
@@ -135,7 +136,7 @@ def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
 
 
 def _check_tensor(tensor: Tensor) -> None:
-    """ValueError if `tensor` claims more elements than the file stores."""
+    """Raises ValueError if `tensor` claims more elements than the file stores."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise ValueError(f"a {tensor.layout} tensor on {tensor.device}, not a plain one")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -143,12 +144,12 @@ def _check_tensor(tensor: Tensor) -> None:
 
 
 def _tensors_in(content: Any) -> Iterator[Tensor]:
-    """All tensors in nested dicts, lists and tuples; each container is visited once."""
+    """Yields all tensors in nested dicts, lists and tuples, and visits each container once."""
     seen, waiting = set(), [content]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, Tensor):
-            yield one
-        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
-            seen.add(id(one))
-            waiting += one.values() if isinstance(one, dict) else one
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, dict) else item

@@ -1,4 +1,4 @@
-"""Annotation files parsed once: their arrays are kept in the user's cache folder for the next start."""
+"""Parses annotation files once: their arrays are stored in the user's cache folder for the next start."""
 
 import contextlib
 import hashlib
@@ -16,13 +16,13 @@ from retinanet.runtime.files import written_whole
 
 FORMAT = 3  # change it with the checks or the arrays, so that older caches are rebuilt
 ARRAYS = ("image_ids", "file_names", "sizes", "first", "boxes", "labels", "crowds", "areas")
-KEPT_SECONDS = 90 * 24 * 3600  # since a cache was last used
+KEPT_SECONDS = 90 * 24 * 3600  # a cache is removed this long after its last use
 
 
 def load_annotations(path: str | Path) -> Annotations:
     """Returns the checked content of the COCO annotation file `path`, from its cache if an earlier start left one.
 
-    UserError names a mistake and its fix.
+    Raises UserError, which names a mistake and its fix.
     """
     path = Path(path)
     digest = _digest(path)
@@ -45,7 +45,7 @@ def cache_folder() -> Path | None:
 
 
 def _digest(path: Path) -> str:
-    """Returns the hash of the file's content; empty if it can't be read, of which read_annotations says more."""
+    """Returns the hash of the file's content; empty if it can't be read, which read_annotations will report."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -88,7 +88,7 @@ def _write(annotations: Annotations, entry: Path | None) -> None:
             )
     except OSError as error:
         _say_once(f"{entry.parent} can't be written ({error.strerror})")
-    for old in entry.parent.glob("*.npz*"):  # what killed writers left too
+    for old in entry.parent.glob("*.npz*"):  # includes the unfinished files of killed writers
         with contextlib.suppress(OSError):  # another process may have removed it
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 old.unlink()

@@ -1,4 +1,4 @@
-"""Checks of each entry of a COCO annotation file: DataFault names the mistake and its fix."""
+"""Checks each entry of a COCO annotation file, and raises a DataFault that names the mistake and its fix."""
 
 import re
 from collections.abc import Container
@@ -14,12 +14,12 @@ BOX_OF_MASK = "Add the box around it: (left, top, width, height) in pixels."
 
 
 def leaves_folder(file_name: str) -> bool:
-    """Whether `file_name`, relative to a folder, could be outside it, or is no path at all."""
+    """Returns True if `file_name`, relative to a folder, may lead outside of it, or isn't a path at all."""
     return Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name
 
 
 def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
-    """Id and name; `seen` holds the ids of earlier categories."""
+    """Returns id and name; `seen` holds the ids of earlier categories."""
     category_id, name = category.get("id"), category.get("name")
     if not is_id(category_id) or not is_text(name):
         raise DataFault(
@@ -33,7 +33,7 @@ def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int,
 
 
 def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:
-    """Id, file name and (height, width); `seen` holds the ids of earlier images."""
+    """Returns id, file name and (height, width); `seen` holds the ids of earlier images."""
     image_id, file_name = image.get("id"), image.get("file_name")
     height, width = image.get("height"), image.get("width")
     if not is_id(image_id):
@@ -73,7 +73,7 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
 
 
 def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
-    """The row that the annotation's `key` refers to; DataFault of `kind` if the file's list `where` lacks it."""
+    """Returns the row that the annotation's `key` refers to. Raises DataFault of `kind` if `where` lacks it."""
     value = annotation.get(key)
     if isinstance(value, str | float):
         raise DataFault("id_malformed", f"{key} {value!r} is not a whole number. Write it without quotes or a point.")
@@ -83,12 +83,12 @@ def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str,
 
 
 def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
-    """The (left, top, width, height) and the area, by default the box's."""
+    """Returns the (left, top, width, height) and the area, by default the box's."""
     box, mask = annotation.get("bbox"), annotation.get("segmentation")
     if not box and mask:
         raise DataFault("box_missing", f"has a segmentation but no bbox. {BOX_OF_MASK}")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        is_quoted = any(isinstance(one, str) for one in (box if isinstance(box, list) else [box]))
+        is_quoted = any(isinstance(number, str) for number in (box if isinstance(box, list) else [box]))
         quotes = ", without quotes" if is_quoted else ""
         raise DataFault(
             "box_malformed", f"bbox {box!r} must be four finite numbers (left, top, width, height){quotes}."
@@ -104,14 +104,16 @@ def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
 
 
 def _is_wide(mask: Any, area: float) -> bool:
-    """Whether a `segmentation`, polygons [[x1, y1, x2, y2 ...] ...] or run lengths, is larger than a pixel."""
+    """Returns True if a `segmentation`, polygons [[x1, y1, x2, y2 ...] ...] or run lengths, is larger than a pixel."""
     if isinstance(mask, dict):
         return area > 1
     if not isinstance(mask, list):
         return False
-    polygons = [one for one in mask if isinstance(one, list) and all(map(is_number, one))]
+    polygons = [outline for outline in mask if isinstance(outline, list) and all(map(is_number, outline))]
     return any(
-        max(one[0::2]) - min(one[0::2]) > 1 and max(one[1::2]) - min(one[1::2]) > 1 for one in polygons if len(one) > 1
+        max(outline[0::2]) - min(outline[0::2]) > 1 and max(outline[1::2]) - min(outline[1::2]) > 1
+        for outline in polygons
+        if len(outline) > 1
     )
 
 

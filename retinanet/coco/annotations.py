@@ -1,4 +1,4 @@
-"""COCO annotation files, checked and packed into flat arrays.
+"""Reads COCO annotation files, checks them and packs them into flat arrays.
 
 Here, as in result files, boxes are COCO's (left, top, width, height) in original pixels, and classes are category ids.
 """
@@ -14,15 +14,15 @@ from retinanet.coco.boxes import in_fractions
 from retinanet.coco.json_values import is_id, read_json
 from retinanet.runtime.errors import DataFault, UserError
 
-MOST_NAMED = 5  # categories in a message
+MOST_NAMED = 5  # the most categories that a message names
 LEFT_OUT = -1  # the row or label of an entry that was refused
 
 
 class Annotations(NamedTuple):
-    """A checked annotation file. N images in the file's order, T annotations ordered by image, then as in the file."""
+    """A checked annotation file: N images in the file's order, T annotations ordered by image, then as in the file."""
 
     path: Path
-    class_names: list[str]  # by label; labels follow rising category ids
+    class_names: list[str]  # by label; labels follow ascending category ids
     category_ids: list[int]
     image_ids: np.ndarray  # int64 [N]
     file_names: np.ndarray  # bytes [N], UTF-8: a million str objects would be copied by every worker that reads them
@@ -39,7 +39,7 @@ class Annotations(NamedTuple):
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """Read and check the COCO annotation file `path`; UserError names a mistake and its fix.
+    """Reads and checks the COCO annotation file `path`. Raises UserError, which names a mistake and its fix.
 
     `annotations` may be absent (a test set), and so may an annotation's `area` (then width x height) and `iscrowd`.
     """
@@ -53,10 +53,11 @@ def _raise(error: DataFault) -> None:
 def check_annotations(
     path: Path, content: Any, refuse: Callable[[DataFault], None] = _raise
 ) -> tuple[Annotations, np.ndarray]:
-    """Check and pack the `content` of the COCO annotation file `path`.
+    """Checks and packs the `content` of the COCO annotation file `path`.
 
     Also returns the index of each annotation in the file's list, int64 [T]. `refuse` is called with each mistake; if it
-    returns, the entry is dropped, with all that refers to it. UserError without lists of images and categories.
+    returns, the entry and everything that refers to it are dropped. Raises UserError if the lists of images or
+    categories are missing.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
@@ -130,7 +131,7 @@ def _read_objects(
 
 
 def require_pixels(annotations: Annotations) -> None:
-    """DataFault if most boxes are fractions of their images."""
+    """Raises DataFault if most boxes are fractions of their images."""
     sizes = annotations.sizes[owners_of(annotations)]
     fractions = np.flatnonzero(in_fractions(annotations.boxes, sizes))
     if len(fractions):
@@ -145,15 +146,15 @@ def require_pixels(annotations: Annotations) -> None:
 
 
 def has_objects(annotations: Annotations) -> bool:
-    """Whether there are objects to evaluate against.
+    """Returns True if there are objects to evaluate against.
 
-    Test sets are published without annotations, or with fake ones: boxes without area, or placeholder boxes.
+    Test sets are published without annotations, or with fake annotations: boxes without area, or placeholder boxes.
     """
     return bool(_are_real(annotations).any()) and not placeholder_note(annotations)
 
 
 def placeholder_note(annotations: Annotations) -> str:
-    """Returns words to append to a message about the set if its boxes look like placeholders; otherwise "".
+    """Returns text to append to a message about the set if its boxes look like placeholders; otherwise "".
 
     They do if every image has exactly one object, and class and box are the same in all images.
     """
@@ -177,12 +178,12 @@ def one_box_for_all(annotations: Annotations) -> bool:
 
 
 def _are_real(annotations: Annotations) -> np.ndarray:
-    """Marks the annotations that are objects with an area, not crowds: bool [T]."""
+    """Marks the annotations that have an area and are not crowds: bool [T]."""
     return ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
 
 
 def owners_of(annotations: Annotations) -> np.ndarray:
-    """The index of each annotation's image: int64 [T]."""
+    """Returns the index of each annotation's image: int64 [T]."""
     return np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))
 
 
@@ -192,12 +193,14 @@ def owners_of_rows(annotations: Annotations, rows: np.ndarray) -> np.ndarray:
 
 
 def require_same_classes(annotations: Annotations, names: list[str], category_ids: list[int], source: Path) -> None:
-    """DataFault unless the set has exactly the classes and category ids of `source`."""
+    """Raises DataFault unless the set has exactly the classes and category ids of `source`."""
     expected = dict(zip(category_ids, names, strict=True))
     given = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
     if given != expected:
         differing = sorted(key for key in given.keys() | expected.keys() if given.get(key) != expected.get(key))
-        ours, theirs = ({key: one.get(key) for key in differing[:MOST_NAMED]} for one in (given, expected))
+        ours, theirs = (
+            {key: names_by_id.get(key) for key in differing[:MOST_NAMED]} for names_by_id in (given, expected)
+        )
         more = f" ({len(differing)} differ)" if len(differing) > MOST_NAMED else ""
         raise DataFault(
             "classes_differ",
@@ -216,7 +219,7 @@ def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, An
 def _read_categories(
     path: Path, categories: list[dict[str, Any]], refuse: Callable[[DataFault], None]
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """The names in order of the category ids, and the label of each id."""
+    """Returns the names in order of the category ids, and the label of each id."""
     names: dict[int, str] = {}
     labels_of: dict[int, int] = {}
     for category in categories:
@@ -236,7 +239,7 @@ def _read_categories(
 def _read_images(
     path: Path, images: list[dict[str, Any]], refuse: Callable[[DataFault], None]
 ) -> tuple[dict[int, int], list[str], list[tuple[int, int]]]:
-    """The row of each image id, and each row's file name and (height, width)."""
+    """Returns the row of each image id, and each row's file name and (height, width)."""
     rows_of: dict[int, int] = {}
     file_names: list[str] = []
     sizes: list[tuple[int, int]] = []

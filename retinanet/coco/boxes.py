@@ -1,27 +1,27 @@
-"""COCO's boxes, (left, top, width, height) in pixels, as corners and back; and boxes that are written otherwise."""
+"""Converts COCO boxes (left, top, width, height) to corners and back, and recognises boxes in other formats."""
 
 import numpy as np
 
-LEAST_IMAGE_SIDE = 16  # of an image; in a smaller one the first pixel may well be an object
-MOST = 0.5  # in no real set does a larger share of the boxes lie in the first pixel of their images
+LEAST_IMAGE_SIDE = 16  # pixels; in smaller images, the first pixel may well be an object
+MOST = 0.5  # no real set has a larger fraction of its boxes in the first pixel of their images
 TOLERANCE = 0.05  # boxes that were not clipped reach slightly past their image
-# Boxes count as corners if at least the first share leaves the image when read as width and height, and at least the
-# second lies inside when read as corners: a few boxes that were not clipped don't hide the mistake.
+# Boxes count as corners if at least the first fraction leaves the image when read as width and height, and at least the
+# second fraction lies inside when read as corners: a few boxes that were not clipped don't hide the mistake.
 OUTSIDE_SHARE, INSIDE_SHARE = 0.1, 0.95
 
 
 def corners_of(boxes: np.ndarray) -> np.ndarray:
-    """Returns COCO's `boxes` [..., 4] as (x1, y1, x2, y2)."""
+    """Returns COCO `boxes` [..., 4] as (x1, y1, x2, y2)."""
     return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
 
 
 def boxes_of(corners: np.ndarray) -> np.ndarray:
-    """Returns `corners` [..., 4], which are (x1, y1, x2, y2), as COCO's boxes."""
+    """Returns `corners` [..., 4], which are (x1, y1, x2, y2), as COCO boxes."""
     return np.concatenate([corners[..., :2], corners[..., 2:] - corners[..., :2]], axis=-1)
 
 
 def clipped_corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns the corners of COCO's `boxes` [n, 4], clipped to their images of `sizes` [n, 2] (height, width)."""
+    """Returns the corners of COCO `boxes` [n, 4], clipped to their images of `sizes` [n, 2] (height, width)."""
     return corners_of(boxes).clip(0, sizes[:, [1, 0, 1, 0]])
 
 
@@ -37,7 +37,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the areas [...] of the intersections of COCO's `boxes` and `others` [..., 4], whose shapes broadcast."""
+    """Returns the areas [...] of the intersections of COCO `boxes` and `others` [..., 4], whose shapes broadcast."""
     left, top, right, bottom = np.moveaxis(corners_of(boxes), -1, 0)
     x1, y1, x2, y2 = np.moveaxis(corners_of(others), -1, 0)
     width = (np.minimum(right, x2) - np.maximum(left, x1)).clip(0)

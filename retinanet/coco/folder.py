@@ -1,4 +1,4 @@
-"""Finds a set's files in the suite's, COCO's or Roboflow's layout, and names the command for other data."""
+"""Finds a set's files in the layout of this suite, COCO or Roboflow, and names the command for other data."""
 
 import csv
 import re
@@ -11,10 +11,10 @@ from retinanet.settings.convert import COCO, CSV, VOC, YOLO
 
 VAL = "val"
 SETS = ("train", VAL, "test")
-ROBOFLOW = "_annotations.coco.json"  # beside its images
+ROBOFLOW = "_annotations.coco.json"  # in the folder of the images
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
 CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
-LOOKED_AT = 2000  # files of a folder, which may have millions
+LOOKED_AT = 2000  # the most files examined in a folder, which may have millions
 
 
 def spellings_of(set_name: str) -> tuple[str, ...]:
@@ -30,13 +30,13 @@ def set_name_of(name: str) -> str:
 def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
     """Returns the annotation file of a set: {set}.json, COCO's annotations/instances_{set}.json or Roboflow's.
 
-    UserError if there is none.
+    Raises UserError if there is none.
     """
     root = Path(coco_path)
     if not root.is_dir():
         if root.exists() and (instead := advice_for(root)):
             raise UserError(f"{root}: is {instead}")
-        raise UserError(f"{root}: no such data folder. Give it with --coco_path; data/README.md shows its layout.")
+        raise UserError(f"{root}: no such data folder. Set --coco_path (layout: data/README.md).")
     files = [root / f"{set_name}.json"]
     files += [root / "annotations" / f"{kind}_{set_name}.json" for kind in ("instances", "image_info")]
     files += [root / name / ROBOFLOW for name in spellings_of(set_name)]
@@ -45,20 +45,20 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
             return file
     folders = [path.parent.name for path in root.glob(f"*/{ROBOFLOW}")]
     roboflows = {VAL if name in spellings_of(VAL) else name for name in folders}
-    there = sorted({*other_sets(files[0]), *other_sets(files[1]), *roboflows})
-    if not there and (instead := advice_for(root)):
+    existing = sorted({*other_sets(files[0]), *other_sets(files[1]), *roboflows})
+    if not existing and (instead := advice_for(root)):
         raise UserError(f"{root}: holds no {files[0].name}, but {instead}")
-    sets = f" The sets there are {', '.join(there)}." if there else ""
+    sets = f" The folder has the sets {', '.join(existing)}." if existing else ""
     raise UserError(
-        f"{files[0]}: no such annotation file, and no {files[1]} either.{sets} Put it there, or name another set with "
-        "--train_set, --val_set, --set_name or --sets."
+        f"{files[0]}: no such annotation file, and no {files[1]} either.{sets} Put the file there, or choose another "
+        "set with --train_set, --val_set, --set_name or --sets."
     )
 
 
 def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool = True) -> Path:
-    """Returns the image folder of a set: images/{set}/, or {set}/ as COCO and Roboflow have it.
+    """Returns the image folder of a set: images/{set}/, or {set}/ as in COCO and Roboflow.
 
-    If there is none: UserError, or images/{set}/ if it need not exist.
+    If there is none, raises UserError, or returns images/{set}/ if the folder need not exist.
     """
     folders = [Path(coco_path) / "images" / set_name, *(Path(coco_path) / name for name in spellings_of(set_name))]
     for folder in folders:
@@ -70,13 +70,13 @@ def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool 
 
 
 def other_sets(annotation_file: Path) -> dict[str, Path]:
-    """The other annotation files in the folder of `annotation_file`, by the names of their sets."""
+    """Returns the other annotation files in the folder of `annotation_file`, by the names of their sets."""
     files = sorted(path for path in annotation_file.parent.glob("*.json") if path != annotation_file)
     return {re.sub("^(instances|image_info)_", "", path.stem): path for path in files}
 
 
 def format_of(source: Path) -> str | None:
-    """Returns which of FORMATS the annotations at `source`, a folder or a file, are in; None if they are in none."""
+    """Returns the one of FORMATS that the annotations at `source`, a folder or a file, have; None if they have none."""
     if source.is_file():
         by_suffix = {".yaml": YOLO, ".yml": YOLO, ".xml": VOC, ".json": COCO}
         return by_suffix.get(source.suffix.lower()) or (CSV if _is_csv(source) else None)
@@ -93,7 +93,7 @@ def format_of(source: Path) -> str | None:
 
 
 def advice_for(coco_path: Path) -> str | None:
-    """Says what `coco_path` is instead of a COCO data folder, and which command takes it; None if that isn't clear."""
+    """Describes what `coco_path` is instead of a COCO data folder, and the command for it; None if that isn't clear."""
     quoted = shlex.quote(str(coco_path))
     if coco_path.suffix.lower() in IMAGE_SUFFIXES and coco_path.is_file():
         return f"an image. To detect in it: python -m retinanet.predict {quoted}"

@@ -1,4 +1,4 @@
-"""The checks of the rows of a result file: rows that fail one can be neither drawn nor evaluated."""
+"""Checks the rows of a result file: rows that fail a check can be neither drawn nor evaluated."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from retinanet.runtime.errors import UserError
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 NumberedRows = list[tuple[int, dict[str, Any]]]  # rows that have all keys, with their indices in the file
-NUM_EXAMPLES = 3  # shown of a finding
-FOREIGN_SHARE = 0.5  # of the rows; if more are of unknown images, the column is another set's
+NUM_EXAMPLES = 3  # the number of examples shown for a finding
+FOREIGN_SHARE = 0.5  # if more than this fraction of the rows has unknown images, the column belongs to another set
 SLIGHTLY = 1e-3  # the error of a probability rounded to 16 bits
-FAR_SCORES_SHARE = 0.1  # of the rows; if more scores (and more than one) are further out, they are not probabilities
-ENOUGH = 10  # rows: fewer prove nothing about the others
-# Shares of the rows whose ids are neither the set's nor a background's: above the first share they are no strays, and
-# above the second if they have several different ids.
+FAR_SCORES_SHARE = 0.1  # if more than this fraction (and more than one score) is further out, they aren't probabilities
+ENOUGH = 10  # fewer rows than this prove nothing about the others
+# Fractions of the rows with ids that are neither the set's nor a background's: above the first fraction they aren't
+# strays, and above the second they aren't if they have several different ids.
 STRAY_SHARE, SEVERAL, SEVERAL_SHARE = 0.1, 3, 0.01
 
 
@@ -30,16 +30,16 @@ class ResultFinding(NamedTuple):
     examples: list[str]
     fix: str
     unusable: bool = True  # such rows can neither be drawn nor evaluated
-    whole_column: bool = False  # the program that wrote the file means something else by this key
+    whole_column: bool = False  # the program that wrote the file uses this key for something else
 
 
 def unusable_findings(rows: Any, annotations: Annotations) -> list[ResultFinding]:
-    """Returns what makes rows of the parsed result file unusable for the set of `annotations`, the gravest first."""
+    """Returns the findings that make rows unusable for the set of `annotations`, the gravest first."""
     if not isinstance(rows, list):
         problem = f"the file holds a JSON {type(rows).__name__}, not a list of detections"
         fix = "Write a list: [{image_id, category_id, bbox, score}, ...]."
         if isinstance(rows, dict) and {"images", "annotations"} <= rows.keys():
-            problem, fix = "an annotation file, not a result file", "Give the result file that test.py writes."
+            problem, fix = "an annotation file, not a result file", "Use the result file that test.py writes."
         return [ResultFinding(problem, 1, [], fix)]
     lacking = {
         index: f"has no {', '.join(missing)}" if isinstance(row, dict) else f"is {row!r:.60}"
@@ -92,7 +92,7 @@ def complete_rows(rows: list[Any]) -> NumberedRows:
 def finding_of(
     problem: str, bad: dict[int, str], fix: str, *, unusable: bool = True, whole_column: bool = False
 ) -> ResultFinding | None:
-    """Returns a finding about the `bad` rows, index and description; None if there are none."""
+    """Returns a finding about the `bad` rows, given by index and description; None if there are none."""
     examples = [f"row {index} {text}" for index, text in list(bad.items())[:NUM_EXAMPLES]]
     return ResultFinding(problem, len(bad), examples, fix, unusable, whole_column) if bad else None
 
@@ -115,8 +115,8 @@ def is_probability(value: Any) -> bool:
 def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, dict[int, int]]]:
     """Returns other meanings of category ids that are not all `known`: each mistake, and the right id for each id.
 
-    Correct files can look the same: a background class, few classes. So a possible meaning is no proof: see
-    cannot_be_as_written.
+    Correct files can look the same, with a background class or few classes. So a possible meaning doesn't prove a
+    mistake: see cannot_be_as_written.
     """
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
     if used <= set(known):
@@ -136,7 +136,7 @@ def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, d
 def cannot_be_as_written(rows: NumberedRows, known: list[int]) -> bool:
     """Tells whether the category ids can't be the `known` ones, even allowing for stray rows and a background class.
 
-    `known` is in rising order.
+    `known` is in ascending order.
     """
     counts = Counter(row["category_id"] for _, row in rows if is_id(row["category_id"]))
     if counts.keys().isdisjoint(known):

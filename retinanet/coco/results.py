@@ -1,4 +1,4 @@
-"""COCO result files, alone or in the zip that is handed in: rows in the file, arrays everywhere else."""
+"""Reads and writes COCO result files, also in the zip that is submitted: rows in the file, arrays elsewhere."""
 
 import io
 import json
@@ -15,11 +15,11 @@ from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 
-# The most bytes that a member may claim, and the most for each byte of the zip, beyond the first 64 MiB: rows of
+# The most bytes that a zip's member may claim, and the most for each byte of the zip beyond the first 64 MiB: rows of
 # results shrink to about a tenth, never to less than a hundredth.
 MAX_BYTES, MAX_GROWTH, SMALL = 2**31, 100, 2**26
 WRITTEN_AT = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip; fixed, so that equal rows make equal bytes
-FASTEST = 1  # of zlib's levels; slower ones hardly shrink digits further
+FASTEST = 1  # the compression level; slower levels hardly shrink digits further
 
 
 class Results(NamedTuple):
@@ -38,18 +38,18 @@ class Found(NamedTuple):
     boxes: np.ndarray  # float64 [D, 4], (left, top, width, height) in original pixels
 
     def at(self, rows: np.ndarray) -> "Found":
-        """Those of `rows`, indices or a mask, in their order."""
+        """Selects the detections `rows`, indices or a mask, in their order."""
         return Found(*(values[rows] for values in self))
 
 
 def joined(parts: Sequence[Found]) -> Found:
-    """The detections of all `parts`, one after the other."""
+    """Returns the detections of all `parts`, one after the other."""
     none = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
     return Found(*map(np.concatenate, zip(none, *parts, strict=True)))
 
 
 def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
-    """The rows (image_id, category_id, bbox, score) of a checked result file, in their order."""
+    """Returns the rows (image_id, category_id, bbox, score) of a checked result file, in their order."""
     order = np.argsort(annotations.image_ids)
     ids = np.array([row["image_id"] for row in rows], np.int64)
     images = order[np.searchsorted(annotations.image_ids[order], ids).clip(max=len(order) - 1)]
@@ -64,7 +64,7 @@ def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
 
 
 def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
-    """The detections as COCO writes them."""
+    """Returns the detections as rows of a COCO result file."""
     category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
     columns = (annotations.image_ids[found.images], category_ids, found.boxes, found.scores)
     return [dict(zip(KEYS, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
@@ -75,7 +75,7 @@ def default_results_path(set_name: str) -> Path:
 
 
 def read_results(path: Path) -> Results:
-    """Read a result file, or the one in a .zip. UserError if it is missing or broken."""
+    """Reads a result file, or the one in a .zip. Raises UserError if it is missing or broken."""
     if path.suffix.lower() == ".zip":
         member, content = read_zip(path)
         return Results(parse_json(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), path), member)
@@ -83,29 +83,29 @@ def read_results(path: Path) -> Results:
 
 
 def load_results(path: Path, annotations: Annotations) -> Found:
-    """Returns the detections of a result file of the set. UserError if they can't be drawn or evaluated."""
+    """Returns the detections of a result file of the set. Raises UserError if they can't be drawn or evaluated."""
     rows = read_results(path).rows
     if findings := unusable_findings(rows, annotations):
         finding, other = findings[0], set_of(rows, annotations)
-        advice = f"Its images and categories are those of the set {other}: give --set_name {other}."
+        advice = f"Its images and categories belong to the set {other}: use --set_name {other}."
         times = f" ({finding.num_rows} times)" if finding.num_rows > 1 else ""
         raise UserError(f"{path}: {finding.problem}{times}. {advice if other else finding.fix}")
     return found_of(rows, annotations)
 
 
 def write_results(rows: list[Any], path: Path) -> None:
-    """Write a result file, whole or not at all. UserError if that fails."""
+    """Writes a result file, whole or not at all. Raises UserError if that fails."""
     with file_error_explained(path, "can't be written", "Choose another place for it."), written_whole(path) as file:
         file.write(json.dumps(rows))  # json.dump takes several times as long
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
-    """Checked `rows` as they are handed in: only the four keys, since others make COCO's reader take another format."""
+    """Returns checked `rows` as JSON to submit, with only the four keys: others make COCO expect another format."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)
 
 
 def read_zip(path: Path) -> tuple[str, bytes]:
-    """Returns the name and the bytes of the .json that the zip `path` holds. UserError if it holds anything else."""
+    """Returns name and content of the only .json in the zip `path`. Raises UserError if the zip holds anything else."""
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return _only_member(archive, path.stat().st_size)
@@ -114,12 +114,12 @@ def read_zip(path: Path) -> tuple[str, bytes]:
     except Exception as error:  # damaged bytes make zipfile raise almost anything
         reason = str(error) or type(error).__name__
         raise UserError(
-            f"{path}: not a zip with a result file in it, or damaged ({reason}). Zip the result file again, alone."
+            f"{path}: not a zip with a result file in it, or damaged ({reason}). Zip only the result file, again."
         ) from error
 
 
 def write_zip(text: str, path: Path) -> None:
-    """Write NAME.zip with `text` in it as NAME.json, whole or not at all. UserError if that fails.
+    """Writes NAME.zip with `text` in it as NAME.json, whole or not at all. Raises UserError if that fails.
 
     Equal texts give equal bytes.
     """
@@ -134,7 +134,7 @@ def write_zip(text: str, path: Path) -> None:
 
 
 def set_aside(path: Path, rows: list[Any]) -> Path | None:
-    """Rename an older result file at `path`, unless it holds these `rows`. Returns its new path, or None."""
+    """Renames an older result file at `path`, unless it holds these `rows`, and returns its new path, or None."""
     if not path.exists() or path.read_bytes() == json.dumps(rows).encode():
         return None
     number = 1
@@ -154,7 +154,7 @@ def _only_member(archive: zipfile.ZipFile, size: int) -> tuple[str, bytes]:
     if member.file_size > min(MAX_BYTES, SMALL + MAX_GROWTH * size):
         raise ValueError(f"{names} claims {member.file_size} bytes in a zip of {size}, more than any result file")
     with archive.open(member) as file:
-        content = file.read(member.file_size)  # without the limit all is unpacked before its size is compared
+        content = file.read(member.file_size)  # without the limit, everything is unpacked before its size is compared
     if len(content) != member.file_size:
         raise ValueError(f"{names} claims {member.file_size} bytes but has {len(content)}")
     return member.filename, content

@@ -1,10 +1,10 @@
-"""Scores and thresholds are compared in float32, the format in which the network gives its scores."""
+"""Compares scores with thresholds in float32, the format of the network's scores."""
 
 import math
 
 import numpy as np
 
-USUAL_THRESHOLD = 0.3  # where no evaluation has found a better one
+USUAL_THRESHOLD = 0.3  # the threshold if no evaluation has found a better one
 
 
 def above(scores: np.ndarray, threshold: float) -> np.ndarray:
@@ -13,7 +13,7 @@ def above(scores: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def threshold_below(score: float) -> float:
-    """Returns the largest float32 below `score`: the threshold that keeps this score and drops all lower ones."""
+    """Returns the largest float32 below `score`: the threshold that keeps this score and drops all lower scores."""
     return float(np.nextafter(np.float32(score), np.float32(-np.inf)))
 
 

@@ -60,7 +60,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)
     precision = choose_precision(settings.machine.precision, device)
     model = build_model(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights).to(device)
-    with LOG.kept(settings.log_dir):
+    with LOG.recording(settings.log_dir):
         begin(settings, checkpoint)
         say(f"Num {set_name} images: {len(dataset)}")
         if settings.views.test_sides or settings.views.flip_test:

@@ -44,7 +44,7 @@ def train(settings: TrainSettings) -> int:
             return find_learning_rate(with_seed(settings, None, ranks), sets)
         numbers: dict[int, dict[str, float]] = {}
         for run_settings in runs_of(settings):
-            with LOG.kept(run_settings.output.log_dir):
+            with LOG.recording(run_settings.output.log_dir):
                 seed, numbers_of_run = train_run(run_settings, ranks, sets)
                 numbers[seed] = numbers_of_run
                 if settings.optimisation.seeds and len(numbers) == len(settings.optimisation.seeds):

@@ -1,4 +1,4 @@
-"""COCO's own format, to be split or written in another."""
+"""Reads COCO annotations, to split them or to write them in another format."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from retinanet.runtime.errors import UserError
 
 
 def read_coco(source: Path) -> Labelled:
-    """The sets of a data folder, or the one of an annotation file. UserError names a mistake."""
+    """Reads the sets of a data folder, or that of an annotation file. Raises UserError, which names a mistake."""
     if source.is_file():
         files = {source.stem: (source, _images_beside(source))}
     else:
@@ -20,7 +20,7 @@ def read_coco(source: Path) -> Labelled:
             except UserError:
                 continue
         if not files:
-            find_annotation_file(source, SETS[0])  # whose message says what is there
+            find_annotation_file(source, SETS[0])  # its message lists the files that exist
     read = {name: (read_annotations(file), folder) for name, (file, folder) in files.items()}
     first = next(iter(read.values()))[0]
     for annotations, _ in read.values():
@@ -30,7 +30,7 @@ def read_coco(source: Path) -> Labelled:
 
 
 def _images_beside(file: Path) -> Path:
-    """Where the images of a single annotation file are: as in a data folder, or beside it."""
+    """Returns the image folder of a single annotation file: as in a data folder, images/ next to it, or its own."""
     for root in (file.parent, file.parent.parent):
         try:
             return find_image_folder(root, file.stem.removeprefix("instances_"))
@@ -45,9 +45,9 @@ def _images(annotations: Annotations, folder: Path) -> list[LabelledImage]:
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
     for index, (height, width) in enumerate(annotations.sizes.tolist()):
         name = annotations.file_name(index)
-        own = boxes[annotations.first[index] : annotations.first[index + 1]]
+        image_boxes = boxes[annotations.first[index] : annotations.first[index + 1]]
         path = folder / name
         if not path.is_file():
             raise UserError(f"{annotations.path}: its image {name} is not in {folder}. Put it there.")
-        images.append(LabelledImage(path, name, width, height, own, int(annotations.image_ids[index])))
+        images.append(LabelledImage(path, name, width, height, image_boxes, int(annotations.image_ids[index])))
     return images

@@ -1,4 +1,4 @@
-"""CSV annotations: a row path,x1,y1,x2,y2,class for each object, and a list of the classes as rows class,number."""
+"""Reads CSV annotations: a row path,x1,y1,x2,y2,class for each object, and the classes as rows class,number."""
 
 import csv
 import math
@@ -18,34 +18,34 @@ from retinanet.convert.sets import (
 )
 from retinanet.runtime.errors import UserError
 
-Row = tuple[str, list[str]]  # the place for a message, and its words
+Row = tuple[str, list[str]]  # file and line for messages, and the words
 
 
 def read_csv(source: Path) -> Labelled:
-    """The sets of a folder, a file each, or the one of a file. UserError names the file and line of a mistake.
+    """Reads the sets of a folder, one per file, or the set of a single file.
 
-    Paths are relative to the file's folder. A row with nothing but a path is an image without objects. Classes are
-    numbered by the file with two columns where it is there, else by name.
+    Paths are relative to the file's folder. A row with only a path is an image without objects. The file with two
+    columns numbers the classes; without it, they are sorted by name. Raises UserError with file and line of a mistake.
     """
     folder = source.parent if source.is_file() else source
     tables = {path: list(_rows(path)) for path in sorted(folder.glob("*.csv"))}
     lists = [path for path, rows in tables.items() if rows and len(rows[0][1]) == 2]
     if len(lists) > 1:
         raise UserError(
-            f"{folder}: {lists[0].name} and {lists[1].name} both have two columns. Leave one list of classes."
+            f"{folder}: {lists[0].name} and {lists[1].name} both have two columns. Keep one list of classes."
         )
     files = [source] if source.is_file() else [path for path in tables if path not in lists]
     if source in lists:
-        raise UserError(f"{source}: is a list of classes. Give the file with the rows path,x1,y1,x2,y2,class")
+        raise UserError(f"{source}: is a list of classes. Use the file with the rows path,x1,y1,x2,y2,class.")
     if not files:
-        raise UserError(f"{folder}: has no CSV file of annotations")
+        raise UserError(f"{folder}: has no CSV file of annotations. Add one with the rows path,x1,y1,x2,y2,class.")
     rows_of = {path: [_checked(row) for row in tables[path]] for path in files}
     if lists:
         names = _class_list(tables[lists[0]], lists[0])
     else:
         names = sorted({words[5] for rows in rows_of.values() for _, words in rows if words[5]})
     if not names:
-        raise UserError(f"{files[0]}: has no object, so there are no classes. Add a file with rows class,number")
+        raise UserError(f"{files[0]}: has no object, so there are no classes. Add a file with rows class,number.")
     sets = [LabelledSet(set_name_of(path.stem), _images(path, rows, names)) for path, rows in rows_of.items()]
     return Labelled(names, sets)
 
@@ -57,17 +57,20 @@ def _rows(path: Path) -> Iterator[Row]:
             if words:
                 yield f"{path}:{reader.line_num}", [word.strip() for word in words]
     except csv.Error as fault:
-        raise UserError(f"{path}:{reader.line_num}: is not CSV ({fault})") from None
+        raise UserError(f"{path}:{reader.line_num}: is not CSV ({fault}). Correct the line.") from None
 
 
 def _checked(row: Row) -> Row:
     where, words = row
     if len(words) != CSV_COLUMNS:
-        raise UserError(f"{where}: has {len(words)} columns, not {CSV_COLUMNS}: path,x1,y1,x2,y2,class")
+        raise UserError(f"{where}: has {len(words)} columns, not {CSV_COLUMNS}. Write path,x1,y1,x2,y2,class.")
     if not words[0]:
-        raise UserError(f"{where}: names no image")
+        raise UserError(f"{where}: doesn't name an image. Write its path into the first column.")
     if any(words[1:]) and not all(words):
-        raise UserError(f"{where}: a part of the box or its class is missing. Without an object all five are empty.")
+        raise UserError(
+            f"{where}: a part of the box or its class is missing. Add it, or leave all five empty for an image without "
+            "objects."
+        )
     return row
 
 
@@ -75,12 +78,15 @@ def _class_list(rows: list[Row], path: Path) -> list[str]:
     numbers: dict[int, str] = {}
     for where, words in rows:
         if len(words) != 2 or not words[1].isdecimal():
-            raise UserError(f"{where}: is not a row class,number")
+            raise UserError(f"{where}: is not a row class,number. Correct the row.")
         if int(words[1]) in numbers:
-            raise UserError(f"{where}: number {words[1]} is also that of {numbers[int(words[1])]!r}")
+            raise UserError(
+                f"{where}: number {words[1]} already belongs to {numbers[int(words[1])]!r}. Give each class its own "
+                "number."
+            )
         numbers[int(words[1])] = words[0]
     if sorted(numbers) != list(range(len(numbers))):
-        raise UserError(f"{path}: the classes must be numbered from 0 on without a gap")
+        raise UserError(f"{path}: the numbers of the classes have gaps. Number them 0, 1, 2 ...")
     names = [numbers[number] for number in range(len(numbers))]
     require_unique(names, str(path))
     return names
@@ -88,7 +94,7 @@ def _class_list(rows: list[Row], path: Path) -> list[str]:
 
 def _images(path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage]:
     if not rows:
-        raise UserError(f"{path}: is empty")
+        raise UserError(f"{path}: is empty. Add rows path,x1,y1,x2,y2,class, or remove the file.")
     wheres: dict[Path, str] = {}
     boxes: dict[Path, list[Box]] = {}
     for where, words in rows:
@@ -98,11 +104,11 @@ def _images(path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage
         if words[5]:
             boxes[image].append(_box(words[1:], names, where))
     folder = Path(os.path.commonpath([image.parent for image in wheres]))
-    found = []
+    images = []
     for image, where in wheres.items():
         width, height = size_of(image, where)
-        found.append(LabelledImage(image, image.relative_to(folder).as_posix(), width, height, boxes[image]))
-    return found
+        images.append(LabelledImage(image, image.relative_to(folder).as_posix(), width, height, boxes[image]))
+    return images
 
 
 def _box(words: list[str], names: list[str], where: str) -> Box:
@@ -110,12 +116,15 @@ def _box(words: list[str], names: list[str], where: str) -> Box:
         x1, y1, x2, y2 = (float(word) for word in words[:4])
     except ValueError as fault:
         is_header = {"x1", "xmin", "x_min", "left"} & {word.lower() for word in words}
-        advice = "Take the header out." if is_header else "Write pixels."
+        advice = "Remove the header." if is_header else "Write pixels."
         raise UserError(f"{where}: {fault}. {advice}") from None
     if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise UserError(f"{where}: has a number that is not finite")
+        raise UserError(f"{where}: has a number that is not finite. Write pixels.")
     if x2 <= x1 or y2 <= y1:
         raise UserError(f"{where}: x2 or y2 is not above x1 or y1. Are these a width and a height? Correct the row.")
     if words[4] not in names:
-        raise UserError(f"{where}: class {words[4]!r} is not in the list of classes: {', '.join(names[:10])}")
+        raise UserError(
+            f"{where}: class {words[4]!r} is not in the list of classes ({', '.join(names[:10])}). Correct the row, or "
+            "add the class."
+        )
     return Box(names.index(words[4]), x1, y1, x2 - x1, y2 - y1)

@@ -1,4 +1,4 @@
-"""What every format is read into: sets of images with boxes, their sizes taken from the images themselves."""
+"""The sets of images with boxes that every format is read into; sizes come from the images themselves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from retinanet.runtime.errors import UserError
 
 
 class Box(NamedTuple):
-    """An object in an image, in its pixels."""
+    """An object in an image, in pixels of the image."""
 
-    label: int  # row of its set's class names
+    label: int  # index into the class names
     left: float
     top: float
     width: float
@@ -23,11 +23,11 @@ class Box(NamedTuple):
 
 class LabelledImage(NamedTuple):
     path: Path
-    name: str  # as file_name: below the folder of its set's images
+    name: str  # relative to the image folder of its set, like file_name
     width: int
     height: int
     boxes: list[Box]
-    image_id: int | None = None  # where the format has ids
+    image_id: int | None = None  # if the format has ids
 
 
 class LabelledSet(NamedTuple):
@@ -36,39 +36,39 @@ class LabelledSet(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """All that was read."""
+    """The content of an annotated data set."""
 
     class_names: list[str]
     sets: list[LabelledSet]
-    category_ids: list[int] | None = None  # where the format has ids
-    notes: Sequence[str] = ()  # what the user should know
+    category_ids: list[int] | None = None  # if the format has ids
+    notes: Sequence[str] = ()  # remarks for the user
 
 
 def size_of(path: Path, where: str) -> tuple[int, int]:
-    """The (width, height) of an image, upright. UserError, which says `where` the image is named."""
+    """Returns the (width, height) of an image, upright. Raises UserError, which says `where` the image is named."""
     try:
         with Image.open(path, formats=FORMATS) as picture:
             is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
             return (picture.height, picture.width) if is_turned else picture.size
     except FileNotFoundError:
-        raise UserError(f"{where}: there is no image {path}. Put it there, or take the line out.") from None
+        raise UserError(f"{where}: there is no image {path}. Put it there, or remove the line.") from None
     except Exception as fault:  # Pillow's decoders raise all kinds of errors on damaged bytes
-        raise UserError(f"{where}: {path} can't be read as an image ({fault}). Replace it, or take it out.") from None
+        raise UserError(f"{where}: {path} can't be read as an image ({fault}). Replace or remove it.") from None
 
 
 def text_of(path: Path) -> str:
-    """The text of a file. UserError where it is missing or not UTF-8."""
+    """Returns the text of a file. Raises UserError if it is missing or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file. Check the path.") from None
     except UnicodeDecodeError as fault:
         line = path.read_bytes()[: fault.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: is not UTF-8 text. Save it as UTF-8.") from None
 
 
 def require_unique(names: Sequence[str], where: str) -> None:
-    """UserError where two classes have the same name, or one none."""
+    """Raises UserError if two classes have the same name, or one has no name."""
     for number, name in enumerate(names):
         if not name.strip():
             raise UserError(f"{where}: class {number} has no name. Give it one.")

@@ -1,4 +1,4 @@
-"""A random split that gives each set its share of every class, and keeps groups of images together."""
+"""Splits images at random, so that each set gets its share of every class and groups of images stay together."""
 
 import re
 from collections import Counter
@@ -12,36 +12,37 @@ from retinanet.runtime.errors import UserError
 
 
 def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str | None) -> Labelled:
-    """All images in sets of these shares: train and val, and test where there are three.
+    """Divides all images into sets of these shares: train and val, and test if there are three shares.
 
-    Iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): the groups with the rarest class first,
-    each to the set that lacks most of that class. `group_by`: a regular expression; images whose file names it matches
-    with the same text, or the same first group in it, are a group. UserError where a set would stay empty.
+    This is iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): the groups with the rarest class
+    come first, and each goes to the set that lacks most of that class. `group_by` is a regular expression: images form
+    a group if it matches the same text in their file names, or if its first parentheses do. Raises UserError if a set
+    would stay empty.
     """
-    images = [image for one in labelled.sets for image in one.images]
+    images = [image for labelled_set in labelled.sets for image in labelled_set.images]
     groups = list(_groups(images, group_by).values())
     order = np.random.default_rng(seed).permutation(len(groups))
     groups = [groups[number] for number in order]
     counts = [Counter(box.label for image in group for box in image.boxes) for group in groups]
-    wanted = _Wanted(counts, [len(group) for group in groups], shares)
+    needs = _Needs(counts, [len(group) for group in groups], shares)
     parts: list[list[LabelledImage]] = [[] for _ in shares]
     for row in _rarest_first(counts):
-        place = wanted.neediest(counts[row])
-        wanted.give(place, counts[row], len(groups[row]))
+        place = needs.neediest(counts[row])
+        needs.give(place, counts[row], len(groups[row]))
         parts[place] += groups[row]
     for name, part in zip(SETS, parts, strict=False):
         if not part:
             raise UserError(
-                f"--split: {len(images)} images in {len(groups)} groups are too few for a set {name}. Give it a larger "
-                "share, or fewer sets"
+                f"--split: {len(images)} images in {len(groups)} groups are too few for a set {name}. Raise its "
+                "fraction, or split into fewer sets."
             )
     sorted_parts = [sorted(part, key=lambda image: image.name) for part in parts]
     sets = [LabelledSet(name, part) for name, part in zip(SETS, sorted_parts, strict=False)]
     return labelled._replace(sets=sets, notes=[])
 
 
-class _Wanted:
-    """How many images, and objects of each class, each set still wants."""
+class _Needs:
+    """The number of images, and of objects of each class, that each set still needs."""
 
     def __init__(self, counts: list[Counter[int]], sizes: list[int], shares: Sequence[float]) -> None:
         totals = sum(counts, Counter[int]())
@@ -50,11 +51,11 @@ class _Wanted:
         self.totals = totals
 
     def neediest(self, counts: Counter[int]) -> int:
-        """The set that lacks most of the rarest class in a group with these `counts`; without one, most images."""
+        """Returns the set that lacks most of the group's rarest class, or most images if the group has no objects."""
         rarest = min(counts, key=lambda label: (self.totals[label], label), default=None)
         need = [
-            (0.0 if rarest is None else own[rarest], images)
-            for own, images in zip(self.objects, self.images, strict=True)
+            (0.0 if rarest is None else objects[rarest], images)
+            for objects, images in zip(self.objects, self.images, strict=True)
         ]
         return max(range(len(need)), key=lambda place: need[place])
 
@@ -65,7 +66,7 @@ class _Wanted:
 
 
 def _rarest_first(counts: list[Counter[int]]) -> list[int]:
-    """The rows of `counts` by their rarest class; those without a class last."""
+    """Returns the rows of `counts` sorted by the frequency of their rarest class; rows without a class come last."""
     totals = sum(counts, Counter[int]())
     return sorted(range(len(counts)), key=lambda row: min((totals[label] for label in counts[row]), default=np.inf))
 
@@ -74,14 +75,14 @@ def _groups(images: Sequence[LabelledImage], group_by: str | None) -> dict[str, 
     try:
         pattern = re.compile(group_by or "")
     except re.error as fault:
-        raise UserError(f"--group_by {group_by}: is no regular expression ({fault})") from None
+        raise UserError(f"--group_by {group_by}: is not a regular expression ({fault}). Correct it.") from None
     groups: dict[str, list[LabelledImage]] = {}
     for number, image in enumerate(images):
-        key = f"\0{number}"  # alone
+        key = f"\0{number}"  # a group of one image
         if group_by is not None:
-            found = pattern.search(image.name)
-            if found is None:
-                raise UserError(f"--group_by {group_by}: does not match {image.name}")
-            key = (found[1] if pattern.groups else found[0]) or ""
+            match = pattern.search(image.name)
+            if match is None:
+                raise UserError(f"--group_by {group_by}: does not match {image.name}. It must match every file name.")
+            key = (match[1] if pattern.groups else match[0]) or ""
         groups.setdefault(key, []).append(image)
     return groups

@@ -1,4 +1,4 @@
-"""PASCAL VOC's format: an XML file for each image in Annotations/, the sets as lists in ImageSets/Main/."""
+"""Reads PASCAL VOC annotations: an XML file per image in Annotations/, and lists of the sets in ImageSets/Main/."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Element:
 
 
 def read_xml(path: Path) -> Element:
-    """The outermost element of a file. UserError with the line where it isn't XML."""
+    """Returns the outermost element of a file. Raises UserError with the line if it isn't XML."""
     parser = expat.ParserCreate()
     outside = Element("", 0)
     stack = [outside]
@@ -55,31 +55,35 @@ def read_xml(path: Path) -> Element:
         stack[-1].text += letters
 
     def refuse(*_: object) -> None:
-        raise UserError(f"{path}:{parser.CurrentLineNumber}: declares a document type, which no annotation needs.")
+        raise UserError(
+            f"{path}:{parser.CurrentLineNumber}: declares a document type. Remove it; annotations don't need it."
+        )
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
     parser.StartDoctypeDeclHandler = refuse  # it could define entities that expand without end
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as fault:
-        raise UserError(f"{path}:{fault.lineno}: is not XML ({expat.ErrorString(fault.code)}).") from None
+        raise UserError(
+            f"{path}:{fault.lineno}: is not XML ({expat.ErrorString(fault.code)}). Correct the file."
+        ) from None
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file. Check the path.") from None
     return outside.children[0]
 
 
 def read_voc(source: Path) -> Labelled:
-    """The sets of a folder: those that ImageSets/Main lists, or all as train. Difficult objects become crowds.
+    """Reads the sets that ImageSets/Main lists, or all images as train. Difficult objects become crowds.
 
-    Classes are in the order of labels.txt where it is there, else by name. UserError names the file and line of a
-    mistake.
+    Classes are in the order of labels.txt if it exists, otherwise sorted by name. Raises UserError, which names file
+    and line of a mistake.
     """
     root = source.parent if source.is_file() else source
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     images = _images_by_stem(root)
     by_stem = {path.stem: _labelled(path, images) for path in sorted(folder.glob("*.xml"))}
     if not by_stem:
-        raise UserError(f"{folder}: has no XML files")
+        raise UserError(f"{folder}: has no XML files. Put the annotations there.")
     class_list = next((root / name for name in CLASS_LISTS if (root / name).exists()), None)
     if class_list:
         names = [line.strip() for line in text_of(class_list).splitlines() if line.strip()]
@@ -88,7 +92,7 @@ def read_voc(source: Path) -> Labelled:
         names = sorted({name for _, objects in by_stem.values() for name, _, _ in objects})
     if not names:
         raise UserError(
-            f"{folder}: no file has an object, so there are no classes. List them in {root / CLASS_LISTS[0]}"
+            f"{folder}: no file has an object, so there are no classes. List them in {root / CLASS_LISTS[0]}."
         )
     finished = {
         stem: _with_labels(folder / f"{stem}.xml", *parts, names, class_list) for stem, parts in by_stem.items()
@@ -98,22 +102,22 @@ def read_voc(source: Path) -> Labelled:
         notes = ["there is no ImageSets/Main with lists of the sets, so all images are train: --split divides them"]
         return Labelled(names, [LabelledSet("train", list(finished.values()))], notes=notes)
     sets = [LabelledSet(set_name_of(path.stem), _listed(path, finished)) for path in lists if path.exists()]
-    listed = {image.path for one in sets for image in one.images}
+    listed = {image.path for labelled_set in sets for image in labelled_set.images}
     left = len(finished) - len(listed)
     return Labelled(names, sets, notes=[f"{left} images are in no list, and are left out"] if left else [])
 
 
 def _listed(file: Path, images: dict[str, LabelledImage]) -> list[LabelledImage]:
-    found = []
+    listed = []
     for number, line in enumerate(text_of(file).splitlines(), 1):
         words = line.split()
-        if words and words[-1] != "-1":  # a class's own list marks the images without it
+        if words and words[-1] != "-1":  # the list of a class marks the images without that class
             if words[0] not in images:
-                raise UserError(f"{file}:{number}: there is no Annotations/{words[0]}.xml. Take the line out.")
-            found.append(images[words[0]])
-    if not found:
-        raise UserError(f"{file}: lists no image")
-    return found
+                raise UserError(f"{file}:{number}: there is no Annotations/{words[0]}.xml. Remove the line.")
+            listed.append(images[words[0]])
+    if not listed:
+        raise UserError(f"{file}: lists no image. Add the names of its images, or remove the file.")
+    return listed
 
 
 def _images_by_stem(root: Path) -> dict[str, Path]:
@@ -126,10 +130,10 @@ Named = tuple[str, int, Box]  # class, line, box
 
 
 def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[Named]]:
-    """The image of an XML file, and its objects by the names of their classes."""
+    """Returns the image of an XML file, and its objects by the names of their classes."""
     root = read_xml(path)
     if root.name != "annotation":
-        raise UserError(f"{path}:{root.line}: begins with <{root.name}>, not <annotation>")
+        raise UserError(f"{path}:{root.line}: begins with <{root.name}>, not <annotation>. Remove or replace the file.")
     file_name = _text(root, "filename", path)
     image = images.get(path.stem) or images.get(Path(file_name).stem)
     if image is None:
@@ -137,12 +141,13 @@ def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[
     width, height = size_of(image, str(path))
     size = root.first("size")
     if size is not None:
-        said = tuple(round(_number(size, name, path)) for name in ("width", "height"))
-        if said != (width, height) and said != (0, 0):
+        annotated = tuple(round(_number(size, name, path)) for name in ("width", "height"))
+        if annotated != (width, height) and annotated != (0, 0):
             raise UserError(
-                f"{path}:{size.line}: says {said[0]} x {said[1]}, but {image} is {width} x {height} (width x height)"
+                f"{path}:{size.line}: says {annotated[0]} x {annotated[1]}, but {image} is {width} x {height} (width x "
+                "height). Use the image that was annotated, or correct the size."
             )
-    objects = [_object(one, path) for one in root.all("object")]
+    objects = [_object(element, path) for element in root.all("object")]
     return LabelledImage(image, image.name, width, height, []), objects
 
 
@@ -150,7 +155,7 @@ def _object(element: Element, path: Path) -> Named:
     name = _text(element, "name", path)
     box = element.first("bndbox")
     if box is None:
-        raise UserError(f"{path}:{element.line}: an object without <bndbox>")
+        raise UserError(f"{path}:{element.line}: an object without <bndbox>. Add the box, or remove the object.")
     x1, y1, x2, y2 = (_number(box, side, path) for side in ("xmin", "ymin", "xmax", "ymax"))
     if x2 < x1 or y2 < y1:
         raise UserError(f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box.")
@@ -166,7 +171,7 @@ def _with_labels(
     boxes = []
     for name, line, box in objects:
         if name not in names:
-            raise UserError(f"{path}:{line}: class {name!r} is not in {class_list}")
+            raise UserError(f"{path}:{line}: class {name!r} is not in {class_list}. Add it there, or correct the name.")
         boxes.append(box._replace(label=names.index(name)))
     return image._replace(boxes=boxes)
 
@@ -174,7 +179,7 @@ def _with_labels(
 def _text(element: Element, name: str, path: Path) -> str:
     child = element.first(name)
     if child is None or not child.text.strip():
-        raise UserError(f"{path}:{element.line}: <{element.name}> has no <{name}>")
+        raise UserError(f"{path}:{element.line}: <{element.name}> has no <{name}>. Add it.")
     return child.text.strip()
 
 
@@ -185,5 +190,5 @@ def _number(element: Element, name: str, path: Path) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{path}:{child.line if child else 0}: <{name}> is {text!r}, not a number")
+        raise UserError(f"{path}:{child.line if child else 0}: <{name}> is {text!r}, not a number. Correct it.")
     return number

@@ -1,4 +1,4 @@
-"""A data folder in the suite's layout, made whole or not at all, over nothing that is there."""
+"""Writes a data folder in the suite's layout, whole or not at all, and never overwrites."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from retinanet.settings.convert import LINK, NONE
 
 
 def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
-    """Have `write` fill an empty folder, then move its `names` into `folder`. UserError if one is there already."""
+    """Lets `write` fill an empty folder, then moves its `names` into `folder`. Raises UserError if one exists there."""
     names = list(names)
     for name in names:
         if os.path.lexists(folder / name):
             raise UserError(
-                f"{folder / name}: is there already, and nothing is overwritten. Choose another --output_path."
+                f"{folder / name}: already exists, and convert never overwrites. Choose another --output_path."
             )
     beside = folder / f".{secrets.token_hex(4)}.part"
     with file_error_explained(folder, "can't be written to", "Make room, or choose another --output_path."):
@@ -35,35 +35,37 @@ def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None
 
 
 def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
-    """{set}.json and images/{set}/ of each set."""
+    """Writes {set}.json and images/{set}/ for each set."""
 
     def write(place: Path) -> None:
-        for one in labelled.sets:
-            put_images(one, place / "images" / one.name, images)
-            content = coco_content(one, labelled)
-            (place / f"{one.name}.json").write_text(json.dumps(content), encoding="utf-8")
+        for labelled_set in labelled.sets:
+            put_images(labelled_set, place / "images" / labelled_set.name, images)
+            content = coco_content(labelled_set, labelled)
+            (place / f"{labelled_set.name}.json").write_text(json.dumps(content), encoding="utf-8")
 
-    names = [name for one in labelled.sets for name in (f"images/{one.name}", f"{one.name}.json")]
+    names = [
+        name for labelled_set in labelled.sets for name in (f"images/{labelled_set.name}", f"{labelled_set.name}.json")
+    ]
     place_whole(folder, names, write)
 
 
-def image_ids(one: LabelledSet) -> list[int]:
-    """An id for each image of a set: the format's own, else the number that is its name where all names are numbers."""
-    own = [image.image_id for image in one.images if image.image_id is not None]
-    if len(own) == len(one.images) and len(set(own)) == len(own):
-        return own
-    stems = [image.path.stem for image in one.images]
+def image_ids(labelled_set: LabelledSet) -> list[int]:
+    """Returns an id for each image of a set: the format's, or the file names if all are numbers, or 1, 2, 3 ..."""
+    ids = [image.image_id for image in labelled_set.images if image.image_id is not None]
+    if len(ids) == len(labelled_set.images) and len(set(ids)) == len(ids):
+        return ids
+    stems = [image.path.stem for image in labelled_set.images]
     if all(stem.isdecimal() and len(stem) < 19 for stem in stems) and len(set(map(int, stems))) == len(stems):
         return [int(stem) for stem in stems]
-    return list(range(1, len(one.images) + 1))
+    return list(range(1, len(labelled_set.images) + 1))
 
 
-def coco_content(one: LabelledSet, labelled: Labelled) -> dict[str, Any]:
-    """A set as COCO writes it."""
+def coco_content(labelled_set: LabelledSet, labelled: Labelled) -> dict[str, Any]:
+    """Returns the content of a set's COCO annotation file."""
     category_ids = labelled.category_ids or list(range(1, len(labelled.class_names) + 1))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id, image in zip(image_ids(one), one.images, strict=True):
+    for image_id, image in zip(image_ids(labelled_set), labelled_set.images, strict=True):
         names = {"file_name": image.name, "width": image.width, "height": image.height}
         images.append({"id": image_id, **names})
         for label, left, top, width, height, is_crowd in image.boxes:
@@ -82,16 +84,17 @@ def coco_content(one: LabelledSet, labelled: Labelled) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def put_images(one: LabelledSet, folder: Path, how: str) -> None:
-    """Link or copy the images of a set into `folder`. UserError where two would have the same name."""
+def put_images(labelled_set: LabelledSet, folder: Path, how: str) -> None:
+    """Links or copies the images of a set into `folder`. Raises UserError if two would have the same name."""
     if how == NONE:
         return
     folder.mkdir(parents=True)
     names: dict[str, LabelledImage] = {}
-    for image in one.images:
+    for image in labelled_set.images:
         if image.name in names:
             raise UserError(
-                f"{image.path}: {names[image.name].path} has the same name in the set {one.name}. Rename one."
+                f"{image.path}: {names[image.name].path} has the same name in the set {labelled_set.name}. Rename one "
+                "of the two, or split one set at a time."
             )
         names[image.name] = image
         place = folder / image.name
@@ -103,6 +106,6 @@ def put_images(one: LabelledSet, folder: Path, how: str) -> None:
 
 
 def _plain(number: float) -> float | int:
-    """As short as it can be said."""
+    """Rounds to 6 decimals, and drops the point of whole numbers."""
     number = round(number, 6)
     return int(number) if number == int(number) else number

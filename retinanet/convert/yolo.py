@@ -1,4 +1,4 @@
-"""YOLO's format: data.yaml, and beside each image in images/ a text file in labels/ with a line for each object."""
+"""Reads YOLO annotations: data.yaml, and for each image in images/ a text file in labels/ with a line per object."""
 
 import math
 import os
@@ -19,12 +19,15 @@ from retinanet.convert.sets import (
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import UserError
 
-SLACK = 0.01  # of the image: rounding may carry a box so far past its border
-DECIMALS = 3  # of the pixels that shares are turned into
+SLACK = 0.01  # rounding may carry a box past its image by this fraction of the side
+DECIMALS = 3  # the decimals of pixels computed from fractions
 
 
 def read_yolo(source: Path) -> Labelled:
-    """The sets that a data.yaml names, itself or in its folder. UserError names the file and line of a mistake."""
+    """Reads the sets of a data.yaml, given as the file or as its folder.
+
+    Raises UserError, which names file and line of a mistake.
+    """
     file = source if source.is_file() else _yaml_in(source)
     content = _yaml(file)
     names = _class_names(content, file)
@@ -36,7 +39,7 @@ def read_yolo(source: Path) -> Labelled:
             sets.append(LabelledSet(set_name_of(name), images))
     if not sets:
         raise UserError(f"{file}: names no set. Add a line such as train: images/train")
-    without = sum(not _label_file(image.path).exists() for one in sets for image in one.images)
+    without = sum(not _label_file(image.path).exists() for labelled_set in sets for image in labelled_set.images)
     notes = [f"{without} images have no label file, so they have no objects"] if without else []
     return Labelled(names, sets, notes=notes)
 
@@ -49,7 +52,7 @@ def _yaml_in(folder: Path) -> Path:
     if len(named) == 1:
         return named[0]
     if files:
-        raise UserError(f"{folder}: has {len(files)} YAML files. Give the one that lists the classes.")
+        raise UserError(f"{folder}: has {len(files)} YAML files. Use the path of the file that lists the classes.")
     raise UserError(
         f"{folder}: has no data.yaml, which lists the classes and sets. Write one, such as:  train: images/train  "
         "val: images/val  names: [cat, dog]  (each on a line)"
@@ -66,9 +69,9 @@ def _yaml(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{file}{line}: is not YAML ({getattr(fault, 'problem', fault)}).") from None
+        raise UserError(f"{file}{line}: is not YAML ({getattr(fault, 'problem', fault)}). Correct the file.") from None
     if not isinstance(content, dict):
-        raise UserError(f"{file}: holds no names: and train: lines.")
+        raise UserError(f"{file}: holds no names: and train: lines. Add them.")
     return content
 
 
@@ -76,7 +79,7 @@ def _class_names(content: dict[str, Any], file: Path) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict):
         if sorted(names) != list(range(len(names))):
-            raise UserError(f"{file}: names: must number the classes from 0 on without a gap.")
+            raise UserError(f"{file}: the numbers in names: have gaps. Number the classes 0, 1, 2 ...")
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{file}: has no list of classes. Add a line such as names: [cat, dog]")
@@ -88,7 +91,7 @@ def _class_names(content: dict[str, Any], file: Path) -> list[str]:
 
 
 def _root(content: dict[str, Any], file: Path) -> Path:
-    """What its paths are relative to: path: where that is there, or the folder of the file."""
+    """Returns the folder that the paths of `file` are relative to: `path:` if that exists, or the file's own folder."""
     path = content.get("path")
     if path is None:
         return file.parent
@@ -97,45 +100,45 @@ def _root(content: dict[str, Any], file: Path) -> Path:
 
 
 def _images(value: Any, root: Path, file: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """The images of a set, each with its name below the set's folder."""
+    """Yields the images of a set, each with its name relative to the set's folder."""
     suffixes = image_suffixes()
     for text in value if isinstance(value, list) else [value]:
         place = _place(str(text), root)
         if place is None:
-            raise UserError(f"{file}: {name}: names {text}, and there is no such folder or list.")
+            raise UserError(f"{file}: {name}: names {text}, and there is no such folder or list. Correct the path.")
         if place.is_file():
             listed = _listed(place, root)
             folder = Path(os.path.commonpath([path.parent for path in listed])) if listed else root
-            found = [(path, path.relative_to(folder).as_posix()) for path in listed]
+            images = [(path, path.relative_to(folder).as_posix()) for path in listed]
         else:
-            there = sorted(path for path in place.rglob("*") if path.suffix.lower() in suffixes)
-            found = [(path, path.relative_to(place).as_posix()) for path in there]
-        if not found:
-            raise UserError(f"{file}: {name}: names {text}, and no images are there.")
-        yield from found
+            files = sorted(path for path in place.rglob("*") if path.suffix.lower() in suffixes)
+            images = [(path, path.relative_to(place).as_posix()) for path in files]
+        if not images:
+            raise UserError(f"{file}: {name}: names {text}, and no images are there. Put them there.")
+        yield from images
 
 
 def _place(text: str, root: Path) -> Path | None:
-    """A path of data.yaml. Roboflow's begin with ../ though they are beside the file."""
+    """Resolves a path of data.yaml. Roboflow's paths begin with ../ although the folders are next to the file."""
     places = [Path(text), root / text, root / text.removeprefix("../")]
     return next((place for place in places[1 - Path(text).is_absolute() :] if place.exists()), None)
 
 
 def _listed(file: Path, root: Path) -> list[Path]:
-    """The images in a list of paths."""
+    """Returns the images in a list of paths."""
     paths = []
     for number, line in enumerate(text_of(file).splitlines(), 1):
         if text := line.strip():
             places = [Path(text), root / text, file.parent / text]
             path = next((place for place in places if place.is_file()), None)
             if path is None:
-                raise UserError(f"{file}:{number}: there is no image {text}. Put it there, or take the line out.")
+                raise UserError(f"{file}:{number}: there is no image {text}. Put it there, or remove the line.")
             paths.append(path.resolve())
     return paths
 
 
 def _label_file(image: Path) -> Path:
-    """The last images/ in the path becomes labels/; without one, the file is beside the image."""
+    """Returns the image's label file: in labels/ instead of the path's last images/, or next to the image."""
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part == "images"]
     if places:
@@ -155,22 +158,24 @@ def _labelled(image: Path, name: str, num_classes: int) -> LabelledImage:
 
 
 def _box(words: list[str], size: tuple[int, int], num_classes: int, where: str) -> Box:
-    """A line: the class, then the box's centre, width and height in shares of the image; or the corners of an outline,
-    whose box is taken."""
+    """Reads a line: the class, then either a box or the corners of an outline, which is replaced by its box.
+
+    A box is its centre, width and height, in fractions of the image.
+    """
     if len(words) != 5 and not (len(words) >= 7 and len(words) % 2):
         raise UserError(f"{where}: has {len(words)} numbers. A box has 5: class, centre x, centre y, width, height.")
     if not words[0].isdecimal() or int(words[0]) >= num_classes:
-        raise UserError(f"{where}: class {words[0]!r} is none of 0 to {num_classes - 1}, which data.yaml names.")
+        raise UserError(
+            f"{where}: class {words[0]!r} is not a number from 0 to {num_classes - 1}, as in data.yaml. Correct it."
+        )
     try:
         numbers = [float(word) for word in words[1:]]
     except ValueError as fault:
-        raise UserError(f"{where}: {fault}. Write shares of the image, such as 0.5.") from None
+        raise UserError(f"{where}: {fault}. Write fractions of the image, such as 0.5.") from None
     if not all(map(math.isfinite, numbers)):
-        raise UserError(f"{where}: has a number that is not finite.")
-    if max(numbers) > 1 + SLACK or min(numbers) < -SLACK:
-        raise UserError(
-            f"{where}: {max(numbers, key=abs):g} is not a share of the image, from 0 to 1. Are these pixels?"
-        )
+        raise UserError(f"{where}: has a number that is not finite. Write fractions of the image, such as 0.5.")
+    if outside := [number for number in numbers if not -SLACK <= number <= 1 + SLACK]:
+        raise UserError(f"{where}: {outside[0]:g} is not from 0 to 1. Write fractions of the image, not pixels.")
     if len(numbers) == 4:
         x, y, wide, high = numbers
         left, top = x - wide / 2, y - high / 2
@@ -178,7 +183,7 @@ def _box(words: list[str], size: tuple[int, int], num_classes: int, where: str) 
         left, top = min(numbers[::2]), min(numbers[1::2])
         wide, high = max(numbers[::2]) - left, max(numbers[1::2]) - top
     if wide <= 0 or high <= 0:
-        raise UserError(f"{where}: the box has no area. Take the line out, or correct its width and height.")
+        raise UserError(f"{where}: the box has no area. Remove the line, or correct its width and height.")
     width, height = size
     x, y, wide, high = (round(number, DECIMALS) for number in (left * width, top * height, wide * width, high * height))
     return Box(int(words[0]), x, y, wide, high)

@@ -1,4 +1,4 @@
-"""Adaptive training sample selection: an IoU threshold for each object (https://arxiv.org/abs/1912.02424).
+"""Adaptive training sample selection (ATSS): an IoU threshold for each object (https://arxiv.org/abs/1912.02424).
 
 All anchors of a cell are candidates, as in the authors' code.
 """
@@ -17,16 +17,16 @@ NUM_CELLS = 9  # candidate cells of each level, the nearest to an object
 
 
 class Levels(NamedTuple):
-    """The cells of a network input; L levels. Numbers of cells are float32 for the arithmetic."""
+    """The cells of a network input with L levels. Numbers of cells are float32 for the arithmetic."""
 
     strides: Tensor  # float32 [L, 1]
     shapes: Tensor  # float32 [L, 1, 2], (columns, rows)
     firsts: Tensor  # int64 [L, 1], the index of a level's first cell
-    offsets: Tensor  # float32 [O, 2], (columns, rows) from a point's cell to those that may be among its nearest
+    offsets: Tensor  # float32 [O, 2], (columns, rows) from a point's cell to every cell that may be among its nearest
 
 
 def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> AnchorMatches:
-    """Match the `anchors` [A, 4] of a network input of `size` (H, W) with the objects of each image.
+    """Matches the `anchors` [A, 4] of a network input of `size` (H, W) with the objects of each image.
 
     An object's candidates are the anchors of the 9 cells of each level nearest to its centre (ties: the first; all
     cells of a smaller level). Candidates are foreground if their centre is inside the object and their IoU with it is
@@ -37,20 +37,20 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Anch
     per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))
     levels = levels_of(*size, anchors.device)
     x1, y1, x2, y2 = targets.boxes[..., None].unbind(dim=2)  # [B, M, 1]
-    cells, is_there = nearest_cells(targets.boxes, levels)  # [B, M, L, 9, 2], [B, M, L, 9]
+    cells, exists = nearest_cells(targets.boxes, levels)  # [B, M, L, 9, 2], [B, M, L, 9]
     x, y = ((cells + 0.5) * levels.strides[..., None]).flatten(2, 3).unbind(dim=3)  # [B, M, L * 9]
     inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
 
     columns, rows = cells.long().unbind(dim=4)
     firsts = (levels.firsts + rows * levels.shapes[..., 0].long() + columns) * per_cell
     of_cell = torch.arange(per_cell, device=anchors.device)
-    candidates = (firsts.where(is_there, 0)[..., None] + of_cell).flatten(2)  # [B, M, L * 9 * per cell]
-    is_there = is_there[..., None].expand(-1, -1, -1, -1, per_cell).flatten(2)
+    candidates = (firsts.where(exists, 0)[..., None] + of_cell).flatten(2)  # [B, M, L * 9 * per cell]
+    exists = exists[..., None].expand(-1, -1, -1, -1, per_cell).flatten(2)
     inside = inside[..., None].expand(-1, -1, -1, per_cell).flatten(2)
 
     ious = iou((x1, y1, x2, y2), anchors.t().contiguous()[:, candidates].unbind())  # [B, M, L * 9 * per cell]
-    chosen = is_there & inside & (ious >= _threshold(ious, is_there))
-    # IoU and rank in one integer, whose maximum is taken: the bits of positive floats order as the floats do.
+    chosen = exists & inside & (ious >= _threshold(ious, exists))
+    # One integer holds IoU and rank, so that one maximum decides: the bits of positive floats sort like the floats.
     ranks = torch.arange(most - 1, -1, -1, device=anchors.device)[:, None]
     keys = (ious.view(torch.int32).long() * most + ranks).where(chosen, -1)
     best = torch.full((num_images, len(anchors)), -1, device=anchors.device)
@@ -58,32 +58,32 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Anch
     return AnchorMatches(most - 1 - best % most, best >= 0, best < 0)
 
 
-def _threshold(ious: Tensor, is_there: Tensor) -> Tensor:
-    """The mean plus the standard deviation of each object's IoUs: float64 [B, M, 1].
+def _threshold(ious: Tensor, exists: Tensor) -> Tensor:
+    """Returns the mean plus the standard deviation of each object's IoUs: float64 [B, M, 1].
 
     In float64 the mean of equal IoUs is exactly their value, so that all of them reach it.
     """
-    wide, counts = ious.double(), is_there.sum(dim=2, keepdim=True)
-    means = (wide * is_there).sum(dim=2, keepdim=True) / counts
-    squares = ((wide - means).square() * is_there).sum(dim=2, keepdim=True)
+    wide, counts = ious.double(), exists.sum(dim=2, keepdim=True)
+    means = (wide * exists).sum(dim=2, keepdim=True) / counts
+    squares = ((wide - means).square() * exists).sum(dim=2, keepdim=True)
     return means + (squares / (counts - 1)).sqrt()
 
 
 def nearest_cells(boxes: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-    """The cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which of them exist."""
+    """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which of them exist."""
     places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
     places = places[:, :, :, None]
-    own = torch.minimum(places.floor().clamp(min=0), levels.shapes - 1)
-    cells = own + levels.offsets  # [B, M, L, O, 2]
-    is_there = ((cells >= 0) & (cells < levels.shapes)).all(dim=4)
+    centre_cells = torch.minimum(places.floor().clamp(min=0), levels.shapes - 1)
+    cells = centre_cells + levels.offsets  # [B, M, L, O, 2]
+    exists = ((cells >= 0) & (cells < levels.shapes)).all(dim=4)
     x, y = (cells + 0.5 - places).unbind(dim=4)
-    distances = (x * x + y * y).masked_fill(~is_there, torch.inf)
+    distances = (x * x + y * y).masked_fill(~exists, torch.inf)
     # Stable, so that equally near cells have the same order on every device.
-    distances, order = (found[..., :NUM_CELLS] for found in distances.sort(dim=3, stable=True))
+    distances, order = (ranked[..., :NUM_CELLS] for ranked in distances.sort(dim=3, stable=True))
     return cells.gather(3, order[..., None].expand(-1, -1, -1, -1, 2)), distances < torch.inf
 
 
-@lru_cache(maxsize=1024)  # 2 KB each; varying training sides give hundreds of padded sizes
+@lru_cache(maxsize=1024)  # an entry takes 2 KB; varying training sides give hundreds of padded sizes
 def levels_of(height: int, width: int, device: torch.device) -> Levels:
     """Returns the cells of a network input of this size, on `device`."""
     shapes = torch.tensor(level_shapes(height, width))  # [L, 2], (rows, columns)
@@ -97,10 +97,11 @@ def levels_of(height: int, width: int, device: torch.device) -> Levels:
 
 
 def _offsets() -> list[tuple[int, int]]:
-    """(columns, rows) from a point's cell to every cell that can be among its 9 nearest, row by row.
+    """Returns (columns, rows) from a point's cell to every cell that can be among its 9 nearest, row by row.
 
-    All cells of the rectangle between the point's cell and another are at least as near as that other one. So it can't
-    be among the nearest if there are more than 9, or 10: on the border of two cells, one that is as near comes later.
+    All cells of the rectangle between the point's cell and another cell are at least as near as that other cell. So it
+    can't be among the 9 nearest if the rectangle has more than 10 cells. (10 and not 9: if the point lies on the border
+    of two cells, an equally near cell of the rectangle may come later in the order.)
     """
     reach = range(-NUM_CELLS, NUM_CELLS + 1)
     return [(x, y) for y in reach for x in reach if (abs(x) + 1) * (abs(y) + 1) <= NUM_CELLS + 1]

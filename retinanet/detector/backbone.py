@@ -1,4 +1,4 @@
-"""torchvision's ResNet and its weights, cut to the feature maps of stride 8, 16 and 32."""
+"""The backbone: torchvision's ResNet, cut to the feature maps of stride 8, 16 and 32."""
 
 from itertools import chain
 from typing import Any
@@ -10,15 +10,15 @@ from torchvision.models import get_model
 
 from retinanet.detector.settings import STAGES
 
-# The blocks of layer1 to layer4: of three convolutions from depth 50 on, else of two.
+# The number of blocks in layer1 to layer4. From depth 50 on a block has three convolutions, otherwise two.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Backbone(nn.Module):
     """A ResNet without its classifier, with torchvision's initial weights and names (`layer1.0.conv1.weight`).
 
-    The scale and shift of batch norm are learned, its statistics only with `learn_statistics`: two images are too few
-    to measure them, so the loaded ones stay.
+    The scale and shift of batch norm are learned. Its statistics are learned only with `learn_statistics`: two images
+    are too few to measure them, so the loaded statistics stay.
     """
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
@@ -40,14 +40,14 @@ class Backbone(nn.Module):
         return self
 
     def freeze(self, num_stages: int) -> None:
-        """Fix the weights and statistics of the first of STAGES, which then need no backward pass."""
+        """Fixes the weights and statistics of the first `num_stages` of STAGES, which then need no backward pass."""
         for name in modules_of(num_stages):
             getattr(self, name).requires_grad_(False)
         self.train(self.training)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """C3, C4 and C5 of normalised `images` [B, 3, H, W]: strides 8, 16 and 32."""
-        # Pooled before the ReLU, which gives the same for a quarter of the work.
+        """Returns C3, C4 and C5 of normalised `images` [B, 3, H, W], with strides 8, 16 and 32."""
+        # Pooling before the ReLU gives the same result for a quarter of the work.
         features = F.relu(self.maxpool(_convolve(images, self.conv1, self.bn1)), inplace=True)
         levels = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
 
 
 def _block(features: Tensor, block: Any) -> Tensor:
-    """torchvision's BasicBlock (two convolutions) or Bottleneck (three), with batch norm folded where possible."""
+    """Runs torchvision's BasicBlock (two convolutions) or Bottleneck (three), with batch norm folded where possible."""
     shortcut = features if block.downsample is None else _convolve(features, block.downsample[0], block.downsample[1])
     numbers = "123" if hasattr(block, "conv3") else "12"
     convolutions = [(getattr(block, f"conv{number}"), getattr(block, f"bn{number}")) for number in numbers]
@@ -68,15 +68,15 @@ def _block(features: Tensor, block: Any) -> Tensor:
 
 
 def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | nn.Identity) -> Tensor:
-    """The convolution and the batch norm after it.
+    """Applies the convolution and the batch norm after it.
 
-    With fixed statistics, one convolution with scaled weights does both: that saves a pass over the features each way,
-    and the memory of the convolution's output.
+    With fixed statistics, one convolution with scaled weights does both. This saves a pass over the features, forward
+    and backward, and the memory of the convolution's output.
     """
-    where = convolution.stride, convolution.padding
+    geometry = convolution.stride, convolution.padding
     if isinstance(norm, nn.Identity) or norm.training:  # Identity: the convolution has the folded weights already
-        return norm(conv2d(features, convolution.weight, convolution.bias, *where))
-    return conv2d(features, *folded(convolution, norm), *where)
+        return norm(conv2d(features, convolution.weight, convolution.bias, *geometry))
+    return conv2d(features, *folded(convolution, norm), *geometry)
 
 
 def conv2d(
@@ -86,9 +86,9 @@ def conv2d(
     stride: tuple[int, ...],
     padding: tuple[int, ...] | str,
 ) -> Tensor:
-    """Convolves as PyTorch does, but in float32 where bfloat16 on a CPU gives garbage.
+    """Convolves like PyTorch, but in float32 where bfloat16 on a CPU gives garbage.
 
-    oneDNN's 3x3 convolution with stride 2 reads past its input where the output is one column, and its gradients do:
+    oneDNN's 3x3 convolution with stride 2, and its gradients, read past the input if the output is one column wide:
     the values are wrong, infinite or NaN. Output and gradients keep their formats.
     """
     if (
@@ -105,7 +105,7 @@ def conv2d(
 
 
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the one convolution."""
+    """Returns weight and bias of the convolution that does the work of both."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -113,5 +113,5 @@ def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor
 
 
 def modules_of(num_stages: int) -> set[str]:
-    """The names of the modules of the first stages."""
+    """Returns the names of the modules in the first `num_stages` of STAGES."""
     return set(chain(*list(STAGES.values())[:num_stages]))

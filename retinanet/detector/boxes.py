@@ -1,4 +1,4 @@
-"""Box arithmetic: the code that the network regresses, and clipping.
+"""Box arithmetic: encoding boxes as deltas from anchors and decoding them, clipping, IoU and GIoU.
 
 Boxes are (x1, y1, x2, y2) in pixels, float32, in tensors of shape [..., 4].
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# The box code of Fast R-CNN (https://arxiv.org/abs/1504.08083), with the deviations that the published runs divide by.
+# The box code of Fast R-CNN (https://arxiv.org/abs/1504.08083), with the deviations that the published runs used.
 CENTRE_DEVIATION = 0.1
 SIZE_DEVIATION = 0.2
 # A box is at most 1000/16 times as wide or high as its anchor, so that exp can't overflow in an untrained network.
@@ -22,7 +22,7 @@ def _centres_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Deltas (dx, dy, dw, dh) that carry `anchors` [..., 4] to `boxes` [..., 4]; both need positive sizes."""
+    """Returns the deltas (dx, dy, dw, dh) from `anchors` [..., 4] to `boxes` [..., 4]; both need positive sizes."""
     box_centres, box_sizes = _centres_and_sizes(boxes)
     anchor_centres, anchor_sizes = _centres_and_sizes(anchors)
     shift = (box_centres - anchor_centres) / anchor_sizes / CENTRE_DEVIATION
@@ -31,7 +31,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
-    """The boxes [..., 4] that `deltas` [..., 4] make of `anchors` [..., 4]; the inverse of `encode`."""
+    """Applies `deltas` [..., 4] to `anchors` [..., 4] and returns the boxes [..., 4]; the inverse of `encode`."""
     anchor_centres, anchor_sizes = _centres_and_sizes(anchors)
     centres = anchor_centres + deltas[..., :2] * CENTRE_DEVIATION * anchor_sizes
     sizes = anchor_sizes * torch.exp((deltas[..., 2:] * SIZE_DEVIATION).clamp(max=MAX_LOG_GROWTH))
@@ -39,49 +39,49 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """`boxes` [B, K, 4] cut at the borders of their images, whose `sizes` [B, 2] are (height, width)."""
+    """Returns `boxes` [B, K, 4] cut at the borders of their images, whose `sizes` [B, 2] are (height, width)."""
     return torch.minimum(boxes.clamp(min=0), per_coordinate(sizes.to(boxes.dtype))[:, None])
 
 
 def per_coordinate(values: Tensor) -> Tensor:
-    """(vertical, horizontal) `values` [..., 2], such as scales, for each coordinate of a box: [..., 4]."""
+    """Repeats (vertical, horizontal) `values` [..., 2], such as scales, for each coordinate of a box: [..., 4]."""
     return torch.cat([values.flip(-1)] * 2, dim=-1)
 
 
-def giou_loss(deltas: Tensor, wanted: Tensor) -> Tensor:
-    """1 - GIoU, from 0 to 2, of the boxes that `deltas` and `wanted` [..., 4] make of the same anchor: [...].
+def giou_loss(deltas: Tensor, target_deltas: Tensor) -> Tensor:
+    """Returns 1 - GIoU, from 0 to 2, of the boxes that both deltas [..., 4] encode for the same anchor: [...].
 
-    Shifting or stretching an axis doesn't change it, so any anchor will do: here one of side 1 at the origin.
+    GIoU doesn't change when an axis is shifted or stretched, so any anchor will do: here one of side 1 at the origin.
     """
-    (x1, y1, x2, y2), (left, top, right, bottom), shared, union = _overlap(deltas, wanted)
+    (x1, y1, x2, y2), (left, top, right, bottom), shared, union = _overlap(deltas, target_deltas)
     around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
     return 2 - shared / union - union / around
 
 
-def iou_of_deltas(deltas: Tensor, wanted: Tensor) -> Tensor:
-    """The IoU [...] of the boxes that `deltas` and `wanted` [..., 4] make of the same anchor."""
-    _, _, shared, union = _overlap(deltas, wanted)
+def iou_of_deltas(deltas: Tensor, target_deltas: Tensor) -> Tensor:
+    """Returns the IoU [...] of the boxes that both deltas [..., 4] encode for the same anchor."""
+    _, _, shared, union = _overlap(deltas, target_deltas)
     return shared / union
 
 
-def _overlap(deltas: Tensor, wanted: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+def _overlap(deltas: Tensor, target_deltas: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
     *box, area = _box(deltas, MAX_LOG_GROWTH)  # as decode does
-    *other, wanted_area = _box(wanted, math.inf)
-    shared = shared_area(box, other)
-    return box, other, shared, area + wanted_area - shared
+    *target, target_area = _box(target_deltas, math.inf)
+    shared = shared_area(box, target)
+    return box, target, shared, area + target_area - shared
 
 
 def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """x1, y1, x2, y2 and area of the box that each of `deltas` makes of that anchor."""
+    """Returns x1, y1, x2, y2 and the area of the box that each of `deltas` encodes for an anchor of side 1."""
     x, y = (deltas[..., :2] * CENTRE_DEVIATION).unbind(dim=-1)
     width, height = (deltas[..., 2:] * SIZE_DEVIATION).clamp(max=max_log_growth).exp().unbind(dim=-1)
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2, width * height
 
 
 def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
-    """The area of the intersections of boxes and anchors, each given as x1, y1, x2, y2 of shapes that broadcast.
+    """Returns the areas of the intersections of boxes and anchors, each given as x1, y1, x2, y2 that broadcast.
 
-    Coordinate by coordinate: tensors whose last side is A run several times faster than pairs of coordinates.
+    The coordinates are separate because tensors whose last dimension is A run several times faster than pairs.
     """
     (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
@@ -90,7 +90,10 @@ def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
 
 
 def iou(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
-    """The IoU of boxes and anchors, given as for shared_area. A padding box of zeros has 0 with every anchor."""
+    """Returns the IoU of boxes and anchors, given as for shared_area.
+
+    A padding box of zeros has an IoU of 0 with every anchor.
+    """
     (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
     shared = shared_area(boxes, anchors)
     together = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)

@@ -1,4 +1,4 @@
-"""From the network's output to detections: the best candidates, decoded, without duplicates."""
+"""Turns the network's output into detections: takes the best candidates, decodes them and removes duplicates."""
 
 import torch
 from torch import Tensor
@@ -9,22 +9,22 @@ from retinanet.detector.boxes import clip, decode
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Candidates, Detections, Predictions
 
-# On a GPU torchvision's NMS needs a bit of memory for each pair of candidates in a call: 2 GB for these. (Above 393,216
-# candidates its last kernel can't be launched.)
+# On a GPU, torchvision's NMS needs one bit of memory for each pair of candidates in a call: 2 GB for this many.
+# (Above 393,216 candidates its last kernel can't be launched.)
 MOST_ON_GPU = 2**17
-MOST_AT_ONCE = 2**14  # of several images in a call; their pairs take 34 MB
+MOST_AT_ONCE = 2**14  # candidates in a call for several images; their pairs take 34 MB
 NO_LOGIT = -1e4  # its score is 0
-SCORE_POWER = 0.5  # with an IoU branch, a in score^a x IoU^(1 - a) (https://arxiv.org/abs/1912.05992)
+SCORE_POWER = 0.5  # a in score^a x IoU^(1 - a), the score with an IoU branch (https://arxiv.org/abs/1912.05992)
 
 
 @torch.no_grad()
 def detect(
     predictions: Predictions, anchors: Tensor, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION
 ) -> Detections:
-    """The detections of each image with a score above `threshold`, at most K = `max_detections`.
+    """Returns the detections of each image with a score above `threshold`, at most K = `max_detections`.
 
     A candidate is an (anchor, class) pair. The `num_candidates` top-scoring ones of an image are decoded with `anchors`
-    [A, 4], clipped to the image's `sizes` [B, 2], and thinned by NMS within each class. Boxes outside their image are
+    [A, 4], clipped to the image's `sizes` [B, 2], and reduced by NMS within each class. Boxes outside their image are
     dropped.
     """
     return suppress(find_candidates(predictions, anchors, sizes, settings.num_candidates), sizes, settings)
@@ -34,7 +34,7 @@ def detect(
 def find_candidates(
     predictions: Predictions, anchors: Tensor, sizes: Tensor, num_candidates: int, *, padded: bool = False
 ) -> Candidates:
-    """The `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`.
+    """Returns the `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`.
 
     An image too small for so many has fewer, or with `padded` as many, of which the rest score 0.
     """
@@ -54,13 +54,13 @@ def find_candidates(
 
 
 def lowest_class_score(threshold: float, iou_branch: bool) -> float:
-    """The score that the classification head must exceed for a detection above `threshold`, whatever the IoU."""
+    """Returns the class score that a detection above `threshold` must exceed, whatever its IoU."""
     return threshold ** (1 / SCORE_POWER) if iou_branch else threshold
 
 
 @torch.no_grad()
 def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION) -> Detections:
-    """The top-scoring `candidates` after NMS, as in `detect`. Their boxes lie within `sizes` [B, 2]."""
+    """Returns the top-scoring `candidates` after NMS, as in `detect`. Their boxes lie within `sizes` [B, 2]."""
     boxes, scores, labels = candidates
     valid = (scores > settings.threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
@@ -70,35 +70,35 @@ def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings 
     # A stable sort keeps candidates of equal score in order, so that every device gives the same result.
     ranked, order = scores.masked_fill(~kept, -1).sort(dim=1, descending=True, stable=True)
     ranked, order = ranked[:, : settings.max_detections], order[:, : settings.max_detections]  # [B, K]
-    found = ranked >= 0
+    is_detection = ranked >= 0  # the rest is padding
     return Detections(
-        boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * found[..., None],
-        scores=ranked * found,
-        labels=labels.gather(1, order).masked_fill(~found, -1),
+        boxes=boxes.gather(1, order[..., None].expand(-1, -1, 4)) * is_detection[..., None],
+        scores=ranked * is_detection,
+        labels=labels.gather(1, order).masked_fill(~is_detection, -1),
     )
 
 
 def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
-    """Which of the `valid` candidates survive NMS within their image and class: bool [B, N].
+    """Marks the `valid` candidates that survive NMS within their image and class: bool [B, N].
 
     Boxes of different groups are shifted apart by multiples of `step`, which exceeds every side, so that one call
-    serves several groups. In float32 the far groups of 16 images x 80 classes would have a resolution of 1/8 pixel.
+    serves several groups. In float32, the far groups of 16 images x 80 classes would have a resolution of 1/8 pixel.
     """
     kept = torch.zeros_like(valid)
     for image, (boxes, scores, labels) in enumerate(zip(*candidates, strict=True)):
         rows = valid[image].nonzero().squeeze(1)
         shifted = boxes[rows].double() + (labels[rows] * step)[:, None]
         ranks = scores[rows].double()
-        if len(rows) > MOST_ON_GPU:  # the CPU's NMS needs no memory for pairs, and gives the same
+        if len(rows) > MOST_ON_GPU:  # NMS on the CPU needs no memory for pairs, and gives the same result
             shifted, ranks = shifted.cpu(), ranks.cpu()
         kept[image, rows[nms(shifted, ranks, nms_iou).to(rows.device)]] = True
     return kept
 
 
 def survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
-    """Like survivors_by_image, but in calls for several images, each of which a host waits for once.
+    """Does the same as survivors_by_image in calls for several images; the host waits once per call.
 
-    The values at candidates that are not `valid` mean nothing.
+    The values at candidates that are not `valid` are meaningless.
     """
     boxes, scores, labels = candidates
     groups = labels + (labels.max() + 1) * torch.arange(len(boxes), device=boxes.device)[:, None]
@@ -108,7 +108,7 @@ def survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_i
     kept = torch.zeros_like(valid)
     num_images = max(1, MOST_AT_ONCE // valid.shape[1])
     for parts in zip(*(tensor.split(num_images) for tensor in (kept, shifted, ranks)), strict=True):
-        of_images, some_boxes, some_ranks = (part.flatten(0, 1) for part in parts)
-        # Not of_images[...] = True, which would copy the True to the GPU and wait for it.
-        of_images.index_fill_(0, nms(some_boxes, some_ranks, nms_iou), True)
+        part_kept, part_boxes, part_ranks = (part.flatten(0, 1) for part in parts)
+        # Assigning part_kept[...] = True would copy the True to the GPU and wait for it.
+        part_kept.index_fill_(0, nms(part_boxes, part_ranks, nms_iou), True)
     return kept

@@ -1,4 +1,4 @@
-"""The focal loss of a batch and its gradient (https://arxiv.org/abs/1708.02002, equation 5)."""
+"""Computes the focal loss of a batch and its gradient (https://arxiv.org/abs/1708.02002, equation 5)."""
 
 from typing import Any
 
@@ -6,23 +6,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TERMS_ON_CPU = 2**17  # terms at a time, which fit in the cache
+TERMS_ON_CPU = 2**17  # the number of terms computed at a time, which fits in the cache
 
 
 class FocalLoss(torch.autograd.Function):
-    """Loss and gradient together, part by part: a few passes over the logits instead of some twenty.
+    """Computes loss and gradient together, part by part, in a few passes over the logits instead of about twenty.
 
-    Nearly all of the [B, A, C] terms are background terms. So every logit gets one, which is replaced by the foreground
-    term at the one class of each foreground anchor: no one-hot targets, and half of the arithmetic.
+    Nearly all of the [B, A, C] terms are background terms. So every logit gets a background term, and the foreground
+    term replaces it only at the class of each foreground anchor. This avoids one-hot targets and halves the arithmetic.
     """
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, weights: Tensor, present: Tensor, present_weights: Tensor, alpha: float, gamma: float
     ) -> Tensor:
-        """The weighted sum of all terms of `logits` [B, A, C]; `weights` [B, A] are the anchors'.
+        """Returns the sum of all terms of `logits` [B, A, C], weighted per anchor by `weights` [B, A].
 
-        `present` [R] are the indices of the foreground terms in the flat logits, with weights `present_weights` [R].
+        `present` [R] holds the indices of the foreground terms in the flat logits, `present_weights` [R] their weights.
         """
         num_classes = logits.shape[2]
         at_a_time = max(1, TERMS_ON_CPU // num_classes) if logits.device.type == "cpu" else weights.numel()
@@ -40,7 +40,7 @@ class FocalLoss(torch.autograd.Function):
         present_terms, present_slopes = _terms(-present_logits, gamma)
         absent_terms, _ = _terms(present_logits, gamma)
         exchanged = (alpha * present_terms - (1 - alpha) * absent_terms) @ present_weights
-        # Written over the background's, not added: for a confident object the sum would be all rounding error.
+        # These replace the background terms. Adding a difference would leave only rounding error for confident objects.
         flat = gradient.view(-1)
         slopes = (-alpha * present_slopes * present_weights).to(dtype)
         flat.index_copy_(0, present, torch.where(present_weights > 0, slopes, flat[present]))
@@ -55,7 +55,7 @@ class FocalLoss(torch.autograd.Function):
 
 
 def _terms(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """score^gamma x -log(1 - score), term by term, and its derivative by the logit."""
+    """Returns score^gamma x -log(1 - score), term by term, and its derivative with respect to the logit."""
     scores = torch.sigmoid(logits)
     weights = scores**gamma
     entropy = F.softplus(logits)

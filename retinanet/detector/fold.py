@@ -1,4 +1,4 @@
-"""A network for detection, in which each convolution of the backbone does the work of the batch norm after it."""
+"""Folds batch norms into convolutions for detection: each convolution does the work of the norm after it."""
 
 from copy import deepcopy
 from itertools import pairwise
@@ -12,9 +12,9 @@ from retinanet.detector.model import RetinaNet
 
 @torch.no_grad()
 def folded_network(model: RetinaNet, precision: torch.dtype) -> RetinaNet:
-    """Returns a copy of `model` for detection: without batch norms, its convolutions' weights in `precision`.
+    """Returns a copy of `model` for detection, without batch norms and with convolution weights in `precision`.
 
-    The model itself folds its norms at each call, and autocast casts all weights at each call.
+    This saves work at each call: the model itself folds its norms, and autocast casts all weights.
     """
     network = deepcopy(model).eval()
     # torchvision's ResNet registers each norm right after its convolution.

@@ -1,4 +1,4 @@
-"""RetinaNet's loss for a whole batch: focal loss from logits, and smooth L1 on the deltas or GIoU."""
+"""Computes RetinaNet's loss for a whole batch: focal loss from logits, and smooth L1 on the deltas or GIoU."""
 
 from typing import NamedTuple
 
@@ -12,21 +12,21 @@ from retinanet.detector.matching import in_crowds, matches_of, without_crowds
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import Losses, Predictions, Targets
 
-GIOU_WEIGHT = 2.0  # beside the classification loss, as in https://arxiv.org/abs/1912.02424
+GIOU_WEIGHT = 2.0  # relative to the classification loss, as in https://arxiv.org/abs/1912.02424
 
 
 class Assignment(NamedTuple):
     """The targets and weights of a batch's anchors. R of the B * A rows may have an object.
 
-    The anchors themselves are not carried, since no loss here changes when an axis is shifted or stretched. DIoU and
-    CIoU do: they need the anchors of the rows as well.
+    It doesn't carry the anchors themselves, because these losses don't change when an axis is shifted or stretched.
+    DIoU and CIoU do change, and need the anchors of the rows as well.
     """
 
-    weights: Tensor  # [B, A], of the classification: 1 / (foreground anchors of the image * B), 0 if ignored
+    weights: Tensor  # [B, A], for classification: 1 / (foreground anchors of the image * B), 0 if ignored
     rows: Tensor | None  # int64 [R]; None means all
-    terms: Tensor  # int64 [R], the index of each one's class in the flat logits
+    terms: Tensor  # int64 [R], the index of each row's class in the flat logits
     deltas: Tensor  # [R, 4], the deltas to predict
-    row_weights: Tensor  # [R], as weights; 0 where there is no object
+    row_weights: Tensor  # [R], like weights; 0 for rows without an object
 
 
 def detection_loss(
@@ -36,14 +36,14 @@ def detection_loss(
     settings: LossSettings = DEFAULT_LOSS,
     size: tuple[int, int] | None = None,
 ) -> Losses:
-    """The two losses of a batch, in float32 whatever the predictions are in. `size`: see assign_targets.
+    """Returns the two losses of a batch, always in float32. For `size` see assign_targets.
 
-    Classification: focal loss (https://arxiv.org/abs/1708.02002, equation 5), per image summed over its anchors and
-    classes and divided by max(1, its foreground anchors); "quality" asks an object's score to be its box's IoU
-    (https://arxiv.org/abs/2006.04388), and has no alpha. Regression: smooth L1 with corner `beta`, per image the
-    mean over its foreground anchors and the 4 coordinates; or 2 x (1 - GIoU), the mean over its foreground anchors.
-    An IoU branch adds the cross-entropy with the IoU of the box, whose gradient stops there.
-    Both are averaged over the batch. An image without objects counts as all background, with regression loss 0.
+    Classification is the focal loss (https://arxiv.org/abs/1708.02002, equation 5), per image summed over its anchors
+    and classes and divided by max(1, its foreground anchors). With "quality", an object's target score is the IoU of
+    its predicted box (https://arxiv.org/abs/2006.04388), without alpha. Regression is smooth L1 with corner `beta`, per
+    image the mean over its foreground anchors and the 4 coordinates; or 2 x (1 - GIoU), the mean over its foreground
+    anchors. An IoU branch adds the cross-entropy with the IoU of the predicted box, which gets no gradient from it.
+    Both losses are averaged over the batch. An image without objects counts as all background, with regression loss 0.
     """
     sparse = anchors.device.type == "cpu"
     assignment = assign_targets(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)
@@ -60,12 +60,12 @@ def assign_targets(
     sparse: bool,
     size: tuple[int, int] | None = None,
 ) -> Assignment:
-    """Assign a target and a weight to each of `anchors` [A, 4] in each image.
+    """Assigns a target and a weight to each of `anchors` [A, 4] in each image.
 
-    ATSS needs the `size` (H, W) of the network's input. Crowd regions are no objects, and with `ignore_crowds` the
-    anchors in them are ignored instead of background.
+    ATSS needs the `size` (H, W) of the network's input. Crowd regions are not objects. With `ignore_crowds`, the
+    anchors in them are ignored; otherwise they are background.
 
-    With `sparse` the rows are the foreground anchors. Otherwise they are all anchors, most with weight 0: a GPU would
+    With `sparse`, the rows are the foreground anchors. Otherwise they are all anchors, most with weight 0: a GPU would
     have to wait for the number of foreground anchors, and a compiled step needs a fixed number.
     """
     matches = matches_of(anchors, without_crowds(targets), settings, size)
@@ -73,31 +73,31 @@ def assign_targets(
     if settings.ignore_crowds:
         background = background & ~in_crowds(anchors, targets)
     num_images = len(targets.boxes)
-    shares = 1 / matches.foreground.sum(dim=1, keepdim=True).clamp(min=1) / num_images  # [B, 1]
+    image_weights = 1 / matches.foreground.sum(dim=1, keepdim=True).clamp(min=1) / num_images  # [B, 1]
     foreground = matches.foreground.flatten()
     rows = foreground.nonzero().squeeze(1) if sparse else None
-    some = slice(None) if rows is None else rows
+    selected = slice(None) if rows is None else rows
     firsts = torch.arange(num_images, device=foreground.device)[:, None] * targets.boxes.shape[1]
-    objects = (matches.objects + firsts).flatten()[some]  # [R], of the B * M
-    row_anchors = anchors.expand(num_images, -1, -1).flatten(0, 1)[some]  # [R, 4]
-    # Unmatched objects may have no size, whose logarithm would turn into NaN.
-    boxes = torch.where(foreground[some, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
+    objects = (matches.objects + firsts).flatten()[selected]  # [R], of the B * M
+    row_anchors = anchors.expand(num_images, -1, -1).flatten(0, 1)[selected]  # [R, 4]
+    # Unmatched objects may have size 0, whose logarithm would lead to NaN.
+    boxes = torch.where(foreground[selected, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
     labels = targets.labels.flatten()[objects].clamp(min=0)
     return Assignment(
-        weights=(matches.foreground | background) * shares,
+        weights=(matches.foreground | background) * image_weights,
         rows=rows,
-        terms=torch.arange(len(foreground), device=foreground.device)[some] * num_classes + labels,
+        terms=torch.arange(len(foreground), device=foreground.device)[selected] * num_classes + labels,
         deltas=encode(boxes, row_anchors),
-        row_weights=(matches.foreground * shares).flatten()[some],
+        row_weights=(matches.foreground * image_weights).flatten()[selected],
     )
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:
-    """The part of detection_loss after the assignment, whose shapes don't depend on the number of objects."""
+    """Computes detection_loss from the assignment on, with shapes that don't depend on the number of objects."""
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:
         deltas = deltas[assignment.rows]
-    deltas, iou_logits = deltas.split([4, deltas.shape[1] - 4], dim=1)  # of an IoU branch [R, 1], else [R, 0]
+    deltas, iou_logits = deltas.split([4, deltas.shape[1] - 4], dim=1)  # [R, 1] with an IoU branch, otherwise [R, 0]
     has_branch = iou_logits.shape[1] == 1
     if settings.class_loss == "quality" or has_branch:
         ious = iou_of_deltas(deltas.detach().float(), assignment.deltas)  # [R]
@@ -106,7 +106,7 @@ def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings:
         present = predictions.logits.flatten()[assignment.terms].float()  # [R]
         entropy = F.binary_cross_entropy_with_logits(present, ious, reduction="none")
         weighted = (present.sigmoid() - ious).abs() ** settings.gamma * entropy * assignment.row_weights
-        # With alpha 0 the focal loss is that of the background terms alone.
+        # With alpha 0, the focal loss consists of the background terms only.
         classification = FocalLoss.apply(*terms, 0.0, settings.gamma) + weighted.sum()
     else:
         classification = FocalLoss.apply(*terms, settings.alpha, settings.gamma)

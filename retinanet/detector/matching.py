@@ -1,4 +1,4 @@
-"""Which object each anchor is responsible for."""
+"""Matches anchors with objects: which object must each anchor find, and which anchors are background?"""
 
 from collections.abc import Iterator
 
@@ -10,15 +10,15 @@ from retinanet.detector.boxes import iou, shared_area
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU, LossSettings
 from retinanet.detector.structures import CROWD, AnchorMatches, Targets
 
-# Overlaps computed at a time: what a CPU's cache holds (12 times faster than all at once), and what a GPU's memory has
-# room for beside a large batch with hundreds of objects an image.
+# The number of overlaps computed at a time: as many as a CPU's cache holds (12 times faster than all at once), and as
+# many as fit into a GPU's memory next to a large batch with hundreds of objects per image.
 OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 
 
 def matches_of(
     anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None = None
 ) -> AnchorMatches:
-    """Matches `anchors` [A, 4] with the objects of each image as `--matcher` says; ATSS needs the input's `size`."""
+    """Matches `anchors` [A, 4] with the objects of each image by `settings.matcher`; ATSS needs the input's `size`."""
     if settings.matcher == "atss":
         assert size is not None
         return match_atss(anchors, targets, size)
@@ -34,15 +34,15 @@ def match_anchors(
     *,
     low_quality: bool = False,
 ) -> AnchorMatches:
-    """Match `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
+    """Matches `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
 
-    As in the published runs, no anchor below `foreground_iou` is forced to match. With `low_quality` the anchors with
-    the largest IoU of some object are foreground too, however small it is, each for the object with which it has the
-    largest IoU itself (https://arxiv.org/abs/1506.01497, section 3.1.2). Of equal objects the first is taken.
+    By default, no anchor below `foreground_iou` is forced to match. With `low_quality`, the anchors that overlap some
+    object most are foreground too, however small that IoU is; each is matched with the object that it overlaps most
+    itself (https://arxiv.org/abs/1506.01497, section 3.1.2). Ties go to the first object.
     """
     shape = len(targets.boxes), len(anchors)
-    # Allocated before the overlaps: small tensors kept from each part would fragment the memory of the large ones, too
-    # much with 5,000 objects.
+    # Allocated before the overlaps: small results of each part, kept between the large tensors, would fragment the
+    # memory, too much with 5,000 objects.
     best, objects = anchors.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=anchors.device)  # [B, A]
     tops = anchors.new_zeros(targets.boxes.shape[:2])  # [B, M], each object's largest IoU
     for part, place in portions(anchors, targets):
@@ -58,7 +58,7 @@ def match_anchors(
 
 
 def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:
-    """`anchors` [A, 4] in parts to compare with all boxes of `targets` at a time, and each part's place among them."""
+    """Yields `anchors` [A, 4] in parts, small enough to compare with all boxes of `targets`, and their slices."""
     num_images, most, _ = targets.boxes.shape
     at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
     step = max(1, at_a_time // (num_images * most))
@@ -68,12 +68,12 @@ def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]
 
 
 def coordinates(anchors: Tensor, targets: Targets) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """x1, y1, x2, y2 of all boxes, each [B, M, 1], and of `anchors` [A, 4], each [A]."""
+    """Returns x1, y1, x2, y2 of all boxes, each [B, M, 1], and of `anchors` [A, 4], each [A]."""
     return targets.boxes[..., None].unbind(dim=2), anchors.t().contiguous().unbind()
 
 
 def _reaching(tops: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
-    """Which anchors reach some object's largest IoU, in `tops` [B, M]: bool [B, A].
+    """Marks the anchors that reach some object's largest IoU, given in `tops` [B, M]: bool [B, A].
 
     The overlaps are computed again, because keeping them all would take too much memory.
     """
@@ -84,14 +84,14 @@ def _reaching(tops: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
     return reaching
 
 
-CROWD_COVER = 0.5  # of an anchor's own area
+CROWD_COVER = 0.5  # the fraction of an anchor's area that a crowd region must cover
 
 
 def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
-    """Which of `anchors` [A, 4] have half their area or more in one crowd region of the image: bool [B, A]."""
+    """Marks the `anchors` [A, 4] with at least half of their area in one crowd region of the image: bool [B, A]."""
     is_crowd = targets.labels == CROWD  # [B, M]
     crowds = targets._replace(boxes=targets.boxes * is_crowd[..., None])
-    if anchors.device.type == "cpu":  # most batches have none or few; a GPU would have to wait to know
+    if anchors.device.type == "cpu":  # most batches have few or no crowds; a GPU would have to wait to know
         rows = is_crowd.any(dim=0).nonzero().squeeze(1)
         if not len(rows):
             return torch.zeros(len(is_crowd), len(anchors), dtype=torch.bool)
@@ -105,5 +105,5 @@ def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
 
 
 def without_crowds(targets: Targets) -> Targets:
-    """`targets` whose crowd regions have boxes of zeros, which overlap nothing."""
+    """Returns the `targets` with zero boxes for crowd regions, so that they overlap nothing."""
     return targets._replace(boxes=targets.boxes * (targets.labels != CROWD)[..., None])

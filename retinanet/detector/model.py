@@ -15,14 +15,14 @@ TOWER_CONVOLUTIONS = 4
 
 
 class RetinaNet(nn.Module):
-    """From uint8 images to the logits and deltas of every anchor.
+    """Turns uint8 images into the logits and deltas of every anchor.
 
-    `prior`: initial score of every anchor and class. `learn_statistics`: see Backbone.
+    `prior` is the initial score of every anchor and class. For `learn_statistics` see Backbone.
     """
 
     mean: Tensor
     deviation: Tensor
-    level_scale: Tensor  # [levels, anchors of a cell, 4], as level_shift; only with a level code
+    level_scale: Tensor  # [levels, anchors of a cell, 4], like level_shift; only with a level code
     level_shift: Tensor
 
     def __init__(
@@ -42,11 +42,11 @@ class RetinaNet(nn.Module):
             self.register_buffer("level_shift", torch.zeros(shape))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
-        # Convolutions run fastest channels last on CPU and GPU, and the heads' reshape becomes free.
+        # Convolutions run fastest with channels last, on CPUs and GPUs, and the heads' reshape becomes free.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Predictions:
-        """Predictions for uint8 `images` [B, 3, H, W], with anchors in the order of `anchors_for`."""
+        """Returns the predictions for uint8 `images` [B, 3, H, W], with anchors in the order of `anchors_for`."""
         levels = self.levels(images)
         return Predictions(
             logits=torch.cat([self.classification_head(level) for level in levels], dim=1),
@@ -54,7 +54,7 @@ class RetinaNet(nn.Module):
         )
 
     def deltas_of(self, levels: list[Tensor]) -> list[Tensor]:
-        """The deltas of each of the pyramid's `levels`, [B, anchors of the level, 4 or 5]: see Predictions."""
+        """Returns the deltas for each of the pyramid's `levels`: [B, anchors of the level, 4 or 5], see Predictions."""
         deltas = [self.regression_head(level) for level in levels]
         if not self.architecture.level_code:
             return deltas
@@ -63,7 +63,7 @@ class RetinaNet(nn.Module):
         return [(part.unflatten(1, (-1, num_anchors)) * scale + shift).flatten(1, 2) for part, scale, shift in codes]
 
     def levels(self, images: Tensor) -> list[Tensor]:
-        """The pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""
+        """Returns the pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""
         normalised = (images.contiguous(memory_format=torch.channels_last) - self.mean) / self.deviation
         return self.pyramid(*self.backbone(normalised))
 
@@ -123,26 +123,26 @@ class Head(nn.Module):
         nn.init.constant_(self.output.bias, bias)
 
     def forward(self, level: Tensor) -> Tensor:
-        """[B, channels, h, w] -> [B, h * w * anchors of a cell, outputs], by row, column and anchor."""
+        """Maps [B, channels, h, w] to [B, h * w * anchors of a cell, outputs], ordered by row, column and anchor."""
         outputs = self.output(self.tower(level))
         return outputs.permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.num_outputs)
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's, but for groups of one value too: one image, one cell of P7, 32 channels."""
+    """PyTorch's GroupNorm, which also accepts groups of a single value: one image, one cell of P7, 32 channels."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":
             return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
-        # CUDA's autocast would switch to float32 here and back in the next convolution; the CPU's keeps bfloat16. The
-        # statistics are float32 in any case. CUDA's kernel needs weights of the features' type.
+        # Autocast on CUDA would switch to float32 here and back in the next convolution; on a CPU it keeps bfloat16.
+        # The statistics are float32 in any case. The CUDA kernel needs weights of the features' type.
         with torch.autocast("cuda", enabled=False):
             weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
             return torch.group_norm(features, self.num_groups, weight, bias, self.eps)
 
 
 def _start_convolutions(module: nn.Module) -> None:
-    """He-normal by fan-out, no bias: on real photographs PyTorch's default weights learn more slowly."""
+    """Draws He-normal weights by fan-out and zeroes biases: PyTorch's default weights learn photographs slowly."""
     for convolution in module.modules():
         if isinstance(convolution, nn.Conv2d):
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")

@@ -1,10 +1,10 @@
-"""The detector's settings, with the published runs' numbers as defaults. Needs no PyTorch."""
+"""The detector's settings, with the published runs' numbers as defaults. They don't need PyTorch."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 DEPTHS = (18, 34, 50, 101, 152)
-# The stages of the ResNet, from the image on, and torchvision's names of their modules.
+# The stages of the ResNet, starting at the image, and torchvision's names of their modules.
 STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
 CHANNELS = 256  # width of the pyramid and the heads
 PRIOR = 0.01  # score of every anchor and class before training
@@ -18,7 +18,7 @@ BACKGROUND_IOU = 0.4
 
 
 class AnchorShapes(NamedTuple):
-    """The anchors of a cell, in strides of its level; the defaults are the paper's."""
+    """The anchors of a cell, in strides of its level; the defaults are those of the paper."""
 
     side: float = 4.0
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
@@ -30,7 +30,7 @@ class AnchorShapes(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """The network as one value: what a file must say to rebuild it, beside the number of classes."""
+    """The network as one value: with the number of classes, it is all that a file needs to rebuild the network."""
 
     depth: int = 50  # of DEPTHS
     channels: int = CHANNELS
@@ -57,7 +57,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """From the network's output to detections: see detect."""
+    """The numbers of `detect`, which turns the network's output into detections."""
 
     threshold: float = 0.05
     num_candidates: int = 1000

@@ -1,7 +1,7 @@
-"""What flows between the parts: NamedTuples of dense, padded tensors.
+"""The tuples of dense, padded tensors that the parts of the detector exchange.
 
 Shape letters, the same in every file:
-    B images of a batch, M most boxes in an image, A anchors, C classes, K detections kept,
+    B images in a batch, M boxes in the image that has most, A anchors, C classes, K detections,
     H and W the height and width of the padded network input.
 Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width).
 Labels are 0..C-1 with no background class; -1 is padding, -2 a crowd region (not an object; ignored or background).
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# ImageNet's, in 0..255, as the published weights expect.
+# The mean and deviation of ImageNet's channels, in 0..255, as the published weights expect.
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
 CROWD = -2  # the label of a crowd region
@@ -25,14 +25,14 @@ class Targets(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """The network's raw output, one row an anchor."""
+    """The network's raw output, one row per anchor."""
 
     logits: Tensor  # [B, A, C]
-    deltas: Tensor  # [B, A, 4], or [B, A, 5] of an IoU branch: the last is the logit of the IoU with the object
+    deltas: Tensor  # [B, A, 4], or [B, A, 5] with an IoU branch: the last is the logit of the IoU with the object
 
 
 class Candidates(NamedTuple):
-    """N possible detections an image, before the threshold and NMS."""
+    """N possible detections per image, before the threshold and NMS."""
 
     boxes: Tensor  # float32 [B, N, 4]
     scores: Tensor  # float32 [B, N]
@@ -47,7 +47,7 @@ class Losses(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """The top detections of each image, by falling score; padding has label -1, score 0 and a box of zeros."""
+    """The top detections of each image in descending order of score; padding has label -1, score 0 and a zero box."""
 
     boxes: Tensor  # float32 [B, K, 4]
     scores: Tensor  # float32 [B, K]

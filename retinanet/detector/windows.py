@@ -1,7 +1,7 @@
-"""The regression head only where it matters: in training around the foreground, in detection around high scores.
+"""Runs the regression head only where it matters: around the foreground in training, around high scores in detection.
 
-These are few cells of the pyramid, so a CPU saves most of the head's work, forward and backward. (On a GPU the host
-would have to wait to know where they are.)
+These are few cells of the pyramid, so a CPU saves most of the head's work, forward and backward. (On a GPU, the host
+would have to wait to learn which cells they are.)
 """
 
 import math
@@ -14,11 +14,11 @@ from retinanet.detector.detect import lowest_class_score
 from retinanet.detector.model import TOWER_CONVOLUTIONS, Head, RetinaNet
 from retinanet.detector.structures import Predictions
 
-REACH = TOWER_CONVOLUTIONS + 1  # cells to each side that a cell's deltas depend on, one a 3x3 convolution
+REACH = TOWER_CONVOLUTIONS + 1  # a cell's deltas depend on this many cells to each side, one per 3x3 convolution
 
 
 class SparseNetwork:
-    """Predictions of `model` with deltas only where a score may be above `threshold`; the others are 0.
+    """Predicts like `model`, but with deltas only where a score may be above `threshold`; the others are 0.
 
     The detections above that threshold are the same.
     """
@@ -35,12 +35,12 @@ class SparseNetwork:
 
 
 def can_be_sparse(model: RetinaNet) -> bool:
-    """Whether windows of the regression head give its values: group normalisation and level code look further."""
+    """Returns True if the regression head can run in windows, which group normalisation and the level code prevent."""
     return isinstance(model, RetinaNet) and not model.architecture.level_code and model.architecture.head_norm == "none"
 
 
 def predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predictions:
-    """Predictions of `model`, with deltas at the anchors `rows` (of the B * A) at least; most others are 0."""
+    """Predicts like `model`, with deltas at least at the anchors `rows` (indices into B * A); most others are 0."""
     levels, logits = _levels_and_logits(model, images)
     return Predictions(logits, deltas_around(model.regression_head, levels, rows))
 
@@ -51,21 +51,21 @@ def _levels_and_logits(model: RetinaNet, images: Tensor) -> tuple[list[Tensor], 
 
 
 def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool = False) -> Tensor:
-    """Deltas [B, A, 4 or 5], of which those in `rows` (of the B * A) and some more are `head`'s, the others 0.
+    """Returns deltas [B, A, 4 or 5]: the output of `head` at `rows` (indices into B * A) and around them, elsewhere 0.
 
-    `levels` are the pyramid's [B, channels, h, w]. An image's rows of a level are within one window, or with `split` in
-    one for each cluster.
+    `levels` are the pyramid's [B, channels, h, w]. The head runs in one window per image and level, or with `split` in
+    one window per cluster of rows.
     """
     num_images, num_anchors = len(levels[0]), head.num_anchors
     shapes = [level.shape[2:] for level in levels]
-    looked_at = torch.zeros(num_images, sum(num_anchors * h * w for h, w in shapes), dtype=torch.bool)
-    looked_at.view(-1)[rows] = True
-    looked_at[0, -1] = True  # one at least: a head with no gradient at all would be no step for its optimiser
+    needed = torch.zeros(num_images, sum(num_anchors * h * w for h, w in shapes), dtype=torch.bool)
+    needed.view(-1)[rows] = True
+    needed[0, -1] = True  # at least one anchor: without any gradient, the optimiser would skip the head
 
     parts = []
-    by_level = looked_at.split([num_anchors * h * w for h, w in shapes], dim=1)
-    for level, (height, width), wanted in zip(levels, shapes, by_level, strict=True):
-        cells = wanted.view(num_images, height, width, num_anchors).any(dim=3)
+    by_level = needed.split([num_anchors * h * w for h, w in shapes], dim=1)
+    for level, (height, width), level_needed in zip(levels, shapes, by_level, strict=True):
+        cells = level_needed.view(num_images, height, width, num_anchors).any(dim=3)
         deltas = level.new_zeros(num_images, height, width, num_anchors * head.num_outputs)
         for image in cells.any(dim=2).any(dim=1).nonzero().squeeze(1).tolist():
             for window in windows_of(cells[image]) if split else [_window(cells[image])]:
@@ -75,18 +75,18 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool
 
 
 def _window(cells: Tensor) -> tuple[slice, slice]:
-    """The rows and columns that hold all true `cells` [h, w]."""
+    """Returns the rows and columns that hold all true `cells` [h, w]."""
     rows, columns = (cells.any(dim=axis).nonzero().squeeze(1).tolist() for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
-    """Windows that hold all true `cells` [h, w] together, apart wherever that saves work."""
+    """Returns windows that together hold all true `cells` [h, w], split wherever that saves work."""
     rows, columns = _window(cells)
     for axis, place in enumerate((rows, columns)):
         taken = cells[rows, columns].any(dim=1 - axis).nonzero().squeeze(1)
         gaps = taken.diff()
-        if len(gaps) and int(gaps.max()) > 2 * REACH:  # cells that two windows grow by, where they face each other
+        if len(gaps) and int(gaps.max()) > 2 * REACH:  # two windows grow by this many cells towards each other
             cut = place.start + int(taken[gaps.argmax()]) + 1
             first, second = cells.clone(), cells.clone()
             first.narrow(axis, cut, cells.shape[axis] - cut).zero_()
@@ -96,9 +96,9 @@ def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
 
 
 def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
-    """The head's output [rows, columns, anchors of a cell * outputs] in a window of `level` [1, channels, h, w].
+    """Returns the head's output [rows, columns, cell anchors * outputs] in a window of `level` [1, channels, h, w].
 
-    The window grows by the cells that its output depends on and loses one on each side at each convolution, except at
+    The window grows by the cells that its output depends on, and each convolution takes one off each side, except at
     the level's border: there the convolutions pad with zeros, as they do on a whole level.
     """
     height, width = level.shape[2:]

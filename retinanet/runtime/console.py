@@ -1,4 +1,4 @@
-"""How a script speaks and ends: whole lines on stdout and the log, one message and an exit code."""
+"""Runs a script: prints whole lines to stdout and the log, and ends with an exit code and at most one error message."""
 
 import importlib
 import multiprocessing
@@ -31,10 +31,10 @@ def run_command(read_flags: Callable[[], Any], name: str) -> None:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a script's `main` and exit with its code.
+    """Runs a script's `main` and exits with its code.
 
-    0 done, 1 findings or a bug, 2 a user's mistake, 3 diverged, 4 out of memory or a dead process, 128 + the number of
-    a signal. All but a bug end in one message.
+    0 is success, 1 findings or a bug, 2 a user's mistake, 3 divergence, 4 out of memory or a dead process, and 128 plus
+    the number of a signal. Every failure except a bug prints one message instead of a traceback.
     """
     try:
         with STOP.heeded():
@@ -44,7 +44,7 @@ def run(main: Callable[[], int]) -> None:
         _end(str(error), error.exit_code)
     except Stopped as stop:
         _exit(stop.exit_code)
-    except BrokenPipeError:  # the reader of our output is gone, as with `| head`
+    except BrokenPipeError:  # the program that reads our output has ended, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:  # a file that can't be reached: no permission, a name too long, a disk that fails
@@ -59,7 +59,7 @@ def _end_workers_after(main: Callable[[], int]) -> int:
             return main()
     finally:
         if multiprocessing.active_children():
-            end_workers()  # or the exit would wait for one that hangs, or that an iterator cut short has left
+            end_workers()  # otherwise the exit would wait for a worker that hangs or was left by an unfinished iterator
 
 
 def _end(message: str, exit_code: int) -> NoReturn:
@@ -71,7 +71,7 @@ def _end(message: str, exit_code: int) -> NoReturn:
 
 
 def _exit(code: int) -> NoReturn:
-    """Exit with `code`; a rank at once, as at the interpreter's end NCCL may wait for another rank, or abort."""
+    """Exits with `code`. A rank skips the interpreter's clean-up, in which NCCL may abort or wait for another rank."""
     distributed = sys.modules.get("torch.distributed")  # not imported here: it would make --help wait for PyTorch
     if distributed and distributed.is_available() and distributed.is_initialized():
         sys.stdout.flush()
@@ -80,15 +80,15 @@ def _exit(code: int) -> NoReturn:
 
 
 def _rank() -> int:
-    """The number of this process among torchrun's."""
+    """Returns this process's rank among those that torchrun started; 0 without torchrun."""
     return int(os.environ.get("RANK", 0))
 
 
 def say(*lines: str) -> None:
-    """Print lines to stdout and the log, flushed, and not into a progress bar's middle; at rank 0 alone.
+    """Prints lines to stdout and the log at rank 0, flushed, and never into the middle of a progress bar.
 
     Each argument is one line, whatever it contains: a name from a file may hold line feeds and escape sequences.
-    Characters that stdout's encoding lacks are escaped.
+    Characters that stdout can't encode are escaped.
     """
     if _rank():
         return

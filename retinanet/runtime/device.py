@@ -1,4 +1,4 @@
-"""The device of a run and the number format of the network; losses, box code and NMS are always in float32."""
+"""Chooses the device and the network's number format; losses, box code and NMS always run in float32."""
 
 import importlib.util
 import os
@@ -15,13 +15,13 @@ import torch
 from retinanet.runtime.errors import UserError
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-LEAST_CAPABILITY = (7, 0)  # of the GPUs that Triton compiles for: Volta, 2017
+LEAST_CAPABILITY = (7, 0)  # Triton compiles for GPUs of Volta (2017) and newer
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`: cpu, cuda or cuda:N; auto is the GPU if there is one. UserError where it isn't there.
+    """Returns the device called `name`: cpu, cuda or cuda:N; auto is the GPU if there is one.
 
-    Under torchrun cuda is the GPU with the number of the process on this machine.
+    Under torchrun, cuda is the GPU with this process's local rank. Raises UserError if PyTorch doesn't see the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,53 +29,55 @@ def find_device(name: str) -> torch.device:
         return torch.device("cpu")
     local_rank = os.environ.get("LOCAL_RANK")
     if name.startswith("cuda:") and local_rank and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError(f"--device {name} would be the GPU of all ranks, and each needs its own. Give cuda or auto.")
+        raise UserError(
+            f"--device {name}: all processes would share this GPU, and each needs its own. Use --device cuda or auto."
+        )
     if name == "cuda" and local_rank:
         name = f"cuda:{local_rank}"
     if int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"--device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here. Use --device cpu, start no more "
-            "processes than there are GPUs, or check the driver."
+            f"--device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here. Check the driver with nvidia-smi, "
+            "start no more processes than there are GPUs, or use --device cpu."
         )
     return torch.device(name)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The format called `name`; auto is bfloat16 where the GPU has it, else float32.
+    """Returns the number format called `name`; auto is bfloat16 if the GPU has it, otherwise float32.
 
     float32 on a GPU means TF32 in convolutions and products, as PyTorch does in convolutions anyway: float32's range,
-    10 bits of mantissa, several times the speed. Raises UserError where the device lacks the format. For the start of
-    a program: from here on the GPU of `device` is the current one.
+    10 bits of mantissa, several times the speed. Call this at the start of a program: it also makes the GPU of `device`
+    the current one. Raises UserError if the device lacks the format.
     """
     if device.type == "cuda" and device.index is not None:
-        # Events, pinned memory and Triton take the current GPU, and a wrong one loses 0.5 GB to their context.
+        # Events, pinned memory and Triton use the current GPU. Their context would take 0.5 GB on a wrong one.
         torch.cuda.set_device(device)
     if name == "auto":
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         name = "bfloat16" if has_bfloat16 else "float32"
     if name == "float16" and device.type == "cpu":
-        raise UserError("--precision float16 is for GPUs. Choose float32 or bfloat16 on a CPU.")
+        raise UserError("--precision float16 needs a GPU. Use float32 or bfloat16 on a CPU.")
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     return PRECISIONS[name]
 
 
 def make_deterministic() -> None:
-    """Have a GPU repeat its numbers to the last digit, as a CPU does anyway.
+    """Makes a GPU repeat its numbers to the last digit, as a CPU does anyway.
 
-    Operations without a deterministic way are warned of. For the start of a process, before a GPU is used.
+    Operations without a deterministic implementation print a warning. Call this before the process uses a GPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a check for bugs, which costs time
-    torch.backends.cudnn.benchmark = False  # its search may choose another algorithm each time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it finds bugs but costs time
+    torch.backends.cudnn.benchmark = False  # the search may choose another algorithm each time
 
 
 @contextmanager
-def searching_algorithms(wanted: bool) -> Iterator[None]:
-    """In here cuDNN times its algorithms for each shape of a batch that is new: seconds, which few shapes repay."""
+def searching_algorithms(enabled: bool) -> Iterator[None]:
+    """Inside, cuDNN times its algorithms for every new batch shape, which takes seconds: only for few shapes."""
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = wanted
+    torch.backends.cudnn.benchmark = enabled
     try:
         yield
     finally:
@@ -83,12 +85,12 @@ def searching_algorithms(wanted: bool) -> Iterator[None]:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """The context in which the network runs in `precision`, its weights staying float32."""
+    """Returns the context in which the network runs in `precision` while its weights stay float32."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 def lacking_for_compilation(device: torch.device) -> str | None:
-    """The first thing that torch.compile, or Triton on a GPU, lacks for `device`: the end of "needs ..."."""
+    """Returns the first requirement of torch.compile that is not met, worded to follow "needs"; None if all are."""
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
             return "the package triton, which PyTorch's CUDA builds for Linux bring"
@@ -102,7 +104,7 @@ def lacking_for_compilation(device: torch.device) -> str | None:
 
 
 def num_workers(asked: int | None, device: torch.device) -> int:
-    """The loader processes `asked` for; by default up to 8 for a GPU, one for a CPU, whose cores are needed."""
+    """Returns the number of loader processes: `asked`, or up to 8 for a GPU, or 1 on a CPU."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -110,7 +112,7 @@ def num_workers(asked: int | None, device: torch.device) -> int:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes at the peak: of the GPU's memory, or of this process's on a CPU."""
+    """Returns the peak memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""The ways a run can end early; the scripts turn each into one message and an exit code."""
+"""The exceptions that end a run early; the scripts turn each into one message and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +47,7 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        return 128 + self.signal_number  # as a shell reports a process that the signal ended
+        return 128 + self.signal_number  # the code that a shell reports for a process ended by the signal
 
 
 CANT_READ = "can't be read"
@@ -55,7 +55,7 @@ CANT_READ = "can't be read"
 
 @contextmanager
 def file_error_explained(path: str | Path, problem: str, fix: str) -> Iterator[None]:
-    """Turn an OSError into a UserError: `path`, the `problem`, the system's reason and the `fix`."""
+    """Turns an OSError into a UserError that gives `path`, the `problem`, the system's reason and the `fix`."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Writes files whole or not at all, and answers questions about disks and folders."""
 
 import os
 import secrets
@@ -11,16 +11,16 @@ from typing import IO, Any
 from retinanet.runtime.errors import UserError
 
 UNFINISHED = ".part"  # the suffix of a file that is still being written
-WRITER = "[0-9a-f]" * 8  # before the suffix: drawn at random by each writer
+WRITER = "[0-9a-f]" * 8  # the pattern of the random letters that each writer puts before the suffix
 
 
 @contextmanager
 def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = None) -> Iterator[IO[Any]]:
-    """A file to write to, which becomes `path` once it is complete and flushed to disk.
+    """Yields a file to write to, which becomes `path` once it is complete and flushed to disk.
 
-    It is beside its place until then: a kill, a full disk or a power cut leaves either the old file or the new one.
-    Several writers at a time don't disturb each other, and the last one wins. With `previous` the old file is kept
-    under that name. Raises OSError.
+    Until then it has another name in the same folder: a kill, a full disk or a power cut leaves either the old file or
+    the new one. Several writers at a time don't disturb each other, and the last one wins. With `previous`, the old
+    file is kept under that name. Raises OSError.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -41,14 +41,14 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Remove what killed writers of files that match `pattern` left in `folder`. Raises OSError."""
-    for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # the second is of earlier versions
+    """Removes the unfinished files that killed writers of `pattern` left in `folder`. Raises OSError."""
+    for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # earlier versions wrote the second
         for path in folder.glob(pattern + ending):
             path.unlink()
 
 
 def free_space(folder: Path) -> int:
-    """The bytes that this user can still write to the disk of `folder`."""
+    """Returns the number of bytes that this user can still write to the disk of `folder`."""
     return shutil.disk_usage(folder).free
 
 
@@ -57,16 +57,16 @@ def size_text(num_bytes: float) -> str:
 
 
 def require_writable(path: Path) -> None:
-    """UserError if no file can be written at `path`, whose folders need not exist yet; writes nothing."""
-    there = next(folder for folder in path.absolute().parents if folder.exists())
+    """Raises UserError if no file can be written at `path`, whose folders need not exist yet; writes nothing."""
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir():
-        raise UserError(f"{path}: is a folder, but a file must be written there. Choose another place.")
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"{path}: {there} is not a writable folder. Choose another place.")
+        raise UserError(f"{path}: is a folder, but a file must be written there. Choose another path.")
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"{path}: {existing} is not a writable folder. Choose another path.")
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flush the folder's list of names to disk: flushing a file does not include its name."""
+    """Flushes the folder's list of names to disk, because flushing a file doesn't include its name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The file of --log_dir: it gets the same bytes as stdout, and a name that describes the run."""
+"""Writes the file of --log_dir, which gets the same bytes as stdout and a name that describes the run."""
 
 import fcntl
 import itertools
@@ -78,7 +78,7 @@ def rate_text(rate: float) -> str:
 
 
 class LogFile:
-    """Records what is printed, and holds it until the file exists. There is one, as a process has one stdout."""
+    """Records the printed lines, and holds them until the file exists. A process has one, as it has one stdout."""
 
     def __init__(self) -> None:
         self._start(None)
@@ -87,13 +87,13 @@ class LogFile:
         self.folder = folder
         self.path: Path | None = None
         self._file: FileIO | None = None
-        self._made: list[Path] = []  # folders that were created, the deepest first
+        self._created: list[Path] = []  # folders, the deepest first
         self._unwritten = b""
         self._has_complained = False
 
     @contextmanager
-    def kept(self, folder: Path | None) -> Iterator[None]:
-        """Inside, what is printed is held for the file in `folder`; without a folder, this and `opened` do nothing."""
+    def recording(self, folder: Path | None) -> Iterator[None]:
+        """Inside, printed lines are held for the file in `folder`; without a folder, this and `opened` do nothing."""
         self._start(folder)
         try:
             yield
@@ -104,9 +104,9 @@ class LogFile:
 
     @contextmanager
     def opened(self, name: LogName) -> Iterator[None]:
-        """Create the file, numbered one above the folder's largest. If the run fails to start inside, it is removed.
+        """Creates the file, numbered one above the folder's largest, and removes it again if the block raises.
 
-        UserError if the file can't be written.
+        Raises UserError if the file can't be written.
         """
         try:
             self._open(name)
@@ -119,24 +119,24 @@ class LogFile:
         if self.folder is None:
             return
         try:
-            self._made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+            self._created = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             with _alone_in(self.folder):
                 self.path, self._file = _new_file(self.folder, name)
         except OSError as error:
             raise UserError(
-                f"{error.filename}: the log's folder can't be written to ({error.strerror}). Choose another --log_dir."
+                f"{error.filename}: the log folder can't be written to ({error.strerror}). Choose another --log_dir."
             ) from None
 
     def _remove(self) -> None:
         if self.path:
             self.path.unlink(missing_ok=True)
-        for folder in self._made:
-            with suppress(OSError):  # another run's log is in it by now, or it was never created
+        for folder in self._created:
+            with suppress(OSError):  # by now it holds another run's log, or it was never created
                 folder.rmdir()
 
     def write(self, text: str) -> None:
-        """Write `text` after what is still unwritten. A full disk is reported once, and the run continues."""
+        """Writes `text` after any text that is still unwritten. A full disk is reported once, and the run continues."""
         if self.folder is None:
             return
         self._unwritten += text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict")
@@ -149,7 +149,7 @@ class LogFile:
             if not self._has_complained:
                 complain(
                     f"{Path(sys.argv[0]).name}: {printable(str(self.path))}: can't be written "
-                    f"({error.strerror}). The run continues, and its lines follow once there is room."
+                    f"({error.strerror}). The run continues, and the missing lines follow once there is space."
                 )
             self._has_complained = True
 
@@ -167,10 +167,10 @@ def _new_file(folder: Path, name: LogName) -> tuple[Path, FileIO]:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Make other runs wait, which might take the same number under another name."""
+    """Makes other runs wait, because they might take the same number under another name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # a file system without locks: there, two runs started at once may get the same number
+        with suppress(OSError):  # without locks, two runs started at once may get the same number
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

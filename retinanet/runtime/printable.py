@@ -1,4 +1,4 @@
-"""Text from files made safe to print: a name can't move the cursor, forge a log line or break a table."""
+"""Makes text from files safe to print: a name can't move the cursor, forge a log line or break a table."""
 
 import re
 
@@ -11,18 +11,18 @@ MARKDOWN = re.compile(r"[|`<&\[*]|\\(?=[!-/:-@\[-`{-~])")
 
 
 def printable(text: str) -> str:
-    r"""`text` on one line, with characters that a terminal or browser would obey written as in Python, such as \x1b.
+    r"""Returns `text` on one line, with control characters written as Python escapes such as \x1b.
 
-    Printable text is unchanged.
+    These are the characters that a terminal or browser would obey instead of showing. Printable text is unchanged.
     """
     return UNPRINTABLE.sub(_visible, text)
 
 
 def markdown_cell(text: str) -> str:
-    """`text` as a cell of a Markdown table that is displayed as `printable` text."""
+    """Returns `text` as a cell of a Markdown table that is displayed as `printable` text."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
-def _visible(found: re.Match[str]) -> str:
-    letter = found[0]
+def _visible(match: re.Match[str]) -> str:
+    letter = match[0]
     return SHORT.get(letter) or (f"\\x{ord(letter):02x}" if letter < "\u0100" else f"\\u{ord(letter):04x}")

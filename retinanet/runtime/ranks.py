@@ -1,4 +1,4 @@
-"""Several processes that train one network: torchrun starts them, and here they connect."""
+"""Connects the processes that torchrun starts to train one network, and lets them wait for each other."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.resource_errors import is_out_of_gpu_memory
 
 MEETING = timedelta(minutes=10)  # for all ranks to start
-PATIENCE = timedelta(days=1)  # for what rank 0 does alone, such as COCO's table or parsing a file
+PATIENCE = timedelta(days=1)  # for work that only rank 0 does, such as the COCO table or parsing a file
 # NCCL ends a process without a message if a rank is missing, so the ranks must notice that first.
 NCCL_GRACE = timedelta(minutes=5)
 LOST = (
@@ -44,31 +44,31 @@ class Ranks(NamedTuple):
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Waits until all ranks call this."""
         if self.size > 1:
             dist.barrier(self.group)
 
     def meet(self) -> None:
-        """Wait until all ranks are at this point of a step. RuntimeError if one is dead or --timeout seconds late."""
+        """Waits until all ranks reach this point of a step; RuntimeError if one is dead or --timeout seconds late."""
         if self.size > 1:
             dist.barrier(self.steps)
 
     def waiting(self, seconds: float) -> "Ranks":
-        """The same ranks, which allow each other so many seconds for a step. All of them must call this."""
+        """Returns a copy with another timeout for steps. Collective: every rank must call it."""
         if self.size == 1:
             return self
         return self._replace(steps=dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))
 
-    def all_agree(self, own: bool) -> bool:
-        """Whether it is so on all ranks."""
-        votes = torch.tensor(int(own))
+    def all_agree(self, vote: bool) -> bool:
+        """Returns True if every rank's `vote` is True. Collective: every rank must call it."""
+        votes = torch.tensor(int(vote))
         if self.size > 1:
             dist.all_reduce(votes, dist.ReduceOp.MIN, self.group)
         return bool(votes)
 
     @contextmanager
     def first_of_machine_alone(self) -> Iterator[None]:
-        """The first rank of each machine runs this block first, then the others."""
+        """Lets the first rank of each machine run the block before the others do."""
         is_first_here = int(os.environ.get("LOCAL_RANK", self.rank)) == 0
         if not is_first_here:
             self.wait()
@@ -77,7 +77,7 @@ class Ranks(NamedTuple):
             self.wait()
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """The result of `make`, which only rank 0 calls."""
+        """Returns the result of `make`, which only rank 0 calls."""
         if self.size == 1:
             return make()
         box = [make() if self.is_first else None]
@@ -85,7 +85,7 @@ class Ranks(NamedTuple):
         return box[0]
 
     def gathered(self, content: Any) -> list[Any]:
-        """The contents of all ranks at rank 0, nothing elsewhere."""
+        """Returns every rank's `content` at rank 0, and an empty list elsewhere."""
         if self.size == 1:
             return [content]
         boxes = [None] * self.size if self.is_first else None
@@ -93,7 +93,7 @@ class Ranks(NamedTuple):
         return boxes or []
 
     def summed(self, numbers: Tensor) -> Tensor:
-        """`numbers`, replaced in place by the sum over the ranks, without waiting for a GPU."""
+        """Replaces `numbers` in place by their sum over the ranks and returns them, without waiting for a GPU."""
         if self.size > 1:
             dist.all_reduce(numbers)
         return numbers
@@ -103,7 +103,7 @@ ALONE = Ranks()
 
 
 class Agreement:
-    """The largest number that any rank puts forward, known to all of them. Never waits for a GPU."""
+    """Finds the largest number that any rank puts forward, for all of them, without waiting for a GPU."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks, self.number = ranks, torch.zeros(1, dtype=torch.int64)
@@ -121,17 +121,17 @@ class Agreement:
 
 
 def num_restarts() -> int:
-    """How often torchrun has restarted the ranks because one died."""
+    """Returns how often torchrun has restarted the ranks because one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def num_local_ranks(ranks: Ranks) -> int:
-    """How many of `ranks` are on this machine: as torchrun says, otherwise all of them."""
+    """Returns the number of `ranks` on this machine, from torchrun's environment; all of them if it says nothing."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
 
 
 def join(device: torch.device, timeout: float) -> Ranks:
-    """Connect to the other ranks that torchrun started; without torchrun, this process is alone.
+    """Connects to the other ranks that torchrun started; without torchrun, this process is alone.
 
     A rank that doesn't reach a step within `timeout` seconds counts as lost.
     """
@@ -141,7 +141,7 @@ def join(device: torch.device, timeout: float) -> Ranks:
     rank = int(os.environ["RANK"])
     try:
         store = _store(rank, size)
-        # Their starts may be further apart than their later steps.
+        # Ranks may start further apart than they take their later steps.
         store.set(f"here {rank}", "")
         store.wait([f"here {other}" for other in range(size)], MEETING)
         if device.type == "cuda" and device.index is not None:
@@ -153,13 +153,13 @@ def join(device: torch.device, timeout: float) -> Ranks:
         return Ranks(rank, size, group, steps)
     except RuntimeError as error:
         raise OutOfResources(
-            f"rank {rank} could not connect to all {size} ranks ({str(error).splitlines()[0][:160]}). Are they all "
-            "started, and can the machines reach each other?"
+            f"rank {rank} could not connect to all {size} ranks ({str(error).splitlines()[0][:160]}). Check that all "
+            "of them are started and that the machines can reach each other."
         ) from error
 
 
 def _store(rank: int, size: int) -> dist.Store:
-    """The store through which the ranks of this attempt connect."""
+    """Returns the store through which the ranks of this attempt connect."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(host, port, size, is_master=rank == 0 and not is_torchruns, timeout=MEETING)
@@ -174,7 +174,7 @@ def leave() -> None:
 
 @contextmanager
 def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
-    """Raise OutOfResources if another rank died or hangs."""
+    """Raises OutOfResources if another rank died or hangs."""
     try:
         yield
     except RuntimeError as error:
@@ -183,5 +183,5 @@ def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
         reason = str(error).splitlines()[0][:160]
         raise OutOfResources(
             f"rank {ranks.rank} stopped because another rank died, or was not ready within --timeout {timeout:g} s "
-            f"({reason}). That rank's message says why; --resume continues from the last checkpoint."
+            f"({reason}). The other rank's message says why; --resume continues from the last checkpoint."
         ) from error

@@ -8,36 +8,37 @@ from typing import TYPE_CHECKING
 
 from retinanet.runtime.errors import OutOfResources
 
-if TYPE_CHECKING:  # PyTorch is imported where something ran out: the flags are read before it is
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and the flags are read first
     from torch import Tensor
 
 LIKELY_CAUSES = {
-    signal.SIGKILL: "the system ran out of memory; lower --workers, or drop --cache ram",
-    signal.SIGBUS: "shared memory (/dev/shm) ran out; lower --workers, or give the container more with --shm-size",
+    signal.SIGKILL: "the system ran out of memory; lower --workers, or remove --cache ram",
+    signal.SIGBUS: "shared memory (/dev/shm) ran out; lower --workers, or raise the container's --shm-size",
 }
 HOST_SIGNS = ("can't allocate memory", "Cannot allocate memory")  # PyTorch's allocator; the system's ENOMEM
 GPU_SIGNS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")  # the driver; cuDNN and cuBLAS
-# What helps, by the work that runs out of memory.
+# Advice for each kind of work that can run out of memory.
 STEP_ADVICE = (
-    "Lower --batch_size, or --min_side and --max_side, or take a smaller --depth; on a GPU --precision bfloat16 needs "
-    "less too."
+    "Lower --batch_size, or --min_side and --max_side, or use a smaller --depth; on a GPU, --precision bfloat16 also "
+    "needs less."
 )
 COPY_ADVICE = "Lower --batch_size, or --min_side and --max_side."
 DETECTION_ADVICE = (
-    "Lower --batch_size, --num_candidates, or --min_side and --max_side; on a GPU --precision bfloat16 needs less too."
+    "Lower --batch_size, --num_candidates, or --min_side and --max_side; on a GPU, --precision bfloat16 also needs "
+    "less."
 )
 GPU_ADVICE = (
-    "If another process holds the GPU's memory (nvidia-smi shows it), wait for it or choose another --device; else "
+    "If another process uses the GPU's memory (see nvidia-smi), wait for it or choose another --device; otherwise "
     "lower --batch_size."
 )
-HOST_ADVICE = "Lower --workers or --batch_size, drop --cache ram, or end other processes that hold memory."
+HOST_ADVICE = "Lower --workers or --batch_size, remove --cache ram, or end other processes that use memory."
 
 
 @contextmanager
 def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
-    """Raise OutOfResources if memory runs out, of a GPU or of the machine.
+    """Raises OutOfResources if the memory of a GPU or of the machine runs out.
 
-    `where` names the work, such as named(images), and `advice` says what helps there. The outermost block has neither.
+    `where` names the work, such as named(images), and `advice` says what helps. The outermost block has neither.
     """
     try:
         yield
@@ -53,14 +54,14 @@ def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
 
 
 def named(images: "Tensor") -> str:
-    """A batch of `images` [B, 3, H, W], in words."""
+    """Describes a batch of `images` [B, 3, H, W] in words."""
     batch, _, height, width = images.shape
     return f"a batch of {batch} images of {height} x {width} pixels"
 
 
 @contextmanager
 def worker_explained() -> Iterator[None]:
-    """Raise OutOfResources, with the likely cause, if a loader's worker process died or hangs."""
+    """Raises OutOfResources, with the likely cause, if a loader's worker process died or hangs."""
     try:
         yield
     except RuntimeError as error:
@@ -70,13 +71,13 @@ def worker_explained() -> Iterator[None]:
                 f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Fix that, or raise --timeout "
                 "if the disk is that slow."
             ) from error
-        if not (found := re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)", text)):
+        if not (worker := re.search(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\)", text)):
             raise
-        by = re.search(r"killed by signal: (\w[\w ]*)", text)
-        number = next((one for one in LIKELY_CAUSES if by and str(signal.strsignal(one)) in text), None)
+        killer = re.search(r"killed by signal: (\w[\w ]*)", text)
+        number = next((number for number in LIKELY_CAUSES if killer and str(signal.strsignal(number)) in text), None)
         cause = LIKELY_CAUSES[number] if number else "see its output above; --workers 0 reads without workers"
-        how = f"killed by signal {number.name if number else by[1].strip()}" if by else "gone"
-        raise OutOfResources(f"{found[0]} is {how}. Likely cause: {cause}.") from error
+        fate = f"killed by signal {number.name if number else killer[1].strip()}" if killer else "gone"
+        raise OutOfResources(f"{worker[0]} is {fate}. Likely cause: {cause}.") from error
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,7 +91,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_out_of_gpu_memory(error: BaseException) -> bool:
-    """Whether PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL ran out of GPU memory."""
+    """Returns True if PyTorch's allocator, the driver, cuDNN, cuBLAS or NCCL ran out of GPU memory."""
     if not isinstance(error, RuntimeError):
         return False
     import torch
@@ -105,7 +106,7 @@ def _is_out_of_host_memory(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """The error's first line, without the numbers of PyTorch's allocator, which follow in our own words."""
+    """Returns the error's first line without the allocator's numbers, which the message gives in its own words."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.split(r"\. GPU \d|\.$", line)[0][:160]
 
@@ -117,7 +118,7 @@ def _gpu_memory() -> str:
         return ""
     try:
         free, total = torch.cuda.mem_get_info()
-    except RuntimeError:  # a full GPU may lack the memory even for this query
+    except RuntimeError:  # a full GPU may not even have the memory for this query
         return ""
     held = torch.cuda.memory_reserved()
     return f" ({total / 1e9:.1f} GB on the GPU, {held / 1e9:.1f} held by this run, {free / 1e9:.1f} free)"

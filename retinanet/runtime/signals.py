@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: obeyed at once, or deferred to a point where the run can be resumed."""
+"""Handles the signals that ask a run to stop: at once, or deferred to a point where the run can be resumed."""
 
 import multiprocessing
 import os
@@ -15,16 +15,16 @@ from retinanet.runtime.errors import Stopped
 Item = TypeVar("Item")
 # A cluster sends SIGUSR1 shortly before the time is up; a terminal that is closed sends SIGHUP.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-SAME_REQUEST = 3.0  # seconds within which a signal may arrive twice: from the terminal, and from a shell or launcher
+SAME_REQUEST = 3.0  # seconds within which one request may arrive twice: from the terminal and from a launcher
 
 
 class StopRequests:
-    """The stop that a signal asked for. There is one, as a process has one handler for each signal."""
+    """Remembers the stop that a signal asked for. A process has one, as it has one handler for each signal."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._deferred = False
-        self._first_at = 0.0  # when it was asked for
+        self._first_at = 0.0  # when the signal arrived, on the monotonic clock
         self._process = os.getpid()
 
     @contextmanager
@@ -54,7 +54,7 @@ class StopRequests:
 
     @contextmanager
     def unbroken(self) -> Iterator[None]:
-        """Inside, a signal waits; Stopped is raised at the end if it would have been inside."""
+        """Inside, a signal waits; Stopped is raised at the end of the block instead."""
         with self.deferred():
             yield
         if self.signal_number is not None and not self._deferred:
@@ -62,7 +62,7 @@ class StopRequests:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, within `deferred`, a signal raises Stopped after all, and so does an earlier one."""
+        """Inside, even within `deferred`, a signal raises Stopped, and so does one that arrived earlier."""
         was_deferred, self._deferred = self._deferred, False
         try:
             if self.signal_number is not None:
@@ -72,7 +72,7 @@ class StopRequests:
             self._deferred = was_deferred
 
     def stoppable(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The `items`; a signal raises Stopped while the next one is awaited."""
+        """Yields the `items`; a signal raises Stopped while the next item is awaited."""
         iterator = iter(items)
         while True:
             with self.at_once():
@@ -83,7 +83,9 @@ class StopRequests:
             yield item
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process or self._is_same_request(number):  # a worker that ignores none yet; or told
+        if os.getpid() != self._process:  # a worker that doesn't ignore signals yet
+            return
+        if self._is_same_request(number):
             return
         if number == self.signal_number == signal.SIGINT and self._deferred:
             end_workers()
@@ -94,7 +96,7 @@ class StopRequests:
             raise Stopped(number)
 
     def _is_same_request(self, number: int) -> bool:
-        """Whether a signal of this number is an earlier one again. A user's second Ctrl-C is not, of one process."""
+        """Returns True if the signal repeats the earlier request. In a single process, a second Ctrl-C does not."""
         if self.signal_number != number or time.monotonic() - self._first_at >= SAME_REQUEST:
             return False
         return number != signal.SIGINT or int(os.environ.get("WORLD_SIZE", 1)) > 1
@@ -104,9 +106,9 @@ STOP = StopRequests()
 
 
 def ignore_in_worker(_worker: int) -> None:
-    """A loader's worker_init_fn: it leaves a signal to the process group to the main process.
+    """Makes a loader's worker ignore signals to the process group, which the main process handles: a worker_init_fn.
 
-    When a stop makes the main process drop a batch, the worker's thread that hands over its memory finds nobody there,
+    When a stop makes the main process drop a batch, the worker's thread that hands over its memory fails to connect,
     which Python would print as a traceback.
     """
     for number in SIGNALS:
@@ -120,7 +122,7 @@ def _print_unless_dropped(kind: type[BaseException], error: BaseException, trace
 
 
 def end_workers() -> None:
-    """Kill the loaders' worker processes, even one that hangs; they hold nothing that could be lost."""
+    """Kills the loaders' worker processes, even one that hangs; they hold nothing that could be lost."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report them as dead
     workers = multiprocessing.active_children()
     for worker in workers:

@@ -1,4 +1,4 @@
-"""stdout and stderr, which may vanish under a run: a pipe's reader ends, the terminal is closed, a disk fills up."""
+"""Keeps a run alive when stdout or stderr vanishes: a pipe's reader ends, the terminal is closed, a disk fills up."""
 
 import errno
 import os
@@ -13,27 +13,27 @@ GONE = (errno.EPIPE, errno.EIO)  # the pipe's reader has ended; the terminal was
 
 
 class Stdout:
-    """The process's stdout. There is one."""
+    """The process's only stdout."""
 
     def __init__(self) -> None:
         self._outlived = self._has_complained = False
 
     @contextmanager
     def outlived(self) -> Iterator[None]:
-        """Inside, lines that stdout can't take go to stderr, and where that fails too, nowhere: nothing is raised."""
+        """Inside, lines that stdout can't take go to stderr; if that fails too, they are lost. Nothing is raised."""
         self._outlived, self._has_complained = True, False
         try:
             yield
         finally:
             self._outlived = False
-            for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None where the shell closed it
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None if the shell closed it
                 try:
                     stream.flush()
-                except OSError:  # or the interpreter would fail at it, and exit with a code of its own
+                except OSError:  # the interpreter would fail at it again, and exit with a code of its own
                     _silence(stream)
 
     def write(self, text: str) -> None:
-        """Write whole lines, flushed, and not into a progress bar's middle. OSError, but not inside `outlived`."""
+        """Writes whole lines, flushed, outside of any progress bar. Raises OSError, except inside `outlived`."""
         try:
             tqdm.write(text, file=sys.stdout, end="")
             sys.stdout.flush()
@@ -44,14 +44,14 @@ class Stdout:
                 _continue_on_stderr(text)
             elif not self._has_complained:
                 self._has_complained = True
-                complain(f"stdout can't be written ({error.strerror}). The run continues; lines are missing there.")
+                complain(f"stdout can't be written ({error.strerror}). The run continues; stdout will lack lines.")
 
 
 STDOUT = Stdout()
 
 
 def complain(line: str) -> None:
-    """Print a line to stderr; where that is gone too, nobody is left to tell."""
+    """Prints a line to stderr, or nothing if stderr is gone too."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
@@ -59,8 +59,8 @@ def complain(line: str) -> None:
 
 
 def _continue_on_stderr(text: str) -> None:
-    """Let stderr take the `text`, and from now on all that is written to stdout."""
-    _silence(sys.stdout)  # for what a buffer has kept of the text
+    """Sends the `text`, and everything that is written to stdout from now on, to stderr."""
+    _silence(sys.stdout)  # the buffer may still hold a part of the text
     if sys.stderr is None:
         return
     try:
@@ -72,7 +72,7 @@ def _continue_on_stderr(text: str) -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    """Let the null device take what is in the stream's buffer, and all that follows."""
+    """Sends the content of the stream's buffer, and everything written to it later, to the null device."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)

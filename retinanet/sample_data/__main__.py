@@ -1,4 +1,4 @@
-"""Write a small COCO-format data set with no download."""
+"""Write a small COCO-format dataset without a download."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.sample_data import sample_data_settings

@@ -1,11 +1,11 @@
-"""Objects cut out of the photographs that ship inside scikit-image, for the sample data."""
+"""Cuts objects out of the photographs that come with scikit-image, for the sample data."""
 
 import numpy as np
 from PIL import Image
 from skimage import data, draw, filters, measure, morphology, segmentation
 
 SOFTNESS = 1.0  # pixels over which a cut-out's edge fades
-# Outlines traced by hand on the photographs, (x, y).
+# Outlines (x, y), traced by hand on the photographs.
 CAT = (
     (75, 0), (330, 0), (345, 40), (358, 100), (362, 135), (350, 165), (335, 195), (318, 235), (300, 262), (270, 280),
     (235, 288), (200, 280), (165, 262), (130, 250), (90, 225), (55, 195), (35, 150), (30, 110), (38, 60), (50, 20),
@@ -19,7 +19,7 @@ ASTRONAUT = (
 
 
 def cutouts() -> dict[str, list[Image.Image]]:
-    """RGBA pictures of the objects of each class, cut to their outline."""
+    """Returns RGBA pictures of the objects of each class, cut to their outline."""
     return {
         "coin": _coins(),
         "cat": [_cut(data.chelsea(), _polygon(CAT, data.chelsea()))],
@@ -29,8 +29,8 @@ def cutouts() -> dict[str, list[Image.Image]]:
     }
 
 
-def grounds() -> list[Image.Image]:
-    """Grey photographs of brick, grass and gravel to lay the objects on."""
+def backgrounds() -> list[Image.Image]:
+    """Returns grey photographs of brick, grass and gravel to lay the objects on."""
     return [Image.fromarray(texture) for texture in (data.brick(), data.grass(), data.gravel())]
 
 
@@ -56,7 +56,7 @@ def _cup() -> np.ndarray:
 
 
 def _motorcycle() -> np.ndarray:
-    """The photograph comes with a map of disparities: what is nearer than the wall and the floor is the motorcycle."""
+    """Masks the motorcycle: the part of the photograph's disparity map that is nearer than the wall and the floor."""
     disparity = np.nan_to_num(data.stereo_motorcycle()[2], posinf=0)
     rows = np.arange(len(disparity))[:, None]
     floor = np.interp(rows, *_floor(disparity))
@@ -66,7 +66,7 @@ def _motorcycle() -> np.ndarray:
 
 
 def _floor(disparity: np.ndarray) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Two rows and the floor's disparity in them, seen at the left and right edge where only floor is."""
+    """Returns two rows and the floor's disparity in them, measured at the left and right edge, where only floor is."""
     high, low = 350, 495
     edges = np.concatenate([disparity[:, :60], disparity[:, -20:]], axis=1)
     return (high, low), (float(np.median(edges[high])), float(np.median(edges[low])))
@@ -78,8 +78,8 @@ def _coins() -> list[Image.Image]:
     mask = morphology.opening(morphology.closing(bright, morphology.disk(2)), morphology.disk(4))
     pictures = []
     for part in measure.regionprops(measure.label(segmentation.clear_border(mask))):
-        if part.area_convex > 800:  # smaller are scratches on the table
+        if part.area_convex > 800:  # smaller parts are scratches on the table
             coin = np.zeros(photograph.shape, bool)
-            coin[part.slice] = part.image_convex  # a dark coat of arms on a coin is no hole in it
+            coin[part.slice] = part.image_convex  # the convex hull fills a dark coat of arms on a coin
             pictures.append(_cut(photograph, coin))
     return pictures

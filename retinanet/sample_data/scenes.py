@@ -1,4 +1,4 @@
-"""Scenes of a made-up data set: cut-outs of photographs, pasted on photographed grounds."""
+"""Makes the scenes of the sample data set: cut-outs of photographs, pasted on photographed backgrounds."""
 
 import json
 import tempfile
@@ -11,29 +11,29 @@ from tqdm import tqdm
 
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
-from retinanet.sample_data.cutouts import cutouts, grounds
+from retinanet.sample_data.cutouts import backgrounds, cutouts
 
 IMAGE_SIZES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
 RESAMPLING = Image.Resampling.LANCZOS
-SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, as a share of the image's shorter side
-CROWDED, EMPTY = 0.15, 0.05  # shares of the images with many objects, and with none
-MOST_ENLARGED = 1.5  # any more would show how small the photograph of the coins is
-LEAST_VISIBLE = 0.5  # of each object; one that would cover more of another is not pasted
+SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, as a fraction of the image's shorter side
+CROWDED, EMPTY = 0.15, 0.05  # fractions of the images with many objects, and with none
+MOST_ENLARGED = 1.5  # a larger factor would show how small the photograph of the coins is
+LEAST_VISIBLE = 0.5  # fraction of each object: an object that would cover more of another is not pasted
 TINTS = ((1.0, 0.78, 0.66), (0.75, 0.95, 0.6), (1.0, 0.93, 0.8), (0.85, 0.92, 1.0), (1.0, 1.0, 1.0))
 
 
 def write_sample_data(folder: Path, seed: int, counts: dict[str, int]) -> None:
-    """Write {set}.json and images/{set}/ for each set. UserError, and nothing is written, if one exists already."""
+    """Writes {set}.json and images/{set}/ for each set. Raises UserError, and writes nothing, if one exists already."""
     for name in counts:
         for path in (folder / f"{name}.json", folder / "images" / name):
             if path.exists():
                 raise UserError(f"{path}: exists already and was not changed. Choose another folder, or remove it.")
-    objects, textures = cutouts(), grounds()
+    objects, textures = cutouts(), backgrounds()
     categories = [{"id": number, "name": name} for number, name in enumerate(objects, start=1)]
     with file_error_explained(folder, "can't be written to", "Choose another folder."):
         folder.mkdir(parents=True, exist_ok=True)
         for number, (name, count) in enumerate(counts.items()):
-            with tempfile.TemporaryDirectory(dir=folder) as beside:  # an interrupted run leaves no half a set
+            with tempfile.TemporaryDirectory(dir=folder) as beside:  # an interrupted run doesn't leave half a set
                 draw = np.random.default_rng([seed, number])
                 content = _write_images(Path(beside), name, count, draw, list(objects.values()), textures)
                 (folder / "images").mkdir(exist_ok=True)
@@ -75,16 +75,18 @@ def _write_images(
 def make_scene(
     draw: np.random.Generator, objects: list[list[Image.Image]], textures: list[Image.Image]
 ) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
-    """A picture, and the (category id, box) of each object that is visible in it."""
+    """Makes a picture, and returns it with the (category id, box) of each visible object."""
     height, width = IMAGE_SIZES[draw.integers(len(IMAGE_SIZES))]
     scene = _ground(draw, textures, height, width)
-    owners = np.zeros((height, width), np.int64)  # the object that each pixel shows; 0 is the ground
+    owners = np.zeros((height, width), np.int64)  # the object that each pixel shows; 0 is the background
     kind = draw.random()
-    wanted = 0 if kind < EMPTY else int(draw.integers(6, 12)) if kind < EMPTY + CROWDED else int(draw.integers(1, 5))
+    num_objects = (
+        0 if kind < EMPTY else int(draw.integers(6, 12)) if kind < EMPTY + CROWDED else int(draw.integers(1, 5))
+    )
     areas, labels = [0], [-1]
-    for _ in range(wanted):
+    for _ in range(num_objects):
         label = int(draw.integers(len(objects)))
-        largest = LARGEST if wanted < 6 else LARGEST / 2
+        largest = LARGEST if num_objects < 6 else LARGEST / 2
         picture = objects[label][draw.integers(len(objects[label]))]
         side = min(height, width) * SMALLEST * (largest / SMALLEST) ** draw.random()
         picture = _light(draw, _turn(draw, picture, min(side, MOST_ENLARGED * max(picture.size))))
@@ -123,7 +125,7 @@ def _ground(draw: np.random.Generator, textures: list[Image.Image], height: int,
 
 
 def _turn(draw: np.random.Generator, picture: Image.Image, side: float) -> Image.Image:
-    """`picture` mirrored or not, rotated a little, its longer side scaled to `side`, cropped to its outline."""
+    """Mirrors `picture` or not, rotates it a little, crops it to its outline and scales its longer side to `side`."""
     if draw.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     picture = picture.convert("RGBa")
@@ -145,7 +147,7 @@ def _light(draw: np.random.Generator, picture: Image.Image) -> Image.Image:
 
 
 def _shade(scene: Image.Image, mask: Image.Image) -> None:
-    """A soft shadow around the object about to be pasted, so that it seems to lie on the ground."""
+    """Draws a soft shadow around the object about to be pasted, so that it seems to lie on the ground."""
     shadow = Image.new("L", scene.size)
     shadow.paste(mask, (3, 4))
     shadow = shadow.filter(ImageFilter.GaussianBlur(5)).point(lambda value: value * 0.55)
@@ -153,7 +155,7 @@ def _shade(scene: Image.Image, mask: Image.Image) -> None:
 
 
 def _camera(draw: np.random.Generator, scene: Image.Image) -> Image.Image:
-    """Light that is brighter at one side of the scene, a slight blur and sensor noise."""
+    """Adds light that is brighter on one side of the scene, a slight blur and sensor noise."""
     scene = scene.filter(ImageFilter.GaussianBlur(draw.uniform(0, 0.8)))
     pixels = np.asarray(scene).astype(float)
     slope = draw.uniform(-0.35, 0.35, 2)

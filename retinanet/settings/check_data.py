@@ -1,4 +1,4 @@
-"""What check_data can be told."""
+"""The flags of python -m retinanet.check_data."""
 
 import os
 from dataclasses import dataclass
@@ -25,29 +25,31 @@ class CheckDataSettings:
     coco_path: Path = coco_path_option()
     sets: tuple[str, ...] | None = option(
         None,
-        "the sets to check, the training set first (default: those of train, val and test that exist)",
+        "the sets to check, the training set first (default: train, val and test, if they exist)",
         nargs="+",
         metavar="SET",
     )
-    min_side: int = min_side_option(MIN_SIDE, "as for train.py")
-    max_side: int = max_side_option(MAX_SIDE, "as for train.py")
+    min_side: int = min_side_option(MIN_SIDE, "length of the images' shorter side; use the value you will train with")
+    max_side: int = max_side_option(MAX_SIDE, "limit of the longer side; use the value you will train with")
     anchors: Anchors = part(Anchors)
     max_pixels: int = max_pixels_option()
-    threads: int = option(min(MOST_THREADS, os.cpu_count() or 1), "threads that decode images", whole_number(1))
-    picture_path: Path = option(Path("check_data.png"), "file to draw the charts in", Path)
-    all: bool = option(False, "print everything, not only what matters most", bool)
+    threads: int = option(
+        min(MOST_THREADS, os.cpu_count() or 1), "number of threads that decode images", whole_number(1)
+    )
+    picture_path: Path = option(Path("check_data.png"), "picture file for the charts", Path)
+    all: bool = option(False, "print everything instead of only the most important", bool)
 
     def check(self) -> None:
-        """UserError where flags contradict each other."""
+        """Raises UserError if flags contradict each other."""
         check_sides(self.min_side, self.max_side)
         self.anchors.check()
         if self.sets and len(set(self.sets)) < len(self.sets):
-            raise UserError(f"--sets {' '.join(self.sets)} names a set twice. Give each once")
+            raise UserError(f"--sets {' '.join(self.sets)}: a set is listed twice. List each set once.")
 
 
 def check_data_settings(argv: list[str] | None = None) -> CheckDataSettings:
-    """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
-    description = "Check a data set before you pay for training. Exit code 0: good, 1: mistakes, 2: can't be read."
+    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    description = "Check a dataset before you pay for training. Exit code 0: good, 1: mistakes, 2: can't be read."
     settings, _ = parsed(CheckDataSettings, description, argv, prog="python -m retinanet.check_data")
     settings.check()
     return settings

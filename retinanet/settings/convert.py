@@ -1,4 +1,4 @@
-"""What convert can be told."""
+"""The flags of python -m retinanet.convert."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,46 +13,49 @@ LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # what happens to the imag
 @dataclass(frozen=True)
 class Splitting:
     split: tuple[float, ...] | None = option(
-        None, "of train and val, or of train, val and test", number_above(0, 1), nargs="+", metavar="SHARE"
+        None,
+        "fractions for train and val, or train, val and test, such as 0.8 0.1 0.1",
+        number_above(0, 1),
+        nargs="+",
+        metavar="SHARE",
     )
-    seed: int = option(0, "another one gives another split", whole_number(0))
+    seed: int = option(0, "seed of the random split", whole_number(0))
     group_by: str | None = option(
         None,
-        "keep images together whose file names match with the same text, such as the frames of a video",
+        r"keep images together whose file names match with the same text, such as the frames of a video: '^clip\d+'",
         metavar="REGEX",
     )
 
     def check(self, given: Given) -> None:
         shares = self.split
         if shares and not 2 <= len(shares) <= 3:
-            raise UserError("--split takes two shares (train val) or three (train val test)")
+            raise UserError(f"--split has {len(shares)} fractions. Use two (train val) or three (train val test).")
         if shares and abs(sum(shares) - 1) > 1e-6:
             raise UserError(
-                f"--split {' '.join(f'{share:g}' for share in shares)}: the shares add up to {sum(shares):g}, not 1"
+                f"--split {' '.join(f'{share:g}' for share in shares)}: the fractions add up to {sum(shares):g}. They "
+                "must add up to 1."
             )
         if not shares and given.changed & {"group_by", "seed"}:
-            raise UserError("--group_by and --seed are for --split. Give it, or drop them")
+            raise UserError("--group_by and --seed only apply to --split. Set --split too, or remove them.")
 
 
 @dataclass(frozen=True)
 class ConvertSettings:
     source: Path = option(
-        Path(), "a data set's folder, its data.yaml, CSV or JSON file", Path, metavar="SOURCE", positional=True
+        Path(), "a dataset's folder, or its data.yaml, CSV or JSON file", Path, metavar="SOURCE", positional=True
     )
-    output_path: Path = option(Path("data"), "folder for what is written; nothing in it is overwritten", Path)
-    read: str = option("auto", "the format of SOURCE", ("auto", *FORMATS), flag="from")
-    write: str = option(COCO, "the format to write", FORMATS, flag="to")
-    images: str = option(LINK, "what to do with the images: symbolic links, copies, or nothing", IMAGES)
+    output_path: Path = option(Path("data"), "folder for the output; nothing in it is overwritten", Path)
+    read: str = option("auto", "format of SOURCE", ("auto", *FORMATS), flag="from")
+    write: str = option(COCO, "format to write", FORMATS, flag="to")
+    images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
     splitting: Splitting = part(
-        Splitting, "splitting", "divide all images among new sets, each with its share of every class"
+        Splitting, "splitting", "divide all images into new sets, each with its share of every class"
     )
 
 
 def convert_settings(argv: list[str] | None = None) -> ConvertSettings:
-    """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
-    description = (
-        "Convert YOLO's, PASCAL VOC's or CSV annotations into a data folder for train.py, or split a data set."
-    )
+    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    description = "Convert YOLO, PASCAL VOC or CSV annotations into a dataset folder for train.py, or split a dataset."
     settings, given = parsed(ConvertSettings, description, argv, prog="python -m retinanet.convert")
     settings.splitting.check(given)
     return settings

@@ -1,4 +1,4 @@
-"""What vis.py can be told; its flags of training images are train.py's."""
+"""The flags of vis.py; those of augmented images are train.py's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ MOST_USED = (
     *("coco_path", "set_name", "image_id", "num_images", "vis_pred", "pred_file"),
     *("threshold", "picture_path", "augmented", "logs"),
 )
-# Flags without a meaning beside --logs.
+# Flags that have no effect with --logs.
 FOR_IMAGES = (
     *("coco_path", "set_name", "image_id", "num_images", "seed"),
     *("vis_pred", "pred_file", "threshold", "max_pixels", "augmented", "output_path", "size", "columns", "hide_names"),
@@ -33,18 +33,18 @@ FOR_AUGMENTED = ("min_side", "max_side", "train_sides", "flip", "augment", "batc
 
 @dataclass(frozen=True)
 class TrainingImages:
-    augmented: bool = option(False, "draw each image as it is, and as train.py changes it in 3 epochs", bool)
+    augmented: bool = option(False, "draw each image as it is and as train.py augments it in 3 epochs", bool)
     min_side: int = min_side_option(MIN_SIDE)
     max_side: int = max_side_option(MAX_SIDE)
     augmentation: Augmentation = part(Augmentation)
     batch_size: int = option(Data.batch_size, "images per batch", whole_number(1))
-    ignore_crowds: bool = option(False, "crowd regions, dashed, are changed with the image", bool)
+    ignore_crowds: bool = option(False, "also draw crowd regions, dashed, augmented with the image", bool)
 
 
 @dataclass(frozen=True)
 class Runs:
     logs: tuple[Path, ...] | None = option(
-        None, "draw the losses and AP in these logs, and print a table of the runs", Path, nargs="+"
+        None, "draw the losses and AP from these logs, and print a table of the runs", Path, nargs="+"
     )
     loss_scale: str | None = option(None, "axis of the losses (default: log)", ("log", "linear"))
 
@@ -52,27 +52,29 @@ class Runs:
 @dataclass(frozen=True)
 class DrawSettings:
     coco_path: Path = coco_path_option()
-    set_name: str | None = option(None, "name of the set (default: val, with --augmented train)")
+    set_name: str | None = option(None, "name of the set (default: val, or train with --augmented)")
     image_id: int | None = option(None, "the image to draw (default: --seed chooses)", int)
     num_images: int = option(1, "number of images, drawn in a grid", whole_number(1))
     seed: int | None = option(
         None,
-        f"which images are drawn, and with --augmented how they change (default: 0, with --augmented {PUBLISHED_SEED})",
+        "chooses the images, and with --augmented their augmentation (default: 0, or "
+        f"{PUBLISHED_SEED} with --augmented)",
         whole_number(0),
     )
     vis_pred: bool = option(False, "draw the detections in {set_name}_bbox_results.json", bool)
     pred_file: Path | None = option(None, "draw the detections in this result file", Path)
     threshold: float | None = option(
         None,
-        "draw detections with a higher score (default: the best F1's on the set, 0.3 where it has no objects or none "
-        "is hit)",
+        "draw only detections that score above this (default: the threshold with the best F1 on the set; 0.3 if the "
+        "set has no objects or none is hit)",
         number_from(0, 1),
     )
-    picture_path: Path | None = option(None, "file to write (default: vis.png, with --logs curves.png)", Path)
-    output_path: Path | None = option(None, "folder for a picture of each image instead of one picture of all", Path)
+    picture_path: Path | None = option(None, "file to write (default: vis.png, or curves.png with --logs)", Path)
+    output_path: Path | None = option(None, "folder for a picture of each image, instead of one grid", Path)
     size: int | None = option(
         None,
-        "longer side of each image in the picture, pixels (default: 480; with --output_path the image's, at most 2000)",
+        "longer side of each image in the picture, in pixels (default: 480; with --output_path the image's own, at "
+        "most 2000)",
         whole_number(100, 10_000),
     )
     columns: int = option(4, "images side by side", whole_number(1))
@@ -80,7 +82,7 @@ class DrawSettings:
     show: bool = option(False, "also open a window", bool)
     max_pixels: int = max_pixels_option()
     training: TrainingImages = part(
-        TrainingImages, "training", "with train.py's flags and --seed: the images it trains on"
+        TrainingImages, "training", "with --augmented, the same flags as train.py show the images that it trains on"
     )
     runs: Runs = part(Runs, "runs")
 
@@ -99,26 +101,26 @@ class DrawSettings:
         return PUBLISHED_SEED if self.training.augmented else 0
 
     def check(self, given: Given) -> None:
-        """UserError where flags contradict each other."""
+        """Raises UserError if flags contradict each other."""
         if self.image_id is not None and self.num_images > 1:
-            raise UserError("--image_id draws one image. Drop --num_images")
+            raise UserError("--image_id draws one image. Remove --num_images.")
         if self.runs.loss_scale and not self.runs.logs:
-            raise UserError("--loss_scale is for the curves of --logs")
+            raise UserError("--loss_scale only applies to the curves of --logs. Set --logs too, or remove it.")
         if self.runs.logs:
-            given.refuse(FOR_IMAGES, "is for pictures of images. Drop it, or --logs")
+            given.refuse(FOR_IMAGES, "is for pictures of images. Remove it, or --logs.")
         if self.output_path:
-            given.refuse(FOR_ONE_PICTURE, "is for one picture. Drop it, or --output_path")
+            given.refuse(FOR_ONE_PICTURE, "is for a single picture. Remove it, or --output_path.")
         if self.training.augmented:
-            given.refuse(FOR_DETECTIONS, "is for pictures of detections. Drop it, or --augmented")
+            given.refuse(FOR_DETECTIONS, "is for pictures of detections. Remove it, or --augmented.")
         else:
-            given.refuse(FOR_AUGMENTED, "is for --augmented")
+            given.refuse(FOR_AUGMENTED, "only applies to --augmented. Set --augmented too, or remove it.")
         check_sides(self.training.min_side, self.training.max_side)
         self.training.augmentation.check()
 
 
 def draw_settings(argv: list[str] | None = None) -> DrawSettings:
-    """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
-    description = "Draw the objects of images and what a model found in them, or with --logs the curves of runs."
+    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    description = "Draw the objects and detections in images, or with --logs the curves of runs."
     settings, given = parsed(DrawSettings, description, argv, most_used=MOST_USED)
     settings.check(given)
     return settings

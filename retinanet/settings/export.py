@@ -1,4 +1,4 @@
-"""What export can be told."""
+"""The flags of python -m retinanet.export."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +12,19 @@ FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors"}
 
 @dataclass(frozen=True)
 class Verification:
-    no_verify: bool = option(False, "write an ONNX file without it", bool)
+    no_verify: bool = option(False, "skip the verification of an ONNX file", bool)
     coco_path: Path = coco_path_option()
-    set_name: str = option("val", "name of the set whose images it is verified on")
+    set_name: str = option("val", "the set whose images verify the file")
     max_pixels: int = max_pixels_option()
 
 
 @dataclass(frozen=True)
 class ExportSettings:
     checkpoint_path: Path = option(Path("output/best.pt"), "the checkpoint to export, with its averaged weights", Path)
-    format: str = option("onnx", "what to write", tuple(FORMATS))
-    output_path: Path | None = option(None, "file to write (default: beside the checkpoint)", Path)
+    format: str = option("onnx", "format of the file", tuple(FORMATS))
+    output_path: Path | None = option(None, "file to write (default: next to the checkpoint)", Path)
     verification: Verification = part(
-        Verification, "verification", "the file must detect what the checkpoint does, or it is not written"
+        Verification, "verification", "the file is only written if it detects the same as the checkpoint"
     )
     detection: Detection = part(Detection, "detection")
 
@@ -33,19 +33,24 @@ class ExportSettings:
         return self.output_path or self.checkpoint_path.with_suffix(FORMATS[self.format])
 
     def check(self, given: Given) -> None:
-        """UserError where flags contradict each other."""
+        """Raises UserError if flags contradict each other."""
         suffix = FORMATS[self.format]
         if self.file.suffix != suffix:
-            raise UserError(f"--output_path {self.file}: a file of --format {self.format} ends in {suffix}")
+            raise UserError(
+                f"--output_path {self.file}: the name of a file of --format {self.format} must end in {suffix}. Rename "
+                "it."
+            )
         if self.format == "safetensors":
-            given.refuse(options_of(Detection), "is for --format onnx; safetensors hold weights alone")
+            given.refuse(
+                options_of(Detection), "only applies to --format onnx; safetensors files hold only weights. Remove it."
+            )
 
 
 def export_settings(argv: list[str] | None = None) -> ExportSettings:
-    """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
+    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
     description = (
-        "Export a checkpoint: as ONNX, the whole detector from images to boxes; as safetensors, the weights and what "
-        "rebuilds their network."
+        "Export a checkpoint: as ONNX, the whole detector from images to boxes; as safetensors, the weights and a "
+        "description of their network."
     )
     settings, given = parsed(ExportSettings, description, argv, prog="python -m retinanet.export")
     settings.check(given)

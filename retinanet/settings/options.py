@@ -1,8 +1,8 @@
-"""Settings that are flags: a field of a frozen dataclass is a flag, with its default, text, kind and choices.
+"""Makes command-line flags from dataclass fields: a field is a flag, with its default, text, kind and choices.
 
     @dataclass(frozen=True)
     class Loss:
-        gamma: float = option(2.0, "focal loss: how far it favours hard anchors", number_from(0))
+        gamma: float = option(2.0, "focal loss: how strongly hard anchors are favoured", number_from(0))
 
     @dataclass(frozen=True)
     class TrainSettings:
@@ -25,7 +25,7 @@ from retinanet.runtime.printable import printable
 
 Settings = TypeVar("Settings")
 Kind = Callable[[str], Any] | Sequence[Any]
-# What other libraries call our flags.
+# Flag names of other libraries, and the flags that they stand for here.
 ELSEWHERE = {
     "lr": ("learning_rate",),
     "wd": ("weight_decay",),
@@ -59,13 +59,13 @@ ELSEWHERE = {
 
 
 class Option(NamedTuple):
-    """What the parser and a resumed run need to know of a field."""
+    """The facts about a field that the parser and a resumed run need."""
 
     text: str | None
-    kind: Kind  # reads a word, or the values to choose from
-    nargs: str | int | None  # argparse's, of a flag with several values, which become a tuple
+    kind: Kind  # a function that reads a word, or the values to choose from
+    nargs: str | int | None  # as in argparse; several values become a tuple
     metavar: str | tuple[str, ...] | None
-    flag: str | None  # where it isn't the field's name
+    flag: str | None  # the flag's name if it isn't the field's
     off: str | None  # the text of --no_..., which turns a switch off
     positional: bool
     may_change: bool
@@ -83,16 +83,16 @@ def option(
     positional: bool = False,
     may_change: bool = False,
 ) -> Any:
-    """A field that is a flag. `kind` `bool` makes a switch; the values of a sequence are choices.
+    """Returns a field that is a flag. The `kind` `bool` makes a switch; the values of a sequence are choices.
 
-    `may_change`: a resumed run may have another value.
+    With `may_change`, a resumed run may have another value.
     """
-    how = Option(text, kind, nargs, metavar, flag, off, positional, may_change)
-    return field(default=default, metadata={"option": how})
+    details = Option(text, kind, nargs, metavar, flag, off, positional, may_change)
+    return field(default=default, metadata={"option": details})
 
 
 def part(kind: type[Settings], heading: str | None = None, text: str | None = None) -> Settings:
-    """A field that holds a dataclass of further options, a group of --help where there is a `heading`."""
+    """Returns a field that holds a dataclass of further options; a `heading` makes them a group of --help."""
     part_of: Any = field(default_factory=kind, metadata={"heading": heading, "text": text})
     return part_of
 
@@ -105,7 +105,10 @@ class Given:
     changed: frozenset[str]
 
     def refuse(self, names: Collection[str], reason: str) -> None:
-        """UserError at the first of the flags `names` that is given. One that says its default contradicts nothing."""
+        """Raises UserError for the first of the flags `names` that the user changed.
+
+        A flag that was given with its default value contradicts nothing.
+        """
         for name in names:
             if name in self.changed:
                 raise UserError(f"--{name} {reason}")
@@ -119,9 +122,9 @@ def parsed(
     most_used: Sequence[str] = (),
     prog: str | None = None,
 ) -> tuple[Settings, Given]:
-    """The `settings` that the command line `argv`, or this process's, gives, and which of them it gives.
+    """Parses `argv`, or this process's command line, into `settings`, and says which of the flags it gave.
 
-    A short --help shows the flags `most_used`, without their --; without any, all.
+    The short --help shows only the flags `most_used`, named without --; if there are none, --help shows all flags.
     """
     parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, most_used=most_used)
     _add_options(parser, settings)
@@ -138,12 +141,12 @@ def parsed(
 
 
 def options_of(settings: Any) -> dict[str, Option]:
-    """The options of a settings class by their names, in the order of --help."""
+    """Returns the options of a settings class by their names, in the order of --help."""
     return {field.name: field.metadata["option"] for field in _flat_fields(settings)}
 
 
 def flat(settings: Any) -> dict[str, Any]:
-    """The settings as JSON and checkpoints hold them: flags by name, a tuple as a list, a path as text."""
+    """Returns the settings in the form of JSON and checkpoints: flags by name, tuples as lists, paths as text."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -158,7 +161,7 @@ def flat(settings: Any) -> dict[str, Any]:
 
 
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
-    """The settings with other values for some flags, in whichever part they are."""
+    """Returns the settings with other values for some flags, whichever part holds them."""
     assert not values.keys() - options_of(settings).keys(), values
     return _with_values(settings, values)
 
@@ -172,7 +175,7 @@ def _with_values(settings: Any, values: dict[str, Any]) -> Any:
 
 
 def _defaults_read(settings: Any) -> dict[str, Any]:
-    """The defaults that are text, read as a given word is: auto may become what this machine has."""
+    """Parses the defaults that are text like words that the user typed: auto may become what this machine has."""
     return {
         each.name: each.metadata["option"].kind(each.default)
         for each in _flat_fields(settings)
@@ -202,32 +205,32 @@ def _add_options(group: argparse._ActionsContainer, settings: Any) -> None:
             _add_option(group, each.name, each.default, each.metadata["option"])
 
 
-def _add_option(group: argparse._ActionsContainer, name: str, default: Any, how: Option) -> None:
-    told = {"nargs": how.nargs, "metavar": how.metavar, "default": default}
-    optional: dict[str, Any] = {key: value for key, value in told.items() if value is not None}
-    flag = how.flag or name
-    if how.kind is bool:
-        group.add_argument(f"--{flag}", dest=name, action="store_true", help=how.text)
-        if how.off:
-            group.add_argument(f"--no_{flag}", dest=name, action="store_false", default=False, help=how.off)
+def _add_option(group: argparse._ActionsContainer, name: str, default: Any, details: Option) -> None:
+    arguments = {"nargs": details.nargs, "metavar": details.metavar, "default": default}
+    given_arguments: dict[str, Any] = {key: value for key, value in arguments.items() if value is not None}
+    flag = details.flag or name
+    if details.kind is bool:
+        group.add_argument(f"--{flag}", dest=name, action="store_true", help=details.text)
+        if details.off:
+            group.add_argument(f"--no_{flag}", dest=name, action="store_false", default=False, help=details.off)
         return
-    if not callable(how.kind):
-        optional |= {"choices": how.kind, "type": type(how.kind[0])}
+    if not callable(details.kind):
+        given_arguments |= {"choices": details.kind, "type": type(details.kind[0])}
     else:
-        optional["type"] = how.kind
-    if how.positional:
-        group.add_argument(name, help=how.text, **optional)
+        given_arguments["type"] = details.kind
+    if details.positional:
+        group.add_argument(name, help=details.text, **given_arguments)
     else:
-        group.add_argument(f"--{flag}", dest=name, help=how.text, **optional)
+        group.add_argument(f"--{flag}", dest=name, help=details.text, **given_arguments)
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, with a short --help and one line for a mistake, whatever the arguments are."""
+    """argparse's parser with a short --help, which reports every mistake in one line."""
 
-    def __init__(self, *, most_used: Sequence[str] = (), **how: Any) -> None:
-        super().__init__(add_help=False, **how)
+    def __init__(self, *, most_used: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(add_help=False, **options)
         self.most_used = most_used
-        what = "show the most used flags; --help all shows all" if most_used else "show the flags"
+        text = "show the most used flags; --help all shows all" if most_used else "show the flags"
         short: dict[str, Any] = {"nargs": "?", "const": "", "choices": ("", "all"), "metavar": "all"}
         self.add_argument(
             "-h",
@@ -235,7 +238,7 @@ class ArgumentParser(argparse.ArgumentParser):
             dest=argparse.SUPPRESS,
             default=argparse.SUPPRESS,
             action=_Help,
-            help=what,
+            help=text,
             **(short if most_used else {"nargs": 0}),
         )
 
@@ -254,7 +257,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
 
     def _meant_elsewhere(self, word: str) -> str | None:
-        """The flag that another library's name means, where argparse would take it as short for a different one."""
+        """Returns the flag meant by another library's name, if argparse would take that for short for another flag."""
         name = word.partition("=")[0].removeprefix("--")
         starting = {flag for flag in self._option_string_actions if flag.startswith(f"--{name}")}
         meant = [flag for flag in ELSEWHERE.get(name, ()) if f"--{flag}" in self._option_string_actions]
@@ -262,7 +265,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return meant[0] if meant and starting and not starting & exact else None
 
     def _suggestion(self, unknown: str) -> str:
-        """The flag that was probably meant: another separator, another library's name, or a typing error."""
+        """Returns the flag that was probably meant: another separator, another library's name, or a typing error."""
         flags = {flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")}
         name = unknown.partition("=")[0].lstrip("-").replace("-", "_").lower()
         candidates = [name, *ELSEWHERE.get(name, ()), *difflib.get_close_matches(name, flags, n=1)]
@@ -289,7 +292,7 @@ class _Help(argparse.Action):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows each flag's default, unless there is none or the text tells it."""
+    """Shows each flag's default, unless there is none or the text already names it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         no_default = action.default is None or action.default is False or action.default == ()
@@ -301,7 +304,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """A kind: a whole number from `least` to `most`."""
+    """Returns a kind that reads a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
         try:
@@ -309,33 +312,33 @@ def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
         except ValueError:
             number = least - 1
         if not least <= number <= most:
-            limit = "" if most == 2**63 - 1 else f", at most {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}{limit}")
+            limits = f", {least} or more" if most == 2**63 - 1 else f" from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"expected a whole number{limits}; got {text!r}")
         return number
 
     return parse
 
 
 def number_above(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """A kind: a finite number above `low`, and at most `high`."""
-    return _number(f"a number above {low:g}", high, lambda number: low < number)
+    """Returns a kind that reads a finite number above `low`, and at most `high`."""
+    limit = "" if high == float("inf") else f" and at most {high:g}"
+    return _number(f" above {low:g}{limit}", high, lambda number: low < number)
 
 
 def number_from(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """A kind: a finite number from `low` to `high`, both included."""
-    return _number(f"a number from {low:g}", high, lambda number: low <= number)
+    """Returns a kind that reads a finite number from `low` to `high`, both included."""
+    limits = f", {low:g} or more" if high == float("inf") else f" from {low:g} to {high:g}"
+    return _number(limits, high, lambda number: low <= number)
 
 
-def _number(words: str, high: float, above: Callable[[float], bool]) -> Callable[[str], float]:
-    limit = "" if high == float("inf") else f", at most {high:g}"
-
+def _number(limits: str, high: float, above: Callable[[float], bool]) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = float("nan")
         if not (above(number) and number <= high and number != float("inf")):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {words}{limit}")
+            raise argparse.ArgumentTypeError(f"expected a number{limits}; got {text!r}")
         return number
 
     return parse

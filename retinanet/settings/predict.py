@@ -1,4 +1,4 @@
-"""What predict can be told."""
+"""The flags of python -m retinanet.predict."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,32 +17,35 @@ MOST_OVERLAP = 0.9
 
 
 def _file_decides(name: str, default: str | None = None) -> Any:
-    """Detection's option, but None by default, as an ONNX file has its own."""
-    how = options_of(Detection)[name]
+    """Returns the option of Detection with the default None, because an ONNX file has its own values."""
+    details = options_of(Detection)[name]
     default = default or f"{getattr(Detection, name)}, or an ONNX file's own"
-    return option(None, f"{how.text} (default: {default})", how.kind)
+    return option(None, f"{details.text} (default: {default})", details.kind)
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Where predict looks in an image: tiles, other sizes, its mirror image."""
+    """The versions of an image in which predict detects: tiles, other sizes, the mirror image."""
 
     tile: int | None = option(
         None,
-        "also look at tiles of this side, pixels of the image: for small objects in large images",
+        "also detect in square tiles of this side, in pixels of the image, such as 640: for objects much smaller than "
+        "in training",
         whole_number(64),
         metavar="SIDE",
     )
-    overlap: float = option(0.2, "of neighbouring tiles, as a share of their side", number_from(0, 1))
+    overlap: float = option(
+        0.2, f"overlap of neighbouring tiles, as a fraction of their side, 0 to {MOST_OVERLAP}", number_from(0, 1)
+    )
     views: Views = part(Views)
 
 
 @dataclass(frozen=True)
 class FileDetection:
-    """Detection, where the weights' file decides what isn't given."""
+    """The flags of Detection; None means the weights file's value."""
 
     threshold: float | None = _file_decides(
-        "threshold", "the one with the best F1 in the training's last evaluation, 0.3 without one"
+        "threshold", "the threshold with the best F1 in the run's last evaluation, 0.3 if there was none"
     )
     num_candidates: int | None = _file_decides("num_candidates")
     nms_iou: float | None = _file_decides("nms_iou")
@@ -59,43 +62,43 @@ class Machine(Device):
 class PredictSettings:
     sources: tuple[str, ...] = option(
         (),
-        "an image, a folder (with all below it), a glob in quotes, a .txt file of paths, or a video",
+        "an image, a folder (with its subfolders), a glob in quotes, a .txt file of paths, or a video",
         nargs="+",
         metavar="SOURCE",
         positional=True,
     )
     checkpoint_path: Path = option(
-        Path("output/best.pt"), "a checkpoint of train.py, or a file of retinanet.export", Path
+        Path("output/best.pt"), "a checkpoint of train.py, or a file that retinanet.export wrote", Path
     )
-    output_path: Path = option(Path("predictions"), "folder for what is written", Path)
-    classes: tuple[str, ...] | None = option(None, "keep these classes alone", nargs="+", metavar="NAME")
+    output_path: Path = option(Path("predictions"), "folder for the output", Path)
+    classes: tuple[str, ...] | None = option(None, "only report these classes", nargs="+", metavar="NAME")
     save: tuple[str, ...] = option(
         (PICTURES,),
-        "what to write beside predictions.json and predictions.csv: pictures with boxes, and videos; crops, a file for "
-        "each detection. Without a word: nothing",
+        "what to write besides predictions.json and predictions.csv: pictures, or videos, with boxes; crops, a file "
+        "for each detection. A bare --save means nothing else",
         SAVES,
         nargs="*",
     )
-    looks: Looks = part(Looks, "more looks at an image", "their detections are merged before NMS")
+    looks: Looks = part(Looks, "test-time augmentation and tiling", "all detections are merged before NMS")
     detection: FileDetection = part(FileDetection, "detection")
     machine: Machine = part(Machine, "machine")
 
     def check(self, given: Given) -> None:
-        """UserError where flags contradict each other."""
+        """Raises UserError if flags contradict each other."""
         if self.looks.tile is None:
-            given.refuse(("overlap",), "is of tiles. Give --tile too, or drop it")
+            given.refuse(("overlap",), "only applies with --tile. Set --tile too, or remove it.")
         if self.looks.overlap > MOST_OVERLAP:
             raise UserError(
-                f"--overlap {self.looks.overlap:g} would make far too many tiles. Give {MOST_OVERLAP} or less"
+                f"--overlap {self.looks.overlap:g} would make far too many tiles. Use {MOST_OVERLAP} or less."
             )
         self.looks.views.check()
 
 
 def predict_settings(argv: list[str] | None = None) -> PredictSettings:
-    """The settings that the command line `argv`, or this process's, gives. UserError where flags contradict."""
+    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
     description = (
-        "Detect objects in images and videos: pictures with boxes, and all detections as JSON and CSV. Exit code 1: "
-        "some files could not be read."
+        "Detect objects in images and videos, and write pictures with boxes and all detections as JSON and CSV. Exit "
+        "code 1: some files could not be read."
     )
     settings, given = parsed(
         PredictSettings, description, argv, most_used=MOST_USED, prog="python -m retinanet.predict"

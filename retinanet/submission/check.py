@@ -1,4 +1,4 @@
-"""Checks of COCO result files, row by row, and of their names, before they are handed in."""
+"""Checks COCO result files, row by row, and their names, before they are submitted."""
 
 import re
 from collections import Counter
@@ -24,9 +24,9 @@ from retinanet.coco.result_rows import (
 )
 from retinanet.evaluation.matches import MAX_PER_CLASS
 
-# Read as sizes, most corners leave their images, and a third of them by a quarter of a side. No detector's boxes do.
+# Read as sizes, most corners leave their images, and a third of them by a quarter of a side. Real detections don't.
 OVER_SHARE, FAR, FAR_SHARE = 0.5, 0.25, 1 / 3
-# The sets of the detection tasks on COCO's evaluation server; a file's name says which set it is of.
+# The sets of the detection tasks on the COCO evaluation server; a file's name says to which set it belongs.
 COCO_SETS = (
     "val2014",
     *(f"{part}{year}" for year in (2015, 2017) for part in ("test", "test-dev", "test-challenge")),
@@ -38,7 +38,7 @@ class Corners(NamedTuple):
     """Boxes that look like (x1, y1, x2, y2) instead of (left, top, width, height)."""
 
     positions: list[int]  # indices into the rows of the boxes that, read as sizes, leave their image
-    proved: bool  # rather than only possible: boxes that nobody clipped can look the same
+    proved: bool  # False if it is only possible: boxes that were not clipped can look the same
 
 
 def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
@@ -70,9 +70,9 @@ def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
 
 
 def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultFinding]:
-    """Returns a finding about the name of the zip `path` and of the `member` in it, if COCO's server would refuse them.
+    """Returns a finding about the names of the zip `path` and its `member`, if the COCO server would refuse them.
 
-    There is none for other sets, which that server doesn't evaluate, and for other files, which aren't handed in yet.
+    There is none for other sets, which that server doesn't evaluate, and for other files, which can't be submitted yet.
     """
     if set_name not in COCO_SETS or path.suffix.lower() != ".zip":
         return []
@@ -81,7 +81,7 @@ def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultF
     wrong = [] if re.fullmatch(pattern, path.name) else [f"the file is called {path.name}"]
     if member is not None and member != f"{path.stem}.json":
         wrong.append(f"{path.name} holds {member}, not {path.stem}.json")
-    fix = f"Hand in {form}.zip with just {form}.json in it, as --zip writes it; ALGORITHM is a name of your choice."
+    fix = f"Submit {form}.zip with only {form}.json in it, as --zip writes it; ALGORITHM is a name of your choice."
     problem = "file name that COCO's evaluation server doesn't accept"
     return [ResultFinding(problem, len(wrong), wrong[:NUM_EXAMPLES], fix, unusable=False)] if wrong else []
 
@@ -116,14 +116,14 @@ def corners_in(rows: NumberedRows, sizes: dict[int, list[int]]) -> Corners:
 
 
 def sameness(row: dict[str, Any]) -> Hashable:
-    """Returns a key that is equal for duplicates."""
+    """Returns a key that is the same for all duplicates of a row."""
     if is_id(row["image_id"]) and is_id(row["category_id"]) and is_box(row["bbox"]):
         return (row["image_id"], row["category_id"], *row["bbox"])
     return repr((row["image_id"], row["category_id"], row["bbox"]))  # any other JSON values
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns the image and class, of which COCO's evaluation keeps the top detections; None if these are not ids."""
+    """Returns image and class, for which COCO's evaluation keeps the top detections; None if they are not ids."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 
@@ -133,22 +133,22 @@ def _touches(box: list[float], size: list[int]) -> bool:
 
 
 def _corners_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
-    """Boxes written as corners lie in their images; read as sizes, most leave them, and many by far."""
+    """Returns a finding about boxes written as corners: read as sizes, most leave their images, and many by far."""
     positions, proved = corners_in(rows, sizes)
     bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} extends past its image" for i in positions if proved}
-    fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO's boxes have a width and a height."
+    fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO boxes have a width and a height."
     return finding_of("bbox written as (x1, y1, x2, y2)", bad, fix, unusable=False, whole_column=True)
 
 
 def _fractions_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
-    """Boxes in fractions of the sides lie in the first pixel of their images."""
+    """Returns a finding about boxes in fractions of the sides, which lie in the first pixel of their images."""
     ends = [(row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]) for _, row in rows]
     if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
         return None
     return finding_of(
         "bbox in shares of the image's sides",
         {index: f"bbox {row['bbox']} in an image of {sizes[row['image_id']]}" for index, row in rows},
-        "Multiply by width and height: COCO's boxes are in pixels.",
+        "Multiply by width and height: COCO boxes are in pixels.",
         unusable=False,
         whole_column=True,
     )

@@ -1,4 +1,4 @@
-"""Mechanical repairs of a result file, and other readings of its rows, which only the user can choose between."""
+"""Repairs result files where that is certain, and lists other readings of their rows for the user to choose from."""
 
 from collections import defaultdict
 from collections.abc import Hashable
@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 
 
 def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
-    """Returns the rows that are left, repaired, and what was done. Repairing them again changes nothing.
+    """Returns the repaired rows and the changes that were made. Repairing the rows again changes nothing.
 
     Entries that are not objects with all keys are left as they are.
     """
@@ -134,7 +134,7 @@ def _is_endless(value: Any) -> bool:
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
     """Returns the rows that COCO's evaluation ignores, in classes of an image whose scores can all be ranked.
 
-    Of equal scores the first count.
+    Among equal scores, the first rows count.
     """
     groups = defaultdict(list)
     for index, row in rows:

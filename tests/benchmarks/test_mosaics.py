@@ -58,5 +58,5 @@ def test_mistakes_are_refused_before_anything_is_written(photographs, tmp_path):
     with pytest.raises(UserError, match=r"train\.json has no class round\. Look at --classes"):
         main([*flags, "round", "--output_path", str(tmp_path / "made")])
     assert not (tmp_path / "made").exists()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         main([*flags, "--output_path", str(photographs)])

@@ -70,18 +70,18 @@ def test_the_averaged_weights_are_taken_where_there_are_any(saved):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--anchor_scale", 2), r"--anchor_scale 3, not 2\. Give --anchor_scale 3"),
+        (("--anchor_scale", 2), r"--anchor_scale 3, not 2\. Use --anchor_scale 3"),
         (
             ("--anchor_scale", 3, "--anchor_ratios", 1),
-            r"--anchor_ratios 0\.5 2, not 1\. Give --anchor_ratios 0\.5 2",
+            r"--anchor_ratios 0\.5 2, not 1\. Use --anchor_ratios 0\.5 2",
         ),
         (
             ("--anchor_scale", 3, "--anchor_ratios", 0.5, 2),
-            r"--anchor_octaves 2, not 3\. Give",
+            r"--anchor_octaves 2, not 3\. Use",
         ),
-        (("--channels", 16), r"--channels 8, not 16\. Give --channels 8"),
+        (("--channels", 16), r"--channels 8, not 16\. Use --channels 8"),
         (("--head_norm", "group", "--channels", 32), "--channels 8, not 32"),
-        (("--depth", 34), r"--depth 18, not 34\. Give --depth 18, or other --weights"),
+        (("--depth", 34), r"--depth 18, not 34\. Use --depth 18, or other --weights"),
     ],
 )
 def test_another_network_is_refused_with_both_values(saved, flags, words):
@@ -103,10 +103,10 @@ def test_an_iou_branch_is_kept_and_asked_for(saved, tmp_path):
     again = started(path, ["red", "Green", "blue"], "--iou_branch").eval()
     assert network(IMAGES).deltas.shape[2] == 5
     assert torch.equal(network(IMAGES).deltas, again(IMAGES).deltas)
-    with pytest.raises(UserError, match=r"was trained with --iou_branch, not --no_iou_branch\. Give --iou_branch"):
+    with pytest.raises(UserError, match=r"was trained with --iou_branch, not --no_iou_branch\. Use --iou_branch"):
         started(path, ["red"])
     _, path = saved()
-    with pytest.raises(UserError, match=r"was trained with --no_iou_branch, not --iou_branch\. Give --no_iou_branch"):
+    with pytest.raises(UserError, match=r"was trained with --no_iou_branch, not --iou_branch\. Use --no_iou_branch"):
         started(path, ["red"], "--iou_branch")
 
 

@@ -26,7 +26,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
     imports = "import sys, pathlib; from retinanet.checkpoints.output_folder import open_folder"
     code = f"{imports}; open_folder(pathlib.Path(sys.argv[1]))"
     with open_folder(tmp_path):
-        assert "another training is writing there" in finished(["-c", code, tmp_path]).stderr
+        assert "another run is writing there" in finished(["-c", code, tmp_path]).stderr
     assert finished(["-c", code, tmp_path]).returncode == 0
 
 

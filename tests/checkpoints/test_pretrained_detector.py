@@ -121,7 +121,7 @@ def test_the_box_code_to_other_anchors():
 
 def test_another_number_of_anchors_is_refused(state):
     network = level_coded(1, anchors=anchors.AnchorShapes(4, (1.0,)))
-    with pytest.raises(UserError, match=r"detector\.pth: a detector with 9 anchors a cell, but the network has 3"):
+    with pytest.raises(UserError, match=r"detector\.pth: a detector with 9 anchors per cell, but the network has 3"):
         load_detector(network, ["red"], state, "detector.pth")
 
 
@@ -187,7 +187,7 @@ def test_torchvisions_first_retinanet_is_refused(start):
         shapes = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     older = {name: torch.zeros(value.shape) for name, value in shapes.items()}
     assert is_detector(older)
-    with pytest.raises(UserError, match=r"first\.pth: .*Give .*retinanet_resnet50_fpn_v2"):
+    with pytest.raises(UserError, match=r"first\.pth: .*Use .*retinanet_resnet50_fpn_v2"):
         load_detector(start, NAMES, older, "first.pth")
 
 

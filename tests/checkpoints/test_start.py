@@ -39,17 +39,17 @@ def resnet18(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--weights", "coco", "--depth", 18), "--weights coco is a detector of --depth 50"),
-        (("--weights", "coco", "--channels", 64), "--weights coco is a detector of --channels 256"),
-        (("--weights", "coco", "--head_norm", "none"), "--weights coco is a detector of --head_norm group"),
+        (("--weights", "coco", "--depth", 18), "--weights coco is a detector with --depth 50"),
+        (("--weights", "coco", "--channels", 64), "--weights coco is a detector with --channels 256"),
+        (("--weights", "coco", "--head_norm", "none"), "--weights coco is a detector with --head_norm group"),
         (
             ("--head_norm", "group", "--channels", 48),
-            "--head_norm group needs --channels that are a multiple of 32, not 48",
+            "--channels 48 is not a multiple of 32, which --head_norm group needs",
         ),
-        (("--weights", "imagenet_v2", "--depth", 34), "--weights imagenet_v2 exists for --depth 50, 101, 152"),
-        (("--weights", "none", "--freeze_stages", 1), "--freeze_stages would keep the random weights"),
-        (("--weights", "none", "--norm_statistics", "auto"), "--weights none has no statistics"),
-        (("--freeze_stages", 6), "at most 5"),
+        (("--weights", "imagenet_v2", "--depth", 34), "--weights imagenet_v2 only exists for --depth 50, 101, 152"),
+        (("--weights", "none", "--freeze_stages", 1), "--freeze_stages would freeze the random weights"),
+        (("--weights", "none", "--norm_statistics", "auto"), "--norm_statistics auto needs pretrained weights"),
+        (("--freeze_stages", 6), "from 0 to 5"),
         (("--head_norm", "batch"), "invalid choice"),
     ],
 )

@@ -38,7 +38,7 @@ def test_the_defaults_are_the_papers():
 
 @pytest.mark.parametrize("settings", [train_settings, check_data_settings])
 def test_a_ratio_given_twice_is_refused(settings):
-    with pytest.raises(UserError, match="--anchor_ratios names a ratio twice"):
+    with pytest.raises(UserError, match="--anchor_ratios: a ratio is listed twice"):
         settings(["--anchor_ratios", "1", "2", "1.0"])
 
 

@@ -356,8 +356,8 @@ def test_a_file_with_nothing_but_mistakes(check, good, tmp_path, part):
         (lambda folder: shutil.rmtree(folder), (), "no such data folder"),
         (lambda folder: [(folder / f"{name}.json").unlink() for name in SETS], (), "holds no train.json, but images"),
         (lambda _: None, ("--sets", "test"), "test.json: no such annotation file"),
-        (lambda _: None, ("--sets", "train", "train"), "names a set twice"),
-        (lambda _: None, ("--max_side", 64, "--min_side", 96), "below --min_side 96"),
+        (lambda _: None, ("--sets", "train", "train"), "a set is listed twice"),
+        (lambda _: None, ("--max_side", 64, "--min_side", 96), "--min_side 96 is larger than --max_side 64"),
         (lambda _: None, ("--picture_path", "charts.txt"), "is not the name of a picture"),
     ],
 )

@@ -93,7 +93,7 @@ def test_nothing_is_overwritten(script, coco_path, there):
     run = script(CONVERT, coco_path, "--output_path", "out")
 
     assert run.code == 2
-    assert "is there already, and nothing is overwritten" in run.err
+    assert "already exists, and convert never overwrites" in run.err
     assert [path for path in Path("out").rglob("*") if path.is_file()] == [Path(there)]
     assert Path(there).read_text() == "mine"
 
@@ -131,12 +131,12 @@ def test_a_converted_set_trains(script, coco_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--split", 0.5), "--split takes two shares"),
-        (("--split", 0.5, 0.4), "the shares add up to 0.9, not 1"),
+        (("--split", 0.5), "--split has 1 fractions. Use two"),
+        (("--split", 0.5, 0.4), "the fractions add up to 0.9. They must"),
         (("--split", 0.999, 0.001), "are too few for a set val"),
-        (("--split", 0.5, 0.5, "--group_by", "("), "is no regular expression"),
+        (("--split", 0.5, 0.5, "--group_by", "("), "is not a regular expression"),
         (("--split", 0.5, 0.5, "--group_by", "x"), "does not match 1.png"),
-        (("--seed", 1), "--group_by and --seed are for --split"),
+        (("--seed", 1), "--group_by and --seed only apply to --split"),
         (("--from", "voc"), "has no XML files"),
         (("--from", "yolo"), "has no data.yaml"),
         (("--from", "csv"), "has no CSV file of annotations"),

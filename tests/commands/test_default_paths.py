@@ -61,7 +61,7 @@ def test_a_result_file_of_another_set_is_named(script, in_data):
     assert script("test", *TEST, "--set_name", "val", "--results_path", "results.json").code == 0
     run = script("vis", "--set_name", "test", "--pred_file", "results.json")
     assert run.code == 2
-    assert "Its images and categories are those of the set val: give --set_name val." in run.err
+    assert "Its images and categories belong to the set val: use --set_name val." in run.err
 
 
 def test_a_report_on_an_existing_file_needs_no_checkpoint(script, in_data):
@@ -111,10 +111,10 @@ def test_a_picture_of_each_image_in_its_own_size(script, in_data):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--output_path", "p", "--columns", 2), "--columns is for one picture"),
-        (("--output_path", "p", "--augmented"), "--augmented is for one picture"),
+        (("--output_path", "p", "--columns", 2), "--columns is for a single picture"),
+        (("--output_path", "p", "--augmented"), "--augmented is for a single picture"),
         (("--logs", "x", "--size", 900), "--size is for pictures of images"),
-        (("--size", 5), "not a whole number of at least 100"),
+        (("--size", 5), "a whole number from 100 to 10000"),
     ],
 )
 def test_contradictions(script, in_data, flags, words):

@@ -43,9 +43,9 @@ def test_only_the_training_set_keeps_crowds_and_only_where_asked_for(coco_path, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--matcher", "atss", "--foreground_iou", 0.6), "Drop --foreground_iou"),
-        (("--matcher", "atss", "--background_iou", 0.3), "Drop --background_iou"),
-        (("--box_loss", "giou", "--beta", 0.5), "--beta is for --box_loss smooth_l1"),
+        (("--matcher", "atss", "--foreground_iou", 0.6), "Remove --foreground_iou"),
+        (("--matcher", "atss", "--background_iou", 0.3), "Remove --background_iou"),
+        (("--box_loss", "giou", "--beta", 0.5), "--beta only applies to --box_loss smooth_l1"),
     ],
 )
 def test_contradictions(script, coco_path, tmp_path, flags, message):

@@ -133,10 +133,10 @@ def test_a_video(script, checkpoint):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--overlap", 0.5), "--overlap is of tiles"),
+        (("--overlap", 0.5), "--overlap only applies with --tile"),
         (("--tile", 64, "--overlap", 0.95), "far too many tiles"),
         (("--classes", "horse"), "has no class 'horse'"),
-        (("--test_sides", 64, 64), "--test_sides: 64 appears twice, and would find everything twice"),
+        (("--test_sides", 64, 64), "--test_sides: 64 is listed twice, which would detect twice"),
         (("--threshold", 2), "--threshold"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "best.pt"), "best.pt"),

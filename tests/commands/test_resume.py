@@ -235,7 +235,7 @@ def test_changed_annotations_are_refused(script, undisturbed, half_done, tmp_pat
     data = ("--coco_path", tmp_path / "data", "--output_path", output)
     run = script("train", *data, *FLAGS, "--epochs", 3, "--resume")
     assert run.code == 2
-    assert "the annotation file of the train set was changed since" in run.err
+    assert "the annotation file of the train set has changed since" in run.err
 
 
 def test_weights_without_a_state_and_other_states_are_refused(script, undisturbed, half_done, tmp_path):
@@ -253,7 +253,7 @@ def test_weights_without_a_state_and_other_states_are_refused(script, undisturbe
     for name in ("last.pt", "previous.pt"):
         (output / name).write_bytes((output / "model_final.pt").read_bytes())
     run = script("train", *data, *FLAGS, "--epochs", 1, "--resume")
-    assert "without the state of its training" in run.out
+    assert "without the state of its run" in run.out
     assert run.code == 0
 
 
@@ -365,7 +365,7 @@ def test_a_broken_state_of_training_is_no_traceback(undisturbed, tmp_path, chang
     torch.save(content, tmp_path / "last.pt")
     run, complaints = newest_run(tmp_path)
     assert run is None
-    assert complaints == [f"{tmp_path}/last.pt: the state of its training is broken. Move the file away."]
+    assert complaints == [f"{tmp_path}/last.pt: the state of its run is broken. Move the file away."]
 
 
 def test_stop_requests():

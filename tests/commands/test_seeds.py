@@ -135,8 +135,8 @@ def test_a_saved_seed_that_is_none(script, in_data, seed):
     ("flags", "words"),
     [
         ((1, 2, 1), "a seed twice"),
-        ((1, 2, "--seed", 5), "--seed is for one run"),
-        ((1, 2, "--seed", "random"), "--seed is for one run"),
+        ((1, 2, "--seed", 5), "--seed is for a single run"),
+        ((1, 2, "--seed", "random"), "--seed is for a single run"),
     ],
 )
 def test_contradictions(script, tmp_path, flags, words):

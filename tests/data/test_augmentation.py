@@ -311,12 +311,12 @@ def test_a_training_resumes_to_the_same_numbers(script, coco_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--augment", "jitter", "crop"), "--augment jitter crops and pads already. Drop it or crop"),
-        (("--augment", "zoom_out", "jitter"), "Drop it or zoom_out"),
-        (("--augment", "crop", "crop"), "--augment names crop twice"),
+        (("--augment", "jitter", "crop"), "--augment jitter: it already crops and pads. Remove crop or jitter"),
+        (("--augment", "zoom_out", "jitter"), "Remove zoom_out or jitter"),
+        (("--augment", "crop", "crop"), "--augment: crop is listed twice"),
         (("--augment", "blur"), "invalid choice: 'blur'"),
-        (("--train_sides", 64, 96, 64), "--train_sides names 64 twice"),
-        (("--train_sides", 32), "not a whole number of at least 64"),
+        (("--train_sides", 64, 96, 64), "--train_sides: 64 is listed twice"),
+        (("--train_sides", 32), "a whole number, 64 or more"),
         (("--cache", "ram", "--train_sides", 64, 96), "doesn't suit --train_sides 64 96"),
         (("--cache", "ram", "--augment", "photometric", "crop"), "doesn't suit --augment crop"),
         (("--cache", "ram", "--augment", "jitter"), "doesn't suit --augment jitter"),

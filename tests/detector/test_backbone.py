@@ -117,7 +117,7 @@ def test_weights_of_another_depth_are_refused_by_its_name(depth, other, stage):
     part = {name: state[name] for name in up_to(state, stage)}
     backbone = backbone_of(depth)
     before = backbone.layer1[0].conv1.weight.clone()
-    words = rf"file\.pth: its blocks are those of a ResNet-{other}, not of a ResNet-{depth}\. Give --depth {other}, or"
+    words = rf"file\.pth: its blocks are from a ResNet-{other}, not from a ResNet-{depth}\. Use --depth {other}, or"
     with pytest.raises(UserError, match=words):
         load_backbone(backbone, part, "file.pth")
     assert torch.equal(backbone.layer1[0].conv1.weight, before)
@@ -125,7 +125,7 @@ def test_weights_of_another_depth_are_refused_by_its_name(depth, other, stage):
 
 def test_blocks_of_no_known_depth_are_refused():
     state = {**Backbone(18).state_dict(), "layer2.2.conv1.weight": torch.zeros(128, 128, 3, 3)}
-    with pytest.raises(UserError, match="its blocks are those of no ResNet known here, not of a ResNet-18"):
+    with pytest.raises(UserError, match="its blocks are from an unknown ResNet, not from a ResNet-18"):
         load_backbone(Backbone(18), state, "file.pth")
 
 

@@ -149,11 +149,11 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--logs", "{log}", "--vis_pred"), "--vis_pred is for pictures of images. Drop it, or --logs"),
+        (("--logs", "{log}", "--vis_pred"), "--vis_pred is for pictures of images. Remove it, or --logs"),
         (("--logs", "{log}", "--image_id", 1), "--image_id is for pictures"),
         (("--logs", "{log}", "--coco_path", "elsewhere"), "--coco_path is for pictures"),
         (("--logs", "{log}", "--loss_scale", "square"), "invalid choice"),
-        (("--loss_scale", "linear"), "--loss_scale is for the curves of --logs"),
+        (("--loss_scale", "linear"), "--loss_scale only applies to the curves of --logs"),
         (("--logs",), "expected at least one argument"),
         (("--logs", "none.log"), "none.log: no such file"),
         (("--logs", "{log}", "{empty}"), "empty.log: contains neither losses nor a table"),

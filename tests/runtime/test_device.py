@@ -10,7 +10,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 def test_on_a_cpu():
     assert choose_precision("auto", CPU) == torch.float32
     assert choose_precision("bfloat16", CPU) == torch.bfloat16
-    with pytest.raises(UserError, match="float16 is for GPUs"):
+    with pytest.raises(UserError, match="float16 needs a GPU"):
         choose_precision("float16", CPU)
 
 

@@ -28,7 +28,7 @@ def log(monkeypatch):
 
 
 def test_earlier_lines_are_in_the_file(log, tmp_path, capsys):
-    with log.kept(tmp_path / "a" / "log"):
+    with log.recording(tmp_path / "a" / "log"):
         console.say("before")
         with log.opened(NAME):
             console.say("während")
@@ -43,7 +43,7 @@ def test_earlier_lines_are_in_the_file(log, tmp_path, capsys):
 
 def test_without_a_folder_nothing_is_kept(log, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with log.kept(None), log.opened(NAME):
+    with log.recording(None), log.opened(NAME):
         console.say("line")
         assert log.path is None
     assert not list(tmp_path.iterdir())
@@ -51,7 +51,7 @@ def test_without_a_folder_nothing_is_kept(log, tmp_path, monkeypatch):
 
 def test_other_ranks_write_nothing(log, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with log.kept(tmp_path):
+    with log.recording(tmp_path):
         console.say("line")
         with log.opened(NAME):
             console.say("line")
@@ -59,11 +59,11 @@ def test_other_ranks_write_nothing(log, tmp_path, monkeypatch):
 
 
 def test_a_run_that_does_not_begin_leaves_nothing(log, tmp_path):
-    with pytest.raises(UserError), log.kept(tmp_path / "a" / "log"), log.opened(NAME):
+    with pytest.raises(UserError), log.recording(tmp_path / "a" / "log"), log.opened(NAME):
         raise UserError("the output folder can't be written to")
     assert not list(tmp_path.iterdir())
     (tmp_path / "log").mkdir()
-    with pytest.raises(UserError), log.kept(tmp_path / "log"), log.opened(NAME):
+    with pytest.raises(UserError), log.recording(tmp_path / "log"), log.opened(NAME):
         raise UserError("the output folder can't be written to")
     assert not list((tmp_path / "log").iterdir())
 
@@ -71,14 +71,14 @@ def test_a_run_that_does_not_begin_leaves_nothing(log, tmp_path):
 @pytest.mark.parametrize("folder", ["file", "file/log"])
 def test_a_folder_that_can_not_be_made(log, tmp_path, folder):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file.*can't be written to.*--log_dir"), log.kept(tmp_path / folder):
+    with pytest.raises(UserError, match=r"file.*can't be written to.*--log_dir"), log.recording(tmp_path / folder):
         log.opened(NAME).__enter__()
 
 
 def test_a_full_disk_is_reported_once_and_nothing_is_lost(log, tmp_path, capsys):
     """A limit on the size of files stands in for the disk: it takes part of a line too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with log.kept(tmp_path), log.opened(NAME):
+    with log.recording(tmp_path), log.opened(NAME):
         resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))
         try:
             for line in ("one", "two", "three"):
@@ -101,7 +101,7 @@ def test_runs_started_at_once_get_numbers_of_their_own(tmp_path, monkeypatch):
 
     def begin(kind):
         log = LogFile()
-        with log.kept(tmp_path / "log"), log.opened(LogName(kind)):
+        with log.recording(tmp_path / "log"), log.opened(LogName(kind)):
             pass
 
     monkeypatch.setattr(log_file, "next_number", slowly)
@@ -114,7 +114,7 @@ def test_runs_started_at_once_get_numbers_of_their_own(tmp_path, monkeypatch):
 def test_without_locks_a_name_is_taken_once(log, tmp_path, monkeypatch):
     monkeypatch.setattr(log_file, "next_number", lambda folder: 1)
     (tmp_path / "train_depth18_no1.log").write_text("another run's")
-    with log.kept(tmp_path), log.opened(NAME):
+    with log.recording(tmp_path), log.opened(NAME):
         assert log.path.name == "train_depth18_no2.log"
 
 

@@ -18,7 +18,7 @@ from retinanet.runtime.log_file import LOG
 from retinanet.runtime.log_file import LogName
 from retinanet.runtime.streams import STDOUT, complain
 def main():
-    with {outlived}, LOG.kept(Path("log")), LOG.opened(LogName("train")):
+    with {outlived}, LOG.recording(Path("log")), LOG.opened(LogName("train")):
         say("one")
         {change}
         say("two", "lines")
@@ -68,7 +68,7 @@ def test_a_terminal_that_closes_after_the_pipe(tmp_path):
 def test_a_full_disk_under_stdout_is_reported_once(tmp_path, unbuffered):
     run, logs, saved = ended(tmp_path, FULL.format(1), unbuffered=unbuffered)
     assert run.stderr.splitlines() == [
-        "stdout can't be written (No space left on device). The run continues; lines are missing there.",
+        "stdout can't be written (No space left on device). The run continues; stdout will lack lines.",
         "a message",
     ]
     assert (run.returncode, saved, logs) == (7, True, ["one\ntwo\nlines\nthree\n"])

@@ -20,7 +20,7 @@ from retinanet.settings.shared import device_name
 def test_numbers(parse, good, bad):
     assert [parse(text) for text in good] == [float(text) for text in good]
     for text in bad:
-        with pytest.raises(argparse.ArgumentTypeError, match="is not a"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a "):
             parse(text)
 
 

@@ -21,8 +21,8 @@ from retinanet.settings.train import TrainSettings, train_settings
         (train_settings, "--backbone 18", "did you mean --depth?"),  # not short for --backbone_rate
         (train_settings, "--zzz", "unrecognized arguments: --zzz (--help lists the flags)"),
         (train_settings, "data", "unrecognized arguments: data (--help lists the flags)"),
-        (train_settings, "--epochs many", "'many' is not a whole number of at least 1"),
-        (train_settings, "--steps 100", "--steps is for --find_lr"),
+        (train_settings, "--epochs many", "expected a whole number, 1 or more; got 'many'"),
+        (train_settings, "--steps 100", "--steps only applies to --find_lr"),
         (evaluate_settings, "--ckpt x.pt", "did you mean --checkpoint_path?"),
         (evaluate_settings, "--split val", "did you mean --set_name?"),
         (draw_settings, "--conf 0.3", "did you mean --threshold?"),

@@ -58,9 +58,11 @@ def test_what_is_given_counts(flags, name, value):
 
 
 def test_contradictions_with_what_is_given_are_refused():
-    with pytest.raises(UserError, match="--milestones are for --schedule step"):
+    with pytest.raises(UserError, match="--milestones only apply to --schedule step"):
         values("--recipe", "strong", "--milestones", 3)
-    with pytest.raises(UserError, match=r"--warmup_share and --warmup_steps say the same in two ways\. Give one"):
+    with pytest.raises(
+        UserError, match=r"--warmup_share and --warmup_steps both set the same thing\. Remove one of the two"
+    ):
         values("--recipe", "strong", "--warmup_share", 0.1, "--warmup_steps", 3)
 
 

@@ -164,11 +164,11 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--schedule", "cosine", "--milestones", 1), "--milestones are for --schedule step"),
-        (("--backbone_rate", 0.1, 0.2), "--backbone_rate has 2 shares. Give one, or 5"),
+        (("--schedule", "cosine", "--milestones", 1), "--milestones only apply to --schedule step"),
+        (("--backbone_rate", 0.1, 0.2), "--backbone_rate has 2 values. Set one, or 5"),
         (
             ("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"),
-            "leaves --backbone_rate nothing to train",
+            "leaves nothing to train at --backbone_rate",
         ),
         (("--warmup_steps", 8), "2 epochs of 8 images are 8 steps, all of which --warmup_steps 8 would take"),
         (

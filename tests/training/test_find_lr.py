@@ -97,4 +97,4 @@ def test_a_picture_and_nothing_else(script, folder):
 def test_contradictions(script, folder, flag):
     run = script("train", *FLAGS, *([flag] if isinstance(flag, str) else flag))
     assert run.code == 2
-    assert "keeps nothing" in run.err or "each replace the training" in run.err
+    assert "doesn't save a run" in run.err or "each replace the training" in run.err

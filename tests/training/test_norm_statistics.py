@@ -80,7 +80,7 @@ def test_what_a_file_lacks_is_measured_once_then_frozen(folder, capfd):
 
 def test_statistics_that_are_not_measured_stay_with_a_hint(folder, capfd):
     run = run_of(folder, "part.pth")
-    assert "Hint: layer4 has batch norms without statistics" in capfd.readouterr().out
+    assert "Hint: the file has no batch-norm statistics for layer4" in capfd.readouterr().out
     assert torch.equal(statistics(run.state.network)["layer4.0.bn1.running_var"], torch.ones(512))
 
 

@@ -177,8 +177,8 @@ def test_a_place_that_mlflow_can_not_use_is_named_before_the_training(script, co
     ("flags", "message"),
     [
         (("--track", "comet"), "--track"),
-        (("--track", "wandb", "wandb"), "names a tracker twice"),
-        (("--track", "wandb", "--find_lr"), "--find_lr keeps nothing of its training. Drop --track"),
+        (("--track", "wandb", "wandb"), "a tracker is listed twice"),
+        (("--track", "wandb", "--find_lr"), "--find_lr doesn't save a run, so --track has no effect. Remove --track"),
     ],
 )
 def test_mistakes(script, coco_path, flags, message):
