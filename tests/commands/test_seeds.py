@@ -134,7 +134,7 @@ def test_a_saved_seed_that_is_none(script, in_data, seed):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ((1, 2, 1), "a seed twice"),
+        ((1, 2, 1), "a seed is listed twice"),
         ((1, 2, "--seed", 5), "--seed is for a single run"),
         ((1, 2, "--seed", "random"), "--seed is for a single run"),
     ],

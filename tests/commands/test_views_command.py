@@ -68,7 +68,7 @@ def test_the_longer_side_grows_with_the_shorter(script, coco_path, checkpoint_pa
     ("flags", "words"),
     [
         (("--test_sides", 64, 96, "--min_side", 64), "--test_sides and --min_side both set"),
-        (("--test_sides", 96, 64, 96), "--test_sides: 96 appears twice"),
+        (("--test_sides", 96, 64, 96), "--test_sides: 96 is listed twice"),
         (("--test_sides", 32), "expected a whole number, 64 or more; got '32'"),
         (("--test_sides",), "expected at least one argument"),
         (("--compare", "a.json", "b.json", "--flip_test"), "--flip_test only applies to detection"),
