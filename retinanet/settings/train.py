@@ -561,7 +561,7 @@ def require_detector(network: Network, source: str) -> None:
     if wrong := differences(DETECTOR._replace(anchors=network.anchors.shapes), network.architecture):
         own, asked = wrong[0]
         fix = " ".join(flag for flag, _ in wrong)
-        raise UserError(f"{source} is a detector of {own}, not {asked}. Give {fix}.")
+        raise UserError(f"{source} is a detector of {own}, not {asked}. Use {fix}.")
 
 
 def settings_line(settings: dict[str, Any]) -> str:

@@ -39,9 +39,9 @@ def resnet18(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--weights", "coco", "--depth", 18), "--weights coco is a detector with --depth 50"),
-        (("--weights", "coco", "--channels", 64), "--weights coco is a detector with --channels 256"),
-        (("--weights", "coco", "--head_norm", "none"), "--weights coco is a detector with --head_norm group"),
+        (("--weights", "coco", "--depth", 18), "--weights coco is a detector of --depth 50"),
+        (("--weights", "coco", "--channels", 64), "--weights coco is a detector of --channels 256"),
+        (("--weights", "coco", "--head_norm", "none"), "--weights coco is a detector of --head_norm group"),
         (
             ("--head_norm", "group", "--channels", 48),
             "--channels 48 is not a multiple of 32, which --head_norm group needs",
@@ -110,7 +110,7 @@ def test_a_detector_is_known_by_its_names(detector, capsys):
 @pytest.mark.parametrize("flags", [(), ("--depth", 18, "--head_norm", "group"), ("--channels", 64, *DETECTOR[4:])])
 def test_a_detector_that_the_flags_do_not_fit(detector, flags):
     with pytest.raises(
-        UserError, match=r"detector\.pth is a detector of --.* Give --(depth 50|channels 256|head_norm group)"
+        UserError, match=r"detector\.pth is a detector of --.* Use --(depth 50|channels 256|head_norm group)"
     ):
         build_network(start_of("--weights", detector, *flags), NAMES, None)
 

@@ -259,7 +259,7 @@ def test_damaged_safetensors(script, checkpoint, damage):
         (("--format", "torchscript"), "--format"),
         (("--output_path", "model.pt"), "a file of --format onnx must end in .onnx"),
         (("--format", "safetensors", "--threshold", 0.1), "--threshold only applies to --format onnx"),
-        (("--coco_path", "nowhere"), "--no_verify writes it without"),
+        (("--coco_path", "nowhere"), "--no_verify skips that"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "no/folder/a.onnx", "--coco_path", "nowhere"), "no such data folder"),
     ],

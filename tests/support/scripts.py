@@ -1,6 +1,5 @@
 """Loads the repository's scripts, so that tests can call them."""
 
-import runpy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,4 +15,5 @@ class Finished(NamedTuple):
 
 def run_script(name: str) -> None:
     """Runs a script of the root with `sys.argv` as its `__main__`; it ends with SystemExit."""
-    runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
+    path = ROOT / f"{name}.py"  # runpy would change sys.argv
+    exec(compile(path.read_text(), str(path), "exec"), {"__name__": "__main__"})
