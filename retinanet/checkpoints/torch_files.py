@@ -102,7 +102,7 @@ def _check_archive(path: str | Path) -> None:
 
 
 def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
-    """ValueError if members of `archive`, a file of `num_bytes`, are compressed or together larger than the file."""
+    """Raises ValueError if members of `archive`, a file of `num_bytes`, are compressed or exceed the file's size."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("its members are compressed, unlike those of a file written by this program")

@@ -188,7 +188,7 @@ def owners_of(annotations: Annotations) -> np.ndarray:
 
 
 def owners_of_rows(annotations: Annotations, rows: np.ndarray) -> np.ndarray:
-    """The index of the image of each of the annotations `rows` [n]: int64 [n]."""
+    """Returns the index of the image of each of the annotations `rows` [n]: int64 [n]."""
     return np.searchsorted(annotations.first, rows, side="right") - 1
 
 

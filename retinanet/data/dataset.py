@@ -125,13 +125,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
     def read(self, index: int, side: int | None = None) -> Sample:
-        """The sample, with its shorter side at `side`; UserError names the file that can't be read."""
+        """Returns the sample, its shorter side at `side`. Raises UserError if its file can't be read."""
         boxes, labels = self.objects(index)
         boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
         return Sample(self._image(index, side), boxes, labels, scale, index)
 
     def read_original(self, index: int) -> Sample:
-        """The sample in its own size; UserError names the file that can't be read."""
+        """Returns the sample in its original size. Raises UserError if its file can't be read."""
         return Sample(self.original(index), *self.objects(index), torch.ones(2), index)
 
     def original(self, index: int) -> Tensor:

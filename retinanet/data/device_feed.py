@@ -70,7 +70,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def in_steps(batches: Iterable[Batch], accumulate: int = 1) -> Iterator[list[Batch]]:
-    """The batches of each training step, `accumulate` of them."""
+    """Yields the batches of each training step, `accumulate` of them."""
     batches = iter(batches)
     while step := list(islice(batches, accumulate)):
         yield step

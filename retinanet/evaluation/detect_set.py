@@ -40,7 +40,7 @@ def detect_all(
     views: Views = ONE_VIEW,
     ranks: Ranks = ALONE,
 ) -> Found:
-    """The detections in all images of `dataset`, by image id and falling score.
+    """Returns the detections in all images of `dataset`, by image id and falling score.
 
     The candidates of all `views` of an image are merged before NMS. The ranks share the images; rank 0 gets all
     detections, the others none. Raises UserError if an image can't be read: no image is skipped silently.
@@ -67,7 +67,7 @@ def detect_all(
 def batches_of_set(
     dataset: CocoDataset, loading: LoaderSettings, title: str, *, views: Views = ONE_VIEW, ranks: Ranks = ALONE
 ) -> Iterator[Batch]:
-    """The batches of a rank's share of `dataset`; the same images at each of `views.sides` follow one another.
+    """Returns the batches of a rank's share of `dataset`; the same images at each of `views.sides` follow one another.
 
     The device then holds one of these sizes at a time. A progress bar has the `title`. Raises UserError at an image
     that can't be read.
@@ -87,7 +87,7 @@ def fastest_form(
 
 
 def found_in_set(parts: list[Found], annotations: Annotations) -> Found:
-    """The detections of all batches by image id and falling score; ties stay in their order."""
+    """Returns the detections of all batches by image id and falling score; ties stay in their order."""
     found = joined(parts)
     return found.at(np.lexsort((-found.scores, annotations.image_ids[found.images])))
 

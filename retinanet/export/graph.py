@@ -44,7 +44,7 @@ class DetectorGraph(nn.Module):
         return Outputs(*self._suppressed(candidates, predictions.logits.shape[2]), *candidates)
 
     def _suppressed(self, candidates: Candidates, num_classes: int) -> Detections:
-        """Like `suppress`."""
+        """Does the same as `suppress`."""
         boxes, scores, labels = candidates
         threshold = self.settings.threshold
         valid = (scores > threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)

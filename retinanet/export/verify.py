@@ -55,7 +55,7 @@ def compare(
     batch_size: int,
     settings: DetectionSettings,
 ) -> Comparison:
-    """Detect on all images of `dataset` with the checkpoint's look and the file's, batch by batch.
+    """Detects on all images of `dataset` with the checkpoint's look and the file's, batch by batch.
 
     `outputs_at` gives the file's detections and its candidates, from which NMS must make those detections.
     """

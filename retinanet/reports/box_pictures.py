@@ -154,7 +154,7 @@ MOST_SHOWN = 4  # images won, and as many lost
 
 
 def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
-    """The image with its `chosen` [T] objects."""
+    """Returns the image with its `chosen` [T] objects."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, _pixels(dataset, image), annotations.boxes[shown], annotations.labels[shown], None)
@@ -163,7 +163,7 @@ def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: n
 def chosen_detections_panel(
     title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
-    """The image with its `chosen` [D] detections and, dashed and named, all its objects."""
+    """Returns the image with its `chosen` [D] detections and, dashed and named, all its objects."""
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)
     objects = (owners_of(annotations) == image) & ~annotations.crowds
@@ -196,7 +196,7 @@ NUM_EPOCHS = 3
 
 
 def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> list[dict[int, Draw]]:
-    """For each of the first epochs, the batch of each image in `indices`."""
+    """Returns, for each of the first epochs, the batch of each image in `indices`."""
     wanted, epochs = set(indices), []
     for epoch in range(NUM_EPOCHS):
         sampler.start_at(epoch)
@@ -205,7 +205,7 @@ def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> lis
 
 
 def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
-    """An image as the batch `draw` has it. UserError if it can't be read."""
+    """Returns an image as it is in the batch `draw`. Raises UserError if it can't be read."""
     sample = batches.sample(draw.epoch, index, draw.side)
     if not isinstance(sample, Sample):
         raise UserError(sample.message)
@@ -224,7 +224,7 @@ def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
-    """The images where B gains most, then where it loses most, each as A and B see it at their best thresholds.
+    """Returns the images where B gains most, then where it loses most, each as A and B see it at their best thresholds.
 
     Images that aren't there are left out.
     """

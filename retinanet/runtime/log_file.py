@@ -36,7 +36,7 @@ class LogName(NamedTuple):
 
 
 def parse_name(name: str) -> LogName:
-    """The parts of a log's name, in any order; others, such as a date, are ignored."""
+    """Returns the parts of a log's name, which may be in any order. Other parts, such as a date, are ignored."""
     found: dict[str, Any] = {}
     for part in name.removesuffix(ENDING).split("_"):
         if part in RUN_KINDS:
@@ -56,7 +56,7 @@ def make_name(name: LogName) -> str:
 
 
 def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
-    """The name of a run with these settings (flags), not numbered yet."""
+    """Returns the name of a run with these settings, without its number."""
     whole = {name: settings.get(name) for name in ("depth", "seed", "epochs")}
     rate = settings.get("learning_rate")
     return LogName(
@@ -67,12 +67,12 @@ def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
 
 
 def next_number(folder: Path) -> int:
-    """One above the largest number of a log of any kind in `folder`; 1 if there is none."""
+    """Returns one more than the largest number of a log in `folder`, of whatever kind; 1 if there is none."""
     return 1 + max((parse_name(path.name).number or 0 for path in folder.glob(f"*{ENDING}")), default=0)
 
 
 def rate_text(rate: float) -> str:
-    """The shortest text of exactly this number: 1e-4, 2.5e-4, 1e-2, 0.1."""
+    """Returns the shortest text that is exactly this number: 1e-4, 2.5e-4, 1e-2, 0.1."""
     digits = Decimal(repr(rate)).normalize()
     return min(f"{digits:e}".replace("+", ""), f"{digits:f}", key=len)
 

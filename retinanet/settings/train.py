@@ -548,7 +548,7 @@ def as_flags(architecture: Architecture) -> list[str]:
 
 
 def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
-    """The flags in which a file's `own` architecture differs from the one that is `asked` for.
+    """Returns the flags in which a file's `own` architecture differs from the one that is `asked` for.
 
     Each is the file's flag and what is asked for instead: ("--depth 18", "34"), ("--no_iou_branch", "--iou_branch").
     """

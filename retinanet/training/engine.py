@@ -51,7 +51,7 @@ def train_steps(
     compute_losses: ComputeLosses,
     ranks: Ranks = ALONE,
 ) -> Iterator[float]:
-    """Train on the batches of `steps`, which are on the device; yield each step's learning rate when it is done.
+    """Trains on the batches of `steps`, which are on the device; yields each step's learning rate when it is done.
 
     A step takes the gradient of its batches, which is that of one batch of all their images. `rates` are the learning
     rates of the steps. Nothing in here waits for the device.
@@ -165,7 +165,7 @@ def progress_of(state: TrainingState, rate: float) -> Progress:
 
 
 def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
-    """Train what is left of the epoch in progress; yields the rate of each step when it is done.
+    """Trains what is left of the epoch in progress; yields the rate of each step when it is done.
 
     `rate_of` gives the rate of a step of the run, instead of the settings' schedule. Raises Stopped where a signal asks
     for it, at a moment to resume from.
@@ -196,7 +196,7 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
 
 
 def _steps_left(run: Run) -> Iterator[list[Batch]]:
-    """The batches of each step left in the epoch in progress, on the device. Here is what a batch passes, in order."""
+    """Returns the batches of each step left in the epoch, on the device; below is what a batch passes, in order."""
     accumulate = run.sampler.accumulate
     # First the progress bar: it counts batches as the loader gives them.
     loaded: Iterable[Loaded] = tqdm(
