@@ -1,4 +1,4 @@
-"""Measures the loss of a batch, forward and backward, against a loop over the images as in the classic suites.
+"""Measures the loss of a batch, forward and backward, compared with a loop over the images as in older suites.
 
 python -m benchmarks.speed.loss
 """
