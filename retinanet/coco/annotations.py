@@ -1,7 +1,7 @@
 """Reads COCO annotation files, checks them and packs them into flat arrays.
 
-In these files, as in result files, boxes are (left, top, width, height) in original pixels, and classes are category
-ids.
+Boxes are (left, top, width, height) in original pixels, as in result files. Classes are category ids in the files, and
+labels in the arrays.
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ def parse_json(file: IO[str], path: str | Path) -> Any:
     try:
         return json.load(file)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-        has_mark = "BOM" in str(error)  # written by some Windows programs; evaluation servers reject it too
+        has_mark = "BOM" in str(error)  # some Windows programs write a BOM, which evaluation servers reject too
         advice = "Save it as UTF-8 without a byte order mark." if has_mark else "Is it cut off? Write or copy it again."
         raise UserError(f"{path}: not valid JSON ({error}). {advice}") from None
 
