@@ -1,4 +1,4 @@
-"""Parses annotation files once: their arrays are stored in the user's cache folder for the next start."""
+"""Caches parsed annotation files in the user's cache folder, so that each file is parsed only once."""
 
 import contextlib
 import hashlib
@@ -14,15 +14,15 @@ from retinanet.coco.annotations import Annotations, read_annotations
 from retinanet.runtime.console import say
 from retinanet.runtime.files import written_whole
 
-FORMAT = 3  # change it with the checks or the arrays, so that older caches are rebuilt
+FORMAT = 3  # increase when the checks or the arrays change, so that older caches are rebuilt
 ARRAYS = ("image_ids", "file_names", "sizes", "first", "boxes", "labels", "crowds", "areas")
-KEPT_SECONDS = 90 * 24 * 3600  # a cache is removed this long after its last use
+KEPT_SECONDS = 90 * 24 * 3600  # a cache file is removed this long after its last use
 
 
 def load_annotations(path: str | Path) -> Annotations:
-    """Returns the checked content of the COCO annotation file `path`, from its cache if an earlier start left one.
+    """Returns the checked contents of the COCO annotation file `path`, from the cache if they are in it.
 
-    Raises UserError, which names a mistake and its fix.
+    Raises UserError if the file is missing or invalid; the message names the mistake and its fix.
     """
     path = Path(path)
     digest = _digest(path)
@@ -37,7 +37,7 @@ def load_annotations(path: str | Path) -> Annotations:
 
 
 def cache_folder() -> Path | None:
-    """Returns the folder of the caches, which need not exist; None if the user has no home."""
+    """Returns the cache folder, which may not exist yet; None if neither XDG_CACHE_HOME nor HOME is set."""
     root, home = os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME")
     if root:
         return Path(root) / "retinanet"
@@ -45,7 +45,7 @@ def cache_folder() -> Path | None:
 
 
 def _digest(path: Path) -> str:
-    """Returns the hash of the file's content; empty if it can't be read, which read_annotations will report."""
+    """Returns the SHA-256 digest of the file, or "" if the file can't be read (read_annotations reports the error)."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -54,7 +54,7 @@ def _digest(path: Path) -> str:
 
 
 def _read(entry: Path, path: Path) -> Annotations | None:
-    """Returns the annotations of `path` from its cache `entry`; None if that is missing, torn or of another format."""
+    """Reads the annotations of `path` from the cache file `entry`; None if the file is missing, damaged or outdated."""
     try:
         with np.load(entry, allow_pickle=False) as file:
             if file["format"] != FORMAT:
@@ -65,7 +65,7 @@ def _read(entry: Path, path: Path) -> Annotations | None:
                 category_ids=file["category_ids"].tolist(),
                 **{name: file[name] for name in ARRAYS},
             )
-    except Exception:  # torn bytes make zipfile, NumPy and json raise anything; the file is parsed again
+    except Exception:  # a damaged cache can make zipfile, NumPy or json raise anything
         return None
     with contextlib.suppress(OSError):  # the folder may be read-only
         os.utime(entry)
@@ -88,8 +88,8 @@ def _write(annotations: Annotations, entry: Path | None) -> None:
             )
     except OSError as error:
         _say_once(f"{entry.parent} can't be written ({error.strerror})")
-    for old in entry.parent.glob("*.npz*"):  # includes the unfinished files of killed writers
-        with contextlib.suppress(OSError):  # another process may have removed it
+    for old in entry.parent.glob("*.npz*"):  # includes unfinished files that killed processes left behind
+        with contextlib.suppress(OSError):  # another process may have removed the file
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 old.unlink()
 

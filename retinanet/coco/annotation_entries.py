@@ -1,4 +1,4 @@
-"""Checks each entry of a COCO annotation file, and raises a DataFault that names the mistake and its fix."""
+"""Checks the entries of a COCO annotation file; raises a DataFault that names the mistake and its fix."""
 
 import re
 from collections.abc import Container
@@ -8,18 +8,18 @@ from typing import Any
 from retinanet.coco.json_values import is_id, is_number, is_text
 from retinanet.runtime.errors import DataFault
 
-# C:\\a.jpg, \\\\server\\a.jpg, ..\\a.jpg. A \\ elsewhere is fine: some archives unpack to such file names.
+# Matches C:\a.jpg, \\server\a.jpg and ..\a.jpg. Other backslashes are allowed: some archives unpack to such file names.
 WINDOWS_OUTSIDE = re.compile(r"([A-Za-z]:)?[\\/]|(.*[\\/])?\.\.\\")
 BOX_OF_MASK = "Add the box around it: (left, top, width, height) in pixels."
 
 
 def leaves_folder(file_name: str) -> bool:
-    """Returns True if `file_name`, relative to a folder, may lead outside of it, or isn't a path at all."""
+    """Returns True if `file_name` isn't a valid path, or may lead outside the folder that it is relative to."""
     return Path(file_name).is_absolute() or ".." in Path(file_name).parts or "\0" in file_name
 
 
 def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int, str]:
-    """Returns id and name; `seen` holds the ids of earlier categories."""
+    """Returns the category's id and name; `seen` holds the ids of earlier categories."""
     category_id, name = category.get("id"), category.get("name")
     if not is_id(category_id) or not is_text(name):
         raise DataFault(
@@ -33,7 +33,7 @@ def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int,
 
 
 def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:
-    """Returns id, file name and (height, width); `seen` holds the ids of earlier images."""
+    """Returns the image's id, file name and (height, width); `seen` holds the ids of earlier images."""
     image_id, file_name = image.get("id"), image.get("file_name")
     height, width = image.get("height"), image.get("width")
     if not is_id(image_id):
@@ -73,7 +73,10 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
 
 
 def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
-    """Returns the row that the annotation's `key` refers to. Raises DataFault of `kind` if `where` lacks it."""
+    """Returns the row, from `rows`, of the id under the annotation's `key`.
+
+    Raises DataFault of `kind` if the list called `where` doesn't contain that id.
+    """
     value = annotation.get(key)
     if isinstance(value, str | float):
         raise DataFault("id_malformed", f"{key} {value!r} is not a whole number. Write it without quotes or a point.")
@@ -83,7 +86,7 @@ def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str,
 
 
 def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
-    """Returns the (left, top, width, height) and the area, by default the box's."""
+    """Returns the box (left, top, width, height) and the annotated area, which defaults to width x height."""
     box, mask = annotation.get("bbox"), annotation.get("segmentation")
     if not box and mask:
         raise DataFault("box_missing", f"has a segmentation but no bbox. {BOX_OF_MASK}")
@@ -104,7 +107,7 @@ def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
 
 
 def _is_wide(mask: Any, area: float) -> bool:
-    """Returns True if a `segmentation`, polygons [[x1, y1, x2, y2 ...] ...] or run lengths, is larger than a pixel."""
+    """Returns True if `mask`, polygons [[x1, y1, x2, y2 ...] ...] or run lengths, is larger than a pixel."""
     if isinstance(mask, dict):
         return area > 1
     if not isinstance(mask, list):

@@ -1,6 +1,7 @@
 """Reads COCO annotation files, checks them and packs them into flat arrays.
 
-Here, as in result files, boxes are COCO's (left, top, width, height) in original pixels, and classes are category ids.
+Boxes are (left, top, width, height) in original pixels, as in result files. Classes are category ids in the files, and
+labels in the arrays.
 """
 
 from collections.abc import Callable
@@ -14,15 +15,15 @@ from retinanet.coco.boxes import in_fractions
 from retinanet.coco.json_values import is_id, read_json
 from retinanet.runtime.errors import DataFault, UserError
 
-MOST_NAMED = 5  # the most categories that a message names
-LEFT_OUT = -1  # the row or label of an entry that was refused
+MOST_NAMED = 5  # the maximum number of categories that a message names
+LEFT_OUT = -1  # the row or label of an entry that was rejected
 
 
 class Annotations(NamedTuple):
-    """A checked annotation file: N images in the file's order, T annotations ordered by image, then as in the file."""
+    """A checked annotation file: N images in file order, and T annotations sorted by image, then in file order."""
 
     path: Path
-    class_names: list[str]  # by label; labels follow ascending category ids
+    class_names: list[str]  # indexed by label; labels follow ascending category ids
     category_ids: list[int]
     image_ids: np.ndarray  # int64 [N]
     file_names: np.ndarray  # bytes [N], UTF-8: a million str objects would be copied by every worker that reads them
@@ -32,16 +33,17 @@ class Annotations(NamedTuple):
     labels: np.ndarray  # int64 [T]
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
-    fingerprint: str = ""  # of the file's content
+    fingerprint: str = ""  # digest of the file
 
     def file_name(self, image: int) -> str:
         return self.file_names[image].decode()
 
 
 def read_annotations(path: str | Path) -> Annotations:
-    """Reads and checks the COCO annotation file `path`. Raises UserError, which names a mistake and its fix.
+    """Reads and checks the COCO annotation file `path`. Raises UserError, which names the mistake and its fix.
 
-    `annotations` may be absent (a test set), and so may an annotation's `area` (then width x height) and `iscrowd`.
+    The list "annotations" is optional (test sets lack it), as are an annotation's "area" (default: width x height) and
+    "iscrowd" (default: 0).
     """
     return check_annotations(Path(path), read_json(path))[0]
 
@@ -55,9 +57,9 @@ def check_annotations(
 ) -> tuple[Annotations, np.ndarray]:
     """Checks and packs the `content` of the COCO annotation file `path`.
 
-    Also returns the index of each annotation in the file's list, int64 [T]. `refuse` is called with each mistake; if it
-    returns, the entry and everything that refers to it are dropped. Raises UserError if the lists of images or
-    categories are missing.
+    Also returns each annotation's index in the file's list, int64 [T]. `refuse` is called with each mistake; if
+    `refuse` returns, the faulty entry and all entries that refer to it are dropped. Raises UserError if the list of
+    images or categories is missing.
     """
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
@@ -93,10 +95,10 @@ def check_annotations(
 
 
 class _Objects(NamedTuple):
-    """The sound entries of "annotations", ordered by image, then as in the file."""
+    """The valid entries of "annotations", sorted by image, then in file order."""
 
-    places: np.ndarray  # int64 [T], indices in the file's list
-    owners: np.ndarray  # int64 [T], rows of their images
+    places: np.ndarray  # int64 [T], each annotation's index in the file's list
+    owners: np.ndarray  # int64 [T], the row of each annotation's image
     boxes: np.ndarray
     labels: np.ndarray
     crowds: np.ndarray
@@ -131,7 +133,7 @@ def _read_objects(
 
 
 def require_pixels(annotations: Annotations) -> None:
-    """Raises DataFault if most boxes are fractions of their images."""
+    """Raises DataFault if most boxes look like fractions of the image size instead of pixels."""
     sizes = annotations.sizes[owners_of(annotations)]
     fractions = np.flatnonzero(in_fractions(annotations.boxes, sizes))
     if len(fractions):
@@ -146,17 +148,17 @@ def require_pixels(annotations: Annotations) -> None:
 
 
 def has_objects(annotations: Annotations) -> bool:
-    """Returns True if there are objects to evaluate against.
+    """Returns True if the set has ground truth to evaluate against.
 
-    Test sets are published without annotations, or with fake annotations: boxes without area, or placeholder boxes.
+    Published test sets have no annotations, or only dummy annotations: boxes without area, or placeholder boxes.
     """
     return bool(_are_real(annotations).any()) and not placeholder_note(annotations)
 
 
 def placeholder_note(annotations: Annotations) -> str:
-    """Returns text to append to a message about the set if its boxes look like placeholders; otherwise "".
+    """Returns a note to append to a message about the set if its boxes look like placeholders, otherwise "".
 
-    They do if every image has exactly one object, and class and box are the same in all images.
+    Boxes look like placeholders if every image has exactly one object, with the same class and box in all images.
     """
     is_one_each = bool((np.diff(annotations.first) == 1).all() and (annotations.labels == annotations.labels[:1]).all())
     if not (is_one_each and one_box_for_all(annotations) and _are_real(annotations).all()):
@@ -169,7 +171,7 @@ def placeholder_note(annotations: Annotations) -> str:
 
 
 def one_box_for_all(annotations: Annotations) -> bool:
-    """Tells whether there are two or more objects, all with the same box, which isn't the whole image."""
+    """Returns True if two or more objects all have the same box, unless that box fills every image."""
     real = _are_real(annotations)
     boxes = annotations.boxes[real]
     if len(boxes) <= 1 or (boxes != boxes[0]).any():
@@ -178,7 +180,7 @@ def one_box_for_all(annotations: Annotations) -> bool:
 
 
 def _are_real(annotations: Annotations) -> np.ndarray:
-    """Marks the annotations that have an area and are not crowds: bool [T]."""
+    """Marks the annotations that have a positive area and are not crowds: bool [T]."""
     return ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
 
 
@@ -188,7 +190,7 @@ def owners_of(annotations: Annotations) -> np.ndarray:
 
 
 def owners_of_rows(annotations: Annotations, rows: np.ndarray) -> np.ndarray:
-    """Returns the index of the image of each of the annotations `rows` [n]: int64 [n]."""
+    """Returns the image index of each annotation in `rows` [n]: int64 [n]."""
     return np.searchsorted(annotations.first, rows, side="right") - 1
 
 
@@ -219,7 +221,7 @@ def _entries(path: Path, content: dict[str, Any], key: str) -> list[dict[str, An
 def _read_categories(
     path: Path, categories: list[dict[str, Any]], refuse: Callable[[DataFault], None]
 ) -> tuple[dict[int, str], dict[int, int]]:
-    """Returns the names in order of the category ids, and the label of each id."""
+    """Returns the class names by category id, in ascending order of the ids, and the label of each id."""
     names: dict[int, str] = {}
     labels_of: dict[int, int] = {}
     for category in categories:

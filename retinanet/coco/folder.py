@@ -1,4 +1,4 @@
-"""Finds a set's files in the layout of this suite, COCO or Roboflow, and names the command for other data."""
+"""Finds a set's files in the layout of this suite, COCO or Roboflow; for other data, names the command to use."""
 
 import csv
 import re
@@ -11,26 +11,26 @@ from retinanet.settings.convert import COCO, CSV, VOC, YOLO
 
 VAL = "val"
 SETS = ("train", VAL, "test")
-ROBOFLOW = "_annotations.coco.json"  # in the folder of the images
+ROBOFLOW = "_annotations.coco.json"  # in the image folder
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
 CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
-LOOKED_AT = 2000  # the most files examined in a folder, which may have millions
+LOOKED_AT = 2000  # the maximum number of files examined in a folder, which may hold millions
 
 
 def spellings_of(set_name: str) -> tuple[str, ...]:
-    """Returns the names that a set may have: Roboflow calls val "valid"."""
+    """Returns the names that a set may have on disk: Roboflow calls val "valid"."""
     return (VAL, "valid") if set_name == VAL else (set_name,)
 
 
 def set_name_of(name: str) -> str:
-    """Returns the suite's name of a set: "valid" and "validation" are val."""
+    """Returns this suite's name for a set: "val" for "valid" and "validation", otherwise `name` itself."""
     return VAL if name.lower() in ("valid", "validation") else name
 
 
 def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
-    """Returns the annotation file of a set: {set}.json, COCO's annotations/instances_{set}.json or Roboflow's.
+    """Returns a set's annotation file, in this suite's layout ({set}.json), COCO's (annotations/) or Roboflow's.
 
-    Raises UserError if there is none.
+    Raises UserError if there is no such file.
     """
     root = Path(coco_path)
     if not root.is_dir():
@@ -58,7 +58,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool = True) -> Path:
     """Returns the image folder of a set: images/{set}/, or {set}/ as in COCO and Roboflow.
 
-    If there is none, raises UserError, or returns images/{set}/ if the folder need not exist.
+    If neither exists, raises UserError, or returns images/{set}/ if `must_exist` is False.
     """
     folders = [Path(coco_path) / "images" / set_name, *(Path(coco_path) / name for name in spellings_of(set_name))]
     for folder in folders:
@@ -70,13 +70,13 @@ def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool 
 
 
 def other_sets(annotation_file: Path) -> dict[str, Path]:
-    """Returns the other annotation files in the folder of `annotation_file`, by the names of their sets."""
+    """Returns the other annotation files in the folder of `annotation_file`, keyed by set name."""
     files = sorted(path for path in annotation_file.parent.glob("*.json") if path != annotation_file)
     return {re.sub("^(instances|image_info)_", "", path.stem): path for path in files}
 
 
 def format_of(source: Path) -> str | None:
-    """Returns the one of FORMATS that the annotations at `source`, a folder or a file, have; None if they have none."""
+    """Returns the annotation format of `source`, a folder or a file: COCO, CSV, VOC or YOLO; None if unknown."""
     if source.is_file():
         by_suffix = {".yaml": YOLO, ".yml": YOLO, ".xml": VOC, ".json": COCO}
         return by_suffix.get(source.suffix.lower()) or (CSV if _is_csv(source) else None)
@@ -93,7 +93,7 @@ def format_of(source: Path) -> str | None:
 
 
 def advice_for(coco_path: Path) -> str | None:
-    """Describes what `coco_path` is instead of a COCO data folder, and the command for it; None if that isn't clear."""
+    """Says what `coco_path` is, if not a COCO data folder, and which command handles it; None if unrecognised."""
     quoted = shlex.quote(str(coco_path))
     if coco_path.suffix.lower() in IMAGE_SUFFIXES and coco_path.is_file():
         return f"an image. To detect in it: python -m retinanet.predict {quoted}"
@@ -114,7 +114,7 @@ def advice_for(coco_path: Path) -> str | None:
 
 
 def _is_csv(path: Path) -> bool:
-    """Tells whether the file's first row has the columns of an annotation."""
+    """Returns True if `path` is a CSV file whose first row has as many columns as an annotation."""
     if path.suffix.lower() != ".csv":
         return False
     try:

@@ -1,4 +1,4 @@
-"""Checks the rows of a result file: rows that fail a check can be neither drawn nor evaluated."""
+"""Checks the rows of a result file; rows that fail a check can be neither drawn nor evaluated."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from retinanet.runtime.errors import UserError
 KEYS = ("image_id", "category_id", "bbox", "score")
 NumberedRows = list[tuple[int, dict[str, Any]]]  # rows that have all keys, with their indices in the file
 NUM_EXAMPLES = 3  # the number of examples shown for a finding
-FOREIGN_SHARE = 0.5  # if more than this fraction of the rows has unknown images, the column belongs to another set
-SLIGHTLY = 1e-3  # the error of a probability rounded to 16 bits
-FAR_SCORES_SHARE = 0.1  # if more than this fraction (and more than one score) is further out, they aren't probabilities
-ENOUGH = 10  # fewer rows than this prove nothing about the others
-# Fractions of the rows with ids that are neither the set's nor a background's: above the first fraction they aren't
-# strays, and above the second they aren't if they have several different ids.
+FOREIGN_SHARE = 0.5  # if more than this fraction of the rows have unknown image ids, the ids belong to another set
+SLIGHTLY = 1e-3  # the rounding error of a probability stored in 16 bits
+FAR_SCORES_SHARE = 0.1  # if more than this fraction (and more than one) are further off, the scores aren't probabilities
+ENOUGH = 10  # fewer suspect rows than this prove nothing about the file
+# Rows whose category ids are neither the set's nor a background class's count as strays, unless they make up more than
+# STRAY_SHARE of all rows, or more than SEVERAL_SHARE with at least SEVERAL different ids.
 STRAY_SHARE, SEVERAL, SEVERAL_SHARE = 0.1, 3, 0.01
 
 
@@ -29,12 +29,12 @@ class ResultFinding(NamedTuple):
     num_rows: int
     examples: list[str]
     fix: str
-    unusable: bool = True  # such rows can neither be drawn nor evaluated
+    unusable: bool = True  # the rows can be neither drawn nor evaluated
     whole_column: bool = False  # the program that wrote the file uses this key for something else
 
 
 def unusable_findings(rows: Any, annotations: Annotations) -> list[ResultFinding]:
-    """Returns the findings that make rows unusable for the set of `annotations`, the gravest first."""
+    """Returns the findings that make rows unusable for the set of `annotations`, the most serious first."""
     if not isinstance(rows, list):
         problem = f"the file holds a JSON {type(rows).__name__}, not a list of detections"
         fix = "Write a list: [{image_id, category_id, bbox, score}, ...]."
@@ -68,7 +68,7 @@ def unusable_findings(rows: Any, annotations: Annotations) -> list[ResultFinding
 
 
 def set_of(rows: Any, annotations: Annotations) -> str | None:
-    """Returns another set of the data folder that has all images and categories of the rows; None if none has."""
+    """Returns the name of another set in the data folder that has all images and categories of the rows, or None."""
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {*KEYS} <= row.keys() for row in rows):
         return None
     for name, file in other_sets(annotations.path).items():
@@ -92,7 +92,7 @@ def complete_rows(rows: list[Any]) -> NumberedRows:
 def finding_of(
     problem: str, bad: dict[int, str], fix: str, *, unusable: bool = True, whole_column: bool = False
 ) -> ResultFinding | None:
-    """Returns a finding about the `bad` rows, given by index and description; None if there are none."""
+    """Returns a finding about the `bad` rows, a dict from row index to description; None if the dict is empty."""
     examples = [f"row {index} {text}" for index, text in list(bad.items())[:NUM_EXAMPLES]]
     return ResultFinding(problem, len(bad), examples, fix, unusable, whole_column) if bad else None
 
@@ -100,7 +100,7 @@ def finding_of(
 def is_box(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 4:
         return False
-    left, top, width, height = value  # a loop takes twice as long, and large files need millions of calls
+    left, top, width, height = value  # a loop would take twice as long, and large files need millions of calls
     return is_number(left) and is_number(top) and is_number(width) and is_number(height)
 
 
@@ -113,10 +113,10 @@ def is_probability(value: Any) -> bool:
 
 
 def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, dict[int, int]]]:
-    """Returns other meanings of category ids that are not all `known`: each mistake, and the right id for each id.
+    """Returns other possible meanings of category ids that are not all `known`, each as (mistake, {id: correct id}).
 
-    Correct files can look the same, with a background class or few classes. So a possible meaning doesn't prove a
-    mistake: see cannot_be_as_written.
+    A correct file with a background class or few classes can look the same, so a possible meaning doesn't prove a
+    mistake (see cannot_be_as_written).
     """
     used = {row["category_id"] for _, row in rows if is_id(row["category_id"])}
     if used <= set(known):
@@ -134,9 +134,9 @@ def category_readings(rows: NumberedRows, known: list[int]) -> list[tuple[str, d
 
 
 def cannot_be_as_written(rows: NumberedRows, known: list[int]) -> bool:
-    """Tells whether the category ids can't be the `known` ones, even allowing for stray rows and a background class.
+    """Returns True if the category ids can't be right as written, even with stray rows and a background class.
 
-    `known` is in ascending order.
+    `known` holds the set's category ids in ascending order.
     """
     counts = Counter(row["category_id"] for _, row in rows if is_id(row["category_id"]))
     if counts.keys().isdisjoint(known):

@@ -1,4 +1,4 @@
-"""Reads and writes COCO result files, also in the zip that is submitted: rows in the file, arrays elsewhere."""
+"""Reads and writes COCO result files, plain or zipped, and converts their rows to arrays and back."""
 
 import io
 import json
@@ -15,18 +15,18 @@ from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 
-# The most bytes that a zip's member may claim, and the most for each byte of the zip beyond the first 64 MiB: rows of
-# results shrink to about a tenth, never to less than a hundredth.
+# A zip member may claim at most MAX_BYTES, and at most SMALL bytes plus MAX_GROWTH times the size of the zip: result
+# rows compress to about a tenth of their size, never to less than a hundredth.
 MAX_BYTES, MAX_GROWTH, SMALL = 2**31, 100, 2**26
-WRITTEN_AT = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip; fixed, so that equal rows make equal bytes
-FASTEST = 1  # the compression level; slower levels hardly shrink digits further
+WRITTEN_AT = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip allows; constant, so that equal rows give equal bytes
+FASTEST = 1  # compression level; slower levels hardly compress digits any further
 
 
 class Results(NamedTuple):
-    """The content of a result file."""
+    """The contents of a result file."""
 
     rows: Any  # as parsed, not checked
-    member: str | None = None  # its name in the zip, if it came in one
+    member: str | None = None  # the file's name in the zip, if it was zipped
 
 
 class Found(NamedTuple):
@@ -38,18 +38,18 @@ class Found(NamedTuple):
     boxes: np.ndarray  # float64 [D, 4], (left, top, width, height) in original pixels
 
     def at(self, rows: np.ndarray) -> "Found":
-        """Selects the detections `rows`, indices or a mask, in their order."""
+        """Returns the detections that `rows`, indices or a mask, select, in the order of `rows`."""
         return Found(*(values[rows] for values in self))
 
 
 def joined(parts: Sequence[Found]) -> Found:
-    """Returns the detections of all `parts`, one after the other."""
+    """Concatenates the detections of all `parts`."""
     none = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
     return Found(*map(np.concatenate, zip(none, *parts, strict=True)))
 
 
 def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
-    """Returns the rows (image_id, category_id, bbox, score) of a checked result file, in their order."""
+    """Converts checked rows (image_id, category_id, bbox, score) of a result file to detections, in the same order."""
     order = np.argsort(annotations.image_ids)
     ids = np.array([row["image_id"] for row in rows], np.int64)
     images = order[np.searchsorted(annotations.image_ids[order], ids).clip(max=len(order) - 1)]
@@ -64,7 +64,7 @@ def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
 
 
 def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
-    """Returns the detections as rows of a COCO result file."""
+    """Converts detections to rows of a COCO result file."""
     category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
     columns = (annotations.image_ids[found.images], category_ids, found.boxes, found.scores)
     return [dict(zip(KEYS, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
@@ -75,7 +75,7 @@ def default_results_path(set_name: str) -> Path:
 
 
 def read_results(path: Path) -> Results:
-    """Reads a result file, or the one in a .zip. Raises UserError if it is missing or broken."""
+    """Reads a result file, plain or in a .zip. Raises UserError if the file is missing or damaged."""
     if path.suffix.lower() == ".zip":
         member, content = read_zip(path)
         return Results(parse_json(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), path), member)
@@ -83,7 +83,7 @@ def read_results(path: Path) -> Results:
 
 
 def load_results(path: Path, annotations: Annotations) -> Found:
-    """Returns the detections of a result file of the set. Raises UserError if they can't be drawn or evaluated."""
+    """Returns the detections in a result file for the set. Raises UserError if they can't be drawn or evaluated."""
     rows = read_results(path).rows
     if findings := unusable_findings(rows, annotations):
         finding, other = findings[0], set_of(rows, annotations)
@@ -94,7 +94,7 @@ def load_results(path: Path, annotations: Annotations) -> Found:
 
 
 def write_results(rows: list[Any], path: Path) -> None:
-    """Writes a result file, whole or not at all. Raises UserError if that fails."""
+    """Writes a result file atomically. Raises UserError if writing fails."""
     with file_error_explained(path, "can't be written", "Choose another place for it."), written_whole(path) as file:
         file.write(json.dumps(rows))  # json.dump takes several times as long
 
@@ -105,13 +105,13 @@ def results_text(rows: list[dict[str, Any]]) -> str:
 
 
 def read_zip(path: Path) -> tuple[str, bytes]:
-    """Returns name and content of the only .json in the zip `path`. Raises UserError if the zip holds anything else."""
+    """Returns the name and contents of the only file, a .json, in the zip `path`. Raises UserError for other zips."""
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             return _only_member(archive, path.stat().st_size)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UserError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from None
-    except Exception as error:  # damaged bytes make zipfile raise almost anything
+    except Exception as error:  # damaged bytes can make zipfile raise almost anything
         reason = str(error) or type(error).__name__
         raise UserError(
             f"{path}: not a zip with a result file in it, or damaged ({reason}). Zip only the result file, again."
@@ -119,7 +119,7 @@ def read_zip(path: Path) -> tuple[str, bytes]:
 
 
 def write_zip(text: str, path: Path) -> None:
-    """Writes NAME.zip with `text` in it as NAME.json, whole or not at all. Raises UserError if that fails.
+    """Writes NAME.zip, which holds `text` as NAME.json, atomically. Raises UserError if writing fails.
 
     Equal texts give equal bytes.
     """
@@ -134,7 +134,7 @@ def write_zip(text: str, path: Path) -> None:
 
 
 def set_aside(path: Path, rows: list[Any]) -> Path | None:
-    """Renames an older result file at `path`, unless it holds these `rows`, and returns its new path, or None."""
+    """Renames a result file that exists at `path`, unless it holds these `rows`; returns its new path, or None."""
     if not path.exists() or path.read_bytes() == json.dumps(rows).encode():
         return None
     number = 1
@@ -154,7 +154,7 @@ def _only_member(archive: zipfile.ZipFile, size: int) -> tuple[str, bytes]:
     if member.file_size > min(MAX_BYTES, SMALL + MAX_GROWTH * size):
         raise ValueError(f"{names} claims {member.file_size} bytes in a zip of {size}, more than any result file")
     with archive.open(member) as file:
-        content = file.read(member.file_size)  # without the limit, everything is unpacked before its size is compared
+        content = file.read(member.file_size)  # without a limit, read() would unpack everything before the check
     if len(content) != member.file_size:
         raise ValueError(f"{names} claims {member.file_size} bytes but has {len(content)}")
     return member.filename, content

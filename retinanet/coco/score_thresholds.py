@@ -1,10 +1,10 @@
-"""Compares scores with thresholds in float32, the format of the network's scores."""
+"""Compares scores with thresholds in float32, the precision of the network's scores."""
 
 import math
 
 import numpy as np
 
-USUAL_THRESHOLD = 0.3  # the threshold if no evaluation has found a better one
+USUAL_THRESHOLD = 0.3  # used if no evaluation has determined a better threshold
 
 
 def above(scores: np.ndarray, threshold: float) -> np.ndarray:
@@ -18,15 +18,15 @@ def threshold_below(score: float) -> float:
 
 
 def saved_threshold(number: float) -> float:
-    """Returns the threshold that a checkpoint or an ONNX file means by `number`.
+    """Returns the threshold that a checkpoint or an ONNX file stores as `number`.
 
-    Earlier versions saved the largest float64 below a score, which float32 rounds up to that score. It becomes the
-    largest float32 below the score.
+    Earlier versions stored the largest float64 below a score, which float32 rounds up to the score itself. Such a
+    number is replaced by the largest float32 below the score.
     """
     score = math.nextafter(number, math.inf)
     return threshold_below(score) if score == float(np.float32(score)) else number
 
 
 def threshold_text(threshold: float) -> str:
-    """Writes a threshold with the fewest digits that give the same float32 when typed back; "-" for NaN."""
+    """Formats a threshold with the fewest digits that parse to the same float32; "-" for NaN."""
     return "-" if math.isnan(threshold) else str(np.float32(threshold)).removesuffix(".0")

@@ -1,4 +1,4 @@
-"""Analyses detections beyond COCO's twelve numbers: by class, by type of error, by threshold, with intervals."""
+"""Analyses detections beyond the twelve COCO metrics: by class, error type and threshold, with confidence intervals."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from retinanet.evaluation.matches import DetectionMatches, evaluated, match_dete
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
 from retinanet.settings.evaluate import NUM_DRAWS
 
-USEFUL_F1 = 0.1  # a class whose F1 stays below this at every threshold counts as never found
-LEAST_IMAGES = 5  # a class with objects in fewer images has no intervals, which would mean nothing
+USEFUL_F1 = 0.1  # a class counts as never found only if its F1 stays below this at every threshold
+LEAST_IMAGES = 5  # a class with objects in fewer images gets no intervals, because they would be meaningless
 
 
 class WorkingPoint(NamedTuple):
-    """The score threshold, just below a score, with the best F1 at IoU 0.5. All fields are NaN without a hit."""
+    """The score threshold, just below a score, with the best F1 at IoU 0.5; NaN if there is no true positive."""
 
     threshold: float
     f1: float
@@ -34,25 +34,25 @@ class ClassNumbers(NamedTuple):
     ap50: Interval
     ar: float  # with at most 100 detections per image
     best: WorkingPoint
-    num_hits: int  # hits above the best threshold over all classes
+    num_hits: int  # true positives above the overall best threshold
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS; NaN without objects
 
     @property
     def is_never_found(self) -> bool:
-        """Tells whether nothing hits its objects at the best threshold, and no other gives a useful F1."""
+        """Returns True if the class has objects, but no true positive at the overall best threshold and a low best F1."""
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
 class Analysis(NamedTuple):
-    """Holds all numbers about one result file.
+    """The metrics of one result file, for C classes and W bootstrap draws of the images.
 
-    C classes, W draws of the images; the first axis of `drawn` is AP and AP50.
+    The first axis of `class_ap`, `drawn_means` and `drawn` is (AP, AP50).
     """
 
     ap: Interval
     ap50: Interval
     classes: list[ClassNumbers]
-    best: WorkingPoint  # over all classes together
+    best: WorkingPoint  # over all classes
     confusion: Confusion  # at the best threshold
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS
     class_ap: np.ndarray  # [2, C]; NaN for a class without objects
@@ -64,9 +64,9 @@ class Analysis(NamedTuple):
 
 
 def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DRAWS) -> Analysis:
-    """Analyses the detections in a set that has objects.
+    """Analyses the detections in a set, which must have objects.
 
-    If `num_draws` is 0, the intervals are NaN.
+    If `num_draws` is 0, the bounds of the intervals are NaN.
     """
     detections = evaluated(detections, annotations)
     matches = match_detections(detections, annotations)
@@ -116,7 +116,7 @@ def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DR
 
 
 def working_point(annotations: Annotations, detections: Found) -> WorkingPoint:
-    """Returns the threshold with the best F1 over all classes, for the detections in a set that has objects."""
+    """Returns the threshold with the best F1 over all classes for the detections in a set, which must have objects."""
     detections = evaluated(detections, annotations)
     return _best_overall(detections, match_detections(detections, annotations), annotations)
 
@@ -127,9 +127,9 @@ def is_taken(analysis: Analysis) -> np.ndarray:
 
 
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
-    """Returns the F1 of each image at the best threshold, averaged over the ten IoUs: [N].
+    """Returns the F1 of each image at the best threshold, averaged over the ten IoU thresholds: [N].
 
-    An image without objects and detections has an F1 of 1.
+    An image with neither objects nor detections has an F1 of 1.
     """
     num_images = len(annotations.image_ids)
     num_objects = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
@@ -154,7 +154,7 @@ def _best_overall(detections: Found, matches: DetectionMatches, annotations: Ann
 
 
 def _best_of(detections: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
-    """Returns the best threshold for the `chosen` detections, which can hit `num_objects` objects."""
+    """Returns the threshold with the best F1 for the `chosen` detections, given how many objects they could find."""
     counted = chosen & ~matches.ignored[0]
     scores, hits = detections.scores[counted].astype(np.float32), matches.hits[0, counted]
     # A threshold keeps either all detections with equal float32 scores or none of them.

@@ -1,4 +1,4 @@
-"""Computes COCO's average precision for many weightings of the images at once, as a bootstrap needs it."""
+"""Computes COCO average precision for many weightings of the images at once, for the bootstrap."""
 
 from typing import NamedTuple
 
@@ -9,24 +9,24 @@ NUMBERS_AT_A_TIME = 2**24  # weightings x detections
 
 
 class Ranked(NamedTuple):
-    """The n detections of a class by falling score, and the images of its m objects. T is the number of IoUs."""
+    """The n detections of a class by descending score at T IoU thresholds, and the images of its m objects."""
 
     images: np.ndarray  # int64 [n], index of the image
-    hits: np.ndarray  # bool [T, n]
-    ignored: np.ndarray  # bool [T, n], counts neither as a hit nor as a false detection
+    hits: np.ndarray  # bool [T, n], true positives
+    ignored: np.ndarray  # bool [T, n], neither true nor false positives
     object_images: np.ndarray  # int64 [m]
 
 
 class Precisions(NamedTuple):
-    ap: np.ndarray  # [T, W]; NaN if no object is left
+    ap: np.ndarray  # [T, W]; NaN if all objects have weight 0
     recall: np.ndarray  # [T, W], over all detections
 
 
 def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
-    """Returns AP and recall at each of T IoUs for each of W weightings of the N images, `weights` [W, N].
+    """Returns AP and recall at T IoU thresholds for W weightings of the N images, `weights` [W, N].
 
-    An image of weight w counts as w copies of it (except that the copies of tied detections don't alternate). Weights
-    of 1 give COCO's numbers.
+    An image of weight w counts as w copies, except that the copies' tied detections don't alternate. With weights of 1,
+    AP and recall are those of COCO.
     """
     step = max(1, NUMBERS_AT_A_TIME // max(1, len(ranked.images)))
     parts = [_for_weightings(ranked, weights[start : start + step]) for start in range(0, max(1, len(weights)), step)]
@@ -34,7 +34,7 @@ def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
 
 
 def mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the classes (the first axis) that have objects; NaN where none has."""
+    """Returns the mean over the classes (the first axis), without the NaN of classes that have no objects."""
     has_objects = ~np.isnan(values)
     count = has_objects.sum(axis=0)
     return np.where(count > 0, np.where(has_objects, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
@@ -46,7 +46,7 @@ def _for_weightings(ranked: Ranked, weights: np.ndarray) -> Precisions:
     ap = np.zeros((len(ranked.hits), len(weights)))
     recall = np.zeros_like(ap)
     for row, (hits, ignored) in enumerate(zip(ranked.hits, ranked.ignored, strict=True)):
-        # Precision rises only at hits, so the hits determine its envelope.
+        # Precision rises only at true positives, so they determine its envelope.
         places = np.flatnonzero(hits)
         if not len(places):
             continue
@@ -56,8 +56,8 @@ def _for_weightings(ranked: Ranked, weights: np.ndarray) -> Precisions:
             counted = counted - _weight_before(places, np.flatnonzero(ignored), ranked.images, weights)
         precision = right / (counted + np.spacing(1))  # as pycocotools does
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        with np.errstate(invalid="ignore"):  # 0 / 0 if no object is left
-            reached = np.searchsorted(RECALLS, right / num_objects, side="right")  # recalls that each hit attains
+        with np.errstate(invalid="ignore"):  # 0 / 0 if all objects have weight 0
+            reached = np.searchsorted(RECALLS, right / num_objects, side="right")  # number of recalls attained
             recall[row] = right[:, -1] / num_objects[:, 0]
         ap[row] = (np.diff(reached, axis=1, prepend=0) * envelope).sum(axis=1) / len(RECALLS)
     nothing = num_objects[:, 0] == 0
@@ -66,7 +66,7 @@ def _for_weightings(ranked: Ranked, weights: np.ndarray) -> Precisions:
 
 
 def _weight_before(places: np.ndarray, ignored: np.ndarray, images: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns the weight of the ignored detections before each of `places` [W, places]."""
+    """Returns the total weight of the ignored detections before each of `places`: [W, places]."""
     summed = np.take(weights, images[ignored], axis=1).cumsum(axis=1, dtype=np.float64)
     summed = np.concatenate([np.zeros((len(weights), 1)), summed], axis=1)
     return summed[:, np.searchsorted(ignored, places)]

@@ -1,4 +1,4 @@
-"""Runs COCO's evaluation with pycocotools, or with hotcoco, which takes a fraction of the time."""
+"""Runs the COCO evaluation with pycocotools, or with hotcoco, which takes a fraction of the time."""
 
 import contextlib
 import io
@@ -25,14 +25,14 @@ LINES = (
 
 
 class CocoTable(NamedTuple):
-    """Holds COCO's twelve numbers, the lines in which pycocotools prints them, and the precisions behind them."""
+    """The twelve COCO metrics, the text that pycocotools prints for them, and the underlying precisions."""
 
     numbers: list[float]
     text: str
     precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 without objects
 
     def by_name(self, class_names: list[str]) -> dict[str, float]:
-        """Returns the twelve numbers and the AP of each class; NaN where there are no objects."""
+        """Returns the twelve metrics and the AP of each class by name; NaN for a metric without objects."""
         of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
         names = [*NUMBER_NAMES, *(f"AP of {name}" for name in class_names)]
         numbers = [*self.numbers, *of_classes]
@@ -40,7 +40,7 @@ class CocoTable(NamedTuple):
 
 
 def require_backend(backend: str) -> None:
-    """Raises UserError unless `backend` is an installed one of BACKENDS. Call it before work that ends in a table."""
+    """Raises UserError unless `backend` is one of BACKENDS and installed. Called before work that ends in a table."""
     if backend not in installed_backends():
         raise UserError(
             f"COCO's table needs {' or '.join(BACKENDS)}, and none is installed. Run pip install pycocotools."
@@ -48,10 +48,10 @@ def require_backend(backend: str) -> None:
 
 
 def evaluate(annotations: Annotations, detections: Found, backend: str) -> CocoTable:
-    """Compares the detections of a set with its objects.
+    """Evaluates the detections of a set against its objects.
 
-    All BACKENDS give the same numbers, to the last digit. Without any detection all numbers are 0. Raises UserError
-    unless `backend` is installed.
+    All BACKENDS give exactly the same metrics. Without detections, all metrics are 0. Raises UserError unless `backend`
+    is installed.
     """
     require_backend(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings and its table
@@ -66,7 +66,7 @@ def evaluate(annotations: Annotations, detections: Found, backend: str) -> CocoT
 def table_if_objects(
     annotations: Annotations, detections: Found, backend: str, *, or_else: str = "so there is no table"
 ) -> CocoTable | None:
-    """Returns the table of the detections; if the set has no objects, prints a line that says so and returns None."""
+    """Returns the table of the detections; if the set has no objects, logs this, with `or_else`, and returns None."""
     if has_objects(annotations):
         return evaluate(annotations, detections, backend)
     say(f"{annotations.path} has no objects to compare with, {or_else}{placeholder_note(annotations)}")
@@ -74,14 +74,14 @@ def table_if_objects(
 
 
 def coco_evaluation(annotations: Annotations, detections: Found, backend: str) -> Any:
-    """Returns the backend's COCOeval, before its evaluation has run."""
+    """Returns the backend's COCOeval, ready to run."""
     return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, detections)
 
 
 def _hotcoco(annotations: Annotations, detections: Found) -> Any:
     from hotcoco import COCO, COCOeval
 
-    # hotcoco refuses negative ids. Ranks replace them, since the order of the ids decides ties.
+    # hotcoco rejects negative ids, so ids are replaced by their ranks, which keep the order that breaks ties.
     ranks = np.argsort(np.argsort(annotations.image_ids))
     rows = np.column_stack([ranks[detections.images], detections.boxes, detections.scores, detections.labels]).astype(
         np.float64
@@ -112,7 +112,7 @@ def _pycocotools(annotations: Annotations, detections: Found) -> Any:
     )
     names = ("image_id", "category_id", "bbox", "area", "iscrowd")
     objects = [dict(zip(names, values, strict=True)) for values in columns]
-    # This is what COCO.loadRes does, but that fails on an empty result file.
+    # COCO.loadRes would do the same, but fails on an empty result file.
     rows = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows_of(detections, annotations)]
     both = []
     for entries in (objects, rows):
@@ -130,7 +130,7 @@ def _pycocotools(annotations: Annotations, detections: Found) -> Any:
 
 
 def table_text(numbers: list[float]) -> str:
-    """Returns the twelve lines that pycocotools prints for its twelve `numbers`."""
+    """Formats the twelve COCO metrics, `numbers`, in the lines that pycocotools prints."""
     return "\n".join(
         f" {what:<18} {short} @[ IoU={iou:<9} | area={area:>6s} | maxDets={most:>3d} ] = {number:0.3f}"
         for (what, short, iou, area, most), number in zip(LINES, numbers, strict=True)

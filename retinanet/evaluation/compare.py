@@ -1,4 +1,4 @@
-"""Compares two result files on the same set, and tells whether a difference is more than chance."""
+"""Compares two result files for the same set, and estimates whether a difference is more than chance."""
 
 from typing import NamedTuple
 
@@ -11,19 +11,19 @@ from retinanet.evaluation.intervals import Interval, centred, interval
 
 
 class Difference(NamedTuple):
-    """A number of B minus the same number of A, over the same draws of the images."""
+    """A metric of B minus the same metric of A, over the same bootstrap draws of the images."""
 
     name: str
     a: float
     b: float
     difference: Interval
-    wins: float  # fraction of the draws in which B's number is higher, ties counting half; NaN without draws
+    wins: float  # fraction of the draws in which B's metric is higher, ties counting half; NaN without draws
 
 
 class Comparison(NamedTuple):
     differences: list[Difference]  # AP, AP50, then each class's AP
     lost_more: np.ndarray  # [6], AP50 that B loses to each of ERROR_KINDS, minus the AP50 that A loses
-    f1: np.ndarray  # [2, N], of A and of B in each image
+    f1: np.ndarray  # [2, N], F1 of A and of B in each image
 
 
 def compare(a: Analysis, b: Analysis, annotations: Annotations) -> Comparison:

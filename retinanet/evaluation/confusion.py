@@ -1,4 +1,4 @@
-"""Counts the classes that objects were detected as, for pairs that occur: a full table grows with the square of C."""
+"""Computes a sparse confusion matrix: a dense one grows with the square of the number of classes."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from retinanet.evaluation.matches import DetectionMatches
 
 
 class Confusion(NamedTuple):
-    """Counts how often each of C classes was detected as each: the P pairs that occur, by true, then by found class."""
+    """A sparse confusion matrix: the P pairs of classes that occur, sorted by true class, then by found class."""
 
     num_classes: int  # C; the label C means background as a true class, and "not found" as a found class
     true: np.ndarray  # int64 [P]
@@ -19,7 +19,7 @@ class Confusion(NamedTuple):
     counts: np.ndarray  # int64 [P]
 
     def table(self, classes: np.ndarray | None = None) -> np.ndarray:
-        """Returns the counts int64 [n + 1, n + 1] for n `classes` (default: all), then background and "not found"."""
+        """Returns the dense matrix, int64 [n + 1, n + 1], of n `classes` (default: all) and background or "not found"."""
         classes = np.arange(self.num_classes) if classes is None else classes
         places = np.full(self.num_classes + 1, -1)
         places[[*classes, self.num_classes]] = np.arange(len(classes) + 1)
@@ -29,13 +29,13 @@ class Confusion(NamedTuple):
         return table
 
     def between_classes(self) -> "Confusion":
-        """Returns the pairs of two different classes only."""
+        """Returns only the pairs of two different classes."""
         real = (self.true != self.found) & (np.maximum(self.true, self.found) < self.num_classes)
         return Confusion(self.num_classes, self.true[real], self.found[real], self.counts[real])
 
 
 def confusion_of(detections: Found, matches: DetectionMatches, annotations: Annotations, threshold: float) -> Confusion:
-    """Returns the confusions of detections above the score `threshold`, matched to objects of any class."""
+    """Returns the confusion matrix of the detections above the score `threshold`, matched to objects of any class."""
     num_classes = len(annotations.class_names)
     taken = above(detections.scores, threshold)
     on_object = taken & (matches.any_class >= 0)

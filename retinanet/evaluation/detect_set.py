@@ -40,21 +40,21 @@ def detect_all(
     views: Views = ONE_VIEW,
     ranks: Ranks = ALONE,
 ) -> Found:
-    """Returns the detections in all images of `dataset`, by image id and falling score.
+    """Returns the detections in all images of `dataset`, sorted by image id and descending score.
 
-    The candidates of all `views` of an image are merged before NMS. The ranks share the images; rank 0 gets all
-    detections, the others none. Raises UserError if an image can't be read: no image is skipped silently.
+    The candidates from all `views` of an image are merged before NMS. The images are divided among the ranks; rank 0
+    returns all detections, the other ranks none. Raises UserError if an image can't be read: no image is skipped.
     """
     model.eval()
     batches = OneAhead(on_device(batches_of_set(dataset, loading, "Detection", views=views, ranks=ranks), device))
     network = fastest_form(model, device, precision, detection.threshold)
     merged = predict_views(network, batches, views, detection.num_candidates, device=device, precision=precision)
     parts: list[Found] = []
-    suppressed: list[tuple[Detections, Tensor, np.ndarray]] = []  # of the last batch
-    with searching_algorithms(False):  # images have many shapes, and the rest of each is a smaller batch
+    suppressed: list[tuple[Detections, Tensor, np.ndarray]] = []  # of the previous batch
+    with searching_algorithms(False):  # image shapes vary, and the last batch of each shape is smaller
         for candidates, sizes, scales, rows in merged:
-            # A GPU works on these predictions now. Meanwhile the host reads the last batch's detections and has the
-            # next batch copied: the suppression will make it wait.
+            # While a GPU computes these predictions, the host reads the previous batch's detections and starts the copy
+            # of the next batch, because it will have to wait during the suppression.
             parts += [found_in_batch(*batch) for batch in suppressed]
             batches.fetch()
             batch_size, count = candidates.scores.shape
@@ -67,10 +67,10 @@ def detect_all(
 def batches_of_set(
     dataset: CocoDataset, loading: LoaderSettings, title: str, *, views: Views = ONE_VIEW, ranks: Ranks = ALONE
 ) -> Iterator[Batch]:
-    """Returns the batches of a rank's share of `dataset`; the same images at each of `views.sides` follow one another.
+    """Returns this rank's batches of `dataset`; each batch comes once per entry of `views.sides`, in succession.
 
-    The device then holds one of these sizes at a time. A progress bar has the `title`. Raises UserError at an image
-    that can't be read.
+    The device can thus hold one size at a time. `title` labels the progress bar. Raises UserError if an image can't be
+    read.
     """
     loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
     bar = tqdm(loader, title, leave=False, disable=None if ranks.is_first else True)
@@ -80,22 +80,22 @@ def batches_of_set(
 def fastest_form(
     model: RetinaNet, device: torch.device, precision: torch.dtype, threshold: float
 ) -> RetinaNet | SparseNetwork:
-    """Returns the fastest network on `device` with the same detections above `threshold` as the trained `model`."""
-    if device.type == "cuda":  # the host would be slower at launching the norms' kernels than the GPU at running them
+    """Returns the form of the trained `model` that is fastest on `device`, with equal detections above `threshold`."""
+    if device.type == "cuda":  # unfolded, batch norms would take the host longer to launch than the GPU to run
         return folded_network(model, precision)
     return SparseNetwork(model, threshold) if can_be_sparse(model) else model
 
 
 def found_in_set(parts: list[Found], annotations: Annotations) -> Found:
-    """Returns the detections of all batches by image id and falling score; ties stay in their order."""
+    """Joins the detections of all batches, sorted by image id and descending score; ties keep their order."""
     found = joined(parts)
     return found.at(np.lexsort((-found.scores, annotations.image_ids[found.images])))
 
 
 def found_in_batch(detections: Detections, scales: Tensor, images: np.ndarray) -> Found:
-    """Returns the detections in a batch of `images`, with boxes (left, top, width, height) in original pixels.
+    """Converts a batch's detections to COCO boxes, (left, top, width, height) in pixels of the original images.
 
-    `scales` [B, 2] are those of the batch. From here on, boxes have COCO's form.
+    `scales` [B, 2] are the batch's scales, and `images` [B] the indices of its images in the set.
     """
     boxes = detections.boxes.double() / per_coordinate(scales.double())[:, None]  # [B, K, 4]
     labels = detections.labels.cpu().numpy()  # [B, K]

@@ -1,4 +1,4 @@
-"""Computes confidence intervals by drawing the images again, a bootstrap (Efron, 1979)."""
+"""Computes confidence intervals by resampling the images: the bootstrap (Efron, 1979)."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ DRAWS_SEED = 0
 
 
 class Interval(NamedTuple):
-    """A number and its 95% interval over sets of as many images of the same kind. The bounds are NaN if not known."""
+    """A number and its 95% confidence interval over equally large sets of similar images; unknown bounds are NaN."""
 
     value: float
     low: float
@@ -23,31 +23,31 @@ class Interval(NamedTuple):
 
 
 def draws_of_images(num_images: int, num_draws: int) -> np.ndarray:
-    """Returns how often each image is drawn in each of `num_draws` sets of as many images: uint8 [draws, N].
+    """Returns how often each image occurs in each of `num_draws` samples of N images: uint8 [draws, N].
 
-    An image drawn twice counts twice. If it counted once, intervals would be some 23% too narrow.
+    An image drawn twice counts twice. If repeats didn't count, the intervals would be about 23% too narrow.
     """
     draw = np.random.default_rng(DRAWS_SEED)
     weights = np.empty((num_draws, num_images), np.uint8)
-    for row in weights:  # row by row: the drawn indices take eight times the memory of the counts
+    for row in weights:  # row by row, because the drawn indices take eight times the memory of the counts
         row[:] = np.bincount(draw.integers(0, num_images, num_images), minlength=num_images)
     return weights
 
 
 def centred(value: float, drawn: np.ndarray) -> np.ndarray:
-    """Returns the numbers of the draws [W], shifted to have `value` as their mean, without NaN.
+    """Removes NaN from the numbers of the draws [W] and shifts the others so that their mean is `value`.
 
-    AP is higher on fewer distinct images, so the draws lie too high: for small classes the value itself would lie
-    outside their middle 95%.
+    A draw has fewer distinct images, on which AP tends to be higher. Without the shift, the `value` of a small class
+    could lie outside the middle 95% of its draws.
     """
     drawn = drawn[~np.isnan(drawn)]
     return drawn - drawn.mean() + value if len(drawn) else drawn
 
 
 def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """Returns the 95% interval of a number, from its values over the draws [W] shifted around it.
+    """Returns the 95% interval of `value`, from its centred values in the draws [W], clipped to `least` and `most`.
 
-    The bounds are NaN if no draw has a value.
+    The bounds are NaN if `value` is NaN or no draw has a value.
     """
     drawn = centred(value, drawn)
     if not len(drawn) or np.isnan(value):

@@ -1,4 +1,4 @@
-"""Matches detections with objects, by COCO's rules at its ten IoUs."""
+"""Matches detections to objects by the COCO rules, at the ten COCO IoU thresholds."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,26 +11,26 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.average_precision import Ranked
 
 IOUS = np.linspace(0.5, 0.95, 10)
-MAX_PER_CLASS = 100  # detections of a class in an image; COCO's evaluation ignores the others
+MAX_PER_CLASS = 100  # detections per class and image; the COCO evaluation ignores the rest
 IMAGES_IN_BLOCK, PAIRS_IN_BLOCK = 256, 2**21  # a pair is a detection and an annotation
 
 
 class DetectionMatches(NamedTuple):
-    """Says which object each of D detections hits. An object is an index into the set's annotations, or -1 for none."""
+    """The objects that D detections match. An object is an index into the set's annotations, or -1 for none."""
 
-    hits: np.ndarray  # bool [10, D], whether it hits an object of its class at each IoU
-    ignored: np.ndarray  # bool [10, D], whether it lies in a crowd of its class instead, and so doesn't count
-    objects: np.ndarray  # int64 [D], the object that it hits at IoU 0.5
-    # Without crowds:
-    own_iou: np.ndarray  # [D], the largest IoU with an object of its class
-    own_object: np.ndarray  # int64 [D], that object
+    hits: np.ndarray  # bool [10, D], true positives: detections that match an object of their class at each IoU
+    ignored: np.ndarray  # bool [10, D], detections that match only a crowd of their class, so they don't count
+    objects: np.ndarray  # int64 [D], the object matched at IoU 0.5
+    # The following fields disregard crowds.
+    own_iou: np.ndarray  # [D], the largest IoU with an object of the detection's class
+    own_object: np.ndarray  # int64 [D], the object with that IoU
     other_iou: np.ndarray  # [D], the largest IoU with an object of another class
-    other_object: np.ndarray  # int64 [D], that object
-    any_class: np.ndarray  # int64 [D], the object that it would hit at IoU 0.5 if classes were ignored
+    other_object: np.ndarray  # int64 [D], the object with that IoU
+    any_class: np.ndarray  # int64 [D], the object matched at IoU 0.5 if classes are disregarded
 
 
 class Block(NamedTuple):
-    """The detections and annotations of some images, padded: n images, K detections, G annotations."""
+    """The detections and annotations of n images, padded to K detections and G annotations per image."""
 
     detections: np.ndarray  # int64 [n, K], index into Found, or -1
     annotations: np.ndarray  # int64 [n, G], index into the annotations, or -1
@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 def evaluated(detections: Found, annotations: Annotations) -> Found:
-    """Returns the detections that COCO's evaluation counts, by falling score; ties by image id, then in their order."""
+    """Returns the detections that the COCO evaluation counts, by descending score; ties by image id, then in order."""
     ranks = np.argsort(np.argsort(annotations.image_ids))[detections.images]
     order = np.lexsort((ranks, -detections.scores))  # stable
     groups = (ranks * len(annotations.category_ids) + detections.labels)[order]
@@ -48,7 +48,7 @@ def evaluated(detections: Found, annotations: Annotations) -> Found:
 
 
 def match_detections(detections: Found, annotations: Annotations) -> DetectionMatches:
-    """Matches the detections of each image with its objects, top score first, each object once."""
+    """Matches each image's detections to its objects, highest score first and each object at most once."""
     count = len(detections.scores)
     matches = DetectionMatches(
         hits=np.zeros((len(IOUS), count), bool),
@@ -85,9 +85,9 @@ def match_detections(detections: Found, annotations: Annotations) -> DetectionMa
 def ranked_classes(
     detections: Found, matches: DetectionMatches, annotations: Annotations, counted_objects: np.ndarray | None = None
 ) -> list[Ranked]:
-    """Returns the input of average_precision for each class.
+    """Returns the input to average_precision for each class.
 
-    If `counted_objects` bool [T] is given, no other objects count.
+    `counted_objects`, bool [T], marks the objects that count (default: all).
     """
     owners, num_classes = owners_of(annotations), len(annotations.class_names)
     selected = np.flatnonzero(~annotations.crowds if counted_objects is None else ~annotations.crowds & counted_objects)
@@ -104,19 +104,20 @@ def ranked_classes(
 
 
 def _by_label(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-    """Returns the places of each class in `labels` [n], rising; one pass, as there may be thousands of classes."""
+    """Returns the ascending indices of each class in `labels` [n], in one pass even for thousands of classes."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.searchsorted(labels[order], np.arange(1, num_classes)))
 
 
 def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Runs COCO's greedy assignment: each detection, top score first, takes the free object that it overlaps most.
+    """Runs COCO's greedy matching: each detection, highest score first, takes the free object that it overlaps most.
 
-    `ious` and `crowd_ious` are [n, K, G], -1 for pairs that can't match. Returns the column in G that each detection
-    takes, or -1, and whether one that takes none lies in a crowd: both [thresholds, n, K].
+    `ious` and `crowd_ious` are [n, K, G], with -1 for pairs that can't match. Returns two arrays [thresholds, n, K]:
+    the index in G of the object that each detection takes (-1 for none), and the mask of detections that take no object
+    but lie in a crowd.
     """
     num_images, most, columns = ious.shape
-    limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools does the same, as an IoU of 1 may be rounded down
+    limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # as in pycocotools: rounding may carry an IoU of 1 below 1
     taken = np.full((len(thresholds), num_images, most), -1)
     free = np.ones((len(thresholds), num_images, columns), bool)
     rows, images = np.ogrid[: len(thresholds), :num_images]
@@ -131,9 +132,9 @@ def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndar
 
 
 def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.ndarray:
-    """Returns IoUs [n, K, G] of (left, top, width, height) boxes [n, K, 4] and [n, G, 4].
+    """Returns the IoUs [n, K, G] of (left, top, width, height) `boxes` [n, K, 4] and `others` [n, G, 4].
 
-    For `crowds`, bool [n, G], the union is the area of the first box, as in COCO's evaluation.
+    Where `others` are `crowds`, bool [n, G], the union is the area of the first box, as in the COCO evaluation.
     """
     first, second = boxes[:, :, None], others[:, None]
     shared = shared_area(first, second)
@@ -143,13 +144,13 @@ def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.nd
 
 
 def _blocks(detections: Found, annotations: Annotations) -> Iterator[Block]:
-    by_image = np.argsort(detections.images, kind="stable")  # detections of an image stay in the order of their scores
+    by_image = np.argsort(detections.images, kind="stable")  # an image's detections stay sorted by score
     edges = np.searchsorted(detections.images[by_image], np.arange(len(annotations.image_ids) + 1))
     for images in _alike(np.diff(edges), np.diff(annotations.first)):
         rows = _padded(edges, images)
         rows = np.where(rows >= 0, by_image[rows], -1)
         annotation_rows = _padded(annotations.first, images)
-        # The index -1 of padding picks the last entry, but its IoU becomes -1 below, so it never matches.
+        # Padding has index -1, which selects the last entry; an IoU of -1, set below, prevents a match.
         crowds = annotations.crowds[annotation_rows]
         ious = box_ious(detections.boxes[rows], annotations.boxes[annotation_rows], crowds)
         ious[(rows < 0)[:, :, None] | (annotation_rows < 0)[:, None]] = -1
@@ -158,31 +159,31 @@ def _blocks(detections: Found, annotations: Annotations) -> Iterator[Block]:
 
 
 def _alike(num_detections: np.ndarray, num_annotations: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the images that have both, in blocks of similar numbers: one busy image would inflate the padding."""
+    """Yields the images with detections and annotations, in blocks of images with similar counts to limit padding."""
     images = np.flatnonzero((num_detections > 0) & (num_annotations > 0))
     images = images[np.argsort(-num_detections[images], kind="stable")]
     while len(images):
         candidates = images[:IMAGES_IN_BLOCK]
-        pairs = num_detections[candidates[0]] * np.maximum.accumulate(num_annotations[candidates])  # in a padded image
+        pairs = num_detections[candidates[0]] * np.maximum.accumulate(num_annotations[candidates])  # per padded image
         count = max(1, int((pairs * np.arange(1, len(candidates) + 1) <= PAIRS_IN_BLOCK).sum()))
         yield candidates[:count]
         images = images[count:]
 
 
 def _padded(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns, for each i of `rows`, the numbers from edges[i] to below edges[i + 1], padded with -1."""
+    """Returns range(edges[i], edges[i + 1]) for each i in `rows`, padded with -1."""
     starts, counts = edges[rows, None], edges[rows + 1] - edges[rows]
     steps = np.arange(counts.max())
     return np.where(steps < counts[:, None], starts + steps, -1)
 
 
 def _annotation_at(block: Block, columns: np.ndarray) -> np.ndarray:
-    """Returns the annotations in `columns` [n, K] of the block's images; -1 stays -1."""
+    """Maps `columns` [n, K] of the block to indices of annotations; -1 stays -1."""
     return np.where(columns >= 0, np.take_along_axis(block.annotations, columns.clip(min=0), axis=1), -1)
 
 
 def _place_in_group(groups: np.ndarray) -> np.ndarray:
-    """Returns how many entries of its group come before each entry."""
+    """Returns, for each entry, the number of earlier entries of the same group."""
     order = np.argsort(groups, kind="stable")
     in_order = groups[order]
     starts = np.flatnonzero(np.diff(in_order, prepend=-1))

@@ -1,4 +1,4 @@
-"""Classifies the errors of detections and what they cost: the six kinds of error of TIDE (Bolya et al., 2020)."""
+"""Classifies errors into the six types of TIDE (Bolya et al., 2020) and computes the AP50 that each type costs."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,29 +13,29 @@ from retinanet.evaluation.matches import IOUS, DetectionMatches, ranked_classes
 HIT_IOU, TIDE_BACKGROUND_IOU = IOUS[0], 0.1
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(6)
 ERROR_KINDS = ("wrong class", "badly placed", "both", "duplicate", "background", "missed")
-NO_ERROR = -1  # a hit, or an ignored detection that could not become one
+NO_ERROR = -1  # a true positive, or an ignored detection that could not become a true positive
 
 
 class Errors(NamedTuple):
-    """The kind of error of each of D detections, and the objects, of T annotations, that none was meant for."""
+    """The error type of each of D detections, and the missed objects among T annotations."""
 
     kinds: np.ndarray  # int64 [D], CLASS to BACKGROUND, or NO_ERROR
-    objects: np.ndarray  # int64 [D], the object that a detection of the wrong class or location was meant for, or -1
-    missed: np.ndarray  # bool [T]
+    objects: np.ndarray  # int64 [D], the object that a detection of the wrong class or location nearly matched, or -1
+    missed: np.ndarray  # bool [T], objects that no detection matches or nearly matches
 
 
 class Lost(NamedTuple):
-    """The AP50 gained by fixing only one of the 6 kinds of error, for W weightings of the images."""
+    """The AP50 gained by fixing only one of the 6 error types, for W weightings of the images."""
 
     mean: np.ndarray  # [6, W], the mean over the classes that have objects
     classes: np.ndarray  # [6, C, W]; NaN for a class without objects
 
 
 def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
-    """Assigns each false detection at IoU 0.5 to the first kind of error that fits.
+    """Assigns each false positive at IoU 0.5 to the first error type that fits.
 
-    As in TIDE 1.0.1, a detection in a crowd, which is neither right nor wrong, counts where mending it would find an
-    object that is not found.
+    As in TIDE 1.0.1, a detection in a crowd, which would otherwise be ignored, counts as an error if fixing it would
+    match an object that no detection matches.
     """
     near_own = (matches.own_iou >= TIDE_BACKGROUND_IOU) & (matches.own_iou <= HIT_IOU)
     near_other = matches.other_iou >= HIT_IOU
@@ -45,7 +45,7 @@ def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
         (matches.hits[0] | (matches.ignored[0] & ~can_find), NO_ERROR),
         (near_own, LOCATION),
         (near_other, CLASS),
-        (matches.own_iou >= HIT_IOU, DUPLICATE),  # the right class and location, but a better detection has the object
+        (matches.own_iou >= HIT_IOU, DUPLICATE),  # right class and location, but a better detection matched the object
         (np.maximum(matches.own_iou, matches.other_iou) <= TIDE_BACKGROUND_IOU, BACKGROUND),
     ]
     kinds = np.select([condition for condition, _ in choices], [kind for _, kind in choices], BOTH)
@@ -59,11 +59,11 @@ def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
 def lost_to_errors(
     detections: Found, matches: DetectionMatches, errors: Errors, annotations: Annotations, weights: np.ndarray
 ) -> Lost:
-    """Returns the AP50 gained by fixing only one kind of error, for `weights` [W, N] of the images.
+    """Returns the AP50 gained by fixing only one error type, for `weights` [W, N] of the images.
 
-    For an object that is not found, the top-scoring detection of the wrong class or place that was meant for it becomes
-    a hit. All other false detections are dropped. Missed objects don't count, and a class that has no others counts as
-    found completely.
+    To fix a type, its false positives are dropped, except that the highest-scoring near match of each unmatched object
+    becomes a true positive. To fix the type "missed", the missed objects are not counted; a class without other objects
+    then has an AP50 of 1.
     """
     base = _ap50(detections, matches, annotations, weights)
     fixed = np.stack(list(_fixed(detections, matches, errors, annotations, weights, base)))
@@ -78,7 +78,7 @@ def _fixed(
     weights: np.ndarray,
     base: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """Yields the AP50 of the classes [C, W] without each kind of error in turn."""
+    """Yields the AP50 of the classes [C, W] with each error type fixed in turn."""
     is_found = _found_objects(matches, annotations)
     meant = np.flatnonzero((errors.objects >= 0) & ~is_found[errors.objects])
     best = np.zeros(len(errors.kinds), bool)
@@ -97,7 +97,7 @@ def _fixed(
 
 
 def _found_objects(matches: DetectionMatches, annotations: Annotations) -> np.ndarray:
-    """Marks the annotations that a detection hits at IoU 0.5: bool [T]."""
+    """Marks the annotations that a detection matches at IoU 0.5: bool [T]."""
     is_found = np.zeros(len(annotations.labels), bool)
     is_found[matches.objects[matches.objects >= 0]] = True
     return is_found

@@ -1,4 +1,4 @@
-"""Runs test-time augmentation: merges the candidates of several views of an image, in pixels of the first view."""
+"""Runs test-time augmentation: merges the candidates from several views of an image, in pixels of the first view."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -19,9 +19,9 @@ from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 
 
 class Views(NamedTuple):
-    """The views of each image: one at each of `sides`, and with `flip` also a mirrored one."""
+    """The views of each image: one per entry of `sides`, and with `flip` also the mirror image of each."""
 
-    sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: those of the data set
+    sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: the data set's own
     flip: bool = False
 
     @property
@@ -30,16 +30,16 @@ class Views(NamedTuple):
 
 
 ONE_VIEW = Views()
-Look = Callable[[Tensor, Tensor], Candidates]  # takes images [B, 3, H, W] and their sizes [B, 2] without padding
+Look = Callable[[Tensor, Tensor], Candidates]  # maps images [B, 3, H, W] and their unpadded sizes [B, 2]
 
 
 class MergedViews(NamedTuple):
-    """The candidates of all views of some images, in pixels of the first view, with that view's sizes and scales."""
+    """The candidates from all views of a batch's images; boxes, sizes and scales are those of the first view."""
 
     candidates: Candidates  # N is the sum over the views
     sizes: Tensor  # int64 [B, 2]
     scales: Tensor  # float32 [B, 2]
-    rows: Tensor  # int64 [B], see Batch
+    rows: Tensor  # int64 [B], indices of the images in the set
 
 
 def predict_views(
@@ -53,7 +53,7 @@ def predict_views(
 ) -> Iterator[MergedViews]:
     """Yields the merged views of `batches`, with the `num_candidates` top-scoring candidates of each view.
 
-    What a view adds doesn't depend on the others until NMS. Nothing in here waits for the device.
+    The views are independent of each other until NMS. Nothing here waits for the device.
     """
     return merged_views(look_with(model, num_candidates, device=device, precision=precision), batches, views)
 
@@ -61,7 +61,7 @@ def predict_views(
 def look_with(
     model: RetinaNet | SparseNetwork, num_candidates: int, *, device: torch.device, precision: torch.dtype
 ) -> Look:
-    """Returns a function that runs the network on a batch."""
+    """Returns a Look that runs `model` and keeps the `num_candidates` top-scoring candidates of each image."""
 
     def look(images: Tensor, sizes: Tensor) -> Candidates:
         anchors = anchors_for(*images.shape[2:], device, model.architecture.anchors)
@@ -74,7 +74,7 @@ def look_with(
 
 @torch.no_grad()
 def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator[MergedViews]:
-    """Yields the candidates in `batches`: each `views.num_sides` in a row hold the same images in other sizes."""
+    """Yields the merged candidates of every `views.num_sides` successive batches: the same images in several sizes."""
     candidates_of_views: list[Candidates] = []
     for batch in batches:
         if not candidates_of_views:
@@ -95,9 +95,9 @@ def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator
 
 
 def mirrored(images: Tensor, sizes: Tensor) -> Tensor:
-    """Returns `images` [B, 3, H, W], each mirrored left to right within its own width: the padding stays at the right.
+    """Mirrors each of `images` [B, 3, H, W] left to right within its own width, so that padding stays on the right.
 
-    `sizes` [B, 2] are the images' sizes without padding.
+    `sizes` [B, 2] are the sizes of the images without padding.
     """
     columns = torch.arange(images.shape[3], device=images.device)  # [W]
     opposite = sizes[:, 1:] - 1 - columns  # [B, W], negative in the padding
@@ -106,12 +106,12 @@ def mirrored(images: Tensor, sizes: Tensor) -> Tensor:
 
 
 def resized_boxes(boxes: Tensor, old_sizes: Tensor, sizes: Tensor) -> Tensor:
-    """Returns `boxes` [B, N, 4] of images of `old_sizes` [B, 2], scaled to `sizes` [B, 2], each axis by itself."""
+    """Scales `boxes` [B, N, 4] from images of `old_sizes` [B, 2] to images of `sizes` [B, 2], each axis separately."""
     return clip(boxes * per_coordinate(sizes / old_sizes)[:, None], sizes)  # rounding may carry a box past the border
 
 
 def views_line(sides: Sequence[int], flip_test: bool) -> str:
-    """Returns the log line that lists the views of test-time augmentation: the shorter sides, mirrored or not."""
+    """Returns the log line that lists the views of test-time augmentation: their shorter sides and mirroring."""
     listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
     mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
     return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
