@@ -7,8 +7,6 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from retinanet.check_data.annotation_checks import CheckedSet
 from retinanet.check_data.findings import Findings
 from retinanet.data.dataset import CocoDataset
@@ -51,7 +49,7 @@ def _content(dataset: CocoDataset, index: int) -> Content:
     except DataFault as error:
         return Content(error=error)
     digest = hashlib.blake2b(f"{height} x {width}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image.numpy()).data)
+    digest.update(image.data)
     return Content(digest.digest(), orientation, is_turned)
 
 

@@ -4,16 +4,18 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model_weights
 
 from retinanet.checkpoints.torch_files import load_file
 from retinanet.detector.backbone import BLOCKS, Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
 
@@ -123,10 +125,12 @@ def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
 
     The published runs used version V1; V2 exists for DEPTHS_OF_V2.
     """
+    from torchvision.models import get_model_weights  # not at the top: torchvision takes 1.5 s to import
+
     return published_state(get_model_weights(f"resnet{depth}")[f"IMAGENET1K_{version}"], "ImageNet weights")
 
 
-def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
+def published_state(weights: "WeightsEnum", what: str) -> dict[str, Any]:
     """Returns the state dict of torchvision's `weights`, from PyTorch's cache or downloaded to it.
 
     Raises UserError, which calls them `what`, if the download fails.

@@ -1,13 +1,12 @@
 """Loads the weights of a whole detector: a checkpoint of this suite, or torchvision's COCO detector."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.models import get_model_weights
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model
 from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
@@ -17,10 +16,24 @@ from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
 from retinanet.settings.train import differences
 
-WEIGHTS = get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
-CATEGORIES: list[str] = WEIGHTS.meta["categories"]  # by COCO id
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
+
 NO_CLASSES = ("__background__", "N/A")
 CLASSIFICATION, REGRESSION = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
+
+
+@cache
+def published_weights() -> "WeightsEnum":
+    """Returns torchvision's description of its detector's weights, without the weights."""
+    from torchvision.models import get_model_weights  # not at the top: torchvision takes 1.5 s to import
+
+    return get_model_weights("retinanet_resnet50_fpn_v2")["COCO_V1"]
+
+
+def categories() -> list[str]:
+    """Returns the names of torchvision's classes by COCO id."""
+    return published_weights().meta["categories"]
 
 
 class ClassReport(NamedTuple):
@@ -71,7 +84,7 @@ def _take_classes(
 
 def coco_state() -> dict[str, Any]:
     """Returns the published weights, from PyTorch's cache or downloaded to it."""
-    return published_state(WEIGHTS, "COCO detector's weights")
+    return published_state(published_weights(), "COCO detector's weights")
 
 
 def is_detector(state: Mapping[str, Any]) -> bool:
@@ -98,13 +111,13 @@ def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping
         theirs = _source_name(name)
         shape = list(value.shape)
         if theirs.startswith(CLASSIFICATION):
-            shape[0] = num_anchors * len(CATEGORIES)
+            shape[0] = num_anchors * len(categories())
         if not isinstance(state.get(theirs), Tensor):
             raise UserError(f"{source}: a detector without {theirs}. Use torchvision's retinanet_resnet50_fpn_v2.")
         require_fitting(theirs, state[theirs], shape, source, "Use retinanet_resnet50_fpn_v2 with the COCO classes.")
         loaded[name] = state[theirs]
 
-    known = [None if name in NO_CLASSES else name for name in CATEGORIES]
+    known = [None if name in NO_CLASSES else name for name in categories()]
     report = _take_classes(loaded, network, class_names, known)
     code = box_code(shapes)
     weight, bias = (f"regression_head.output.{part}" for part in ("weight", "bias"))
@@ -159,6 +172,8 @@ def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
     convolution, which keeps learning, and only the rest into the level code. (The cap on a box's growth is the same
     number, but relative to these anchors.)
     """
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
     sides = [tuple(int(DEFAULT_SHAPES.side * stride * scale) for scale in DEFAULT_SHAPES.scales) for stride in STRIDES]
     theirs = torch.stack(AnchorGenerator(sides, (DEFAULT_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
     ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])

@@ -11,11 +11,9 @@ from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.coco.results import Found, default_results_path, load_results
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, above, threshold_text
-from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
-from retinanet.data.dataset import load_set
 from retinanet.data.images import read_image
 from retinanet.evaluation.analysis import working_point
-from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, augmented_panel, draw_grid, draws_of_epochs
+from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, draw_grid
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import require_picture_place, save_figure, show_windows
 from retinanet.reports.log_reader import read_log
@@ -66,7 +64,7 @@ def draw_images(settings: DrawSettings) -> None:
 
     def panels_of(index: int) -> list[Panel]:
         size = tuple(annotations.sizes[index])
-        pixels = read_image(folder / annotations.file_name(index), size, settings.max_pixels).permute(1, 2, 0).numpy()
+        pixels = read_image(folder / annotations.file_name(index), size, settings.max_pixels)
         objects = object_panel(annotations, index, pixels)
         if detections is None or threshold is None:
             return [objects]
@@ -132,6 +130,11 @@ def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
 
 def draw_augmented(settings: DrawSettings) -> None:
     """Draws a row for each image: as it is, and as one process trains on it in the first epochs."""
+    # Imported here, as the other pictures don't need PyTorch.
+    from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
+    from retinanet.data.dataset import load_set
+    from retinanet.reports.augmented_panels import augmented_panel, draws_of_epochs
+
     training = settings.training
     annotations, dataset = load_set(
         settings.coco_path,
@@ -153,7 +156,7 @@ def draw_augmented(settings: DrawSettings) -> None:
     epochs = draws_of_epochs(sampler, chosen)
     panels = []
     for index in chosen:
-        panels.append(object_panel(annotations, index, dataset.original(index).permute(1, 2, 0).numpy()))
+        panels.append(object_panel(annotations, index, dataset.original(index)))
         panels += [augmented_panel(loader.dataset, draws[index], index) for draws in epochs]
     save_grid(settings, panels, annotations.class_names, settings.picture)
     say(f"Picture of {len(chosen)} images, and of each in epochs 0 to {len(epochs) - 1}: {settings.picture}")

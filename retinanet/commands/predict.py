@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.images import read_upright
+from retinanet.data.transforms import to_tensor
 from retinanet.predict.detector import Detector
 from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, earlier_files, require_no_source
 from retinanet.predict.outputs import Outputs
@@ -114,7 +115,7 @@ def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImag
 
     def read(source: SourceFile) -> ReadImage:
         try:
-            return ReadImage(source, read_upright(source.path, max_pixels))
+            return ReadImage(source, to_tensor(read_upright(source.path, max_pixels)))
         except UserError as fault:
             return ReadImage(source, None, str(fault))
 

@@ -10,7 +10,6 @@ from retinanet.runtime.streams import STDOUT
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
 from retinanet.training.batch_size import settled_batch_size
-from retinanet.training.find_lr import find_learning_rate
 from retinanet.training.opening import with_seed
 from retinanet.training.run import train_run
 from retinanet.training.sets import load_sets
@@ -41,6 +40,8 @@ def train(settings: TrainSettings) -> int:
         if settings.safety.verify_resume:
             return verify_resume(with_seed(settings, None, ranks), sets)
         if settings.optimisation.find_lr:
+            from retinanet.training.find_lr import find_learning_rate  # it imports Matplotlib
+
             return find_learning_rate(with_seed(settings, None, ranks), sets)
         numbers: dict[int, dict[str, float]] = {}
         for run_settings in runs_of(settings):

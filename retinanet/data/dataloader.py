@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from retinanet.data.augmentation import augment
 from retinanet.data.batches import BadImage, Loaded, Sample, loaded_from
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape, repeat_factors
@@ -20,6 +19,7 @@ from retinanet.data.transforms import (
     resize,
     resized_sizes,
     scale_boxes,
+    to_tensor,
 )
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import ALONE, Ranks
@@ -56,6 +56,8 @@ class TrainingBatches(Dataset[Loaded]):
     ) -> None:
         """Keeps the settings. `sides`: see padded_shape."""
         self.dataset, self.seed, self.augmentation, self.sides = dataset, seed, augmentation, sides
+        if augmentation.augment:  # before workers fork, and only if used: torchvision takes 1.5 s to import
+            import retinanet.data.augmentation  # noqa: F401
 
     def __getitem__(self, draw: Draw) -> Loaded:
         samples = [self.sample(draw.epoch, index, draw.side) for index in draw.indices]
@@ -82,6 +84,8 @@ class TrainingBatches(Dataset[Loaded]):
         sample = self.dataset.read_original(row) if is_whole else self.dataset.read(row, side)
         if not names:
             return sample
+        from retinanet.data.augmentation import augment
+
         return augment(sample, self.dataset.size_at(row, side), names, (self.seed, epoch, index))
 
 
@@ -121,7 +125,7 @@ class AtEachSide(Dataset[list[Sample | BadImage]]):
 
     def __getitem__(self, index: int) -> list[Sample | BadImage]:
         try:
-            original = self.dataset.original(index)
+            original = to_tensor(self.dataset.original(index))
         except UserError as fault:
             return [BadImage(str(fault)) for _ in self.sizes]
         return [self._sample(index, original, sizes[index].tolist()) for sizes in self.sizes]

@@ -16,7 +16,7 @@ from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
 from retinanet.data.image_cache import ImageCache
 from retinanet.data.images import check_image, missing_image, read_image
-from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes
+from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes, to_tensor
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
@@ -132,10 +132,10 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     def read_original(self, index: int) -> Sample:
         """Returns the sample in its original size. Raises UserError if its file can't be read."""
-        return Sample(self.original(index), *self.objects(index), torch.ones(2), index)
+        return Sample(to_tensor(self.original(index)), *self.objects(index), torch.ones(2), index)
 
-    def original(self, index: int) -> Tensor:
-        """Reads the image in its own size: uint8 [3, height, width]. Raises UserError if it can't be read."""
+    def original(self, index: int) -> np.ndarray:
+        """Reads the image in its own size: uint8 [height, width, 3]. Raises UserError if it can't be read."""
         height, width = self.annotations.sizes[index].tolist()
         return read_image(self.path(index), (height, width), self.max_pixels)
 
@@ -143,7 +143,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         assert side is None or not self.cache, "the cache holds images of one size"
         image = self.cache.get(index) if self.cache else None
         if image is None:
-            image = resize(self.original(index), self.size_at(index, side))
+            image = resize(to_tensor(self.original(index)), self.size_at(index, side))
             if self.cache:
                 self.cache.put(index, image)
         return image

@@ -8,10 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.settings.shared import MAX_PIXELS
@@ -27,8 +24,8 @@ DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Reads the image in `path` as uint8 [3, height, width]; `size` (height, width) is the size in the annotations.
+def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Reads the image in `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
 
     Only the first frame is read, and transparency is dropped. The EXIF orientation is applied if the image has the
     stated size with it and not without. UserError, naming the file, where it can't be read, has another size, or has
@@ -38,14 +35,14 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
         return _upright(picture, size)
 
 
-def read_upright(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_upright(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads an image without annotations like `read_image`: any size, its EXIF orientation always applied."""
     with _opened(path, None, max_pixels) as picture:
         return upright(picture)
 
 
-def upright(picture: Image.Image) -> Tensor:
-    """Returns the picture's pixels as uint8 [3, height, width], rotated upright by its EXIF orientation."""
+def upright(picture: Image.Image) -> np.ndarray:
+    """Returns the picture's pixels as uint8 [height, width, 3], rotated upright by its EXIF orientation."""
     return _to_rgb(ImageOps.exif_transpose(picture))
 
 
@@ -57,7 +54,7 @@ def image_suffixes() -> set[str]:
 
 def read_with_orientation(
     path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS
-) -> tuple[Tensor, int, bool]:
+) -> tuple[np.ndarray, int, bool]:
     """Reads the image like `read_image`.
 
     Also returns its EXIF orientation, 1 to 8 (1 if there is none), and whether that was applied.
@@ -146,12 +143,12 @@ def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -
         )
 
 
-def _upright(picture: Image.Image, size: tuple[int, int]) -> Tensor:
+def _upright(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return _to_rgb(picture if picture.size == (size[1], size[0]) else ImageOps.exif_transpose(picture))
 
 
-def _to_rgb(picture: Image.Image) -> Tensor:
+def _to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's conversion would clip at 255
         grey = np.rint(np.asarray(picture) / 257).clip(0, 255).astype(np.uint8)
-        return torch.from_numpy(grey).expand(3, -1, -1)
-    return pil_to_tensor(picture.convert("RGB"))
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(picture.convert("RGB"))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize as resize_image
+from torch.nn import functional as F
 
 from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.structures import MEAN
@@ -32,9 +32,18 @@ def padded_sizes(sizes: np.ndarray) -> np.ndarray:
     return -(-sizes // MULTIPLE) * MULTIPLE
 
 
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """Returns `pixels` uint8 [height, width, 3] as an image uint8 [3, height, width], which shares their memory."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Returns `image` uint8 [3, h, w], resized to `size`."""
-    return resize_image(image, list(size), antialias=True)
+    """Returns `image` uint8 [3, h, w], resized to `size` with antialiasing, in the order of memory that it has."""
+    if image.shape[1:] == torch.Size(size):
+        return image
+    # The batch of one is made in the order height, width, channels, or PyTorch would reorder the result.
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    return F.interpolate(batch, list(size), mode="bilinear", antialias=True)[0]
 
 
 def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,65 @@
-"""The backbone: torchvision's ResNet, cut to the feature maps of stride 8, 16 and 32."""
+"""The backbone: a ResNet without its classifier, cut to the feature maps of stride 8, 16 and 32."""
 
+from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import get_model
 
 from retinanet.detector.settings import STAGES
 
 # The number of blocks in layer1 to layer4. From depth 50 on a block has three convolutions, otherwise two.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+WIDTHS = (64, 128, 256, 512)
+
+
+class Block(nn.Module):
+    """A residual block: two 3x3 convolutions or, with `growth` 4, a 1x1, a 3x3 and a 1x1 that is 4 times as wide."""
+
+    def __init__(self, channels: int, width: int, growth: int, stride: int) -> None:
+        super().__init__()
+        # Created first and registered last, as in torchvision, so that a seed gives the weights that it always gave.
+        is_same = stride == 1 and channels == width * growth
+        downsample = None if is_same else nn.Sequential(*_convolution(channels, width * growth, 1, stride))
+        if growth == 1:
+            self.conv1, self.bn1 = _convolution(channels, width, 3, stride)
+            self.conv2, self.bn2 = _convolution(width, width, 3)
+        else:
+            self.conv1, self.bn1 = _convolution(channels, width, 1)
+            self.conv2, self.bn2 = _convolution(width, width, 3, stride)
+            self.conv3, self.bn3 = _convolution(width, width * growth, 1)
+        self.downsample = downsample
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns the block's output, with batch norm folded where possible."""
+        shortcut = features if self.downsample is None else _convolve(features, *self.downsample)
+        features = F.relu(_convolve(features, self.conv1, self.bn1), inplace=True)
+        last = self.conv2, self.bn2
+        if hasattr(self, "conv3"):
+            features = F.relu(_convolve(features, *last), inplace=True)
+            last = self.conv3, self.bn3
+        return F.relu(_convolve(features, *last).add_(shortcut), inplace=True)
+
+
+def _convolution(channels: int, out_channels: int, side: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """Returns a convolution with a kernel of `side` x `side`, and its batch norm."""
+    convolution = nn.Conv2d(channels, out_channels, side, stride, padding=side // 2, bias=False)
+    return convolution, nn.BatchNorm2d(out_channels)
+
+
+def growth_of(depth: int) -> int:
+    """Returns how many times as wide as its 3x3 convolution a block's output is."""
+    return 1 if depth < 50 else 4
+
+
+def _layers(depth: int) -> Iterator[nn.Sequential]:
+    """Yields layer1 to layer4. All but the first halve the height and width."""
+    channels, growth = WIDTHS[0], growth_of(depth)
+    for width, num_blocks in zip(WIDTHS, BLOCKS[depth], strict=True):
+        first = Block(channels, width, growth, stride=1 if width == WIDTHS[0] else 2)
+        channels = width * growth
+        yield nn.Sequential(first, *(Block(channels, width, growth, stride=1) for _ in range(num_blocks - 1)))
 
 
 class Backbone(nn.Module):
@@ -23,10 +71,14 @@ class Backbone(nn.Module):
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
         super().__init__()
-        resnet = get_model(f"resnet{depth}", weights=None)
-        self.conv1, self.bn1, self.maxpool = resnet.conv1, resnet.bn1, resnet.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
-        last = 512 if depth < 50 else 2048
+        self.conv1, self.bn1 = _convolution(3, WIDTHS[0], 7, stride=2)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = _layers(depth)
+        last = WIDTHS[-1] * growth_of(depth)
+        nn.Linear(last, 1000)  # drawn and dropped, like torchvision's classifier, so that a seed gives the same weights
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.depth = depth
         self.out_channels = (last // 4, last // 2, last)
         self.learn_statistics = learn_statistics
@@ -51,20 +103,9 @@ class Backbone(nn.Module):
         features = F.relu(self.maxpool(_convolve(images, self.conv1, self.bn1)), inplace=True)
         levels = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in layer:
-                features = _block(features, block)
+            features = layer(features)
             levels.append(features)
         return levels[1], levels[2], levels[3]
-
-
-def _block(features: Tensor, block: Any) -> Tensor:
-    """Runs torchvision's BasicBlock (two convolutions) or Bottleneck (three), with batch norm folded where possible."""
-    shortcut = features if block.downsample is None else _convolve(features, block.downsample[0], block.downsample[1])
-    numbers = "123" if hasattr(block, "conv3") else "12"
-    convolutions = [(getattr(block, f"conv{number}"), getattr(block, f"bn{number}")) for number in numbers]
-    for convolution, norm in convolutions[:-1]:
-        features = F.relu(_convolve(features, convolution, norm), inplace=True)
-    return F.relu(_convolve(features, *convolutions[-1]).add_(shortcut), inplace=True)
 
 
 def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | nn.Identity) -> Tensor:

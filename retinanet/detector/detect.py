@@ -1,14 +1,22 @@
 """Turns the network's output into detections: takes the best candidates, decodes them and removes duplicates."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 from retinanet.detector.boxes import clip, decode
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Candidates, Detections, Predictions
 
+# Only the operators of torchvision: its package imports PyTorch's compiler, which takes 1.5 s.
+TORCHVISION = find_spec("torchvision")
+assert TORCHVISION and TORCHVISION.origin
+for library in Path(TORCHVISION.origin).parent.glob("_C*.so"):
+    torch.ops.load_library(library)
+nms = torch.ops.torchvision.nms
 # On a GPU, torchvision's NMS needs one bit of memory for each pair of candidates in a call: 2 GB for this many.
 # (Above 393,216 candidates its last kernel can't be launched.)
 MOST_ON_GPU = 2**17

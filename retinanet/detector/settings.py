@@ -44,7 +44,7 @@ class Architecture(NamedTuple):
         possible = {
             "depth": self.depth in DEPTHS,
             "channels": self.channels > 0,
-            "head_norm": self.head_norm in HEAD_NORMS and (self.head_norm == "none" or self.channels % NORM_GROUPS == 0),
+            "head_norm": self.head_norm == "none" or (self.head_norm == "group" and self.channels % NORM_GROUPS == 0),
             "iou_branch": not (self.iou_branch and self.level_code),
         }
         return [name for name, is_possible in possible.items() if not is_possible]

@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, library, nn
-from torchvision.ops import nms
 
 from retinanet.detector.anchors import anchor_grids
-from retinanet.detector.detect import find_candidates
+from retinanet.detector.detect import find_candidates, nms
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Detections

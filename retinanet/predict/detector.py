@@ -13,7 +13,7 @@ from torch import Tensor
 from retinanet.coco.boxes import corners_of
 from retinanet.coco.results import Found
 from retinanet.data.images import read_upright, upright
-from retinanet.data.transforms import longest_at
+from retinanet.data.transforms import longest_at, to_tensor
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, Tiles, detect_images
@@ -142,9 +142,9 @@ class Detector:
     def _tensor_of(self, image: Any) -> Tensor:
         """Returns the image as uint8 [3, height, width]."""
         if isinstance(image, str | Path):
-            return read_upright(image, self.max_pixels)
+            return to_tensor(read_upright(image, self.max_pixels))
         if isinstance(image, Image.Image):
-            return upright(image)
+            return to_tensor(upright(image))
         # The copy is needed: PyTorch warns about read-only arrays, such as PIL's, and refuses negative strides.
         tensor = torch.as_tensor(np.array(image, order="C") if isinstance(image, np.ndarray) else image)
         if isinstance(image, np.ndarray):

@@ -1,7 +1,7 @@
 """Draws images with boxes and labels, placed so that they cover neither the objects nor each other."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib import patheffects, pyplot
@@ -11,14 +11,12 @@ from matplotlib.patches import Rectangle
 
 from retinanet.coco.annotations import owners_of
 from retinanet.coco.boxes import boxes_of, corners_of, shared_area
-from retinanet.data.batches import Sample
-from retinanet.data.dataloader import TrainingBatches
-from retinanet.data.dataset import CocoDataset
-from retinanet.data.sampler import AspectRatioBasedSampler, Draw
 from retinanet.evaluation.analysis import Analysis, is_taken
 from retinanet.evaluation.compare import Comparison
 from retinanet.reports.figures import DOTS_PER_INCH, class_colour, letter_widths, shortened, text_colour
-from retinanet.runtime.errors import UserError
+
+if TYPE_CHECKING:  # vis.py doesn't need PyTorch
+    from retinanet.data.dataset import CocoDataset
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
@@ -153,15 +151,15 @@ def _draw_outlines(axis: Axes, panel: Panel, class_names: Sequence[str], points:
 MOST_SHOWN = 4  # images won, and as many lost
 
 
-def chosen_objects_panel(title: str, dataset: CocoDataset, image: int, chosen: np.ndarray) -> Panel:
+def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen: np.ndarray) -> Panel:
     """Returns the image with its `chosen` [T] objects."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
-    return Panel(title, _pixels(dataset, image), annotations.boxes[shown], annotations.labels[shown], None)
+    return Panel(title, dataset.original(image), annotations.boxes[shown], annotations.labels[shown], None)
 
 
 def chosen_detections_panel(
-    title: str, dataset: CocoDataset, image: int, analysis: Analysis, chosen: np.ndarray
+    title: str, dataset: "CocoDataset", image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
     """Returns the image with its `chosen` [D] detections and, dashed and named, all its objects."""
     annotations, found = dataset.annotations, analysis.found
@@ -169,7 +167,7 @@ def chosen_detections_panel(
     objects = (owners_of(annotations) == image) & ~annotations.crowds
     return Panel(
         title,
-        _pixels(dataset, image),
+        dataset.original(image),
         found.boxes[shown],
         found.labels[shown],
         found.scores[shown],
@@ -178,7 +176,7 @@ def chosen_detections_panel(
     )
 
 
-def no_pictures_line(dataset: CocoDataset) -> str | None:
+def no_pictures_line(dataset: "CocoDataset") -> str | None:
     """Says which images of the set aren't there to be drawn; None if all are."""
     there, folder = dataset.images_there(), dataset.image_folder
     if there.all():
@@ -188,42 +186,7 @@ def no_pictures_line(dataset: CocoDataset) -> str | None:
     return f"No pictures, as the images of {dataset.annotations.path} are not in {folder}"
 
 
-def _pixels(dataset: CocoDataset, image: int) -> np.ndarray:
-    return dataset.original(image).permute(1, 2, 0).numpy()
-
-
-NUM_EPOCHS = 3
-
-
-def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> list[dict[int, Draw]]:
-    """Returns, for each of the first epochs, the batch of each image in `indices`."""
-    wanted, epochs = set(indices), []
-    for epoch in range(NUM_EPOCHS):
-        sampler.start_at(epoch)
-        epochs.append({index: draw for draw in sampler for index in wanted.intersection(draw.indices)})
-    return epochs
-
-
-def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
-    """Returns an image as it is in the batch `draw`. Raises UserError if it can't be read."""
-    sample = batches.sample(draw.epoch, index, draw.side)
-    if not isinstance(sample, Sample):
-        raise UserError(sample.message)
-    height, width = sample.image.shape[1:]
-    side = batches.dataset.min_side if draw.side is None else draw.side
-    boxes = boxes_of(sample.boxes.numpy().astype(float))
-    labels = sample.labels.numpy()
-    return Panel(
-        title=f"epoch {draw.epoch}, side {side}: {height} x {width}",
-        image=sample.image.permute(1, 2, 0).numpy(),
-        boxes=boxes[labels >= 0],
-        labels=labels[labels >= 0],
-        scores=None,
-        outlines=boxes[labels < 0],
-    )
-
-
-def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
+def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: "CocoDataset") -> list[Panel]:
     """Returns the images where B gains most, then where it loses most, each as A and B see it at their best thresholds.
 
     Images that aren't there are left out.

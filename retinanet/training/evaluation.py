@@ -10,7 +10,6 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.analysis import analyse, working_point
 from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
-from retinanet.reports.html_report import write_report
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import STOP
@@ -77,6 +76,8 @@ def _report_folder(run: Run) -> Path:
 
 def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
     """Writes the report of test.py, whose pictures go to the trackers."""
+    from retinanet.reports.html_report import write_report  # not at the top: it imports Matplotlib
+
     analysis = analyse(run.sets.val, detections, num_draws=0)
     try:
         write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation")

@@ -1,5 +1,6 @@
 """Builds the optimiser, with each part's share of the learning rate and weight decay."""
 
+import inspect
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -33,12 +34,22 @@ def build_optimizer(
     # Fused: one pass over the weights instead of one per operation.
     settings: dict[str, Any] = {"lr": learning_rate, "fused": True}
     if name == "sgd":
-        optimizer = torch.optim.SGD(parameters, momentum=0.9, **settings)
+        optimizer = _without_compiler(torch.optim.SGD)(parameters, momentum=0.9, **settings)
         for group in groups.values():  # if the first step is skipped, PyTorch leaves them uninitialised
             for parameter in group:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
-    return torch.optim.Adam(parameters, decoupled_weight_decay=name == "adamw", **settings)
+    return _without_compiler(torch.optim.Adam)(parameters, decoupled_weight_decay=name == "adamw", **settings)
+
+
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
+    """Returns the optimiser `kind` without the decorators that keep PyTorch's compiler out of its methods.
+
+    They import the compiler, which takes 1.5 s at each start, and only the network and the loss are ever compiled.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    plain = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), plain | {"step": torch.no_grad()(plain["step"])})
 
 
 def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()) -> list[float]:

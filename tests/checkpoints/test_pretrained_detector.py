@@ -12,7 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
 from retinanet.checkpoints import pretrained_detector
-from retinanet.checkpoints.pretrained_detector import CATEGORIES, coco_state, is_detector, load_detector
+from retinanet.checkpoints.pretrained_detector import categories, coco_state, is_detector, load_detector
 from retinanet.detector import anchors
 from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
@@ -20,6 +20,7 @@ from retinanet.detector.settings import CHANNELS
 from retinanet.runtime.errors import UserError
 
 CPU = torch.device("cpu")
+CATEGORIES = categories()
 COCO_IDS = [row for row, name in enumerate(CATEGORIES) if name not in ("__background__", "N/A")]
 KNOWN = [CATEGORIES[row].upper() for row in COCO_IDS]
 UNKNOWN = ["N/A", "red", "__background__", "zebra "]
