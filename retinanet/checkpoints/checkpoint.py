@@ -215,7 +215,7 @@ def _anchor_shapes(content: Any) -> AnchorShapes | None:
 
 
 def _are_flags(settings: Any) -> TypeGuard[dict[str, Any]]:
-    """Returns True if `settings` maps flag names to plain values (numbers, strings and so on) or flat lists of them."""
+    """Returns True if `settings` maps flag names to plain values (numbers, strings, None) or flat lists of these."""
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         return False
     values = [value for setting in settings.values() for value in (setting if isinstance(setting, list) else [setting])]

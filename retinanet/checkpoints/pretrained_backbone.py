@@ -120,7 +120,7 @@ def _modules(names: set[str], others: Any) -> list[str]:
 
 
 def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
-    """Returns torchvision's ImageNet weights, from PyTorch's cache if they were downloaded before.
+    """Returns torchvision's ImageNet weights, which are downloaded once to PyTorch's cache.
 
     The published runs used version V1; V2 exists for DEPTHS_OF_V2.
     """
@@ -128,7 +128,7 @@ def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
 
 
 def published_state(weights: WeightsEnum, what: str) -> dict[str, Any]:
-    """Returns the state dict of torchvision's `weights`, from PyTorch's cache if it was downloaded before.
+    """Returns the state dict of torchvision's `weights`, which is downloaded once to PyTorch's cache.
 
     Raises UserError if the download fails; the message calls the weights `what`.
     """

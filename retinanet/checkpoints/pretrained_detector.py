@@ -69,7 +69,7 @@ def _take_classes(
 
 
 def coco_state() -> dict[str, Any]:
-    """Returns the weights of torchvision's COCO detector, from PyTorch's cache if they were downloaded before."""
+    """Returns the weights of torchvision's COCO detector, which are downloaded once to PyTorch's cache."""
     return published_state(WEIGHTS, "COCO detector's weights")
 
 
@@ -152,11 +152,11 @@ def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
 
     torchvision centres anchors on the upper left corner of their cell, rounds their sides to whole, even pixels, and
     doesn't divide deltas by standard deviations. Let s be the stride, w the width of torchvision's anchor, v the width
-    of our anchor, and dx torchvision's delta. The centre of torchvision's box is dx * w away from the corner; the
-    centre of our box, with delta d, is s / 2 + 0.1 * d * v away. So d = 10 * dx * w / v - 5 * s / v. For the width, d =
-    5 * dw + 5 * log(w / v). The ratio w / v differs by level, but is near 1 if `shapes` are torchvision's. So most of
-    the conversion goes into the output convolution, which is still trained, and only the rest into the level code.
-    (Both limit a box's growth to the same factor, but relative to their own anchors.)
+    of our anchor, and dx torchvision's delta. The centre of torchvision's box is dx * w away from the corner, and the
+    centre of our box, with delta d, s / 2 + 0.1 * d * v. So d = 10 * dx * w / v - 5 * s / v. For the width, d = 5 * dw
+    + 5 * log(w / v). The ratio w / v differs by level, but is near 1 if `shapes` are torchvision's. So most of the
+    conversion goes into the output convolution, which is still trained, and only the rest into the level code. (Both
+    limit a box's growth to the same factor, but relative to their own anchors.)
     """
     sides = [tuple(int(DEFAULT_SHAPES.side * stride * scale) for scale in DEFAULT_SHAPES.scales) for stride in STRIDES]
     theirs = torch.stack(AnchorGenerator(sides, (DEFAULT_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
