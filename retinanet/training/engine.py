@@ -197,7 +197,7 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
 
 
 def _steps_left(run: Run) -> Iterator[list[Batch]]:
-    """Returns the batches of each step left in the epoch, on the device; a batch goes through the lines below in order."""
+    """Returns the batches of each remaining step, on the device; a batch goes through the lines below in order."""
     accumulate = run.sampler.accumulate
     # The progress bar comes first: it counts batches as they are loaded.
     loaded: Iterable[Loaded] = tqdm(
