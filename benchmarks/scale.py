@@ -1,9 +1,9 @@
-"""Computes what many GPUs need of loader cores, disk and network, and how much time a run on them loses.
+"""Estimates the loader cores, disk and network that many GPUs need, and the time that a run on them loses.
 
     python -m benchmarks.scale
 
-Each step waits for the slowest GPU, whose time is drawn; then for what is left of the gradients' exchange once the
-backward pass is over, and for the ranks' meeting. All inputs are below, each with where it comes from.
+Each step waits for the slowest GPU, whose time is random, then for the part of the gradient all-reduce that the
+backward pass doesn't hide, and for the ranks to synchronise. All inputs are listed below, with their sources.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 
 def simulate(num_gpus: int, batch_size: int, values: dict[str, float], steps: int = 400, seed: int = 0) -> Outcome:
-    """Simulates the steps of a run with `values` for the INPUTS."""
+    """Simulates the steps of a run, with `values` for the INPUTS."""
     own = batch_size / values["gpu_images"]  # seconds
     draw = np.random.default_rng(seed)
     slowest = (own * (1 + values["spread"] * draw.standard_normal((steps, num_gpus)))).max(axis=1).mean()
