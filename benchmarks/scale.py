@@ -1,9 +1,9 @@
-"""Estimates the loader cores, disk and network that many GPUs need, and the time that a run on them loses.
+"""Computes the loader cores, disk and network that many GPUs need, and how much time a run on them loses.
 
     python -m benchmarks.scale
 
-Each step waits for the slowest GPU, whose time is random, then for the part of the gradient all-reduce that the
-backward pass doesn't hide, and for the ranks to synchronise. All inputs are listed below, with their sources.
+Each step waits for the slowest GPU, whose time is drawn at random; then for the part of the all-reduce that the
+backward pass doesn't hide, and for the barrier of the ranks. All inputs are below, each with its source.
 """
 
 import argparse
@@ -29,22 +29,28 @@ INPUTS = {
         280, "images/s of an H100, R50 608x1024, batch 16", PREDICTED, "`python -m benchmarks.gpu_model`"
     ),
     "core_images": Input(
-        338, "images/s of a loader core", MEASURED, "`python -m benchmarks.speed.loader --coco_path $VOC5 --repeats 15`"
+        338, "images/s per loader core", MEASURED, "`python -m benchmarks.speed.loader --coco_path $VOC5 --repeats 15`"
     ),
-    "image_bytes": Input(48e3, "bytes of a JPEG of 500 x 375", MEASURED, "the mean of $VOC5's files"),
-    "gradient_bytes": Input(152e6, "bytes of R50's gradients", MEASURED, "4 bytes for each parameter"),
+    "image_bytes": Input(48e3, "bytes per JPEG of 500 x 375 pixels", MEASURED, "the mean of the files of $VOC5"),
+    "gradient_bytes": Input(152e6, "bytes of gradients, R50", MEASURED, "4 bytes per parameter"),
     "save_seconds": Input(
-        0.75, "seconds of a save of last.pt, one a minute", MEASURED, "`python -m benchmarks.speed.saving --depth 50`"
+        0.75, "seconds per save of last.pt, once a minute", MEASURED, "`python -m benchmarks.speed.saving --depth 50`"
     ),
     "start_seconds": Input(
         73, "seconds of the first start on a million images", MEASURED, "`python -m benchmarks.speed.startup`"
     ),
-    "machine_gpus": Input(8, "GPUs of a machine", ASSUMED, "as machines are rented"),
-    "inside_bandwidth": Input(300e9, "bytes/s between GPUs of a machine", ASSUMED, "two thirds of NVLink's 450 GB/s"),
+    "machine_gpus": Input(8, "GPUs per machine", ASSUMED, "usual when rented"),
+    "inside_bandwidth": Input(
+        300e9, "bytes/s between the GPUs of a machine", ASSUMED, "two thirds of NVLink's 450 GB/s"
+    ),
     "machine_bandwidth": Input(40e9, "bytes/s between machines", ASSUMED, "four fifths of 400 Gbit/s"),
-    "hidden_share": Input(0.5, "of the step in which gradients can be sent", ASSUMED, "most of the backward pass"),
-    "spread": Input(0.03, "standard deviation of a GPU's step, of its mean", ASSUMED, "images differ in objects"),
-    "hop_seconds": Input(60e-6, "seconds of a hop of the ranks' meeting", ASSUMED, "Gloo over TCP, log2(GPUs) hops"),
+    "hidden_share": Input(
+        0.5, "fraction of the step during which gradients can be sent", ASSUMED, "most of the backward pass"
+    ),
+    "spread": Input(
+        0.03, "standard deviation of a GPU's step time, relative to its mean", ASSUMED, "images differ in objects"
+    ),
+    "hop_seconds": Input(60e-6, "seconds per hop of the barrier", ASSUMED, "Gloo over TCP, log2(GPUs) hops"),
 }
 
 
@@ -52,19 +58,19 @@ class Outcome(NamedTuple):
     """The outcome of a run on a number of GPUs."""
 
     num_gpus: int
-    images_a_step: int
-    images_a_second: float
-    efficiency: float  # of the GPUs' own rate
-    waiting: float  # seconds a step for the slowest GPU
-    exchange: float  # seconds a step for gradients that were not hidden
-    meeting: float  # seconds a step
-    machine_cores: float  # loader cores of a machine
-    disk: float  # bytes/s of all
-    network: float  # bytes/s that a machine would send to hide all
+    images_per_step: int
+    images_per_second: float
+    efficiency: float  # fraction of the rate that the GPUs have alone
+    waiting: float  # seconds per step for the slowest GPU
+    all_reduce: float  # seconds per step that the backward pass doesn't hide
+    barrier: float  # seconds per step
+    machine_cores: float  # loader cores per machine
+    disk: float  # bytes/s that all machines read together
+    network: float  # bytes/s that a machine must send to hide the whole all-reduce
 
 
 def simulate(num_gpus: int, batch_size: int, values: dict[str, float], steps: int = 400, seed: int = 0) -> Outcome:
-    """Simulates the steps of a run, with `values` for the INPUTS."""
+    """Simulates the steps of a run with `values` for the INPUTS."""
     own = batch_size / values["gpu_images"]  # seconds
     draw = np.random.default_rng(seed)
     slowest = (own * (1 + values["spread"] * draw.standard_normal((steps, num_gpus)))).max(axis=1).mean()
@@ -72,9 +78,9 @@ def simulate(num_gpus: int, batch_size: int, values: dict[str, float], steps: in
     sent = 2 * values["gradient_bytes"] * (num_gpus - 1) / num_gpus
     bandwidth = values["machine_bandwidth"] if machines > 1 else values["inside_bandwidth"]
     seconds = 0.0 if num_gpus == 1 else sent / bandwidth
-    exchange = max(0.0, seconds - values["hidden_share"] * own)
-    meeting = values["hop_seconds"] * math.log2(num_gpus)
-    step = slowest + exchange + meeting
+    all_reduce = max(0.0, seconds - values["hidden_share"] * own)
+    barrier = values["hop_seconds"] * math.log2(num_gpus)
+    step = slowest + all_reduce + barrier
     saving = values["save_seconds"] / 60  # while one rank saves, the others wait
     rate = num_gpus * batch_size / step * (1 - saving)
     cores = min(num_gpus, values["machine_gpus"]) * batch_size / step / values["core_images"]
@@ -85,8 +91,8 @@ def simulate(num_gpus: int, batch_size: int, values: dict[str, float], steps: in
         rate,
         rate / (num_gpus * values["gpu_images"]),
         slowest - own,
-        exchange,
-        meeting,
+        all_reduce,
+        barrier,
         cores,
         rate * values["image_bytes"],
         network,
@@ -94,27 +100,27 @@ def simulate(num_gpus: int, batch_size: int, values: dict[str, float], steps: in
 
 
 def table(outcomes: list[Outcome]) -> list[str]:
-    head = ("GPUs", "images a step", "images/s", "of the GPUs' rate", "slowest GPU, ms", "exchange, ms", "meeting, ms")
-    lines = [markdown_head(*head, "loader cores a machine", "disk, MB/s", "network a machine, GB/s")]
+    head = ("GPUs", "images per step", "images/s", "scaling efficiency", "slowest GPU, ms", "all-reduce, ms")
+    lines = [markdown_head(*head, "barrier, ms", "loader cores per machine", "disk, MB/s", "network per machine, GB/s")]
     for one in outcomes:
-        milliseconds = [f"{1e3 * seconds:.1f}" for seconds in (one.waiting, one.exchange, one.meeting)]
+        milliseconds = [f"{1e3 * seconds:.1f}" for seconds in (one.waiting, one.all_reduce, one.barrier)]
         needs = [f"{one.machine_cores:.1f}", f"{one.disk / 1e6:.0f}", f"{one.network / 1e9:.1f}"]
-        rates = [f"{one.images_a_second:.0f}", f"{one.efficiency:.0%}"]
-        lines.append(markdown_row(str(one.num_gpus), str(one.images_a_step), *rates, *milliseconds, *needs))
+        rates = [f"{one.images_per_second:.0f}", f"{one.efficiency:.0%}"]
+        lines.append(markdown_row(str(one.num_gpus), str(one.images_per_step), *rates, *milliseconds, *needs))
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 512])
-    parser.add_argument("--batch_size", type=int, default=16, help="of a GPU")
+    parser.add_argument("--batch_size", type=int, default=16, help="images per GPU")
     for name, one in INPUTS.items():
         parser.add_argument(f"--{name}", type=float, default=one.value, help=f"{one.what} ({one.kind})")
     args = parser.parse_args()
     values = {name: getattr(args, name) for name in INPUTS}
     print("\n".join(table([simulate(count, args.batch_size, values) for count in args.gpus])))
     most, seconds = max(args.gpus), values["start_seconds"]
-    print(f"\nA first start on a million images keeps {most} GPUs waiting for {most * seconds / 3600:.1f} GPU hours.\n")
+    print(f"\nA first start on a million images costs {most} GPUs {most * seconds / 3600:.1f} GPU-hours of waiting.\n")
     print(markdown_head("input", "value", "", "where it comes from"))
     for name, one in INPUTS.items():
         kind = one.kind if values[name] == one.value else "given"

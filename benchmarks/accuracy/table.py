@@ -92,7 +92,7 @@ def summary_text(records: Sequence[Record]) -> str:
         for key, group in groups.items()
     }
     lines = [f"{records[0].setting.title()}:", ""]
-    lines.append(markdown_head("row", "what changes", "seeds", "AP", "AP50", "AP less the baseline's"))
+    lines.append(markdown_head("row", "what changes", "seeds", "AP", "AP50", "AP minus the baseline's"))
     for key in sorted(groups, key=lambda key: -mean_ap[key])[:MOST_ROWS]:
         lines.append(_line(key, groups[key], ["AP", "AP50"], baseline))
     return "\n".join([*lines, "", *_beside_peer(groups)]).rstrip()
@@ -110,7 +110,7 @@ def _table(records: Sequence[Record]) -> str:
     setting, baseline = records[0].setting, groups.get((BASELINE, ""), {})
     known = next((record.numbers for record in records if record.numbers), {"AP": 0, "AP50": 0})
     names = list(known)
-    head = ["row", "flags", "seeds", *(name.removeprefix("AP of ") for name in names), "AP less the baseline's"]
+    head = ["row", "flags", "seeds", *(name.removeprefix("AP of ") for name in names), "AP minus the baseline's"]
     lines = [f"### {setting.title()}", ""]
     if setting.device == "cpu":
         lines += ["**Provisional**: too short and too small to tell how good a recipe is in the end.", ""]
@@ -159,7 +159,7 @@ def _beside_peer(groups: dict[Key, Group]) -> list[str]:
     peer = groups.get((PEER, ""), {})
     last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "strong", "recommended")}
     pairs = [(name, difference_of(peer, group)) for name, group in last.items()]
-    lines = [f"AP of {name} less {PEER}'s: {signed(less)}." for name, less in pairs if not np.isnan(less.value)]
+    lines = [f"AP of {name} minus {PEER}'s: {signed(less)}." for name, less in pairs if not np.isnan(less.value)]
     return ["  \n".join(lines), ""] if lines else []
 
 

@@ -80,7 +80,7 @@ def main() -> None:
         run_one(args)
         return
     print(f"{args.num_images} images x {args.detections} detections, {args.num_classes} classes\n")
-    print(markdown_head("backend", "seconds", "times pycocotools", "GB added", "AP", "precision array's hash"))
+    print(markdown_head("backend", "seconds", "times pycocotools", "GB added", "AP", "hash of the precision array"))
     results = {}
     for backend in reversed(installed_backends()):
         command = [sys.executable, "-m", "benchmarks.speed.evaluate", *sys.argv[1:], "--backend", backend]

@@ -1,10 +1,9 @@
-"""Measures images/s of one loader worker on photographs, compared with the classic scikit-image pipeline.
+"""Measures images/s of one loader worker on photographs, compared with the scikit-image pipeline of older suites.
 
     python -m benchmarks.speed.loader --coco_path $VOC5 --set_name train
 
-The classic pipeline of RetinaNet code reads images with scikit-image, converts them to float32, normalises them,
-resizes them with skimage.transform.resize, and pads them. Each pipeline runs in this process, with one thread, like a
-worker.
+The scikit-image pipeline reads images, converts them to float32, normalises them, resizes them with
+skimage.transform.resize, and pads them. Each pipeline runs in this process, with one thread, like a worker.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 
 def classic(dataset: CocoDataset, index: int) -> np.ndarray:
-    """Returns the image as the classic pipeline does: float32 [H, W, 3], normalised, resized and padded."""
+    """Returns the image as the scikit-image pipeline does: float32 [H, W, 3], normalised, resized and padded."""
     image = io.imread(dataset.path(index)).astype(np.float32) / 255
     image = (image - np.array(MEAN, np.float32) / 255) / (np.array(DEVIATION, np.float32) / 255)
     height, width = dataset.sizes[index]
@@ -82,16 +81,16 @@ def main() -> int:
     indices = np.random.default_rng(0).permutation(len(dataset))[: args.num_images].tolist()
     works = {
         name: lambda load=load: [load(dataset, index) for index in indices]
-        for name, load in (("classic scikit-image", classic), ("ours", ours), *ALONE)
+        for name, load in (("scikit-image", classic), ("ours", ours), *ALONE)
     }
     started = time.perf_counter()
     timings = time_in_turn(works, torch.device("cpu"), warm_up=1, repeats=args.repeats)
     print(f"{len(indices)} photographs of {args.coco_path.name} to {args.min_side}/{args.max_side} px, one thread\n")
-    print(markdown_head("pipeline", "images/s", "times the classic"))
+    print(markdown_head("pipeline", "images/s", "times scikit-image"))
     for name, timing in timings.items():
-        ratio = timings["classic scikit-image"].median / timing.median
+        ratio = timings["scikit-image"].median / timing.median
         print(f"| {name} | {timing.rate(len(indices))} | {ratio:.1f} |")
-    print(f"\nMean difference of ours from the classic: {difference(dataset, indices[:8]):.2f} of 255.")
+    print(f"\nMean difference of ours from scikit-image: {difference(dataset, indices[:8]):.2f} of 255.")
     print(f"Median of {args.repeats} (slowest to fastest), {time.perf_counter() - started:.0f} s. ", end="")
     print(describe(torch.device("cpu")))
     return 0

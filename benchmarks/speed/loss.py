@@ -1,4 +1,4 @@
-"""Measures the loss of a batch, forward and backward, against a loop over the images as in classic RetinaNet code.
+"""Measures the loss of a batch, forward and backward, compared with the loop over images of older suites.
 
 python -m benchmarks.speed.loss
 """

@@ -55,7 +55,7 @@ def main() -> int:
         found = load_results(path, annotations)
         told("reading and checking the result file")
         table = evaluate(annotations, found, installed_backends()[0])
-        told("COCO's twelve lines")
+        told("the COCO table")
         analysis = analyse(annotations, found, args.num_draws)
         told(f"analysis with {args.num_draws} draws")
         analysis_lines(analysis, args.num_images)

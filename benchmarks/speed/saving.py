@@ -68,7 +68,7 @@ def main() -> None:
         loading = seconds_of(load, args.repeats)
         size = (Path(folder) / LAST).stat().st_size
     print(f"last.pt of ResNet-{args.depth}: {size / 1e6:.0f} MB, saved in {saving:.2f} s, loaded in {loading:.2f} s")
-    print(f"A save a minute: {saving / (SECONDS_BETWEEN + saving):.1%} of the time")
+    print(f"One save per minute: {saving / (SECONDS_BETWEEN + saving):.1%} of the time")
     plain = seconds_of(step, args.repeats)
     make_deterministic()
     step()

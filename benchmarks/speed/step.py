@@ -41,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     contestants.add_contest_flags(parser)
     parser.add_argument("--compile", action="store_true", help="ours compiled too, as a third contestant")
     parser.add_argument("--recipe", choices=tuple(RECIPES), help="ours with this recipe too, as another contestant")
-    parser.add_argument("--matrix_side", type=whole_number(1), help="of the products; default: 8192, on a CPU 2048")
+    parser.add_argument(
+        "--matrix_side", type=whole_number(1), help="side of the matrices; default: 8192, on a CPU 2048"
+    )
     parser.add_argument("--data", type=Path, help="a data folder, to measure from JPEGs to weights")
     parser.add_argument("--set_name", default="train")
     parser.add_argument("--min_side", type=whole_number(64), default=MIN_SIDE, help="with --data")
@@ -54,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 def compare(args: argparse.Namespace, argv: list[str]) -> None:
     print(f"Training step, {contestants.case_of(args)}\n")
     print(
-        markdown_head("step", "images/s", "times torchvision", "GB at the peak", "share of the measured product rate")
+        markdown_head("step", "images/s", "times torchvision", "GB at the peak", "fraction of the measured matmul rate")
     )
     works = {"torchvision": contestants.torchvision_step(args), "ours": contestants.our_step(args)}
     if args.compile:
@@ -69,7 +71,7 @@ def compare(args: argparse.Namespace, argv: list[str]) -> None:
         memory = f"{protocol.peak_memory('benchmarks.speed.step', argv, name):.2f}" if "," not in name else ""
         share = operations / timing.median / rate
         print(f"| {name} | {timing.rate(args.batch_size)} | {ratio:.2f} | {memory} | {share:.0%} |", flush=True)
-    print(f"\n{operations / 1e9:.0f} GFLOP a step; products: {rate / 1e12:.3g} TFLOP/s.")
+    print(f"\n{operations / 1e9:.0f} GFLOP per step; matrix products: {rate / 1e12:.3g} TFLOP/s.")
 
 
 def from_files(args: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--step_seconds", type=number_above(0), default=0.05, help="of a training step")
     parser.add_argument("--log_every", type=whole_number(1), default=Output.log_every)
     args = parser.parse_args()
-    print(markdown_head("tracker", "ms a call", f"of {args.log_every} steps of {args.step_seconds:g} s"))
+    print(markdown_head("tracker", "ms per call", f"of {args.log_every} steps of {args.step_seconds:g} s"))
     for kind in args.kinds:
         folder = args.folder / kind
         folder.mkdir(parents=True, exist_ok=True)

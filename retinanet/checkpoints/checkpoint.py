@@ -12,7 +12,7 @@ from retinanet.checkpoints.safetensors_file import SUFFIX, read_safetensors, wri
 from retinanet.checkpoints.torch_files import load_file, save_file
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import DEPTHS, HEAD_NORMS, NORM_GROUPS, AnchorShapes, Architecture
+from retinanet.detector.settings import AnchorShapes, Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MOST_MIN_SIDE
 
@@ -173,10 +173,11 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
     """Returns the names of the parts whose type or range is wrong."""
     names, ids, settings = checkpoint.class_names, checkpoint.category_ids, checkpoint.settings
     min_side, max_side, threshold = checkpoint.min_side, checkpoint.max_side, checkpoint.score_threshold
-    depth, channels, norm, anchors, iou_branch, level_code = checkpoint.architecture
+    architecture = checkpoint.architecture
+    defaults = Architecture._field_defaults.items()
+    if broken := [name for name, default in defaults if type(getattr(architecture, name)) is not type(default)]:
+        return broken
     sound = {
-        "depth": is_id(depth) and depth in DEPTHS,
-        "channels": is_id(channels) and channels > 0,
         "class_names": isinstance(names, list) and _num_letters(names) <= MOST_TEXT and all(map(is_text, names)),
         "category_ids": isinstance(ids, list)
         and all(map(is_id, ids))
@@ -187,17 +188,11 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
         "batch_size": is_id(checkpoint.batch_size) and checkpoint.batch_size > 0,
         "epoch": is_id(checkpoint.epoch),
         "settings": _are_flags(settings),
-        "head_norm": isinstance(norm, str)
-        and norm in HEAD_NORMS
-        and (norm == "none" or (is_id(channels) and channels % NORM_GROUPS == 0)),
-        "level_code": type(level_code) is bool,
-        "iou_branch": type(iou_branch) is bool and not (iou_branch and level_code),
         "model": _are_weights(checkpoint.model),
         "ema": checkpoint.ema is None or _are_weights(checkpoint.ema),
-        "anchors": anchors is not None,
         "score_threshold": threshold is None or (type(threshold) is float and 0 <= threshold <= 1),
     }
-    return [name for name, is_sound in sound.items() if not is_sound]
+    return architecture.impossible() + [name for name, is_sound in sound.items() if not is_sound]
 
 
 def _anchor_shapes(content: Any) -> AnchorShapes | None:

@@ -39,6 +39,16 @@ class Architecture(NamedTuple):
     iou_branch: bool = False  # the regression head also predicts each box's IoU (https://arxiv.org/abs/1912.05992)
     level_code: bool = False  # a fixed linear map of each level's deltas, needed for torchvision's weights
 
+    def impossible(self) -> list[str]:
+        """Returns the names of the fields whose values, each of the right type, no network can have."""
+        possible = {
+            "depth": self.depth in DEPTHS,
+            "channels": self.channels > 0,
+            "head_norm": self.head_norm in HEAD_NORMS and (self.head_norm == "none" or self.channels % NORM_GROUPS == 0),
+            "iou_branch": not (self.iou_branch and self.level_code),
+        }
+        return [name for name, is_possible in possible.items() if not is_possible]
+
 
 @dataclass(frozen=True)
 class LossSettings:

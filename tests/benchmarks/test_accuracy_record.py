@@ -151,7 +151,7 @@ def test_each_setting_has_its_table_that_of_a_cpu_last_and_provisional():
     assert "Provisional" in cpu
     assert "0.500" in gpu
     assert "0.500" not in cpu
-    assert "AP of baseline less peer's: +0.100 (+0.100 to +0.100)." in gpu
+    assert "AP of baseline minus peer's: +0.100 (+0.100 to +0.100)." in gpu
 
 
 def test_the_latest_recommendation_is_compared_with_the_peer():
@@ -162,7 +162,7 @@ def test_the_latest_recommendation_is_compared_with_the_peer():
             record("recommended", ap=0.6, flags="--box_loss giou"),
         ]
     )
-    assert "AP of recommended less peer's: +0.200" in text
+    assert "AP of recommended minus peer's: +0.200" in text
     assert text.count("AP of recommended") == 1
     assert "| recommended | `--matcher atss` | 1 | 0.300" in text  # what lost stays
 
