@@ -40,11 +40,12 @@ class Architecture(NamedTuple):
     level_code: bool = False  # a fixed linear map of each level's deltas, needed for torchvision's weights
 
     def impossible(self) -> list[str]:
-        """Returns the names of the fields whose values, each of the right type, no network can have."""
+        """Returns the names of fields whose values no network can have; all values must be of the right type."""
         possible = {
             "depth": self.depth in DEPTHS,
             "channels": self.channels > 0,
-            "head_norm": self.head_norm in HEAD_NORMS and (self.head_norm == "none" or self.channels % NORM_GROUPS == 0),
+            "head_norm": self.head_norm in HEAD_NORMS
+            and (self.head_norm == "none" or self.channels % NORM_GROUPS == 0),
             "iou_branch": not (self.iou_branch and self.level_code),
         }
         return [name for name, is_possible in possible.items() if not is_possible]
