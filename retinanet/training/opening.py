@@ -95,7 +95,7 @@ def ranks_changed(old: Facts, new: Facts) -> list[str]:
 
 
 def opening_lines(run: Run) -> list[str]:
-    """Returns lines on the data set, the ranks and the precision of a run, with warnings and hints."""
+    """Returns lines on the dataset, the ranks and the precision of a run, with warnings and hints."""
     settings, optimisation, training_set = run.settings, run.settings.optimisation, run.sets.training_set
     lines = [
         f"Seed: {optimisation.seed}",
