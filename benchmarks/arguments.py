@@ -1,4 +1,4 @@
-"""Defines types of the benchmarks' flags."""
+"""Defines argument types for the flags of the benchmarks."""
 
 import argparse
 
@@ -10,7 +10,7 @@ from retinanet.settings.shared import device_name
 
 
 def device_of(text: str) -> torch.device:
-    """Returns the device; an argparse type that refuses devices that don't exist."""
+    """Returns the device called `text`: an argparse type that refuses missing devices."""
     try:
         return find_device(device_name(text))
     except UserError as error:

@@ -2,8 +2,8 @@
 
     python -m retinanet.launch --nproc_per_node 8 train.py --coco_path data ...
 
-torchrun itself ends with a traceback and code 1, whatever a rank ends with, and when a cluster sends SIGUSR1, it ends
-without passing the signal on to the ranks.
+torchrun itself ends with a traceback and code 1, whatever the ranks' codes are. On SIGUSR1, which clusters send, it
+ends without passing the signal on to the ranks.
 """
 
 import logging
@@ -21,11 +21,11 @@ FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
 
 
 def main() -> int:
-    # A signal that is ignored already, such as SIGHUP under nohup, would end the ranks if it were forwarded.
+    # A signal that is already ignored, such as SIGHUP under nohup, would end the ranks if it were forwarded.
     forwarded = [name for name in FORWARDED_SIGNALS if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN]
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(forwarded))  # sets torchrun's flag --signals-to-handle
     for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):  # each of them sets its own level
+        if name.startswith("torch.distributed.elastic"):  # each of these loggers sets its own level
             logging.getLogger(name).setLevel(logging.ERROR)  # otherwise they log a warning per signal and process
     try:
         torchrun()
@@ -33,7 +33,7 @@ def main() -> int:
         return 128 + stop.sigval
     except ChildFailedError as failed:
         codes = [failure.exitcode for failure in failed.failures.values()]
-        # If a rank ended because it lost another one, the other one's code explains more.
+        # If a rank ended because it lost another rank, the lost rank's code explains more.
         code = min(codes, key=lambda code: code == OutOfResources.exit_code)
         return code if code >= 0 else 128 - code  # a negative code is a signal's number
     return 0

@@ -1,8 +1,8 @@
-"""Makes the tables of accuracy.md: trains and tests every row that isn't on record yet, as far as the time allows.
+"""Makes the tables of accuracy.md: trains and tests every row that isn't on record yet, as far as time allows.
 
     python -m benchmarks.accuracy --coco_path $VOC5 --weights $R18 --folder FOLDER --minutes 60
 
-If it is stopped, the same command resumes it. This makes a provisional table on a CPU, in some hours:
+If it is stopped, the same command resumes it. The following makes a provisional table on a CPU, in a few hours:
 
     python -m benchmarks.accuracy --coco_path $VOC5 --weights $R18 --folder FOLDER --device cpu --min_side 160 \
         --max_side 288 --batch_size 4 --epochs 6 --seeds 1 --rows baseline recommended peer
@@ -147,7 +147,7 @@ def setting_of(args: argparse.Namespace, annotations: Annotations) -> Setting:
 
 
 def runs_left(runs: list[Run], setting: Setting, records: list[Record]) -> list[Run]:
-    """Returns the runs that have no record with the same setting and flags."""
+    """Returns the runs that don't have a record with the same setting and flags."""
     done = {(one.row, one.flags, one.seed) for one in records if one.setting == setting}
     return [one for one in runs if (one.row.name, flags_text(one), one.seed) not in done]
 
@@ -165,7 +165,7 @@ def record_of_run(
     commit: str,
     places: Mapping[str, str],
 ) -> Record:
-    """Returns the record of a run that ended with this exit code, 0 or the code of Diverged."""
+    """Returns the record of a run that ended with exit code `code`: 0, or the code of Diverged."""
     numbers, drawn, outcome = None, list[int](), DONE
     if code == 0:
         results = load_results(Path(filled([one.results_path], places)[0]), annotations)

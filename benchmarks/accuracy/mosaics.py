@@ -1,9 +1,9 @@
-"""Makes a set of small objects from a set of photographs: each image is a mosaic of four of them.
+"""Makes a dataset of small objects from a dataset of photographs: each image is a mosaic of four photographs.
 
     python -m benchmarks.accuracy.mosaics --coco_path $VOC5 --output_path MOSAICS --classes bird bus car
 
-Photographs without an object of these classes are left out. Each of the others is in four mosaics for training, or in
-two for validation.
+Photographs without an object of the given classes are left out. Every other photograph is in four mosaics for training,
+or in two for validation.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def _write_set(
     folder: Path, name: str, annotations: Annotations, classes: Collection[str], draw: random.Random
 ) -> None:
-    """Writes {name}.json and images/{name}/ of the mosaics of one set."""
+    """Writes {name}.json and images/{name}/ with the mosaics of one set."""
     place = folder / "images" / name
     place.mkdir(parents=True)
     is_kept = np.isin(annotations.labels, [annotations.class_names.index(one) for one in classes])
@@ -89,7 +89,7 @@ def _write_set(
 
 
 def _paste(mosaic: Image.Image, path: Path, corner: tuple[int, int]) -> float:
-    """Pastes the photograph at `path` into its quarter; returns its scale."""
+    """Pastes the photograph at `path`, scaled to fit, into its quarter of the mosaic; returns the scale."""
     with Image.open(path) as photograph:
         width, height = photograph.size
         scale = min(SIZE[0] / 2 / width, SIZE[1] / 2 / height)

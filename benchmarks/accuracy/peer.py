@@ -1,10 +1,11 @@
-"""Trains torchvision's own RetinaNet as train.py does, and writes its result file: the peer of accuracy.md.
+"""Trains torchvision's RetinaNet the way train.py trains, and writes its result file: the peer of accuracy.md.
 
     python -m benchmarks.accuracy.peer --coco_path $VOC5 --weights $R18 --depth 18 --output_path peer.json
 
-Its start, anchors, matching, losses and post-processing are torchvision's, with the file's batch-norm statistics, scale
-and shift fixed. Images, their sizes, flips and batches, the optimiser, rates and clipping are train.py's, with its
-defaults. In lower precision only the network runs so, as in ours; torchvision's anchors would follow it otherwise.
+Initialisation, anchors, matching, losses and post-processing are torchvision's; batch norm keeps the statistics, scale
+and shift of the weights file. Images, image sizes, flips, batches, optimiser, learning rates and clipping are
+train.py's, with its defaults. As in train.py, only the network runs in lower precision; otherwise torchvision's anchors
+would too.
 """
 
 import argparse
@@ -88,10 +89,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetinaNet:
-    """Returns torchvision's model with weights from the file.
+    """Returns torchvision's model with the weights of the file.
 
-    The network runs in auto's precision, the rest in float32. Labels are 0..C-1 as ours: its num_classes is said to
-    count the background, but its loss takes every column for a class and its detection returns them all.
+    The network runs in the precision that auto chooses, the rest in float32. Labels are 0..C-1, as in this suite:
+    torchvision's documentation says that num_classes includes the background, but its loss treats every column as a
+    class, and its detection returns them all.
     """
     torch.manual_seed(args.seed)
     model = torchvision_model(args.depth, num_classes, args.channels)
@@ -124,7 +126,7 @@ def loading_of(args: argparse.Namespace) -> LoaderSettings:
 
 
 def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> None:
-    """Trains the model. Raises Diverged at a loss that is not finite."""
+    """Trains the model. Raises Diverged at the first loss that is not finite."""
     ours = Optimisation()
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
     loader, sampler = training_loader(dataset, loading_of(args), seed=args.seed)
@@ -162,7 +164,7 @@ def _step(
 
 
 def _images(batch: Batch) -> list[Tensor]:
-    """Returns the images without padding, in 0..1: the model pads and normalises them itself."""
+    """Returns the images without padding, in 0..1, because the model itself pads and normalises them."""
     return [
         image[:, :height, :width].float() / 255
         for image, (height, width) in zip(batch.images, batch.sizes.tolist(), strict=True)
@@ -171,7 +173,7 @@ def _images(batch: Batch) -> list[Tensor]:
 
 @torch.no_grad()
 def detect_all(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Namespace) -> Found:
-    """Returns the detections by image id and falling score."""
+    """Returns the detections, by image id and descending score."""
     model.eval()
     parts = []
     for batch in on_device(batches_of_set(dataset, loading_of(args), "Detection"), args.device):

@@ -1,6 +1,6 @@
-"""Defines the rows of accuracy.md: the flags that each adds to the defaults, and the commands that make it.
+"""Defines the rows of accuracy.md: the flags that each row adds to the defaults, and the commands that produce it.
 
-In the commands $VOC5 stands for the data folder, $R18 for the file of weights, FOLDER for where the runs go.
+In the commands, $VOC5 stands for the dataset folder, $R18 for the weights file, and FOLDER for the folder of the runs.
 """
 
 import zlib
@@ -54,12 +54,12 @@ class Run(NamedTuple):
 
 
 def milestones_of(epochs: int) -> tuple[int, ...]:
-    """Returns milestones at the same fractions of the run as train.py's defaults."""
+    """Returns milestones at the same fractions of the run as in train.py's defaults."""
     return (epochs * 2 // 3, epochs * 8 // 9)
 
 
 def rows_of(setting: Setting) -> list[Row]:
-    """Returns rows with several seeds first, then each flag by itself, then rows that need no training of their own."""
+    """Returns rows with several seeds first, then those with flags of train.py, then those that only run test.py."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
     high_rate = ("--learning_rate", "1e-3")
     recommended = (
@@ -102,12 +102,12 @@ def rows_of(setting: Setting) -> list[Row]:
 
 
 def _scaled(sides: Iterable[int], min_side: int) -> list[str]:
-    """Returns the sides for another shorter side, in multiples of 8."""
+    """Scales the sides to another shorter side, in multiples of 8."""
     return [str(round(side * min_side / TRAIN_SIDES[2] / 8) * 8) for side in sides]
 
 
 def runs_of(setting: Setting, rows: Iterable[Row], seeds: Iterable[int]) -> list[Run]:
-    """Returns the most informative runs first: the rows with several seeds, seed by seed, then the others."""
+    """Returns the runs, most informative first: the rows with several seeds, seed by seed, then the others."""
     rows, (first, *more) = list(rows), seeds
     order = [(row, first) for row in rows if row.has_seeds]
     order += [(row, seed) for seed in more for row in rows if row.has_seeds]
@@ -146,12 +146,12 @@ def _training(program: list[str], setting: Setting, flags: tuple[str, ...]) -> l
 
 
 def _folder(row: Row, command: list[str], seed: int) -> str:
-    """Returns a folder for a row and its flags, so that other settings don't meet the runs of this one."""
+    """Returns a folder for a row and its flags, so that runs with other settings go elsewhere."""
     return f"FOLDER/{row.name}_{zlib.crc32(' '.join(command).encode()):08x}/seed{seed}"
 
 
 def filled(words: Iterable[str], places: Mapping[str, str]) -> list[str]:
-    """Returns the words of a command with the places, such as {"$VOC5": "data"}, filled in."""
+    """Returns the words of a command with names such as $VOC5 replaced by their `places`."""
     found = []
     for word in words:
         for name, place in places.items():

@@ -1,4 +1,4 @@
-"""Starts the commands of accuracy.md's runs, several runs at a time, and stops them in time."""
+"""Runs the commands of the runs in accuracy.md, several runs at a time, and stops them at a deadline."""
 
 import subprocess
 import sys
@@ -29,10 +29,10 @@ def execute(
     deadline: float = float("inf"),
     more: Sequence[str] = (),
 ) -> None:
-    """Runs the commands of each run, as long as they end with code 0, and calls `finish` for runs that have ended.
+    """Runs the commands of each run until one fails, and calls `finish` for each run that has ended.
 
-    `jobs` runs go on at a time. At the `deadline` (of time.monotonic), as at a signal, all that run are asked to stop.
-    `more` words are added to each command.
+    `jobs` runs are active at a time. At the `deadline` (on the clock of time.monotonic), or on a signal, all active
+    runs are asked to stop. The words `more` are added to each command.
     """
     waiting, active = list(runs), list[Active]()
     try:
@@ -66,7 +66,7 @@ def _start(run: Run, commands: list[list[str]], places: Mapping[str, str], more:
 
 
 def log_of(run: Run, places: Mapping[str, str]) -> Path:
-    """Returns the file of the run's output, next to the run's folder, which belongs to the run."""
+    """Returns the file for the output of a run; it is next to the run's folder, in which only the run itself writes."""
     return Path(f"{filled([run.folder], places)[0]}.log")
 
 

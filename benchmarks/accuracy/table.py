@@ -1,4 +1,4 @@
-"""Makes the tables of accuracy.md from the records of the runs alone."""
+"""Makes the tables of accuracy.md from the records of the runs."""
 
 import json
 import statistics
@@ -20,7 +20,7 @@ BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
 class Record(NamedTuple):
-    """The results of a run: a line of JSON."""
+    """The results of a run, stored as a line of JSON."""
 
     setting: Setting
     row: str
@@ -55,7 +55,7 @@ def line_of(record: Record) -> str:
 
 
 def with_tables(text: str, records: Sequence[Record]) -> str:
-    """Returns the page with new tables, a new summary, or both: whichever it has a place for."""
+    """Returns the page with new tables, a new summary, or both, as its markers ask for."""
     if BEGIN in text:
         text = _between(text, BEGIN, END, tables_text(records))
     return _between(text, SUMMARY, SUMMARY_END, summary_text(records)) if SUMMARY in text else text
@@ -68,7 +68,7 @@ def _between(text: str, begin: str, end: str, content: str) -> str:
 
 
 def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
-    """Groups the records by setting: those of a GPU first, and the longest runs of each."""
+    """Groups the records by setting: GPU settings first, and of each device the longest runs first."""
     settings = sorted(
         {record.setting: None for record in records}, key=lambda setting: (setting.device == "cpu", -setting.epochs)
     )
@@ -81,7 +81,7 @@ def tables_text(records: Sequence[Record]) -> str:
 
 
 def summary_text(records: Sequence[Record]) -> str:
-    """Returns at most MOST_ROWS rows of the longest runs, the highest AP first, without abandoned candidates."""
+    """Returns the first setting's summary: at most MOST_ROWS rows, highest AP first, without abandoned candidates."""
     if not records:
         return "No run has been made yet."
     records = _by_setting(records)[0]
@@ -147,7 +147,7 @@ def _list(group: Group) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    """Returns the mean with the standard deviation of one run."""
+    """Returns the mean and, if there are several values, their standard deviation."""
     if not values or np.isnan(values).any():
         return "-"
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
@@ -155,7 +155,7 @@ def _mean(values: list[float]) -> str:
 
 
 def _beside_peer(groups: dict[Key, Group]) -> list[str]:
-    """Compares with the peer: the baseline, the strong recipe, and the latest earlier recommendation."""
+    """Compares the baseline, the strong recipe and the latest earlier recommendation with the peer."""
     peer = groups.get((PEER, ""), {})
     last = {name: group for (name, _), group in groups.items() if name in (BASELINE, "strong", "recommended")}
     pairs = [(name, difference_of(peer, group)) for name, group in last.items()]
@@ -164,10 +164,10 @@ def _beside_peer(groups: dict[Key, Group]) -> list[str]:
 
 
 def difference_of(a: Group, b: Group) -> Interval:
-    """Returns the mean AP of B's runs minus that of A's, over the seeds that both have; NaN if there are none.
+    """Returns the mean AP of `b`'s runs minus the mean AP of `a`'s, over the seeds of both; NaN if there are none.
 
-    The interval is over draws of the val set's images, the same for all: how sure the difference is on other images,
-    for these runs. What other seeds would change is not in it.
+    The interval comes from bootstrap samples of the val set's images, the same samples for all runs. So it covers other
+    images, but not other seeds.
     """
     seeds = [seed for seed in a if seed in b and a[seed].numbers and b[seed].numbers]
     if not seeds:

@@ -1,10 +1,11 @@
-"""Checks a device's losses, gradients and detections against the CPU's in float32. The exit code is 1 if they differ.
+"""Compares a device's losses, gradients and detections with the CPU's in float32. Exits with code 1 if they differ.
 
     python -m benchmarks.checks.device_checks --device cuda
 
-float32 runs without TF32 here. bfloat16, float16 on a GPU, and compiled steps are held to the tolerance of the format.
-Each with the defaults, and with what README recommends of the network and the loss. A compiled step is judged by its
-4th call, a replay of its CUDA graph. Then a few steps of a training, its optimiser and averaged weights included.
+float32 runs without TF32 here. bfloat16, float16 (on a GPU) and compiled steps must be within the tolerance of their
+format. Each is checked with the defaults and with another set of network and loss settings. A compiled step is judged
+by its 4th call, which replays its CUDA graph. At the end, a few training steps are compared, including the optimiser
+and the averaged weights.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def build(args: argparse.Namespace, head_norm: str) -> RetinaNet:
 def step(
     args: argparse.Namespace, recipe: str, device: torch.device, precision: torch.dtype, compiled: bool
 ) -> dict[str, Tensor]:
-    """Returns the losses and the gradient of the last of a few batches, on the CPU."""
+    """Returns the losses and the gradient of the last of a few batches, as CPU tensors."""
     head_norm, loss_settings = RECIPES[recipe]
     model, scale = build(args, head_norm).to(device), LOSS_SCALE if precision == torch.float16 else 1.0
     compute_losses = losses_of(
@@ -87,7 +88,7 @@ def batch_of(args: argparse.Namespace, seed: int) -> Batch:
 
 
 def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor]:
-    """Returns the losses of a few float32 steps, and how far the averaged weights moved from the start."""
+    """Returns the losses of a few float32 steps, and how far the averaged weights moved from their initial values."""
     model = build(args, "none").to(device)
     start = torch.cat([value.detach().flatten() for value in model.parameters()])
     state = TrainingState(
@@ -107,9 +108,9 @@ def training(args: argparse.Namespace, device: torch.device) -> dict[str, Tensor
 
 
 def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision: torch.dtype) -> Tensor:
-    """Returns the focal loss's gradient in `precision`, at objects with scores from 0.5 to 0.99.
+    """Returns the gradient of the focal loss in `precision`, for objects with scores from 0.5 to 0.99.
 
-    The logits are `rounded_to` a format.
+    The logits are first rounded to the format `rounded_to`.
     """
     draw = torch.Generator().manual_seed(0)
     shape = (1, 4096, 5)  # [B, A, C]
@@ -124,7 +125,7 @@ def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision:
 
 @torch.no_grad()
 def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
-    """Returns the detections for random logits that are the same on every device, with few equal values."""
+    """Returns the detections for random logits that are the same on every device and hardly contain equal values."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, CPU)
     logits = torch.randn(args.batch_size, len(anchors), args.num_classes, generator=draw) - 3
@@ -137,7 +138,7 @@ def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, 
 
 
 def difference(got: Tensor, wanted: Tensor) -> float:
-    """Returns the difference relative to the size of the reference."""
+    """Returns the norm of the difference, relative to the norm of `wanted`."""
     return float((got.double() - wanted.double()).norm() / wanted.double().norm())
 
 

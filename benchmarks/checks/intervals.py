@@ -1,9 +1,9 @@
-"""Measures how often the 95% intervals of AP cover the truth, on simulated detectors.
+"""Measures how often the 95% intervals of AP cover the true AP of simulated detectors.
 
     python -m benchmarks.checks.intervals
 
-Data sets are drawn whose images differ in how hard they are. The truth is the mean AP of many such sets; every further
-set gets its interval from its own images alone, which should cover the truth in 95% of the cases.
+Datasets are drawn whose images differ in difficulty. The true AP is the mean AP of many such datasets. Each further
+dataset gets an interval from its own images only, which should cover the true AP in 95% of the cases.
 """
 
 import argparse
@@ -27,7 +27,7 @@ class Coverage(NamedTuple):
 
 
 def simulated(draw: np.random.Generator, num_images: int, num_classes: int) -> list[Ranked]:
-    """Returns the detections of a made-up detector on a made-up set."""
+    """Simulates the detections of a detector on a random dataset."""
     hardness = draw.normal(0, 1, num_images)
     ranked = []
     for _ in range(num_classes):
@@ -48,7 +48,7 @@ def simulated(draw: np.random.Generator, num_images: int, num_classes: int) -> l
 
 
 def ap_of(ranked: list[Ranked], weights: np.ndarray) -> np.ndarray:
-    """Returns the AP [W]."""
+    """Returns the AP for each row of `weights`: [W]."""
     return mean_of_classes(np.stack([average_precision(one, weights).ap.mean(axis=0) for one in ranked]))
 
 

@@ -1,9 +1,9 @@
-"""Predicts how long a training step and a detection take on a GPU, from work that is counted without one.
+"""Predicts the time of a training step and of a detection on a GPU, from work that is counted without a GPU.
 
     python -m benchmarks.gpu_model
 
-A pretended GPU (tests/gpu) counts launches, FLOPs, bytes and the peak of the memory; a roofline of an H100 and an H200
-turns them into time. So these are predictions: benchmarks/on_gpu.sh measures.
+A pretended GPU (tests/gpu) counts launches, FLOPs, bytes and peak memory, and rooflines of an H100 and an H200 turn
+these into time. The results are predictions; benchmarks/on_gpu.sh measures.
 """
 
 import argparse

@@ -64,7 +64,7 @@ class Case(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Work, and the peak of the memory that PyTorch held (without cuDNN's workspaces)."""
+    """The counted work, and the peak memory that PyTorch allocated (without cuDNN's workspaces)."""
 
     work: Work
     peak: int
@@ -77,7 +77,7 @@ def _forget() -> None:
 
 
 def eager_step(case: Case) -> Counted:
-    """Counts the second step of a training run: the first also makes constants and the optimiser's moments."""
+    """Counts the second step of a training run, since the first also creates constants and the optimiser's moments."""
     _forget()
     steps = _training(case, case.network(), num_steps=2)
     with Ledger():
@@ -137,7 +137,7 @@ def _on_gpu(batch: Batch) -> tuple[Tensor, Targets]:
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Returns the CPU seconds of this process, so that other work on the machine doesn't count."""
+    """Returns the CPU seconds that `work` takes in this process, which don't include other work on the machine."""
     started = time.process_time()
     work()
     return time.process_time() - started
@@ -145,7 +145,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def detection(case: Case) -> Counted:
-    """Counts the forward pass and the candidates of a batch, without NMS, which depends on the detections."""
+    """Counts the forward pass and the candidates of a batch, without NMS, whose work depends on the detections."""
     _forget()
     images, sizes = case.batch().images.to(GPU), torch.tensor([[case.height, case.width]] * case.batch_size, device=GPU)
     anchors = anchors_for(case.height, case.width, GPU)

@@ -1,7 +1,7 @@
-"""Lists the kernels that Inductor plans for a compiled step, and the bytes that each moves.
+"""Lists the kernels that Inductor plans for a compiled step, and the bytes that each kernel moves.
 
-Inductor is asked for its plan alone: no kernel is generated or run. It keeps the plan to itself, so this looks at its
-insides (torch 2.11 to 2.15).
+Inductor only plans: no kernel is generated or run. It doesn't publish its plan, so this module reads its internals
+(torch 2.11 to 2.15).
 """
 
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 
 
 class Planned:
-    """A context in which torch.compile's results return empty tensors, and their kernels are listed in `moved`."""
+    """A context in which compiled functions return empty tensors, and their kernels' bytes are listed in `moved`."""
 
     def __init__(self) -> None:
         self.moved: list[int] = []  # bytes of each kernel except the convolutions
@@ -58,7 +58,7 @@ class Planned:
 
 
 def _bytes_of(kernel: Any) -> int:
-    """Returns the bytes that `kernel` reads and writes. Inductor counts whole tensors even if only parts are read."""
+    """Returns the bytes that `kernel` reads and writes; Inductor itself counts whole tensors even if parts are read."""
     parts: dict[str, int] = {}
     for access in kernel.read_writes.reads_and_writes():
         parts[access.name] = parts.get(access.name, 0) + access.numbytes_hint()
@@ -67,7 +67,7 @@ def _bytes_of(kernel: Any) -> int:
 
 
 def _kind(output: Any) -> tuple[list[int], list[int], torch.dtype, torch.device] | None:
-    """Returns sizes, strides, dtype and device of one of Inductor's outputs."""
+    """Returns sizes, strides, dtype and device of one of Inductor's outputs; None if the output is None."""
     if type(output).__name__ == "NoneAsConstantBuffer":
         return None
     sizes, strides = ([int(side) for side in sides] for sides in (output.get_size(), output.get_stride()))

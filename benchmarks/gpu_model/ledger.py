@@ -1,4 +1,4 @@
-"""Counts the work of a GPU: launches, FLOPs and bytes of each operation."""
+"""Counts a GPU's work: the launches, FLOPs and bytes of each operation."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ PICK_ROWS = {"index", "gather", "index_select"}  # these read no more than they 
 class Ledger(Launches):
     """Counts like Launches, and also the bytes that each kernel reads and writes.
 
-    An operation reads its arguments on the GPU and writes its results once. cuDNN's caches and workspaces are not
-    known, so a convolution counts in the same way.
+    An operation is assumed to read its arguments on the GPU and to write its results once. That includes convolutions,
+    because cuDNN's use of caches and workspaces is unknown.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Ledger(Launches):
 
 
 def _forward(features: Tensor, weight: Tensor, output: Tensor) -> Convolution:
-    """Counts a convolution; either gradient multiplies as often, and moves the same three tensors."""
+    """Counts a convolution; each of its gradients needs the same FLOPs and moves the same three tensors."""
     return Convolution(2.0 * output.numel() * weight[0].numel(), _bytes((features, weight, output)))
 
 

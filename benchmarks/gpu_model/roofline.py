@@ -1,6 +1,6 @@
-"""Predicts time from counted work: how long a GPU needs to compute and to move the bytes.
+"""Predicts time from counted work: how long a GPU takes to compute and to move the bytes.
 
-Only the GPUs' data sheets and the two efficiencies below go in. Nothing here was measured by this project.
+The only inputs are the GPUs' data sheets and the constants below. Nothing here was measured by this project.
 """
 
 from typing import NamedTuple
@@ -11,14 +11,14 @@ MATRIX_RATE = 792e12
 # Of the data sheet's bandwidth, by coalesced reads on an H100 SXM: 2.8 of 3.35 TB/s
 # (https://mikamirai.com/blog/gpu-memory-bandwidth/).
 BANDWIDTH_SHARE = 0.84
-# Assumed: cuDNN's convolutions reach three quarters of the matrix rate, and the host needs 7 microseconds a launch from
-# Python (5 to 25 by https://jiahuanglin.xyz/all_lessons/gpu_kernel_serving/18_pytorch_to_kernel.html).
+# Assumed: cuDNN's convolutions reach three quarters of the matrix rate, and the host needs 7 microseconds per launch
+# from Python (5 to 25 by https://jiahuanglin.xyz/all_lessons/gpu_kernel_serving/18_pytorch_to_kernel.html).
 CONVOLUTION_SHARE = 0.75
 LAUNCH_SECONDS = 7e-6
 
 
 class Gpu(NamedTuple):
-    """A GPU by its data sheet; both have the same matrix rate."""
+    """A GPU as described by its data sheet; all have the same matrix rate."""
 
     name: str
     bandwidth: float  # bytes/s
@@ -35,7 +35,7 @@ class Convolution(NamedTuple):
 
 
 class Work(NamedTuple):
-    """The work of a step or a detection on the GPU and on its host."""
+    """The work of a training step or a detection, on the GPU and on its host."""
 
     convolutions: list[Convolution]
     other_bytes: float  # read and written by all other kernels
@@ -52,8 +52,10 @@ class Work(NamedTuple):
         return self.other_bytes + sum(convolution.bytes for convolution in self.convolutions)
 
     def gpu_seconds(self, gpu: Gpu) -> float:
-        """Returns the time of all kernels: convolutions at the slower of their rate and the memory's, the rest
-        at the memory's.
+        """Returns the time of all kernels.
+
+        A convolution is limited by its FLOPs or its bytes, whichever takes longer, and all other kernels by their
+        bytes.
         """
         bandwidth = BANDWIDTH_SHARE * gpu.bandwidth
         rate = CONVOLUTION_SHARE * MATRIX_RATE
@@ -64,7 +66,7 @@ class Work(NamedTuple):
         return self.launches * LAUNCH_SECONDS if self.host is None else self.host
 
     def seconds(self, gpu: Gpu) -> float:
-        """Returns the slower of GPU and host, which work in parallel."""
+        """Returns the longer of the GPU's and the host's times, because both work in parallel."""
         return max(self.gpu_seconds(gpu), self.host_seconds())
 
     def share_of_matrix_rate(self, gpu: Gpu) -> float:

@@ -1,8 +1,8 @@
-"""Builds our RetinaNet and torchvision's, of equal depth, size, batch and classes, ready to train or to detect.
+"""Builds this suite's RetinaNet and torchvision's, of equal depth, size, batch and classes, to train or to detect.
 
-Both train all layers with fixed batch-norm statistics (ours learns their scale and shift too), on the same images and
-boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is left out.
-Detection has the biases raised until 1,000 candidates of an image pass the threshold.
+Both train all layers with fixed batch-norm statistics (ours also trains the scale and shift), on the same images and
+boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is turned off.
+For detection, the biases are raised until 1,000 candidates per image pass the threshold.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def precision_of(args: argparse.Namespace) -> torch.dtype:
 
 
 def random_batch(args: argparse.Namespace, seed: int = 0) -> Batch:
-    """Returns a batch on the device."""
+    """Returns a random batch on the device."""
     draw = torch.Generator().manual_seed(seed)
     samples = []
     for row in range(args.batch_size):
@@ -165,7 +165,7 @@ def torchvision_detection(args: argparse.Namespace) -> Work:
 
 
 def torchvision_model(depth: int, num_classes: int, channels: int = 256) -> TorchvisionRetinaNet:
-    """Returns torchvision's RetinaNet for unresized images. `channels` is the width of its pyramid and heads."""
+    """Returns torchvision's RetinaNet without resizing; `channels` is the width of its pyramid and heads."""
     extra_blocks = LastLevelP6P7(channels, channels)
     body = torchvision.models.get_model(f"resnet{depth}", norm_layer=FrozenBatchNorm2d)
     backbone = BackboneWithFPN(
@@ -176,7 +176,7 @@ def torchvision_model(depth: int, num_classes: int, channels: int = 256) -> Torc
         extra_blocks=extra_blocks,
     )
     model = TorchvisionRetinaNet(backbone, num_classes)
-    # Its own _skip_resize is for training alone: in detection it would bring the shorter side to 800 pixels still.
+    # torchvision's _skip_resize only affects training: in detection, the shorter side would still become 800 pixels.
     model.transform.resize = lambda image, target=None: (image, target)
     return model
 
@@ -186,7 +186,7 @@ def _float_images(batch: Batch) -> list[Tensor]:
 
 
 def _raise_bias(output: nn.Conv2d, logits: Callable[[], Tensor]) -> None:
-    """Spreads the logits a little and raises them until as many as detection takes pass the threshold."""
+    """Spreads the logits a little, and raises them until as many candidates as NMS accepts pass the threshold."""
     assert output.bias is not None
     with torch.no_grad():
         nn.init.trunc_normal_(output.weight, std=0.01)

@@ -3,8 +3,8 @@
     python -m benchmarks.speed.detect --depth 18 --height 320 --width 448 --batch_size 2
     python -m benchmarks.speed.detect --checkpoint_path output/best.pt --coco_path data
 
-Who is compared: see contestants.py, and trained.py for a checkpoint's weights, of which few scores pass the threshold.
-Peak memory is measured in a process of its own for each.
+contestants.py describes the contestants, and trained.py those with a checkpoint's weights, of which few scores pass the
+threshold. Peak memory is measured in a separate process for each contestant.
 """
 
 import argparse

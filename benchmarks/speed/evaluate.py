@@ -1,9 +1,9 @@
-"""Measures the metric step of a COCO-sized evaluation: time, memory and equal numbers of the backends.
+"""Measures the time and memory of each backend for a COCO-sized evaluation, and compares the backends' numbers.
 
     python -m benchmarks.speed.evaluate
 
-The annotations and detections are generated: 5,000 images of COCO's sizes with 7 objects each, and 100 detections an
-image, near the objects and elsewhere. Each backend runs in a process of its own, once: pycocotools takes a minute.
+The annotations and detections are generated: 5,000 images of 480 x 640 pixels with 7 objects each, and 100 detections
+per image, scattered around the objects. Each backend runs once, in a separate process; pycocotools takes a minute.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Measures images/s of one loader worker on real photographs, compared with a scikit-image pipeline.
+"""Measures images/s of one loader worker on photographs, compared with the scikit-image pipeline of older suites.
 
     python -m benchmarks.speed.loader --coco_path $VOC5 --set_name train
 
-That pipeline is that of older RetinaNet suites: skimage.io.imread, float32, normalise, skimage.transform.resize, pad.
-Each runs in this process with the one thread that a worker has.
+The scikit-image pipeline reads images, converts them to float32, normalises them, resizes them with
+skimage.transform.resize, and pads them. Each pipeline runs in this process, with one thread, like a worker.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 
 def classic(dataset: CocoDataset, index: int) -> np.ndarray:
-    """Returns the image as float32 [H, W, 3], normalised, resized and padded."""
+    """Returns the image as the scikit-image pipeline does: float32 [H, W, 3], normalised, resized and padded."""
     image = io.imread(dataset.path(index)).astype(np.float32) / 255
     image = (image - np.array(MEAN, np.float32) / 255) / (np.array(DEVIATION, np.float32) / 255)
     height, width = dataset.sizes[index]
@@ -56,7 +56,7 @@ ALONE = (("decoding and resizing alone", decode_and_resize), ("decoding alone", 
 
 
 def difference(dataset: CocoDataset, indices: list[int]) -> float:
-    """Returns the mean difference between the images of both pipelines, of 255."""
+    """Returns the mean absolute difference between the images of the two pipelines, on a scale of 0 to 255."""
     differences = []
     for index in indices:
         height, width = dataset.sizes[index]

@@ -1,4 +1,4 @@
-"""Measures the loss of a batch, forward and backward, compared with a loop over the images as in older suites.
+"""Measures the loss of a batch, forward and backward, compared with the loop over images of older suites.
 
 python -m benchmarks.speed.loss
 """
@@ -27,7 +27,7 @@ OBJECTS = 7  # the mean in COCO
 
 
 def reference_loss(predictions: Predictions, anchors: Tensor, targets: Targets) -> Losses:
-    """Computes the loss image by image: overlaps, a one-hot target for each anchor, both focal terms, a mean."""
+    """Computes the loss image by image: IoUs, a one-hot target per anchor, both focal terms, and finally the mean."""
     classification, regression = [], []
     for logits, deltas, boxes, labels in zip(*predictions, *targets, strict=True):
         scores = torch.sigmoid(logits).clamp(1e-4, 1 - 1e-4)
@@ -49,7 +49,7 @@ def reference_loss(predictions: Predictions, anchors: Tensor, targets: Targets) 
 
 
 def random_case(args: argparse.Namespace, num_classes: int) -> tuple[Predictions, Tensor, Targets]:
-    """Returns scores as of an untrained network (0.01, a little spread), and objects of all sizes."""
+    """Returns predictions like those of an untrained network (scores near 0.01), anchors, and objects of all sizes."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, torch.device("cpu"))
     corner = torch.rand(args.batch_size, OBJECTS, 2, generator=draw) * torch.tensor([args.width, args.height]) * 0.6

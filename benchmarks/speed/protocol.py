@@ -1,4 +1,4 @@
-"""Defines how every benchmark measures: warm-up, then timed windows of the contestants in turn; median and spread."""
+"""Defines how every benchmark measures: warm-up, then timed windows of all contestants in turn; median and spread."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ from retinanet.checkpoints.output_folder import git_commit
 
 
 class Timing(NamedTuple):
-    """The seconds of one call, over the timed windows."""
+    """The seconds per call: the median, minimum and maximum over the timed windows."""
 
     median: float
     least: float
@@ -31,7 +31,7 @@ class Timing(NamedTuple):
 def time_in_turn(
     contestants: Mapping[str, Callable[[], object]], device: torch.device, warm_up: int, repeats: int
 ) -> dict[str, Timing]:
-    """Times the contestants window by window in turn, so that disturbances of the machine hit all of them."""
+    """Times the contestants in turn, window by window, so that disturbances of the machine affect all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for window in range(warm_up + repeats):
         for name, work in contestants.items():
@@ -50,14 +50,14 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_memory(module: str, argv: list[str], name: str) -> float:
-    """Returns the peak GB of a few calls of a contestant, in its own process: `module` with --memory_of."""
+    """Returns the peak memory in GB of a few calls of a contestant, in its own process: `module` with --memory_of."""
     torch.cuda.empty_cache()  # gives the other process the memory that this one doesn't need
     command = [sys.executable, "-m", module, *argv, "--memory_of", name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def print_peak(work: Callable[[], object], device: torch.device) -> None:
-    """Prints the peak memory of such a process."""
+    """Prints this process's peak memory in GB after a few calls of `work`."""
     for _ in range(3):
         work()
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_this_process()
@@ -65,7 +65,7 @@ def print_peak(work: Callable[[], object], device: torch.device) -> None:
 
 
 def matrix_rate(device: torch.device, precision: torch.dtype, size: int | None = None) -> float:
-    """Returns operations per second in products of large matrices: the highest rate that the chip reaches, measured."""
+    """Returns the measured operations per second of large matrix products, the highest rate that the chip reaches."""
     size = size or (8192 if device.type == "cuda" else 2048)
     left, right = (torch.randn(size, size, device=device, dtype=precision) for _ in range(2))
     timing = time_in_turn({"product": lambda: left @ right}, device, warm_up=3, repeats=9)["product"]
@@ -73,20 +73,20 @@ def matrix_rate(device: torch.device, precision: torch.dtype, size: int | None =
 
 
 def count_operations(work: Callable[[], object]) -> int:
-    """Counts the multiplications and additions of a call's convolutions and products, backward ones too."""
+    """Counts the operations of the convolutions and matrix products in a call, including the backward pass."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
 
 
 def peak_of_this_process() -> int:
-    """Returns the peak bytes of memory so far. getrusage inherits its peak from the parent process."""
+    """Returns this process's peak memory so far, in bytes; getrusage would inherit the parent's peak."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def describe(device: torch.device) -> str:
-    """Returns the machine, versions and commit, for the line under a table."""
+    """Returns the date, commit, machine and versions, for the line under a table."""
     versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}"
     return f"{time.strftime('%Y-%m-%d')}, commit {git_commit()}, {chip_of(device)}, {versions}"
 

@@ -1,9 +1,9 @@
-"""Measures how long each part of the report of a COCO-sized result file takes.
+"""Measures the time that each part of the report takes for a COCO-sized result file.
 
     python -m benchmarks.speed.report
 
-The set is that of evaluate.py beside it: 5,000 images of 80 classes, 7 objects and 100 detections each. From reading
-the result file to the last file of the report, each part once.
+The dataset is evaluate.py's: 5,000 images, with 7 objects and 100 detections each, of 80 classes. Each part runs once,
+from reading the result file to writing the last file of the report.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measures the time of saving last.pt, of loading it for --resume, and the cost of --deterministic.
+"""Measures the time to save last.pt and to load it for --resume, and the slowdown by --deterministic.
 
 python -m benchmarks.speed.saving --depth 50
 """

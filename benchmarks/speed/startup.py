@@ -1,10 +1,10 @@
-"""Measures the start on a big data set: seconds and memory of reading its annotations, first and again, and of workers.
+"""Measures the start on a big dataset: time and memory of reading the annotations, first and again, and of workers.
 
     python -m benchmarks.speed.startup --folder big_data
 
-The annotations are generated (1,000,000 images, 7,000,000 boxes; some 800 MB of JSON), the images are not: the workers
-read all annotations for an epoch, in the sampler's order, and decode nothing. Each start is a process of its own. A
-worker's memory is what it alone holds (USS), beside the parent's.
+The annotations are generated (1,000,000 images, 7,000,000 boxes; about 800 MB of JSON), but not the images: the workers
+read all annotations of an epoch, in the sampler's order, and decode nothing. Each start runs in a separate process. A
+worker's memory is the part that it doesn't share with the parent (USS).
 """
 
 import argparse
@@ -31,7 +31,7 @@ OBJECTS = 7
 
 
 def generate(path: Path, num_images: int) -> None:
-    """Writes a COCO file of 80 classes piece by piece."""
+    """Writes a COCO annotation file with 80 classes, entry by entry."""
     draw = np.random.default_rng(0)
     with open(path, "w") as file:
         categories = [{"id": number, "name": f"class {number}"} for number in range(1, 81)]
@@ -52,13 +52,13 @@ def generate(path: Path, num_images: int) -> None:
 
 
 def memory(what: str) -> float:
-    """Returns MB that this process holds: Rss in all, or Private, which nobody shares."""
+    """Returns the memory of this process in MB: all of it (Rss), or the part that isn't shared (Private)."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 class AnnotationsOnly(Dataset[list[tuple[int, float]]]):
-    """Reads the objects of a batch as training does; returns each worker's number and its private memory."""
+    """Reads the objects of a batch as training does; returns the worker's number and private memory for each image."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         self.dataset = dataset

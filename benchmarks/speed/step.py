@@ -1,10 +1,11 @@
-"""Measures a training step, compared with torchvision's RetinaNet; with --data also from JPEGs instead of memory.
+"""Measures a training step, compared with torchvision's RetinaNet; with --data, also from JPEGs instead of memory.
 
     python -m benchmarks.speed.step --depth 18 --height 320 --width 448 --batch_size 2
     python -m benchmarks.speed.step --depth 50 --batch_size 16 --compile --data $VOC5
 
-Who is compared: see contestants.py. Peak memory is measured in a process of its own for each. The share of the chip is
-the counted operations of torchvision's step (which leaves none out) over the time and the measured rate of products.
+contestants.py describes the contestants. Peak memory is measured in a separate process for each. The share of the
+chip's rate is the number of operations in torchvision's step (which leaves none out), divided by the time and by the
+measured rate of matrix products.
 """
 
 import argparse

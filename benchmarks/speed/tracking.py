@@ -1,8 +1,8 @@
-"""Measures --track: seconds of a tracker's call with the numbers of a log line, as a fraction of the steps between.
+"""Measures --track: the time of a tracker's call with a log line's numbers, as a fraction of the steps in between.
 
     WANDB_MODE=offline python -m benchmarks.speed.tracking --folder FOLDER
 
-A training makes such a call every --log_every steps. MLflow goes where MLFLOW_TRACKING_URI says.
+A run makes such a call every --log_every steps. MLflow logs to MLFLOW_TRACKING_URI.
 """
 
 import argparse

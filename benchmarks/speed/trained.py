@@ -1,8 +1,8 @@
-"""Measures one checkpoint on photographs: in this suite, exported, and in torchvision's RetinaNet.
+"""Builds detection with one checkpoint on photographs: in this suite, exported, and in torchvision's RetinaNet.
 
-Both see each image in the same size, with the same anchors, box code, threshold and NMS. They differ in how many
-candidates NMS gets: ours the best 1,000 of an image, torchvision's the best 1,000 of each level. Where more pass the
-threshold, a higher --num_candidates makes the detections equal.
+All get each image at the same size, with the same anchors, box encoding, threshold and NMS. They differ in the number
+of candidates that enter NMS: ours takes the best 1,000 of an image, torchvision the best 1,000 of each level. If more
+pass the threshold, a higher --num_candidates makes the detections equal.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
 
 
 def onnx_detection(args: argparse.Namespace) -> Callable[[], Found]:
-    """Returns detection by our exported file on onnxruntime."""
+    """Returns a function that detects with our exported file, on onnxruntime."""
     checkpoint, batches = load_checkpoint(args.checkpoint_path), _batches(args)
     settings = replace(DEFAULT_DETECTION, num_candidates=args.num_candidates)
     content = onnx_bytes(_trained(args).cpu(), checkpoint, settings)
@@ -112,7 +112,7 @@ def torchvision_twin(ours: RetinaNet) -> TorchvisionRetinaNet:
 
 
 def agreement(ours: Found, theirs: Found) -> str:
-    """Returns how the detections of both differ, for the line under a table."""
+    """Describes how the detections of the two differ, for the line under a table."""
     counts = [sum(len(of_image["scores"]) for of_image in found) for found in (ours, theirs)]
     alike = [(a, b) for a, b in zip(ours, theirs, strict=True) if len(a["scores"]) == len(b["scores"])]
     worst = {
@@ -148,7 +148,7 @@ def _sizes(args: argparse.Namespace) -> Tensor:
 
 
 def _batches(args: argparse.Namespace) -> list[Tensor]:
-    """Returns the first images of the set, uint8 [batch, 3, height, width] each."""
+    """Returns the first images of the set, in batches of uint8 [batch, 3, height, width]."""
     _, dataset = load_set(args.coco_path, "val", min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=MAX_PIXELS)
     num_images = min(args.num_images, len(dataset)) // args.batch_size * args.batch_size
     images = []

@@ -18,14 +18,14 @@ from retinanet.settings.shared import MOST_MIN_SIDE
 
 FORMAT = "retinanet 1"
 RESUMABLE = "run"  # the key of the state that only --resume needs
-MOST_TEXT = 2**24  # letters in all class names or settings: a small file can repeat a long text a million times
+MOST_TEXT = 2**24  # characters in all class names or settings: a small file can repeat a long text a million times
 MOST_ANCHORS = 1000  # per cell
 
 
 class Checkpoint(NamedTuple):
-    """The content of a checkpoint file: a dict of these fields and `format`.
+    """The content of a checkpoint file, a dict of these fields and `format`.
 
-    The architecture's fields are among them, and its anchors are a dict too.
+    The fields of `architecture` stand directly in that dict, and its anchors are a nested dict.
     """
 
     model: dict[str, Tensor]
@@ -37,17 +37,17 @@ class Checkpoint(NamedTuple):
     batch_size: int
     epoch: int  # epochs finished
     settings: dict[str, Any]  # the run's flags
-    # Older files lack the rest, and all of the architecture except depth and channels; they imply the defaults.
-    ema: dict[str, Tensor] | None = None  # like `model`, averaged over the run; None if the run keeps no average
+    # Older files lack the fields below, and the whole architecture except for depth and channels; the defaults apply.
+    ema: dict[str, Tensor] | None = None  # like `model`, but averaged over the run; None if the run keeps no average
     score_threshold: float | None = None  # the threshold with the best F1 in the last evaluation, if there was one
 
 
 def save_checkpoint(
     checkpoint: Checkpoint, path: Path, run: dict[str, Any] | None = None, *, previous: Path | None = None
 ) -> None:
-    """Writes `checkpoint`, with the state of its `run` if given, whole or not at all.
+    """Writes `checkpoint`, with the state of its `run` if given, atomically.
 
-    `previous`: see written_whole. Raises UserError if the disk is full or the folder can't be written to.
+    For `previous`, see written_whole. Raises UserError if the disk is full or the folder isn't writable.
     """
     more = {} if run is None else {RESUMABLE: run}
     with _errors_explained(path):
@@ -55,7 +55,7 @@ def save_checkpoint(
 
 
 def save_as_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes the weights that test.py uses and describes their network. Raises UserError like save_checkpoint."""
+    """Writes the weights that test.py uses, and their network's description. Raises UserError like save_checkpoint."""
     with _errors_explained(path):
         write_safetensors(_plain(checkpoint._replace(model=checkpoint.ema or checkpoint.model, ema=None)), path)
 
@@ -76,12 +76,12 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Returns the checkpoint in `path`. Raises UserError if it is missing, damaged, holds code or is something else."""
+    """Returns the checkpoint in `path`. Raises UserError if it is missing, damaged, not a checkpoint, or holds code."""
     return load_run(path)[0]
 
 
 def saved_epoch(path: Path) -> int | None:
-    """Returns the number of epochs finished by the checkpoint in `path`; None if it can't be read."""
+    """Returns the number of epochs that the checkpoint in `path` has finished; None if the file can't be read."""
     try:
         return load_checkpoint(path).epoch
     except UserError:
@@ -104,7 +104,7 @@ def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:
 
 
 def run_in(content: dict[str, Any], path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """Does the same as load_run for the `content` of a checkpoint file."""
+    """Does the same as load_run, for the `content` of a checkpoint file."""
     parts = {name: value for name, value in content.items() if name not in {"format", RESUMABLE, *Architecture._fields}}
     run = content.get(RESUMABLE, {})
     fields = set(Checkpoint._fields) - {"architecture"}
@@ -130,9 +130,9 @@ def run_in(content: dict[str, Any], path: Path) -> tuple[Checkpoint, dict[str, A
 def build_model(
     checkpoint: Checkpoint, path: Path, learn_statistics: bool = False, *, averaged: bool = False
 ) -> RetinaNet:
-    """Builds the model of `checkpoint`, read from `path`, with its `averaged` weights if it has any.
+    """Builds the model of `checkpoint`, read from `path`; with `averaged`, from the averaged weights if there are any.
 
-    Raises UserError if its weights don't fit or aren't finite.
+    Raises UserError if the weights don't fit or aren't finite.
     """
     weights = checkpoint.ema if averaged and checkpoint.ema else checkpoint.model
     _require_shapes(checkpoint, weights, path)
@@ -144,10 +144,10 @@ def build_model(
 
 
 def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raises UserError unless `weights` fit the network that `checkpoint` describes. Allocates no memory for it."""
+    """Raises UserError unless `weights` fit the network that `checkpoint` describes; doesn't allocate that network."""
     architecture, num_classes = checkpoint.architecture, len(checkpoint.class_names)
     channels = architecture.channels
-    shapes = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # its size in the file bounds `channels`
+    shapes = {"pyramid.output7.weight": (channels, channels, 3, 3)}  # its size in the file limits `channels`
     if not _misfits(weights, shapes):
         with torch.device("meta"):
             network = RetinaNet(architecture, num_classes)
@@ -210,7 +210,7 @@ def _anchor_shapes(content: Any) -> AnchorShapes | None:
 
 
 def _are_flags(settings: Any) -> TypeGuard[dict[str, Any]]:
-    """Returns True if `settings` are flags in plain form: numbers and texts by name, or flat lists of them."""
+    """Returns True if `settings` maps flag names to plain values (numbers, strings, None) or flat lists of these."""
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         return False
     values = [value for setting in settings.values() for value in (setting if isinstance(setting, list) else [setting])]
@@ -219,7 +219,7 @@ def _are_flags(settings: Any) -> TypeGuard[dict[str, Any]]:
 
 
 def _num_letters(values: list[Any]) -> int:
-    """Counts the letters of all texts among `values`; any other value counts as 20."""
+    """Counts the characters of all strings among `values`; any other value counts as 20."""
     return sum(len(value) if isinstance(value, str) else 20 for value in values)
 
 

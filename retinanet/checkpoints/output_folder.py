@@ -1,4 +1,4 @@
-"""Manages the output folder of a run: locks it, writes its record, and moves earlier runs out of the way."""
+"""Manages a run's output folder: locks the folder, writes the run's record, and moves earlier runs out of the way."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ from retinanet.runtime.files import remove_unfinished, written_whole
 RECORD = "run.json"
 EVALUATIONS = "ap_by_epoch"
 LOCK = ".lock"
-DIVERGENCE = "divergence"  # the folder of the records of skipped steps
+DIVERGENCE = "divergence"  # the subfolder for the records of skipped steps
 BEST = "best.pt"
 RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, "model_final.pt", DIVERGENCE)
 TRACKED = ("trackers.json", "tensorboard", "report")  # written by --track
@@ -27,22 +27,22 @@ PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
 
 def open_folder(folder: Path) -> IO[str]:
-    """Creates `folder`, and keeps other runs out of it for as long as the returned file is open.
+    """Creates `folder`, and locks it against other runs for as long as the returned file is open.
 
-    Removes unfinished files of killed runs. Raises UserError if the folder can't be written to or another run uses it.
+    Removes unfinished files of killed runs. Raises UserError if the folder isn't writable or another run uses it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open for as long as the run
         try:
-            # This kind of lock belongs to the process: its workers don't inherit it, and it ends with the process.
+            # This lock belongs to the process: its workers don't inherit the lock, which ends with the process.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise UserError(
                     f"{folder}: another run is writing there. Wait until it ends, or choose another --output_path."
                 ) from None
-            # The file system has no locks: nothing keeps another run out.
+            # The file system doesn't support locks, so other runs can't be kept out.
         for pattern in RUN_FILES:
             remove_unfinished(folder, pattern)
     except OSError as error:
@@ -59,8 +59,8 @@ def _cannot_write(error: OSError) -> UserError:
 def move_earlier_run(folder: Path) -> tuple[Path, int] | None:
     """Moves the files of an earlier run in `folder` to before_{k}/, where k is the first free number.
 
-    Returns that folder and the number of files moved, or None if there was no run. Raises UserError if the folder can't
-    be written to.
+    Returns the new folder and the number of files moved, or None if there was no earlier run. Raises UserError if
+    `folder` isn't writable.
     """
     try:
         earlier = sorted(path for pattern in (*RUN_FILES, *TRACKED) for path in folder.glob(pattern))
@@ -88,7 +88,7 @@ def write_record(
 ) -> None:
     """Writes run.json: the command, every setting, versions, git commit and class names.
 
-    For a resumed run, `resumed` names the checkpoint, and the record of its start is kept under "started".
+    For a resumed run, `resumed` says how far the run had got, and the record of its start is kept under "started".
     """
     path = folder / RECORD
     record: dict[str, Any] = {
@@ -112,13 +112,13 @@ def write_record(
 
 
 def write_evaluations(folder: Path, ap_by_epoch: dict[int, float]) -> None:
-    """Adds the AP of each evaluation to run.json. Raises UserError if that fails; the file then stays as it was."""
+    """Adds the AP of each evaluation to run.json. If that fails, raises UserError and leaves the file unchanged."""
     record = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
     _write_record(folder / RECORD, record | {EVALUATIONS: ap_by_epoch})
 
 
 def read_evaluations(folder: Path) -> dict[int, float]:
-    """Returns the AP by epoch in the folder's run.json; empty if there is none or it is broken."""
+    """Returns the AP by epoch from the run.json in `folder`; empty if the file is missing or broken."""
     try:
         ap_by_epoch = read_json(folder / RECORD)[EVALUATIONS]
         return {int(epoch): float(ap) for epoch, ap in ap_by_epoch.items()}
@@ -135,7 +135,7 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def write_skipped(folder: Path, record: dict[str, Any]) -> Path:
-    """Writes the `record` of a skipped step to divergence/ in `folder`; returns the file."""
+    """Writes the `record` of a skipped step to divergence/ in `folder`, and returns the path."""
     path = folder / DIVERGENCE / f"epoch{record['epoch']}_iteration{record['iteration']}.json"
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as file:
@@ -144,7 +144,7 @@ def write_skipped(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def git_commit() -> str | None:
-    """Returns the commit of this code, with "-dirty" if files differ from it; None outside of a git checkout."""
+    """Returns the git commit of this code, with "-dirty" if files differ from it; None outside of a git checkout."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

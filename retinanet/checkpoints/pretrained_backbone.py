@@ -1,4 +1,4 @@
-"""Loads weights into the ResNet: downloads ImageNet weights or reads a file, and refuses what doesn't fit."""
+"""Loads weights into the ResNet: downloads ImageNet weights or reads a file, and refuses weights that don't fit."""
 
 import re
 import sys
@@ -21,9 +21,10 @@ BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
 
 
 def depths_of(names: Iterable[str]) -> list[int]:
-    """Returns the ResNet depths that fit tensors called `names`, which may be only part of the network.
+    """Returns the ResNet depths that fit tensors called `names`, which may cover only part of a network.
 
-    A partial network may end anywhere. If it ends where a stage of some depth ends, that depth is assumed.
+    A partial network may end at any block. If it ends with the last block of a stage at some depths, only these depths
+    are returned.
     """
     matches = [match for match in map(BLOCK.match, names) if match]
     counts: dict[int, int] = {}  # number of blocks by stage
@@ -32,7 +33,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
         counts[stage] = max(counts.get(stage, 0), block + 1)
     if any(match[3] == "conv3" for match in matches):
         fitting = [depth for depth in DEPTHS if depth >= 50]
-    elif sum(counts.values()) > 1:  # at least one block is complete, and has no third convolution
+    elif sum(counts.values()) > 1:  # at least one block is complete, without a third convolution
         fitting = [depth for depth in DEPTHS if depth < 50]
     else:
         fitting = list(DEPTHS)
@@ -43,7 +44,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
 
 
 class LoadReport(NamedTuple):
-    """The tensors that a weights file filled; names are shortened to a module (`layer4`) if they cover all of it."""
+    """A report on loaded weights; if tensor names cover a whole module, only the module (`layer4`) is named."""
 
     num_loaded: int
     num_tensors: int
@@ -53,9 +54,9 @@ class LoadReport(NamedTuple):
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> LoadReport:
-    """Fills `backbone` from `state`, which may lack some of its tensors and hold others.
+    """Fills `backbone` from `state`, which may lack some of its tensors and contain others.
 
-    Raises UserError, and loads nothing, if the depth or a shape differs, a value is not finite, or no name fits.
+    Raises UserError, without loading anything, if the depth or a shape differs, a value is not finite, or no name fits.
     """
     needed = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
     weights = {name: value for name, value in state.items() if name in needed and isinstance(value, Tensor)}
@@ -86,7 +87,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
 
 
 def _looks_like(state: Mapping[str, Any]) -> str:
-    """Guesses from its names what a state dict without a ResNet is."""
+    """Guesses, from its names, what a state dict without a ResNet contains."""
     tops = {name.split(".")[0] for name in state}
     if {"pyramid", "classification_head"} & tops:
         return "looks like the weights of a detector of this suite"
@@ -102,9 +103,9 @@ def _resnets(depths: Sequence[int]) -> str:
 
 
 def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str, hint: str) -> None:
-    """Raises UserError if the tensor `name` of `source` isn't floating-point, finite and of this `shape`.
+    """Raises UserError unless the tensor `name` of `source` is floating-point, finite and of this `shape`.
 
-    The `hint` explains a different shape.
+    If the shape differs, the message ends with `hint`.
     """
     if tuple(value.shape) != tuple(shape):
         raise UserError(f"{source}: {name} has shape {list(value.shape)}, the network's has {list(shape)}. {hint}")
@@ -115,13 +116,13 @@ def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str,
 
 
 def _modules(names: set[str], others: Any) -> list[str]:
-    """Returns `names` sorted, shortened to their top module if that has none of the `others`."""
+    """Returns `names`, sorted; a name is shortened to its top module if none of the `others` is in that module."""
     shared = {other.split(".")[0] for other in others}
     return sorted({name if name.split(".")[0] in shared else name.split(".")[0] for name in names})
 
 
 def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
-    """Returns torchvision's ImageNet weights, from PyTorch's cache or downloaded to it.
+    """Returns torchvision's ImageNet weights, which are downloaded once to PyTorch's cache.
 
     The published runs used version V1; V2 exists for DEPTHS_OF_V2.
     """
@@ -131,9 +132,9 @@ def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
 
 
 def published_state(weights: "WeightsEnum", what: str) -> dict[str, Any]:
-    """Returns the state dict of torchvision's `weights`, from PyTorch's cache or downloaded to it.
+    """Returns the state dict of torchvision's `weights`, which is downloaded once to PyTorch's cache.
 
-    Raises UserError, which calls them `what`, if the download fails.
+    Raises UserError if the download fails; the message calls the weights `what`.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     if not path.exists():
@@ -148,12 +149,12 @@ def published_state(weights: "WeightsEnum", what: str) -> dict[str, Any]:
 
 
 def read_state_file(path: str | Path) -> dict[str, Any]:
-    """Returns the state dict in `path`, without the wrapping of training scripts. Raises UserError if it has none."""
+    """Returns the state dict in `path`, without the wrappers of training scripts. Raises UserError if there is none."""
     return state_in(load_file(path, "a state dict"), path)
 
 
 def state_in(state: Any, path: str | Path) -> dict[str, Any]:
-    """Does the same as read_state_file for the content of a file."""
+    """Does the same as read_state_file, for the content of a file."""
     if isinstance(state, dict):
         state = _unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
@@ -162,7 +163,7 @@ def state_in(state: Any, path: str | Path) -> dict[str, Any]:
 
 
 def _unwrapped(state: dict[Any, Any]) -> dict[Any, Any]:
-    """Removes an outer dict, and the prefix of DataParallel or torch.compile, from a state dict."""
+    """Removes an outer dict, and the name prefix of DataParallel or torch.compile, from a state dict."""
     for key in ("state_dict", "model_state_dict", "model"):
         inner = state.get(key)
         if isinstance(inner, dict) and any(isinstance(value, Tensor) for value in inner.values()):

@@ -32,12 +32,12 @@ def published_weights() -> "WeightsEnum":
 
 
 def categories() -> list[str]:
-    """Returns the names of torchvision's classes by COCO id."""
+    """Returns the names of torchvision's classes, indexed by COCO id."""
     return published_weights().meta["categories"]
 
 
 class ClassReport(NamedTuple):
-    """The class names whose weights were kept, and those that start from initial weights."""
+    """The classes that keep pretrained weights, and the classes that start from initial weights."""
 
     kept: list[str]
     new: list[str]
@@ -46,9 +46,9 @@ class ClassReport(NamedTuple):
 def load_checkpoint_weights(
     network: RetinaNet, class_names: Sequence[str], checkpoint: Checkpoint, path: Path
 ) -> ClassReport:
-    """Fills `network` from the `checkpoint` in `path`, its averaged weights if it has any.
+    """Fills `network` from the `checkpoint` in `path`, from its averaged weights if there are any.
 
-    Raises UserError, and loads nothing, if the network has another architecture or the weights are broken.
+    Raises UserError, without loading anything, if the network has another architecture or the weights are broken.
     """
     for saved_flag, new_value in differences(checkpoint.architecture, network.architecture):
         raise UserError(
@@ -63,10 +63,9 @@ def load_checkpoint_weights(
 def _take_classes(
     weights: dict[str, Tensor], network: RetinaNet, class_names: Sequence[str], known: Sequence[str | None]
 ) -> ClassReport:
-    """Replaces the classification output in `weights`, which has the classes `known`, by an output for `class_names`.
+    """Converts the classification output in `weights` from the classes `known` to the classes `class_names`.
 
-    A class whose name is known, in upper or lower case, keeps its weights; other classes get the network's initial
-    weights.
+    A class whose name is known, ignoring case, keeps its weights; other classes get the network's initial weights.
     """
     rows = {name.casefold(): row for row, name in reversed(list(enumerate(known))) if name is not None}
     kept = [label for label, name in enumerate(class_names) if name.casefold() in rows]
@@ -83,7 +82,7 @@ def _take_classes(
 
 
 def coco_state() -> dict[str, Any]:
-    """Returns the published weights, from PyTorch's cache or downloaded to it."""
+    """Returns the weights of torchvision's COCO detector, which are downloaded once to PyTorch's cache."""
     return published_state(published_weights(), "COCO detector's weights")
 
 
@@ -93,9 +92,9 @@ def is_detector(state: Mapping[str, Any]) -> bool:
 
 
 def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str) -> ClassReport:
-    """Fills `network`, which has the detector's architecture but perhaps other anchors, from its `state`.
+    """Fills `network` from the `state` of torchvision's detector; only the shapes of the anchors may differ.
 
-    Raises UserError, and loads nothing, if a tensor is missing, has another shape or is not finite.
+    Raises UserError, without loading anything, if a tensor is missing, has another shape or is not finite.
     """
     num_anchors, shapes = DEFAULT_SHAPES.per_cell, network.architecture.anchors
     if shapes.per_cell != num_anchors:
@@ -129,14 +128,14 @@ def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping
 
 
 def _newer_name(name: str) -> str:
-    """Returns torchvision's current name: since its pyramid consists of blocks, inner_blocks.0.0.weight."""
+    """Returns a tensor's current name in torchvision, whose pyramid now consists of blocks: inner_blocks.0.0.weight."""
     parts = name.split(".")
     is_old = name.startswith(("backbone.fpn.inner_blocks.", "backbone.fpn.layer_blocks.")) and len(parts) == 5
     return ".".join((*parts[:4], "0", parts[4])) if is_old else name
 
 
 def _source_name(name: str) -> str:
-    """Returns torchvision's name of the network's tensor `name`."""
+    """Returns torchvision's name for the network's tensor `name`."""
     top, _, rest = name.partition(".")
     if top == "backbone":
         return f"backbone.body.{rest}"
@@ -149,11 +148,11 @@ def _source_name(name: str) -> str:
     if module == "output":
         return f"{CLASSIFICATION if top == 'classification_head' else REGRESSION}.{part}"
     layer, _, part = part.partition(".")
-    return f"head.{top}.conv.{int(layer) // 3}.{int(layer) % 3}.{part}"  # a block: convolution, norm, ReLU
+    return f"head.{top}.conv.{int(layer) // 3}.{int(layer) % 3}.{part}"  # a block: convolution, norm and ReLU
 
 
 class BoxCode(NamedTuple):
-    """Converts torchvision's deltas to those of this suite: (raw * factor + summand) * level_scale + level_shift."""
+    """Converts torchvision's deltas to this suite's: (raw * factor + summand) * level_scale + level_shift."""
 
     factor: Tensor  # float64 [9 * 4]
     summand: Tensor  # float64 [9 * 4]
@@ -162,15 +161,15 @@ class BoxCode(NamedTuple):
 
 
 def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
-    """Returns the conversion from torchvision's anchors and deltas to those of this suite, with anchors of `shapes`.
+    """Returns the conversion from torchvision's anchors and deltas to this suite's, with anchors of `shapes`.
 
-    torchvision's anchors are centred on their cell's upper left corner and have sides of whole, even pixels; its deltas
-    are not divided by deviations. Let s be the stride, w and v the widths of torchvision's anchor and of ours, and dx
-    torchvision's delta. The centre of torchvision's box is dx * w away from that corner, and the centre of ours, with
-    delta d, s / 2 + 0.1 * d * v. So d = 10 * dx * w / v - 5 * s / v. For the width, d = 5 * dw + 5 * log(w / v).
-    The ratio w / v differs by level but is near 1 for the same `shapes`. So most of it goes into the output
-    convolution, which keeps learning, and only the rest into the level code. (The cap on a box's growth is the same
-    number, but relative to these anchors.)
+    torchvision centres anchors on the upper left corner of their cell, rounds their sides to whole, even pixels, and
+    doesn't divide deltas by standard deviations. Let s be the stride, w the width of torchvision's anchor, v the width
+    of our anchor, and dx torchvision's delta. The centre of torchvision's box is dx * w away from the corner, and the
+    centre of our box, with delta d, s / 2 + 0.1 * d * v. So d = 10 * dx * w / v - 5 * s / v. For the width, d = 5 * dw
+    + 5 * log(w / v). The ratio w / v differs by level, but is near 1 if `shapes` are torchvision's. So most of the
+    conversion goes into the output convolution, which is still trained, and only the rest into the level code. (Both
+    limit a box's growth to the same factor, but relative to their own anchors.)
     """
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 

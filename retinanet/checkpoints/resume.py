@@ -1,4 +1,4 @@
-"""Resumes a run: finds the newest whole checkpoint, and refuses settings that would change the numbers."""
+"""Resumes a run: finds the newest intact checkpoint, and refuses settings that would change the numbers."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
 class Facts(NamedTuple):
-    """The facts, besides the settings, that affect a run's numbers."""
+    """The circumstances, besides the settings, that affect a run's numbers."""
 
     device: str  # cpu or cuda
     precision: str
     compiled: bool
-    train_fingerprint: str  # hash of the annotation file, as val_fingerprint
+    train_fingerprint: str  # hash of the annotation file, like val_fingerprint
     val_fingerprint: str
     batch_size: int  # per rank
     num_ranks: int
@@ -29,19 +29,19 @@ class Facts(NamedTuple):
 class SavedRun(NamedTuple):
     path: Path
     checkpoint: Checkpoint
-    state: dict[str, Any]  # TrainingState.to_plain's
+    state: dict[str, Any]  # from TrainingState.to_plain
     facts: Facts
 
     def random_stages(self) -> list[str]:
-        """Returns the stages of the backbone that were random at the start; earlier versions didn't save them."""
+        """Returns the backbone's stages that were random at the start; none if an earlier version saved the run."""
         saved = self.state.get("random_stages")
         return [stage for stage in STAGES if isinstance(saved, list) and stage in saved]
 
 
 def save_run(checkpoint: Checkpoint, state: dict[str, Any], facts: Facts, folder: Path) -> None:
-    """Writes last.pt, and keeps the previous file as previous.pt.
+    """Writes last.pt, and keeps its predecessor as previous.pt.
 
-    Raises UserError if that fails; both files then stay as they were.
+    Raises UserError if writing fails; both files then stay as they were.
     """
     run = {"state": state, "facts": facts._asdict()}
     save_checkpoint(checkpoint, folder / LAST, run, previous=folder / PREVIOUS)
@@ -75,14 +75,14 @@ def load_saved(path: Path) -> SavedRun:
 
 
 def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> None:
-    """Raises UserError if the `settings` or `facts` would not lead to the same numbers as the saved ones.
+    """Raises UserError if `settings` or `facts` would lead to other numbers than those of the saved run.
 
-    A run of an earlier version counts as having the defaults of settings that were added later.
+    If an earlier version saved the run, settings that were added later count as having their defaults.
     """
     free = MAY_CHANGE - {"epochs"} if settings.optimisation.depends_on_epochs else MAY_CHANGE
     defaults = with_values(TrainSettings(), {"norm_statistics": default_statistics(settings.network.weights)})
     old, new = flat(defaults) | saved.checkpoint.settings, flat(settings)
-    of_network = {*Architecture._fields, *options_of(Anchors)}  # earlier versions had some of them in the code
+    of_network = {*Architecture._fields, *options_of(Anchors)}  # earlier versions hard-coded some of them
     for saved_flag, new_value in differences(saved.checkpoint.architecture, settings.network.architecture):
         raise _differs(saved, saved_flag, new_value)
     for name in sorted((old.keys() | new.keys()) - free - of_network):

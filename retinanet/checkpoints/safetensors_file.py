@@ -1,4 +1,4 @@
-"""Reads and writes checkpoints as safetensors: the weights, and in the header a JSON description of their network."""
+"""Reads and writes checkpoints as safetensors files, whose header describes the network in JSON."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,9 @@ KEY = "retinanet"  # the header's entry for the description
 
 
 def write_safetensors(content: dict[str, Any], path: Path) -> None:
-    """Writes the `content` of a checkpoint without its run and with one set of weights, whole or not at all.
+    """Writes a checkpoint's `content` atomically, without the state of its run and with one set of weights.
 
-    A .json file next to it repeats the description of the network. Raises OSError, or UserError if the package is
+    A .json file next to `path` repeats the description of the network. Raises OSError, or UserError if the package is
     missing.
     """
     library = _safetensors()
@@ -28,7 +28,7 @@ def write_safetensors(content: dict[str, Any], path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> Any:
-    """Returns the content of a checkpoint in `path`. Raises UserError if it is missing, damaged or something else."""
+    """Returns the content of the checkpoint in `path`. Raises UserError if it is missing, damaged or something else."""
     library = _safetensors()
     what = "a file of python -m retinanet.export"
     try:

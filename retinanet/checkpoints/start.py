@@ -1,4 +1,4 @@
-"""Builds the network of a run, with its initial weights or as a saved run left it."""
+"""Builds the network of a run, with initial weights or with the weights of a saved run."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
 
 
 class Start(NamedTuple):
-    """A network, and the stages of its backbone that were not loaded."""
+    """A network, and the stages of its backbone whose weights were not loaded."""
 
     network: RetinaNet
     random_stages: list[str]  # of STAGES
@@ -33,9 +33,9 @@ def build_network(
     saved: SavedRun | None,
     measure: Callable[[RetinaNet, Sequence[str]], None] = lambda _network, _names: None,
 ) -> Start:
-    """Builds the network with initial weights, or that of the `saved` run.
+    """Builds the network with initial weights, or with those of the `saved` run.
 
-    `measure` gets the network and the batch norms without statistics, if the settings want these to be measured.
+    If --norm_statistics is auto, `measure` is called with the network and the names of batch norms without statistics.
     Raises UserError if weights are missing or don't fit.
     """
     learn_statistics = settings.norm_statistics == "learned"
@@ -70,7 +70,7 @@ def build_network(
 
 
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
-    """Returns the state dict or checkpoint of --weights, empty for none, and its name in messages."""
+    """Returns the state dict or checkpoint of --weights (empty for none), and what messages call it."""
     match weights:
         case "none":
             return {}, "none"

@@ -23,15 +23,15 @@ ALLOWED_CALLS = re.compile(
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DEEPEST, MOST_ITEMS = 50, 10**7  # limits of nesting and of items in all containers; real files have 6 and 10^5
+DEEPEST, MOST_ITEMS = 50, 10**7  # limits on the nesting and on the items of all containers; real files have 6 and 10^5
 
 
 def load_file(path: str | Path, what: str) -> Any:
     """Returns the tensors and plain data in `path`, on the CPU.
 
-    Raises UserError, which calls the expected content `what`, if the file is missing, not a PyTorch file, damaged
-    (torch.load itself ignores flipped bits), claims more than it holds, or holds pickled objects, which can run any
-    code.
+    Raises UserError if the file is missing, not a PyTorch file, damaged (torch.load itself ignores flipped bits),
+    claims more than it contains, or contains pickled objects, which can run any code. The message calls the expected
+    content `what`.
     """
     try:
         with warnings.catch_warnings():
@@ -55,9 +55,9 @@ def load_file(path: str | Path, what: str) -> Any:
 
 
 def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -> None:
-    """Writes `content` to `path`, whole or not at all (see written_whole).
+    """Writes `content` to `path` atomically (see written_whole).
 
-    Raises OSError; if the disk is full, it says how much space the file needs and how much is free.
+    Raises OSError; if the disk is full, its message says how much space the file needs and how much is free.
     """
     try:
         with written_whole(path, "wb", previous=previous) as file:
@@ -73,7 +73,7 @@ def num_bytes(content: Any) -> int:
 
 
 def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
-    """Returns the system's error behind `error`, which torch.save hides under a RuntimeError about its archive."""
+    """Returns the system's error that caused `error`: torch.save hides it behind a RuntimeError about its archive."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
@@ -86,7 +86,7 @@ def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raises ValueError if members of the archive `path` are compressed, damaged, or together exceed the file."""
+    """Raises ValueError if members of the archive `path` are compressed or damaged, or together exceed the file."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
@@ -102,7 +102,7 @@ def _check_archive(path: str | Path) -> None:
 
 
 def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
-    """Raises ValueError if members of `archive`, a file of `num_bytes`, are compressed or exceed the file's size."""
+    """Raises ValueError if members of `archive`, a file of `num_bytes`, are compressed or together exceed that size."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise ValueError("its members are compressed, unlike those of a file written by this program")
@@ -118,10 +118,10 @@ def _check_calls(pickled: bytes) -> None:
 
 
 def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
-    """Returns the number of items in nested containers, with repeated references counted each time.
+    """Returns the number of items in nested containers, counting repeated references each time.
 
-    Raises ValueError if there are too many to count or they nest too deeply, like a container that holds itself.
-    `counts` caches the numbers by the containers' ids.
+    Raises ValueError if there are too many items, or if containers nest too deeply, like one that contains itself.
+    `counts` caches the numbers by container id.
     """
     if not isinstance(content, dict | list | tuple | set):
         return 1

@@ -1,4 +1,4 @@
-"""Counts the objects that get an anchor from training's matcher: the others are hardly ever found."""
+"""Counts the objects that the training matcher gives an anchor; objects without one are rarely detected."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,14 +17,14 @@ from retinanet.detector.matching import coordinates, matches_of
 from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import AnchorMatches, Targets
 
-ROUNDING = 1e-5  # of an IoU in float32, as training computes it
+ROUNDING = 1e-5  # rounding error of an IoU in float32, the format of training
 CPU = torch.device("cpu")
-# The limit of anchors to compare with objects if all anchors must be: about two seconds.
+# If all anchors of an image have to be compared with its objects, at most this many in total: about two seconds.
 MOST_ANCHORS = 20_000_000
 
 
 class AnchorSetup(NamedTuple):
-    """The settings that decide how large objects are compared with the anchors."""
+    """The settings that determine the sizes of objects and anchors in the network's input."""
 
     min_side: int
     max_side: int
@@ -32,11 +32,11 @@ class AnchorSetup(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Some objects of a data set, and which of them get an anchor."""
+    """Objects of a dataset, all or a random sample, and which of them get an anchor."""
 
     objects: Objects
     matched: np.ndarray  # bool [n]
-    are_all: bool  # False if they were drawn at random
+    are_all: bool  # False if the objects are a random sample
 
     @property
     def missed(self) -> float:
@@ -54,10 +54,10 @@ class Coverage(NamedTuple):
 def coverage(
     dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings = DEFAULT_LOSS, most: int = 10**9
 ) -> Coverage:
-    """Runs training's matcher on the objects of `dataset`, or on about `most` of them.
+    """Runs the training matcher on the objects of `dataset`, or on a random sample of about `most` of them.
 
-    The boxes are not augmented. An anchor belongs to one object, so one of two neighbours may get none, though anchors
-    overlap it enough.
+    The boxes are not augmented. An anchor belongs to one object, so one of two neighbouring objects may get no anchor
+    even though some overlap it enough.
     """
     objects = _drawn(dataset, most, MOST_ANCHORS // _num_anchors(setup) if loss.matcher != "iou" else len(dataset))
     matched = np.zeros(len(objects.images), bool)
@@ -73,7 +73,7 @@ def coverage(
 
 
 def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
-    """Returns the objects that training learns; if there are too many, those of images drawn at random."""
+    """Returns the objects that training uses; if there are too many, only those in a random sample of images."""
     rows = np.flatnonzero(dataset.is_learned)
     images = owners_of_rows(dataset.annotations, rows)
     counts = np.bincount(images, minlength=len(dataset))
@@ -85,7 +85,7 @@ def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
 
 
 def _num_anchors(setup: AnchorSetup) -> int:
-    """Returns the number of anchors in an image with the longest sides."""
+    """Returns the number of anchors in the largest possible image."""
     return sum(rows * columns for rows, columns in level_shapes(setup.min_side, setup.max_side)) * setup.shapes.per_cell
 
 
@@ -93,8 +93,8 @@ def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes
     """Marks the `boxes` [M, 4], in an input of `size`, that get an anchor: bool [M]."""
     targets = Targets(boxes[None], torch.zeros(1, len(boxes), dtype=torch.int64))
     if loss.matcher == "iou":
-        # The few anchors nearest to an object usually decide. If a neighbour takes them all, another anchor may still
-        # be left for the object, so then all anchors are compared.
+        # The few anchors nearest to an object usually suffice. If a neighbouring object takes all of them, the object
+        # may still get another anchor, so then all anchors are compared.
         near = _nearest_anchors(boxes, shapes).flatten(0, 1).float()
         matched = _objects_of(matches_of(near, targets, loss), len(boxes))
         best = iou(*coordinates(near, targets))[0].amax(dim=1)
@@ -113,8 +113,8 @@ def _objects_of(matches: AnchorMatches, num_objects: int) -> Tensor:
 def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
     """Returns, for each box, the anchors of the cells that hold its centre: float64 [M, levels * per cell, 4].
 
-    Among the anchors of one shape, the one with the nearest centre overlaps the most: along either axis the overlap of
-    two lengths falls with the distance of their centres. So no other anchor has a larger IoU with the box.
+    Among anchors of the same shape, the one whose centre is nearest overlaps the box most: along either axis, the
+    overlap of two intervals shrinks as their centres move apart. So no other anchor has a larger IoU with the box.
     """
     strides, cells = _cells_of_levels(shapes)
     centres = (boxes[:, None, :2] + boxes[:, None, 2:]).double() / 2 / strides  # [M, L, 2]
@@ -124,7 +124,7 @@ def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _cells_of_levels(shapes: AnchorShapes) -> tuple[Tensor, Tensor]:
-    """Returns the strides, float64 [L, 1], and each level's anchors around the origin, float64 [L, per cell, 4]."""
+    """Returns the strides, float64 [L, 1], and each level's anchors centred on the origin, float64 [L, per cell, 4]."""
     strides = torch.tensor(STRIDES, dtype=torch.float64)[:, None]
     return strides, torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
 
@@ -140,15 +140,19 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
 
 
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns the best IoU of objects with `corners` [n, 4] in images of the original `sizes` [n, 2]: float64 [n]."""
+    """Returns the largest IoU of each object with any anchor: float64 [n].
+
+    The objects have `corners` [n, 4] in images of the original `sizes` [n, 2].
+    """
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
     return best_ious(boxes, setup.shapes)
 
 
 def shares(matched: np.ndarray, ious: np.ndarray, background: float = BACKGROUND_IOU) -> list[float]:
-    """Returns the fraction of objects that are `matched` (bool [n]), and two fractions of the others by their best IoU.
+    """Returns three fractions of the objects: the `matched` (bool [n]), and the others split by their best IoU.
 
-    If it is at least `background`, that anchor is ignored or belongs to another object; below, it learns background.
+    If the best IoU is at least `background`, the best anchor is ignored or belongs to another object; otherwise it is
+    trained as background.
     """
     counts = (matched.sum(), (~matched & (ious >= background)).sum(), (~matched & (ious < background)).sum())
     return [float(count / max(1, len(ious))) for count in counts]

@@ -1,4 +1,4 @@
-"""Finds settings that give more objects an anchor: larger sides first, then other anchors, then another matcher."""
+"""Finds settings that give more objects an anchor: larger images first, then other anchors, then another matcher."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +14,17 @@ from retinanet.runtime.printable import printable
 from retinanet.settings.shared import LEAST_SIDE
 
 MORE_RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
-CLEAR_GAIN = 0.05  # fraction of all objects, or of a class, below which a change isn't worth a line
-# Of what the best settings regain: the fraction that makes larger sides preferable, and the one for other settings.
+CLEAR_GAIN = 0.05  # the fraction of all objects, or of a class, that a change must gain to be worth a line
+# The fractions of the best settings' gain that suffice: for larger images, and for all other settings.
 MOST_OF, NEARLY = 0.7, 0.9
-MOSTLY, FEWEST = 0.5, 20  # a class counts by itself if this fraction and this many of its objects are missed
+MOSTLY, FEWEST = 0.5, 20  # a class with at least FEWEST objects counts by itself if more than MOSTLY of them are missed
 LOW_QUALITY = "--matcher low_quality"
-MISSED = 0.05  # fraction of the objects without an anchor that is worth a line
-MOST_MISSED_NAMED = 5  # classes with such a fraction
+MISSED = 0.05  # a larger fraction of objects without an anchor is worth a line
+MOST_MISSED_NAMED = 5  # of the classes with such a fraction
 
 
 class Remedy(NamedTuple):
-    """Flags of train.py, and the coverage and cost that they lead to."""
+    """Flags of train.py, and the coverage and cost that result from them."""
 
     flags: str
     coverage: Coverage
@@ -32,7 +32,7 @@ class Remedy(NamedTuple):
 
 
 def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
-    """Returns all sides and anchors to try instead, by their flags."""
+    """Returns the setups to try, with other image sizes or other anchors, by their flags."""
     others = {flags: setup._replace(shapes=shapes) for flags, shapes in other_anchors(setup.shapes).items()}
     return smaller_sides(setup) | larger_sides(setup) | others
 
@@ -46,7 +46,7 @@ def larger_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
 
 
 def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
-    """Returns the setup with its sides multiplied by each of `factors`, by their flags."""
+    """Returns the setup with its image sizes multiplied by each of `factors`, by flags."""
     sides = [(round(setup.min_side * factor), round(setup.max_side * factor)) for factor in factors]
     return {
         f"--min_side {least} --max_side {most}": setup._replace(min_side=least, max_side=most) for least, most in sides
@@ -54,7 +54,7 @@ def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
 
 
 def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
-    """Returns anchors to try instead of `shapes`, by their flags."""
+    """Returns the anchors to try instead of `shapes`, by their flags."""
     ratios = f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in MORE_RATIOS)}"
     others = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
     others[ratios] = shapes._replace(ratios=MORE_RATIOS)
@@ -67,12 +67,13 @@ def remedies(
 ) -> list[Remedy]:
     """Returns settings that give clearly more objects an anchor than `now`, the coverage of `setup`; most useful first.
 
-    Larger sides come first: a larger picture of an object is also easier to recognise, which a smaller anchor doesn't
-    change. The smallest sides that regain most of what any settings regain are chosen; only if none do, other anchors
-    are added. Other anchors alone follow, and last an anchor forced on each object, however little it overlaps.
+    Larger images come first, because they also make objects easier to recognise, which smaller anchors don't. The
+    smallest image size that gains most of what the best settings gain is chosen; if there is none, larger images are
+    combined with other anchors. Other anchors at the current image size follow. The last remedy forces an anchor on
+    each object, however little the two overlap.
     """
     if not len(now.matched) or (now.missed < CLEAR_GAIN and not mostly_missed(now)):
-        return []  # nothing can change much
+        return []  # no settings could gain much
     larger = larger_sides(setup)
     shapes = {} if fixed_anchors else other_anchors(setup.shapes)
     anchors = {flags: setup._replace(shapes=other) for flags, other in shapes.items()}
@@ -97,7 +98,7 @@ def remedies(
 def remedy_of(
     flags: str, dataset: CocoDataset, setup: AnchorSetup, other: AnchorSetup, loss: LossSettings, most: int
 ) -> Remedy:
-    """Measures `other`, in place of `setup`, on about `most` objects."""
+    """Measures `other`, as a replacement for `setup`, on about `most` objects."""
     pixels, pixels_now = (
         resized_sizes(dataset.annotations.sizes, one.min_side, one.max_side).prod(axis=1, dtype=float).sum()
         for one in (other, setup)
@@ -106,20 +107,20 @@ def remedy_of(
 
 
 def is_clear(other: Coverage, now: Coverage) -> bool:
-    """Tells whether `other` misses clearly fewer objects, of all or of a class that is mostly missed now."""
+    """Returns True if `other` misses clearly fewer objects, overall or in a class that is mostly missed now."""
     missed = other.missed_by_class
     of_classes = [share - missed.get(label, share) for label, share in mostly_missed(now).items()]
     return max([now.missed - other.missed, *of_classes]) >= CLEAR_GAIN
 
 
 def mostly_missed(now: Coverage) -> dict[int, float]:
-    """Returns the labels that mostly get no anchor (unless they have very few objects), and the missed fraction."""
+    """Returns the missed fraction of each class whose objects mostly get no anchor, except for very small classes."""
     counts = np.bincount(now.objects.labels)
     return {label: share for label, share in now.missed_by_class.items() if share > MOSTLY and counts[label] >= FEWEST}
 
 
 def _share_regained(now: Coverage, dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings) -> float:
-    """Returns the fraction of the missed objects that `setup` would regain, minus those that it would lose."""
+    """Returns the net gain of `setup`, objects regained less objects lost, as a fraction of the missed objects."""
     sizes = dataset.annotations.sizes[now.objects.images]
     num_reached = (ious_of(setup, now.objects.corners, sizes) >= loss.foreground_iou).sum()
     return float((num_reached - now.matched.sum()) / (~now.matched).sum())
@@ -134,7 +135,7 @@ def missed_classes(now: Coverage, class_names: list[str]) -> str:
 
 
 def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """Returns a line for each remedy: the fraction of objects that it leaves without an anchor, and its cost."""
+    """Returns a line per remedy, with the fraction of objects that it leaves without an anchor, and its cost."""
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:

@@ -1,4 +1,4 @@
-"""Changes training images at random, in uint8, and applies the same changes to their boxes exactly."""
+"""Augments training images at random, in uint8, and transforms their boxes to match."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,17 +17,18 @@ from retinanet.settings.shared import CROP, JITTER, PHOTOMETRIC, ZOOM_OUT
 JITTER_SCALES = (0.1, 2.0)  # "large-scale jittering" of https://arxiv.org/abs/2012.07177
 LEAST_TO_CROP = 4  # pixels of the shorter side; RandomIoUCrop may divide by zero if 0.3 of a side is less than a pixel
 FILL = [float(round(part)) for part in MEAN]
-# Separates these draws from others of the same seed, epoch and image; not 0, which SeedSequence ignores.
+# Separates these random numbers from others with the same seed, epoch and image; not 0, which SeedSequence ignores.
 AUGMENTATION_STREAM = 1
 Parts = tuple[tv_tensors.Image, tv_tensors.BoundingBoxes, Tensor]  # an image, its boxes and their labels
 
 
 def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tuple[int, int, int]) -> Sample:
-    """Applies the augmentations `names` to `sample`, drawn from `key` (seed, epoch, index). The result fits in `size`.
+    """Applies the augmentations `names` to `sample`, with random numbers seeded by `key` (seed, epoch, index).
 
-    `sample` is in its original size if one of FROM_ORIGINAL is among the names, else in `size` (height, width). Labels
-    of any value stay with their boxes; boxes that are cut off, or have less than a pixel left, are dropped. Colours
-    change when the image is small, and before it gets a border, which keeps the mean colour: zero to the network.
+    `sample` has its original size if one of FROM_ORIGINAL is among the names, otherwise `size` (height, width); the
+    result always fits in `size`. Labels of any value stay with their boxes. Boxes that are cropped away, or have less
+    than a pixel left, are dropped. Colours change after the image has shrunk, which is cheaper, and before it gets a
+    border, so that the border keeps the mean colour, which is zero to the network.
     """
     height, width = sample.image.shape[1:]
     boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=(height, width))
@@ -44,14 +45,15 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
 
 @contextmanager
 def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
-    """Seeds PyTorch's global CPU generator, which torchvision draws from, with `key`; restores it afterwards.
+    """Inside, PyTorch's global CPU generator, from which torchvision draws, is seeded with `key`; then it is restored.
 
-    With one thread meanwhile: the last digits of a picture's mean grey depend on the number of threads.
+    PyTorch also uses a single thread, because an image's mean grey is rounded differently with other numbers of
+    threads.
     """
     threads = torch.get_num_threads()
     seed = int(np.random.SeedSequence([*key, AUGMENTATION_STREAM]).generate_state(1, np.uint64)[0])
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPUs' too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
         if threads > 1:
             torch.set_num_threads(1)
         try:
@@ -62,9 +64,9 @@ def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
 
 
 def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Resizes to `size` times a random scale, then crops at a random place what is larger than `size`.
+    """Resizes to `size` times a random scale, then crops the image at a random place if it exceeds `size`.
 
-    v2.ScaleJitter would swap height and width, and fails at sides of less than a pixel.
+    v2.ScaleJitter would swap height and width, and it fails if a side is shorter than a pixel.
     """
     scale = torch.empty(()).uniform_(*JITTER_SCALES).item()
     height, width = (max(1, round(side * scale)) for side in size)
@@ -73,9 +75,9 @@ def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Crops to a part of the image that holds at least the centre of an object, as large as fits in `size`."""
+    """Crops to a part of the image that contains the centre of an object, and resizes that part to fit in `size`."""
     image, boxes, _ = parts
-    # Without an object, torchvision's many attempts find no crop.
+    # Without an object, torchvision would try many crops in vain.
     if len(boxes) and min(image.shape[1:]) >= LEAST_TO_CROP:
         parts = _IoUCrop(parts[2] == CROWD)(*parts)
     height, width = parts[0].shape[1:]
@@ -84,9 +86,9 @@ def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 class _IoUCrop(v2.RandomIoUCrop):
-    """Crops as torchvision does, which drops boxes whose centre is cut off, but keeps crowd regions.
+    """Crops like torchvision, which drops boxes whose centre is cut off, but keeps crowd regions.
 
-    What is left of an object without its centre may be background; what is left of a crowd region is still one.
+    The rest of an object without its centre may be background, but the rest of a crowd region is still a crowd region.
     """
 
     def __init__(self, is_crowd: Tensor) -> None:
@@ -103,13 +105,13 @@ def _distort(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _zoom_out(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Shrinks half of the images, to no less than a quarter of each side, in a mean-coloured one of the same size."""
+    """Shrinks half of the images, to no less than a quarter of each side, and pads them with the mean colour."""
     height, width = parts[0].shape[1:]
     return _resized(v2.RandomZoomOut(fill=FILL)(*parts), (height, width))
 
 
 def _pad(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Places the image at random in a mean-coloured image of `size`."""
+    """Places the image at a random position in a mean-coloured image of `size`."""
     return v2.RandomCrop(size, pad_if_needed=True, fill=FILL)(*parts)
 
 

@@ -14,14 +14,14 @@ class Sample(NamedTuple):
     """One image, resized but not yet padded."""
 
     image: Tensor  # uint8 [3, height, width]
-    boxes: Tensor  # float32 [objects, 4], and the crowd regions if the data set keeps them
+    boxes: Tensor  # float32 [objects, 4], including crowd regions if the dataset keeps them
     labels: Tensor  # int64 [objects]
     scale: Tensor  # float32 [2], network pixels per original pixel: (vertical, horizontal)
-    row: int  # of the image in its set
+    row: int  # the index of the image in its set
 
 
 class BadImage(NamedTuple):
-    """Stands for a sample that can't be read: an exception would reach the main process as a worker's traceback."""
+    """Replaces a sample that can't be read: an exception would reach the main process as a worker's traceback."""
 
     message: str
 
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     targets: Targets
     sizes: Tensor  # int64 [B, 2], (height, width) of each image without its padding
     scales: Tensor  # float32 [B, 2]
-    rows: Tensor  # int64 [B], of the images in their set; never on a GPU
+    rows: Tensor  # int64 [B], the indices of the images in their set; never on a GPU
 
 
 class Loaded(NamedTuple):
@@ -44,13 +44,13 @@ class Loaded(NamedTuple):
 
 
 def loaded_from(samples: Sequence[Sample | BadImage], shape: tuple[int, int] | None = None) -> Loaded:
-    """Returns the batch of the samples that could be read, and the messages of the others. `shape`: see collate."""
+    """Returns the batch of the samples that could be read, and the messages of the others. For `shape`, see collate."""
     batch = collate([sample for sample in samples if isinstance(sample, Sample)], shape)
     return Loaded(batch, [sample.message for sample in samples if isinstance(sample, BadImage)])
 
 
 def collate(samples: Sequence[Sample], shape: tuple[int, int] | None = None) -> Batch:
-    """Returns one batch of the samples. `shape` is its (H, W), by default the smallest that fits."""
+    """Returns one batch of the samples. `shape` is its padded (H, W), by default the smallest that fits."""
     if shape is None:
         shape = padded_shape([max((sample.image.shape[axis] for sample in samples), default=0) for axis in (1, 2)])
     most = max([1, *(len(sample.labels) for sample in samples)])  # M

@@ -1,4 +1,4 @@
-"""Loads batches in worker processes: the images of a training epoch, and of an evaluation."""
+"""Loads batches in worker processes, for training and for evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,19 +32,19 @@ DEFAULT_AUGMENTATION = Augmentation()
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """The settings of loading."""
+    """The settings of a loader."""
 
     batch_size: int
     workers: int = 0
-    device: torch.device = CPU  # where the batches go
+    device: torch.device = CPU  # the device that the batches are for
     timeout: float = 0  # seconds that a worker may take for a batch; 0 means no limit
-    padded_sides: tuple[int, ...] | None = None  # of training batches, see padded_shape; None: multiples of 32
+    padded_sides: tuple[int, ...] | None = None  # to pad training batches to, see padded_shape; None: multiples of 32
 
 
 class TrainingBatches(Dataset[Loaded]):
-    """The batches that a sampler draws, with augmented images that fit in the size that they would have without.
+    """The batches that a sampler draws; augmented images fit in the size that they would have without augmentation.
 
-    The changes of an image depend only on (seed, epoch, index) and on the batch's side.
+    The augmentation of an image depends only on (seed, epoch, index) and on the batch's shorter side.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TrainingBatches(Dataset[Loaded]):
         augmentation: Augmentation = DEFAULT_AUGMENTATION,
         sides: Sequence[int] | None = None,
     ) -> None:
-        """Keeps the settings. `sides`: see padded_shape."""
+        """Stores the settings. For `sides`, see padded_shape."""
         self.dataset, self.seed, self.augmentation, self.sides = dataset, seed, augmentation, sides
         if augmentation.augment:  # before workers fork, and only if used: torchvision takes 1.5 s to import
             import retinanet.data.augmentation  # noqa: F401
@@ -64,9 +64,9 @@ class TrainingBatches(Dataset[Loaded]):
         return loaded_from(samples, padded_shape(draw.sides, self.sides))
 
     def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
-        """Returns the image as training gets it in `epoch`, in a batch with this shorter side (default: the set's own).
+        """Returns an image's training sample in `epoch`, in a batch with this shorter side (default: the set's own).
 
-        `index`: see Draw.
+        For `index`, see Draw.
         """
         try:
             sample = self._augmented(epoch, index, side)
@@ -100,7 +100,7 @@ def training_loader(
     accumulate: int = 1,
     ranks: Ranks = ALONE,
 ) -> tuple[DataLoader[Loaded], AspectRatioBasedSampler]:
-    """Returns a loader of a rank's training batches, and its sampler, whose `start_at` sets the next batch."""
+    """Returns a loader for a rank's training batches, and its sampler, whose `start_at` sets the next batch."""
     sampler = AspectRatioBasedSampler(
         dataset.sizes,
         loading.batch_size,
@@ -118,7 +118,7 @@ def training_loader(
 
 
 class AtEachSide(Dataset[list[Sample | BadImage]]):
-    """Holds each image of a data set at several sizes, decoded once: a sample for each of `sizes`, [N, 2] each."""
+    """A dataset's images at several sizes, decoded once: an item has a sample for each of `sizes`, each [N, 2]."""
 
     def __init__(self, dataset: CocoDataset, sizes: Sequence[np.ndarray]) -> None:
         self.dataset, self.sizes = dataset, sizes
@@ -145,8 +145,8 @@ def evaluation_loader(
 ) -> DataLoader[list[Loaded]]:
     """Returns a loader of each image once, in batches for all `test_sides`; a rank gets its share of the batches.
 
-    `test_sides` are shorter sides with their limits of the longer one, by default only those of `dataset`. Images
-    in a batch have equal padded shapes at every side, so none is padded because of another.
+    `test_sides` are pairs of a shorter side and the longer side's limit, by default only the pair of `dataset`. The
+    images of a batch have equal padded shapes at every side, so no image is padded because of another.
     """
     original = dataset.annotations.sizes
     sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]
@@ -162,12 +162,12 @@ def _loaded_at_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list
 
 class _Loader(DataLoader[Any]):
     def __iter__(self) -> Any:
-        with STOP.unbroken():  # while workers are forked: the fork's callbacks hold locks, and lose exceptions
+        with STOP.unbroken():  # while workers are forked: callbacks of the fork hold locks, and swallow exceptions
             return super().__iter__()
 
 
 def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataLoader[Any]:
-    # Each worker keeps PyTorch's default of one thread, as it works on one image at a time.
+    # Each worker keeps PyTorch's default of one thread, because it works on one image at a time.
     return _Loader(
         dataset,
         num_workers=loading.workers,
@@ -175,7 +175,7 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
         persistent_workers=loading.workers > 0,
         timeout=loading.timeout if loading.workers else 0,
         worker_init_fn=ignore_in_worker,
-        # Separate, or the loader would draw from PyTorch's generator at each epoch, and again when an epoch resumes.
+        # Its own, or the loader would draw from PyTorch's generator at each epoch, and again when an epoch is resumed.
         generator=torch.Generator(),
         **how,
     )

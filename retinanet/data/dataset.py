@@ -1,4 +1,4 @@
-"""Reads a COCO data set: each image as a sample, resized and with its boxes."""
+"""Reads a COCO dataset: each image becomes a sample, resized and with its boxes."""
 
 import os
 from pathlib import Path
@@ -21,11 +21,11 @@ from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
-IMAGES_PER_PART = 2**16  # whose boxes are clipped at once at the start; all at once would double the memory
+IMAGES_PER_PART = 2**16  # images whose boxes are clipped at a time at the start; all at once would double the memory
 
 
 class Objects(NamedTuple):
-    """Objects of a data set, clipped to their images."""
+    """Objects of a dataset, clipped to their images."""
 
     images: np.ndarray  # int64 [n], the indices of their images
     labels: np.ndarray  # int64 [n]
@@ -37,9 +37,9 @@ class Objects(NamedTuple):
 class CocoDataset(Dataset[Sample | BadImage]):
     """Holds the images of a COCO annotation file, resized, with the objects to find in them.
 
-    Crowds are not learned. Boxes are clipped to their image, and boxes without area are dropped; `num_crowds`
-    and `num_empty` count both. With `keep_crowds` the samples hold the crowd regions too, with a label of their own,
-    CROWD.
+    Crowd regions are not trained on; boxes are clipped to their image, and boxes without area are dropped. `num_crowds`
+    and `num_empty` count the crowd regions and the dropped boxes. With `keep_crowds`, the samples also contain the
+    crowd regions, with the label CROWD.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class CocoDataset(Dataset[Sample | BadImage]):
         self.image_folder = image_folder
         self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
         self.cache: ImageCache | None = None
-        # Arrays only: each worker would copy Python objects, since reading them changes their reference counts.
+        # Arrays only: Python objects would be copied in each worker, since reading them changes their reference counts.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
         starts = range(0, len(self), IMAGES_PER_PART)
         empty = np.concatenate([np.zeros(0, bool), *(self._empty(start, start + IMAGES_PER_PART) for start in starts)])
         self.num_crowds = int(annotations.crowds.sum())
         self.num_empty = int((empty & ~annotations.crowds).sum())
         self.is_learned = ~annotations.crowds & ~empty  # [T]
-        self.is_kept = ~empty if keep_crowds else self.is_learned  # [T], whether the samples include it
+        self.is_kept = ~empty if keep_crowds else self.is_learned  # [T], whether a sample includes it
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -82,7 +82,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return height, width
 
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
-        """Returns boxes float32 [objects, 4] in original pixels and labels int64 [objects] of an image's sample."""
+        """Returns an image's boxes, float32 [objects, 4] in original pixels, and labels, int64 [objects]."""
         rows = self._rows(index, index + 1)
         is_kept = self.is_kept[rows]
         boxes = self._corners(index, index + 1)[is_kept].astype(np.float32)
@@ -90,7 +90,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return torch.from_numpy(boxes), torch.from_numpy(labels)
 
     def learned(self, rows: np.ndarray) -> Objects:
-        """Returns the annotations `rows` [n], without crowds and empty boxes."""
+        """Returns the objects among the annotations `rows`, without crowds and empty boxes."""
         rows = rows[self.is_learned[rows]]
         images = owners_of_rows(self.annotations, rows)
         corners = clipped_corners(self.annotations.boxes[rows], self.annotations.sizes[images])
@@ -98,7 +98,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
 
     def overhangs(self) -> np.ndarray:
-        """Returns how many original pixels each box extends past its image, at the worst side: float64 [T]."""
+        """Returns by how many original pixels each box extends past its image, on its worst side: float64 [T]."""
         parts = []
         for start in range(0, len(self), IMAGES_PER_PART):
             left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_PER_PART)].T
@@ -107,35 +107,35 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return np.concatenate([np.zeros(0), *parts])
 
     def _rows(self, start: int, stop: int) -> slice:
-        """Returns the annotations of the images from `start` to `stop`."""
+        """Returns the annotations of the images from `start` up to, but not including, `stop`."""
         first = self.annotations.first[start : stop + 1]
         return slice(first[0], first[-1])
 
     def _empty(self, start: int, stop: int) -> np.ndarray:
-        """Marks the boxes of these images that have no area in their image."""
+        """Marks the boxes of the images from `start` to `stop` that have no area inside their image."""
         corners = self._corners(start, stop)
         return (corners[:, 2] <= corners[:, 0]) | (corners[:, 3] <= corners[:, 1])
 
     def _corners(self, start: int, stop: int) -> np.ndarray:
-        """Returns the boxes of these images as (x1, y1, x2, y2) float64 in original pixels, clipped to their images."""
+        """Returns the clipped boxes of the images from `start` to `stop`: (x1, y1, x2, y2) float64, original pixels."""
         return clipped_corners(self.annotations.boxes[self._rows(start, stop)], self._sizes_of_owners(start, stop))
 
     def _sizes_of_owners(self, start: int, stop: int) -> np.ndarray:
-        """Returns the (height, width) of the image of each of these boxes."""
+        """Returns the (height, width) of the image of each box, for the images from `start` to `stop`."""
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
     def read(self, index: int, side: int | None = None) -> Sample:
-        """Returns the sample, its shorter side at `side`. Raises UserError if its file can't be read."""
+        """Returns an image's sample with the shorter side `side`. Raises UserError if the image file can't be read."""
         boxes, labels = self.objects(index)
         boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
         return Sample(self._image(index, side), boxes, labels, scale, index)
 
     def read_original(self, index: int) -> Sample:
-        """Returns the sample in its original size. Raises UserError if its file can't be read."""
+        """Returns an image's sample in its original size. Raises UserError if the image file can't be read."""
         return Sample(to_tensor(self.original(index)), *self.objects(index), torch.ones(2), index)
 
     def original(self, index: int) -> np.ndarray:
-        """Reads the image in its own size: uint8 [height, width, 3]. Raises UserError if it can't be read."""
+        """Reads an image in its original size: uint8 [height, width, 3]. Raises UserError if the file can't be read."""
         height, width = self.annotations.sizes[index].tolist()
         return read_image(self.path(index), (height, width), self.max_pixels)
 
@@ -160,7 +160,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
             check_image(self.path(index), (height, width), self.max_pixels)
 
     def images_there(self) -> np.ndarray:
-        """Marks the image files that exist: bool [N]. Listing folders is faster than asking for each file."""
+        """Marks the image files that exist: bool [N]. Listing folders is faster than checking each file."""
         listed: dict[str, set[str]] = {}
         exists = np.zeros(len(self), bool)
         for index in range(len(self)):
@@ -196,9 +196,9 @@ def load_set(
     require_images: bool = True,
     keep_crowds: bool = False,
 ) -> tuple[Annotations, CocoDataset]:
-    """Loads a set of the data folder; checks its annotations and that its images exist.
+    """Loads a set of the dataset folder; checks its annotations and that its images exist.
 
-    `keep_crowds`: see CocoDataset.
+    For `keep_crowds`, see CocoDataset.
     """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name)
@@ -209,7 +209,7 @@ def load_set(
 
 
 def load_set_without_images(coco_path: Path, set_name: str, max_pixels: int) -> CocoDataset:
-    """Loads a set whose images may be missing: `images_there` marks those that exist."""
+    """Loads a set whose images may be missing; `images_there` marks the images that exist."""
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name, must_exist=False)
     return CocoDataset(annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels)

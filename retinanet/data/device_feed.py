@@ -1,4 +1,4 @@
-"""Brings batches to the device: refuses or counts unreadable images, copies, and measures the time spent waiting."""
+"""Moves batches to the device, refuses or counts unreadable images, and measures the time spent waiting for batches."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -11,11 +11,11 @@ from retinanet.detector.structures import Targets
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.resource_errors import COPY_ADVICE, memory_explained, named
 
-MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # images that may be skipped: the fraction, or this number in a small set
+MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # the fraction of images that may be skipped, or their number in a small set
 
 
 class BadImages:
-    """Refuses images of a data set that can't be read; with `skip`, counts them, up to 1 in 100 or a few."""
+    """Refuses a dataset's unreadable images; with `skip`, counts them, and refuses only those above the limit."""
 
     def __init__(self, num_images: int, skip: bool) -> None:
         self.num_images, self.skip = num_images, skip
@@ -24,7 +24,7 @@ class BadImages:
         self.new_messages: list[str] = []
 
     def passing(self, loaded: Iterable[Loaded]) -> Iterator[Batch]:
-        """Yields the batches, some perhaps without an image. Raises UserError at an image that may not be skipped."""
+        """Yields the batches, which may be empty. Raises UserError at an unreadable image that may not be skipped."""
         for batch, messages in loaded:
             for message in messages:
                 self._add(message)
@@ -64,24 +64,24 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
                 sizes,
                 scales,
                 *targets,
-            ):  # otherwise their memory may be reused while the step needs it
+            ):  # otherwise their memory may be reused while the step still needs it
                 tensor.record_stream(step_stream)
         yield batch._replace(images=images, targets=targets, sizes=sizes, scales=scales)
 
 
 def in_steps(batches: Iterable[Batch], accumulate: int = 1) -> Iterator[list[Batch]]:
-    """Yields the batches of each training step, `accumulate` of them."""
+    """Groups the batches into training steps of `accumulate` batches each; the last step may have fewer."""
     batches = iter(batches)
     while step := list(islice(batches, accumulate)):
         yield step
 
 
 class OneAhead:
-    """Hands batches on, and fetches the next one early if `fetch` is called."""
+    """Passes batches on; `fetch` loads the next one early."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self.batches = iter(batches)
-        self.fetched: list[Batch | None] = []  # at most one; None is the end
+        self.fetched: list[Batch | None] = []  # at most one batch; None marks the end
 
     def __iter__(self) -> "OneAhead":
         return self
@@ -99,7 +99,7 @@ class OneAhead:
 
 
 class WaitClock:
-    """Hands the batches of each step on, and measures the seconds in which the device had nothing to do but wait."""
+    """Passes on the batches of each step, and measures the seconds in which the device only waited for them."""
 
     def __init__(self, steps: Iterable[list[Batch]], device: torch.device) -> None:
         self.steps, self.waited = steps, 0.0
@@ -108,10 +108,10 @@ class WaitClock:
     def __iter__(self) -> Iterator[list[Batch]]:
         asked = time.perf_counter()
         for step in self.steps:
-            # A GPU works on while its next batches are waited for; it is idle if it has finished before they came.
+            # A GPU works on while the host waits for the next batches; it was idle if it finished before they arrived.
             if self.step_done is None or self.step_done.query():
                 self.waited += time.perf_counter() - asked
             yield step
             if self.step_done is not None:
-                self.step_done.record()  # the step has been launched when the next one's batches are asked for
+                self.step_done.record()  # by the time the next batches are requested, the step has been launched
             asked = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Keeps decoded and resized images in memory that all loader workers share."""
+"""Caches decoded and resized images in memory that all loader workers share."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ SHARED_MEMORY = Path("/dev/shm")  # where PyTorch keeps shared memory on Linux
 
 
 class ImageCache:
-    """Holds as many of a data set's images, starting with the first, as fit in `budget` bytes.
+    """Caches as many of a dataset's images, starting with the first, as fit in `budget` bytes.
 
-    An image is kept when it is first read, so the first epoch fills the cache.
+    An image is cached when it is first read, so the first epoch fills the cache.
     """
 
     def __init__(self, sizes: np.ndarray, budget: int) -> None:
@@ -27,14 +27,14 @@ class ImageCache:
         self.is_filled = torch.zeros(self.num_images, dtype=torch.bool).share_memory_()
 
     def get(self, index: int) -> Tensor | None:
-        """Returns the image uint8 [3, height, width], read-only; None if it is not cached (yet)."""
+        """Returns the image, uint8 [3, height, width] and read-only; None if it is not cached (yet)."""
         return self._slot(index) if index < self.num_images and self.is_filled[index] else None
 
     def put(self, index: int, image: Tensor) -> None:
-        """Caches `image` uint8 [3, height, width] if it fits."""
+        """Caches `image`, uint8 [3, height, width], if it fits."""
         if index < self.num_images:
             self._slot(index).copy_(image)
-            self.is_filled[index] = True  # after the pixels: another worker may read at any time
+            self.is_filled[index] = True  # after the pixels, because another worker may read at any time
 
     def _slot(self, index: int) -> Tensor:
         start = int(self.ends[index - 1]) if index else 0
@@ -43,7 +43,7 @@ class ImageCache:
 
 
 def spare_memory() -> int:
-    """Returns how many bytes a cache may take: half of the free memory; the workers and the network need the rest."""
+    """Returns how many bytes a cache may take: half of the free memory, as workers and the network need the rest."""
     free = [_available_memory()]
     if SHARED_MEMORY.is_dir():
         free.append(shutil.disk_usage(SHARED_MEMORY).free)

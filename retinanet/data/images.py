@@ -13,14 +13,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.settings.shared import MAX_PIXELS
 
-# Pillow's names of the formats that are read, whatever the file is called. Of the thirty others, EPS would start
-# Ghostscript, which runs the program in the file.
+# The formats that are read, by Pillow's names, whatever a file is called. Of Pillow's thirty other formats, EPS would
+# start Ghostscript, which runs the program in the file.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "DIB", "TGA")
-if importlib.util.find_spec("PIL.AvifImagePlugin"):  # from Pillow 11.3
+if importlib.util.find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 or newer
     FORMATS = (*FORMATS, "AVIF")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
-# Pillow's own limit would stop users who raise --max_pixels; read_image checks that before it decodes.
+# Pillow's own limit would stop users who raise --max_pixels; read_image checks --max_pixels before it decodes.
 Image.MAX_IMAGE_PIXELS = None
 
 
@@ -28,15 +28,15 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
     """Reads the image in `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
 
     Only the first frame is read, and transparency is dropped. The EXIF orientation is applied if the image has the
-    stated size with it and not without. UserError, naming the file, where it can't be read, has another size, or has
-    more than `max_pixels` (checked in its header, before decoding).
+    annotated size only when rotated. Raises UserError, naming the file, if the image can't be read, has another size,
+    or has more than `max_pixels` pixels (checked in the header, before decoding).
     """
     with _opened(path, size, max_pixels) as picture:
         return _upright(picture, size)
 
 
 def read_upright(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads an image without annotations like `read_image`: any size, its EXIF orientation always applied."""
+    """Reads an image without annotations like `read_image`, but of any size, and always upright by EXIF orientation."""
     with _opened(path, None, max_pixels) as picture:
         return upright(picture)
 
@@ -47,7 +47,7 @@ def upright(picture: Image.Image) -> np.ndarray:
 
 
 def image_suffixes() -> set[str]:
-    """Returns the suffixes of the files that `read_image` reads, .jpg and so on, in lower case."""
+    """Returns the suffixes of the image formats that `read_image` reads, in lower case, such as .jpg."""
     # Pillow opens MPO files, from stereo cameras, as JPEG.
     return {suffix for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")}
 
@@ -55,9 +55,9 @@ def image_suffixes() -> set[str]:
 def read_with_orientation(
     path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, int, bool]:
-    """Reads the image like `read_image`.
+    """Reads an image like `read_image`.
 
-    Also returns its EXIF orientation, 1 to 8 (1 if there is none), and whether that was applied.
+    Also returns its EXIF orientation, 1 to 8 (1 if there is none), and True if the orientation was applied.
     """
     with _opened(path, size, max_pixels) as picture:
         image = _upright(picture, size)
@@ -89,7 +89,7 @@ def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_P
 
 @contextmanager
 def _opened(path: str | Path, size: tuple[int, int] | None, max_pixels: int) -> Iterator[Image.Image]:
-    """Opens the picture and checks its header; any error while it is open becomes a UserError that names it.
+    """Opens the image and checks its header; any error while it is open becomes a UserError that names the file.
 
     `size` (height, width) is None for an image without annotations, which may have any size.
     """
@@ -133,7 +133,7 @@ def _check_pixels(path: str | Path, size: tuple[int, int], max_pixels: int) -> N
 def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> None:
     height, width = size
     if picture.size == (width, height):
-        return  # without reading the orientation, which a PNG may have after its pixels
+        return  # without reading the orientation, which a PNG may store after its pixels
     is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
     if not is_turned or picture.size != (height, width):
         raise DataFault(

@@ -43,10 +43,10 @@ def require_reach(
     flip: bool = True,
     shapes: AnchorShapes = DEFAULT_SHAPES,
 ) -> None:
-    """Raises DataFault if no anchor of `shapes` overlaps any object by `foreground_iou`: the IoU matches nothing.
+    """Raises DataFault if no anchor of `shapes` has an IoU of at least `foreground_iou` with any object.
 
-    The objects are checked at the shorter `sides` of the training, by default the set's own. With `flip`, mirrored
-    objects count as well, since mirroring shifts objects against the anchors.
+    The objects are checked at each shorter side in `sides`, by default the set's own. With `flip`, mirrored objects
+    count too, because mirroring shifts objects relative to the anchors.
     """
     largest = 0.0
     for boxes in _network_boxes(dataset, sides, flip):
@@ -63,7 +63,7 @@ def require_reach(
 
 
 def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> Iterator[np.ndarray]:
-    """Yields the objects as the network gets them, (x1, y1, x2, y2) float64 [n, 4], some at a time."""
+    """Yields the objects' boxes in network input pixels, some at a time: (x1, y1, x2, y2), float64 [n, 4]."""
     rows = np.flatnonzero(dataset.is_learned)
     for start in range(0, len(rows), OBJECTS_AT_A_TIME):
         objects = dataset.learned(rows[start : start + OBJECTS_AT_A_TIME])

@@ -12,27 +12,28 @@ from retinanet.runtime.ranks import ALONE, Ranks
 
 # Enough to mix images of nearly equal shape differently each epoch, too little to pair wide images with tall ones.
 SHAPE_JITTER = 0.05
-SIDE_STREAM = 2  # separates a batch's draws from others of the same seed, epoch and number; not 0, which NumPy ignores
+SIDE_STREAM = 2  # separates a batch's draws from others of the same seed, epoch and index; not 0, which NumPy ignores
 
 
 class Draw(NamedTuple):
-    """A batch to read: its epoch, its images and their size. The augmentation depends on epoch and index."""
+    """A batch to read: its epoch, its images and their size. The augmentation depends on the epoch and the index."""
 
     epoch: int
-    indices: list[int]  # the k-th repeat of image i, of N, is i + k * N
-    sides: tuple[int, int]  # (height, width) that hold each of its images, including those of other ranks
-    side: int | None = None  # the shorter side of its images, if that was drawn too
+    indices: list[int]  # the k-th repeat of image i is i + k * N, for N images
+    sides: tuple[int, int]  # (height, width) large enough for every image of the batch, on all ranks
+    side: int | None = None  # the images' shorter side, if it was drawn too
 
 
 class AspectRatioBasedSampler(Sampler[Draw]):
-    """Draws the batches of one rank, for each epoch as a function of (seed, epoch) only.
+    """Draws the batches of one rank; the batches of an epoch depend only on (seed, epoch).
 
-    The images are ordered by their shape with a little noise, so that like shapes share a batch and little is padded;
-    images of one shape come in any order. The batches are then shuffled. Every image comes exactly once an epoch (or as
-    often as its factor says), at one of the ranks; with `drop_last`, the few that don't fill a batch are left out,
-    others each epoch. All ranks have the same number of batches, each its share of a common one; in one that is not
-    full that share may be empty. A common one has a common side, drawn as a function of (seed, epoch, batch). With
-    `accumulate` a rank's share comes in as many draws, one after the other, for one step.
+    The images are sorted by aspect ratio with a little noise, so that images of similar shape share a batch and little
+    is padded; images of equal shape are in random order. The batches are then shuffled. Every image appears exactly
+    once per epoch (or as often as its factor says), on one of the ranks; with `drop_last`, the few images that don't
+    fill a batch are left out, different ones in each epoch. The ranks share each global batch, so all have the same
+    number of batches; if a global batch is not full, a rank's share may be empty. All images of a global batch have the
+    same shorter side, which depends only on (seed, epoch, batch). With `accumulate`, a rank's share of a step comes in
+    that many draws, one after the other.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         sizes_at: Callable[[np.ndarray, int], np.ndarray] | None = None,
         factors: np.ndarray | None = None,
     ) -> None:
-        """Keeps the settings. `sizes` [N, 2] are the images' (height, width); `batch_size` is that of a rank's draw.
+        """Stores the settings.
 
-        `factors` [N], with a whole sum, say how often each image comes in an epoch; without them, once.
-        `train_sides` are the shorter sides to draw from, and `sizes_at` gives the sizes of some images at one of them.
+        `sizes` [N, 2] are the images' (height, width), and `batch_size` is the number of images per draw. `factors`
+        [N], whose sum is a whole number, say how often each image appears per epoch (default: once). `train_sides` are
+        the shorter sides to draw from, and `sizes_at` returns the sizes of given images at one of these sides.
         """
         assert not train_sides or sizes_at is not None
         heights, widths = sizes.T
@@ -86,9 +88,9 @@ class AspectRatioBasedSampler(Sampler[Draw]):
                 yield Draw(self.epoch, share.tolist(), (height, width), side)
 
     def _repeated(self, order: np.ndarray, factors: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Returns the images in `order`, each as often as its factor says, shuffled again."""
+        """Returns the images in `order`, each repeated as often as its factor says, shuffled again."""
         counts = drawn_counts(factors[order], draw.random())
-        again = np.arange(self.num_drawn) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 is an image's first time
+        again = np.arange(self.num_drawn) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 at first occurrence
         return draw.permutation(np.repeat(order, counts) + len(order) * again)
 
     def _side(self, batch: int) -> int | None:
@@ -98,18 +100,18 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return self.train_sides[int(draw.integers(len(self.train_sides)))]
 
     def __len__(self) -> int:
-        """Returns the number of batches of a whole epoch, each of all ranks and draws together."""
+        """Returns the number of global batches per epoch; a global batch covers all ranks and all draws of a step."""
         if self.drop_last:
             return self.num_drawn // self.batch_size
         return -(-self.num_drawn // self.batch_size)
 
 
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
-    """Returns how often an epoch shows each image, at least once, as in LVIS: float64 [N].
+    """Returns the LVIS repeat factors, how often an epoch shows each image: float64 [N], at least 1.
 
-    A class in a fraction f of the images has max(1, sqrt(threshold / f)), and an image has the factor of its rarest
-    class (https://arxiv.org/abs/1908.03195). Then all grow by a factor below 1 + 1 / N, up to a whole sum. With a
-    threshold of 0 it returns None: each image comes once.
+    The factor of a class that occurs in a fraction f of the images is max(1, sqrt(threshold / f)), and an image has the
+    factor of its rarest class (https://arxiv.org/abs/1908.03195). All factors are then scaled up, by less than 1 + 1 /
+    N, so that their sum is a whole number. With a threshold of 0, returns None: each image appears once.
     """
     if not threshold:
         return None
@@ -131,20 +133,21 @@ def images_of_epoch(num_images: int, factors: np.ndarray | None) -> int:
 
 
 def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
-    """Returns how often each image is shown: int64 [N], its factor rounded up or down, with the sum of all factors.
+    """Returns how often each image is shown: int64 [N].
 
-    `offset`, from 0 to below 1, decides which are rounded up: systematic sampling.
+    Each factor is rounded up or down such that the counts add up to the sum of the factors. `offset`, at least 0 and
+    below 1, decides which factors are rounded up (systematic sampling).
     """
     total = images_of_epoch(len(factors), factors)
     places = np.floor(np.concatenate([[0.0], np.cumsum(factors)]) + offset).astype(int)
-    places[-1] = total  # a whole number, except for rounding
+    places[-1] = total  # the sum is a whole number, except for rounding
     return np.diff(places.clip(max=total))
 
 
 def batches_of_equal_shape(shapes: np.ndarray, batch_size: int) -> list[list[int]]:
-    """Returns all indices of `shapes` [N, 2], or [N, 2 x sides], in batches that share a shape exactly.
+    """Returns all indices of `shapes`, [N, 2] or [N, 2 x sides], in batches of exactly equal shape.
 
-    For evaluation: no image is padded to another's size, so its detections don't depend on the others in its batch.
+    In evaluation, no image is then padded to another's size, so its detections don't depend on the rest of its batch.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, shape in enumerate(shapes.tolist()):

@@ -1,4 +1,4 @@
-"""Resizes, flips and pads images with their boxes, all in uint8."""
+"""Resizes, flips and pads uint8 images, together with their boxes."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ MULTIPLE = 32  # the stride of C5: each level then has twice as many rows and co
 def resized_sizes(sizes: np.ndarray, min_side: int, max_side: int) -> np.ndarray:
     """Returns `sizes` [N, 2], scaled so that the shorter side is `min_side`: int32 [N, 2].
 
-    The scale is lower if the longer side would exceed `max_side`.
+    The scale is smaller if the longer side would otherwise exceed `max_side`.
     """
     scales = np.minimum(min_side / sizes.min(axis=1), max_side / sizes.max(axis=1))
     return np.rint(sizes * scales[:, None]).clip(1).astype(np.int32)
 
 
 def longest_at(side: int, min_side: int, max_side: int) -> int:
-    """Returns the limit of the longer side for another shorter `side`, in proportion to `max_side` at `min_side`."""
+    """Returns the longer side's limit at the shorter side `side`, in proportion to `max_side` at `min_side`."""
     return round(max_side * side / min_side)
 
 
@@ -47,16 +47,16 @@ def resize(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def scale_boxes(boxes: Tensor, old_size: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Returns `boxes` [N, 4], scaled from an image of `old_size` to `size`, and the scale float32 [2].
+    """Returns `boxes` [N, 4], scaled from an image of `old_size` to `size`, and the scale, float32 [2].
 
-    The scale is (vertical, horizontal): each axis has its own, since both sides are rounded.
+    The scale is (vertical, horizontal): the axes differ, because each side is rounded.
     """
     scale = torch.tensor([size[0] / old_size[0], size[1] / old_size[1]])
     return boxes * per_coordinate(scale), scale
 
 
 def mirrored_boxes(boxes: Tensor, widths: Tensor | int) -> Tensor:
-    """Returns `boxes` [..., 4] after their images of `widths` [...] are mirrored left to right."""
+    """Returns `boxes` [..., 4], mirrored left to right within their images of `widths` [...]."""
     x1, y1, x2, y2 = boxes.unbind(dim=-1)
     return torch.stack([widths - x2, y1, widths - x1, y2], dim=-1)
 
@@ -67,7 +67,7 @@ def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> tuple[int, int]:
-    """Returns (H, W) of a batch whose images need this (height, width): the next multiples of 32, or of `sides`."""
+    """Returns the padded (H, W) of a batch that `needed` fits in: multiples of 32, or values from `sides`."""
     if sides is None:
         height, width = padded_sizes(np.array(needed)).tolist()
     else:
@@ -78,7 +78,7 @@ def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> t
 def pad_and_stack(images: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
     """Stacks uint8 images [3, h, w] as [B, 3, H, W], channels last, padded right and below with the mean colour.
 
-    The mean colour normalises to about zero, the value that convolutions pad with. `shape` is (H, W).
+    The mean colour normalises to about zero, the value with which convolutions pad. `shape` is (H, W).
     """
     height, width = shape
     colour = torch.tensor(MEAN).round().to(torch.uint8)

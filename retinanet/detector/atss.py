@@ -1,6 +1,6 @@
-"""Adaptive training sample selection (ATSS): an IoU threshold for each object (https://arxiv.org/abs/1912.02424).
+"""Adaptive training sample selection (ATSS), with an IoU threshold per object (https://arxiv.org/abs/1912.02424).
 
-All anchors of a cell are candidates, as in the authors' code.
+If a cell is a candidate, so are all its anchors, as in the authors' code.
 """
 
 from functools import lru_cache
@@ -13,25 +13,26 @@ from retinanet.detector.anchors import STRIDES, brought, level_shapes
 from retinanet.detector.boxes import iou
 from retinanet.detector.structures import AnchorMatches, Targets
 
-NUM_CELLS = 9  # candidate cells of each level, the nearest to an object
+NUM_CELLS = 9  # candidate cells per level, the nearest to the object's centre
 
 
 class Levels(NamedTuple):
-    """The cells of a network input with L levels. Numbers of cells are float32 for the arithmetic."""
+    """The L pyramid levels of a network input. Cell counts are float32, because they enter float arithmetic."""
 
     strides: Tensor  # float32 [L, 1]
     shapes: Tensor  # float32 [L, 1, 2], (columns, rows)
-    firsts: Tensor  # int64 [L, 1], the index of a level's first cell
-    offsets: Tensor  # float32 [O, 2], (columns, rows) from a point's cell to every cell that may be among its nearest
+    firsts: Tensor  # int64 [L, 1], the index of each level's first cell
+    offsets: Tensor  # float32 [O, 2], (columns, rows) from a point's cell to each cell that can be among its 9 nearest
 
 
 def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> AnchorMatches:
     """Matches the `anchors` [A, 4] of a network input of `size` (H, W) with the objects of each image.
 
-    An object's candidates are the anchors of the 9 cells of each level nearest to its centre (ties: the first; all
-    cells of a smaller level). Candidates are foreground if their centre is inside the object and their IoU with it is
-    at least the mean plus the standard deviation of its candidates' IoUs. An anchor chosen by several objects takes the
-    one with the largest IoU (ties: the first). All others are background. An object smaller than a cell may get none.
+    On each level, an object's candidates are the anchors of the 9 cells nearest to its centre (among equally near
+    cells, the first; on a level with fewer cells, all). A candidate is foreground if its centre lies inside the object
+    and its IoU with the object is at least the mean plus the standard deviation of the candidates' IoUs. An anchor
+    claimed by several objects goes to the one with the largest IoU (ties: the first). All other anchors are background.
+    An object smaller than a cell may get no anchor.
     """
     num_images, most, _ = targets.boxes.shape
     per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))
@@ -50,7 +51,7 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Anch
 
     ious = iou((x1, y1, x2, y2), anchors.t().contiguous()[:, candidates].unbind())  # [B, M, L * 9 * per cell]
     chosen = exists & inside & (ious >= _threshold(ious, exists))
-    # One integer holds IoU and rank, so that one maximum decides: the bits of positive floats sort like the floats.
+    # One integer combines IoU and rank, so that a single maximum decides: positive floats sort like their bits.
     ranks = torch.arange(most - 1, -1, -1, device=anchors.device)[:, None]
     keys = (ious.view(torch.int32).long() * most + ranks).where(chosen, -1)
     best = torch.full((num_images, len(anchors)), -1, device=anchors.device)
@@ -61,7 +62,7 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Anch
 def _threshold(ious: Tensor, exists: Tensor) -> Tensor:
     """Returns the mean plus the standard deviation of each object's IoUs: float64 [B, M, 1].
 
-    In float64 the mean of equal IoUs is exactly their value, so that all of them reach it.
+    In float64, the mean of equal IoUs is exactly their value, so that all of them reach the threshold.
     """
     wide, counts = ious.double(), exists.sum(dim=2, keepdim=True)
     means = (wide * exists).sum(dim=2, keepdim=True) / counts
@@ -70,7 +71,7 @@ def _threshold(ious: Tensor, exists: Tensor) -> Tensor:
 
 
 def nearest_cells(boxes: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which of them exist."""
+    """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which exist, [B, M, L, 9]."""
     places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
     places = places[:, :, :, None]
     centre_cells = torch.minimum(places.floor().clamp(min=0), levels.shapes - 1)
@@ -85,7 +86,7 @@ def nearest_cells(boxes: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=1024)  # an entry takes 2 KB; varying training sides give hundreds of padded sizes
 def levels_of(height: int, width: int, device: torch.device) -> Levels:
-    """Returns the cells of a network input of this size, on `device`."""
+    """Returns the pyramid levels of a network input of `height` x `width` pixels, on `device`."""
     shapes = torch.tensor(level_shapes(height, width))  # [L, 2], (rows, columns)
     num_cells = shapes.prod(dim=1)
     return Levels(
@@ -97,11 +98,11 @@ def levels_of(height: int, width: int, device: torch.device) -> Levels:
 
 
 def _offsets() -> list[tuple[int, int]]:
-    """Returns (columns, rows) from a point's cell to every cell that can be among its 9 nearest, row by row.
+    """Returns (columns, rows) from a point's cell to each cell that can be among its 9 nearest, row by row.
 
-    All cells of the rectangle between the point's cell and another cell are at least as near as that other cell. So it
-    can't be among the 9 nearest if the rectangle has more than 10 cells. (10 and not 9: if the point lies on the border
-    of two cells, an equally near cell of the rectangle may come later in the order.)
+    Every cell of the rectangle spanned by the point's cell and another cell is at least as near as the other cell. So
+    the other cell can't be among the 9 nearest if the rectangle has more than 10 cells. (The limit is 10, not 9: if the
+    point lies on the border of two cells, an equally near cell of the rectangle may come later in the order.)
     """
     reach = range(-NUM_CELLS, NUM_CELLS + 1)
     return [(x, y) for y in reach for x in reach if (abs(x) + 1) * (abs(y) + 1) <= NUM_CELLS + 1]

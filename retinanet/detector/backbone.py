@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from retinanet.detector.settings import STAGES
 
-# The number of blocks in layer1 to layer4. From depth 50 on a block has three convolutions, otherwise two.
+# The number of blocks in layer1 to layer4. A block has three convolutions at depth 50 and above, otherwise two.
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 WIDTHS = (64, 128, 256, 512)
 
@@ -65,8 +65,8 @@ def _layers(depth: int) -> Iterator[nn.Sequential]:
 class Backbone(nn.Module):
     """A ResNet without its classifier, with torchvision's initial weights and names (`layer1.0.conv1.weight`).
 
-    The scale and shift of batch norm are learned. Its statistics are learned only with `learn_statistics`: two images
-    are too few to measure them, so the loaded statistics stay.
+    Batch norm's scale and shift are trained; its statistics are updated only with `learn_statistics`. By default, the
+    loaded statistics stay fixed, because a batch of two images is too small to estimate them.
     """
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
@@ -76,9 +76,7 @@ class Backbone(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = _layers(depth)
         last = WIDTHS[-1] * growth_of(depth)
         nn.Linear(last, 1000)  # drawn and dropped, like torchvision's classifier, so that a seed gives the same weights
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        start_convolutions(self)
         self.depth = depth
         self.out_channels = (last // 4, last // 2, last)
         self.learn_statistics = learn_statistics
@@ -92,7 +90,7 @@ class Backbone(nn.Module):
         return self
 
     def freeze(self, num_stages: int) -> None:
-        """Fixes the weights and statistics of the first `num_stages` of STAGES, which then need no backward pass."""
+        """Freezes the weights and statistics of the first `num_stages` of STAGES, which then skip the backward pass."""
         for name in modules_of(num_stages):
             getattr(self, name).requires_grad_(False)
         self.train(self.training)
@@ -109,15 +107,25 @@ class Backbone(nn.Module):
 
 
 def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | nn.Identity) -> Tensor:
-    """Applies the convolution and the batch norm after it.
+    """Applies the convolution and the batch norm that follows it.
 
-    With fixed statistics, one convolution with scaled weights does both. This saves a pass over the features, forward
-    and backward, and the memory of the convolution's output.
+    With fixed statistics, both are one convolution with scaled weights. This saves a pass over the features, forward
+    and backward, and the memory for the convolution's output.
     """
     geometry = convolution.stride, convolution.padding
-    if isinstance(norm, nn.Identity) or norm.training:  # Identity: the convolution has the folded weights already
+    if isinstance(norm, nn.Identity) or norm.training:  # Identity: the norm is already folded
         return norm(conv2d(features, convolution.weight, convolution.bias, *geometry))
     return conv2d(features, *folded(convolution, norm), *geometry)
+
+
+def start_convolutions(module: nn.Module) -> None:
+    """Draws He-normal weights (by fan-out) and zeroes biases: PyTorch's default weights train slowly on photographs."""
+    for convolution in module.modules():
+        # PyTorch's compiler, which takes 1.5 s to import, would draw on the meta device.
+        if isinstance(convolution, nn.Conv2d) and not convolution.weight.is_meta:
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
 
 
 def conv2d(
@@ -127,10 +135,10 @@ def conv2d(
     stride: tuple[int, ...],
     padding: tuple[int, ...] | str,
 ) -> Tensor:
-    """Convolves like PyTorch, but in float32 where bfloat16 on a CPU gives garbage.
+    """Convolves like F.conv2d, but in float32 where bfloat16 on a CPU gives wrong values.
 
-    oneDNN's 3x3 convolution with stride 2, and its gradients, read past the input if the output is one column wide:
-    the values are wrong, infinite or NaN. Output and gradients keep their formats.
+    oneDNN's 3x3 convolution with stride 2 and its gradients read past the end of the input if the output is one column
+    wide, which gives wrong, infinite or NaN values. Output and gradients keep their dtypes.
     """
     if (
         stride[1] == 2
@@ -146,7 +154,7 @@ def conv2d(
 
 
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Returns weight and bias of the convolution that does the work of both."""
+    """Returns the weight and bias of one convolution that equals `convolution` followed by `norm`."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

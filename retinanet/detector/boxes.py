@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# The box code of Fast R-CNN (https://arxiv.org/abs/1504.08083), with the deviations that the published runs used.
+# The box encoding of Fast R-CNN (https://arxiv.org/abs/1504.08083), with the published runs' standard deviations.
 CENTRE_DEVIATION = 0.1
 SIZE_DEVIATION = 0.2
-# A box is at most 1000/16 times as wide or high as its anchor, so that exp can't overflow in an untrained network.
+# A decoded box is at most 1000/16 times as wide or high as its anchor, so exp can't overflow in an untrained network.
 MAX_LOG_GROWTH = math.log(1000 / 16)
 
 
@@ -22,7 +22,7 @@ def _centres_and_sizes(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Returns the deltas (dx, dy, dw, dh) from `anchors` [..., 4] to `boxes` [..., 4]; both need positive sizes."""
+    """Returns the deltas (dx, dy, dw, dh) from `anchors` [..., 4] to `boxes` [..., 4]; all sizes must be positive."""
     box_centres, box_sizes = _centres_and_sizes(boxes)
     anchor_centres, anchor_sizes = _centres_and_sizes(anchors)
     shift = (box_centres - anchor_centres) / anchor_sizes / CENTRE_DEVIATION
@@ -39,7 +39,7 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
-    """Returns `boxes` [B, K, 4] cut at the borders of their images, whose `sizes` [B, 2] are (height, width)."""
+    """Returns `boxes` [B, K, 4] clipped to their images, whose `sizes` [B, 2] are (height, width)."""
     return torch.minimum(boxes.clamp(min=0), per_coordinate(sizes.to(boxes.dtype))[:, None])
 
 
@@ -49,9 +49,9 @@ def per_coordinate(values: Tensor) -> Tensor:
 
 
 def giou_loss(deltas: Tensor, target_deltas: Tensor) -> Tensor:
-    """Returns 1 - GIoU, from 0 to 2, of the boxes that both deltas [..., 4] encode for the same anchor: [...].
+    """Returns 1 - GIoU, from 0 to 2, of the two boxes that the deltas [..., 4] encode for the same anchor: [...].
 
-    GIoU doesn't change when an axis is shifted or stretched, so any anchor will do: here one of side 1 at the origin.
+    Shifting or scaling an axis doesn't change GIoU, so any anchor will do; this uses one of side 1 at the origin.
     """
     (x1, y1, x2, y2), (left, top, right, bottom), shared, union = _overlap(deltas, target_deltas)
     around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
@@ -59,7 +59,7 @@ def giou_loss(deltas: Tensor, target_deltas: Tensor) -> Tensor:
 
 
 def iou_of_deltas(deltas: Tensor, target_deltas: Tensor) -> Tensor:
-    """Returns the IoU [...] of the boxes that both deltas [..., 4] encode for the same anchor."""
+    """Returns the IoU [...] of the two boxes that the deltas [..., 4] encode for the same anchor."""
     _, _, shared, union = _overlap(deltas, target_deltas)
     return shared / union
 
@@ -72,16 +72,17 @@ def _overlap(deltas: Tensor, target_deltas: Tensor) -> tuple[list[Tensor], list[
 
 
 def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns x1, y1, x2, y2 and the area of the box that each of `deltas` encodes for an anchor of side 1."""
+    """Returns x1, y1, x2, y2 and area of the box that each of `deltas` encodes for an anchor of side 1 at (0, 0)."""
     x, y = (deltas[..., :2] * CENTRE_DEVIATION).unbind(dim=-1)
     width, height = (deltas[..., 2:] * SIZE_DEVIATION).clamp(max=max_log_growth).exp().unbind(dim=-1)
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2, width * height
 
 
 def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
-    """Returns the areas of the intersections of boxes and anchors, each given as x1, y1, x2, y2 that broadcast.
+    """Returns the intersection areas of boxes and anchors, each given as broadcastable tensors x1, y1, x2, y2.
 
-    The coordinates are separate because tensors whose last dimension is A run several times faster than pairs.
+    The coordinates are separate tensors, because operations are several times faster if the last dimension is A than if
+    it is 2 or 4.
     """
     (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)
@@ -90,9 +91,9 @@ def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
 
 
 def iou(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
-    """Returns the IoU of boxes and anchors, given as for shared_area.
+    """Returns the IoU of boxes and anchors, given as in shared_area.
 
-    A padding box of zeros has an IoU of 0 with every anchor.
+    A padding box, which is all zeros, has an IoU of 0 with every anchor.
     """
     (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
     shared = shared_area(boxes, anchors)

@@ -1,4 +1,4 @@
-"""Turns the network's output into detections: takes the best candidates, decodes them and removes duplicates."""
+"""Turns the network's output into detections: decodes the top-scoring candidates and removes duplicates."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,23 +17,23 @@ assert TORCHVISION and TORCHVISION.origin
 for library in Path(TORCHVISION.origin).parent.glob("_C*.so"):
     torch.ops.load_library(library)
 nms = torch.ops.torchvision.nms
-# On a GPU, torchvision's NMS needs one bit of memory for each pair of candidates in a call: 2 GB for this many.
-# (Above 393,216 candidates its last kernel can't be launched.)
+# On a GPU, torchvision's NMS needs one bit of memory for each pair of candidates in a call: 2 GB for this many. (With
+# more than 393,216 candidates, its last kernel can't be launched.)
 MOST_ON_GPU = 2**17
-MOST_AT_ONCE = 2**14  # candidates in a call for several images; their pairs take 34 MB
-NO_LOGIT = -1e4  # its score is 0
-SCORE_POWER = 0.5  # a in score^a x IoU^(1 - a), the score with an IoU branch (https://arxiv.org/abs/1912.05992)
+MOST_AT_ONCE = 2**14  # candidates per call for several images; their pairs take 34 MB
+NO_LOGIT = -1e4  # a logit whose score is 0
+SCORE_POWER = 0.5  # a in score^a x IoU^(1 - a), the score if there is an IoU branch (https://arxiv.org/abs/1912.05992)
 
 
 @torch.no_grad()
 def detect(
     predictions: Predictions, anchors: Tensor, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION
 ) -> Detections:
-    """Returns the detections of each image with a score above `threshold`, at most K = `max_detections`.
+    """Returns each image's detections with a score above `threshold`, at most K = `max_detections`.
 
-    A candidate is an (anchor, class) pair. The `num_candidates` top-scoring ones of an image are decoded with `anchors`
-    [A, 4], clipped to the image's `sizes` [B, 2], and reduced by NMS within each class. Boxes outside their image are
-    dropped.
+    A candidate is an (anchor, class) pair. An image's `num_candidates` top-scoring candidates are decoded with
+    `anchors` [A, 4], clipped to the image's `sizes` [B, 2], and reduced by NMS within each class. Boxes outside their
+    image are dropped.
     """
     return suppress(find_candidates(predictions, anchors, sizes, settings.num_candidates), sizes, settings)
 
@@ -44,14 +44,14 @@ def find_candidates(
 ) -> Candidates:
     """Returns the `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`.
 
-    An image too small for so many has fewer, or with `padded` as many, of which the rest score 0.
+    An image too small for this many has fewer; with `padded`, candidates that score 0 make up the number.
     """
     logits, deltas = predictions
     num_classes = logits.shape[2]
     if padded:
-        more = (0, 0, 0, -(-num_candidates // num_classes))  # rows: anchors that nothing can be
+        more = (0, 0, 0, -(-num_candidates // num_classes))  # appends anchors on which nothing can be detected
         logits, deltas, anchors = F.pad(logits, more, value=NO_LOGIT), F.pad(deltas, more), F.pad(anchors, more)
-    ranks = logits  # rank as scores do, and only the best need the sigmoid
+    ranks = logits  # logits rank like scores, so only the best need the sigmoid
     if deltas.shape[2] == 5:
         ranks = SCORE_POWER * F.logsigmoid(logits.float()) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:].float())
     best = ranks.flatten(1).topk(num_candidates if padded else min(num_candidates, ranks[0].numel()), dim=1)
@@ -62,13 +62,13 @@ def find_candidates(
 
 
 def lowest_class_score(threshold: float, iou_branch: bool) -> float:
-    """Returns the class score that a detection above `threshold` must exceed, whatever its IoU."""
+    """Returns the class score that a detection above `threshold` must exceed, whatever its predicted IoU."""
     return threshold ** (1 / SCORE_POWER) if iou_branch else threshold
 
 
 @torch.no_grad()
 def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION) -> Detections:
-    """Returns the top-scoring `candidates` after NMS, as in `detect`. Their boxes lie within `sizes` [B, 2]."""
+    """Returns the top-scoring `candidates` after NMS, as in `detect`. Their boxes must lie within `sizes` [B, 2]."""
     boxes, scores, labels = candidates
     valid = (scores > settings.threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
@@ -89,8 +89,9 @@ def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings 
 def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
     """Marks the `valid` candidates that survive NMS within their image and class: bool [B, N].
 
-    Boxes of different groups are shifted apart by multiples of `step`, which exceeds every side, so that one call
-    serves several groups. In float32, the far groups of 16 images x 80 classes would have a resolution of 1/8 pixel.
+    One call serves several groups, because the boxes of each group are shifted by another multiple of `step`, which
+    exceeds every side. The shifts are float64: in float32, the last groups of 16 images x 80 classes would be rounded
+    to 1/8 pixel.
     """
     kept = torch.zeros_like(valid)
     for image, (boxes, scores, labels) in enumerate(zip(*candidates, strict=True)):
@@ -104,9 +105,9 @@ def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_
 
 
 def survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
-    """Does the same as survivors_by_image in calls for several images; the host waits once per call.
+    """Does the same as survivors_by_image, but with several images per call; the host waits once per call.
 
-    The values at candidates that are not `valid` are meaningless.
+    The result is meaningless for candidates that are not `valid`.
     """
     boxes, scores, labels = candidates
     groups = labels + (labels.max() + 1) * torch.arange(len(boxes), device=boxes.device)[:, None]
@@ -117,6 +118,6 @@ def survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_i
     num_images = max(1, MOST_AT_ONCE // valid.shape[1])
     for parts in zip(*(tensor.split(num_images) for tensor in (kept, shifted, ranks)), strict=True):
         part_kept, part_boxes, part_ranks = (part.flatten(0, 1) for part in parts)
-        # Assigning part_kept[...] = True would copy the True to the GPU and wait for it.
+        # Assigning part_kept[...] = True would copy True to the GPU and wait for the copy.
         part_kept.index_fill_(0, nms(part_boxes, part_ranks, nms_iou), True)
     return kept

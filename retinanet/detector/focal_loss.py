@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TERMS_ON_CPU = 2**17  # the number of terms computed at a time, which fits in the cache
+TERMS_ON_CPU = 2**17  # terms computed at a time; this many fit in the cache
 
 
 class FocalLoss(torch.autograd.Function):
-    """Computes loss and gradient together, part by part, in a few passes over the logits instead of about twenty.
+    """Computes the loss and its gradient together, part by part, in a few passes over the logits instead of twenty.
 
-    Nearly all of the [B, A, C] terms are background terms. So every logit gets a background term, and the foreground
-    term replaces it only at the class of each foreground anchor. This avoids one-hot targets and halves the arithmetic.
+    Nearly all of the [B, A, C] terms are background terms. So every logit gets a background term, which is replaced by
+    a foreground term only at the class of each foreground anchor. This avoids one-hot targets and halves the
+    arithmetic.
     """
 
     @staticmethod
@@ -22,11 +23,12 @@ class FocalLoss(torch.autograd.Function):
     ) -> Tensor:
         """Returns the sum of all terms of `logits` [B, A, C], weighted per anchor by `weights` [B, A].
 
-        `present` [R] holds the indices of the foreground terms in the flat logits, `present_weights` [R] their weights.
+        `present` [R] holds the indices of the foreground terms in the flattened logits, and `present_weights` [R] their
+        weights.
         """
         num_classes = logits.shape[2]
         at_a_time = max(1, TERMS_ON_CPU // num_classes) if logits.device.type == "cpu" else weights.numel()
-        # Background terms underflow in float16 until backward multiplies them by the gradient scaler's factor.
+        # In float16, background gradients would underflow before backward multiplies them by the loss scale.
         dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
         gradient = torch.empty_like(logits, dtype=dtype, memory_format=torch.contiguous_format)
         absent = torch.zeros((), device=logits.device)
@@ -40,7 +42,7 @@ class FocalLoss(torch.autograd.Function):
         present_terms, present_slopes = _terms(-present_logits, gamma)
         absent_terms, _ = _terms(present_logits, gamma)
         exchanged = (alpha * present_terms - (1 - alpha) * absent_terms) @ present_weights
-        # These replace the background terms. Adding a difference would leave only rounding error for confident objects.
+        # Replace the background slopes: adding a difference would leave only rounding error for confident objects.
         flat = gradient.view(-1)
         slopes = (-alpha * present_slopes * present_weights).to(dtype)
         flat.index_copy_(0, present, torch.where(present_weights > 0, slopes, flat[present]))
@@ -55,7 +57,7 @@ class FocalLoss(torch.autograd.Function):
 
 
 def _terms(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Returns score^gamma x -log(1 - score), term by term, and its derivative with respect to the logit."""
+    """Returns each logit's term score^gamma x -log(1 - score), and its derivative with respect to the logit."""
     scores = torch.sigmoid(logits)
     weights = scores**gamma
     entropy = F.softplus(logits)

@@ -1,4 +1,4 @@
-"""Folds batch norms into convolutions for detection: each convolution does the work of the norm after it."""
+"""Folds each batch norm into the convolution before it, for detection."""
 
 from copy import deepcopy
 from itertools import pairwise
@@ -14,7 +14,7 @@ from retinanet.detector.model import RetinaNet
 def folded_network(model: RetinaNet, precision: torch.dtype) -> RetinaNet:
     """Returns a copy of `model` for detection, without batch norms and with convolution weights in `precision`.
 
-    This saves work at each call: the model itself folds its norms, and autocast casts all weights.
+    This saves work in every call, in which `model` itself folds its norms and autocast casts all weights.
     """
     network = deepcopy(model).eval()
     # torchvision's ResNet registers each norm right after its convolution.

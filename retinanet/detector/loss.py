@@ -1,4 +1,4 @@
-"""Computes RetinaNet's loss for a whole batch: focal loss from logits, and smooth L1 on the deltas or GIoU."""
+"""Computes the RetinaNet loss of a whole batch: focal loss on the logits, and smooth L1 or GIoU loss on the deltas."""
 
 from typing import NamedTuple
 
@@ -16,15 +16,15 @@ GIOU_WEIGHT = 2.0  # relative to the classification loss, as in https://arxiv.or
 
 
 class Assignment(NamedTuple):
-    """The targets and weights of a batch's anchors. R of the B * A rows may have an object.
+    """The targets and weights of a batch's anchors. R of the B * A anchors, the rows, may be foreground.
 
-    It doesn't carry the anchors themselves, because these losses don't change when an axis is shifted or stretched.
-    DIoU and CIoU do change, and need the anchors of the rows as well.
+    The anchors themselves are left out, because shifting or scaling an axis doesn't change these losses. (DIoU and CIoU
+    would change, and would need the anchors of the rows.)
     """
 
     weights: Tensor  # [B, A], for classification: 1 / (foreground anchors of the image * B), 0 if ignored
-    rows: Tensor | None  # int64 [R]; None means all
-    terms: Tensor  # int64 [R], the index of each row's class in the flat logits
+    rows: Tensor | None  # int64 [R]; None means all anchors
+    terms: Tensor  # int64 [R], the index of each row's class in the flattened logits
     deltas: Tensor  # [R, 4], the deltas to predict
     row_weights: Tensor  # [R], like weights; 0 for rows without an object
 
@@ -36,14 +36,15 @@ def detection_loss(
     settings: LossSettings = DEFAULT_LOSS,
     size: tuple[int, int] | None = None,
 ) -> Losses:
-    """Returns the two losses of a batch, always in float32. For `size` see assign_targets.
+    """Returns the two losses of a batch, always in float32. For `size`, see assign_targets.
 
-    Classification is the focal loss (https://arxiv.org/abs/1708.02002, equation 5), per image summed over its anchors
-    and classes and divided by max(1, its foreground anchors). With "quality", an object's target score is the IoU of
-    its predicted box (https://arxiv.org/abs/2006.04388), without alpha. Regression is smooth L1 with corner `beta`, per
-    image the mean over its foreground anchors and the 4 coordinates; or 2 x (1 - GIoU), the mean over its foreground
-    anchors. An IoU branch adds the cross-entropy with the IoU of the predicted box, which gets no gradient from it.
-    Both losses are averaged over the batch. An image without objects counts as all background, with regression loss 0.
+    The classification loss is the focal loss (https://arxiv.org/abs/1708.02002, equation 5), summed over an image's
+    anchors and classes and divided by max(1, number of foreground anchors). With class loss "quality", an object's
+    target score is the IoU of its predicted box (https://arxiv.org/abs/2006.04388), and alpha is not used. The
+    regression loss is the mean over an image's foreground anchors: either of smooth L1, quadratic below `beta` and
+    averaged over the 4 deltas, or of 2 x (1 - GIoU). An IoU branch adds the cross-entropy between the IoU that it
+    predicts and the IoU of the predicted box; no gradient flows through the latter. Both losses are averaged over the
+    batch. An image without objects is all background, and its regression loss is 0.
     """
     sparse = anchors.device.type == "cpu"
     assignment = assign_targets(anchors, targets, predictions.logits.shape[2], settings, sparse=sparse, size=size)
@@ -62,11 +63,11 @@ def assign_targets(
 ) -> Assignment:
     """Assigns a target and a weight to each of `anchors` [A, 4] in each image.
 
-    ATSS needs the `size` (H, W) of the network's input. Crowd regions are not objects. With `ignore_crowds`, the
-    anchors in them are ignored; otherwise they are background.
+    ATSS needs the `size` (H, W) of the network's input. Crowd regions are not objects. With `ignore_crowds`, anchors in
+    a crowd region are ignored instead of being background.
 
-    With `sparse`, the rows are the foreground anchors. Otherwise they are all anchors, most with weight 0: a GPU would
-    have to wait for the number of foreground anchors, and a compiled step needs a fixed number.
+    With `sparse`, the rows are the foreground anchors. Otherwise they are all anchors, most of them with weight 0: the
+    host would have to wait for a GPU to count the foreground anchors, and a compiled step needs a fixed number of rows.
     """
     matches = matches_of(anchors, without_crowds(targets), settings, size)
     background = matches.background
@@ -78,9 +79,9 @@ def assign_targets(
     rows = foreground.nonzero().squeeze(1) if sparse else None
     selected = slice(None) if rows is None else rows
     firsts = torch.arange(num_images, device=foreground.device)[:, None] * targets.boxes.shape[1]
-    objects = (matches.objects + firsts).flatten()[selected]  # [R], of the B * M
+    objects = (matches.objects + firsts).flatten()[selected]  # [R], indices into B * M
     row_anchors = anchors.expand(num_images, -1, -1).flatten(0, 1)[selected]  # [R, 4]
-    # Unmatched objects may have size 0, whose logarithm would lead to NaN.
+    # An anchor without an object may refer to a padding box: the logarithm of its size, 0, would lead to NaN.
     boxes = torch.where(foreground[selected, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
     labels = targets.labels.flatten()[objects].clamp(min=0)
     return Assignment(
@@ -93,7 +94,7 @@ def assign_targets(
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:
-    """Computes detection_loss from the assignment on, with shapes that don't depend on the number of objects."""
+    """Returns the losses of an assignment; unless it is sparse, no shape depends on the number of objects."""
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:
         deltas = deltas[assignment.rows]

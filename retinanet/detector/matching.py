@@ -1,4 +1,4 @@
-"""Matches anchors with objects: which object must each anchor find, and which anchors are background?"""
+"""Decides which object each anchor must find, and which anchors are background."""
 
 from collections.abc import Iterator
 
@@ -10,8 +10,8 @@ from retinanet.detector.boxes import iou, shared_area
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU, LossSettings
 from retinanet.detector.structures import CROWD, AnchorMatches, Targets
 
-# The number of overlaps computed at a time: as many as a CPU's cache holds (12 times faster than all at once), and as
-# many as fit into a GPU's memory next to a large batch with hundreds of objects per image.
+# The number of IoUs computed at a time: as many as fit in a CPU's cache (12 times faster than all at once), or in a
+# GPU's memory next to a large batch with hundreds of objects per image.
 OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 
 
@@ -36,13 +36,13 @@ def match_anchors(
 ) -> AnchorMatches:
     """Matches `anchors` [A, 4] with the objects of each image by IoU, as in the RetinaNet paper, section 4.1.
 
-    By default, no anchor below `foreground_iou` is forced to match. With `low_quality`, the anchors that overlap some
-    object most are foreground too, however small that IoU is; each is matched with the object that it overlaps most
-    itself (https://arxiv.org/abs/1506.01497, section 3.1.2). Ties go to the first object.
+    By default, an anchor with an IoU below `foreground_iou` is never foreground. With `low_quality`, each object's best
+    anchors are foreground too, however small their IoU; like every anchor, they are matched with the object that they
+    overlap most (https://arxiv.org/abs/1506.01497, section 3.1.2). Ties go to the first object.
     """
     shape = len(targets.boxes), len(anchors)
-    # Allocated before the overlaps: small results of each part, kept between the large tensors, would fragment the
-    # memory, too much with 5,000 objects.
+    # Allocated before the IoUs: small results of each part, kept between the large tensors, would fragment the memory,
+    # too badly with 5,000 objects.
     best, objects = anchors.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=anchors.device)  # [B, A]
     tops = anchors.new_zeros(targets.boxes.shape[:2])  # [B, M], each object's largest IoU
     for part, place in portions(anchors, targets):
@@ -58,7 +58,7 @@ def match_anchors(
 
 
 def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:
-    """Yields `anchors` [A, 4] in parts, small enough to compare with all boxes of `targets`, and their slices."""
+    """Yields parts of `anchors` [A, 4], each small enough to compare with all boxes of `targets`, and their slices."""
     num_images, most, _ = targets.boxes.shape
     at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
     step = max(1, at_a_time // (num_images * most))
@@ -73,9 +73,9 @@ def coordinates(anchors: Tensor, targets: Targets) -> tuple[tuple[Tensor, ...], 
 
 
 def _reaching(tops: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
-    """Marks the anchors that reach some object's largest IoU, given in `tops` [B, M]: bool [B, A].
+    """Marks the anchors whose IoU with some object equals the object's largest, `tops` [B, M]: bool [B, A].
 
-    The overlaps are computed again, because keeping them all would take too much memory.
+    The IoUs are computed again, because storing all of them would take too much memory.
     """
     tops = tops.masked_fill(tops == 0, torch.inf)[..., None]  # an object without an overlap has no best anchor
     reaching = torch.empty(len(tops), len(anchors), dtype=torch.bool, device=anchors.device)
@@ -91,7 +91,7 @@ def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
     """Marks the `anchors` [A, 4] with at least half of their area in one crowd region of the image: bool [B, A]."""
     is_crowd = targets.labels == CROWD  # [B, M]
     crowds = targets._replace(boxes=targets.boxes * is_crowd[..., None])
-    if anchors.device.type == "cpu":  # most batches have few or no crowds; a GPU would have to wait to know
+    if anchors.device.type == "cpu":  # most batches have few or no crowds; on a GPU, the host would wait to find out
         rows = is_crowd.any(dim=0).nonzero().squeeze(1)
         if not len(rows):
             return torch.zeros(len(is_crowd), len(anchors), dtype=torch.bool)
@@ -105,5 +105,5 @@ def in_crowds(anchors: Tensor, targets: Targets) -> Tensor:
 
 
 def without_crowds(targets: Targets) -> Targets:
-    """Returns the `targets` with zero boxes for crowd regions, so that they overlap nothing."""
+    """Returns the `targets` with the boxes of crowd regions set to zero, so that they overlap nothing."""
     return targets._replace(boxes=targets.boxes * (targets.labels != CROWD)[..., None])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES
-from retinanet.detector.backbone import Backbone, conv2d
+from retinanet.detector.backbone import Backbone, conv2d, start_convolutions
 from retinanet.detector.settings import NORM_GROUPS, PRIOR, Architecture
 from retinanet.detector.structures import DEVIATION, MEAN, Predictions
 
@@ -17,12 +17,12 @@ TOWER_CONVOLUTIONS = 4
 class RetinaNet(nn.Module):
     """Turns uint8 images into the logits and deltas of every anchor.
 
-    `prior` is the initial score of every anchor and class. For `learn_statistics` see Backbone.
+    `prior` is the initial score of every anchor and class. For `learn_statistics`, see Backbone.
     """
 
     mean: Tensor
     deviation: Tensor
-    level_scale: Tensor  # [levels, anchors of a cell, 4], like level_shift; only with a level code
+    level_scale: Tensor  # [levels, anchors per cell, 4], like level_shift; only with a level code
     level_shift: Tensor
 
     def __init__(
@@ -63,7 +63,7 @@ class RetinaNet(nn.Module):
         return [(part.unflatten(1, (-1, num_anchors)) * scale + shift).flatten(1, 2) for part, scale, shift in codes]
 
     def levels(self, images: Tensor) -> list[Tensor]:
-        """Returns the pyramid P3..P7 of uint8 `images`, each [B, channels, h, w]."""
+        """Returns the pyramid levels P3..P7 of uint8 `images`, each [B, channels, h, w]."""
         normalised = (images.contiguous(memory_format=torch.channels_last) - self.mean) / self.deviation
         return self.pyramid(*self.backbone(normalised))
 
@@ -77,7 +77,7 @@ class Pyramid(nn.Module):
         self.output3, self.output4, self.output5 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
         self.output6 = Downsampling(in_channels[2], channels)
         self.output7 = Downsampling(channels, channels)
-        _start_convolutions(self)
+        start_convolutions(self)
 
     def forward(self, c3: Tensor, c4: Tensor, c5: Tensor) -> list[Tensor]:
         merged5 = self.lateral5(c5)
@@ -99,10 +99,10 @@ class Downsampling(nn.Conv2d):
 
 
 class Head(nn.Module):
-    """A tower of convolutions, shared by all levels, and an output convolution that starts at `bias` everywhere.
+    """A tower of convolutions, shared by all levels, and an output convolution that at first outputs `bias` everywhere.
 
     With `norm` "group", group normalisation (https://arxiv.org/abs/1803.08494) follows each convolution of the tower,
-    which then needs no bias.
+    which then doesn't need a bias.
     """
 
     def __init__(
@@ -117,34 +117,25 @@ class Head(nn.Module):
                 self.tower.append(GroupNorm(NORM_GROUPS, channels))
             self.tower.append(nn.ReLU(inplace=True))
         self.output = nn.Conv2d(channels, num_anchors * num_outputs, 3, padding=1)
-        _start_convolutions(self.tower)
+        start_convolutions(self.tower)
         nn.init.zeros_(self.output.weight)
         assert self.output.bias is not None
         nn.init.constant_(self.output.bias, bias)
 
     def forward(self, level: Tensor) -> Tensor:
-        """Maps [B, channels, h, w] to [B, h * w * anchors of a cell, outputs], ordered by row, column and anchor."""
+        """Maps [B, channels, h, w] to [B, h * w * anchors per cell, outputs], ordered by row, column and anchor."""
         outputs = self.output(self.tower(level))
         return outputs.permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.num_outputs)
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's GroupNorm, which also accepts groups of a single value: one image, one cell of P7, 32 channels."""
+    """PyTorch's GroupNorm, but it also accepts groups of one value, such as 32 channels of a single cell of P7."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":
             return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
-        # Autocast on CUDA would switch to float32 here and back in the next convolution; on a CPU it keeps bfloat16.
-        # The statistics are float32 in any case. The CUDA kernel needs weights of the features' type.
+        # On CUDA, autocast would cast to float32 here and back in the next convolution; on a CPU, it keeps bfloat16.
+        # The statistics are float32 in any case. The CUDA kernel needs weights of the features' dtype.
         with torch.autocast("cuda", enabled=False):
             weight, bias = self.weight.to(features.dtype), self.bias.to(features.dtype)
             return torch.group_norm(features, self.num_groups, weight, bias, self.eps)
-
-
-def _start_convolutions(module: nn.Module) -> None:
-    """Draws He-normal weights by fan-out and zeroes biases: PyTorch's default weights learn photographs slowly."""
-    for convolution in module.modules():
-        if isinstance(convolution, nn.Conv2d):
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            if convolution.bias is not None:
-                nn.init.zeros_(convolution.bias)

@@ -1,10 +1,10 @@
-"""The detector's settings, with the published runs' numbers as defaults. They don't need PyTorch."""
+"""The detector's settings, with the published runs' values as defaults; this file doesn't import PyTorch."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 DEPTHS = (18, 34, 50, 101, 152)
-# The stages of the ResNet, starting at the image, and torchvision's names of their modules.
+# The stages of the ResNet, input first, and the names of their modules in torchvision.
 STAGES = {"stem": ("conv1", "bn1"), **{name: (name,) for name in ("layer1", "layer2", "layer3", "layer4")}}
 CHANNELS = 256  # width of the pyramid and the heads
 PRIOR = 0.01  # score of every anchor and class before training
@@ -18,7 +18,7 @@ BACKGROUND_IOU = 0.4
 
 
 class AnchorShapes(NamedTuple):
-    """The anchors of a cell, in strides of its level; the defaults are those of the paper."""
+    """The anchors of a cell, in multiples of the level's stride; the defaults are the RetinaNet paper's."""
 
     side: float = 4.0
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
@@ -30,17 +30,17 @@ class AnchorShapes(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """The network as one value: with the number of classes, it is all that a file needs to rebuild the network."""
+    """The network's architecture: together with the number of classes, all that is needed to rebuild the network."""
 
-    depth: int = 50  # of DEPTHS
+    depth: int = 50  # one of DEPTHS
     channels: int = CHANNELS
-    head_norm: str = "none"  # of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels
+    head_norm: str = "none"  # one of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels
     anchors: AnchorShapes = AnchorShapes()
     iou_branch: bool = False  # the regression head also predicts each box's IoU (https://arxiv.org/abs/1912.05992)
-    level_code: bool = False  # a fixed linear map of the deltas of each level, which torchvision's detector needs
+    level_code: bool = False  # a fixed linear map of each level's deltas, needed for torchvision's weights
 
     def impossible(self) -> list[str]:
-        """Returns the names of the fields whose values, each of the right type, no network can have."""
+        """Returns the names of fields whose values no network can have; all values must be of the right type."""
         possible = {
             "depth": self.depth in DEPTHS,
             "channels": self.channels > 0,
@@ -52,22 +52,22 @@ class Architecture(NamedTuple):
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The numbers of the loss."""
+    """The settings of the loss."""
 
     alpha: float = 0.25
     gamma: float = 2.0
     beta: float = 1 / 9
     foreground_iou: float = FOREGROUND_IOU
     background_iou: float = BACKGROUND_IOU
-    matcher: str = "iou"  # of MATCHERS
-    class_loss: str = "focal"  # of CLASS_LOSSES
-    box_loss: str = "smooth_l1"  # of BOX_LOSSES
+    matcher: str = "iou"  # one of MATCHERS
+    class_loss: str = "focal"  # one of CLASS_LOSSES
+    box_loss: str = "smooth_l1"  # one of BOX_LOSSES
     ignore_crowds: bool = False
 
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """The numbers of `detect`, which turns the network's output into detections."""
+    """The settings of `detect`, which turns the network's output into detections."""
 
     threshold: float = 0.05
     num_candidates: int = 1000

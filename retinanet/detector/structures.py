@@ -1,24 +1,25 @@
 """The tuples of dense, padded tensors that the parts of the detector exchange.
 
 Shape letters, the same in every file:
-    B images in a batch, M boxes in the image that has most, A anchors, C classes, K detections,
+    B images in a batch, M boxes in the image that has the most, A anchors, C classes, K detections,
     H and W the height and width of the padded network input.
-Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width).
-Labels are 0..C-1 with no background class; -1 is padding, -2 a crowd region (not an object; ignored or background).
+Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width). Labels are 0..C-1,
+without a background class; -1 marks padding, and -2 a crowd region, which is not an object. A cell is one position of a
+pyramid level, on which several anchors are centred.
 """
 
 from typing import NamedTuple
 
 from torch import Tensor
 
-# The mean and deviation of ImageNet's channels, in 0..255, as the published weights expect.
+# The mean and standard deviation of ImageNet's colour channels, in 0..255, as the published weights expect.
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
 CROWD = -2  # the label of a crowd region
 
 
 class Targets(NamedTuple):
-    """The objects of a batch; rows of padding have label -1 and a box of zeros. M is at least 1."""
+    """The objects of a batch; padding rows have label -1 and a box of zeros. M is at least 1."""
 
     boxes: Tensor  # float32 [B, M, 4]
     labels: Tensor  # int64 [B, M]
@@ -40,7 +41,7 @@ class Candidates(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Two scalars that require grad."""
+    """The two losses of a batch, scalars that require gradients."""
 
     classification: Tensor
     regression: Tensor
@@ -55,8 +56,8 @@ class Detections(NamedTuple):
 
 
 class AnchorMatches(NamedTuple):
-    """An object for every anchor, and what the anchor is trained to find."""
+    """The object of each anchor, and the anchor's role: foreground, background, or ignored if it is neither."""
 
     objects: Tensor  # int64 [B, A], 0..M-1; meaningless where the anchor is not foreground
-    foreground: Tensor  # bool [B, A], the anchor must find its object
-    background: Tensor  # bool [B, A], it must find nothing; an anchor that is neither is ignored
+    foreground: Tensor  # bool [B, A], True if the anchor must find its object
+    background: Tensor  # bool [B, A], True if the anchor must find nothing

@@ -1,6 +1,6 @@
-"""Runs the regression head only where it matters: around the foreground in training, around high scores in detection.
+"""Runs the regression head only where it is needed: around foreground anchors in training, high scores in detection.
 
-These are few cells of the pyramid, so a CPU saves most of the head's work, forward and backward. (On a GPU, the host
+Few cells of the pyramid are needed, so a CPU saves most of the head's work, forward and backward. (On a GPU, the host
 would have to wait to learn which cells they are.)
 """
 
@@ -14,13 +14,13 @@ from retinanet.detector.detect import lowest_class_score
 from retinanet.detector.model import TOWER_CONVOLUTIONS, Head, RetinaNet
 from retinanet.detector.structures import Predictions
 
-REACH = TOWER_CONVOLUTIONS + 1  # a cell's deltas depend on this many cells to each side, one per 3x3 convolution
+REACH = TOWER_CONVOLUTIONS + 1  # a cell's deltas depend on this many cells on each side, one per 3x3 convolution
 
 
 class SparseNetwork:
-    """Predicts like `model`, but with deltas only where a score may be above `threshold`; the others are 0.
+    """Predicts like `model`, but computes deltas only where a score may exceed `threshold`; all others are 0.
 
-    The detections above that threshold are the same.
+    The detections that score above `threshold` are the same.
     """
 
     def __init__(self, model: RetinaNet, threshold: float) -> None:
@@ -40,7 +40,7 @@ def can_be_sparse(model: RetinaNet) -> bool:
 
 
 def predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predictions:
-    """Predicts like `model`, with deltas at least at the anchors `rows` (indices into B * A); most others are 0."""
+    """Predicts like `model`, but computes deltas only around the anchors `rows` (indices into B * A), elsewhere 0."""
     levels, logits = _levels_and_logits(model, images)
     return Predictions(logits, deltas_around(model.regression_head, levels, rows))
 
@@ -51,16 +51,16 @@ def _levels_and_logits(model: RetinaNet, images: Tensor) -> tuple[list[Tensor], 
 
 
 def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool = False) -> Tensor:
-    """Returns deltas [B, A, 4 or 5]: the output of `head` at `rows` (indices into B * A) and around them, elsewhere 0.
+    """Returns deltas [B, A, 4 or 5]: the output of `head` at and around `rows` (indices into B * A), and 0 elsewhere.
 
-    `levels` are the pyramid's [B, channels, h, w]. The head runs in one window per image and level, or with `split` in
-    one window per cluster of rows.
+    `levels` are the pyramid levels, each [B, channels, h, w]. The head runs in one window per image and level, or with
+    `split` in one window per cluster of rows.
     """
     num_images, num_anchors = len(levels[0]), head.num_anchors
     shapes = [level.shape[2:] for level in levels]
     needed = torch.zeros(num_images, sum(num_anchors * h * w for h, w in shapes), dtype=torch.bool)
     needed.view(-1)[rows] = True
-    needed[0, -1] = True  # at least one anchor: without any gradient, the optimiser would skip the head
+    needed[0, -1] = True  # at least one anchor, because the optimiser would skip a head without gradients
 
     parts = []
     by_level = needed.split([num_anchors * h * w for h, w in shapes], dim=1)
@@ -75,18 +75,18 @@ def deltas_around(head: Head, levels: list[Tensor], rows: Tensor, *, split: bool
 
 
 def _window(cells: Tensor) -> tuple[slice, slice]:
-    """Returns the rows and columns that hold all true `cells` [h, w]."""
+    """Returns the smallest window (rows, columns) that contains all true `cells` [h, w]."""
     rows, columns = (cells.any(dim=axis).nonzero().squeeze(1).tolist() for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
-    """Returns windows that together hold all true `cells` [h, w], split wherever that saves work."""
+    """Returns windows that together contain all true `cells` [h, w], split wherever a split saves work."""
     rows, columns = _window(cells)
     for axis, place in enumerate((rows, columns)):
         taken = cells[rows, columns].any(dim=1 - axis).nonzero().squeeze(1)
         gaps = taken.diff()
-        if len(gaps) and int(gaps.max()) > 2 * REACH:  # two windows grow by this many cells towards each other
+        if len(gaps) and int(gaps.max()) > 2 * REACH:  # after a split, each window grows by REACH towards the other
             cut = place.start + int(taken[gaps.argmax()]) + 1
             first, second = cells.clone(), cells.clone()
             first.narrow(axis, cut, cells.shape[axis] - cut).zero_()
@@ -96,10 +96,10 @@ def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
 
 
 def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
-    """Returns the head's output [rows, columns, cell anchors * outputs] in a window of `level` [1, channels, h, w].
+    """Returns the head's output in a window of `level` [1, channels, h, w]: [rows, columns, cell anchors * outputs].
 
-    The window grows by the cells that its output depends on, and each convolution takes one off each side, except at
-    the level's border: there the convolutions pad with zeros, as they do on a whole level.
+    The input is the window, enlarged by the cells that its output depends on, and each convolution removes one cell on
+    each side. At the level's border, the convolutions pad with zeros instead, as they do on a whole level.
     """
     height, width = level.shape[2:]
     reach = REACH

@@ -17,9 +17,9 @@ from retinanet.runtime.streams import STDOUT, complain
 
 
 def run_command(read_flags: Callable[[], Any], name: str) -> None:
-    """Runs the command `name` with the settings that `read_flags` returns, and exits with its code: see run.
+    """Runs the command `name` with the settings that `read_flags` returns, and exits with its code (see run).
 
-    The command is imported once the flags are read, as PyTorch takes seconds to import.
+    The command is imported after the flags are read, because importing PyTorch takes seconds.
     """
 
     def main() -> int:
@@ -33,8 +33,8 @@ def run_command(read_flags: Callable[[], Any], name: str) -> None:
 def run(main: Callable[[], int]) -> None:
     """Runs a script's `main` and exits with its code.
 
-    0 is success, 1 findings or a bug, 2 a user's mistake, 3 divergence, 4 out of memory or a dead process, and 128 plus
-    the number of a signal. Every failure except a bug prints one message instead of a traceback.
+    0 means success, 1 findings or a bug, 2 a mistake by the user, 3 divergence, 4 that memory ran out or a process
+    died, and 128 + N that signal N ended the run. Every failure except a bug prints one message instead of a traceback.
     """
     try:
         with STOP.heeded():
@@ -44,10 +44,10 @@ def run(main: Callable[[], int]) -> None:
         _end(str(error), error.exit_code)
     except Stopped as stop:
         _exit(stop.exit_code)
-    except BrokenPipeError:  # the program that reads our output has ended, such as `head`
+    except BrokenPipeError:  # the program that reads our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except OSError as error:  # a file that can't be reached: no permission, a name too long, a disk that fails
+    except OSError as error:  # a file that can't be accessed: no permission, a name too long, a failing disk
         if error.filename is None:
             raise
         _end(f"{error.filename}: {error.strerror}. Check the path and its permissions.", UserError.exit_code)
@@ -72,7 +72,7 @@ def _end(message: str, exit_code: int) -> NoReturn:
 
 def _exit(code: int) -> NoReturn:
     """Exits with `code`. A rank skips the interpreter's clean-up, in which NCCL may abort or wait for another rank."""
-    distributed = sys.modules.get("torch.distributed")  # not imported here: it would make --help wait for PyTorch
+    distributed = sys.modules.get("torch.distributed")  # not imported here: --help would have to wait for PyTorch
     if distributed and distributed.is_available() and distributed.is_initialized():
         sys.stdout.flush()
         os._exit(code)
@@ -85,10 +85,10 @@ def _rank() -> int:
 
 
 def say(*lines: str) -> None:
-    """Prints lines to stdout and the log at rank 0, flushed, and never into the middle of a progress bar.
+    """Prints lines to stdout and the log on rank 0, flushed, and never in the middle of a progress bar.
 
-    Each argument is one line, whatever it contains: a name from a file may hold line feeds and escape sequences.
-    Characters that stdout can't encode are escaped.
+    Each argument becomes one line, whatever it contains: a name from a file may contain line feeds and escape
+    sequences. Characters that stdout can't encode are escaped.
     """
     if _rank():
         return

@@ -1,4 +1,4 @@
-"""Chooses the device and the network's number format; losses, box code and NMS always run in float32."""
+"""Chooses the device and the network's precision; losses, box decoding and NMS always run in float32 or higher."""
 
 import importlib.util
 import os
@@ -15,13 +15,13 @@ import torch
 from retinanet.runtime.errors import UserError
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-LEAST_CAPABILITY = (7, 0)  # Triton compiles for GPUs of Volta (2017) and newer
+LEAST_CAPABILITY = (7, 0)  # Triton needs a GPU of the Volta generation (2017) or newer
 
 
 def find_device(name: str) -> torch.device:
     """Returns the device called `name`: cpu, cuda or cuda:N; auto is the GPU if there is one.
 
-    Under torchrun, cuda is the GPU with this process's local rank. Raises UserError if PyTorch doesn't see the device.
+    Under torchrun, cuda is the GPU with this process's local rank. Raises UserError if PyTorch doesn't find the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,14 +43,14 @@ def find_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Returns the number format called `name`; auto is bfloat16 if the GPU has it, otherwise float32.
+    """Returns the dtype called `name`; auto is bfloat16 if the GPU supports it, otherwise float32.
 
-    float32 on a GPU means TF32 in convolutions and products, as PyTorch does in convolutions anyway: float32's range,
-    10 bits of mantissa, several times the speed. Call this at the start of a program: it also makes the GPU of `device`
-    the current one. Raises UserError if the device lacks the format.
+    On a GPU, float32 means TF32 in convolutions (PyTorch's default) and in matrix products: the range of float32, a
+    10-bit mantissa, and several times the speed. Call this at the start of a program, because it also makes `device`
+    the current GPU. Raises UserError if the device doesn't support the dtype.
     """
     if device.type == "cuda" and device.index is not None:
-        # Events, pinned memory and Triton use the current GPU. Their context would take 0.5 GB on a wrong one.
+        # Events, pinned memory and Triton use the current GPU; on a wrong one, their context would take 0.5 GB.
         torch.cuda.set_device(device)
     if name == "auto":
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -63,7 +63,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def make_deterministic() -> None:
-    """Makes a GPU repeat its numbers to the last digit, as a CPU does anyway.
+    """Makes a GPU's results bitwise reproducible, as a CPU's are anyway.
 
     Operations without a deterministic implementation print a warning. Call this before the process uses a GPU.
     """
@@ -75,7 +75,7 @@ def make_deterministic() -> None:
 
 @contextmanager
 def searching_algorithms(enabled: bool) -> Iterator[None]:
-    """Inside, cuDNN times its algorithms for every new batch shape, which takes seconds: only for few shapes."""
+    """Inside, if `enabled`, cuDNN takes seconds per new shape to find its fastest algorithm: only for few shapes."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:
@@ -85,12 +85,12 @@ def searching_algorithms(enabled: bool) -> Iterator[None]:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Returns the context in which the network runs in `precision` while its weights stay float32."""
+    """Returns a context in which the network runs in `precision` while its weights stay float32."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 def lacking_for_compilation(device: torch.device) -> str | None:
-    """Returns the first requirement of torch.compile that is not met, worded to follow "needs"; None if all are."""
+    """Returns the first requirement of torch.compile that is not met, worded to follow "needs"; None if all are met."""
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
             return "the package triton, which PyTorch's CUDA builds for Linux bring"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake that the user can fix; its message names the file, the thing and the fix.
+    """A mistake that the user can fix; its message names the file, the fault and the fix.
 
-    The scripts print it without a traceback and exit with code 2. Any exception that is not in this file is a bug: it
-    keeps its traceback and exits with code 1.
+    The scripts print the message without a traceback and exit with code 2. An exception that is not defined in this
+    file is a bug, which keeps its traceback and exits with code 1.
     """
 
     exit_code = 2
@@ -27,19 +27,19 @@ class DataFault(UserError):
 
 
 class Diverged(Exception):
-    """Losses or gradients keep being non-finite; the message says what to try."""
+    """Losses or gradients have been non-finite in too many steps; the message says what to try."""
 
     exit_code = 3
 
 
 class OutOfResources(Exception):
-    """Memory ran out, or a process of the run died or hangs; the message says which, and what helps."""
+    """Memory ran out, or a process of the run died or hangs; the message says what happened and what helps."""
 
     exit_code = 4
 
 
 class Stopped(BaseException):
-    """A signal asked the run to stop. Not an Exception, so that no handler of errors catches it."""
+    """A signal asked the run to stop. This is not an Exception, so that error handlers don't catch it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)

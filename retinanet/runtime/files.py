@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and answers questions about disks and folders."""
+"""Writes files atomically, and checks disk space and write access."""
 
 import os
 import secrets
@@ -11,20 +11,20 @@ from typing import IO, Any
 from retinanet.runtime.errors import UserError
 
 UNFINISHED = ".part"  # the suffix of a file that is still being written
-WRITER = "[0-9a-f]" * 8  # the pattern of the random letters that each writer puts before the suffix
+WRITER = "[0-9a-f]" * 8  # the pattern of the random characters before the suffix, which differ for every writer
 
 
 @contextmanager
 def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = None) -> Iterator[IO[Any]]:
-    """Yields a file to write to, which becomes `path` once it is complete and flushed to disk.
+    """Yields a file to write to, which atomically becomes `path` once it is complete and flushed to disk.
 
-    Until then it has another name in the same folder: a kill, a full disk or a power cut leaves either the old file or
-    the new one. Several writers at a time don't disturb each other, and the last one wins. With `previous`, the old
+    Until then, the file has another name in the same folder: a kill, a full disk or a power cut leaves either the old
+    file or the new one. Concurrent writers don't disturb each other, and the last one wins. With `previous`, the old
     file is kept under that name. Raises OSError.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    # Create a new file: never empty an existing one or follow a link.
+    # Create a new file: never truncate an existing one or follow a link.
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         with open(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -42,7 +42,7 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
     """Removes the unfinished files that killed writers of `pattern` left in `folder`. Raises OSError."""
-    for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # earlier versions wrote the second
+    for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # earlier versions used the second ending
         for path in folder.glob(pattern + ending):
             path.unlink()
 
@@ -57,7 +57,7 @@ def size_text(num_bytes: float) -> str:
 
 
 def require_writable(path: Path) -> None:
-    """Raises UserError if no file can be written at `path`, whose folders need not exist yet; writes nothing."""
+    """Raises UserError if no file can be written at `path`, whose folders need not exist yet; doesn't write a file."""
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir():
         raise UserError(f"{path}: is a folder, but a file must be written there. Choose another path.")
@@ -66,7 +66,7 @@ def require_writable(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Flushes the folder's list of names to disk, because flushing a file doesn't include its name."""
+    """Flushes a folder's entries to disk, because flushing a file doesn't flush its name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

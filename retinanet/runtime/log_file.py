@@ -1,4 +1,4 @@
-"""Writes the file of --log_dir, which gets the same bytes as stdout and a name that describes the run."""
+"""Writes the log file of --log_dir: the same bytes as stdout, under a name that describes the run."""
 
 import fcntl
 import itertools
@@ -25,14 +25,14 @@ RATE_PART = re.compile(r"lr([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)")
 
 
 class LogName(NamedTuple):
-    """The parts of a log's name; None for a missing part."""
+    """The parts of a log's name; None stands for a missing part."""
 
-    kind: str | None = None  # of RUN_KINDS
+    kind: str | None = None  # one of RUN_KINDS
     depth: int | None = None
     seed: int | None = None
     learning_rate: float | None = None
     epochs: int | None = None
-    number: int | None = None  # of the run in its folder
+    number: int | None = None  # the run's number in its folder
 
 
 def parse_name(name: str) -> LogName:
@@ -67,18 +67,18 @@ def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
 
 
 def next_number(folder: Path) -> int:
-    """Returns one more than the largest number of a log in `folder`, of whatever kind; 1 if there is none."""
+    """Returns one more than the largest number of any log in `folder`; 1 if there is none."""
     return 1 + max((parse_name(path.name).number or 0 for path in folder.glob(f"*{ENDING}")), default=0)
 
 
 def rate_text(rate: float) -> str:
-    """Returns the shortest text that is exactly this number: 1e-4, 2.5e-4, 1e-2, 0.1."""
+    """Returns the shortest text for exactly this rate: 1e-4, 2.5e-4, 1e-2, 0.1."""
     digits = Decimal(repr(rate)).normalize()
     return min(f"{digits:e}".replace("+", ""), f"{digits:f}", key=len)
 
 
 class LogFile:
-    """Records the printed lines, and holds them until the file exists. A process has one, as it has one stdout."""
+    """Records printed lines, and buffers them until the file exists. A process has one log, as it has one stdout."""
 
     def __init__(self) -> None:
         self._start(None)
@@ -93,7 +93,7 @@ class LogFile:
 
     @contextmanager
     def recording(self, folder: Path | None) -> Iterator[None]:
-        """Inside, printed lines are held for the file in `folder`; without a folder, this and `opened` do nothing."""
+        """Inside, printed lines are buffered for a file in `folder`; without a folder, this and `opened` do nothing."""
         self._start(folder)
         try:
             yield
@@ -104,7 +104,7 @@ class LogFile:
 
     @contextmanager
     def opened(self, name: LogName) -> Iterator[None]:
-        """Creates the file, numbered one above the folder's largest, and removes it again if the block raises.
+        """Creates the file, with the folder's next number, and removes it again if the block raises.
 
         Raises UserError if the file can't be written.
         """
@@ -132,7 +132,7 @@ class LogFile:
         if self.path:
             self.path.unlink(missing_ok=True)
         for folder in self._created:
-            with suppress(OSError):  # by now it holds another run's log, or it was never created
+            with suppress(OSError):  # by now the folder contains another run's log, or it was never created
                 folder.rmdir()
 
     def write(self, text: str) -> None:
@@ -167,7 +167,7 @@ def _new_file(folder: Path, name: LogName) -> tuple[Path, FileIO]:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Makes other runs wait, because they might take the same number under another name."""
+    """Locks `folder`, because another run might otherwise take the same number under another name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # without locks, two runs started at once may get the same number

@@ -2,18 +2,20 @@
 
 import re
 
-# Characters that a terminal obeys instead of showing, or that can't be encoded: control characters (escape sequences
-# start with one), Unicode's line ends, characters that reverse the text around them, and halves of surrogate pairs.
+# Characters that a terminal interprets instead of displaying, or that can't be encoded: control characters (escape
+# sequences start with one), Unicode line separators, characters that reverse the text around them, and lone surrogates.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-# In Markdown: characters that end a cell or start code, HTML, an entity, a link or emphasis, and active backslashes.
+# In Markdown: characters that end a cell or start code, HTML, an entity, a link or emphasis, and backslashes that
+# escape the character after them.
 MARKDOWN = re.compile(r"[|`<&\[*]|\\(?=[!-/:-@\[-`{-~])")
 
 
 def printable(text: str) -> str:
     r"""Returns `text` on one line, with control characters written as Python escapes such as \x1b.
 
-    These are the characters that a terminal or browser would obey instead of showing. Printable text is unchanged.
+    These are the characters that a terminal or browser would interpret instead of displaying. Printable text is
+    unchanged.
     """
     return UNPRINTABLE.sub(_visible, text)
 

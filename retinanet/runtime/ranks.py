@@ -1,4 +1,4 @@
-"""Connects the processes that torchrun starts to train one network, and lets them wait for each other."""
+"""Connects the processes that torchrun starts for training one network, and lets them wait for each other."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from torch import Tensor
 from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.resource_errors import is_out_of_gpu_memory
 
-MEETING = timedelta(minutes=10)  # for all ranks to start
-PATIENCE = timedelta(days=1)  # for work that only rank 0 does, such as the COCO table or parsing a file
-# NCCL ends a process without a message if a rank is missing, so the ranks must notice that first.
+MEETING = timedelta(minutes=10)  # the time for all ranks to start
+PATIENCE = timedelta(days=1)  # the time for work that only rank 0 does, such as the COCO table or parsing a file
+# If a rank is missing, NCCL ends the process without a message, so the ranks must notice the loss before NCCL does.
 NCCL_GRACE = timedelta(minutes=5)
 LOST = (
     "Connection closed by peer",
@@ -29,9 +29,9 @@ LOST = (
 
 
 class Ranks(NamedTuple):
-    """This process's rank among `size`, and the gloo groups in which the ranks wait for each other.
+    """This process's rank among `size`, and the Gloo groups in which the ranks wait for each other.
 
-    NCCL's collectives don't block or raise on the host; gloo's raise if a rank is dead or late.
+    NCCL collectives don't block or raise on the host; Gloo collectives raise if a rank is dead or late.
     """
 
     rank: int = 0
@@ -49,18 +49,18 @@ class Ranks(NamedTuple):
             dist.barrier(self.group)
 
     def meet(self) -> None:
-        """Waits until all ranks reach this point of a step; RuntimeError if one is dead or --timeout seconds late."""
+        """Waits until all ranks reach this point of a step; raises RuntimeError if a rank is dead or too late."""
         if self.size > 1:
             dist.barrier(self.steps)
 
     def waiting(self, seconds: float) -> "Ranks":
-        """Returns a copy with another timeout for steps. Collective: every rank must call it."""
+        """Returns a copy with another timeout for steps. Collective: every rank must call this."""
         if self.size == 1:
             return self
         return self._replace(steps=dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds)))
 
     def all_agree(self, vote: bool) -> bool:
-        """Returns True if every rank's `vote` is True. Collective: every rank must call it."""
+        """Returns True if every rank's `vote` is True. Collective: every rank must call this."""
         votes = torch.tensor(int(vote))
         if self.size > 1:
             dist.all_reduce(votes, dist.ReduceOp.MIN, self.group)
@@ -77,7 +77,7 @@ class Ranks(NamedTuple):
             self.wait()
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """Returns the result of `make`, which only rank 0 calls."""
+        """Returns the result of `make` on all ranks; only rank 0 calls `make`."""
         if self.size == 1:
             return make()
         box = [make() if self.is_first else None]
@@ -85,7 +85,7 @@ class Ranks(NamedTuple):
         return box[0]
 
     def gathered(self, content: Any) -> list[Any]:
-        """Returns every rank's `content` at rank 0, and an empty list elsewhere."""
+        """Returns the `content` of every rank on rank 0, and an empty list on the other ranks."""
         if self.size == 1:
             return [content]
         boxes = [None] * self.size if self.is_first else None
@@ -93,7 +93,7 @@ class Ranks(NamedTuple):
         return boxes or []
 
     def summed(self, numbers: Tensor) -> Tensor:
-        """Replaces `numbers` in place by their sum over the ranks and returns them, without waiting for a GPU."""
+        """Replaces `numbers` in place with their sum over the ranks, and returns them, without waiting for a GPU."""
         if self.size > 1:
             dist.all_reduce(numbers)
         return numbers
@@ -103,7 +103,7 @@ ALONE = Ranks()
 
 
 class Agreement:
-    """Finds the largest number that any rank puts forward, for all of them, without waiting for a GPU."""
+    """Tells all ranks the largest number that any of them puts forward, without waiting for a GPU."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks, self.number = ranks, torch.zeros(1, dtype=torch.int64)
@@ -126,12 +126,12 @@ def num_restarts() -> int:
 
 
 def num_local_ranks(ranks: Ranks) -> int:
-    """Returns the number of `ranks` on this machine, from torchrun's environment; all of them if it says nothing."""
+    """Returns the number of `ranks` on this machine, as torchrun sets it in the environment; without it, all ranks."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
 
 
 def join(device: torch.device, timeout: float) -> Ranks:
-    """Connects to the other ranks that torchrun started; without torchrun, this process is alone.
+    """Connects to the other ranks that torchrun started; without torchrun, this process is the only rank.
 
     A rank that doesn't reach a step within `timeout` seconds counts as lost.
     """
@@ -141,7 +141,7 @@ def join(device: torch.device, timeout: float) -> Ranks:
     rank = int(os.environ["RANK"])
     try:
         store = _store(rank, size)
-        # Ranks may start further apart than they take their later steps.
+        # At the start, the ranks may be further apart in time than at later steps.
         store.set(f"here {rank}", "")
         store.wait([f"here {other}" for other in range(size)], MEETING)
         if device.type == "cuda" and device.index is not None:
@@ -159,11 +159,11 @@ def join(device: torch.device, timeout: float) -> Ranks:
 
 
 def _store(rank: int, size: int) -> dist.Store:
-    """Returns the store through which the ranks of this attempt connect."""
+    """Returns the rendezvous store of the ranks of this attempt."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(host, port, size, is_master=rank == 0 and not is_torchruns, timeout=MEETING)
-    # torchrun's store outlives restarts: without a prefix, keys of the previous attempt would count as this one's.
+    # torchrun's store outlives restarts: without a prefix, keys of the previous attempt would be taken for this one's.
     return dist.PrefixStore(f"attempt {num_restarts()}", store) if is_torchruns else store
 
 
@@ -174,7 +174,7 @@ def leave() -> None:
 
 @contextmanager
 def loss_of_rank_explained(ranks: Ranks, timeout: float) -> Iterator[None]:
-    """Raises OutOfResources if another rank died or hangs."""
+    """Raises OutOfResources if another rank has died or hangs."""
     try:
         yield
     except RuntimeError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from retinanet.runtime.errors import OutOfResources
 
-if TYPE_CHECKING:  # PyTorch takes seconds to import, and the flags are read first
+if TYPE_CHECKING:  # importing PyTorch takes seconds, and the flags are read first
     from torch import Tensor
 
 LIKELY_CAUSES = {
@@ -61,7 +61,7 @@ def named(images: "Tensor") -> str:
 
 @contextmanager
 def worker_explained() -> Iterator[None]:
-    """Raises OutOfResources, with the likely cause, if a loader's worker process died or hangs."""
+    """Raises OutOfResources, with the likely cause, if a loader's worker process has died or hangs."""
     try:
         yield
     except RuntimeError as error:

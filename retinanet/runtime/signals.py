@@ -13,13 +13,13 @@ from typing import TypeVar
 from retinanet.runtime.errors import Stopped
 
 Item = TypeVar("Item")
-# A cluster sends SIGUSR1 shortly before the time is up; a terminal that is closed sends SIGHUP.
+# Clusters send SIGUSR1 shortly before a job's time is up; closing a terminal sends SIGHUP.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 SAME_REQUEST = 3.0  # seconds within which one request may arrive twice: from the terminal and from a launcher
 
 
 class StopRequests:
-    """Remembers the stop that a signal asked for. A process has one, as it has one handler for each signal."""
+    """Remembers which signal asked for a stop. A process has one instance, as it has one handler for each signal."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -29,9 +29,10 @@ class StopRequests:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored. For the main thread.
+        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored. Only for the main thread.
 
-        A signal that was ignored before, as SIGHUP is under nohup and SIGINT in a script's background, stays ignored.
+        A signal that was already ignored, such as SIGHUP under nohup or SIGINT in a script's background job, stays
+        ignored.
         """
         heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self.signal_number, self._deferred, self._process = None, False, os.getpid()
@@ -54,7 +55,7 @@ class StopRequests:
 
     @contextmanager
     def unbroken(self) -> Iterator[None]:
-        """Inside, a signal waits; Stopped is raised at the end of the block instead."""
+        """Inside, a signal is deferred, and Stopped is raised at the end of the block."""
         with self.deferred():
             yield
         if self.signal_number is not None and not self._deferred:
@@ -62,7 +63,7 @@ class StopRequests:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, even within `deferred`, a signal raises Stopped, and so does one that arrived earlier."""
+        """Inside, a signal raises Stopped even within `deferred`; an earlier signal raises Stopped at once."""
         was_deferred, self._deferred = self._deferred, False
         try:
             if self.signal_number is not None:
@@ -96,7 +97,7 @@ class StopRequests:
             raise Stopped(number)
 
     def _is_same_request(self, number: int) -> bool:
-        """Returns True if the signal repeats the earlier request. In a single process, a second Ctrl-C does not."""
+        """Returns True if the signal repeats the earlier request, unlike a second Ctrl-C to a single process."""
         if self.signal_number != number or time.monotonic() - self._first_at >= SAME_REQUEST:
             return False
         return number != signal.SIGINT or int(os.environ.get("WORLD_SIZE", 1)) > 1
@@ -108,8 +109,8 @@ STOP = StopRequests()
 def ignore_in_worker(_worker: int) -> None:
     """Makes a loader's worker ignore signals to the process group, which the main process handles: a worker_init_fn.
 
-    When a stop makes the main process drop a batch, the worker's thread that hands over its memory fails to connect,
-    which Python would print as a traceback.
+    If the main process drops a batch because of a stop, the worker's thread that passes on the batch's memory fails to
+    connect, which Python would print as a traceback.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -122,8 +123,8 @@ def _print_unless_dropped(kind: type[BaseException], error: BaseException, trace
 
 
 def end_workers() -> None:
-    """Kills the loaders' worker processes, even one that hangs; they hold nothing that could be lost."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report them as dead
+    """Kills the loaders' worker processes, even hanging ones; they hold nothing that could be lost."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report the workers as dead
     workers = multiprocessing.active_children()
     for worker in workers:
         worker.kill()

@@ -13,14 +13,14 @@ GONE = (errno.EPIPE, errno.EIO)  # the pipe's reader has ended; the terminal was
 
 
 class Stdout:
-    """The process's only stdout."""
+    """This process's stdout, whose loss a run can survive: see `outlived`."""
 
     def __init__(self) -> None:
         self._outlived = self._has_complained = False
 
     @contextmanager
     def outlived(self) -> Iterator[None]:
-        """Inside, lines that stdout can't take go to stderr; if that fails too, they are lost. Nothing is raised."""
+        """Inside, no error is raised: if stdout is gone, lines go to stderr, or get lost if stderr is gone too."""
         self._outlived, self._has_complained = True, False
         try:
             yield
@@ -29,7 +29,7 @@ class Stdout:
             for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None if the shell closed it
                 try:
                     stream.flush()
-                except OSError:  # the interpreter would fail at it again, and exit with a code of its own
+                except OSError:  # the interpreter would fail to flush again, and exit with its own code
                     _silence(stream)
 
     def write(self, text: str) -> None:
@@ -51,7 +51,7 @@ STDOUT = Stdout()
 
 
 def complain(line: str) -> None:
-    """Prints a line to stderr, or nothing if stderr is gone too."""
+    """Prints a line to stderr, or nothing if stderr is gone."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

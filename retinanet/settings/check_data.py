@@ -48,7 +48,7 @@ class CheckDataSettings:
 
 
 def check_data_settings(argv: list[str] | None = None) -> CheckDataSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Check a dataset before you pay for training. Exit code 0: good, 1: mistakes, 2: can't be read."
     settings, _ = parsed(CheckDataSettings, description, argv, prog="python -m retinanet.check_data")
     settings.check()

@@ -7,7 +7,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, number_above, option, parsed, part, whole_number
 
 YOLO, VOC, CSV, COCO = FORMATS = ("yolo", "voc", "csv", "coco")
-LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # what happens to the images
+LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # how the output gets the images
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ConvertSettings:
 
 
 def convert_settings(argv: list[str] | None = None) -> ConvertSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Convert YOLO, PASCAL VOC or CSV annotations into a dataset folder for train.py, or split a dataset."
     settings, given = parsed(ConvertSettings, description, argv, prog="python -m retinanet.convert")
     settings.splitting.check(given)

@@ -1,4 +1,4 @@
-"""The flags of vis.py; those of augmented images are train.py's."""
+"""The flags of vis.py; for augmented images, they are the same as train.py's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +119,7 @@ class DrawSettings:
 
 
 def draw_settings(argv: list[str] | None = None) -> DrawSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Draw the objects and detections in images, or with --logs the curves of runs."
     settings, given = parsed(DrawSettings, description, argv, most_used=MOST_USED)
     settings.check(given)

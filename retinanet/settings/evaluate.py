@@ -31,7 +31,7 @@ FOR_DETECTION = (
 
 @dataclass(frozen=True)
 class Trained:
-    """The settings that come from the checkpoint unless they are given; None means the checkpoint's."""
+    """The settings that default to the checkpoint's values; None stands for the checkpoint's value."""
 
     min_side: int | None = min_side_option(None)
     max_side: int | None = max_side_option(None)
@@ -93,7 +93,7 @@ class EvaluateSettings:
 
 
 def evaluate_settings(argv: list[str] | None = None) -> EvaluateSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Evaluate a checkpoint on a set and write its result file, or evaluate or compare result files."
     settings, given = parsed(EvaluateSettings, description, argv, most_used=MOST_USED)
     settings.check(given)

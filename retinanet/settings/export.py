@@ -47,7 +47,7 @@ class ExportSettings:
 
 
 def export_settings(argv: list[str] | None = None) -> ExportSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = (
         "Export a checkpoint: as ONNX, the whole detector from images to boxes; as safetensors, the weights and a "
         "description of their network."

@@ -1,4 +1,4 @@
-"""Makes command-line flags from dataclass fields: a field is a flag, with its default, text, kind and choices.
+"""Turns dataclass fields into command-line flags: a field defines a flag's default, help text, type and choices.
 
     @dataclass(frozen=True)
     class Loss:
@@ -8,7 +8,7 @@
     class TrainSettings:
         loss: Loss = part(Loss, "loss")
 
-makes `--gamma` in the group `loss` of --help, and `settings.loss.gamma`. No two parts of a command share a flag.
+defines `--gamma`, in the group `loss` of --help, and `settings.loss.gamma`. The parts of a command don't share flags.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from retinanet.runtime.printable import printable
 
 Settings = TypeVar("Settings")
 Kind = Callable[[str], Any] | Sequence[Any]
-# Flag names of other libraries, and the flags that they stand for here.
+# Flag names in other libraries, and the flags that they correspond to here.
 ELSEWHERE = {
     "lr": ("learning_rate",),
     "wd": ("weight_decay",),
@@ -59,14 +59,14 @@ ELSEWHERE = {
 
 
 class Option(NamedTuple):
-    """The facts about a field that the parser and a resumed run need."""
+    """The properties of a flag that the parser and a resumed run need."""
 
     text: str | None
-    kind: Kind  # a function that reads a word, or the values to choose from
+    kind: Kind  # a function that parses a word, or the values to choose from
     nargs: str | int | None  # as in argparse; several values become a tuple
     metavar: str | tuple[str, ...] | None
     flag: str | None  # the flag's name if it isn't the field's
-    off: str | None  # the text of --no_..., which turns a switch off
+    off: str | None  # the help text of --no_..., which turns a switch off
     positional: bool
     may_change: bool
 
@@ -83,7 +83,7 @@ def option(
     positional: bool = False,
     may_change: bool = False,
 ) -> Any:
-    """Returns a field that is a flag. The `kind` `bool` makes a switch; the values of a sequence are choices.
+    """Returns a field that defines a flag: a switch if `kind` is bool; if it is a sequence, its values are the choices.
 
     With `may_change`, a resumed run may have another value.
     """
@@ -99,7 +99,7 @@ def part(kind: type[Settings], heading: str | None = None, text: str | None = No
 
 @dataclass(frozen=True)
 class Given:
-    """The names of the flags that the command line gave, and of those whose default it changed."""
+    """The names of the flags on the command line, and of those among them whose value isn't the default."""
 
     names: frozenset[str]
     changed: frozenset[str]
@@ -107,7 +107,7 @@ class Given:
     def refuse(self, names: Collection[str], reason: str) -> None:
         """Raises UserError for the first of the flags `names` that the user changed.
 
-        A flag that was given with its default value contradicts nothing.
+        A flag that was given its default value is not refused.
         """
         for name in names:
             if name in self.changed:
@@ -122,7 +122,7 @@ def parsed(
     most_used: Sequence[str] = (),
     prog: str | None = None,
 ) -> tuple[Settings, Given]:
-    """Parses `argv`, or this process's command line, into `settings`, and says which of the flags it gave.
+    """Parses `argv` or the command line into `settings`, and also returns which flags were given.
 
     The short --help shows only the flags `most_used`, named without --; if there are none, --help shows all flags.
     """
@@ -146,7 +146,7 @@ def options_of(settings: Any) -> dict[str, Option]:
 
 
 def flat(settings: Any) -> dict[str, Any]:
-    """Returns the settings in the form of JSON and checkpoints: flags by name, tuples as lists, paths as text."""
+    """Returns the settings as JSON and checkpoints store them: flags by name, tuples as lists, paths as strings."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -161,7 +161,7 @@ def flat(settings: Any) -> dict[str, Any]:
 
 
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
-    """Returns the settings with other values for some flags, whichever part holds them."""
+    """Returns the settings with other values for some flags, whichever part contains the flags."""
     assert not values.keys() - options_of(settings).keys(), values
     return _with_values(settings, values)
 
@@ -175,7 +175,7 @@ def _with_values(settings: Any, values: dict[str, Any]) -> Any:
 
 
 def _defaults_read(settings: Any) -> dict[str, Any]:
-    """Parses the defaults that are text like words that the user typed: auto may become what this machine has."""
+    """Parses string defaults as if the user had typed them, so that auto can become what this machine has."""
     return {
         each.name: each.metadata["option"].kind(each.default)
         for each in _flat_fields(settings)
@@ -225,7 +225,7 @@ def _add_option(group: argparse._ActionsContainer, name: str, default: Any, deta
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's parser with a short --help, which reports every mistake in one line."""
+    """An argparse parser that has a short --help and reports every mistake in one line."""
 
     def __init__(self, *, most_used: Sequence[str] = (), **options: Any) -> None:
         super().__init__(add_help=False, **options)
@@ -257,7 +257,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
 
     def _meant_elsewhere(self, word: str) -> str | None:
-        """Returns the flag meant by another library's name, if argparse would take that for short for another flag."""
+        """Returns our flag for another library's, if argparse would read `word` as short for a different flag."""
         name = word.partition("=")[0].removeprefix("--")
         starting = {flag for flag in self._option_string_actions if flag.startswith(f"--{name}")}
         meant = [flag for flag in ELSEWHERE.get(name, ()) if f"--{flag}" in self._option_string_actions]
@@ -265,7 +265,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return meant[0] if meant and starting and not starting & exact else None
 
     def _suggestion(self, unknown: str) -> str:
-        """Returns the flag that was probably meant: another separator, another library's name, or a typing error."""
+        """Suggests the flag that was probably meant, by other separators, another library's name or a typing error."""
         flags = {flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")}
         name = unknown.partition("=")[0].lstrip("-").replace("-", "_").lower()
         candidates = [name, *ELSEWHERE.get(name, ()), *difflib.get_close_matches(name, flags, n=1)]
@@ -292,7 +292,7 @@ class _Help(argparse.Action):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows each flag's default, unless there is none or the text already names it."""
+    """Shows each flag's default, unless there is none or the help text already names it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         no_default = action.default is None or action.default is False or action.default == ()
@@ -304,7 +304,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """Returns a kind that reads a whole number from `least` to `most`."""
+    """Returns a function that parses a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
         try:
@@ -320,13 +320,13 @@ def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
 
 
 def number_above(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """Returns a kind that reads a finite number above `low`, and at most `high`."""
+    """Returns a function that parses a finite number above `low`, and at most `high`."""
     limit = "" if high == float("inf") else f" and at most {high:g}"
     return _number(f" above {low:g}{limit}", high, lambda number: low < number)
 
 
 def number_from(low: float, high: float = float("inf")) -> Callable[[str], float]:
-    """Returns a kind that reads a finite number from `low` to `high`, both included."""
+    """Returns a function that parses a finite number from `low` to `high`, both included."""
     limits = f", {low:g} or more" if high == float("inf") else f" from {low:g} to {high:g}"
     return _number(limits, high, lambda number: low <= number)
 

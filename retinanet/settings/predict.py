@@ -17,7 +17,7 @@ MOST_OVERLAP = 0.9
 
 
 def _file_decides(name: str, default: str | None = None) -> Any:
-    """Returns the option of Detection with the default None, because an ONNX file has its own values."""
+    """Returns the Detection flag `name`, but with the default None, because an ONNX file has its own value."""
     details = options_of(Detection)[name]
     default = default or f"{getattr(Detection, name)}, or an ONNX file's own"
     return option(None, f"{details.text} (default: {default})", details.kind)
@@ -42,7 +42,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class FileDetection:
-    """The flags of Detection; None means the weights file's value."""
+    """The flags of Detection; None stands for the weights file's value."""
 
     threshold: float | None = _file_decides(
         "threshold", "the threshold with the best F1 in the run's last evaluation, 0.3 if there was none"
@@ -95,7 +95,7 @@ class PredictSettings:
 
 
 def predict_settings(argv: list[str] | None = None) -> PredictSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = (
         "Detect objects in images and videos, and write pictures with boxes and all detections as JSON and CSV. Exit "
         "code 1: some files could not be read."

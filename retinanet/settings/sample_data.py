@@ -16,7 +16,7 @@ class SampleDataSettings:
 
 
 def sample_data_settings(argv: list[str] | None = None) -> SampleDataSettings:
-    """Reads the settings from `argv`, or from this process's command line."""
+    """Reads the settings from `argv` or the command line."""
     description = (
         "Write a small COCO-format dataset without a download: python -m retinanet.sample_data data\n\n"
         "Cut-outs of photographs (coins, a cat, an astronaut, a cup, a motorcycle) are pasted on photographed "

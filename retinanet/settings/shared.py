@@ -12,12 +12,12 @@ from retinanet.runtime.errors import UserError
 from retinanet.settings.options import number_from, option, whole_number
 
 MIN_SIDE, MAX_SIDE = 608, 1024
-LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # larger images fill a GPU's memory one by one
-MAX_PIXELS = 89_000_000  # an RGB image with this many takes 267 MB
+LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # a single larger image would fill a GPU's memory
+MAX_PIXELS = 89_000_000  # an RGB image with this many pixels takes 267 MB
 PHOTOMETRIC, CROP, ZOOM_OUT, JITTER = AUGMENTATIONS = ("photometric", "crop", "zoom_out", "jitter")
-FROM_ORIGINAL = frozenset((CROP, JITTER))  # these enlarge parts, and need the pixels that a resized image has lost
+FROM_ORIGINAL = frozenset((CROP, JITTER))  # these enlarge parts of an image, so they need the original's pixels
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
-BACKENDS = ("hotcoco", "pycocotools")  # libraries that compute the COCO table; the fastest first
+BACKENDS = ("hotcoco", "pycocotools")  # libraries that compute the COCO table, fastest first
 
 
 def coco_path_option() -> Any:
@@ -52,7 +52,7 @@ def eval_backend_option() -> Any:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentation: the changes that training makes to its images."""
+    """The changes that training makes to its images."""
 
     train_sides: tuple[int, ...] | None = option(
         None,
@@ -92,7 +92,7 @@ def check_sides(min_side: int, max_side: int) -> None:
 
 @dataclass(frozen=True)
 class Anchors:
-    """The anchors of a cell as flags: from `anchor_scale` strides to below twice that, in all ratios."""
+    """The flags for the anchors of a cell: from `anchor_scale` strides to below twice that, in all `anchor_ratios`."""
 
     anchor_scale: float = option(
         AnchorShapes().side,
@@ -120,7 +120,7 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Detection(DetectionSettings):
-    """DetectionSettings as flags."""
+    """The flags for DetectionSettings."""
 
     threshold: float = option(
         DetectionSettings.threshold, "keep only detections that score above this", number_from(0, 1)
@@ -138,7 +138,7 @@ class Detection(DetectionSettings):
 
 @dataclass(frozen=True)
 class Views:
-    """Test-time augmentation."""
+    """The flags of test-time augmentation."""
 
     flip_test: bool = option(False, "also detect in the mirror image", bool)
     test_sides: tuple[int, ...] | None = option(
@@ -158,7 +158,7 @@ class Views:
 
 
 def device_name(text: str) -> str:
-    """Reads auto, cpu, cuda or cuda:N. Only PyTorch, which is imported later, can say whether the machine has it."""
+    """Parses auto, cpu, cuda or cuda:N. Whether the device exists is checked later, when PyTorch is imported."""
     device, _, number = text.partition(":")
     if text not in ("auto", "cpu", "cuda") and not (device == "cuda" and number.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, or cuda:0, cuda:1 ...; got {text!r}")
@@ -188,12 +188,12 @@ class Machine(Device):
 
 
 def installed_backends() -> list[str]:
-    """Returns the installed BACKENDS, the fastest first."""
+    """Returns the installed BACKENDS, fastest first."""
     return [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
 
 
 def eval_backend(text: str) -> str:
-    """Reads the name of an installed backend; auto becomes the fastest, and stays auto if none is installed.
+    """Parses the name of an installed backend; auto becomes the fastest, or stays auto if none is installed.
 
     Not every run needs a backend; those that do call coco_table.require_backend.
     """

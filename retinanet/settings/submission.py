@@ -31,7 +31,7 @@ class SubmissionSettings:
 
 
 def submission_settings(argv: list[str] | None = None) -> SubmissionSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = (
         "Check a COCO result file before you submit it; correct and pack it. "
         "Exit code 0: good, 1: findings, 2: can't be read."

@@ -49,11 +49,11 @@ from retinanet.settings.shared import (
 )
 
 PUBLISHED, STRONG = "published", "strong"
-# The pretrained ResNet's multiplier of the learning rate, and with Adam and AdamW a limit: at a higher rate it would
-# forget what it has learned.
+# The learning-rate multiplier of the pretrained ResNet, and the limit of its rate with Adam and AdamW: at a higher
+# rate, the ResNet would forget what it has learned.
 RESNET_SHARE, RESNET_RATE = 0.15, 3e-5
-SIDE_SHARES = (0.8, 0.9, 1.0, 1.1, 1.2)  # of --min_side, for multi-scale training
-SIDES_FROM_EPOCHS = 12  # in shorter runs, an object appears too seldom at each size
+SIDE_SHARES = (0.8, 0.9, 1.0, 1.1, 1.2)  # fractions of --min_side, for multi-scale training
+SIDES_FROM_EPOCHS = 12  # in shorter runs, an object appears too rarely at each size
 # A recipe's values are defaults, so a given flag still wins; dependent_values adds defaults that depend on other flags.
 RECIPES: dict[str, dict[str, Any]] = {
     PUBLISHED: {},
@@ -70,7 +70,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "norm_statistics": "auto",
     },
 }
-# Pairs of flags for the same setting: either replaces the other.
+# Pairs of flags for the same setting: each of a pair replaces the other.
 INSTEAD = {"warmup_share": "warmup_steps", "ema_share": "ema_decay"}
 
 DEPTHS_OF_V2 = (50, 101, 152)  # the depths for which torchvision has newer ImageNet weights
@@ -91,7 +91,7 @@ def _batch_size(text: str) -> int:
 
 
 def _seed(text: str) -> int | str:
-    """Reads a whole number or RANDOM, which is drawn later, because here each rank would draw another seed."""
+    """Parses a whole number or RANDOM; a random seed is drawn later, because here each rank would draw its own."""
     return text if text == RANDOM else whole_number(0)(text)
 
 
@@ -131,7 +131,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Network:
-    """The network, and the weights that it starts from."""
+    """The network, and the weights that training starts from."""
 
     depth: int = option(Architecture().depth, "depth of the ResNet", DEPTHS)
     channels: int = option(CHANNELS, "width of the feature pyramid and the heads", whole_number(1))
@@ -193,7 +193,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Loss(LossSettings):
-    """LossSettings as flags."""
+    """The flags for LossSettings."""
 
     alpha: float = option(LossSettings.alpha, "focal loss: weight of the objects, 0 to 1", number_from(0, 1))
     gamma: float = option(LossSettings.gamma, "focal loss: how strongly hard anchors are favoured", number_from(0))
@@ -307,7 +307,7 @@ class Optimisation:
 
     @property
     def run_seed(self) -> int:
-        """Returns the seed as a number; a random seed must have been drawn before."""
+        """Returns the seed as a number; a random seed must already have been drawn."""
         assert isinstance(self.seed, int)
         return self.seed
 
@@ -440,7 +440,7 @@ class Safety:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The settings of a run; the defaults are the published runs'. run.json, logs and checkpoints hold them flat."""
+    """A run's settings, with the published runs' values as defaults. run.json, logs and checkpoints store them flat."""
 
     recipe: str = option(
         PUBLISHED,
@@ -462,7 +462,7 @@ class TrainSettings:
 
     @property
     def instead_of_training(self) -> list[str]:
-        """Returns the given flags that replace the training by something else."""
+        """Returns the given flags that make the command do something else instead of training."""
         values = {"--verify_resume": self.safety.verify_resume, "--find_lr": self.optimisation.find_lr}
         return [flag for flag, value in values.items() if value]
 
@@ -482,12 +482,12 @@ class TrainSettings:
                 raise UserError(f"{instead[0]} doesn't save a run, so --{name} has no effect. Remove --{name}.")
 
 
-# Flags that a resumed run may change: they don't affect the numbers, or their effect is compared as a fact.
+# Flags that a resumed run may change: they don't affect the numbers, or their effect is compared as one of the Facts.
 MAY_CHANGE = frozenset(name for name, how in options_of(TrainSettings).items() if how.may_change)
 
 
 def train_settings(argv: list[str] | None = None) -> TrainSettings:
-    """Reads the settings from `argv`, or from this process's command line. Raises UserError if flags contradict."""
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Train a RetinaNet on a COCO-format dataset."
     settings, given = parsed(TrainSettings, description, argv, most_used=MOST_USED)
     defaults = RECIPES[settings.recipe]
@@ -527,7 +527,7 @@ def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:
     return values
 
 
-# Settings that don't affect the numbers are not listed, except for those that tell runs apart.
+# Settings that don't affect the numbers are not listed, except those that tell runs apart.
 UNLISTED = MAY_CHANGE - {"recipe", "output_path", "batch_size", "epochs"}
 
 
@@ -548,16 +548,17 @@ def as_flags(architecture: Architecture) -> list[str]:
 
 
 def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
-    """Returns the flags in which a file's `own` architecture differs from the one that is `asked` for.
+    """Returns the differences between a file's `own` architecture and the one that is `asked` for.
 
-    Each is the file's flag and what is asked for instead: ("--depth 18", "34"), ("--no_iou_branch", "--iou_branch").
+    Each is a pair of the file's flag and the value asked for: ("--depth 18", "34"), ("--no_iou_branch",
+    "--iou_branch").
     """
     pairs = zip(as_flags(own), as_flags(asked), strict=True)
     return [(flag, other.removeprefix(flag.split(" ")[0] + " ")) for flag, other in pairs if flag != other]
 
 
 def require_detector(network: Network, source: str) -> None:
-    """Raises UserError where the `network` can't take the weights of torchvision's detector in `source`."""
+    """Raises UserError if the `network` can't take the weights of torchvision's detector in `source`."""
     if wrong := differences(DETECTOR._replace(anchors=network.anchors.shapes), network.architecture):
         own, asked = wrong[0]
         fix = " ".join(flag for flag, _ in wrong)

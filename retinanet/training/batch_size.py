@@ -1,4 +1,4 @@
-"""Finds --batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory."""
+"""Finds --batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory free."""
 
 from collections.abc import Callable
 
@@ -22,13 +22,13 @@ from retinanet.training.compilation import why_not_compiled
 from retinanet.training.engine import train_steps
 from retinanet.training.sets import Sets
 
-SHARE = 0.8  # of the free memory: shapes differ, fragments remain, and others may use the GPU
-STEPS = 2  # in the first step the optimiser has no moments yet
+SHARE = 0.8  # fraction of the free memory to use: shapes vary, memory fragments, and other processes may need some
+STEPS = 2  # the second step shows the peak: in the first, the optimiser's moments don't exist yet
 MOST = 512
 
 
 def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None) -> int:
-    """Returns the batch size: --batch_size auto is the saved run's, or found by rank 0. Raises UserError on a CPU."""
+    """Returns the batch size; auto becomes the saved run's, or the one that rank 0 finds. Raises UserError on a CPU."""
     if settings.data.batch_size != AUTO_BATCH:
         return settings.data.batch_size
     if saved is not None:
@@ -41,10 +41,10 @@ def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved:
 
 
 def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> int:
-    """Trains on ever larger batches of the largest shape. Raises UserError if not even one image fits.
+    """Returns the batch size found by training on ever larger batches of the largest shape.
 
-    Compiling takes a minute for each size, so the search is made without, and the size that it ends at is lowered until
-    compiled steps fit too.
+    Compiling takes a minute per size, so the search runs uncompiled, and its result is then lowered until compiled
+    steps fit too. Raises UserError if not even one image fits.
     """
     limit = int(SHARE * torch.cuda.mem_get_info(device)[0])
 
@@ -72,16 +72,16 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
 
 
 def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
-    """Tells whether the run will be compiled, as far as this process knows: other ranks take no part in the search."""
+    """Returns True if this rank would compile the run; the other ranks don't take part in the search."""
     batches = num_batches(settings, len(sets.training_set), ranks)
     return why_not_compiled(settings.speed.compile, device, ALONE, batches) is None
 
 
 def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple[int, int]:
-    """Returns the largest batch whose peak is within the limit, and its peak; 0 if no batch fits.
+    """Returns the largest batch size whose memory peak is within `limit`, and the peak; 0 if no size fits.
 
-    `peak_of` gives bytes, or None where memory ran out. Doubling finds a size that doesn't fit, halving what lies
-    between.
+    `peak_of` returns bytes, or None if memory ran out. Doubling finds a size that doesn't fit, then bisection narrows
+    the range.
     """
     best, best_peak, least_failed, size = 0, 0, MOST + 1, 1
     while size < least_failed:
@@ -97,7 +97,7 @@ def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple
 
 
 def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple[int, int]:
-    """Returns height and width of the largest batch of the run, whose images are neighbours in aspect ratio."""
+    """Returns the height and width of the run's largest possible batch, whose images are neighbours in aspect ratio."""
     side = max(settings.data.augmentation.train_sides or (settings.data.min_side,))
     sizes = resized_sizes(sets.train.sizes, side, longest_at(side, settings.data.min_side, settings.data.max_side))
     ordered = sizes[np.argsort(sets.train.sizes[:, 1] / sets.train.sizes[:, 0], kind="stable")]
@@ -110,7 +110,7 @@ def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple
 def peak_of(
     settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, *, compiled: bool = False
 ) -> int | None:
-    """Returns the peak bytes of real steps with random weights; None if memory runs out."""
+    """Returns the peak memory of real steps with random weights, in bytes; None if memory runs out."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -120,12 +120,12 @@ def peak_of(
         return None
     finally:
         if compiled:
-            torch.compiler.reset()  # it keeps the memory of CUDA graphs
+            torch.compiler.reset()  # or the memory of CUDA graphs would not be freed
         torch.cuda.empty_cache()
 
 
 def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, compiled: bool) -> None:
-    """Takes the steps that the run will take, with its losses, average, accumulation and precision."""
+    """Trains as the run will, with its losses, weight average, accumulation and precision."""
     start, num_classes = settings.network, len(sets.val.class_names)
     network = RetinaNet(start.architecture, num_classes, learn_statistics=start.norm_statistics == "learned")
     network.backbone.freeze(start.freeze_stages)
@@ -137,11 +137,11 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ran
     steps = in_steps(on_device([batch] * STEPS * accumulate, device), accumulate)
     for _ in train_steps(state, steps, rates=[0.0] * STEPS, clip_norm=1.0, compute_losses=losses):
         pass
-    state.last_losses.tolist()  # or the GPU is still at work
+    state.last_losses.tolist()  # waits until the GPU has finished
 
 
 def _batch(sets: Sets, batch_size: int, shape: tuple[int, int]) -> Batch:
-    """Returns a batch of noise with as many objects in each image as any image of the set has."""
+    """Returns a batch of noise, each image with as many objects as the set's image with the most objects."""
     most = max(1, int(np.diff(sets.train.first).max()))
     height, width = shape
     boxes = torch.tensor([0.0, 0.0, width / 2, height / 2]).repeat(batch_size, most, 1)

@@ -1,4 +1,4 @@
-"""Builds a run: everything that its next step needs, from its settings or from a saved run."""
+"""Builds everything that a run's next step needs, from the run's settings or from a saved run."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -42,13 +42,13 @@ class Run(NamedTuple):
     sampler: AspectRatioBasedSampler
     compute_losses: ComputeLosses
     bad_images: BadImages
-    why_not_compiled: str | None  # None if it is compiled
+    why_not_compiled: str | None  # None if the network is compiled
 
 
 def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None = None) -> Run:
-    """Returns the run at its start, or where `saved` left it. Raises UserError if the two don't fit together.
+    """Returns the run at its start, or where `saved` left off. Raises UserError if `saved` and `settings` don't match.
 
-    The seed, the device and the number of workers must be settled.
+    The settings must contain the final seed, device and number of workers.
     """
     device = torch.device(settings.machine.device)
     precision = choose_precision(settings.machine.precision, device)
@@ -61,7 +61,7 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
         ranks = ranks.waiting(
             settings.safety.timeout + LONGEST_COMPILATION
         )  # each rank compiles when it meets a new shape
-    # With other sides at every step nearly every batch has a shape of its own.
+    # With multi-scale training, nearly every batch has a new shape.
     has_few_shapes = compiled or not settings.data.augmentation.train_sides
     torch.backends.cudnn.benchmark = has_few_shapes and not settings.safety.deterministic
     facts = Facts(
@@ -96,7 +96,7 @@ def losses_in(
     *,
     compiled: bool,
 ) -> ComputeLosses:
-    """Returns the function of the losses whose gradient trains `state`."""
+    """Returns the function that computes a batch's losses with the network of `state`."""
     cuda_graphs = ranks.size == 1 and settings.optimisation.accumulate == 1
     return losses_of(
         state.network,
@@ -141,7 +141,7 @@ def start_state(
     optimizer = build_optimizer(network, how.optimizer, how.learning_rate, how.weight_decay, rates)
     decay = how.average_decay(num_steps)
     average = WeightAverage(network, decay) if decay else None
-    # Without it float16 would lose small gradients.
+    # Without a scaler, small float16 gradients would underflow.
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     return TrainingState(
         network,
@@ -181,7 +181,7 @@ def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: 
 
 
 def sides_to_compile(settings: TrainSettings) -> list[int]:
-    """Returns the sides to pad to, from the shortest to the longest that an image may have."""
+    """Returns the sides to pad to, from the shortest to the longest side that an image may have."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
 

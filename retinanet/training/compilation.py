@@ -1,4 +1,4 @@
-"""Decides whether a training step is compiled, and compiles it for each shape of batches."""
+"""Decides whether training steps are compiled, and compiles them for each batch shape."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,20 +15,21 @@ from retinanet.runtime.device import lacking_for_compilation
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 
-# The first shape of ResNet-50 took a minute of one core to compile, and a run has a few shapes. Predicted for an
-# H100, it saves 14 ms per batch of 16 images, and up to 8 ms per batch of 2 if a launch takes the host 7 microseconds.
+# Compiling ResNet-50 for its first shape took one core a minute, and a run has a few shapes. On an H100, compiling is
+# predicted to save 14 ms per batch of 16 images, and up to 8 ms per batch of 2 if a launch takes the host 7
+# microseconds.
 BATCHES_WORTH_COMPILING = 10_000
-LONGEST_COMPILATION = 300.0  # seconds for one batch
-# A GPU computes smaller batches faster than the host launches their kernels: CUDA graphs launch all of them at once.
+LONGEST_COMPILATION = 300.0  # seconds for one batch shape
+# A GPU computes smaller batches faster than the host launches their kernels; a CUDA graph launches all of them at once.
 SMALL_BATCH_PIXELS = 4 * 608 * 1024
-MOST_SHAPES = 64  # shapes of batches to compile; torch.compile's own limit, 8, is meant to catch mistakes
+MOST_SHAPES = 64  # batch shapes to compile; torch.compile's own limit, 8, is meant to catch mistakes
 
 
 def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batches: int) -> str | None:
     """Returns why the network isn't compiled; None if it is.
 
-    `auto` compiles on GPUs, if the run is long enough to repay it. Raises UserError if --compile on isn't possible.
-    Either all ranks compile or none.
+    `auto` compiles on GPUs if the run is long enough to repay the compilation. Raises UserError if `on` isn't possible.
+    Either all ranks compile or none does.
     """
     if compile_ == "off":
         return "--compile off"
@@ -47,14 +48,15 @@ def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batc
 
 
 class Compiled(NamedTuple):
-    """The settings of compilation: batches of `batch_size` images go through torch.compile, once per shape.
+    """The settings of compilation: batches of `batch_size` images are compiled, once per shape.
 
-    The number of objects, which changes all the time, stays outside. Smaller batches run uncompiled.
+    The number of objects, which changes from batch to batch, stays outside the compiled code. Smaller batches run
+    uncompiled.
     """
 
     batch_size: int
-    # CUDA graphs replay small batches on a GPU and overwrite the gradients of the previous call. That rules out
-    # accumulated gradients, and several ranks, which send their gradients from where they are.
+    # On a GPU, small batches replay CUDA graphs, which overwrite the gradients of the previous call. That rules out
+    # gradient accumulation, and several ranks, which send their gradients directly from that memory.
     cuda_graphs: bool = True
     backend: str | Callable[..., Any] = "inductor"
 
@@ -86,7 +88,7 @@ def compiled_by_size(
 
 
 def few_sides(min_side: int, max_side: int) -> list[int]:
-    """Returns about 4 sides to pad to, from the shorter to the longer, as each shape of a batch costs a compilation."""
+    """Returns about 4 sides to pad to, from the shorter to the longer: few, as each batch shape has to be compiled."""
     least, most = padded_sizes(np.array([min_side, max_side])).tolist()
     step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
     return sorted({*range(least, most, max(step, MULTIPLE)), most})

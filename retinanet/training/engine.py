@@ -23,22 +23,22 @@ from retinanet.training.optimizer import set_rate
 from retinanet.training.schedule import Schedule
 from retinanet.training.state import StepRecord, TrainingState, copies, put_back
 
-LEAST_SCALE = 1  # of float16's losses; if gradients are too large even so, training has diverged
+LEAST_SCALE = 1  # the lowest loss scale of float16; if gradients overflow even at this scale, training has diverged
 
 
 class Progress(NamedTuple):
     """The numbers of a log line."""
 
-    iteration: int  # of the epoch, 1 is the first
+    iteration: int  # in the epoch, starting at 1
     classification: float  # losses of this iteration
     regression: float
     running: float  # mean loss of the last 500 iterations
     epoch_mean: float  # mean loss of the epoch so far
     learning_rate: float
-    num_images: int  # of the epoch so far
+    num_images: int  # in the epoch so far
     seconds: float  # since the epoch began
-    waited: float  # seconds of them in which there was no batch to work on
-    clipped: float  # fraction of the steps so far
+    waited: float  # the part of these seconds without a batch to work on
+    clipped: float  # fraction of the epoch's steps so far
     gradient_norm: float  # of this iteration, before clipping
 
 
@@ -51,15 +51,15 @@ def train_steps(
     compute_losses: ComputeLosses,
     ranks: Ranks = ALONE,
 ) -> Iterator[float]:
-    """Trains on the batches of `steps`, which are on the device; yields each step's learning rate when it is done.
+    """Trains on the batches of `steps`, which are on the device; yields each step's learning rate after the step.
 
-    A step takes the gradient of its batches, which is that of one batch of all their images. `rates` are the learning
-    rates of the steps. Nothing in here waits for the device.
+    A step's gradient equals the gradient of a single batch with all its images. `rates` are the learning rates of the
+    steps. Nothing in this function waits for the device.
     """
     state.network.train()
     for rate, group in zip(rates, steps, strict=False):
         state.iteration += 1
-        ranks.meet()  # or a GPU's queue fills behind a rank that is missing, and this process can't say so
+        ranks.meet()  # otherwise a GPU's queue would fill behind a missing rank, and this process couldn't report it
         if any(len(batch.images) for batch in group) or ranks.size > 1:
             largest = max(group, key=lambda batch: len(batch.images))
             with memory_explained(named(largest.images), STEP_ADVICE):
@@ -70,11 +70,11 @@ def train_steps(
 def _step(
     state: TrainingState, group: list[Batch], rate: float, clip_norm: float, compute_losses: ComputeLosses, ranks: Ranks
 ) -> None:
-    """Changes the weights by the gradient of all ranks' batches together; leaves them if it is not finite."""
+    """Updates the weights with the gradient over all ranks' batches; leaves them unchanged if it is not finite."""
     optimizer, scaler = state.optimizer, state.scaler
     set_rate(optimizer, rate)
     for parameter in state.parameters:
-        parameter.grad = None  # before the forward pass, which then has their memory
+        parameter.grad = None  # before the forward pass, which can then use their memory
     statistics = state.statistics()
     before = copies(statistics)
     numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
@@ -83,13 +83,13 @@ def _step(
     mean_loss = numbers[0] + numbers[1]
     is_finite = mean_loss.isfinite()
     is_bad = ~(is_finite & norm.isfinite())
-    # The fused optimisers read this on the device, so nothing waits for it.
+    # The fused optimisers read this on the device, so the host doesn't wait for it.
     optimizer.found_inf = (is_bad | (numbers[2] == 0)).float()  # type: ignore[attr-defined]
     optimizer.step()
     is_skipped = is_bad
     if scaler.is_enabled():
-        # The scale is found by trial: as long as it can be lowered, overflowing gradients are normal.
-        scale = scaler.scale(torch.ones_like(mean_loss))  # this step's
+        # GradScaler finds the scale by trial: as long as it can be lowered, overflowing gradients are normal.
+        scale = scaler.scale(torch.ones_like(mean_loss))  # the scale of this step
         is_skipped = is_bad & ~(is_finite & (scale > LEAST_SCALE))
         scaler.update()
     put_back(statistics, before, is_bad)
@@ -112,11 +112,12 @@ def _gradient(
     compute_losses: ComputeLosses,
     ranks: Ranks,
 ) -> Tensor:
-    """Adds the gradient of the mean loss over all images, those of other ranks included, to the parameters.
+    """Adds the gradient of the mean loss over all images of all ranks to the parameters' gradients.
 
-    Returns [3]: that mean of each kind of loss, and the number of images. A batch's losses are means over its images,
-    so each counts by its share of them. DistributedDataParallel takes the mean over the ranks, not the sum. The
-    batch-norm `statistics` are left as they are by a batch without images.
+    Returns [3]: the mean classification and regression losses, and the number of images. A batch's losses are means
+    over its images, so each batch is weighted by its share of the images. The factor `ranks.size` is needed because
+    DistributedDataParallel averages over the ranks instead of summing. A batch without images leaves the batch-norm
+    `statistics` unchanged.
     """
     device = group[0].images.device
     num_images = torch.full((), sum(len(batch.images) for batch in group), dtype=torch.float32, device=device)
@@ -138,7 +139,7 @@ def _gradient(
 
 
 def _blank(batch: Batch) -> tuple[Tensor, Targets]:
-    """Returns an image and targets for a rank that has none: it must take part in the step, with weight 0."""
+    """Returns an image and targets for a rank without images, which must take part in the step, with weight 0."""
     boxes, labels = batch.targets
     return (
         batch.images.new_zeros(1, *batch.images.shape[1:]),
@@ -147,7 +148,7 @@ def _blank(batch: Batch) -> tuple[Tensor, Targets]:
 
 
 def progress_of(state: TrainingState, rate: float) -> Progress:
-    """Returns the numbers to log of the epoch in progress. Waits for the device."""
+    """Returns the numbers of a log line for the epoch in progress. Waits for the device."""
     loss, steps, images, clipped = state.tally.tolist()
     return Progress(
         iteration=state.iteration,
@@ -165,10 +166,10 @@ def progress_of(state: TrainingState, rate: float) -> Progress:
 
 
 def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
-    """Trains what is left of the epoch in progress; yields the rate of each step when it is done.
+    """Trains the rest of the epoch in progress; yields the learning rate of each step after the step.
 
-    `rate_of` gives the rate of a step of the run, instead of the settings' schedule. Raises Stopped where a signal asks
-    for it, at a moment to resume from.
+    `rate_of` maps a step of the run to a learning rate, instead of the settings' schedule. Raises Stopped if a signal
+    asks for it, at a point from which the run can be resumed.
     """
     settings, state, sampler = run.settings, run.state, run.sampler
     sampler.start_at(state.epoch, state.iteration)
@@ -196,9 +197,9 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
 
 
 def _steps_left(run: Run) -> Iterator[list[Batch]]:
-    """Returns the batches of each step left in the epoch, on the device; below is what a batch passes, in order."""
+    """Returns the batches of each remaining step, on the device; a batch goes through the lines below in order."""
     accumulate = run.sampler.accumulate
-    # First the progress bar: it counts batches as the loader gives them.
+    # The progress bar comes first: it counts batches as they are loaded.
     loaded: Iterable[Loaded] = tqdm(
         run.loader,
         f"Epoch {run.state.epoch}",
@@ -207,11 +208,11 @@ def _steps_left(run: Run) -> Iterator[list[Batch]]:
         leave=False,
         disable=None if run.ranks.is_first else True,
     )
-    # A signal may break the wait for the loader, and nothing after it: a step that has begun is finished. A rank that
-    # stopped in the middle of nowhere would leave the others waiting for it.
+    # A signal may interrupt only the wait for the loader, so that a step that has begun is finished. With several
+    # ranks, it doesn't even interrupt that: a rank that stopped at an arbitrary point would leave the others waiting.
     if run.ranks.size == 1:
         loaded = STOP.stoppable(loaded)
-    # Unreadable images are refused before anything of their batch goes to the device.
+    # Unreadable images are refused before any part of their batch goes to the device.
     batches = run.bad_images.passing(loaded)
     # Each batch is copied as soon as it is loaded, not when its step is complete.
     return in_steps(on_device(batches, run.device), accumulate)

@@ -1,4 +1,4 @@
-"""Evaluates within a run: saves the weights, prints the table of the val set and keeps the best weights."""
+"""Evaluates during a run: saves the weights, prints the COCO table of the val set and keeps the best weights."""
 
 import math
 from contextlib import nullcontext
@@ -19,8 +19,8 @@ from retinanet.training.trackers import Trackers
 
 
 def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool) -> None:
-    """Saves the epoch's weights, evaluates them, sends the numbers to the trackers, and keeps the best."""
-    if run.ranks.is_first:  # before evaluating, so that the weights survive whatever stops that
+    """Saves the epoch's weights, evaluates them, sends the results to the trackers, and keeps the best weights."""
+    if run.ranks.is_first:  # before evaluating, so that the weights survive if the evaluation fails
         _save_epoch(run, saves, is_last)
         if is_last:
             saves.save_state()
@@ -50,9 +50,9 @@ def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
 
 
 def evaluate_weights(run: Run) -> float | None:
-    """Prints the table of the weights that test.py takes, the averaged ones if there are any, and returns their AP.
+    """Prints the COCO table of the weights that test.py uses (averaged, if there are any), and returns their AP.
 
-    Returns None if there is no table: without objects, and on ranks other than 0.
+    Returns None if there is no table: if the val set has no objects, and on ranks other than 0.
     """
     average, val = run.state.average, run.sets.val
     if average and has_objects(val):
@@ -75,7 +75,7 @@ def _report_folder(run: Run) -> Path:
 
 
 def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
-    """Writes the report of test.py, whose pictures go to the trackers."""
+    """Writes the same report as test.py; its figures go to the trackers."""
     from retinanet.reports.html_report import write_report  # not at the top: it imports Matplotlib
 
     analysis = analyse(run.sets.val, detections, num_draws=0)
@@ -86,9 +86,9 @@ def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
 
 
 def _table(run: Run) -> tuple[CocoTable | None, Found]:
-    """Returns the table of the val set, None without objects and on ranks other than 0, and the set's detections."""
+    """Returns the val set's COCO table (None without objects, and on ranks other than 0) and its detections."""
     settings = run.settings
-    with STOP.at_once():  # no state changes in here, so a stop can save it at any moment
+    with STOP.at_once():  # no state changes here, so a stop can save the state at any moment
         detections = detect_all(
             run.state.network,
             run.sets.val_set,
@@ -106,7 +106,7 @@ def _table(run: Run) -> tuple[CocoTable | None, Found]:
 
 
 def out_of_patience(run: Run) -> bool:
-    """Tells whether --patience ends the run: the same on all ranks, though only rank 0 knows the AP."""
+    """Returns True if --patience ends the run; all ranks get the same answer, though only rank 0 has the AP."""
     patience, state = run.settings.output.patience, run.state
     if not patience or state.epoch > state.evaluated:
         return False

@@ -1,4 +1,4 @@
-"""Runs the learning rate range test (Smith, 2017): some minutes show which rates lower the loss on the user's data."""
+"""Runs the learning rate range test (Smith, 2017): a short run shows which rates lower the loss on the user's data."""
 
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,17 @@ from retinanet.training.engine import rest_of_epoch
 from retinanet.training.sets import Sets
 
 LOWEST, HIGHEST = 1e-7, 1.0
-WINDOW = 31  # steps per median: the loss jumps from batch to batch, with outliers
+WINDOW = 31  # steps per median: losses vary widely from batch to batch
 EXPLODED = 4  # factor above the lowest median
-LEAST_FALL = 0.98  # fraction of the first median that the lowest must reach
+LEAST_FALL = 0.98  # the fraction of the first median that the lowest median must reach
 STEPS_A_LINE = 25
 PICTURE = Path("lr_range.png")
 
 
 def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
-    """Trains with a rate that grows from 1e-7 to 1 until the loss explodes; prints and draws the rate to use.
+    """Trains at a rate that grows from 1e-7 to 1 until the loss explodes; prints the rate to use and plots the losses.
 
-    The weights and the output folder are not touched. Returns the exit code: 1 if no rate lowered the loss.
+    The weights and the output folder stay unchanged. Returns the exit code, 1 if no rate lowered the loss.
     """
     require_picture_place(PICTURE)
     run = build_run(settings, Ranks(), sets)
@@ -59,7 +59,7 @@ def rate_of(step: int, num_steps: int) -> float:
 
 
 def medians(losses: list[float]) -> np.ndarray:
-    """Returns the median of each WINDOW consecutive losses [n - WINDOW + 1]; NaN if one of them is NaN."""
+    """Returns the median of each WINDOW consecutive losses: [n - WINDOW + 1], NaN if one of the losses is NaN."""
     if len(losses) < WINDOW:
         return np.zeros(0)
     return np.median(np.lib.stride_tricks.sliding_window_view(np.array(losses), WINDOW), axis=1)
@@ -74,6 +74,6 @@ def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
 
 
 def has_exploded(losses: list[float]) -> bool:
-    """Tells whether the last steps' losses are NaN, or far above the lowest before them."""
+    """Returns True if the median of the last losses is NaN, or far above the lowest median."""
     curve = medians(losses)
     return len(curve) > 0 and bool(np.isnan(curve[-1]) or curve[-1] > EXPLODED * np.nanmin(curve))

@@ -1,4 +1,4 @@
-"""Formats the lines of a training log. Their form is fixed: people `tee` them and programs read them."""
+"""Formats the lines of a training log. The format is fixed: people `tee` the lines, and programs parse them."""
 
 import shlex
 from datetime import timedelta
@@ -16,9 +16,9 @@ MUCH_WAITING = 0.1  # fraction of an epoch's time
 
 
 def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
-    """Suggests an SGD rate for a step of `batch_size` images; None if no hint applies.
+    """Suggests a learning rate for SGD with steps of `batch_size` images; None if no hint applies.
 
-    The steps of Adam and AdamW don't grow with the gradient, so their rate stays as it is.
+    The steps of Adam and AdamW don't grow with the gradient, so their learning rate needs no change.
     """
     if optimizer != "sgd" or rate != Optimisation.learning_rate:
         return None
@@ -44,7 +44,7 @@ def schedule_hint(settings: TrainSettings) -> str | None:
 
 
 def best_line(ap: float, epoch: int, path: Path, settings: TrainSettings) -> str:
-    """Returns the line on the best evaluation of a run, with the command that tests its weights in `path`."""
+    """Returns the line on a run's best evaluation, with the command that tests the weights in `path`."""
     words = ["python", "test.py", "--coco_path", str(settings.data.coco_path), "--set_name", settings.data.val_set]
     words += ["--checkpoint_path", str(path)]
     return f"Best: AP {ap:.3f} after epoch {epoch} of {settings.optimisation.epochs}. Evaluate it: {shlex.join(words)}"
@@ -80,7 +80,7 @@ def tracked_numbers(progress: Progress, device: torch.device) -> dict[str, float
 
 
 def seconds_per_image(state: TrainingState) -> float:
-    """Returns the average over the run so far; 0 before the first step."""
+    """Returns the mean seconds per image of the run so far; 0 before the first step."""
     num_images = state.num_images + int(state.tally[2])
     return (state.seconds + state.epoch_seconds) / num_images if num_images else 0.0
 

@@ -31,7 +31,7 @@ def losses_of(
     precision: torch.dtype = torch.float32,
     compiled: Compiled | None = None,
 ) -> ComputeLosses:
-    """Returns a function from images uint8 [B, 3, H, W] and targets to the batch's float32 losses."""
+    """Returns a function that maps images, uint8 [B, 3, H, W], and targets to the batch's float32 losses."""
 
     def plain(images: Tensor, assignment: Assignment) -> Losses:
         with autocast(device, precision):
@@ -60,14 +60,14 @@ def losses_of(
 
 
 def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
-    """Returns `compute_losses`; its backward pass gives every rank the mean of the ranks' gradients of `model`.
+    """Returns `compute_losses` such that its backward pass averages the gradients of `model` over the ranks.
 
-    All ranks start with rank 0's weights. If batch-norm statistics are learned, they take rank 0's in each step.
+    All ranks start with rank 0's weights. If batch-norm statistics are learned, all ranks take rank 0's in each step.
     """
     if ranks.size == 1:
         return compute_losses
     has_statistics = any(isinstance(module, nn.BatchNorm2d) and module.training for module in model.modules())
-    # Newer versions of PyTorch have renamed this flag.
+    # Newer versions of PyTorch have renamed this argument.
     parameters = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     flag: dict[str, Any] = {name: has_statistics}
@@ -75,13 +75,13 @@ def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]
 
 
 def unshared(compute_losses: Any) -> AbstractContextManager[None]:
-    """Returns a context in which `compute_losses` adds up a rank's own gradients, until the next shared call."""
+    """Returns a context in which `compute_losses` only accumulates gradients on each rank, without averaging them."""
     is_shared = isinstance(compute_losses, DistributedDataParallel)
     return compute_losses.no_sync() if is_shared else nullcontext()
 
 
 class _Step(nn.Module):
-    """Wraps the whole step in one forward, since DistributedDataParallel wraps a module's forward."""
+    """Makes a whole step the forward pass of a module, since DistributedDataParallel wraps a forward pass."""
 
     def __init__(self, model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Measures batch-norm statistics that a weights file lacks, on training images, before they are frozen.
+"""Measures, on training images, the batch-norm statistics that a weights file lacks, before they are frozen.
 
-A random layer whose statistics stay 0 and 1 passes on features of any size, which training can't correct.
+If a random layer kept mean 0 and variance 1, its features could have any scale, which training can't correct.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ IMAGES_AT_ONCE = 8
 
 @torch.no_grad()
 def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDataset, device: torch.device) -> None:
-    """Sets the statistics of the backbone's batch norms `names` to the mean over batches of their inputs' statistics.
+    """Sets the statistics of the backbone's batch norms `names` to those of their inputs, averaged over batches.
 
     Moves the network to `device`. The images are the same in every run and on every rank: spread evenly over `dataset`,
     not augmented.
@@ -47,5 +47,5 @@ def _batches(dataset: CocoDataset) -> Iterator[Tensor]:
     ordered = chosen[np.argsort(heights / widths, kind="stable")]
     for rows in np.array_split(ordered, -(-len(ordered) // IMAGES_AT_ONCE)):
         batch = loaded_from([dataset[row] for row in rows.tolist()]).batch
-        if len(batch.images):  # unless none of them can be read
+        if len(batch.images):  # unless none of the images can be read
             yield batch.images

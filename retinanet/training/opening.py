@@ -27,13 +27,13 @@ from retinanet.training.log_lines import rate_hint, schedule_hint
 from retinanet.training.saves import room_warning
 from retinanet.training.trackers import NO_TRACKERS, TrackedRun, Trackers, open_trackers
 
-MOST_DRAWN = 10_000  # objects to match: this sample of millions gives the fractions within 1%
-MUCH_MISSED = 0.25  # fraction of the objects without an anchor that is worth a warning, not just a note
-MOST_SCARCE_NAMED = 10  # scarce classes
+MOST_DRAWN = 10_000  # objects to match; even of millions, this sample gives the fractions within 1%
+MUCH_MISSED = 0.25  # a larger fraction of objects without an anchor is worth a warning, not just a note
+MOST_SCARCE_NAMED = 10  # scarce classes to name
 
 
 def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> TrainSettings:
-    """Returns the settings with a number as seed: RANDOM becomes the `saved` run's, or one that rank 0 draws."""
+    """Returns the settings with a numeric seed: RANDOM becomes the `saved` run's seed, or one that rank 0 draws."""
     if settings.optimisation.seed != RANDOM:
         return settings
     if saved is None:
@@ -85,7 +85,7 @@ def trackers_of(run: Run) -> Trackers:
 
 
 def ranks_changed(old: Facts, new: Facts) -> list[str]:
-    """Returns a line on the effects of another number of processes; none if it is the same."""
+    """Returns a line on the effect of another number of processes; none if the number is the same."""
     if old.num_ranks == new.num_ranks:
         return []
     before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
@@ -95,7 +95,7 @@ def ranks_changed(old: Facts, new: Facts) -> list[str]:
 
 
 def opening_lines(run: Run) -> list[str]:
-    """Returns lines on the data set, the ranks and the precision of a run, with warnings and hints."""
+    """Returns lines on the dataset, the ranks and the precision of a run, with warnings and hints."""
     settings, optimisation, training_set = run.settings, run.settings.optimisation, run.sets.training_set
     lines = [
         f"Seed: {optimisation.seed}",
@@ -127,7 +127,7 @@ def opening_lines(run: Run) -> list[str]:
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
-    """Returns lines on the objects that `dataset` has to learn, and on how many of them get an anchor of `shapes`."""
+    """Returns lines on the objects to learn in `dataset`, and on how many of them get an anchor of `shapes`."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
@@ -172,7 +172,7 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
 
 
 def check_command(settings: TrainSettings) -> str:
-    """Returns the command that checks the run's sets at its sides."""
+    """Returns the check_data command for the run's sets and image size."""
     words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.data.coco_path)]
     words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
     words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]

@@ -1,4 +1,4 @@
-"""Builds the optimiser, with each part's share of the learning rate and weight decay."""
+"""Builds the optimiser, with weight decay and a learning-rate multiplier for each part of the network."""
 
 import inspect
 from collections.abc import Collection, Sequence
@@ -17,10 +17,10 @@ def build_optimizer(
     weight_decay: float,
     backbone_rates: Sequence[float] = (1.0,) * len(STAGES),
 ) -> torch.optim.Optimizer:
-    """Returns Adam, AdamW, or SGD with momentum 0.9, for the parameters that are learned.
+    """Returns Adam, AdamW, or SGD with momentum 0.9, for the parameters that are trained.
 
-    Weight decay leaves out biases and the norms' scales and shifts, which it would only pull away from what the layer
-    needs. `backbone_rates` are the multipliers of the learning rate for the backbone's stages.
+    Weight decay doesn't apply to biases and the norms' scales and shifts, which it would only pull away from useful
+    values. `backbone_rates` are the learning-rate multipliers of the backbone's stages.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for path, parameter in model.named_parameters():
@@ -35,7 +35,7 @@ def build_optimizer(
     settings: dict[str, Any] = {"lr": learning_rate, "fused": True}
     if name == "sgd":
         optimizer = _without_compiler(torch.optim.SGD)(parameters, momentum=0.9, **settings)
-        for group in groups.values():  # if the first step is skipped, PyTorch leaves them uninitialised
+        for group in groups.values():  # if the first step is skipped, PyTorch leaves the buffers uninitialised
             for parameter in group:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer
@@ -53,9 +53,9 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
 
 
 def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()) -> list[float]:
-    """Returns the multiplier of the learning rate for each of STAGES: as given, or 1 for `random_stages`.
+    """Returns the learning-rate multiplier of each of STAGES: as given, or 1 for `random_stages`.
 
-    If only one is given, it applies to all other stages. Random stages have everything to learn, like the heads.
+    A single given multiplier applies to all other stages. Random stages have everything to learn, like the heads.
     """
     if len(shares) == len(STAGES):
         return list(shares)
@@ -72,5 +72,5 @@ def _share(path: str, shares: Sequence[float]) -> float:
     top, _, rest = path.partition(".")
     if top != "backbone":
         return 1.0
-    module = rest.partition(".")[0]  # in torchvision's detectors, which benchmarks train too, it belongs to no stage
+    module = rest.partition(".")[0]  # in torchvision's detectors, which benchmarks train, no stage contains this module
     return next((share for share, modules in zip(shares, STAGES.values(), strict=True) if module in modules), 1.0)

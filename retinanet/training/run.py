@@ -1,4 +1,4 @@
-"""Runs a training on one page: its epochs and steps, what is logged, saved and evaluated, and how it ends or stops."""
+"""Runs training on one page: epochs and steps, logging, saving and evaluation, and how a run ends or stops."""
 
 import signal
 from contextlib import closing
@@ -74,7 +74,7 @@ def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
 
 
 def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
-    """Trains the rest of the epoch, or until a signal stops it."""
+    """Trains the rest of the epoch, unless a signal stops the run."""
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
     agreement = Agreement(run.ranks)
     for rate in rest_of_epoch(run):
@@ -91,7 +91,7 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
             say(log_line(state.epoch, progress, images_left * seconds_per_image(state), run.device))
             trackers.log(step, tracked_numbers(progress, run.device))
         elif run.device.type == "cpu":
-            log_skipped(run, run.ranks)  # not on a GPU: reading would wait for it
+            log_skipped(run, run.ranks)  # not on a GPU, where reading would wait
         if is_saved:
             log_skipped(run, run.ranks)
             saves.save_state()

@@ -23,18 +23,18 @@ FINAL = "model_final.pt"
 
 
 class Saves:
-    """The checkpoints of a run, written by rank 0. If writing fails, a message says so and training continues."""
+    """Writes a run's checkpoints, on rank 0. If writing fails, stderr gets a message and training continues."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.last = run, time.monotonic()
         self.written: set[str] = set()  # names of weights files
 
     def save_state(self) -> bool:
-        """Writes last.pt; returns whether that worked."""
+        """Writes last.pt; returns True if that worked."""
         run = self.run
         if not run.ranks.is_first:
             return False
-        log_skipped(run, ALONE)  # skipped steps since the last log line; on a stop the other ranks aren't asked
+        log_skipped(run, ALONE)  # steps skipped since the last log line; on a stop, the other ranks can't be asked
         worked = self._try(
             lambda: save_run(snapshot(run), run.state.to_plain(), run.facts, run.settings.output.output_path)
         )
@@ -46,9 +46,9 @@ class Saves:
             self.save_state()
 
     def save_weights(self, name: str, *, must: bool = False) -> bool:
-        """Writes only the weights; returns whether they are saved.
+        """Writes only the weights; returns True if they are saved.
 
-        With `must`, writes them only if that has not worked yet, and raises UserError if it fails again.
+        With `must`, writes them only if that hasn't worked yet, and raises UserError if it fails again.
         """
         if must and name in self.written:
             return True
@@ -62,7 +62,7 @@ class Saves:
         return True
 
     def best_on_disk(self) -> tuple[int, Path] | None:
-        """Returns the epoch with the highest AP among those whose weights are in a file, and the file.
+        """Returns the epoch with the highest AP among the epochs whose weights are on disk, and the file.
 
         If the disk was full, best.pt may be from an earlier epoch.
         """
@@ -94,7 +94,7 @@ def weights_name(epoch: int) -> str:
 
 
 def room_warning(run: Run) -> str | None:
-    """Returns a warning if the disk has less room than the files need that the run has yet to write."""
+    """Returns a warning if the disk has too little free space for the files that the run has yet to write."""
     state, folder = run.state, run.settings.output.output_path
     epochs, eval_every = run.settings.optimisation.epochs, run.settings.output.eval_every
     moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # tensors that the optimiser keeps per parameter
@@ -125,7 +125,7 @@ def log_bad_images(run: Run) -> None:
 def log_skipped(run: Run, ranks: Ranks) -> None:
     """Logs the steps skipped since the last call, with the images of `ranks`.
 
-    Raises Diverged if too many were in a row.
+    Raises Diverged if too many steps in a row were skipped.
     """
     skipped, annotations = run.state.skipped, run.sets.train
     new = skipped.take_new()

@@ -10,10 +10,10 @@ FACTOR = 0.1
 
 
 class Schedule(NamedTuple):
-    """The learning rate as a function of the step, after a linear warm-up.
+    """The learning rate as a function of the step, with a linear warm-up.
 
-    `step`: `base`, divided by 10 at each milestone epoch that has begun. `cosine`: from `base` along half a cosine to 0
-    at the end of the run (https://arxiv.org/abs/1608.03983).
+    `step` divides `base` by 10 at the start of each milestone epoch. `cosine` lowers `base` to 0 at the end of the run,
+    along half a cosine (https://arxiv.org/abs/1608.03983).
     """
 
     base: float
@@ -41,7 +41,7 @@ class Schedule(NamedTuple):
 def sgd_rate(batch_size: int) -> float:
     """Returns the learning rate of SGD for steps of `batch_size` images.
 
-    It is RetinaNet's (https://arxiv.org/abs/1708.02002), 0.01 for 16 images, by the linear scaling rule
-    (https://arxiv.org/abs/1706.02677).
+    The RetinaNet paper (https://arxiv.org/abs/1708.02002) uses 0.01 for 16 images; for other sizes, the linear scaling
+    rule (https://arxiv.org/abs/1706.02677) applies.
     """
     return 0.01 * batch_size / 16

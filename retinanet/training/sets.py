@@ -1,4 +1,4 @@
-"""Loads the two sets of a run and checks what must hold before it starts."""
+"""Loads the two sets of a run, and checks them before the run starts."""
 
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Sets(NamedTuple):
 
 
 def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
-    """Loads both sets. Raises UserError if they don't suit training, each other or the settings."""
+    """Loads both sets. Raises UserError if they don't suit training, the settings or each other."""
     load = partial(
         load_set,
         settings.data.coco_path,
@@ -40,7 +40,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
     val, val_set = load(settings.data.val_set)
     if ranks.is_first:
         _require_learnable(settings, training_set)
-        val_set.check_headers()  # otherwise a bad one would end the run at its first evaluation, epochs from now
+        val_set.check_headers()  # otherwise a bad header would end the run at its first evaluation, epochs from now
     if has_objects(val) and not settings.instead_of_training:
         require_backend(settings.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)
@@ -62,7 +62,7 @@ def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> No
 
 
 def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
-    """Raises UserError if the run would have no step, none after its warm-up, or batches that stay empty."""
+    """Raises UserError if the run would have no steps, none after its warm-up, or batches that are always empty."""
     path, optimisation, drop_last = training_set.annotations.path, settings.optimisation, settings.data.drop_last
     num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.data.repeat_threshold))
     if optimisation.accumulate > num_images:
@@ -70,7 +70,7 @@ def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ra
             f"{path}: --accumulate {optimisation.accumulate} needs more batches per step than an epoch's {num_images} "
             "images can fill. Lower it."
         )
-    batch_size = max(1, settings.data.batch_size)  # at least 1 if it is still to be found
+    batch_size = max(1, settings.data.batch_size)  # 1 if the size is still to be found
     together = batch_size * optimisation.accumulate * ranks.size
     if drop_last and num_images < together:
         raise UserError(
@@ -90,7 +90,7 @@ def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
     """Gives each rank of this machine an equal share of its spare memory to cache images in."""
     num_sharing = num_local_ranks(ranks)
     budget = spare_memory() // num_sharing
-    ranks.wait()  # until all ranks have measured: memory that one takes is no longer free
+    ranks.wait()  # until all ranks have measured, because memory that a rank takes is no longer free
     training_set.cache = cache = ImageCache(training_set.sizes, budget)
     each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
     say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB{each}")

@@ -15,7 +15,7 @@ from retinanet.training.weight_average import WeightAverage
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Returns the random states of Python, NumPy and PyTorch, with that of `device` if it is a GPU."""
+    """Returns the random states of Python, NumPy and PyTorch, and the random state of `device` if it is a GPU."""
     version, python, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()  # noqa: NPY002 - any code may draw from the global state
     assert isinstance(keys, np.ndarray)
@@ -38,7 +38,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
 
 @torch.no_grad()
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Returns new tensors with the same values, made in few kernels."""
+    """Returns copies of `tensors`, made with few kernels."""
     made = [torch.empty_like(tensor) for tensor in tensors]
     if made:
         torch._foreach_copy_(made, list(tensors))
@@ -47,10 +47,10 @@ def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def put_back(tensors: Sequence[Tensor], old: Sequence[Tensor], where: Tensor) -> None:
-    """Makes `tensors` equal to `old` again if `where` is true: one value on the device, which the host doesn't read."""
+    """Sets `tensors` back to `old` if `where`, a single value on the device, is true; the host doesn't read `where`."""
     if not tensors:
         return
-    # Not a weighted sum: values that are not finite would stay so.
+    # Not a weighted sum, in which values that are not finite would persist.
     chosen = torch.where(where, torch.cat(list(old)), torch.cat(list(tensors)))
     torch._foreach_copy_(list(tensors), chosen.split([len(tensor) for tensor in tensors]))
 
@@ -67,12 +67,12 @@ class StepRecord(NamedTuple):
 
 
 class SkippedSteps:
-    """Counts skipped steps. Their outcome is read from the GPU only on demand, because reading waits for it."""
+    """Counts skipped steps. Whether a step was skipped is read from the GPU only on demand, because reading waits."""
 
     def __init__(self, max_in_row: int) -> None:
         self.max_in_row = max_in_row
         self.total, self.in_row = 0, 0
-        self.too_many = False  # too many in a row, at any time
+        self.too_many = False  # True once too many steps in a row were skipped
         self.unread: list[StepRecord] = []
 
     def add(self, step: StepRecord) -> None:
@@ -110,7 +110,7 @@ def _plain_record(step: StepRecord, numbers: list[float]) -> dict[str, Any]:
         "epoch": step.epoch,
         "iteration": step.iteration,
         "learning_rate": step.learning_rate,
-        # As text, since JSON has no NaN.
+        # As strings, since JSON has no NaN.
         **dict(zip(("classification_loss", "regression_loss", "gradient_norm"), map(str, numbers[1:]), strict=True)),
         "images": images,
     }
@@ -121,7 +121,7 @@ NUMBERS = ("epoch", "iteration", "evaluated", "best_ap", "num_images", "seconds"
 
 
 class RunningLoss:
-    """Averages the loss of the last 500 iterations on the device, so that adding to it doesn't wait."""
+    """Averages the loss of the last 500 iterations on the device, so that adding a loss doesn't wait."""
 
     def __init__(self, device: torch.device) -> None:
         self.window = torch.full((RUNNING_WINDOW,), torch.nan, device=device)
@@ -150,9 +150,9 @@ class TrainingState:
         max_skipped: int = 10,
         random_stages: Sequence[str] = (),
     ) -> None:
-        """Starts a state before its first step. `scaler` keeps float16's small gradients in range.
+        """Creates the state before the first step. `scaler` keeps small float16 gradients in range.
 
-        The backbone's `random_stages` had no weights to load, so they have a learning rate of their own.
+        The backbone's `random_stages` started without pretrained weights, so they have a learning rate of their own.
         """
         self.network, self.optimizer, self.device = network, optimizer, device
         # Listed once, because walking through the network would be a third of the host's work in a step.
@@ -164,8 +164,8 @@ class TrainingState:
         self.running_loss = RunningLoss(device)
         self.skipped = SkippedSteps(max_skipped)
         self.epoch = 0  # epochs finished
-        self.iteration = 0  # batches done of the epoch in progress
-        # Sums over the epoch in progress: losses, their number, images, steps with a clipped gradient.
+        self.iteration = 0  # steps done in the epoch in progress
+        # Sums over the epoch in progress: losses, number of losses, images, steps with a clipped gradient.
         self.tally = torch.zeros(4, dtype=torch.float64, device=device)
         self.last_losses = torch.full(
             (2,), torch.nan, device=device
@@ -174,7 +174,7 @@ class TrainingState:
         self.epoch_losses: list[float] = []
         self.evaluated = 0  # epochs finished at the last evaluation
         self.numbers: dict[str, float] = {}  # results of the last evaluation
-        self.score_threshold: float | None = None  # the one with the best F1 in that evaluation
+        self.score_threshold: float | None = None  # the threshold with the best F1 in that evaluation
         self.best_ap = float("-inf")
         self.ap_by_epoch: dict[int, float] = {}  # AP of all evaluations, by epochs finished
         self.num_images, self.seconds = 0, 0.0  # in the finished epochs
@@ -188,7 +188,7 @@ class TrainingState:
         self.tally.zero_()
 
     def evaluations_since_best(self) -> int:
-        """Returns how many evaluations followed the one with the highest AP (the first of equal ones)."""
+        """Returns the number of evaluations after the one with the highest AP (the first, if several are equal)."""
         aps = [self.ap_by_epoch[epoch] for epoch in sorted(self.ap_by_epoch)]
         return len(aps) - 1 - aps.index(max(aps)) if aps else 0
 
@@ -220,7 +220,7 @@ class TrainingState:
     def load_plain(self, content: dict[str, Any], path: object) -> None:
         """Restores the result of `to_plain` in another process.
 
-        Raises UserError, naming `path`, if it doesn't fit this network.
+        Raises UserError, naming `path`, if the content doesn't fit this run.
         """
         try:
             self.optimizer.load_state_dict(content["optimizer"])
@@ -239,7 +239,7 @@ class TrainingState:
             self.ap_by_epoch = {int(epoch): float(ap) for epoch, ap in aps.items()}
             self.epoch_losses = [float(loss) for loss in content["epoch_losses"]]
             tally = content["tally"]
-            self.tally[: len(tally)].copy_(tally)  # earlier versions counted no clipped steps
+            self.tally[: len(tally)].copy_(tally)  # earlier versions didn't count clipped steps
             self.running_loss.window.copy_(content["running_window"])
             self.running_loss.count = int(content["running_count"])
             self.skipped.total, self.skipped.in_row = int(content["skipped"]), int(content["skipped_in_row"])

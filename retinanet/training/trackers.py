@@ -22,14 +22,14 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
 from retinanet.settings.train import MLFLOW, TENSORBOARD, WANDB
 
-IDS = "trackers.json"  # a file in the run's folder: the run's id in each tracker, to resume it
-MOST_LETTERS, MOST_PARAMETERS = 6000, 100  # MLflow's limits per parameter and per call
+IDS = "trackers.json"  # the file, in the run's folder, with the run's id in each tracker, to resume there
+MOST_LETTERS, MOST_PARAMETERS = 6000, 100  # MLflow's limits on characters per parameter and parameters per call
 MLFLOW_LETTERS = "-_./: "  # allowed in a name besides letters and digits
 MLFLOW_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 class TrackedRun(NamedTuple):
-    """The facts that a tracker gets at the start."""
+    """The information that a tracker gets at the start."""
 
     folder: Path  # the run's folder, where a tracker may store files
     name: str
@@ -38,7 +38,7 @@ class TrackedRun(NamedTuple):
 
 
 class Tracker(Protocol):
-    """A run in one library."""
+    """A run in one tracking library."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None: ...
 
@@ -75,7 +75,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """Logs to a run at MLFLOW_TRACKING_URI, or in mlflow's default place."""
+    """Logs to a run at MLFLOW_TRACKING_URI, or at mlflow's default location."""
 
     def __init__(self, run: TrackedRun) -> None:
         from mlflow import MlflowClient
@@ -125,7 +125,7 @@ class WeightsAndBiases:
         import wandb
 
         run_id = (known_id(run.folder, WANDB) if run.step else None) or secrets.token_hex(4)
-        remember_id(run.folder, WANDB, run_id)  # first, in case W&B makes the run but its answer comes too late
+        remember_id(run.folder, WANDB, run_id)  # before init, in case W&B creates the run but answers too late
         self.image = wandb.Image
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "retinanet"),
@@ -160,13 +160,13 @@ LIBRARIES = {
 
 
 class Trackers:
-    """Sends to all trackers of a run. One that fails is named once on stderr and then left out."""
+    """Sends numbers and pictures to all trackers of a run; a tracker that fails is reported once and then left out."""
 
     def __init__(self, trackers: dict[str, Tracker]) -> None:
         self.working = dict(trackers)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Sends the finite `numbers` after `step` steps of the run."""
+        """Sends the finite ones among `numbers`, as of `step` steps of the run."""
         finite = {name: float(number) for name, number in numbers.items() if math.isfinite(number)}
         self._each(lambda tracker: tracker.log(step, finite))
 
@@ -190,7 +190,7 @@ NO_TRACKERS = Trackers({})
 
 
 def open_trackers(kinds: Sequence[str], run: TrackedRun) -> Trackers:
-    """Starts the trackers `kinds`, or resumes their runs. One that fails is named, and the others start."""
+    """Starts the trackers `kinds`, or resumes their runs; a tracker that fails is reported, and the others start."""
     started = {}
     for kind in kinds:
         try:
@@ -201,7 +201,7 @@ def open_trackers(kinds: Sequence[str], run: TrackedRun) -> Trackers:
 
 
 def require_trackers(kinds: Sequence[str]) -> None:
-    """Raises UserError if a tracker lacks a package or can't store a run. Call it before the work."""
+    """Raises UserError if a tracker lacks a package or can't store a run. Call this before the work."""
     for kind in kinds:
         try:
             importlib.import_module(LIBRARIES[kind].module)
@@ -238,7 +238,7 @@ def _report_failure(kind: str, fault: Exception) -> None:
 
 
 def known_id(folder: Path, kind: str) -> str | None:
-    """Returns the id of the folder's run in a tracker; None if it has none."""
+    """Returns the id that the folder's run has in the tracker `kind`; None if it has none."""
     try:
         content = json.loads((folder / IDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -17,9 +17,9 @@ from retinanet.training.sets import Sets
 
 
 def verify_resume(settings: TrainSettings, sets: Sets) -> int:
-    """Trains 2N steps, then N and N more from a checkpoint, and logs the differences. Returns the exit code: 0 if none.
+    """Trains 2N steps, then N and N more from a checkpoint, and logs differences. Returns exit code 1 if there are any.
 
-    N is --verify_resume. The checkpoint lies in a temporary folder; the output folder is not touched.
+    N is --verify_resume. The checkpoint is written to a temporary folder; the output folder stays unchanged.
     """
     steps = settings.safety.verify_resume
     assert steps

@@ -12,8 +12,8 @@ from retinanet.runtime.errors import UserError
 class WeightAverage:
     """A network's averaged weights and batch-norm statistics, on its device; no method waits for the device.
 
-    At an update, the fraction `decay` of the previous average remains. In the beginning it is less, (1 + updates) / (10
-    + updates), or the random start would stay in the average for long.
+    Each update keeps the fraction `decay` of the previous average. At first, the fraction is lower, (1 + updates) / (10
+    + updates), because otherwise the random start would stay in the average for long.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -25,7 +25,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Adds the network's current weights to the average."""
+        """Updates the average with the network's current weights."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         torch._foreach_lerp_(self.averaged, self.trained, weight=1 - decay)
@@ -41,7 +41,7 @@ class WeightAverage:
             _copy(trained, self.current)
 
     def load(self, weights: dict[str, Tensor] | None, path: object) -> None:
-        """Resumes from a saved average. Raises UserError, naming `path`, if it belongs to another network."""
+        """Restores a saved average. Raises UserError, naming `path`, if it belongs to another network."""
         shapes = {name: tensor.shape for name, tensor in self.weights.items()}
         if weights is None or {name: tensor.shape for name, tensor in weights.items()} != shapes:
             raise UserError(f"{path}: its averaged weights do not fit this run. Move the file away.")
