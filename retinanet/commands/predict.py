@@ -110,7 +110,7 @@ def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Ou
 
 
 def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImage]:
-    """Yields the images in order, reading AHEAD of them in advance."""
+    """Yields the images in order, reading up to AHEAD of them in advance."""
 
     def read(source: SourceFile) -> ReadImage:
         try:

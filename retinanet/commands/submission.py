@@ -18,7 +18,7 @@ from retinanet.submission.fix import possible_readings, read_as, repair, rows_to
 
 
 def submission(settings: SubmissionSettings) -> int:
-    """Checks the result file. Returns the exit code: 0 if there are no findings and any zip was written, otherwise 1."""
+    """Checks the result file. Returns the exit code: 0 without findings and with any requested zip written, else 1."""
     gc.disable()  # rows have no reference cycles, and searching millions of rows for them takes a third of the time
     results_path = settings.results_path or default_results_path(settings.set_name)
     annotation_file = find_annotation_file(settings.coco_path, settings.set_name)
@@ -66,7 +66,7 @@ def require_place(flag: str, path: Path, ending: str, inputs: list[Path]) -> Non
 
 
 def fix(rows: list[Any], annotations: Annotations) -> list[Any] | None:
-    """Returns the repaired rows and prints the changes; returns None if no row is left or a whole column looks wrong."""
+    """Prints the repairs and returns the repaired rows, or None if no row is left or a whole column looks wrong."""
     repaired, changes = repair(rows)
     if rows and not repaired:
         say("Nothing is changed: no row would be left. Check the program that wrote the file.")

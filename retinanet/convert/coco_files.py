@@ -30,7 +30,7 @@ def read_coco(source: Path) -> Labelled:
 
 
 def _images_beside(file: Path) -> Path:
-    """Returns the image folder of an annotation file: that of its data folder, images/ next to it, or its own folder."""
+    """Returns the image folder of `file`: as in a data folder, or images/ beside the file, or the file's own folder."""
     for root in (file.parent, file.parent.parent):
         try:
             return find_image_folder(root, file.stem.removeprefix("instances_"))

@@ -51,7 +51,7 @@ class _Needs:
         self.totals = totals
 
     def neediest(self, counts: Counter[int]) -> int:
-        """Returns the index of the set that lacks most objects of the group's rarest class (or, without, images)."""
+        """Returns the index of the set that lacks most objects of the rarest class in `counts`, or else most images."""
         rarest = min(counts, key=lambda label: (self.totals[label], label), default=None)
         need = [
             (0.0 if rarest is None else objects[rarest], images)
@@ -66,7 +66,7 @@ class _Needs:
 
 
 def _rarest_first(counts: list[Counter[int]]) -> list[int]:
-    """Returns the indices of `counts`, sorted by the frequency of each group's rarest class; groups without come last."""
+    """Returns the indices of groups sorted by the frequency of their rarest class; groups without objects come last."""
     totals = sum(counts, Counter[int]())
     return sorted(range(len(counts)), key=lambda row: min((totals[label] for label in counts[row]), default=np.inf))
 

@@ -91,7 +91,7 @@ def _class_names(content: dict[str, Any], file: Path) -> list[str]:
 
 
 def _root(content: dict[str, Any], file: Path) -> Path:
-    """Returns the folder that the paths in `file` are relative to: `path:`, if that exists, or the file's own folder."""
+    """Returns the folder that paths in `file` are relative to: `path:`, if that exists, or the file's own folder."""
     path = content.get("path")
     if path is None:
         return file.parent

@@ -125,7 +125,7 @@ def _ground(draw: np.random.Generator, textures: list[Image.Image], height: int,
 
 
 def _turn(draw: np.random.Generator, picture: Image.Image, side: float) -> Image.Image:
-    """Mirrors `picture` at random, rotates it slightly, crops it to its outline and scales its longer side to `side`."""
+    """Mirrors `picture` at random, rotates it slightly, crops it tightly and scales its longer side to `side`."""
     if draw.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     picture = picture.convert("RGBa")

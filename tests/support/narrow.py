@@ -1,4 +1,4 @@
-"""Provides a ResNet-18 a quarter as wide, for tests of other subjects: training and saving cost a sixteenth."""
+"""Provides a ResNet-18 of a quarter of the width, for tests of other parts: training and saving cost a sixteenth."""
 
 from unittest.mock import patch
 
@@ -11,7 +11,7 @@ WIDTH = 16  # of the first stage; torchvision's has 64
 
 
 class NarrowResNet(ResNet):
-    """torchvision's resnet18, which has no width argument, with fewer channels."""
+    """A resnet18 as in torchvision, which has no width argument, but with fewer channels."""
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
@@ -29,7 +29,7 @@ class NarrowResNet(ResNet):
 
 
 class NarrowBackbone(backbone.Backbone):
-    """Replaces the backbone of depth 18; other depths are unchanged."""
+    """Replaces the backbone of depth 18; backbones of other depths are unchanged."""
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
         if depth != 18:
@@ -40,4 +40,4 @@ class NarrowBackbone(backbone.Backbone):
         self.out_channels = (2 * WIDTH, 4 * WIDTH, 8 * WIDTH)
 
 
-narrowed = patch.object(model, "Backbone", NarrowBackbone)  # start() and stop(), or a context
+narrowed = patch.object(model, "Backbone", NarrowBackbone)  # has start() and stop(), or is used as a context
