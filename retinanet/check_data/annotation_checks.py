@@ -24,7 +24,7 @@ from retinanet.data.learnable import SCARCE, require_objects, require_reach
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
 
-# Rounding may make an area exceed its box, with the last pixels counted as in PASCAL VOC, by this factor.
+# Rounding may make an area exceed its box by this factor; the box may include its last pixels, as in PASCAL VOC.
 AREA_ROUNDING = 1.01
 
 
@@ -39,7 +39,7 @@ class CheckedSet(NamedTuple):
     places: np.ndarray  # int64 [T], each annotation's index in annotation_ids
 
     def label(self, row: int) -> str:
-        """Returns how the report names an annotation."""
+        """Returns the name of an annotation in the report."""
         (image,) = owners_of_rows(self.annotations, np.array([row])).tolist()
         identity = self.annotation_ids[self.places[row]]
         return (

@@ -82,7 +82,7 @@ def note_repeated(sets: list[tuple[CheckedSet, list[Content]]], findings: Findin
             if content.digest in earlier:
                 findings.add(checked.name, "image_in_two_sets", [f"{label} is {earlier[content.digest]}"])
             before = in_this_set.setdefault(content.digest, row)
-            if checked.dataset.path(before) != checked.dataset.path(row):  # otherwise a file_twice
+            if checked.dataset.path(before) != checked.dataset.path(row):  # otherwise reported as file_twice
                 findings.add(checked.name, "image_twice", [f"{label} is {checked.image_label(before)}"])
         for digest, row in in_this_set.items():
             earlier.setdefault(digest, f"{checked.image_label(row)} of {checked.name}")

@@ -9,7 +9,7 @@ from retinanet.data.anchor_remedies import CLEAR_GAIN, Remedy, missed_classes, r
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
-BAR = 20  # the number of letters in a histogram's longest bar
+BAR = 20  # the number of characters in a histogram's longest bar
 # Objects of the second and third kinds are not matched; the names state the IoU of their best anchor.
 REACHED = ("matched", f"IoU from {BACKGROUND_IOU:g}", f"below {BACKGROUND_IOU:g}")
 

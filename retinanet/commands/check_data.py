@@ -125,7 +125,7 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
 
 
 def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[list[str]]:
-    """Counts the objects of all sets, and the anchor coverage of the first; draws the charts and returns the text."""
+    """Counts the objects of all sets, measures the first set's anchor coverage, draws the charts, returns the text."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     dataset, classes = sets[0].dataset, names_of_classes(sets)
     setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes)
@@ -169,7 +169,7 @@ def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
 
 
 def most_frequent(classes: dict[int, str], counts: Sequence[Counts], most: int = 8) -> dict[int, str]:
-    """Returns the `most` classes with the most objects in the first set, or all classes if they are few."""
+    """Returns the `most` classes with the most objects in the first set, or all classes if there are no more."""
     if len(classes) <= most:
         return classes
     order = sorted(classes, key=lambda category_id: -counts[0].class_objects.get(category_id, 0))

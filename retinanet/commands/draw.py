@@ -24,7 +24,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.settings.draw import DrawSettings
 
-SETS = ("val", "test", "train")  # the order in which --vis_pred looks for their result files
+SETS = ("val", "test", "train")  # the order in which --vis_pred looks for result files
 MOST_PIXELS = 2000  # the maximum length of an image's longer side, if each image has its own picture
 
 

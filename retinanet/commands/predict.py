@@ -38,7 +38,7 @@ class ReadImage(NamedTuple):
 
 
 class Unreadable:
-    """Counts the files that could not be read and names each on stderr."""
+    """Counts the files that could not be read, and reports each on stderr."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -18,7 +18,7 @@ from retinanet.submission.fix import possible_readings, read_as, repair, rows_to
 
 
 def submission(settings: SubmissionSettings) -> int:
-    """Checks the result file. Returns the exit code: 0 without findings and with any requested zip written, else 1."""
+    """Checks the result file. Returns the exit code: 1 if there are findings or --zip wrote no file, otherwise 0."""
     gc.disable()  # rows have no reference cycles, and searching millions of rows for them takes a third of the time
     results_path = settings.results_path or default_results_path(settings.set_name)
     annotation_file = find_annotation_file(settings.coco_path, settings.set_name)

@@ -29,7 +29,7 @@ def train(settings: TrainSettings) -> int:
         for flag in settings.instead_of_training:
             if ranks.size > 1:
                 raise UserError(f"{flag} runs in one process only. Start it without torchrun")
-        with ranks.first_of_machine_alone():  # it caches the parsed annotations for the others
+        with ranks.first_of_machine_alone():  # the first rank caches the parsed annotations for the others
             sets = load_sets(settings, ranks)
         if settings.output.patience and not has_objects(sets.val):
             why = placeholder_note(sets.val)

@@ -14,7 +14,7 @@ from retinanet.settings.convert import LINK, NONE
 
 
 def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary folder, then moves `names` from it to `folder`. Raises UserError if one exists."""
+    """Lets `write` fill a temporary folder, then moves `names` to `folder`. Raises UserError if any exists there."""
     names = list(names)
     for name in names:
         if os.path.lexists(folder / name):

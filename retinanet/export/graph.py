@@ -27,8 +27,8 @@ class Outputs(NamedTuple):
 class DetectorGraph(nn.Module):
     """Maps images, uint8 [B, 3, H, W], and sizes, int64 [B, 2], to Outputs; K is `max_detections`, N `num_candidates`.
 
-    The graph is the network followed by `detect`, with another NMS. H and W are multiples of 32; the sizes exclude
-    padding.
+    The graph is the network followed by `detect`, except that NMS is a custom operator. H and W are multiples of 32;
+    the sizes exclude padding.
     """
 
     def __init__(self, model: RetinaNet, settings: DetectionSettings) -> None:

@@ -55,7 +55,7 @@ def compare(
     batch_size: int,
     settings: DetectionSettings,
 ) -> Comparison:
-    """Compares the detections of checkpoint (`our_look`) and file (`outputs_at`) in all images of `dataset`.
+    """Compares the detections of the checkpoint (`our_look`) and of the file (`outputs_at`) in all images of `dataset`.
 
     `outputs_at` returns the file's detections and its candidates. After NMS, the candidates are compared as well.
     """
@@ -90,8 +90,8 @@ class Match(NamedTuple):
 def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> Match:
     """Matches each detection of either network in an image to the other network's nearest detection of its class.
 
-    Nearest is by box and score. A detection without a match counts as unmatched, unless its score is so near the lowest
-    score that is kept that rounding decides.
+    The distance is the sum of the differences in box and score. A detection without a near counterpart is unmatched,
+    but isn't counted if its score is so close to the lowest score kept that rounding decides.
     """
     pixels = score = 0.0
     num_unmatched = 0

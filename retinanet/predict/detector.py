@@ -1,4 +1,4 @@
-"""Offers the detector as a Python object, which returns the boxes in an image in pixels of that image."""
+"""Provides the detector as a Python object: images in, boxes in pixels of each image out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,8 +43,8 @@ class Detector:
     default the threshold with the best F1 in the run's last evaluation, or 0.3 without an evaluation. `classes` are the
     names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
     cut; neighbouring tiles overlap by the fraction `overlap`, and each image is also processed as a whole. `flip_test`
-    and `test_sides` turn on test-time augmentation, as in test.py. The other settings are those of test.py. For an ONNX
-    file, their defaults are stored in the file; `num_candidates` and the precision, float32, can't be changed.
+    and `test_sides` turn on test-time augmentation, as in test.py. The other settings are those of test.py. An ONNX
+    file stores its own defaults for them; its `num_candidates` and its precision, float32, can't be changed.
 
     Calls don't change the detector, so several threads can share one. Raises UserError if a file or a setting can't be
     used.

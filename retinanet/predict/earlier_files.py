@@ -1,4 +1,4 @@
-"""Finds the files that an earlier run of predict recorded as its own, and moves them out of the way."""
+"""Finds the files that an earlier run of predict wrote, and moves them out of the way."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def record_line(path: Path, folder: Path) -> str:
 def earlier_files(folder: Path) -> list[Path]:
     """Returns the files in `folder` that an earlier run wrote, except its record.
 
-    Earlier versions left no record, so only predictions.json and predictions.csv are known to be theirs.
+    Runs of earlier versions left no record, so only their predictions.json and predictions.csv are known.
     """
     record = folder / RECORD
     names = {ROWS_JSON, ROWS_CSV}
@@ -35,14 +35,14 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
     for line in lines:
         try:
             name = json.loads(line)
-        except ValueError:  # a full disk or a power cut truncated the line: its file is incomplete too
+        except ValueError:  # a full disk or a power cut truncated the line; the file in it is incomplete too
             continue
         if isinstance(name, str) and not leaves_folder(name):
             yield name
 
 
 def require_no_source(earlier: Sequence[Path], sources: Iterable[Path]) -> None:
-    """Raises UserError if any of the `sources` is one of the `earlier` files, which are moved before they are read."""
+    """Raises UserError if a source is one of the `earlier` files, which are moved before any source is read."""
     identities = {_identity(path) for path in earlier}
     for path in sources if identities else ():
         if path.exists() and _identity(path) in identities:

@@ -1,4 +1,4 @@
-"""Detects objects in images in memory, as a whole and optionally in tiles; all candidates are merged before NMS."""
+"""Detects objects in images held in memory, whole and optionally also in tiles, and merges candidates before NMS."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -84,8 +84,8 @@ def network_of_onnx(
 ) -> ReadyNetwork:
     """Loads the network of the ONNX file `path`.
 
-    Its look returns the candidates before NMS or, with a file of an earlier version, after NMS. Raises UserError if the
-    file can't be used, or doesn't support the `overrides` or the flags `more_looks`.
+    The network's look returns candidates before NMS or, with a file of an earlier version, after NMS. Raises UserError
+    if the file can't be used, or doesn't support the `overrides` or the flags `more_looks`.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. Pass a checkpoint, or a file of {EXPORT}")

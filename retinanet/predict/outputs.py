@@ -25,7 +25,7 @@ QUALITY = 92  # of JPEGs
 
 
 class Outputs:
-    """Writes predictions.json, predictions.csv and the kinds of pictures in `save` to `folder`.
+    """Writes predictions.json, predictions.csv and the pictures that `save` requests to `folder`.
 
     The two files are complete once this context is closed. The `earlier` files of another run are moved to the folder
     `before`; no other existing file is replaced.

@@ -1,4 +1,4 @@
-"""Paints detections onto an image at its original size, without matplotlib, so that it is fast enough for videos."""
+"""Paints detections onto an image at its original size, without matplotlib, which would be too slow for videos."""
 
 from functools import cache
 

@@ -17,7 +17,7 @@ class SourceFile(NamedTuple):
     """An image or a video."""
 
     path: Path
-    name: str  # the path relative to the SOURCE folder, which outputs keep
+    name: str  # the path relative to its SOURCE folder, kept below the output folder
     is_video: bool = False
 
 

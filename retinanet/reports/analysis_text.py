@@ -17,7 +17,7 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
-MOST_CLASSES_IN_TEXT = 10  # with more, the confusion table would not fit on a screen
+MOST_CLASSES_IN_TEXT = 10  # with more, the confusion matrix would not fit on a screen
 MOST_CONFUSIONS = 5
 INTERVAL_WIDTH = 22  # the width of "0.123 (0.123 to 0.123)"; the column has the same width without intervals
 MOST_IN_TABLE = 1000  # classes in the confusion matrix of metrics.json; if there are more, only the pairs that occur

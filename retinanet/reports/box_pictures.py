@@ -1,4 +1,4 @@
-"""Draws images with boxes and labels; the labels are placed so that they cover objects and each other least."""
+"""Draws images with boxes and labels, placed to cover objects and each other as little as possible."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -224,9 +224,9 @@ def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: CocoDataset) -> list[Panel]:
-    """Returns panels of the images where B gains most, then of those where B loses most, with both sets of detections.
+    """Returns panels of the images where B gains most, then of those where B loses most, one for A and one for B each.
 
-    Detections are drawn if they score above the best threshold. Images whose files are missing are left out.
+    A panel shows the detections above the best threshold. Images whose files are missing are left out.
     """
     gains = np.where(dataset.images_there(), comparison.f1[1] - comparison.f1[0], 0)
     order = np.argsort(-gains, kind="stable")

@@ -17,7 +17,7 @@ from retinanet.reports.log_table import model_name
 from retinanet.runtime.log_file import ENDING
 from retinanet.runtime.printable import printable
 
-# Markers and dashes distinguish runs in black and white too: of 77 runs, no two share the marker and the dashes.
+# Markers and dashes distinguish runs in black and white too: up to 77 runs have different combinations.
 MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
 DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"

@@ -36,7 +36,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def require_picture_place(path: Path) -> None:
-    """Raises UserError if no picture can be written to `path`. Called before the work that the picture shows."""
+    """Raises UserError if no picture can be written to `path`. Called before the work starts."""
     endings = FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in endings or path.is_dir():
         raise UserError(f"{path}: is not the name of a picture. Use one of these endings: {', '.join(endings)}.")

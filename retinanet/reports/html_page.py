@@ -29,7 +29,7 @@ summary { cursor: pointer; margin: .8rem 0; }
 
 
 class Illustration(NamedTuple):
-    """A figure of the report, its heading and its caption."""
+    """A figure of the report with its heading and caption."""
 
     heading: str
     caption: str

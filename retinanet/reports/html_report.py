@@ -1,4 +1,4 @@
-"""Writes the report on a result file: metrics.json, the figures, and report.html, which shows them with tables."""
+"""Writes the report on a result file: metrics.json, the figures, and report.html, which combines them."""
 
 import io
 import json

@@ -124,7 +124,7 @@ def sameness(row: dict[str, Any]) -> Hashable:
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns the ids of image and category, per which the COCO evaluation limits detections; None if not ids."""
+    """Returns the row's (image id, category id), for which COCO limits detections; None if either is not an id."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 
@@ -142,7 +142,7 @@ def _corners_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultF
 
 
 def _fractions_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
-    """Returns a finding if all boxes look like fractions of the image sides: read as pixels, they end by 1.5."""
+    """Returns a finding if all boxes look like fractions of the image sides: read as pixels, none ends beyond 1.5."""
     ends = [(row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]) for _, row in rows]
     if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
         return None

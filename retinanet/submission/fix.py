@@ -132,7 +132,7 @@ def _is_endless(value: Any) -> bool:
 
 
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
-    """Returns the rows that exceed MAX_PER_CLASS for their image and category, if all scores of these are valid.
+    """Returns the rows beyond the top MAX_PER_CLASS of an image and category, if all scores of the group are valid.
 
     Of rows with equal scores, the first are kept.
     """

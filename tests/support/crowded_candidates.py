@@ -1,4 +1,4 @@
-"""Creates overlapping candidates to test NMS with."""
+"""Creates overlapping candidates for tests of NMS."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Provides a ResNet-18 of a quarter of the width, for tests of other parts: training and saving cost a sixteenth."""
+"""Provides a ResNet-18 with a quarter of the channels, for tests of other parts: training and saving cost 1/16."""
 
 from unittest.mock import patch
 
