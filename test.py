@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a set and write its result file, or compare two result files."""
+"""Evaluates a checkpoint on a set and writes the result file, or compares two result files."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.evaluate import evaluate_settings

@@ -1,4 +1,4 @@
-"""Check a COCO result file before you submit it; correct and pack it."""
+"""Checks a COCO result file before submission; can also repair and zip it."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.submission import submission_settings

@@ -1,4 +1,4 @@
-"""Draw the objects and detections in images, or the curves of runs."""
+"""Draws the objects and detections in images, or the loss and AP curves of runs."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.draw import draw_settings

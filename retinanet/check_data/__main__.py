@@ -1,4 +1,4 @@
-"""Check a dataset before you pay for training."""
+"""Checks a data set before training."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.check_data import check_data_settings

@@ -1,4 +1,4 @@
-"""Checks annotations for entries that training accepts but drops, clips, or learns although they are probably wrong."""
+"""Checks annotations for entries that training refuses, drops or clips, and for entries that are probably wrong."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from retinanet.data.learnable import SCARCE, require_objects, require_reach
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
 
-# An area may count a box's last pixel, as in PASCAL VOC; this factor allows for rounding.
+# Rounding may make an area exceed its box by this factor; the box may include its last pixels, as in PASCAL VOC.
 AREA_ROUNDING = 1.01
 
 
@@ -36,10 +36,10 @@ class CheckedSet(NamedTuple):
     dataset: CocoDataset
     file_names: list[Any]  # of all entries, including refused entries, as written
     annotation_ids: list[Any]  # of all entries, as written
-    places: np.ndarray  # int64 [T], each annotation's index in that list
+    places: np.ndarray  # int64 [T], each annotation's index in annotation_ids
 
     def label(self, row: int) -> str:
-        """Returns the annotation's name in the report."""
+        """Returns the name of an annotation in the report."""
         (image,) = owners_of_rows(self.annotations, np.array([row])).tolist()
         identity = self.annotation_ids[self.places[row]]
         return (
@@ -62,7 +62,7 @@ def check_set(
     is_trained_on: bool,
     findings: Findings,
 ) -> CheckedSet:
-    """Reads the annotation file `path`, and adds what training would refuse and what looks wrong to `findings`."""
+    """Reads the annotation file `path`, and adds entries that training refuses or that look wrong to `findings`."""
     content = read_json(path)
     annotations, places = check_annotations(
         path, content, lambda error: findings.add(name, error.kind, [str(error).removeprefix(f"{path}: ")])
@@ -111,7 +111,7 @@ def _check_names_and_ids(checked: CheckedSet, findings: Findings) -> None:
     )
     files = [os.path.normpath(annotations.file_name(row)) for row in range(len(annotations.file_names))]
     _add_repeated(checked, findings, "file_twice", files, checked.image_label)
-    # Ids may be any JSON value; annotations without an id can't share it.
+    # Ids may be any JSON value; annotations without an id are not duplicates.
     ids = [repr(identity) for identity in checked.annotation_ids if identity is not None]
     _add_repeated(checked, findings, "annotation_id_twice", ids, lambda place: f"annotation {ids[place]}")
 

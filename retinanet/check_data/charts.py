@@ -1,4 +1,4 @@
-"""Draws charts of a data set and of how well the anchors cover it."""
+"""Draws charts of a data set and of how well the anchors cover its objects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from retinanet.check_data.counts import BY_CLASS, BY_SIDE, Counts, Histogram, Re
 from retinanet.check_data.text import REACHED
 from retinanet.reports.figures import PALETTE, save_figure, shortened
 
-FEWEST_BINS = 5  # a histogram always has room for this many
+FEWEST_BINS = 5  # a histogram always has room for this many bins
 MOST_CLASSES = 100  # if there are more, the scarcest classes of the first set are drawn
 FIGURE_WIDTH, CHART_INCHES, CLASS_INCHES = 11.0, 2.9, 0.17
-# Sets differ in colour, hatching and marker, and the three shares also in lightness, for print and the colour-blind.
+# For print and colour-blind readers, sets also differ in hatching and marker, and the three shares in lightness.
 SET_COLOURS, HATCHES, SET_MARKERS = (PALETTE[0], PALETTE[1], PALETTE[3]), ("", "///", "..."), ("o", "s", "^")
 REACH_COLOURS, REACH_HATCHES = (PALETTE[4], PALETTE[1], PALETTE[2]), ("", "///", "xx")
 
 
 def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list[Reach]], path: Path) -> None:
-    """Draws the charts of the `sets` into the file `path`, whole or not at all. Raises UserError if that fails."""
+    """Draws the charts of the `sets` and writes them to `path` atomically. Raises UserError if writing fails."""
     classes = {key: shortened(name) for key, name in classes.items()}
     shown = sorted(classes, key=lambda key: sets[0].class_objects.get(key, 0))[:MOST_CLASSES]
     class_height = CLASS_INCHES * len(shown) + 1.3
@@ -47,7 +47,7 @@ def draw(sets: Sequence[Counts], classes: dict[int, str], groups: dict[str, list
 
 
 def _draw_histogram(axis: Axes, histogram: Histogram) -> None:
-    """Draws the shares of each set side by side, so that sets of different sizes can be compared."""
+    """Draws percentages, with the sets side by side, so that sets of different sizes can be compared."""
     places, width = np.arange(len(histogram.names)), 0.8 / len(histogram.counts)
     for number, (name, counts) in enumerate(histogram.counts.items()):
         axis.bar(
@@ -120,7 +120,7 @@ def _draw_reach(axis: Axes, reaches: Sequence[Reach]) -> None:
 
 
 def _legend_below(axis: Axes) -> None:
-    """Adds a legend below the axis, where it doesn't cover bars or dots."""
+    """Adds a legend below the axis, where the legend doesn't cover bars or dots."""
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -40 / axis.bbox.height), ncols=3, frameon=False)
 
 

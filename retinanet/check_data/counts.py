@@ -1,4 +1,4 @@
-"""Counts a data set's objects and images by class, size and shape, and measures how well anchors cover them."""
+"""Counts a data set's objects and images by class, size and shape, and measures how well anchors cover the objects."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from retinanet.data.anchor_coverage import AnchorSetup, Coverage, ious_of, share
 from retinanet.data.dataset import CocoDataset, Objects
 from retinanet.runtime.printable import printable
 
-SIDES = (8, 16, 32, 64, 128, 256, 512)  # of objects after the resize: the square roots of their areas
+SIDES = (8, 16, 32, 64, 128, 256, 512)  # of objects after the resize: square roots of areas
 IMAGE_SIDES = (128, 256, 512, 1024, 2048, 4096)  # of images before the resize
 SHAPES = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 1, 3 / 2, 2, 3, 4)  # height / width
 SHAPE_NAMES = ("1:4", "1:3", "1:2", "2:3", "1:1", "3:2", "2:1", "3:1", "4:1")
@@ -27,8 +27,8 @@ class Histogram(NamedTuple):
 class Reach(NamedTuple):
     """The anchor coverage of a group of objects.
 
-    The shares are those of objects that are matched; unmatched, with their best anchor ignored; and unmatched, with
-    their best anchor as background.
+    `shares` are three fractions of the objects: matched, unmatched with an ignored best anchor, and unmatched with a
+    background best anchor.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Reach(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The learned objects of a set."""
+    """The objects of a set that training learns."""
 
     name: str
     num_images: int
@@ -46,7 +46,7 @@ class Counts(NamedTuple):
     shapes: np.ndarray  # float64 [n]
     image_sides: np.ndarray  # float64 [N]
     class_objects: dict[int, int]  # by category id
-    class_images: dict[int, int]  # the number of images that show such an object, by category id
+    class_images: dict[int, int]  # the number of images that contain the class, by category id
 
 
 def count(name: str, dataset: CocoDataset) -> Counts:
@@ -54,7 +54,7 @@ def count(name: str, dataset: CocoDataset) -> Counts:
     objects = dataset.learned(np.arange(len(annotations.labels)))
     x1, y1, x2, y2 = objects.boxes.T
     num_classes = len(annotations.class_names)
-    pairs = np.unique(objects.images * max(1, num_classes) + objects.labels)  # each encodes an image and a class in it
+    pairs = np.unique(objects.images * max(1, num_classes) + objects.labels)  # each encodes an image and a class
     return Counts(
         name,
         len(dataset),
@@ -77,7 +77,7 @@ def histograms(sets: list[Counts]) -> list[Histogram]:
 
 
 def reach(now: Coverage, dataset: CocoDataset, setup: AnchorSetup) -> dict[str, list[Reach]]:
-    """Returns how well the anchors cover the objects of `now`: all, and grouped by area, side and class."""
+    """Returns how well the anchors cover the objects of `now`: overall, and by area, side and class."""
     objects = now.objects
     ious = ious_of(setup, objects.corners, dataset.annotations.sizes[objects.images])
     kinds = np.digitize(objects.areas, AREAS)

@@ -1,24 +1,24 @@
-"""Defines the kinds of findings in a data set, mistakes and notes, and collects the findings of each kind."""
+"""Defines the kinds of findings in a data set (mistakes and notes), and collects the findings of each kind."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from retinanet.data.learnable import SCARCE
 
-MOST_EXAMPLES = 3  # the most examples shown for a finding
+MOST_EXAMPLES = 3  # the maximum number of examples shown for a finding
 
 
 class Kind(NamedTuple):
-    """A kind of finding in words; `fix` is empty if the examples name it."""
+    """The description of a kind of finding; `fix` is empty if the examples name the fix."""
 
     says: str
     fix: str = ""
     is_mistake: bool = True
 
 
-# In the order of the report. The names are stable: people and programs read them in logs.
+# In the order of the report. The names must not change: people and programs look for them in logs.
 FINDING_KINDS = {
-    # Training refuses the set. The checks of annotation_entries, annotations and images raise these.
+    # Training refuses a set with these, which the checks in annotation_entries, annotations and images raise.
     "category_malformed": Kind("a category whose id is not a whole number, or without a name; training refuses"),
     "category_id_twice": Kind("a category id that appears twice; training refuses"),
     "image_id_malformed": Kind("an image id that is not a whole number; training refuses"),
@@ -43,7 +43,7 @@ FINDING_KINDS = {
     "image_damaged": Kind("an image file that is cut off or damaged after its header; training refuses"),
     "image_too_large": Kind("an image of more pixels than --max_pixels; training refuses"),
     "image_size_differs": Kind("an image file of another size than annotated; training refuses"),
-    # These are about the first set, which counts as the training set. The checks of learnable raise them.
+    # These concern the first set, which counts as the training set; the checks in learnable raise them.
     "nothing_to_learn": Kind(
         "no object to learn; training refuses",
         "Name the sets with --sets, the training set first, or annotate objects.",
@@ -51,7 +51,7 @@ FINDING_KINDS = {
     "nothing_reached": Kind(
         "no object that an anchor overlaps enough to be matched to it; training refuses",
     ),
-    # Training drops these, or learns what is probably wrong.
+    # Training drops these, or learns from them although they are probably wrong.
     "one_box_for_all": Kind("the same box for all objects; training warns", "Check how the annotations were exported."),
     "box_empty": Kind(
         "a box without width or height; training drops it", "Draw it again, or remove it.", is_mistake=False
@@ -90,7 +90,7 @@ FINDING_KINDS = {
         "an image whose pixels are also in an earlier set: memorised objects count as found",
         "Remove it from one of the sets.",
     ),
-    # These are worth knowing, but not mistakes.
+    # These are worth knowing, but are not mistakes.
     "set_without_objects": Kind("no objects to compare with, as in published test sets", is_mistake=False),
     "class_without_objects": Kind("a class without an object in the set", is_mistake=False),
     "class_scarce": Kind(f"a class with fewer than {SCARCE} objects in the set", is_mistake=False),
@@ -124,7 +124,7 @@ class Findings:
         self._by_set_and_kind: dict[tuple[str, str], tuple[int, list[str]]] = {}
 
     def add(self, set_name: str, kind: str, examples: Sequence[str], count: int | None = None) -> None:
-        """Adds findings of `kind`. With a `count`, `examples` may be just the first few."""
+        """Adds findings of `kind`. If `count` is given, `examples` may be just the first few."""
         assert kind in FINDING_KINDS
         before, shown = self._by_set_and_kind.get((set_name, kind), (0, []))
         count = len(examples) if count is None else count

@@ -1,4 +1,4 @@
-"""Checks the image files of a data set: decodes each one and compares its pixels with the other images."""
+"""Checks the image files of a data set: decodes each image and looks for other images with the same pixels."""
 
 import hashlib
 import os
@@ -17,16 +17,16 @@ IMAGES_A_TASK = 8  # the number of images that a thread takes at a time
 
 
 class Content(NamedTuple):
-    """The content of an image file; only an `error` if training would refuse it."""
+    """The contents of an image file, or only an `error` if training would refuse the file."""
 
     digest: bytes = b""  # of the RGB pixels, whatever the file format
     orientation: int = 1  # from EXIF; 1 is upright
-    is_turned: bool = False  # by the orientation, to match the annotated size
+    is_turned: bool = False  # rotated by the orientation, to match the annotated size
     error: DataFault | None = None
 
 
 def read_contents(dataset: CocoDataset, threads: int) -> Iterator[Content]:
-    """Yields the content of each image file, in order. Pillow and hashlib release the GIL, so threads are enough."""
+    """Yields the contents of each image file, in order. Threads are enough: Pillow and hashlib release the GIL."""
     with ThreadPool(threads) as pool:
         yield from pool.imap(lambda index: _content(dataset, index), range(len(dataset)), IMAGES_A_TASK)
 
@@ -54,7 +54,7 @@ def _content(dataset: CocoDataset, index: int) -> Content:
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:
-    """Adds the images that training would refuse or rotate, and the files that are not listed, to `findings`."""
+    """Adds images that training refuses, rotates, or doesn't rotate despite EXIF, and unlisted files, to `findings`."""
 
     def add(kind: str, rows: list[int]) -> None:
         findings.add(checked.name, kind, [checked.image_label(row) for row in rows])
@@ -80,7 +80,7 @@ def note_repeated(sets: list[tuple[CheckedSet, list[Content]]], findings: Findin
             if content.digest in earlier:
                 findings.add(checked.name, "image_in_two_sets", [f"{label} is {earlier[content.digest]}"])
             before = in_this_set.setdefault(content.digest, row)
-            if checked.dataset.path(before) != checked.dataset.path(row):  # otherwise it is a file_twice
+            if checked.dataset.path(before) != checked.dataset.path(row):  # otherwise reported as file_twice
                 findings.add(checked.name, "image_twice", [f"{label} is {checked.image_label(before)}"])
         for digest, row in in_this_set.items():
             earlier.setdefault(digest, f"{checked.image_label(row)} of {checked.name}")

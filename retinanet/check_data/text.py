@@ -1,4 +1,4 @@
-"""Writes the report on a data set as lines of text."""
+"""Formats the report on a data set as lines of text."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from retinanet.data.anchor_remedies import CLEAR_GAIN, Remedy, missed_classes, r
 from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
-BAR = 20  # the number of letters in a histogram's longest bar
-# Objects of the second and third kind aren't matched; their best anchor has such an IoU.
+BAR = 20  # the number of characters in a histogram's longest bar
+# Objects of the second and third kinds are not matched; the names state the IoU of their best anchor.
 REACHED = ("matched", f"IoU from {BACKGROUND_IOU:g}", f"below {BACKGROUND_IOU:g}")
 
 
@@ -57,14 +57,14 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
 
 
 def advice_lines(now: Coverage, reach: Reach, title: str, class_names: list[str]) -> list[str]:
-    """Returns the share of objects that are matched, and the classes in which many aren't."""
+    """Returns the fraction of objects that are matched, and the classes with many unmatched objects."""
     classes = missed_classes(now, class_names)
     shares = ", ".join(f"{name} {share}" for name, share in zip(REACHED, _percent(reach), strict=True))
     return [f"{title}: {shares}", *([f"Not matched: {classes}"] if classes else [])]
 
 
 def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str]:
-    """Returns a table of the shares of objects that other sides and anchors would match."""
+    """Returns a table of the fraction of objects that would be matched with each of the `alternatives`."""
     rows = [["", "matched", "pixels"], ["present", f"{1 - now.missed:.1%}", "x 1.00"]]
     rows += [[remedy.flags, f"{1 - remedy.coverage.missed:.1%}", f"x {remedy.pixels:.2f}"] for remedy in alternatives]
     return [
@@ -74,14 +74,14 @@ def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str
 
 
 def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
-    """Returns lines on the settings that match clearly more objects, with their cost."""
+    """Returns lines on the settings that would match clearly more objects, with the cost of each."""
     if not remedies:
         return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
     return ["What would match more of them, the most useful first:", *remedy_lines(remedies)]
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
-    """Returns a line on the smallest sides that match as many objects, if there are any."""
+    """Returns a line on the smallest image size that would match as many objects, or no line if there is none."""
     as_many = [remedy for remedy in smaller if remedy.coverage.missed <= now.missed]
     if not as_many or not len(now.matched):
         return []

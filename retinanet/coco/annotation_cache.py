@@ -20,7 +20,7 @@ KEPT_SECONDS = 90 * 24 * 3600  # a cache file is removed this long after its las
 
 
 def load_annotations(path: str | Path) -> Annotations:
-    """Returns the checked contents of the COCO annotation file `path`, from the cache if they are in it.
+    """Reads and checks the COCO annotation file `path`, or loads its checked contents from the cache.
 
     Raises UserError if the file is missing or invalid; the message names the mistake and its fix.
     """

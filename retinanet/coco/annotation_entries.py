@@ -73,7 +73,7 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
 
 
 def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
-    """Returns the row, from `rows`, of the id under the annotation's `key`.
+    """Returns the row of the image or category whose id the annotation has under `key`; `rows` maps ids to rows.
 
     Raises DataFault of `kind` if the list called `where` doesn't contain that id.
     """

@@ -37,7 +37,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the intersection areas [...] of COCO `boxes` and `others` [..., 4]; the two shapes broadcast."""
+    """Returns the intersection areas [...] of COCO `boxes` and `others` [..., 4], whose shapes must broadcast."""
     left, top, right, bottom = np.moveaxis(corners_of(boxes), -1, 0)
     x1, y1, x2, y2 = np.moveaxis(corners_of(others), -1, 0)
     width = (np.minimum(right, x2) - np.maximum(left, x1)).clip(0)
@@ -66,7 +66,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Marks the `boxes` [n, 4] that leave their image, if the boxes as a whole look like (x1, y1, x2, y2): bool [n].
 
-    `sizes` [n, 2] are those of the images. No box is marked if the boxes look like (left, top, width, height).
+    `sizes` [n, 2] are the image sizes. No box is marked if the boxes look like (left, top, width, height).
     """
     limits = sizes[:, ::-1] + 1
     fits_as_corners = ((boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limits)).all(axis=1)

@@ -1,4 +1,4 @@
-"""Runs the check of a data folder: reads, counts, reports and draws."""
+"""Checks a data folder: reads its sets, prints the findings and counts, and draws the charts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,12 +33,12 @@ from retinanet.runtime.printable import printable
 from retinanet.settings.check_data import CheckDataSettings
 from retinanet.settings.train import anchor_words
 
-MOST_LINES = 40  # printed without --all
-MOST_MATCHED = 50_000  # objects to match with anchors
+MOST_LINES = 40  # the maximum number of lines printed without --all
+MOST_MATCHED = 50_000  # the approximate maximum number of objects that are matched to anchors
 
 
 def check_data(settings: CheckDataSettings) -> int:
-    """Checks the data folder. Returns the exit code: 0 without mistakes, 1 with some."""
+    """Checks the data folder. Returns the exit code: 0 if there are no mistakes, otherwise 1."""
     require_picture_place(settings.picture_path)
     findings = Findings()
     sets = check_annotation_files(settings, findings)
@@ -99,7 +99,7 @@ def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> l
 
 
 def existing_sets(coco_path: Path) -> list[str]:
-    """Returns the names in SETS that have an annotation file. Raises UserError if none has one."""
+    """Returns the names in SETS that have an annotation file. Raises UserError if there is no annotation file."""
     names, missing = [], {}
     for name in SETS:
         try:
@@ -125,7 +125,7 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
 
 
 def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[list[str]]:
-    """Counts the objects of the sets, and those of the first set that get an anchor, and draws both."""
+    """Counts the objects of all sets, measures the first set's anchor coverage, draws the charts, returns the text."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     dataset, classes = sets[0].dataset, names_of_classes(sets)
     setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes)
@@ -154,13 +154,13 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
 
 
 def measured(setups: dict[str, AnchorSetup], dataset: CocoDataset, setup: AnchorSetup, now: Coverage) -> list[Remedy]:
-    """Measures each of `setups` on about as many objects as `now` has."""
+    """Measures the anchor coverage of each of `setups`, on about as many objects as `now` has."""
     most = len(now.matched)
     return [remedy_of(flags, dataset, setup, other, DEFAULT_LOSS, most) for flags, other in setups.items()]
 
 
 def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
-    """Returns the classes of all sets by category id."""
+    """Returns the class names of all sets by category id."""
     classes: dict[int, str] = {}
     for checked in reversed(sets):  # if they differ, the first set's names win
         names = map(printable, checked.annotations.class_names)
@@ -169,7 +169,7 @@ def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
 
 
 def most_frequent(classes: dict[int, str], counts: Sequence[Counts], most: int = 8) -> dict[int, str]:
-    """Returns all classes if they are few, otherwise those with the most objects in the first set."""
+    """Returns the `most` classes with the most objects in the first set, or all classes if there are no more."""
     if len(classes) <= most:
         return classes
     order = sorted(classes, key=lambda category_id: -counts[0].class_objects.get(category_id, 0))

@@ -1,4 +1,4 @@
-"""Converts a data set: reads one format, may split it into sets, and writes another format."""
+"""Converts a data set: reads one format, optionally splits the images into sets, and writes another format."""
 
 import shlex
 

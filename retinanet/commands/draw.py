@@ -1,4 +1,4 @@
-"""Draws the objects and detections of images, or with --logs the curves of runs."""
+"""Draws the objects and detections in images or, with --logs, the loss and AP curves of runs."""
 
 import math
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.settings.draw import DrawSettings
 
-SETS = ("val", "test", "train")  # the order in which --vis_pred looks for their result files
-MOST_PIXELS = 2000  # of the longer side, if each image has its own picture
+SETS = ("val", "test", "train")  # the order in which --vis_pred looks for result files
+MOST_PIXELS = 2000  # the maximum length of an image's longer side, if each image has its own picture
 
 
 def draw(settings: DrawSettings) -> int:
-    """Draws the picture that the settings ask for. Returns the exit code."""
+    """Draws the requested picture. Returns the exit code."""
     require_picture_place(settings.picture)
     if settings.runs.logs:
         draw_logs(settings.runs.logs, settings.runs.loss_scale != "linear", settings.picture, settings.show)
@@ -41,7 +41,7 @@ def draw(settings: DrawSettings) -> int:
 
 
 def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
-    """Prints the table of the runs of these logs and draws their curves."""
+    """Prints a table of the runs in these logs and draws their curves."""
     logs = [read_log(path) for path in paths]
     say(*hyper_parameter_table(logs), "")
     if curves := curves_of(logs):
@@ -81,7 +81,7 @@ def draw_images(settings: DrawSettings) -> None:
 
 
 def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
-    """Writes a picture of each image, side by side with its detections, named after its file."""
+    """Writes a picture per image, named after the image's file, with objects and detections side by side."""
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)
     for index, side_by_side in panels.items():
@@ -106,9 +106,9 @@ def save_grid(
 
 
 def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
-    """Returns the set to draw and the result file of its detections, None if detections are not drawn.
+    """Returns the set to draw, and the result file with its detections (None if detections are not drawn).
 
-    Without --set_name, the set follows from the name of the result file, or from the result files that test.py has
+    Without --set_name, the set is taken from the name of the result file, or from the result files that test.py has
     written.
     """
     file = settings.pred_file
@@ -129,7 +129,7 @@ def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
 
 
 def draw_augmented(settings: DrawSettings) -> None:
-    """Draws a row for each image: as it is, and as one process trains on it in the first epochs."""
+    """Draws a row per image: the original, and the image as augmented in the first epochs of a one-process run."""
     # Imported here, as the other pictures don't need PyTorch.
     from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
     from retinanet.data.dataset import load_set
@@ -184,13 +184,13 @@ def object_panel(annotations: Annotations, index: int, pixels: np.ndarray) -> Pa
 
 
 def detection_panel(index: int, pixels: np.ndarray, detections: Found, threshold: float) -> Panel:
-    """Returns an image with its detections above the threshold."""
+    """Returns a panel of an image with its detections above the threshold."""
     shown = detections.at((detections.images == index) & above(detections.scores, threshold))
     title = f"Detections: {len(shown.scores)} above score {threshold_text(threshold)}"
     return Panel(title, pixels, shown.boxes, shown.labels, shown.scores)
 
 
 def best_threshold(detections: Found, annotations: Annotations) -> float:
-    """Returns the best-F1 threshold that test.py prints, or the usual one if the set has no objects or no hits."""
+    """Returns the best-F1 threshold, as test.py prints it; USUAL_THRESHOLD without objects or true positives."""
     best = working_point(annotations, detections).threshold if has_objects(annotations) else math.nan
     return USUAL_THRESHOLD if math.isnan(best) else best

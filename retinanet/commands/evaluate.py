@@ -32,7 +32,7 @@ from retinanet.settings.train import settings_line
 
 
 def evaluate(settings: EvaluateSettings) -> int:
-    """Runs the evaluation that the settings ask for. Returns the exit code."""
+    """Runs the requested evaluation. Returns the exit code."""
     if settings.compare:
         return compare_results(settings, *settings.compare)
     if settings.from_results is not None:
@@ -77,7 +77,8 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
             precision=precision,
             detection=settings.detection,
             views=Views(
-                # The limit of the longer side grows with the shorter, or wide images would have one size in all views.
+                # The limit of the longer side grows with the shorter side; otherwise wide images would have the same
+                # size in all views.
                 [(side, longest_at(side, min_side, max_side)) for side in settings.views.test_sides or ()] or None,
                 settings.views.flip_test,
             ),
@@ -91,11 +92,11 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
 
 
 def better_checkpoint(path: Path, epoch: int) -> str | None:
-    """Returns a hint if the run that wrote `path`, of `epoch`, had a better checkpoint by its own evaluations."""
+    """Returns a hint if the run's own evaluations rate best.pt higher than the checkpoint `path`, of `epoch`."""
     aps, best = read_evaluations(path.parent), path.parent / BEST
     if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch]:
         return None
-    better = saved_epoch(best)  # not the best epoch if the disk was full then
+    better = saved_epoch(best)  # not the best epoch if the disk was full at that time
     if better not in aps or aps[better] <= aps[epoch]:
         return None
     return (
@@ -105,7 +106,7 @@ def better_checkpoint(path: Path, epoch: int) -> str | None:
 
 
 def write_found(detections: Found, annotations: Annotations, path: Path) -> None:
-    """Writes the result file; an older file is kept under another name."""
+    """Writes the result file; an older file with other rows is kept under another name."""
     rows = rows_of(detections, annotations)
     if aside := set_aside(path, rows):
         say(f"{path} was there already: the older file is now {aside}")
@@ -120,7 +121,7 @@ def report_on(
     source: Path,
     about: dict[str, Any] | None = None,
 ) -> None:
-    """Prints COCO's table and the analysis of the detections, and writes the report."""
+    """Prints the COCO table and the analysis of the detections; writes the report if requested."""
     annotations = dataset.annotations
     no_table = "so there is no table" + (" and no report" if settings.report else "")
     table = table_if_objects(annotations, detections, settings.eval_backend, or_else=no_table)
@@ -137,7 +138,7 @@ def report_on(
 
 
 def report_on_file(settings: EvaluateSettings, path: Path) -> int:
-    """Prints the table of an existing result file and writes its report. Images are needed only for pictures."""
+    """Evaluates an existing result file. Image files are needed only for the pictures of the report."""
     if settings.report:
         require_writable(settings.report / REPORT)
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
@@ -148,7 +149,7 @@ def report_on_file(settings: EvaluateSettings, path: Path) -> int:
 
 
 def place_of_results(settings: EvaluateSettings) -> Path:
-    """Returns the path of the result file. Raises UserError if it, or the report, can't be written."""
+    """Returns the path of the result file. Raises UserError if the result file or the report can't be written."""
     path = settings.results_path or default_results_path(settings.name_of_set)
     if settings.report:
         require_writable(settings.report / REPORT)
@@ -160,7 +161,7 @@ def place_of_results(settings: EvaluateSettings) -> Path:
 
 
 def sides_of(settings: EvaluateSettings, checkpoint: Checkpoint) -> tuple[int, int]:
-    """Returns the shorter and the longer side of the images.
+    """Returns the shorter side of the images and the limit of the longer side.
 
     Raises UserError if flags and checkpoint contradict each other.
     """
@@ -180,7 +181,7 @@ def sides_of(settings: EvaluateSettings, checkpoint: Checkpoint) -> tuple[int, i
 
 
 def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
-    """Opens the log; says what is evaluated, and with which settings it was trained."""
+    """Opens the log, and logs which checkpoint is evaluated and the settings of its run."""
     trained = {**checkpoint.settings, "depth": checkpoint.architecture.depth}
     with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):
         say(checkpoint_line(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights))
@@ -190,7 +191,7 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
-    """Prints what changed from one result file to the other, and draws the images most won and lost."""
+    """Prints the differences between two result files, and draws the images on which B gains or loses most."""
     picture = (settings.report or Path()) / "compare.png"
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
     annotations = dataset.annotations

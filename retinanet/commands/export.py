@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 def export(settings: ExportSettings) -> int:
-    """Exports the checkpoint. Returns the exit code: 0 if the file is written, 1 if it fails its verification."""
+    """Exports the checkpoint. Returns the exit code: 0 if the file was written, 1 if its verification failed."""
     require_writable(settings.file)
     checkpoint = load_checkpoint(settings.checkpoint_path)
     model = build_model(checkpoint, settings.checkpoint_path, averaged=True).eval()
@@ -63,7 +63,7 @@ def export_safetensors(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDataset:
-    """Loads the images to verify with. Raises UserError if they, or COCO's table, are missing or the classes differ."""
+    """Loads the set to verify on. Raises UserError if the set or a COCO backend is missing, or the classes differ."""
     try:
         annotations, dataset = load_set(
             settings.verification.coco_path,
@@ -83,7 +83,7 @@ def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDatase
 def verified(
     settings: ExportSettings, model: RetinaNet, content: bytes, dataset: CocoDataset, batch_size: int
 ) -> list[str]:
-    """Logs how the file's detections compare with the checkpoint's; returns the differences that are too large."""
+    """Logs how the file's detections differ from the checkpoint's; returns the differences that are too large."""
     network = fastest_form(model, CPU, torch.float32, settings.detection.threshold)
     ours = look_with(network, settings.detection.num_candidates, device=CPU, precision=torch.float32)
     session = session_of(content, "cpu")

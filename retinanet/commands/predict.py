@@ -1,4 +1,4 @@
-"""Detects objects in files: reads ahead, detects in batches and writes results as they come."""
+"""Detects objects in files: reads ahead, detects in batches, and writes results as soon as they are known."""
 
 import sys
 from collections import deque
@@ -26,9 +26,9 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import printable
 from retinanet.settings.predict import PICTURES, PredictSettings
 
-MOST_PIXELS = 60_000_000  # in the images held in memory together, if more than one; three bytes each
-READERS, AHEAD = 4, 8  # threads, as decoding releases Python's lock; images to read ahead
-MOST_NAMED = 10  # classes in the last lines
+MOST_PIXELS = 60_000_000  # a group of images ends at this many pixels, of three bytes each
+READERS, AHEAD = 4, 8  # threads, because decoding releases the GIL; images to read ahead
+MOST_NAMED = 10  # the maximum number of classes named in the summary
 Item = TypeVar("Item")
 
 
@@ -39,7 +39,7 @@ class ReadImage(NamedTuple):
 
 
 class Unreadable:
-    """Counts the files that could not be read and names each on stderr."""
+    """Counts the files that could not be read, and reports each on stderr."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -50,7 +50,7 @@ class Unreadable:
 
 
 def predict(settings: PredictSettings) -> int:
-    """Detects in all sources. Returns the exit code: 0 if all were read, 1 if some files could not be read."""
+    """Detects in all sources. Returns the exit code: 0 if all files were read, 1 if some could not be read."""
     sources = find_sources(settings.sources, settings.output_path)
     images = [source for source in sources if not source.is_video]
     videos = [source for source in sources if source.is_video]
@@ -111,7 +111,7 @@ def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Ou
 
 
 def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImage]:
-    """Yields the images in order; some are read before they are needed."""
+    """Yields the images in order, reading up to AHEAD of them in advance."""
 
     def read(source: SourceFile) -> ReadImage:
         try:
@@ -131,7 +131,7 @@ def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImag
 
 
 def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -> str | None:
-    """Detects in a video. Returns the reason why it ended early, None if it didn't."""
+    """Detects in a video. Returns the reason if the video ended early, otherwise None."""
     with closing(VideoReader(source.path)) as reader, ExitStack() as writing:
         is_drawn = PICTURES in outputs.save
         writer = writing.enter_context(VideoWriter(outputs.video_path(source.name), reader)) if is_drawn else None
@@ -150,7 +150,7 @@ def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -
 def _groups(
     items: Iterable[Item], detector: Detector, image_of: Callable[[Item], Tensor | None]
 ) -> Iterator[list[Item]]:
-    """Yields the items in groups of some batches, in smaller groups if their images are large."""
+    """Yields the items in groups of two batches, or in smaller groups if their images are large."""
     group: list[Item] = []
     pixels = 0
     for item in items:

@@ -1,4 +1,4 @@
-"""Writes a small data set to try the suite with."""
+"""Writes a small data set for trying out the suite."""
 
 from retinanet.runtime.console import say
 from retinanet.sample_data.scenes import write_sample_data

@@ -1,4 +1,4 @@
-"""Checks a result file before it is submitted; repairs and packs it."""
+"""Checks a result file before submission, and optionally repairs and zips it."""
 
 import gc
 from pathlib import Path
@@ -18,8 +18,8 @@ from retinanet.submission.fix import possible_readings, read_as, repair, rows_to
 
 
 def submission(settings: SubmissionSettings) -> int:
-    """Checks the result file. Returns the exit code: 0 if it is good, 1 if there are findings."""
-    gc.disable()  # rows have no reference cycles, and searching millions of rows for cycles takes a third of the time
+    """Checks the result file. Returns the exit code: 1 if there are findings or --zip wrote no file, otherwise 0."""
+    gc.disable()  # rows have no reference cycles, and searching millions of rows for them takes a third of the time
     results_path = settings.results_path or default_results_path(settings.set_name)
     annotation_file = find_annotation_file(settings.coco_path, settings.set_name)
     for flag, path, ending in (("--fix", settings.fix, ".json"), ("--zip", settings.zip, ".zip")):
@@ -66,7 +66,7 @@ def require_place(flag: str, path: Path, ending: str, inputs: list[Path]) -> Non
 
 
 def fix(rows: list[Any], annotations: Annotations) -> list[Any] | None:
-    """Returns the repaired rows and prints the changes; None if no row is left or a whole column looks wrong."""
+    """Prints the repairs and returns the repaired rows, or None if no row is left or a whole column looks wrong."""
     repaired, changes = repair(rows)
     if rows and not repaired:
         say("Nothing is changed: no row would be left. Check the program that wrote the file.")
@@ -122,7 +122,7 @@ def print_verdict(path: Path, rows: Any, findings: list[ResultFinding], annotati
 
 
 def pack(rows: list[dict[str, Any]], findings: list[ResultFinding], path: Path) -> bool:
-    """Writes the rows to the zip `path`, or says why not; returns whether it was written."""
+    """Writes the rows to the zip `path`, or prints why not; returns True if the zip was written."""
     if findings or not rows:
         why = "there are findings" if findings else "COCO's reader fails where there is no detection at all"
         say(f"{path}: not written, since {why}{'; the existing file is older' if path.exists() else ''}")

@@ -1,4 +1,4 @@
-"""Trains once or with each of several seeds; or finds a learning rate, or checks that a resumed run is the same run."""
+"""Trains once or with each of several seeds, runs the learning-rate finder, or verifies that resuming is exact."""
 
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.reports.log_table import print_spread
@@ -18,7 +18,7 @@ from retinanet.training.verify_resume import verify_resume
 
 
 def train(settings: TrainSettings) -> int:
-    """Runs the training that the settings ask for. Returns the exit code."""
+    """Runs the requested training. Returns the exit code."""
     device = find_device(settings.machine.device)
     workers = num_workers(settings.machine.workers, device)
     settings = with_values(settings, {"device": str(device), "workers": workers})
@@ -28,7 +28,7 @@ def train(settings: TrainSettings) -> int:
         for flag in settings.instead_of_training:
             if ranks.size > 1:
                 raise UserError(f"{flag} runs in one process only. Start it without torchrun")
-        with ranks.first_of_machine_alone():  # it caches the parsed annotations for the others
+        with ranks.first_of_machine_alone():  # the first rank caches the parsed annotations for the others
             sets = load_sets(settings, ranks)
         if settings.output.patience and not has_objects(sets.val):
             why = placeholder_note(sets.val)
@@ -55,7 +55,7 @@ def train(settings: TrainSettings) -> int:
 
 
 def runs_of(settings: TrainSettings) -> list[TrainSettings]:
-    """Returns the settings of each run: with --seeds, one per seed, each with its own folder below --output_path."""
+    """Returns the settings of each run: with --seeds, one run per seed, in its own folder below --output_path."""
     folder, seeds = settings.output.output_path, settings.optimisation.seeds
     if not seeds:
         return [settings]

@@ -1,4 +1,4 @@
-"""Convert a data set into the suite's layout, or split one."""
+"""Converts a data set to the suite's layout or another format, or splits it into sets."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.convert import convert_settings

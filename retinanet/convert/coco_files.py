@@ -1,4 +1,4 @@
-"""Reads COCO annotations, to split them or to write them in another format."""
+"""Reads COCO annotations, for splitting or for writing in another format."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from retinanet.runtime.errors import UserError
 
 
 def read_coco(source: Path) -> Labelled:
-    """Reads the sets of a data folder, or that of an annotation file. Raises UserError, which names a mistake."""
+    """Reads the sets of a data folder, or the set of one annotation file. Raises UserError, which names the mistake."""
     if source.is_file():
         files = {source.stem: (source, _images_beside(source))}
     else:
@@ -20,7 +20,7 @@ def read_coco(source: Path) -> Labelled:
             except UserError:
                 continue
         if not files:
-            find_annotation_file(source, SETS[0])  # its message lists the files that exist
+            find_annotation_file(source, SETS[0])  # raises UserError, whose message lists the existing sets
     read = {name: (read_annotations(file), folder) for name, (file, folder) in files.items()}
     first = next(iter(read.values()))[0]
     for annotations, _ in read.values():
@@ -30,7 +30,7 @@ def read_coco(source: Path) -> Labelled:
 
 
 def _images_beside(file: Path) -> Path:
-    """Returns the image folder of a single annotation file: as in a data folder, images/ next to it, or its own."""
+    """Returns the image folder of `file`: as in a data folder, or images/ beside the file, or the file's own folder."""
     for root in (file.parent, file.parent.parent):
         try:
             return find_image_folder(root, file.stem.removeprefix("instances_"))

@@ -1,4 +1,4 @@
-"""Reads CSV annotations: a row path,x1,y1,x2,y2,class for each object, and the classes as rows class,number."""
+"""Reads CSV annotations: a row path,x1,y1,x2,y2,class per object, and optionally a file of rows class,number."""
 
 import csv
 import math
@@ -18,14 +18,15 @@ from retinanet.convert.sets import (
 )
 from retinanet.runtime.errors import UserError
 
-Row = tuple[str, list[str]]  # file and line for messages, and the words
+Row = tuple[str, list[str]]  # "file:line" for messages, and the columns
 
 
 def read_csv(source: Path) -> Labelled:
     """Reads the sets of a folder, one per file, or the set of a single file.
 
-    Paths are relative to the file's folder. A row with only a path is an image without objects. The file with two
-    columns numbers the classes; without it, they are sorted by name. Raises UserError with file and line of a mistake.
+    Image paths are relative to the folder of the CSV file. A row with only a path is an image without objects. A file
+    with two columns numbers the classes; without such a file, classes are sorted by name. Raises UserError, which names
+    the file and line of the mistake.
     """
     folder = source.parent if source.is_file() else source
     tables = {path: list(_rows(path)) for path in sorted(folder.glob("*.csv"))}

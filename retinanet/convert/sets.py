@@ -1,4 +1,4 @@
-"""The sets of images with boxes that every format is read into; sizes come from the images themselves."""
+"""Defines the annotated sets that readers of all formats return; image sizes are read from the image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
 class LabelledImage(NamedTuple):
     path: Path
-    name: str  # relative to the image folder of its set, like file_name
+    name: str  # the path relative to the image folder of the set, like file_name in COCO
     width: int
     height: int
     boxes: list[Box]
@@ -36,7 +36,7 @@ class LabelledSet(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """The content of an annotated data set."""
+    """The contents of an annotated data set."""
 
     class_names: list[str]
     sets: list[LabelledSet]
@@ -45,19 +45,19 @@ class Labelled(NamedTuple):
 
 
 def size_of(path: Path, where: str) -> tuple[int, int]:
-    """Returns the (width, height) of an image, upright. Raises UserError, which says `where` the image is named."""
+    """Returns the (width, height) of an image, upright. Raises UserError, which says `where` the image is listed."""
     try:
         with Image.open(path, formats=FORMATS) as picture:
             is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
             return (picture.height, picture.width) if is_turned else picture.size
     except FileNotFoundError:
         raise UserError(f"{where}: there is no image {path}. Put it there, or remove the line.") from None
-    except Exception as fault:  # Pillow's decoders raise all kinds of errors on damaged bytes
+    except Exception as fault:  # Pillow's decoders may raise anything on damaged bytes
         raise UserError(f"{where}: {path} can't be read as an image ({fault}). Replace or remove it.") from None
 
 
 def text_of(path: Path) -> str:
-    """Returns the text of a file. Raises UserError if it is missing or not UTF-8."""
+    """Returns the text of a file. Raises UserError if the file is missing or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def text_of(path: Path) -> str:
 
 
 def require_unique(names: Sequence[str], where: str) -> None:
-    """Raises UserError if two classes have the same name, or one has no name."""
+    """Raises UserError if two classes have the same name, or a class has no name."""
     for number, name in enumerate(names):
         if not name.strip():
             raise UserError(f"{where}: class {number} has no name. Give it one.")

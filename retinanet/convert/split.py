@@ -1,4 +1,4 @@
-"""Splits images at random, so that each set gets its share of every class and groups of images stay together."""
+"""Splits images at random such that each set gets its share of every class and groups of images stay together."""
 
 import re
 from collections import Counter
@@ -12,12 +12,12 @@ from retinanet.runtime.errors import UserError
 
 
 def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str | None) -> Labelled:
-    """Divides all images into sets of these shares: train and val, and test if there are three shares.
+    """Divides all images into sets with the given `shares` of the images: train, val and, for a third share, test.
 
-    This is iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): the groups with the rarest class
-    come first, and each goes to the set that lacks most of that class. `group_by` is a regular expression: images form
-    a group if it matches the same text in their file names, or if its first parentheses do. Raises UserError if a set
-    would stay empty.
+    This is iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest class come
+    first, and each group goes to the set that lacks most objects of that class. `group_by` is a regular expression that
+    must match every file name; images with the same match, or the same first capture group, form a group. Raises
+    UserError if a set would stay empty.
     """
     images = [image for labelled_set in labelled.sets for image in labelled_set.images]
     groups = list(_groups(images, group_by).values())
@@ -42,7 +42,7 @@ def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str 
 
 
 class _Needs:
-    """The number of images, and of objects of each class, that each set still needs."""
+    """Tracks how many images, and how many objects of each class, each set still needs."""
 
     def __init__(self, counts: list[Counter[int]], sizes: list[int], shares: Sequence[float]) -> None:
         totals = sum(counts, Counter[int]())
@@ -51,7 +51,7 @@ class _Needs:
         self.totals = totals
 
     def neediest(self, counts: Counter[int]) -> int:
-        """Returns the set that lacks most of the group's rarest class, or most images if the group has no objects."""
+        """Returns the index of the set that lacks most objects of the rarest class in `counts`, or else most images."""
         rarest = min(counts, key=lambda label: (self.totals[label], label), default=None)
         need = [
             (0.0 if rarest is None else objects[rarest], images)
@@ -66,7 +66,7 @@ class _Needs:
 
 
 def _rarest_first(counts: list[Counter[int]]) -> list[int]:
-    """Returns the rows of `counts` sorted by the frequency of their rarest class; rows without a class come last."""
+    """Returns the indices of groups sorted by the frequency of their rarest class; groups without objects come last."""
     totals = sum(counts, Counter[int]())
     return sorted(range(len(counts)), key=lambda row: min((totals[label] for label in counts[row]), default=np.inf))
 

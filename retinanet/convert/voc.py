@@ -1,4 +1,4 @@
-"""Reads PASCAL VOC annotations: an XML file per image in Annotations/, and lists of the sets in ImageSets/Main/."""
+"""Reads PASCAL VOC annotations: an XML file per image in Annotations/, and a list per set in ImageSets/Main/."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Element:
 
 
 def read_xml(path: Path) -> Element:
-    """Returns the outermost element of a file. Raises UserError with the line if it isn't XML."""
+    """Returns the root element of an XML file. Raises UserError, with the line of the mistake, for other files."""
     parser = expat.ParserCreate()
     outside = Element("", 0)
     stack = [outside]
@@ -60,7 +60,7 @@ def read_xml(path: Path) -> Element:
         )
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
-    parser.StartDoctypeDeclHandler = refuse  # it could define entities that expand without end
+    parser.StartDoctypeDeclHandler = refuse  # a document type could define entities that expand without end
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as fault:
@@ -73,10 +73,10 @@ def read_xml(path: Path) -> Element:
 
 
 def read_voc(source: Path) -> Labelled:
-    """Reads the sets that ImageSets/Main lists, or all images as train. Difficult objects become crowds.
+    """Reads the sets listed in ImageSets/Main or, without lists, all images as train. Difficult objects become crowds.
 
-    Classes are in the order of labels.txt if it exists, otherwise sorted by name. Raises UserError, which names file
-    and line of a mistake.
+    Classes are in the order of labels.txt or classes.txt, or sorted by name if there is neither. Raises UserError,
+    which names the file and line of the mistake.
     """
     root = source.parent if source.is_file() else source
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
@@ -111,7 +111,7 @@ def _listed(file: Path, images: dict[str, LabelledImage]) -> list[LabelledImage]
     listed = []
     for number, line in enumerate(text_of(file).splitlines(), 1):
         words = line.split()
-        if words and words[-1] != "-1":  # the list of a class marks the images without that class
+        if words and words[-1] != "-1":  # -1 marks the images without the class in a list for one class
             if words[0] not in images:
                 raise UserError(f"{file}:{number}: there is no Annotations/{words[0]}.xml. Remove the line.")
             listed.append(images[words[0]])
@@ -130,7 +130,7 @@ Named = tuple[str, int, Box]  # class, line, box
 
 
 def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[Named]]:
-    """Returns the image of an XML file, and its objects by the names of their classes."""
+    """Returns the image of an XML file, still without boxes, and its objects with their class names."""
     root = read_xml(path)
     if root.name != "annotation":
         raise UserError(f"{path}:{root.line}: begins with <{root.name}>, not <annotation>. Remove or replace the file.")
@@ -161,7 +161,7 @@ def _object(element: Element, path: Path) -> Named:
         raise UserError(f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box.")
     difficult = element.first("difficult")
     is_difficult = difficult is not None and difficult.text.strip() not in ("", "0")
-    # The first pixel is 1, and the last belongs to the object.
+    # VOC counts pixels from 1, and the box includes its last pixel.
     return name, element.line, Box(-1, x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1, is_difficult)
 
 

@@ -1,4 +1,4 @@
-"""Writes a data folder in the suite's layout, whole or not at all, and never overwrites."""
+"""Writes a data folder in the suite's layout, completely or not at all, and never overwrites files."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from retinanet.settings.convert import LINK, NONE
 
 
 def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
-    """Lets `write` fill an empty folder, then moves its `names` into `folder`. Raises UserError if one exists there."""
+    """Lets `write` fill a temporary folder, then moves `names` to `folder`. Raises UserError if any exists there."""
     names = list(names)
     for name in names:
         if os.path.lexists(folder / name):
@@ -50,7 +50,7 @@ def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
 
 
 def image_ids(labelled_set: LabelledSet) -> list[int]:
-    """Returns an id for each image of a set: the format's, or the file names if all are numbers, or 1, 2, 3 ..."""
+    """Returns an id for each image of a set: the source's id, or the file name if all are numbers, or 1, 2, 3 ..."""
     ids = [image.image_id for image in labelled_set.images if image.image_id is not None]
     if len(ids) == len(labelled_set.images) and len(set(ids)) == len(ids):
         return ids
@@ -61,7 +61,7 @@ def image_ids(labelled_set: LabelledSet) -> list[int]:
 
 
 def coco_content(labelled_set: LabelledSet, labelled: Labelled) -> dict[str, Any]:
-    """Returns the content of a set's COCO annotation file."""
+    """Returns the contents of a set's COCO annotation file."""
     category_ids = labelled.category_ids or list(range(1, len(labelled.class_names) + 1))
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -85,7 +85,7 @@ def coco_content(labelled_set: LabelledSet, labelled: Labelled) -> dict[str, Any
 
 
 def put_images(labelled_set: LabelledSet, folder: Path, how: str) -> None:
-    """Links or copies the images of a set into `folder`. Raises UserError if two would have the same name."""
+    """Links or copies the images of a set into `folder`. Raises UserError if two images would have the same name."""
     if how == NONE:
         return
     folder.mkdir(parents=True)
@@ -106,6 +106,6 @@ def put_images(labelled_set: LabelledSet, folder: Path, how: str) -> None:
 
 
 def _plain(number: float) -> float | int:
-    """Rounds to 6 decimals, and drops the point of whole numbers."""
+    """Rounds to 6 decimal places, and converts whole numbers to int."""
     number = round(number, 6)
     return int(number) if number == int(number) else number

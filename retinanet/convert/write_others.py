@@ -1,4 +1,4 @@
-"""Writes sets in the formats of YOLO and PASCAL VOC, with hotcoco, and as CSV."""
+"""Writes sets in the YOLO and PASCAL VOC formats, using hotcoco, and as CSV."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from retinanet.runtime.errors import UserError
 
 
 def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes images/{set}/, labels/{set}/ and data.yaml, without crowds, which the format doesn't have."""
+    """Writes images/{set}/, labels/{set}/ and data.yaml, without crowds, which the format can't express."""
 
     def write(place: Path) -> None:
         for labelled_set in labelled.sets:
@@ -48,7 +48,7 @@ def write_voc(labelled: Labelled, folder: Path, images: str) -> None:
 
 
 def write_csv(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes {set}.csv, classes.csv and images/{set}/, without crowds, which the format doesn't have."""
+    """Writes {set}.csv, classes.csv and images/{set}/, without crowds, which the format can't express."""
 
     def write(place: Path) -> None:
         for labelled_set in labelled.sets:
@@ -76,7 +76,7 @@ def write_csv(labelled: Labelled, folder: Path, images: str) -> None:
 
 
 def _hotcoco(labelled: Labelled, labelled_set: LabelledSet, place: Path, converter: str, folder: Path) -> None:
-    """Lets hotcoco write a set into `folder`. Raises UserError if two images would get the same file."""
+    """Lets hotcoco write a set to `folder`. Raises UserError if two images would get the same annotation file."""
     from hotcoco import COCO
 
     stems = Counter(Path(image.name).stem for image in labelled_set.images)

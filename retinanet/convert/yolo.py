@@ -1,4 +1,4 @@
-"""Reads YOLO annotations: data.yaml, and for each image in images/ a text file in labels/ with a line per object."""
+"""Reads YOLO annotations: data.yaml, and a text file in labels/, with a line per object, for each image in images/."""
 
 import math
 import os
@@ -20,13 +20,13 @@ from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import UserError
 
 SLACK = 0.01  # rounding may carry a box past its image by this fraction of the side
-DECIMALS = 3  # the decimals of pixels computed from fractions
+DECIMALS = 3  # decimal places of pixel values computed from fractions
 
 
 def read_yolo(source: Path) -> Labelled:
-    """Reads the sets of a data.yaml, given as the file or as its folder.
+    """Reads the sets of a data.yaml, given by the path of the file or of its folder.
 
-    Raises UserError, which names file and line of a mistake.
+    Raises UserError, which names the file and line of the mistake.
     """
     file = source if source.is_file() else _yaml_in(source)
     content = _yaml(file)
@@ -91,7 +91,7 @@ def _class_names(content: dict[str, Any], file: Path) -> list[str]:
 
 
 def _root(content: dict[str, Any], file: Path) -> Path:
-    """Returns the folder that the paths of `file` are relative to: `path:` if that exists, or the file's own folder."""
+    """Returns the folder that paths in `file` are relative to: `path:`, if that exists, or the file's own folder."""
     path = content.get("path")
     if path is None:
         return file.parent
@@ -119,13 +119,13 @@ def _images(value: Any, root: Path, file: Path, name: str) -> Iterator[tuple[Pat
 
 
 def _place(text: str, root: Path) -> Path | None:
-    """Resolves a path of data.yaml. Roboflow's paths begin with ../ although the folders are next to the file."""
+    """Resolves a path in data.yaml. Roboflow's paths begin with ../, although the folders are next to the file."""
     places = [Path(text), root / text, root / text.removeprefix("../")]
     return next((place for place in places[1 - Path(text).is_absolute() :] if place.exists()), None)
 
 
 def _listed(file: Path, root: Path) -> list[Path]:
-    """Returns the images in a list of paths."""
+    """Returns the paths of the images listed in `file`."""
     paths = []
     for number, line in enumerate(text_of(file).splitlines(), 1):
         if text := line.strip():
@@ -138,7 +138,7 @@ def _listed(file: Path, root: Path) -> list[Path]:
 
 
 def _label_file(image: Path) -> Path:
-    """Returns the image's label file: in labels/ instead of the path's last images/, or next to the image."""
+    """Returns the path of the image's label file: with labels/ in place of the last images/, or next to the image."""
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part == "images"]
     if places:
@@ -158,9 +158,9 @@ def _labelled(image: Path, name: str, num_classes: int) -> LabelledImage:
 
 
 def _box(words: list[str], size: tuple[int, int], num_classes: int, where: str) -> Box:
-    """Reads a line: the class, then either a box or the corners of an outline, which is replaced by its box.
+    """Parses a line: the class, then a box or the points of a polygon, which is replaced by its bounding box.
 
-    A box is its centre, width and height, in fractions of the image.
+    A box is given as centre x, centre y, width and height. All coordinates are fractions of the image.
     """
     if len(words) != 5 and not (len(words) >= 7 and len(words) % 2):
         raise UserError(f"{where}: has {len(words)} numbers. A box has 5: class, centre x, centre y, width, height.")

@@ -1,6 +1,6 @@
 """Turns the network's output into detections: decodes the top-scoring candidates and removes duplicates."""
 
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 
 import torch
@@ -12,9 +12,7 @@ from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Candidates, Detections, Predictions
 
 # Only the operators of torchvision: its package imports PyTorch's compiler, which takes 1.5 s.
-TORCHVISION = find_spec("torchvision")
-assert TORCHVISION and TORCHVISION.origin
-for library in Path(TORCHVISION.origin).parent.glob("_C*.so"):
+for library in Path(str(distribution("torchvision").locate_file("torchvision"))).glob("_C*.so"):
     torch.ops.load_library(library)
 nms = torch.ops.torchvision.nms
 # On a GPU, torchvision's NMS needs one bit of memory for each pair of candidates in a call: 2 GB for this many. (With

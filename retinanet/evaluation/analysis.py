@@ -39,7 +39,7 @@ class ClassNumbers(NamedTuple):
 
     @property
     def is_never_found(self) -> bool:
-        """Returns True if the class has objects, but no true positive at the overall best threshold and a low best F1."""
+        """Returns True if the class has objects, no true positive at the overall best threshold and no useful F1."""
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 

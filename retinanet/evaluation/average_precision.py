@@ -34,7 +34,7 @@ def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
 
 
 def mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the classes (the first axis), without the NaN of classes that have no objects."""
+    """Returns the mean over the classes (first axis) with objects, which are not NaN; NaN if there is no such class."""
     has_objects = ~np.isnan(values)
     count = has_objects.sum(axis=0)
     return np.where(count > 0, np.where(has_objects, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)

@@ -19,7 +19,7 @@ class Confusion(NamedTuple):
     counts: np.ndarray  # int64 [P]
 
     def table(self, classes: np.ndarray | None = None) -> np.ndarray:
-        """Returns the dense matrix, int64 [n + 1, n + 1], of n `classes` (default: all) and background or "not found"."""
+        """Returns the dense matrix int64 [n + 1, n + 1] of n `classes` (default: all) and background or "not found"."""
         classes = np.arange(self.num_classes) if classes is None else classes
         places = np.full(self.num_classes + 1, -1)
         places[[*classes, self.num_classes]] = np.arange(len(classes) + 1)

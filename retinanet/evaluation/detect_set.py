@@ -1,4 +1,4 @@
-"""Detects in all images of a data set."""
+"""Detects objects in all images of a data set."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -67,7 +67,7 @@ def detect_all(
 def batches_of_set(
     dataset: CocoDataset, loading: LoaderSettings, title: str, *, views: Views = ONE_VIEW, ranks: Ranks = ALONE
 ) -> Iterator[Batch]:
-    """Returns this rank's batches of `dataset`; each batch comes once per entry of `views.sides`, in succession.
+    """Returns this rank's batches of `dataset`; each batch comes in all sizes of `views.sides` before the next batch.
 
     The device can thus hold one size at a time. `title` labels the progress bar. Raises UserError if an image can't be
     read.

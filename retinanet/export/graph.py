@@ -1,4 +1,4 @@
-"""Expresses the whole detector as one graph, from uint8 images to detections, which PyTorch's exporter can read."""
+"""Expresses the whole detector, from uint8 images to detections, as one graph that PyTorch's exporter can translate."""
 
 from typing import NamedTuple
 
@@ -13,20 +13,21 @@ from retinanet.detector.structures import Candidates, Detections
 
 
 class Outputs(NamedTuple):
-    """The outputs of the file, in its order."""
+    """The outputs of the file, in file order."""
 
-    boxes: Tensor  # float32 [B, K, 4], the detections, as Detections has them
+    boxes: Tensor  # float32 [B, K, 4]; the first three outputs are the detections, in the form of Detections
     scores: Tensor  # float32 [B, K]
     labels: Tensor  # int64 [B, K]
-    candidate_boxes: Tensor  # float32 [B, N, 4], before NMS; where an input has fewer than N, the others score 0
+    candidate_boxes: Tensor  # float32 [B, N, 4], before NMS; if an input has fewer candidates, the rest score 0
     candidate_scores: Tensor  # float32 [B, N]
     candidate_labels: Tensor  # int64 [B, N]
 
 
 class DetectorGraph(nn.Module):
-    """images uint8 [B, 3, H, W] and sizes int64 [B, 2] to Outputs, with K `max_detections` and N `num_candidates`.
+    """Maps images, uint8 [B, 3, H, W], and sizes, int64 [B, 2], to Outputs; K is `max_detections`, N `num_candidates`.
 
-    It is `detect` after the network, except for NMS. H and W are multiples of 32; sizes are those without padding.
+    The graph is the network followed by `detect`, except that NMS is a custom operator. H and W are multiples of 32;
+    the sizes exclude padding.
     """
 
     def __init__(self, model: RetinaNet, settings: DetectionSettings) -> None:
@@ -38,12 +39,12 @@ class DetectorGraph(nn.Module):
         height, width = images.shape[2:]
         grids = anchor_grids(height, width, self.model.architecture.anchors)
         anchors = torch.cat([grid.reshape(-1, 4) for grid in grids])
-        # A graph has the same shapes for all inputs, however small.
+        # The graph has the same output shapes for all inputs, however small.
         candidates = find_candidates(predictions, anchors, sizes, self.settings.num_candidates, padded=True)
         return Outputs(*self._suppressed(candidates, predictions.logits.shape[2]), *candidates)
 
     def _suppressed(self, candidates: Candidates, num_classes: int) -> Detections:
-        """Does the same as `suppress`."""
+        """Returns the same detections as `suppress`."""
         boxes, scores, labels = candidates
         threshold = self.settings.threshold
         valid = (scores > threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
@@ -62,9 +63,9 @@ class DetectorGraph(nn.Module):
 
 @library.custom_op("retinanet::nms_by_class", mutates_args=())
 def nms_by_class(boxes: Tensor, class_scores: Tensor, nms_iou: float, threshold: float) -> Tensor:
-    """Marks which of `boxes` [B, N, 4] survive NMS among the `class_scores` [B, C, N] above the threshold: [B, N].
+    """Marks the `boxes` [B, N, 4] that survive NMS by class, with `class_scores` [B, C, N] above `threshold`: [B, N].
 
-    torch.export can't trace NMS; the ONNX file has ONNX's NonMaxSuppression in its place.
+    torch.export can't trace NMS, so ONNX's NonMaxSuppression takes the place of this operator in the file.
     """
     kept = torch.zeros_like(boxes[..., 0])
     for image, of_image in enumerate(class_scores):

@@ -1,4 +1,4 @@
-"""Writes ONNX files: the translated graph, with metadata for the users of the file."""
+"""Creates ONNX files: the translated graph, and metadata for programs that read the file."""
 
 import json
 import logging
@@ -16,16 +16,16 @@ from retinanet.predict.networks import KEY, trained_of
 from retinanet.runtime.errors import UserError
 
 OPSET = 18
-MOST_BATCH, MOST_CELLS = 1024, 256  # images, and multiples of 32 pixels per side
+MOST_BATCH, MOST_CELLS = 1024, 256  # limits: images in a batch, and multiples of 32 pixels per side
 
 
 def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSettings) -> bytes:
-    """Returns the content of an ONNX file of the detector. Raises UserError if a package is missing."""
+    """Returns the contents of an ONNX file of the detector. Raises UserError if a required package is missing."""
     _require_packages()
     from retinanet.export.onnx_nms import onnx_nms
 
     graph = DetectorGraph(model, settings).eval()
-    size = 192, 320  # at least 2 cells a side on every level: the exporter would fix a side of 1
+    size = 192, 320  # at least 2 cells per side on every level: the exporter would make a side of 1 constant
     example = torch.zeros(2, 3, *size, dtype=torch.uint8), torch.tensor([size] * 2)
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)
     sides = [MULTIPLE * torch.export.Dim(name, min=2, max=MOST_CELLS) for name in ("height", "width")]
@@ -45,7 +45,7 @@ def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSett
         )
     assert program is not None
     proto = program.model_proto
-    # The exporter writes intermediate shapes that are wrong for other sizes, and onnxruntime would trust them.
+    # The exporter records intermediate shapes that are wrong for other image sizes, and onnxruntime would trust them.
     del proto.graph.value_info[:]
     for key, value in metadata_of(checkpoint, settings).items():
         proto.metadata_props.add(key=key, value=value)
@@ -53,7 +53,7 @@ def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSett
 
 
 def metadata_of(checkpoint: Checkpoint, settings: DetectionSettings) -> dict[str, str]:
-    """Returns the file's metadata, as texts."""
+    """Returns the metadata of the file, with each value as JSON."""
     trained = trained_of(checkpoint)
     parts: dict[str, Any] = {
         **trained._asdict(),

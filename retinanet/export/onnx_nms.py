@@ -1,13 +1,13 @@
-"""Expresses NMS by class in ONNX operators, which onnxscript puts into the graph."""
+"""Expresses NMS by class in ONNX operators, which onnxscript inserts into the graph."""
 
 from onnxscript import FLOAT, INT64
 from onnxscript import opset18 as op
 
 
 def onnx_nms(boxes: FLOAT, class_scores: FLOAT, nms_iou: float, threshold: float) -> FLOAT:
-    """Does what graph.nms_by_class does."""
+    """Returns the same mask as graph.nms_by_class."""
     most: INT64 = op.Gather(op.Shape(boxes), op.Constant(value_ints=[1]))  # N: no limit per class
-    # Rows (image, class, box). ONNX expects (y, x) pairs, but swapping the axes doesn't change the IoU.
+    # The rows are (image, class, box). ONNX expects (y, x) pairs, but swapping the axes doesn't change the IoU.
     chosen = op.NonMaxSuppression(
         boxes, class_scores, most, op.Constant(value_floats=[nms_iou]), op.Constant(value_floats=[threshold])
     )

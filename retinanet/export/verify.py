@@ -1,4 +1,4 @@
-"""Compares the detections of an exported file with the checkpoint's on the images of a set."""
+"""Compares the detections of an exported file with those of its checkpoint on the images of a set."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,23 +18,23 @@ from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, foun
 from retinanet.evaluation.views import Look
 from retinanet.settings.shared import installed_backends
 
-MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # largest differences allowed
-FAR, FAR_SCORE = 2.0, 0.02  # in pixels and score, at which two detections are no longer the same
+MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # the largest differences allowed
+FAR, FAR_SCORE = 2.0, 0.02  # differences in pixels and in score from which two detections no longer correspond
 
 
 class Comparison(NamedTuple):
-    """How the detections of an exported file differ from the checkpoint's."""
+    """The differences between the detections of an exported file and of its checkpoint."""
 
     num_images: int
     counts: tuple[int, int]  # detections of the checkpoint and of the file
     pixels: float  # the largest difference between boxes, in pixels of the network's input
-    score: float
-    num_unmatched: int  # without a counterpart, though their scores are not at the threshold
+    score: float  # the largest difference between scores
+    num_unmatched: int  # detections without a counterpart, except where rounding decides
     aps: tuple[float, float] | None  # None without objects
 
     @property
     def faults(self) -> list[str]:
-        """The differences that are too large."""
+        """Returns descriptions of the differences that are too large."""
         faults = []
         if self.num_unmatched:
             faults.append(f"{self.num_unmatched} detections have no counterpart")
@@ -55,9 +55,9 @@ def compare(
     batch_size: int,
     settings: DetectionSettings,
 ) -> Comparison:
-    """Detects on all images of `dataset` with the checkpoint's look and the file's, batch by batch.
+    """Compares the detections of the checkpoint (`our_look`) and of the file (`outputs_at`) in all images of `dataset`.
 
-    `outputs_at` gives the file's detections and its candidates, from which NMS must make those detections.
+    `outputs_at` returns the file's detections and its candidates. After NMS, the candidates are compared as well.
     """
     annotations = dataset.annotations
     parts: tuple[list[Found], list[Found]] = ([], [])
@@ -82,16 +82,16 @@ def compare(
 
 
 class Match(NamedTuple):
-    pixels: float  # by which boxes differ at most
-    score: float
+    pixels: float  # the largest difference between boxes
+    score: float  # the largest difference between scores
     num_unmatched: int
 
 
 def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> Match:
-    """Matches each detection [n] in an image with the nearest of its class and score in the other network's, both ways.
+    """Matches each detection of either network in an image to the other network's nearest detection of its class.
 
-    One without such a neighbour counts as unmatched, unless its score is so near the least that is kept that rounding
-    decides.
+    The distance is the sum of the differences in box and score. A detection without a near counterpart is unmatched,
+    but isn't counted if its score is so close to the lowest score kept that rounding decides.
     """
     pixels = score = 0.0
     num_unmatched = 0

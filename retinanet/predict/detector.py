@@ -1,4 +1,4 @@
-"""Offers the detector as a Python object: one image or many in, boxes in their own pixels out."""
+"""Provides the detector as a Python object: images in, boxes in pixels of each image out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,12 +25,12 @@ OneImage = str | Path | np.ndarray | Tensor | Image.Image
 
 
 class ImageDetections(NamedTuple):
-    """The n detections in an image, by falling score."""
+    """The n detections in an image, by descending score."""
 
     boxes: np.ndarray  # float32 [n, 4], (x1, y1, x2, y2) in pixels of the image
     scores: np.ndarray  # float32 [n]
     labels: np.ndarray  # int64 [n], indices into Detector.class_names
-    names: list[str]  # the names of their classes
+    names: list[str]  # the class name of each detection
 
 
 class Detector:
@@ -40,13 +40,13 @@ class Detector:
         boxes, scores, labels, names = detector("street.jpg")
 
     `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. Detections score above `threshold`, by
-    default the one with the best F1 in the run's last evaluation, or 0.3 without an evaluation. `classes` are the names
-    of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are cut;
-    neighbours overlap by the fraction `overlap`, and each image is also processed as a whole. `flip_test` and
-    `test_sides` are test-time augmentation as in test.py. The other settings are those of test.py. An ONNX file brings
-    its own; its `num_candidates` and its precision, float32, can't be changed.
+    default the threshold with the best F1 in the run's last evaluation, or 0.3 without an evaluation. `classes` are the
+    names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
+    cut; neighbouring tiles overlap by the fraction `overlap`, and each image is also processed as a whole. `flip_test`
+    and `test_sides` turn on test-time augmentation, as in test.py. The other settings are those of test.py. An ONNX
+    file stores its own defaults for them; its `num_candidates` and its precision, float32, can't be changed.
 
-    Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
+    Calls don't change the detector, so several threads can share one. Raises UserError if a file or a setting can't be
     used.
     """
 
@@ -108,15 +108,15 @@ class Detector:
     def __call__(self, images: OneImage | list[Any] | tuple[Any, ...]) -> ImageDetections | list[ImageDetections]:
         """Returns the detections in an image, or in each image of a list.
 
-        An image is a file's path, a PIL image, a NumPy array [height, width, 3] in RGB (or [height, width] in grey), or
-        a tensor [3, height, width], all uint8.
+        An image is the path of a file, a PIL image, a NumPy array [height, width, 3] in RGB or [height, width] in grey,
+        or a tensor [3, height, width]; arrays and tensors are uint8.
         """
         if isinstance(images, list | tuple):
             return self._detections_in([self._tensor_of(image) for image in images])
         return self._detections_in([self._tensor_of(images)])[0]
 
     def find(self, images: Sequence[Tensor]) -> Found:
-        """Returns the detections in uint8 images [3, h, w], by image and falling score, as test.py writes them."""
+        """Returns the detections in uint8 `images` [3, h, w], by image and descending score, as test.py writes them."""
         detections = detect_images(self.network, images, self.looks)
         return detections if self.kept_labels is None else detections.at(np.isin(detections.labels, self.kept_labels))
 
@@ -145,7 +145,7 @@ class Detector:
             return to_tensor(read_upright(image, self.max_pixels))
         if isinstance(image, Image.Image):
             return to_tensor(upright(image))
-        # The copy is needed: PyTorch warns about read-only arrays, such as PIL's, and refuses negative strides.
+        # A copy is needed: PyTorch warns about read-only arrays, such as PIL's, and rejects negative strides.
         tensor = torch.as_tensor(np.array(image, order="C") if isinstance(image, np.ndarray) else image)
         if isinstance(image, np.ndarray):
             tensor = tensor[None].expand(3, -1, -1) if tensor.dim() == 2 else tensor.movedim(-1, 0)

@@ -1,4 +1,4 @@
-"""Finds the files that an earlier run of predict wrote, by its record, and moves them out of the way."""
+"""Finds the files that an earlier run of predict wrote, and moves them out of the way."""
 
 import json
 import os
@@ -14,14 +14,14 @@ RECORD = "predicted_files.jsonl"  # one JSON string per line: a file of the run,
 
 
 def record_line(path: Path, folder: Path) -> str:
-    """Returns the line of the record for `path`, which is in `folder`."""
+    """Returns the line of the record for `path`, a file in `folder`."""
     return json.dumps(path.relative_to(folder).as_posix()) + "\n"
 
 
 def earlier_files(folder: Path) -> list[Path]:
-    """Returns the files in `folder` that an earlier run wrote, without its record.
+    """Returns the files in `folder` that an earlier run wrote, except its record.
 
-    Earlier versions left no record: then only predictions.json and predictions.csv are certain.
+    Runs of earlier versions left no record, so only their predictions.json and predictions.csv are known.
     """
     record = folder / RECORD
     names = {ROWS_JSON, ROWS_CSV}
@@ -35,14 +35,14 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
     for line in lines:
         try:
             name = json.loads(line)
-        except ValueError:  # a full disk or a power cut broke the line off: its file was not complete either
+        except ValueError:  # a full disk or a power cut truncated the line; the file in it is incomplete too
             continue
         if isinstance(name, str) and not leaves_folder(name):
             yield name
 
 
 def require_no_source(earlier: Sequence[Path], sources: Iterable[Path]) -> None:
-    """Raises UserError if one of the `sources` is an `earlier` file, which would be moved before it is read."""
+    """Raises UserError if a source is one of the `earlier` files, which are moved before any source is read."""
     identities = {_identity(path) for path in earlier}
     for path in sources if identities else ():
         if path.exists() and _identity(path) in identities:
@@ -58,9 +58,9 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
-    """Moves the `earlier` files and their record to before_{k}/ in `folder`, k the first free number; returns it.
+    """Moves the `earlier` files and their record to the first free folder before_{k}/ in `folder`; returns its path.
 
-    Folders that this empties are removed. If a file can't be moved, all move back and UserError is raised.
+    Folders that become empty are removed. If a file can't be moved, all files move back, and UserError is raised.
     """
     moved: list[tuple[Path, Path]] = []
     record = folder / RECORD
@@ -68,7 +68,7 @@ def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
         before = free_folder(folder)
         before.mkdir()
         try:
-            # The record moves last: after a power cut, the next run reads from it which files are left.
+            # The record moves last: after a power cut, it still tells the next run which files to move.
             for path in [*earlier, *([record] if record.is_file() else [])]:
                 place = before / path.relative_to(folder)
                 place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Detects in images that are in memory, whole or also in tiles; all candidates are merged before NMS."""
+"""Detects objects in images held in memory, whole and optionally also in tiles, and merges candidates before NMS."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,31 +25,31 @@ EDGE = 0.01  # fraction of a tile's side: an object this close to an inner edge 
 class Tiles(NamedTuple):
     """The tiles into which an image is cut."""
 
-    side: int  # pixels of the image
-    overlap: float  # of neighbouring tiles, as a fraction of their side
+    side: int  # in pixels of the image
+    overlap: float  # overlap of neighbouring tiles, as a fraction of their side
 
 
 class Looks(NamedTuple):
     """The views and tiles of each image, and the settings that choose the detections."""
 
-    views: Views  # its sides are the network's own, or those of test-time augmentation
+    views: Views  # with explicit sides: the network's own, or those of test-time augmentation
     detection: DetectionSettings
     batch_size: int
     tiles: Tiles | None = None
 
 
 class Merged(NamedTuple):
-    """The candidates of all views of one image."""
+    """The candidates from all views of one image."""
 
-    candidates: Candidates  # [1, N], pixels of the first view
-    size: Tensor  # int64 [1, 2], of that view
-    scale: Tensor  # float32 [1, 2]
+    candidates: Candidates  # [1, N], in pixels of the first view
+    size: Tensor  # int64 [1, 2], of the first view
+    scale: Tensor  # float32 [1, 2], of the first view
 
 
 def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> Found:
-    """Returns the detections in uint8 images [3, h, w] by falling score, image by image.
+    """Returns the detections in uint8 `images` [3, h, w], by image and descending score.
 
-    Whole images give the same detections as test.py, since the images of a batch have equal padded shapes.
+    Without tiles, the detections equal those of test.py, because the images of a batch have equal padded shapes.
     """
     merged = look_at(network, images, looks)
     if looks.tiles:
@@ -64,7 +64,7 @@ def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks)
 
 
 def look_at(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> list[Merged]:
-    """Returns each image's candidates in all views."""
+    """Returns the merged candidates from all views of each image."""
     assert looks.views.sides is not None
     originals = np.array([image.shape[1:] for image in images], np.int64).reshape(-1, 2)
     sizes = [resized_sizes(originals, *sides) for sides in looks.views.sides]
@@ -82,7 +82,7 @@ def look_at(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> li
 
 
 def _batch(images: Sequence[Tensor], rows: Sequence[int], sizes: np.ndarray) -> Batch:
-    """Returns the images `rows` as a batch, resized to their `sizes` [N, 2]."""
+    """Returns a batch of the images selected by `rows`, resized to their entries in `sizes` [N, 2]."""
     samples = []
     for row in rows:
         size = sizes[row].tolist()
@@ -93,7 +93,7 @@ def _batch(images: Sequence[Tensor], rows: Sequence[int], sizes: np.ndarray) -> 
 
 
 def with_tiles(network: ReadyNetwork, image: Tensor, whole: Merged, looks: Looks, tiles: Tiles) -> Merged:
-    """Returns the candidates of the whole image and of its tiles, in pixels of the image."""
+    """Returns the candidates from the whole image and from its tiles, in pixels of the image."""
     size = image.shape[1:]
     corners = tile_corners(size, tiles)
     tile_candidates = look_at(network, [cut(image, corner, tiles) for corner in corners], looks)
@@ -107,13 +107,13 @@ def with_tiles(network: ReadyNetwork, image: Tensor, whole: Merged, looks: Looks
 
 
 def _likely(candidates: Candidates, looks: Looks) -> Candidates:
-    """Drops candidates below the threshold: a hundred tiles' worth would not fit in memory."""
+    """Drops candidates below the threshold, because all candidates from a hundred tiles would not fit in memory."""
     rows = candidates.scores[0] > looks.detection.threshold
     return Candidates(*(part[:, rows] for part in candidates))
 
 
 def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
-    """Returns the (top, left) of the tiles that cover an image of `size`; none if it is no larger than a tile.
+    """Returns the (top, left) of the tiles that cover an image of `size`; none if the image is no larger than a tile.
 
     The last tile of each row and column ends at the image's border.
     """
@@ -124,7 +124,7 @@ def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
 
 
 def _starts(length: int, tiles: Tiles) -> list[int]:
-    """Returns where tiles begin along a side of `length`, evenly spread, with at least the overlap."""
+    """Returns the evenly spaced starts of tiles along a side of `length`, such that tiles overlap at least as set."""
     if length <= tiles.side:
         return [0]
     step = max(1, int(tiles.side * (1 - tiles.overlap)))
@@ -139,9 +139,10 @@ def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
 
 
 def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: Sequence[int]) -> Tensor:
-    """Marks the `boxes` [N, 4], pixels of the image, that don't reach an inner edge of their tile: bool [N].
+    """Marks the `boxes` [N, 4], in pixels of the image, that don't reach an inner edge of their tile: bool [N].
 
-    A neighbouring tile contains an object that is cut off there, or the whole image if it is larger than the overlap.
+    An object that is cut off at such an edge is contained in full in a neighbouring tile or, if it is larger than the
+    overlap, in the whole image.
     """
     (height, width), (top, left), margin = size, corner, max(1.0, EDGE * tiles.side)
     bottom, right = min(top + tiles.side, height), min(left + tiles.side, width)
@@ -159,9 +160,9 @@ def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: 
 
 
 def moved(candidates: Candidates, scale: Tensor, corner: tuple[int, int]) -> Candidates:
-    """Returns the candidates [1, N] of a tile, in pixels of its image.
+    """Converts the candidates [1, N] of the tile at `corner` to pixels of the image.
 
-    `scale` (vertical, horizontal) is the tile's scale.
+    `scale` (vertical, horizontal) is the factor by which the tile was resized.
     """
     top, left = corner
     boxes = candidates.boxes / scale.flip(0).repeat(2) + candidates.boxes.new_tensor([left, top, left, top])

@@ -1,4 +1,4 @@
-"""Loads a trained network for inference: its forward function and the metadata of its file."""
+"""Loads a trained network for inference, from a checkpoint or an ONNX file, with its metadata."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ from retinanet.runtime.errors import UserError
 
 ONNX = ".onnx"
 KEY = "retinanet."  # prefix of the names in the metadata
-DETECTIONS = ("boxes", "scores", "labels")  # outputs of every file
-CANDIDATES = tuple(f"candidate_{name}" for name in DETECTIONS)  # before NMS; files of earlier versions lack them
+DETECTIONS = ("boxes", "scores", "labels")  # outputs of every ONNX file
+CANDIDATES = tuple(f"candidate_{name}" for name in DETECTIONS)  # before NMS; missing in files of earlier versions
 EXPORT = "python -m retinanet.export"
 
 
 class Trained(NamedTuple):
-    """The metadata that a file holds about its network."""
+    """The metadata in a file about its network."""
 
     class_names: list[str]
     category_ids: list[int]
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
 
 
 class ReadyNetwork(NamedTuple):
-    look: Look  # finds all candidates above the threshold
+    look: Look  # returns all candidates above the threshold
     trained: Trained
     device: torch.device
     threshold: float
@@ -48,9 +48,9 @@ class ReadyNetwork(NamedTuple):
 def network_of_checkpoint(
     path: Path, device_name: str, precision_name: str, threshold: float | None, num_candidates: int
 ) -> ReadyNetwork:
-    """Loads the checkpoint's network, with its averaged weights if it has any.
+    """Loads the network of a checkpoint, with the averaged weights if the checkpoint has them.
 
-    If `threshold` is None, the checkpoint's own is taken. Raises UserError if the checkpoint can't be used.
+    If `threshold` is None, the checkpoint's own threshold is used. Raises UserError if the checkpoint can't be used.
     """
     device = find_device(device_name)
     checkpoint = load_checkpoint(path)
@@ -82,10 +82,10 @@ Overrides = Mapping[str, float | None]  # fields of DetectionSettings by name; N
 def network_of_onnx(
     path: Path, device_name: str, precision_name: str, overrides: Overrides, more_looks: Sequence[str]
 ) -> ReadyNetwork:
-    """Loads the network in `path`.
+    """Loads the network of the ONNX file `path`.
 
-    Its look gives the candidates before NMS, or with a file of an earlier version, after it. Raises UserError if the
-    file can't be used, or doesn't allow the `overrides` or the flags `more_looks`.
+    The network's look returns candidates before NMS or, with a file of an earlier version, after NMS. Raises UserError
+    if the file can't be used, or doesn't support the `overrides` or the flags `more_looks`.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. Pass a checkpoint, or a file of {EXPORT}")
@@ -104,7 +104,7 @@ def network_of_onnx(
         has_candidates = {*CANDIDATES} <= {output.name for output in session.get_outputs()}
     except UserError:
         raise
-    except Exception as fault:  # damaged bytes make onnxruntime raise almost anything
+    except Exception as fault:  # damaged bytes can make onnxruntime raise almost anything
         raise UserError(
             f"{path}: not an ONNX file of {EXPORT}, or damaged ({str(fault) or repr(fault):.200}). "
             "Export the checkpoint again."
@@ -127,7 +127,7 @@ def network_of_onnx(
 
 
 def _require_possible(path: Path, exported: DetectionSettings, overrides: Overrides, has_candidates: bool) -> None:
-    """Raises UserError if a file exported with the settings `exported` doesn't allow the `overrides`."""
+    """Raises UserError if a file exported with the settings `exported` doesn't support the `overrides`."""
     threshold, most = overrides["threshold"], overrides["max_detections"]
     if threshold is not None and np.float32(threshold) < np.float32(exported.threshold):
         raise UserError(
@@ -150,7 +150,7 @@ def _require_possible(path: Path, exported: DetectionSettings, overrides: Overri
 
 
 def session_of(file: Path | bytes, device_name: str) -> Any:
-    """Returns an onnxruntime session of a file, or of its bytes.
+    """Returns an onnxruntime session for a file, given by its path or its bytes.
 
     Raises UserError if onnxruntime or the device is missing.
     """
@@ -159,7 +159,7 @@ def session_of(file: Path | bytes, device_name: str) -> Any:
 
 
 def outputs_of(session: Any, names: Sequence[str], images: Tensor, sizes: Tensor) -> list[Tensor]:
-    """Returns the outputs `names` of a file, and computes only what they need."""
+    """Returns the outputs called `names`, computing only the part of the graph that they need."""
     options = _onnxruntime().RunOptions()
     options.only_execute_path_to_fetches = True
     feed = {"images": images.contiguous().numpy(), "sizes": sizes.numpy()}
@@ -167,7 +167,7 @@ def outputs_of(session: Any, names: Sequence[str], images: Tensor, sizes: Tensor
 
 
 def _providers(library: ModuleType, device_name: str) -> list[str]:
-    """Returns the execution providers of ONNX Runtime: the GPU if requested or available."""
+    """Returns the execution providers for ONNX Runtime: a GPU, if available and not excluded, then the CPU."""
     available = library.get_available_providers()
     has_gpu = "CUDAExecutionProvider" in available
     if device_name.startswith("cuda") and not has_gpu:

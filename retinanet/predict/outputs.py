@@ -1,4 +1,4 @@
-"""Writes detections row by row, and pictures, so that memory doesn't grow with the number of images."""
+"""Writes detections and pictures image by image, so that memory use doesn't grow with the number of images."""
 
 import csv
 import json
@@ -20,16 +20,15 @@ from retinanet.runtime.files import written_whole
 from retinanet.settings.predict import CROPS, PICTURES
 
 COLUMNS = ("file_name", "frame", "class", "score", "left", "top", "width", "height")
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # others become .png
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}  # images with other suffixes are written as .png
 QUALITY = 92  # of JPEGs
 
 
 class Outputs:
-    """Writes predictions.json and predictions.csv to `folder`, complete once it is closed, and the pictures in `save`.
+    """Writes predictions.json, predictions.csv and the pictures that `save` requests to `folder`.
 
-    The `earlier` run's files are moved to the folder `before`. No other existing file is replaced.
-
-    The `earlier` run's files are moved to the folder `before`. No other file that is there is replaced.
+    The two files are complete once this context is closed. The `earlier` files of another run are moved to the folder
+    `before`; no other existing file is replaced.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Outputs:
         self.earlier, self.before = earlier, Path()
         self.num_images = self.num_rows = 0
         self.by_class: Counter[int] = Counter()
-        self.names: set[str] = set()  # names of the pictures so far
+        self.names: set[str] = set()  # lower-case names of the pictures so far
         self.files = ExitStack()
 
     def __enter__(self) -> "Outputs":
@@ -53,7 +52,7 @@ class Outputs:
             with ExitStack() as files:
                 self.json = files.enter_context(written_whole(self.folder / ROWS_JSON))
                 self.table = csv.writer(files.enter_context(written_whole(self.folder / ROWS_CSV)), lineterminator="\n")
-                if self.earlier:  # not earlier: first the folder has proved writable
+                if self.earlier:  # only now, when the folder has proved writable
                     self.before = move_earlier_files(self.folder, self.earlier)
                 self.record = files.enter_context(open(self.folder / RECORD, "w", encoding="utf-8", buffering=1))
                 self.files = files.pop_all()
@@ -68,7 +67,7 @@ class Outputs:
         self.files.__exit__(kind, error, trace)
 
     def add(self, file_name: str, detections: Found, frame: int | None = None) -> None:
-        """Writes the detections in an image, or in the `frame` of a video."""
+        """Writes the detections in an image, or in frame number `frame` of a video."""
         self.num_images += 1
         rows = zip(detections.labels.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
         for label, box, score in rows:
@@ -90,7 +89,7 @@ class Outputs:
         self.crop(name, image, detections)
 
     def crop(self, name: str, image: Tensor, detections: Found) -> None:
-        """Writes a picture of each detection to a folder of its class, if crops are requested."""
+        """Writes a picture of each detection to a folder named after its class, if crops are requested."""
         if CROPS not in self.save:
             return
         height, width = image.shape[1:]
@@ -106,7 +105,7 @@ class Outputs:
             self._write(part, folder / f"{place.stem}_{number}{place.suffix}")
 
     def video_path(self, name: str) -> Path:
-        """Returns where to write the video `name`, after making its folders."""
+        """Returns the path at which to write the video `name`, and creates its folders."""
         return self._place(self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"}))
 
     def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
@@ -121,7 +120,7 @@ class Outputs:
         return str(free)
 
     def _place(self, path: Path) -> Path:
-        """Makes the folders of `path`, numbers it if the file exists, enters it in the record and returns it."""
+        """Returns `path`, numbered if that file exists, after creating its folders and adding it to the record."""
         free, number = path, 1
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +139,6 @@ class Outputs:
 
 
 def _file_name(class_name: str) -> str:
-    """Returns the name of a class as a folder name."""
+    """Returns a folder name for a class."""
     plain = "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in class_name).strip()
     return plain[:60] or "class"

@@ -1,4 +1,4 @@
-"""Paints detections into an image in its own size, without a figure around it: fast enough for a video."""
+"""Paints detections onto an image at its original size, without matplotlib, which would be too slow for videos."""
 
 from functools import cache
 
@@ -12,12 +12,12 @@ from retinanet.reports.box_pictures import place_labels
 from retinanet.reports.figures import class_colour, shortened, text_colour
 from retinanet.reports.fonts import font_file
 
-USUAL_SIDE = 480  # longer side in pixels at which the text has its usual size; it grows with the image, but less
+USUAL_SIDE = 480  # longer side in pixels at which text has its usual size; on larger images, the text grows less
 TEXT_PIXELS, LINE_PIXELS, PAD = 15, 3, 0.15  # PAD is a fraction of the text size
 
 
 def painted(image: Tensor, found: Found, class_names: list[str]) -> Image.Image:
-    """Returns a picture of uint8 `image` [3, h, w] with the boxes, names and scores of its detections."""
+    """Returns a picture of the uint8 `image` [3, h, w] with the boxes, names and scores of its detections."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     if not len(found.scores):
         return picture

@@ -1,4 +1,4 @@
-"""Resolves SOURCE arguments: images, folders, globs, lists of paths and videos become one stream of files."""
+"""Resolves SOURCE arguments (images, videos, folders, globs and lists of paths) to a list of files."""
 
 import glob
 import os
@@ -17,15 +17,15 @@ class SourceFile(NamedTuple):
     """An image or a video."""
 
     path: Path
-    name: str  # the path below the output folder: relative to its SOURCE folder
+    name: str  # the path relative to its SOURCE folder, kept below the output folder
     is_video: bool = False
 
 
 def find_sources(sources: Sequence[str], leave_out: Path) -> list[SourceFile]:
-    """Returns the files that `sources` name, in their order, folders sorted.
+    """Returns the files that `sources` name, in the order of the sources; files of a folder are sorted.
 
-    Files in the folder `leave_out` are skipped, unless a source starts there. Raises UserError if a source names no
-    file.
+    Files in the folder `leave_out` are skipped, unless a source lies in that folder. Raises UserError if a source names
+    no file.
     """
     suffixes = image_suffixes()
     found_files = []
@@ -70,7 +70,7 @@ def _files_in(folder: Path, suffixes: set[str], leave_out: Path) -> Iterator[Sou
 
 
 def _listed_in(path: Path) -> Iterator[SourceFile]:
-    """Yields the files whose paths are the lines of `path`, relative to here or to its folder; # starts a comment."""
+    """Yields the files listed in `path`, relative to the current folder or to that of `path`; # starts a comment."""
     with file_error_explained(path, CANT_READ, "Pass a text file of paths."):
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -19,7 +19,7 @@ class VideoFrame(NamedTuple):
 
 
 class VideoReader:
-    """The frames of a video, one at a time. Raises UserError if it can't be opened or PyAV is missing."""
+    """Iterates over the frames of a video. Raises UserError if the video can't be opened or PyAV is missing."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.av = path, _pyav(path)
@@ -33,7 +33,7 @@ class VideoReader:
 
     @property
     def num_frames(self) -> int:
-        """The number of frames according to the file; 0 if the file doesn't say."""
+        """Returns the number of frames according to the file, or 0 if the file doesn't state it."""
         return self.stream.frames
 
     @property
@@ -54,7 +54,7 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes a video of frames that come one at a time, with the rate and times of another; complete once closed."""
+    """Writes a video frame by frame, with the frame rate and times of the video `like`; complete once closed."""
 
     def __init__(self, path: Path, like: VideoReader) -> None:
         self.path, self.av, self.like = path, like.av, like
@@ -64,11 +64,11 @@ class VideoWriter:
         self.last = -1
 
     def add(self, picture: np.ndarray, time: int | None) -> None:
-        """Adds `picture` uint8 [height, width, 3]; all pictures have the size of the first."""
+        """Adds the frame `picture`, uint8 [height, width, 3]; all frames must have the same size."""
         if self.stream is None:
             self.stream = self._start(*picture.shape[:2])
         frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        if time is not None:  # without times the stream has a fixed rate
+        if time is not None:  # without times, the frame rate is constant
             self.last = max(self.last + 1, time)
             frame.pts, frame.time_base = self.last, self.like.stream.time_base
         self.container.mux(self.stream.encode(frame))
@@ -77,13 +77,13 @@ class VideoWriter:
         codec = "libx264" if "libx264" in self.av.codecs_available else "mpeg4"
         stream = self.container.add_stream(codec, rate=self.like.rate)
         stream.height, stream.width = height, width
-        # yuv420p halves the resolution of colours, which needs even sides.
+        # yuv420p stores colour at half the resolution, which requires even sides.
         stream.pix_fmt = "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
         stream.codec_context.time_base = self.like.stream.time_base
         return stream
 
     def close(self, failed: bool = False) -> None:
-        """Completes the file, or removes it if the work `failed` or there was no frame."""
+        """Completes the file, or removes it if `failed` is set or no frame was added."""
         if self.stream is not None and not failed:
             self.container.mux(self.stream.encode())
         self.container.close()
@@ -104,5 +104,5 @@ def _pyav(path: Path) -> ModuleType:
         import av
     except ImportError:
         raise UserError(f"{path}: reading a video needs PyAV. Install it with: pip install av") from None
-    av.logging.set_level(av.logging.PANIC)  # what goes wrong is said by us
+    av.logging.set_level(av.logging.PANIC)  # errors are reported as UserError
     return av

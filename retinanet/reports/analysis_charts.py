@@ -1,4 +1,4 @@
-"""Draws the charts of a report: classes, precision and recall, confusions, errors."""
+"""Draws the charts of a report: AP by class, precision and recall, the confusion matrix, and the cost of errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from retinanet.reports.figures import PALETTE, shortened, text_colour
 MOST_BARS = 30  # classes in the bar chart
 MOST_CURVES = 1000  # classes; more curves would hide each other
 NAME_POINTS = 9
-MOST_FIELDS = 25  # classes in the confusion chart; with more, the most confused ones
+MOST_FIELDS = 25  # classes in the confusion matrix; if there are more, the most confused classes
 MOST_COLOURED_CURVES = 10  # with more classes, only the best and the worst are coloured
 LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
 BAR_INCHES = 0.28  # height of a bar with its name
@@ -24,7 +24,7 @@ WHISKERS: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 1.2,
 
 
 def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
-    """Draws AP and AP50 of each class with their intervals, the best class on top."""
+    """Draws the AP and AP50 of each class with confidence intervals, the best class on top."""
     known = sorted(
         (numbers for numbers in classes if not np.isnan(numbers.ap.value)), key=lambda numbers: numbers.ap.value
     )
@@ -58,7 +58,7 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
 
 
 def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draws precision by recall of each class at IoU 0.5: `precision` [101, C], -1 for a class without objects."""
+    """Draws each class's precision-recall curve at IoU 0.5; `precision` [101, C] is -1 for a class without objects."""
     known = [label for label in range(len(names)) if precision[0, label] >= 0]
     by_ap = sorted(known, key=lambda label: -precision[:, label].mean())
     named = by_ap if len(by_ap) <= MOST_COLOURED_CURVES else [*by_ap[:4], *by_ap[-4:]]
@@ -83,7 +83,7 @@ def precision_recall_chart(recalls: np.ndarray, precision: np.ndarray, names: Se
 
 
 def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float) -> Figure:
-    """Draws the classes that objects were detected as; the last row shows detections on background."""
+    """Draws the confusion matrix, with a row per true class; the last row shows detections on background."""
     classes = _classes_to_draw(confusion)
     names, size = [shortened(names[label]) for label in classes.tolist()], len(classes) + 1
     table = confusion.table(classes)
@@ -109,7 +109,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
 
 
 def _classes_to_draw(confusion: Confusion) -> np.ndarray:
-    """Returns the classes to draw, in rising order: all, or the most confused ones if there are too many to read."""
+    """Returns the labels of the classes to draw, ascending: all, or the most confused if there are too many to read."""
     if confusion.num_classes <= MOST_FIELDS:
         return np.arange(confusion.num_classes)
     between = confusion.between_classes()
@@ -119,7 +119,7 @@ def _classes_to_draw(confusion: Confusion) -> np.ndarray:
 
 
 def error_chart(lost: np.ndarray, kinds: Sequence[str], num_never_found: int = 0) -> Figure:
-    """Draws the AP50 that each kind of error costs. The title gives the number of classes never found, if any."""
+    """Draws the AP50 that each error type costs; the title gives the number of classes never found, if any."""
     figure = Figure(figsize=(7, 1.2 + BAR_INCHES * len(kinds)), layout="constrained")
     axis = figure.subplots()
     bars = axis.barh(range(len(kinds)), lost, color=PALETTE[0], height=0.7)
@@ -136,6 +136,6 @@ def error_chart(lost: np.ndarray, kinds: Sequence[str], num_never_found: int = 0
 
 
 def _error_bars(values: Sequence[Interval]) -> np.ndarray:
-    """Returns the extents of the intervals below and above their values: [2, N]."""
+    """Returns how far the intervals extend below and above their values: [2, N]."""
     extents = [(number.value - number.low, number.high - number.value) for number in values]
     return np.array(extents).reshape(-1, 2).T.clip(min=0)

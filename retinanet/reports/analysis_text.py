@@ -1,4 +1,4 @@
-"""Formats an analysis as lines to print and as numbers for programs."""
+"""Formats an analysis as lines to print and as plain data for programs."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
-MOST_CLASSES_IN_TEXT = 10  # with more, the confusion table would not fit on a screen
+MOST_CLASSES_IN_TEXT = 10  # with more, the confusion matrix would not fit on a screen
 MOST_CONFUSIONS = 5
-INTERVAL_WIDTH = 22  # the width of 0.123 (0.123 to 0.123); the column is as wide without intervals
-MOST_IN_TABLE = 1000  # classes in the confusion table of metrics.json; with more, only the pairs that occur
+INTERVAL_WIDTH = 22  # the width of "0.123 (0.123 to 0.123)"; the column has the same width without intervals
+MOST_IN_TABLE = 1000  # classes in the confusion matrix of metrics.json; if there are more, only the pairs that occur
 
 
 def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
-    """Returns the lines that are printed after COCO's table."""
+    """Returns the lines that are printed after the COCO table."""
     num_draws = analysis.drawn.shape[2]
     sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
     header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
@@ -41,7 +41,7 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
 
 
 def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
-    """Returns all numbers as plain data; unknown numbers are None."""
+    """Returns all metrics as plain data; unknown values are None."""
     names = [numbers.name for numbers in analysis.classes]
     return {
         "coco": dict(zip(NUMBER_NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
@@ -79,7 +79,7 @@ def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
 
 
 def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
-    """Returns a line that names the classes never found at any useful score; no line if there are none."""
+    """Returns a line that names the classes never found at any useful score, or no line if all classes are found."""
     never = [
         f"{printable(numbers.name)} ({numbers.num_objects} object{'s' * (numbers.num_objects > 1)})"
         for numbers in classes
@@ -95,12 +95,12 @@ def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
 
 
 def lost_cells(numbers: ClassNumbers) -> list[str]:
-    """Returns 1 - AP50 of the class, then the AP50 that it loses to each kind of error."""
+    """Returns 1 - AP50 of the class, then the AP50 that the class loses to each error type, as text."""
     return [number_text(number) for number in (1 - numbers.ap50.value, *numbers.lost)]
 
 
 def _lost_lines(classes: Sequence[ClassNumbers]) -> list[str]:
-    """Returns the table of the AP50 that each class loses; no lines if there are many classes."""
+    """Returns a table of the AP50 that each class loses to each error type; no lines if there are many classes."""
     if len(classes) > MOST_CLASSES_IN_TEXT:
         return []
     rows = [[printable(numbers.name), *lost_cells(numbers)] for numbers in classes]
@@ -121,9 +121,9 @@ def none_of_nan(number: float) -> float | None:
 
 
 def _counts(confusion: Confusion) -> dict[str, Any]:
-    """Returns the confusion table, a row for each true class.
+    """Returns the confusion matrix, with a row per true class.
 
-    With very many classes, it returns the [row, column, count] of the pairs that occur.
+    With more than MOST_IN_TABLE classes, returns [row, column, count] for each pair that occurs instead.
     """
     if confusion.num_classes <= MOST_IN_TABLE:
         return {"counts": confusion.table().tolist()}
@@ -150,7 +150,7 @@ def _best_line(best: WorkingPoint) -> str:
 
 
 def _confusion_lines(analysis: Analysis) -> list[str]:
-    """Returns the confusion table; with many classes, the most frequent confusions."""
+    """Returns the confusion matrix or, with many classes, the most frequent confusions."""
     names = [printable(numbers.name) for numbers in analysis.classes]
     if len(names) > MOST_CLASSES_IN_TEXT:
         return [f"Most confused there: {'; '.join(_top_confusions(analysis)) or 'none'}"]

@@ -1,4 +1,4 @@
-"""Draws images with boxes and labels, placed so that they cover neither the objects nor each other."""
+"""Draws images with boxes and labels, placed to cover objects and each other as little as possible."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # vis.py doesn't need PyTorch
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
-    """Returns the top left corners [N, 2] of the labels of boxes [N, 4] in an image of the given `width`.
+    """Returns the top-left corners [N, 2] of the labels of `boxes` [N, 4] in an image of the given `width`.
 
-    `sizes` [N, 2] are the labels' (width, height). Boxes are (left, top, width, height). A label is placed at its box's
-    top or bottom edge, where it covers least of the boxes and the earlier labels. It may extend past the image's top
-    and bottom, but not past its sides.
+    Boxes are (left, top, width, height); `sizes` [N, 2] are the labels' (width, height). A label is placed at the top
+    or bottom edge of its box, where it covers the least of boxes and earlier labels. Labels may extend past the image's
+    top and bottom, but not past its sides.
     """
     places = np.zeros((len(boxes), 2))
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
@@ -32,7 +32,7 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
         corners[:, 0] = corners[:, 0].clip(0, max(0, width - size[0]))
         candidates = np.concatenate([corners, np.broadcast_to(size, corners.shape)], axis=1)
         earlier = np.concatenate([places[:row], sizes[:row]], axis=1)
-        # A label over another is unreadable; one over the corner of a box is not.
+        # A label over another label is unreadable; a label over the corner of a box is not.
         over_boxes, over_labels = (shared_area(candidates[:, None], others) for others in (boxes, earlier))
         covered = over_boxes.sum(axis=1) + 3 * over_labels.sum(axis=1)
         places[row] = corners[covered.argmin()]
@@ -40,9 +40,9 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
 
 
 def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Returns places above and below the box, at its left, right and middle, then inside.
+    """Returns the places [8, 2] for a label: above and below the box, at its left, right and middle, then inside.
 
-    Of equal ones, the first wins.
+    Of equally good places, the first is used.
     """
     left, top, right, bottom = corners_of(box)
     above, below = top - size[1], bottom
@@ -53,13 +53,13 @@ def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 PANEL_PIXELS = 480  # longer side of an image in a grid
 TITLE_POINTS, LABEL_POINTS = 10, 9
-MOST_TITLE_LETTERS = 60  # longer titles would run into the next one
+MOST_TITLE_LETTERS = 60  # a longer title would run into the next title
 LETTER_WIDTH, LABEL_PAD = 0.58, 0.3  # fractions of the font size
 OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.Normal()]  # visible on any background
 
 
 class Panel(NamedTuple):
-    """One image and the boxes to draw on it. `scores` is None for objects, which have none."""
+    """An image and the boxes to draw on it; `scores` is None for annotated objects."""
 
     title: str
     image: np.ndarray  # uint8 [height, width, 3]
@@ -67,7 +67,7 @@ class Panel(NamedTuple):
     labels: np.ndarray  # int [N]
     scores: np.ndarray | None  # [N]
     outlines: np.ndarray = np.zeros((0, 4))  # [M, 4], drawn dashed, for comparison
-    outline_labels: np.ndarray | None = None  # int [M], of those outlines that have names
+    outline_labels: np.ndarray | None = None  # int [M]; None for outlines without names
 
 
 def draw_grid(
@@ -79,15 +79,15 @@ def draw_grid(
     with_names: bool = True,
     window: bool = False,
 ) -> Figure:
-    """Returns a figure of the panels, row by row, with a colour for each class; `window` lets show_windows show it.
+    """Returns a figure of the panels, row by row, with one colour per class.
 
-    `size` is the longer side of the largest image, in pixels of the picture; without `with_names` boxes have no text.
-    With more classes than colours, some share a colour.
+    `size` is the longer side of the largest image, in pixels of the figure. Without `with_names`, boxes have no text.
+    `window` makes a figure that show_windows can show. If there are more classes than colours, some classes share one.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     inches = size / DOTS_PER_INCH
-    make = pyplot.figure if window else Figure  # pyplot opens windows, and fails without a screen
+    make = pyplot.figure if window else Figure  # only pyplot opens windows, but it fails without a screen
     figure = make(figsize=(inches * columns, inches * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
@@ -99,8 +99,8 @@ def draw_grid(
 
 def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: float, with_names: bool) -> None:
     height, width = panel.image.shape[:2]
-    pixel = max(height, width) / (inches * 72)  # of the image, in points of the figure
-    larger = max(1.0, (inches * DOTS_PER_INCH / PANEL_PIXELS) ** 0.5)  # text and lines grow with the picture, but less
+    pixel = max(height, width) / (inches * 72)  # pixels of the image per point of the figure
+    larger = max(1.0, (inches * DOTS_PER_INCH / PANEL_PIXELS) ** 0.5)  # text and lines grow less than the picture
     points = LABEL_POINTS * larger
     names = [shortened(class_names[label]) for label in panel.labels]
     if panel.scores is not None:
@@ -110,7 +110,7 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
     visible = boxes_of(corners_of(panel.boxes).clip(0, [width, height, width, height]))
     places = place_labels(visible, sizes * points * pixel, width)
     axis.imshow(panel.image)
-    # The names of boxes at the image's top edge are above it.
+    # The title leaves room for the names of boxes at the image's top edge.
     axis.set_title(
         shortened(panel.title, MOST_TITLE_LETTERS), fontsize=TITLE_POINTS * larger, pad=points * 2, parse_math=False
     )
@@ -134,10 +134,10 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
 
 
 def _draw_outlines(axis: Axes, panel: Panel, class_names: Sequence[str], points: float) -> None:
-    """Draws dashed boxes, with their names if they have some and `points`, the text size, isn't 0."""
+    """Draws the panel's outlines as dashed boxes, with any names in text of size `points` (0: without names)."""
     names = None if panel.outline_labels is None else [shortened(class_names[label]) for label in panel.outline_labels]
     for number, (left, top, width, height) in enumerate(panel.outlines):
-        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on bright and on dark
+        for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on any background
             line: dict[str, Any] = {"edgecolor": colour, "linestyle": style, "linewidth": 1.3}
             axis.add_patch(Rectangle((left, top), width, height, fill=False, **line))
         if names and points:
@@ -148,11 +148,11 @@ def _draw_outlines(axis: Axes, panel: Panel, class_names: Sequence[str], points:
             )
 
 
-MOST_SHOWN = 4  # images won, and as many lost
+MOST_SHOWN = 4  # the maximum number of images won, and of images lost
 
 
 def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen: np.ndarray) -> Panel:
-    """Returns the image with its `chosen` [T] objects."""
+    """Returns a panel of the image with its `chosen` objects, bool [T]."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, dataset.original(image), annotations.boxes[shown], annotations.labels[shown], None)
@@ -161,7 +161,7 @@ def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen:
 def chosen_detections_panel(
     title: str, dataset: "CocoDataset", image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
-    """Returns the image with its `chosen` [D] detections and, dashed and named, all its objects."""
+    """Returns a panel of the image with its `chosen` detections, bool [D], and all its objects, dashed and named."""
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)
     objects = (owners_of(annotations) == image) & ~annotations.crowds
@@ -177,7 +177,7 @@ def chosen_detections_panel(
 
 
 def no_pictures_line(dataset: "CocoDataset") -> str | None:
-    """Says which images of the set aren't there to be drawn; None if all are."""
+    """Returns a line on the images of the set that can't be drawn because their files are missing, or None."""
     there, folder = dataset.images_there(), dataset.image_folder
     if there.all():
         return None
@@ -189,7 +189,7 @@ def no_pictures_line(dataset: "CocoDataset") -> str | None:
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: "CocoDataset") -> list[Panel]:
     """Returns the images where B gains most, then where it loses most, each as A and B see it at their best thresholds.
 
-    Images that aren't there are left out.
+    A panel shows the detections above the best threshold. Images whose files are missing are left out.
     """
     gains = np.where(dataset.images_there(), comparison.f1[1] - comparison.f1[0], 0)
     order = np.argsort(-gains, kind="stable")

@@ -1,4 +1,4 @@
-"""Draws several runs in one picture: the curves of their losses and, below, of their AP."""
+"""Draws the loss curves of several runs in one picture and, below, their AP curves."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from retinanet.reports.log_table import model_name
 from retinanet.runtime.log_file import ENDING
 from retinanet.runtime.printable import printable
 
-# Markers and dashes distinguish runs in black and white too: no two of 77 runs share both.
+# Markers and dashes distinguish runs in black and white too: up to 77 runs have different combinations.
 MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
 DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"
 MARKERS_A_CURVE = 8
-DIVERGED = 3.0  # times the highest usual first loss: the axis ends there
+DIVERGED = 3.0  # the loss axis ends at this multiple of the highest usual first loss
 MOST_WITH_AP50 = 4  # runs; with more, the lower half would be unreadable
 CURVES_WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
 LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; in a run's name
@@ -33,20 +33,20 @@ class Curve(NamedTuple):
     """A training run to draw."""
 
     name: str
-    epochs: np.ndarray  # [N], epochs finished: 1.5 is the middle of the second
+    epochs: np.ndarray  # [N], epochs finished: 1.5 is the middle of the second epoch
     losses: np.ndarray  # [N]
-    drops: np.ndarray  # indices of the first losses after the learning rate had dropped
+    drops: np.ndarray  # indices of the first losses after each drop of the learning rate
     tables: np.ndarray  # [T, 3]: epochs finished, AP, AP50
 
 
 def curves_of(logs: Sequence[RunLog]) -> list[Curve]:
-    """Returns a curve for each log of a training run; logs of test.py have none."""
+    """Returns a curve for each log of a training run; logs without losses, such as those of test.py, are left out."""
     logs = [log for log in logs if log.points or log.epoch_losses]
     return [_curve(log, name) for log, name in zip(logs, _names(logs), strict=True)]
 
 
 def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) -> Figure:
-    """Draws the losses, and AP if any run has it. `window` makes a figure for show_windows."""
+    """Draws the losses and, if any run was evaluated, AP. `window` makes a figure that show_windows can show."""
     has_ap = any(len(curve.tables) for curve in curves)
     names = [_legend_name(curve) for curve in curves]
     columns = max(1, LEGEND_LETTERS // (max(map(len, names)) + 14))
@@ -74,7 +74,7 @@ def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) 
         handles, ["."] * len(names), loc="outside lower left", ncols=columns, fontsize=8, handlelength=5
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_parse_math(False)  # set last: a name may contain a $, or start with the _ that hides a label
+        text.set_parse_math(False)  # set last: a name may contain $, or start with _, which would hide it
         text.set_text(name)
     return figure
 
@@ -89,14 +89,14 @@ def _curve(log: RunLog, name: str) -> Curve:
         in_epoch = np.array(sorted(log.epoch_losses))
         epochs, losses = in_epoch + 1.0, np.array([log.epoch_losses[epoch] for epoch in in_epoch.tolist()])
     drops = np.searchsorted(in_epoch, np.array(log.drops, dtype=int))
-    end = int(np.ceil(epochs[-1]))  # for a table without an epoch in the log
+    end = int(np.ceil(epochs[-1]))  # used for a table whose epoch is unknown
     tables = [(end if epoch is None else epoch, numbers[AP], numbers[AP50]) for epoch, numbers in log.tables.items()]
     tables = [table for table in tables if table[1] >= 0]  # -1 for a set without objects
     return Curve(name, epochs, losses, drops[drops < len(losses)], np.array(tables, float).reshape(-1, 3))
 
 
 def _names(logs: Sequence[RunLog]) -> list[str]:
-    """Returns names by the shortest scheme that distinguishes all logs."""
+    """Names each log by its model, its file or its path: the first of these that distinguishes all logs."""
     models = [model_name(log) for log in logs]
     files = [log.path.name.removesuffix(ENDING) for log in logs]
     paths = [str(log.path) for log in logs]
@@ -125,7 +125,7 @@ def _hollow(marker: str) -> dict[str, Any]:
 
 
 def _draw_losses(axis: Axes, curve: Curve, style: dict[str, Any], log_scale: bool, shift: float) -> None:
-    """Draws the losses. `shift`, 0 to 1, moves the markers, so that those of overlapping curves stay visible."""
+    """Draws the losses. `shift`, 0 to 1, offsets the markers, so that they stay visible where curves overlap."""
     drawn = np.isfinite(curve.losses) & (curve.losses > 0 if log_scale else True)
     losses = np.where(drawn, curve.losses, np.nan).clip(-MOST_LOSS, MOST_LOSS)
     step = max(1, len(losses) // MARKERS_A_CURVE)
@@ -160,7 +160,7 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Keeps runs that diverged from flattening the others, and says so."""
+    """Limits the loss axis so that diverged runs don't flatten the others, and notes the limit in the chart."""
     known = [curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS) for curve in curves]
     firsts = sorted(losses[0] for losses in known if len(losses))
     if not firsts:
@@ -178,7 +178,7 @@ def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
 
 
 def rate_chart(rates: Sequence[float], losses: Sequence[float], medians: np.ndarray, suggested: float | None) -> Figure:
-    """Draws the loss by learning rate, with the suggested rate. `medians` are taken over a sliding window of steps."""
+    """Plots loss against learning rate and marks the suggested rate; `medians` are over a sliding window of steps."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     axis.plot(rates, losses, color="#c0c0c0", linewidth=0.8, label="loss of a step")

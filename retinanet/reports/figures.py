@@ -17,7 +17,7 @@ from retinanet.runtime.files import require_writable, written_whole
 from retinanet.runtime.printable import printable
 
 DOTS_PER_INCH = 120
-MOST_LETTERS = 30  # in a class's name; a full-width letter, such as a Chinese one, counts as two
+MOST_LETTERS = 30  # in a class name; a full-width letter, such as a Chinese character, counts as two
 # Petroff's ten colours (https://arxiv.org/abs/2107.02270), which colour-blind readers can distinguish.
 PALETTE = (
     *("#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#92dadd"),
@@ -26,7 +26,7 @@ PALETTE = (
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure, whole or not at all. Raises UserError if that fails."""
+    """Writes the figure to `path` atomically. Raises UserError if writing fails."""
     give_fonts(figure)
     with (
         file_error_explained(path, "can't be written", "Choose another place for the picture."),
@@ -36,7 +36,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def require_picture_place(path: Path) -> None:
-    """Raises UserError if no picture can be written to `path`; call it before the work."""
+    """Raises UserError if no picture can be written to `path`. Called before the work starts."""
     endings = FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in endings or path.is_dir():
         raise UserError(f"{path}: is not the name of a picture. Use one of these endings: {', '.join(endings)}.")
@@ -44,7 +44,7 @@ def require_picture_place(path: Path) -> None:
 
 
 def shortened(name: str, most: int = MOST_LETTERS) -> str:
-    """Returns the name, printable, and short enough for a picture."""
+    """Returns the name made printable and cut to the width of `most` Latin letters."""
     name = printable(name)
     ends = list(accumulate(letter_widths(name), initial=0))
     return name if ends[-1] <= most else f"{name[: bisect(ends, most - 1) - 1]}…"
@@ -62,7 +62,7 @@ def class_colour(label: int) -> str:
 
 
 def letter_widths(name: str) -> list[int]:
-    """Returns the approximate width of each letter, in Latin letters."""
+    """Returns the approximate width of each letter, in widths of a Latin letter."""
     return [2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name]
 
 

@@ -1,4 +1,4 @@
-"""Chooses fonts for names in pictures: the system's, for letters that matplotlib's own font lacks."""
+"""Chooses fonts for names in pictures: system fonts supply the letters that matplotlib's own font lacks."""
 
 import sys
 import unicodedata
@@ -15,17 +15,17 @@ from matplotlib.text import Text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
 
-MOST_LETTERS_NAMED = 5  # letters in the message
-# Fonts are tried in order of their file names, plain ones first. A last-resort font shows every letter as a box.
+MOST_LETTERS_NAMED = 5  # the maximum number of letters named in the message
+# Fonts with the fewest of these words in their file names are tried first. A last-resort font has only boxes.
 UNLIKE_TEXT = ("bold", "italic", "oblique", "black", "thin", "light", "serif", "mono", "unifont", "condensed")
 LAST_RESORT = "lastresort"
-_announced: set[str] = set()  # letters that the message has named
+_announced: set[str] = set()  # letters already reported as missing
 
 
 def give_fonts(figure: Figure) -> None:
-    """Lets matplotlib fall back, letter by letter, to the system's fonts in the texts of `figure`.
+    """Lets matplotlib fall back to system fonts, letter by letter, in the texts of `figure`.
 
-    Letters that no font has stay boxes. One line on stderr says so, instead of matplotlib's warning for each letter.
+    Letters that no font has appear as boxes; one line on stderr reports them, in place of matplotlib's warnings.
     """
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and not text.get_text().isascii()]
     files = _files_for(frozenset(letter for text in texts for letter in text.get_text()))
@@ -35,16 +35,16 @@ def give_fonts(figure: Figure) -> None:
 
 
 def font_file(letters: str) -> str:
-    """Returns the file of one font for these letters: matplotlib's own, or one with most of the letters it lacks."""
+    """Returns one font file for `letters`: matplotlib's own or, if that lacks some letters, the best system font's."""
     default, *others = _files_for(frozenset(letters))
     return max(others, key=lambda file: len(_letters_of(file) & set(letters) - _letters_of(default)), default=default)
 
 
 @cache
 def _files_for(letters: frozenset[str]) -> tuple[str, ...]:
-    """Returns matplotlib's own font file, and those of the first fonts that have letters still missing.
+    """Returns the file of matplotlib's own font, then the files of system fonts that add missing letters.
 
-    The system's fonts are listed anew, because matplotlib's own list dates from its first start.
+    The system fonts are listed anew, because matplotlib's list dates from its first start.
     """
     files: list[str] = [font_manager.findfont(FontProperties())]
     shown = {letter for letter in letters if not letter.isascii() and unicodedata.category(letter) != "Cf"}
@@ -56,7 +56,7 @@ def _files_for(letters: frozenset[str]) -> tuple[str, ...]:
             missing -= _letters_of(file)
         if not missing:
             break
-    # The filter is permanent, not a context, because a window is drawn much later.
+    # The warning filter is permanent, not a context, because a window is drawn much later.
     warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from|Matplotlib currently does not support")
     if missing and not _announced:
         _announced.update(missing)

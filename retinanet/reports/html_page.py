@@ -1,4 +1,4 @@
-"""Lays out the page of a report: self-contained HTML, its parts in order, the rest of long tables collapsed."""
+"""Lays out a report as one self-contained HTML page, in which long tables are partly collapsed."""
 
 import base64
 import html
@@ -11,7 +11,7 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.analysis_text import lost_cells, never_found_lines, number_text
 from retinanet.runtime.printable import printable
 
-MOST_ROWS = 20  # classes that are not collapsed
+MOST_ROWS = 20  # the number of rows of a table that are not collapsed
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
   overflow-wrap: anywhere; }
@@ -29,7 +29,7 @@ summary { cursor: pointer; margin: .8rem 0; }
 
 
 class Illustration(NamedTuple):
-    """A figure of the report, its heading and its caption."""
+    """A figure of the report with its heading and caption."""
 
     heading: str
     caption: str
@@ -43,7 +43,7 @@ class PageText(NamedTuple):
     title: str
     summary: str
     coco_lines: Sequence[str]
-    settings: Mapping[str, Any]  # of the evaluation and the training run, as far as they are known
+    settings: Mapping[str, Any]  # of the evaluation and the training run, as far as known
     lines: Sequence[str]  # the analysis as text
 
 
@@ -51,7 +51,7 @@ HEADINGS = ("Classes", "Precision and recall", "Confusion", "Errors", "Worst ima
 
 
 def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration]) -> str:
-    """Returns the whole page: summary, COCO's table, settings, then a part for each of HEADINGS, and all as text."""
+    """Returns the page: summary, COCO table, settings, a section for each of HEADINGS, and the analysis as text."""
     parts = [
         "<!DOCTYPE html>",
         f"<html lang='en'><head><meta charset='utf-8'><title>{_html(text.title)}</title>",
@@ -84,7 +84,7 @@ def _figure(illustration: Illustration) -> str:
 
 
 def _class_table(analysis: Analysis) -> list[str]:
-    """Returns the table of all classes by falling AP; those after the first MOST_ROWS are collapsed."""
+    """Returns the table of all classes by descending AP; rows after the first MOST_ROWS are collapsed."""
     classes = sorted(
         analysis.classes, key=lambda numbers: -numbers.ap.value if numbers.ap.value == numbers.ap.value else 2.0
     )
@@ -94,7 +94,7 @@ def _class_table(analysis: Analysis) -> list[str]:
 
 
 def _error_table(analysis: Analysis) -> list[str]:
-    """Returns the classes that are never found, then the AP50 that each class loses, the largest loss first."""
+    """Returns the classes that are never found, then a table of the AP50 that each class loses, lowest AP50 first."""
     known = [numbers for numbers in analysis.classes if numbers.num_objects]
     rows = [
         (numbers.name, numbers.num_objects, *lost_cells(numbers))
@@ -106,7 +106,7 @@ def _error_table(analysis: Analysis) -> list[str]:
 
 
 def _folded_table(head: Sequence[str], total: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Returns the first MOST_ROWS classes below the `total`, and the others collapsed."""
+    """Returns a table of the `total` and the first MOST_ROWS rows, and a collapsed table of the other rows."""
     shown, folded = rows[:MOST_ROWS], rows[MOST_ROWS:]
     tables = [_table(head, [total, *shown])]
     if folded:

@@ -1,4 +1,4 @@
-"""Writes the report on a result file: metrics.json, figures, and report.html with all of it."""
+"""Writes the report on a result file: metrics.json, the figures, and report.html, which combines them."""
 
 import io
 import json
@@ -26,7 +26,7 @@ from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
 REPORT = "report.html"
-WORST_IMAGES, PANEL_COLUMNS = 4, 2  # images shown of each kind of error
+WORST_IMAGES, PANEL_COLUMNS = 4, 2  # images shown per error type, in this many columns
 # The heading and the caption of each figure.
 ABOUT_FIGURES = {
     "classes.png": ("Classes", "AP and AP50 of each class; a line is a 95% confidence interval, where one is known."),
@@ -52,8 +52,8 @@ def write_report(
 ) -> None:
     """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    `settings` are those of the evaluation and the training, as far as they are known. UserError if the folder can't be
-    written to or an image can't be read.
+    `settings` are those of the evaluation and the training run, as far as known. Raises UserError if the folder can't
+    be written to or an image can't be read.
     """
     annotations = dataset.annotations
     figures, about = _figures(analysis, table, dataset)
@@ -106,7 +106,7 @@ def _figures(
     for kind, kind_name in enumerate(ERROR_KINDS):
         panels, count = _worst_images(kind, analysis, dataset, has_image)
         if panels:
-            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large as PNG
+            name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large in PNG
             figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
             shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
             about[name] = "Worst images", f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
@@ -116,10 +116,10 @@ def _figures(
 def _worst_images(
     kind: int, analysis: Analysis, dataset: CocoDataset, has_image: np.ndarray
 ) -> tuple[list[Panel], int]:
-    """Returns the images with most errors of a kind, and the number of these errors in the set.
+    """Returns panels of the images with the most errors of a kind, and the number of such errors in the set.
 
-    Only images marked in `has_image` [N] are drawn. Errors are weighted by their score, as confident ones cost more;
-    detections below the best threshold are not drawn.
+    Only images marked in `has_image`, bool [N], are drawn. Errors are weighted by score, because confident errors cost
+    more; detections below the best threshold don't count.
     """
     if kind == MISSED:
         chosen = analysis.errors.missed

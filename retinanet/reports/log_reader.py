@@ -1,4 +1,4 @@
-"""Reads logs of train.py and test.py, from --log_dir or from `tee` on any system, of this or older versions."""
+"""Reads logs of this and older versions of train.py and test.py, written by --log_dir or by `tee` on any system."""
 
 import codecs
 import json
@@ -13,7 +13,7 @@ from retinanet.runtime.log_file import parse_name
 from retinanet.settings.train import STEP
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"
-NOT_CUT = r"(?![^\s|])"  # must follow a number, or it may be cut off
+NOT_CUT = r"(?![^\s|])"  # must follow a number, or the number may be cut off
 COUNT = r"([0-9]{1,9})"
 LOSSES = tuple(f"{kind} loss: *{NUMBER}{NOT_CUT}" for kind in ("Classification", "Regression", "Running"))
 POINT = re.compile(r" *\| *".join((f"Epoch: *{COUNT}", f"Iteration: *{COUNT}", *LOSSES)))
@@ -31,9 +31,9 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # a terminal's colours and curs
 
 
 class Point(NamedTuple):
-    """A log line of losses."""
+    """A log line with losses."""
 
-    epoch: int  # from 0
+    epoch: int  # counted from 0
     iteration: int
     classification: float
     regression: float
@@ -42,18 +42,18 @@ class Point(NamedTuple):
 
 
 class RunLog(NamedTuple):
-    """The content of a log."""
+    """The contents of a log."""
 
     path: Path
     points: list[Point]
-    epoch_losses: dict[int, float]  # the mean loss of each epoch, from 0
-    tables: dict[int | None, list[float]]  # COCO's twelve numbers by epochs finished; None if unknown
+    epoch_losses: dict[int, float]  # mean loss by epoch, counted from 0
+    tables: dict[int | None, list[float]]  # the twelve COCO metrics by number of epochs finished, None if unknown
     settings: dict[str, Any]  # train.py's flags from the Settings line, otherwise from the log's name
     drops: list[int]  # epochs in which the learning rate dropped
 
 
 def read_log(path: Path) -> RunLog:
-    """Reads a log of train.py or test.py. Raises UserError if it can't be read or contains no run."""
+    """Reads a log of train.py or test.py. Raises UserError if the file can't be read or contains no run."""
     reader = _Reader()
     for line in _lines(path):
         reader.read(line)
@@ -64,13 +64,13 @@ def read_log(path: Path) -> RunLog:
         for name, value in parse_name(path.name)._asdict().items()
         if value is not None and name not in ("kind", "number")
     }
-    # With a cosine schedule the rate drops at every line.
+    # With a cosine schedule, the learning rate drops at every line.
     drops = _drops(reader.points, settings.get("milestones")) if settings.get("schedule", STEP) == STEP else []
     return RunLog(path, reader.points, reader.epoch_losses, reader.tables, settings, drops)
 
 
 def _lines(path: Path) -> list[str]:
-    """Returns the log's lines, with each list of losses on its own line, however it was wrapped."""
+    """Returns the log's lines, with each list of losses joined into one line, even if a terminal wrapped the list."""
     with file_error_explained(path, "can't be read", "Use a log of train.py or test.py."):
         content = path.read_bytes()
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell writes UTF-16
@@ -83,7 +83,7 @@ def _lines(path: Path) -> list[str]:
 
 
 class _Reader:
-    """Reads the lines in order; lines that a resumed run repeats replace the earlier ones."""
+    """Reads a log line by line; lines that a resumed run repeats replace the earlier lines."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
@@ -91,7 +91,7 @@ class _Reader:
         self.tables: dict[int | None, list[float]] = {}
         self.settings: dict[str, Any] = {}
         self.epoch: int | None = None  # epochs finished when the next table is printed
-        self._table: list[float] = []  # as far as it has been read
+        self._table: list[float] = []  # the part read so far
 
     def read(self, line: str) -> None:
         if match := POINT.search(line):
@@ -119,7 +119,7 @@ class _Reader:
         self.epoch = epoch + 1
 
     def _go_back(self, epoch: int, iteration: int) -> None:
-        """Discards the lines of this iteration and of later ones."""
+        """Discards the lines of this iteration and of all later iterations."""
         while self.points and self.points[-1][:2] >= (epoch, iteration):
             self.points.pop()
         self.epoch_losses = {earlier: loss for earlier, loss in self.epoch_losses.items() if earlier < epoch}
@@ -142,7 +142,7 @@ class _Reader:
 
 
 def _numbers(text: str) -> list[float]:
-    """Returns the numbers of a list, perhaps as NumPy 2 writes them; an empty list if it holds anything else."""
+    """Parses a list of numbers, possibly in NumPy 2's notation; returns an empty list if `text` holds anything else."""
     items = re.sub(r"(?:np|numpy)\.float[0-9]+\(([^()]*)\)", r"\1", text).removesuffix(",").split(",")
     return [float(item) for item in items] if all(re.fullmatch(NUMBER, item) for item in items) else []
 

@@ -1,4 +1,4 @@
-"""Lists the hyper-parameters and results of runs in a Markdown table with a row for each log."""
+"""Lists the hyper-parameters and results of runs in a Markdown table with one row per log."""
 
 import statistics
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ SETTING_COLUMNS = {  # column: flag
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
-    """Returns a Markdown table of AP and AP50 of each log's last evaluation and its best AP; `-` is an unknown value.
+    """Returns a Markdown table of each log's settings, last AP and AP50, and best AP; `-` is an unknown value.
 
-    Other flags get a column if their values differ between the logs.
+    Flags outside SETTING_COLUMNS get a column if their values differ between the logs.
     """
     flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
     header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50", "best AP", "epoch")
@@ -31,14 +31,14 @@ def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
 
 
 def model_name(log: RunLog) -> str:
-    """Returns the name of the run's output folder, otherwise of its log."""
+    """Returns the name of the run's output folder or, if that is unknown, of the log file."""
     folder = log.settings.get("output_path")
     name = Path(folder).name if isinstance(folder, str) else ""
     return name or log.path.name.removesuffix(ENDING)
 
 
 def final_loss(log: RunLog) -> float | None:
-    """Returns the mean loss of the last epoch, otherwise the last running loss."""
+    """Returns the mean loss of the last epoch or, if no epoch has one, the last running loss."""
     if log.epoch_losses:
         return log.epoch_losses[max(log.epoch_losses)]
     return log.points[-1].running if log.points else None
@@ -64,7 +64,7 @@ def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
 
 
 def _best(log: RunLog) -> tuple[str, str]:
-    """Returns the best AP of a log and its epoch."""
+    """Returns the best AP of a log and the epoch of that AP, as text."""
     aps = {epoch: numbers[AP] for epoch, numbers in log.tables.items() if epoch is not None and numbers[AP] >= 0}
     if not aps:
         return UNKNOWN, UNKNOWN
@@ -85,12 +85,12 @@ def _cell(value: Any) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    """Returns `text` as a table cell."""
+    """Returns `text` as a Markdown table cell, or UNKNOWN if it is empty."""
     return markdown_cell(text) or UNKNOWN
 
 
 def print_spread(numbers: dict[int, dict[str, float]]) -> None:
-    """Prints the mean and the standard deviation of every number over the seeds, as a Markdown table."""
+    """Prints the mean and standard deviation of each metric over the seeds as a Markdown table."""
     names = list(next(iter(numbers.values())))
     say(f"Over {len(numbers)} seeds, with the standard deviation of one run:")
     header = markdown_head("number", "mean", "deviation", *(f"seed {seed}" for seed in numbers), rule="---:")

@@ -9,13 +9,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the lines of a Markdown table that is aligned as plain text too."""
+    """Returns the lines of a Markdown table that is also aligned as plain text."""
     head, *body = _in_columns([header, *rows], str.ljust)
     return [markdown_row(*cells) for cells in (head, ["-" * len(cell) for cell in head], *body)]
 
 
 def markdown_head(*names: str, rule: str = "---") -> str:
-    """Returns the two lines above a Markdown table's rows; `rule` "---:" right-aligns all columns except the first."""
+    """Returns the first two lines of a Markdown table; `rule` "---:" right-aligns all columns except the first."""
     return f"{markdown_row(*names)}\n{markdown_row('---', *[rule] * (len(names) - 1))}"
 
 

@@ -1,4 +1,4 @@
-"""Cuts objects out of the photographs that come with scikit-image, for the sample data."""
+"""Cuts out the objects of the sample data from the photographs that come with scikit-image."""
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,7 @@ ASTRONAUT = (
 
 
 def cutouts() -> dict[str, list[Image.Image]]:
-    """Returns RGBA pictures of the objects of each class, cut to their outline."""
+    """Returns RGBA pictures of the objects of each class, cut out along their outlines."""
     return {
         "coin": _coins(),
         "cat": [_cut(data.chelsea(), _polygon(CAT, data.chelsea()))],
@@ -30,7 +30,7 @@ def cutouts() -> dict[str, list[Image.Image]]:
 
 
 def backgrounds() -> list[Image.Image]:
-    """Returns grey photographs of brick, grass and gravel to lay the objects on."""
+    """Returns grey photographs of brick, grass and gravel, onto which the objects are pasted."""
     return [Image.fromarray(texture) for texture in (data.brick(), data.grass(), data.gravel())]
 
 
@@ -56,7 +56,7 @@ def _cup() -> np.ndarray:
 
 
 def _motorcycle() -> np.ndarray:
-    """Masks the motorcycle: the part of the photograph's disparity map that is nearer than the wall and the floor."""
+    """Masks the motorcycle: the part of the photograph that is nearer than wall and floor in the disparity map."""
     disparity = np.nan_to_num(data.stereo_motorcycle()[2], posinf=0)
     rows = np.arange(len(disparity))[:, None]
     floor = np.interp(rows, *_floor(disparity))
@@ -66,7 +66,7 @@ def _motorcycle() -> np.ndarray:
 
 
 def _floor(disparity: np.ndarray) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Returns two rows and the floor's disparity in them, measured at the left and right edge, where only floor is."""
+    """Returns two rows and the floor's disparity in each, measured near the side edges, which show only the floor."""
     high, low = 350, 495
     edges = np.concatenate([disparity[:, :60], disparity[:, -20:]], axis=1)
     return (high, low), (float(np.median(edges[high])), float(np.median(edges[low])))

@@ -1,4 +1,4 @@
-"""Makes the scenes of the sample data set: cut-outs of photographs, pasted on photographed backgrounds."""
+"""Creates the scenes of the sample data set: cut-outs of photographs, pasted onto photographed backgrounds."""
 
 import json
 import tempfile
@@ -16,14 +16,14 @@ from retinanet.sample_data.cutouts import backgrounds, cutouts
 IMAGE_SIZES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
 RESAMPLING = Image.Resampling.LANCZOS
 SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, as a fraction of the image's shorter side
-CROWDED, EMPTY = 0.15, 0.05  # fractions of the images with many objects, and with none
-MOST_ENLARGED = 1.5  # a larger factor would show how small the photograph of the coins is
-LEAST_VISIBLE = 0.5  # fraction of each object: an object that would cover more of another is not pasted
+CROWDED, EMPTY = 0.15, 0.05  # fractions of images with many objects, and without objects
+MOST_ENLARGED = 1.5  # a larger factor would reveal the low resolution of the photograph of the coins
+LEAST_VISIBLE = 0.5  # fraction of each object; an object that would leave less of another visible is not pasted
 TINTS = ((1.0, 0.78, 0.66), (0.75, 0.95, 0.6), (1.0, 0.93, 0.8), (0.85, 0.92, 1.0), (1.0, 1.0, 1.0))
 
 
 def write_sample_data(folder: Path, seed: int, counts: dict[str, int]) -> None:
-    """Writes {set}.json and images/{set}/ for each set. Raises UserError, and writes nothing, if one exists already."""
+    """Writes {set}.json and images/{set}/ for each set. If any exists, raises UserError and writes nothing."""
     for name in counts:
         for path in (folder / f"{name}.json", folder / "images" / name):
             if path.exists():
@@ -75,7 +75,7 @@ def _write_images(
 def make_scene(
     draw: np.random.Generator, objects: list[list[Image.Image]], textures: list[Image.Image]
 ) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
-    """Makes a picture, and returns it with the (category id, box) of each visible object."""
+    """Returns a new picture, and the (category id, box) of each object in it; a box surrounds the visible pixels."""
     height, width = IMAGE_SIZES[draw.integers(len(IMAGE_SIZES))]
     scene = _ground(draw, textures, height, width)
     owners = np.zeros((height, width), np.int64)  # the object that each pixel shows; 0 is the background
@@ -125,7 +125,7 @@ def _ground(draw: np.random.Generator, textures: list[Image.Image], height: int,
 
 
 def _turn(draw: np.random.Generator, picture: Image.Image, side: float) -> Image.Image:
-    """Mirrors `picture` or not, rotates it a little, crops it to its outline and scales its longer side to `side`."""
+    """Mirrors `picture` at random, rotates it slightly, crops it tightly and scales its longer side to `side`."""
     if draw.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     picture = picture.convert("RGBa")
@@ -147,7 +147,7 @@ def _light(draw: np.random.Generator, picture: Image.Image) -> Image.Image:
 
 
 def _shade(scene: Image.Image, mask: Image.Image) -> None:
-    """Draws a soft shadow around the object about to be pasted, so that it seems to lie on the ground."""
+    """Draws a soft shadow around the object about to be pasted, so that the object seems to lie on the ground."""
     shadow = Image.new("L", scene.size)
     shadow.paste(mask, (3, 4))
     shadow = shadow.filter(ImageFilter.GaussianBlur(5)).point(lambda value: value * 0.55)
@@ -155,7 +155,7 @@ def _shade(scene: Image.Image, mask: Image.Image) -> None:
 
 
 def _camera(draw: np.random.Generator, scene: Image.Image) -> Image.Image:
-    """Adds light that is brighter on one side of the scene, a slight blur and sensor noise."""
+    """Adds uneven light, a slight blur and sensor noise."""
     scene = scene.filter(ImageFilter.GaussianBlur(draw.uniform(0, 0.8)))
     pixels = np.asarray(scene).astype(float)
     slope = draw.uniform(-0.35, 0.35, 2)

@@ -1,4 +1,4 @@
-"""Checks COCO result files, row by row, and their names, before they are submitted."""
+"""Checks COCO result files and their names before submission."""
 
 import re
 from collections import Counter
@@ -24,9 +24,10 @@ from retinanet.coco.result_rows import (
 )
 from retinanet.evaluation.matches import MAX_PER_CLASS
 
-# Read as sizes, most corners leave their images, and a third of them by a quarter of a side. Real detections don't.
+# Boxes are corners for certain if, read as (left, top, width, height), more than OVER_SHARE of them leave their image,
+# and more than FAR_SHARE leave it by more than the fraction FAR of a side. Real detections don't.
 OVER_SHARE, FAR, FAR_SHARE = 0.5, 0.25, 1 / 3
-# The sets of the detection tasks on the COCO evaluation server; a file's name says to which set it belongs.
+# The sets of the detection tasks on the COCO evaluation server, which expects a set's name in the file name.
 COCO_SETS = (
     "val2014",
     *(f"{part}{year}" for year in (2015, 2017) for part in ("test", "test-dev", "test-challenge")),
@@ -37,12 +38,12 @@ COCO_SETS = (
 class Corners(NamedTuple):
     """Boxes that look like (x1, y1, x2, y2) instead of (left, top, width, height)."""
 
-    positions: list[int]  # indices into the rows of the boxes that, read as sizes, leave their image
-    proved: bool  # False if it is only possible: boxes that were not clipped can look the same
+    positions: list[int]  # indices of the rows whose boxes leave their image when read as (left, top, width, height)
+    proved: bool  # False if corners are merely possible: boxes that were not clipped can look the same
 
 
 def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
-    """Returns the findings in the parsed result file `rows` of the set of `annotations`, the gravest first."""
+    """Returns the findings in the parsed result file `rows` for the set of `annotations`, the most serious first."""
     findings = unusable_findings(rows, annotations)
     if not isinstance(rows, list):
         return findings
@@ -70,9 +71,9 @@ def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
 
 
 def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultFinding]:
-    """Returns a finding about the names of the zip `path` and its `member`, if the COCO server would refuse them.
+    """Returns a finding if the COCO server would reject the name of the zip `path` or of its `member`.
 
-    There is none for other sets, which that server doesn't evaluate, and for other files, which can't be submitted yet.
+    Nothing is checked for other sets, which the server doesn't evaluate, and for other files, which can't be submitted.
     """
     if set_name not in COCO_SETS or path.suffix.lower() != ".zip":
         return []
@@ -87,13 +88,13 @@ def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultF
 
 
 def images_without_detection(rows: list[dict[str, Any]], annotations: Annotations) -> list[int]:
-    """Returns the ids of the set's images without a row in checked `rows`."""
+    """Returns the ids of the set's images that have no row in the checked `rows`."""
     seen = {row["image_id"] for row in rows}
     return [image_id for image_id in annotations.image_ids.tolist() if image_id not in seen]
 
 
 def sizes_by_id(annotations: Annotations) -> dict[int, list[int]]:
-    """Returns the (height, width) of each image."""
+    """Returns the (height, width) of each image, keyed by image id."""
     return dict(zip(annotations.image_ids.tolist(), annotations.sizes.tolist(), strict=True))
 
 
@@ -104,7 +105,7 @@ def with_area_in_set(rows: NumberedRows, sizes: dict[int, list[int]]) -> Numbere
 
 
 def corners_in(rows: NumberedRows, sizes: dict[int, list[int]]) -> Corners:
-    """Tells whether the boxes of `rows`, with an area and in images of `sizes`, look like (x1, y1, x2, y2)."""
+    """Checks whether the boxes of `rows`, which must have an area and an image in `sizes`, look like corners."""
     if not rows:
         return Corners([], False)
     boxes = np.array([row["bbox"] for _, row in rows], dtype=float)
@@ -123,7 +124,7 @@ def sameness(row: dict[str, Any]) -> Hashable:
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns image and class, for which COCO's evaluation keeps the top detections; None if they are not ids."""
+    """Returns the row's (image id, category id), for which COCO limits detections; None if either is not an id."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 
@@ -133,7 +134,7 @@ def _touches(box: list[float], size: list[int]) -> bool:
 
 
 def _corners_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
-    """Returns a finding about boxes written as corners: read as sizes, most leave their images, and many by far."""
+    """Returns a finding if the boxes are certainly corners (see OVER_SHARE)."""
     positions, proved = corners_in(rows, sizes)
     bad = {rows[i][0]: f"bbox {rows[i][1]['bbox']} extends past its image" for i in positions if proved}
     fix = "Write [x1, y1, x2 - x1, y2 - y1]: COCO boxes have a width and a height."
@@ -141,7 +142,7 @@ def _corners_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultF
 
 
 def _fractions_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> ResultFinding | None:
-    """Returns a finding about boxes in fractions of the sides, which lie in the first pixel of their images."""
+    """Returns a finding if all boxes look like fractions of the image sides: read as pixels, none ends beyond 1.5."""
     ends = [(row["bbox"][0] + row["bbox"][2], row["bbox"][1] + row["bbox"][3]) for _, row in rows]
     if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
         return None

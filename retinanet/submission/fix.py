@@ -1,4 +1,4 @@
-"""Repairs result files where that is certain, and lists other readings of their rows for the user to choose from."""
+"""Makes unambiguous repairs to result files, and lists other readings of their rows for the user to choose from."""
 
 from collections import defaultdict
 from collections.abc import Hashable
@@ -26,11 +26,11 @@ ROUNDED_SCORE = "score outside 0 to 1 by rounding: clipped"
 COPY = "rows written twice: all but the first dropped"
 CROWD = f"more than {MAX_PER_CLASS} detections of a class in an image: all but the best dropped"
 MORE_KEYS = f"keys beyond {', '.join(KEYS)}: removed"
-REPAIRS = (NOT_FINITE, NO_AREA, ROUNDED_SCORE, COPY, CROWD, MORE_KEYS)  # in the order in which they are printed
+REPAIRS = (NOT_FINITE, NO_AREA, ROUNDED_SCORE, COPY, CROWD, MORE_KEYS)  # in the order of printing
 
 
 class Change(NamedTuple):
-    """A repair that was made."""
+    """A repair that was made to some rows."""
 
     what: str
     num_rows: int
@@ -40,14 +40,14 @@ class Change(NamedTuple):
 class Reading(NamedTuple):
     """A possible meaning of the rows."""
 
-    name: str  # the flags that choose it, or words if a flag can't
+    name: str  # the flags that select this reading, or a description if no flag does
     rows: list[Any]
 
 
 def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
     """Returns the repaired rows and the changes that were made. Repairing the rows again changes nothing.
 
-    Entries that are not objects with all keys are left as they are.
+    Rows that are not objects with all four keys are left unchanged.
     """
     done: dict[str, dict[int, str]] = {what: {} for what in REPAIRS}
     left = dict(enumerate(rows))
@@ -84,7 +84,7 @@ def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
 
 
 def read_as(rows: list[Any], *, corners: bool, category_offset: int) -> list[Any]:
-    """Returns the rows with boxes converted from `corners` (x1, y1, x2, y2) and `category_offset` added to the ids."""
+    """Returns the rows with boxes converted from `corners`, if set, and `category_offset` added to category ids."""
     read = list(rows)
     for index, row in complete_rows(rows) if corners or category_offset else ():
         box, category_id = row["bbox"], row["category_id"]
@@ -98,7 +98,7 @@ def read_as(rows: list[Any], *, corners: bool, category_offset: int) -> list[Any
 
 
 def possible_readings(rows: list[Any], annotations: Annotations) -> list[Reading]:
-    """Returns the rows as given, then with other category ids, boxes as corners, or both, if they can mean that."""
+    """Returns the rows as given, then all other possible readings: other category ids, boxes as corners, or both."""
     complete, sizes = complete_rows(rows), sizes_by_id(annotations)
     readings = [Reading("as given", rows)]
     for problem, right in category_readings(complete, annotations.category_ids):
@@ -117,7 +117,7 @@ def possible_readings(rows: list[Any], annotations: Annotations) -> list[Reading
 
 
 def rows_to_evaluate(rows: list[Any], annotations: Annotations) -> list[dict[str, Any]]:
-    """Returns the rows that COCO's evaluation accepts."""
+    """Returns the rows that the COCO evaluation accepts."""
     known = set(annotations.category_ids)
     placed = with_area_in_set(complete_rows(rows), sizes_by_id(annotations))
     return [
@@ -132,9 +132,9 @@ def _is_endless(value: Any) -> bool:
 
 
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
-    """Returns the rows that COCO's evaluation ignores, in classes of an image whose scores can all be ranked.
+    """Returns the rows beyond the top MAX_PER_CLASS of an image and category, if all scores of the group are valid.
 
-    Among equal scores, the first rows count.
+    Of rows with equal scores, the first are kept.
     """
     groups = defaultdict(list)
     for index, row in rows:

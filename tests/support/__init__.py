@@ -1,1 +1,1 @@
-"""Holds what tests of several folders share."""
+"""Holds the code that tests in several folders share."""

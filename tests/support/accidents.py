@@ -1,4 +1,4 @@
-"""Triggers events in the middle of a run's steps, in tests and in the scripts that they start."""
+"""Triggers events in the middle of a run, both in tests and in scripts that tests start."""
 
 from collections.abc import Callable
 from itertools import count
@@ -14,7 +14,7 @@ from retinanet.detector.backbone import Backbone
 def before_each_batch(act: Callable[[int], None]) -> RemovableHandle:
     """Calls `act` with 1, 2, 3, ... before the forward pass of each training batch, until the handle is removed.
 
-    The hook is PyTorch's, so no part of the training is replaced.
+    The hook is a PyTorch hook, so no part of the training code is replaced.
     """
     numbers = count(1)
 

@@ -1,4 +1,4 @@
-"""Builds small networks, states, losses and runs; arguments set what a test is about."""
+"""Builds small networks, states, losses and runs; arguments override the settings that a test is about."""
 
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ def small_network(
     random_outputs: bool = False,
     **architecture: Any,
 ) -> RetinaNet:
-    """Builds a network for the images of `write_set`; with `random_outputs` its predictions differ between anchors.
+    """Builds a network for the images of `write_set`; with `random_outputs`, its predictions differ between anchors.
 
-    `architecture`: the fields of Architecture that differ from a ResNet-18 with 8 channels.
+    `architecture` overrides fields of an Architecture with a ResNet-18 and 8 channels.
     """
     small = Architecture(**{"depth": 18, "channels": 8, **architecture})
     network = RetinaNet(small, num_classes, prior=prior, learn_statistics=learn_statistics)
@@ -44,7 +44,7 @@ def small_network(
 
 
 def small_losses(network: RetinaNet, device: torch.device = CPU, **options: Any) -> ComputeLosses:
-    """Returns the function from images and targets to the losses of `network`; see `losses_of` for the `options`."""
+    """Returns the function that computes the losses of `network`; see `losses_of` for the `options`."""
     num_classes = network.classification_head.output.out_channels // network.architecture.anchors.per_cell
     return losses_of(network, num_classes, device, **options)
 
@@ -58,7 +58,7 @@ def small_state(
     loss_scale: float | None = None,
     max_skipped: int = 10,
 ) -> TrainingState:
-    """Returns the state before the first step; weights are averaged and losses scaled if a number says how."""
+    """Returns the state before the first step; `average_decay` turns on weight averaging, `loss_scale` loss scaling."""
     network = network or small_network()
     return TrainingState(
         network,

@@ -1,4 +1,4 @@
-"""Writes checkpoints of small random networks that detect something."""
+"""Writes checkpoints of small networks whose random outputs include detections."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from support.data_folder import NAMES
 
 
 def random_checkpoint(path: Path, **parts: Any) -> Path:
-    """Writes a checkpoint with the given `parts` of its architecture and record."""
+    """Writes a checkpoint in which `parts` override fields of the Architecture or of the Checkpoint; returns `path`."""
     architecture = {name: parts.pop(name) for name in Architecture._fields if name in parts}
     model = small_network(random_outputs=True, **architecture)
     usual = {"min_side": 64, "max_side": 96, "batch_size": 2, "epoch": 1, "settings": {}}

@@ -1,4 +1,4 @@
-"""Makes candidates for NMS to thin out."""
+"""Creates overlapping candidates for tests of NMS."""
 
 import torch
 
@@ -6,7 +6,7 @@ from retinanet.detector.structures import Candidates
 
 
 def crowded(num_images, num_candidates, seed=0):
-    """Returns many overlapping boxes of 3 classes, half of them below the threshold, and arguments for suppress."""
+    """Returns overlapping candidates of 3 classes, the mask of the valid half, the step and the IoU for NMS."""
     draw = torch.Generator().manual_seed(seed)
     corners = torch.rand(num_images, num_candidates, 2, generator=draw) * 200
     boxes = torch.cat([corners, corners + 20 + torch.rand(num_images, num_candidates, 2, generator=draw) * 30], dim=2)

@@ -10,7 +10,7 @@ NAMES = ("red", "green")
 
 
 def write_set(folder: Path, name: str, num_images: int, *, first_id: int = 1, seed: int = 0) -> dict:
-    """Writes a set of noisy images with a red or green square each, in the suite's layout; the last has no object."""
+    """Writes a set of noisy images, each with a red or green square except the last; returns the annotations."""
     draw = np.random.default_rng([seed, len(name)])
     images, annotations = [], []
     (folder / "images" / name).mkdir(parents=True)
@@ -41,6 +41,6 @@ def write_set(folder: Path, name: str, num_images: int, *, first_id: int = 1, se
 
 
 def change_json(path: Path, change) -> None:
-    """Rewrites a JSON file with the result of `change`, which changes its content in place or returns another."""
+    """Rewrites a JSON file after `change`, a function that modifies the contents in place or returns new contents."""
     content = json.loads(path.read_text())
     path.write_text(json.dumps(change(content) or content))

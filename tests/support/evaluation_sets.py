@@ -1,4 +1,4 @@
-"""Makes small sets of objects and detections of them, for the tests of evaluations."""
+"""Creates small sets of objects, with detections, for tests of the evaluation."""
 
 import json
 
@@ -11,7 +11,10 @@ from retinanet.evaluation.matches import evaluated, match_detections, ranked_cla
 
 
 def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
-    """Returns ten images of three classes with crowds and objects of all sizes, and detections near them, some tied."""
+    """Writes a set of ten images with crowds and objects of three classes and all sizes; returns path and result rows.
+
+    The detections in the rows lie near the objects, and some scores are tied.
+    """
     draw = np.random.default_rng(seed)
     images = [{"id": first_id + i, "file_name": f"{i}.jpg", "width": 400, "height": 300} for i in range(10)]
     annotations, rows = [], []
@@ -50,7 +53,7 @@ def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
 
 
 def untied_set(tmp_path, seed):
-    """Returns such a set without crowds and ties, which the backends' error analyses treat differently."""
+    """Returns a random set and result rows without crowds or ties, which the backends analyse differently."""
     path, rows = random_set(tmp_path, seed=seed, with_crowds=False)
     draw = np.random.default_rng(seed)
     for row in rows:
@@ -59,7 +62,7 @@ def untied_set(tmp_path, seed):
 
 
 def class_aps(annotations, rows):
-    """Returns AP [10 IoUs, C] and recall."""
+    """Returns the AP and the recall of each class, both [10 IoUs, C]."""
     found = evaluated(found_of(rows, annotations), annotations)
     once = np.ones((1, len(annotations.image_ids)))
     ranked = ranked_classes(found, match_detections(found, annotations), annotations)
@@ -68,7 +71,7 @@ def class_aps(annotations, rows):
 
 
 def one_image(tmp_path, objects, crowds=()):
-    """Returns a set of one image with objects and crowds, (category id, left, top, width, height)."""
+    """Returns a set of one image with `objects` and `crowds`, each (category id, left, top, width, height)."""
     content = {
         "images": [{"id": 1, "file_name": "1.jpg", "width": 200, "height": 200}],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
@@ -84,5 +87,5 @@ def one_image(tmp_path, objects, crowds=()):
 
 
 def rows_of(*detections):
-    """Returns result rows from (category id, score, left, top, width, height)."""
+    """Returns the result rows of `detections`, each (category id, score, left, top, width, height)."""
     return [{"image_id": 1, "category_id": one[0], "score": one[1], "bbox": list(one[2:])} for one in detections]

@@ -1,4 +1,4 @@
-"""Provides the logs of one run as different versions of train.py wrote them."""
+"""Provides the log of a run as different versions of train.py would write it."""
 
 from retinanet.evaluation.coco_table import table_text
 from retinanet.reports.log_reader import Point
@@ -34,7 +34,7 @@ def point_line(point, rate=True):
 
 
 def todays():
-    """Returns a log as train.py writes it today."""
+    """Returns the log as the current train.py writes it."""
     lines = ["Log: log/x.log", SETTINGS, "Seed: 3407", "Num training images: 771"]
     for epoch, loss in enumerate(EPOCH_LOSSES):
         lines += [point_line(point) for point in POINTS if point.epoch == epoch]
@@ -44,7 +44,7 @@ def todays():
 
 
 def older(tables=False, end="epoch_loss_list:\n[1.2040816326530612, 0.98, 0.\n5626]\n"):
-    """Returns a log with lines of losses only, and a list at its end that a terminal wrapped within a number."""
+    """Returns a log with only loss lines, and at its end a list that a terminal has wrapped within a number."""
     lines = ["Num training images: 771"]
     for epoch in range(3):
         lines += [point_line(point, rate=False) for point in POINTS if point.epoch == epoch]

@@ -1,4 +1,4 @@
-"""Provides a ResNet-18 a quarter as wide, for tests of other subjects: training and saving cost a sixteenth."""
+"""Provides a ResNet-18 with a quarter of the channels, for tests of other parts: training and saving cost 1/16."""
 
 from unittest.mock import patch
 
@@ -8,7 +8,7 @@ WIDTH = 16  # of the first stage, usually 64
 
 
 class NarrowBackbone(backbone.Backbone):
-    """Replaces the backbone of depth 18; other depths are unchanged."""
+    """Replaces the backbone of depth 18; backbones of other depths are unchanged."""
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
         widths = tuple(WIDTH * growth for growth in (1, 2, 4, 8)) if depth == 18 else backbone.WIDTHS
@@ -16,4 +16,4 @@ class NarrowBackbone(backbone.Backbone):
             super().__init__(depth, learn_statistics)
 
 
-narrowed = patch.object(model, "Backbone", NarrowBackbone)  # start() and stop(), or a context
+narrowed = patch.object(model, "Backbone", NarrowBackbone)  # has start() and stop(), or is used as a context

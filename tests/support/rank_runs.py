@@ -1,4 +1,4 @@
-"""Runs train.py as several ranks on a CPU, and reads what they printed and saved."""
+"""Runs train.py as several ranks on a CPU, and reads the ranks' logs and weights."""
 
 import os
 import re
@@ -23,7 +23,7 @@ run_command(train_settings, "train")
 
 
 def write_script(folder: Path, name: str, change: str = "") -> str:
-    """Writes a train.py with a narrow network to `folder`, which runs `change` first; returns its name."""
+    """Writes a train.py, with a narrow network, that runs the code `change` first; returns the script's name."""
     (folder / name).write_text(SCRIPT.format(paths=[str(ROOT), str(ROOT / "tests")], change=change))
     return name
 
@@ -39,13 +39,13 @@ def command(folder: Path, output: str, *more: object, script: str = "train.py") 
 
 
 def losses(log: str) -> torch.Tensor:
-    """Returns the losses of the steps in a log, [S, 2]."""
+    """Returns the classification and regression losses of the S steps in a log: [S, 2]."""
     lines = re.findall(r"Classification loss: (\S+) \| Regression loss: (\S+)", log)
     return torch.tensor([[float(classification), float(regression)] for classification, regression in lines])
 
 
 def assert_same_weights(folder: Path, output: str) -> None:
-    """Compares the final weights with those of the one-process run."""
+    """Asserts that the final weights equal those of the one-process run."""
     one, other = (torch.load(folder / name / "model_final.pt")["model"] for name in ("alone", output))
     for key in one:
         torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Provides a small set and result rows for it, for the tests of result files."""
+"""Provides a small set, and result rows for that set, for tests of result files."""
 
 import json
 

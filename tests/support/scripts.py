@@ -14,6 +14,6 @@ class Finished(NamedTuple):
 
 
 def run_script(name: str) -> None:
-    """Runs a script of the root with `sys.argv` as its `__main__`; it ends with SystemExit."""
+    """Runs a script in the repository's root as `__main__`, with the current `sys.argv`; ends with SystemExit."""
     path = ROOT / f"{name}.py"  # runpy would change sys.argv
     exec(compile(path.read_text(), str(path), "exec"), {"__name__": "__main__"})

@@ -1,4 +1,4 @@
-"""Writes small videos, and reads them."""
+"""Writes and reads small videos."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +10,7 @@ av = pytest.importorskip("av")
 
 
 def write_video(path: Path, num_frames: int, size: tuple[int, int] = (48, 64), rate: Fraction = Fraction(25)) -> Path:
-    """Writes a video that gets brighter."""
+    """Writes a video whose frames get brighter; returns `path`."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
         stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"

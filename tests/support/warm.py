@@ -1,7 +1,7 @@
-"""Runs commands in processes that needn't import PyTorch again: they are forked from one that has.
+"""Runs commands in processes forked from a server that has imported PyTorch, in a tenth of the time of a new process.
 
-As subprocess runs them, with `sys.executable` and its options -c and -m or a script, in a tenth of the time. What the
-interpreter itself does at its start and end is a real process's alone, as is what a command's children import.
+A command is a script, -c or -m, with arguments, as subprocess would run it after `sys.executable`. Only a new process
+tests the interpreter's own start and end, and the imports of a command's children.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ FORKING.set_forkserver_preload(["torch", "torchvision", "torch.distributed.run",
 
 
 class Process:
-    """A running command, with the part of subprocess.Popen's interface that tests need."""
+    """A running command, with the part of the subprocess.Popen interface that tests need."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ def _become(
         connection.close()
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    multiprocessing.set_start_method(None, force=True)  # or the command's own workers would come from the server too
+    multiprocessing.set_start_method(None, force=True)  # otherwise the server would fork the command's workers too
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
