@@ -11,7 +11,7 @@ RGB = np.stack([GREY, 255 - GREY, GREY // 2], axis=2)
 
 
 def read(path):
-    return read_image(path, (HEIGHT, WIDTH)).permute(1, 2, 0).numpy()
+    return read_image(path, (HEIGHT, WIDTH))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_exif_orientation_only_where_it_makes_the_stated_size(tmp_path, orientat
     Image.fromarray(RGB).save(path, exif=exif)
     np.testing.assert_array_equal(read(path), RGB)  # the stated size is that of the pixels
     if 5 <= orientation <= 8:
-        assert read_image(path, (WIDTH, HEIGHT)).shape == (3, WIDTH, HEIGHT)
+        assert read_image(path, (WIDTH, HEIGHT)).shape == (WIDTH, HEIGHT, 3)
     else:
         with pytest.raises(UserError, match=r"6 x 8 .* its annotation says 8 x 6"):
             read_image(path, (WIDTH, HEIGHT))
@@ -86,7 +86,7 @@ def test_6_turns_clockwise(tmp_path):
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
-    turned = read_image(tmp_path / "turned.png", (WIDTH, HEIGHT)).permute(1, 2, 0).numpy()
+    turned = read_image(tmp_path / "turned.png", (WIDTH, HEIGHT))
     np.testing.assert_array_equal(turned, np.rot90(RGB, -1))
 
 
@@ -173,7 +173,7 @@ def test_too_many_pixels_are_refused_from_the_header(tmp_path):
 
 def test_as_many_pixels_as_are_allowed_are_read(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "one.png")
-    assert read_image(tmp_path / "one.png", (HEIGHT, WIDTH), max_pixels=HEIGHT * WIDTH).shape == (3, HEIGHT, WIDTH)
+    assert read_image(tmp_path / "one.png", (HEIGHT, WIDTH), max_pixels=HEIGHT * WIDTH).shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(UserError, match="6 x 8 pixels are more than --max_pixels 47"):
         read_image(tmp_path / "one.png", (HEIGHT, WIDTH), max_pixels=HEIGHT * WIDTH - 1)
 
@@ -190,4 +190,4 @@ def test_whether_the_orientation_was_applied_is_returned(tmp_path, size, is_appl
     exif[274] = 6
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
     image, orientation, was_applied = read_with_orientation(tmp_path / "turned.png", size)
-    assert (tuple(image.shape[1:]), orientation, was_applied) == (size, 6, is_applied)
+    assert (image.shape[:2], orientation, was_applied) == (size, 6, is_applied)

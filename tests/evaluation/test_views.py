@@ -25,6 +25,7 @@ from retinanet.data.transforms import (
     padded_sizes,
     resize,
     resized_sizes,
+    to_tensor,
 )
 from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
@@ -102,7 +103,7 @@ def slow_rows(model, dataset, test_sides, flip_test):
             ratio = min(min_side / min(height, width), max_side / max(height, width))
             own_height, own_width = round(height * ratio), round(width * ratio)
             for is_mirrored in (False, True)[: 1 + flip_test]:
-                image = resize(dataset.original(index), (own_height, own_width))
+                image = resize(to_tensor(dataset.original(index)), (own_height, own_width))
                 if is_mirrored:
                     image = torch.from_numpy(image.numpy()[:, :, ::-1].copy())
                 images = pad_and_stack([image], padded_shape((own_height, own_width)))

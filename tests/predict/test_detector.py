@@ -9,6 +9,7 @@ from support.checkpoint_files import random_checkpoint
 
 from retinanet import Detector
 from retinanet.data.images import read_upright
+from retinanet.data.transforms import to_tensor
 from retinanet.runtime.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -24,7 +25,7 @@ def test_every_form_of_an_image_gives_the_same(detector, coco_path):
     picture = Image.open(path)
     wanted = detector(path)
 
-    for form in (str(path), picture, np.asarray(picture), read_upright(path)):
+    for form in (str(path), picture, np.asarray(picture), to_tensor(read_upright(path))):
         for got, want in zip(detector(form), wanted, strict=True):
             assert np.array_equal(got, want)
     assert len(wanted.scores) > 3

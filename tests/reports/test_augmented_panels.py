@@ -9,7 +9,7 @@ from retinanet.data.batches import Sample
 from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.structures import CROWD
-from retinanet.reports import augmented_panels
+from retinanet.reports import box_pictures
 from retinanet.reports.augmented_panels import augmented_panel, draws_of_epochs
 from retinanet.settings.draw import DrawSettings
 from retinanet.settings.options import flat
@@ -35,14 +35,14 @@ def test_pictures_for_a_person_to_look_at(script, coco_path, tmp_path, monkeypat
     run = script("vis", "--coco_path", coco_path, *HOW, *flags, "--num_images", 2)
     assert (run.code, run.out) == (0, "Picture of 2 images, and of each in epochs 0 to 2: vis.png\n"), run.err
     width, height = Image.open(tmp_path / "vis.png").size
-    side = augmented_panels.PANEL_PIXELS
+    side = box_pictures.PANEL_PIXELS
     assert (width, height) == (4 * side, 2 * side)  # a row for each image
 
 
 def panels_of(script, monkeypatch, *arguments):
     """What vis.py draws."""
     seen = []
-    draw_grid = augmented_panels.draw_grid
+    draw_grid = box_pictures.draw_grid
 
     def spied(panels, *others, **how):
         seen.extend(panels)
