@@ -15,13 +15,13 @@ import torch
 from retinanet.coco.json_values import read_json
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import remove_unfinished, written_whole
+from retinanet.settings.shared import BEST, FINAL
 
 RECORD = "run.json"
 EVALUATIONS = "ap_by_epoch"
 LOCK = ".lock"
 DIVERGENCE = "divergence"  # the subfolder for the records of skipped steps
-BEST = "best.pt"
-RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, "model_final.pt", DIVERGENCE)
+RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, FINAL, DIVERGENCE)
 TRACKED = ("trackers.json", "tensorboard", "report")  # written by --track
 PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
@@ -124,6 +124,19 @@ def read_evaluations(folder: Path) -> dict[int, float]:
         return {int(epoch): float(ap) for epoch, ap in ap_by_epoch.items()}
     except (UserError, OSError, LookupError, TypeError, ValueError, AttributeError):
         return {}
+
+
+def best_and_final_line(path: Path) -> str | None:
+    """Returns a line with the APs of best.pt and model_final.pt, of which `path` is one; None if they are unknown."""
+    aps = read_evaluations(path.parent)
+    if not aps or path.name not in (BEST, FINAL):
+        return None
+    epochs = {BEST: max(aps, key=lambda epoch: (aps[epoch], -epoch)), FINAL: max(aps)}
+    this, other = (
+        f"{path.with_name(name)} AP {aps[epochs[name]]:.3f} after epoch {epochs[name]}"
+        for name in sorted(epochs, key=lambda name: name != path.name)
+    )
+    return f"On the run's val set: {this}; {other}"
 
 
 def _write_record(path: Path, record: dict[str, Any]) -> None:

@@ -204,10 +204,13 @@ def require_same_classes(annotations: Annotations, names: list[str], category_id
             {key: names_by_id.get(key) for key in differing[:MOST_NAMED]} for names_by_id in (given, expected)
         )
         more = f" ({len(differing)} differ)" if len(differing) > MOST_NAMED else ""
+        fix = "Use files of the same classes."
+        if only_here := [f"{key} ({name})" for key, name in given.items() if key not in expected]:
+            added = ", ".join(only_here[:MOST_NAMED])
+            fix = f"Add {added} to the categories of {source}, or use files of the same classes."
         raise DataFault(
             "classes_differ",
-            f"{annotations.path}: has the categories {ours}, but {source} has {theirs}{more}. Use files of the same "
-            "classes.",
+            f"{annotations.path}: has the categories {ours}, but {source} has {theirs}{more}. {fix}",
         )
 
 

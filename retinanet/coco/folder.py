@@ -6,7 +6,7 @@ import shlex
 from itertools import islice
 from pathlib import Path
 
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import UserError, either
 from retinanet.settings.convert import COCO, CSV, VOC, YOLO
 
 VAL = "val"
@@ -49,9 +49,10 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
     if not existing and (instead := advice_for(root)):
         raise UserError(f"{root}: holds no {files[0].name}, but {instead}")
     sets = f" The folder has the sets {', '.join(existing)}." if existing else ""
+    flags = either("--train_set", "--val_set", "--set_name", "--sets")
     raise UserError(
-        f"{files[0]}: no such annotation file, and no {files[1]} either.{sets} Put the file there, or choose another "
-        "set with --train_set, --val_set, --set_name or --sets."
+        f"{files[0]}: no such annotation file, and no {files[1]} either.{sets} Put the file there"
+        f"{f', or choose another set with {flags}' * bool(flags)}."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, saved_epoch
-from retinanet.checkpoints.output_folder import BEST, read_evaluations
+from retinanet.checkpoints.output_folder import best_and_final_line, read_evaluations
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
 from retinanet.coco.results import Found, default_results_path, load_results, rows_of, set_aside, write_results
 from retinanet.data.dataloader import LoaderSettings
@@ -28,6 +28,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable
 from retinanet.runtime.log_file import LOG, name_of_run
 from retinanet.settings.evaluate import EvaluateSettings
+from retinanet.settings.shared import BEST
 from retinanet.settings.train import settings_line
 
 
@@ -37,13 +38,6 @@ def evaluate(settings: EvaluateSettings) -> int:
         return compare_results(settings, *settings.compare)
     if settings.from_results is not None:
         return report_on_file(settings, settings.from_results)
-    path = settings.results_path
-    names_no_checkpoint = settings.checkpoint_path == EvaluateSettings.checkpoint_path
-    if path and path.is_file() and names_no_checkpoint and not settings.checkpoint_path.exists():
-        raise UserError(
-            f"--results_path {path}: names the file to write, but there is no checkpoint {settings.checkpoint_path} to "
-            f"detect with. To evaluate the file as it is, use --from_results {path}; to detect, set --checkpoint_path."
-        )
     return evaluate_checkpoint(settings, find_device(settings.machine.device))
 
 
@@ -185,6 +179,8 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
     trained = {**checkpoint.settings, "depth": checkpoint.architecture.depth}
     with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):
         say(checkpoint_line(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights))
+    if line := best_and_final_line(settings.checkpoint_path):
+        say(line)
     if LOG.path:
         say(f"Log: {LOG.path}")
     say(settings_line(trained))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint, save_as_safetensors
+from retinanet.checkpoints.output_folder import best_and_final_line
 from retinanet.coco.annotations import has_objects, require_same_classes
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.detector.model import RetinaNet
@@ -30,8 +31,11 @@ def export(settings: ExportSettings) -> int:
     """Exports the checkpoint. Returns the exit code: 0 if the file was written, 1 if its verification failed."""
     require_writable(settings.file)
     checkpoint = load_checkpoint(settings.checkpoint_path)
+    if line := best_and_final_line(settings.checkpoint_path):
+        say(line)
     model = build_model(checkpoint, settings.checkpoint_path, averaged=True).eval()
     if settings.format == "safetensors":
+        settings.file.parent.mkdir(parents=True, exist_ok=True)
         export_safetensors(checkpoint, settings.file)
         return 0
     dataset = None if settings.verification.no_verify else load_val_set(settings, checkpoint)
@@ -42,11 +46,10 @@ def export(settings: ExportSettings) -> int:
     if faults:
         say(f"Not written: {'; '.join(faults)}")
         return 1
-    with (
-        file_error_explained(settings.file, "can't be written", "Make room, or choose another --output_path."),
-        written_whole(settings.file, "wb") as file,
-    ):
-        file.write(content)
+    with file_error_explained(settings.file, "can't be written", "Make room, or choose another --output_path."):
+        settings.file.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(settings.file, "wb") as file:
+            file.write(content)
     say(
         f"Written: {settings.file}, {len(content) / 1e6:.1f} MB. Its inputs are images (uint8, batch x 3 x height x "
         "width, sides multiples of 32) and sizes (int64, height and width without padding); docs/export.md has more"

@@ -1,4 +1,4 @@
-"""Detects objects in files: reads ahead, detects in batches, and writes results as soon as they are known."""
+"""Detects objects in images and videos, and writes the results as soon as they are known."""
 
 import sys
 from collections import deque
@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from retinanet.checkpoints.output_folder import best_and_final_line
 from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.images import read_upright
 from retinanet.data.transforms import to_tensor
@@ -58,6 +59,8 @@ def predict(settings: PredictSettings) -> int:
     require_no_source(earlier, (source.path for source in sources))
     detector = _detector(settings)
     classes = ", ".join(settings.classes or detector.class_names)
+    if line := best_and_final_line(settings.checkpoint_path):
+        say(line)
     say(f"Detecting {classes} with a score above {threshold_text(detector.threshold)}")
     unreadable = Unreadable()
     names, ids = detector.class_names, detector.category_ids

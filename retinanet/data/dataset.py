@@ -1,6 +1,7 @@
 """Reads a COCO dataset: each image becomes a sample, resized and with its boxes."""
 
 import os
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
+STAT_THREADS = 16
 IMAGES_PER_PART = 2**16  # images whose boxes are clipped at a time at the start; all at once would double the memory
 
 
@@ -172,7 +174,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return exists
 
     def require_images(self) -> None:
-        """Raises UserError if an image file is missing."""
+        """Raises UserError if an image file is missing or empty."""
         missing = np.flatnonzero(~self.images_there())
         if len(missing):
             first = self.path(missing[0])
@@ -183,6 +185,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
             raise UserError(
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
                 f"are missing).{hint} Put the images there, or take them out of the annotations."
+            )
+        with ThreadPool(STAT_THREADS) as threads:  # on a network drive, most of the time is waiting
+            sizes = threads.map(lambda index: os.path.getsize(self.path(index)), range(len(self)), chunksize=1000)
+        if empty := [index for index, size in enumerate(sizes) if not size]:
+            raise UserError(
+                f"{self.path(empty[0])}: is an empty file of 0 bytes ({len(empty)} of {len(self)} images are). Copy "
+                "the images again, or take them out of the annotations."
             )
 
 

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -35,9 +36,9 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
         return _upright(picture, size)
 
 
-def read_upright(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads an image without annotations like `read_image`, but of any size, and always upright by EXIF orientation."""
-    with _opened(path, None, max_pixels) as picture:
+def read_upright(source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Reads an image file without annotations like `read_image`, but of any size, and always upright by EXIF."""
+    with _opened(source, None, max_pixels) as picture:
         return upright(picture)
 
 
@@ -88,17 +89,19 @@ def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_P
 
 
 @contextmanager
-def _opened(path: str | Path, size: tuple[int, int] | None, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(source: str | Path | IO[bytes], size: tuple[int, int] | None, max_pixels: int) -> Iterator[Image.Image]:
     """Opens the image and checks its header; any error while it is open becomes a UserError that names the file.
 
     `size` (height, width) is None for an image without annotations, which may have any size.
     """
     otherwise = "" if size is None else ", or take it out of the annotations"
+    is_path = isinstance(source, str | Path)
+    path = str(source if is_path else getattr(source, "name", "the image"))
     kind = "image_unreadable"
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe could block forever
+        if is_path and not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe could block forever
             raise ValueError("it is not a regular file")
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
             _check_pixels(path, picture.size, max_pixels)
             if size is not None:
                 _check_size(path, picture, size)

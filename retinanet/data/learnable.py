@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from retinanet.coco.annotations import one_box_for_all, owners_of, placeholder_note
+from retinanet.coco.annotations import Annotations, one_box_for_all, owners_of, placeholder_note
 from retinanet.coco.boxes import corners_for_sizes, mirrored_corners, resized_corners
 from retinanet.data.anchor_coverage import ROUNDING, best_ious
 from retinanet.data.dataset import CocoDataset
@@ -75,8 +75,8 @@ def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> It
                 yield mirrored_corners(boxes, sizes[:, 1])
 
 
-def warnings_of(dataset: CocoDataset) -> list[str]:
-    """Returns warnings about the set as a whole: boxes that training uses but that look wrong."""
+def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
+    """Returns warnings about a training set and its val set: boxes and classes that look wrong."""
     annotations = dataset.annotations
     boxes, sizes = (
         values[dataset.is_learned] for values in (annotations.boxes, annotations.sizes[owners_of(annotations)])
@@ -86,4 +86,22 @@ def warnings_of(dataset: CocoDataset) -> list[str]:
         problems.append(f"all {len(boxes)} boxes are {boxes[0].tolist()}{placeholder_note(annotations)}")
     if corners_for_sizes(boxes, sizes).any():
         problems.append("boxes reach past their images and look like (x1, y1, x2, y2), not (left, top, width, height)")
-    return [f"Warning: {annotations.path}: {problem}. Look with python -m retinanet.check_data" for problem in problems]
+    found = [
+        f"Warning: {annotations.path}: {problem}. Look with python -m retinanet.check_data" for problem in problems
+    ]
+    names = annotations.class_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        found.append(
+            f"Warning: {annotations.path}: several categories are called {', '.join(twice)}, and each is trained as a "
+            "class of its own. Give their objects one category_id, or different names"
+        )
+    counts, counts_of_val = (
+        np.bincount(labels, minlength=len(names))
+        for labels in (annotations.labels[dataset.is_learned], val.labels[~val.crowds])
+    )
+    if unseen := [name for name, own, of_val in zip(names, counts, counts_of_val, strict=True) if of_val and not own]:
+        found.append(
+            f"Warning: {val.path}: has objects of {', '.join(unseen)}, of which {annotations.path} has none, so they "
+            "can't be learned. Annotate some there, or divide the images anew: python -m retinanet.convert --split"
+        )
+    return found

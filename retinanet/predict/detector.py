@@ -1,9 +1,12 @@
 """Provides the detector as a Python object: images in, boxes in pixels of each image out."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import IO, Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -12,16 +15,17 @@ from torch import Tensor
 
 from retinanet.coco.boxes import corners_of
 from retinanet.coco.results import Found
+from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.images import read_upright, upright
 from retinanet.data.transforms import longest_at, to_tensor
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, Tiles, detect_images
 from retinanet.predict.networks import ONNX, network_of_checkpoint, network_of_onnx
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import FLAGS, UserError
 from retinanet.settings.shared import MAX_PIXELS
 
-OneImage = str | Path | np.ndarray | Tensor | Image.Image
+OneImage = str | Path | bytes | IO[bytes] | np.ndarray | Tensor | Image.Image
 
 
 class ImageDetections(NamedTuple):
@@ -31,6 +35,15 @@ class ImageDetections(NamedTuple):
     scores: np.ndarray  # float32 [n]
     labels: np.ndarray  # int64 [n], indices into Detector.class_names
     names: list[str]  # the class name of each detection
+
+
+@contextmanager
+def _arguments_named() -> Iterator[None]:
+    """Names the arguments in error messages, instead of flags: tile, not --tile, unless a command is running."""
+    try:
+        yield
+    except UserError as error:
+        raise error if FLAGS else UserError(re.sub(r"--(?=\w)", "", str(error))) from error
 
 
 class Detector:
@@ -50,6 +63,7 @@ class Detector:
     used.
     """
 
+    @_arguments_named()
     def __init__(
         self,
         path: str | Path,
@@ -99,17 +113,24 @@ class Detector:
             Tiles(tile, overlap) if tile else None,
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"Detector({str(self.path)!r}, {str(self.network.device)!r}, threshold={threshold_text(self.threshold)}, "
+            f"classes={[self.class_names[label] for label in self.kept_labels or range(len(self.class_names))]})"
+        )
+
     @overload
     def __call__(self, images: OneImage) -> ImageDetections: ...
 
     @overload
     def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[ImageDetections]: ...
 
+    @_arguments_named()
     def __call__(self, images: OneImage | list[Any] | tuple[Any, ...]) -> ImageDetections | list[ImageDetections]:
         """Returns the detections in an image, or in each image of a list.
 
-        An image is the path of a file, a PIL image, a NumPy array [height, width, 3] in RGB or [height, width] in grey,
-        or a tensor [3, height, width]; arrays and tensors are uint8.
+        An image is the path of a file, an open file, the bytes of a file, a PIL image, a NumPy array [height, width, 3]
+        in RGB or [height, width] in grey, or a tensor [3, height, width]; arrays and tensors are uint8.
         """
         if isinstance(images, list | tuple):
             return self._detections_in([self._tensor_of(image) for image in images])
@@ -141,7 +162,9 @@ class Detector:
 
     def _tensor_of(self, image: Any) -> Tensor:
         """Returns the image as uint8 [3, height, width]."""
-        if isinstance(image, str | Path):
+        if isinstance(image, bytes):
+            image = BytesIO(image)
+        if isinstance(image, str | Path) or hasattr(image, "read"):
             return to_tensor(read_upright(image, self.max_pixels))
         if isinstance(image, Image.Image):
             return to_tensor(upright(image))

@@ -72,7 +72,8 @@ class Outputs:
         rows = zip(detections.labels.tolist(), detections.boxes.tolist(), detections.scores.tolist(), strict=True)
         for label, box, score in rows:
             row = {"image_id": self.num_images, "category_id": self.category_ids[label], "bbox": box, "score": score}
-            row |= {"file_name": file_name} | ({} if frame is None else {"frame": frame})
+            row |= {"class": self.class_names[label], "file_name": file_name}
+            row |= {} if frame is None else {"frame": frame}
             self.json.write(("," if self.num_rows else "") + "\n" + json.dumps(row))
             number = "" if frame is None else frame
             self.table.writerow(

@@ -23,7 +23,8 @@ def run_command(read_flags: Callable[[], Any], name: str) -> None:
     """
 
     def main() -> int:
-        settings = read_flags()
+        inputs = importlib.import_module("retinanet.commands.inputs")
+        settings = inputs.checked_inputs(read_flags())
         command: Callable[[Any], int] = getattr(importlib.import_module(f"retinanet.commands.{name}"), name)
         return command(settings)
 

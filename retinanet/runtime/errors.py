@@ -1,8 +1,17 @@
 """The exceptions that end a run early; the scripts turn each into one message and an exit code."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FLAGS: set[str] = set()  # of the running command, such as --seed; empty in a program that only uses the package
+
+
+def either(*remedies: str) -> str:
+    """Joins `remedies` as alternatives, without those that name a flag that the running command doesn't have."""
+    *others, last = [text for text in remedies if not FLAGS or FLAGS.issuperset(re.findall(r"--\w+", text))] or [""]
+    return f"{', '.join(others)}{',' * (len(others) > 1)} or {last}" if others else last
 
 
 class UserError(ValueError):

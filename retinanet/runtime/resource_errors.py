@@ -2,40 +2,35 @@
 
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from retinanet.runtime.errors import OutOfResources
+from retinanet.runtime.errors import OutOfResources, either
 
 if TYPE_CHECKING:  # importing PyTorch takes seconds, and the flags are read first
     from torch import Tensor
 
 LIKELY_CAUSES = {
-    signal.SIGKILL: "the system ran out of memory; lower --workers, or remove --cache ram",
-    signal.SIGBUS: "shared memory (/dev/shm) ran out; lower --workers, or raise the container's --shm-size",
+    signal.SIGKILL: ("the system ran out of memory", "lower --workers", "remove --cache ram"),
+    signal.SIGBUS: ("shared memory (/dev/shm) ran out, which is set by --shm-size in Docker", "lower --workers"),
 }
 HOST_SIGNS = ("can't allocate memory", "Cannot allocate memory")  # PyTorch's allocator; the system's ENOMEM
 GPU_SIGNS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")  # the driver; cuDNN and cuBLAS
-# Advice for each kind of work that can run out of memory.
-STEP_ADVICE = (
-    "Lower --batch_size, or --min_side and --max_side, or use a smaller --depth; on a GPU, --precision bfloat16 also "
-    "needs less."
-)
-COPY_ADVICE = "Lower --batch_size, or --min_side and --max_side."
-DETECTION_ADVICE = (
-    "Lower --batch_size, --num_candidates, or --min_side and --max_side; on a GPU, --precision bfloat16 also needs "
-    "less."
-)
+# Remedies for each kind of work that can run out of memory.
+SMALLER = ("lower --batch_size", "lower --min_side and --max_side")
+STEP_ADVICE = (*SMALLER, "use a smaller --depth", "on a GPU, use --precision bfloat16")
+COPY_ADVICE = SMALLER
+DETECTION_ADVICE = (*SMALLER, "lower --num_candidates", "on a GPU, use --precision bfloat16")
 GPU_ADVICE = (
-    "If another process uses the GPU's memory (see nvidia-smi), wait for it or choose another --device; otherwise "
-    "lower --batch_size."
+    "lower --batch_size",
+    "if another process uses the GPU's memory (see nvidia-smi), wait for it or choose another --device",
 )
-HOST_ADVICE = "Lower --workers or --batch_size, remove --cache ram, or end other processes that use memory."
+HOST_ADVICE = ("lower --workers", "lower --batch_size", "remove --cache ram", "end other processes that use memory")
 
 
 @contextmanager
-def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
+def memory_explained(where: str = "", advice: Sequence[str] = ()) -> Iterator[None]:
     """Raises OutOfResources if the memory of a GPU or of the machine runs out.
 
     `where` names the work, such as named(images), and `advice` says what helps. The outermost block has neither.
@@ -47,9 +42,9 @@ def memory_explained(where: str = "", advice: str = "") -> Iterator[None]:
             raise
         of_host = _is_out_of_host_memory(error)
         numbers = "" if of_host else _gpu_memory()
+        fix = either(*(advice or (HOST_ADVICE if of_host else GPU_ADVICE)))
         raise OutOfResources(
-            f"memory ran out{f' at {where}' if where else f': {_reason(error)}'}{numbers}. "
-            f"{advice or (HOST_ADVICE if of_host else GPU_ADVICE)}"
+            f"memory ran out{f' at {where}' if where else f': {_reason(error)}'}{numbers}. {fix[:1].upper()}{fix[1:]}."
         ) from error
 
 
@@ -75,7 +70,9 @@ def worker_explained() -> Iterator[None]:
             raise
         killer = re.search(r"killed by signal: (\w[\w ]*)", text)
         number = next((number for number in LIKELY_CAUSES if killer and str(signal.strsignal(number)) in text), None)
-        cause = LIKELY_CAUSES[number] if number else "see its output above; --workers 0 reads without workers"
+        cause = "see its output above; --workers 0 reads without workers"
+        if number:
+            cause = f"{LIKELY_CAUSES[number][0]}; {either(*LIKELY_CAUSES[number][1:])}"
         fate = f"killed by signal {number.name if number else killer[1].strip()}" if killer else "gone"
         raise OutOfResources(f"{worker[0]} is {fate}. Likely cause: {cause}.") from error
 

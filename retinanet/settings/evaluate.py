@@ -7,6 +7,7 @@ from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, option, parsed, part, whole_number
 from retinanet.settings.shared import (
+    FINAL,
     Detection,
     Machine,
     Views,
@@ -42,7 +43,7 @@ class Trained:
 class EvaluateSettings:
     coco_path: Path = coco_path_option()
     set_name: str | None = option(None, "name of the set (default: test, or val with --from_results or --compare)")
-    checkpoint_path: Path = option(Path("output/model_final.pt"), "the checkpoint to evaluate", Path)
+    checkpoint_path: Path = option(Path("output") / FINAL, "the checkpoint to evaluate", Path)
     results_path: Path | None = option(None, "file to write (default: {set_name}_bbox_results.json)", Path)
     from_results: Path | None = option(
         None,

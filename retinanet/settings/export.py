@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, option, options_of, parsed, part
-from retinanet.settings.shared import Detection, coco_path_option, max_pixels_option
+from retinanet.settings.shared import BEST, Detection, coco_path_option, max_pixels_option
 
 FORMATS = {"onnx": ".onnx", "safetensors": ".safetensors"}
 
@@ -20,9 +20,9 @@ class Verification:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    checkpoint_path: Path = option(Path("output/best.pt"), "the checkpoint to export, with its averaged weights", Path)
+    checkpoint_path: Path = option(Path("output") / BEST, "the checkpoint to export, with its averaged weights", Path)
     format: str = option("onnx", "format of the file", tuple(FORMATS))
-    output_path: Path | None = option(None, "file to write (default: next to the checkpoint)", Path)
+    output_path: Path | None = option(None, "file to write, or its folder (default: next to the checkpoint)", Path)
     verification: Verification = part(
         Verification, "verification", "the file is only written if it detects the same as the checkpoint"
     )
@@ -30,7 +30,11 @@ class ExportSettings:
 
     @property
     def file(self) -> Path:
-        return self.output_path or self.checkpoint_path.with_suffix(FORMATS[self.format])
+        beside = self.checkpoint_path.with_suffix(FORMATS[self.format])
+        if self.output_path is None:
+            return beside
+        is_folder = self.output_path.is_dir() or not self.output_path.suffix
+        return self.output_path / beside.name if is_folder else self.output_path
 
     def check(self, given: Given) -> None:
         """Raises UserError if flags contradict each other."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import FLAGS, UserError
 from retinanet.runtime.printable import printable
 
 Settings = TypeVar("Settings")
@@ -128,6 +128,8 @@ def parsed(
     """
     parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, most_used=most_used)
     _add_options(parser, settings)
+    FLAGS.clear()
+    FLAGS.update(parser.flags)
     unset = argparse.Namespace(**dict.fromkeys(options_of(settings), _NOT_GIVEN))
     values = vars(parser.parse_args(argv, unset))
     given = {
@@ -241,6 +243,10 @@ class ArgumentParser(argparse.ArgumentParser):
             help=text,
             **(short if most_used else {"nargs": 0}),
         )
+
+    @property
+    def flags(self) -> set[str]:
+        return {flag for flag in self._option_string_actions if flag.startswith("--")}
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         for word in sys.argv[1:] if args is None else args:

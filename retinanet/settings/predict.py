@@ -6,7 +6,7 @@ from typing import Any
 
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, number_from, option, options_of, parsed, part, whole_number
-from retinanet.settings.shared import Detection, Device, Views, max_pixels_option
+from retinanet.settings.shared import BEST, Detection, Device, Views, max_pixels_option
 
 MOST_USED = (
     *("checkpoint_path", "output_path", "threshold", "classes", "save"),
@@ -68,7 +68,7 @@ class PredictSettings:
         positional=True,
     )
     checkpoint_path: Path = option(
-        Path("output/best.pt"), "a checkpoint of train.py, or a file that retinanet.export wrote", Path
+        Path("output") / BEST, "a checkpoint of train.py, or a file that retinanet.export wrote", Path
     )
     output_path: Path = option(Path("predictions"), "folder for the output", Path)
     classes: tuple[str, ...] | None = option(None, "only report these classes", nargs="+", metavar="NAME")

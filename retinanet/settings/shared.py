@@ -11,6 +11,7 @@ from retinanet.detector.settings import AnchorShapes, DetectionSettings
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import number_from, option, whole_number
 
+BEST, FINAL = "best.pt", "model_final.pt"  # a run's checkpoint with the best AP, and that of its last epoch
 MIN_SIDE, MAX_SIDE = 608, 1024
 LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # a single larger image would fill a GPU's memory
 MAX_PIXELS = 89_000_000  # an RGB image with this many pixels takes 267 MB

@@ -4,7 +4,6 @@ import math
 from contextlib import nullcontext
 from pathlib import Path
 
-from retinanet.checkpoints.output_folder import BEST
 from retinanet.coco.annotations import has_objects
 from retinanet.coco.results import Found
 from retinanet.evaluation.analysis import analyse, working_point
@@ -13,8 +12,9 @@ from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import STOP
+from retinanet.settings.shared import BEST, FINAL
 from retinanet.training.build import Run, loader_settings
-from retinanet.training.saves import FINAL, Saves, weights_name
+from retinanet.training.saves import Saves, weights_name
 from retinanet.training.trackers import Trackers
 
 

@@ -102,7 +102,7 @@ def opening_lines(run: Run) -> list[str]:
         f"Num training images: {len(training_set)}",
         f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area",
         *data_lines(training_set, run.state.network.architecture.anchors, settings),
-        *warnings_of(training_set),
+        *warnings_of(training_set, run.sets.val),
     ]
     if run.ranks.size > 1:
         rest = len(training_set) % run.sampler.batch_size

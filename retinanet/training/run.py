@@ -9,6 +9,7 @@ from retinanet.runtime.errors import Stopped
 from retinanet.runtime.ranks import Agreement, Ranks, num_restarts
 from retinanet.runtime.signals import STOP
 from retinanet.settings.options import with_values
+from retinanet.settings.shared import FINAL
 from retinanet.settings.train import TrainSettings
 from retinanet.training.batch_size import settled_batch_size
 from retinanet.training.build import Run, build_run
@@ -16,7 +17,7 @@ from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.evaluation import evaluate_and_save, out_of_patience
 from retinanet.training.log_lines import best_line, epoch_line, log_line, seconds_per_image, tracked_numbers
 from retinanet.training.opening import begin, trackers_of, with_seed
-from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
+from retinanet.training.saves import Saves, log_bad_images, log_skipped
 from retinanet.training.sets import Sets, add_cache
 from retinanet.training.trackers import Trackers
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint, saved_epoch
-from retinanet.checkpoints.output_folder import BEST, write_evaluations, write_skipped
+from retinanet.checkpoints.output_folder import write_evaluations, write_skipped
 from retinanet.checkpoints.resume import LAST, PREVIOUS, save_run
 from retinanet.checkpoints.torch_files import num_bytes
 from retinanet.runtime.console import say
@@ -16,10 +16,10 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.streams import complain
 from retinanet.settings.options import flat
+from retinanet.settings.shared import BEST, FINAL
 from retinanet.training.build import Run
 
 SECONDS_BETWEEN_SAVES = 60
-FINAL = "model_final.pt"
 
 
 class Saves:

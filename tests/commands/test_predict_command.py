@@ -41,6 +41,7 @@ def test_it_finds_what_test_finds(script, coco_path, checkpoint, views):
     for row, want in zip(rows, wanted, strict=True):
         assert Path(row["file_name"]).stem == str(want["image_id"])
         assert row["category_id"] == want["category_id"]
+        assert row["class"] == NAMES[row["category_id"] - 1]
         assert row["score"] == pytest.approx(want["score"], abs=1e-5)  # batches differ in size
         assert row["bbox"] == pytest.approx(want["bbox"], abs=1e-3)
     with open("predictions/predictions.csv") as file:
@@ -157,7 +158,7 @@ def test_mistakes_end_in_one_message(script, coco_path, checkpoint, flags, messa
 
 def test_tiles_work_with_a_real_network(script, checkpoint):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 260, 3), dtype=np.uint8)).save("large.png")
-    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--threshold", 0.05, "--save")
+    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--threshold", 0.05, "--max_detections", 999, "--save")
 
     counts = []
     for flags in ((), ("--tile", 96)):

@@ -179,6 +179,14 @@ def test_missing_images_are_named_and_counted(coco_path):
         dataset.require_images()
 
 
+def test_empty_image_files_are_named_and_counted(coco_path):
+    dataset = dataset_of(coco_path)
+    for name in ("3.png", "5.png"):
+        (coco_path / "images" / "train" / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"3\.png: is an empty file of 0 bytes \(2 of 8 images are\)"):
+        dataset.require_images()
+
+
 def test_images_in_folders_are_found(coco_path):
     (coco_path / "images" / "train" / "sub").mkdir()
     (coco_path / "images" / "train" / "1.png").rename(coco_path / "images" / "train" / "sub" / "1.png")

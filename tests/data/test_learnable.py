@@ -148,13 +148,25 @@ def test_one_object_is_enough(coco_path, monkeypatch):
     dataset = dataset_of(coco_path, [*tiny, [4, 4, 30, 30]])
     require_reach(dataset)
     require_objects(dataset)
-    assert warnings_of(dataset) == []
+    assert warnings_of(dataset, dataset.annotations) == []
 
 
 def test_a_set_of_corners_is_warned_of(coco_path):
-    found = warnings_of(dataset_of(coco_path, [[20, 30, 50, 60], [30, 10, 60, 50], [2, 3, 30, 30]]))
+    dataset = dataset_of(coco_path, [[20, 30, 50, 60], [30, 10, 60, 50], [2, 3, 30, 30]])
+    found = warnings_of(dataset, dataset.annotations)
     assert len(found) == 1
     assert "boxes reach past their images and look like (x1, y1, x2, y2)" in found[0]
+
+
+def test_classes_of_one_name_and_classes_of_val_alone_are_warned_of(coco_path):
+    change_json(coco_path / "train.json", lambda content: content["categories"].append({"id": 3, "name": "red"}))
+    dataset = dataset_of(coco_path, [[4, 4, 30, 30]])
+    names, label = dataset.annotations.class_names, int(dataset.annotations.labels[0])
+    other = next(each for each in range(3) if each != label)
+    val = dataset.annotations._replace(labels=np.array([other]))
+    twice, unseen = warnings_of(dataset, val)
+    assert f"several categories are called {names[2]}" in twice
+    assert f"has objects of {names[other]}, of which {dataset.annotations.path} has none" in unseen
 
 
 @pytest.mark.parametrize(("above", "is_reached"), [(5e-6, True), (2e-5, False)])

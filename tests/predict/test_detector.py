@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,12 @@ def test_every_form_of_an_image_gives_the_same(detector, coco_path):
     picture = Image.open(path)
     wanted = detector(path)
 
-    for form in (str(path), picture, np.asarray(picture), to_tensor(read_upright(path))):
-        for got, want in zip(detector(form), wanted, strict=True):
+    with open(path, "rb") as file:
+        forms = [str(path), picture, np.asarray(picture), to_tensor(read_upright(path)), path.read_bytes(), file]
+        forms.append(BytesIO(path.read_bytes()))
+        found = [detector(form) for form in forms]
+    for got_all in found:
+        for got, want in zip(got_all, wanted, strict=True):
             assert np.array_equal(got, want)
     assert len(wanted.scores) > 3
     assert wanted.boxes.shape == (len(wanted.scores), 4)
@@ -138,6 +143,27 @@ def test_the_example_of_the_docs(tmp_path, coco_path, monkeypatch, capsys):
 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(Detector("output/best.pt")("street.jpg").scores) > 3
+
+
+def test_its_messages_name_arguments_and_bytes_that_are_no_image(detector, monkeypatch):
+    monkeypatch.setattr("retinanet.predict.detector.FLAGS", set())
+    with pytest.raises(UserError, match=r"^precision float16 needs a GPU"):
+        Detector(detector.path, "cpu", precision="float16")
+    detector.max_pixels = 5
+    with pytest.raises(UserError, match="more than max_pixels 5"):
+        detector(_png(3))
+    with pytest.raises(UserError, match=r"^the image: can't be read as an image"):
+        detector(b"no image")
+
+
+def _png(side: int) -> bytes:
+    file = BytesIO()
+    Image.new("RGB", (side, side)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_its_repr_says_what_it_finds(detector):
+    assert repr(detector) == f"Detector({str(detector.path)!r}, 'cpu', threshold=0.05, classes={detector.class_names})"
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):
