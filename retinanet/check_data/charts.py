@@ -11,7 +11,8 @@ from matplotlib.ticker import ScalarFormatter
 
 from retinanet.check_data.counts import BY_CLASS, BY_SIDE, Counts, Histogram, Reach, histograms
 from retinanet.check_data.text import REACHED
-from retinanet.reports.figures import PALETTE, save_figure, shortened
+from retinanet.reports.figures import save_figure
+from retinanet.reports.labels import PALETTE, shortened
 
 FEWEST_BINS = 5  # a histogram always has room for this many bins
 MOST_CLASSES = 100  # if there are more, the scarcest classes of the first set are drawn

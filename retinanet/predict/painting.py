@@ -8,9 +8,8 @@ from torch import Tensor
 
 from retinanet.coco.boxes import boxes_of, corners_of
 from retinanet.coco.results import Found
-from retinanet.reports.box_pictures import place_labels
-from retinanet.reports.figures import class_colour, shortened, text_colour
 from retinanet.reports.fonts import font_file
+from retinanet.reports.labels import class_colour, place_labels, shortened, text_colour
 
 USUAL_SIDE = 480  # longer side in pixels at which text has its usual size; on larger images, the text grows less
 TEXT_PIXELS, LINE_PIXELS, PAD = 15, 3, 0.15  # PAD is a fraction of the text size

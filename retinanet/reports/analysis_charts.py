@@ -11,7 +11,7 @@ from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import ClassNumbers
 from retinanet.evaluation.confusion import Confusion
 from retinanet.evaluation.intervals import Interval
-from retinanet.reports.figures import PALETTE, shortened, text_colour
+from retinanet.reports.labels import PALETTE, shortened, text_colour
 
 MOST_BARS = 30  # classes in the bar chart
 MOST_CURVES = 1000  # classes; more curves would hide each other

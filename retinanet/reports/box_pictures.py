@@ -10,45 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from retinanet.coco.annotations import owners_of
-from retinanet.coco.boxes import boxes_of, corners_of, shared_area
+from retinanet.coco.boxes import boxes_of, corners_of
 from retinanet.evaluation.analysis import Analysis, is_taken
 from retinanet.evaluation.compare import Comparison
-from retinanet.reports.figures import DOTS_PER_INCH, class_colour, letter_widths, shortened, text_colour
+from retinanet.reports.figures import DOTS_PER_INCH
+from retinanet.reports.labels import class_colour, letter_widths, place_labels, shortened, text_colour
 
 if TYPE_CHECKING:  # vis.py doesn't need PyTorch
     from retinanet.data.dataset import CocoDataset
-
-
-def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarray:
-    """Returns the top-left corners [N, 2] of the labels of `boxes` [N, 4] in an image of the given `width`.
-
-    Boxes are (left, top, width, height); `sizes` [N, 2] are the labels' (width, height). A label is placed at the top
-    or bottom edge of its box, where it covers the least of boxes and earlier labels. Labels may extend past the image's
-    top and bottom, but not past its sides.
-    """
-    places = np.zeros((len(boxes), 2))
-    for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):
-        corners = _candidates(box, size)
-        corners[:, 0] = corners[:, 0].clip(0, max(0, width - size[0]))
-        candidates = np.concatenate([corners, np.broadcast_to(size, corners.shape)], axis=1)
-        earlier = np.concatenate([places[:row], sizes[:row]], axis=1)
-        # A label over another label is unreadable; a label over the corner of a box is not.
-        over_boxes, over_labels = (shared_area(candidates[:, None], others) for others in (boxes, earlier))
-        covered = over_boxes.sum(axis=1) + 3 * over_labels.sum(axis=1)
-        places[row] = corners[covered.argmin()]
-    return places
-
-
-def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Returns the places [8, 2] for a label: above and below the box, at its left, right and middle, then inside.
-
-    Of equally good places, the first is used.
-    """
-    left, top, right, bottom = corners_of(box)
-    above, below = top - size[1], bottom
-    end, middle = right - size[0], (left + right - size[0]) / 2
-    outside = [(x, y) for y in (above, below) for x in (left, end, middle)]
-    return np.array([*outside, (left, top), (left, bottom - size[1])])
 
 
 PANEL_PIXELS = 480  # longer side of an image in a grid

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from retinanet.evaluation.coco_table import AP, AP50
-from retinanet.reports.figures import PALETTE
+from retinanet.reports.labels import PALETTE
 from retinanet.reports.log_reader import RunLog
 from retinanet.reports.log_table import model_name
 from retinanet.runtime.log_file import ENDING

@@ -5,15 +5,17 @@ import unicodedata
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matplotlib import font_manager
-from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ft2font import FT2Font
-from matplotlib.text import Text
 
 from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_LETTERS_NAMED = 5  # the maximum number of letters named in the message
 # Fonts with the fewest of these words in their file names are tried first. A last-resort font has only boxes.
@@ -22,11 +24,13 @@ LAST_RESORT = "lastresort"
 _announced: set[str] = set()  # letters already reported as missing
 
 
-def give_fonts(figure: Figure) -> None:
+def give_fonts(figure: "Figure") -> None:
     """Lets matplotlib fall back to system fonts, letter by letter, in the texts of `figure`.
 
     Letters that no font has appear as boxes; one line on stderr reports them, in place of matplotlib's warnings.
     """
+    from matplotlib.text import Text  # not at the top: predict paints without figures
+
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and not text.get_text().isascii()]
     files = _files_for(frozenset(letter for text in texts for letter in text.get_text()))
     families = [FT2Font(file).family_name for file in files[1:]]

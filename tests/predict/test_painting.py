@@ -5,7 +5,7 @@ from matplotlib.colors import to_rgb
 
 from retinanet.coco.results import Found
 from retinanet.predict.painting import painted
-from retinanet.reports.figures import class_colour
+from retinanet.reports.labels import class_colour
 
 
 def pixels_of(boxes, labels=None, size=(160, 200)):

@@ -3,7 +3,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from retinanet.reports.box_pictures import Panel, draw_grid
-from retinanet.reports.figures import PALETTE, class_colour, save_figure, text_colour
+from retinanet.reports.figures import save_figure
+from retinanet.reports.labels import PALETTE, class_colour, text_colour
 
 
 def contrast(colour, other):

@@ -11,8 +11,8 @@ from PIL import Image
 from support.data_folder import change_json
 
 from retinanet.reports import fonts
-from retinanet.reports.figures import shortened
 from retinanet.reports.fonts import font_file, give_fonts
+from retinanet.reports.labels import shortened
 
 
 @pytest.fixture(autouse=True)

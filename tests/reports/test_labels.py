@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from retinanet.reports.box_pictures import place_labels
+from retinanet.reports.labels import place_labels
 
 SIZE = np.array([30.0, 10.0])
 
