@@ -186,7 +186,7 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
         say(checkpoint_line(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights))
     if LOG.path:
         say(f"Log: {LOG.path}")
-    say(settings_line(trained))
+    say(settings_line(trained), on_terminal=())
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:

@@ -58,7 +58,7 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
         write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if saved else None)
     if LOG.path:
         say(f"Log: {LOG.path}")
-    say(settings_line(plain))
+    say(settings_line(plain), on_terminal=())
     for complaint in complaints:
         say(f"Can't resume from {complaint}")
     if saved:
