@@ -105,7 +105,7 @@ class Data:
     augmentation: Augmentation = part(Augmentation)
     batch_size: int = option(
         2,
-        "images per batch and process; auto (GPU only): as many as fit in memory, measured at the start",
+        "images per batch and process, 1 or more; auto (GPU only): as many as fit in memory, measured at the start",
         _batch_size,
         may_change=True,
     )
@@ -195,7 +195,7 @@ class Network:
 class Loss(LossSettings):
     """LossSettings as flags."""
 
-    alpha: float = option(LossSettings.alpha, "focal loss: weight of the objects, 0 to 1", number_from(0, 1))
+    alpha: float = option(LossSettings.alpha, "focal loss: weight of the objects", number_from(0, 1))
     gamma: float = option(LossSettings.gamma, "focal loss: how strongly hard anchors are favoured", number_from(0))
     beta: float = option(LossSettings.beta, "smooth L1 loss: the error above which it is linear", number_above(0))
     foreground_iou: float = option(
@@ -291,9 +291,7 @@ class Optimisation:
         bool,
         may_change=True,
     )
-    steps: int = option(
-        300, "with --find_lr: number of learning rates to try, 50 or more", whole_number(50), may_change=True
-    )
+    steps: int = option(300, "with --find_lr: number of learning rates to try", whole_number(50), may_change=True)
     seed: int | str = option(
         PUBLISHED_SEED, "the seed; random draws and prints one, and a resumed run keeps its own", _seed
     )
