@@ -65,8 +65,8 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
     if not renamed:
         return labelled, []
     return labelled._replace(sets=sets), [
-        f"{len(renamed)} images share their file name with an image of another set, so the set's name is put before it, "
-        f"as in {renamed[0]}"
+        f"{len(renamed)} images share their file name with an image of another set, so the set's name is put before "
+        f"it, as in {renamed[0]}"
     ]
 
 
