@@ -22,6 +22,7 @@ from retinanet.predict.sources import SourceFile, find_sources
 from retinanet.predict.video import VideoReader, VideoWriter
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import hides_bars
 from retinanet.settings.predict import PICTURES, PredictSettings
@@ -63,7 +64,11 @@ def predict(settings: PredictSettings) -> int:
     names, ids = detector.class_names, detector.category_ids
     with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:
         if earlier:
-            say(f"{outputs.folder} holds an earlier run: its {len(earlier)} files are now in {outputs.before}")
+            size = size_text(size_on_disk(outputs.before))
+            say(
+                f"{outputs.folder} holds an earlier run: its {len(earlier)} files are now in {outputs.before} and take "
+                f"{size} there"
+            )
         _detect_in_images(images, detector, outputs, unreadable)
         for video in videos:
             try:

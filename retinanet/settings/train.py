@@ -90,6 +90,10 @@ def _batch_size(text: str) -> int:
     return AUTO_BATCH if text == "auto" else whole_number(1)(text)
 
 
+def _keep(text: str) -> int | None:
+    return None if text == "all" else whole_number(1)(text)
+
+
 def _seed(text: str) -> int | str:
     """Reads a whole number or RANDOM, which is drawn later, because here each rank would draw another seed."""
     return text if text == RANDOM else whole_number(0)(text)
@@ -390,6 +394,13 @@ class Output:
         may_change=True,
     )
     eval_every: int = option(10, "epochs between evaluations", whole_number(1), may_change=True)
+    keep: int | None = option(
+        None,
+        "how many of the newest retinanet_epoch{N}.pt to keep, 1 or more, or all; older ones are removed once a newer "
+        "one is written. best.pt, model_final.pt, last.pt and previous.pt stay (default: all)",
+        _keep,
+        may_change=True,
+    )
     patience: int = option(
         0,
         "end the run after this many evaluations in a row without a higher AP; 0: never",

@@ -45,7 +45,8 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
 
 
 def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
-    saves.save_weights(weights_name(run.state.epoch))
+    if saves.save_weights(weights_name(run.state.epoch)):
+        saves.remove_old_weights()
     if is_last:
         saves.save_weights(FINAL)
 

@@ -47,6 +47,7 @@ def train_epochs(run: Run, trackers: Trackers) -> None:
     settings, state, saves = run.settings, run.state, Saves(run)
     with STOP.deferred():
         try:
+            saves.remove_old_weights()  # of a resumed run
             _evaluate_if_due(run, saves, trackers)  # a run may have stopped between an epoch and its evaluation
             while state.epoch < settings.optimisation.epochs:
                 if out_of_patience(run):
