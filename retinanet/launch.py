@@ -20,7 +20,29 @@ from retinanet.runtime.errors import OutOfResources
 FORWARDED_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1")
 
 
+HELP = """\
+usage: python -m retinanet.launch [torchrun's flags] SCRIPT [the script's flags]
+
+Start train.py in several processes, usually one per GPU, on one machine or several. This is torchrun, except that it
+ends with the messages and the exit code of the processes, passes SIGUSR1 on to them, and ignores SIGHUP under nohup.
+
+  python -m retinanet.launch --nproc_per_node 8 --max-restarts 3 train.py --coco_path data --resume
+
+the most used of torchrun's flags (torchrun --help lists all):
+  --nproc_per_node N          number of processes on this machine
+  --max-restarts N            how often to start the processes again if one fails (default: 0)
+  --nnodes N                  number of machines (default: 1)
+  --rdzv_backend c10d --rdzv_endpoint HOST:PORT --rdzv_id ID
+                              where the machines meet: the same values on each
+
+docs/many_gpus.md has more examples. python train.py --help lists the script's flags.
+"""
+
+
 def main() -> int:
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(HELP, end="")
+        return 0
     # A signal that is already ignored, such as SIGHUP under nohup, would end the ranks if it were forwarded.
     forwarded = [name for name in FORWARDED_SIGNALS if signal.getsignal(signal.Signals[name]) != signal.SIG_IGN]
     os.environ.setdefault("PET_SIGNALS_TO_HANDLE", ",".join(forwarded))  # sets torchrun's flag --signals-to-handle

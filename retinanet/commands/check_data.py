@@ -30,6 +30,7 @@ from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.printable import printable
+from retinanet.runtime.streams import hides_bars
 from retinanet.settings.check_data import CheckDataSettings
 from retinanet.settings.train import anchor_words
 
@@ -118,7 +119,7 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
     contents: list[list[Content]] = []
     for checked in sets:
         every = read_contents(checked.dataset, threads)
-        bar = tqdm(every, f"Images of {checked.name}", total=len(checked.dataset), leave=False, disable=None)
+        bar = tqdm(every, f"Images of {checked.name}", total=len(checked.dataset), leave=False, disable=hides_bars())
         contents.append(list(bar))
         note_contents(checked, contents[-1], findings)
     note_repeated(list(zip(sets, contents, strict=True)), findings)

@@ -16,7 +16,7 @@ from retinanet.evaluation.analysis import working_point
 from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, draw_grid
 from retinanet.reports.curves import curves_of, draw_curves
 from retinanet.reports.figures import require_picture_place, save_figure, show_windows
-from retinanet.reports.log_reader import read_log
+from retinanet.reports.log_reader import read_logs
 from retinanet.reports.log_table import hyper_parameter_table
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
@@ -41,8 +41,10 @@ def draw(settings: DrawSettings) -> int:
 
 
 def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
-    """Prints a table of the runs in these logs and draws their curves."""
-    logs = [read_log(path) for path in paths]
+    """Prints the table of the runs of the logs that `paths` name, and draws their curves."""
+    logs, without_run = read_logs(paths)
+    if without_run:
+        say(f"Left out, as they contain neither losses nor a table: {', '.join(map(str, without_run))}", "")
     say(*hyper_parameter_table(logs), "")
     if curves := curves_of(logs):
         save_figure(draw_curves(curves, log_scale, window=show), picture_path)

@@ -25,7 +25,7 @@ from retinanet.reports.html_report import REPORT, write_report
 from retinanet.runtime.console import say
 from retinanet.runtime.device import choose_precision, find_device, num_workers
 from retinanet.runtime.errors import UserError
-from retinanet.runtime.files import require_writable
+from retinanet.runtime.files import require_writable, size_on_disk, size_text
 from retinanet.runtime.log_file import LOG, name_of_run
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.shared import BEST
@@ -103,7 +103,7 @@ def write_found(detections: Found, annotations: Annotations, path: Path) -> None
     """Writes the result file; an older file with other rows is kept under another name."""
     rows = rows_of(detections, annotations)
     if aside := set_aside(path, rows):
-        say(f"{path} was there already: the older file is now {aside}")
+        say(f"{path} was there already: the older file is now {aside} ({size_text(size_on_disk(aside))})")
     write_results(rows, path)
     say(f"{len(rows)} detections written to {path}")
 
@@ -183,7 +183,7 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
         say(line)
     if LOG.path:
         say(f"Log: {LOG.path}")
-    say(settings_line(trained))
+    say(settings_line(trained), on_terminal=())
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:

@@ -24,7 +24,9 @@ from retinanet.predict.sources import SourceFile, find_sources
 from retinanet.predict.video import VideoReader, VideoWriter
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.printable import printable
+from retinanet.runtime.streams import hides_bars
 from retinanet.settings.predict import PICTURES, PredictSettings
 
 MOST_PIXELS = 60_000_000  # a group of images ends at this many pixels, of three bytes each
@@ -66,7 +68,11 @@ def predict(settings: PredictSettings) -> int:
     names, ids = detector.class_names, detector.category_ids
     with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:
         if earlier:
-            say(f"{outputs.folder} holds an earlier run: its {len(earlier)} files are now in {outputs.before}")
+            size = size_text(size_on_disk(outputs.before))
+            say(
+                f"{outputs.folder} holds an earlier run: its {len(earlier)} files are now in {outputs.before} and take "
+                f"{size} there"
+            )
         _detect_in_images(images, detector, outputs, unreadable)
         for video in videos:
             try:
@@ -99,7 +105,7 @@ def _detector(settings: PredictSettings) -> Detector:
 
 
 def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Outputs, unreadable: Unreadable) -> None:
-    with tqdm(total=len(sources), desc="Images", disable=None, leave=False) as progress:
+    with tqdm(total=len(sources), desc="Images", disable=hides_bars(), leave=False) as progress:
         for group in _groups(_read_ahead(sources, detector.max_pixels), detector, lambda read: read.image):
             for read in group:
                 if read.image is None:
@@ -138,7 +144,7 @@ def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -
     with closing(VideoReader(source.path)) as reader, ExitStack() as writing:
         is_drawn = PICTURES in outputs.save
         writer = writing.enter_context(VideoWriter(outputs.video_path(source.name), reader)) if is_drawn else None
-        progress = tqdm(reader, source.path.name, reader.num_frames or None, disable=None, leave=False)
+        progress = tqdm(reader, source.path.name, reader.num_frames or None, disable=hides_bars(), leave=False)
         for group in _groups(enumerate(progress), detector, lambda numbered: numbered[1].image):
             detections = detector.find([frame.image for _, frame in group])
             for index, (number, frame) in enumerate(group):

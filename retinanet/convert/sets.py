@@ -1,5 +1,6 @@
 """Defines the annotated sets that readers of all formats return; image sizes are read from the image files."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,35 @@ class Labelled(NamedTuple):
     sets: list[LabelledSet]
     category_ids: list[int] | None = None  # if the format has ids
     notes: Sequence[str] = ()  # remarks for the user
+
+
+def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
+    """Puts the set's name before each file name that other sets have too, as images of all sets come into one folder.
+
+    Endings don't count, since annotations may be named after the image without it. Also returns a note about it, if
+    there are such names.
+    """
+    num_sets = Counter(stem for _, images in labelled.sets for stem in {_without_ending(image) for image in images})
+    renamed: list[str] = []
+
+    def distinct(set_name: str, image: LabelledImage) -> LabelledImage:
+        if num_sets[_without_ending(image)] == 1:
+            return image
+        name = Path(image.name)
+        renamed.append(name.with_name(f"{set_name}_{name.name}").as_posix())
+        return image._replace(name=renamed[-1])
+
+    sets = [LabelledSet(name, [distinct(name, image) for image in images]) for name, images in labelled.sets]
+    if not renamed:
+        return labelled, []
+    return labelled._replace(sets=sets), [
+        f"{len(renamed)} images share their file name with an image of another set, so the set's name is put before "
+        f"it, as in {renamed[0]}"
+    ]
+
+
+def _without_ending(image: LabelledImage) -> str:
+    return str(Path(image.name).with_suffix(""))
 
 
 def size_of(path: Path, where: str) -> tuple[int, int]:

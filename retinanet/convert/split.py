@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retinanet.coco.folder import SETS
-from retinanet.convert.sets import Labelled, LabelledImage, LabelledSet
+from retinanet.convert.sets import Labelled, LabelledImage, LabelledSet, with_distinct_names
 from retinanet.runtime.errors import UserError
 
 
@@ -19,8 +19,10 @@ def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str 
     must match every file name; images with the same match, or the same first capture group, form a group. Raises
     UserError if a set would stay empty.
     """
+    names = [image.name for labelled_set in labelled.sets for image in labelled_set.images]
+    labelled, notes = with_distinct_names(labelled)
     images = [image for labelled_set in labelled.sets for image in labelled_set.images]
-    groups = list(_groups(images, group_by).values())
+    groups = list(_groups(images, names, group_by).values())
     order = np.random.default_rng(seed).permutation(len(groups))
     groups = [groups[number] for number in order]
     counts = [Counter(box.label for image in group for box in image.boxes) for group in groups]
@@ -38,7 +40,7 @@ def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str 
             )
     sorted_parts = [sorted(part, key=lambda image: image.name) for part in parts]
     sets = [LabelledSet(name, part) for name, part in zip(SETS, sorted_parts, strict=False)]
-    return labelled._replace(sets=sets, notes=[])
+    return labelled._replace(sets=sets, notes=notes)
 
 
 class _Needs:
@@ -71,18 +73,21 @@ def _rarest_first(counts: list[Counter[int]]) -> list[int]:
     return sorted(range(len(counts)), key=lambda row: min((totals[label] for label in counts[row]), default=np.inf))
 
 
-def _groups(images: Sequence[LabelledImage], group_by: str | None) -> dict[str, list[LabelledImage]]:
+def _groups(
+    images: Sequence[LabelledImage], names: Sequence[str], group_by: str | None
+) -> dict[str, list[LabelledImage]]:
+    """Groups the images by what matches in their `names`, those of the source."""
     try:
         pattern = re.compile(group_by or "")
     except re.error as fault:
         raise UserError(f"--group_by {group_by}: is not a regular expression ({fault}). Correct it.") from None
     groups: dict[str, list[LabelledImage]] = {}
-    for number, image in enumerate(images):
+    for number, (image, name) in enumerate(zip(images, names, strict=True)):
         key = f"\0{number}"  # a group of one image
         if group_by is not None:
-            match = pattern.search(image.name)
+            match = pattern.search(name)
             if match is None:
-                raise UserError(f"--group_by {group_by}: does not match {image.name}. It must match every file name.")
+                raise UserError(f"--group_by {group_by}: does not match {name}. It must match every file name.")
             key = (match[1] if pattern.groups else match[0]) or ""
         groups.setdefault(key, []).append(image)
     return groups

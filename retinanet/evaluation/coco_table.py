@@ -129,6 +129,13 @@ def _pycocotools(annotations: Annotations, detections: Found) -> Any:
     return COCOeval(*both, "bbox")
 
 
+def table_lines(numbers: dict[str, float]) -> list[str]:
+    """Returns the twelve lines for numbers by name, as CocoTable.by_name gives them; none if there are no numbers."""
+    if not numbers:
+        return []
+    return table_text([-1.0 if math.isnan(numbers[name]) else numbers[name] for name in NUMBER_NAMES]).splitlines()
+
+
 def table_text(numbers: list[float]) -> str:
     """Formats the twelve COCO metrics, `numbers`, in the lines that pycocotools prints."""
     return "\n".join(

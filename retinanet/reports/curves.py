@@ -13,8 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from retinanet.evaluation.coco_table import AP, AP50
 from retinanet.reports.labels import PALETTE
 from retinanet.reports.log_reader import RunLog
-from retinanet.reports.log_table import model_name
-from retinanet.runtime.log_file import ENDING
+from retinanet.reports.run_names import run_names
 from retinanet.runtime.printable import printable
 
 # Markers and dashes distinguish runs in black and white too: up to 77 runs have different combinations.
@@ -22,7 +21,8 @@ MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
 DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"
 MARKERS_A_CURVE = 8
-DIVERGED = 3.0  # the loss axis ends at this multiple of the highest usual first loss
+DIVERGED = 3.0  # times its first loss: a run that ends above this has diverged
+UNTRAINED = 1.0  # about the loss of an untrained network. A first loss below may be that of an image without objects
 MOST_WITH_AP50 = 4  # runs; with more, the lower half would be unreadable
 CURVES_WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
 LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; in a run's name
@@ -40,9 +40,8 @@ class Curve(NamedTuple):
 
 
 def curves_of(logs: Sequence[RunLog]) -> list[Curve]:
-    """Returns a curve for each log of a training run; logs without losses, such as those of test.py, are left out."""
-    logs = [log for log in logs if log.points or log.epoch_losses]
-    return [_curve(log, name) for log, name in zip(logs, _names(logs), strict=True)]
+    """Returns a curve for each log of a training run; logs of test.py have none."""
+    return [_curve(log, name) for log, name in zip(logs, run_names(logs), strict=True) if log.has_losses]
 
 
 def draw_curves(curves: Sequence[Curve], log_scale: bool, window: bool = False) -> Figure:
@@ -93,14 +92,6 @@ def _curve(log: RunLog, name: str) -> Curve:
     tables = [(end if epoch is None else epoch, numbers[AP], numbers[AP50]) for epoch, numbers in log.tables.items()]
     tables = [table for table in tables if table[1] >= 0]  # -1 for a set without objects
     return Curve(name, epochs, losses, drops[drops < len(losses)], np.array(tables, float).reshape(-1, 3))
-
-
-def _names(logs: Sequence[RunLog]) -> list[str]:
-    """Names each log by its model, its file or its path: the first of these that distinguishes all logs."""
-    models = [model_name(log) for log in logs]
-    files = [log.path.name.removesuffix(ENDING) for log in logs]
-    paths = [str(log.path) for log in logs]
-    return next((names for names in (models, files) if len(set(names)) == len(logs)), paths)
 
 
 def _legend_name(curve: Curve) -> str:
@@ -160,18 +151,21 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Limits the loss axis so that diverged runs don't flatten the others, and notes the limit in the chart."""
-    known = [curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS) for curve in curves]
-    firsts = sorted(losses[0] for losses in known if len(losses))
-    if not firsts:
+    """Keeps runs that diverged, those that end far above their start, from flattening the others, and says so."""
+    named = [(curve, curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS)) for curve in curves]
+    known = [(curve, losses) for curve, losses in named if len(losses)]
+    if not known:
         return
-    usual = firsts[(len(firsts) - 1) // 2]
-    top = DIVERGED * max(first for first in firsts if first <= DIVERGED * usual)
-    above = [curve for curve, losses in zip(curves, known, strict=True) if len(losses) and losses.max() > top]
-    lowest = min((losses[losses > 0].min() for losses in known if (losses > 0).any()), default=0.0)
-    if above and lowest < top:
-        axis.set_ylim(top=top)
-        highest = max(losses.max() for losses in known if len(losses))
+    limits = [DIVERGED * max(losses[0], UNTRAINED) for _, losses in known]
+    usual = [limit for limit, (_, losses) in zip(limits, known, strict=True) if losses[-1] <= limit]
+    top = max(usual, default=min(limits))
+    above = [curve for curve, losses in known if losses.max() > top]
+    positive = min((losses[losses > 0].min() for _, losses in known if (losses > 0).any()), default=0.0)
+    if above and positive < top:
+        lowest = min(losses.min() for _, losses in known)
+        bottom = max(positive / 1.2, 1 / MOST_LOSS) if axis.get_yscale() == "log" else min(0.0, lowest)
+        axis.set_ylim(bottom, top)
+        highest = max(losses.max() for _, losses in known)
         runs = f"{_legend_name(above[0])} goes" if len(above) == 1 else f"{len(above)} runs go"
         text = f"{runs} above this axis, up to {highest:.3g}"
         axis.text(0.995, 0.98, text, transform=axis.transAxes, ha="right", va="top", fontsize=8)

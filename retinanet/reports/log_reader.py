@@ -1,15 +1,17 @@
 """Reads logs of this and older versions of train.py and test.py, written by --log_dir or by `tee` on any system."""
 
 import codecs
+import glob
 import json
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.evaluation.coco_table import LINES
 from retinanet.runtime.errors import UserError, file_error_explained
-from retinanet.runtime.log_file import parse_name
+from retinanet.runtime.log_file import ENDING, parse_name
 from retinanet.settings.train import STEP
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"
@@ -51,14 +53,54 @@ class RunLog(NamedTuple):
     settings: dict[str, Any]  # train.py's flags from the Settings line, otherwise from the log's name
     drops: list[int]  # epochs in which the learning rate dropped
 
+    @property
+    def has_losses(self) -> bool:
+        """Returns True for a log of train.py, and False for one of test.py."""
+        return bool(self.points or self.epoch_losses)
+
+
+def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
+    """Reads the logs that `places` name: files, folders with their subfolders, and globs.
+
+    Also returns the files in those folders that end like a log but contain no run. Raises UserError if a place names no
+    log, or a file that can't be read or contains no run.
+    """
+    logs: dict[Path, RunLog | None] = {}
+    for place in places:
+        for each in _matches(place):
+            if each.is_dir():
+                in_folder = {path: _read_log(path) for path in sorted(each.rglob(f"*{ENDING}")) if path.is_file()}
+                if not any(in_folder.values()):
+                    raise UserError(f"{each}: holds no log of train.py or test.py (*{ENDING}). Check the path.")
+                logs |= in_folder
+            else:
+                logs[each] = read_log(each)
+    return [log for log in logs.values() if log], [path for path, log in logs.items() if log is None]
+
+
+def _matches(place: Path) -> list[Path]:
+    if place.exists() or not glob.has_magic(str(place)):
+        return [place]
+    paths = [Path(name) for name in sorted(glob.glob(str(place), recursive=True))]
+    if not paths:
+        raise UserError(f"{place}: matches no file. Check the path.")
+    return paths
+
 
 def read_log(path: Path) -> RunLog:
     """Reads a log of train.py or test.py. Raises UserError if the file can't be read or contains no run."""
+    log = _read_log(path)
+    if log is None:
+        raise UserError(f"{path}: contains neither losses nor a table. Use a log of train.py or test.py.")
+    return log
+
+
+def _read_log(path: Path) -> RunLog | None:
     reader = _Reader()
     for line in _lines(path):
         reader.read(line)
     if not (reader.points or reader.epoch_losses or reader.tables or reader.settings):
-        raise UserError(f"{path}: contains neither losses nor a table. Use a log of train.py or test.py.")
+        return None
     settings = reader.settings or {
         name: value
         for name, value in parse_name(path.name)._asdict().items()

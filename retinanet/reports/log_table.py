@@ -1,19 +1,21 @@
 """Lists the hyper-parameters and results of runs in a Markdown table with one row per log."""
 
 import statistics
-from collections.abc import Sequence
-from math import isnan, nan
+from collections.abc import Callable, Sequence
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
 from retinanet.evaluation.coco_table import AP, AP50
 from retinanet.reports.log_reader import RunLog
+from retinanet.reports.run_names import output_folder, run_names
 from retinanet.reports.tables import markdown_head, markdown_row, markdown_table
 from retinanet.runtime.console import say
-from retinanet.runtime.log_file import ENDING, rate_text
+from retinanet.runtime.log_file import parse_name, rate_text
 from retinanet.runtime.printable import markdown_cell
 
 UNKNOWN = "-"
+OF_A_SEED = ("seed", "output_path")  # settings in which the runs of several seeds differ
 SETTING_COLUMNS = {  # column: flag
     **{"seed": "seed", "depth": "depth", "optimizer": "optimizer", "rate": "learning_rate", "batch": "batch_size"},
     **{name: name for name in ("epochs", "drop_last", "prior", "alpha", "gamma")},
@@ -23,18 +25,63 @@ SETTING_COLUMNS = {  # column: flag
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
     """Returns a Markdown table of each log's settings, last AP and AP50, and best AP; `-` is an unknown value.
 
-    Flags outside SETTING_COLUMNS get a column if their values differ between the logs.
+    Other flags get a column if their values differ between the logs. Logs that differ only in their seed follow one
+    another, and after them comes a row of their means.
     """
     flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
     header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50", "best AP", "epoch")
-    return markdown_table(header, [_row(log, list(flags.values())) for log in logs])
+    names = run_names(logs)
+    rows = []
+    for group in _by_setting(logs):
+        rows += [_row(names[row], logs[row], list(flags.values())) for row in group]
+        if of_seeds := _of_seeds([logs[row] for row in group]):
+            rows.append(_mean_row(of_seeds, list(flags.values())))
+    return markdown_table(header, rows)
 
 
-def model_name(log: RunLog) -> str:
-    """Returns the name of the run's output folder or, if that is unknown, of the log file."""
-    folder = log.settings.get("output_path")
-    name = Path(folder).name if isinstance(folder, str) else ""
-    return name or log.path.name.removesuffix(ENDING)
+def _by_setting(logs: Sequence[RunLog]) -> list[list[int]]:
+    """Returns groups of rows of `logs` that differ only in their seed and in the name of their output folder."""
+    groups: dict[object, list[int]] = {}
+    for row, log in enumerate(logs):
+        kind = "train" if log.has_losses else parse_name(log.path.name).kind
+        setting = frozenset((name, str(value)) for name, value in log.settings.items() if name not in OF_A_SEED)
+        groups.setdefault((_folder_of_runs(log), kind, setting), []).append(row)
+    return list(groups.values())
+
+
+def _folder_of_runs(log: RunLog) -> Path:
+    """Returns the folder that holds the output folders of a setting's seeds, or their logs if these aren't known."""
+    return (output_folder(log) or log.path).parent
+
+
+def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
+    """Returns one log for each seed of a setting; none for a single seed, or if it is unclear which log counts.
+
+    Of a run that was resumed, the log that goes further counts.
+    """
+    by_seed: dict[str, list[RunLog]] = {}
+    for log in group:
+        by_seed.setdefault(str(log.settings.get("seed")), []).append(log)
+    if len(by_seed) == 1 or any(len(of_seed) > 1 and not of_seed[0].has_losses for of_seed in by_seed.values()):
+        return []
+    return [max(of_seed, key=lambda log: [point[:2] for point in log.points[-1:]]) for of_seed in by_seed.values()]
+
+
+def _mean_row(logs: Sequence[RunLog], flags: Sequence[str]) -> tuple[str, ...]:
+    """Returns the row of the means over seeds, each with the standard deviation of one run."""
+    settings = logs[0].settings | {"seed": [log.settings.get("seed") for log in logs]}
+    columns = zip(*map(_results, logs), strict=True)
+    results = [_mean(text, values) for text, values in zip(TEXTS, columns, strict=True)]
+    folder = _folder_of_runs(logs[0]).name
+    name = _markdown_text(f"{folder}: mean of {len(logs)} seeds" if folder else f"mean of {len(logs)} seeds")
+    return (name, *(_cell(settings.get(flag)) for flag in flags), *results, UNKNOWN)
+
+
+def _mean(text: Callable[[float], str], values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None and isfinite(value)]
+    if len(known) < len(values):
+        return UNKNOWN
+    return f"{text(statistics.mean(known))} ± {text(statistics.stdev(known))}"
 
 
 def final_loss(log: RunLog) -> float | None:
@@ -53,23 +100,35 @@ def _varying_flags(logs: Sequence[RunLog]) -> list[str]:
     return [name for name, values in values_of.items() if len(values) > 1 and name not in in_every_table]
 
 
-def _row(log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
-    loss, table = final_loss(log), list(log.tables.values())[-1:]
-    results = (
-        UNKNOWN if loss is None else f"{loss:.5f}" if abs(loss) < 1e6 else f"{loss:g}",
-        *(UNKNOWN if not table or table[0][row] < 0 else f"{table[0][row]:.3f}" for row in (AP, AP50)),
-        *_best(log),
-    )
-    return (_markdown_text(model_name(log)), *(_cell(log.settings.get(flag)) for flag in flags), *results)
+def _row(name: str, log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
+    results = [UNKNOWN if value is None else text(value) for text, value in zip(TEXTS, _results(log), strict=True)]
+    settings = (_cell(log.settings.get(flag)) for flag in flags)
+    aps = _aps(log)
+    best_epoch = str(max(aps, key=lambda epoch: aps[epoch])) if aps else UNKNOWN
+    return (_markdown_text(name), *settings, *results, best_epoch)
 
 
-def _best(log: RunLog) -> tuple[str, str]:
-    """Returns the best AP of a log and the epoch of that AP, as text."""
-    aps = {epoch: numbers[AP] for epoch, numbers in log.tables.items() if epoch is not None and numbers[AP] >= 0}
-    if not aps:
-        return UNKNOWN, UNKNOWN
-    epoch = max(aps, key=lambda epoch: aps[epoch])
-    return f"{aps[epoch]:.3f}", str(epoch)
+def _results(log: RunLog) -> tuple[float | None, ...]:
+    """Returns the final loss, AP and AP50 of the last evaluation, and the best AP."""
+    last = list(log.tables.values())[-1:]
+    numbers = [table[row] if table[row] >= 0 else None for table in last for row in (AP, AP50)] or [None, None]
+    return (final_loss(log), *numbers, max(_aps(log).values(), default=None))
+
+
+def _aps(log: RunLog) -> dict[int, float]:
+    """Returns the AP of each evaluation whose epoch is known."""
+    return {epoch: numbers[AP] for epoch, numbers in log.tables.items() if epoch is not None and numbers[AP] >= 0}
+
+
+def _loss_text(loss: float) -> str:
+    return f"{loss:.5f}" if abs(loss) < 1e6 else f"{loss:g}"
+
+
+def _ap_text(ap: float) -> str:
+    return f"{ap:.3f}"
+
+
+TEXTS = (_loss_text, _ap_text, _ap_text, _ap_text)  # of _results
 
 
 def _cell(value: Any) -> str:

@@ -4,7 +4,7 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,15 +85,21 @@ def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def say(*lines: str) -> None:
+def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
     """Prints lines to stdout and the log on rank 0, flushed, and never in the middle of a progress bar.
 
-    Each argument becomes one line, whatever it contains: a name from a file may contain line feeds and escape
-    sequences. Characters that stdout can't encode are escaped.
+    If stdout is a terminal, it shows the lines `on_terminal` instead, if given; the log gets `lines` in any case. Each
+    argument becomes one line, whatever it contains: a name from a file may contain line feeds and escape sequences.
+    Characters that stdout can't encode are escaped.
     """
     if _rank():
         return
+    shown = on_terminal if on_terminal is not None and sys.stdout.isatty() else lines
+    STDOUT.write(_text(shown))
+    LOG.write(_text(lines))
+
+
+def _text(lines: Sequence[str]) -> str:
     encoding = sys.stdout.encoding or "utf-8"
-    text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
-    STDOUT.write(f"{text}\n")
-    LOG.write(f"{text}\n")
+    text = "".join(f"{printable(line)}\n" for line in lines)
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -53,7 +53,16 @@ def free_space(folder: Path) -> int:
 
 
 def size_text(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes / 1e3:.1f} kB"
+
+
+def size_on_disk(path: Path) -> int:
+    """Returns the number of bytes in a file, or in all files of a folder and its subfolders."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.lstat().st_size for file in files if not file.is_dir())
 
 
 def require_writable(path: Path) -> None:

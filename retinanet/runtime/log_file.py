@@ -1,4 +1,4 @@
-"""Writes the log file of --log_dir: the same bytes as stdout, under a name that describes the run."""
+"""Writes the file of --log_dir, which gets every line of the run and a name that describes the run."""
 
 import fcntl
 import itertools

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,10 +51,21 @@ class Stdout:
 STDOUT = Stdout()
 
 
+def hides_bars() -> bool:
+    """Returns True if there is no terminal to show progress bars, or if stdout is a pipe.
+
+    Whatever reads the pipe, such as tee, may print to the same terminal, in the middle of a bar.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        return True
+    return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+
+
 def complain(line: str) -> None:
-    """Prints a line to stderr, or nothing if stderr is gone."""
+    """Prints a line to stderr, outside of any progress bar, or nothing if stderr is gone too."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(line, file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
+from retinanet.runtime.streams import hides_bars
 from retinanet.sample_data.cutouts import backgrounds, cutouts
 
 IMAGE_SIZES = ((240, 320), (240, 320), (320, 240), (256, 256))  # (height, width)
@@ -53,7 +54,7 @@ def _write_images(
     (folder / "images").mkdir()
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for image_id in tqdm(range(1, count + 1), name, leave=False, disable=None):
+    for image_id in tqdm(range(1, count + 1), name, leave=False, disable=hides_bars()):
         scene, boxes = make_scene(draw, objects, textures)
         file_name = f"{image_id:06d}.jpg"
         scene.save(folder / "images" / file_name, quality=92)

@@ -44,7 +44,12 @@ class TrainingImages:
 @dataclass(frozen=True)
 class Runs:
     logs: tuple[Path, ...] | None = option(
-        None, "draw the losses and AP from these logs, and print a table of the runs", Path, nargs="+"
+        None,
+        "draw the losses and AP from these logs (files, folders with their subfolders, globs in quotes), and print a "
+        "table of the runs",
+        Path,
+        nargs="+",
+        metavar="LOG",
     )
     loss_scale: str | None = option(None, "axis of the losses (default: log)", ("log", "linear"))
 

@@ -14,6 +14,7 @@ defines `--gamma`, in the group `loss` of --help, and `settings.loss.gamma`. The
 import argparse
 import dataclasses
 import difflib
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -298,9 +299,19 @@ class _Help(argparse.Action):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows each flag's default, unless there is none or the help text already names it."""
+    """Shows each flag's limits and default, unless it has none or the text already names the default."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = self._with_default(action)
+        limits = action.type.limits if isinstance(action.type, Number) else UNSAID
+        if text is None or limits == UNSAID:
+            return text
+        limits = limits.removeprefix("from ")
+        if "(default:" in text:
+            return text.replace("(default:", f"({limits}; default:")
+        return f"{text} ({limits})"
+
+    def _with_default(self, action: argparse.Action) -> str | None:
         no_default = action.default is None or action.default is False or action.default == ()
         if no_default or "(default:" in (action.help or ""):
             return action.help
@@ -309,42 +320,42 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-def whole_number(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+UNSAID = "0 or more"  # the limits that nobody needs to be told
+
+
+@dataclass(frozen=True)
+class Number:
+    """Parses a number within limits, which error messages and --help name."""
+
+    what: str
+    limits: str  # such as "50 or more"
+    read: Callable[[str], float]
+    allows: Callable[[float], bool]
+
+    def __call__(self, text: str) -> Any:
+        try:
+            number = self.read(text)
+        except ValueError:
+            number = math.nan
+        if not self.allows(number):
+            comma = "," if self.limits.endswith("or more") else ""
+            raise argparse.ArgumentTypeError(f"expected {self.what}{comma} {self.limits}; got {text!r}")
+        return number
+
+
+def whole_number(least: int, most: int = 2**63 - 1) -> Number:
     """Returns a function that parses a whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            limits = f", {least} or more" if most == 2**63 - 1 else f" from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"expected a whole number{limits}; got {text!r}")
-        return number
-
-    return parse
+    limits = f"{least} or more" if most == 2**63 - 1 else f"from {least} to {most}"
+    return Number("a whole number", limits, int, lambda number: least <= number <= most)
 
 
-def number_above(low: float, high: float = float("inf")) -> Callable[[str], float]:
+def number_above(low: float, high: float = math.inf) -> Number:
     """Returns a function that parses a finite number above `low`, and at most `high`."""
-    limit = "" if high == float("inf") else f" and at most {high:g}"
-    return _number(f" above {low:g}{limit}", high, lambda number: low < number)
+    limits = f"above {low:g}" if high == math.inf else f"above {low:g} and at most {high:g}"
+    return Number("a number", limits, float, lambda number: low < number <= high and number != math.inf)
 
 
-def number_from(low: float, high: float = float("inf")) -> Callable[[str], float]:
+def number_from(low: float, high: float = math.inf) -> Number:
     """Returns a function that parses a finite number from `low` to `high`, both included."""
-    limits = f", {low:g} or more" if high == float("inf") else f" from {low:g} to {high:g}"
-    return _number(limits, high, lambda number: low <= number)
-
-
-def _number(limits: str, high: float, above: Callable[[float], bool]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not (above(number) and number <= high and number != float("inf")):
-            raise argparse.ArgumentTypeError(f"expected a number{limits}; got {text!r}")
-        return number
-
-    return parse
+    limits = f"{low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+    return Number("a number", limits, float, lambda number: low <= number <= high and number != math.inf)

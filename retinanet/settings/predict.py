@@ -35,7 +35,7 @@ class Looks:
         metavar="SIDE",
     )
     overlap: float = option(
-        0.2, f"overlap of neighbouring tiles, as a fraction of their side, 0 to {MOST_OVERLAP}", number_from(0, 1)
+        0.2, f"overlap of neighbouring tiles, as a fraction of their side, 0 to {MOST_OVERLAP}", number_from(0)
     )
     views: Views = part(Views)
 

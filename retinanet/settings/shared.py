@@ -63,7 +63,7 @@ class Augmentation:
         nargs="+",
         metavar="N",
     )
-    flip: float = option(0.5, "probability of a horizontal flip, 0 to 1", number_from(0, 1))
+    flip: float = option(0.5, "probability of a horizontal flip", number_from(0, 1))
     augment: tuple[str, ...] | None = option(
         None,
         "augmentations: photometric (colours), crop (a part around an object), zoom_out (smaller, with a border), "

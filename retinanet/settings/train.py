@@ -90,6 +90,10 @@ def _batch_size(text: str) -> int:
     return AUTO_BATCH if text == "auto" else whole_number(1)(text)
 
 
+def _keep(text: str) -> int | None:
+    return None if text == "all" else whole_number(1)(text)
+
+
 def _seed(text: str) -> int | str:
     """Parses a whole number or RANDOM; a random seed is drawn later, because here each rank would draw its own."""
     return text if text == RANDOM else whole_number(0)(text)
@@ -105,7 +109,7 @@ class Data:
     augmentation: Augmentation = part(Augmentation)
     batch_size: int = option(
         2,
-        "images per batch and process; auto (GPU only): as many as fit in memory, measured at the start",
+        "images per batch and process, 1 or more; auto (GPU only): as many as fit in memory, measured at the start",
         _batch_size,
         may_change=True,
     )
@@ -195,7 +199,7 @@ class Network:
 class Loss(LossSettings):
     """The flags for LossSettings."""
 
-    alpha: float = option(LossSettings.alpha, "focal loss: weight of the objects, 0 to 1", number_from(0, 1))
+    alpha: float = option(LossSettings.alpha, "focal loss: weight of the objects", number_from(0, 1))
     gamma: float = option(LossSettings.gamma, "focal loss: how strongly hard anchors are favoured", number_from(0))
     beta: float = option(LossSettings.beta, "smooth L1 loss: the error above which it is linear", number_above(0))
     foreground_iou: float = option(
@@ -291,9 +295,7 @@ class Optimisation:
         bool,
         may_change=True,
     )
-    steps: int = option(
-        300, "with --find_lr: number of learning rates to try, 50 or more", whole_number(50), may_change=True
-    )
+    steps: int = option(300, "with --find_lr: number of learning rates to try", whole_number(50), may_change=True)
     seed: int | str = option(
         PUBLISHED_SEED, "the seed; random draws and prints one, and a resumed run keeps its own", _seed
     )
@@ -392,6 +394,13 @@ class Output:
         may_change=True,
     )
     eval_every: int = option(10, "epochs between evaluations", whole_number(1), may_change=True)
+    keep: int | None = option(
+        None,
+        "how many of the newest retinanet_epoch{N}.pt to keep, 1 or more, or all; older ones are removed once a newer "
+        "one is written. best.pt, model_final.pt, last.pt and previous.pt stay (default: all)",
+        _keep,
+        may_change=True,
+    )
     patience: int = option(
         0,
         "end the run after this many evaluations in a row without a higher AP; 0: never",

@@ -17,6 +17,7 @@ from retinanet.detector.structures import Targets
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import STEP_ADVICE, memory_explained, named
 from retinanet.runtime.signals import STOP
+from retinanet.runtime.streams import hides_bars
 from retinanet.training.build import Run
 from retinanet.training.losses import ComputeLosses, unshared
 from retinanet.training.optimizer import set_rate
@@ -206,7 +207,7 @@ def _steps_left(run: Run) -> Iterator[list[Batch]]:
         initial=run.state.iteration * accumulate,
         total=len(run.sampler) * accumulate,
         leave=False,
-        disable=None if run.ranks.is_first else True,
+        disable=hides_bars() or not run.ranks.is_first,
     )
     # A signal may interrupt only the wait for the loader, so that a step that has begun is finished. With several
     # ranks, it doesn't even interrupt that: a rank that stopped at an arbitrary point would leave the others waiting.

@@ -44,7 +44,8 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
 
 
 def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
-    saves.save_weights(weights_name(run.state.epoch))
+    if saves.save_weights(weights_name(run.state.epoch)):
+        saves.remove_old_weights()
     if is_last:
         saves.save_weights(FINAL)
 
@@ -63,7 +64,8 @@ def evaluate_weights(run: Run) -> float | None:
         table, detections = _table(run)
     if table is None:
         return None
-    say(*table.text.splitlines())
+    numbers = f"AP {table.numbers[AP]:.3f}, AP50 {table.numbers[AP50]:.3f} after epoch {run.state.epoch}"
+    say(*table.text.splitlines(), on_terminal=[numbers])
     if run.settings.output.track and run.state.epoch >= run.settings.optimisation.epochs:
         _write_report(run, table, detections)
     run.state.numbers = table.by_name(val.class_names)

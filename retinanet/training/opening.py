@@ -17,6 +17,7 @@ from retinanet.data.learnable import SCARCE, warnings_of
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.log_file import ENDING, LOG, make_name, name_of_run
 from retinanet.runtime.ranks import Ranks
 from retinanet.runtime.signals import STOP
@@ -24,7 +25,7 @@ from retinanet.settings.options import flat, with_values
 from retinanet.settings.train import RANDOM, Optimisation, TrainSettings, anchor_words, settings_line
 from retinanet.training.build import Run
 from retinanet.training.log_lines import rate_hint, schedule_hint
-from retinanet.training.saves import room_warning
+from retinanet.training.saves import disk_line
 from retinanet.training.trackers import NO_TRACKERS, TrackedRun, Trackers, open_trackers
 
 MOST_DRAWN = 10_000  # objects to match; even of millions, this sample gives the fractions within 1%
@@ -58,7 +59,7 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
         write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if saved else None)
     if LOG.path:
         say(f"Log: {LOG.path}")
-    say(settings_line(plain))
+    say(settings_line(plain), on_terminal=())
     for complaint in complaints:
         say(f"Can't resume from {complaint}")
     if saved:
@@ -66,10 +67,11 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
     elif settings.output.resume:
         say(f"{folder} holds nothing to resume: a new run")
     if moved:
-        say(f"{folder} holds an earlier run: its {moved[1]} files are now in {moved[0]}")
+        before, num_files = moved
+        size = size_text(size_on_disk(before))
+        say(f"{folder} holds an earlier run: its {num_files} files are now in {before} and take {size} there")
     say(*opening_lines(run))
-    if warning := room_warning(run):
-        say(warning)
+    say(disk_line(run))
     return lock
 
 

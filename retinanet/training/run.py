@@ -4,6 +4,7 @@ import signal
 from contextlib import closing
 
 from retinanet.checkpoints.resume import LAST, newest_run
+from retinanet.evaluation.coco_table import table_lines
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.ranks import Agreement, Ranks, num_restarts
@@ -47,6 +48,7 @@ def train_epochs(run: Run, trackers: Trackers) -> None:
     settings, state, saves = run.settings, run.state, Saves(run)
     with STOP.deferred():
         try:
+            saves.remove_old_weights()  # of a resumed run
             _evaluate_if_due(run, saves, trackers)  # a run may have stopped between an epoch and its evaluation
             while state.epoch < settings.optimisation.epochs:
                 if out_of_patience(run):
@@ -59,11 +61,11 @@ def train_epochs(run: Run, trackers: Trackers) -> None:
             if saves.save_state():
                 say(f"Stopped by {name}: {settings.output.output_path / LAST} is saved, and --resume continues from it")
             raise
+    say(on_terminal=table_lines(state.numbers))  # each evaluation has shown one line there
     if run.ranks.is_first and (best := saves.best_on_disk()):
         epoch, path = best
         say(best_line(state.ap_by_epoch[epoch], epoch, path, settings))
-    say("epoch_loss_list:")
-    say(str(state.epoch_losses))
+    say("epoch_loss_list:", str(state.epoch_losses), on_terminal=())
     if run.ranks.is_first:
         saves.save_weights(FINAL, must=True)
 

@@ -1,5 +1,6 @@
 """Writes a run's checkpoints and its record of skipped steps to the output folder."""
 
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ from retinanet.checkpoints.resume import LAST, PREVIOUS, save_run
 from retinanet.checkpoints.torch_files import num_bytes
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Diverged, UserError
-from retinanet.runtime.files import free_space, size_text
+from retinanet.runtime.files import free_space, size_on_disk, size_text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.streams import complain
@@ -75,6 +76,18 @@ class Saves:
                 return epoch, path
         return None
 
+    def remove_old_weights(self) -> None:
+        """Removes the weights of all evaluations but the newest --keep; those that best_on_disk names stay."""
+        output = self.run.settings.output
+        if output.keep is None or not self.run.ranks.is_first:
+            return
+        old = _evaluated_on_disk(self.run)[: -output.keep]
+        best = self.best_on_disk() if old else None
+        paths = [output.output_path / weights_name(epoch) for epoch in old]
+        removed = [path for path in paths if (best is None or path != best[1]) and _removed(path)]
+        if removed:
+            say(f"Removed, as --keep is {output.keep}: {', '.join(map(str, removed))}")
+
     def record_evaluations(self) -> None:
         run = self.run
         self._try(lambda: write_evaluations(run.settings.output.output_path, run.state.ap_by_epoch))
@@ -89,30 +102,55 @@ class Saves:
         return True
 
 
-def weights_name(epoch: int) -> str:
+def _removed(path: Path) -> bool:
+    """Removes the file; tells whether that worked. Training continues in any case."""
+    try:
+        path.unlink()
+    except OSError as error:
+        complain(f"train.py: {printable(str(path))}: can't be removed ({error.strerror}); training continues.")
+        return False
+    return True
+
+
+def weights_name(epoch: int | str) -> str:
     return f"retinanet_epoch{epoch}.pt"
 
 
-def room_warning(run: Run) -> str | None:
-    """Returns a warning if the disk has too little free space for the files that the run has yet to write."""
-    state, folder = run.state, run.settings.output.output_path
-    epochs, eval_every = run.settings.optimisation.epochs, run.settings.output.eval_every
+def _evaluated_on_disk(run: Run) -> list[int]:
+    """Returns the epochs whose weights are in the folder, up to the run's, in rising order."""
+    names = (path.name for path in run.settings.output.output_path.glob(weights_name("*")))
+    epochs = (int(match[1]) for name in names if (match := re.fullmatch(weights_name("([0-9]{1,18})"), name)))
+    return sorted(epoch for epoch in epochs if epoch <= run.state.epoch)
+
+
+def disk_line(run: Run) -> str:
+    """Returns the line on what the run's files will take, or a warning if they need more room than there is."""
+    state, output = run.state, run.settings.output
+    folder, epochs = output.output_path, run.settings.optimisation.epochs
     moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # tensors that the optimiser keeps per parameter
     learned = num_bytes([group["params"] for group in state.optimizer.param_groups])
     weights = num_bytes(snapshot(run))
     whole = weights + moments * learned
     rest = range(state.evaluated + 1, epochs + 1)
-    evaluations = [epoch for epoch in rest if epoch % eval_every == 0 or epoch == epochs]
-    files = dict.fromkeys((BEST, FINAL, *map(weights_name, evaluations)), weights) | {LAST: whole, PREVIOUS: whole}
-    existing = sum((folder / name).stat().st_size for name in files if (folder / name).exists())
-    needed = sum(files.values()) + whole - existing  # a file is complete before it replaces the previous one
+    on_disk = _evaluated_on_disk(run)
+    evaluated = sorted({*on_disk, *(epoch for epoch in rest if epoch % output.eval_every == 0 or epoch == epochs)})
+    kept = evaluated[-output.keep :] if output.keep else evaluated
+    files = dict.fromkeys((BEST, FINAL, *map(weights_name, kept)), weights) | {LAST: whole, PREVIOUS: whole}
+    total = sum(files.values())
+    paths = [folder / name for name in {*files, *map(weights_name, on_disk)}]
+    existing = sum(size_on_disk(path) for path in paths if path.exists())
+    needed = total + whole - existing  # a file is complete before it replaces the previous one
+    parts = (
+        f"{len(kept) + 2} files of weights, {size_text(weights)} each, and the state of the run twice, "
+        f"{size_text(whole)} each"
+    )
     free = free_space(folder)
     if needed <= free:
-        return None
+        return f"Disk: the run's files in {folder} will take {size_text(total)}: {parts}"
     return (
-        f"Warning: {folder}: {size_text(free)} are free, but the run will write {size_text(needed)}: the weights of "
-        f"{len(evaluations)} evaluations and of two more files, {size_text(weights)} each, and its state three times, "
-        f"{size_text(whole)} each. Make room, raise --eval_every, or choose another --output_path"
+        f"Warning: {folder}: {size_text(free)} are free, but the run will write {size_text(needed)}. Its files will "
+        f"take {size_text(total)}: {parts}, and once more while it is saved. Make room, set --keep, raise "
+        "--eval_every, or choose another --output_path"
     )
 
 

@@ -31,7 +31,7 @@ BEFORE_THE_LIMIT = "--signal=B:USR1@175"  # seconds
 LIMIT_CHECKED_EVERY = 30.0  # seconds, by Slurm
 OURS = re.compile(
     r"Epoch|Resumed|Settings|Seed|Num |Not trained|Gradients|Objects|Classes|Best|Precision|Processes|Stopped|"
-    r"epoch_loss_list|\[| Average|Backbone|Batch-norm|Warning|Hint|output/|/.* holds nothing|Log:|Raw weights"
+    r"epoch_loss_list|\[| Average|Backbone|Batch-norm|Warning|Disk|Hint|output/|/.* holds nothing|Log:|Raw weights"
 )
 
 

@@ -121,6 +121,49 @@ def test_a_json_file_is_split(script, coco_path):
     assert Path("out/val.json").read_text() == Path("again/val.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("flags", "counts"), [(("--split", 0.5, 0.25, 0.25), [8, 4, 4]), (("--to", "voc"), [8, 5, 3])], ids=["split", "voc"]
+)
+def test_the_same_file_names_in_several_sets(script, tmp_path, flags, counts):
+    for name, count in (("train", 8), ("val", 5), ("test", 3)):
+        write_set(tmp_path / "same", name, count)  # 1.png is in all, 5.png in two and 6.png in one
+    sources = {path.read_bytes(): path for path in (tmp_path / "same").rglob("*.png")}
+    assert len(sources) == 16
+
+    there = script(CONVERT, "same", "--output_path", "there", *flags)
+    back = script(CONVERT, "there", "--output_path", "back")
+
+    assert (there.code, back.code, there.err, back.err) == (0, 0, "", "")
+    (note,) = [line for line in there.out.splitlines() if line.startswith("Note: ")]
+    assert note.startswith("Note: 13 images share their file name with an image of another set, so ")
+    assert note.endswith(" as in train_1.png")
+    for name, count in zip(("train", "val", "test"), counts, strict=True):
+        annotations = read_annotations(Path("back") / f"{name}.json")
+        assert len(annotations.image_ids) == count
+        for row in range(count):
+            path = Path("back") / "images" / name / annotations.file_name(row)
+            source = sources.pop(path.read_bytes())
+            assert path.name in (source.name, f"{source.parent.name}_{source.name}")
+            before = read_annotations(tmp_path / "same" / f"{source.parent.name}.json")
+            is_there = before.image_ids == int(source.stem)
+            boxes, wanted = (
+                each.boxes[each.first[index] : each.first[index + 1]]
+                for each, index in ((annotations, row), (before, int(is_there.argmax())))
+            )
+            assert boxes.tolist() == wanted.tolist()
+    assert not sources
+
+
+def test_groups_are_those_of_the_sources_file_names(script, coco_path, tmp_path):
+    for name in ("train", "val"):
+        write_set(tmp_path / "same", name, 6)
+    run = script(CONVERT, "same", "--output_path", "out", "--split", 0.5, 0.5, "--group_by", "^[0-9]+")
+    assert (run.code, run.err) == (0, "")
+    names = [{path.name.partition("_")[2] for path in Path("out/images", name).iterdir()} for name in ("train", "val")]
+    assert not names[0] & names[1]
+    assert len(names[0] | names[1]) == 6
+
+
 def test_a_converted_set_trains(script, coco_path):
     assert script(CONVERT, coco_path, "--to", "yolo", "--output_path", "yolo").code == 0
     assert script(CONVERT, "yolo", "--output_path", "out").code == 0

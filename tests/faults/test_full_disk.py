@@ -65,10 +65,10 @@ def test_best_names_what_is_on_the_disk(train, small_disk):
     assert load_checkpoint(output / "best.pt").epoch == 1
     assert load_checkpoint(output / "retinanet_epoch2.pt").epoch == 2
     assert not list(output.glob("*.part"))
-    told = re.findall(r"(\S+): can't be written \(No space left on device: (\S+) MB needed, (\S+) MB free\)", run.err)
+    told = re.findall(r"(\S+): can't be written \(No space left on device: (\S+) MB needed, (\S+) kB free\)", run.err)
     weights = {"best.pt", "retinanet_epoch2.pt", "retinanet_epoch3.pt", "model_final.pt"}  # epoch 2 with its threshold
     assert {Path(path).name for path, _, _ in told} == {"last.pt", *weights}
-    assert all(float(needed) > 1 and float(free) < 0.1 for _, needed, free in told)
+    assert all(float(needed) > 1 and float(free) < 100 for _, needed, free in told)
     assert "enforce fail" not in run.err
 
     (small_disk / "filler").unlink()
@@ -142,13 +142,18 @@ def test_too_little_space_is_reported_at_the_start(train, tmp_path, monkeypatch)
     free[0] = round(written * 0.9)
     (line,) = warnings_of(train(tmp_path / "other", "--epochs", 2, aps=(0.25, 0.5)))
     told = re.fullmatch(
-        rf"Warning: {tmp_path}/other: (\S+) MB are free, but the run will write (\S+) MB: the weights of 2 evaluations "
-        r"and of two more files, (\S+) MB each, and its state three times, (\S+) MB each\. Make room, raise "
-        r"--eval_every, or choose another --output_path",
+        rf"Warning: {tmp_path}/other: (\S+) MB are free, but the run will write (\S+) MB\. Its files will take "
+        r"(\S+) MB: 4 files of weights, (\S+) MB each, and the state of the run twice, (\S+) MB each, and "
+        r"once more while it is saved\. Make room, set --keep, raise --eval_every, or choose another --output_path",
         line,
     )
-    expected = [size / 1e6 for size in (free[0], written, sizes["best.pt"], sizes["last.pt"])]
+    all_sizes = (free[0], written, sum(sizes.values()), sizes["best.pt"], sizes["last.pt"])
+    expected = [size / 1e6 for size in all_sizes]
     assert [float(number) for number in told.groups()] == pytest.approx(expected, rel=0.05, abs=0.1)
+
+    # With --keep 1, one file of weights less.
+    free[0] = round(written - 0.9 * sizes["best.pt"])
+    assert warnings_of(train(tmp_path / "kept", "--epochs", 2, "--keep", 1, aps=(0.25, 0.5))) == []
 
     # Of a resumed run only what is not there yet counts: the weights of one epoch, and a file in progress.
     free[0] = round(1.1 * (sizes["best.pt"] + sizes["last.pt"]))

@@ -14,7 +14,7 @@ FLAGS = (*TINY, "--epochs", 2, "--eval_every", 1, "--batch_size", 2, "--log_ever
 
 # The terminal's side: `trigger` says when the run is disturbed, `disturb` how. Ends with the run's exit code.
 TERMINAL = """
-import os, pty, select, signal, subprocess, sys, time
+import fcntl, os, pty, select, signal, struct, subprocess, sys, termios, time
 from pathlib import Path
 output, log = Path({output!r}), Path({log!r})
 child, terminal = pty.fork()
@@ -32,6 +32,7 @@ if child == 0:  # train.py in the terminal's foreground, with tee
     import runpy
     runpy.run_path(sys.argv[0], run_name="__main__")
     sys.exit(0)
+fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))  # a bar needs a width
 shown = b""
 def drain():
     global shown
@@ -102,6 +103,7 @@ def test_ctrl_c_and_a_closed_terminal_save(undisturbed, tmp_path, moment, worker
     last = file.read_text().splitlines()[-1]
     assert last == f"Stopped by {name}: {output / 'last.pt'} is saved, and --resume continues from it"
     assert is_closed or last in run.stdout + log.read_text()
+    assert "Epoch 0: " not in run.stdout  # a progress bar, which the lines that tee prints would overwrite
     assert load_saved(output / "last.pt").state["epoch"] in (0, 1)
     assert not list(output.glob("*.part"))
     again = trained(undisturbed, output, "--workers", workers)

@@ -75,7 +75,7 @@ def test_runs_differ_without_colour_too_and_fifty_fit():
     [
         (["a", "b"], ["m1", "m2"], ["m1", "m2"]),
         (["a", "b"], ["m", "m"], ["a", "b"]),
-        (["x/a", "y/a"], ["m", "m"], ["x/a.log", "y/a.log"]),
+        (["x/a", "y/a"], ["m", "m"], ["x/a", "y/a"]),
         (["_a$\\x$", "a\nb"], [None, None], ["_a$\\x$", "a\\nb"]),
         (["x" * 200 + "1", "b"], [None, None], ["x" * 29 + "…" + "x" * 29 + "1", "b"]),
     ],
@@ -85,6 +85,12 @@ def test_names_in_the_legend(tmp_path, names, models, shown):
     figure = drawn(*(made(f"{name}.log", model=model) for name, model in zip(names, models, strict=True)))
     assert texts(figure)[:-1] == shown
     save_figure(figure, tmp_path / "curves.png")  # a $ is no formula
+
+
+def test_names_are_the_shortest_ends_that_differ():
+    models = ["runs/a/seed0", "runs/b/seed0", "runs/b/seed1", "/c/b/seed0", "seed0", "model"]
+    figure = drawn(*(made(f"{number}.log", model=model, drops=()) for number, model in enumerate(models)))
+    assert texts(figure) == ["a/seed0", "runs/b/seed0", "runs/b/seed1", "c/b/seed0", "seed0", "model"]
 
 
 @pytest.mark.parametrize("log_scale", [True, False])
@@ -146,9 +152,36 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
     assert (run.code, "there is no picture" in run.out, Path("curves.png").exists()) == (0, True, False)
 
 
+def test_vis_takes_folders_and_globs(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("log", "log/a", "log/b", "elsewhere"):
+        written(tmp_path / folder, todays(), "x.log")
+    written(tmp_path / "log" / "b", "no run\n", "debug.log")
+    written(tmp_path / "log", "no log\n", "README.md")
+
+    def models(*places):
+        run = script("vis", "--logs", *places)
+        assert (run.code, run.err) == (0, "")
+        return [line.split()[1] for line in run.out.splitlines() if line.startswith("| ")][2:], run.out
+
+    names, out = models("log")
+    assert names == ["a/x", "b/x", "log/x"]
+    left_out = "Left out, as they contain neither losses nor a table: log/b/debug.log"
+    assert left_out in out.splitlines()
+    assert models("log/*/x.log", "elsewhere/x.log")[0] == ["a/x", "b/x", "elsewhere/x"]
+    assert models("l*g/", "log/a/x.log")[0] == names  # a log that is named twice counts once
+    (tmp_path / "log[1]").mkdir()
+    written(tmp_path / "log[1]", todays(), "y.log")
+    assert models("log[1]/y.log", "log[1]")[0] == ["model6"]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (("--logs", "{log}", "nothing/*.log"), "nothing/*.log: matches no file. Check the path"),
+        (("--logs", "{log}", "*.lo"), "*.lo: matches no file"),
+        (("--logs", "{folder}"), "folder: holds no log of train.py or test.py (*.log). Check the path"),
+        (("--logs", "*.log"), "empty.log: contains neither losses nor a table"),
         (("--logs", "{log}", "--vis_pred"), "--vis_pred is for pictures of images. Remove it, or --logs"),
         (("--logs", "{log}", "--image_id", 1), "--image_id is for pictures"),
         (("--logs", "{log}", "--coco_path", "elsewhere"), "--coco_path is for pictures"),
@@ -164,6 +197,8 @@ def test_vis_compares_logs_without_any_data(script, tmp_path, monkeypatch):
 def test_contradictions_and_bad_logs(script, tmp_path, monkeypatch, flags, words):
     monkeypatch.chdir(tmp_path)
     paths = {"log": written(tmp_path, todays(), "a.log"), "empty": written(tmp_path, "", "empty.log")}
+    paths["folder"] = tmp_path / "folder"
+    paths["folder"].mkdir()
     run = script("vis", *(str(flag).format(**paths) for flag in flags))
     assert run.code == 2
     assert words in run.err
@@ -173,6 +208,29 @@ def test_contradictions_and_bad_logs(script, tmp_path, monkeypatch, flags, words
 def test_a_table_without_an_epoch_is_at_the_end():
     figure = drawn(made()._replace(tables={None: [0.25, 0.5, *[0.0] * 10]}))
     assert [line.get_xydata().tolist() for line in figure.axes[1].lines] == [[[3, 0.25]], [[3, 0.5]]]
+
+
+@pytest.mark.parametrize("log_scale", [True, False])
+def test_the_ends_of_every_run_that_did_not_diverge_are_on_the_axis(log_scale):
+    short = made("short.log", epochs=1, steps=2, running=lambda x: 20 - x)  # far above what fine-tuning starts at
+    single = made("single.log", epochs=1, steps=1, running=lambda x: 7)
+    tuned = [made(f"{name}.log", running=lambda x: 0.5 / (1 + x)) for name in "abc"]
+    diverged = made("d.log", running=lambda x: 2 * 10 ** (3 * x))
+    for logs in ([*tuned, short, single], [*tuned, short, single, diverged]):
+        axis = drawn(*logs, log_scale=log_scale).axes[0]
+        low, high = axis.get_ylim()
+        ends = [loss for curve in curves_of(logs[:5]) for loss in (curve.losses[0], curve.losses[-1])]
+        assert low < min(ends) < max(ends) < high < 100
+        assert low > -1  # by margins of what is cut off
+        assert [text.get_text().split()[0] for text in axis.texts] == ["d"] * (len(logs) == 6)
+
+
+def test_a_first_batch_without_objects_hides_no_run():
+    """Its loss is near 0, and so is the mean of a run's first iterations."""
+    short = [made(f"{name}.log", epochs=1, steps=2, running=lambda x: 0.003 if x < 1 else 0.5) for name in "ab"]
+    axis = drawn(*short).axes[0]
+    assert not axis.texts
+    assert axis.get_ylim()[1] > 0.5
 
 
 def test_a_run_that_diverged_does_not_flatten_the_others():

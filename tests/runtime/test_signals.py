@@ -147,6 +147,21 @@ launch.main()
     assert run.stdout == f"SIGTERM,SIGINT,{expected}SIGQUIT,SIGUSR1\n"
 
 
+@pytest.mark.parametrize(("words", "own"), [(["--help"], True), (["-h"], True), (["train.py", "--help"], False)])
+def test_a_launcher_describes_itself_and_leaves_the_scripts_flags_alone(words, own):
+    code = f"""
+import sys
+import retinanet.launch as launch
+sys.argv[1:] = {words}
+launch.torchrun = lambda: print("torchrun ran")
+sys.exit(launch.main())
+"""
+    run = finished(["-c", code], timeout=60, environment={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert run.returncode == 0
+    assert run.stdout.startswith("usage: python -m retinanet.launch [torchrun's flags] SCRIPT") == own
+    assert ("torchrun --help lists all" in run.stdout) == own == ("torchrun ran" not in run.stdout)
+
+
 def test_a_worker_says_nothing_of_a_batch_that_the_main_process_dropped():
     code = """
 from retinanet.runtime.signals import ignore_in_worker

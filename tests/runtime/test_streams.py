@@ -79,6 +79,28 @@ def test_other_scripts_end_with_the_reader_of_their_output(tmp_path):
     assert (run.stdout, run.stderr, run.returncode, saved) == ("one\n", "", 141, False)
 
 
+@pytest.mark.parametrize(
+    ("stdout", "has_bar"),
+    [("slave", True), ("os.open('lines', os.O_WRONLY | os.O_CREAT)", True), ("os.pipe()[1]", False)],
+    ids=["terminal", "file", "pipe"],
+)
+def test_a_terminal_has_bars_unless_stdout_is_a_pipe(tmp_path, stdout, has_bar):
+    """Such as to tee, which would print lines into them."""
+    code = f"""
+import os, sys
+from pathlib import Path
+from retinanet.runtime.streams import hides_bars
+master, slave = os.openpty()
+before = hides_bars()
+os.dup2(slave, 2)
+os.dup2({stdout}, 1)
+Path("told").write_text(f"{{before}} {{hides_bars()}}")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert finished(["-c", code], timeout=60, folder=tmp_path, environment=environment).returncode == 0
+    assert (tmp_path / "told").read_text() == f"True {not has_bar}"
+
+
 def test_a_message_that_nobody_reads_changes_no_exit_code(tmp_path):
     code = f"""
 import os

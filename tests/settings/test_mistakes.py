@@ -6,6 +6,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.settings.draw import draw_settings
 from retinanet.settings.evaluate import evaluate_settings
 from retinanet.settings.options import options_of
+from retinanet.settings.sample_data import sample_data_settings
 from retinanet.settings.train import TrainSettings, train_settings
 
 
@@ -56,3 +57,33 @@ def test_all_flags_are_shown_when_asked_for(capsys):
         train_settings(["--help", "all"])
     out = capsys.readouterr().out
     assert all(f"--{name}" in out for name in options_of(TrainSettings))
+
+
+@pytest.mark.parametrize(
+    ("read", "words", "texts"),
+    [
+        (
+            train_settings,
+            ["--help", "all"],
+            [
+                *("learning rates to try (50 or more; default: 300)", "in a row (1 or more; default: 10)"),
+                *(
+                    "auto (GPU only): as many",
+                    "that overlaps a better one of its class by more than this IoU (0 to 1; default: 0.5)",
+                ),
+                *("the longer side scales along (64 or more; default: --min_side only)", "from near 0 (default: 0)"),
+            ],
+        ),
+        (draw_settings, ["--help", "all"], ["(100 to 10000; default: 480; with", "grid (1 or more; default: 1)"]),
+        (
+            sample_data_settings,
+            ["--help"],
+            ["dataset without a download. Cut-outs", "--seed SEED seed of the random scenes; the same seed writes"],
+        ),
+    ],
+)
+def test_help_names_the_limits_of_numbers(read, words, texts, capsys):
+    with pytest.raises(SystemExit):
+        read(words)
+    out = " ".join(capsys.readouterr().out.split())
+    assert [text for text in texts if text not in out] == []
