@@ -13,6 +13,7 @@ from support.narrow import narrowed
 from support.scripts import Finished, run_script
 
 from retinanet.detector.backbone import Backbone
+from retinanet.runtime.errors import FLAGS
 
 # Two processes test at a time: neither should take all cores, nor the scripts that they start.
 torch.set_num_threads(1)
@@ -101,5 +102,7 @@ def unreachable_hub(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _fixed_seed():
+def _fresh():
+    """Starts each test with the same random numbers, and outside of any command."""
     torch.manual_seed(0)
+    FLAGS.clear()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from support.data_folder import change_json, write_set
-from support.narrow import NarrowResNet
+from support.narrow import NarrowBackbone
 from support.scripts import ROOT, TINY
 from support.warm import finished
 from torchvision.models import get_model
@@ -267,7 +267,7 @@ def test_partial_weights_are_loaded_and_reported(script, coco_path, tmp_path):
 
 
 def test_group_norm_and_frozen_stages_train_evaluate_and_resume(script, coco_path, tmp_path):
-    state, output = NarrowResNet().state_dict(), tmp_path / "output"
+    state, output = NarrowBackbone(18).state_dict(), tmp_path / "output"
     torch.save(state, tmp_path / "all.pth")
     network = ("--weights", tmp_path / "all.pth", "--freeze_stages", 3, "--head_norm", "group", "--channels", 32)
     run = script("train", *train_args(coco_path, output, *network, "--epochs", 1))
@@ -276,7 +276,7 @@ def test_group_norm_and_frozen_stages_train_evaluate_and_resume(script, coco_pat
     val = script("test", "--coco_path", coco_path, "--set_name", "val", "--device", "cpu", *checkpoint)
     tables = [[line for line in one.out.splitlines() if TABLE.fullmatch(line)] for one in (run, val)]
     assert tables[0] == tables[1] != []
-    (tmp_path / "all.pth").unlink()  # a run that is gone on with has no use for it
+    (tmp_path / "all.pth").unlink()  # a resumed run has no use for it
     run = script("train", *train_args(coco_path, output, *network, "--resume"))
     assert run.code == 0, run.err
     assert "Resumed from" in run.out

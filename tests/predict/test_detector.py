@@ -145,8 +145,7 @@ def test_the_example_of_the_docs(tmp_path, coco_path, monkeypatch, capsys):
     assert len(lines) == len(Detector("output/best.pt")("street.jpg").scores) > 3
 
 
-def test_its_messages_name_arguments_and_bytes_that_are_no_image(detector, monkeypatch):
-    monkeypatch.setattr("retinanet.predict.detector.FLAGS", set())
+def test_its_messages_name_arguments_and_bytes_that_are_no_image(detector):
     with pytest.raises(UserError, match=r"^precision float16 needs a GPU"):
         Detector(detector.path, "cpu", precision="float16")
     detector.max_pixels = 5
