@@ -12,11 +12,11 @@ from typing import IO, Any
 
 import torch
 
-from retinanet.coco.json_values import read_json
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import remove_unfinished, written_whole
+from retinanet.runtime.json_files import read_json
+from retinanet.settings.train import RECORD
 
-RECORD = "run.json"
 EVALUATIONS = "ap_by_epoch"
 LOCK = ".lock"
 DIVERGENCE = "divergence"  # the folder of the records of skipped steps

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.json_values import parse_json, read_json
 from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
+from retinanet.runtime.json_files import parse_json, read_json
 
 # The most bytes that a zip's member may claim, and the most for each byte of the zip beyond the first 64 MiB: rows of
 # results shrink to about a tenth, never to less than a hundredth.

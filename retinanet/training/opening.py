@@ -20,7 +20,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_file import ENDING, LOG, make_name, name_of_run
 from retinanet.runtime.ranks import Ranks
 from retinanet.runtime.signals import STOP
-from retinanet.settings.options import flat, with_values
+from retinanet.settings.options import flat, options_of, with_values
 from retinanet.settings.train import RANDOM, Optimisation, TrainSettings, anchor_words, settings_line
 from retinanet.training.build import Run
 from retinanet.training.log_lines import rate_hint, schedule_hint
@@ -58,7 +58,7 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
         write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if saved else None)
     if LOG.path:
         say(f"Log: {LOG.path}")
-    say(settings_line(plain))
+    say(settings_line(plain), *repeated_lines(settings))
     for complaint in complaints:
         say(f"Can't resume from {complaint}")
     if saved:
@@ -71,6 +71,14 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
     if warning := room_warning(run):
         say(warning)
     return lock
+
+
+def repeated_lines(settings: TrainSettings) -> list[str]:
+    """Returns a line on the record that --from_run repeats, with the flags that were given too; none without it."""
+    if not settings.from_run:
+        return []
+    given = [f"--{name}" for name in options_of(TrainSettings) if name in settings.given - {"from_run"}]
+    return [f"Settings from {settings.from_run}" + (f", except for the given {' '.join(given)}" if given else "")]
 
 
 def trackers_of(run: Run) -> Trackers:
