@@ -1,5 +1,6 @@
 """Trains once or with each of several seeds; or finds a learning rate, or checks that a resumed run is the same run."""
 
+from retinanet.checkpoints.start import with_saved_network
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.device import find_device, num_workers
@@ -37,6 +38,7 @@ def train(settings: TrainSettings) -> int:
                 f"--patience needs an AP, and the set {settings.data.val_set} has no objects{why}. Remove the flag"
             )
         if settings.instead_of_training:
+            settings = with_saved_network(settings, None)
             settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, None)})
         if settings.safety.verify_resume:
             return verify_resume(with_seed(settings, None, ranks), sets)

@@ -610,6 +610,20 @@ def as_flags(architecture: Architecture) -> list[str]:
     ]
 
 
+def network_values(architecture: Architecture) -> dict[str, Any]:
+    """Returns the values of the flags that describe the architecture."""
+    side, ratios, scales = architecture.anchors
+    return {
+        "depth": architecture.depth,
+        "channels": architecture.channels,
+        "head_norm": architecture.head_norm,
+        "iou_branch": architecture.iou_branch,
+        "anchor_scale": float(side),
+        "anchor_ratios": tuple(map(float, ratios)),
+        "anchor_octaves": len(scales),
+    }
+
+
 def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
     """Returns the flags in which a file's `own` architecture differs from the one that is `asked` for.
 

@@ -4,6 +4,7 @@ import signal
 from contextlib import closing
 
 from retinanet.checkpoints.resume import LAST, newest_run
+from retinanet.checkpoints.start import with_saved_network
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Stopped
 from retinanet.runtime.ranks import Agreement, Ranks, num_restarts
@@ -29,6 +30,7 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     # A rank that torchrun restarted resumes, even if its command has no --resume.
     resumes = settings.output.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
+    settings = with_saved_network(settings, saved)
     settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, saved)})
     run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
     if settings.speed.cache == "ram" and sets.training_set.cache is None:
