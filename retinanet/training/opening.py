@@ -3,7 +3,7 @@
 import secrets
 import shlex
 from dataclasses import replace
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -47,15 +47,32 @@ def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> 
     return with_values(settings, {"seed": seed})
 
 
-def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
-    """Opens the log and the output folder and logs the settings of the run. Returns the folder's lock."""
+def about_run(run: Run, devices: list[str]) -> dict[str, Any]:
+    """Returns the part of run.json that describes the run itself; `devices` are the names of the ranks' devices."""
+    return {
+        "settings": flat(run.settings),
+        "class_names": run.sets.val.class_names,
+        "device": devices[0],
+        "devices": devices,
+        "data": {
+            name: {"file": str(annotations.path), "sha256": annotations.fingerprint}
+            for name, annotations in (("train", run.sets.train), ("val", run.sets.val))
+        },
+    }
+
+
+def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list[str]) -> IO[str]:
+    """Opens the log and the output folder and logs the settings of the run. Returns the folder's lock.
+
+    `devices` are the names of the ranks' devices.
+    """
     settings, state, folder = run.settings, run.state, run.settings.output.output_path
     done = f"{state.epoch} epochs and {state.iteration} iterations"
-    plain, class_names = flat(settings), run.sets.val.class_names
+    plain = flat(settings)
     with STOP.deferred(), LOG.opened(name_of_run("train", plain)):
         lock = open_folder(folder)
         moved = None if saved else move_earlier_run(folder)
-        write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if saved else None)
+        write_record(folder, about_run(run, devices), resumed=f"after {done}" if saved else None)
     if LOG.path:
         say(f"Log: {LOG.path}")
     say(settings_line(plain), *repeated_lines(settings))

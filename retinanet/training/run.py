@@ -3,6 +3,7 @@
 import signal
 from contextlib import closing
 
+from retinanet.checkpoints.provenance import name_of_device
 from retinanet.checkpoints.resume import LAST, newest_run
 from retinanet.checkpoints.start import with_saved_network
 from retinanet.runtime.console import say
@@ -17,7 +18,7 @@ from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.evaluation import evaluate_and_save, out_of_patience
 from retinanet.training.log_lines import best_line, epoch_line, log_line, seconds_per_image, tracked_numbers
 from retinanet.training.opening import begin, trackers_of, with_seed
-from retinanet.training.saves import FINAL, Saves, log_bad_images, log_skipped
+from retinanet.training.saves import FINAL, Saves, end_by, log_bad_images, log_skipped, record_end
 from retinanet.training.sets import Sets, add_cache
 from retinanet.training.trackers import Trackers
 
@@ -35,9 +36,15 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
     if settings.speed.cache == "ram" and sets.training_set.cache is None:
         add_cache(sets.training_set, ranks)
-    lock = begin(run, saved, complaints) if ranks.is_first else None  # keeps other runs out of the folder
-    with closing(trackers_of(run)) as trackers:
-        train_epochs(run, trackers)
+    devices = ranks.gathered(name_of_device(run.device))
+    lock = begin(run, saved, complaints, devices) if ranks.is_first else None  # keeps other runs out of the folder
+    try:
+        with closing(trackers_of(run)) as trackers:
+            train_epochs(run, trackers)
+    except BaseException as error:
+        record_end(run, end_by(error))
+        raise
+    record_end(run, "finished" if run.state.epoch >= settings.optimisation.epochs else "out of patience")
     ranks.wait()
     del lock
     return run.settings.optimisation.run_seed, run.state.numbers | {"final loss": run.state.epoch_losses[-1]}
