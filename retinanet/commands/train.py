@@ -26,7 +26,8 @@ def train(settings: TrainSettings) -> int:
     settings = with_values(settings, {"device": str(device), "workers": workers})
     require_trackers(settings.output.track or ())
     ranks = join(device, settings.safety.timeout)
-    with STDOUT.outlived(), loss_of_rank_explained(ranks, settings.safety.timeout):
+    timed = STDOUT.set_up(timed=settings.output.log_time)
+    with timed, STDOUT.outlived(), loss_of_rank_explained(ranks, settings.safety.timeout):
         for flag in settings.instead_of_training:
             if ranks.size > 1:
                 raise UserError(f"{flag} runs in one process only. Start it without torchrun")

@@ -26,6 +26,7 @@ from retinanet.evaluation.views import ONE_VIEW, Views, predict_views
 from retinanet.runtime.device import searching_algorithms
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
+from retinanet.runtime.streams import STDOUT
 
 
 @torch.no_grad()
@@ -73,7 +74,7 @@ def batches_of_set(
     that can't be read.
     """
     loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
-    bar = tqdm(loader, title, leave=False, disable=None if ranks.is_first else True)
+    bar = tqdm(loader, title, leave=False, disable=True if STDOUT.is_quiet or not ranks.is_first else None)
     return BadImages(len(dataset), skip=False).passing(chain.from_iterable(bar))
 
 

@@ -4,7 +4,8 @@ import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,8 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.resource_errors import memory_explained, worker_explained
 from retinanet.runtime.signals import STOP, end_workers
 from retinanet.runtime.streams import STDOUT, complain
+
+LINE_TIME = "%Y-%m-%d %H:%M:%S "  # the start of a line with --log_time
 
 
 def run_command(read_flags: Callable[[], Any], name: str) -> None:
@@ -64,10 +67,13 @@ def _end_workers_after(main: Callable[[], int]) -> int:
 
 def _end(message: str, exit_code: int) -> NoReturn:
     where = f" (rank {_rank()})" if _rank() else ""
-    script = Path(sys.argv[0])
-    name = script.parent.name if script.name == "__main__.py" else script.name  # python -m retinanet.check_data
-    complain(f"{printable(name)}: error{where}: {printable(message)}")
+    complain(f"{_name_of_script()}: error{where}: {printable(message)}")
     _exit(exit_code)
+
+
+def _name_of_script() -> str:
+    script = Path(sys.argv[0])
+    return printable(script.parent.name if script.name == "__main__.py" else script.name)  # python -m retinanet.predict
 
 
 def _exit(code: int) -> NoReturn:
@@ -92,7 +98,19 @@ def say(*lines: str) -> None:
     """
     if _rank():
         return
+    text = _text_of(lines)
+    STDOUT.write(text)
+    LOG.write(text)
+
+
+def warn(line: str) -> None:
+    """Prints a line to stderr, under the script's name, and to the log."""
+    complain(f"{_name_of_script()}: {printable(line)}")
+    LOG.write(_text_of([line]))
+
+
+def _text_of(lines: Sequence[str]) -> str:
     encoding = sys.stdout.encoding or "utf-8"
-    text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
-    STDOUT.write(f"{text}\n")
-    LOG.write(f"{text}\n")
+    start = time.strftime(LINE_TIME) if STDOUT.is_timed else ""
+    text = "".join(f"{start}{printable(line)}\n" for line in lines)
+    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -24,3 +24,8 @@ def parse_json(file: IO[str], path: str | Path) -> Any:
         has_mark = "BOM" in str(error)  # Windows programs write one, which evaluation servers refuse too
         advice = "Save it as UTF-8 without a byte order mark." if has_mark else "Is it cut off? Write or copy it again."
         raise UserError(f"{path}: not valid JSON ({error}). {advice}") from None
+
+
+def without_nan(content: Any) -> Any:
+    """Returns plain data with None for NaN and infinite numbers, which JSON doesn't have."""
+    return json.loads(json.dumps(content), parse_constant=lambda _: None)

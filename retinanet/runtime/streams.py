@@ -16,7 +16,18 @@ class Stdout:
     """The process's only stdout."""
 
     def __init__(self) -> None:
+        self.is_timed = self.is_quiet = False
         self._outlived = self._has_complained = False
+
+    @contextmanager
+    def set_up(self, *, timed: bool = False, quiet: bool = False) -> Iterator[None]:
+        """Inside, lines start with the time if `timed`; if `quiet`, stdout gets none, and stderr no progress bar."""
+        before = self.is_timed, self.is_quiet
+        self.is_timed, self.is_quiet = timed, quiet
+        try:
+            yield
+        finally:
+            self.is_timed, self.is_quiet = before
 
     @contextmanager
     def outlived(self) -> Iterator[None]:
@@ -34,6 +45,8 @@ class Stdout:
 
     def write(self, text: str) -> None:
         """Writes whole lines, flushed, outside of any progress bar. Raises OSError, except inside `outlived`."""
+        if self.is_quiet:
+            return
         try:
             tqdm.write(text, file=sys.stdout, end="")
             sys.stdout.flush()

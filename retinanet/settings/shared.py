@@ -43,6 +43,11 @@ def log_dir_option() -> Any:
     return option(None, text, Path, may_change=True, repeated=False)
 
 
+def log_time_option() -> Any:
+    text = "start each line of stdout and of the log with the local time"
+    return option(False, text, bool, may_change=True, repeated=False)
+
+
 def eval_backend_option() -> Any:
     text = (
         "library that computes the COCO table: hotcoco or pycocotools, with equal numbers; auto: the fastest installed"

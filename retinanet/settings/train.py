@@ -47,6 +47,7 @@ from retinanet.settings.shared import (
     coco_path_option,
     eval_backend_option,
     log_dir_option,
+    log_time_option,
     max_side_option,
     min_side_option,
 )
@@ -414,6 +415,7 @@ class Output:
     )
     log_every: int = option(100, "steps between log lines", whole_number(1), may_change=True)
     log_dir: Path | None = log_dir_option()
+    log_time: bool = log_time_option()
     track: tuple[str, ...] | None = option(
         None,
         "also send the log's numbers to these experiment trackers (pip install them first)",

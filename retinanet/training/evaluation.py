@@ -14,6 +14,7 @@ from retinanet.reports.html_report import write_report
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import STOP
+from retinanet.settings.options import flat
 from retinanet.training.build import Run, loader_settings
 from retinanet.training.saves import FINAL, Saves, weights_name
 from retinanet.training.trackers import Trackers
@@ -79,7 +80,8 @@ def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
     """Writes the report of test.py, whose pictures go to the trackers."""
     analysis = analyse(run.sets.val, detections, num_draws=0)
     try:
-        write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation")
+        record = {"epoch": run.state.epoch, "settings": flat(run.settings)}
+        write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation", record)
     except UserError as fault:
         say(f"No report: {fault}")
 

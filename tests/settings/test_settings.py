@@ -35,8 +35,8 @@ drop_last bad_images depth channels weights freeze_stages head_norm norm_statist
 anchor_ratios anchor_octaves alpha gamma beta foreground_iou background_iou matcher class_loss box_loss ignore_crowds
 epochs optimizer learning_rate backbone_rate weight_decay schedule milestones warmup_steps warmup_share accumulate
 ema_decay ema_share clip_norm find_lr steps seed seeds compile cache output_path resume save_every eval_every patience
-log_every log_dir track threshold num_candidates nms_iou max_detections eval_backend max_skipped timeout deterministic
-verify_resume device precision workers max_pixels
+log_every log_dir log_time track threshold num_candidates nms_iou max_detections eval_backend max_skipped timeout
+deterministic verify_resume device precision workers max_pixels
 """
 
 
