@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retinanet.predict.detector import Detector, ImageDetections
 
+__version__ = "0.1.0"  # pyproject.toml reads it here
 __all__ = ["Detector", "ImageDetections"]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import retinanet
+
 ROOT = Path(__file__).parent.parent
 SOURCES = ("retinanet", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 COMMANDS = ("predict", "export", "convert", "check_data", "sample_data")
@@ -39,6 +41,15 @@ def test_its_commands_run(python, tmp_path, command):
     ran = run(python, tmp_path, "-m", f"retinanet.{command}", "--help")
 
     assert ran.startswith(f"usage: python -m retinanet.{command}")
+
+
+def test_the_version_is_the_packages(python, tmp_path):
+    code = (
+        "import importlib.metadata, retinanet; print(importlib.metadata.version('retinanet') == retinanet.__version__)"
+    )
+
+    assert run(python, tmp_path, "-c", code) == "True\n"
+    assert run(python, tmp_path, "-m", "retinanet.predict", "--version") == f"retinanet {retinanet.__version__}\n"
 
 
 def test_the_detector_is_installed_and_the_scripts_are_not(python, tmp_path):

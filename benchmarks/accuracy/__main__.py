@@ -31,7 +31,7 @@ from benchmarks.accuracy.table import (
 )
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import chip_of
-from retinanet.checkpoints.output_folder import git_commit
+from retinanet.checkpoints.provenance import git_commit
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.folder import find_annotation_file

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from retinanet.checkpoints.output_folder import git_commit
+from retinanet.checkpoints.provenance import git_commit
 
 
 class Timing(NamedTuple):

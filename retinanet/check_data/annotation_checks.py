@@ -18,11 +18,11 @@ from retinanet.coco.annotations import (
     placeholder_note,
 )
 from retinanet.coco.boxes import corners_for_sizes
-from retinanet.coco.json_values import read_json
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import SCARCE, require_objects, require_reach
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
+from retinanet.runtime.json_files import read_json
 
 # Rounding may make an area exceed its box by this factor; the box may include its last pixels, as in PASCAL VOC.
 AREA_ROUNDING = 1.01

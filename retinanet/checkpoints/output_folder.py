@@ -3,27 +3,21 @@
 import errno
 import fcntl
 import json
-import platform
-import subprocess
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
-from retinanet.coco.json_values import read_json
+from retinanet.checkpoints.provenance import provenance, time_now
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import remove_unfinished, written_whole
+from retinanet.runtime.json_files import read_json
 from retinanet.settings.shared import BEST, FINAL
+from retinanet.settings.train import RECORD
 
-RECORD = "run.json"
 EVALUATIONS = "ap_by_epoch"
 LOCK = ".lock"
 DIVERGENCE = "divergence"  # the subfolder for the records of skipped steps
 RUN_FILES = (RECORD, "last.pt", "previous.pt", "retinanet_epoch*.pt", BEST, FINAL, DIVERGENCE)
 TRACKED = ("trackers.json", "tensorboard", "report")  # written by --track
-PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
 
 
 def open_folder(folder: Path) -> IO[str]:
@@ -83,26 +77,13 @@ def free_folder(folder: Path) -> Path:
     return folder / f"before_{number}"
 
 
-def write_record(
-    folder: Path, settings: dict[str, Any], class_names: list[str], device: torch.device, resumed: str | None = None
-) -> None:
-    """Writes run.json: the command, every setting, versions, git commit and class names.
+def write_record(folder: Path, run: dict[str, Any], resumed: str | None = None) -> None:
+    """Writes run.json: what is known of the `run` (settings, classes, data, devices) and of what started it.
 
     For a resumed run, `resumed` says how far the run had got, and the record of its start is kept under "started".
     """
     path = folder / RECORD
-    record: dict[str, Any] = {
-        "command": [sys.executable, *sys.argv],
-        "settings": settings,
-        "class_names": class_names,
-        "git_commit": git_commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **{name: version(name) for name in PACKAGES},
-        },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-    }
+    record = run | provenance() | {"start_time": time_now()}
     if resumed:
         earlier = read_json(path) if path.exists() else {}
         if EVALUATIONS in earlier:
@@ -111,10 +92,14 @@ def write_record(
     _write_record(path, record)
 
 
+def write_end(folder: Path, how: str) -> None:
+    """Adds to run.json when and `how` the run ended. Raises UserError like write_evaluations."""
+    _add_to_record(folder, {"end_time": time_now(), "ended": how})
+
+
 def write_evaluations(folder: Path, ap_by_epoch: dict[int, float]) -> None:
     """Adds the AP of each evaluation to run.json. If that fails, raises UserError and leaves the file unchanged."""
-    record = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
-    _write_record(folder / RECORD, record | {EVALUATIONS: ap_by_epoch})
+    _add_to_record(folder, {EVALUATIONS: ap_by_epoch})
 
 
 def read_evaluations(folder: Path) -> dict[int, float]:
@@ -139,6 +124,11 @@ def best_and_final_line(path: Path) -> str | None:
     return f"On the run's val set: {this}; {other}"
 
 
+def _add_to_record(folder: Path, content: dict[str, Any]) -> None:
+    record = read_json(folder / RECORD) if (folder / RECORD).exists() else {}
+    _write_record(folder / RECORD, record | content)
+
+
 def _write_record(path: Path, record: dict[str, Any]) -> None:
     try:
         with written_whole(path) as file:
@@ -154,13 +144,3 @@ def write_skipped(folder: Path, record: dict[str, Any]) -> Path:
     with written_whole(path) as file:
         file.write(json.dumps(record, indent=2) + "\n")
     return path
-
-
-def git_commit() -> str | None:
-    """Returns the git commit of this code, with "-dirty" if files differ from it; None outside of a git checkout."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()

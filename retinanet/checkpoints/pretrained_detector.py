@@ -50,10 +50,10 @@ def load_checkpoint_weights(
 
     Raises UserError, without loading anything, if the network has another architecture or the weights are broken.
     """
-    for saved_flag, new_value in differences(checkpoint.architecture, network.architecture):
-        raise UserError(
-            f"{path}: was trained with {saved_flag}, not {new_value}. Use {saved_flag}, or other --weights."
-        )
+    if wrong := differences(checkpoint.architecture, network.architecture):
+        both = ", and with ".join(f"{saved_flag}, not {new_value}" for saved_flag, new_value in wrong)
+        fix = " ".join(saved_flag for saved_flag, _ in wrong)
+        raise UserError(f"{path}: was trained with {both}. Use {fix}, or other --weights.")
     weights = build_model(checkpoint, path, averaged=True).state_dict()
     report = _take_classes(weights, network, class_names, checkpoint.class_names)
     network.load_state_dict(weights)

@@ -83,34 +83,32 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
     defaults = with_values(TrainSettings(), {"norm_statistics": default_statistics(settings.network.weights)})
     old, new = flat(defaults) | saved.checkpoint.settings, flat(settings)
     of_network = {*Architecture._fields, *options_of(Anchors)}  # earlier versions hard-coded some of them
-    for saved_flag, new_value in differences(saved.checkpoint.architecture, settings.network.architecture):
-        raise _differs(saved, saved_flag, new_value)
+    differing: list[tuple[str, Any]] = [*differences(saved.checkpoint.architecture, settings.network.architecture)]
     for name in sorted((old.keys() | new.keys()) - free - of_network):
         if old.get(name) != new.get(name):
-            raise _differs(saved, f"--{name} {old.get(name)}", new.get(name))
+            differing.append((f"--{name} {old.get(name)}", new.get(name)))
     for name in ("device", "precision", "compiled"):
         if getattr(saved.facts, name) != getattr(facts, name):
-            raise _differs(saved, f"{name} {getattr(saved.facts, name)}", getattr(facts, name))
+            differing.append((f"{name} {getattr(saved.facts, name)}", getattr(facts, name)))
+    images_then, images_now = (run.batch_size * run.num_ranks for run in (saved.facts, facts))
+    if images_then != images_now and saved.facts.num_ranks == facts.num_ranks:
+        differing.append((f"--batch_size {saved.facts.batch_size}", facts.batch_size))
+    if differing:
+        both = "; ".join(f"its run has {old_flag}, this command has {new_value}" for old_flag, new_value in differing)
+        same = "the same values" if len(differing) > 1 else "the same value"
+        raise UserError(
+            f"{saved.path}: {both}, which changes the numbers. Use {same}, or start a new run without --resume or in "
+            "another --output_path."
+        )
     for name in ("train", "val"):
         if getattr(saved.facts, f"{name}_fingerprint") != getattr(facts, f"{name}_fingerprint"):
             raise UserError(
                 f"{saved.path}: the annotation file of the {name} set has changed since. Put the old file back, or "
                 "start a new run without --resume."
             )
-    images_then, images_now = (run.batch_size * run.num_ranks for run in (saved.facts, facts))
-    if images_then != images_now:
-        if saved.facts.num_ranks == facts.num_ranks:
-            raise _differs(saved, f"--batch_size {saved.facts.batch_size}", facts.batch_size)
-        if saved.state["iteration"]:
-            raise UserError(
-                f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {images_then} "
-                f"images per step in total; now there are {facts.num_ranks} with {images_now}. Start as many "
-                "processes, or set a --batch_size with the same total; it can change only between epochs."
-            )
-
-
-def _differs(saved: SavedRun, saved_flag: str, new_value: Any) -> UserError:
-    return UserError(
-        f"{saved.path}: its run has {saved_flag}, this command has {new_value}, which changes the numbers. Use the "
-        "same value, or start a new run without --resume or in another --output_path."
-    )
+    if images_then != images_now and saved.state["iteration"]:
+        raise UserError(
+            f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {images_then} "
+            f"images per step in total; now there are {facts.num_ranks} with {images_now}. Start as many "
+            "processes, or set a --batch_size with the same total; it can change only between epochs."
+        )

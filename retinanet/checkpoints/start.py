@@ -15,9 +15,11 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.settings.train import Network, require_detector
+from retinanet.settings.options import with_values
+from retinanet.settings.train import Network, TrainSettings, as_flags, differences, network_values, require_detector
 
 NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
+WEIGHTS_FILE = "a state dict or a checkpoint of train.py"
 
 
 class Start(NamedTuple):
@@ -69,6 +71,28 @@ def build_network(
     return Start(network, random_stages)
 
 
+def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> TrainSettings:
+    """Returns the settings with the network of the `saved` run, or else of the checkpoint in --weights, if it is one.
+
+    Flags that were given stay; require_same_run and load_checkpoint_weights refuse those that contradict.
+    """
+    weights = settings.network.weights
+    if saved:
+        checkpoint, source = saved.checkpoint, saved.path
+    elif weights not in NAMED_WEIGHTS and Path(weights).exists():
+        content, source = load_file(weights, WEIGHTS_FILE), Path(weights)
+        if not is_checkpoint(content):
+            return settings
+        checkpoint = run_in(content, source)[0]
+    else:
+        return settings
+    values = network_values(checkpoint.architecture)
+    taken = with_values(settings, {name: values[name] for name in values.keys() - settings.given})
+    if taken.network != settings.network and not differences(checkpoint.architecture, taken.network.architecture):
+        say(f"Network: that of {source}, {' '.join(as_flags(taken.network.architecture))}")
+    return taken
+
+
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
     """Returns the state dict or checkpoint of --weights (empty for none), and what messages call it."""
     match weights:
@@ -84,7 +108,7 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
         close = difflib.get_close_matches(weights, NAMED_WEIGHTS, n=1)
         meant = f"did you mean {close[0]}?" if close else "no such file."
         raise UserError(f"--weights {weights}: {meant} Use {', '.join(NAMED_WEIGHTS)}, or the path of a file.")
-    content = load_file(weights, "a state dict or a checkpoint of train.py")
+    content = load_file(weights, WEIGHTS_FILE)
     return content if is_checkpoint(content) else state_in(content, weights), weights
 
 

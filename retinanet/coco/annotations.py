@@ -12,8 +12,9 @@ import numpy as np
 
 from retinanet.coco.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, known
 from retinanet.coco.boxes import in_fractions
-from retinanet.coco.json_values import is_id, read_json
+from retinanet.coco.json_values import is_id
 from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.json_files import read_json
 
 MOST_NAMED = 5  # the maximum number of categories that a message names
 LEFT_OUT = -1  # the row or label of an entry that was rejected

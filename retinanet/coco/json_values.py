@@ -1,31 +1,8 @@
-"""Reads JSON files and checks whether values from them are valid as ids, numbers or names."""
+"""Checks whether values from JSON files are valid as ids, numbers or names."""
 
-import json
-from pathlib import Path
-from typing import IO, Any, TypeGuard
-
-from retinanet.runtime.errors import UserError, file_error_explained
+from typing import Any, TypeGuard
 
 NUMBER_LIMIT = 1e15  # above any coordinate or area; JSON's integers are unbounded and might not fit in a float
-
-
-def read_json(path: str | Path) -> Any:
-    """Returns the contents of the JSON file `path`. Raises UserError if the file can't be read or parsed."""
-    with (
-        file_error_explained(path, "can't be read", "Check the path and its permissions."),
-        open(path, encoding="utf-8") as file,
-    ):
-        return parse_json(file, path)
-
-
-def parse_json(file: IO[str], path: str | Path) -> Any:
-    """Returns the contents of the open JSON `file`. Raises UserError, which names `path`, if they can't be parsed."""
-    try:
-        return json.load(file)
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-        has_mark = "BOM" in str(error)  # some Windows programs write a BOM, which evaluation servers reject too
-        advice = "Save it as UTF-8 without a byte order mark." if has_mark else "Is it cut off? Write or copy it again."
-        raise UserError(f"{path}: not valid JSON ({error}). {advice}") from None
 
 
 def is_id(value: Any) -> TypeGuard[int]:

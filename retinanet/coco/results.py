@@ -1,5 +1,6 @@
 """Reads and writes COCO result files, plain or zipped, and converts their rows to arrays and back."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -10,16 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.json_values import parse_json, read_json
+from retinanet.coco.json_values import is_id, is_text
 from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
+from retinanet.runtime.json_files import parse_json, read_json, without_nan
 
 # A zip member may claim at most MAX_BYTES, and at most SMALL bytes plus MAX_GROWTH times the size of the zip: result
 # rows compress to about a tenth of their size, never to less than a hundredth.
 MAX_BYTES, MAX_GROWTH, SMALL = 2**31, 100, 2**26
-WRITTEN_AT = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip allows; constant, so that equal rows give equal bytes
-FASTEST = 1  # compression level; slower levels hardly compress digits any further
+WRITTEN_AT = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip; fixed, so that equal rows make equal bytes
+FASTEST = 1  # the compression level; slower levels hardly shrink digits further
+DIGEST = "results_sha256"  # the key of the result file's hash in its record
+SETTINGS_KEYS = ("settings", "test_settings")  # the keys of train.py's and test.py's flags in a record
 
 
 class Results(NamedTuple):
@@ -76,10 +80,24 @@ def default_results_path(set_name: str) -> Path:
 
 def read_results(path: Path) -> Results:
     """Reads a result file, plain or in a .zip. Raises UserError if the file is missing or damaged."""
-    if path.suffix.lower() == ".zip":
+    if _is_zip(path):
         member, content = read_zip(path)
         return Results(parse_json(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), path), member)
     return Results(read_json(path))
+
+
+def _is_record(record: Any) -> bool:
+    if not isinstance(record, dict) or not is_id(record.get("epoch")) or not is_text(record.get("checkpoint")):
+        return False
+    if not all(isinstance(record.get(name), dict) for name in SETTINGS_KEYS):
+        return False
+    values = [value for name in SETTINGS_KEYS for value in record[name].values()] + [record.get("git_commit")]
+    words = [word for value in values for word in (value if isinstance(value, list) else [value])]
+    return all(word is None or is_text(word) or isinstance(word, bool | int | float) for word in words)
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip"
 
 
 def load_results(path: Path, annotations: Annotations) -> Found:
@@ -93,10 +111,40 @@ def load_results(path: Path, annotations: Annotations) -> Found:
     return found_of(rows, annotations)
 
 
-def write_results(rows: list[Any], path: Path) -> None:
-    """Writes a result file atomically. Raises UserError if writing fails."""
+def write_results(rows: list[Any], path: Path, record: dict[str, Any] | None = None) -> None:
+    """Writes a result file atomically, and beside it the `record` of what made it. Raises UserError if that fails."""
+    content = json.dumps(rows)  # json.dump takes several times as long
+    _write(content, path)
+    if record is not None:
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        _write(json.dumps(record | {DIGEST: digest}, indent=2) + "\n", record_path(path))
+
+
+def _write(content: str, path: Path) -> None:
     with file_error_explained(path, "can't be written", "Choose another place for it."), written_whole(path) as file:
-        file.write(json.dumps(rows))  # json.dump takes several times as long
+        file.write(content)
+
+
+def record_path(path: Path) -> Path:
+    """Returns the path of the record of what made the result file `path`: val_bbox_results.run.json."""
+    return path.with_suffix(".run.json")
+
+
+def read_record(path: Path) -> tuple[dict[str, Any], str]:
+    """Returns the record of what made the result file `path`, or an empty one and the reason why none can be used."""
+    beside = record_path(path)
+    if not beside.exists():
+        return {}, f"there is no {beside}"
+    try:
+        record = read_json(beside)
+    except UserError as error:
+        return {}, str(error)
+    if not _is_record(record):
+        return {}, f"{beside} is not the record of a result file"
+    content = read_zip(path)[1] if _is_zip(path) else path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != record.get(DIGEST):
+        return {}, f"{beside} belongs to another version of {path.name}"
+    return without_nan(record), ""
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
@@ -134,7 +182,10 @@ def write_zip(text: str, path: Path) -> None:
 
 
 def set_aside(path: Path, rows: list[Any]) -> Path | None:
-    """Renames a result file that exists at `path`, unless it holds these `rows`; returns its new path, or None."""
+    """Renames an older result file at `path`, unless it holds these `rows`, and returns its new path, or None.
+
+    Its record goes with it.
+    """
     if not path.exists() or path.read_bytes() == json.dumps(rows).encode():
         return None
     number = 1
@@ -142,6 +193,8 @@ def set_aside(path: Path, rows: list[Any]) -> Path | None:
         number += 1
     with file_error_explained(path, "can't be renamed", "Choose another place."):
         path.rename(aside)
+        if record_path(path).exists():
+            record_path(path).rename(record_path(aside))
     return aside
 
 

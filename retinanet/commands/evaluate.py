@@ -8,32 +8,52 @@ import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, saved_epoch
 from retinanet.checkpoints.output_folder import best_and_final_line, read_evaluations
+from retinanet.checkpoints.provenance import name_of_device, provenance, time_now
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
-from retinanet.coco.results import Found, default_results_path, load_results, rows_of, set_aside, write_results
+from retinanet.coco.results import (
+    Found,
+    default_results_path,
+    load_results,
+    read_record,
+    rows_of,
+    set_aside,
+    write_results,
+)
 from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
 from retinanet.data.transforms import longest_at
 from retinanet.evaluation.analysis import analyse
-from retinanet.evaluation.coco_table import require_backend, table_if_objects
+from retinanet.evaluation.coco_table import AP, require_backend, table_if_objects
 from retinanet.evaluation.compare import compare
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.evaluation.views import Views, views_line
 from retinanet.reports.analysis_text import analysis_lines, comparison_lines
 from retinanet.reports.box_pictures import comparison_panels, draw_grid, no_pictures_line
+from retinanet.reports.compared_settings import setting_differences, setting_lines
 from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.reports.html_report import REPORT, write_report
-from retinanet.runtime.console import say
+from retinanet.reports.metrics import comparison_numbers, evaluation_numbers, write_json
+from retinanet.runtime.console import say, warn
 from retinanet.runtime.device import choose_precision, find_device, num_workers
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable, size_on_disk, size_text
+from retinanet.runtime.json_files import without_nan
 from retinanet.runtime.log_file import LOG, name_of_run
+from retinanet.runtime.streams import STDOUT
 from retinanet.settings.evaluate import EvaluateSettings
+from retinanet.settings.options import flat, with_values
 from retinanet.settings.shared import BEST
 from retinanet.settings.train import settings_line
 
 
 def evaluate(settings: EvaluateSettings) -> int:
     """Runs the requested evaluation. Returns the exit code."""
+    with STDOUT.set_up(timed=settings.log_time, quiet=settings.quiet):
+        return evaluate_or_compare(settings)
+
+
+def evaluate_or_compare(settings: EvaluateSettings) -> int:
+    require_place_of_json(settings)
     if settings.compare:
         return compare_results(settings, *settings.compare)
     if settings.from_results is not None:
@@ -49,6 +69,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
     annotations, dataset = load_set(
         settings.coco_path, set_name, min_side=min_side, max_side=max_side, max_pixels=settings.machine.max_pixels
     )
+    require_objects(settings, annotations)
     if has_objects(annotations):
         require_backend(settings.eval_backend)
     require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)
@@ -77,12 +98,46 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
                 settings.views.flip_test,
             ),
         )
-        write_found(detections, annotations, results_path)
-        about = {"checkpoint": settings.checkpoint_path, "epoch": checkpoint.epoch, **checkpoint.settings}
-        report_on(settings, detections, dataset, results_path, about)
+        record = record_of(settings, checkpoint, annotations, device)
+        write_found(detections, annotations, results_path, record)
+        code = report_on(settings, detections, dataset, results_path, record)
         if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
             say(hint)
-    return 0
+    return code
+
+
+def require_objects(settings: EvaluateSettings, annotations: Annotations) -> None:
+    """Raises UserError if the settings need an AP, and the set has no objects."""
+    flags = {"--min_ap": settings.min_ap is not None, "--json": settings.json is not None}
+    needing = [flag for flag, is_given in flags.items() if is_given]
+    if needing and not has_objects(annotations):
+        raise UserError(
+            f"{needing[0]} needs an AP, and {annotations.path} has no objects{placeholder_note(annotations)}. Remove "
+            "it, or choose another --set_name."
+        )
+
+
+def record_of(
+    settings: EvaluateSettings, checkpoint: Checkpoint, annotations: Annotations, device: torch.device
+) -> dict[str, Any]:
+    """Returns the record of a result file: what is in run.json, for a test."""
+    min_side, max_side = sides_of(settings, checkpoint)
+    used = {
+        "set_name": settings.name_of_set,
+        "min_side": min_side,
+        "max_side": max_side,
+        "batch_size": settings.trained.batch_size or checkpoint.batch_size,
+    }
+    return {
+        "checkpoint": str(settings.checkpoint_path),
+        "epoch": checkpoint.epoch,
+        "settings": without_nan(checkpoint.settings),
+        "test_settings": flat(with_values(settings, used)),
+        "data": {settings.name_of_set: {"file": str(annotations.path), "sha256": annotations.fingerprint}},
+        "device": name_of_device(device),
+        **provenance(),
+        "time": time_now(),
+    }
 
 
 def better_checkpoint(path: Path, epoch: int) -> str | None:
@@ -99,12 +154,12 @@ def better_checkpoint(path: Path, epoch: int) -> str | None:
     )
 
 
-def write_found(detections: Found, annotations: Annotations, path: Path) -> None:
-    """Writes the result file; an older file with other rows is kept under another name."""
+def write_found(detections: Found, annotations: Annotations, path: Path, record: dict[str, Any]) -> None:
+    """Writes the result file and its record; an older file is kept under another name."""
     rows = rows_of(detections, annotations)
     if aside := set_aside(path, rows):
         say(f"{path} was there already: the older file is now {aside} ({size_text(size_on_disk(aside))})")
-    write_results(rows, path)
+    write_results(rows, path, record)
     say(f"{len(rows)} detections written to {path}")
 
 
@@ -113,22 +168,32 @@ def report_on(
     detections: Found,
     dataset: CocoDataset,
     source: Path,
-    about: dict[str, Any] | None = None,
-) -> None:
-    """Prints the COCO table and the analysis of the detections; writes the report if requested."""
+    record: dict[str, Any],
+) -> int:
+    """Prints COCO's table and the analysis of the detections, and writes the report and the numbers.
+
+    Returns the exit code: 1 if AP is below --min_ap.
+    """
     annotations = dataset.annotations
     no_table = "so there is no table" + (" and no report" if settings.report else "")
     table = table_if_objects(annotations, detections, settings.eval_backend, or_else=no_table)
     if table is None:
-        return
+        return 0
     say(*table.text.splitlines())
     analysis = analyse(annotations, detections, settings.num_draws)
     say(*analysis_lines(analysis, len(dataset)))
     if settings.report:
-        write_report(settings.report, analysis, table, dataset, str(source), about)
+        write_report(settings.report, analysis, table, dataset, str(source), record)
         if line := no_pictures_line(dataset):
             say(line)
         say(f"Report: {settings.report / REPORT}")
+    if settings.json:
+        write_json(settings.json, evaluation_numbers(str(source), annotations, analysis, table, record))
+        say(f"Numbers: {settings.json}")
+    if settings.min_ap is not None and table.numbers[AP] < settings.min_ap:
+        warn(f"AP {table.numbers[AP]:.6g} is below --min_ap {settings.min_ap:g}")
+        return 1
+    return 0
 
 
 def report_on_file(settings: EvaluateSettings, path: Path) -> int:
@@ -136,10 +201,21 @@ def report_on_file(settings: EvaluateSettings, path: Path) -> int:
     if settings.report:
         require_writable(settings.report / REPORT)
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
+    require_objects(settings, dataset.annotations)
     detections = load_results(path, dataset.annotations)
     say(f"Evaluating {path} as it is, against {dataset.annotations.path}")
-    report_on(settings, detections, dataset, path)
-    return 0
+    return report_on(settings, detections, dataset, path, read_record(path)[0])
+
+
+def require_place_of_json(settings: EvaluateSettings) -> None:
+    """Raises UserError if the file of --json can't be written, or is one that this command reads or writes."""
+    if not settings.json:
+        return
+    results = settings.results_path or default_results_path(settings.name_of_set)
+    taken = (settings.from_results or results, *(settings.compare or ()), settings.checkpoint_path)
+    if settings.json.resolve() in [path.resolve() for path in taken]:
+        raise UserError(f"--json {settings.json}: is a result file or the checkpoint. Choose another file.")
+    require_writable(settings.json)
 
 
 def place_of_results(settings: EvaluateSettings) -> Path:
@@ -187,12 +263,15 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
-    """Prints the differences between two result files, and draws the images on which B gains or loses most."""
+    """Prints what changed from one result file to the other, and draws the images most won and lost.
+
+    With --json, the picture needs --report, too.
+    """
     picture = (settings.report or Path()) / "compare.png"
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
     annotations = dataset.annotations
-    has_images = bool(dataset.images_there().any())
-    if has_images:
+    is_drawn = bool((settings.report or not settings.json) and dataset.images_there().any())
+    if is_drawn:
         require_picture_place(picture)
     if not has_objects(annotations):
         why = placeholder_note(annotations)
@@ -201,11 +280,19 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
         )
     a, b = (analyse(annotations, load_results(path, annotations), settings.num_draws) for path in (path_a, path_b))
     comparison = compare(a, b, annotations)
+    (record_a, why_a), (record_b, why_b) = read_record(path_a), read_record(path_b)
+    differing = setting_differences(record_a, record_b) if record_a and record_b else None
     say(f"A: {path_a}", f"B: {path_b}")
+    say(*setting_lines(differing, list(filter(None, (why_a, why_b)))))
     say(*comparison_lines(comparison, settings.num_draws, len(dataset)))
-    if line := no_pictures_line(dataset):
+    if settings.json:
+        sources, records = (str(path_a), str(path_b)), (record_a, record_b)
+        numbers = comparison_numbers(sources, annotations, comparison, records, settings.num_draws, differing)
+        write_json(settings.json, numbers)
+        say(f"Numbers: {settings.json}")
+    if (settings.report or not settings.json) and (line := no_pictures_line(dataset)):
         say(line)
-    if not has_images:
+    if not is_drawn:
         return 0
     panels = comparison_panels(comparison, a, b, dataset)
     if not panels:

@@ -1,5 +1,6 @@
 """Trains once or with each of several seeds, runs the learning-rate finder, or verifies that resuming is exact."""
 
+from retinanet.checkpoints.start import with_saved_network
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.device import find_device, num_workers
@@ -24,7 +25,8 @@ def train(settings: TrainSettings) -> int:
     settings = with_values(settings, {"device": str(device), "workers": workers})
     require_trackers(settings.output.track or ())
     ranks = join(device, settings.safety.timeout)
-    with STDOUT.outlived(), loss_of_rank_explained(ranks, settings.safety.timeout):
+    timed = STDOUT.set_up(timed=settings.output.log_time)
+    with timed, STDOUT.outlived(), loss_of_rank_explained(ranks, settings.safety.timeout):
         for flag in settings.instead_of_training:
             if ranks.size > 1:
                 raise UserError(f"{flag} runs in one process only. Start it without torchrun")
@@ -36,6 +38,7 @@ def train(settings: TrainSettings) -> int:
                 f"--patience needs an AP, and the set {settings.data.val_set} has no objects{why}. Remove the flag"
             )
         if settings.instead_of_training:
+            settings = with_saved_network(settings, None)
             settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, None)})
         if settings.safety.verify_resume:
             return verify_resume(with_seed(settings, None, ranks), sets)

@@ -126,22 +126,34 @@ def is_taken(analysis: Analysis) -> np.ndarray:
     return above(analysis.found.scores, analysis.best.threshold)
 
 
-def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
-    """Returns the F1 of each image at the best threshold, averaged over the ten IoU thresholds: [N].
+class ImageCounts(NamedTuple):
+    """Counts the detections above the best threshold, and the objects that they miss, in each of N images."""
 
-    An image with neither objects nor detections has an F1 of 1.
-    """
-    num_images = len(annotations.image_ids)
+    true_positives: np.ndarray  # int64 [N]
+    false_positives: np.ndarray  # int64 [N]
+    misses: np.ndarray  # int64 [N]
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Returns the F1 of each image, 1 without objects and detections: [N]."""
+        total = 2 * self.true_positives + self.false_positives + self.misses
+        return np.where(total > 0, 2 * self.true_positives / np.maximum(total, 1), 1)
+
+
+def image_counts(analysis: Analysis, annotations: Annotations, iou: int = 0) -> ImageCounts:
+    """Returns the counts of each image at one of the ten IoUs, by its number; 0 is IoU 0.5."""
+    num_images, images, taken = len(annotations.image_ids), analysis.found.images, is_taken(analysis)
+    hits, ignored = analysis.matches.hits[iou], analysis.matches.ignored[iou]
     num_objects = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
-    taken = is_taken(analysis)
-    scores = np.zeros(num_images)
-    for hits, ignored in zip(analysis.matches.hits, analysis.matches.ignored, strict=True):
-        num_hits = np.bincount(analysis.found.images[taken & hits], minlength=num_images)
-        num_detections = np.bincount(analysis.found.images[taken & ~ignored], minlength=num_images)
-        scores += np.where(
-            num_objects + num_detections > 0, 2 * num_hits / np.maximum(num_objects + num_detections, 1), 1
-        )
-    return scores / len(analysis.matches.hits)
+    num_hits = np.bincount(images[taken & hits], minlength=num_images)
+    num_detections = np.bincount(images[taken & ~ignored], minlength=num_images)
+    return ImageCounts(num_hits, num_detections - num_hits, num_objects - num_hits)
+
+
+def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
+    """Returns the F1 of each image at the best threshold, averaged over the ten IoUs: [N]."""
+    f1 = [image_counts(analysis, annotations, iou).f1 for iou in range(len(analysis.matches.hits))]
+    return np.mean(f1, axis=0)
 
 
 def _ap_and_ap50(ap: np.ndarray) -> np.ndarray:

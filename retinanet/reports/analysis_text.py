@@ -1,18 +1,14 @@
-"""Formats an analysis as lines to print and as plain data for programs."""
+"""Formats an analysis as lines to print."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import USEFUL_F1, Analysis, ClassNumbers, WorkingPoint
-from retinanet.evaluation.average_precision import RECALLS
-from retinanet.evaluation.coco_table import NUMBER_NAMES, CocoTable
+from retinanet.evaluation.coco_table import CocoTable
 from retinanet.evaluation.compare import Comparison
-from retinanet.evaluation.confusion import Confusion
-from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
@@ -20,7 +16,6 @@ from retinanet.runtime.printable import printable
 MOST_CLASSES_IN_TEXT = 10  # with more, the confusion matrix would not fit on a screen
 MOST_CONFUSIONS = 5
 INTERVAL_WIDTH = 22  # the width of "0.123 (0.123 to 0.123)"; the column has the same width without intervals
-MOST_IN_TABLE = 1000  # classes in the confusion matrix of metrics.json; if there are more, only the pairs that occur
 
 
 def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
@@ -38,44 +33,6 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
         _best_line(analysis.best),
         *_confusion_lines(analysis),
     ]
-
-
-def metrics_of(analysis: Analysis, table: CocoTable) -> dict[str, Any]:
-    """Returns all metrics as plain data; unknown values are None."""
-    names = [numbers.name for numbers in analysis.classes]
-    return {
-        "coco": dict(zip(NUMBER_NAMES, (None if number < 0 else number for number in table.numbers), strict=True)),
-        "num_draws": analysis.drawn.shape[2],
-        "AP": _number_dict(analysis.ap),
-        "AP50": _number_dict(analysis.ap50),
-        "classes": [
-            {
-                "name": numbers.name,
-                "num_objects": numbers.num_objects,
-                "AP": _number_dict(numbers.ap),
-                "AP50": _number_dict(numbers.ap50),
-                "AR": none_of_nan(numbers.ar),
-                "best_f1": _number_dict(numbers.best),
-                "AP50_lost": dict(zip(ERROR_KINDS, map(none_of_nan, numbers.lost.tolist()), strict=True)),
-            }
-            for numbers in analysis.classes
-        ],
-        "best_f1": _number_dict(analysis.best),
-        "AP50_lost": dict(zip(ERROR_KINDS, analysis.lost.tolist(), strict=True)),
-        "never_found": [numbers.name for numbers in analysis.classes if numbers.is_never_found],
-        "confusion": {
-            "true": [*names, "background"],
-            "found": [*names, "not found"],
-            **_counts(analysis.confusion),
-        },
-        "precision_recall_50": {
-            "recall": RECALLS.tolist(),
-            "precision": {
-                name: None if curve[0] < 0 else curve.tolist()
-                for name, curve in zip(names, precision_at_50(table).T, strict=True)
-            },
-        },
-    }
 
 
 def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
@@ -114,24 +71,6 @@ def precision_at_50(table: CocoTable) -> np.ndarray:
 
 def number_text(number: float) -> str:
     return "-" if math.isnan(number) else f"{number:.3f}"
-
-
-def none_of_nan(number: float) -> float | None:
-    return None if math.isnan(number) else number
-
-
-def _counts(confusion: Confusion) -> dict[str, Any]:
-    """Returns the confusion matrix, with a row per true class.
-
-    With more than MOST_IN_TABLE classes, returns [row, column, count] for each pair that occurs instead.
-    """
-    if confusion.num_classes <= MOST_IN_TABLE:
-        return {"counts": confusion.table().tolist()}
-    return {"pairs": np.stack(confusion[1:], axis=1).tolist()}
-
-
-def _number_dict(numbers: Interval | WorkingPoint) -> dict[str, float | None]:
-    return {name: none_of_nan(number) for name, number in numbers._asdict().items()}
 
 
 def _class_row(numbers: ClassNumbers) -> list[str]:

@@ -1,7 +1,6 @@
 """Writes the report on a result file: metrics.json, the figures, and report.html, which combines them."""
 
 import io
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,15 +16,16 @@ from retinanet.evaluation.average_precision import RECALLS
 from retinanet.evaluation.coco_table import CocoTable
 from retinanet.evaluation.tide_errors import ERROR_KINDS, MISSED
 from retinanet.reports.analysis_charts import class_chart, confusion_chart, error_chart, precision_recall_chart
-from retinanet.reports.analysis_text import analysis_lines, metrics_of, precision_at_50
+from retinanet.reports.analysis_text import analysis_lines, precision_at_50
 from retinanet.reports.box_pictures import Panel, chosen_detections_panel, chosen_objects_panel, draw_grid
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
 from retinanet.reports.html_page import Illustration, PageText, page_of
+from retinanet.reports.metrics import evaluation_numbers, json_text
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
-REPORT = "report.html"
+REPORT, METRICS = "report.html", "metrics.json"
 WORST_IMAGES, PANEL_COLUMNS = 4, 2  # images shown per error type, in this many columns
 # The heading and the caption of each figure.
 ABOUT_FIGURES = {
@@ -48,32 +48,31 @@ def write_report(
     table: CocoTable,
     dataset: CocoDataset,
     source: str,
-    settings: Mapping[str, Any] | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    `settings` are those of the evaluation and the training run, as far as known. Raises UserError if the folder can't
-    be written to or an image can't be read.
+    `record` is that of the result file, as far as it is known. Raises UserError if the folder can't be written to or an
+    image can't be read.
     """
     annotations = dataset.annotations
     figures, about = _figures(analysis, table, dataset)
     pictures = {name: _picture(figure, name) for name, figure in figures.items()}
-    metrics = {"results": source, "annotations": str(annotations.path), "num_images": len(annotations.image_ids)}
-    metrics |= metrics_of(analysis, table)
+    record = record or {}
+    made_by = {name: record[name] for name in ("checkpoint", "epoch") if name in record} | record.get("settings", {})
     num_objects = int((~annotations.crowds).sum())
     title = f"{source} on {annotations.path}"
     text = PageText(
         title,
         f"{title}: {len(annotations.image_ids)} images, {num_objects} objects, {len(analysis.found.scores)} detections",
         table.text.splitlines(),
-        {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "results": source, "annotations": annotations.path}
-        | dict(settings or {}),
+        {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "results": source, "annotations": annotations.path} | made_by,
         analysis_lines(analysis, len(annotations.image_ids)),
     )
     kinds = {name: "jpeg" if name.endswith("jpg") else "png" for name in pictures}
     page = page_of(text, analysis, [Illustration(*about[name], pictures[name], kinds[name]) for name in pictures])
     files = {
-        "metrics.json": (json.dumps(metrics, indent=1, allow_nan=False) + "\n").encode(),
+        METRICS: json_text(evaluation_numbers(source, annotations, analysis, table, record)).encode(),
         **pictures,
         REPORT: page.encode(),
     }

@@ -29,6 +29,7 @@ TABLE = re.compile(
     rf"\((A[PR])\) *@\[ *IoU=([0-9.:]+) *\| *area= *(\w+) *\| *maxDets= *{COUNT} *\] *= *(-?[0-9]\.[0-9]{{3}}|nan)$"
 )
 TABLE_KEYS = [(short.strip("()"), iou, area, str(most)) for _, short, iou, area, most in LINES]
+TIME = re.compile(r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} ", re.MULTILINE)  # of --log_time
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # a terminal's colours and cursor movements
 
 
@@ -117,7 +118,7 @@ def _lines(path: Path) -> list[str]:
         content = path.read_bytes()
     is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell writes UTF-16
     text = content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
-    text = ESCAPES.sub("", text).replace("\r", "\n")  # the text of a progress bar ends with \r
+    text = TIME.sub("", ESCAPES.sub("", text).replace("\r", "\n"))  # the text of a progress bar ends with \r
     lines = LOSS_LIST.sub(lambda match: "".join(match[0].split()) + "\n", text).split("\n")
     if POINT.search(lines[-1]):  # the log may end in the middle of a number
         lines[-1] = lines[-1].rpartition("|")[0]

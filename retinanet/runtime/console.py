@@ -4,6 +4,7 @@ import importlib
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,8 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.resource_errors import memory_explained, worker_explained
 from retinanet.runtime.signals import STOP, end_workers
 from retinanet.runtime.streams import STDOUT, complain
+
+LINE_TIME = "%Y-%m-%d %H:%M:%S "  # the start of a line with --log_time
 
 
 def run_command(read_flags: Callable[[], Any], name: str) -> None:
@@ -65,10 +68,13 @@ def _end_workers_after(main: Callable[[], int]) -> int:
 
 def _end(message: str, exit_code: int) -> NoReturn:
     where = f" (rank {_rank()})" if _rank() else ""
-    script = Path(sys.argv[0])
-    name = script.parent.name if script.name == "__main__.py" else script.name  # python -m retinanet.check_data
-    complain(f"{printable(name)}: error{where}: {printable(message)}")
+    complain(f"{_name_of_script()}: error{where}: {printable(message)}")
     _exit(exit_code)
+
+
+def _name_of_script() -> str:
+    script = Path(sys.argv[0])
+    return printable(script.parent.name if script.name == "__main__.py" else script.name)  # python -m retinanet.predict
 
 
 def _exit(code: int) -> NoReturn:
@@ -99,7 +105,14 @@ def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
     LOG.write(_text(lines))
 
 
+def warn(line: str) -> None:
+    """Prints a line to stderr, under the script's name, and to the log."""
+    complain(f"{_name_of_script()}: {printable(line)}")
+    LOG.write(_text([line]))
+
+
 def _text(lines: Sequence[str]) -> str:
     encoding = sys.stdout.encoding or "utf-8"
-    text = "".join(f"{printable(line)}\n" for line in lines)
+    start = time.strftime(LINE_TIME) if STDOUT.is_timed else ""
+    text = "".join(f"{start}{printable(line)}\n" for line in lines)
     return text.encode(encoding, "backslashreplace").decode(encoding)

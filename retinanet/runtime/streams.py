@@ -17,7 +17,18 @@ class Stdout:
     """This process's stdout, whose loss a run can survive: see `outlived`."""
 
     def __init__(self) -> None:
+        self.is_timed = self.is_quiet = False
         self._outlived = self._has_complained = False
+
+    @contextmanager
+    def set_up(self, *, timed: bool = False, quiet: bool = False) -> Iterator[None]:
+        """Inside, lines start with the time if `timed`; if `quiet`, stdout gets none, and stderr no progress bar."""
+        before = self.is_timed, self.is_quiet
+        self.is_timed, self.is_quiet = timed, quiet
+        try:
+            yield
+        finally:
+            self.is_timed, self.is_quiet = before
 
     @contextmanager
     def outlived(self) -> Iterator[None]:
@@ -35,6 +46,8 @@ class Stdout:
 
     def write(self, text: str) -> None:
         """Writes whole lines, flushed, outside of any progress bar. Raises OSError, except inside `outlived`."""
+        if self.is_quiet:
+            return
         try:
             tqdm.write(text, file=sys.stdout, end="")
             sys.stdout.flush()
@@ -52,11 +65,11 @@ STDOUT = Stdout()
 
 
 def hides_bars() -> bool:
-    """Returns True if there is no terminal to show progress bars, or if stdout is a pipe.
+    """Returns True with --quiet, if there is no terminal to show progress bars, or if stdout is a pipe.
 
     Whatever reads the pipe, such as tee, may print to the same terminal, in the middle of a bar.
     """
-    if sys.stderr is None or not sys.stderr.isatty():
+    if STDOUT.is_quiet or sys.stderr is None or not sys.stderr.isatty():
         return True
     return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
 

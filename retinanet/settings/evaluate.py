@@ -5,7 +5,7 @@ from pathlib import Path
 
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
-from retinanet.settings.options import Given, option, parsed, part, whole_number
+from retinanet.settings.options import Given, number_from, option, parsed, part, whole_number
 from retinanet.settings.shared import (
     FINAL,
     Detection,
@@ -14,6 +14,7 @@ from retinanet.settings.shared import (
     coco_path_option,
     eval_backend_option,
     log_dir_option,
+    log_time_option,
     max_side_option,
     min_side_option,
 )
@@ -61,10 +62,18 @@ class EvaluateSettings:
     report: Path | None = option(
         None, "folder for report.html, metrics.json and figures, or with --compare for its picture", Path
     )
+    json: Path | None = option(
+        None, "write the report's numbers to this file, without pictures, or those of --compare", Path, metavar="FILE"
+    )
+    min_ap: float | None = option(
+        None, "end with exit code 1 if AP is below this, and with 2 if the set has no objects", number_from(0, 1)
+    )
     num_draws: int = option(
         NUM_DRAWS, "bootstrap samples for confidence intervals, 20 or more; 0: no intervals", whole_number(0)
     )
     log_dir: Path | None = log_dir_option()
+    log_time: bool = log_time_option()
+    quiet: bool = option(False, "print only errors; the file of --log_dir gets everything", bool)
     depth: int | None = option(None, "check that the checkpoint has this depth; not needed", DEPTHS)
     trained: Trained = part(Trained, "taken from the checkpoint unless given")
     raw_weights: bool = option(False, "evaluate the raw weights instead of their moving average (EMA)", bool)
@@ -86,6 +95,8 @@ class EvaluateSettings:
         if self.compare:
             given.refuse(("from_results",), "evaluates one result file, --compare compares two. Remove one of the two.")
             given.refuse(FOR_DETECTION, "only applies to detection. Remove it, or --compare.")
+            if self.min_ap is not None:
+                raise UserError("--min_ap evaluates one result file, --compare compares two. Remove one of the two.")
         if self.from_results:
             given.refuse(FOR_DETECTION, "only applies to detection. Remove it, or --from_results.")
         if self.views.test_sides and self.trained.min_side:

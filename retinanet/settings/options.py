@@ -21,9 +21,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+from retinanet import __version__
 from retinanet.runtime.errors import FLAGS, UserError
 from retinanet.runtime.printable import printable
 
+NUM_OF_PARSER = 2  # flags that are not a command's: --help and --version
 Settings = TypeVar("Settings")
 Kind = Callable[[str], Any] | Sequence[Any]
 # Flag names in other libraries, and the flags that they correspond to here.
@@ -70,6 +72,7 @@ class Option(NamedTuple):
     off: str | None  # the help text of --no_..., which turns a switch off
     positional: bool
     may_change: bool
+    repeated: bool
 
 
 def option(
@@ -83,12 +86,14 @@ def option(
     off: str | None = None,
     positional: bool = False,
     may_change: bool = False,
+    repeated: bool = True,
 ) -> Any:
     """Returns a field that defines a flag: a switch if `kind` is bool; if it is a sequence, its values are the choices.
 
-    With `may_change`, a resumed run may have another value.
+    With `may_change`, a resumed run may have another value. Unless `repeated`, a run that repeats another one's record
+    doesn't take its value.
     """
-    details = Option(text, kind, nargs, metavar, flag, off, positional, may_change)
+    details = Option(text, kind, nargs, metavar, flag, off, positional, may_change, repeated)
     return field(default=default, metadata={"option": details})
 
 
@@ -157,7 +162,7 @@ def flat(settings: Any) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     named: dict[str, Any] = {}
-    for each in fields(settings):
+    for each in _flags_and_parts(settings):
         value = getattr(settings, each.name)
         named |= flat(value) if "heading" in each.metadata else {each.name: plain(value)}
     return named
@@ -169,9 +174,63 @@ def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
     return _with_values(settings, values)
 
 
+def values_read(settings: Any, plain: dict[str, Any], source: Path) -> dict[str, Any]:
+    """Reads values in the form of `flat`, from the file `source`, as the command line would read them.
+
+    Raises UserError for a name that isn't a flag, and for a value that the flag wouldn't take.
+    """
+    options = options_of(settings)
+    defaults = {each.name: each.default for each in _flat_fields(settings)}
+    if unknown := sorted(plain.keys() - options.keys()):
+        raise UserError(
+            f"{source}: has the setting {unknown[0]!r}, which version {__version__} doesn't know. Use the version that "
+            "wrote the file, or remove the setting from a copy of it."
+        )
+    values = {}
+    for name, value in plain.items():
+        try:
+            values[name] = _value_read(options[name], defaults[name], value)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise UserError(
+                f"{source}: its setting {name!r} doesn't suit --{options[name].flag or name}: {error}. Correct it in a "
+                "copy of the file."
+            ) from None
+    return values
+
+
+def _value_read(details: Option, default: Any, value: Any) -> Any:
+    """Returns a flag's value. Raises ValueError or ArgumentTypeError if it isn't one."""
+    kind = details.kind
+    if value is None and default is None:
+        return None
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"expected true or false; got {value!r}")
+        return value
+    if isinstance(value, list) != bool(details.nargs):
+        raise ValueError(f"expected {'a list' if details.nargs else 'a single value'}; got {value!r}")
+    words = value if isinstance(value, list) else [value]
+    count = len(words)
+    if (details.nargs == "+" and not count) or (isinstance(details.nargs, int) and details.nargs != count):
+        raise ValueError(f"a list of {count} values has another length")
+    for word in words:
+        # A command line can hold no other text.
+        if type(word) not in (int, float, str) or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in str(word)):
+            raise ValueError(f"expected a number or a text; got {word!r}")
+    read = tuple(kind(str(word)) if callable(kind) else _chosen(kind, str(word)) for word in words)
+    return read if details.nargs else read[0]
+
+
+def _chosen(choices: Sequence[Any], word: str) -> Any:
+    for choice in choices:
+        if word == str(choice):
+            return choice
+    raise ValueError(f"expected one of {', '.join(map(str, choices))}; got {word!r}")
+
+
 def _with_values(settings: Any, values: dict[str, Any]) -> Any:
-    changes = {each.name: values[each.name] for each in fields(settings) if each.name in values}
-    for each in fields(settings):
+    changes = {each.name: values[each.name] for each in _flags_and_parts(settings) if each.name in values}
+    for each in _flags_and_parts(settings):
         if "heading" in each.metadata:
             changes[each.name] = _with_values(getattr(settings, each.name), values)
     return replace(settings, **changes)
@@ -186,8 +245,12 @@ def _defaults_read(settings: Any) -> dict[str, Any]:
     }
 
 
+def _flags_and_parts(settings: Any) -> Iterator[dataclasses.Field[Any]]:
+    return (each for each in fields(settings) if each.metadata)  # others are no flags
+
+
 def _flat_fields(settings: Any) -> Iterator[dataclasses.Field[Any]]:
-    for each in fields(settings):
+    for each in _flags_and_parts(settings):
         if "heading" in each.metadata:
             assert callable(each.default_factory)
             yield from _flat_fields(each.default_factory)
@@ -199,7 +262,7 @@ _NOT_GIVEN = object()
 
 
 def _add_options(group: argparse._ActionsContainer, settings: Any) -> None:
-    for each in fields(settings):
+    for each in _flags_and_parts(settings):
         if "heading" in each.metadata:
             heading, text = each.metadata["heading"], each.metadata["text"]
             assert callable(each.default_factory)
@@ -244,6 +307,9 @@ class ArgumentParser(argparse.ArgumentParser):
             help=text,
             **(short if most_used else {"nargs": 0}),
         )
+        self.add_argument(
+            "--version", action="version", version=f"retinanet {__version__}", help="show the version and exit"
+        )
 
     @property
     def flags(self) -> set[str]:
@@ -285,7 +351,7 @@ class ArgumentParser(argparse.ArgumentParser):
         words = "".join(f" {action.metavar}{' ...' if action.nargs == '+' else ''}" for action in operands)
         formatter.add_usage(f"{self.prog}{words} [flags]", [], [])
         formatter.add_text(self.description)
-        formatter.start_section(f"the most used of {len(self._actions) - 1} flags (--help all shows all)")
+        formatter.start_section(f"the most used of {len(self._actions) - NUM_OF_PARSER} flags (--help all shows all)")
         formatter.add_arguments([*operands, *(self._option_string_actions[f"--{name}"] for name in self.most_used)])
         formatter.end_section()
         return formatter.format_help()

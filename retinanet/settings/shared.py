@@ -41,14 +41,19 @@ def max_pixels_option() -> Any:
 
 def log_dir_option() -> Any:
     text = "also write the log to a file in this folder, named after the run: log/README.md"
-    return option(None, text, Path, may_change=True)
+    return option(None, text, Path, may_change=True, repeated=False)
+
+
+def log_time_option() -> Any:
+    text = "start each line of stdout and of the log with the local time"
+    return option(False, text, bool, may_change=True, repeated=False)
 
 
 def eval_backend_option() -> Any:
     text = (
         "library that computes the COCO table: hotcoco or pycocotools, with equal numbers; auto: the fastest installed"
     )
-    return option("auto", text, eval_backend, may_change=True)
+    return option("auto", text, eval_backend, may_change=True, repeated=False)
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,13 @@ def device_name(text: str) -> str:
 
 @dataclass(frozen=True)
 class Device:
-    device: str = option("auto", "auto (the GPU if there is one), cpu, cuda or cuda:N", device_name, may_change=True)
+    device: str = option(
+        "auto",
+        "auto (the GPU if there is one), cpu, cuda or cuda:N",
+        device_name,
+        may_change=True,
+        repeated=False,
+    )
     precision: str = option(
         "auto",
         "number format of the network; auto: bfloat16 on a GPU that has it, otherwise float32 (TF32 on a GPU)",
@@ -184,6 +195,7 @@ class Machine(Device):
         "loader processes; 0 loads in the main process (default: 1 on a CPU, up to 8 for a GPU)",
         whole_number(0),
         may_change=True,
+        repeated=False,
     )
     max_pixels: int = max_pixels_option()
 

@@ -1,7 +1,7 @@
 """The flags of train.py, and the recipes that set many of them at once."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,17 @@ from retinanet.detector.settings import (
     LossSettings,
 )
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.json_files import read_json
 from retinanet.settings.options import (
     Given,
+    flat,
     number_above,
     number_from,
     option,
     options_of,
     parsed,
     part,
+    values_read,
     whole_number,
     with_values,
 )
@@ -44,10 +47,12 @@ from retinanet.settings.shared import (
     coco_path_option,
     eval_backend_option,
     log_dir_option,
+    log_time_option,
     max_side_option,
     min_side_option,
 )
 
+RECORD = "run.json"  # the name of a run's record
 PUBLISHED, STRONG = "published", "strong"
 # The learning-rate multiplier of the pretrained ResNet, and the limit of its rate with Adam and AdamW: at a higher
 # rate, the ResNet would forget what it has learned.
@@ -71,7 +76,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 # Pairs of flags for the same setting: each of a pair replaces the other.
-INSTEAD = {"warmup_share": "warmup_steps", "ema_share": "ema_decay"}
+INSTEAD = (("warmup_share", "warmup_steps"), ("ema_share", "ema_decay"))
 
 DEPTHS_OF_V2 = (50, 101, 152)  # the depths for which torchvision has newer ImageNet weights
 # torchvision's COCO detector, retinanet_resnet50_fpn_v2.
@@ -294,8 +299,15 @@ class Optimisation:
         "instead of training, try learning rates from 1e-7 to 1, suggest one and draw the losses",
         bool,
         may_change=True,
+        repeated=False,
     )
-    steps: int = option(300, "with --find_lr: number of learning rates to try", whole_number(50), may_change=True)
+    steps: int = option(
+        300,
+        "with --find_lr: number of learning rates to try",
+        whole_number(50),
+        may_change=True,
+        repeated=False,
+    )
     seed: int | str = option(
         PUBLISHED_SEED, "the seed; random draws and prints one, and a resumed run keeps its own", _seed
     )
@@ -305,6 +317,7 @@ class Optimisation:
         whole_number(0),
         nargs="+",
         may_change=True,
+        repeated=False,
     )
 
     @property
@@ -331,7 +344,7 @@ class Optimisation:
     def check(self, given: Given, freeze_stages: int) -> None:
         if self.schedule != STEP and "milestones" in given.changed:
             raise UserError("--milestones only apply to --schedule step. Remove them, or use that schedule.")
-        for name, other in INSTEAD.items():
+        for name, other in INSTEAD:
             if {name, other} <= given.changed:
                 raise UserError(f"--{name} and --{other} both set the same thing. Remove one of the two.")
         if len(self.backbone_rate) not in (1, len(STAGES)):
@@ -363,6 +376,7 @@ class Speed:
         "ram: keep decoded and resized training images in shared memory, as many as fit in half of what is free",
         ("none", "ram"),
         may_change=True,
+        repeated=False,
     )
 
     def check(self, augmentation: Augmentation) -> None:
@@ -380,12 +394,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class Output:
-    output_path: Path = option(Path("output"), "folder of the checkpoints and run.json", Path, may_change=True)
+    output_path: Path = option(
+        Path("output"), "folder of the checkpoints and run.json", Path, may_change=True, repeated=False
+    )
     resume: bool = option(
         False,
         "resume the run in --output_path, with the same numbers; start one if there is none",
         bool,
         may_change=True,
+        repeated=False,
     )
     save_every: int = option(
         0,
@@ -409,12 +426,14 @@ class Output:
     )
     log_every: int = option(100, "steps between log lines", whole_number(1), may_change=True)
     log_dir: Path | None = log_dir_option()
+    log_time: bool = log_time_option()
     track: tuple[str, ...] | None = option(
         None,
         "also send the log's numbers to these experiment trackers (pip install them first)",
         TRACKERS,
         nargs="+",
         may_change=True,
+        repeated=False,
     )
 
     def check(self) -> None:
@@ -436,6 +455,7 @@ class Safety:
         "seconds without an answer from a loader worker or another process, after which the run ends",
         number_above(0, 10**6),
         may_change=True,
+        repeated=False,
     )
     deterministic: bool = option(False, "make a GPU repeat its numbers to the last digit; slower", bool)
     verify_resume: int | None = option(
@@ -444,6 +464,7 @@ class Safety:
         whole_number(1),
         metavar="N",
         may_change=True,
+        repeated=False,
     )
 
 
@@ -458,6 +479,15 @@ class TrainSettings:
         tuple(RECIPES),
         may_change=True,
     )
+    from_run: Path | None = option(
+        None,
+        "repeat the run that wrote this run.json, or the one in this folder: its settings become the defaults of the "
+        "other flags, except for those of the machine and the place (docs/training.md)",
+        Path,
+        metavar="FILE",
+        may_change=True,
+        repeated=False,
+    )
     data: Data = part(Data, "data")
     network: Network = part(Network, "network")
     loss: Loss = part(Loss, "loss")
@@ -468,6 +498,7 @@ class TrainSettings:
     eval_backend: str = eval_backend_option()
     safety: Safety = part(Safety, "safety")
     machine: Machine = part(Machine, "machine")
+    given: frozenset[str] = frozenset()  # the names of the flags that the command line gave
 
     @property
     def instead_of_training(self) -> list[str]:
@@ -499,12 +530,43 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
     """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Train a RetinaNet on a COCO-format dataset."
     settings, given = parsed(TrainSettings, description, argv, most_used=MOST_USED)
-    defaults = RECIPES[settings.recipe]
+    defaults, chosen = RECIPES[settings.recipe], frozenset[str]()
+    if settings.from_run:
+        if "recipe" in given.names:
+            raise UserError("--from_run takes the record's recipe, too. Remove --recipe or --from_run.")
+        defaults, chosen = recorded_values(settings.from_run)
     settings = with_values(settings, {name: defaults[name] for name in defaults.keys() - given.names})
     defaults = dependent_values(settings, given)
-    settings = with_values(settings, {name: defaults[name] for name in defaults.keys() - given.names})
-    settings.check(given)
-    return settings
+    settings = with_values(settings, {name: defaults[name] for name in defaults.keys() - given.names - chosen})
+    try:
+        settings.check(given)
+    except UserError as error:
+        if settings.from_run:
+            raise UserError(f"{error} Flags that were not given come from {settings.from_run}.") from None
+        raise
+    return replace(settings, given=given.names)
+
+
+def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
+    """Returns the settings in a run's record, to be used like a recipe, and the names that keep them in any case.
+
+    `path` is the record, or a folder that holds one. A setting with the value that other flags give it is left out: it
+    follows those flags, as with a recipe. Raises UserError if the file isn't a record, or if a flag wouldn't take its
+    value.
+    """
+    file = path / RECORD if path.is_dir() else path
+    record = read_json(file)
+    plain = record.get("settings") if isinstance(record, dict) else None
+    if not isinstance(plain, dict):
+        raise UserError(f"{file}: not the record of a run. Use the {RECORD} that train.py wrote to its --output_path.")
+    statistics = default_statistics(str(plain.get("weights")))
+    plain = flat(TrainSettings()) | {"norm_statistics": statistics} | plain  # a version without a flag had its default
+    options = options_of(TrainSettings)
+    repeated = {name: value for name, value in plain.items() if name not in options or options[name].repeated}
+    values = values_read(TrainSettings, repeated, file)
+    derived = dependent_values(with_values(TrainSettings(), values), Given(frozenset(), frozenset()))
+    kept = {name: value for name, value in values.items() if name not in derived or value != derived[name]}
+    return RECIPES[values["recipe"]] | kept, frozenset(kept.keys() & derived.keys())
 
 
 MOST_USED = (
@@ -513,16 +575,21 @@ MOST_USED = (
 )
 
 
-def default_statistics(weights: str, otherwise: str = Network.norm_statistics) -> str:
+def default_statistics(weights: str) -> str:
     """Returns the default of --norm_statistics for a network that starts from `weights`."""
-    return "learned" if weights == "none" else otherwise
+    return "learned" if weights == "none" else Network.norm_statistics
 
 
 def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:
     """Returns the defaults that depend on other flags."""
     optimisation, weights = settings.optimisation, settings.network.weights
-    values: dict[str, Any] = {name: 0.0 for name, other in INSTEAD.items() if other in given.names}
-    values["norm_statistics"] = default_statistics(weights, settings.network.norm_statistics)
+    values: dict[str, Any] = {}
+    for pair in INSTEAD:
+        for name, other in (pair, pair[::-1]):
+            if other in given.names:
+                values[name] = getattr(Optimisation, name)
+    if weights == "none":
+        values["norm_statistics"] = default_statistics(weights)
     if weights == "coco":
         values |= {"head_norm": DETECTOR.head_norm, "iou_branch": False}
     if settings.recipe == STRONG:
@@ -554,6 +621,20 @@ def as_flags(architecture: Architecture) -> list[str]:
         f"--anchor_octaves {len(scales)}{sizes}",
         "--iou_branch" if architecture.iou_branch else "--no_iou_branch",
     ]
+
+
+def network_values(architecture: Architecture) -> dict[str, Any]:
+    """Returns the values of the flags that describe the architecture."""
+    side, ratios, scales = architecture.anchors
+    return {
+        "depth": architecture.depth,
+        "channels": architecture.channels,
+        "head_norm": architecture.head_norm,
+        "iou_branch": architecture.iou_branch,
+        "anchor_scale": float(side),
+        "anchor_ratios": tuple(map(float, ratios)),
+        "anchor_octaves": len(scales),
+    }
 
 
 def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:

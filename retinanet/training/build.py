@@ -23,7 +23,7 @@ from retinanet.training.compilation import LONGEST_COMPILATION, Compiled, few_si
 from retinanet.training.losses import ComputeLosses, losses_of, shared
 from retinanet.training.norm_statistics import measure_statistics
 from retinanet.training.optimizer import build_optimizer, rates_of_stages
-from retinanet.training.sets import Sets
+from retinanet.training.sets import Sets, require_learnable
 from retinanet.training.state import TrainingState
 from retinanet.training.weight_average import WeightAverage
 
@@ -50,6 +50,8 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
 
     The settings must contain the final seed, device and number of workers.
     """
+    if ranks.is_first:
+        require_learnable(settings, sets.training_set)
     device = torch.device(settings.machine.device)
     precision = choose_precision(settings.machine.precision, device)
     if settings.safety.deterministic:

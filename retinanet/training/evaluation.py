@@ -12,6 +12,7 @@ from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.signals import STOP
+from retinanet.settings.options import flat
 from retinanet.settings.shared import BEST, FINAL
 from retinanet.training.build import Run, loader_settings
 from retinanet.training.saves import Saves, weights_name
@@ -82,7 +83,8 @@ def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
 
     analysis = analyse(run.sets.val, detections, num_draws=0)
     try:
-        write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation")
+        record = {"epoch": run.state.epoch, "settings": flat(run.settings)}
+        write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation", record)
     except UserError as fault:
         say(f"No report: {fault}")
 

@@ -3,7 +3,7 @@
 import secrets
 import shlex
 from dataclasses import replace
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.log_file import ENDING, LOG, make_name, name_of_run
 from retinanet.runtime.ranks import Ranks
 from retinanet.runtime.signals import STOP
-from retinanet.settings.options import flat, with_values
+from retinanet.settings.options import flat, options_of, with_values
 from retinanet.settings.train import RANDOM, Optimisation, TrainSettings, anchor_words, settings_line
 from retinanet.training.build import Run
 from retinanet.training.log_lines import rate_hint, schedule_hint
@@ -48,18 +48,36 @@ def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> 
     return with_values(settings, {"seed": seed})
 
 
-def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
-    """Opens the log and the output folder and logs the settings of the run. Returns the folder's lock."""
+def about_run(run: Run, devices: list[str]) -> dict[str, Any]:
+    """Returns the part of run.json that describes the run itself; `devices` are the names of the ranks' devices."""
+    return {
+        "settings": flat(run.settings),
+        "class_names": run.sets.val.class_names,
+        "device": devices[0],
+        "devices": devices,
+        "data": {
+            name: {"file": str(annotations.path), "sha256": annotations.fingerprint}
+            for name, annotations in (("train", run.sets.train), ("val", run.sets.val))
+        },
+    }
+
+
+def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list[str]) -> IO[str]:
+    """Opens the log and the output folder and logs the settings of the run. Returns the folder's lock.
+
+    `devices` are the names of the ranks' devices.
+    """
     settings, state, folder = run.settings, run.state, run.settings.output.output_path
     done = f"{state.epoch} epochs and {state.iteration} iterations"
-    plain, class_names = flat(settings), run.sets.val.class_names
+    plain = flat(settings)
     with STOP.deferred(), LOG.opened(name_of_run("train", plain)):
         lock = open_folder(folder)
         moved = None if saved else move_earlier_run(folder)
-        write_record(folder, plain, class_names, run.device, resumed=f"after {done}" if saved else None)
+        write_record(folder, about_run(run, devices), resumed=f"after {done}" if saved else None)
     if LOG.path:
         say(f"Log: {LOG.path}")
     say(settings_line(plain), on_terminal=())
+    say(*repeated_lines(settings))
     for complaint in complaints:
         say(f"Can't resume from {complaint}")
     if saved:
@@ -73,6 +91,14 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str]) -> IO[str]:
     say(*opening_lines(run))
     say(disk_line(run))
     return lock
+
+
+def repeated_lines(settings: TrainSettings) -> list[str]:
+    """Returns a line on the record that --from_run repeats, with the flags that were given too; none without it."""
+    if not settings.from_run:
+        return []
+    given = [f"--{name}" for name in options_of(TrainSettings) if name in settings.given - {"from_run"}]
+    return [f"Settings from {settings.from_run}" + (f", except for the given {' '.join(given)}" if given else "")]
 
 
 def trackers_of(run: Run) -> Trackers:

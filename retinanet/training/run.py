@@ -3,7 +3,9 @@
 import signal
 from contextlib import closing
 
+from retinanet.checkpoints.provenance import name_of_device
 from retinanet.checkpoints.resume import LAST, newest_run
+from retinanet.checkpoints.start import with_saved_network
 from retinanet.evaluation.coco_table import table_lines
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Stopped
@@ -18,7 +20,7 @@ from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.evaluation import evaluate_and_save, out_of_patience
 from retinanet.training.log_lines import best_line, epoch_line, log_line, seconds_per_image, tracked_numbers
 from retinanet.training.opening import begin, trackers_of, with_seed
-from retinanet.training.saves import Saves, log_bad_images, log_skipped
+from retinanet.training.saves import Saves, end_by, log_bad_images, log_skipped, record_end
 from retinanet.training.sets import Sets, add_cache
 from retinanet.training.trackers import Trackers
 
@@ -31,13 +33,20 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     # A rank that torchrun restarted resumes, even if its command has no --resume.
     resumes = settings.output.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
+    settings = with_saved_network(settings, saved)
     settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, saved)})
     run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
     if settings.speed.cache == "ram" and sets.training_set.cache is None:
         add_cache(sets.training_set, ranks)
-    lock = begin(run, saved, complaints) if ranks.is_first else None  # keeps other runs out of the folder
-    with closing(trackers_of(run)) as trackers:
-        train_epochs(run, trackers)
+    devices = ranks.gathered(name_of_device(run.device))
+    lock = begin(run, saved, complaints, devices) if ranks.is_first else None  # keeps other runs out of the folder
+    try:
+        with closing(trackers_of(run)) as trackers:
+            train_epochs(run, trackers)
+    except BaseException as error:
+        record_end(run, end_by(error))
+        raise
+    record_end(run, "finished" if run.state.epoch >= settings.optimisation.epochs else "out of patience")
     ranks.wait()
     del lock
     return run.settings.optimisation.run_seed, run.state.numbers | {"final loss": run.state.epoch_losses[-1]}

@@ -1,20 +1,22 @@
 """Writes a run's checkpoints and its record of skipped steps to the output folder."""
 
 import re
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint, saved_epoch
-from retinanet.checkpoints.output_folder import write_evaluations, write_skipped
+from retinanet.checkpoints.output_folder import write_end, write_evaluations, write_skipped
 from retinanet.checkpoints.resume import LAST, PREVIOUS, save_run
 from retinanet.checkpoints.torch_files import num_bytes
 from retinanet.runtime.console import say
-from retinanet.runtime.errors import Diverged, UserError
+from retinanet.runtime.errors import Diverged, Stopped, UserError
 from retinanet.runtime.files import free_space, size_on_disk, size_text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.ranks import ALONE, Ranks
+from retinanet.runtime.signals import STOP
 from retinanet.runtime.streams import complain
 from retinanet.settings.options import flat
 from retinanet.settings.shared import BEST, FINAL
@@ -93,13 +95,31 @@ class Saves:
         self._try(lambda: write_evaluations(run.settings.output.output_path, run.state.ap_by_epoch))
 
     def _try(self, write: Callable[[], None]) -> bool:
-        try:
-            write()
-        except UserError as error:
-            message = printable(str(error))
-            complain(f"train.py: {message} The previous file is untouched; training continues.")
-            return False
-        return True
+        return _tried(write, "The previous file is untouched; training continues.")
+
+
+def _tried(write: Callable[[], None], otherwise: str) -> bool:
+    try:
+        write()
+    except UserError as error:
+        complain(f"train.py: {printable(str(error))} {otherwise}")
+        return False
+    return True
+
+
+def record_end(run: Run, how: str) -> None:
+    """Adds the run's end to run.json, on rank 0."""
+    if run.ranks.is_first:
+        with STOP.deferred():
+            _tried(lambda: write_end(run.settings.output.output_path, how), f"It lacks the run's end: {how}.")
+
+
+def end_by(error: BaseException) -> str:
+    """Returns the words of run.json for a run that `error` ended."""
+    if isinstance(error, Stopped):
+        return f"stopped by {signal.Signals(error.signal_number).name}"
+    kind = "diverged" if isinstance(error, Diverged) else "failed"
+    return f"{kind}: {str(error) or type(error).__name__}"
 
 
 def _removed(path: Path) -> bool:

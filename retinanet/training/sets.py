@@ -39,7 +39,6 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
     )
     val, val_set = load(settings.data.val_set)
     if ranks.is_first:
-        _require_learnable(settings, training_set)
         val_set.check_headers()  # otherwise a bad header would end the run at its first evaluation, epochs from now
     if has_objects(val) and not settings.instead_of_training:
         require_backend(settings.eval_backend)
@@ -48,7 +47,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
     return Sets(train, val, training_set, val_set)
 
 
-def _require_learnable(settings: TrainSettings, training_set: CocoDataset) -> None:
+def require_learnable(settings: TrainSettings, training_set: CocoDataset) -> None:
     """Raises UserError if no step would have an object to learn."""
     require_objects(training_set)
     augmentation = settings.data.augmentation

@@ -1,11 +1,13 @@
 import json
+import platform
 import sys
+from datetime import datetime
 
 import pytest
 import torch
 from support.warm import finished
 
-from retinanet.checkpoints.output_folder import LOCK, move_earlier_run, open_folder, write_record
+from retinanet.checkpoints.output_folder import LOCK, move_earlier_run, open_folder, write_end, write_record
 from retinanet.runtime.errors import UserError
 
 
@@ -59,15 +61,19 @@ def test_a_folder_that_can_not_be_made(tmp_path):
 
 def test_the_record(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--depth", "18"])
-    write_record(tmp_path, {"depth": 18, "milestones": [48, 64]}, ["cat"], torch.device("cpu"))
+    write_record(tmp_path, {"settings": {"depth": 18, "milestones": [48, 64]}})
+    write_end(tmp_path, "stopped by SIGTERM")
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["command"][1:] == ["train.py", "--depth", "18"]
     assert record["settings"] == {"depth": 18, "milestones": [48, 64]}
-    assert record["class_names"] == ["cat"]
     assert record["versions"]["torch"] == torch.__version__
+    assert record["host"] == platform.node()
     assert "git_commit" in record
+    start, end = (datetime.fromisoformat(record[name]) for name in ("start_time", "end_time"))
+    assert start <= end <= datetime.now().astimezone()
+    assert record["ended"] == "stopped by SIGTERM"
     for number in (1, 2):
-        write_record(tmp_path, {"depth": 18}, ["cat"], torch.device("cpu"), resumed=f"after {number} epochs")
+        write_record(tmp_path, {"settings": {"depth": 18}}, resumed=f"after {number} epochs")
     again = json.loads((tmp_path / "run.json").read_text())
     assert again["started"] == record
     assert again["resumed"] == ["after 1 epochs", "after 2 epochs"]

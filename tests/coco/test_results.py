@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from support.result_rows import row
 
 from retinanet.coco import results
-from retinanet.coco.results import read_results, read_zip, results_text, write_results, write_zip
+from retinanet.coco.results import (
+    read_record,
+    read_results,
+    read_zip,
+    results_text,
+    set_aside,
+    write_results,
+    write_zip,
+)
 from retinanet.runtime.errors import UserError
 
 TEXT = b'[{"image_id": 1}]'
@@ -24,6 +32,42 @@ def test_written_whole_or_not_at_all(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["rows.json"]
     with pytest.raises(UserError, match=r"none/rows\.json: can't be written"):
         write_results([], tmp_path / "none" / "rows.json")
+
+
+RECORD = {"checkpoint": "best.pt", "epoch": 3, "settings": {"depth": 18}, "test_settings": {}}
+
+
+def test_a_record_lies_beside_and_belongs_to_its_content(tmp_path):
+    path = tmp_path / "rows.json"
+    write_results([row()], path, RECORD)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["rows.json", "rows.run.json"]
+    record, why = read_record(path)
+    assert (record.items() >= RECORD.items(), why) == (True, "")
+    write_zip(results_text([row()]), tmp_path / "rows.zip")
+    assert read_record(tmp_path / "rows.zip")[0] == record
+    path.write_text(path.read_text() + " ")
+    assert read_record(path) == ({}, f"{tmp_path}/rows.run.json belongs to another version of rows.json")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"settings": {}}', '{"settings": 1, "test_settings": {}}', "[" * 10**5])
+def test_other_content_is_no_record(tmp_path, content):
+    write_results([row()], tmp_path / "rows.json")
+    assert read_record(tmp_path / "rows.json") == ({}, f"there is no {tmp_path}/rows.run.json")
+    (tmp_path / "rows.run.json").write_text(content)
+    record, why = read_record(tmp_path / "rows.json")
+    assert (record, "rows.run.json" in why) == ({}, True)
+
+
+def test_the_record_goes_aside_with_its_file(tmp_path):
+    path = tmp_path / "rows.json"
+    write_results([row()], path, RECORD)
+    record = read_record(path)
+    assert set_aside(path, [row()]) is None
+    assert set_aside(path, []) == tmp_path / "rows.before_1.json"
+    assert not list(tmp_path.glob("rows.json")) + list(tmp_path.glob("rows.run.json"))
+    assert read_record(tmp_path / "rows.before_1.json") == record
+    write_results([], path)
+    assert set_aside(path, [row()]) == tmp_path / "rows.before_2.json"
 
 
 @pytest.mark.parametrize("name", ["rows.zip", "rows.ZIP"])

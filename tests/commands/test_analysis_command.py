@@ -196,7 +196,10 @@ def test_vis_draws_above_the_usual_score_where_there_is_no_best(script, folder, 
         (("--from_results", "good.json", "--threshold", 0.3), "--threshold only applies to detection"),
         (("--compare", "good.json", "lacking.json", "--threshold", 0.3), "--threshold only applies to detection"),
         (("--compare", "good.json", "lacking.json", "--num_draws", 3), "--num_draws 3 is too few for an interval"),
-        (("--set_name", "val", "--from_results", "good.json", "--report", "good.json/below"), "good.json is not a writable"),
+        (
+            ("--set_name", "val", "--from_results", "good.json", "--report", "good.json/below"),
+            "good.json is not a writable",
+        ),
     ],
 )
 def test_mistakes(script, folder, flags, words):

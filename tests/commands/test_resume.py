@@ -332,7 +332,7 @@ def test_verify_resume_finds_what_is_not_saved(script, undisturbed, tmp_path, mo
     assert re.search(r"Differs: step [56]: loss \S+, resumed", run.out)
 
 
-def test_a_run_of_other_anchors_is_refused(script, undisturbed, tmp_path):
+def test_other_anchors_than_the_runs_are_refused_if_given(script, undisturbed, tmp_path):
     output = tmp_path / "output"
     output.mkdir()
     content = torch.load(undisturbed / "output" / "last.pt", weights_only=True)
@@ -340,10 +340,16 @@ def test_a_run_of_other_anchors_is_refused(script, undisturbed, tmp_path):
     torch.save(content, output / "last.pt")
     flags = ("--coco_path", undisturbed / "data", "--output_path", output, *FLAGS, "--epochs", 4, "--resume")
     before = (output / "last.pt").read_bytes()
-    refused = script("train", *flags)
+    refused = script("train", *flags, "--anchor_scale", 4)
     assert refused.code == 2
     assert "last.pt: its run has --anchor_scale 3, this command has 4, which changes the numbers." in refused.err
     assert (output / "last.pt").read_bytes() == before
+    taken = script("train", *flags)
+    assert taken.code == 0, taken.err
+    assert (
+        f"Network: that of {output / 'last.pt'}, --depth 18 --channels 16 --head_norm none --anchor_scale 3 "
+        in taken.out
+    )
     del content["anchors"]  # an older file means today's
     torch.save(content, output / "last.pt")
     assert script("train", *flags).code == 0

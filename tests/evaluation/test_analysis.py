@@ -14,7 +14,8 @@ from retinanet.evaluation.analysis import analyse, image_f1
 from retinanet.evaluation.coco_table import AP, AP50, coco_evaluation, evaluate
 from retinanet.evaluation.matches import box_ious
 from retinanet.evaluation.tide_errors import ERROR_KINDS, MISSED
-from retinanet.reports.analysis_text import analysis_lines, metrics_of
+from retinanet.reports.analysis_text import analysis_lines
+from retinanet.reports.metrics import metrics_of
 
 OBJECTS = [(1, 0, 0, 10, 10), (1, 50, 50, 10, 10), (2, 100, 100, 10, 10)]
 FOUND = [(1, 0.9, 0, 0, 10, 10), (1, 0.8, 150, 0, 9, 9), (1, 0.7, 50, 50, 10, 10), (1, 0.6, 100, 100, 10, 10)]

@@ -12,7 +12,8 @@ from retinanet.evaluation.coco_table import evaluate
 from retinanet.evaluation.confusion import Confusion, confusion_of
 from retinanet.evaluation.matches import Found, evaluated, match_detections
 from retinanet.reports.analysis_charts import confusion_chart
-from retinanet.reports.analysis_text import analysis_lines, metrics_of
+from retinanet.reports.analysis_text import analysis_lines
+from retinanet.reports.metrics import metrics_of
 
 MANY = 20_000  # classes: a table of them in int64 has 3.2 GB
 

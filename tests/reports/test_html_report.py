@@ -147,7 +147,9 @@ def test_the_page_has_an_order_and_folds_the_rest_away(tmp_path, dataset):
     annotations = dataset.annotations
     analysis = analyse(annotations, found_of(rows_about(annotations), annotations), 0)
     table = evaluate(annotations, found_of(rows_about(annotations), annotations), "pycocotools")
-    write_report(tmp_path / "report", analysis, table, dataset, "rows.json", {"depth": 18, "weights": "<file>"})
+    write_report(
+        tmp_path / "report", analysis, table, dataset, "rows.json", {"settings": {"depth": 18, "weights": "<file>"}}
+    )
     page = (tmp_path / "report" / "report.html").read_text()
     assert re.findall("<h2>(.*?)</h2>", page) == ["COCO's numbers", "Settings", *HEADINGS, "As text"]
     assert page.index("Average Precision") < page.index("<td>depth</td><td>18</td>") < page.index("<th>Class</th>")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,7 @@ SAME_RUN = {
     "older, tables": older(tables=True),
     "older, one line": older(tables=True, end=f"epoch_loss_list: {EPOCH_LOSSES}"),
     "CRLF": todays().replace("\n", "\r\n"),
+    "times": re.sub("^(?=.)", "2026-11-29 08:30:12 ", todays(), flags=re.MULTILINE),
     "no line end": todays().rstrip(),
     "bars": todays().replace("Epoch: ", "\rEpoch 1:  33%|###3   | 1/3 [00:00<00:01]\r          \rEpoch: "),
     "colours": todays().replace("\n", "\x1b[0m\n\x1b[1A\x1b[2K"),

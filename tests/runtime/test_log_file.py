@@ -1,6 +1,7 @@
 """The file of --log_dir: the same bytes as stdout, a number for each run, and nothing of a run that never began."""
 
 import json
+import re
 import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from support.scripts import TINY
 from retinanet.runtime import console, log_file
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_file import LogFile, LogName, next_number, parse_name
+from retinanet.runtime.streams import STDOUT
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
 
@@ -39,6 +41,26 @@ def test_earlier_lines_are_in_the_file(log, tmp_path, capsys):
     assert path.read_bytes() == capsys.readouterr().out.encode()
     console.say("after")
     assert "after" not in path.read_text()
+
+
+def test_lines_start_with_the_time_if_asked(log, tmp_path, capsys):
+    with log.recording(tmp_path), STDOUT.set_up(timed=True), log.opened(NAME):
+        console.say("one", "two")
+        text = log.path.read_text()
+    console.say("three")
+    out = capsys.readouterr().out
+    assert re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) one\n\1 two\n", text)
+    assert out == text + "three\n"
+
+
+def test_a_quiet_command_writes_its_log_only(log, tmp_path, capsys):
+    with log.recording(tmp_path), STDOUT.set_up(quiet=True), log.opened(NAME):
+        console.say("one")
+        console.warn("two")
+        assert log.path.read_text() == "one\ntwo\n"
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith(": two\n")
 
 
 def test_without_a_folder_nothing_is_kept(log, tmp_path, monkeypatch):

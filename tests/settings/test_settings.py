@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.scripts import ROOT
 
+import retinanet
 from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, AnchorShapes, Architecture
 from retinanet.settings.check_data import CheckDataSettings
 from retinanet.settings.convert import ConvertSettings
@@ -29,13 +30,13 @@ COMMANDS = (
 )
 # What `Settings:` lines, run.json and checkpoints of all versions hold.
 NAMES = """
-recipe coco_path train_set val_set min_side max_side train_sides flip augment batch_size repeat_threshold drop_last
-bad_images depth channels weights freeze_stages head_norm norm_statistics prior iou_branch anchor_scale anchor_ratios
-anchor_octaves alpha gamma beta foreground_iou background_iou matcher class_loss box_loss ignore_crowds epochs optimizer
-learning_rate backbone_rate weight_decay schedule milestones warmup_steps warmup_share accumulate ema_decay ema_share
-clip_norm find_lr steps seed seeds compile cache output_path resume save_every eval_every keep patience log_every
-log_dir track threshold num_candidates nms_iou max_detections eval_backend max_skipped timeout deterministic
-verify_resume device precision workers max_pixels
+recipe from_run coco_path train_set val_set min_side max_side train_sides flip augment batch_size repeat_threshold
+drop_last bad_images depth channels weights freeze_stages head_norm norm_statistics prior iou_branch anchor_scale
+anchor_ratios anchor_octaves alpha gamma beta foreground_iou background_iou matcher class_loss box_loss ignore_crowds
+epochs optimizer learning_rate backbone_rate weight_decay schedule milestones warmup_steps warmup_share accumulate
+ema_decay ema_share clip_norm find_lr steps seed seeds compile cache output_path resume save_every eval_every keep
+patience log_every log_dir log_time track threshold num_candidates nms_iou max_detections eval_backend max_skipped
+timeout deterministic verify_resume device precision workers max_pixels
 """
 
 
@@ -54,6 +55,12 @@ def test_flags_are_read_without_pytorch(script, flag, code):
     assert code == 0 or run.stderr.splitlines() == [
         f"{script}.py: error: unrecognized arguments: --no_such_flag (--help lists the flags)"
     ]
+
+
+@pytest.mark.parametrize("command", [f"{script}.py" for script in SCRIPTS])
+def test_every_command_says_its_version(command):
+    run = subprocess.run([sys.executable, command, "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, f"retinanet {retinanet.__version__}\n")
 
 
 def a_word_for(how):
