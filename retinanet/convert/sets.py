@@ -43,6 +43,7 @@ class Labelled(NamedTuple):
     sets: list[LabelledSet]
     category_ids: list[int] | None = None  # if the format has ids
     notes: Sequence[str] = ()  # remarks for the user
+    export: str = ""  # the tool and its format, such as "CVAT's COCO 1.0", if the files show it
 
 
 def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:

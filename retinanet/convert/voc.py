@@ -1,26 +1,24 @@
-"""Reads PASCAL VOC annotations: an XML file per image in Annotations/, and a list per set in ImageSets/Main/."""
+"""Reads PASCAL VOC annotations: an XML file per image, and perhaps a list of the images of each set."""
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from xml.parsers import expat
 
-from retinanet.coco.folder import SETS, set_name_of, spellings_of
-from retinanet.convert.sets import (
-    Box,
-    Labelled,
-    LabelledImage,
-    LabelledSet,
-    require_unique,
-    size_of,
-    text_of,
-)
-from retinanet.data.images import image_suffixes
-from retinanet.runtime.errors import UserError
+from retinanet.coco.folder import SETS, known_set
+from retinanet.convert.reading import Reading
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
+from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.tree import folded
 
-IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
-CLASS_LISTS = ("labels.txt", "classes.txt")
+IMAGE_FOLDERS = ("JPEGImages", "images")
+CLASS_LISTS = ("labels.txt", "classes.txt", "labelmap.txt")
+DIFFICULT, NOT_DIFFICULT = ("1", "true", "yes"), ("", "0", "false", "no", "unspecified")
 
 
 @dataclass
@@ -28,6 +26,7 @@ class Element:
     name: str
     line: int
     text: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
     children: list["Element"] = field(default_factory=list)
 
     def all(self, name: str) -> list["Element"]:
@@ -43,8 +42,8 @@ def read_xml(path: Path) -> Element:
     outside = Element("", 0)
     stack = [outside]
 
-    def start(name: str, attributes: object) -> None:
-        element = Element(name, parser.CurrentLineNumber)
+    def start(name: str, attributes: dict[str, str]) -> None:
+        element = Element(name, parser.CurrentLineNumber, attributes=attributes)
         stack[-1].children.append(element)
         stack.append(element)
 
@@ -72,114 +71,342 @@ def read_xml(path: Path) -> Element:
     return outside.children[0]
 
 
-def read_voc(source: Path) -> Labelled:
-    """Reads the sets listed in ImageSets/Main or, without lists, all images as train. Difficult objects become crowds.
+def read_voc(reading: Reading) -> Labelled:
+    """Reads an XML file per image, wherever it is. Difficult objects become crowds.
 
+    Sets are those of the lists in ImageSets/Main, or the folders train, valid and test, or else all images are train.
     Classes are in the order of labels.txt or classes.txt, or sorted by name if there is neither. Raises UserError,
-    which names the file and line of the mistake.
+    which names the mistake; mistakes in files and objects are added to `reading`.
     """
-    root = source.parent if source.is_file() else source
-    folder = root / "Annotations" if (root / "Annotations").is_dir() else root
-    images = _images_by_stem(root)
-    by_stem = {path.stem: _labelled(path, images) for path in sorted(folder.glob("*.xml"))}
-    if not by_stem:
-        raise UserError(f"{folder}: has no XML files. Put the annotations there.")
-    class_list = next((root / name for name in CLASS_LISTS if (root / name).exists()), None)
-    if class_list:
-        names = [line.strip() for line in text_of(class_list).splitlines() if line.strip()]
-        require_unique(names, str(class_list))
-    else:
-        names = sorted({name for _, objects in by_stem.values() for name, _, _ in objects})
+    files = reading.files(".xml")
+    if not files:
+        raise UserError(f"{reading.root}: has no XML files. Put the annotations there.")
+    finder = ImageFinder(reading)
+    pictures: dict[Path, Picture] = {}
+    for file in files:
+        with reading.mistakes_collected():
+            if (picture := _picture(reading, file, finder)) is not None:
+                pictures[file] = picture
+    is_cvats = any((reading.root / name).exists() for name in ("labelmap.txt", "annotations.xml")) or any(
+        picture.is_cvats for picture in pictures.values()
+    )
+    shift = _shift(reading, pictures, is_cvats)
+    names, class_list = _classes(reading, pictures)
+    boxed = {}
+    for file, picture in pictures.items():
+        boxes = []
+        for element in picture.objects:
+            with reading.mistakes_collected():
+                boxes.append(_box(element, file, names, class_list, shift))
+        boxed[file] = picture.image._replace(boxes=boxes)
     if not names:
-        raise UserError(
-            f"{folder}: no file has an object, so there are no classes. List them in {root / CLASS_LISTS[0]}."
+        reading.fail(
+            f"{files[0].parent}: no file has an object, so there are no classes. List them in "
+            f"{reading.root / CLASS_LISTS[0]}."
         )
-    finished = {
-        stem: _with_labels(folder / f"{stem}.xml", *parts, names, class_list) for stem, parts in by_stem.items()
-    }
-    lists = [root / "ImageSets" / "Main" / f"{name}.txt" for set_name in SETS for name in spellings_of(set_name)]
-    if not any(path.exists() for path in lists):
-        notes = ["there is no ImageSets/Main with lists of the sets, so all images are train: --split divides them"]
-        return Labelled(names, [LabelledSet("train", list(finished.values()))], notes=notes)
-    sets = [LabelledSet(set_name_of(path.stem), _listed(path, finished)) for path in lists if path.exists()]
-    listed = {image.path for labelled_set in sets for image in labelled_set.images}
-    left = len(finished) - len(listed)
-    return Labelled(names, sets, notes=[f"{left} images are in no list, and are left out"] if left else [])
+    images = [path for path in reading.images() if not reading.tree.is_read(path)]
+    reading.require_labels(
+        "the dataset", len(boxed), len(boxed) + len(images), f"an XML file of the same name for each, in {reading.root}"
+    )
+    sets = _listed_sets(reading, boxed) or _folder_sets(reading, boxed)
+    for file in reading.files(".txt"):
+        if not reading.tree.is_read(file) and "ImageSets" in file.parts:
+            reading.tree.leave(file, "lists of images")
+    is_roboflows = any(path.name == "README.roboflow.txt" for path in reading.files(".txt")) or any(
+        file.parent.name == "valid" and picture.image.path.parent == file.parent for file, picture in pictures.items()
+    )
+    export = "CVAT's PASCAL VOC" if is_cvats else "Roboflow's PASCAL VOC" if is_roboflows else ""
+    return Labelled(names, sets, notes=reading.notes, export=export)
 
 
-def _listed(file: Path, images: dict[str, LabelledImage]) -> list[LabelledImage]:
-    listed = []
-    for number, line in enumerate(text_of(file).splitlines(), 1):
-        words = line.split()
-        if words and words[-1] != "-1":  # -1 marks the images without the class in a list for one class
-            if words[0] not in images:
-                raise UserError(f"{file}:{number}: there is no Annotations/{words[0]}.xml. Remove the line.")
-            listed.append(images[words[0]])
-    if not listed:
-        raise UserError(f"{file}: lists no image. Add the names of its images, or remove the file.")
-    return listed
+class Picture(NamedTuple):
+    """The content of an XML file: its image, still without boxes, and the elements of its objects."""
+
+    image: LabelledImage
+    objects: list[Element]
+    is_cvats: bool
 
 
-def _images_by_stem(root: Path) -> dict[str, Path]:
-    folder = next(root / name for name in IMAGE_FOLDERS if (root / name).is_dir())
-    suffixes = image_suffixes()
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
-
-
-Named = tuple[str, int, Box]  # class, line, box
-
-
-def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[Named]]:
-    """Returns the image of an XML file, still without boxes, and its objects with their class names."""
-    root = read_xml(path)
+def _picture(reading: Reading, path: Path, finder: "ImageFinder") -> Picture | None:
+    try:
+        root = read_xml(path)
+    except UserError as fault:
+        reading.tree.leave(path, "files that aren't XML")
+        raise DataFault("files that aren't XML", str(fault)) from None
+    reading.tree.read(path)
+    if root.name == "annotations":
+        raise UserError(f"{path}:{root.line}: is CVAT's own XML. Convert it with --from cvat.")
     if root.name != "annotation":
-        raise UserError(f"{path}:{root.line}: begins with <{root.name}>, not <annotation>. Remove or replace the file.")
+        raise DataFault(
+            "XML files without <annotation>",
+            f"{path}:{root.line}: begins with <{root.name}>, not <annotation>. Remove or replace the file.",
+        )
     file_name = _text(root, "filename", path)
-    image = images.get(path.stem) or images.get(Path(file_name).stem)
+    image = finder.find(file_name, path, f"{path}:{root.line}")
     if image is None:
-        raise UserError(f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages.")
-    width, height = size_of(image, str(path))
+        raise DataFault(
+            "images that are missing", f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages."
+        )
+    width, height = reading.size(image, str(path))
     size = root.first("size")
     if size is not None:
         annotated = tuple(round(_number(size, name, path)) for name in ("width", "height"))
         if annotated != (width, height) and annotated != (0, 0):
-            raise UserError(
+            raise DataFault(
+                "images of another size",
                 f"{path}:{size.line}: says {annotated[0]} x {annotated[1]}, but {image} is {width} x {height} (width x "
-                "height). Use the image that was annotated, or correct the size."
+                "height). Use the image that was annotated, or correct the size.",
             )
-    objects = [_object(element, path) for element in root.all("object")]
-    return LabelledImage(image, image.name, width, height, []), objects
+    attributes = [each for element in root.all("object") for each in element.all("attributes")]
+    names = {_text(one, "name", path) for each in attributes for one in each.all("attribute")}
+    return Picture(LabelledImage(image, image.name, width, height, []), root.all("object"), "rotation" in names)
 
 
-def _object(element: Element, path: Path) -> Named:
+class ImageFinder:
+    """Finds the image that an annotation names, among all images of the dataset."""
+
+    def __init__(self, reading: Reading) -> None:
+        folder = reading.told.image_path
+        images = reading.images(folder) if folder else reading.images()
+        if not images:  # SOURCE is the folder of the annotations, beside the folder of the images
+            beside = [reading.root.parent / name for name in IMAGE_FOLDERS]
+            folder = next((path for place in beside if (path := reading.tree.find(place))), None)
+            images = reading.images(folder) if folder else []
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in images:
+            self._by_name.setdefault(folded(path.name), []).append(path)
+            self._by_stem.setdefault(folded(path.stem), []).append(path)
+
+    def find(self, file_name: str, annotation: Path, where: str) -> Path | None:
+        """Returns the image called `file_name`, or else with its stem, or else with that of the file `annotation`.
+
+        Raises DataFault if the name leaves the dataset, or several images have it.
+        """
+        path = PurePosixPath(file_name.replace("\\", "/"))
+        if ".." in path.parts or "\0" in file_name:
+            raise DataFault(
+                "names that leave the folder",
+                f"{where}: the file name {file_name!r} leaves the folder of the dataset. Write the image's own name.",
+            )
+        candidates = (
+            self._by_name.get(folded(path.name))
+            or self._by_stem.get(folded(path.name))
+            or self._by_stem.get(folded(path.stem))
+            or self._by_stem.get(folded(annotation.stem))
+            or []
+        )
+        exact = [candidate for candidate in candidates if candidate.name == path.name] or candidates
+        nearness = {candidate: _nearness(candidate, path, annotation) for candidate in exact}
+        nearest = [candidate for candidate in exact if nearness[candidate] == max(nearness.values())]
+        if len(nearest) > 1:
+            raise DataFault(
+                "names of several images",
+                f"{where}: both {nearest[0]} and {nearest[1]} may be its image {file_name}. Rename one of the two.",
+            )
+        return nearest[0] if nearest else None
+
+
+def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, int, int, int]:
+    """Counts the folders that the image shares with its name in the annotation, and with the annotation's own path.
+
+    An image folder counts too, because VOC keeps masks of the same names in other folders.
+    """
+    folders = candidate.parent.parts
+
+    def shared(others: Sequence[str], mine: Sequence[str]) -> int:
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(others, mine, strict=False))))
+
+    theirs = annotation.parent.parts
+    return (
+        shared(named.parent.parts[::-1], folders[::-1]),
+        shared(theirs[::-1], folders[::-1]),
+        shared(theirs, folders),
+        int(_image_folder(candidate.parent) is not None),
+    )
+
+
+def _classes(reading: Reading, pictures: dict[Path, "Picture"]) -> tuple[list[str], Path | None]:
+    """Returns the classes, and the file that lists them, if there is one."""
+    used = {
+        child.text.strip()
+        for picture in pictures.values()
+        for element in picture.objects
+        if (child := element.first("name")) is not None and child.text.strip()
+    }
+    class_list = next((path for name in CLASS_LISTS if (path := reading.root / name).exists()), None)
+    if class_list is None:
+        return sorted(used), None
+    lines = [line.strip() for line in reading.text(class_list).splitlines()]
+    names = [line for line in lines if line]
+    if class_list.name == "labelmap.txt":  # CVAT's lines: label:colour:parts:actions
+        names = [line.partition(":")[0] for line in names if not line.startswith("#")]
+        names = [name for name in names if name != "background" or name in used]
+    require_unique(names, str(class_list))
+    return names, class_list
+
+
+def _shift(reading: Reading, pictures: dict[Path, "Picture"], is_cvats: bool) -> int:
+    """Returns the number of the first pixel: 1 as in PASCAL VOC, or 0 if a box begins before pixel 1."""
+    if is_cvats:
+        return 0
+    for file, picture in pictures.items():
+        for element in picture.objects:
+            for box in element.all("bndbox"):
+                for side in ("xmin", "ymin"):
+                    child = box.first(side)
+                    try:
+                        value = float(child.text) if child is not None else 1
+                    except ValueError:
+                        continue
+                    if value < 1:
+                        reading.notes.append(
+                            f"{file.name} has {side} {value:g}, so the coordinates count from 0 and not, as in PASCAL "
+                            "VOC, from 1"
+                        )
+                        return 0
+    return 1
+
+
+def _box(element: Element, path: Path, names: list[str], class_list: Path | None, shift: int) -> Box:
     name = _text(element, "name", path)
+    if name not in names:
+        raise DataFault(
+            "classes that aren't in the list",
+            f"{path}:{element.line}: class {name!r} is not in {class_list}. Add it there, or correct the name.",
+        )
     box = element.first("bndbox")
     if box is None:
-        raise UserError(f"{path}:{element.line}: an object without <bndbox>. Add the box, or remove the object.")
+        raise DataFault(
+            "objects without a box",
+            f"{path}:{element.line}: an object without <bndbox>. Add the box, or remove the object.",
+        )
     x1, y1, x2, y2 = (_number(box, side, path) for side in ("xmin", "ymin", "xmax", "ymax"))
-    if x2 < x1 or y2 < y1:
-        raise UserError(f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box.")
-    difficult = element.first("difficult")
-    is_difficult = difficult is not None and difficult.text.strip() not in ("", "0")
+    if x2 < x1 or y2 < y1 or (not shift and (x2 == x1 or y2 == y1)):
+        raise DataFault(
+            "boxes without area", f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box."
+        )
     # VOC counts pixels from 1, and the box includes its last pixel.
-    return name, element.line, Box(-1, x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1, is_difficult)
+    size = (x2 - x1 + shift, y2 - y1 + shift)
+    return Box(names.index(name), x1 - shift, y1 - shift, *size, _is_difficult(element, path))
 
 
-def _with_labels(
-    path: Path, image: LabelledImage, objects: Sequence[Named], names: list[str], class_list: Path | None
-) -> LabelledImage:
-    boxes = []
-    for name, line, box in objects:
-        if name not in names:
-            raise UserError(f"{path}:{line}: class {name!r} is not in {class_list}. Add it there, or correct the name.")
-        boxes.append(box._replace(label=names.index(name)))
-    return image._replace(boxes=boxes)
+def _is_difficult(element: Element, path: Path) -> bool:
+    difficult = element.first("difficult")
+    word = "" if difficult is None else difficult.text.strip().lower()
+    if word not in DIFFICULT and word not in NOT_DIFFICULT:
+        raise DataFault(
+            "words for difficult that aren't known",
+            f"{path}:{difficult.line if difficult else 0}: <difficult> is {word!r}. Write 1 or 0.",
+        )
+    return word in DIFFICULT
+
+
+def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[LabelledSet]:
+    """Returns the sets of train.txt, val.txt and test.txt; if there is no train.txt, trainval.txt takes its place."""
+    files = [path for path in reading.files(".txt") if path.parent.name == "Main"]
+    files = files or [path for path in reading.files(".txt") if path.parent == reading.root]
+    lists = {file: known_set(file.stem) for file in files if known_set(file.stem)}
+    both = [file for file in files if file.stem.lower() == "trainval"]
+    if "train" not in lists.values():
+        lists |= dict.fromkeys(both, "train")
+    by_name: dict[str, list[Path]] = {}
+    for file in images:
+        relative = file.with_suffix("")
+        for name in {relative.name, *(Path(*relative.parts[-count:]).as_posix() for count in (2, 3))}:
+            by_name.setdefault(name, []).append(file)
+    listed = {file: _listed(reading, file, by_name) for file in lists}
+    sets: dict[str, list[Path]] = {}
+    for file, set_name in lists.items():
+        others = {path for other, paths in listed.items() for path in paths if other not in both}
+        paths = [path for path in listed[file] if file not in both or path not in others]
+        sets.setdefault(set_name or "", []).extend(paths)
+    if not sets:
+        return []
+    in_a_list = {path for paths in sets.values() for path in paths}
+    if left := len(images.keys() - in_a_list):
+        reading.notes.append(f"{left} images are in no list, and are left out")
+    return [_set(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
+
+
+def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> list[Path]:
+    """Returns the annotations that a list names: by stem, by file name, or by the paths of image and annotation."""
+    listed: dict[Path, None] = {}
+    is_empty = True
+    for number, line in enumerate(reading.text(file).splitlines(), 1):
+        text = line.strip().replace("\\", "/")
+        if not text:
+            continue
+        words = text.rsplit(maxsplit=1)
+        is_marked = len(words) == 2 and words[1] in ("-1", "0", "1")  # in a list for one class, -1: without it
+        names = [text, PurePosixPath(text).with_suffix("").as_posix()]
+        names += [words[0]] * is_marked + [PurePosixPath(text.split()[0]).stem]
+        found = next((by_name[name] for name in names if name in by_name), None)
+        if is_marked and words[1] == "-1" and text not in by_name:
+            continue
+        is_empty = False
+        with reading.mistakes_collected():
+            if found is None:
+                raise DataFault(
+                    "listed images without annotations",
+                    f"{file}:{number}: there is no Annotations/{names[-1]}.xml. Remove the line.",
+                )
+            if len(found) > 1:
+                raise DataFault(
+                    "names of several images",
+                    f"{file}:{number}: both {found[0]} and {found[1]} may be {text}. Write the path from Annotations.",
+                )
+            listed[found[0]] = None
+    if is_empty:
+        raise UserError(f"{file}: lists no image. Add the names of its images, or remove the file.")
+    return list(listed)
+
+
+def _folder_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[LabelledSet]:
+    """Returns the sets whose names are those of folders, or all images as one set."""
+    sets: dict[str, dict[Path, LabelledImage]] = {}
+    for file, image in images.items():
+        words = [word for path in (file, image.path) for word in _folders_below(path, reading.root)]
+        words = [re.sub(r"[-_]?(xmls?|annotations?|labels|images)$", "", word.lower()) for word in words]
+        name = next((known for word in words if (known := known_set(word))), "")
+        sets.setdefault(name, {})[file] = image
+    if len(sets) > 1 and "" in sets:
+        left = sets.pop("")
+        for file in left:
+            reading.notes.append(f"{len(left)} images are in the folder of no set, such as {file}, and are left out")
+            break
+    if set(sets) == {""}:
+        reading.notes.append(
+            "there is no ImageSets/Main with lists of the sets, so all images are train: --split divides them"
+        )
+        sets = {"train": sets[""]}
+    return [_set(name, sets[name]) for name in SETS if name in sets]
+
+
+def _folders_below(path: Path, root: Path) -> tuple[str, ...]:
+    return path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+
+
+def _set(name: str, images: dict[Path, LabelledImage]) -> LabelledSet:
+    """Returns a set whose images are called by their paths below the folder of all its images."""
+    folders = [image.path.parent for image in images.values()]
+    tops = {_image_folder(folder) for folder in folders}
+    top = tops.pop() if len(tops) == 1 else None
+    if top is None or all(known_set(folder.relative_to(top).parts[0]) for folder in folders if folder != top):
+        top = Path(os.path.commonpath(folders)) if folders else Path()
+    return LabelledSet(name, [image._replace(name=image.path.relative_to(top).as_posix()) for image in images.values()])
+
+
+def _image_folder(folder: Path) -> Path | None:
+    """Returns the innermost of a folder and those above it that is called JPEGImages or images; None if none is."""
+    names = {name.lower() for name in IMAGE_FOLDERS}
+    return next((place for place in (folder, *folder.parents) if place.name.lower() in names), None)
 
 
 def _text(element: Element, name: str, path: Path) -> str:
     child = element.first(name)
     if child is None or not child.text.strip():
-        raise UserError(f"{path}:{element.line}: <{element.name}> has no <{name}>. Add it.")
+        raise DataFault("missing elements", f"{path}:{element.line}: <{element.name}> has no <{name}>. Add it.")
     return child.text.strip()
 
 
@@ -190,5 +417,8 @@ def _number(element: Element, name: str, path: Path) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{path}:{child.line if child else 0}: <{name}> is {text!r}, not a number. Correct it.")
+        raise DataFault(
+            "words that aren't numbers",
+            f"{path}:{child.line if child else 0}: <{name}> is {text!r}, not a number. Correct it.",
+        )
     return number
