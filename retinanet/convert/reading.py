@@ -7,15 +7,13 @@ from typing import NoReturn
 
 from retinanet.convert.sets import size_of, text_of
 from retinanet.data.images import image_suffixes
+from retinanet.data.unread import UNREADABLE_IMAGES, reason_unread
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.tree import Account, Tree
 from retinanet.settings.convert import SKIP, ReadSettings
 
 LEAST_LABELLED = 0.05  # a set with a smaller fraction of labelled images looks misplaced, not empty
-# Formats of pictures that neither this package nor its labels can use.
-OTHER_PICTURES = {".heic", ".heif", ".psd", ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".eps", ".jxl"}
-UNNAMED_IMAGES = "images that the annotations don't name"
 
 
 class Reading:
@@ -58,8 +56,8 @@ class Reading:
         except UserError as fault:
             if not image.exists():
                 raise DataFault("images that are missing", str(fault)) from None
-            self.tree.leave(image, "images that can't be read")
-            raise DataFault("images that can't be read", str(fault)) from None
+            self.tree.leave(image, UNREADABLE_IMAGES)
+            raise DataFault(UNREADABLE_IMAGES, str(fault)) from None
         self.tree.read(image)
         return size
 
@@ -108,12 +106,4 @@ class Reading:
         raise UserError(message)
 
     def account(self) -> Account:
-        return self.tree.account(self._reason_of)
-
-    def _reason_of(self, path: Path) -> str:
-        suffix = path.suffix.lower()
-        if suffix in self.suffixes:
-            return UNNAMED_IMAGES
-        if suffix in OTHER_PICTURES:
-            return "of a format that isn't read"
-        return "other files"
+        return self.tree.account(reason_unread)

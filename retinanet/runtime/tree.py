@@ -73,14 +73,18 @@ class Tree:
         return folder / same[0] if len(same) == 1 else None
 
     def read(self, path: Path) -> None:
-        """Notes that the file `path` is read."""
+        """Notes that the file `path` is read, unless it has been left."""
         key = self._key(path)
+        if key in self._reasons:
+            return
         self._read.add(key)
         self._entries.setdefault(key, Entry(path))
 
     def leave(self, path: Path, reason: str) -> None:
         """Notes why the file `path` isn't read."""
-        self._reasons[self._key(path)] = reason
+        key = self._key(path)
+        self._reasons[key] = reason
+        self._read.discard(key)
 
     def is_read(self, path: Path) -> bool:
         return self._key(path) in self._read
