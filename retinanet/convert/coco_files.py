@@ -1,6 +1,5 @@
 """Reads COCO annotations, for splitting or for writing in another format."""
 
-import math
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +11,7 @@ from retinanet.coco.formats import ROBOFLOW
 from retinanet.coco.json_values import is_number
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
+from retinanet.convert.shapes import DECIMALS, around_rotated
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 
@@ -115,7 +115,7 @@ def _checked(reading: Reading, file: Path, content: Any) -> Annotations:
             continue
         if is_number(rotation) and rotation % 360:
             left, top, width, height = box
-            entry["bbox"] = list(around_rotated(left, top, width, height, rotation))
+            entry["bbox"] = [round(side, DECIMALS) for side in around_rotated(left, top, width, height, rotation)]
             num_turned += 1
     if num_turned:
         reading.notes.append(f"{num_turned} boxes are rotated: the upright box around each is used")
@@ -125,13 +125,6 @@ def _checked(reading: Reading, file: Path, content: Any) -> Annotations:
             raise DataFault(fault.kind.replace("_", " "), fault.message)
 
     return check_annotations(file, content, refuse)[0]
-
-
-def around_rotated(left: float, top: float, width: float, height: float, degrees: float) -> tuple[float, ...]:
-    """Returns the upright box (left, top, width, height) around a box that is rotated about its centre."""
-    cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
-    wide, high = round(width * cos + height * sin, 3), round(width * sin + height * cos, 3)
-    return round(left + (width - wide) / 2, 3), round(top + (height - high) / 2, 3), wide, high
 
 
 def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
@@ -166,7 +159,7 @@ def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[
         place = next(
             (
                 (text, near)
-                for text in _plain_names(file_name)
+                for text in plain_names(file_name)
                 for folder in folders
                 if (near := reading.tree.find(folder / text)) and near.is_file()
             ),
@@ -189,7 +182,7 @@ def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[
     return images
 
 
-def _plain_names(file_name: str) -> list[str]:
+def plain_names(file_name: str) -> list[str]:
     """Returns names inside a folder that `file_name` may stand for, the fullest first.
 
     Label Studio writes addresses such as /data/upload/1/a.jpg and /data/local-files/?d=images/a.jpg.

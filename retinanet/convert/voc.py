@@ -1,22 +1,17 @@
 """Reads PASCAL VOC annotations: an XML file per image, and perhaps a list of the images of each set."""
 
 import math
-import os
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.parsers import expat
 
 from retinanet.coco.folder import SETS, known_set
+from retinanet.convert.image_files import ImageFinder, set_of, sets_by_folder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
 from retinanet.runtime.errors import DataFault, UserError
-from retinanet.runtime.tree import folded
 
-IMAGE_FOLDERS = ("JPEGImages", "images")
 CLASS_LISTS = ("labels.txt", "classes.txt", "labelmap.txt")
 DIFFICULT, NOT_DIFFICULT = ("1", "true", "yes"), ("", "0", "false", "no", "unspecified")
 
@@ -108,7 +103,7 @@ def read_voc(reading: Reading) -> Labelled:
     reading.require_labels(
         "the dataset", len(boxed), len(boxed) + len(images), f"an XML file of the same name for each, in {reading.root}"
     )
-    sets = _listed_sets(reading, boxed) or _folder_sets(reading, boxed)
+    sets = _listed_sets(reading, boxed) or sets_by_folder(reading, boxed)
     for file in reading.files(".txt"):
         if not reading.tree.is_read(file) and "ImageSets" in file.parts:
             reading.tree.leave(file, "lists of images")
@@ -127,7 +122,7 @@ class Picture(NamedTuple):
     is_cvats: bool
 
 
-def _picture(reading: Reading, path: Path, finder: "ImageFinder") -> Picture | None:
+def _picture(reading: Reading, path: Path, finder: ImageFinder) -> Picture | None:
     try:
         root = read_xml(path)
     except UserError as fault:
@@ -147,86 +142,15 @@ def _picture(reading: Reading, path: Path, finder: "ImageFinder") -> Picture | N
         raise DataFault(
             "images that are missing", f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages."
         )
-    width, height = reading.size(image, str(path))
     size = root.first("size")
-    if size is not None:
-        annotated = tuple(round(_number(size, name, path)) for name in ("width", "height"))
-        if annotated != (width, height) and annotated != (0, 0):
-            raise DataFault(
-                "images of another size",
-                f"{path}:{size.line}: says {annotated[0]} x {annotated[1]}, but {image} is {width} x {height} (width x "
-                "height). Use the image that was annotated, or correct the size.",
-            )
+    annotated = None if size is None else (_number(size, "width", path), _number(size, "height", path))
+    width, height = finder.size(image, str(path), annotated, f"{path}:{size.line if size else 0}")
     attributes = [each for element in root.all("object") for each in element.all("attributes")]
     names = {_text(one, "name", path) for each in attributes for one in each.all("attribute")}
     return Picture(LabelledImage(image, image.name, width, height, []), root.all("object"), "rotation" in names)
 
 
-class ImageFinder:
-    """Finds the image that an annotation names, among all images of the dataset."""
-
-    def __init__(self, reading: Reading) -> None:
-        folder = reading.told.image_path
-        images = reading.images(folder) if folder else reading.images()
-        if not images:  # SOURCE is the folder of the annotations, beside the folder of the images
-            beside = [reading.root.parent / name for name in IMAGE_FOLDERS]
-            folder = next((path for place in beside if (path := reading.tree.find(place))), None)
-            images = reading.images(folder) if folder else []
-        self._by_name: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
-        for path in images:
-            self._by_name.setdefault(folded(path.name), []).append(path)
-            self._by_stem.setdefault(folded(path.stem), []).append(path)
-
-    def find(self, file_name: str, annotation: Path, where: str) -> Path | None:
-        """Returns the image called `file_name`, or else with its stem, or else with that of the file `annotation`.
-
-        Raises DataFault if the name leaves the dataset, or several images have it.
-        """
-        path = PurePosixPath(file_name.replace("\\", "/"))
-        if ".." in path.parts or "\0" in file_name:
-            raise DataFault(
-                "names that leave the folder",
-                f"{where}: the file name {file_name!r} leaves the folder of the dataset. Write the image's own name.",
-            )
-        candidates = (
-            self._by_name.get(folded(path.name))
-            or self._by_stem.get(folded(path.name))
-            or self._by_stem.get(folded(path.stem))
-            or self._by_stem.get(folded(annotation.stem))
-            or []
-        )
-        exact = [candidate for candidate in candidates if candidate.name == path.name] or candidates
-        nearness = {candidate: _nearness(candidate, path, annotation) for candidate in exact}
-        nearest = [candidate for candidate in exact if nearness[candidate] == max(nearness.values())]
-        if len(nearest) > 1:
-            raise DataFault(
-                "names of several images",
-                f"{where}: both {nearest[0]} and {nearest[1]} may be its image {file_name}. Rename one of the two.",
-            )
-        return nearest[0] if nearest else None
-
-
-def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, int, int, int]:
-    """Counts the folders that the image shares with its name in the annotation, and with the annotation's own path.
-
-    An image folder counts too, because VOC keeps masks of the same names in other folders.
-    """
-    folders = candidate.parent.parts
-
-    def shared(others: Sequence[str], mine: Sequence[str]) -> int:
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(others, mine, strict=False))))
-
-    theirs = annotation.parent.parts
-    return (
-        shared(named.parent.parts[::-1], folders[::-1]),
-        shared(theirs[::-1], folders[::-1]),
-        shared(theirs, folders),
-        int(_image_folder(candidate.parent) is not None),
-    )
-
-
-def _classes(reading: Reading, pictures: dict[Path, "Picture"]) -> tuple[list[str], Path | None]:
+def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str], Path | None]:
     """Returns the classes, and the file that lists them, if there is one."""
     used = {
         child.text.strip()
@@ -246,7 +170,7 @@ def _classes(reading: Reading, pictures: dict[Path, "Picture"]) -> tuple[list[st
     return names, class_list
 
 
-def _shift(reading: Reading, pictures: dict[Path, "Picture"], is_cvats: bool) -> int:
+def _shift(reading: Reading, pictures: dict[Path, Picture], is_cvats: bool) -> int:
     """Returns the number of the first pixel: 1 as in PASCAL VOC, or 0 if a box begins before pixel 1."""
     if is_cvats:
         return 0
@@ -326,7 +250,7 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
     in_a_list = {path for paths in sets.values() for path in paths}
     if left := len(images.keys() - in_a_list):
         reading.notes.append(f"{left} images are in no list, and are left out")
-    return [_set(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
+    return [set_of(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
 
 
 def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> list[Path]:
@@ -360,47 +284,6 @@ def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> lis
     if is_empty:
         raise UserError(f"{file}: lists no image. Add the names of its images, or remove the file.")
     return list(listed)
-
-
-def _folder_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[LabelledSet]:
-    """Returns the sets whose names are those of folders, or all images as one set."""
-    sets: dict[str, dict[Path, LabelledImage]] = {}
-    for file, image in images.items():
-        words = [word for path in (file, image.path) for word in _folders_below(path, reading.root)]
-        words = [re.sub(r"[-_]?(xmls?|annotations?|labels|images)$", "", word.lower()) for word in words]
-        name = next((known for word in words if (known := known_set(word))), "")
-        sets.setdefault(name, {})[file] = image
-    if len(sets) > 1 and "" in sets:
-        left = sets.pop("")
-        for file in left:
-            reading.notes.append(f"{len(left)} images are in the folder of no set, such as {file}, and are left out")
-            break
-    if set(sets) == {""}:
-        reading.notes.append(
-            "there is no ImageSets/Main with lists of the sets, so all images are train: --split divides them"
-        )
-        sets = {"train": sets[""]}
-    return [_set(name, sets[name]) for name in SETS if name in sets]
-
-
-def _folders_below(path: Path, root: Path) -> tuple[str, ...]:
-    return path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
-
-
-def _set(name: str, images: dict[Path, LabelledImage]) -> LabelledSet:
-    """Returns a set whose images are called by their paths below the folder of all its images."""
-    folders = [image.path.parent for image in images.values()]
-    tops = {_image_folder(folder) for folder in folders}
-    top = tops.pop() if len(tops) == 1 else None
-    if top is None or all(known_set(folder.relative_to(top).parts[0]) for folder in folders if folder != top):
-        top = Path(os.path.commonpath(folders)) if folders else Path()
-    return LabelledSet(name, [image._replace(name=image.path.relative_to(top).as_posix()) for image in images.values()])
-
-
-def _image_folder(folder: Path) -> Path | None:
-    """Returns the innermost of a folder and those above it that is called JPEGImages or images; None if none is."""
-    names = {name.lower() for name in IMAGE_FOLDERS}
-    return next((place for place in (folder, *folder.parents) if place.name.lower() in names), None)
 
 
 def _text(element: Element, name: str, path: Path) -> str:

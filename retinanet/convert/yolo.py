@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from retinanet.coco.folder import SETS, known_set
 from retinanet.coco.formats import YOLO_ROW
+from retinanet.convert.image_files import NO_SET
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
 from retinanet.convert.yolo_rows import Row, box_of, meaning_of, row_of
@@ -266,7 +267,7 @@ def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]]
     if len(sets) == 1:
         ((set_name, folders_of),) = sets.items()
         if not set_name and not reading.told.set:
-            reading.notes.append("nothing says which set the images are, so all are train: --split divides them")
+            reading.notes.append(NO_SET)
         return {set_name or "train": folders_of}, False
     if "" in sets:
         left = [path for paths in sets.pop("").values() for path in paths]
