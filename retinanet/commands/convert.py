@@ -3,7 +3,7 @@
 import shlex
 
 from retinanet.coco.formats import WORDS, format_of
-from retinanet.convert.readers import READERS
+from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Labelled, LabelledSet, with_distinct_names
 from retinanet.convert.split import split
@@ -29,7 +29,7 @@ def convert(settings: ConvertSettings) -> int:
             f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
             "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
         )
-    labelled = _named(READERS[kind](reading), settings)
+    labelled = _named(read(reading, kind), settings)
     say(
         f"Read {source}: {labelled.export or WORDS[kind]}, {len(labelled.class_names)} classes: "
         f"{', '.join(labelled.class_names[:20])}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from retinanet.coco.folder import SETS, known_set
 from retinanet.coco.formats import YOLO_ROW
-from retinanet.convert.image_files import NO_SET
+from retinanet.convert.image_files import LABEL_STUDIOS, NO_SET
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
 from retinanet.convert.yolo_rows import Row, box_of, meaning_of, row_of
@@ -365,8 +365,14 @@ def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | 
     """Returns the label file of each image. A file whose name has another case belongs to no other image's name."""
     files: dict[Path, Path | None] = {}
     exact = set()
+    by_stem: dict[str, list[Path]] = {}
+    if reading.told.image_path or (reading.root / "notes.json").exists():  # the labels may be elsewhere, or renamed
+        for file in reading.files(".txt"):
+            by_stem.setdefault(LABEL_STUDIOS.sub("", file.stem), []).append(file)
     for image in images:
         files[image] = next((found for place in _label_places(image) if (found := reading.tree.find(place))), None)
+        if files[image] is None and len(same := by_stem.get(LABEL_STUDIOS.sub("", image.stem), [])) == 1:
+            files[image] = same[0]
         if (found := files[image]) is not None and found.stem == image.stem:
             exact.add(found)
     return {

@@ -89,6 +89,10 @@ class Tree:
     def is_read(self, path: Path) -> bool:
         return self._key(path) in self._read
 
+    def is_explained(self, path: Path) -> bool:
+        """Returns True if the file `path` is read, or there is a reason why it isn't."""
+        return self.is_read(path) or self._key(path) in self._reasons
+
     def account(self, reason_of: Callable[[Path], str]) -> Account:
         """Returns the account of all files walked or read; `reason_of` gives the reason for those without one."""
         left: dict[str, list[Path]] = {}
