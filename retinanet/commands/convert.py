@@ -26,8 +26,9 @@ def convert(settings: ConvertSettings) -> int:
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
         raise UserError(
-            f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
-            "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
+            f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's XML files, CSV rows "
+            "path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. If it is one of them, "
+            "set --from."
         )
     labelled = _named(read(reading, kind), settings)
     say(

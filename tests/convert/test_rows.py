@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.conversions import BOX, CAT, CLASSES, DOG, ROW, converted, voc_object, voc_xml, write
+from support.conversions import CAT, CLASSES, DOG, ROW, converted, voc_object, voc_xml, write
 
 from retinanet.runtime.errors import UserError
 
