@@ -233,3 +233,27 @@ def test_mistakes_of_other_formats(files, num_mistakes):
     with pytest.raises(UserError, match=f"set: {num_mistakes} mistakes of "):
         converted("set")
     assert len(converted("set", "--bad_labels", "skip")["train"]["a.png"]) == 1
+
+
+def test_numbers_of_classes_in_yaml_may_have_gaps():
+    with_rows(ROW.strip(), ROW.replace("0", "7", 1))
+    write({"set/data.yaml": "path: .\ntrain: images\nnames: {7: dog, 0: cat}\n"})
+
+    assert converted("set")["train"]["a.png"] == [*CAT, *DOG]
+
+
+def test_the_path_in_yaml_is_first_one_from_the_file():
+    with_rows(ROW.strip())
+    write({"set/data.yaml": f"path: ..\ntrain: set/images\n{CLASSES}", "images/b.png": None, "labels/b.txt": ROW})
+    assert converted("set") == {"train": {"a.png": CAT}}
+    write({"set/data.yaml": f"path: .\ntrain: images\n{CLASSES}"})
+    assert converted("set", output_path="again") == {"train": {"a.png": CAT}}
+
+
+def test_csv_of_fractions(capsys):
+    """The columns of Open Images: https://storage.googleapis.com/openimages/web/download_v7.html"""
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax\n"
+    write({"set/train.csv": f"{header}a,x,cat,1,0.1875,0.5,0.166666667,0.666666667\n", "set/a.png": None})
+
+    assert converted("set") == {"train": {"a.png": CAT}}
+    assert "Note: all coordinates are from 0 to 1, so they are read as fractions" in capsys.readouterr().out
