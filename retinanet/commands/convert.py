@@ -30,6 +30,9 @@ def convert(settings: ConvertSettings) -> int:
             "path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. If it is one of them, "
             "set --from."
         )
+    for flag, value in (("--rows", settings.reading.rows), ("--names", settings.reading.names)):
+        if value and kind != YOLO:
+            raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
     labelled = _named(read(reading, kind), settings)
     say(
         f"Read {source}: {labelled.export or WORDS[kind]}, {len(labelled.class_names)} classes: "

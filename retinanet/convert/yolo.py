@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from retinanet.coco.folder import SETS, known_set
@@ -17,6 +17,7 @@ from retinanet.runtime.errors import DataFault, UserError
 YAMLS = (".yaml", ".yml")
 CLASS_LISTS = ("obj.names", "classes.txt", "predefined_classes.txt")  # CVAT and darknet; Label Studio; LabelImg
 LEFT_LABELS = "labels of images that are in no set"
+ELSEWHERE = "isn't on this machine"
 NOTHING = ("", "~", "null", "Null", "NULL")  # an empty value in YAML
 ABOUT_NAMES = "Write one, such as:  train: images/train  val: images/val  names: [cat, dog]  (each on a line)"
 
@@ -38,6 +39,8 @@ def read_yolo(reading: Reading) -> Labelled:
     """
     layout = _layout(reading)
     names, labels = list(layout.classes.values()), {number: row for row, number in enumerate(layout.classes)}
+    if not names:
+        raise UserError(f"{layout.where}: lists no class. Write a class per line, or name them with --names cat dog.")
     require_unique(names, layout.where)
     named = {name: _with_names(reading, folders) for name, folders in layout.sets.items()}
     label_files = _label_files(reading, [path for images in named.values() for path, _ in images])
@@ -322,7 +325,20 @@ def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
     bases = [Path(), *roots] if Path(path).is_absolute() else list(roots)
     places = [base / each for base in bases for each in texts]
     exact = next((place for place in places if place.exists()), None)
-    return exact or next((near for place in places if (near := reading.tree.find(place))), None)
+    found = exact or next((near for place in places if (near := reading.tree.find(place))), None)
+    if found is None and PureWindowsPath(path).root:
+        found = _of_another_machine(reading, path, roots)
+    return found
+
+
+def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> Path | None:
+    """Returns the place with as many of the last folders of an absolute path as there are, and says so once."""
+    parts = PureWindowsPath(path).parts[1:]
+    places = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
+    found = next((place for place in places if place.exists()), None)
+    if found and not any(ELSEWHERE in note for note in reading.notes):
+        reading.notes.append(f"{path} {ELSEWHERE}: {found} is read, and so with other such paths")
+    return found
 
 
 def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:

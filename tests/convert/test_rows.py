@@ -257,3 +257,15 @@ def test_csv_of_fractions(capsys):
 
     assert converted("set") == {"train": {"a.png": CAT}}
     assert "Note: all coordinates are from 0 to 1, so they are read as fractions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["/content/pets", "C:\\Users\\me\\pets"])
+def test_paths_of_another_machine_are_found_by_their_ends_and_said(folder, capsys):
+    slash = "\\" if "\\" in folder else "/"
+    image = slash.join((folder, "images", "train", "a.png"))
+    write(YOLO | {"data.yaml": f"train: train.txt\n{CLASSES}", "train.txt": f"{image}\n"}, "set")
+    assert converted("set") == {"train": {"a.png": CAT}}
+    assert capsys.readouterr().out.count("isn't on this machine: set/images/train/a.png is read") == 1
+
+    write({"set/data.yaml": f"train: {folder}{slash}images{slash}train\n{CLASSES}"})
+    assert converted("set", output_path="again") == {"train": {"a.png": CAT}}
