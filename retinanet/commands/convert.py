@@ -5,7 +5,7 @@ import shlex
 from retinanet.coco.folder import COCO, CSV, VOC, YOLO, format_of
 from retinanet.convert.coco_files import read_coco
 from retinanet.convert.csv_files import read_csv
-from retinanet.convert.sets import LabelledSet, with_distinct_names
+from retinanet.convert.sets import LabelledSet, upright_boxes, with_distinct_names
 from retinanet.convert.split import split
 from retinanet.convert.voc import read_voc
 from retinanet.convert.write_coco import write_coco
@@ -31,14 +31,15 @@ def convert(settings: ConvertSettings) -> int:
             f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
             "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
         )
-    labelled = READERS[kind](source)
+    labelled = READERS[kind](source, settings.exif)
+    labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind in (COCO, VOC))
     say(f"Read {source}: {NAMES[kind]}, {len(labelled.class_names)} classes: {', '.join(labelled.class_names[:20])}")
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     elif settings.write == VOC:  # one folder has the images of all sets
         labelled, notes = with_distinct_names(labelled)
         labelled = labelled._replace(notes=[*labelled.notes, *notes])
-    for note in labelled.notes:
+    for note in [*labelled.notes, *frame_notes]:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))

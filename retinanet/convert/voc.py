@@ -18,6 +18,7 @@ from retinanet.convert.sets import (
 )
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import RAW, UPRIGHT
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
 CLASS_LISTS = ("labels.txt", "classes.txt")
@@ -72,7 +73,7 @@ def read_xml(path: Path) -> Element:
     return outside.children[0]
 
 
-def read_voc(source: Path) -> Labelled:
+def read_voc(source: Path, exif: str = UPRIGHT) -> Labelled:
     """Reads the sets listed in ImageSets/Main or, without lists, all images as train. Difficult objects become crowds.
 
     Classes are in the order of labels.txt or classes.txt, or sorted by name if there is neither. Raises UserError,
@@ -81,7 +82,7 @@ def read_voc(source: Path) -> Labelled:
     root = source.parent if source.is_file() else source
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     images = _images_by_stem(root)
-    by_stem = {path.stem: _labelled(path, images) for path in sorted(folder.glob("*.xml"))}
+    by_stem = {path.stem: _labelled(path, images, exif) for path in sorted(folder.glob("*.xml"))}
     if not by_stem:
         raise UserError(f"{folder}: has no XML files. Put the annotations there.")
     class_list = next((root / name for name in CLASS_LISTS if (root / name).exists()), None)
@@ -129,7 +130,7 @@ def _images_by_stem(root: Path) -> dict[str, Path]:
 Named = tuple[str, int, Box]  # class, line, box
 
 
-def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[Named]]:
+def _labelled(path: Path, images: dict[str, Path], exif: str) -> tuple[LabelledImage, list[Named]]:
     """Returns the image of an XML file, still without boxes, and its objects with their class names."""
     root = read_xml(path)
     if root.name != "annotation":
@@ -138,11 +139,14 @@ def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[
     image = images.get(path.stem) or images.get(Path(file_name).stem)
     if image is None:
         raise UserError(f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages.")
-    width, height = size_of(image, str(path))
+    width, height = size_of(image, str(path), exif)
     size = root.first("size")
     if size is not None:
         annotated = tuple(round(_number(size, name, path)) for name in ("width", "height"))
-        if annotated != (width, height) and annotated != (0, 0):
+        other = size_of(image, str(path), RAW if exif == UPRIGHT else UPRIGHT)
+        if annotated == other:  # the size proves the frame of the boxes
+            width, height = other
+        elif annotated != (width, height) and annotated != (0, 0):
             raise UserError(
                 f"{path}:{size.line}: says {annotated[0]} x {annotated[1]}, but {image} is {width} x {height} (width x "
                 "height). Use the image that was annotated, or correct the size."
