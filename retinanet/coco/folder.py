@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from retinanet.runtime.errors import UserError, either
+from retinanet.runtime.text_files import LONGEST_MARK, encoding_of
 from retinanet.settings.convert import COCO, CSV, VOC, YOLO
 
 VAL = "val"
@@ -119,7 +120,9 @@ def _is_csv(path: Path) -> bool:
     if path.suffix.lower() != ".csv":
         return False
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, "rb") as file:
+            encoding = encoding_of(file.read(LONGEST_MARK))
+        with open(path, encoding=encoding, newline="") as file:
             return len(next(csv.reader(file), [])) == CSV_COLUMNS
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, UnicodeError, csv.Error):
         return False

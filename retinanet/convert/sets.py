@@ -8,7 +8,9 @@ from typing import NamedTuple
 from PIL import ExifTags, Image
 
 from retinanet.data.images import FORMATS, TURNED
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.runtime.missing_files import why_missing
+from retinanet.runtime.text_files import decoded
 
 
 class Box(NamedTuple):
@@ -81,20 +83,17 @@ def size_of(path: Path, where: str) -> tuple[int, int]:
             is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
             return (picture.height, picture.width) if is_turned else picture.size
     except FileNotFoundError:
-        raise UserError(f"{where}: there is no image {path}. Put it there, or remove the line.") from None
+        raise UserError(
+            f"{where}: there is no image {path}.{why_missing(path)} Put it there, or remove the line."
+        ) from None
     except Exception as fault:  # Pillow's decoders may raise anything on damaged bytes
         raise UserError(f"{where}: {path} can't be read as an image ({fault}). Replace or remove it.") from None
 
 
 def text_of(path: Path) -> str:
     """Returns the text of a file. Raises UserError if the file is missing or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Check the path.") from None
-    except UnicodeDecodeError as fault:
-        line = path.read_bytes()[: fault.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: is not UTF-8 text. Save it as UTF-8.") from None
+    with file_error_explained(path, CANT_READ, "Check the path."):
+        return decoded(path.read_bytes(), path)
 
 
 def require_unique(names: Sequence[str], where: str) -> None:

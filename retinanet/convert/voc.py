@@ -17,7 +17,8 @@ from retinanet.convert.sets import (
     text_of,
 )
 from retinanet.data.images import image_suffixes
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.runtime.text_files import decoded_xml
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
 CLASS_LISTS = ("labels.txt", "classes.txt")
@@ -39,7 +40,9 @@ class Element:
 
 def read_xml(path: Path) -> Element:
     """Returns the root element of an XML file. Raises UserError, with the line of the mistake, for other files."""
-    parser = expat.ParserCreate()
+    with file_error_explained(path, CANT_READ, "Check the path."):
+        content = decoded_xml(path.read_bytes(), path)
+    parser = expat.ParserCreate("utf-8")
     outside = Element("", 0)
     stack = [outside]
 
@@ -62,13 +65,11 @@ def read_xml(path: Path) -> Element:
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
     parser.StartDoctypeDeclHandler = refuse  # a document type could define entities that expand without end
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(content, True)
     except expat.ExpatError as fault:
         raise UserError(
             f"{path}:{fault.lineno}: is not XML ({expat.ErrorString(fault.code)}). Correct the file."
         ) from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Check the path.") from None
     return outside.children[0]
 
 
