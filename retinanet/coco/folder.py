@@ -84,7 +84,7 @@ def format_of(source: Path) -> str | None:
         return by_suffix.get(source.suffix.lower()) or (CSV if _is_csv(source) else None)
     if any(source.glob("*.yaml")) or any(source.glob("*.yml")):
         return YOLO
-    if any(source.glob("Annotations/*.xml")) or any(source.glob("*.xml")):
+    if any(islice(source.glob("Annotations/**/*.xml"), 1)) or any(source.glob("*.xml")):
         return VOC
     if any(_is_csv(path) for path in sorted(source.glob("*.csv"))):
         return CSV

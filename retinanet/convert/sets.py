@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import ExifTags, Image
 
@@ -11,6 +11,9 @@ from retinanet.data.images import FORMATS, TURNED
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
 from retinanet.runtime.missing_files import why_missing
 from retinanet.runtime.text_files import decoded
+from retinanet.settings.convert import COCO, CSV, VOC, YOLO
+
+FORMAT_NAMES = {YOLO: "YOLO's format", VOC: "PASCAL VOC's format", CSV: "CSV", COCO: "COCO's format"}
 
 
 class Box(NamedTuple):
@@ -31,11 +34,14 @@ class LabelledImage(NamedTuple):
     height: int
     boxes: list[Box]
     image_id: int | None = None  # if the format has ids
+    entry: dict[str, Any] | None = None  # the image's in a COCO file
+    box_entries: list[dict[str, Any]] | None = None  # those of the boxes in a COCO file, in the same order
 
 
 class LabelledSet(NamedTuple):
     name: str  # train, val or test
     images: list[LabelledImage]
+    content: dict[str, Any] | None = None  # what a COCO file holds besides images and annotations
 
 
 class Labelled(NamedTuple):
@@ -53,7 +59,9 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
     Endings don't count, since annotations may be named after the image without it. Also returns a note about it, if
     there are such names.
     """
-    num_sets = Counter(stem for _, images in labelled.sets for stem in {_without_ending(image) for image in images})
+    num_sets = Counter(
+        stem for labelled_set in labelled.sets for stem in {_without_ending(image) for image in labelled_set.images}
+    )
     renamed: list[str] = []
 
     def distinct(set_name: str, image: LabelledImage) -> LabelledImage:
@@ -63,7 +71,10 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
         renamed.append(name.with_name(f"{set_name}_{name.name}").as_posix())
         return image._replace(name=renamed[-1])
 
-    sets = [LabelledSet(name, [distinct(name, image) for image in images]) for name, images in labelled.sets]
+    sets = [
+        labelled_set._replace(images=[distinct(labelled_set.name, image) for image in labelled_set.images])
+        for labelled_set in labelled.sets
+    ]
     if not renamed:
         return labelled, []
     return labelled._replace(sets=sets), [
