@@ -12,6 +12,7 @@ from retinanet.check_data.findings import Findings
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import image_suffixes, read_with_orientation
 from retinanet.runtime.errors import DataFault
+from retinanet.runtime.tree import walk
 
 IMAGES_A_TASK = 8  # the number of images that a thread takes at a time
 
@@ -35,11 +36,8 @@ def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
     """Returns the image files below `folder` that are not among `file_names`, sorted."""
     suffixes = image_suffixes()
     listed = {os.path.normpath(file_name) for file_name in file_names if isinstance(file_name, str)}
-    unlisted = []
-    for below, _, names in os.walk(folder):
-        images = (os.path.relpath(os.path.join(below, name), folder) for name in names)
-        unlisted += [name for name in images if os.path.splitext(name)[1].lower() in suffixes and name not in listed]
-    return sorted(unlisted)
+    files = (path for path, reason in walk(folder) if not reason and path.suffix.lower() in suffixes)
+    return sorted(name for path in files if (name := os.path.relpath(path, folder)) not in listed)
 
 
 def _content(dataset: CocoDataset, index: int) -> Content:

@@ -25,12 +25,14 @@ from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
 from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, remedies, remedy_of, smaller_sides
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.unread import UNREADABLE_IMAGES, reason_unread
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import hides_bars
+from retinanet.runtime.tree import Account, Tree
 from retinanet.settings.check_data import CheckDataSettings
 from retinanet.settings.train import anchor_words
 
@@ -43,7 +45,7 @@ def check_data(settings: CheckDataSettings) -> int:
     require_picture_place(settings.picture_path)
     findings = Findings()
     sets = check_annotation_files(settings, findings)
-    check_image_files(sets, settings.threads, findings)
+    contents = check_image_files(sets, settings.threads, findings)
     mistakes = findings.of(is_mistake=True)
     blocks = [
         [f"{settings.coco_path}: {verdict(mistakes)}; charts in {settings.picture_path}"],
@@ -53,7 +55,7 @@ def check_data(settings: CheckDataSettings) -> int:
     lines = [line for block in blocks for line in ["", *block]][1:]
     if not settings.all and len(lines) >= MOST_LINES:
         lines = [*lines[: MOST_LINES - 2], "..."]
-    say(*lines)
+    say(*lines, "", account_of(settings.coco_path, sets, contents).line(settings.coco_path))
     if not settings.all:
         say("", "More counts and examples: add --all")
     return 1 if mistakes else 0
@@ -115,7 +117,8 @@ def existing_sets(coco_path: Path) -> list[str]:
     return names
 
 
-def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) -> None:
+def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) -> list[list[Content]]:
+    """Decodes all images of the sets, and returns their contents."""
     contents: list[list[Content]] = []
     for checked in sets:
         every = read_contents(checked.dataset, threads)
@@ -123,6 +126,25 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
         contents.append(list(bar))
         note_contents(checked, contents[-1], findings)
     note_repeated(list(zip(sets, contents, strict=True)), findings)
+    return contents
+
+
+def account_of(coco_path: Path, sets: list[CheckedSet], contents: list[list[Content]]) -> Account:
+    """Returns what was read of the files below `coco_path`, and what wasn't."""
+    tree = Tree()
+    files = tree.files(coco_path)
+    for checked, every in zip(sets, contents, strict=True):
+        tree.read(checked.annotations.path)
+        for index, content in enumerate(every):
+            path = checked.dataset.path(index)
+            if content.error is None:
+                tree.read(path)
+            elif path.exists():
+                tree.leave(path, UNREADABLE_IMAGES)
+    for path in files:
+        if path.suffix.lower() == ".json" and not tree.is_read(path):
+            tree.leave(path, "JSON files of no set that was checked")
+    return tree.account(reason_unread)
 
 
 def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[list[str]]:

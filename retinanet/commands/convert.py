@@ -2,38 +2,40 @@
 
 import shlex
 
-from retinanet.coco.folder import COCO, CSV, VOC, YOLO, format_of
-from retinanet.convert.coco_files import read_coco
-from retinanet.convert.csv_files import read_csv
+from retinanet.coco.formats import WORDS, format_of
 from retinanet.convert.fit import fitted
-from retinanet.convert.sets import FORMAT_NAMES, LabelledSet
+from retinanet.convert.readers import READERS
+from retinanet.convert.reading import Reading
+from retinanet.convert.sets import Labelled, LabelledSet
 from retinanet.convert.split import split
-from retinanet.convert.voc import read_voc
 from retinanet.convert.write_coco import write_coco
 from retinanet.convert.write_others import write_csv, write_voc, write_yolo
-from retinanet.convert.yolo import read_yolo
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.settings.convert import ConvertSettings
+from retinanet.settings.convert import COCO, CSV, VOC, YOLO, ConvertSettings
 
-READERS = {YOLO: read_yolo, VOC: read_voc, CSV: read_csv, COCO: read_coco}
 WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
 def convert(settings: ConvertSettings) -> int:
     """Converts the data set. Returns the exit code."""
     source = settings.source
-    if not source.exists():
-        raise UserError(f"{source}: no such file or folder. Check the path.")
-    kind = format_of(source) if settings.read == "auto" else settings.read
+    for path in (source, settings.reading.image_path):
+        if path is not None and not path.exists():
+            raise UserError(f"{path}: no such file or folder. Check the path.")
+    reading = Reading(source, settings.reading)
+    kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
         raise UserError(
             f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
             "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
         )
-    labelled = READERS[kind](source)
-    names = ", ".join(labelled.class_names[:20])
-    say(f"Read {source}: {FORMAT_NAMES[kind]}, {len(labelled.class_names)} classes: {names}")
+    labelled = _named(READERS[kind](reading), settings)
+    say(
+        f"Read {source}: {labelled.export or WORDS[kind]}, {len(labelled.class_names)} classes: "
+        f"{', '.join(labelled.class_names[:20])}"
+    )
+    reading.end()
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     labelled = fitted(labelled, settings.write, source)
@@ -41,7 +43,8 @@ def convert(settings: ConvertSettings) -> int:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
-    say(f"Written to {settings.output_path} in {FORMAT_NAMES[settings.write]}")
+    say(f"Written to {settings.output_path} in {WORDS[settings.write]}")
+    say(reading.account().line(reading.root))
     if settings.write == COCO:
         words = [
             "--coco_path",
@@ -51,6 +54,17 @@ def convert(settings: ConvertSettings) -> int:
         ]
         say(f"Check it: python -m retinanet.check_data {shlex.join(words)}")
     return 0
+
+
+def _named(labelled: Labelled, settings: ConvertSettings) -> Labelled:
+    """Gives the only set the name from --set. Raises UserError if there are several sets."""
+    name = settings.reading.set
+    if name is None:
+        return labelled
+    if len(labelled.sets) > 1:
+        sets = ", ".join(each.name for each in labelled.sets)
+        raise UserError(f"--set {name}: {settings.source} has the sets {sets}. Leave the flag out.")
+    return labelled._replace(sets=[each._replace(name=name) for each in labelled.sets])
 
 
 def _counts(labelled_set: LabelledSet) -> str:

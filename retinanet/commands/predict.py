@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from retinanet.checkpoints.output_folder import best_and_final_line
 from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.images import read_upright
 from retinanet.data.transforms import to_tensor
+from retinanet.data.unread import reason_unread
 from retinanet.predict.detector import Detector
 from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, earlier_files, require_no_source
 from retinanet.predict.outputs import Outputs
@@ -27,6 +29,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import hides_bars
+from retinanet.runtime.tree import Tree
 from retinanet.settings.predict import PICTURES, PredictSettings
 
 MOST_PIXELS = 60_000_000  # a group of images ends at this many pixels, of three bytes each
@@ -44,17 +47,20 @@ class ReadImage(NamedTuple):
 class Unreadable:
     """Counts the files that could not be read, and reports each on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.count = 0
+        self._tree = tree
 
-    def add(self, message: str) -> None:
+    def add(self, source: SourceFile, message: str) -> None:
         self.count += 1
+        self._tree.leave(source.path, "that can't be read")
         tqdm.write(f"skipped: {printable(message)}", file=sys.stderr)
 
 
 def predict(settings: PredictSettings) -> int:
     """Detects in all sources. Returns the exit code: 0 if all files were read, 1 if some could not be read."""
-    sources = find_sources(settings.sources, settings.output_path)
+    tree = Tree()
+    sources = find_sources(settings.sources, settings.output_path, tree)
     images = [source for source in sources if not source.is_video]
     videos = [source for source in sources if source.is_video]
     earlier = earlier_files(settings.output_path)
@@ -64,7 +70,7 @@ def predict(settings: PredictSettings) -> int:
     if line := best_and_final_line(settings.checkpoint_path):
         say(line)
     say(f"Detecting {classes} with a score above {threshold_text(detector.threshold)}")
-    unreadable = Unreadable()
+    unreadable = Unreadable(tree)
     names, ids = detector.class_names, detector.category_ids
     with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:
         if earlier:
@@ -80,8 +86,12 @@ def predict(settings: PredictSettings) -> int:
             except UserError as error:
                 fault = str(error)
             if fault:
-                unreadable.add(fault)
+                unreadable.add(video, fault)
     _summarise(outputs, sources, unreadable.count)
+    if folders := [Path(source) for source in settings.sources if Path(source).is_dir()]:
+        for source in sources:
+            tree.read(source.path)
+        say(tree.account(reason_unread).line(folders[0]))
     return 1 if unreadable.count else 0
 
 
@@ -109,7 +119,7 @@ def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Ou
         for group in _groups(_read_ahead(sources, detector.max_pixels), detector, lambda read: read.image):
             for read in group:
                 if read.image is None:
-                    unreadable.add(read.fault)
+                    unreadable.add(read.source, read.fault)
             readable = [(read.source, read.image) for read in group if read.image is not None]
             detections = detector.find([image for _, image in readable])
             for index, (source, image) in enumerate(readable):

@@ -1,71 +1,238 @@
 """Reads COCO annotations, for splitting or for writing in another format."""
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
 from retinanet.coco.annotations import Annotations, check_annotations, require_same_classes
-from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
+from retinanet.coco.folder import KINDS, SETS, find_annotation_file, find_image_folder, known_set, spellings_of
+from retinanet.coco.formats import ROBOFLOW
+from retinanet.coco.json_values import is_id, is_number
+from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
-from retinanet.runtime.errors import UserError
+from retinanet.convert.shapes import DECIMALS, around_rotated
+from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 from retinanet.runtime.missing_files import why_missing
 
-
-def read_coco(source: Path) -> Labelled:
-    """Reads the sets of a data folder, or the set of one annotation file. Raises UserError, which names the mistake."""
-    if source.is_file():
-        files = {source.stem: (source, _images_beside(source))}
-    else:
-        files = {}
-        for name in SETS:
-            try:
-                files[name] = find_annotation_file(source, name), find_image_folder(source, name)
-            except UserError:
-                continue
-        if not files:
-            find_annotation_file(source, SETS[0])  # raises UserError, whose message lists the existing sets
-    return read_files(files)
+WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # names of files that name no set
+IMAGE_FOLDERS = ("images", "data", "images/default", "")
 
 
-def read_files(files: dict[str, tuple[Path, Path]]) -> Labelled:
-    """Reads a set from each annotation file and its image folder. Raises UserError, which names the mistake."""
-    sets, first = [], None
-    for name, (file, folder) in files.items():
-        content = read_json(file)
-        annotations, places = check_annotations(file, content)
-        first = first or annotations
+def read_coco(reading: Reading) -> Labelled:
+    """Reads the sets of a folder, or the set of one annotation file.
+
+    Raises UserError, which names the mistake; mistakes in entries are added to `reading`.
+    """
+    files = {reading.source.stem: reading.source} if reading.source.is_file() else _files(reading)
+    contents: dict[str, dict[str, Any]] = {}
+    for name, file in files.items():
+        contents[name] = read_json(file)
+        reading.tree.read(file)
+    export = _export(files, contents)
+    _without_project(reading, contents)
+    read: dict[str, tuple[Annotations, np.ndarray, dict[str, Path]]] = {}
+    for name, file in files.items():
+        images = _find_images(reading, file, name, contents[name])
+        read[name] = *_checked(reading, file, contents[name]), images
+    first = next(iter(read.values()))[0]
+    for annotations, *_ in read.values():
         require_same_classes(annotations, first.class_names, first.category_ids, first.path)
-        others = {key: value for key, value in content.items() if key not in ("images", "annotations")}
-        sets.append(LabelledSet(name, _images(annotations, folder, content, places), others))
-    assert first is not None
-    return Labelled(first.class_names, sets, first.category_ids)
+    sets = []
+    for name, parts in read.items():
+        others = {key: value for key, value in contents[name].items() if key not in ("images", "annotations")}
+        sets.append(LabelledSet(name, _images(reading, *parts, contents[name]), others))
+    for file in reading.files(".json"):
+        if not reading.tree.is_read(file):
+            reading.tree.leave(file, "JSON files that define no set")
+    return Labelled(first.class_names, sets, first.category_ids, notes=reading.notes, export=export)
 
 
-def _images_beside(file: Path) -> Path:
-    """Returns the image folder of `file`: as in a data folder, or images/ beside the file, or the file's own folder."""
-    for root in (file.parent, file.parent.parent):
+def _files(reading: Reading) -> dict[str, Path]:
+    """Returns the annotation file of each set: in a layout that training reads, or else by the names of JSON files."""
+    root = reading.source
+    files = {}
+    for name in SETS:
         try:
-            return find_image_folder(root, file.stem.removeprefix("instances_"))
+            files[name] = find_annotation_file(root, name)
         except UserError:
             continue
-    return file.parent / "images" if (file.parent / "images").is_dir() else file.parent
+    if files:
+        return files
+    kind = re.compile(f"^({'|'.join(KINDS)})_")
+    others = [path for path in reading.files(".json") if path.parent in (root, root / "annotations")]
+    others = [path for path in [*others, *reading.files(".json")] if path in others or path.name == ROBOFLOW]
+    others.sort(key=lambda path: next((place for place, each in enumerate(KINDS) if path.name.startswith(each)), -1))
+    for path in others:
+        if set_name := known_set(kind.sub("", path.stem)):
+            files.setdefault(set_name, path)
+    if files:
+        return {name: files[name] for name in SETS if name in files}
+    unnamed = [path for path in others if kind.sub("", path.stem) in WITHOUT_SPLIT or path.name == ROBOFLOW]
+    unnamed = unnamed or others
+    if len(unnamed) != 1:
+        find_annotation_file(root, SETS[0])  # raises UserError, whose message lists the existing sets
+    if not reading.told.set:
+        reading.notes.append(f"{unnamed[0].name} says nothing of sets, so all images are train: --split divides them")
+    return {"train": unnamed[0]}
 
 
-def _images(annotations: Annotations, folder: Path, content: dict[str, Any], places: np.ndarray) -> list[LabelledImage]:
+def _export(files: dict[str, Path], contents: dict[str, Any]) -> str:
+    names = {file.name for file in files.values()}
+    if ROBOFLOW in names:
+        return "Roboflow's COCO"
+    if "instances_default.json" in names or any(
+        "occluded" in entry["attributes"]
+        for content in contents.values()
+        for entry in _entries(content, "annotations")[:1]
+        if isinstance(entry.get("attributes"), dict)
+    ):
+        return "CVAT's COCO 1.0"
+    return "Label Studio's COCO" if names == {"result.json"} else ""
+
+
+def _entries(content: Any, key: str) -> list[dict[str, Any]]:
+    """Returns a list of the content, or nothing if it is malformed, which check_annotations reports."""
+    entries = content.get(key) if isinstance(content, dict) else None
+    return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
+
+
+def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
+    """Removes a category 0 that has no objects and is the group of all others: Roboflow writes the project's name."""
+    categories = [category for content in contents.values() for category in _entries(content, "categories")]
+    used = {entry.get("category_id") for content in contents.values() for entry in _entries(content, "annotations")}
+    groups = {category.get("supercategory") for category in categories if category.get("id") != 0}
+    projects = {category.get("name") for category in categories if category.get("id") == 0}
+    if 0 not in used and projects and groups == projects:
+        reading.notes.append(f"category 0 ({projects.pop()}) is the group of all others and has no objects: left out")
+        for content in contents.values():
+            content["categories"] = [each for each in content["categories"] if each.get("id") != 0]
+
+
+def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, np.ndarray]:
+    """Checks the file's content. Also returns each annotation's index in the file's list, int64 [T]."""
+    num_turned = 0
+    for entry in _entries(content, "annotations"):
+        attributes, box = entry.get("attributes"), entry.get("bbox")
+        rotation = attributes.get("rotation") if isinstance(attributes, dict) else 0
+        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+            continue
+        if isinstance(attributes, dict) and is_number(rotation) and rotation % 360:
+            left, top, width, height = box
+            entry["bbox"] = [round(side, DECIMALS) for side in around_rotated(left, top, width, height, rotation)]
+            entry["attributes"] = {key: value for key, value in attributes.items() if key != "rotation"}
+            num_turned += 1
+    if num_turned:
+        reading.notes.append(f"{num_turned} boxes are rotated: the upright box around each is used")
+
+    def refuse(fault: DataFault) -> None:
+        with reading.mistakes_collected():
+            raise DataFault(fault.kind.replace("_", " "), fault.message)
+
+    return check_annotations(file, content, refuse)
+
+
+def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
+    """Returns the folders that the images of a set may be in, the likeliest first."""
+    if reading.told.image_path:
+        return [reading.told.image_path]
+    folders = []
+    plain = re.sub(f"^({'|'.join(KINDS)})_", "", file.stem)
+    roots = [reading.source] if reading.source.is_dir() else [file.parent, file.parent.parent]
+    for root in roots:
+        for set_name in dict.fromkeys((plain, name, *spellings_of(name))):
+            try:
+                folders.append(find_image_folder(root, set_name))
+            except UserError:
+                continue
+    folders += [root / below for root in (file.parent, *roots) for below in IMAGE_FOLDERS]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[str, Path]:
+    """Finds the image of each entry; a file_name with an address or folders of another machine becomes a plain one.
+
+    Returns the images by the new file names.
+    """
+    folders = _image_folders(reading, file, name)
+    images: dict[str, Path] = {}
+    owners: dict[Path, str] = {}
+    for entry in _entries(content, "images"):
+        file_name = entry.get("file_name")
+        if not isinstance(file_name, str) or not file_name:
+            continue
+        place = next(
+            (
+                (text, near)
+                for text in plain_names(file_name)
+                for folder in folders
+                if (near := reading.tree.find(folder / text)) and near.is_file()
+            ),
+            None,
+        )
+        if place is None:
+            continue
+        text, path = place
+        if owners.setdefault(path, file_name) != file_name:
+            reading.mistakes.setdefault("names of several images", []).append(
+                f"{file}: only {path} is there for {owners[path]} and {file_name}. Put both images there."
+            )
+        entry["file_name"] = text
+        images[text] = path
+    if images and all(text.startswith("images/") for text in images):
+        for entry in _entries(content, "images"):
+            if entry.get("file_name") in images:
+                entry["file_name"] = entry["file_name"].removeprefix("images/")
+        images = {text.removeprefix("images/"): path for text, path in images.items()}
+    return images
+
+
+def plain_names(file_name: str) -> list[str]:
+    """Returns names inside a folder that `file_name` may stand for, the fullest first.
+
+    Label Studio writes addresses such as /data/upload/1/a.jpg and /data/local-files/?d=images/a.jpg.
+    """
+    texts = [file_name, file_name.replace("\\", "/")]
+    if "://" in file_name or file_name.startswith("/data/") or "%" in file_name:
+        try:
+            address = urlsplit(file_name)
+            texts += [*parse_qs(address.query).get("d", []), unquote(address.path)]
+        except ValueError:  # not an address after all
+            pass
+    names = []
+    for text in texts:
+        parts = PurePosixPath(text).parts
+        names += ["/".join(parts[start:]) for start in range(len(parts))]
+    return [name for name in dict.fromkeys(names) if not name.startswith("/") and ".." not in name.split("/")]
+
+
+def _images(
+    reading: Reading, annotations: Annotations, places: np.ndarray, paths: dict[str, Path], content: dict[str, Any]
+) -> list[LabelledImage]:
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-    entries = [content["annotations"][place] for place in places]
+    image_entries: dict[Any, dict[str, Any]] = {}
+    for entry in content["images"]:
+        image_entries.setdefault(entry.get("id") if is_id(entry.get("id")) else None, entry)
+    box_entries = [content["annotations"][place] for place in places]
     for index, (height, width) in enumerate(annotations.sizes.tolist()):
         name = annotations.file_name(index)
         rows = slice(annotations.first[index], annotations.first[index + 1])
-        path = folder / name
-        if not path.is_file():
-            raise UserError(
-                f"{annotations.path}: its image {name} is not in {folder}.{why_missing(path)} Put it there."
-            )
-        image_id, entry = int(annotations.image_ids[index]), content["images"][index]
-        images.append(LabelledImage(path, name, width, height, boxes[rows], image_id, entry, entries[rows]))
+        with reading.mistakes_collected():
+            if name not in paths:
+                folders = _image_folders(reading, annotations.path, known_set(annotations.path.stem) or "train")
+                folder = folders[0] if folders else reading.root
+                raise DataFault(
+                    "images that are missing",
+                    f"{annotations.path}: its image {name} is not in {folder}.{why_missing(folder / name)} Put it "
+                    "there, or name the folder with --image_path.",
+                )
+            reading.tree.read(paths[name])
+            image_id = int(annotations.image_ids[index])
+            of_file = image_id, image_entries[image_id], box_entries[rows]
+            images.append(LabelledImage(paths[name], name, width, height, boxes[rows], *of_file))
     return images

@@ -1,78 +1,126 @@
-"""Reads CSV annotations: a row path,x1,y1,x2,y2,class per object, and optionally a file of rows class,number."""
+"""Reads CSV annotations: a row per object, with or without a header, and optionally a file of rows class,number."""
 
 import csv
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from retinanet.coco.folder import CSV_COLUMNS, set_name_of
-from retinanet.convert.sets import (
-    Box,
-    Labelled,
-    LabelledImage,
-    LabelledSet,
-    require_unique,
-    size_of,
-    text_of,
-)
-from retinanet.runtime.errors import UserError
+from retinanet.coco.folder import known_set, set_name_of
+from retinanet.coco.formats import CSV_COLUMNS, csv_columns, csv_delimiter
+from retinanet.convert.reading import Reading
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
+from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.text_files import open_text
 
-Row = tuple[str, list[str]]  # "file:line" for messages, and the columns
+ROBOFLOWS = "_annotations.csv"
+COLUMNS = "path,x1,y1,x2,y2,class"
 
 
-def read_csv(source: Path) -> Labelled:
+class Row(NamedTuple):
+    where: str  # "file:line" for messages
+    words: list[str]
+
+
+def read_csv(reading: Reading) -> Labelled:
     """Reads the sets of a folder, one per file, or the set of a single file.
 
     Image paths are relative to the folder of the CSV file. A row with only a path is an image without objects. A file
     with two columns numbers the classes; without such a file, classes are sorted by name. Raises UserError, which names
-    the file and line of the mistake.
+    the mistake; mistakes in rows are added to `reading`.
     """
-    folder = source.parent if source.is_file() else source
-    tables = {path: list(_rows(path)) for path in sorted(folder.glob("*.csv"))}
-    lists = [path for path, rows in tables.items() if rows and len(rows[0][1]) == 2]
+    source = reading.source
+    folder = reading.root
+    files = reading.files(".csv") if source.is_dir() else sorted(folder.glob("*.csv"))
+    if source.is_file():  # other files beside it are read only if they list the classes
+        files = [path for path in files if path == source or _may_be_class_list(path)]
+    tables = {path: list(_rows(reading, path)) for path in files}
+    lists = [path for path, rows in tables.items() if rows and len(rows[0].words) == 2]
     if len(lists) > 1:
         raise UserError(
             f"{folder}: {lists[0].name} and {lists[1].name} both have two columns. Keep one list of classes."
         )
     files = [source] if source.is_file() else [path for path in tables if path not in lists]
     if source in lists:
-        raise UserError(f"{source}: is a list of classes. Use the file with the rows path,x1,y1,x2,y2,class.")
+        raise UserError(f"{source}: is a list of classes. Use the file with the rows {COLUMNS}.")
     if not files:
-        raise UserError(f"{folder}: has no CSV file of annotations. Add one with the rows path,x1,y1,x2,y2,class.")
-    rows_of = {path: [_checked(row) for row in tables[path]] for path in files}
+        raise UserError(f"{folder}: has no CSV file of annotations. Add one with the rows {COLUMNS}.")
+    rows_of = {path: _annotations(reading, path, tables[path]) for path in files}
     if lists:
         names = _class_list(tables[lists[0]], lists[0])
     else:
-        names = sorted({words[5] for rows in rows_of.values() for _, words in rows if words[5]})
+        names = sorted({row.words[5] for rows in rows_of.values() for row in rows if row.words[5]})
     if not names:
-        raise UserError(f"{files[0]}: has no object, so there are no classes. Add a file with rows class,number.")
-    sets = [LabelledSet(set_name_of(path.stem), _images(path, rows, names)) for path, rows in rows_of.items()]
-    return Labelled(names, sets)
+        reading.fail(f"{files[0]}: has no object, so there are no classes. Add a file with rows class,number.")
+    sets = [LabelledSet(_set_name(path), _images(reading, path, rows, names)) for path, rows in rows_of.items()]
+    export = "Roboflow's CSV" if any(path.name == ROBOFLOWS for path in files) else ""
+    return Labelled(names, sets, notes=reading.notes, export=export)
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader(text_of(path).splitlines(), strict=True)
+def _set_name(path: Path) -> str:
+    if path.name == ROBOFLOWS:
+        return known_set(path.parent.name) or "train"
+    return known_set(path.stem) or set_name_of(path.stem)
+
+
+def _may_be_class_list(path: Path) -> bool:
+    try:
+        with open_text(path) as file:
+            return len(next(csv.reader(file), [])) == 2
+    except (OSError, UnicodeError, csv.Error):
+        return False
+
+
+def _rows(reading: Reading, path: Path) -> Iterator[Row]:
+    text = reading.text(path)
+    delimiter = csv_delimiter(text.partition("\n")[0])
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, strict=True)
     try:
         for words in reader:
             if words:
-                yield f"{path}:{reader.line_num}", [word.strip() for word in words]
+                yield Row(f"{path}:{reader.line_num}", [word.strip() for word in words])
     except csv.Error as fault:
         raise UserError(f"{path}:{reader.line_num}: is not CSV ({fault}). Correct the line.") from None
 
 
-def _checked(row: Row) -> Row:
+def _annotations(reading: Reading, path: Path, rows: list[Row]) -> list[Row]:
+    """Returns the rows with the columns path, x1, y1, x2, y2, class, whatever the header says about their order."""
+    if not rows:
+        raise UserError(f"{path}: is empty. Add rows {COLUMNS}, or remove the file.")
+    columns, width = csv_columns(rows[0].words), CSV_COLUMNS
+    if columns:
+        width, rows = len(rows[0].words), rows[1:]
+    elif len(rows[0].words) > 2 and all(word[:1].isalpha() for word in rows[0].words):
+        raise UserError(f"{rows[0].where}: names other columns. Call them {COLUMNS}, in any order.")
+    checked = []
+    for where, words in rows:
+        with reading.mistakes_collected():
+            if len(words) != width:
+                raise DataFault(
+                    "rows with a wrong number of columns",
+                    f"{where}: has {len(words)} columns, not {width}. Write {COLUMNS}.",
+                )
+            row = Row(where, [words[column] for column in columns.order] if columns else words)
+            checked.append(_checked(row, columns is not None and columns.are_sizes))
+    return checked
+
+
+def _checked(row: Row, are_sizes: bool) -> Row:
+    """Returns the row with corners in place of sizes."""
     where, words = row
-    if len(words) != CSV_COLUMNS:
-        raise UserError(f"{where}: has {len(words)} columns, not {CSV_COLUMNS}. Write path,x1,y1,x2,y2,class.")
     if not words[0]:
-        raise UserError(f"{where}: doesn't name an image. Write its path into the first column.")
+        raise DataFault("rows without an image", f"{where}: doesn't name an image. Write its path.")
     if any(words[1:]) and not all(words):
-        raise UserError(
+        raise DataFault(
+            "incomplete rows",
             f"{where}: a part of the box or its class is missing. Add it, or leave all five empty for an image without "
-            "objects."
+            "objects.",
         )
-    return row
+    if are_sizes and words[5]:
+        x, y, width, height = _numbers(words[1:5], where)
+        words = [words[0], *(f"{number:.12g}" for number in (x, y, x + width, y + height)), words[5]]
+    return Row(where, words)
 
 
 def _class_list(rows: list[Row], path: Path) -> list[str]:
@@ -93,39 +141,51 @@ def _class_list(rows: list[Row], path: Path) -> list[str]:
     return names
 
 
-def _images(path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage]:
-    if not rows:
-        raise UserError(f"{path}: is empty. Add rows path,x1,y1,x2,y2,class, or remove the file.")
+def _images(reading: Reading, path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage]:
     wheres: dict[Path, str] = {}
     boxes: dict[Path, list[Box]] = {}
     for where, words in rows:
-        image = path.parent / words[0]
+        name = words[0].replace("\\", "/")
+        folders = [path.parent, *([reading.told.image_path] if reading.told.image_path else []), path.parent / "images"]
+        places = [folder / text for folder in folders for text in dict.fromkeys((words[0], name))]
+        image = next((near for place in places if (near := reading.tree.find(place))), path.parent / words[0])
         wheres.setdefault(image, where)
         boxes.setdefault(image, [])
         if words[5]:
-            boxes[image].append(_box(words[1:], names, where))
-    folder = Path(os.path.commonpath([image.parent for image in wheres]))
+            with reading.mistakes_collected():
+                boxes[image].append(_box(words[1:], names, where))
+    full = {image: os.path.normpath(os.path.abspath(image)) for image in wheres}
+    folder = os.path.commonpath([os.path.dirname(text) for text in full.values()]) if full else ""
     images = []
     for image, where in wheres.items():
-        width, height = size_of(image, where)
-        images.append(LabelledImage(image, image.relative_to(folder).as_posix(), width, height, boxes[image]))
+        with reading.mistakes_collected():
+            width, height = reading.size(image, where)
+            image_name = Path(os.path.relpath(full[image], folder)).as_posix()
+            images.append(LabelledImage(image, image_name, width, height, boxes[image]))
     return images
 
 
 def _box(words: list[str], names: list[str], where: str) -> Box:
-    try:
-        x1, y1, x2, y2 = (float(word) for word in words[:4])
-    except ValueError as fault:
-        is_header = {"x1", "xmin", "x_min", "left"} & {word.lower() for word in words}
-        advice = "Remove the header." if is_header else "Write pixels."
-        raise UserError(f"{where}: {fault}. {advice}") from None
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise UserError(f"{where}: has a number that is not finite. Write pixels.")
+    x1, y1, x2, y2 = _numbers(words[:4], where)
     if x2 <= x1 or y2 <= y1:
-        raise UserError(f"{where}: x2 or y2 is not above x1 or y1. Are these a width and a height? Correct the row.")
+        raise DataFault(
+            "boxes without area",
+            f"{where}: x2 or y2 is not above x1 or y1. Are these a width and a height? Correct the row.",
+        )
     if words[4] not in names:
-        raise UserError(
+        raise DataFault(
+            "classes that aren't in the list",
             f"{where}: class {words[4]!r} is not in the list of classes ({', '.join(names[:10])}). Correct the row, or "
-            "add the class."
+            "add the class.",
         )
     return Box(names.index(words[4]), x1, y1, x2 - x1, y2 - y1)
+
+
+def _numbers(words: list[str], where: str) -> list[float]:
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError as fault:
+        raise DataFault("words that aren't numbers", f"{where}: {fault}. Write pixels.") from None
+    if not all(map(math.isfinite, numbers)):
+        raise DataFault("numbers that aren't finite", f"{where}: has a number that is not finite. Write pixels.")
+    return numbers

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from retinanet.coco.folder import SETS
+from retinanet.coco.formats import WORDS
 from retinanet.convert.sets import (
-    FORMAT_NAMES,
     Box,
     Labelled,
     LabelledImage,
@@ -49,7 +49,7 @@ def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
             _require_text(image.name, f"{image.path}: the name {image.name!r}", kind)
         if kind != CSV and Path(image.name).suffix.lower() not in image_suffixes():
             raise UserError(
-                f"{image.path}: {FORMAT_NAMES[kind]} finds images by their suffix, such as .jpg, which "
+                f"{image.path}: {WORDS[kind]} finds images by their suffix, such as .jpg, which "
                 f"{Path(image.name).name!r} doesn't have. Rename it."
             )
     changes = _Changes()
@@ -108,13 +108,13 @@ def _images(sets: Iterable[LabelledSet]) -> list[LabelledImage]:
 
 def _require_classes(labelled: Labelled, kind: str, source: Path) -> None:
     if not labelled.class_names:
-        raise UserError(f"{source}: has no classes, and {FORMAT_NAMES[kind]} needs one. Add them.")
+        raise UserError(f"{source}: has no classes, and {WORDS[kind]} needs one. Add them.")
     ids = labelled.category_ids
     for number, name in enumerate(labelled.class_names):
         if ids and (earlier := labelled.class_names.index(name)) != number:
             raise UserError(
                 f"{source}: the categories {ids[earlier]} and {ids[number]} are both called {name!r}, and "
-                f"{FORMAT_NAMES[kind]} has no ids to tell them apart. Merge them, or give each its own name."
+                f"{WORDS[kind]} has no ids to tell them apart. Merge them, or give each its own name."
             )
         if kind != YOLO:
             _require_text(name, f"{source}: the class {name!r}", kind)
@@ -125,7 +125,7 @@ def _require_text(text: str, what: str, kind: str) -> None:
     """Raises UserError unless `text` is one line without spaces around it, and fits into XML for VOC."""
     if text != text.strip() or len(text.splitlines()) > 1 or (kind == VOC and NOT_IN_XML.search(text)):
         raise UserError(
-            f"{what} begins or ends with a space, or has a line break or control character, which {FORMAT_NAMES[kind]} "
+            f"{what} begins or ends with a space, or has a line break or control character, which {WORDS[kind]} "
             "can't hold. Rename it, or choose another --to."
         )
 
@@ -135,7 +135,7 @@ def _require_sets(labelled: Labelled, kind: str, source: Path) -> None:
         if labelled_set.name not in SETS:
             advice = either("rename its file", "name it with --set", "divide its images with --split")
             raise UserError(
-                f"{source}: has a set {labelled_set.name!r}, and {FORMAT_NAMES[kind]} has only {', '.join(SETS)}. "
+                f"{source}: has a set {labelled_set.name!r}, and {WORDS[kind]} has only {', '.join(SETS)}. "
                 f"{advice[:1].upper()}{advice[1:]}."
             )
 
@@ -160,7 +160,7 @@ def _require_distinct_stems(labelled: Labelled, kind: str) -> None:
             stem = Path(image.name).with_suffix("")
             if stem in places:
                 raise UserError(
-                    f"{image.path}: {places[stem]} has the same name without its suffix, and {FORMAT_NAMES[kind]} has "
+                    f"{image.path}: {places[stem]} has the same name without its suffix, and {WORDS[kind]} has "
                     "one annotation file for both. Rename one of the two."
                 )
             places[stem] = image.path

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from retinanet.coco.folder import set_name_of
-from retinanet.convert.sets import FORMAT_NAMES, Box, Labelled, LabelledImage, LabelledSet
+from retinanet.coco.folder import SETS, set_name_of
+from retinanet.coco.formats import WORDS
+from retinanet.convert.readers import read_dataset
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import UNFINISHED
 from retinanet.settings.convert import COCO, CSV, LINK, NONE, VOC, YOLO
@@ -20,13 +22,12 @@ IMAGES = "images/{}"  # with the name of the set
 
 
 class Layout(NamedTuple):
-    """Where a format has its files, and how they are written and read."""
+    """Where a format has its files, and how they are written."""
 
     kind: str
     image_folder: str  # with {} for the name of the set
     annotations: Iterable[str]  # files and folders, without the images
     write: Callable[[Path], None]  # writes the annotations to a folder that has the images
-    read: Callable[[Path], Labelled]
 
 
 def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
@@ -74,7 +75,7 @@ def place_set(labelled: Labelled, folder: Path, images: str, layout: Layout) -> 
             _put_images(labelled_set, beside / image_folders[labelled_set.name], LINK if images == NONE else images)
         layout.write(beside)
         try:
-            again = layout.read(beside)
+            again = _read_again(beside, layout.kind, list(image_folders))
         except UserError as error:
             reason = str(error).replace(str(beside), str(folder))
             raise UserError(f"{_refusal(layout.kind)} {reason}") from None
@@ -96,8 +97,15 @@ def _put_images(labelled_set: LabelledSet, folder: Path, how: str) -> None:
             shutil.copy2(image.path, place)
 
 
+def _read_again(folder: Path, kind: str, names: list[str]) -> Labelled:
+    if kind != COCO or set(names) <= {*SETS}:
+        return read_dataset(folder, kind)
+    sets = [read_dataset(folder / f"{name}.json", kind) for name in names]
+    return sets[0]._replace(sets=[each.sets[0] for each in sets])
+
+
 def _refusal(kind: str) -> str:
-    return f"In {FORMAT_NAMES[kind]} the set couldn't be read again, so nothing is written."
+    return f"In {WORDS[kind]} the set couldn't be read again, so nothing is written."
 
 
 def _require_same(
@@ -114,7 +122,7 @@ def _require_same(
         refuse("The classes", labelled.class_names, again.class_names)
     if labelled.category_ids and again.category_ids not in (None, labelled.category_ids):
         refuse("The category ids", labelled.category_ids, again.category_ids)
-    images_of = {labelled_set.name: labelled_set.images for labelled_set in again.sets}
+    images_of = {set_name_of(labelled_set.name): labelled_set.images for labelled_set in again.sets}
     for name, images in ((labelled_set.name, labelled_set.images) for labelled_set in labelled.sets):
         read = {os.path.abspath(image.path): image for image in images_of.pop(set_name_of(name), [])}
         for image in images:

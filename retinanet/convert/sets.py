@@ -11,9 +11,6 @@ from retinanet.data.images import FORMATS, TURNED
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
 from retinanet.runtime.missing_files import why_missing
 from retinanet.runtime.text_files import decoded
-from retinanet.settings.convert import COCO, CSV, VOC, YOLO
-
-FORMAT_NAMES = {YOLO: "YOLO's format", VOC: "PASCAL VOC's format", CSV: "CSV", COCO: "COCO's format"}
 
 
 class Box(NamedTuple):
@@ -51,6 +48,7 @@ class Labelled(NamedTuple):
     sets: list[LabelledSet]
     category_ids: list[int] | None = None  # if the format has ids
     notes: Sequence[str] = ()  # remarks for the user
+    export: str = ""  # the tool and its format, such as "CVAT's COCO 1.0", if the files show it
 
 
 def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:

@@ -1,29 +1,20 @@
-"""Reads PASCAL VOC annotations: an XML file per image in Annotations/, and a list per set in ImageSets/Main/."""
+"""Reads PASCAL VOC annotations: an XML file per image, and perhaps a list of the images of each set."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from xml.parsers import expat
 
-from retinanet.coco.folder import SETS, set_name_of, spellings_of
-from retinanet.convert.sets import (
-    Box,
-    Labelled,
-    LabelledImage,
-    LabelledSet,
-    require_unique,
-    size_of,
-    text_of,
-)
-from retinanet.data.images import image_suffixes
-from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.coco.folder import SETS, known_set
+from retinanet.convert.image_files import ImageFinder, set_of, sets_by_folder
+from retinanet.convert.reading import Reading
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
+from retinanet.runtime.errors import CANT_READ, DataFault, UserError, file_error_explained
 from retinanet.runtime.text_files import decoded_xml
 
-IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
-WITHOUT = "-1"
-FLAGS = ("1", "0", WITHOUT)  # in a list for one class: of it, difficult ones of it, without it
-CLASS_LISTS = ("labels.txt", "classes.txt")
+CLASS_LISTS = ("labels.txt", "classes.txt", "labelmap.txt")
+DIFFICULT, NOT_DIFFICULT = ("1", "true", "yes"), ("", "0", "false", "no", "unspecified")
 
 
 @dataclass
@@ -31,6 +22,7 @@ class Element:
     name: str
     line: int
     text: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
     children: list["Element"] = field(default_factory=list)
 
     def all(self, name: str) -> list["Element"]:
@@ -48,8 +40,8 @@ def read_xml(path: Path) -> Element:
     outside = Element("", 0)
     stack = [outside]
 
-    def start(name: str, attributes: object) -> None:
-        element = Element(name, parser.CurrentLineNumber)
+    def start(name: str, attributes: dict[str, str]) -> None:
+        element = Element(name, parser.CurrentLineNumber, attributes=attributes)
         stack[-1].children.append(element)
         stack.append(element)
 
@@ -75,124 +67,230 @@ def read_xml(path: Path) -> Element:
     return outside.children[0]
 
 
-def read_voc(source: Path) -> Labelled:
-    """Reads the sets listed in ImageSets/Main or, without lists, all images as train. Difficult objects become crowds.
+def read_voc(reading: Reading) -> Labelled:
+    """Reads an XML file per image, wherever it is. Difficult objects become crowds.
 
+    Sets are those of the lists in ImageSets/Main, or the folders train, valid and test, or else all images are train.
     Classes are in the order of labels.txt or classes.txt, or sorted by name if there is neither. Raises UserError,
-    which names the file and line of the mistake.
+    which names the mistake; mistakes in files and objects are added to `reading`.
     """
-    root = source.parent if source.is_file() else source
-    folder = root / "Annotations" if (root / "Annotations").is_dir() else root
-    images = _images_by_stem(root)
-    pattern = "*.xml" if folder == root else "**/*.xml"
-    stems = {path: path.relative_to(folder).with_suffix("").as_posix() for path in sorted(folder.glob(pattern))}
-    by_stem = {stem: _labelled(path, stem, images) for path, stem in stems.items()}
-    if not by_stem:
-        raise UserError(f"{folder}: has no XML files. Put the annotations there.")
-    class_list = next((root / name for name in CLASS_LISTS if (root / name).exists()), None)
-    if class_list:
-        names = [line.strip() for line in text_of(class_list).splitlines() if line.strip()]
-        require_unique(names, str(class_list))
-    else:
-        names = sorted({name for _, objects in by_stem.values() for name, _, _ in objects})
+    files = reading.files(".xml")
+    if not files:
+        raise UserError(f"{reading.root}: has no XML files. Put the annotations there.")
+    finder = ImageFinder(reading)
+    pictures: dict[Path, Picture] = {}
+    for file in files:
+        with reading.mistakes_collected():
+            if (picture := _picture(reading, file, finder)) is not None:
+                pictures[file] = picture
+    is_cvats = any((reading.root / name).exists() for name in ("labelmap.txt", "annotations.xml")) or any(
+        picture.is_cvats for picture in pictures.values()
+    )
+    shift = _shift(reading, pictures, is_cvats)
+    names, class_list = _classes(reading, pictures)
+    boxed = {}
+    for file, picture in pictures.items():
+        boxes = []
+        for element in picture.objects:
+            with reading.mistakes_collected():
+                boxes.append(_box(element, file, names, class_list, shift))
+        boxed[file] = picture.image._replace(boxes=boxes)
     if not names:
-        raise UserError(
-            f"{folder}: no file has an object, so there are no classes. List them in {root / CLASS_LISTS[0]}."
+        reading.fail(
+            f"{files[0].parent}: no file has an object, so there are no classes. List them in "
+            f"{reading.root / CLASS_LISTS[0]}."
         )
-    finished = {
-        stem: _with_labels(folder / f"{stem}.xml", *parts, names, class_list) for stem, parts in by_stem.items()
-    }
-    lists = [root / "ImageSets" / "Main" / f"{name}.txt" for set_name in SETS for name in spellings_of(set_name)]
-    if not any(path.exists() for path in lists):
-        notes = ["there is no ImageSets/Main with lists of the sets, so all images are train: --split divides them"]
-        return Labelled(names, [LabelledSet("train", list(finished.values()))], notes=notes)
-    sets = [LabelledSet(set_name_of(path.stem), _listed(path, finished)) for path in lists if path.exists()]
-    listed = {image.path for labelled_set in sets for image in labelled_set.images}
-    left = len(finished) - len(listed)
-    return Labelled(names, sets, notes=[f"{left} images are in no list, and are left out"] if left else [])
+    images = [path for path in reading.images() if not reading.tree.is_read(path)]
+    reading.require_labels(
+        "the dataset", len(boxed), len(boxed) + len(images), f"an XML file of the same name for each, in {reading.root}"
+    )
+    sets = _listed_sets(reading, boxed) or sets_by_folder(reading, boxed)
+    for file in reading.files(".txt"):
+        if not reading.tree.is_read(file) and "ImageSets" in file.parts:
+            reading.tree.leave(file, "lists of images")
+    is_roboflows = any(path.name == "README.roboflow.txt" for path in reading.files(".txt")) or any(
+        file.parent.name == "valid" and picture.image.path.parent == file.parent for file, picture in pictures.items()
+    )
+    export = "CVAT's PASCAL VOC" if is_cvats else "Roboflow's PASCAL VOC" if is_roboflows else ""
+    return Labelled(names, sets, notes=reading.notes, export=export)
 
 
-def _listed(file: Path, images: dict[str, LabelledImage]) -> list[LabelledImage]:
-    listed = []
-    for number, line in enumerate(text_of(file).splitlines(), 1):
-        words = line.split()
-        stem = line.strip()
-        if stem not in images and len(words) > 1 and words[-1] in FLAGS:
-            stem = stem.removesuffix(words[-1]).rstrip()
-            if words[-1] == WITHOUT:
-                continue
-        if stem:
-            if stem not in images:
-                raise UserError(f"{file}:{number}: there is no Annotations/{stem}.xml. Remove the line.")
-            listed.append(images[stem])
-    if not listed:
-        raise UserError(f"{file}: lists no image. Add the names of its images, or remove the file.")
-    return listed
+class Picture(NamedTuple):
+    """The content of an XML file: its image, still without boxes, and the elements of its objects."""
+
+    image: LabelledImage
+    objects: list[Element]
+    is_cvats: bool
 
 
-def _images_by_stem(root: Path) -> dict[str, tuple[Path, str]]:
-    """Returns each image and its name relative to the image folder, by that name without its suffix."""
-    folder = next(root / name for name in IMAGE_FOLDERS if (root / name).is_dir())
-    suffixes = image_suffixes()
-    files = sorted(folder.iterdir() if folder == root else folder.rglob("*"))
-    names = {path: path.relative_to(folder) for path in files if path.suffix.lower() in suffixes}
-    return {name.with_suffix("").as_posix(): (path, name.as_posix()) for path, name in names.items()}
-
-
-Named = tuple[str, int, Box]  # class, line, box
-
-
-def _labelled(path: Path, stem: str, images: dict[str, tuple[Path, str]]) -> tuple[LabelledImage, list[Named]]:
-    """Returns the image of an XML file, still without boxes, and its objects with their class names."""
-    root = read_xml(path)
+def _picture(reading: Reading, path: Path, finder: ImageFinder) -> Picture | None:
+    try:
+        root = read_xml(path)
+    except UserError as fault:
+        reading.tree.leave(path, "files that aren't XML")
+        raise DataFault("files that aren't XML", str(fault)) from None
+    reading.tree.read(path)
+    if root.name == "annotations":
+        raise UserError(f"{path}:{root.line}: is CVAT's own XML. Convert it with --from cvat.")
     if root.name != "annotation":
-        raise UserError(f"{path}:{root.line}: begins with <{root.name}>, not <annotation>. Remove or replace the file.")
+        raise DataFault(
+            "XML files without <annotation>",
+            f"{path}:{root.line}: begins with <{root.name}>, not <annotation>. Remove or replace the file.",
+        )
     file_name = _text(root, "filename", path)
-    image, name = images.get(stem) or images.get(Path(file_name).stem) or (None, "")
+    image = finder.find(file_name, path, f"{path}:{root.line}")
     if image is None:
-        raise UserError(f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages.")
-    width, height = size_of(image, str(path))
+        raise DataFault(
+            "images that are missing", f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages."
+        )
     size = root.first("size")
-    if size is not None:
-        annotated = tuple(round(_number(size, name, path)) for name in ("width", "height"))
-        if annotated != (width, height) and annotated != (0, 0):
-            raise UserError(
-                f"{path}:{size.line}: says {annotated[0]} x {annotated[1]}, but {image} is {width} x {height} (width x "
-                "height). Use the image that was annotated, or correct the size."
-            )
-    objects = [_object(element, path) for element in root.all("object")]
-    return LabelledImage(image, name, width, height, []), objects
+    annotated = None if size is None else (_number(size, "width", path), _number(size, "height", path))
+    width, height = finder.size(image, str(path), annotated, f"{path}:{size.line if size else 0}")
+    attributes = [each for element in root.all("object") for each in element.all("attributes")]
+    names = {_text(one, "name", path) for each in attributes for one in each.all("attribute")}
+    return Picture(LabelledImage(image, image.name, width, height, []), root.all("object"), "rotation" in names)
 
 
-def _object(element: Element, path: Path) -> Named:
+def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str], Path | None]:
+    """Returns the classes, and the file that lists them, if there is one."""
+    used = {
+        child.text.strip()
+        for picture in pictures.values()
+        for element in picture.objects
+        if (child := element.first("name")) is not None and child.text.strip()
+    }
+    class_list = next((path for name in CLASS_LISTS if (path := reading.root / name).exists()), None)
+    if class_list is None:
+        return sorted(used), None
+    lines = [line.strip() for line in reading.text(class_list).splitlines()]
+    names = [line for line in lines if line]
+    if class_list.name == "labelmap.txt":  # CVAT's lines: label:colour:parts:actions
+        names = [line.partition(":")[0] for line in names if not line.startswith("#")]
+        names = [name for name in names if name != "background" or name in used]
+    require_unique(names, str(class_list))
+    return names, class_list
+
+
+def _shift(reading: Reading, pictures: dict[Path, Picture], is_cvats: bool) -> int:
+    """Returns the number of the first pixel: 1 as in PASCAL VOC, or 0 if a box begins before pixel 1."""
+    if is_cvats:
+        return 0
+    for file, picture in pictures.items():
+        for element in picture.objects:
+            for box in element.all("bndbox"):
+                for side in ("xmin", "ymin"):
+                    child = box.first(side)
+                    try:
+                        value = float(child.text) if child is not None else 1
+                    except ValueError:
+                        continue
+                    if value < 1:
+                        reading.notes.append(
+                            f"{file.name} has {side} {value:g}, so the coordinates count from 0 and not, as in PASCAL "
+                            "VOC, from 1"
+                        )
+                        return 0
+    return 1
+
+
+def _box(element: Element, path: Path, names: list[str], class_list: Path | None, shift: int) -> Box:
     name = _text(element, "name", path)
+    if name not in names:
+        raise DataFault(
+            "classes that aren't in the list",
+            f"{path}:{element.line}: class {name!r} is not in {class_list}. Add it there, or correct the name.",
+        )
     box = element.first("bndbox")
     if box is None:
-        raise UserError(f"{path}:{element.line}: an object without <bndbox>. Add the box, or remove the object.")
+        raise DataFault(
+            "objects without a box",
+            f"{path}:{element.line}: an object without <bndbox>. Add the box, or remove the object.",
+        )
     x1, y1, x2, y2 = (_number(box, side, path) for side in ("xmin", "ymin", "xmax", "ymax"))
-    if x2 < x1 or y2 < y1:
-        raise UserError(f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box.")
-    difficult = element.first("difficult")
-    is_difficult = difficult is not None and difficult.text.strip() not in ("", "0")
+    if x2 < x1 or y2 < y1 or (not shift and (x2 == x1 or y2 == y1)):
+        raise DataFault(
+            "boxes without area", f"{path}:{box.line}: xmax or ymax is below xmin or ymin. Correct the box."
+        )
     # VOC counts pixels from 1, and the box includes its last pixel.
-    return name, element.line, Box(-1, x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1, is_difficult)
+    size = (x2 - x1 + shift, y2 - y1 + shift)
+    return Box(names.index(name), x1 - shift, y1 - shift, *size, _is_difficult(element, path))
 
 
-def _with_labels(
-    path: Path, image: LabelledImage, objects: Sequence[Named], names: list[str], class_list: Path | None
-) -> LabelledImage:
-    boxes = []
-    for name, line, box in objects:
-        if name not in names:
-            raise UserError(f"{path}:{line}: class {name!r} is not in {class_list}. Add it there, or correct the name.")
-        boxes.append(box._replace(label=names.index(name)))
-    return image._replace(boxes=boxes)
+def _is_difficult(element: Element, path: Path) -> bool:
+    difficult = element.first("difficult")
+    word = "" if difficult is None else difficult.text.strip().lower()
+    if word not in DIFFICULT and word not in NOT_DIFFICULT:
+        raise DataFault(
+            "words for difficult that aren't known",
+            f"{path}:{difficult.line if difficult else 0}: <difficult> is {word!r}. Write 1 or 0.",
+        )
+    return word in DIFFICULT
+
+
+def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[LabelledSet]:
+    """Returns the sets of train.txt, val.txt and test.txt; if there is no train.txt, trainval.txt takes its place."""
+    files = [path for path in reading.files(".txt") if path.parent.name == "Main"]
+    files = files or [path for path in reading.files(".txt") if path.parent == reading.root]
+    lists = {file: known_set(file.stem) for file in files if known_set(file.stem)}
+    both = [file for file in files if file.stem.lower() == "trainval"]
+    if "train" not in lists.values():
+        lists |= dict.fromkeys(both, "train")
+    by_name: dict[str, list[Path]] = {}
+    for file in images:
+        relative = file.with_suffix("")
+        for name in {relative.name, *(Path(*relative.parts[-count:]).as_posix() for count in (2, 3))}:
+            by_name.setdefault(name, []).append(file)
+    listed = {file: _listed(reading, file, by_name) for file in lists}
+    sets: dict[str, list[Path]] = {}
+    for file, set_name in lists.items():
+        others = {path for other, paths in listed.items() for path in paths if other not in both}
+        paths = [path for path in listed[file] if file not in both or path not in others]
+        sets.setdefault(set_name or "", []).extend(paths)
+    if not sets:
+        return []
+    in_a_list = {path for paths in sets.values() for path in paths}
+    if left := len(images.keys() - in_a_list):
+        reading.notes.append(f"{left} images are in no list, and are left out")
+    return [set_of(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
+
+
+def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> list[Path]:
+    """Returns the annotations that a list names: by stem, by file name, or by the paths of image and annotation."""
+    listed: dict[Path, None] = {}
+    is_empty = True
+    for number, line in enumerate(reading.text(file).splitlines(), 1):
+        text = line.strip().replace("\\", "/")
+        if not text:
+            continue
+        words = text.rsplit(maxsplit=1)
+        is_marked = len(words) == 2 and words[1] in ("-1", "0", "1")  # in a list for one class, -1: without it
+        names = [text, PurePosixPath(text).with_suffix("").as_posix()]
+        names += [words[0]] * is_marked + [PurePosixPath(text.split()[0]).stem]
+        found = next((by_name[name] for name in names if name in by_name), None)
+        if is_marked and words[1] == "-1" and text not in by_name:
+            continue
+        is_empty = False
+        with reading.mistakes_collected():
+            if found is None:
+                raise DataFault(
+                    "listed images without annotations",
+                    f"{file}:{number}: there is no Annotations/{names[-1]}.xml. Remove the line.",
+                )
+            if len(found) > 1:
+                raise DataFault(
+                    "names of several images",
+                    f"{file}:{number}: both {found[0]} and {found[1]} may be {text}. Write the path from Annotations.",
+                )
+            listed[found[0]] = None
+    if is_empty:
+        raise UserError(f"{file}: lists no image. Add the names of its images, or remove the file.")
+    return list(listed)
 
 
 def _text(element: Element, name: str, path: Path) -> str:
     child = element.first(name)
     if child is None or not child.text.strip():
-        raise UserError(f"{path}:{element.line}: <{element.name}> has no <{name}>. Add it.")
+        raise DataFault("missing elements", f"{path}:{element.line}: <{element.name}> has no <{name}>. Add it.")
     return child.text.strip()
 
 
@@ -203,5 +301,8 @@ def _number(element: Element, name: str, path: Path) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{path}:{child.line if child else 0}: <{name}> is {text!r}, not a number. Correct it.")
+        raise DataFault(
+            "words that aren't numbers",
+            f"{path}:{child.line if child else 0}: <{name}> is {text!r}, not a number. Correct it.",
+        )
     return number

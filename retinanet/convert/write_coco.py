@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from retinanet.convert.coco_files import read_files
 from retinanet.convert.place import IMAGES, Layout, place_set
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.settings.convert import COCO
@@ -23,10 +22,7 @@ def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
             content = lists | (labelled_set.content or {})
             (place / f"{labelled_set.name}.json").write_text(json.dumps(content), encoding="utf-8")
 
-    def read(place: Path) -> Labelled:
-        return read_files({name: (place / f"{name}.json", place / IMAGES.format(name)) for name in names})
-
-    place_set(labelled, folder, images, Layout(COCO, IMAGES, [f"{name}.json" for name in names], write, read))
+    place_set(labelled, folder, images, Layout(COCO, IMAGES, [f"{name}.json" for name in names], write))
 
 
 def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:

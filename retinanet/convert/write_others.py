@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from retinanet.convert.csv_files import read_csv
 from retinanet.convert.place import IMAGES, Layout, place_set
 from retinanet.convert.sets import Box, Labelled, LabelledImage
-from retinanet.convert.voc import read_voc
-from retinanet.convert.yolo import read_yolo
 from retinanet.settings.convert import CSV, VOC, YOLO
 
 DATA = "data.yaml"
@@ -33,7 +30,7 @@ def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
         (place / DATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     labels = [f"labels/{labelled_set.name}" for labelled_set in labelled.sets]
-    layout = Layout(YOLO, IMAGES, [*labels, DATA], write, lambda place: read_yolo(place / DATA))
+    layout = Layout(YOLO, IMAGES, [*labels, DATA], write)
     place_set(labelled, folder, images, layout)
 
 
@@ -63,7 +60,7 @@ def write_voc(labelled: Labelled, folder: Path, images: str) -> None:
             (lists / f"{labelled_set.name}.txt").write_text(stems, encoding="utf-8")
         (place / "labels.txt").write_text("".join(f"{name}\n" for name in labelled.class_names), encoding="utf-8")
 
-    layout = Layout(VOC, "JPEGImages", ("Annotations", "ImageSets", "labels.txt"), write, read_voc)
+    layout = Layout(VOC, "JPEGImages", ("Annotations", "ImageSets", "labels.txt"), write)
     place_set(labelled, folder, images, layout)
 
 
@@ -112,4 +109,9 @@ def write_csv(labelled: Labelled, folder: Path, images: str) -> None:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
     tables = [f"{labelled_set.name}.csv" for labelled_set in labelled.sets]
-    place_set(labelled, folder, images, Layout(CSV, IMAGES, [*tables, "classes.csv"], write, read_csv))
+    place_set(
+        labelled,
+        folder,
+        images,
+        Layout(CSV, IMAGES, [*tables, "classes.csv"], write),
+    )

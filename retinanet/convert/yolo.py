@@ -1,76 +1,169 @@
-"""Reads YOLO annotations: data.yaml, and a text file in labels/, with a line per object, for each image in images/."""
+"""Reads YOLO labels: a text file for each image, with a line per object, and a list of the classes."""
 
-import math
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from retinanet.coco.folder import SETS, set_name_of, spellings_of
-from retinanet.convert.sets import (
-    Box,
-    Labelled,
-    LabelledImage,
-    LabelledSet,
-    require_unique,
-    size_of,
-    text_of,
-)
-from retinanet.data.images import image_suffixes
-from retinanet.runtime.errors import UserError
+from retinanet.coco.folder import SETS, known_set
+from retinanet.coco.formats import YOLO_ROW
+from retinanet.convert.image_files import NO_SET
+from retinanet.convert.reading import Reading
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
+from retinanet.convert.yolo_rows import Row, box_of, meaning_of, row_of
+from retinanet.runtime.errors import DataFault, UserError
 
-SLACK = 0.01  # rounding may carry a box past its image by this fraction of the side
-DECIMALS = 3  # decimal places of pixel values computed from fractions
+YAMLS = (".yaml", ".yml")
+CLASS_LISTS = ("obj.names", "classes.txt", "predefined_classes.txt")  # CVAT and darknet; Label Studio; LabelImg
+LEFT_LABELS = "labels of images that are in no set"
+NOTHING = ("", "~", "null", "Null", "NULL")  # an empty value in YAML
+ABOUT_NAMES = "Write one, such as:  train: images/train  val: images/val  names: [cat, dog]  (each on a line)"
 
 
-def read_yolo(source: Path) -> Labelled:
-    """Reads the sets of a data.yaml, given by the path of the file or of its folder.
+class Layout(NamedTuple):
+    """The classes of a dataset, and the images of its sets by the folder that each was named by."""
 
-    Raises UserError, which names the file and line of the mistake.
+    classes: list[str]
+    where: str  # the file that lists the classes
+    sets: dict[str, dict[Path, list[Path]]]
+    points: list[int] | None  # kpt_shape
+    export: str
+
+
+def read_yolo(reading: Reading) -> Labelled:
+    """Reads the sets of data.yaml or obj.data, or of the folder if only the classes are listed.
+
+    Raises UserError, which names the mistake; mistakes in rows are added to `reading`.
     """
-    file = source if source.is_file() else _yaml_in(source)
-    content = _yaml(file)
-    names = _class_names(content, file)
-    root = _root(content, file)
+    layout = _layout(reading)
+    require_unique(layout.classes, layout.where)
+    named = {name: _with_names(reading, folders) for name, folders in layout.sets.items()}
+    label_files = _label_files(reading, [path for images in named.values() for path, _ in images])
+    rows_of = {}
+    for image, file in label_files.items():
+        rows_of[image] = _rows(reading, file, len(layout.classes)) if file else []
+    longer = [row for rows in rows_of.values() for row in rows if len(row.numbers) > 4]
+    meaning = reading.told.rows or meaning_of(longer, layout.points)
     sets = []
-    for name in (spelling for set_name in SETS for spelling in spellings_of(set_name)):
-        if content.get(name):
-            images = [_labelled(path, below, len(names)) for path, below in _images(content[name], root, file, name)]
-            sets.append(LabelledSet(set_name_of(name), images))
-    if not sets:
-        raise UserError(f"{file}: names no set. Add a line such as train: images/train")
-    without = sum(not _label_file(image.path).exists() for labelled_set in sets for image in labelled_set.images)
-    notes = [f"{without} images have no label file, so they have no objects"] if without else []
-    return Labelled(names, sets, notes=notes)
+    for name, images in named.items():
+        labelled = sum(label_files[path] is not None for path, _ in images)
+        example = images[0][0]
+        places = " and ".join(str(place) for place in _label_places(example))
+        reading.require_labels(name, labelled, len(images), f"{places} for {example}")
+        boxed = []
+        for path, image_name in images:
+            with reading.mistakes_collected():
+                width, height = reading.size(path, str(path))
+                boxes: list[Box] = []
+                for row in rows_of[path]:
+                    with reading.mistakes_collected():
+                        boxes.append(box_of(row, meaning, layout.points, (width, height)))
+                boxed.append(LabelledImage(path, image_name, width, height, boxes))
+        sets.append(LabelledSet(name, boxed))
+    if without := sum(file is None for file in label_files.values()):
+        reading.notes.append(f"{without} images have no label file, so they have no objects")
+    _explain_others(reading)
+    return Labelled(layout.classes, sets, notes=reading.notes, export=layout.export)
 
 
-def _yaml_in(folder: Path) -> Path:
-    files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
-    if len(files) == 1:
-        return files[0]
-    named = [file for file in files if file.stem in ("data", "dataset")]
+def _rows(reading: Reading, file: Path, num_classes: int) -> list[Row]:
+    rows: list[Row] = []
+    lines: list[str] = []
+    with reading.mistakes_collected():
+        lines = reading.text(file).splitlines()
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            with reading.mistakes_collected():
+                rows.append(row_of(line, num_classes, f"{file}:{number}"))
+    return rows
+
+
+def _explain_others(reading: Reading) -> None:
+    """Says of each text file that wasn't read what it seems to be."""
+    stems = {path.stem for path in reading.images()}
+    for file in reading.files(".txt"):
+        if not reading.tree.is_read(file):
+            with open(file, "rb") as lines:
+                first = lines.readline(1000)
+            if not first.strip() or re.match(YOLO_ROW, first):
+                reading.tree.leave(file, LEFT_LABELS if file.stem in stems else "labels without an image")
+            elif known_set(file.stem):
+                reading.tree.leave(file, "lists of images")
+
+
+def _layout(reading: Reading) -> Layout:
+    source = reading.source
+    if source.suffix.lower() == ".data" or (source.is_dir() and not _yamls(reading) and _at_root(reading, ".data")):
+        return _darknet(reading, source if source.is_file() else _at_root(reading, ".data")[0])
+    if (source.is_file() and source.suffix.lower() in YAMLS) or (source.is_dir() and _yamls(reading)):
+        return _of_yaml(reading, source if source.is_file() else _only_yaml(reading))
+    names, where = _listed_classes(reading)
+    sets, has_list = _sets_by_folder(reading)
+    export = ""
+    if Path(where).name == CLASS_LISTS[1]:
+        export = "Label Studio's YOLO" if (reading.root / "notes.json").exists() else "LabelImg's YOLO"
+    if has_list and Path(where).name == CLASS_LISTS[0]:
+        export = "CVAT's YOLO 1.1"
+    return Layout(names, where, sets, None, export)
+
+
+def _at_root(reading: Reading, *suffixes: str) -> list[Path]:
+    return [path for path in reading.files(*suffixes) if path.parent == reading.root]
+
+
+def _yamls(reading: Reading) -> list[Path]:
+    return _at_root(reading, *YAMLS)
+
+
+def _only_yaml(reading: Reading) -> Path:
+    files = _yamls(reading)
+    named = files if len(files) == 1 else [file for file in files if file.stem.lower() in ("data", "dataset")]
     if len(named) == 1:
         return named[0]
-    if files:
-        raise UserError(f"{folder}: has {len(files)} YAML files. Use the path of the file that lists the classes.")
-    raise UserError(
-        f"{folder}: has no data.yaml, which lists the classes and sets. Write one, such as:  train: images/train  "
-        "val: images/val  names: [cat, dog]  (each on a line)"
-    )
+    raise UserError(f"{reading.root}: has {len(files)} YAML files. Use the path of the file that lists the classes.")
 
 
-def _yaml(file: Path) -> dict[str, Any]:
+def _of_yaml(reading: Reading, file: Path) -> Layout:
+    content = _yaml(reading, file)
+    names = _class_names(content, file)
+    root = _root(content, file)
+    sets: dict[str, dict[Path, list[Path]]] = {}
+    has_list = False
+    for key, value in content.items():
+        name = known_set(key)
+        if name is None or not value or value in NOTHING:
+            continue
+        folders = _images(reading, value, [root, file.parent], file, key)
+        has_list = has_list or ".txt" in str(value)
+        for folder, images in folders.items():
+            sets.setdefault(name, {}).setdefault(folder, []).extend(images)
+    sets = {name: sets[name] for name in SETS if name in sets}
+    if not any(known_set(key) for key in content):
+        sets, _ = _sets_by_folder(reading)
+    if not sets:
+        reading.fail(f"{file}: names no set. Add a line such as train: images/train")
+    export = ""
+    if "roboflow" in content or (file.parent / "README.roboflow.txt").exists():
+        export = "Roboflow's YOLO"
+    elif has_list and isinstance(content.get("names"), dict):
+        export = "Ultralytics' YOLO"
+    return Layout(names, str(file), sets, _points(content, file), export)
+
+
+def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
+    """Returns the content of a YAML file; all its values are text as written, so that a class may be called `no`."""
     try:
         import yaml
     except ImportError:
         raise UserError(f"{file}: reading it needs PyYAML. Install it with: pip install pyyaml") from None
     try:
-        content = yaml.safe_load(text_of(file))
-    except yaml.YAMLError as fault:
+        content = yaml.load(reading.text(file), yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as fault:
         mark = getattr(fault, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{file}{line}: is not YAML ({getattr(fault, 'problem', fault)}). Correct the file.") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{file}: holds no names: and train: lines. Add them.")
     return content
 
@@ -78,112 +171,205 @@ def _yaml(file: Path) -> dict[str, Any]:
 def _class_names(content: dict[str, Any], file: Path) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
+        numbers = {int(key): name for key, name in names.items() if str(key).isdecimal()}
+        if len(numbers) < len(names) or sorted(numbers) != list(range(len(names))):
             raise UserError(f"{file}: the numbers in names: have gaps. Number the classes 0, 1, 2 ...")
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
+        names = [numbers[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{file}: has no list of classes. Add a line such as names: [cat, dog]")
-    texts = [str(name) for name in names]
-    require_unique(texts, str(file))
-    if "nc" in content and content["nc"] != len(texts):
-        raise UserError(f"{file}: says nc: {content['nc']}, but names {len(texts)} classes. Correct one of them.")
-    return texts
+    if "nc" in content and content["nc"] != str(len(names)):
+        raise UserError(f"{file}: says nc: {content['nc']}, but names {len(names)} classes. Correct one of them.")
+    return names
+
+
+def _points(content: dict[str, Any], file: Path) -> list[int] | None:
+    shape = content.get("kpt_shape")
+    if shape is None or shape in NOTHING:
+        return None
+    if not (isinstance(shape, list) and len(shape) == 2 and all(str(number).isdecimal() for number in shape)):
+        raise UserError(f"{file}: kpt_shape: {shape} is not [number of key points, 2 or 3]. Correct it.")
+    return [int(number) for number in shape]
 
 
 def _root(content: dict[str, Any], file: Path) -> Path:
     """Returns the folder that paths in `file` are relative to: `path:`, if that exists, or the file's own folder."""
     path = content.get("path")
-    if path is None:
+    if path is None or path in NOTHING:
         return file.parent
-    places = [Path(str(path)), file.parent / str(path)]
-    return next((place for place in places if place.is_dir()), file.parent)
+    text = str(path).replace("\\", "/")
+    return next((place for place in (Path(text), file.parent / text) if place.is_dir()), file.parent)
 
 
-def _images(value: Any, root: Path, file: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """Yields the images of a set, each with its name relative to the set's folder."""
-    suffixes = image_suffixes()
+def _darknet(reading: Reading, file: Path) -> Layout:
+    """Reads obj.data, with lines such as train = data/train.txt, and the lists of classes and images that it names."""
+    lines = (line.partition("=") for line in reading.text(file).splitlines() if "=" in line)
+    content = {key.strip(): value.strip() for key, _, value in lines}
+    places = [file.parent]
+    listed = _place(reading, content.get("names", ""), places) if content.get("names") else None
+    if listed is not None and listed.is_file():
+        names, where = _lines(reading, listed), str(listed)
+    else:
+        names, where = _listed_classes(reading)
+    sets: dict[str, dict[Path, list[Path]]] = {}
+    for key, value in content.items():
+        if (set_name := known_set(key)) and value:
+            sets.setdefault(set_name, {}).update(_images(reading, value, places, file, key))
+    if not sets:
+        sets, _ = _sets_by_folder(reading)
+    return Layout(names, where, sets, None, "CVAT's YOLO 1.1" if file.name == "obj.data" else "")
+
+
+def _lines(reading: Reading, file: Path) -> list[str]:
+    return [line.strip() for line in reading.text(file).splitlines() if line.strip()]
+
+
+def _listed_classes(reading: Reading) -> tuple[list[str], str]:
+    """Returns the classes from --names or from a file that lists one per line, and that file's name."""
+    if reading.told.names:
+        return list(reading.told.names), "--names"
+    files = reading.files(".txt", ".names")
+    lists = [path for path in files if path.name.lower() in CLASS_LISTS or path.suffix.lower() == ".names"]
+    contents = {path: _lines(reading, path) for path in lists}
+    if not contents:
+        raise UserError(
+            f"{reading.source}: has no data.yaml, which lists the classes and sets. {ABOUT_NAMES}; or add classes.txt "
+            "with a class per line, or name the classes with --names cat dog."
+        )
+    if len({tuple(names) for names in contents.values()}) > 1:
+        first, second = list(contents)[:2]
+        raise UserError(f"{first}: lists other classes than {second}. Keep one list, or name them with --names.")
+    file = min(contents, key=lambda path: len(path.parts))
+    return contents[file], str(file)
+
+
+def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]], bool]:
+    """Returns the images of the sets by lists such as train.txt, or else by the folders that they are in."""
+    sets: dict[str, dict[Path, list[Path]]] = {}
+    for file in _at_root(reading, ".txt"):
+        if set_name := known_set(file.stem):
+            sets.setdefault(set_name, {}).update(_images(reading, file.name, [reading.root], file, file.stem))
+    if sets:
+        return sets, True
+    images = reading.images(reading.told.image_path) if reading.told.image_path else reading.images()
+    root = reading.told.image_path or reading.root
+    in_images = [path for path in images if _is_below_images(path.relative_to(root))]
+    labels = {path.with_suffix("") for path in reading.files(".txt")}
+    if not in_images and not reading.told.image_path:  # pictures of anything else may lie around
+        folders = {path.parent for path in images if path.with_suffix("") in labels}
+        in_images = [path for path in images if path.parent in folders]
+    for path in in_images or images:
+        parts = path.relative_to(root).parts[:-1]
+        words = [re.sub(r"^obj_(\w+)_data$", r"\1", part) for part in parts]
+        set_name = next((known for word in words if (known := known_set(word))), "")
+        sets.setdefault(set_name, {}).setdefault(path.parent, []).append(path)
+    if not sets:
+        raise UserError(f"{reading.source}: has label files, but no images. Put them there, or set --image_path.")
+    if len(sets) == 1:
+        ((set_name, folders_of),) = sets.items()
+        if not set_name and not reading.told.set:
+            reading.notes.append(NO_SET)
+        return {set_name or "train": folders_of}, False
+    if "" in sets:
+        left = [path for paths in sets.pop("").values() for path in paths]
+        for path in left:
+            reading.tree.leave(path, "images that are in the folder of no set")
+    return {name: sets[name] for name in SETS if name in sets}, False
+
+
+def _is_below_images(path: Path) -> bool:
+    return any(part.lower() == "images" for part in path.parts[:-1])
+
+
+def _images(reading: Reading, value: Any, roots: Sequence[Path], file: Path, name: str) -> dict[Path, list[Path]]:
+    """Returns the images of a set, by the folder that each is named relative to."""
+    images: dict[Path, list[Path]] = {}
     for text in value if isinstance(value, list) else [value]:
-        place = _place(str(text), root)
+        place = _place(reading, str(text), roots)
+        if place is None and known_set(name) == "test":
+            reading.notes.append(f"{file.name} names {text} for {name}, which isn't there, so there is no set {name}")
+            continue
         if place is None:
             raise UserError(f"{file}: {name}: names {text}, and there is no such folder or list. Correct the path.")
         if place.is_file():
-            listed = _listed(place, root)
-            folder = Path(os.path.commonpath([path.parent for path in listed])) if listed else root
-            images = [(path, path.relative_to(folder).as_posix()) for path in listed]
+            listed = _listed(reading, place, [*roots, place.parent])
+            if listed:
+                images.setdefault(Path(os.path.commonpath([path.parent for path in listed])), []).extend(listed)
         else:
-            files = sorted(path for path in place.rglob("*") if path.suffix.lower() in suffixes)
-            images = [(path, path.relative_to(place).as_posix()) for path in files]
-        if not images:
-            raise UserError(f"{file}: {name}: names {text}, and no images are there. Put them there.")
-        yield from images
+            listed = reading.images(place)
+            images.setdefault(place, []).extend(listed)
+        if not listed:
+            reading.fail(f"{file}: {name}: names {text}, and no images are there. Put them there.")
+    return images
 
 
-def _place(text: str, root: Path) -> Path | None:
-    """Resolves a path in data.yaml. Roboflow's paths begin with ../, although the folders are next to the file."""
-    places = [Path(text), root / text, root / text.removeprefix("../")]
-    return next((place for place in places[1 - Path(text).is_absolute() :] if place.exists()), None)
+def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
+    """Resolves a path in a list or in data.yaml, which may be written on Windows or begin with a folder too many.
 
-
-def _listed(file: Path, root: Path) -> list[Path]:
-    """Returns the paths of the images listed in `file`."""
-    paths = []
-    for number, line in enumerate(text_of(file).splitlines(), 1):
-        if text := line.strip():
-            places = [Path(text), root / text, file.parent / text]
-            path = next((place for place in places if place.is_file()), None)
-            if path is None:
-                raise UserError(f"{file}:{number}: there is no image {text}. Put it there, or remove the line.")
-            paths.append(path.resolve())
-    return paths
-
-
-def _label_file(image: Path) -> Path:
-    """Returns the path of the image's label file: with labels/ in place of the last images/, or next to the image."""
-    parts = list(image.parts)
-    places = [number for number, part in enumerate(parts[:-1]) if part == "images"]
-    if places:
-        parts[places[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-def _labelled(image: Path, name: str, num_classes: int) -> LabelledImage:
-    width, height = size_of(image, str(image))
-    file = _label_file(image)
-    boxes = []
-    if file.exists():
-        for number, line in enumerate(text_of(file).splitlines(), 1):
-            if line.strip():
-                boxes.append(_box(line.split(), (width, height), num_classes, f"{file}:{number}"))
-    return LabelledImage(image, name, width, height, boxes)
-
-
-def _box(words: list[str], size: tuple[int, int], num_classes: int, where: str) -> Box:
-    """Parses a line: the class, then a box or the points of a polygon, which is replaced by its bounding box.
-
-    A box is given as centre x, centre y, width and height. All coordinates are fractions of the image.
+    Roboflow's paths begin with ../ and CVAT's with data/, although the folders are next to the file.
     """
-    if len(words) != 5 and not (len(words) >= 7 and len(words) % 2):
-        raise UserError(f"{where}: has {len(words)} numbers. A box has 5: class, centre x, centre y, width, height.")
-    if not words[0].isdecimal() or int(words[0]) >= num_classes:
-        raise UserError(
-            f"{where}: class {words[0]!r} is not a number from 0 to {num_classes - 1}, as in data.yaml. Correct it."
-        )
-    try:
-        numbers = [float(word) for word in words[1:]]
-    except ValueError as fault:
-        raise UserError(f"{where}: {fault}. Write fractions of the image, such as 0.5.") from None
-    if not all(map(math.isfinite, numbers)):
-        raise UserError(f"{where}: has a number that is not finite. Write fractions of the image, such as 0.5.")
-    if outside := [number for number in numbers if not -SLACK <= number <= 1 + SLACK]:
-        raise UserError(f"{where}: {outside[0]:g} is not from 0 to 1. Write fractions of the image, not pixels.")
-    if len(numbers) == 4:
-        x, y, wide, high = numbers
-        left, top = x - wide / 2, y - high / 2
-    else:
-        left, top = min(numbers[::2]), min(numbers[1::2])
-        wide, high = max(numbers[::2]) - left, max(numbers[1::2]) - top
-    if wide <= 0 or high <= 0:
-        raise UserError(f"{where}: the box has no area. Remove the line, or correct its width and height.")
-    width, height = size
-    x, y, wide, high = (round(number, DECIMALS) for number in (left * width, top * height, wide * width, high * height))
-    return Box(int(words[0]), x, y, wide, high)
+    path = text.replace("\\", "/")
+    shorter = path
+    while shorter.startswith(("../", "./")):
+        shorter = shorter.partition("/")[2]
+    texts = dict.fromkeys([text, path, shorter, shorter.removeprefix("data/")])
+    bases = [Path(), *roots] if Path(path).is_absolute() else list(roots)
+    places = [base / each for base in bases for each in texts]
+    exact = next((place for place in places if place.exists()), None)
+    return exact or next((near for place in places if (near := reading.tree.find(place))), None)
+
+
+def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
+    """Returns the paths of the images listed in `file`, as written, each once."""
+    paths: dict[Path, None] = {}
+    num_lines = num_bad = 0
+    for number, line in enumerate(reading.text(file).splitlines(), 1):
+        if text := line.strip():
+            num_lines += 1
+            with reading.mistakes_collected():
+                path = _place(reading, text, [*roots, Path()])
+                if path is None or not path.is_file():
+                    num_bad += 1
+                    raise DataFault(
+                        "images that are missing",
+                        f"{file}:{number}: there is no image {text}. Put it there, or remove the line.",
+                    )
+                flat = Path(os.path.normpath(path))  # not resolved: labels/ is looked for by the path as written
+                paths[Path(os.path.abspath(flat if flat.exists() else path))] = None
+    if twice := num_lines - num_bad - len(paths):
+        reading.notes.append(f"{file.name} lists {twice} images twice, which count once")
+    return list(paths)
+
+
+def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple[Path, str]]:
+    """Returns each image once, with its name relative to its folder, or to all folders if names would be equal."""
+    images: dict[str, tuple[Path, str]] = {}
+    for folder, paths in folders.items():
+        for path in paths:
+            images.setdefault(os.path.abspath(path), (path, path.relative_to(folder).as_posix()))
+    named = list(images.values())
+    if len({name for _, name in named}) < len(named):
+        top = os.path.commonpath([os.path.dirname(path) for path in images])
+        named = [(path, PurePosixPath(os.path.relpath(full, top)).as_posix()) for full, (path, _) in images.items()]
+    return named
+
+
+def _label_places(image: Path) -> list[Path]:
+    """Returns where an image's label file may be: with labels/ in place of an images/, the last first, or beside it."""
+    parts = list(image.parts)
+    places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]
+    paths = [Path(*parts[:place], "labels", *parts[place + 1 :]) for place in reversed(places)]
+    return [path.with_suffix(".txt") for path in dict.fromkeys([*paths, image])]
+
+
+def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | None]:
+    """Returns the label file of each image. A file whose name has another case belongs to no other image's name."""
+    files: dict[Path, Path | None] = {}
+    exact = set()
+    for image in images:
+        files[image] = next((found for place in _label_places(image) if (found := reading.tree.find(place))), None)
+        if (found := files[image]) is not None and found.stem == image.stem:
+            exact.add(found)
+    return {
+        image: None if file in exact and file is not None and file.stem != image.stem else file
+        for image, file in files.items()
+    }

@@ -1,7 +1,6 @@
 """Resolves SOURCE arguments (images, videos, folders, globs and lists of paths) to a list of files."""
 
 import glob
-import os
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
 from retinanet.runtime.text_files import decoded
+from retinanet.runtime.tree import Tree
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"}
 
@@ -22,16 +22,17 @@ class SourceFile(NamedTuple):
     is_video: bool = False
 
 
-def find_sources(sources: Sequence[str], leave_out: Path) -> list[SourceFile]:
+def find_sources(sources: Sequence[str], leave_out: Path, tree: Tree | None = None) -> list[SourceFile]:
     """Returns the files that `sources` name, in the order of the sources; files of a folder are sorted.
 
-    Files in the folder `leave_out` are skipped, unless a source lies in that folder. Raises UserError if a source names
-    no file.
+    Files in the folder `leave_out` are skipped, unless a source lies in that folder. `tree` walks the folders, and
+    later accounts for their files. Raises UserError if a source names no file.
     """
+    tree = tree or Tree()
     suffixes = image_suffixes()
     found_files = []
     for source in sources:
-        files = list(_files_of(source, suffixes, leave_out))
+        files = list(_files_of(source, suffixes, leave_out, tree))
         if not files:
             endings = ", ".join(sorted(suffixes | VIDEO_SUFFIXES))
             raise UserError(f"{source}: no image or video found. Readable files end in {endings}")
@@ -39,10 +40,10 @@ def find_sources(sources: Sequence[str], leave_out: Path) -> list[SourceFile]:
     return found_files
 
 
-def _files_of(source: str, suffixes: set[str], leave_out: Path) -> Iterator[SourceFile]:
+def _files_of(source: str, suffixes: set[str], leave_out: Path, tree: Tree) -> Iterator[SourceFile]:
     path = Path(source)
     if path.is_dir():
-        yield from _files_in(path, suffixes, leave_out)
+        yield from _files_in(path, suffixes, leave_out, tree)
     elif path.exists():
         if path.suffix.lower() == ".txt":
             yield from _listed_in(path)
@@ -53,21 +54,24 @@ def _files_of(source: str, suffixes: set[str], leave_out: Path) -> Iterator[Sour
         start = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts)).resolve()
         for name in sorted(glob.glob(source, recursive=True)):
             if start.is_relative_to(excluded) or not Path(name).resolve().is_relative_to(excluded):
-                yield from _files_of(name, suffixes, leave_out)
+                yield from _files_of(name, suffixes, leave_out, tree)
     else:
         raise UserError(
             f"{source}: no such file or folder. Pass images, folders, globs in quotes, .txt files of paths, or videos"
         )
 
 
-def _files_in(folder: Path, suffixes: set[str], leave_out: Path) -> Iterator[SourceFile]:
+def _files_in(folder: Path, suffixes: set[str], leave_out: Path, tree: Tree) -> Iterator[SourceFile]:
     readable, excluded = suffixes | VIDEO_SUFFIXES, leave_out.resolve()
-    for parent, below, names in os.walk(folder, followlinks=False):
-        below[:] = sorted(name for name in below if (Path(parent) / name).resolve() != excluded)
-        for name in sorted(names):
-            path = Path(parent) / name
-            if path.suffix.lower() in readable and not name.startswith("."):
-                yield _file(path, path.relative_to(folder).as_posix())
+    are_excluded = {}  # by folder
+    for path in tree.files(folder):
+        if path.parent not in are_excluded:
+            place = path.parent.resolve()
+            are_excluded[path.parent] = place.is_relative_to(excluded) and not folder.resolve().is_relative_to(excluded)
+        if are_excluded[path.parent]:
+            tree.leave(path, "in the output folder")
+        elif path.suffix.lower() in readable:
+            yield _file(path, path.relative_to(folder).as_posix())
 
 
 def _listed_in(path: Path) -> Iterator[SourceFile]:

@@ -9,6 +9,13 @@ from urllib.parse import unquote
 
 def why_missing(path: Path) -> str:
     """Returns a sentence about what is there instead of the file `path`, with a space before it, or ""."""
+    try:
+        return _why_missing(path)
+    except OSError as error:  # the name is too long, or a folder can't be read
+        return f" It can't be looked for ({error.strerror})."
+
+
+def _why_missing(path: Path) -> str:
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             return f" {place} is a link to {os.readlink(place)}, which can't be reached."

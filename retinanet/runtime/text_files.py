@@ -3,6 +3,7 @@
 import codecs
 import re
 from pathlib import Path
+from typing import IO
 
 from retinanet.runtime.errors import UserError
 
@@ -22,6 +23,13 @@ WRITTEN_AS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_
 def encoding_of(start: bytes) -> str:
     """Returns the encoding of a file from its first bytes: that of its byte order mark, or UTF-8."""
     return next((encoding for mark, encoding in ENCODINGS.items() if start.startswith(mark)), "utf-8")
+
+
+def open_text(path: Path) -> IO[str]:
+    """Opens a text file, such as a CSV file, in the encoding of its byte order mark, or in UTF-8."""
+    with open(path, "rb") as file:
+        encoding = encoding_of(file.read(LONGEST_MARK))
+    return open(path, encoding=encoding, newline="")
 
 
 def has_mark(start: bytes) -> bool:

@@ -6,7 +6,10 @@ from pathlib import Path
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, number_above, option, parsed, part, whole_number
 
-YOLO, VOC, CSV, COCO = FORMATS = ("yolo", "voc", "csv", "coco")
+YOLO, VOC, CSV, COCO = WRITTEN = ("yolo", "voc", "csv", "coco")
+CVAT, LABELSTUDIO, LABELME = ONLY_READ = ("cvat", "labelstudio", "labelme")
+BOXES, OUTLINES, KEYPOINTS, TRACKS = ROWS = ("boxes", "outlines", "keypoints", "tracks")
+STOP, SKIP = BAD_LABELS = ("stop", "skip")
 LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # how the output gets the images
 
 
@@ -40,14 +43,36 @@ class Splitting:
 
 
 @dataclass(frozen=True)
+class ReadSettings:
+    rows: str | None = option(
+        None,
+        "what a YOLO row with more than five numbers holds: a box and its score, an outline, a box and key points, or "
+        "a box, perhaps its score, and the number of a track",
+        ROWS,
+    )
+    image_path: Path | None = option(None, "folder of the images, if they aren't found", Path, metavar="DIR")
+    set: str | None = option(None, "name of the set that is written, if SOURCE has only one", metavar="NAME")
+    names: tuple[str, ...] | None = option(
+        None, "class names of YOLO labels without a list of names, in the order of their numbers", nargs="+"
+    )
+    allow_unlabelled: bool = option(
+        False, "accept sets of which hardly any image has a label file; such images have no objects", bool
+    )
+    bad_labels: str = option(
+        STOP, "list all mistakes and write nothing, or leave out the rows and images that have them", BAD_LABELS
+    )
+
+
+@dataclass(frozen=True)
 class ConvertSettings:
     source: Path = option(
-        Path(), "a dataset's folder, or its data.yaml, CSV or JSON file", Path, metavar="SOURCE", positional=True
+        Path(), "a dataset's folder, or its file of annotations or classes", Path, metavar="SOURCE", positional=True
     )
     output_path: Path = option(Path("data"), "folder for the output; nothing in it is overwritten", Path)
-    read: str = option("auto", "format of SOURCE", ("auto", *FORMATS), flag="from")
-    write: str = option(COCO, "format to write", FORMATS, flag="to")
+    read: str = option("auto", "format of SOURCE", ("auto", *WRITTEN, *ONLY_READ), flag="from")
+    write: str = option(COCO, "format to write", WRITTEN, flag="to")
     images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
+    reading: ReadSettings = part(ReadSettings, "reading", "say what the files of SOURCE leave open")
     splitting: Splitting = part(
         Splitting, "splitting", "divide all images into new sets, each with its share of every class"
     )
@@ -55,7 +80,7 @@ class ConvertSettings:
 
 def convert_settings(argv: list[str] | None = None) -> ConvertSettings:
     """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
-    description = "Convert YOLO, PASCAL VOC or CSV annotations into a dataset folder for train.py, or split a dataset."
+    description = "Convert annotations of other formats and tools into a data folder for train.py, or split a dataset."
     settings, given = parsed(ConvertSettings, description, argv, prog="python -m retinanet.convert")
     settings.splitting.check(given)
     return settings

@@ -1,6 +1,6 @@
 import pytest
 
-from retinanet.coco.folder import find_annotation_file, find_image_folder
+from retinanet.coco.folder import find_annotation_file, find_image_folder, other_sets
 from retinanet.runtime.errors import UserError
 
 
@@ -24,3 +24,16 @@ def test_what_is_missing_is_named(tmp_path):
         find_annotation_file(tmp_path, "val")
     with pytest.raises(UserError, match=r"images/val: no such image folder"):
         find_image_folder(tmp_path, "val")
+
+
+def test_sets_of_key_points_and_cvats_folders_are_found(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
+    key_points = tmp_path / "annotations" / "person_keypoints_val2017.json"
+    key_points.touch()
+    assert find_annotation_file(tmp_path, "val2017") == key_points
+    assert list(other_sets(tmp_path / "annotations" / "instances_val.json")) == ["val2017"]
+    (tmp_path / "annotations" / "instances_default.json").touch()
+    (tmp_path / "images" / "a.PNG").touch()
+    assert find_annotation_file(tmp_path, "default").name == "instances_default.json"
+    assert find_image_folder(tmp_path, "default") == tmp_path / "images"

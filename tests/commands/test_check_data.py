@@ -371,6 +371,25 @@ def test_what_can_not_be_checked_ends_with_2(check, good, tmp_path, damage, argu
     assert "Traceback" not in run.err
 
 
+def test_it_ends_with_an_account_of_the_files(check, good, tmp_path):
+    folder = shutil.copytree(good, tmp_path / "data")
+    (folder / "images" / "train" / ".ipynb_checkpoints").mkdir()
+    shutil.copy(folder / "images/train/1.png", folder / "images/train/.ipynb_checkpoints/1.png")
+    shutil.copy(folder / "images/train/1.png", tmp_path / "9.png")
+    (folder / "images" / "train" / "more").symlink_to(tmp_path / "9.png")
+    (folder / "images" / "train" / "9.png").symlink_to(tmp_path / "9.png")
+    (folder / "images" / "val" / "1.png").write_bytes(b"")
+
+    _, found, run = check(folder, "--sets", "train")
+    assert found["train image_unlisted"] == 1
+    assert (
+        "\nFiles: 9 read, 12 not read: 1 JSON files of no set that was checked (val.json), 1 hidden "
+        "(images/train/.ipynb_checkpoints/1.png), 9 images that the annotations don't name (images/train/9.png), 1 "
+        "other files (images/train/more)\n"
+    ) in run.out
+    assert "1 images that can't be read (images/val/1.png)" in check(folder)[2].out
+
+
 def test_numbers_by_class_size_and_anchor(check, good, tmp_path):
     folder = shutil.copytree(good, tmp_path / "data")
     box(2, 3, 2, 60)(folder)  # 30 : 1, which no anchor reaches

@@ -35,6 +35,8 @@ def test_it_finds_what_test_finds(script, coco_path, checkpoint, views):
     predicted = script(PREDICT, coco_path / "images" / "val", *how)
 
     assert (tested.code, predicted.code, predicted.err) == (0, 0, "")
+    num_images = len(list((coco_path / "images" / "val").iterdir()))
+    assert f"\nFiles: {num_images} read, none left out\n" in predicted.out
     wanted = json.loads(Path("val_bbox_results.json").read_text())
     rows = rows_in(Path("predictions"))
     assert len(rows) == len(wanted) > 20

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retinanet.commands.convert import READERS
+from retinanet.convert.readers import read_dataset
 from retinanet.runtime.errors import UserError
 
 DATA = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
@@ -38,6 +38,7 @@ def _good(tmp_path, monkeypatch):
     write(
         {
             "yolo/data.yaml": DATA,
+            "yolo/labels/val/1.txt": "",
             "yolo/labels/train/1.txt": "0 0.5 0.5 0.25 0.5\n\n1 0.1 0.1 0.2 0.2\n",
             "voc/Annotations/1.xml": XML,
             "voc/ImageSets/Main/train.txt": "1\n",
@@ -48,12 +49,12 @@ def _good(tmp_path, monkeypatch):
 
 
 def test_the_good_ones():
-    (train, val) = READERS["yolo"](Path("yolo")).sets
+    (train, val) = read_dataset(Path("yolo"), "yolo").sets
     assert [tuple(box) for box in train.images[0].boxes] == [(0, 24, 12, 16, 24, False), (1, 0, 0, 12.8, 9.6, False)]
     assert val.images[0].boxes == []
-    (train,) = READERS["voc"](Path("voc")).sets
+    (train,) = read_dataset(Path("voc"), "voc").sets
     assert [tuple(box) for box in train.images[0].boxes] == [(0, 1, 2, 19, 28, False)]
-    (train,) = READERS["csv"](Path("csv")).sets
+    (train,) = read_dataset(Path("csv"), "csv").sets
     assert [tuple(box) for box in train.images[0].boxes] == [(0, 2, 3, 18, 27, False), (1, 5, 5, 4, 4, False)]
 
 
@@ -64,7 +65,7 @@ YOLO_FAULTS = [
     ({LABELS: "\n\n2 0.5 0.5 0.25 0.5\n"}, f"{LABELS}:3: class '2' is not a number from 0 to 1"),
     ({LABELS: "-1 0.5 0.5 0.25 0.5\n"}, f"{LABELS}:1: class '-1'"),
     ({LABELS: "cat 0.5 0.5 0.25 0.5\n"}, f"{LABELS}:1: class 'cat'"),
-    ({LABELS: "0.0 0.5 0.5 0.25 0.5\n"}, f"{LABELS}:1: class '0.0'"),
+    ({LABELS: "0.5 0.5 0.5 0.25 0.5\n"}, f"{LABELS}:1: class '0.5'"),
     ({LABELS: "0 0,5 0.5 0.25 0.5\n"}, f"{LABELS}:1: could not convert string to float: '0,5'"),
     ({LABELS: "0 nan 0.5 0.25 0.5\n"}, f"{LABELS}:1: has a number that is not finite"),
     ({LABELS: "0 0.5 0.5 inf 0.5\n"}, f"{LABELS}:1: has a number that is not finite"),
@@ -77,7 +78,7 @@ YOLO_FAULTS = [
     ({YAML: "train: images/train\nnames: [cat, cat]\n"}, f"{YAML}: two classes are called 'cat'"),
     ({YAML: "train: images/train\nnames: {0: cat, 2: dog}\n"}, f"{YAML}: the numbers in names: have gaps"),
     ({YAML: "train: images/train\nnc: 3\nnames: [cat, dog]\n"}, f"{YAML}: says nc: 3, but names 2 classes"),
-    ({YAML: "names: [cat, dog]\n"}, f"{YAML}: names no set"),
+    ({YAML: "train:\nnames: [cat, dog]\n"}, f"{YAML}: names no set"),
     ({YAML: "train: images/nowhere\nnames: [cat, dog]\n"}, f"{YAML}: train: names images/nowhere, and there is no"),
     ({YAML: "train: labels/train\nnames: [cat, dog]\n"}, f"{YAML}: train: names labels/train, and no images are there"),
     ({YAML: "train: [images\nnames: ]\n"}, f"{YAML}:2: is not YAML"),
@@ -117,8 +118,8 @@ CSV_FAULTS = [
     ({TABLE: "1.png,2,3,20,30\n"}, f"{TABLE}:1: has 5 columns, not 6"),
     ({TABLE: "1.png,2,3,20,30,cat\n1.png,2,3,20,30,cat,x\n"}, f"{TABLE}:2: has 7 columns"),
     (
-        {TABLE: "path,x1,y1,x2,y2,class\n1.png,2,3,20,30,cat\n"},
-        f"{TABLE}:1: could not convert string to float: 'x1'. Remove the header",
+        {TABLE: "path,x,y,w,h,class\n1.png,2,3,20,30,cat\n"},
+        f"{TABLE}:1: names other columns. Call them path,x1,y1,x2,y2,class, in any order",
     ),
     ({TABLE: "1.png,2,3,twenty,30,cat\n"}, f"{TABLE}:1: could not convert string to float: 'twenty'. Write pixels"),
     ({TABLE: "1.png,2,3,nan,30,cat\n"}, f"{TABLE}:1: has a number that is not finite"),
@@ -153,10 +154,10 @@ def test_broken(kind, files, message):
     write({name: content for name, content in files.items() if content is not None})
 
     if message is None:
-        READERS[kind](Path(kind))
+        read_dataset(Path(kind), kind)
         return
     with pytest.raises(UserError) as caught:
-        READERS[kind](Path(kind))
+        read_dataset(Path(kind), kind)
     assert str(caught.value).startswith(message), str(caught.value)
 
 
@@ -170,7 +171,7 @@ def test_outlines_become_boxes_and_roboflows_paths_are_found():
     shutil.copytree("yolo/images/train", "yolo/train/images")
     shutil.copytree("yolo/labels/train", "yolo/train/labels")
 
-    (train,) = READERS["yolo"](Path("yolo/data.yaml")).sets
+    (train,) = read_dataset(Path("yolo/data.yaml"), "yolo").sets
 
     assert [tuple(box) for box in train.images[0].boxes] == [(1, 16, 12, 16, 24, False)]
 
@@ -180,7 +181,7 @@ def test_turned_images_have_the_size_that_they_are_seen_in():
     exif[0x0112] = 6
     Image.new("RGB", (64, 48)).save("yolo/images/train/1.png", exif=exif)
 
-    image = READERS["yolo"](Path("yolo")).sets[0].images[0]
+    image = read_dataset(Path("yolo"), "yolo").sets[0].images[0]
 
     assert (image.width, image.height) == (48, 64)
     assert tuple(image.boxes[0]) == (0, 18, 16, 12, 32, False)

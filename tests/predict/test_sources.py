@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.data.unread import reason_unread
 from retinanet.predict.sources import find_sources
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.tree import Tree
 
 
 @pytest.fixture
@@ -79,3 +81,23 @@ def test_a_listed_path_is_first_one_from_here(folder):
     Path("in/list.txt").write_text("in/a.jpg\nb.PNG\n")
     found = [source.path for source in find_sources(["in/list.txt"], Path("out"))]
     assert found == [Path("in/a.jpg"), Path("in/b.PNG")]
+
+
+def test_links_to_folders_are_followed_and_hidden_folders_left_out_and_all_files_accounted_for(folder):
+    Path("more").mkdir()
+    Path("more/d.jpg").touch()
+    Path("in/.ipynb_checkpoints").mkdir()
+    Path("in/.ipynb_checkpoints/a-checkpoint.jpg").touch()
+    Path("in/link").symlink_to(Path("more").absolute())
+    Path("in/deep/back").symlink_to(Path("in").absolute())
+    tree = Tree()
+
+    sources = find_sources(["in"], Path("in/deep/er"), tree)
+
+    assert [source.name for source in sources] == ["a.jpg", "b.PNG", "odd[1].jpg", "deep/clip.MP4", "link/d.jpg"]
+    for source in sources:
+        tree.read(source.path)
+    assert tree.account(reason_unread).line(Path("in")) == (
+        "Files: 5 read, 5 not read: 2 hidden (.ipynb_checkpoints/a-checkpoint.jpg), 1 in the output folder "
+        "(deep/er/c.webp), 1 links back to a folder that holds them (deep/back), 1 other files (notes.md)"
+    )

@@ -32,6 +32,7 @@ def test_what_is_ambiguous_or_not_there_is_not_named(tmp_path):
         (tmp_path / name).touch()
     assert why_missing(tmp_path / "a.PNG") == ""
     assert why_missing(tmp_path / "b.png") == ""
+    assert why_missing(tmp_path / ("b" * 300)) == " It can't be looked for (File name too long)."
     assert why_missing(tmp_path / "no" / "such" / "b.png") == ""
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from retinanet.coco.annotations import read_annotations
-from retinanet.coco.folder import CSV, format_of
+from retinanet.coco.formats import format_of
 from retinanet.coco.results import read_results
-from retinanet.convert.csv_files import read_csv
+from retinanet.convert.readers import read_dataset
 from retinanet.convert.voc import read_xml
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.json_files import read_json
+from retinanet.runtime.tree import Tree
+from retinanet.settings.convert import CSV
 
 NAME = "Müller 猫 🐈"
 MARKED = ("utf-8-sig", "utf-16", "utf-32")  # Python writes a byte order mark in these
@@ -31,10 +33,10 @@ def test_a_mark_tells_the_encoding_of_an_annotation_file(tmp_path, encoding):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_csv_file_from_windows_is_recognised(tmp_path, encoding):
     (tmp_path / "train.csv").write_text(f"{NAME}.png,,,,,\n", encoding=encoding)
-    assert format_of(tmp_path) == CSV
+    assert format_of(tmp_path, Tree()) == CSV
     (tmp_path / "classes.csv").write_text("cat,0\n", encoding=encoding)
     with pytest.raises(UserError, match=f"there is no image .*{NAME}.png"):
-        read_csv(tmp_path)
+        read_dataset(tmp_path, CSV)
 
 
 def test_other_encodings_are_told_as_such(tmp_path):

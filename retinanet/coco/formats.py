@@ -1,0 +1,147 @@
+"""Recognises the annotation format of a dataset by its files."""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from retinanet.runtime.text_files import open_text
+from retinanet.runtime.tree import Tree
+from retinanet.settings.convert import COCO, CSV, CVAT, LABELME, LABELSTUDIO, VOC, YOLO
+
+ROBOFLOW = "_annotations.coco.json"  # in the image folder
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
+LOOKED_AT = 2000  # the maximum number of files examined in a folder, which may hold millions
+LOOKED_INTO = 5  # the maximum number of files of a kind whose beginning is read
+BEGINNING = 20_000  # bytes
+CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
+CSV_NAMES = (  # of these columns, in other tools' headers, without case and punctuation
+    ("path", "filename", "file", "filepath", "image", "imagepath", "imagename", "imageid", "img"),
+    ("x1", "xmin", "left"),
+    ("y1", "ymin", "top"),
+    ("x2", "xmax", "right"),
+    ("y2", "ymax", "bottom"),
+    ("class", "label", "classname", "labelname", "category", "categoryname", "name"),
+)
+CSV_SIZES = (*CSV_NAMES[:3], ("width", "w"), ("height", "h"), CSV_NAMES[5])
+YOLO_ROW = rb"^\s*\d[\d.e+]*([\s,]+[-\d.e+]+){4}"  # class, centre x, centre y, width, height
+
+
+class Format(NamedTuple):
+    name: str  # as in --from
+    words: str  # in messages
+    is_shown_by: Callable[[Path, Sequence[Path]], bool]  # by a folder and the files below it
+
+
+def _begins_with(files: Sequence[Path], suffixes: Sequence[str], pattern: bytes) -> bool:
+    """Returns True if the beginning of one of the first files with these suffixes matches `pattern`."""
+    for path in islice((path for path in files if path.suffix.lower() in suffixes), LOOKED_INTO):
+        try:
+            with open(path, "rb") as file:
+                beginning = file.read(BEGINNING).replace(b"\0", b"")  # of UTF-16 too
+        except OSError:
+            continue
+        if re.search(pattern, beginning):
+            return True
+    return False
+
+
+def _has_cvats_xml(folder: Path, files: Sequence[Path]) -> bool:
+    at_root = [path for path in files if path.parent == folder]
+    return _begins_with(at_root, (".xml",), rb"<annotations[\s>]")
+
+
+def _has_class_list(folder: Path, files: Sequence[Path]) -> bool:
+    """Returns True for data.yaml, and for darknet's obj.data."""
+    at_root = [path for path in files if path.parent == folder]
+    return _begins_with(at_root, (".yaml", ".yml"), rb"(?m)^\s*['\"]?(names|nc|train|val)\b") or _begins_with(
+        at_root, (".data",), rb"(?m)^\s*(names|train|classes)\s*="
+    )
+
+
+def _has_voc_xml(folder: Path, files: Sequence[Path]) -> bool:
+    return _begins_with(files, (".xml",), rb"<annotation[\s>]")
+
+
+def _has_csv(folder: Path, files: Sequence[Path]) -> bool:
+    near = [path for path in files if folder in (path.parent, path.parent.parent)]
+    return any(_is_csv(path) for path in near)
+
+
+def _has_tasks(folder: Path, files: Sequence[Path]) -> bool:
+    return _begins_with(files, (".json",), rb"(?s)^\s*\[\s*\{.*\"(rectanglelabels|polygonlabels|result)\"\s*:")
+
+
+def _has_shapes(folder: Path, files: Sequence[Path]) -> bool:
+    return _begins_with(files, (".json",), rb"(?s)^\s*\{.*\"shapes\"\s*:")
+
+
+def _has_label_files(folder: Path, files: Sequence[Path]) -> bool:
+    texts = [path for path in files if path.suffix.lower() == ".txt"]
+    if any("labels" in path.relative_to(folder).parts[:-1] for path in texts):
+        return True
+    images = {path.with_suffix("") for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+    return _begins_with([path for path in texts if path.with_suffix("") in images], (".txt",), YOLO_ROW)
+
+
+def _has_json(folder: Path, files: Sequence[Path]) -> bool:
+    names = [path.relative_to(folder) for path in files if path.suffix.lower() == ".json"]
+    return any(path.parent.name in ("", "annotations") or path.name == ROBOFLOW for path in names)
+
+
+# The formats in the order in which they are looked for: Label Studio's YOLO also has a JSON file.
+FORMATS = (
+    Format(CVAT, "CVAT's own XML", _has_cvats_xml),
+    Format(YOLO, "YOLO's format", _has_class_list),
+    Format(VOC, "PASCAL VOC's format", _has_voc_xml),
+    Format(CSV, "CSV", _has_csv),
+    Format(LABELSTUDIO, "Label Studio's JSON", _has_tasks),
+    Format(LABELME, "labelme's JSON", _has_shapes),
+    Format(YOLO, "YOLO's format", _has_label_files),
+    Format(COCO, "COCO's format", _has_json),
+)
+WORDS = {each.name: each.words for each in FORMATS}
+
+
+def format_of(source: Path, tree: Tree) -> str | None:
+    """Returns the annotation format of `source`, a folder or a file; None if unknown."""
+    folder, files = (source.parent, [source]) if source.is_file() else (source, tree.files(source))
+    if source.is_file() and (by_suffix := {".yaml": YOLO, ".yml": YOLO, ".data": YOLO}.get(source.suffix.lower())):
+        return by_suffix
+    name = next((each.name for each in FORMATS if each.is_shown_by(folder, files)), None)
+    return VOC if name is None and source.is_file() and source.suffix.lower() == ".xml" else name
+
+
+class CsvColumns(NamedTuple):
+    order: list[int]  # the columns of path, x1, y1, x2, y2 and class
+    are_sizes: bool  # True if the width and height stand in the place of x2 and y2
+
+
+def csv_columns(header: list[str]) -> CsvColumns | None:
+    """Returns the columns that a CSV file's first row names; None if it isn't a header that names all of them."""
+    names = [re.sub("[^a-z0-9]", "", word.lower()) for word in header]
+    for wanted, are_sizes in ((CSV_NAMES, False), (CSV_SIZES, True)):
+        columns = [[names.index(name) for name in same if name in names] for same in wanted]
+        if all(columns):
+            return CsvColumns([places[0] for places in columns], are_sizes)
+    return None
+
+
+def csv_delimiter(first_line: str) -> str:
+    """Returns the character between the columns of a CSV file."""
+    return "," if "," in first_line else max(";\t", key=first_line.count)
+
+
+def _is_csv(path: Path) -> bool:
+    """Returns True if `path` is a CSV file whose first row is an annotation or a header."""
+    if path.suffix.lower() != ".csv":
+        return False
+    try:
+        with open_text(path) as file:
+            first = file.readline()
+        words = next(csv.reader([first], delimiter=csv_delimiter(first)), [])
+        return len(words) == CSV_COLUMNS or csv_columns(words) is not None
+    except (OSError, UnicodeError, csv.Error):
+        return False

@@ -1,0 +1,137 @@
+"""Finds the images that annotations name, and sorts them into sets by their folders."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+
+from retinanet.coco.folder import SETS, known_set
+from retinanet.convert.reading import Reading
+from retinanet.convert.sets import LabelledImage, LabelledSet
+from retinanet.runtime.errors import DataFault
+from retinanet.runtime.tree import folded
+
+IMAGE_FOLDERS = ("JPEGImages", "images")
+LABEL_STUDIOS = re.compile("^[0-9a-f]{8}-")  # Label Studio puts this before the name of an uploaded file
+NO_SET = "nothing says which set the images are, so all are train: --split divides them"
+
+
+class ImageFinder:
+    """Finds the image that an annotation names, among all images of the dataset."""
+
+    def __init__(self, reading: Reading) -> None:
+        folder = reading.told.image_path
+        images = reading.images(folder) if folder else reading.images()
+        if not images:  # SOURCE is the folder of the annotations, beside the folder of the images
+            beside = [reading.root.parent / name for name in IMAGE_FOLDERS]
+            folder = next((path for place in beside if (path := reading.tree.find(place))), None)
+            images = reading.images(folder) if folder else []
+        self._reading = reading
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in images:
+            self._by_name.setdefault(folded(path.name), []).append(path)
+            self._by_stem.setdefault(folded(path.stem), []).append(path)
+
+    def find(self, file_name: str, annotation: Path, where: str, *, by_annotation: bool = True) -> Path | None:
+        """Returns the image called `file_name`, or else with its stem; None if there is none.
+
+        With `by_annotation`, an image with the stem of the file `annotation` is the last choice. Raises DataFault if
+        the name leaves the dataset, or several images have it.
+        """
+        path = PurePosixPath(file_name.replace("\\", "/"))
+        if ".." in path.parts or "\0" in file_name:
+            raise DataFault(
+                "names that leave the folder",
+                f"{where}: the file name {file_name!r} leaves the folder of the dataset. Write the image's own name.",
+            )
+        without = LABEL_STUDIOS.sub("", path.name)
+        candidates = (
+            self._by_name.get(folded(path.name))
+            or self._by_stem.get(folded(path.name))
+            or self._by_stem.get(folded(path.stem))
+            or self._by_name.get(folded(without))
+            or (self._by_stem.get(folded(annotation.stem)) if by_annotation else None)
+            or []
+        )
+        exact = [candidate for candidate in candidates if candidate.name == path.name] or candidates
+        nearness = {candidate: _nearness(candidate, path, annotation) for candidate in exact}
+        nearest = [candidate for candidate in exact if nearness[candidate] == max(nearness.values())]
+        if len(nearest) > 1:
+            raise DataFault(
+                "names of several images",
+                f"{where}: both {nearest[0]} and {nearest[1]} may be its image {file_name}. Rename one of the two.",
+            )
+        return nearest[0] if nearest else None
+
+    def size(
+        self, image: Path, where: str, annotated: tuple[float, float] | None, where_annotated: str
+    ) -> tuple[int, int]:
+        """Returns the (width, height) of an image; raises DataFault if the annotated size, if known, is another."""
+        width, height = self._reading.size(image, where)
+        if annotated and annotated != (0, 0) and tuple(map(round, annotated)) != (width, height):
+            raise DataFault(
+                "images of another size",
+                f"{where_annotated}: says {annotated[0]:g} x {annotated[1]:g}, but {image} is {width} x {height} "
+                "(width x height). Use the image that was annotated, or correct the size.",
+            )
+        return width, height
+
+
+def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, int, int, int]:
+    """Counts the folders that the image shares with its name in the annotation, and with the annotation's own path.
+
+    An image folder counts too, because VOC keeps masks of the same names in other folders.
+    """
+    folders = candidate.parent.parts
+
+    def shared(others: Sequence[str], mine: Sequence[str]) -> int:
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(others, mine, strict=False))))
+
+    theirs = annotation.parent.parts
+    return (
+        shared(named.parent.parts[::-1], folders[::-1]),
+        shared(theirs[::-1], folders[::-1]),
+        shared(theirs, folders),
+        int(_image_folder(candidate.parent) is not None),
+    )
+
+
+def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
+    """Returns the sets whose names are those of folders, or all images as one set; `images` by annotation file."""
+    sets: dict[str, dict[Path, LabelledImage]] = {}
+    for file, image in images.items():
+        words = [word for path in (file, image.path) for word in _folders_below(path, reading.root)]
+        words = [re.sub(r"[-_]?(xmls?|annotations?|labels|images)$", "", word.lower()) for word in words]
+        name = next((known for word in words if (known := known_set(word))), "")
+        sets.setdefault(name, {})[file] = image
+    if len(sets) > 1 and "" in sets:
+        left = sets.pop("")
+        example = next(iter(left))
+        reading.notes.append(f"{len(left)} images are in the folder of no set, such as {example}, and are left out")
+    if set(sets) == {""}:
+        if not reading.told.set:
+            reading.notes.append(NO_SET)
+        sets = {"train": sets[""]}
+    return [set_of(name, sets[name]) for name in SETS if name in sets]
+
+
+def _folders_below(path: Path, root: Path) -> tuple[str, ...]:
+    return path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+
+
+def set_of(name: str, images: Mapping[Path, LabelledImage]) -> LabelledSet:
+    """Returns a set whose images are called by their paths below the folder of all its images."""
+    folders = [image.path.parent for image in images.values()]
+    tops = {_image_folder(folder) for folder in folders}
+    top = tops.pop() if len(tops) == 1 else None
+    if top is None or all(known_set(folder.relative_to(top).parts[0]) for folder in folders if folder != top):
+        top = Path(os.path.commonpath(folders)) if folders else Path()
+    return LabelledSet(name, [image._replace(name=image.path.relative_to(top).as_posix()) for image in images.values()])
+
+
+def _image_folder(folder: Path) -> Path | None:
+    """Returns the innermost of a folder and those above it that is called JPEGImages or images; None if none is."""
+    names = {name.lower() for name in IMAGE_FOLDERS}
+    return next((place for place in (folder, *folder.parents) if place.name.lower() in names), None)

@@ -1,0 +1,228 @@
+"""Reads the JSON of two labelling tools: Label Studio's, with a list of tasks, and labelme's, with a file per image.
+
+The formats: https://labelstud.io/guide/export.html (JSON and JSON-MIN), https://labelstud.io/tags/rectanglelabels and
+https://github.com/wkentaro/labelme/blob/main/labelme/label_file.py
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retinanet.coco.json_values import is_number, is_text
+from retinanet.convert.coco_files import plain_names
+from retinanet.convert.image_files import ImageFinder, sets_by_folder
+from retinanet.convert.reading import Reading
+from retinanet.convert.sets import Box, Labelled, LabelledImage
+from retinanet.convert.shapes import Sides, around_points, clear_box
+from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.json_files import read_json
+
+SHAPES = ("rectangle", "polygon", "ellipse")  # Label Studio's results with a box, each also with labels behind it
+PERCENT = 100
+
+
+class Shape(NamedTuple):
+    where: str
+    name: str  # of its class
+    sides: Sides
+
+
+class Labels(NamedTuple):
+    """The shapes of an image, still by the names of their classes."""
+
+    image: LabelledImage
+    shapes: list[Shape]
+
+
+def read_labelstudio(reading: Reading) -> Labelled:
+    """Reads the tasks of Label Studio's JSON or JSON-MIN; shapes without a box are left out and counted.
+
+    Raises UserError, which names the mistake; mistakes in tasks and shapes are added to `reading`.
+    """
+    files = [reading.source] if reading.source.is_file() else reading.files(".json")
+    tasks: list[tuple[str, Path, dict[str, Any]]] = []
+    for file in files:
+        content = read_json(file)
+        if isinstance(content, list) and content and all(isinstance(task, dict) for task in content):
+            reading.tree.read(file)
+            tasks += [(f"{file}: task {task.get('id', number)}", file, task) for number, task in enumerate(content)]
+    if not tasks:
+        raise UserError(f"{reading.source}: has no JSON file with a list of tasks. Export JSON from Label Studio.")
+    finder, left_out = ImageFinder(reading), Counter[str]()
+    labels: dict[Path, Labels] = {}
+    num_several = 0
+    for where, file, task in tasks:
+        with reading.mistakes_collected():
+            annotations = [each for each in _list(task.get("annotations")) if not each.get("was_cancelled")]
+            num_several += len(annotations) > 1
+            image = _image(task.get("data", task), file, where, finder)
+            size = reading.size(image, where)
+            if "annotations" in task:
+                results = [result for each in annotations[:1] for result in _list(each.get("result"))]
+            else:  # JSON-MIN: each value that is a list holds the regions of a tag
+                results = [each for value in task.values() if isinstance(value, list) for each in _list(value)]
+            shapes: list[Shape] = []
+            for result in results:
+                with reading.mistakes_collected():
+                    shapes += _shapes(result, size, where, left_out)
+            labels[image] = Labels(LabelledImage(image, image.name, *size, []), shapes)
+    if num_several:
+        reading.notes.append(f"{num_several} tasks have several annotations: the first of each is read")
+    return _labelled(reading, labels, left_out)
+
+
+def _list(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _image(data: Any, file: Path, where: str, finder: ImageFinder) -> Path:
+    texts = [value for value in data.values() if is_text(value) and value] if isinstance(data, dict) else []
+    texts.sort(key=lambda text: data.get("image") != text)
+    for text in texts:
+        for name in plain_names(text):
+            if image := finder.find(name, file, where, by_annotation=False):
+                return image
+    raise DataFault(
+        "images that are missing",
+        f"{where}: there is no image {texts[0] if texts else ''}. Put it there, or name the folder of the images with "
+        "--image_path.",
+    )
+
+
+def _shapes(result: dict[str, Any], size: tuple[int, int], where: str, left_out: Counter[str]) -> Iterator[Shape]:
+    value = result.get("value", result)
+    names = next((value[key] for each in SHAPES if (key := f"{each}labels") in value), None)
+    if names is None:
+        if kind := result.get("type"):
+            left_out[str(kind)] += 1
+        return
+    if not isinstance(names, list) or not names or not is_text(names[0]):
+        raise DataFault("objects without a class", f"{where}: an object has no label. Give it one.")
+    yield Shape(where, names[0], _sides(value, size, where))
+
+
+def _sides(value: dict[str, Any], size: tuple[int, int], where: str) -> Sides:
+    """Returns a region's box in pixels; the region's numbers are percentages of the image."""
+    scale_x, scale_y = (side / PERCENT for side in size)
+    if "points" in value:
+        return around_points(_points(value["points"], where, lambda x, y: (x * scale_x, y * scale_y)))
+    is_ellipse = "radiusX" in value
+    keys = ("x", "y", *(("radiusX", "radiusY") if is_ellipse else ("width", "height")))
+    numbers = [number for key in keys if is_number(number := value.get(key))]
+    rotation = value.get("rotation") or 0
+    if len(numbers) < len(keys) or not is_number(rotation):
+        raise DataFault("words that aren't numbers", f"{where}: a region lacks a number among {', '.join(keys)}.")
+    x, y, wide, high = (number * scale for number, scale in zip(numbers, (scale_x, scale_y) * 2, strict=True))
+    cos, sin = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+    if is_ellipse:
+        half_wide, half_high = math.hypot(wide * cos, high * sin), math.hypot(wide * sin, high * cos)
+        return x - half_wide, y - half_high, 2 * half_wide, 2 * half_high
+    corners = ((0.0, 0.0), (wide, 0.0), (wide, high), (0.0, high))  # rotated about the first
+    return around_points([(x + right * cos - down * sin, y + right * sin + down * cos) for right, down in corners])
+
+
+def _points(
+    points: Any, where: str, place: Callable[[float, float], tuple[float, float]]
+) -> Sequence[tuple[float, float]]:
+    if not isinstance(points, list) or not points:
+        raise DataFault("shapes without points", f"{where}: a shape has no points. Draw it again, or remove it.")
+    if not all(isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in points):
+        raise DataFault("words that aren't numbers", f"{where}: a shape's points are not all [x, y]. Correct them.")
+    return [place(x, y) for x, y in points]
+
+
+def read_labelme(reading: Reading) -> Labelled:
+    """Reads labelme's JSON files; points and lines are left out and counted.
+
+    Shapes of one class and one group_id are an object, as in labelme's own conversion to COCO. Raises UserError, which
+    names the mistake; mistakes in files and shapes are added to `reading`.
+    """
+    files = [reading.source] if reading.source.is_file() else reading.files(".json")
+    finder, left_out = ImageFinder(reading), Counter[str]()
+    labels: dict[Path, Labels] = {}
+    for file in files:
+        with reading.mistakes_collected():
+            content = _labelme_content(reading, file)
+            if content is None:
+                continue
+            image_path = content.get("imagePath")
+            name = image_path if is_text(image_path) else file.name
+            beside = reading.tree.find(file.parent / name.replace("\\", "/"))
+            image = (
+                beside
+                if beside and beside.is_file()
+                else finder.find(Path(name.replace("\\", "/")).name, file, str(file))
+            )
+            if image is None:
+                raise DataFault("images that are missing", f"{file}: there is no image {name}. Put it there.")
+            wide, high = content.get("imageWidth"), content.get("imageHeight")
+            known = (wide, high) if is_number(wide) and is_number(high) else None
+            size = finder.size(image, str(file), known, str(file))
+            labels[file] = Labels(LabelledImage(image, image.name, *size, []), [])
+            groups: dict[Any, list[Shape]] = {}
+            for number, shape in enumerate(_list(content["shapes"])):
+                with reading.mistakes_collected():
+                    for each in _labelme_shapes(shape, f"{file}: shape {number}", left_out):
+                        group = shape.get("group_id")
+                        groups.setdefault((each.name, repr(group)) if group is not None else number, []).append(each)
+            labels[file].shapes.extend(map(_together, groups.values()))
+    if not labels and not reading.mistakes:
+        raise UserError(f"{reading.source}: has no JSON file of labelme's, with shapes. Put them there.")
+    return _labelled(reading, labels, left_out)
+
+
+def _labelme_content(reading: Reading, file: Path) -> dict[str, Any] | None:
+    try:
+        content = read_json(file)
+    except UserError as fault:
+        reading.tree.leave(file, "files that aren't JSON")
+        raise DataFault("files that aren't JSON", str(fault)) from None
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        reading.tree.leave(file, "JSON files without shapes")
+        return None
+    reading.tree.read(file)
+    return content
+
+
+def _labelme_shapes(shape: dict[str, Any], where: str, left_out: Counter[str]) -> Iterator[Shape]:
+    kind = shape.get("shape_type") or "polygon"
+    if kind not in ("rectangle", "polygon", "circle", "mask"):
+        left_out[str(kind)] += 1
+        return
+    name = shape.get("label")
+    if not is_text(name) or not name.strip():
+        raise DataFault("objects without a class", f"{where}: has no label. Give it one.")
+    points = _points(shape.get("points"), where, lambda x, y: (x, y))
+    sides = around_points(points)
+    if kind == "circle" and len(points) == 2:
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        sides = (x - radius, y - radius, 2 * radius, 2 * radius)
+    yield Shape(where, name.strip(), sides)
+
+
+def _together(shapes: list[Shape]) -> Shape:
+    """Returns the shapes of an object as one shape."""
+    corners = [
+        corner for _, _, (left, top, width, height) in shapes for corner in ((left, top), (left + width, top + height))
+    ]
+    return shapes[0]._replace(sides=around_points(corners))
+
+
+def _labelled(reading: Reading, labels: dict[Path, Labels], left_out: Counter[str]) -> Labelled:
+    names = sorted({shape.name for each in labels.values() for shape in each.shapes})
+    if not names:
+        reading.fail(f"{reading.source}: no image has an object with a box, so there are no classes.")
+    images = {}
+    for key, (image, shapes) in labels.items():
+        boxes: list[Box] = []
+        for shape in shapes:
+            with reading.mistakes_collected():
+                boxes.append(clear_box(names.index(shape.name), shape.sides, shape.where))
+        images[key] = image._replace(boxes=boxes)
+    if left_out:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
+        reading.notes.append(f"shapes without a box are left out: {counts}")
+    return Labelled(names, sets_by_folder(reading, images), notes=reading.notes)

@@ -1,0 +1,109 @@
+"""Holds what a reader works with: the dataset's files, what the user says about them, and the mistakes so far."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from retinanet.convert.sets import size_of, text_of
+from retinanet.data.images import image_suffixes
+from retinanet.data.unread import UNREADABLE_IMAGES, reason_unread
+from retinanet.runtime.console import say
+from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.tree import Account, Tree
+from retinanet.settings.convert import SKIP, ReadSettings
+
+LEAST_LABELLED = 0.05  # a set with a smaller fraction of labelled images looks misplaced, not empty
+
+
+class Reading:
+    """A dataset while it is read."""
+
+    def __init__(self, source: Path, told: ReadSettings | None = None) -> None:
+        self.source = source
+        self.root = source if source.is_dir() else source.parent
+        self.told = told or ReadSettings()
+        self.tree = Tree()
+        self.notes: list[str] = []
+        self.mistakes: dict[str, list[str]] = {}  # the messages by kind
+        self.suffixes = image_suffixes()
+        if source.is_dir():
+            self.tree.files(source)
+
+    def files(self, *suffixes: str, folder: Path | None = None) -> list[Path]:
+        """Returns the files with one of the `suffixes` below `folder`, by default the whole dataset."""
+        return [path for path in self.tree.files(folder or self.root) if path.suffix.lower() in suffixes]
+
+    def images(self, folder: Path | None = None) -> list[Path]:
+        """Returns the image files below `folder`, by default the whole dataset."""
+        return self.files(*self.suffixes, folder=folder)
+
+    def text(self, path: Path) -> str:
+        """Returns the text of a file; raises DataFault if it isn't text."""
+        try:
+            text = text_of(path)
+        except UserError as fault:
+            if path.exists():
+                self.tree.leave(path, "files that can't be read as text")
+            raise DataFault("files that can't be read as text", str(fault)) from None
+        self.tree.read(path)
+        return text
+
+    def size(self, image: Path, where: str) -> tuple[int, int]:
+        """Returns the (width, height) of an image; raises DataFault if it can't be read."""
+        try:
+            size = size_of(image, where)
+        except UserError as fault:
+            if not image.exists():
+                raise DataFault("images that are missing", str(fault)) from None
+            self.tree.leave(image, UNREADABLE_IMAGES)
+            raise DataFault(UNREADABLE_IMAGES, str(fault)) from None
+        self.tree.read(image)
+        return size
+
+    @contextmanager
+    def mistakes_collected(self) -> Iterator[None]:
+        """Adds a mistake to the list, so that reading goes on behind the block."""
+        try:
+            yield
+        except DataFault as fault:
+            self.mistakes.setdefault(fault.kind, []).append(fault.message)
+
+    def require_labels(self, name: str, labelled: int, total: int, looked_for: str) -> None:
+        """Raises UserError if hardly any of the `total` images of the set `name` has a label file."""
+        if not total or labelled >= max(1, LEAST_LABELLED * total) or self.told.allow_unlabelled:
+            return
+        unread = [path for path in self.files(".txt", ".xml", ".json") if not self.tree.is_read(path)]
+        files = f"{len(unread)} other label or text files, such as {unread[0]}" if unread else "no other label files"
+        raise UserError(
+            f"{self.source}: {labelled} of the {total} images of {name} have a label file. Looked for {looked_for}; "
+            f"there are {files}. Put the label files there, or, if these images show no objects, set "
+            "--allow_unlabelled."
+        )
+
+    def end(self) -> None:
+        """Lists the mistakes. Raises UserError if there are any, unless rows with mistakes are to be left out."""
+        kinds, total = len(self.mistakes), sum(map(len, self.mistakes.values()))
+        if not total:
+            return
+        lines = [f"  {len(messages)} {kind}; the first: {messages[0]}" for kind, messages in self.mistakes.items()]
+        if self.told.bad_labels == SKIP:
+            say(f"Left out, because of --bad_labels skip: {total} row{'s' * (total > 1)} or images", *lines)
+            return
+        if total == 1:
+            raise UserError(next(iter(self.mistakes.values()))[0])
+        say(f"Mistakes in {self.source}:", *lines)
+        raise UserError(
+            f"{self.source}: {total} mistakes of {kinds} kind{'s' * (kinds > 1)}, listed above; the first is "
+            f"{next(iter(self.mistakes.values()))[0]} Nothing is written. Correct them, or leave such rows out with "
+            "--bad_labels skip."
+        )
+
+    def fail(self, message: str) -> NoReturn:
+        """Ends reading because something essential is missing: with the mistakes that may be the cause, if any."""
+        if self.mistakes and self.told.bad_labels != SKIP:
+            self.end()
+        raise UserError(message)
+
+    def account(self) -> Account:
+        return self.tree.account(reason_unread)

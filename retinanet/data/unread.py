@@ -1,0 +1,18 @@
+"""Says why files that a command came across were not read."""
+
+from pathlib import Path
+
+from retinanet.data.images import image_suffixes
+
+# Formats of pictures that read_image doesn't read.
+OTHER_PICTURES = {".heic", ".heif", ".psd", ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".eps", ".jxl"}
+UNNAMED_IMAGES = "images that the annotations don't name"
+UNREADABLE_IMAGES = "images that can't be read"
+
+
+def reason_unread(path: Path) -> str:
+    """Returns why a regular file was not read, judging by its name: the reasons for a count of such files."""
+    suffix = path.suffix.lower()
+    if suffix in image_suffixes():
+        return UNNAMED_IMAGES
+    return "of a format that isn't read" if suffix in OTHER_PICTURES else "other files"

@@ -1,0 +1,162 @@
+"""Walks folders, finds files by name, and accounts for every file: it is read, or it is named with a reason."""
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+HIDDEN, BROKEN = "hidden", "broken links"
+LOOP, SPECIAL = "links back to a folder that holds them", "neither files nor folders"
+UNREADABLE = "folders that can't be listed"
+MACOSX = "__MACOSX"  # resource files in archives made on a Mac
+
+
+class Entry(NamedTuple):
+    path: Path
+    reason: str = ""  # why the file can't be read, or "" for a regular file
+
+
+class Account(NamedTuple):
+    """The files that were read, and all others by the reason why they weren't."""
+
+    num_read: int
+    left: dict[str, list[Path]]
+
+    def line(self, root: Path) -> str:
+        """Returns a line for the user, with an example of each reason relative to `root`."""
+        num_left = sum(map(len, self.left.values()))
+        if not num_left:
+            return f"Files: {self.num_read} read, none left out"
+        reasons = [f"{len(paths)} {reason} ({_below(paths[0], root)})" for reason, paths in sorted(self.left.items())]
+        return f"Files: {self.num_read} read, {num_left} not read: {', '.join(reasons)}"
+
+
+class Tree:
+    """The files of the folders that a command walks.
+
+    Links to folders are followed, unless they lead back to a folder that holds them. Hidden files and folders, and
+    __MACOSX, are left out.
+    """
+
+    def __init__(self, most_in_folder: int | None = None) -> None:
+        self._most_in_folder = most_in_folder  # looks at so many names in each folder, for a first impression
+        self._walked: dict[Path, list[Path]] = {}
+        self._entries: dict[str, Entry] = {}
+        self._read: set[str] = set()
+        self._reasons: dict[str, str] = {}
+        self._names: dict[str, dict[str, list[str]]] = {}
+        self._real_folders: dict[str, str] = {}
+
+    def files(self, folder: Path) -> list[Path]:
+        """Returns the regular files below `folder`, sorted by name in each folder."""
+        if folder not in self._walked:
+            entries = list(walk(folder, self._most_in_folder))
+            for entry in entries:
+                self._entries.setdefault(self._key(entry.path), entry)
+            self._walked[folder] = [path for path, reason in entries if not reason]
+        return self._walked[folder]
+
+    def find(self, path: Path) -> Path | None:
+        """Returns `path` if it exists, or the only path whose names differ just in Unicode form or else in case."""
+        if os.path.exists(path):
+            return path
+        if path.parent == path:
+            return None
+        folder = self.find(path.parent)
+        if folder is None or path.name == "..":
+            return None
+        names = self._names_in(folder).get(folded(path.name), [])
+        same = [name for name in names if _composed(name) == _composed(path.name)] or names
+        return folder / same[0] if len(same) == 1 else None
+
+    def read(self, path: Path) -> None:
+        """Notes that the file `path` is read, unless it has been left."""
+        key = self._key(path)
+        if key in self._reasons:
+            return
+        self._read.add(key)
+        self._entries.setdefault(key, Entry(path))
+
+    def leave(self, path: Path, reason: str) -> None:
+        """Notes why the file `path` isn't read."""
+        key = self._key(path)
+        self._reasons[key] = reason
+        self._read.discard(key)
+
+    def is_read(self, path: Path) -> bool:
+        return self._key(path) in self._read
+
+    def account(self, reason_of: Callable[[Path], str]) -> Account:
+        """Returns the account of all files walked or read; `reason_of` gives the reason for those without one."""
+        left: dict[str, list[Path]] = {}
+        for key, (path, reason) in self._entries.items():
+            if key not in self._read:
+                left.setdefault(reason or self._reasons.get(key) or reason_of(path), []).append(path)
+        return Account(len(self._entries.keys() & self._read), left)
+
+    def _key(self, path: Path) -> str:
+        """Returns the path's identity: files reached by several links to a folder are the same."""
+        folder = str(path.parent)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._real_folders[folder], path.name)
+
+    def _names_in(self, folder: Path) -> dict[str, list[str]]:
+        key = str(folder)
+        if key not in self._names:
+            names: dict[str, list[str]] = {}
+            for name in os.listdir(folder) if os.path.isdir(folder) else []:
+                names.setdefault(folded(name), []).append(name)
+            self._names[key] = names
+        return self._names[key]
+
+
+def walk(folder: Path, most_in_folder: int | None = None) -> Iterator[Entry]:
+    """Yields every file below `folder`, a folder's own files before those of its folders."""
+    waiting = [(folder, frozenset(_with_parents(os.path.realpath(folder))), "")]
+    while waiting:
+        place, above, reason = waiting.pop()
+        try:
+            with os.scandir(place) as scan:
+                names = sorted(entry.name for entry in islice(scan, most_in_folder))
+        except OSError:
+            yield Entry(place, UNREADABLE)
+            continue
+        folders = []
+        for name in names:
+            path = place / name
+            fault = reason or (HIDDEN if name.startswith(".") or name == MACOSX else "")
+            try:
+                mode = os.stat(path).st_mode
+            except OSError:
+                yield Entry(path, fault or BROKEN)
+                continue
+            if stat.S_ISDIR(mode):
+                real = os.path.realpath(path)
+                if real in above:
+                    yield Entry(path, fault or LOOP)
+                else:
+                    folders.append((path, above.union(_with_parents(real)), fault))
+            else:
+                yield Entry(path, fault or ("" if stat.S_ISREG(mode) else SPECIAL))
+        waiting += reversed(folders)
+
+
+def _with_parents(path: str) -> list[str]:
+    return [path, *map(str, Path(path).parents)]
+
+
+def folded(name: str) -> str:
+    """Returns `name` without differences of case and Unicode form."""
+    return _composed(_composed(name).casefold())
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
