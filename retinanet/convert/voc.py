@@ -240,6 +240,7 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
         relative = file.with_suffix("")
         for name in {relative.name, *(Path(*relative.parts[-count:]).as_posix() for count in (2, 3))}:
             by_name.setdefault(name, []).append(file)
+    by_name |= {_below_annotations(file, reading.root).as_posix(): [file] for file in images}
     listed = {file: _listed(reading, file, by_name) for file in lists}
     sets: dict[str, list[Path]] = {}
     for file, set_name in lists.items():
@@ -252,6 +253,13 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
     if left := len(images.keys() - in_a_list):
         reading.notes.append(f"{left} images are in no list, and are left out")
     return [set_of(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
+
+
+def _below_annotations(file: Path, root: Path) -> Path:
+    """Returns an annotation's path below the folder Annotations, or else below `root`, without its suffix."""
+    relative = file.with_suffix("").relative_to(root)
+    places = [number for number, part in enumerate(relative.parts[:-1]) if part.lower() == "annotations"]
+    return Path(*relative.parts[places[0] + 1 :]) if places else relative
 
 
 def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> list[Path]:
