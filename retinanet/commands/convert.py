@@ -4,7 +4,7 @@ import shlex
 
 from retinanet.coco.formats import WORDS, format_of
 from retinanet.convert.fit import fitted
-from retinanet.convert.readers import READERS
+from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Labelled, LabelledSet
 from retinanet.convert.split import split
@@ -27,10 +27,14 @@ def convert(settings: ConvertSettings) -> int:
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
         raise UserError(
-            f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
-            "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
+            f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's XML files, CSV rows "
+            "path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. If it is one of them, "
+            "set --from."
         )
-    labelled = _named(READERS[kind](reading), settings)
+    for flag, value in (("--rows", settings.reading.rows), ("--names", settings.reading.names)):
+        if value and kind != YOLO:
+            raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
+    labelled = _named(read(reading, kind), settings)
     say(
         f"Read {source}: {labelled.export or WORDS[kind]}, {len(labelled.class_names)} classes: "
         f"{', '.join(labelled.class_names[:20])}"

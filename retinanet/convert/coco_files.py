@@ -63,8 +63,8 @@ def _files(reading: Reading) -> dict[str, Path]:
     if files:
         return files
     kind = re.compile(f"^({'|'.join(KINDS)})_")
-    others = [path for path in reading.files(".json") if path.parent in (root, root / "annotations")]
-    others = [path for path in [*others, *reading.files(".json")] if path in others or path.name == ROBOFLOW]
+    places = (root, root / "annotations")
+    others = [path for path in reading.files(".json") if path.parent in places or path.name == ROBOFLOW]
     others.sort(key=lambda path: next((place for place, each in enumerate(KINDS) if path.name.startswith(each)), -1))
     for path in others:
         if set_name := known_set(kind.sub("", path.stem)):
@@ -182,7 +182,7 @@ def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[
             )
         entry["file_name"] = text
         images[text] = path
-    if images and all(text.startswith("images/") for text in images):
+    if len({text.removeprefix("images/") for text in images}) == len(images):
         for entry in _entries(content, "images"):
             if entry.get("file_name") in images:
                 entry["file_name"] = entry["file_name"].removeprefix("images/")

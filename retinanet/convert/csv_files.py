@@ -11,6 +11,7 @@ from retinanet.coco.folder import known_set, set_name_of
 from retinanet.coco.formats import CSV_COLUMNS, csv_columns, csv_delimiter
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
+from retinanet.convert.shapes import DECIMALS
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.text_files import open_text
 
@@ -53,7 +54,13 @@ def read_csv(reading: Reading) -> Labelled:
         names = sorted({row.words[5] for rows in rows_of.values() for row in rows if row.words[5]})
     if not names:
         reading.fail(f"{files[0]}: has no object, so there are no classes. Add a file with rows class,number.")
-    sets = [LabelledSet(_set_name(path), _images(reading, path, rows, names)) for path, rows in rows_of.items()]
+    are_fractions = _are_fractions([row for rows in rows_of.values() for row in rows])
+    if are_fractions:
+        reading.notes.append("all coordinates are from 0 to 1, so they are read as fractions of the image")
+    sets = [
+        LabelledSet(_set_name(path), _images(reading, path, rows, names, are_fractions))
+        for path, rows in rows_of.items()
+    ]
     export = "Roboflow's CSV" if any(path.name == ROBOFLOWS for path in files) else ""
     return Labelled(names, sets, notes=reading.notes, export=export)
 
@@ -141,13 +148,27 @@ def _class_list(rows: list[Row], path: Path) -> list[str]:
     return names
 
 
-def _images(reading: Reading, path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage]:
+def _are_fractions(rows: list[Row]) -> bool:
+    """Returns True if no coordinate is above 1, as in Open Images: a file full of such boxes can't be in pixels."""
+    try:
+        numbers = [float(word) for row in rows if row.words[5] for word in row.words[1:5]]
+    except ValueError:
+        return False
+    return bool(numbers) and min(numbers) >= 0 and max(numbers) <= 1
+
+
+def _images(
+    reading: Reading, path: Path, rows: list[Row], names: list[str], are_fractions: bool
+) -> list[LabelledImage]:
     wheres: dict[Path, str] = {}
     boxes: dict[Path, list[Box]] = {}
     for where, words in rows:
         name = words[0].replace("\\", "/")
         folders = [path.parent, *([reading.told.image_path] if reading.told.image_path else []), path.parent / "images"]
-        places = [folder / text for folder in folders for text in dict.fromkeys((words[0], name))]
+        texts = [words[0], name]
+        if Path(name).suffix.lower() not in reading.suffixes:  # Open Images names its files without the suffix
+            texts += [f"{name}{suffix}" for suffix in (".jpg", ".png", ".jpeg")]
+        places = [folder / text for folder in folders for text in dict.fromkeys(texts)]
         image = next((near for place in places if (near := reading.tree.find(place))), path.parent / words[0])
         wheres.setdefault(image, where)
         boxes.setdefault(image, [])
@@ -161,8 +182,14 @@ def _images(reading: Reading, path: Path, rows: list[Row], names: list[str]) -> 
         with reading.mistakes_collected():
             width, height = reading.size(image, where)
             image_name = Path(os.path.relpath(full[image], folder)).as_posix()
-            images.append(LabelledImage(image, image_name, width, height, boxes[image]))
+            scaled = [_scaled(box, width, height) for box in boxes[image]] if are_fractions else boxes[image]
+            images.append(LabelledImage(image, image_name, width, height, scaled))
     return images
+
+
+def _scaled(box: Box, width: int, height: int) -> Box:
+    left, top = round(box.left * width, DECIMALS), round(box.top * height, DECIMALS)
+    return Box(box.label, left, top, round(box.width * width, DECIMALS), round(box.height * height, DECIMALS))
 
 
 def _box(words: list[str], names: list[str], where: str) -> Box:

@@ -52,6 +52,7 @@ class ImageFinder:
             or self._by_stem.get(folded(path.name))
             or self._by_stem.get(folded(path.stem))
             or self._by_name.get(folded(without))
+            or self._by_stem.get(folded(without))
             or (self._by_stem.get(folded(annotation.stem)) if by_annotation else None)
             or []
         )
@@ -112,6 +113,9 @@ def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> li
         left = sets.pop("")
         example = next(iter(left))
         reading.notes.append(f"{len(left)} images are in the folder of no set, such as {example}, and are left out")
+        for file, image in left.items():
+            for path in (file, image.path):
+                reading.tree.leave(path, "in the folder of no set")
     if set(sets) == {""}:
         if not reading.told.set:
             reading.notes.append(NO_SET)

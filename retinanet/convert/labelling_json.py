@@ -5,6 +5,7 @@ https://github.com/wkentaro/labelme/blob/main/labelme/label_file.py
 """
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -149,7 +150,9 @@ def read_labelme(reading: Reading) -> Labelled:
                 continue
             image_path = content.get("imagePath")
             name = image_path if is_text(image_path) else file.name
-            beside = reading.tree.find(file.parent / name.replace("\\", "/"))
+            path = Path(os.path.normpath(file.parent / name.replace("\\", "/")))
+            is_inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(reading.root))
+            beside = reading.tree.find(path) if is_inside else None
             image = (
                 beside
                 if beside and beside.is_file()

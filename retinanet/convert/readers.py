@@ -7,9 +7,10 @@ from retinanet.convert.csv_files import read_csv
 from retinanet.convert.cvat import read_cvat
 from retinanet.convert.labelling_json import read_labelme, read_labelstudio
 from retinanet.convert.reading import Reading
-from retinanet.convert.sets import Labelled
+from retinanet.convert.sets import Labelled, LabelledImage
 from retinanet.convert.voc import read_voc
 from retinanet.convert.yolo import read_yolo
+from retinanet.runtime.errors import UserError
 from retinanet.settings.convert import COCO, CSV, CVAT, LABELME, LABELSTUDIO, VOC, YOLO, ReadSettings
 
 READERS = {
@@ -26,6 +27,40 @@ READERS = {
 def read_dataset(source: Path, kind: str, told: ReadSettings | None = None) -> Labelled:
     """Returns the dataset in `source`, of the format `kind`. Raises UserError if there is a mistake in it."""
     reading = Reading(source, told)
-    labelled = READERS[kind](reading)
+    labelled = read(reading, kind)
     reading.end()
     return labelled
+
+
+def read(reading: Reading, kind: str) -> Labelled:
+    """Returns the dataset, of the format `kind`.
+
+    Images beside those of a set that the annotations don't name are left out or, with --allow_unlabelled, have no
+    objects: many tools leave images without objects out of their files. Raises UserError, which names the mistake;
+    mistakes in single images and rows are added to `reading`.
+    """
+    try:
+        labelled = READERS[kind](reading)
+    except OSError as error:  # a name is too long, or a folder can't be read
+        raise UserError(
+            f"{reading.source}: {error.filename} can't be read ({error.strerror}). Correct the path or its permissions."
+        ) from None
+    num_unnamed = 0
+    for labelled_set in labelled.sets:
+        named = {image.path: image for image in labelled_set.images}
+        tops = {path.parent: path for path in named}
+        ids = [image.image_id for image in named.values() if image.image_id is not None]
+        for path in [path for path in reading.images() if path.parent in tops and not reading.tree.is_explained(path)]:
+            num_unnamed += 1
+            if reading.told.allow_unlabelled:
+                with reading.mistakes_collected():
+                    size = reading.size(path, str(path))
+                    name = Path(named[tops[path.parent]].name).with_name(path.name).as_posix()
+                    ids.append(max(ids) + 1 if ids else 0)
+                    image_id = ids[-1] if labelled.category_ids else None
+                    labelled_set.images.append(LabelledImage(path, name, *size, [], image_id))
+    if not num_unnamed:
+        return labelled
+    outcome = "they have no objects" if reading.told.allow_unlabelled else "left out, unless --allow_unlabelled is set"
+    note = f"{num_unnamed} images are beside the others, but the annotations don't name them: {outcome}"
+    return labelled._replace(notes=[*labelled.notes, note])

@@ -250,8 +250,11 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
     if not sets:
         return []
     in_a_list = {path for paths in sets.values() for path in paths}
-    if left := len(images.keys() - in_a_list):
-        reading.notes.append(f"{left} images are in no list, and are left out")
+    if left := images.keys() - in_a_list:
+        reading.notes.append(f"{len(left)} images are in no list, and are left out")
+    for file in left:
+        reading.tree.leave(file, "annotations of images that are in no list")
+        reading.tree.leave(images[file].path, "images that are in no list")
     return [set_of(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
 
 
@@ -272,7 +275,7 @@ def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> lis
             continue
         words = text.rsplit(maxsplit=1)
         is_marked = len(words) == 2 and words[1] in ("-1", "0", "1")  # in a list for one class, -1: without it
-        names = [text, PurePosixPath(text).with_suffix("").as_posix()]
+        names = [text, PurePosixPath(text).with_suffix("").as_posix(), PurePosixPath(text).stem]
         names += [words[0]] * is_marked + [PurePosixPath(text.split()[0]).stem]
         found = next((by_name[name] for name in names if name in by_name), None)
         if is_marked and words[1] == "-1" and text not in by_name:

@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from retinanet.coco.folder import SETS, known_set
 from retinanet.coco.formats import YOLO_ROW
-from retinanet.convert.image_files import NO_SET
+from retinanet.convert.image_files import LABEL_STUDIOS, NO_SET
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
 from retinanet.convert.yolo_rows import Row, box_of, meaning_of, row_of
@@ -17,6 +17,7 @@ from retinanet.runtime.errors import DataFault, UserError
 YAMLS = (".yaml", ".yml")
 CLASS_LISTS = ("obj.names", "classes.txt", "predefined_classes.txt")  # CVAT and darknet; Label Studio; LabelImg
 LEFT_LABELS = "labels of images that are in no set"
+ELSEWHERE = "isn't on this machine"
 NOTHING = ("", "~", "null", "Null", "NULL")  # an empty value in YAML
 ABOUT_NAMES = "Write one, such as:  train: images/train  val: images/val  names: [cat, dog]  (each on a line)"
 
@@ -24,7 +25,7 @@ ABOUT_NAMES = "Write one, such as:  train: images/train  val: images/val  names:
 class Layout(NamedTuple):
     """The classes of a dataset, and the images of its sets by the folder that each was named by."""
 
-    classes: list[str]
+    classes: dict[int, str]  # by the number in label files
     where: str  # the file that lists the classes
     sets: dict[str, dict[Path, list[Path]]]
     points: list[int] | None  # kpt_shape
@@ -37,12 +38,15 @@ def read_yolo(reading: Reading) -> Labelled:
     Raises UserError, which names the mistake; mistakes in rows are added to `reading`.
     """
     layout = _layout(reading)
-    require_unique(layout.classes, layout.where)
+    names, labels = list(layout.classes.values()), {number: row for row, number in enumerate(layout.classes)}
+    if not names:
+        raise UserError(f"{layout.where}: lists no class. Write a class per line, or name them with --names cat dog.")
+    require_unique(names, layout.where)
     named = {name: _with_names(reading, folders) for name, folders in layout.sets.items()}
     label_files = _label_files(reading, [path for images in named.values() for path, _ in images])
     rows_of = {}
     for image, file in label_files.items():
-        rows_of[image] = _rows(reading, file, len(layout.classes)) if file else []
+        rows_of[image] = _rows(reading, file, labels) if file else []
     longer = [row for rows in rows_of.values() for row in rows if len(row.numbers) > 4]
     meaning = reading.told.rows or meaning_of(longer, layout.points)
     sets = []
@@ -64,10 +68,10 @@ def read_yolo(reading: Reading) -> Labelled:
     if without := sum(file is None for file in label_files.values()):
         reading.notes.append(f"{without} images have no label file, so they have no objects")
     _explain_others(reading)
-    return Labelled(layout.classes, sets, notes=reading.notes, export=layout.export)
+    return Labelled(names, sets, notes=reading.notes, export=layout.export)
 
 
-def _rows(reading: Reading, file: Path, num_classes: int) -> list[Row]:
+def _rows(reading: Reading, file: Path, labels: dict[int, int]) -> list[Row]:
     rows: list[Row] = []
     lines: list[str] = []
     with reading.mistakes_collected():
@@ -75,7 +79,7 @@ def _rows(reading: Reading, file: Path, num_classes: int) -> list[Row]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             with reading.mistakes_collected():
-                rows.append(row_of(line, num_classes, f"{file}:{number}"))
+                rows.append(row_of(line, labels, f"{file}:{number}"))
     return rows
 
 
@@ -102,10 +106,13 @@ def _layout(reading: Reading) -> Layout:
     sets, has_list = _sets_by_folder(reading)
     export = ""
     if Path(where).name == CLASS_LISTS[1]:
-        export = "Label Studio's YOLO" if (reading.root / "notes.json").exists() else "LabelImg's YOLO"
+        has_folder = any("labels" in path.relative_to(reading.root).parts for path in reading.files(".txt"))
+        export = "" if has_folder else "LabelImg's YOLO"
+        if (reading.root / "notes.json").exists():
+            export = "Label Studio's YOLO"
     if has_list and Path(where).name == CLASS_LISTS[0]:
         export = "CVAT's YOLO 1.1"
-    return Layout(names, where, sets, None, export)
+    return Layout(dict(enumerate(names)), where, sets, None, export)
 
 
 def _at_root(reading: Reading, *suffixes: str) -> list[Path]:
@@ -127,14 +134,14 @@ def _only_yaml(reading: Reading) -> Path:
 def _of_yaml(reading: Reading, file: Path) -> Layout:
     content = _yaml(reading, file)
     names = _class_names(content, file)
-    root = _root(content, file)
+    roots = _roots(content, file)
     sets: dict[str, dict[Path, list[Path]]] = {}
     has_list = False
     for key, value in content.items():
         name = known_set(key)
         if name is None or not value or value in NOTHING:
             continue
-        folders = _images(reading, value, [root, file.parent], file, key)
+        folders = _images(reading, value, roots, file, key)
         has_list = has_list or ".txt" in str(value)
         for folder, images in folders.items():
             sets.setdefault(name, {}).setdefault(folder, []).extend(images)
@@ -168,18 +175,19 @@ def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
     return content
 
 
-def _class_names(content: dict[str, Any], file: Path) -> list[str]:
+def _class_names(content: dict[str, Any], file: Path) -> dict[int, str]:
+    """Returns the names of the classes by their numbers, which may have gaps if the file states them."""
     names = content.get("names")
+    numbers = list(range(len(names))) if isinstance(names, list) else []
     if isinstance(names, dict):
-        numbers = {int(key): name for key, name in names.items() if str(key).isdecimal()}
-        if len(numbers) < len(names) or sorted(numbers) != list(range(len(names))):
-            raise UserError(f"{file}: the numbers in names: have gaps. Number the classes 0, 1, 2 ...")
-        names = [numbers[number] for number in range(len(names))]
+        if not all(str(key).isdecimal() for key in names) or len(set(map(int, names))) < len(names):
+            raise UserError(f"{file}: names: has keys that are not the numbers of classes. Write 0: cat and so on.")
+        numbers, names = list(map(int, names)), list(names.values())
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{file}: has no list of classes. Add a line such as names: [cat, dog]")
     if "nc" in content and content["nc"] != str(len(names)):
         raise UserError(f"{file}: says nc: {content['nc']}, but names {len(names)} classes. Correct one of them.")
-    return names
+    return dict(sorted(zip(numbers, names, strict=True)))
 
 
 def _points(content: dict[str, Any], file: Path) -> list[int] | None:
@@ -191,13 +199,15 @@ def _points(content: dict[str, Any], file: Path) -> list[int] | None:
     return [int(number) for number in shape]
 
 
-def _root(content: dict[str, Any], file: Path) -> Path:
-    """Returns the folder that paths in `file` are relative to: `path:`, if that exists, or the file's own folder."""
+def _roots(content: dict[str, Any], file: Path) -> list[Path]:
+    """Returns the folders that paths in `file` may be relative to: `path:`, if that exists, and the file's own folder.
+
+    `path:` is relative to the file's folder or to the current one.
+    """
     path = content.get("path")
-    if path is None or path in NOTHING:
-        return file.parent
-    text = str(path).replace("\\", "/")
-    return next((place for place in (Path(text), file.parent / text) if place.is_dir()), file.parent)
+    text = "" if path is None or path in NOTHING else str(path).replace("\\", "/")
+    places = [file.parent / text, Path(text), file.parent] if text else [file.parent]
+    return [place for place in dict.fromkeys(places) if place.is_dir()]
 
 
 def _darknet(reading: Reading, file: Path) -> Layout:
@@ -216,7 +226,7 @@ def _darknet(reading: Reading, file: Path) -> Layout:
             sets.setdefault(set_name, {}).update(_images(reading, value, places, file, key))
     if not sets:
         sets, _ = _sets_by_folder(reading)
-    return Layout(names, where, sets, None, "CVAT's YOLO 1.1" if file.name == "obj.data" else "")
+    return Layout(dict(enumerate(names)), where, sets, None, "CVAT's YOLO 1.1" if file.name == "obj.data" else "")
 
 
 def _lines(reading: Reading, file: Path) -> list[str]:
@@ -315,7 +325,20 @@ def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
     bases = [Path(), *roots] if Path(path).is_absolute() else list(roots)
     places = [base / each for base in bases for each in texts]
     exact = next((place for place in places if place.exists()), None)
-    return exact or next((near for place in places if (near := reading.tree.find(place))), None)
+    found = exact or next((near for place in places if (near := reading.tree.find(place))), None)
+    if found is None and PureWindowsPath(path).root:
+        found = _of_another_machine(reading, path, roots)
+    return found
+
+
+def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> Path | None:
+    """Returns the place with as many of the last folders of an absolute path as there are, and says so once."""
+    parts = PureWindowsPath(path).parts[1:]
+    places = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
+    found = next((place for place in places if place.exists()), None)
+    if found and not any(ELSEWHERE in note for note in reading.notes):
+        reading.notes.append(f"{path} {ELSEWHERE}: {found} is read, and so with other such paths")
+    return found
 
 
 def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
@@ -365,8 +388,14 @@ def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | 
     """Returns the label file of each image. A file whose name has another case belongs to no other image's name."""
     files: dict[Path, Path | None] = {}
     exact = set()
+    by_stem: dict[str, list[Path]] = {}
+    if reading.told.image_path or (reading.root / "notes.json").exists():  # the labels may be elsewhere, or renamed
+        for file in reading.files(".txt"):
+            by_stem.setdefault(LABEL_STUDIOS.sub("", file.stem), []).append(file)
     for image in images:
         files[image] = next((found for place in _label_places(image) if (found := reading.tree.find(place))), None)
+        if files[image] is None and len(same := by_stem.get(LABEL_STUDIOS.sub("", image.stem), [])) == 1:
+            files[image] = same[0]
         if (found := files[image]) is not None and found.stem == image.stem:
             exact.add(found)
     return {

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from retinanet.convert.sets import Box
+from retinanet.convert.shapes import DECIMALS
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.settings.convert import BOXES, KEYPOINTS, OUTLINES, TRACKS
 
 SLACK = 0.01  # rounding may carry a box past its image by this fraction of the side
-DECIMALS = 3  # decimal places of pixel values computed from fractions
 ENOUGH_ROWS = 10  # so many rows can't all happen to look like a box and key points
 VISIBILITIES = {0.0, 1.0, 2.0}  # of a key point: not labelled, hidden, visible
 
@@ -20,20 +20,20 @@ class Row(NamedTuple):
     numbers: list[float]  # all numbers behind the class
 
 
-def row_of(line: str, num_classes: int, where: str) -> Row:
-    """Parses a line: the class, and numbers between spaces or commas."""
+def row_of(line: str, labels: dict[int, int], where: str) -> Row:
+    """Parses a line: the number of the class, a key of `labels`, and numbers between spaces or commas."""
     words = [word.rstrip(",") for word in line.split()]
     if len(words) == 1:
         words = line.strip().split(",")
     try:
-        label = float(words[0])
+        label = labels.get(float(words[0]))  # type: ignore[call-overload]  # 1.0 is the key 1
     except ValueError:
-        label = math.nan
-    if not (label.is_integer() and 0 <= label < num_classes) or words[0].startswith("-"):
+        label = None
+    if label is None or words[0].startswith("-"):
+        numbers_are = f"a number from 0 to {len(labels) - 1}" if max(labels) < len(labels) else f"one of {[*labels]}"
         raise DataFault(
             "classes that aren't in the list",
-            f"{where}: class {words[0]!r} is not a number from 0 to {num_classes - 1}, as in the list of classes. "
-            "Correct it.",
+            f"{where}: class {words[0]!r} is not {numbers_are}, as in the list of classes. Correct it.",
         )
     try:
         numbers = [float(word) for word in words[1:]]
@@ -46,7 +46,7 @@ def row_of(line: str, num_classes: int, where: str) -> Row:
             "numbers that aren't finite",
             f"{where}: has a number that is not finite. Write fractions of the image, such as 0.5.",
         )
-    return Row(where, int(label), numbers)
+    return Row(where, label, numbers)
 
 
 def meaning_of(rows: Sequence[Row], points: Sequence[int] | None) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 HIDDEN, BROKEN = "hidden", "broken links"
 LOOP, SPECIAL = "links back to a folder that holds them", "neither files nor folders"
 UNREADABLE = "folders that can't be listed"
+MOST_FOLDERS = 10
 MACOSX = "__MACOSX"  # resource files in archives made on a Mac
 
 
@@ -42,7 +43,7 @@ class Tree:
     """
 
     def __init__(self, most_in_folder: int | None = None) -> None:
-        self._most_in_folder = most_in_folder  # looks at so many names in each folder, for a first impression
+        self._most_in_folder = most_in_folder  # for a first impression, of this many folders' worth of files at most
         self._walked: dict[Path, list[Path]] = {}
         self._entries: dict[str, Entry] = {}
         self._read: set[str] = set()
@@ -53,7 +54,8 @@ class Tree:
     def files(self, folder: Path) -> list[Path]:
         """Returns the regular files below `folder`, sorted by name in each folder."""
         if folder not in self._walked:
-            entries = list(walk(folder, self._most_in_folder))
+            most = None if self._most_in_folder is None else MOST_FOLDERS * self._most_in_folder
+            entries = list(islice(walk(folder, self._most_in_folder), most))
             for entry in entries:
                 self._entries.setdefault(self._key(entry.path), entry)
             self._walked[folder] = [path for path, reason in entries if not reason]
@@ -88,6 +90,10 @@ class Tree:
 
     def is_read(self, path: Path) -> bool:
         return self._key(path) in self._read
+
+    def is_explained(self, path: Path) -> bool:
+        """Returns True if the file `path` is read, or there is a reason why it isn't."""
+        return self.is_read(path) or self._key(path) in self._reasons
 
     def account(self, reason_of: Callable[[Path], str]) -> Account:
         """Returns the account of all files walked or read; `reason_of` gives the reason for those without one."""

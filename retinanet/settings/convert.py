@@ -62,6 +62,13 @@ class ReadSettings:
         STOP, "list all mistakes and write nothing, or leave out the rows and images that have them", BAD_LABELS
     )
 
+    def check(self, given: Given) -> None:
+        name = self.set
+        if name is not None and (not name or "/" in name or "\\" in name or name.startswith(".")):
+            raise UserError(f"--set {name!r} is not a file name. Use a name such as train.")
+        if name is not None and "split" in given.changed:
+            raise UserError("--set names the only set that is written, and --split makes several. Remove one of them.")
+
 
 @dataclass(frozen=True)
 class ConvertSettings:
@@ -83,4 +90,5 @@ def convert_settings(argv: list[str] | None = None) -> ConvertSettings:
     description = "Convert annotations of other formats and tools into a data folder for train.py, or split a dataset."
     settings, given = parsed(ConvertSettings, description, argv, prog="python -m retinanet.convert")
     settings.splitting.check(given)
+    settings.reading.check(given)
     return settings

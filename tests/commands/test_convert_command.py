@@ -187,6 +187,11 @@ def test_a_converted_set_trains(script, coco_path):
         (("--from", "yolo"), "has no data.yaml"),
         (("--from", "csv"), "has no CSV file of annotations"),
         (("--to", "tfrecord"), "--to"),
+        (("--set", "a/b"), "--set 'a/b' is not a file name"),
+        (("--set", "val", "--split", 0.5, 0.5), "--set names the only set that is written, and --split makes several"),
+        (("--rows", "boxes"), "--rows is about YOLO's labels, but"),
+        (("--names", "cat"), "--names is about YOLO's labels, but"),
+        (("--image_path", "nowhere"), "nowhere: no such file or folder"),
     ],
 )
 def test_mistakes_end_in_one_message(script, coco_path, flags, message):
