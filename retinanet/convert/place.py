@@ -155,8 +155,12 @@ def _difference(image: LabelledImage, again: LabelledImage, kind: str) -> tuple[
         is_near = all(abs(number - number_again) <= limit for number, number_again, limit in corners)
         if not is_near or (box.label, box.is_crowd) != (box_again.label, box_again.is_crowd):
             return box, box_again
-    if kind == COCO and (image.entry, image.box_entries) != (again.entry, again.box_entries):
-        return "an entry", "another"
+    if kind == COCO:  # a name may be read without a folder in front; what counts is the file
+        entries, entries_again = (
+            ({**(each.entry or {}), "file_name": image.name}, each.box_entries) for each in (image, again)
+        )
+        if entries != entries_again:
+            return entries, entries_again
     return None
 
 
