@@ -84,7 +84,7 @@ def check_set(
         white_level=white_level,
         headers=headers,
     )
-    entries = content.get("annotations", [])
+    entries = content.get("annotations") or []
     checked = CheckedSet(
         name,
         annotations,

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from retinanet.runtime.text_files import open_text
 from retinanet.runtime.tree import Tree
 from retinanet.settings.convert import COCO, CSV, CVAT, LABELME, LABELSTUDIO, VOC, YOLO
 
@@ -138,9 +139,9 @@ def _is_csv(path: Path) -> bool:
     if path.suffix.lower() != ".csv":
         return False
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             first = file.readline()
         words = next(csv.reader([first], delimiter=csv_delimiter(first)), [])
         return len(words) == CSV_COLUMNS or csv_columns(words) is not None
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, UnicodeError, csv.Error):
         return False

@@ -3,9 +3,10 @@
 import shlex
 
 from retinanet.coco.formats import WORDS, format_of
+from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
-from retinanet.convert.sets import Labelled, LabelledSet, upright_boxes, with_distinct_names
+from retinanet.convert.sets import Labelled, LabelledSet, upright_boxes
 from retinanet.convert.split import split
 from retinanet.convert.write_coco import write_coco
 from retinanet.convert.write_others import write_csv, write_voc, write_yolo
@@ -43,16 +44,12 @@ def convert(settings: ConvertSettings) -> int:
     reading.end()
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
-    elif settings.write == VOC:  # one folder has the images of all sets
-        labelled, notes = with_distinct_names(labelled)
-        labelled = labelled._replace(notes=[*labelled.notes, *notes])
+    labelled = fitted(labelled, settings.write, source)
     for note in [*labelled.notes, *frame_notes]:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
     say(f"Written to {settings.output_path} in {WORDS[settings.write]}")
-    if settings.write in (YOLO, CSV) and any(_boxes(labelled_set)[1] for labelled_set in labelled.sets):
-        say("Note: the format has no crowds, so they are left out")
     say(reading.account().line(reading.root))
     if settings.write == COCO:
         words = [

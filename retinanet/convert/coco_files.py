@@ -5,15 +5,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import numpy as np
+
 from retinanet.coco.annotations import Annotations, check_annotations, require_same_classes
 from retinanet.coco.folder import KINDS, SETS, find_annotation_file, find_image_folder, known_set, spellings_of
 from retinanet.coco.formats import ROBOFLOW
-from retinanet.coco.json_values import is_number
+from retinanet.coco.json_values import is_id, is_number
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.convert.shapes import DECIMALS, around_rotated
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
+from retinanet.runtime.missing_files import why_missing
 
 WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # names of files that name no set
 IMAGE_FOLDERS = ("images", "data", "images/default", "")
@@ -31,14 +34,17 @@ def read_coco(reading: Reading) -> Labelled:
         reading.tree.read(file)
     export = _export(files, contents)
     _without_project(reading, contents)
-    read: dict[str, tuple[Annotations, dict[str, Path]]] = {}
+    read: dict[str, tuple[Annotations, np.ndarray, dict[str, Path]]] = {}
     for name, file in files.items():
         images = _find_images(reading, file, name, contents[name])
-        read[name] = _checked(reading, file, contents[name]), images
+        read[name] = *_checked(reading, file, contents[name]), images
     first = next(iter(read.values()))[0]
-    for annotations, _ in read.values():
+    for annotations, *_ in read.values():
         require_same_classes(annotations, first.class_names, first.category_ids, first.path)
-    sets = [LabelledSet(name, _images(reading, *parts)) for name, parts in read.items()]
+    sets = []
+    for name, parts in read.items():
+        others = {key: value for key, value in contents[name].items() if key not in ("images", "annotations")}
+        sets.append(LabelledSet(name, _images(reading, *parts, contents[name]), others))
     for file in reading.files(".json"):
         if not reading.tree.is_read(file):
             reading.tree.leave(file, "JSON files that define no set")
@@ -108,16 +114,18 @@ def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
             content["categories"] = [each for each in content["categories"] if each.get("id") != 0]
 
 
-def _checked(reading: Reading, file: Path, content: Any) -> Annotations:
+def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, np.ndarray]:
+    """Checks the file's content. Also returns each annotation's index in the file's list, int64 [T]."""
     num_turned = 0
     for entry in _entries(content, "annotations"):
         attributes, box = entry.get("attributes"), entry.get("bbox")
         rotation = attributes.get("rotation") if isinstance(attributes, dict) else 0
         if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
             continue
-        if is_number(rotation) and rotation % 360:
+        if isinstance(attributes, dict) and is_number(rotation) and rotation % 360:
             left, top, width, height = box
             entry["bbox"] = [round(side, DECIMALS) for side in around_rotated(left, top, width, height, rotation)]
+            entry["attributes"] = {key: value for key, value in attributes.items() if key != "rotation"}
             num_turned += 1
     if num_turned:
         reading.notes.append(f"{num_turned} boxes are rotated: the upright box around each is used")
@@ -126,7 +134,7 @@ def _checked(reading: Reading, file: Path, content: Any) -> Annotations:
         with reading.mistakes_collected():
             raise DataFault(fault.kind.replace("_", " "), fault.message)
 
-    return check_annotations(file, content, refuse)[0]
+    return check_annotations(file, content, refuse)
 
 
 def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
@@ -203,22 +211,30 @@ def plain_names(file_name: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if not name.startswith("/") and ".." not in name.split("/")]
 
 
-def _images(reading: Reading, annotations: Annotations, paths: dict[str, Path]) -> list[LabelledImage]:
+def _images(
+    reading: Reading, annotations: Annotations, places: np.ndarray, paths: dict[str, Path], content: dict[str, Any]
+) -> list[LabelledImage]:
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    image_entries: dict[Any, dict[str, Any]] = {}
+    for entry in content["images"]:
+        image_entries.setdefault(entry.get("id") if is_id(entry.get("id")) else None, entry)
+    box_entries = [content["annotations"][place] for place in places]
     for index, (height, width) in enumerate(annotations.sizes.tolist()):
         name = annotations.file_name(index)
-        image_boxes = boxes[annotations.first[index] : annotations.first[index + 1]]
+        rows = slice(annotations.first[index], annotations.first[index + 1])
         with reading.mistakes_collected():
             if name not in paths:
                 folders = _image_folders(reading, annotations.path, known_set(annotations.path.stem) or "train")
+                folder = folders[0] if folders else reading.root
                 raise DataFault(
                     "images that are missing",
-                    f"{annotations.path}: its image {name} is not in {folders[0] if folders else reading.root}. Put it "
+                    f"{annotations.path}: its image {name} is not in {folder}.{why_missing(folder / name)} Put it "
                     "there, or name the folder with --image_path.",
                 )
             reading.tree.read(paths[name])
             image_id = int(annotations.image_ids[index])
-            images.append(LabelledImage(paths[name], name, width, height, image_boxes, image_id))
+            of_file = image_id, image_entries[image_id], box_entries[rows]
+            images.append(LabelledImage(paths[name], name, width, height, boxes[rows], *of_file))
     return images

@@ -13,6 +13,7 @@ from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
 from retinanet.convert.shapes import DECIMALS
 from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.text_files import open_text
 
 ROBOFLOWS = "_annotations.csv"
 COLUMNS = "path,x1,y1,x2,y2,class"
@@ -72,9 +73,9 @@ def _set_name(path: Path) -> str:
 
 def _may_be_class_list(path: Path) -> bool:
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             return len(next(csv.reader(file), [])) == 2
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, UnicodeError, csv.Error):
         return False
 
 

@@ -87,10 +87,11 @@ class ImageFinder:
         return width, height
 
 
-def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, int, int, int]:
+def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, ...]:
     """Counts the folders that the image shares with its name in the annotation, and with the annotation's own path.
 
-    An image folder counts too, because VOC keeps masks of the same names in other folders.
+    An image folder counts too, because VOC keeps masks of the same names in other folders, and then a place as deep as
+    the annotation's.
     """
     folders = candidate.parent.parts
 
@@ -103,6 +104,7 @@ def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[
         shared(theirs[::-1], folders[::-1]),
         shared(theirs, folders),
         int(_image_folder(candidate.parent) is not None),
+        -abs(len(folders) - len(theirs)),
     )
 
 

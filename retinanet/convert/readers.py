@@ -10,6 +10,7 @@ from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Labelled, LabelledImage
 from retinanet.convert.voc import read_voc
 from retinanet.convert.yolo import read_yolo
+from retinanet.runtime.errors import UserError
 from retinanet.settings.convert import COCO, CSV, CVAT, LABELME, LABELSTUDIO, VOC, YOLO, ReadSettings
 
 READERS = {
@@ -38,7 +39,12 @@ def read(reading: Reading, kind: str) -> Labelled:
     objects: many tools leave images without objects out of their files. Raises UserError, which names the mistake;
     mistakes in single images and rows are added to `reading`.
     """
-    labelled = READERS[kind](reading)
+    try:
+        labelled = READERS[kind](reading)
+    except OSError as error:  # a name is too long, or a folder can't be read
+        raise UserError(
+            f"{reading.source}: {error.filename} can't be read ({error.strerror}). Correct the path or its permissions."
+        ) from None
     num_unnamed = 0
     for labelled_set in labelled.sets:
         named = {image.path: image for image in labelled_set.images}

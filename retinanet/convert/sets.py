@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -11,9 +11,13 @@ from tqdm import tqdm
 from retinanet.coco.boxes import turned_boxes
 from retinanet.data.headers import frame_texts
 from retinanet.data.images import read_header
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.runtime.missing_files import why_missing
 from retinanet.runtime.streams import hides_bars
+from retinanet.runtime.text_files import decoded
 from retinanet.settings.shared import UPRIGHT
+
+OF_PIXELS = ("segmentation", "keypoints")  # keys of a COCO annotation that no longer fit a turned image
 
 
 class Box(NamedTuple):
@@ -34,11 +38,14 @@ class LabelledImage(NamedTuple):
     height: int
     boxes: list[Box]
     image_id: int | None = None  # if the format has ids
+    entry: dict[str, Any] | None = None  # the image's in a COCO file
+    box_entries: list[dict[str, Any]] | None = None  # those of the boxes in a COCO file, in the same order
 
 
 class LabelledSet(NamedTuple):
     name: str  # train, val or test
     images: list[LabelledImage]
+    content: dict[str, Any] | None = None  # what a COCO file holds besides images and annotations
 
 
 class Labelled(NamedTuple):
@@ -57,7 +64,9 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
     Endings don't count, since annotations may be named after the image without it. Also returns a note about it, if
     there are such names.
     """
-    num_sets = Counter(stem for _, images in labelled.sets for stem in {_without_ending(image) for image in images})
+    num_sets = Counter(
+        stem for labelled_set in labelled.sets for stem in {_without_ending(image) for image in labelled_set.images}
+    )
     renamed: list[str] = []
 
     def distinct(set_name: str, image: LabelledImage) -> LabelledImage:
@@ -67,7 +76,10 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
         renamed.append(name.with_name(f"{set_name}_{name.name}").as_posix())
         return image._replace(name=renamed[-1])
 
-    sets = [LabelledSet(name, [distinct(name, image) for image in images]) for name, images in labelled.sets]
+    sets = [
+        labelled_set._replace(images=[distinct(labelled_set.name, image) for image in labelled_set.images])
+        for labelled_set in labelled.sets
+    ]
     if not renamed:
         return labelled, []
     return labelled._replace(sets=sets), [
@@ -86,7 +98,7 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
     Raises UserError, which says `where` the image is listed, if there is no such image.
     """
     if not path.exists():
-        raise UserError(f"{where}: there is no image {path}. Put it there, or remove the line.")
+        raise UserError(f"{where}: there is no image {path}.{why_missing(path)} Put it there, or remove the line.")
     try:
         header = read_header(path)
     except UserError as fault:
@@ -121,29 +133,27 @@ def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[La
         rows = turned_boxes(boxes, orientations, sizes).tolist()
         pairs = zip(image.boxes, rows, strict=True)
         placed = [box._replace(left=x, top=y, width=wide, height=high) for box, (x, y, wide, high) in pairs]
-        return image._replace(height=upright[0], width=upright[1], boxes=placed)
+        entries = image.box_entries and [
+            {key: value for key, value in entry.items() if key not in OF_PIXELS} for entry in image.box_entries
+        ]
+        return image._replace(height=upright[0], width=upright[1], boxes=placed, box_entries=entries)
 
     num_images = sum(len(labelled_set.images) for labelled_set in labelled.sets)
     with tqdm(total=num_images, desc="Image headers", leave=False, disable=hides_bars()) as bar:
         sets = []
-        for name, images in labelled.sets:
-            upright_images = []
-            for image in images:
-                upright_images.append(turned(image))
+        for labelled_set in labelled.sets:
+            images = []
+            for image in labelled_set.images:
+                images.append(turned(image))
                 bar.update()
-            sets.append(LabelledSet(name, upright_images))
+            sets.append(labelled_set._replace(images=images))
     return labelled._replace(sets=sets), frame_texts(counts["turned"], counts["untold"])
 
 
 def text_of(path: Path) -> str:
     """Returns the text of a file. Raises UserError if the file is missing or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Check the path.") from None
-    except UnicodeDecodeError as fault:
-        line = path.read_bytes()[: fault.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: is not UTF-8 text. Save it as UTF-8.") from None
+    with file_error_explained(path, CANT_READ, "Check the path."):
+        return decoded(path.read_bytes(), path)
 
 
 def require_unique(names: Sequence[str], where: str) -> None:

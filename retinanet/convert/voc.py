@@ -10,7 +10,8 @@ from retinanet.coco.folder import SETS, known_set
 from retinanet.convert.image_files import ImageFinder, set_of, sets_by_folder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
-from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.errors import CANT_READ, DataFault, UserError, file_error_explained
+from retinanet.runtime.text_files import decoded_xml
 
 CLASS_LISTS = ("labels.txt", "classes.txt", "labelmap.txt")
 DIFFICULT, NOT_DIFFICULT = ("1", "true", "yes"), ("", "0", "false", "no", "unspecified")
@@ -33,7 +34,9 @@ class Element:
 
 def read_xml(path: Path) -> Element:
     """Returns the root element of an XML file. Raises UserError, with the line of the mistake, for other files."""
-    parser = expat.ParserCreate()
+    with file_error_explained(path, CANT_READ, "Check the path."):
+        content = decoded_xml(path.read_bytes(), path)
+    parser = expat.ParserCreate("utf-8")
     outside = Element("", 0)
     stack = [outside]
 
@@ -56,13 +59,11 @@ def read_xml(path: Path) -> Element:
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
     parser.StartDoctypeDeclHandler = refuse  # a document type could define entities that expand without end
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(content, True)
     except expat.ExpatError as fault:
         raise UserError(
             f"{path}:{fault.lineno}: is not XML ({expat.ErrorString(fault.code)}). Correct the file."
         ) from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Check the path.") from None
     return outside.children[0]
 
 
@@ -239,6 +240,7 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
         relative = file.with_suffix("")
         for name in {relative.name, *(Path(*relative.parts[-count:]).as_posix() for count in (2, 3))}:
             by_name.setdefault(name, []).append(file)
+    by_name |= {_below_annotations(file, reading.root).as_posix(): [file] for file in images}
     listed = {file: _listed(reading, file, by_name) for file in lists}
     sets: dict[str, list[Path]] = {}
     for file, set_name in lists.items():
@@ -254,6 +256,13 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
         reading.tree.leave(file, "annotations of images that are in no list")
         reading.tree.leave(images[file].path, "images that are in no list")
     return [set_of(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
+
+
+def _below_annotations(file: Path, root: Path) -> Path:
+    """Returns an annotation's path below the folder Annotations, or else below `root`, without its suffix."""
+    relative = file.with_suffix("").relative_to(root)
+    places = [number for number, part in enumerate(relative.parts[:-1]) if part.lower() == "annotations"]
+    return Path(*relative.parts[places[0] + 1 :]) if places else relative
 
 
 def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> list[Path]:

@@ -20,6 +20,7 @@ from retinanet.data.images import PicturesChanged, check_image, missing_image, r
 from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes, to_tensor
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.missing_files import why_missing
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE, UPRIGHT, WHITE_LEVEL
 
 IMAGES_PER_PART = 2**16  # images whose boxes are clipped at a time at the start; all at once would double the memory
@@ -198,19 +199,22 @@ class CocoDataset(Dataset[Sample | BadImage]):
             if "\\" in first.name:
                 raise missing_image(first)
             is_below = (self.image_folder / first.name).is_file()
-            hint = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
+            below = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
             raise UserError(
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
-                f"are missing).{hint} Put the images there, or take them out of the annotations."
+                f"missing).{below or why_missing(first)} Put the images there, or take them out of the annotations."
             )
         if self.headers:
             self._require_good_headers(self.headers)
 
     def _require_good_headers(self, headers: Headers) -> None:
         unread = np.flatnonzero(headers.sizes[:, 0] == 0).tolist()
+        for index in unread:
+            if not self.path(index).exists():  # a link to nowhere
+                raise missing_image(self.path(index))
         if empty := [index for index in unread if not os.path.getsize(self.path(index))]:
             raise UserError(
-                f"{self.path(empty[0])}: is an empty file of 0 bytes ({len(empty)} of {len(self)} images are). Copy "
+                f"{self.path(empty[0])}: is an empty file (empty: {len(empty)} of {len(self)}). Copy "
                 "the images again, or take them out of the annotations."
             )
         sizes, swapped = headers.sizes, turned_sizes(headers.sizes, headers.orientations)

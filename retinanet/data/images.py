@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.missing_files import why_missing
 from retinanet.settings.shared import MAX_PIXELS, UPRIGHT, WHITE_LEVEL
 
 # The formats that are read, by Pillow's names, whatever a file is called. Of Pillow's thirty other formats, EPS would
@@ -155,7 +156,9 @@ def missing_image(path: Path) -> DataFault:
             f"{path}: no such image. Its file_name looks like a Windows path. Write it relative to the image "
             f"folder, with / instead of \\{hint}.",
         )
-    return DataFault("image_missing", f"{path}: no such image. Put it there, or take it out of the annotations.")
+    return DataFault(
+        "image_missing", f"{path}: no such image.{why_missing(path)} Put it there, or take it out of the annotations."
+    )
 
 
 @contextmanager
