@@ -97,12 +97,21 @@ def draw_images(settings: DrawSettings) -> None:
 
 
 def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
-    """Writes a picture per image, named after the image's file, with objects and detections side by side."""
+    """Writes a picture per image, named after the image's file, with objects and detections side by side.
+
+    A name that an earlier picture has, in any case of letters, gets a number.
+    """
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
     for index, side_by_side in panels.items():
         size = min(MOST_PIXELS, max(PANEL_PIXELS, *side_by_side[0].image.shape[:2]))
-        name = Path(annotations.file_name(index)).with_suffix("").as_posix().replace("/", "_")
+        stem = Path(annotations.file_name(index)).with_suffix("").as_posix().replace("/", "_")
+        name, number = stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name.lower())
         save_grid(settings, side_by_side, annotations.class_names, settings.output_path / f"{name}.png", size)
     say(f"{len(panels)} picture{'s' if len(panels) > 1 else ''} in {settings.output_path}")
 

@@ -1,5 +1,6 @@
 """Loads batches in worker processes, for training and for evaluation."""
 
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import STOP, ignore_in_worker
 from retinanet.settings.shared import FROM_ORIGINAL, Augmentation
 
+LOCKS = 5  # the most locks that PyTorch's loader creates for a worker, a queue or an event
 CPU = torch.device("cpu")
 DEFAULT_AUGMENTATION = Augmentation()
 
@@ -162,6 +164,8 @@ def _loaded_at_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list
 
 class _Loader(DataLoader[Any]):
     def __iter__(self) -> Any:
+        # Fails if shared memory has no room for the locks: an iterator that fails half-built prints a second error.
+        _ = [multiprocessing.Lock() for _ in range(LOCKS * (self.num_workers + 2))] if self.num_workers else []
         with STOP.unbroken():  # while workers are forked: callbacks of the fork hold locks, and swallow exceptions
             return super().__iter__()
 

@@ -1,5 +1,6 @@
 """Reads image files of any mode as upright 8-bit RGB and checks them against the size in the annotations."""
 
+import errno
 import importlib.util
 import os
 import re
@@ -191,6 +192,8 @@ def _opened(source: str | Path | IO[bytes], size: tuple[int, int] | None, max_pi
             f"convert the file{otherwise}.",
         ) from None
     except Exception as fault:  # Pillow's decoders raise all kinds of errors on damaged bytes
+        if isinstance(fault, OSError) and fault.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # too many open files, which is not this one's fault
         raise DataFault(kind, f"{path}: can't be read as an image ({fault}). Replace the file{otherwise}.") from fault
 
 

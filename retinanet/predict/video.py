@@ -1,5 +1,6 @@
 """Reads and writes videos frame by frame with PyAV, an optional package."""
 
+import secrets
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -58,18 +59,25 @@ class VideoWriter:
 
     def __init__(self, path: Path, like: VideoReader) -> None:
         self.path, self.av, self.like = path, like.av, like
-        self.beside = path.with_name(f"{path.stem}.unfinished{path.suffix}")
+        # No other video may have this name: it would be replaced.
+        self.beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.unfinished{path.suffix}")
         self.container = self.av.open(str(self.beside), "w")
         self.stream: Any = None
-        self.last = -1
+        self.last, self.offset = -1, 0  # the last time written, and what is added to times since they began anew
 
     def add(self, picture: np.ndarray, time: int | None) -> None:
-        """Adds the frame `picture`, uint8 [height, width, 3]; all frames must have the same size."""
+        """Adds the frame `picture`, uint8 [height, width, 3]; all frames must have the same size.
+
+        If the times begin anew, as in joined recordings, the video goes on a frame after the last one.
+        """
         if self.stream is None:
             self.stream = self._start(*picture.shape[:2])
         frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         if time is not None:  # without times, the frame rate is constant
-            self.last = max(self.last + 1, time)
+            ticks = max(1, round(1 / (self.like.rate * self.like.stream.time_base)))  # of a frame
+            if time + self.offset < self.last - ticks:
+                self.offset = self.last + ticks - time
+            self.last = max(self.last + 1, time + self.offset)
             frame.pts, frame.time_base = self.last, self.like.stream.time_base
         self.container.mux(self.stream.encode(frame))
 

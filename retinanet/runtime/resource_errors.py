@@ -1,9 +1,14 @@
 """Turns PyTorch's errors about memory and dead processes into messages that say what helps."""
 
+import errno
+import os
 import re
+import resource
 import signal
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinanet.runtime.errors import OutOfResources, either
@@ -11,10 +16,15 @@ from retinanet.runtime.errors import OutOfResources, either
 if TYPE_CHECKING:  # importing PyTorch takes seconds, and the flags are read first
     from torch import Tensor
 
+SHARED_MEMORY = ("shared memory (/dev/shm) ran out, which is set by --shm-size in Docker", "lower --workers")
 LIKELY_CAUSES = {
     signal.SIGKILL: ("the system ran out of memory", "lower --workers", "remove --cache ram"),
-    signal.SIGBUS: ("shared memory (/dev/shm) ran out, which is set by --shm-size in Docker", "lower --workers"),
+    signal.SIGBUS: SHARED_MEMORY,
 }
+SHARED_MEMORY_SIGNS = ("unable to allocate shared memory", "unable to mmap")
+FILES_SIGNS = ("Too many open files", "received 0 items of ancdata")
+RECEIVING, SEMAPHORE = ("reduction.py", "recvfds"), ("synchronize.py", "__init__")  # files and functions of Python
+ENOUGH_FILES = 4096
 HOST_SIGNS = ("can't allocate memory", "Cannot allocate memory")  # PyTorch's allocator; the system's ENOMEM
 GPU_SIGNS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")  # the driver; cuDNN and cuBLAS
 # Remedies for each kind of work that can run out of memory.
@@ -56,11 +66,15 @@ def named(images: "Tensor") -> str:
 
 @contextmanager
 def worker_explained() -> Iterator[None]:
-    """Raises OutOfResources, with the likely cause, if a loader's worker process has died or hangs."""
+    """Raises OutOfResources, with the cause, if a loader's worker process has died or hangs, or can't send a batch."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError) as error:
         text = " ".join(map(str, _with_causes(error)))
+        if shortage := _shortage(error) or _shortage_of_worker(text):
+            raise OutOfResources(_remedy(shortage)) from error
+        if not isinstance(error, RuntimeError):
+            raise
         if "DataLoader timed out" in text:
             raise OutOfResources(
                 f"{text.replace('DataLoader', 'the loader')}: a file or the disk hangs. Fix that, or raise --timeout "
@@ -75,6 +89,40 @@ def worker_explained() -> Iterator[None]:
             cause = f"{LIKELY_CAUSES[number][0]}; {either(*LIKELY_CAUSES[number][1:])}"
         fate = f"killed by signal {number.name if number else killer[1].strip()}" if killer else "gone"
         raise OutOfResources(f"{worker[0]} is {fate}. Likely cause: {cause}.") from error
+
+
+def end_worker_without_room(error: BaseException) -> None:
+    """Ends this worker process if it can't send its batch for lack of open files or shared memory.
+
+    The exit code is that of the shortage, for worker_explained. Otherwise, the main process would wait for the batch.
+    """
+    if shortage := _shortage(error):
+        os._exit(shortage)
+
+
+def _shortage(error: BaseException) -> int | None:
+    """Returns EMFILE if too many files are open, ENOSPC if shared memory is full, None for other errors."""
+    text = " ".join(map(str, _with_causes(error)))
+    places = {(Path(frame.filename).name, frame.name) for frame in traceback.extract_tb(error.__traceback__)}
+    # If no file can be opened for the memory of a batch, it arrives as an end of file.
+    if any(sign in text for sign in FILES_SIGNS) or (isinstance(error, EOFError) and RECEIVING in places):
+        return errno.EMFILE
+    is_semaphore = isinstance(error, OSError) and error.errno == errno.ENOSPC and SEMAPHORE in places
+    return errno.ENOSPC if is_semaphore or any(sign in text for sign in SHARED_MEMORY_SIGNS) else None
+
+
+def _shortage_of_worker(text: str) -> int | None:
+    """Returns the shortage for which a worker ended, according to PyTorch's message."""
+    code = re.search(r"DataLoader worker .* exit code (\d+)", text)
+    return int(code[1]) if code and int(code[1]) in (errno.EMFILE, errno.ENOSPC) else None
+
+
+def _remedy(shortage: int) -> str:
+    if shortage == errno.ENOSPC:
+        return f"{SHARED_MEMORY[0]}. Give it more{either(', or lower --workers')}."
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    advice = either(f"raise the limit (ulimit -n {ENOUGH_FILES})", "lower --workers")
+    return f"too many open files: the limit for a process is {limit}. {advice[:1].upper()}{advice[1:]}."
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:

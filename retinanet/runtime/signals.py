@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 from types import FrameType, TracebackType
 from typing import TypeVar
 
 from retinanet.runtime.errors import Stopped
+from retinanet.runtime.resource_errors import end_worker_without_room
 
 Item = TypeVar("Item")
 # Clusters send SIGUSR1 shortly before a job's time is up; closing a terminal sends SIGHUP.
@@ -110,16 +112,26 @@ def ignore_in_worker(_worker: int) -> None:
     """Makes a loader's worker ignore signals to the process group, which the main process handles: a worker_init_fn.
 
     If the main process drops a batch because of a stop, the worker's thread that passes on the batch's memory fails to
-    connect, which Python would print as a traceback.
+    connect, which Python would print as a traceback. If a batch can't be sent, the worker ends, because the main
+    process would wait for the batch.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     sys.excepthook = _print_unless_dropped
+    Queue._on_queue_feeder_error = staticmethod(_end_after)  # type: ignore[attr-defined]
 
 
 def _print_unless_dropped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    end_worker_without_room(error)
     if not issubclass(kind, ConnectionError):
         sys.__excepthook__(kind, error, trace)
+
+
+def _end_after(error: BaseException, _batch: object) -> None:
+    """Ends the worker, whose queue lost a batch because of `error`."""
+    end_worker_without_room(error)
+    sys.__excepthook__(type(error), error, error.__traceback__)
+    os._exit(1)
 
 
 def end_workers() -> None:

@@ -34,7 +34,7 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     # A rank that torchrun restarted resumes, even if its command has no --resume.
     resumes = settings.output.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
-    val_pictures = ValPictures(sets.val_set, ranks, is_resumed=saved is not None)
+    val_pictures = ValPictures(sets.val_set, ranks, timeout=settings.safety.timeout, is_resumed=saved is not None)
     val_pictures.decode_few()
     settings = with_saved_network(settings, saved)
     settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, saved)})

@@ -2,11 +2,13 @@
 
 import os
 import threading
+from multiprocessing import TimeoutError
 from multiprocessing.pool import ThreadPool
 
 from tqdm import tqdm
 
 from retinanet.data.dataset import CocoDataset
+from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.ranks import Ranks, num_local_ranks
 from retinanet.runtime.streams import hides_bars
 
@@ -17,8 +19,8 @@ MOST_THREADS = 16
 class ValPictures:
     """Decodes each rank's share of the pictures of `dataset`, unless they have been decoded earlier."""
 
-    def __init__(self, dataset: CocoDataset, ranks: Ranks, *, is_resumed: bool) -> None:
-        self.dataset, self.ranks = dataset, ranks
+    def __init__(self, dataset: CocoDataset, ranks: Ranks, *, timeout: float, is_resumed: bool) -> None:
+        self.dataset, self.ranks, self.timeout = dataset, ranks, timeout
         self.is_resumed = is_resumed
         self.are_decoded = is_resumed or bool(dataset.headers and dataset.headers.are_decoded)
         self.rows = range(ranks.rank, len(dataset), ranks.size)
@@ -27,12 +29,23 @@ class ValPictures:
         self.fault: Exception | None = None
 
     def decode_few(self) -> None:
-        """Decodes the pictures, if they aren't many. Raises UserError at the first that can't be read."""
+        """Decodes the pictures, if they aren't many.
+
+        Raises UserError at the first that can't be read, and OutOfResources at one that takes longer than `timeout`.
+        """
         if not self.are_decoded and len(self.dataset) <= MOST_AT_START:
             cores = max(1, (os.cpu_count() or 1) // num_local_ranks(self.ranks))
             bar = tqdm(total=len(self.rows), desc="Val images", leave=False, disable=hides_bars())
             with bar, ThreadPool(min(MOST_THREADS, cores)) as threads:
-                for _ in threads.imap(self._decode, self.rows):
+                results = threads.imap(self._decode, self.rows)
+                for row in self.rows:
+                    try:
+                        results.next(self.timeout)
+                    except TimeoutError:
+                        raise OutOfResources(
+                            f"{self.dataset.path(row)}: wasn't read in {self.timeout:g} s: the file or the disk hangs. "
+                            "Fix that, or raise --timeout if the disk is that slow."
+                        ) from None
                     bar.update()
             self.are_decoded = True
         self.ranks.wait()

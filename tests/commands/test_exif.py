@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.photos import BOX, RED, colour_inside, write_photos
+from support.photos import BOX, RED, colour_inside, write_photo, write_photos
 from support.scripts import TINY
 
 from retinanet.commands import draw
@@ -139,3 +139,14 @@ def test_vis_draws_upright(script, photos, monkeypatch):
     (panel,) = drawn
     assert panel.image.shape[:2] == (48, 64)
     assert colour_inside(panel.image, panel.boxes[0].tolist()) == RED
+
+
+def test_pictures_that_have_changed_end_the_run(script, photos):
+    train = ("train", "--coco_path", photos, "--epochs", 1, *FLAGS, "--bad_images", "skip")
+    assert script(*train).code == 0
+    write_photo(photos / "images" / "train" / "1.png", 3)
+    run = script(*train, "--output_path", "again")
+    assert run.code == 2
+    assert "train/1.png: is 48 x 64" in run.err
+    assert "the pictures have changed; start again" in run.err
+    assert script(*train, "--output_path", "again").code == 0

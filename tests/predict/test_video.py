@@ -73,3 +73,31 @@ def test_without_pyav(tmp_path, monkeypatch):
 
     with pytest.raises(UserError, match=r"a.mp4: reading a video needs PyAV. Install it with: pip install av"):
         VideoReader(tmp_path / "a.mp4")
+
+
+def test_a_video_whose_time_starts_again_goes_on(tmp_path):
+    """Two recordings, joined without new times."""
+    source, copy = write_video(tmp_path / "in.mp4", 10), tmp_path / "out.mp4"
+    reader = VideoReader(source)
+    frames = list(reader)
+
+    with VideoWriter(copy, reader) as writer:
+        for frame in [*frames, *frames]:
+            writer.add(frame.image.permute(1, 2, 0).numpy(), frame.time)
+
+    count, *_, times = facts(copy)
+    assert count == 20
+    assert times == pytest.approx([number / 25 for number in range(20)], abs=1e-3)
+
+
+def test_an_unfinished_video_takes_no_other_videos_name(tmp_path):
+    reader = VideoReader(write_video(tmp_path / "in.mp4", 3))
+    other = tmp_path / "out.unfinished.mp4"
+    other.write_bytes(b"another video")
+
+    with VideoWriter(tmp_path / "out.mp4", reader) as writer:
+        for frame in reader:
+            writer.add(frame.image.permute(1, 2, 0).numpy(), frame.time)
+
+    assert other.read_bytes() == b"another video"
+    assert facts(tmp_path / "out.mp4")[0] == 3

@@ -335,7 +335,7 @@ def test_ranks_meet_before_numbers_are_read(coco_path, tmp_path, capsys, is_stop
     flags = ("--epochs", 1, "--batch_size", 1, "--log_every", 3, "--save_every", 4, "--output_path", tmp_path)
     run = small_run(coco_path, *flags)._replace(ranks=Watched(0, 2))
     saves = SimpleNamespace(save_state=lambda: print("save"), save_state_if_long_ago=lambda: None)
-    val_pictures = ValPictures(run.sets.val_set, run.ranks, is_resumed=True)
+    val_pictures = ValPictures(run.sets.val_set, run.ranks, timeout=1, is_resumed=True)
     capsys.readouterr()
 
     def stop(batch):

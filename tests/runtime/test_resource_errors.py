@@ -1,4 +1,8 @@
+import errno
 import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -165,7 +169,10 @@ import os, signal, time
 import retinanet.data.dataset
 from retinanet.runtime.console import run_command
 from retinanet.settings.train import train_settings
+parent, read_image = os.getpid(), retinanet.data.dataset.read_image
 def spoiled(path, *others, **how):
+    if os.getpid() == parent:
+        return read_image(path, *others, **how)
     {trouble}
 retinanet.data.dataset.read_image = spoiled
 run_command(train_settings, "train")
@@ -174,4 +181,61 @@ run_command(train_settings, "train")
     ended = finished(["-c", code, *flags], timeout=60, is_narrow=True)
     assert ended.returncode == 4, ended.stderr
     assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("limit", [28, 36])
+def test_too_few_open_files_end_the_run_at_once(coco_path, tmp_path, limit):
+    flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 2, "--timeout", 50)
+    code = f"""
+import resource
+from retinanet.runtime.console import run_command
+from retinanet.settings.train import train_settings
+def limited():
+    settings = train_settings()
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+    return settings
+run_command(limited, "train")
+"""
+    ended = finished(["-c", code, *flags], timeout=40, is_narrow=True)
+    assert ended.returncode == 4, ended.stderr
+    line = ended.stderr.splitlines()[-1]
+    assert f"too many open files: the limit for a process is {limit}. Raise the limit (ulimit -n 4096)" in line
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("received 0 items of ancdata"), "too many open files"),
+        (OSError(errno.EMFILE, "Too many open files", "1.png"), "too many open files"),
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device"), "--shm-s"),
+        (RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 24. Det"), "too many open files"),
+        (RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 28. Det"), "--shm-size"),
+    ],
+)
+def test_shortages_are_told_by_name(error, told):
+    with pytest.raises(OutOfResources, match=told), worker_explained():
+        raise error
+
+
+@pytest.mark.parametrize("room", ["16k", "64k"])
+def test_little_shared_memory_ends_the_run_at_once(coco_path, tmp_path, room):
+    mount = f"mount -t tmpfs -o size={room} tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "bash", "-c", mount], capture_output=True).returncode:
+        pytest.skip("mounting a small /dev/shm needs root")
+    flags = ("--coco_path", coco_path, "--output_path", tmp_path / "output", *TINY, "--workers", 2, "--timeout", 50)
+    words = shlex.join(map(str, [sys.executable, ROOT / "train.py", *flags]))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        ["unshare", "-m", "bash", "-c", f"{mount} && {words}"],
+        capture_output=True,
+        text=True,
+        timeout=45,
+        env=environment,
+    )
+    assert ended.returncode == 4, ended.stderr
+    assert ended.stderr.splitlines()[-1].endswith(
+        "shared memory (/dev/shm) ran out, which is set by --shm-size in Docker. Give it more, or lower --workers."
+    )
     assert "Traceback" not in ended.stderr

@@ -1,6 +1,8 @@
 """A picture of the val set that can't be decoded ends a run before its hours, and each is decoded once."""
 
 import json
+import re
+import threading
 
 import pytest
 from support.scripts import TINY
@@ -89,3 +91,12 @@ def test_check_data_decodes_for_the_training_too(script, train, coco_path, decod
     decoded.clear()
     assert train().code == 0
     assert len(decoded) == 5
+
+
+def test_a_file_that_hangs_ends_the_run(train, monkeypatch):
+    stop = threading.Event()
+    monkeypatch.setattr(CocoDataset, "original", lambda dataset, index: stop.wait(20))
+    run = train("--timeout", 0.5)
+    stop.set()
+    assert run.code == 4
+    assert re.search(r"val/1\.png: wasn't read in 0\.5 s: the file or the disk hangs", run.err)
