@@ -33,6 +33,8 @@ def checked_inputs(settings: Any) -> Any:
 
 def _with_checkpoint(settings: Any) -> Any:
     path = settings.checkpoint_path
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder. Set --checkpoint_path to a file in it, such as {path / BEST}.")
     if path.exists():
         return settings
     is_default = path == type(settings).checkpoint_path
@@ -46,4 +48,4 @@ def _with_checkpoint(settings: Any) -> Any:
             f"--results_path {results}: names the file to write, but there is no checkpoint {path} to detect with. To "
             f"evaluate the file as it is, use --from_results {results}; to detect, set --checkpoint_path."
         )
-    raise UserError(f"{path}: no such file. Use the path of a checkpoint of train.py.")
+    raise UserError(f"{path}: no such file. Set --checkpoint_path to a checkpoint of train.py.")

@@ -167,9 +167,10 @@ def disk_line(run: Run) -> str:
     free = free_space(folder)
     if needed <= free:
         return f"Disk: the run's files in {folder} will take {size_text(total)}: {parts}"
+    keep = "lower --keep" if output.keep else "set --keep"
     return (
         f"Warning: {folder}: {size_text(free)} are free, but the run will write {size_text(needed)}. Its files will "
-        f"take {size_text(total)}: {parts}, and once more while it is saved. Make room, set --keep, raise "
+        f"take {size_text(total)}: {parts}, and once more while it is saved. Make room, {keep}, raise "
         "--eval_every, or choose another --output_path"
     )
 
