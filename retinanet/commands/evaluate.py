@@ -39,6 +39,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable, size_on_disk, size_text
 from retinanet.runtime.json_files import without_nan
 from retinanet.runtime.log_file import LOG, name_of_run
+from retinanet.runtime.printable import counted
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.options import flat, with_values
@@ -160,7 +161,7 @@ def write_found(detections: Found, annotations: Annotations, path: Path, record:
     if aside := set_aside(path, rows):
         say(f"{path} was there already: the older file is now {aside} ({size_text(size_on_disk(aside))})")
     write_results(rows, path, record)
-    say(f"{len(rows)} detections written to {path}")
+    say(f"{counted(len(rows), 'detection')} written to {path}")
 
 
 def report_on(

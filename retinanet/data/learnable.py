@@ -11,6 +11,7 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
+from retinanet.runtime.printable import counted
 
 SCARCE = 20  # a class with fewer objects than this in a set is scarce
 
@@ -23,8 +24,8 @@ def require_objects(dataset: CocoDataset) -> None:
         return
     count = len(dataset.is_learned)
     why = (
-        f"of {count} annotations, {dataset.num_crowds} are crowds (iscrowd 1) and {dataset.num_empty} are boxes "
-        "without area in their image"
+        f"of {counted(count, 'annotation')}, {dataset.num_crowds} with iscrowd 1 and {dataset.num_empty} without area "
+        "in the image"
         if count
         else 'its "annotations" are empty or missing'
     )

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from retinanet import __version__
 from retinanet.runtime.errors import FLAGS, UserError
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 
 NUM_OF_PARSER = 2  # flags that are not a command's: --help and --version
 Settings = TypeVar("Settings")
@@ -212,7 +212,7 @@ def _value_read(details: Option, default: Any, value: Any) -> Any:
     words = value if isinstance(value, list) else [value]
     count = len(words)
     if (details.nargs == "+" and not count) or (isinstance(details.nargs, int) and details.nargs != count):
-        raise ValueError(f"a list of {count} values has another length")
+        raise ValueError(f"a list of {counted(count, 'value')} has another length")
     for word in words:
         # A command line can hold no other text.
         if type(word) not in (int, float, str) or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in str(word)):

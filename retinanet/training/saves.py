@@ -14,7 +14,7 @@ from retinanet.checkpoints.torch_files import num_bytes
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Diverged, Stopped, UserError
 from retinanet.runtime.files import free_space, size_on_disk, size_text
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import STOP
 from retinanet.runtime.streams import complain
@@ -199,7 +199,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
             for of_rank in of_ranks
             for image in of_rank["images"]
         ]
-        names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
+        names = ", ".join(f"{image['file_name']} ({counted(len(image['boxes']), 'box')})" for image in images)
         try:
             where = str(write_skipped(run.settings.output.output_path, {**step, "images": images}))
         except OSError as error:
@@ -214,9 +214,9 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
         folder = run.settings.output.output_path
         saved = f"{folder / LAST} is older" if (folder / LAST).exists() else "nothing was saved yet"
         raise Diverged(
-            f"training diverged: in {skipped.max_in_row} steps in a row the loss or gradient was not finite. The "
-            f"weights were left as they are; {saved}. Lower --learning_rate, or warm up for longer (--warmup_steps); "
-            f"{folder / 'divergence'} names the images of these steps."
+            f"training diverged: in {counted(skipped.max_in_row, 'step')} in a row the loss or gradient was not "
+            f"finite. The weights were left as they are; {saved}. Lower --learning_rate, or warm up for longer "
+            f"(--warmup_steps); {folder / 'divergence'} names the images of these steps."
         )
 
 
