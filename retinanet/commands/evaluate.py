@@ -114,14 +114,14 @@ def require_objects(settings: EvaluateSettings, annotations: Annotations) -> Non
     if needing and not has_objects(annotations):
         raise UserError(
             f"{needing[0]} needs an AP, and {annotations.path} has no objects{placeholder_note(annotations)}. Remove "
-            "it, or choose another --set_name."
+            "the flag, or choose another --set_name."
         )
 
 
 def record_of(
     settings: EvaluateSettings, checkpoint: Checkpoint, annotations: Annotations, device: torch.device
 ) -> dict[str, Any]:
-    """Returns the record of a result file: what is in run.json, for a test."""
+    """Returns the record of a result file, which corresponds to a run's run.json."""
     min_side, max_side = sides_of(settings, checkpoint)
     used = {
         "set_name": settings.name_of_set,
@@ -159,7 +159,7 @@ def write_found(detections: Found, annotations: Annotations, path: Path, record:
     """Writes the result file and its record; an older file is kept under another name."""
     rows = rows_of(detections, annotations)
     if aside := set_aside(path, rows):
-        say(f"{path} was there already: the older file is now {aside} ({size_text(size_on_disk(aside))})")
+        say(f"{path} already existed: the older file is now {aside} ({size_text(size_on_disk(aside))})")
     write_results(rows, path, record)
     say(f"{counted(len(rows), 'detection')} written to {path}")
 
@@ -266,7 +266,7 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
     """Prints what changed from one result file to the other, and draws the images most won and lost.
 
-    With --json, the picture needs --report, too.
+    With --json, the picture is drawn only if --report is given.
     """
     picture = (settings.report or Path()) / "compare.png"
     dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)

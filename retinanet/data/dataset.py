@@ -190,7 +190,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
             sizes = threads.map(lambda index: os.path.getsize(self.path(index)), range(len(self)), chunksize=1000)
         if empty := [index for index, size in enumerate(sizes) if not size]:
             raise UserError(
-                f"{self.path(empty[0])}: is an empty file of 0 bytes (empty: {len(empty)} of {len(self)}). Copy "
+                f"{self.path(empty[0])}: is an empty file (empty: {len(empty)} of {len(self)}). Copy "
                 "the images again, or take them out of the annotations."
             )
 

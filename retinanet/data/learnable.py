@@ -94,7 +94,7 @@ def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         found.append(
             f"Warning: {annotations.path}: several categories are called {', '.join(twice)}, and each is trained as a "
-            "class of its own. Give their objects one category_id, or different names"
+            "class of its own. Merge them into one, or give them different names"
         )
     counts, counts_of_val = (
         np.bincount(labels, minlength=len(names))
@@ -103,6 +103,6 @@ def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
     if unseen := [name for name, own, of_val in zip(names, counts, counts_of_val, strict=True) if of_val and not own]:
         found.append(
             f"Warning: {val.path}: has objects of {', '.join(unseen)}, of which {annotations.path} has none, so they "
-            "can't be learned. Annotate some there, or divide the images anew: python -m retinanet.convert --split"
+            "can't be learned. Annotate some there, or split the images again: python -m retinanet.convert --split"
         )
     return found

@@ -53,7 +53,7 @@ def write_report(
 ) -> None:
     """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    `record` is that of the result file, as far as it is known. Raises UserError if the folder can't be written to or an
+    `record` is the record of the result file, if it has one. Raises UserError if the folder can't be written to or an
     image can't be read.
     """
     annotations = dataset.annotations

@@ -50,14 +50,14 @@ def _by_setting(logs: Sequence[RunLog]) -> list[list[int]]:
 
 
 def _folder_of_runs(log: RunLog) -> Path:
-    """Returns the folder that holds the output folders of a setting's seeds, or their logs if these aren't known."""
+    """Returns the folder that holds the output folders of a setting's seeds, or their logs if those aren't known."""
     return (output_folder(log) or log.path).parent
 
 
 def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
     """Returns one log for each seed of a setting; none for a single seed, or if it is unclear which log counts.
 
-    Of a run that was resumed, the log that goes further counts.
+    If a run was resumed, the log that goes furthest counts.
     """
     by_seed: dict[str, list[RunLog]] = {}
     for log in group:

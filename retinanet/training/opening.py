@@ -95,11 +95,11 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list
 
 
 def repeated_lines(settings: TrainSettings) -> list[str]:
-    """Returns a line on the record that --from_run repeats, with the flags that were given too; none without it."""
+    """Returns a line on the record that --from_run repeats, with the flags that override it, or no line."""
     if not settings.from_run:
         return []
     given = [f"--{name}" for name in options_of(TrainSettings) if name in settings.given - {"from_run"}]
-    return [f"Settings from {settings.from_run}" + (f", except for the given {' '.join(given)}" if given else "")]
+    return [f"Settings from {settings.from_run}" + (f", except for {' '.join(given)}" if given else "")]
 
 
 def trackers_of(run: Run) -> Trackers:

@@ -79,7 +79,7 @@ class Saves:
         return None
 
     def remove_old_weights(self) -> None:
-        """Removes the weights of all evaluations but the newest --keep; those that best_on_disk names stay."""
+        """Removes the weights of all evaluations except the newest --keep and the one that best_on_disk names."""
         output = self.run.settings.output
         if output.keep is None or not self.run.ranks.is_first:
             return
@@ -115,7 +115,7 @@ def record_end(run: Run, how: str) -> None:
 
 
 def end_by(error: BaseException) -> str:
-    """Returns the words of run.json for a run that `error` ended."""
+    """Returns the description in run.json of how a run ended that `error` has stopped."""
     if isinstance(error, Stopped):
         return f"stopped by {signal.Signals(error.signal_number).name}"
     kind = "diverged" if isinstance(error, Diverged) else "failed"
@@ -123,7 +123,7 @@ def end_by(error: BaseException) -> str:
 
 
 def _removed(path: Path) -> bool:
-    """Removes the file; tells whether that worked. Training continues in any case."""
+    """Removes the file and returns True, or False if that fails. Training continues in any case."""
     try:
         path.unlink()
     except OSError as error:
@@ -137,14 +137,14 @@ def weights_name(epoch: int | str) -> str:
 
 
 def _evaluated_on_disk(run: Run) -> list[int]:
-    """Returns the epochs whose weights are in the folder, up to the run's, in rising order."""
+    """Returns the epochs whose weights are in the folder, up to the run's, in ascending order."""
     names = (path.name for path in run.settings.output.output_path.glob(weights_name("*")))
     epochs = (int(match[1]) for name in names if (match := re.fullmatch(weights_name("([0-9]{1,18})"), name)))
     return sorted(epoch for epoch in epochs if epoch <= run.state.epoch)
 
 
 def disk_line(run: Run) -> str:
-    """Returns the line on what the run's files will take, or a warning if they need more room than there is."""
+    """Returns a line on the space that the run's files will take, or a warning if too little is free."""
     state, output = run.state, run.settings.output
     folder, epochs = output.output_path, run.settings.optimisation.epochs
     moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # tensors that the optimiser keeps per parameter
