@@ -551,7 +551,7 @@ def test_a_diverging_run_ends_with_a_message(script, coco_path, tmp_path):
     assert (run.code, "training diverged" in run.err) == (3, True)
     told = [line for line in run.out.splitlines() if line.startswith("Skipped: ")]
     assert len(told) == 10
-    assert re.search(r"epoch 0, iteration 2: .*loss nan.*learning rate 1e\+38, images \d\.png \(\d boxes\)", told[0])
+    assert re.search(r"epoch 0, iteration 2: .*loss nan.*learning rate 1e\+38, images \d\.png \(\d box(es)?\)", told[0])
     assert told[-1].endswith("Skipped so far: 10")
     written = json.loads((tmp_path / "output" / "divergence" / "epoch0_iteration2.json").read_text())
     assert {"learning_rate", "gradient_norm", "classification_loss", "images"} <= written.keys()
