@@ -13,6 +13,7 @@ from retinanet.convert.write_others import write_csv, write_voc, write_yolo
 from retinanet.convert.yolo import read_yolo
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.convert import ConvertSettings
 
 READERS = {YOLO: read_yolo, VOC: read_voc, CSV: read_csv, COCO: read_coco}
@@ -32,7 +33,8 @@ def convert(settings: ConvertSettings) -> int:
             "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
         )
     labelled = READERS[kind](source)
-    say(f"Read {source}: {NAMES[kind]}, {len(labelled.class_names)} classes: {', '.join(labelled.class_names[:20])}")
+    names = labelled.class_names
+    say(f"Read {source}: {NAMES[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     elif settings.write == VOC:  # one folder has the images of all sets
@@ -58,8 +60,8 @@ def convert(settings: ConvertSettings) -> int:
 
 def _counts(labelled_set: LabelledSet) -> str:
     objects, crowds = _boxes(labelled_set)
-    more = f" and {crowds} crowds or difficult ones" if crowds else ""
-    return f"{labelled_set.name}: {len(labelled_set.images)} images, {objects} objects{more}"
+    more = f" and {counted(crowds, 'crowd or difficult object')}" if crowds else ""
+    return f"{labelled_set.name}: {counted(len(labelled_set.images), 'image')}, {counted(objects, 'object')}{more}"
 
 
 def _boxes(labelled_set: LabelledSet) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from retinanet.settings.train import TrainSettings
 
 
 def checked_inputs(settings: Any) -> Any:
-    """Returns the settings, which name the run's other checkpoint if the default is missing.
+    """Returns the settings, with the run's other checkpoint if the default one is missing.
 
     Raises UserError if a checkpoint or an annotation file is missing.
     """
@@ -40,7 +40,7 @@ def _with_checkpoint(settings: Any) -> Any:
     is_default = path == type(settings).checkpoint_path
     other = path.with_name(FINAL if path.name == BEST else BEST)
     if is_default and other.exists():
-        say(f"{path} does not exist, so this uses {other}")
+        say(f"{path} does not exist, so {other} is used")
         return with_values(settings, {"checkpoint_path": other})
     results = getattr(settings, "results_path", None)
     if is_default and results and results.is_file():

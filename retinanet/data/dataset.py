@@ -184,13 +184,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
             hint = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
             raise UserError(
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
-                f"are missing).{hint} Put the images there, or take them out of the annotations."
+                f"missing).{hint} Put the images there, or take them out of the annotations."
             )
         with ThreadPool(STAT_THREADS) as threads:  # on a network drive, most of the time is waiting
             sizes = threads.map(lambda index: os.path.getsize(self.path(index)), range(len(self)), chunksize=1000)
         if empty := [index for index, size in enumerate(sizes) if not size]:
             raise UserError(
-                f"{self.path(empty[0])}: is an empty file of 0 bytes ({len(empty)} of {len(self)} images are). Copy "
+                f"{self.path(empty[0])}: is an empty file (empty: {len(empty)} of {len(self)}). Copy "
                 "the images again, or take them out of the annotations."
             )
 

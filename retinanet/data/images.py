@@ -37,7 +37,7 @@ def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PI
 
 
 def read_upright(source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads an image file without annotations like `read_image`, but of any size, and always upright by EXIF."""
+    """Reads an image without annotations, like `read_image`, but of any size and always rotated as EXIF says."""
     with _opened(source, None, max_pixels) as picture:
         return upright(picture)
 

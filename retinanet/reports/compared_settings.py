@@ -16,7 +16,7 @@ NOT_COMPARED = UNLISTED | {"output_path"}  # the checkpoint's path says more
 COMPARED_IN_TEST = {*FOR_DETECTION, "precision"} - {
     *("results_path", "checkpoint_path", "log_dir", "depth", "batch_size", "workers")
 }
-MOST_LETTERS = 48  # of a value in the table: a commit fits
+MOST_LETTERS = 48  # of a value in the table; enough for a git commit
 
 
 class SettingDifference(NamedTuple):
@@ -28,7 +28,7 @@ class SettingDifference(NamedTuple):
 def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingDifference]:
     """Returns the differences between the records of two result files.
 
-    A run of a version without a flag had the flag's default.
+    If a record lacks a flag, which its version didn't have, the flag's default counts.
     """
     defaults = flat(TrainSettings())
     trained = [defaults | record[SETTINGS_KEYS[0]] for record in (a, b)]
@@ -47,7 +47,7 @@ def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Sett
 
 
 def setting_lines(differences: Sequence[SettingDifference] | None, why_unknown: Sequence[str]) -> list[str]:
-    """Returns the lines about the differences, or without them about `why_unknown`."""
+    """Returns lines that list the `differences` or, if these are None, the reasons in `why_unknown`."""
     if differences is None:
         return [f"Settings that differ: unknown, as {'; '.join(why_unknown)}"]
     if not differences:

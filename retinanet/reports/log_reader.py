@@ -64,8 +64,8 @@ class RunLog(NamedTuple):
 def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
     """Reads the logs that `places` name: files, folders with their subfolders, and globs.
 
-    The logs of a run that was resumed become one. Also returns the files in those folders that end like a log but
-    contain no run. Raises UserError if a place names no log, or a file that can't be read or contains no run.
+    The logs of a run that was resumed become one. Also returns the files in those folders that have the name of a log
+    but contain no run. Raises UserError if a place names no log, or a file that can't be read or contains no run.
     """
     logs: dict[Path, RunLog | None] = {}
     for place in places:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from retinanet.runtime.errors import OutOfResources, either
+from retinanet.runtime.printable import counted
 
 if TYPE_CHECKING:  # importing PyTorch takes seconds, and the flags are read first
     from torch import Tensor
@@ -51,7 +52,7 @@ def memory_explained(where: str = "", advice: Sequence[str] = ()) -> Iterator[No
 def named(images: "Tensor") -> str:
     """Describes a batch of `images` [B, 3, H, W] in words."""
     batch, _, height, width = images.shape
-    return f"a batch of {batch} images of {height} x {width} pixels"
+    return f"a batch of {counted(batch, 'image')} of {height} x {width} pixels"
 
 
 @contextmanager

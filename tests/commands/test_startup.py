@@ -95,7 +95,7 @@ def test_the_other_checkpoint_of_the_run_is_used_if_only_that_exists(
     words = [word.format(coco_path) for word in words]
     ended = script(name, *words)
     assert ended.code == 0, ended.err
-    assert ended.out.startswith(f"output/{default} does not exist, so this uses output/{other}\n")
+    assert ended.out.startswith(f"output/{default} does not exist, so output/{other} is used\n")
     asked = script(name, *words, "--checkpoint_path", f"elsewhere/{default}")
     assert (asked.code, asked.err.count("\n")) == (2, 1)
     assert f"elsewhere/{default}: no such file" in asked.err

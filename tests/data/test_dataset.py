@@ -175,7 +175,7 @@ def test_missing_images_are_named_and_counted(coco_path):
     dataset.require_images()
     for name in ("3.png", "5.png"):
         (coco_path / "images" / "train" / name).unlink()
-    with pytest.raises(UserError, match=r"3\.png: no such image.*2 of 8 are missing"):
+    with pytest.raises(UserError, match=r"3\.png: no such image.*2 of 8 missing"):
         dataset.require_images()
 
 
@@ -183,7 +183,7 @@ def test_empty_image_files_are_named_and_counted(coco_path):
     dataset = dataset_of(coco_path)
     for name in ("3.png", "5.png"):
         (coco_path / "images" / "train" / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"3\.png: is an empty file of 0 bytes \(2 of 8 images are\)"):
+    with pytest.raises(UserError, match=r"3\.png: is an empty file \(empty: 2 of 8\)"):
         dataset.require_images()
 
 
