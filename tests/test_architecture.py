@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 KNOWN_BY = {  # places, as the start of a path in the package
     "argparse": ("settings/",),
     "pycocotools": ("evaluation/coco_table",),
-    "hotcoco": ("evaluation/coco_table", "convert/write_others"),
+    "hotcoco": ("evaluation/coco_table",),
     "matplotlib": ("reports/", "check_data/charts"),
 }
 

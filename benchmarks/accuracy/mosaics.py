@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from retinanet.coco.annotations import Annotations, read_annotations
-from retinanet.convert.write_coco import place_whole
+from retinanet.convert.place import place_whole
 from retinanet.runtime.console import run, say
 from retinanet.runtime.errors import UserError
 

@@ -68,7 +68,7 @@ def check_set(
         path, content, lambda error: findings.add(name, error.kind, [str(error).removeprefix(f"{path}: ")])
     )
     dataset = CocoDataset(annotations, image_folder, min_side, max_side, max_pixels)
-    entries = content.get("annotations", [])
+    entries = content.get("annotations") or []
     checked = CheckedSet(
         name,
         annotations,

@@ -22,9 +22,10 @@ def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int,
     """Returns the category's id and name; `seen` holds the ids of earlier categories."""
     category_id, name = category.get("id"), category.get("name")
     if not is_id(category_id) or not is_text(name):
-        raise DataFault(
-            "category_malformed", f"category {category} needs an id (a whole number without quotes) and a name."
-        )
+        key, value, advice = "id", category_id, "a whole number without quotes"
+        if is_id(category_id):
+            key, value, advice = "name", name, f'"{name}", with quotes' if is_number(name) else "text"
+        raise DataFault("category_malformed", f"category {category} has {_shown(key, value)}. Write {advice}.")
     if category_id in seen:
         raise DataFault(
             "category_id_twice", f"category id {category_id} appears twice. Give each category a different id."
@@ -35,7 +36,6 @@ def category_entry(category: dict[str, Any], seen: Container[int]) -> tuple[int,
 def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, tuple[int, int]]:
     """Returns the image's id, file name and (height, width); `seen` holds the ids of earlier images."""
     image_id, file_name = image.get("id"), image.get("file_name")
-    height, width = image.get("height"), image.get("width")
     if not is_id(image_id):
         raise DataFault(
             "image_id_malformed",
@@ -64,12 +64,21 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
             f"file_name {file_name!r} of image {image_id} looks like a Windows path that leaves the image folder. Make "
             "it relative to that folder, with / instead of \\.",
         )
-    if not (is_id(height) and is_id(width) and height > 0 and width > 0):
-        raise DataFault(
-            "image_size_malformed",
-            f"image {image_id} ({file_name}) needs a height and a width: whole pixels above 0.",
-        )
-    return image_id, file_name, (height, width)
+    return image_id, file_name, (_pixels(image, "height"), _pixels(image, "width"))
+
+
+def _pixels(image: dict[str, Any], key: str) -> int:
+    side = image.get(key)
+    if is_id(side) and side > 0:
+        return side
+    is_whole = is_number(side) and side > 0 and side == int(side)
+    advice = f"{side:.0f}, without a point" if is_whole else "the number of pixels, without quotes"
+    where = f"image {image['id']} ({image['file_name']})"
+    raise DataFault("image_size_malformed", f"{where} has {_shown(key, side)}. Write {advice}.")
+
+
+def _shown(key: str, value: Any) -> str:
+    return f"no {key}" if value is None else f"the {key} {value!r}"
 
 
 def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str, where: str) -> int:
@@ -98,9 +107,11 @@ def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
         )
     if box[2] < 0 or box[3] < 0:
         raise DataFault("box_negative", f"bbox {box} has a negative size. It must be (left, top, width, height).")
-    area = annotation.get("area", box[2] * box[3])
+    area = annotation.get("area")
+    if area is None:
+        area = box[2] * box[3]
     if not is_number(area) or area < 0:
-        raise DataFault("area_malformed", f"area {area!r} must be a finite number of square pixels.")
+        raise DataFault("area_malformed", f"area {area!r} must be a finite number of square pixels, or be left out.")
     if box[2] == box[3] == 0 and _is_wide(mask, area):
         raise DataFault("box_missing", f"has a segmentation but no bbox: {box} is empty. {BOX_OF_MASK}")
     return box, area
@@ -121,7 +132,7 @@ def _is_wide(mask: Any, area: float) -> bool:
 
 
 def is_crowd(annotation: dict[str, Any]) -> bool:
-    crowd = annotation.get("iscrowd", 0)
-    if crowd not in (0, 1):
+    crowd = annotation.get("iscrowd")
+    if crowd not in (None, 0, 1):
         raise DataFault("crowd_malformed", f"iscrowd {crowd!r} must be 0 (an object) or 1 (a crowd of them).")
     return bool(crowd)

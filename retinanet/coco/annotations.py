@@ -44,7 +44,7 @@ def read_annotations(path: str | Path) -> Annotations:
     """Reads and checks the COCO annotation file `path`. Raises UserError, which names the mistake and its fix.
 
     The list "annotations" is optional (test sets lack it), as are an annotation's "area" (default: width x height) and
-    "iscrowd" (default: 0).
+    "iscrowd" (default: 0); null counts as absent.
     """
     return check_annotations(Path(path), read_json(path))[0]
 
@@ -66,7 +66,7 @@ def check_annotations(
         raise UserError(f"{path}: holds a {type(content).__name__}, not a COCO object with images and categories.")
     images = _entries(path, content, "images")
     categories = _entries(path, content, "categories")
-    annotations = _entries(path, content, "annotations") if "annotations" in content else []
+    annotations = _entries(path, content, "annotations") if content.get("annotations") is not None else []
     if not images:
         raise UserError(f"{path}: has no images. Check that the file was written completely.")
     if not categories:

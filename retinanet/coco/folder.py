@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from retinanet.runtime.errors import UserError, either
+from retinanet.runtime.text_files import LONGEST_MARK, encoding_of
 from retinanet.settings.convert import COCO, CSV, VOC, YOLO
 
 VAL = "val"
@@ -83,7 +84,7 @@ def format_of(source: Path) -> str | None:
         return by_suffix.get(source.suffix.lower()) or (CSV if _is_csv(source) else None)
     if any(source.glob("*.yaml")) or any(source.glob("*.yml")):
         return YOLO
-    if any(source.glob("Annotations/*.xml")) or any(source.glob("*.xml")):
+    if any(islice(source.glob("Annotations/**/*.xml"), 1)) or any(source.glob("*.xml")):
         return VOC
     if any(_is_csv(path) for path in sorted(source.glob("*.csv"))):
         return CSV
@@ -119,7 +120,9 @@ def _is_csv(path: Path) -> bool:
     if path.suffix.lower() != ".csv":
         return False
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, "rb") as file:
+            encoding = encoding_of(file.read(LONGEST_MARK))
+        with open(path, encoding=encoding, newline="") as file:
             return len(next(csv.reader(file), [])) == CSV_COLUMNS
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, UnicodeError, csv.Error):
         return False

@@ -1,7 +1,6 @@
 """Reads and writes COCO result files, plain or zipped, and converts their rows to arrays and back."""
 
 import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -13,9 +12,10 @@ import numpy as np
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
-from retinanet.runtime.errors import UserError, file_error_explained
+from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.json_files import parse_json, read_json, without_nan
+from retinanet.runtime.text_files import has_mark
 
 # A zip member may claim at most MAX_BYTES, and at most SMALL bytes plus MAX_GROWTH times the size of the zip: result
 # rows compress to about a tenth of their size, never to less than a hundredth.
@@ -82,8 +82,17 @@ def read_results(path: Path) -> Results:
     """Reads a result file, plain or in a .zip. Raises UserError if the file is missing or damaged."""
     if _is_zip(path):
         member, content = read_zip(path)
-        return Results(parse_json(io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"), path), member)
-    return Results(read_json(path))
+        return Results(_rows(content, path), member)
+    with file_error_explained(path, CANT_READ, "Check the path and its permissions."):
+        return Results(_rows(path.read_bytes(), path))
+
+
+def _rows(content: bytes, path: Path) -> Any:
+    if has_mark(content):  # Windows programs write one
+        raise UserError(
+            f"{path}: begins with a byte order mark, which evaluation servers refuse. Save it as UTF-8 without it."
+        )
+    return parse_json(content, path)
 
 
 def _is_record(record: Any) -> bool:

@@ -5,7 +5,8 @@ import shlex
 from retinanet.coco.folder import COCO, CSV, VOC, YOLO, format_of
 from retinanet.convert.coco_files import read_coco
 from retinanet.convert.csv_files import read_csv
-from retinanet.convert.sets import LabelledSet, with_distinct_names
+from retinanet.convert.fit import fitted
+from retinanet.convert.sets import FORMAT_NAMES, LabelledSet
 from retinanet.convert.split import split
 from retinanet.convert.voc import read_voc
 from retinanet.convert.write_coco import write_coco
@@ -18,7 +19,6 @@ from retinanet.settings.convert import ConvertSettings
 
 READERS = {YOLO: read_yolo, VOC: read_voc, CSV: read_csv, COCO: read_coco}
 WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
-NAMES = {YOLO: "YOLO's format", VOC: "PASCAL VOC's format", CSV: "CSV", COCO: "COCO's format"}
 
 
 def convert(settings: ConvertSettings) -> int:
@@ -34,19 +34,15 @@ def convert(settings: ConvertSettings) -> int:
         )
     labelled = READERS[kind](source)
     names = labelled.class_names
-    say(f"Read {source}: {NAMES[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
+    say(f"Read {source}: {FORMAT_NAMES[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
-    elif settings.write == VOC:  # one folder has the images of all sets
-        labelled, notes = with_distinct_names(labelled)
-        labelled = labelled._replace(notes=[*labelled.notes, *notes])
+    labelled = fitted(labelled, settings.write, source)
     for note in labelled.notes:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
-    say(f"Written to {settings.output_path} in {NAMES[settings.write]}")
-    if settings.write in (YOLO, CSV) and any(_boxes(labelled_set)[1] for labelled_set in labelled.sets):
-        say("Note: the format has no crowds, so they are left out")
+    say(f"Written to {settings.output_path} in {FORMAT_NAMES[settings.write]}")
     if settings.write == COCO:
         words = [
             "--coco_path",

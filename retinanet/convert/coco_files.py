@@ -1,11 +1,16 @@
 """Reads COCO annotations, for splitting or for writing in another format."""
 
 from pathlib import Path
+from typing import Any
 
-from retinanet.coco.annotations import Annotations, read_annotations, require_same_classes
+import numpy as np
+
+from retinanet.coco.annotations import Annotations, check_annotations, require_same_classes
 from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.json_files import read_json
+from retinanet.runtime.missing_files import why_missing
 
 
 def read_coco(source: Path) -> Labelled:
@@ -21,11 +26,20 @@ def read_coco(source: Path) -> Labelled:
                 continue
         if not files:
             find_annotation_file(source, SETS[0])  # raises UserError, whose message lists the existing sets
-    read = {name: (read_annotations(file), folder) for name, (file, folder) in files.items()}
-    first = next(iter(read.values()))[0]
-    for annotations, _ in read.values():
+    return read_files(files)
+
+
+def read_files(files: dict[str, tuple[Path, Path]]) -> Labelled:
+    """Reads a set from each annotation file and its image folder. Raises UserError, which names the mistake."""
+    sets, first = [], None
+    for name, (file, folder) in files.items():
+        content = read_json(file)
+        annotations, places = check_annotations(file, content)
+        first = first or annotations
         require_same_classes(annotations, first.class_names, first.category_ids, first.path)
-    sets = [LabelledSet(name, _images(*parts)) for name, parts in read.items()]
+        others = {key: value for key, value in content.items() if key not in ("images", "annotations")}
+        sets.append(LabelledSet(name, _images(annotations, folder, content, places), others))
+    assert first is not None
     return Labelled(first.class_names, sets, first.category_ids)
 
 
@@ -39,15 +53,19 @@ def _images_beside(file: Path) -> Path:
     return file.parent / "images" if (file.parent / "images").is_dir() else file.parent
 
 
-def _images(annotations: Annotations, folder: Path) -> list[LabelledImage]:
+def _images(annotations: Annotations, folder: Path, content: dict[str, Any], places: np.ndarray) -> list[LabelledImage]:
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    entries = [content["annotations"][place] for place in places]
     for index, (height, width) in enumerate(annotations.sizes.tolist()):
         name = annotations.file_name(index)
-        image_boxes = boxes[annotations.first[index] : annotations.first[index + 1]]
+        rows = slice(annotations.first[index], annotations.first[index + 1])
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{annotations.path}: its image {name} is not in {folder}. Put it there.")
-        images.append(LabelledImage(path, name, width, height, image_boxes, int(annotations.image_ids[index])))
+            raise UserError(
+                f"{annotations.path}: its image {name} is not in {folder}.{why_missing(path)} Put it there."
+            )
+        image_id, entry = int(annotations.image_ids[index]), content["images"][index]
+        images.append(LabelledImage(path, name, width, height, boxes[rows], image_id, entry, entries[rows]))
     return images

@@ -3,12 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import ExifTags, Image
 
 from retinanet.data.images import FORMATS, TURNED
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.runtime.missing_files import why_missing
+from retinanet.runtime.text_files import decoded
+from retinanet.settings.convert import COCO, CSV, VOC, YOLO
+
+FORMAT_NAMES = {YOLO: "YOLO's format", VOC: "PASCAL VOC's format", CSV: "CSV", COCO: "COCO's format"}
 
 
 class Box(NamedTuple):
@@ -29,11 +34,14 @@ class LabelledImage(NamedTuple):
     height: int
     boxes: list[Box]
     image_id: int | None = None  # if the format has ids
+    entry: dict[str, Any] | None = None  # the image's in a COCO file
+    box_entries: list[dict[str, Any]] | None = None  # those of the boxes in a COCO file, in the same order
 
 
 class LabelledSet(NamedTuple):
     name: str  # train, val or test
     images: list[LabelledImage]
+    content: dict[str, Any] | None = None  # what a COCO file holds besides images and annotations
 
 
 class Labelled(NamedTuple):
@@ -51,7 +59,9 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
     Endings don't count, since annotations may be named after the image without it. Also returns a note about it, if
     there are such names.
     """
-    num_sets = Counter(stem for _, images in labelled.sets for stem in {_without_ending(image) for image in images})
+    num_sets = Counter(
+        stem for labelled_set in labelled.sets for stem in {_without_ending(image) for image in labelled_set.images}
+    )
     renamed: list[str] = []
 
     def distinct(set_name: str, image: LabelledImage) -> LabelledImage:
@@ -61,7 +71,10 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
         renamed.append(name.with_name(f"{set_name}_{name.name}").as_posix())
         return image._replace(name=renamed[-1])
 
-    sets = [LabelledSet(name, [distinct(name, image) for image in images]) for name, images in labelled.sets]
+    sets = [
+        labelled_set._replace(images=[distinct(labelled_set.name, image) for image in labelled_set.images])
+        for labelled_set in labelled.sets
+    ]
     if not renamed:
         return labelled, []
     return labelled._replace(sets=sets), [
@@ -81,20 +94,17 @@ def size_of(path: Path, where: str) -> tuple[int, int]:
             is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
             return (picture.height, picture.width) if is_turned else picture.size
     except FileNotFoundError:
-        raise UserError(f"{where}: there is no image {path}. Put it there, or remove the line.") from None
+        raise UserError(
+            f"{where}: there is no image {path}.{why_missing(path)} Put it there, or remove the line."
+        ) from None
     except Exception as fault:  # Pillow's decoders may raise anything on damaged bytes
         raise UserError(f"{where}: {path} can't be read as an image ({fault}). Replace or remove it.") from None
 
 
 def text_of(path: Path) -> str:
     """Returns the text of a file. Raises UserError if the file is missing or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Check the path.") from None
-    except UnicodeDecodeError as fault:
-        line = path.read_bytes()[: fault.start].count(b"\n") + 1
-        raise UserError(f"{path}:{line}: is not UTF-8 text. Save it as UTF-8.") from None
+    with file_error_explained(path, CANT_READ, "Check the path."):
+        return decoded(path.read_bytes(), path)
 
 
 def require_unique(names: Sequence[str], where: str) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,20 @@ def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str 
                 "fraction, or split into fewer sets."
             )
     sorted_parts = [sorted(part, key=lambda image: image.name) for part in parts]
-    sets = [LabelledSet(name, part) for name, part in zip(SETS, sorted_parts, strict=False)]
+    content = _merged([labelled_set.content for labelled_set in labelled.sets])
+    sets = [LabelledSet(name, part, content) for name, part in zip(SETS, sorted_parts, strict=False)]
     return labelled._replace(sets=sets, notes=notes)
+
+
+def _merged(contents: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Returns what the first COCO file holds besides its images and annotations, with the licences of all files."""
+    if contents[0] is None:
+        return None
+    lists = [content["licenses"] for content in contents if content and isinstance(content.get("licenses"), list)]
+    licences: list[Any] = []
+    for licence in (licence for each in lists for licence in each):
+        licences += [licence] if licence not in licences else []
+    return contents[0] | ({"licenses": licences} if lists else {})
 
 
 class _Needs:

@@ -17,9 +17,12 @@ from retinanet.convert.sets import (
     text_of,
 )
 from retinanet.data.images import image_suffixes
-from retinanet.runtime.errors import UserError
+from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.runtime.text_files import decoded_xml
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
+WITHOUT = "-1"
+FLAGS = ("1", "0", WITHOUT)  # in a list for one class: of it, difficult ones of it, without it
 CLASS_LISTS = ("labels.txt", "classes.txt")
 
 
@@ -39,7 +42,9 @@ class Element:
 
 def read_xml(path: Path) -> Element:
     """Returns the root element of an XML file. Raises UserError, with the line of the mistake, for other files."""
-    parser = expat.ParserCreate()
+    with file_error_explained(path, CANT_READ, "Check the path."):
+        content = decoded_xml(path.read_bytes(), path)
+    parser = expat.ParserCreate("utf-8")
     outside = Element("", 0)
     stack = [outside]
 
@@ -62,13 +67,11 @@ def read_xml(path: Path) -> Element:
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
     parser.StartDoctypeDeclHandler = refuse  # a document type could define entities that expand without end
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(content, True)
     except expat.ExpatError as fault:
         raise UserError(
             f"{path}:{fault.lineno}: is not XML ({expat.ErrorString(fault.code)}). Correct the file."
         ) from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Check the path.") from None
     return outside.children[0]
 
 
@@ -81,7 +84,9 @@ def read_voc(source: Path) -> Labelled:
     root = source.parent if source.is_file() else source
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
     images = _images_by_stem(root)
-    by_stem = {path.stem: _labelled(path, images) for path in sorted(folder.glob("*.xml"))}
+    pattern = "*.xml" if folder == root else "**/*.xml"
+    stems = {path: path.relative_to(folder).with_suffix("").as_posix() for path in sorted(folder.glob(pattern))}
+    by_stem = {stem: _labelled(path, stem, images) for path, stem in stems.items()}
     if not by_stem:
         raise UserError(f"{folder}: has no XML files. Put the annotations there.")
     class_list = next((root / name for name in CLASS_LISTS if (root / name).exists()), None)
@@ -111,31 +116,39 @@ def _listed(file: Path, images: dict[str, LabelledImage]) -> list[LabelledImage]
     listed = []
     for number, line in enumerate(text_of(file).splitlines(), 1):
         words = line.split()
-        if words and words[-1] != "-1":  # -1 marks the images without the class in a list for one class
-            if words[0] not in images:
-                raise UserError(f"{file}:{number}: there is no Annotations/{words[0]}.xml. Remove the line.")
-            listed.append(images[words[0]])
+        stem = line.strip()
+        if stem not in images and len(words) > 1 and words[-1] in FLAGS:
+            stem = stem.removesuffix(words[-1]).rstrip()
+            if words[-1] == WITHOUT:
+                continue
+        if stem:
+            if stem not in images:
+                raise UserError(f"{file}:{number}: there is no Annotations/{stem}.xml. Remove the line.")
+            listed.append(images[stem])
     if not listed:
         raise UserError(f"{file}: lists no image. Add the names of its images, or remove the file.")
     return listed
 
 
-def _images_by_stem(root: Path) -> dict[str, Path]:
+def _images_by_stem(root: Path) -> dict[str, tuple[Path, str]]:
+    """Returns each image and its name relative to the image folder, by that name without its suffix."""
     folder = next(root / name for name in IMAGE_FOLDERS if (root / name).is_dir())
     suffixes = image_suffixes()
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
+    files = sorted(folder.iterdir() if folder == root else folder.rglob("*"))
+    names = {path: path.relative_to(folder) for path in files if path.suffix.lower() in suffixes}
+    return {name.with_suffix("").as_posix(): (path, name.as_posix()) for path, name in names.items()}
 
 
 Named = tuple[str, int, Box]  # class, line, box
 
 
-def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[Named]]:
+def _labelled(path: Path, stem: str, images: dict[str, tuple[Path, str]]) -> tuple[LabelledImage, list[Named]]:
     """Returns the image of an XML file, still without boxes, and its objects with their class names."""
     root = read_xml(path)
     if root.name != "annotation":
         raise UserError(f"{path}:{root.line}: begins with <{root.name}>, not <annotation>. Remove or replace the file.")
     file_name = _text(root, "filename", path)
-    image = images.get(path.stem) or images.get(Path(file_name).stem)
+    image, name = images.get(stem) or images.get(Path(file_name).stem) or (None, "")
     if image is None:
         raise UserError(f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages.")
     width, height = size_of(image, str(path))
@@ -148,7 +161,7 @@ def _labelled(path: Path, images: dict[str, Path]) -> tuple[LabelledImage, list[
                 "height). Use the image that was annotated, or correct the size."
             )
     objects = [_object(element, path) for element in root.all("object")]
-    return LabelledImage(image, image.name, width, height, []), objects
+    return LabelledImage(image, name, width, height, []), objects
 
 
 def _object(element: Element, path: Path) -> Named:

@@ -1,108 +1,91 @@
-"""Writes a data folder in the suite's layout, completely or not at all, and never overwrites files."""
+"""Writes a data folder in the suite's layout. What a COCO file says beyond the boxes is kept."""
 
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from retinanet.convert.sets import Labelled, LabelledImage, LabelledSet
-from retinanet.runtime.errors import UserError, file_error_explained
-from retinanet.settings.convert import LINK, NONE
-
-
-def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary folder, then moves `names` to `folder`. Raises UserError if any exists there."""
-    names = list(names)
-    for name in names:
-        if os.path.lexists(folder / name):
-            raise UserError(
-                f"{folder / name}: already exists, and convert never overwrites. Choose another --output_path."
-            )
-    beside = folder / f".{secrets.token_hex(4)}.part"
-    with file_error_explained(folder, "can't be written to", "Make room, or choose another --output_path."):
-        beside.mkdir(parents=True)
-        try:
-            write(beside)
-            for name in names:
-                if (beside / name).exists():
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    os.rename(beside / name, folder / name)
-        finally:
-            shutil.rmtree(beside)
+from retinanet.convert.coco_files import read_files
+from retinanet.convert.place import IMAGES, Layout, place_set
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
+from retinanet.settings.convert import COCO
 
 
 def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes {set}.json and images/{set}/ for each set."""
+    """Writes {set}.json and images/{set}/ for each set, whose entries are those of `with_entries`."""
+    names = [labelled_set.name for labelled_set in labelled.sets]
 
     def write(place: Path) -> None:
         for labelled_set in labelled.sets:
-            put_images(labelled_set, place / "images" / labelled_set.name, images)
-            content = coco_content(labelled_set, labelled)
+            lists = {
+                "images": [image.entry for image in labelled_set.images],
+                "annotations": [entry for image in labelled_set.images for entry in image.box_entries or ()],
+            }
+            content = lists | (labelled_set.content or {})
             (place / f"{labelled_set.name}.json").write_text(json.dumps(content), encoding="utf-8")
 
-    names = [
-        name for labelled_set in labelled.sets for name in (f"images/{labelled_set.name}", f"{labelled_set.name}.json")
-    ]
-    place_whole(folder, names, write)
+    def read(place: Path) -> Labelled:
+        return read_files({name: (place / f"{name}.json", place / IMAGES.format(name)) for name in names})
+
+    place_set(labelled, folder, images, Layout(COCO, IMAGES, [f"{name}.json" for name in names], write, read))
 
 
-def image_ids(labelled_set: LabelledSet) -> list[int]:
-    """Returns an id for each image of a set: the source's id, or the file name if all are numbers, or 1, 2, 3 ..."""
-    ids = [image.image_id for image in labelled_set.images if image.image_id is not None]
-    if len(ids) == len(labelled_set.images) and len(set(ids)) == len(ids):
-        return ids
-    stems = [image.path.stem for image in labelled_set.images]
-    if all(stem.isdecimal() and len(stem) < 19 for stem in stems) and len(set(map(int, stems))) == len(stems):
-        return [int(stem) for stem in stems]
-    return list(range(1, len(labelled_set.images) + 1))
+def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:
+    """Returns the set with COCO's entries of all images and boxes, and notes about ids that had to change.
 
-
-def coco_content(labelled_set: LabelledSet, labelled: Labelled) -> dict[str, Any]:
-    """Returns the contents of a set's COCO annotation file."""
+    Entries that were read keep all that they say. Ids are counted anew only where two are equal or one is missing.
+    """
     category_ids = labelled.category_ids or list(range(1, len(labelled.class_names) + 1))
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for image_id, image in zip(image_ids(labelled_set), labelled_set.images, strict=True):
-        names = {"file_name": image.name, "width": image.width, "height": image.height}
-        images.append({"id": image_id, **names})
-        for label, left, top, width, height, is_crowd in image.boxes:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category_ids[label],
-                    "bbox": [_plain(number) for number in (left, top, width, height)],
-                    "area": _plain(width * height),
-                    "iscrowd": int(is_crowd),
-                }
-            )
     pairs = zip(category_ids, labelled.class_names, strict=True)
     categories = [{"id": category_id, "name": name} for category_id, name in pairs]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def put_images(labelled_set: LabelledSet, folder: Path, how: str) -> None:
-    """Links or copies the images of a set into `folder`. Raises UserError if two images would have the same name."""
-    if how == NONE:
-        return
-    folder.mkdir(parents=True)
-    names: dict[str, LabelledImage] = {}
-    for image in labelled_set.images:
-        if image.name in names:
-            raise UserError(
-                f"{image.path}: {names[image.name].path} has the same name in the set {labelled_set.name}. Rename one "
-                "of the two, or split one set at a time."
+    sets, notes = [], []
+    for name, images, content in ((each.name, each.images, each.content) for each in labelled.sets):
+        ids = _image_ids(images)
+        if any(image.image_id not in (None, new_id) for image, new_id in zip(images, ids, strict=True)):
+            notes.append(f"the image ids of {name} are counted anew, since images of several sets have the same")
+        entries = [entry for image in images for entry in image.box_entries or [{} for _ in image.boxes]]
+        box_ids = _box_ids(entries)
+        if any(entry.get("id", new_id) != new_id for entry, new_id in zip(entries, box_ids, strict=True)):
+            notes.append(f"the annotation ids of {name} are counted anew, since several have the same or none")
+        boxes = zip(entries, box_ids, strict=True)
+        full = []
+        for image, image_id in zip(images, ids, strict=True):
+            own = {"file_name": image.name, "width": image.width, "height": image.height}
+            box_entries = [_box_entry(box, image_id, category_ids[box.label], *next(boxes)) for box in image.boxes]
+            full.append(
+                image._replace(
+                    image_id=image_id, entry={**(image.entry or {}), "id": image_id, **own}, box_entries=box_entries
+                )
             )
-        names[image.name] = image
-        place = folder / image.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if how == LINK:
-            place.symlink_to(image.path.resolve())
-        else:
-            shutil.copy2(image.path, place)
+        sets.append(LabelledSet(name, full, {"categories": categories, **(content or {})}))
+    return labelled._replace(sets=sets, category_ids=category_ids), notes
+
+
+def _image_ids(images: list[LabelledImage]) -> list[int]:
+    """Returns an id for each image of a set: the source's id, or the file name if all are numbers, or 1, 2, 3 ..."""
+    ids = [image.image_id for image in images if image.image_id is not None]
+    if len(ids) == len(images) and len(set(ids)) == len(ids):
+        return ids
+    stems = [image.path.stem for image in images]
+    if all(stem.isdecimal() and len(stem) < 19 for stem in stems) and len(set(map(int, stems))) == len(stems):
+        return [int(stem) for stem in stems]
+    return list(range(1, len(images) + 1))
+
+
+def _box_ids(entries: list[dict[str, Any]]) -> list[Any]:
+    ids = [entry.get("id") for entry in entries]
+    is_good = None not in ids and len({repr(each) for each in ids}) == len(ids)  # an id may be any JSON value
+    return ids if is_good else list(range(1, len(entries) + 1))
+
+
+def _box_entry(box: Box, image_id: int, category_id: int, entry: dict[str, Any], box_id: Any) -> dict[str, Any]:
+    corner_and_size = [box.left, box.top, box.width, box.height]
+    new = {
+        "bbox": entry["bbox"] if entry.get("bbox") == corner_and_size else list(map(_plain, corner_and_size)),
+        "area": _plain(box.width * box.height),
+        "iscrowd": int(box.is_crowd),
+    }
+    kept = {key: entry[key] for key in ("area", "iscrowd") if entry.get(key) is not None}
+    return {**entry, "id": box_id, "image_id": image_id, "category_id": category_id, **new, **kept}
 
 
 def _plain(number: float) -> float | int:

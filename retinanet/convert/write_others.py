@@ -1,88 +1,112 @@
-"""Writes sets in the YOLO and PASCAL VOC formats, using hotcoco, and as CSV."""
+"""Writes sets in the YOLO and PASCAL VOC formats, and as CSV. What these can't express, `fitted` has left out."""
 
 import csv
 import json
-from collections import Counter
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from xml.sax.saxutils import escape
 
-from retinanet.convert.sets import Labelled, LabelledSet
-from retinanet.convert.write_coco import coco_content, place_whole, put_images
-from retinanet.runtime.errors import UserError
+from retinanet.convert.csv_files import read_csv
+from retinanet.convert.place import IMAGES, Layout, place_set
+from retinanet.convert.sets import Box, Labelled, LabelledImage
+from retinanet.convert.voc import read_voc
+from retinanet.convert.yolo import read_yolo
+from retinanet.settings.convert import CSV, VOC, YOLO
+
+DATA = "data.yaml"
+NOT_IN_YAML = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")  # line breaks and what YAML calls unprintable
 
 
 def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes images/{set}/, labels/{set}/ and data.yaml, without crowds, which the format can't express."""
+    """Writes images/{set}/, labels/{set}/ and data.yaml."""
 
     def write(place: Path) -> None:
         for labelled_set in labelled.sets:
-            put_images(labelled_set, place / "images" / labelled_set.name, images)
-            labels = place / "labels" / labelled_set.name
-            _hotcoco(labelled, labelled_set, place, "to_yolo", labels)
-            (labels / "data.yaml").unlink()
-            for image in labelled_set.images:  # hotcoco drops the folders from the names
-                path = (labels / image.name).with_suffix(".txt")
+            for image in labelled_set.images:
+                path = (place / "labels" / labelled_set.name / image.name).with_suffix(".txt")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                (labels / path.name).rename(path)
+                path.write_text("".join(_yolo_lines(image)), encoding="utf-8")
         lines = [f"{labelled_set.name}: images/{labelled_set.name}" for labelled_set in labelled.sets]
-        lines += ["names:", *(f"  {number}: {json.dumps(name)}" for number, name in enumerate(labelled.class_names))]
-        (place / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines += ["names:", *(f"  {number}: {_quoted(name)}" for number, name in enumerate(labelled.class_names))]
+        (place / DATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    names = [f"{kind}/{labelled_set.name}" for labelled_set in labelled.sets for kind in ("images", "labels")]
-    place_whole(folder, [*names, "data.yaml"], write)
+    labels = [f"labels/{labelled_set.name}" for labelled_set in labelled.sets]
+    layout = Layout(YOLO, IMAGES, [*labels, DATA], write, lambda place: read_yolo(place / DATA))
+    place_set(labelled, folder, images, layout)
+
+
+def _yolo_lines(image: LabelledImage) -> Iterator[str]:
+    for label, left, top, width, height, _ in image.boxes:
+        x, y = (left + width / 2) / image.width, (top + height / 2) / image.height
+        yield f"{label} {x:.6f} {y:.6f} {width / image.width:.6f} {height / image.height:.6f}\n"
+
+
+def _quoted(name: str) -> str:
+    """Returns the name as a string of YAML. JSON's escapes mean the same there, except those of surrogate pairs."""
+    return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(name, ensure_ascii=False))
 
 
 def write_voc(labelled: Labelled, folder: Path, images: str) -> None:
     """Writes JPEGImages/, Annotations/, ImageSets/Main/{set}.txt and labels.txt. Crowds become difficult objects."""
 
     def write(place: Path) -> None:
-        all_images = [image for labelled_set in labelled.sets for image in labelled_set.images]
-        put_images(labelled.sets[0]._replace(images=all_images), place / "JPEGImages", images)
         lists = place / "ImageSets" / "Main"
         lists.mkdir(parents=True)
         for labelled_set in labelled.sets:
-            _hotcoco(labelled, labelled_set, place, "to_voc", place)
-            stems = "".join(f"{Path(image.name).stem}\n" for image in labelled_set.images)
+            for image in labelled_set.images:
+                path = (place / "Annotations" / image.name).with_suffix(".xml")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("\n".join(_voc_lines(image, labelled.class_names)) + "\n", encoding="utf-8")
+            stems = "".join(f"{Path(image.name).with_suffix('').as_posix()}\n" for image in labelled_set.images)
             (lists / f"{labelled_set.name}.txt").write_text(stems, encoding="utf-8")
+        (place / "labels.txt").write_text("".join(f"{name}\n" for name in labelled.class_names), encoding="utf-8")
 
-    place_whole(folder, ("JPEGImages", "Annotations", "ImageSets", "labels.txt"), write)
+    layout = Layout(VOC, "JPEGImages", ("Annotations", "ImageSets", "labels.txt"), write, read_voc)
+    place_set(labelled, folder, images, layout)
+
+
+def _voc_lines(image: LabelledImage, class_names: list[str]) -> Iterator[str]:
+    size = f"<width>{image.width}</width><height>{image.height}</height><depth>3</depth>"
+    yield "<annotation>"
+    yield f"  <folder>JPEGImages</folder>\n  <filename>{escape(image.name)}</filename>"
+    yield f"  <size>{size}</size>\n  <segmented>0</segmented>"
+    for box in image.boxes:
+        x1, y1, x2, y2 = _voc_pixels(box, image)
+        yield f"  <object>\n    <name>{escape(class_names[box.label])}</name>\n    <pose>Unspecified</pose>"
+        yield f"    <truncated>0</truncated>\n    <difficult>{int(box.is_crowd)}</difficult>"
+        yield f"    <bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
+        yield "  </object>"
+    yield "</annotation>"
+
+
+def _voc_pixels(box: Box, image: LabelledImage) -> list[int]:
+    """Returns the first and the last column and row of a box, counted from 1; it has at least one of each."""
+    starts, ends = [], []
+    for start, length, side in ((box.left, box.width, image.width), (box.top, box.height, image.height)):
+        starts.append(min(math.floor(start + 0.5) + 1, side))
+        ends.append(max(math.floor(start + length + 0.5), starts[-1]))
+    return starts + ends
 
 
 def write_csv(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes {set}.csv, classes.csv and images/{set}/, without crowds, which the format can't express."""
+    """Writes {set}.csv, classes.csv and images/{set}/."""
 
     def write(place: Path) -> None:
         for labelled_set in labelled.sets:
-            set_name = labelled_set.name
-            put_images(labelled_set, place / "images" / set_name, images)
-            with open(place / f"{set_name}.csv", "w", encoding="utf-8", newline="") as file:
+            with open(place / f"{labelled_set.name}.csv", "w", encoding="utf-8", newline="") as file:
                 table = csv.writer(file, lineterminator="\n")
                 for image in labelled_set.images:
-                    path = f"images/{set_name}/{image.name}"
-                    objects = [box for box in image.boxes if not box.is_crowd]
-                    for box in objects:
-                        right, bottom = box.left + box.width, box.top + box.height
-                        numbers = [f"{number:.10g}" for number in (box.left, box.top, right, bottom)]
-                        table.writerow([path, *numbers, labelled.class_names[box.label]])
-                    if not objects:
+                    path = f"{IMAGES.format(labelled_set.name)}/{image.name}"
+                    for label, left, top, width, height, _ in image.boxes:
+                        numbers = [f"{number:.10g}" for number in (left, top, left + width, top + height)]
+                        table.writerow([path, *numbers, labelled.class_names[label]])
+                    if not image.boxes:
                         table.writerow([path, "", "", "", "", ""])
         with open(place / "classes.csv", "w", encoding="utf-8", newline="") as file:
             rows = [(name, number) for number, name in enumerate(labelled.class_names)]
             csv.writer(file, lineterminator="\n").writerows(rows)
 
-    names = [
-        name for labelled_set in labelled.sets for name in (f"images/{labelled_set.name}", f"{labelled_set.name}.csv")
-    ]
-    place_whole(folder, [*names, "classes.csv"], write)
-
-
-def _hotcoco(labelled: Labelled, labelled_set: LabelledSet, place: Path, converter: str, folder: Path) -> None:
-    """Lets hotcoco write a set to `folder`. Raises UserError if two images would get the same annotation file."""
-    from hotcoco import COCO
-
-    stems = Counter(Path(image.name).stem for image in labelled_set.images)
-    if twice := [stem for stem, count in stems.items() if count > 1]:
-        raise UserError(f"the set {labelled_set.name} has {stems[twice[0]]} images called {twice[0]}. Rename them.")
-    file = place / f"{labelled_set.name}.coco.json"
-    file.write_text(json.dumps(coco_content(labelled_set, labelled)), encoding="utf-8")
-    getattr(COCO(str(file)), converter)(str(folder))
-    file.unlink()
+    tables = [f"{labelled_set.name}.csv" for labelled_set in labelled.sets]
+    place_set(labelled, folder, images, Layout(CSV, IMAGES, [*tables, "classes.csv"], write, read_csv))

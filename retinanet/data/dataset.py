@@ -20,6 +20,7 @@ from retinanet.data.images import check_image, missing_image, read_image
 from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes, to_tensor
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.missing_files import why_missing
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 STAT_THREADS = 16
@@ -181,18 +182,28 @@ class CocoDataset(Dataset[Sample | BadImage]):
             if "\\" in first.name:
                 raise missing_image(first)
             is_below = (self.image_folder / first.name).is_file()
-            hint = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
+            below = f" {first.name!r} is in {self.image_folder}, to which file_name is relative." if is_below else ""
             raise UserError(
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
-                f"missing).{hint} Put the images there, or take them out of the annotations."
+                f"missing).{below or why_missing(first)} Put the images there, or take them out of the annotations."
             )
         with ThreadPool(STAT_THREADS) as threads:  # on a network drive, most of the time is waiting
-            sizes = threads.map(lambda index: os.path.getsize(self.path(index)), range(len(self)), chunksize=1000)
+            sizes = threads.map(lambda index: _num_bytes(self.path(index)), range(len(self)), chunksize=1000)
+        if None in sizes:
+            raise missing_image(self.path(sizes.index(None)))
         if empty := [index for index, size in enumerate(sizes) if not size]:
             raise UserError(
                 f"{self.path(empty[0])}: is an empty file (empty: {len(empty)} of {len(self)}). Copy "
                 "the images again, or take them out of the annotations."
             )
+
+
+def _num_bytes(path: Path) -> int | None:
+    """Returns the size of a file, or None if there is only a link to it."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
 
 
 def load_set(

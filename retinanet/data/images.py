@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.missing_files import why_missing
 from retinanet.settings.shared import MAX_PIXELS
 
 # The formats that are read, by Pillow's names, whatever a file is called. Of Pillow's thirty other formats, EPS would
@@ -79,7 +80,9 @@ def missing_image(path: Path) -> DataFault:
             f"{path}: no such image. Its file_name looks like a Windows path. Write it relative to the image "
             f"folder, with / instead of \\{hint}.",
         )
-    return DataFault("image_missing", f"{path}: no such image. Put it there, or take it out of the annotations.")
+    return DataFault(
+        "image_missing", f"{path}: no such image.{why_missing(path)} Put it there, or take it out of the annotations."
+    )
 
 
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:

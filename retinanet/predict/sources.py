@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.runtime.text_files import decoded
 
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"}
 
@@ -72,10 +73,7 @@ def _files_in(folder: Path, suffixes: set[str], leave_out: Path) -> Iterator[Sou
 def _listed_in(path: Path) -> Iterator[SourceFile]:
     """Yields the files listed in `path`, relative to the current folder or to that of `path`; # starts a comment."""
     with file_error_explained(path, CANT_READ, "Pass a text file of paths."):
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: is not UTF-8 text. Write one path of an image or video per line") from None
+        lines = decoded(path.read_bytes(), path).splitlines()
     for line in lines:
         name = line.strip()
         if name and not name.startswith("#"):

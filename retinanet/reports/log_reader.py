@@ -1,6 +1,5 @@
 """Reads logs of this and older versions of train.py and test.py, written by --log_dir or by `tee` on any system."""
 
-import codecs
 import glob
 import json
 import re
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from retinanet.evaluation.coco_table import LINES
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.log_file import ENDING, parse_name
+from retinanet.runtime.text_files import encoding_of
 from retinanet.settings.train import STEP
 
 NUMBER = r"([-+]?(?:[0-9]+(?:\.[0-9]*)?(?:e[-+]?[0-9]+)?|nan|inf))"
@@ -141,8 +141,7 @@ def _lines(path: Path) -> list[str]:
     """Returns the log's lines, with each list of losses joined into one line, even if a terminal wrapped the list."""
     with file_error_explained(path, "can't be read", "Use a log of train.py or test.py."):
         content = path.read_bytes()
-    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # PowerShell writes UTF-16
-    text = content.decode("utf-16" if is_wide else "utf-8-sig", errors="replace")
+    text = content.decode(encoding_of(content), errors="replace")
     text = TIME.sub("", ESCAPES.sub("", text).replace("\r", "\n"))  # the text of a progress bar ends with \r
     lines = LOSS_LIST.sub(lambda match: "".join(match[0].split()) + "\n", text).split("\n")
     if POINT.search(lines[-1]):  # the log may end in the middle of a number

@@ -2,28 +2,42 @@
 
 import json
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from retinanet.runtime.errors import UserError, file_error_explained
+from retinanet.runtime.text_files import decoded
 
 
 def read_json(path: str | Path) -> Any:
     """Returns the content of the JSON file `path`. Raises UserError if it is missing or broken."""
-    with (
-        file_error_explained(path, "can't be read", "Check the path and its permissions."),
-        open(path, encoding="utf-8") as file,
-    ):
-        return parse_json(file, path)
+    with file_error_explained(path, "can't be read", "Check the path and its permissions."):
+        return parse_json(Path(path).read_bytes(), path)
 
 
-def parse_json(file: IO[str], path: str | Path) -> Any:
-    """Returns the content of the JSON `file`; a UserError calls it `path`."""
+def parse_json(content: bytes, path: str | Path) -> Any:
+    """Returns what the JSON `content` of the file `path` says. Raises UserError if it is broken."""
+    text = decoded(content, path)
+    del content  # a large file needn't be in memory twice
     try:
-        return json.load(file)
-    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
-        has_mark = "BOM" in str(error)  # Windows programs write one, which evaluation servers refuse too
-        advice = "Save it as UTF-8 without a byte order mark." if has_mark else "Is it cut off? Write or copy it again."
-        raise UserError(f"{path}: not valid JSON ({error}). {advice}") from None
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # not JSON, or nested too deeply
+        if _is_lines(text, error):
+            raise UserError(
+                f"{path}: holds a JSON object on each line (JSON Lines), not one list. Put [ before the first, ] after "
+                "the last and a comma between two."
+            ) from None
+        raise UserError(f"{path}: not valid JSON ({error}). Is it cut off? Write or copy it again.") from None
+
+
+def _is_lines(text: str, error: Exception) -> bool:
+    """Returns True if `error` is that a second object follows in the second line."""
+    return (
+        isinstance(error, json.JSONDecodeError)
+        and error.msg == "Extra data"
+        and error.lineno == 2
+        and text.startswith("{")
+        and text.startswith("{", error.pos)
+    )
 
 
 def without_nan(content: Any) -> Any:

@@ -50,12 +50,21 @@ def test_packed_by_image_with_labels_by_category_id(tmp_path):
     assert loaded.areas.tolist() == [600, 5, 30]  # stated, or width x height
 
 
+def test_null_counts_as_absent(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(changed("annotations", 0, area=None, iscrowd=None)))
+    (tmp_path / "b.json").write_text(json.dumps({**GOOD, "annotations": None}))
+    annotations = read_annotations(tmp_path / "a.json")
+    left, top, width, height = GOOD["annotations"][0]["bbox"]
+    row = annotations.boxes.tolist().index([left, top, width, height])
+    assert (annotations.areas[row], annotations.crowds[row]) == (width * height, False)
+    assert len(read_annotations(tmp_path / "b.json").boxes) == 0
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("", "not valid JSON"),
         (json.dumps(GOOD)[:-40], "Is it cut off"),
-        (f"\ufeff{json.dumps(GOOD)}", "Save it as UTF-8 without a byte order mark"),
         ("[1, 2]", "holds a list"),
         ("[" * 100_000, "not valid JSON"),
         ({**GOOD, "images": []}, "has no images"),
@@ -70,16 +79,19 @@ def test_packed_by_image_with_labels_by_category_id(tmp_path):
         (changed("images", 1, file_name="../../secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="/etc/secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="a\0b"), "leaves the image folder"),
-        (changed("images", 0, width=0), "a height and a width"),
-        (changed("images", 0, height="50"), "a height and a width"),
+        (changed("images", 0, width=0), "has the width 0. Write the number of pixels"),
+        (changed("images", 0, height="50"), "has the height '50'. Write the number of pixels, without quotes"),
+        (changed("images", 0, height=None), "has no height. Write the number of pixels"),
+        (changed("images", 0, height=50.0), "has the height 50.0. Write 50, without a point"),
         (changed("categories", 0, id=2), "category id 2 appears twice"),
-        (changed("categories", 0, name=None), "a name"),
+        (changed("categories", 0, name=None), "has no name. Write text"),
+        (changed("categories", 0, name=7), 'has the name 7. Write "7", with quotes'),
         (changed("annotations", 1, image_id=8), "annotation 2: image_id 8 is not in"),
         (changed("annotations", 1, category_id=1), "annotation 2: category_id 1 is not in"),
         (changed("annotations", 1, image_id="7"), "annotation 2: image_id '7' is not a whole number.* without quotes"),
         (changed("annotations", 1, category_id="2"), "annotation 2: category_id '2' is not a whole number.* quotes"),
         (changed("annotations", 1, image_id=7.0), r"annotation 2: image_id 7\.0 is not a whole number"),
-        (changed("categories", 0, id="9"), "an id .a whole number without quotes."),
+        (changed("categories", 0, id="9"), "has the id '9'. Write a whole number without quotes"),
         (changed("images", 0, file_name="C:\\a.jpg"), "looks like a Windows path .* relative"),
         (changed("images", 0, file_name="c:/a.jpg"), "looks like a Windows path"),
         (changed("images", 0, file_name="\\\\server\\a.jpg"), "looks like a Windows path"),

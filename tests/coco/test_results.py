@@ -79,7 +79,7 @@ def test_read_out_of_a_zip_as_without(tmp_path, name):
     assert read_results(tmp_path / name) == ([row()], "mine.json")
 
 
-@pytest.mark.parametrize("text", [b"[{", b"", b"\xff\xfe", b"[" * 100_000], ids=["cut", "empty", "not UTF-8", "nested"])
+@pytest.mark.parametrize("text", [b"[{", b"", b"[" * 100_000], ids=["cut", "empty", "nested"])
 def test_no_json_is_refused_from_a_zip_too(tmp_path, text):
     with zipfile.ZipFile(tmp_path / "rows.zip", "w") as archive:
         archive.writestr("rows.json", text)

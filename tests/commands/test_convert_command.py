@@ -67,7 +67,9 @@ def test_there_and_back(script, coco_path, kind, rounding):
             assert one[2] == pytest.approx(other[2], abs=rounding)
         for row in range(len(after.image_ids)):
             assert Image.open(Path("back") / "images" / name / after.file_name(row)).size
-    assert ("they are left out" in there.out) == (kind in ("yolo", "csv"))
+    assert ("Note: crowds are left out, as the format has none: 1, as in 1.png" in there.out) == (
+        kind in ("yolo", "csv")
+    )
 
 
 @pytest.mark.parametrize("images", ["link", "copy", "none"])
@@ -134,9 +136,10 @@ def test_the_same_file_names_in_several_sets(script, tmp_path, flags, counts):
     back = script(CONVERT, "there", "--output_path", "back")
 
     assert (there.code, back.code, there.err, back.err) == (0, 0, "", "")
-    (note,) = [line for line in there.out.splitlines() if line.startswith("Note: ")]
+    note, *ids = [line for line in there.out.splitlines() if line.startswith("Note: ")]
     assert note.startswith("Note: 13 images share their file name with an image of another set, so ")
     assert note.endswith(" as in train_1.png")
+    assert all(" ids of " in line and "are counted anew" in line for line in ids)
     for name, count in zip(("train", "val", "test"), counts, strict=True):
         annotations = read_annotations(Path("back") / f"{name}.json")
         assert len(annotations.image_ids) == count

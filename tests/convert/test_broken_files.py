@@ -102,7 +102,7 @@ VOC_FAULTS = [
     ({ANNOTATION: XML.replace(">30<", ">1<")}, f"{ANNOTATION}:6: xmax or ymax is below xmin or ymin"),
     ({ANNOTATION: XML.replace(">64<", ">65<")}, f"{ANNOTATION}:3: says 65 x 48, but voc/JPEGImages/1.png is 64 x 48"),
     ({ANNOTATION: f'<!DOCTYPE a [<!ENTITY b "c">]>\n{XML}'}, f"{ANNOTATION}:1: declares a document type"),
-    ({ANNOTATION: XML.encode().replace(b"cat", b"\xff")}, f"{ANNOTATION}:5: is not XML"),
+    ({ANNOTATION: XML.encode().replace(b"cat", b"\xff")}, f"{ANNOTATION}:5: is not UTF-8 text (byte 0xff). Declare"),
     ({ANNOTATION: ""}, f"{ANNOTATION}:1: is not XML"),
     ({"voc/Annotations/2.xml": XML.replace("1.png", "2.png")}, "voc/Annotations/2.xml:1: there is no image 2.png"),
     ({LIST: "1\n7\n"}, f"{LIST}:2: there is no Annotations/7.xml"),

@@ -179,6 +179,19 @@ def test_missing_images_are_named_and_counted(coco_path):
         dataset.require_images()
 
 
+def test_a_link_to_nowhere_and_a_name_in_other_letters_are_told_as_such(coco_path):
+    dataset, image = dataset_of(coco_path), coco_path / "images" / "train" / "3.png"
+    content = image.read_bytes()
+    image.unlink()
+    image.symlink_to("gone.png")
+    with pytest.raises(UserError, match=r"3\.png: no such image\. .*3\.png is a link to gone\.png, which can't"):
+        dataset.require_images()
+    image.unlink()
+    image.with_suffix(".PNG").write_bytes(content)
+    with pytest.raises(UserError, match=r"3\.png: no such image.*1 of 8 are missing\)\. .*3\.PNG is there"):
+        dataset.require_images()
+
+
 def test_empty_image_files_are_named_and_counted(coco_path):
     dataset = dataset_of(coco_path)
     for name in ("3.png", "5.png"):

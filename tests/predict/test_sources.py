@@ -55,12 +55,12 @@ def test_files_globs_and_lists(folder):
         ("nowhere.jpg", "nowhere.jpg: no such file or folder"),
         ("in/*.gif", r"in/\*.gif: no image or video found"),
         ("empty", "empty: no image or video found"),
-        ("bad.txt", "bad.txt: is not UTF-8 text"),
+        ("bad.txt", r"bad.txt:2: is not UTF-8 text \(byte 0xff\)"),
     ],
 )
 def test_a_source_with_nothing_is_a_mistake(folder, source, message):
     Path("empty").mkdir()
-    Path("bad.txt").write_bytes(b"\xff\xfe\x00a")
+    Path("bad.txt").write_bytes(b"in/a.jpg\n\xff")
 
     with pytest.raises(UserError, match=message):
         names("in/a.jpg", source)

@@ -1,0 +1,70 @@
+"""Decodes text files: by their byte order mark, in XML by their declaration, and otherwise as UTF-8."""
+
+import codecs
+import re
+from pathlib import Path
+
+from retinanet.runtime.errors import UserError
+
+ENCODINGS = {  # by byte order mark; UTF-16's begins UTF-32's
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+LONGEST_MARK = max(map(len, ENCODINGS))  # bytes
+DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"'<>]*)["']""")
+# What Windows programs write where they declare the key: the same letters and more.
+WRITTEN_AS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "cp950"}
+
+
+def encoding_of(start: bytes) -> str:
+    """Returns the encoding of a file from its first bytes: that of its byte order mark, or UTF-8."""
+    return next((encoding for mark, encoding in ENCODINGS.items() if start.startswith(mark)), "utf-8")
+
+
+def has_mark(start: bytes) -> bool:
+    """Returns True if a file's first bytes are a byte order mark."""
+    return start.startswith(tuple(ENCODINGS))
+
+
+def decoded(content: bytes, path: str | Path) -> str:
+    """Returns the text of the file `path`, of which `content` is read. Raises UserError, which names the line."""
+    return _decoded(content, path, encoding_of(content), "Save it as UTF-8.")
+
+
+def decoded_xml(content: bytes, path: Path) -> bytes:
+    """Returns the `content` of the XML file `path` in UTF-8. Raises UserError if its encoding is unknown or wrong."""
+    encoding, advice = encoding_of(content), "Declare its encoding in the first line, or save it as UTF-8."
+    if content.startswith((b"<\0", b"\0<")):
+        encoding = "utf-16-le" if content.startswith(b"<") else "utf-16-be"
+    elif not has_mark(content) and (declaration := DECLARATION.match(content)):
+        name = declaration[1].decode("latin-1")
+        advice = f"It declares the encoding {name!r}. Declare the one that it has, or save it as UTF-8."
+        try:
+            known = codecs.lookup(name).name
+        except (LookupError, ValueError):  # ValueError if the name holds a null character
+            raise UserError(
+                f"{path}:1: declares the encoding {name!r}, which doesn't exist. Declare the one that it has, such as "
+                "windows-1252 or gb18030, or save it as UTF-8."
+            ) from None
+        if not known.startswith(("utf-16", "utf-32")):  # a declaration that reads as ASCII isn't in these
+            encoding = WRITTEN_AS.get(known, known)
+    text = _decoded(content, path, encoding, advice)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which some encodings can express
+        raise UserError(f"{path}: is not {encoding.upper()} text. {advice}") from None
+
+
+def _decoded(content: bytes, path: str | Path, encoding: str, advice: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as fault:
+        line = content.count(b"\n", 0, fault.start) + 1
+        byte = f" (byte 0x{content[fault.start]:02x})" if fault.start < len(content) else ""
+        name = encoding.upper().removesuffix("-SIG")
+        raise UserError(f"{path}:{line}: is not {name} text{byte}. {advice}") from None
+    except (UnicodeError, LookupError):  # Python has codecs that don't make text
+        raise UserError(f"{path}: is not {encoding.upper()} text. {advice}") from None
