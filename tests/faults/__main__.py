@@ -148,7 +148,7 @@ def test_rows() -> list[Callable[[], Row]]:
             "1, 2, 3 ranks, odd-sized set", "losses within 1e-4, evaluation exact", ranks, "-k", "one_large"
         ),
         lambda: tested(
-            f"{mutations} mutations of annotations, and of images",
+            f"{mutations} mutations of each kind of file",
             "clear error or sound result",
             "tests/faults/test_mutations.py",
             MUTATIONS=mutations,

@@ -1,16 +1,21 @@
-"""Random damage to annotation files and images: a clear error or a sound result, never anything else."""
+"""Random damage to any file that is read: a clear error or a sound result, never anything else."""
 
 import io
 import json
 import os
+import re
+import zipfile
+from contextlib import redirect_stdout
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import logs
 
 from retinanet.check_data.annotation_checks import check_set
 from retinanet.check_data.counts import count, histograms, reach
@@ -18,6 +23,8 @@ from retinanet.check_data.findings import FINDING_KINDS, Findings
 from retinanet.check_data.text import histogram_lines, reach_lines
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import read_annotations
+from retinanet.coco.results import load_results
+from retinanet.commands.convert import convert
 from retinanet.data.anchor_coverage import AnchorSetup, coverage
 from retinanet.data.anchor_remedies import remedies
 from retinanet.data.batches import Sample
@@ -25,10 +32,14 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import read_image
 from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import DEFAULT_LOSS
+from retinanet.reports.log_reader import read_log
 from retinanet.runtime.errors import UserError
+from retinanet.settings.convert import ConvertSettings
+from retinanet.settings.options import flat
+from retinanet.settings.train import TrainSettings, recorded_values
 
 CASES = settings(
-    max_examples=int(os.environ.get("MUTATIONS", 200)),
+    max_examples=int(os.environ.get("MUTATIONS", 3000 if os.environ.get("RETINANET_LONG_TESTS") else 100)),
     deadline=10_000,  # ms: a hang is a failure
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -112,6 +123,42 @@ def damaged_bytes(draw, original):
             case "insert":
                 damaged[place:place] = draw(st.binary(max_size=8))
     return bytes(damaged)
+
+
+ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-32", "cp1252", "gb18030", "cp932", "utf-7")
+ODD_WORDS = (
+    *("", "-1", "0", "1e308", "1e-320", "nan", "inf", "NaN", "Infinity", "1" * 400, "0x10", "1_0", "\u0663", "1 2 3 4"),
+    *("null", "true", "\0", "\ud800", "\u2028", "猫", "../../x", "/x", '"', "'", "<", "&", "&b;", "]]>", "{", "["),
+    *(
+        "<!DOCTYPE a>",
+        "<?xml encoding='hex'?>",
+        "*a",
+        "&a 1",
+        "!!int x",
+        "- ",
+        ": ",
+        ",",
+        ",,,,,",
+        "\n",
+        "\r",
+        "\t",
+        "#",
+    ),
+)
+
+
+@st.composite
+def damaged_text(draw, text):
+    """The bytes of a text file with words exchanged or replaced, in another encoding, or with bytes changed."""
+    for _ in range(draw(st.integers(0, 3))):
+        words = [match.span() for match in re.finditer(r"[\w.+-]+", text)]
+        if words:
+            start, end = draw(st.sampled_from(words))
+            first, last = draw(st.sampled_from(words))
+            new = draw(st.one_of(st.just(text[first:last]), st.sampled_from(ODD_WORDS)))
+            text = text[:start] + new + text[end:]
+    content = text.encode(draw(st.sampled_from(("utf-8", "utf-8", "utf-8", *ENCODINGS))), errors="replace")
+    return draw(damaged_bytes(content)) if draw(st.booleans()) else content
 
 
 def caught(read):
@@ -210,3 +257,104 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "image.png")
     with pytest.raises(UserError, match="not a regular file"):
         read_image(tmp_path / "image.png", (30, 40))
+
+
+XML = """<?xml version="1.0" encoding="UTF-8"?>
+<annotation>
+<filename>1.png</filename>
+<size><width>40</width><height>30</height></size>
+<object>
+<name>cat</name>
+<difficult>0</difficult>
+<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>30</ymax></bndbox>
+</object>
+</annotation>
+"""
+SETS = {
+    "yolo": {
+        "data.yaml": "path: .\ntrain: images/train\nval: val.txt\nnc: 2\nnames:\n  0: cat\n  1: dög\n",
+        "val.txt": "images/train/1.png\n",
+        "labels/train/1.txt": "0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.2 0.1 0.2 0.2\n",
+    },
+    "voc": {
+        "Annotations/1.xml": XML,
+        "ImageSets/Main/train.txt": "1\n",
+        "labels.txt": "cat\ndög\n",
+    },
+    "csv": {"train.csv": "1.png,2,3,20,30,cat\n1.png,5,5,9,9,dög\n", "classes.csv": "cat,0\ndög,1\n"},
+    "coco": {"train.json": json.dumps({**content(), "images": content()["images"][:1], "annotations": []})},
+}
+FILES = [(kind, name) for kind, files in SETS.items() for name in files]
+IMAGES = {"yolo": "images/train/1.png", "voc": "JPEGImages/1.png", "csv": "1.png", "coco": "images/train/1.png"}
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@CASES
+@given(data=st.data(), file=st.sampled_from(FILES), target=st.sampled_from(sorted(SETS)))
+def test_converting_damaged_files(data, file, target):
+    kind, damaged = file
+    with TemporaryDirectory() as name:
+        source, output = Path(name) / "source", Path(name) / "output"
+        for path, text in SETS[kind].items():
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            content = data.draw(damaged_text(text)) if path == damaged else text.encode()
+            (source / path).write_bytes(content)
+        (source / IMAGES[kind]).parent.mkdir(parents=True, exist_ok=True)
+        (source / IMAGES[kind]).write_bytes(PICTURES["PNG"])
+        before = files_in(source)
+        with redirect_stdout(io.StringIO()):
+            refused = caught(lambda: convert(ConvertSettings(source, output, read=kind, write=target)))
+        assert files_in(source) == before
+        assert not list(output.rglob("*.part"))
+        if refused:
+            names_the_file(refused, source)
+            assert not output.exists()
+
+
+@CASES
+@given(data=st.data(), is_zipped=st.booleans())
+def test_damaged_result_files(tmp_path, data, is_zipped):
+    path, set_path = tmp_path / f"rows.{'zip' if is_zipped else 'json'}", tmp_path / "val.json"
+    set_path.write_text(json.dumps(content()))
+    rows = [{"image_id": number, "category_id": 1, "bbox": [1, 2, 3.5, 4], "score": 0.5} for number in (1, 2)]
+    damaged = data.draw(damaged_text(json.dumps(rows)))
+    if is_zipped:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("rows.json", damaged)
+        damaged = data.draw(damaged_bytes(file.getvalue()))
+    path.write_bytes(damaged)
+    annotations = read_annotations(set_path)
+    try:
+        detections = load_results(path, annotations)
+    except UserError as refused:
+        names_the_file(refused, path)
+    else:
+        assert np.isfinite(detections.boxes).all()
+        assert ((detections.scores >= 0) & (detections.scores <= 1)).all()
+
+
+@CASES
+@given(data=st.data())
+def test_damaged_logs(tmp_path, data):
+    path = tmp_path / "train_depth18.log"
+    path.write_bytes(data.draw(damaged_text(logs.todays())))
+    refused = caught(lambda: read_log(path))
+    if refused:
+        names_the_file(refused, path)
+
+
+RECORD = json.dumps({"settings": json.loads(json.dumps(flat(TrainSettings()), default=str))}, indent=1)
+
+
+@CASES
+@given(data=st.data())
+def test_damaged_records_of_runs(tmp_path, data):
+    path = tmp_path / "run.json"
+    path.write_bytes(data.draw(damaged_text(RECORD)))
+    refused = caught(lambda: recorded_values(path))
+    if refused:
+        names_the_file(refused, path)
