@@ -6,7 +6,7 @@ from retinanet.coco.folder import COCO, CSV, VOC, YOLO, format_of
 from retinanet.convert.coco_files import read_coco
 from retinanet.convert.csv_files import read_csv
 from retinanet.convert.fit import fitted
-from retinanet.convert.sets import FORMAT_NAMES, LabelledSet
+from retinanet.convert.sets import FORMAT_NAMES, LabelledSet, upright_boxes
 from retinanet.convert.split import split
 from retinanet.convert.voc import read_voc
 from retinanet.convert.write_coco import write_coco
@@ -32,13 +32,14 @@ def convert(settings: ConvertSettings) -> int:
             f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's Annotations/*.xml, CSV rows "
             "path,x1,y1,x2,y2,class, or COCO's JSON. If it is one of them, set --from."
         )
-    labelled = READERS[kind](source)
+    labelled = READERS[kind](source, settings.exif)
+    labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind in (COCO, VOC))
     names = labelled.class_names
     say(f"Read {source}: {FORMAT_NAMES[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     labelled = fitted(labelled, settings.write, source)
-    for note in labelled.notes:
+    for note in [*labelled.notes, *frame_notes]:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))

@@ -11,10 +11,14 @@ from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.json_files import read_json
 from retinanet.runtime.missing_files import why_missing
+from retinanet.settings.shared import UPRIGHT
 
 
-def read_coco(source: Path) -> Labelled:
-    """Reads the sets of a data folder, or the set of one annotation file. Raises UserError, which names the mistake."""
+def read_coco(source: Path, _exif: str = UPRIGHT) -> Labelled:
+    """Reads the sets of a data folder, or the set of one annotation file, with the sizes in the file.
+
+    Raises UserError, which names the mistake.
+    """
     if source.is_file():
         files = {source.stem: (source, _images_beside(source))}
     else:

@@ -17,11 +17,12 @@ from retinanet.convert.sets import (
     text_of,
 )
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import UPRIGHT
 
 Row = tuple[str, list[str]]  # "file:line" for messages, and the columns
 
 
-def read_csv(source: Path) -> Labelled:
+def read_csv(source: Path, exif: str = UPRIGHT) -> Labelled:
     """Reads the sets of a folder, one per file, or the set of a single file.
 
     Image paths are relative to the folder of the CSV file. A row with only a path is an image without objects. A file
@@ -47,7 +48,7 @@ def read_csv(source: Path) -> Labelled:
         names = sorted({words[5] for rows in rows_of.values() for _, words in rows if words[5]})
     if not names:
         raise UserError(f"{files[0]}: has no object, so there are no classes. Add a file with rows class,number.")
-    sets = [LabelledSet(set_name_of(path.stem), _images(path, rows, names)) for path, rows in rows_of.items()]
+    sets = [LabelledSet(set_name_of(path.stem), _images(path, rows, names, exif)) for path, rows in rows_of.items()]
     return Labelled(names, sets)
 
 
@@ -93,7 +94,7 @@ def _class_list(rows: list[Row], path: Path) -> list[str]:
     return names
 
 
-def _images(path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage]:
+def _images(path: Path, rows: list[Row], names: list[str], exif: str) -> list[LabelledImage]:
     if not rows:
         raise UserError(f"{path}: is empty. Add rows path,x1,y1,x2,y2,class, or remove the file.")
     wheres: dict[Path, str] = {}
@@ -107,7 +108,7 @@ def _images(path: Path, rows: list[Row], names: list[str]) -> list[LabelledImage
     folder = Path(os.path.commonpath([image.parent for image in wheres]))
     images = []
     for image, where in wheres.items():
-        width, height = size_of(image, where)
+        width, height = size_of(image, where, exif)
         images.append(LabelledImage(image, image.relative_to(folder).as_posix(), width, height, boxes[image]))
     return images
 

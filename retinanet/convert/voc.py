@@ -19,6 +19,7 @@ from retinanet.convert.sets import (
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
 from retinanet.runtime.text_files import decoded_xml
+from retinanet.settings.shared import RAW, UPRIGHT
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
 WITHOUT = "-1"
@@ -75,7 +76,7 @@ def read_xml(path: Path) -> Element:
     return outside.children[0]
 
 
-def read_voc(source: Path) -> Labelled:
+def read_voc(source: Path, exif: str = UPRIGHT) -> Labelled:
     """Reads the sets listed in ImageSets/Main or, without lists, all images as train. Difficult objects become crowds.
 
     Classes are in the order of labels.txt or classes.txt, or sorted by name if there is neither. Raises UserError,
@@ -86,7 +87,7 @@ def read_voc(source: Path) -> Labelled:
     images = _images_by_stem(root)
     pattern = "*.xml" if folder == root else "**/*.xml"
     stems = {path: path.relative_to(folder).with_suffix("").as_posix() for path in sorted(folder.glob(pattern))}
-    by_stem = {stem: _labelled(path, stem, images) for path, stem in stems.items()}
+    by_stem = {stem: _labelled(path, stem, images, exif) for path, stem in stems.items()}
     if not by_stem:
         raise UserError(f"{folder}: has no XML files. Put the annotations there.")
     class_list = next((root / name for name in CLASS_LISTS if (root / name).exists()), None)
@@ -142,7 +143,9 @@ def _images_by_stem(root: Path) -> dict[str, tuple[Path, str]]:
 Named = tuple[str, int, Box]  # class, line, box
 
 
-def _labelled(path: Path, stem: str, images: dict[str, tuple[Path, str]]) -> tuple[LabelledImage, list[Named]]:
+def _labelled(
+    path: Path, stem: str, images: dict[str, tuple[Path, str]], exif: str
+) -> tuple[LabelledImage, list[Named]]:
     """Returns the image of an XML file, still without boxes, and its objects with their class names."""
     root = read_xml(path)
     if root.name != "annotation":
@@ -151,11 +154,14 @@ def _labelled(path: Path, stem: str, images: dict[str, tuple[Path, str]]) -> tup
     image, name = images.get(stem) or images.get(Path(file_name).stem) or (None, "")
     if image is None:
         raise UserError(f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages.")
-    width, height = size_of(image, str(path))
+    width, height = size_of(image, str(path), exif)
     size = root.first("size")
     if size is not None:
         annotated = tuple(round(_number(size, name, path)) for name in ("width", "height"))
-        if annotated != (width, height) and annotated != (0, 0):
+        other = size_of(image, str(path), RAW if exif == UPRIGHT else UPRIGHT)
+        if annotated == other:  # the size proves the frame of the boxes
+            width, height = other
+        elif annotated != (width, height) and annotated != (0, 0):
             raise UserError(
                 f"{path}:{size.line}: says {annotated[0]} x {annotated[1]}, but {image} is {width} x {height} (width x "
                 "height). Use the image that was annotated, or correct the size."

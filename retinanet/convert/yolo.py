@@ -18,13 +18,14 @@ from retinanet.convert.sets import (
 )
 from retinanet.data.images import image_suffixes
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import UPRIGHT
 
 SLACK = 0.01  # rounding may carry a box past its image by this fraction of the side
 DECIMALS = 3  # decimal places of pixel values computed from fractions
 
 
-def read_yolo(source: Path) -> Labelled:
-    """Reads the sets of a data.yaml, given by the path of the file or of its folder.
+def read_yolo(source: Path, exif: str = UPRIGHT) -> Labelled:
+    """Reads the sets of a data.yaml, given by the path of the file or of its folder. For `exif`, see size_of.
 
     Raises UserError, which names the file and line of the mistake.
     """
@@ -35,7 +36,8 @@ def read_yolo(source: Path) -> Labelled:
     sets = []
     for name in (spelling for set_name in SETS for spelling in spellings_of(set_name)):
         if content.get(name):
-            images = [_labelled(path, below, len(names)) for path, below in _images(content[name], root, file, name)]
+            files = _images(content[name], root, file, name)
+            images = [_labelled(path, below, len(names), exif) for path, below in files]
             sets.append(LabelledSet(set_name_of(name), images))
     if not sets:
         raise UserError(f"{file}: names no set. Add a line such as train: images/train")
@@ -146,8 +148,8 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _labelled(image: Path, name: str, num_classes: int) -> LabelledImage:
-    width, height = size_of(image, str(image))
+def _labelled(image: Path, name: str, num_classes: int, exif: str) -> LabelledImage:
+    width, height = size_of(image, str(image), exif)
     file = _label_file(image)
     boxes = []
     if file.exists():

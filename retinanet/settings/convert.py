@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, number_above, option, parsed, part, whole_number
+from retinanet.settings.shared import exif_option
 
 YOLO, VOC, CSV, COCO = FORMATS = ("yolo", "voc", "csv", "coco")
 LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # how the output gets the images
@@ -48,6 +49,7 @@ class ConvertSettings:
     read: str = option("auto", "format of SOURCE", ("auto", *FORMATS), flag="from")
     write: str = option(COCO, "format to write", FORMATS, flag="to")
     images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
+    exif: str = exif_option()
     splitting: Splitting = part(
         Splitting, "splitting", "divide all images into new sets, each with its share of every class"
     )

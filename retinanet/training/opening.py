@@ -134,6 +134,8 @@ def opening_lines(run: Run) -> list[str]:
         "without area",
         *data_lines(training_set, run.state.network.architecture.anchors, settings),
         *warnings_of(training_set, run.sets.val),
+        *training_set.frame_notes(),
+        *run.sets.val_set.frame_notes(),
     ]
     if run.ranks.size > 1:
         rest = len(training_set) % run.sampler.batch_size
