@@ -85,8 +85,11 @@ def _voc_pixels(box: Box, image: LabelledImage) -> list[int]:
     """Returns the first and the last column and row of a box, counted from 1; it has at least one of each."""
     starts, ends = [], []
     for start, length, side in ((box.left, box.width, image.width), (box.top, box.height, image.height)):
-        starts.append(min(math.floor(start + 0.5) + 1, side))
-        ends.append(max(math.floor(start + length + 0.5), starts[-1]))
+        first, last = math.floor(start + 0.5) + 1, math.floor(start + length + 0.5)
+        if last < first:  # narrower than a pixel
+            first = last = min(math.floor(start + length / 2) + 1, side)
+        starts.append(first)
+        ends.append(last)
     return starts + ends
 
 

@@ -54,6 +54,11 @@ def picture(path: Path, size: tuple[int, int], number: int) -> None:
     Image.new("RGB", size, (number, 200, 0)).save(path, "PNG")
 
 
+def stays_inside(name: str) -> bool:
+    """Returns False for names that the test itself would write outside its folder."""
+    return not name.startswith("/") and ".." not in name.split("/")
+
+
 @st.composite
 def data_sets(draw):
     """A dict from set names to COCO contents, and whether every format must be able to hold them."""
@@ -65,7 +70,7 @@ def data_sets(draw):
         st.lists(parts, max_size=2),
         parts,
         suffixes,
-    )
+    ).filter(stays_inside)
     few = st.lists(parts, unique=is_easy, min_size=int(is_easy), max_size=6)
     class_names = draw(st.one_of(few, few, few, st.just([f"class {number}" for number in range(300)])))
     category_ids = (
@@ -206,7 +211,7 @@ def test_what_is_written_reads_the_same(drawn, kind, images):
         if refusal := refusal_of(folder / "source", *words):
             event(f"refused as {kind}")
             assert sorted(path.name for path in folder.iterdir()) == ["source"]
-            assert not is_easy or "look like fractions" in refusal
+            assert not is_easy or "look like fractions" in refusal, refusal
             return
         event(f"written as {kind}")
         assert not list(folder.rglob("*.part"))
