@@ -114,6 +114,12 @@ FINDING_KINDS = {
         "picture, which is assumed; check them (vis.py --image_id). If they are of the stored pixels: --exif raw",
         is_mistake=False,
     ),
+    "white_level_far": Kind(
+        "16-bit pictures that use less than half of the range up to white, or go past it: they look dark, or are cut "
+        "off",
+        "Train with the --white_level that the example names.",
+        is_mistake=False,
+    ),
     "image_unlisted": Kind("an image file in the folder that the annotation file does not list", is_mistake=False),
 }
 

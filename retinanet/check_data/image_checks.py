@@ -14,6 +14,7 @@ from retinanet.check_data.findings import MOST_EXAMPLES, Findings
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.headers import are_of_stored_pixels, are_untold
 from retinanet.data.images import image_suffixes
+from retinanet.data.white_level import used_range
 from retinanet.runtime.errors import DataFault
 from retinanet.settings.shared import RAW
 
@@ -63,6 +64,8 @@ def note_contents(checked: CheckedSet, contents: list[Content], findings: Findin
     if not any(content.error for content in contents) and checked.dataset.headers:
         checked.dataset.headers._replace(are_decoded=True).save()  # training needn't decode the set before it starts
     _note_orientations(checked, findings)
+    if (used := used_range(checked.dataset)) and used.is_far:
+        findings.add(checked.name, "white_level_far", [used.text()])
     findings.add(checked.name, "image_unlisted", unlisted_images(checked.dataset.image_folder, checked.file_names))
 
 

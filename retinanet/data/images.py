@@ -2,13 +2,14 @@
 
 import importlib.util
 import os
+import re
 import stat
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -35,6 +36,7 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+OTHER_ORDER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 CHANGED = "the pictures have changed; start again"
 # Pillow's own limit would stop users who raise --max_pixels; read_image checks --max_pixels before it decodes.
 Image.MAX_IMAGE_PIXELS = None
@@ -96,7 +98,7 @@ def read_image(
                 f"{current.orientation}, and was {header.height} x {header.width} with {header.orientation}: {CHANGED}."
             )
         turn = _checked_turn(path, current, size, exif)
-        pixels = _to_rgb(_turned(picture, turn), white_level, is_deep=current.is_deep)
+        pixels = _pixels(picture, path, current, turn, white_level)
         if pixels.shape[:2] != size:  # a TIFF file, which Pillow always turns
             raise _other_size(path, Header(pixels.shape[0], pixels.shape[1], 1), size)
         return pixels
@@ -107,13 +109,23 @@ def read_upright(
 ) -> np.ndarray:
     """Reads an image without annotations, like `read_image`, but of any size and always turned as EXIF says."""
     with _opened(source, None, max_pixels) as picture:
-        return upright(picture, white_level)
+        header = header_of(picture)
+        return _pixels(picture, source, header, header.orientation, white_level)
 
 
 def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
     """Returns the picture's pixels as uint8 [height, width, 3], turned upright by its EXIF orientation."""
-    header = header_of(picture)
-    return _to_rgb(_turned(picture, header.orientation), white_level, is_deep=header.is_deep)
+    return _to_rgb(_turned(picture, header_of(picture).orientation), white_level)
+
+
+def brightest(path: Path) -> int:
+    """Returns the largest value, up to 65535, in an image file with 16 bits per colour."""
+    with _opened(path, None, sys.maxsize) as picture:
+        header = header_of(picture)
+        if picture.mode.startswith("I"):
+            return int(np.asarray(picture).max())
+        low, high = _low_bytes(path, header, 1), np.array(picture.convert("RGB")).astype(int)
+        return int((high * 256 + (255 if low is None else low)).max())
 
 
 def read_header(path: str | Path) -> Header:
@@ -248,11 +260,42 @@ def _turned(picture: Image.Image, turn: int) -> Image.Image:
     return picture.transpose(TRANSPOSITIONS[turn]) if turn in TRANSPOSITIONS else picture
 
 
-def _to_rgb(picture: Image.Image, white_level: int, *, is_deep: bool) -> np.ndarray:
+def _pixels(
+    picture: Image.Image, source: str | Path | IO[bytes], header: Header, turn: int, white_level: int
+) -> np.ndarray:
+    picture.load()
+    turned = _turned(picture, turn)
+    is_scaled = header.is_deep and white_level != WHITE_LEVEL and not picture.mode.startswith("I")
+    return _to_rgb(turned, white_level, _low_bytes(source, header, turn) if is_scaled else None)
+
+
+def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = None) -> np.ndarray:
+    """Returns a picture as uint8 [height, width, 3]; `low` holds the low bytes of 16-bit colours, if they count."""
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's conversion would clip at 255
         grey = np.rint(np.asarray(picture) / (white_level / 255)).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     pixels = np.array(picture.convert("RGB"))
-    if is_deep and white_level != WHITE_LEVEL:  # Pillow reads only the high byte of 16-bit colours
-        pixels = np.rint(pixels * (WHITE_LEVEL / white_level)).clip(0, 255).astype(np.uint8)
-    return pixels
+    if low is None:
+        return pixels
+    return np.rint((pixels.astype(np.float32) * 256 + low) / (white_level / 255)).clip(0, 255).astype(np.uint8)
+
+
+def _low_bytes(source: str | Path | IO[bytes], header: Header, turn: int) -> np.ndarray | None:
+    """Returns the low bytes [height, width, 3] of 16-bit colours, as Pillow reads only the high ones.
+
+    Returns None if the file has no such colours.
+    """
+    if not isinstance(source, str | Path):
+        source.seek(0)
+    with Image.open(source, formats=FORMATS) as picture:
+        if not header.is_deep or picture.mode not in ("RGB", "RGBA"):
+            return None
+        picture.tile = [tile._replace(args=_with_other_byte(tile.args)) for tile in picture.tile]
+        return np.array(_turned(picture, turn).convert("RGB"))
+
+
+def _with_other_byte(args: Any) -> Any:
+    """Returns the arguments of a decoder with the other byte order, so that it takes the other byte of each colour."""
+    if isinstance(args, tuple):
+        return _with_other_byte(args[0]), *args[1:]
+    return re.sub(";16[BLN]", lambda order: OTHER_ORDER[order[0]], args)

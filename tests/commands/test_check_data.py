@@ -109,6 +109,14 @@ def as_bitmap(folder):
     entry("images", 4, file="val.json", file_name="5.bmp")(folder)
 
 
+def deep(folder):
+    """A picture of 12 bits in a file of 16."""
+    path = folder / "images" / "train" / "1.png"
+    with Image.open(path) as picture:
+        grey = np.asarray(picture.convert("L")).astype(np.uint16)
+    Image.fromarray(grey * 16).save(path)
+
+
 def as_corners(content):
     for annotation in content["annotations"]:
         left, top, width, height = annotation["bbox"]
@@ -254,6 +262,7 @@ DAMAGES = [
     (turned(6, (64, 60)), {"image_turned": 1}),
     (turned(6, (60, 64)), {"boxes_turned": 1}),
     (turned(3, (60, 64)), {"frame_untold": 1}),
+    (deep, {"white_level_far": 1}),
     (copied("train/1.png", "train/extra.PNG"), {"image_unlisted": 1}),
 ]
 
