@@ -30,10 +30,10 @@ ends with the messages and the exit code of the processes, passes SIGUSR1 on to 
 
 the most used of torchrun's flags (torchrun --help lists all):
   --nproc_per_node N          number of processes on this machine
-  --max-restarts N            how often to start the processes again if one fails (default: 0)
+  --max-restarts N            how many times to restart the processes if one fails (default: 0)
   --nnodes N                  number of machines (default: 1)
   --rdzv_backend c10d --rdzv_endpoint HOST:PORT --rdzv_id ID
-                              where the machines meet: the same values on each
+                              how the machines find each other; the same on all of them
 
 docs/many_gpus.md has more examples. python train.py --help lists the script's flags.
 """

@@ -15,7 +15,7 @@ from support.scripts import Finished, run_script
 from retinanet.detector.backbone import Backbone
 from retinanet.runtime.errors import FLAGS
 
-# Two processes test at a time: neither should take all cores, nor the scripts that they start.
+# Several processes test at a time: none should take all cores, nor the scripts that they start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -14,6 +14,7 @@ from retinanet.coco.json_values import is_id, is_text
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import AnchorShapes, Architecture
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.shared import EXIF, MOST_MIN_SIDE, RAW, WHITE_LEVEL
 
 FORMAT = "retinanet 1"
@@ -164,8 +165,9 @@ def _require_shapes(checkpoint: Checkpoint, weights: Mapping[str, Tensor], path:
     differing = _misfits(weights, shapes) or [f"{name} is not the network's" for name in weights.keys() - shapes.keys()]
     if differing:
         raise UserError(
-            f"{path}: its weights don't fit its depth {architecture.depth}, {channels} channels, {num_classes} classes "
-            f"and {architecture.anchors.per_cell} anchors per cell ({differing[0][:200]}). Use another checkpoint."
+            f"{path}: its weights don't fit its depth {architecture.depth}, {channels} channels, "
+            f"{counted(num_classes, 'class')} and {counted(architecture.anchors.per_cell, 'anchor')} per cell "
+            f"({differing[0][:200]}). Use another checkpoint."
         )
 
 

@@ -78,9 +78,9 @@ def free_folder(folder: Path) -> Path:
 
 
 def write_record(folder: Path, run: dict[str, Any], resumed: str | None = None) -> None:
-    """Writes run.json: what is known of the `run` (settings, classes, data, devices) and of what started it.
+    """Writes run.json: the description of the `run` (settings, classes, data, devices) and its provenance.
 
-    For a resumed run, `resumed` says how far the run had got, and the record of its start is kept under "started".
+    For a resumed run, `resumed` says where it was resumed, and the record of its start is kept under "started".
     """
     path = folder / RECORD
     record = run | provenance() | {"start_time": time_now()}
@@ -93,7 +93,7 @@ def write_record(folder: Path, run: dict[str, Any], resumed: str | None = None) 
 
 
 def write_end(folder: Path, how: str) -> None:
-    """Adds to run.json when and `how` the run ended. Raises UserError like write_evaluations."""
+    """Records in run.json when and `how` the run ended. Raises UserError like write_evaluations."""
     _add_to_record(folder, {"end_time": time_now(), "ended": how})
 
 

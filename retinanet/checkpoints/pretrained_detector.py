@@ -14,6 +14,7 @@ from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, ce
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.train import differences
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping
     num_anchors, shapes = DEFAULT_SHAPES.per_cell, network.architecture.anchors
     if shapes.per_cell != num_anchors:
         raise UserError(
-            f"{source}: a detector with {num_anchors} anchors per cell, but the network has {shapes.per_cell}. Choose "
-            "--anchor_ratios and --anchor_octaves that make as many, or other --weights."
+            f"{source}: a detector with {counted(num_anchors, 'anchor')} per cell, but the network has "
+            f"{shapes.per_cell}. Choose --anchor_ratios and --anchor_octaves that make as many, or other --weights."
         )
     state = {_newer_name(name): value for name, value in state.items()}
     loaded = {}

@@ -14,7 +14,7 @@ import torch
 from retinanet import __version__
 
 PACKAGES = ("torchvision", "pycocotools", "hotcoco", "numpy", "pillow")
-MOST_BYTES_OF_DIFF = 100_000  # a longer diff is only named by its hash
+MOST_BYTES_OF_DIFF = 100_000  # of a longer diff, only the hash is kept
 CODE = Path(__file__).parents[2]
 
 
@@ -57,9 +57,9 @@ def git_commit() -> str | None:
 
 
 def uncommitted_changes(folder: Path = CODE) -> dict[str, Any] | None:
-    """Returns the changed files below `folder`, the hash of their diff to the commit, and the diff if it is small.
+    """Returns the changed files below `folder`, the hash of their diff against the commit, and the diff if it is small.
 
-    Files that git doesn't track aren't among them. Returns None without changes, and outside of a git checkout.
+    Untracked files are left out. Returns None if nothing has changed, and outside of a git checkout.
     """
     options = ("diff", "HEAD", "--relative", "--no-color", "--no-ext-diff", "--no-textconv")
     diff = _git(*options, folder=folder)
@@ -74,7 +74,7 @@ def uncommitted_changes(folder: Path = CODE) -> dict[str, Any] | None:
 
 
 def _git(*words: str, folder: Path = CODE) -> bytes | None:
-    """Returns git's answer in `folder`; None if git is missing or fails there."""
+    """Returns the output of git, run in `folder`; None if git is missing or fails there."""
     try:
         return subprocess.run(["git", *words], cwd=folder, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

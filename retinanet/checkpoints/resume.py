@@ -8,6 +8,7 @@ from retinanet.coco.json_values import is_id
 from retinanet.detector.settings import STAGES, Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.json_files import read_json
+from retinanet.runtime.printable import counted
 from retinanet.settings.options import flat, options_of, with_values
 from retinanet.settings.shared import EXIF, RAW, Anchors
 from retinanet.settings.train import MAY_CHANGE, RECORD, TrainSettings, differences, earlier_settings
@@ -122,7 +123,7 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
             )
     if images_then != images_now and saved.state["iteration"]:
         raise UserError(
-            f"{saved.path}: was saved within an epoch by {saved.facts.num_ranks} processes with {images_then} "
-            f"images per step in total; now there are {facts.num_ranks} with {images_now}. Start as many "
-            "processes, or set a --batch_size with the same total; it can change only between epochs."
+            f"{saved.path}: was saved within an epoch by {counted(saved.facts.num_ranks, 'process')} with "
+            f"{counted(images_then, 'image')} per step in total, not {facts.num_ranks} with {images_now}. Start as "
+            "many processes, or set a --batch_size with the same total; it can change only between epochs."
         )

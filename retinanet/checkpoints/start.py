@@ -72,9 +72,9 @@ def build_network(
 
 
 def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> TrainSettings:
-    """Returns the settings with the network of the `saved` run, or else of the checkpoint in --weights, if it is one.
+    """Returns the settings with the network of the `saved` run or, without one, of the checkpoint that --weights names.
 
-    Flags that were given stay; require_same_run and load_checkpoint_weights refuse those that contradict.
+    Given flags keep their values; require_same_run and load_checkpoint_weights refuse those that contradict it.
     """
     weights = settings.network.weights
     if saved:
@@ -89,7 +89,7 @@ def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> Train
     values = network_values(checkpoint.architecture)
     taken = with_values(settings, {name: values[name] for name in values.keys() - settings.given})
     if taken.network != settings.network and not differences(checkpoint.architecture, taken.network.architecture):
-        say(f"Network: that of {source}, {' '.join(as_flags(taken.network.architecture))}")
+        say(f"Network: as in {source}, {' '.join(as_flags(taken.network.architecture))}")
     return taken
 
 

@@ -143,7 +143,7 @@ def require_pixels(annotations: Annotations) -> None:
         box, (height, width) = annotations.boxes[fractions[0]].tolist(), sizes[fractions[0]].tolist()
         raise DataFault(
             "box_in_fractions",
-            f"{annotations.path}: {len(fractions)} of {len(sizes)} boxes look like fractions of the image (YOLO's), "
+            f"{annotations.path}: boxes look like fractions of the image (YOLO's), {len(fractions)} of {len(sizes)}, "
             f"such as bbox {box} in {height} x {width} pixels (height x width). Write (left, top, width, height) in "
             "pixels: multiply by the image's width and height. YOLO's first two numbers are the box's centre: subtract "
             "half of its width and height.",

@@ -126,7 +126,7 @@ def load_results(path: Path, annotations: Annotations) -> Found:
 
 
 def write_results(rows: list[Any], path: Path, record: dict[str, Any] | None = None) -> None:
-    """Writes a result file atomically, and beside it the `record` of what made it. Raises UserError if that fails."""
+    """Writes a result file atomically, and next to it the `record` of its origin. Raises UserError if that fails."""
     content = json.dumps(rows)  # json.dump takes several times as long
     _write(content, path)
     if record is not None:
@@ -140,12 +140,12 @@ def _write(content: str, path: Path) -> None:
 
 
 def record_path(path: Path) -> Path:
-    """Returns the path of the record of what made the result file `path`: val_bbox_results.run.json."""
+    """Returns the path of the record of the result file `path`, such as val_bbox_results.run.json."""
     return path.with_suffix(".run.json")
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], str]:
-    """Returns the record of what made the result file `path`, or an empty one and the reason why none can be used."""
+    """Returns the record of the result file `path`; if none can be used, an empty record and the reason."""
     beside = record_path(path)
     if not beside.exists():
         return {}, f"there is no {beside}"
@@ -198,7 +198,7 @@ def write_zip(text: str, path: Path) -> None:
 def set_aside(path: Path, rows: list[Any]) -> Path | None:
     """Renames an older result file at `path`, unless it holds these `rows`, and returns its new path, or None.
 
-    Its record goes with it.
+    Its record is renamed with it.
     """
     if not path.exists() or path.read_bytes() == json.dumps(rows).encode():
         return None

@@ -30,7 +30,7 @@ from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.tree import Account, Tree
 from retinanet.settings.check_data import CheckDataSettings
@@ -74,7 +74,7 @@ def verdict(mistakes: Sequence[Finding]) -> str:
     if not mistakes:
         return "no mistakes"
     total, kinds = sum(finding.num_found for finding in mistakes), len({finding.kind for finding in mistakes})
-    return f"{total} mistake{'s' if total > 1 else ''} of {kinds} kind{'s' if kinds > 1 else ''}"
+    return f"{counted(total, 'mistake')} of {counted(kinds, 'kind')}"
 
 
 def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> list[CheckedSet]:

@@ -12,6 +12,7 @@ from retinanet.convert.write_coco import write_coco
 from retinanet.convert.write_others import write_csv, write_voc, write_yolo
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, VOC, YOLO, ConvertSettings
 
 WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of the images, or only in percent
@@ -37,10 +38,8 @@ def convert(settings: ConvertSettings) -> int:
             raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
     labelled = _named(read(reading, kind), settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
-    say(
-        f"Read {source}: {labelled.export or WORDS[kind]}, {len(labelled.class_names)} classes: "
-        f"{', '.join(labelled.class_names[:20])}"
-    )
+    names = labelled.class_names
+    say(f"Read {source}: {labelled.export or WORDS[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
@@ -75,8 +74,8 @@ def _named(labelled: Labelled, settings: ConvertSettings) -> Labelled:
 
 def _counts(labelled_set: LabelledSet) -> str:
     objects, crowds = _boxes(labelled_set)
-    more = f" and {crowds} crowds or difficult ones" if crowds else ""
-    return f"{labelled_set.name}: {len(labelled_set.images)} images, {objects} objects{more}"
+    more = f" and {counted(crowds, 'crowd or difficult object')}" if crowds else ""
+    return f"{labelled_set.name}: {counted(len(labelled_set.images), 'image')}, {counted(objects, 'object')}{more}"
 
 
 def _boxes(labelled_set: LabelledSet) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from retinanet.reports.log_reader import read_logs
 from retinanet.reports.log_table import hyper_parameter_table
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.draw import DrawSettings
 from retinanet.settings.shared import UPRIGHT
 
@@ -50,7 +51,7 @@ def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: 
     say(*hyper_parameter_table(logs), "")
     if curves := curves_of(logs):
         save_figure(draw_curves(curves, log_scale, window=show), picture_path)
-        say(f"Picture of {len(curves)} of {len(logs)} logs: {picture_path}")
+        say(f"Picture of {len(curves)} of {counted(len(logs), 'log')}: {picture_path}")
     else:
         say("No log has losses by epoch or iteration, so there is no picture")
 
@@ -113,7 +114,7 @@ def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[in
             name = f"{stem}_{number}"
         taken.add(name.lower())
         save_grid(settings, side_by_side, annotations.class_names, settings.output_path / f"{name}.png", size)
-    say(f"{len(panels)} picture{'s' if len(panels) > 1 else ''} in {settings.output_path}")
+    say(f"{counted(len(panels), 'picture')} in {settings.output_path}")
 
 
 def save_grid(
@@ -186,7 +187,7 @@ def draw_augmented(settings: DrawSettings) -> None:
         panels.append(object_panel(annotations, index, dataset.original(index)))
         panels += [augmented_panel(loader.dataset, draws[index], index) for draws in epochs]
     save_grid(settings, panels, annotations.class_names, settings.picture)
-    say(f"Picture of {len(chosen)} images, and of each in epochs 0 to {len(epochs) - 1}: {settings.picture}")
+    say(f"Picture of {counted(len(chosen), 'image')}, and of each in epochs 0 to {len(epochs) - 1}: {settings.picture}")
 
 
 def chosen_images(annotations: Annotations, settings: DrawSettings) -> list[int]:

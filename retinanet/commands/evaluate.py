@@ -40,6 +40,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable, size_on_disk, size_text
 from retinanet.runtime.json_files import without_nan
 from retinanet.runtime.log_file import LOG, name_of_run
+from retinanet.runtime.printable import counted
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.options import flat, with_values
@@ -120,14 +121,14 @@ def require_objects(settings: EvaluateSettings, annotations: Annotations) -> Non
     if needing and not has_objects(annotations):
         raise UserError(
             f"{needing[0]} needs an AP, and {annotations.path} has no objects{placeholder_note(annotations)}. Remove "
-            "it, or choose another --set_name."
+            "the flag, or choose another --set_name."
         )
 
 
 def record_of(
     settings: EvaluateSettings, checkpoint: Checkpoint, annotations: Annotations, device: torch.device
 ) -> dict[str, Any]:
-    """Returns the record of a result file: what is in run.json, for a test."""
+    """Returns the record of a result file, which corresponds to a run's run.json."""
     min_side, max_side = sides_of(settings, checkpoint)
     used = {
         "set_name": settings.name_of_set,
@@ -166,9 +167,9 @@ def write_found(detections: Found, annotations: Annotations, path: Path, record:
     """Writes the result file and its record; an older file is kept under another name."""
     rows = rows_of(detections, annotations)
     if aside := set_aside(path, rows):
-        say(f"{path} was there already: the older file is now {aside} ({size_text(size_on_disk(aside))})")
+        say(f"{path} already existed: the older file is now {aside} ({size_text(size_on_disk(aside))})")
     write_results(rows, path, record)
-    say(f"{len(rows)} detections written to {path}")
+    say(f"{counted(len(rows), 'detection')} written to {path}")
 
 
 def report_on(
@@ -288,7 +289,7 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
     """Prints what changed from one result file to the other, and draws the images most won and lost.
 
-    With --json, the picture needs --report, too.
+    With --json, the picture is drawn only if --report is given.
     """
     picture = (settings.report or Path()) / "compare.png"
     (record_a, why_a), (record_b, why_b) = read_record(path_a), read_record(path_b)

@@ -21,6 +21,7 @@ from retinanet.predict.networks import CANDIDATES, DETECTIONS, outputs_of, sessi
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import require_writable, written_whole
+from retinanet.runtime.printable import counted
 from retinanet.settings.export import ExportSettings
 from retinanet.settings.shared import installed_backends
 
@@ -100,7 +101,8 @@ def verified(
     comparison = compare(ours, theirs, dataset, batch_size, settings.detection)
     aps = "" if comparison.aps is None else f"; AP {comparison.aps[0]:.4f} and {comparison.aps[1]:.4f}"
     say(
-        f"Verified on {comparison.num_images} images: {comparison.counts[0]} detections of the checkpoint, "
+        f"Verified on {counted(comparison.num_images, 'image')}: "
+        f"{counted(comparison.counts[0], 'detection')} of the checkpoint, "
         f"{comparison.counts[1]} of the file; boxes within {comparison.pixels:.2g} px, "
         f"scores within {comparison.score:.2g}{aps}"
     )

@@ -14,7 +14,7 @@ from retinanet.settings.train import TrainSettings
 
 
 def checked_inputs(settings: Any) -> Any:
-    """Returns the settings, which name the run's other checkpoint if the default is missing.
+    """Returns the settings, with the run's other checkpoint if the default one is missing.
 
     Raises UserError if a checkpoint or an annotation file is missing.
     """
@@ -33,12 +33,14 @@ def checked_inputs(settings: Any) -> Any:
 
 def _with_checkpoint(settings: Any) -> Any:
     path = settings.checkpoint_path
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder. Set --checkpoint_path to a file in it, such as {path / BEST}.")
     if path.exists():
         return settings
     is_default = path == type(settings).checkpoint_path
     other = path.with_name(FINAL if path.name == BEST else BEST)
     if is_default and other.exists():
-        say(f"{path} does not exist, so this uses {other}")
+        say(f"{path} does not exist, so {other} is used")
         return with_values(settings, {"checkpoint_path": other})
     results = getattr(settings, "results_path", None)
     if is_default and results and results.is_file():
@@ -46,4 +48,4 @@ def _with_checkpoint(settings: Any) -> Any:
             f"--results_path {results}: names the file to write, but there is no checkpoint {path} to detect with. To "
             f"evaluate the file as it is, use --from_results {results}; to detect, set --checkpoint_path."
         )
-    raise UserError(f"{path}: no such file. Use the path of a checkpoint of train.py.")
+    raise UserError(f"{path}: no such file. Set --checkpoint_path to a checkpoint of train.py.")

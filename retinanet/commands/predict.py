@@ -26,7 +26,7 @@ from retinanet.predict.video import VideoReader, VideoWriter
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import size_on_disk, size_text
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.tree import Tree
 from retinanet.settings.predict import PICTURES, PredictSettings
@@ -75,8 +75,8 @@ def predict(settings: PredictSettings) -> int:
         if earlier:
             size = size_text(size_on_disk(outputs.before))
             say(
-                f"{outputs.folder} holds an earlier run: its {len(earlier)} files are now in {outputs.before} and take "
-                f"{size} there"
+                f"{outputs.folder} holds an earlier run: {counted(len(earlier), 'file')} moved to {outputs.before} "
+                f"({size})"
             )
         _detect_in_images(images, detector, outputs, unreadable)
         for video in videos:
@@ -185,12 +185,11 @@ def _groups(
 def _summarise(outputs: Outputs, sources: list[SourceFile], num_unreadable: int) -> None:
     counts = [f"{outputs.class_names[label]} {count}" for label, count in outputs.by_class.most_common(MOST_NAMED)]
     more = " ..." if len(outputs.by_class) > MOST_NAMED else ""
-    what = "images and frames" if any(source.is_video for source in sources) else "images"
-    say(
-        f"{outputs.num_rows} detections in {outputs.num_images} {what}"
-        + (f": {', '.join(counts)}{more}" if counts else "")
-    )
+    images = counted(outputs.num_images, "image")
+    if any(source.is_video for source in sources):
+        images = counted(outputs.num_images, "image or frame", "images and frames")
+    say(f"{counted(outputs.num_rows, 'detection')} in {images}" + (f": {', '.join(counts)}{more}" if counts else ""))
     written = [ROWS_JSON, ROWS_CSV, *(f"{name}/" for name in outputs.save)]
     say(f"Written to {outputs.folder}: {', '.join(written)}")
     if num_unreadable:
-        say(f"{num_unreadable} of {len(sources)} files could not be read; stderr names them")
+        say(f"{num_unreadable} of {counted(len(sources), 'file')} could not be read; stderr names them")

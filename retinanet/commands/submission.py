@@ -12,6 +12,7 @@ from retinanet.coco.results import default_results_path, found_of, read_results,
 from retinanet.evaluation.coco_table import AP, evaluate, require_backend, table_if_objects
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.submission import CORNERS, SubmissionSettings
 from retinanet.submission.check import check_results, images_without_detection, name_findings
 from retinanet.submission.fix import possible_readings, read_as, repair, rows_to_evaluate
@@ -78,7 +79,7 @@ def fix(rows: list[Any], annotations: Annotations) -> list[Any] | None:
         say(f"- {change.what}: {change.num_rows}")
         for example in change.examples:
             say(f"    {example}")
-    say(f"{len(repaired)} of {len(rows)} rows kept")
+    say(f"{len(repaired)} of {counted(len(rows), 'row')} kept")
     return repaired
 
 
@@ -111,11 +112,11 @@ def print_findings(findings: list[ResultFinding]) -> None:
 
 
 def print_verdict(path: Path, rows: Any, findings: list[ResultFinding], annotations: Annotations) -> None:
-    verdict = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}" if findings else "good"
+    verdict = counted(len(findings), "finding") if findings else "good"
     if any(finding.unusable for finding in findings):
         say(f"{path}: {verdict}")
         return
-    say(f"{path}: {verdict}; {len(rows)} detections for {len(annotations.image_ids)} images")
+    say(f"{path}: {verdict}; {counted(len(rows), 'detection')} for {counted(len(annotations.image_ids), 'image')}")
     empty = images_without_detection(rows, annotations)
     ids = ", ".join(map(str, empty[:NUM_EXAMPLES])) + (" ..." if len(empty) > NUM_EXAMPLES else "")
     say(f"Images without a detection (not a mistake): {len(empty)}" + (f" ({ids})" if empty else ""))

@@ -108,7 +108,7 @@ def read_image(
 def read_upright(
     source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
 ) -> np.ndarray:
-    """Reads an image file without annotations like `read_image`, but of any size, and always upright by EXIF."""
+    """Reads an image without annotations, like `read_image`, but of any size and always turned as EXIF says."""
     with _opened(source, None, max_pixels) as picture:
         header = header_of(picture)
         return _pixels(picture, source, header, header.orientation, white_level)

@@ -11,6 +11,7 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
+from retinanet.runtime.printable import counted
 
 SCARCE = 20  # a class with fewer objects than this in a set is scarce
 
@@ -23,8 +24,8 @@ def require_objects(dataset: CocoDataset) -> None:
         return
     count = len(dataset.is_learned)
     why = (
-        f"of {count} annotations, {dataset.num_crowds} are crowds (iscrowd 1) and {dataset.num_empty} are boxes "
-        "without area in their image"
+        f"of {counted(count, 'annotation')}, {dataset.num_crowds} with iscrowd 1 and {dataset.num_empty} without area "
+        "in the image"
         if count
         else 'its "annotations" are empty or missing'
     )
@@ -93,7 +94,7 @@ def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         found.append(
             f"Warning: {annotations.path}: several categories are called {', '.join(twice)}, and each is trained as a "
-            "class of its own. Give their objects one category_id, or different names"
+            "class of its own. Merge them into one, or give them different names"
         )
     counts, counts_of_val = (
         np.bincount(labels, minlength=len(names))
@@ -102,6 +103,6 @@ def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
     if unseen := [name for name, own, of_val in zip(names, counts, counts_of_val, strict=True) if of_val and not own]:
         found.append(
             f"Warning: {val.path}: has objects of {', '.join(unseen)}, of which {annotations.path} has none, so they "
-            "can't be learned. Annotate some there, or divide the images anew: python -m retinanet.convert --split"
+            "can't be learned. Annotate some there, or split the images again: python -m retinanet.convert --split"
         )
     return found

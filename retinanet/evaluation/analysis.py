@@ -127,7 +127,7 @@ def is_taken(analysis: Analysis) -> np.ndarray:
 
 
 class ImageCounts(NamedTuple):
-    """Counts the detections above the best threshold, and the objects that they miss, in each of N images."""
+    """The counts of detections above the best threshold, and of objects that they miss, in each of N images."""
 
     true_positives: np.ndarray  # int64 [N]
     false_positives: np.ndarray  # int64 [N]
@@ -135,13 +135,13 @@ class ImageCounts(NamedTuple):
 
     @property
     def f1(self) -> np.ndarray:
-        """Returns the F1 of each image, 1 without objects and detections: [N]."""
+        """Returns the F1 of each image, or 1 if it has neither objects nor detections: [N]."""
         total = 2 * self.true_positives + self.false_positives + self.misses
         return np.where(total > 0, 2 * self.true_positives / np.maximum(total, 1), 1)
 
 
 def image_counts(analysis: Analysis, annotations: Annotations, iou: int = 0) -> ImageCounts:
-    """Returns the counts of each image at one of the ten IoUs, by its number; 0 is IoU 0.5."""
+    """Returns the counts of each image at the IoU with the index `iou` among the ten; 0 is IoU 0.5."""
     num_images, images, taken = len(annotations.image_ids), analysis.found.images, is_taken(analysis)
     hits, ignored = analysis.matches.hits[iou], analysis.matches.ignored[iou]
     num_objects = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)

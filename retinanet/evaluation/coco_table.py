@@ -131,7 +131,7 @@ def _pycocotools(annotations: Annotations, detections: Found) -> Any:
 
 
 def table_lines(numbers: dict[str, float]) -> list[str]:
-    """Returns the twelve lines for numbers by name, as CocoTable.by_name gives them; none if there are no numbers."""
+    """Returns the twelve lines of the table for the `numbers` of CocoTable.by_name; no lines without numbers."""
     if not numbers:
         return []
     return table_text([-1.0 if math.isnan(numbers[name]) else numbers[name] for name in NUMBER_NAMES]).splitlines()

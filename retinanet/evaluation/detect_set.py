@@ -24,6 +24,7 @@ from retinanet.detector.structures import Detections
 from retinanet.detector.windows import SparseNetwork, can_be_sparse
 from retinanet.evaluation.views import ONE_VIEW, Views, predict_views
 from retinanet.runtime.device import searching_algorithms
+from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 from retinanet.runtime.streams import hides_bars
@@ -59,7 +60,8 @@ def detect_all(
             parts += [found_in_batch(*batch) for batch in suppressed]
             batches.fetch()
             batch_size, count = candidates.scores.shape
-            with memory_explained(f"the suppression in {batch_size} images, {count} candidates each", DETECTION_ADVICE):
+            where = f"the suppression in {counted(batch_size, 'image')}, {counted(count, 'candidate')} each"
+            with memory_explained(where, DETECTION_ADVICE):
                 suppressed = [(suppress(candidates, sizes, detection), scales, rows.numpy())]
     parts += [found_in_batch(*batch) for batch in suppressed]
     return found_in_set([part for of_rank in ranks.gathered(parts) for part in of_rank], dataset.annotations)

@@ -15,6 +15,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Candidates
 from retinanet.detector.windows import SparseNetwork
 from retinanet.runtime.device import autocast
+from retinanet.runtime.printable import counted
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained, named
 
 
@@ -114,4 +115,4 @@ def views_line(sides: Sequence[int], flip_test: bool) -> str:
     """Returns the log line that lists the views of test-time augmentation: their shorter sides and mirroring."""
     listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
     mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
-    return f"Views: {listed}{mirrored}: {len(sides) * (1 + flip_test)} looks at each image"
+    return f"Views: {listed}{mirrored}: {counted(len(sides) * (1 + flip_test), 'look')} at each image"

@@ -16,6 +16,7 @@ from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.coco_table import AP, evaluate
 from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, found_in_set
 from retinanet.evaluation.views import Look
+from retinanet.runtime.printable import counted
 from retinanet.settings.shared import installed_backends
 
 MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # the largest differences allowed
@@ -37,7 +38,7 @@ class Comparison(NamedTuple):
         """Returns descriptions of the differences that are too large."""
         faults = []
         if self.num_unmatched:
-            faults.append(f"{self.num_unmatched} detections have no counterpart")
+            faults.append(f"{counted(self.num_unmatched, 'detection')} without a counterpart")
         if self.pixels > MOST_PIXELS:
             faults.append(f"boxes differ by up to {self.pixels:.3g} px")
         if self.score > MOST_SCORE:

@@ -39,7 +39,7 @@ class ImageDetections(NamedTuple):
 
 @contextmanager
 def _arguments_named() -> Iterator[None]:
-    """Names the arguments in error messages, instead of flags: tile, not --tile, unless a command is running."""
+    """Makes error messages name arguments (tile) instead of flags (--tile), unless a command is running."""
     try:
         yield
     except UserError as error:

@@ -11,7 +11,7 @@ from retinanet.evaluation.coco_table import CocoTable
 from retinanet.evaluation.compare import Comparison
 from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 
 MOST_CLASSES_IN_TEXT = 10  # with more, the confusion matrix would not fit on a screen
 MOST_CONFUSIONS = 5
@@ -21,7 +21,9 @@ INTERVAL_WIDTH = 22  # the width of "0.123 (0.123 to 0.123)"; the column has the
 def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
     """Returns the lines that are printed after the COCO table."""
     num_draws = analysis.drawn.shape[2]
-    sure = f"; in brackets 95% intervals over {num_draws} draws of the {num_images} images" if num_draws else ""
+    sure = (
+        f"; in brackets 95% intervals over {num_draws} draws of the {counted(num_images, 'image')}" if num_draws else ""
+    )
     header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
     return [
         f"AP {analysis.ap}, AP50 {analysis.ap50}{sure}",
@@ -38,7 +40,7 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
 def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
     """Returns a line that names the classes never found at any useful score, or no line if all classes are found."""
     never = [
-        f"{printable(numbers.name)} ({numbers.num_objects} object{'s' * (numbers.num_objects > 1)})"
+        f"{printable(numbers.name)} ({counted(numbers.num_objects, 'object')})"
         for numbers in classes
         if numbers.is_never_found
     ]
@@ -122,7 +124,8 @@ def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) ->
     shifts = ", ".join(f"{kind} {more:+.3f}" for kind, more in zip(ERROR_KINDS, comparison.lost_more, strict=True))
     if num_draws:
         lines += [
-            f"In brackets 95% intervals over {num_draws} draws of the {num_images} images, the same for both",
+            f"In brackets 95% intervals over {num_draws} draws of the {counted(num_images, 'image')}, the same for "
+            "both",
             "The intervals cover other images of this kind, not other seeds: before you credit a setting, train both "
             "with the same --seeds and everything else equal",
         ]

@@ -15,7 +15,7 @@ NOT_COMPARED = UNLISTED | {"output_path"}  # the checkpoint's path says more
 COMPARED_IN_TEST = {*FOR_DETECTION, "precision"} - {
     *("results_path", "checkpoint_path", "log_dir", "depth", "batch_size", "workers")
 }
-MOST_LETTERS = 48  # of a value in the table: a commit fits
+MOST_LETTERS = 48  # of a value in the table; enough for a git commit
 
 
 class SettingDifference(NamedTuple):
@@ -46,7 +46,7 @@ def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Sett
 
 
 def setting_lines(differences: Sequence[SettingDifference] | None, why_unknown: Sequence[str]) -> list[str]:
-    """Returns the lines about the differences, or without them about `why_unknown`."""
+    """Returns lines that list the `differences` or, if these are None, the reasons in `why_unknown`."""
     if differences is None:
         return [f"Settings that differ: unknown, as {'; '.join(why_unknown)}"]
     if not differences:

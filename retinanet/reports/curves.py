@@ -21,8 +21,8 @@ MARKERS = ("o", "s", "^", "D", "P", "X", "p", "<", "h", ">", "*")
 DASHES = ("", (6, 2), (2, 1.2), (6, 1.5, 1, 1.5), (9, 2, 2, 2), (1, 1), (10, 3))
 DROP_MARKER = "v"
 MARKERS_A_CURVE = 8
-DIVERGED = 3.0  # times its first loss: a run that ends above this has diverged
-UNTRAINED = 1.0  # about the loss of an untrained network. A first loss below may be that of an image without objects
+DIVERGED = 3.0  # a run that ends above this multiple of its first loss has diverged
+UNTRAINED = 1.0  # about the loss of an untrained network. A lower first loss may come from an image without objects
 MOST_WITH_AP50 = 4  # runs; with more, the lower half would be unreadable
 CURVES_WIDTH, LOSS_HEIGHT, AP_HEIGHT, LEGEND_LINE_HEIGHT = 8.0, 4.0, 2.6, 0.2  # inches
 LEGEND_LETTERS, MOST_NAME_LETTERS = 110, 60  # in a line of the legend; in a run's name
@@ -151,7 +151,7 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Keeps runs that diverged, those that end far above their start, from flattening the others, and says so."""
+    """Cuts off runs that diverged (ended far above their start), which would flatten the others; a note says so."""
     named = [(curve, curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS)) for curve in curves]
     known = [(curve, losses) for curve, losses in named if len(losses)]
     if not known:

@@ -9,7 +9,7 @@ from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import Analysis, ClassNumbers, WorkingPoint
 from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.analysis_text import lost_cells, never_found_lines, number_text
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 
 MOST_ROWS = 20  # the number of rows of a table that are not collapsed
 STYLE = """
@@ -110,7 +110,9 @@ def _folded_table(head: Sequence[str], total: Sequence[Any], rows: Sequence[Sequ
     shown, folded = rows[:MOST_ROWS], rows[MOST_ROWS:]
     tables = [_table(head, [total, *shown])]
     if folded:
-        tables.append(f"<details><summary>{len(folded)} more classes</summary>{_table(head, folded)}</details>")
+        tables.append(
+            f"<details><summary>{counted(len(folded), 'more class')}</summary>{_table(head, folded)}</details>"
+        )
     return tables
 
 

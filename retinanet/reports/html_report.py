@@ -24,6 +24,7 @@ from retinanet.reports.html_page import Illustration, PageText, page_of
 from retinanet.reports.metrics import evaluation_numbers, json_text
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
+from retinanet.runtime.printable import counted
 
 REPORT, METRICS = "report.html", "metrics.json"
 WORST_IMAGES, PANEL_COLUMNS = 4, 2  # images shown per error type, in this many columns
@@ -52,7 +53,7 @@ def write_report(
 ) -> None:
     """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    `record` is that of the result file, as far as it is known. Raises UserError if the folder can't be written to or an
+    `record` is the record of the result file, if it has one. Raises UserError if the folder can't be written to or an
     image can't be read.
     """
     annotations = dataset.annotations
@@ -64,7 +65,8 @@ def write_report(
     title = f"{source} on {annotations.path}"
     text = PageText(
         title,
-        f"{title}: {len(annotations.image_ids)} images, {num_objects} objects, {len(analysis.found.scores)} detections",
+        f"{title}: {counted(len(annotations.image_ids), 'image')}, {counted(num_objects, 'object')}, "
+        f"{counted(len(analysis.found.scores), 'detection')}",
         table.text.splitlines(),
         {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "results": source, "annotations": annotations.path} | made_by,
         analysis_lines(analysis, len(annotations.image_ids)),

@@ -53,6 +53,7 @@ class RunLog(NamedTuple):
     tables: dict[int | None, list[float]]  # the twelve COCO metrics by number of epochs finished, None if unknown
     settings: dict[str, Any]  # train.py's flags from the Settings line, otherwise from the log's name
     drops: list[int]  # epochs in which the learning rate dropped
+    is_resumed: bool = False  # the log goes on where an earlier log of the run ends
 
     @property
     def has_losses(self) -> bool:
@@ -63,8 +64,8 @@ class RunLog(NamedTuple):
 def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
     """Reads the logs that `places` name: files, folders with their subfolders, and globs.
 
-    Also returns the files in those folders that end like a log but contain no run. Raises UserError if a place names no
-    log, or a file that can't be read or contains no run.
+    The logs of a run that was resumed become one. Also returns the files in those folders that have the name of a log
+    but contain no run. Raises UserError if a place names no log, or a file that can't be read or contains no run.
     """
     logs: dict[Path, RunLog | None] = {}
     for place in places:
@@ -76,7 +77,29 @@ def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
                 logs |= in_folder
             else:
                 logs[each] = read_log(each)
-    return [log for log in logs.values() if log], [path for path, log in logs.items() if log is None]
+    return _joined([log for log in logs.values() if log]), [path for path, log in logs.items() if log is None]
+
+
+def _joined(logs: Sequence[RunLog]) -> list[RunLog]:
+    """Returns the logs in their order, but one log for the starts of a run, in the place of its first."""
+    by_number = sorted(logs, key=lambda log: parse_name(log.path.name).number or 0)
+    starts: dict[tuple[Path, str], list[Path]] = {}  # the logs of the run that was last started, by its output folder
+    runs = []
+    for log in by_number:
+        key = log.path.parent, str(log.settings.get("output_path"))
+        if log.is_resumed and key in starts:
+            starts[key].append(log.path)
+        elif log.has_losses or log.is_resumed:
+            starts[key] = [log.path]
+            runs.append(starts[key])
+        else:
+            runs.append([log.path])
+    places = {log.path: place for place, log in enumerate(logs)}
+    joined = (
+        _read_log(*paths) if len(paths) > 1 else logs[places[paths[0]]]
+        for paths in sorted(runs, key=lambda paths: places[paths[0]])
+    )
+    return [log for log in joined if log]
 
 
 def _matches(place: Path) -> list[Path]:
@@ -96,10 +119,12 @@ def read_log(path: Path) -> RunLog:
     return log
 
 
-def _read_log(path: Path) -> RunLog | None:
+def _read_log(path: Path, *resumed: Path) -> RunLog | None:
+    """Reads the log `path`, and the logs of the run after it was `resumed`; None if they contain no run."""
     reader = _Reader()
-    for line in _lines(path):
-        reader.read(line)
+    for each in (path, *resumed):
+        for line in _lines(each):
+            reader.read(line)
     if not (reader.points or reader.epoch_losses or reader.tables or reader.settings):
         return None
     settings = reader.settings or {
@@ -109,7 +134,7 @@ def _read_log(path: Path) -> RunLog | None:
     }
     # With a cosine schedule, the learning rate drops at every line.
     drops = _drops(reader.points, settings.get("milestones")) if settings.get("schedule", STEP) == STEP else []
-    return RunLog(path, reader.points, reader.epoch_losses, reader.tables, settings, drops)
+    return RunLog(path, reader.points, reader.epoch_losses, reader.tables, settings, drops, reader.is_resumed)
 
 
 def _lines(path: Path) -> list[str]:
@@ -132,6 +157,7 @@ class _Reader:
         self.epoch_losses: dict[int, float] = {}
         self.tables: dict[int | None, list[float]] = {}
         self.settings: dict[str, Any] = {}
+        self.is_resumed = False  # before its first losses
         self.epoch: int | None = None  # epochs finished when the next table is printed
         self._table: list[float] = []  # the part read so far
 
@@ -146,6 +172,7 @@ class _Reader:
             self.epoch_losses[int(match[1])] = float(match[2])
         elif match := RESUMED.match(line):
             self.epoch = int(match[1])
+            self.is_resumed |= not (self.points or self.epoch_losses)
             self._go_back(self.epoch, int(match[2]) + 1)
         elif match := CHECKPOINT.match(line):
             self.epoch = int(match[1])

@@ -12,7 +12,7 @@ from retinanet.reports.run_names import output_folder, run_names
 from retinanet.reports.tables import markdown_head, markdown_row, markdown_table
 from retinanet.runtime.console import say
 from retinanet.runtime.log_file import parse_name, rate_text
-from retinanet.runtime.printable import markdown_cell
+from retinanet.runtime.printable import counted, markdown_cell
 
 UNKNOWN = "-"
 OF_A_SEED = ("seed", "output_path")  # settings in which the runs of several seeds differ
@@ -50,14 +50,14 @@ def _by_setting(logs: Sequence[RunLog]) -> list[list[int]]:
 
 
 def _folder_of_runs(log: RunLog) -> Path:
-    """Returns the folder that holds the output folders of a setting's seeds, or their logs if these aren't known."""
+    """Returns the folder that holds the output folders of a setting's seeds, or their logs if those aren't known."""
     return (output_folder(log) or log.path).parent
 
 
 def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
     """Returns one log for each seed of a setting; none for a single seed, or if it is unclear which log counts.
 
-    Of a run that was resumed, the log that goes further counts.
+    If a run was resumed, the log that goes furthest counts.
     """
     by_seed: dict[str, list[RunLog]] = {}
     for log in group:
@@ -151,7 +151,7 @@ def _markdown_text(text: str) -> str:
 def print_spread(numbers: dict[int, dict[str, float]]) -> None:
     """Prints the mean and standard deviation of each metric over the seeds as a Markdown table."""
     names = list(next(iter(numbers.values())))
-    say(f"Over {len(numbers)} seeds, with the standard deviation of one run:")
+    say(f"Over {counted(len(numbers), 'seed')}, with the standard deviation of one run:")
     header = markdown_head("number", "mean", "deviation", *(f"seed {seed}" for seed in numbers), rule="---:")
     say(*header.splitlines())
     for name in names:

@@ -30,7 +30,7 @@ def json_text(numbers: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, numbers: dict[str, Any]) -> None:
-    """Writes the file of --json, whole or not at all. Raises UserError if that fails."""
+    """Writes the file of --json atomically. Raises UserError if that fails."""
     with file_error_explained(path, "can't be written", "Choose another --json."):
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as file:
@@ -40,7 +40,7 @@ def write_json(path: Path, numbers: dict[str, Any]) -> None:
 def evaluation_numbers(
     source: str, annotations: Annotations, analysis: Analysis, table: CocoTable, record: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns what was evaluated, as far as the `record` of the result file says, and all numbers of the evaluation."""
+    """Returns all numbers of an evaluation, and what the `record` of the result file says about its origin."""
     return {
         "results": source,
         "annotations": str(annotations.path),
@@ -150,7 +150,7 @@ def none_of_nan(number: float) -> float | None:
 
 
 def _counts(confusion: Confusion) -> dict[str, Any]:
-    """Returns the confusion table, a row for each true class.
+    """Returns the confusion table, with a row for each true class.
 
     With very many classes, it returns the [row, column, count] of the pairs that occur.
     """

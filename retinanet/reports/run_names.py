@@ -8,11 +8,11 @@ from retinanet.runtime.log_file import ENDING
 
 
 def run_names(logs: Sequence[RunLog]) -> list[str]:
-    """Returns the name of each run: its output folder, or its log if it has none, or if another log has the same.
+    """Returns the name of each run: its output folder, or its log if the folder is unknown or not unique.
 
-    The name is the shortest end of that path which no other path has: seed0, or a/seed0 if there is a b/seed0. Runs in
-    the same folder have names of the same form. Logs of test.py carry their training's folder, so they take their own
-    name if the training's log is among the `logs`.
+    The name is the shortest end of that path that no other path has: seed0, or a/seed0 if there is a b/seed0. Runs in
+    the same folder have names of the same form. A log of test.py names the output folder of the training run, so
+    its own name is used if the log of that run is among the `logs`.
     """
     folders = [output_folder(log) for log in logs]
     trained = [folder for log, folder in zip(logs, folders, strict=True) if log.has_losses]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LEAST_CAPABILITY = (7, 0)  # Triton needs a GPU of the Volta generation (2017) or newer
@@ -36,8 +37,8 @@ def find_device(name: str) -> torch.device:
         name = f"cuda:{local_rank}"
     if int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"--device {name}: PyTorch sees {torch.cuda.device_count()} GPUs here. Check the driver with nvidia-smi, "
-            "start no more processes than there are GPUs, or use --device cpu."
+            f"--device {name}: PyTorch sees {counted(torch.cuda.device_count(), 'GPU')} here. Check the driver with "
+            "nvidia-smi, start no more processes than there are GPUs, or use --device cpu."
         )
     return torch.device(name)
 

@@ -9,7 +9,7 @@ FLAGS: set[str] = set()  # of the running command, such as --seed; empty in a pr
 
 
 def either(*remedies: str) -> str:
-    """Joins `remedies` as alternatives, without those that name a flag that the running command doesn't have."""
+    """Joins `remedies` as alternatives, leaving out those that name a flag that the running command doesn't have."""
     *others, last = [text for text in remedies if not FLAGS or FLAGS.issuperset(re.findall(r"--\w+", text))] or [""]
     return f"{', '.join(others)}{',' * (len(others) > 1)} or {last}" if others else last
 

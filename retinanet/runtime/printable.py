@@ -20,6 +20,17 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(_visible, text)
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number of things in words, such as "1 image" or "2 boxes".
+
+    `plural` is needed only where the ending of `noun` doesn't show it.
+    """
+    if number == 1:
+        return f"1 {noun}"
+    ending = "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
+    return f"{number} {plural or noun + ending}"
+
+
 def markdown_cell(text: str) -> str:
     """Returns `text` as a cell of a Markdown table that is displayed as `printable` text."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retinanet.runtime.errors import OutOfResources, either
+from retinanet.runtime.printable import counted
 
 if TYPE_CHECKING:  # importing PyTorch takes seconds, and the flags are read first
     from torch import Tensor
@@ -61,7 +62,7 @@ def memory_explained(where: str = "", advice: Sequence[str] = ()) -> Iterator[No
 def named(images: "Tensor") -> str:
     """Describes a batch of `images` [B, 3, H, W] in words."""
     batch, _, height, width = images.shape
-    return f"a batch of {batch} images of {height} x {width} pixels"
+    return f"a batch of {counted(batch, 'image')} of {height} x {width} pixels"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class Stdout:
 
     @contextmanager
     def set_up(self, *, timed: bool = False, quiet: bool = False) -> Iterator[None]:
-        """Inside, lines start with the time if `timed`; if `quiet`, stdout gets none, and stderr no progress bar."""
+        """Within it, lines start with the time if `timed`; if `quiet`, neither lines nor progress bars are shown."""
         before = self.is_timed, self.is_quiet
         self.is_timed, self.is_quiet = timed, quiet
         try:
@@ -65,7 +65,7 @@ STDOUT = Stdout()
 
 
 def hides_bars() -> bool:
-    """Returns True with --quiet, if there is no terminal to show progress bars, or if stdout is a pipe.
+    """Returns True with --quiet, without a terminal to show progress bars, or if stdout is a pipe.
 
     Whatever reads the pipe, such as tee, may print to the same terminal, in the middle of a bar.
     """

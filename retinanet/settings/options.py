@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from retinanet import __version__
 from retinanet.runtime.errors import FLAGS, UserError
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 
 NUM_OF_PARSER = 2  # flags that are not a command's: --help and --version
 Settings = TypeVar("Settings")
@@ -90,8 +90,8 @@ def option(
 ) -> Any:
     """Returns a field that defines a flag: a switch if `kind` is bool; if it is a sequence, its values are the choices.
 
-    With `may_change`, a resumed run may have another value. Unless `repeated`, a run that repeats another one's record
-    doesn't take its value.
+    With `may_change`, a resumed run may have another value. If `repeated` is False, a run that repeats
+    another run's record doesn't take the value from there.
     """
     details = Option(text, kind, nargs, metavar, flag, off, positional, may_change, repeated)
     return field(default=default, metadata={"option": details})
@@ -212,9 +212,9 @@ def _value_read(details: Option, default: Any, value: Any) -> Any:
     words = value if isinstance(value, list) else [value]
     count = len(words)
     if (details.nargs == "+" and not count) or (isinstance(details.nargs, int) and details.nargs != count):
-        raise ValueError(f"a list of {count} values has another length")
+        raise ValueError(f"expected a list of another length; got {counted(count, 'value')}")
     for word in words:
-        # A command line can hold no other text.
+        # A command line can't contain any other text.
         if type(word) not in (int, float, str) or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in str(word)):
             raise ValueError(f"expected a number or a text; got {word!r}")
     read = tuple(kind(str(word)) if callable(kind) else _chosen(kind, str(word)) for word in words)
@@ -386,7 +386,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
-UNSAID = "0 or more"  # the limits that nobody needs to be told
+UNSAID = "0 or more"  # limits that are too obvious to print
 
 
 @dataclass(frozen=True)

@@ -487,7 +487,7 @@ class TrainSettings:
     from_run: Path | None = option(
         None,
         "repeat the run that wrote this run.json, or the one in this folder: its settings become the defaults of the "
-        "other flags, except for those of the machine and the place (docs/training.md)",
+        "other flags, except for paths and settings of the machine (docs/training.md)",
         Path,
         metavar="FILE",
         may_change=True,
@@ -553,11 +553,11 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
 
 
 def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
-    """Returns the settings in a run's record, to be used like a recipe, and the names that keep them in any case.
+    """Returns the settings in a run's record, to be used like a recipe, and the names that always stay.
 
-    `path` is the record, or a folder that holds one. A setting with the value that other flags give it is left out: it
-    follows those flags, as with a recipe. Raises UserError if the file isn't a record, or if a flag wouldn't take its
-    value.
+    `path` is the record, or a folder that holds one. A setting whose value follows from other flags is left out, so
+    that it follows them again, as with a recipe. Raises UserError if the file isn't a record, or if a flag wouldn't
+    take its value.
     """
     file = path / RECORD if path.is_dir() else path
     record = read_json(file)

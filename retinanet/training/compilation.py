@@ -13,6 +13,7 @@ from retinanet.detector.loss import Assignment
 from retinanet.detector.structures import Losses
 from retinanet.runtime.device import lacking_for_compilation
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import Ranks
 
 # Compiling ResNet-50 for its first shape took one core a minute, and a run has a few shapes. On an H100, compiling is
@@ -41,7 +42,8 @@ def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batc
     if device.type != "cuda":
         return "--compile auto compiles on GPUs only"
     if num_batches < BATCHES_WORTH_COMPILING:
-        return f"{num_batches} batches are too few to repay it: --compile auto needs at least {BATCHES_WORTH_COMPILING}"
+        least = f"--compile auto needs at least {BATCHES_WORTH_COMPILING}"
+        return f"{counted(num_batches, 'batch')} can't repay it: {least}"
     if ranks.all_agree(lacking is None):
         return None
     return f"it needs {lacking}" if lacking else "another process lacks what it needs"

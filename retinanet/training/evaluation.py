@@ -11,6 +11,7 @@ from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_object
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.runtime.signals import STOP
 from retinanet.settings.options import flat
 from retinanet.settings.shared import BEST, FINAL
@@ -116,5 +117,5 @@ def out_of_patience(run: Run) -> bool:
         return False
     if run.ranks.from_first(state.evaluations_since_best) < patience:
         return False
-    say(f"Stopped early after epoch {state.epoch}: {patience} evaluations without a higher AP (--patience)")
+    say(f"Stopped early after epoch {state.epoch}: {counted(patience, 'evaluation')} without a higher AP (--patience)")
     return True

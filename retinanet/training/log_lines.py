@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from retinanet.runtime.device import memory_in_use
+from retinanet.runtime.printable import counted
 from retinanet.settings.train import STEP, Optimisation, TrainSettings
 from retinanet.training.engine import Progress
 from retinanet.training.schedule import sgd_rate
@@ -24,7 +25,8 @@ def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
         return None
     return (
         f"Hint: the learning rate {rate:g} is Adam's. The RetinaNet paper trains with SGD at 0.01 for 16 images; "
-        f"{batch_size} images need --learning_rate {sgd_rate(batch_size):g}, with --warmup_steps 500 or more"
+        f"for {counted(batch_size, 'image')}, use --learning_rate {sgd_rate(batch_size):g} with --warmup_steps 500 or "
+        "more"
     )
 
 

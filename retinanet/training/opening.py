@@ -20,6 +20,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.log_file import ENDING, LOG, make_name, name_of_run
+from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import Ranks
 from retinanet.runtime.signals import STOP
 from retinanet.settings.options import flat, options_of, with_values
@@ -88,18 +89,18 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list
     if moved:
         before, num_files = moved
         size = size_text(size_on_disk(before))
-        say(f"{folder} holds an earlier run: its {num_files} files are now in {before} and take {size} there")
+        say(f"{folder} holds an earlier run: {counted(num_files, 'file')} moved to {before} ({size})")
     say(*opening_lines(run))
     say(disk_line(run))
     return lock
 
 
 def repeated_lines(settings: TrainSettings) -> list[str]:
-    """Returns a line on the record that --from_run repeats, with the flags that were given too; none without it."""
+    """Returns a line on the record that --from_run repeats, with the flags that override it, or no line."""
     if not settings.from_run:
         return []
     given = [f"--{name}" for name in options_of(TrainSettings) if name in settings.given - {"from_run"}]
-    return [f"Settings from {settings.from_run}" + (f", except for the given {' '.join(given)}" if given else "")]
+    return [f"Settings from {settings.from_run}" + (f", except for {' '.join(given)}" if given else "")]
 
 
 def trackers_of(run: Run) -> Trackers:
@@ -118,7 +119,8 @@ def ranks_changed(old: Facts, new: Facts) -> list[str]:
     if old.num_ranks == new.num_ranks:
         return []
     before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
-    images = f"still {now} images a step" if now == before else f"{now} images a step instead of {before}"
+    images = f"{counted(now, 'image')} per step"
+    images = f"still {images}" if now == before else f"{images} instead of {before}"
     effect = "only rounding differs from the same run by" if now == before else "other numbers than in a run by"
     return [f"Processes: {new.num_ranks}, {old.num_ranks} until now; {images}, so {effect} {old.num_ranks}"]
 
@@ -129,7 +131,8 @@ def opening_lines(run: Run) -> list[str]:
     lines = [
         f"Seed: {optimisation.seed}",
         f"Num training images: {len(training_set)}",
-        f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area",
+        f"Not trained on: {counted(training_set.num_crowds, 'crowd')}, {counted(training_set.num_empty, 'box')} "
+        "without area",
         *data_lines(training_set, run.state.network.architecture.anchors, settings),
         *warnings_of(training_set, run.sets.val),
         *training_set.frame_notes(),
@@ -140,8 +143,8 @@ def opening_lines(run: Run) -> list[str]:
         rest = len(training_set) % run.sampler.batch_size
         each = settings.data.batch_size * optimisation.accumulate
         lines.append(
-            f"Processes: {run.ranks.size} with {each} images each in a step; the {rest} images that fill no step are "
-            f"{'left out' if settings.data.drop_last else 'shared out'}"
+            f"Processes: {run.ranks.size} with {counted(each, 'image')} each per step; the remainder of "
+            f"{counted(rest, 'image')} is {'left out' if settings.data.drop_last else 'shared out'}"
         )
     compiled = f"not compiled ({run.why_not_compiled})" if run.why_not_compiled else "compiled"
     lines.append(f"Precision: {run.facts.precision}, {compiled}")
@@ -173,10 +176,10 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
     reached = [f"{share:.1%}" for share in shares(by_iou.matched, ious, background)]
     drawn = "" if by_iou.are_all else " drawn"
     return [
-        f"Objects to learn: {len(rows)} of {len(counts)} classes; {num_clipped} are clipped at their image's border",
+        f"Objects to learn: {len(rows)} of {counted(len(counts), 'class')}; {num_clipped} clipped at the image border",
         f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_SCARCE_NAMED], *more]) or 'none'}",
-        f"Best anchor of {len(ious)} objects{drawn}: IoU from {foreground:g}, and matched, for {reached[0]}, from "
-        f"{background:g} for {reached[1]}, below for {reached[2]} (more: {check_command(settings)})",
+        f"Best anchor of {counted(len(ious), 'object')}{drawn}: IoU from {foreground:g}, and matched, for "
+        f"{reached[0]}, from {background:g} for {reached[1]}, below for {reached[2]} (more: {check_command(settings)})",
         *(_missed_lines(dataset, setup, settings, by_iou) if len(rows) else []),
     ]
 

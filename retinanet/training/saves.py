@@ -14,7 +14,7 @@ from retinanet.checkpoints.torch_files import num_bytes
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import Diverged, Stopped, UserError
 from retinanet.runtime.files import free_space, size_on_disk, size_text
-from retinanet.runtime.printable import printable
+from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import STOP
 from retinanet.runtime.streams import complain
@@ -79,7 +79,7 @@ class Saves:
         return None
 
     def remove_old_weights(self) -> None:
-        """Removes the weights of all evaluations but the newest --keep; those that best_on_disk names stay."""
+        """Removes the weights of all evaluations except the newest --keep and the one that best_on_disk names."""
         output = self.run.settings.output
         if output.keep is None or not self.run.ranks.is_first:
             return
@@ -115,7 +115,7 @@ def record_end(run: Run, how: str) -> None:
 
 
 def end_by(error: BaseException) -> str:
-    """Returns the words of run.json for a run that `error` ended."""
+    """Returns the description in run.json of how a run ended that `error` has stopped."""
     if isinstance(error, Stopped):
         return f"stopped by {signal.Signals(error.signal_number).name}"
     kind = "diverged" if isinstance(error, Diverged) else "failed"
@@ -123,7 +123,7 @@ def end_by(error: BaseException) -> str:
 
 
 def _removed(path: Path) -> bool:
-    """Removes the file; tells whether that worked. Training continues in any case."""
+    """Removes the file and returns True, or False if that fails. Training continues in any case."""
     try:
         path.unlink()
     except OSError as error:
@@ -137,14 +137,14 @@ def weights_name(epoch: int | str) -> str:
 
 
 def _evaluated_on_disk(run: Run) -> list[int]:
-    """Returns the epochs whose weights are in the folder, up to the run's, in rising order."""
+    """Returns the epochs whose weights are in the folder, up to the run's, in ascending order."""
     names = (path.name for path in run.settings.output.output_path.glob(weights_name("*")))
     epochs = (int(match[1]) for name in names if (match := re.fullmatch(weights_name("([0-9]{1,18})"), name)))
     return sorted(epoch for epoch in epochs if epoch <= run.state.epoch)
 
 
 def disk_line(run: Run) -> str:
-    """Returns the line on what the run's files will take, or a warning if they need more room than there is."""
+    """Returns a line on the space that the run's files will take, or a warning if too little is free."""
     state, output = run.state, run.settings.output
     folder, epochs = output.output_path, run.settings.optimisation.epochs
     moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # tensors that the optimiser keeps per parameter
@@ -167,9 +167,10 @@ def disk_line(run: Run) -> str:
     free = free_space(folder)
     if needed <= free:
         return f"Disk: the run's files in {folder} will take {size_text(total)}: {parts}"
+    keep = "lower --keep" if output.keep else "set --keep"
     return (
         f"Warning: {folder}: {size_text(free)} are free, but the run will write {size_text(needed)}. Its files will "
-        f"take {size_text(total)}: {parts}, and once more while it is saved. Make room, set --keep, raise "
+        f"take {size_text(total)}: {parts}, and once more while it is saved. Make room, {keep}, raise "
         "--eval_every, or choose another --output_path"
     )
 
@@ -199,7 +200,7 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
             for of_rank in of_ranks
             for image in of_rank["images"]
         ]
-        names = ", ".join(f"{image['file_name']} ({len(image['boxes'])} boxes)" for image in images)
+        names = ", ".join(f"{image['file_name']} ({counted(len(image['boxes']), 'box')})" for image in images)
         try:
             where = str(write_skipped(run.settings.output.output_path, {**step, "images": images}))
         except OSError as error:
@@ -214,9 +215,9 @@ def log_skipped(run: Run, ranks: Ranks) -> None:
         folder = run.settings.output.output_path
         saved = f"{folder / LAST} is older" if (folder / LAST).exists() else "nothing was saved yet"
         raise Diverged(
-            f"training diverged: in {skipped.max_in_row} steps in a row the loss or gradient was not finite. The "
-            f"weights were left as they are; {saved}. Lower --learning_rate, or warm up for longer (--warmup_steps); "
-            f"{folder / 'divergence'} names the images of these steps."
+            f"training diverged: in {counted(skipped.max_in_row, 'step')} in a row the loss or gradient was not "
+            f"finite. The weights were left as they are; {saved}. Lower --learning_rate, or warm up for longer "
+            f"(--warmup_steps); {folder / 'divergence'} names the images of these steps."
         )
 
 

@@ -11,6 +11,7 @@ from retinanet.data.sampler import images_of_epoch, repeat_factors
 from retinanet.evaluation.coco_table import require_backend
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import Ranks, num_local_ranks
 from retinanet.settings.shared import FROM_ORIGINAL, ZOOM_OUT
 from retinanet.settings.train import TrainSettings
@@ -66,22 +67,23 @@ def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ra
     num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.data.repeat_threshold))
     if optimisation.accumulate > num_images:
         raise UserError(
-            f"{path}: --accumulate {optimisation.accumulate} needs more batches per step than an epoch's {num_images} "
-            "images can fill. Lower it."
+            f"{path}: --accumulate {optimisation.accumulate} needs more batches per step than an epoch's "
+            f"{counted(num_images, 'image')} can fill. Lower it."
         )
     batch_size = max(1, settings.data.batch_size)  # 1 if the size is still to be found
     together = batch_size * optimisation.accumulate * ranks.size
     if drop_last and num_images < together:
         raise UserError(
-            f"{path}: an epoch's {num_images} images don't fill one batch of {together}, so --drop_last would leave "
-            "out all. Lower --batch_size, or remove --drop_last."
+            f"{path}: an epoch's {counted(num_images, 'image')} can't fill one batch of {together}, so --drop_last "
+            "would leave out all. Lower --batch_size, or remove --drop_last."
         )
     num_full, rest = divmod(num_images, together)
     num_steps = optimisation.epochs * (num_full + (rest > 0 and not drop_last))
     if optimisation.warmup_steps >= num_steps and not optimisation.find_lr:
         raise UserError(
-            f"{path}: {optimisation.epochs} epochs of {num_images} images are {num_steps} steps, all of which "
-            f"--warmup_steps {optimisation.warmup_steps} would take. Lower it, or raise --epochs."
+            f"{path}: a run of {counted(optimisation.epochs, 'epoch')} of {counted(num_images, 'image')} has "
+            f"{counted(num_steps, 'step')}, all of which --warmup_steps {optimisation.warmup_steps} would take. Lower "
+            "it, or raise --epochs."
         )
 
 
@@ -92,4 +94,5 @@ def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
     ranks.wait()  # until all ranks have measured, because memory that a rank takes is no longer free
     training_set.cache = cache = ImageCache(training_set.sizes, budget)
     each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
-    say(f"Image cache: room for {cache.num_images} of {len(training_set)} images, {cache.num_bytes / 1e9:.2f} GB{each}")
+    room = f"room for {cache.num_images} of {counted(len(training_set), 'image')}"
+    say(f"Image cache: {room}, {cache.num_bytes / 1e9:.2f} GB{each}")

@@ -8,6 +8,7 @@ import torch
 
 from retinanet.checkpoints.resume import LAST, load_saved, save_run
 from retinanet.runtime.console import say
+from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import Ranks
 from retinanet.settings.train import TrainSettings
 from retinanet.training.build import Run, build_run
@@ -24,9 +25,9 @@ def verify_resume(settings: TrainSettings, sets: Sets) -> int:
     steps = settings.safety.verify_resume
     assert steps
     whole = build_run(settings, Ranks(), sets)
-    say(f"Training {2 * steps} steps")
+    say(f"Training {counted(2 * steps, 'step')}")
     whole_losses = [*_train(whole, steps), *_train(whole, steps)]
-    say(f"Training {steps} steps, and {steps} more from a checkpoint")
+    say(f"Training {counted(steps, 'step')}, and {steps} more from a checkpoint")
     half = build_run(settings, Ranks(), sets)
     losses = _train(half, steps)
     with tempfile.TemporaryDirectory() as folder:

@@ -181,7 +181,7 @@ def test_anchors_that_no_network_has_are_refused(checkpoint, tmp_path, anchors):
 
 def test_anchors_of_another_number_do_not_fit_the_weights(checkpoint, tmp_path):
     path = saved(checkpoint, tmp_path / "x.pt", anchors={"side": 4, "ratios": [1.0], "scales": [1.0]})
-    with pytest.raises(UserError, match=r"x\.pt: its weights don't fit its .* 2 classes and 1 anchors per cell"):
+    with pytest.raises(UserError, match=r"x\.pt: its weights don't fit its .* 2 classes and 1 anchor per cell"):
         build_model(load_checkpoint(path), path)
 
 

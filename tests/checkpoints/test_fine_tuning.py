@@ -105,7 +105,7 @@ def test_the_checkpoints_network_is_kept(saved, capfd, flags):
     again = started(path, ["red", "Green", "blue"], *flags).eval()
     assert torch.equal(again(IMAGES).logits, network(IMAGES).logits)
     taken = (
-        f"Network: that of {path}, --depth 18 --channels 8 --head_norm none --anchor_scale 3 --anchor_ratios 0.5 2 "
+        f"Network: as in {path}, --depth 18 --channels 8 --head_norm none --anchor_scale 3 --anchor_ratios 0.5 2 "
         "--anchor_octaves 2 --no_iou_branch\n"
     )
     assert (taken in capfd.readouterr().out) == ("--anchor_scale" not in flags)

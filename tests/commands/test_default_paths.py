@@ -45,7 +45,7 @@ def test_an_older_result_file_is_kept_unless_it_is_the_same(script, in_data):
     assert script("test", *TEST).code == 0
     first = (in_data / "test_bbox_results.json").read_bytes()
     again = script("test", *TEST)
-    assert "was there already" not in again.out
+    assert "already existed" not in again.out
     other = script("test", *TEST, "--max_detections", 1)
     size = f"{len(first) / 1e3:.1f} kB"
     assert f"the older file is now test_bbox_results.before_1.json ({size})" in other.out

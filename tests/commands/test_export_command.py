@@ -217,8 +217,8 @@ def test_what_differs_is_not_written(script, coco_path, checkpoint, monkeypatch)
 
     assert run.code == 1
     assert (
-        "Not written: 1 detections have no counterpart; boxes differ by up to 0.5 px; scores differ by up to 0.002; AP "
-        "is 0.4000 instead of 0.5000"
+        "Not written: 1 detection without a counterpart; boxes differ by up to 0.5 px; scores differ by up to 0.002; "
+        "AP is 0.4000 instead of 0.5000"
     ) in run.out
     assert not list(Path().glob("*.onnx*"))
 

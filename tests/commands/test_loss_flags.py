@@ -26,8 +26,8 @@ def test_an_epoch(script, coco_path, tmp_path, matcher, box_loss):
     run = script("train", "--coco_path", coco_path, "--output_path", tmp_path / "output", *SHORT, *flags)
     assert (run.code, run.err) == (0, "")
     lines = run.out.splitlines()
-    assert "Not trained on: 1 crowds, 0 boxes without area" in lines
-    assert "Objects to learn: 6 of 2 classes; 0 are clipped at their image's border" in lines
+    assert "Not trained on: 1 crowd, 0 boxes without area" in lines
+    assert "Objects to learn: 6 of 2 classes; 0 clipped at the image border" in lines
     assert float(lines[-1].strip("[]")) > 0
 
 

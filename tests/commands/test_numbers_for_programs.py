@@ -83,7 +83,8 @@ def test_a_set_without_objects_has_no_ap(script, folder, source, flag):
     run = script("test", *source, *flag)
     assert (run.code, run.out) == (2, "")
     assert (
-        f"{flag[0]} needs an AP, and data/val.json has no objects. Remove it, or choose another --set_name" in run.err
+        f"{flag[0]} needs an AP, and data/val.json has no objects. Remove the flag, or choose another --set_name"
+        in run.err
     )
     assert not (folder / "n.json").exists()
     assert not (folder / "val_bbox_results.json").exists()

@@ -3,13 +3,14 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.checkpoint_files import random_checkpoint
-from support.data_folder import NAMES
+from support.data_folder import NAMES, write_set
 
 from retinanet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.coco.score_thresholds import threshold_below, threshold_text
@@ -83,6 +84,23 @@ def test_pictures_and_crops(script, coco_path, checkpoint):
     crops = list(Path("predictions/crops").rglob("*.png"))
     assert len(crops) == len(rows)
     assert f"{len(rows)} detections in 5 images" in run.out
+
+
+def test_one_of_each_is_singular(script, tmp_path, checkpoint):
+    """Convert and predict with one image, one class and one object."""
+    content = write_set(tmp_path / "data", "train", 2)
+    one = {name: rows[:1] for name, rows in content.items()}
+    one["annotations"][0]["category_id"] = one["categories"][0]["id"]
+    (tmp_path / "data" / "train.json").write_text(json.dumps(one))
+    converted = script("retinanet/convert/__main__", tmp_path / "data", "--to", "yolo", "--output_path", "yolo")
+    image = next((tmp_path / "data" / "images" / "train").iterdir())
+    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--classes", NAMES[0], "--max_detections", 1)
+    predicted = script(PREDICT, image, *how, "--threshold", 0)
+
+    assert (converted.code, predicted.code) == (0, 0), converted.err + predicted.err
+    assert "train: 1 image, 1 object\n" in converted.out
+    assert "1 detection in 1 image: " in predicted.out
+    assert not re.search(r"\b1 [a-z]+s\b(?<!class)", converted.out + predicted.out)
 
 
 def test_unreadable_files_are_named_counted_and_skipped(script, coco_path, checkpoint):

@@ -347,8 +347,7 @@ def test_other_anchors_than_the_runs_are_refused_if_given(script, undisturbed, t
     taken = script("train", *flags)
     assert taken.code == 0, taken.err
     assert (
-        f"Network: that of {output / 'last.pt'}, --depth 18 --channels 16 --head_norm none --anchor_scale 3 "
-        in taken.out
+        f"Network: as in {output / 'last.pt'}, --depth 18 --channels 16 --head_norm none --anchor_scale 3 " in taken.out
     )
     del content["anchors"]  # an older file means today's
     torch.save(content, output / "last.pt")

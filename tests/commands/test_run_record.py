@@ -43,7 +43,7 @@ def test_a_run_is_repeated_from_its_record(script, train, record_of, coco_path, 
     assert second.out.splitlines()[-1] == first.out.splitlines()[-1]
     models = [torch.load(tmp_path / name / "model_final.pt")["model"] for name in ("first", "second")]
     assert all(map(torch.equal, models[0].values(), models[1].values()))
-    line = f"Settings from {tmp_path / 'first'}, except for the given --coco_path --output_path --device --workers"
+    line = f"Settings from {tmp_path / 'first'}, except for --coco_path --output_path --device --workers"
     assert line in second.out.splitlines()
     assert record_of("second")["settings"]["from_run"] == str(tmp_path / "first")
     again = script("train", "--from_run", tmp_path / "second", *given, "--resume")  # a repeated run can be repeated

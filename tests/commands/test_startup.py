@@ -95,7 +95,7 @@ def test_the_other_checkpoint_of_the_run_is_used_if_only_that_exists(
     words = [word.format(coco_path) for word in words]
     ended = script(name, *words)
     assert ended.code == 0, ended.err
-    assert ended.out.startswith(f"output/{default} does not exist, so this uses output/{other}\n")
+    assert ended.out.startswith(f"output/{default} does not exist, so output/{other} is used\n")
     asked = script(name, *words, "--checkpoint_path", f"elsewhere/{default}")
     assert (asked.code, asked.err.count("\n")) == (2, 1)
     assert f"elsewhere/{default}: no such file" in asked.err
@@ -113,6 +113,10 @@ def test_both_checkpoints_of_the_run_are_compared(script, coco_path, tmp_path, m
 
 def test_the_commands_are_listed():
     ended = subprocess.run([sys.executable, "-m", "retinanet"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0
+    wrong = subprocess.run([sys.executable, "-m", "retinanet", "predict"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "Did you mean python -m retinanet.predict?" in wrong.stderr
     names = {line.split("  ")[0] for line in ended.stdout.splitlines() if line.startswith("python ")}
     modules = {path.parent.name for path in ROOT.glob("retinanet/*/__main__.py")} | {"launch"}
     assert names == {f"python -m retinanet.{name}" for name in modules} | {

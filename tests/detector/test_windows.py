@@ -50,7 +50,7 @@ def test_the_rows_and_all_gradients_are_those_of_the_whole_head(seed, num_images
         wanted = [*inputs, *head.parameters()]
         results.append((found, *torch.autograd.grad((found * weights).sum(), wanted, materialize_grads=True)))
     for got, own in zip(*results, strict=True):
-        torch.testing.assert_close(got, own, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(got, own, rtol=1e-3, atol=5e-4)
 
 
 def test_a_head_that_nobody_looks_at_has_a_gradient_of_zero():

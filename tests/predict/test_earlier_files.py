@@ -44,7 +44,7 @@ def test_an_earlier_runs_files_are_moved_and_no_others(predict, coco_path):
     for number, words in enumerate((("--save", "pictures", "crops"), ("--save", "pictures"), ("--save",))):
         run = predict(images, *words)
         assert (run.code, run.err) == (0, "")
-        earlier = f"predictions holds an earlier run: its {len(runs[-1]) - 1 if runs else 0} files are now in"
+        earlier = f"predictions holds an earlier run: {len(runs[-1]) - 1 if runs else 0} files moved to"
         assert (f"{earlier} predictions/before_{number}" in run.out) == (number > 0)
         there = {name: content for name, content in files_in(folder).items() if not name.startswith("before_")}
         assert {name: content for name, content in there.items() if name in mine} == mine
@@ -101,7 +101,7 @@ def test_an_earlier_versions_folder_has_no_record(predict, coco_path):
     uncertain = put(folder, "pictures/1.png", "pictures/holiday.png", "predictions.txt")
     run = predict(coco_path / "images" / "val" / "1.png")
     assert run.code == 0
-    assert re.search(r"its 2 files are now in predictions/before_1 and take \d+\.\d kB there", run.out)
+    assert re.search(r": 2 files moved to predictions/before_1 \(\d+\.\d kB\)", run.out)
     assert files_in(folder / "before_1") == rows
     there = files_in(folder)
     assert {name: there[name] for name in uncertain} == uncertain

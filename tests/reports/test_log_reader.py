@@ -11,7 +11,7 @@ from support.logs import EPOCH_LOSSES, POINTS, SETTINGS, TABLES, older, point_li
 
 from retinanet.evaluation.coco_table import table_text
 from retinanet.reports.curves import curves_of
-from retinanet.reports.log_reader import read_log
+from retinanet.reports.log_reader import read_log, read_logs
 from retinanet.reports.log_table import hyper_parameter_table
 from retinanet.runtime.errors import UserError
 
@@ -112,6 +112,20 @@ def test_a_resumed_run_replaces_what_came_before(tmp_path):
     start = "Resumed from output after 3 epochs and 0 iterations"
     text = f"{start}\n{table_text(TABLES[3])}\nepoch_loss_list:\n[1.5, 1.2, 1.1]"
     assert read_log(written(tmp_path, text)).tables == {3: TABLES[3]}
+
+
+def test_the_logs_of_a_run_that_was_resumed_are_one_log(tmp_path):
+    lines = todays().splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if line.startswith("Epoch: 1"))
+    first = written(tmp_path, "".join(lines[: at + 1]), "train_depth18_no9.log")
+    again = f"{SETTINGS}\nResumed from output after 1 epochs and 1 iterations\n"
+    written(tmp_path, again + "".join(lines[at + 1 :]), "train_depth18_no10.log")
+    written(tmp_path, f"{SETTINGS}\nResumed from output after 3 epochs and 0 iterations\n", "train_depth18_no11.log")
+    other = written(tmp_path, todays(), "train_depth18_no12.log")  # a new run in the same output folder
+    whole = read_log(other)
+    joined, fresh = sorted(read_logs([tmp_path])[0], key=lambda log: log.path != first)
+    assert (joined.path, fresh.path) == (first, other)
+    assert (joined.points, joined.tables, joined.epoch_losses) == (whole.points, whole.tables, whole.epoch_losses)
 
 
 def test_a_log_cut_anywhere_tells_a_part_of_the_run(tmp_path):

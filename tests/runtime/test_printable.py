@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retinanet.runtime.printable import markdown_cell, printable
+from retinanet.runtime.printable import counted, markdown_cell, printable
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,25 @@ def test_any_text_is_printable(text):
     directions = {unicodedata.bidirectional(letter) for letter in shown}
     assert not directions & {"LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI", "FSI", "PDI"}
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("number", "nouns", "words"),
+    [
+        (1, ("image",), "1 image"),
+        (0, ("image",), "0 images"),
+        (2, ("box",), "2 boxes"),
+        (2, ("class",), "2 classes"),
+        (2, ("batch",), "2 batches"),
+        (2, ("epoch",), "2 epochs"),
+        (1, ("process",), "1 process"),
+        (2, ("process",), "2 processes"),
+        (1, ("image or frame", "images and frames"), "1 image or frame"),
+        (3, ("image or frame", "images and frames"), "3 images and frames"),
+    ],
+)
+def test_counted(number, nouns, words):
+    assert counted(number, *nouns) == words
 
 
 @pytest.mark.parametrize(

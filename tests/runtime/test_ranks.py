@@ -59,7 +59,7 @@ def test_ranks_and_accumulation_train_what_one_large_batch_does(folder, num_rank
     torch.testing.assert_close(losses(out), losses(alone), rtol=1e-4, atol=2e-5)
     assert tables(out) == tables(alone)
     assert out.count("Num training images: 19") == 1  # rank 0 alone prints
-    told = f"{num_ranks} with {batch_size * accumulate} images each in a step; the 1 images that fill no step"
+    told = f"{num_ranks} with {batch_size * accumulate} images each per step; the remainder of 1 image is shared out"
     assert num_ranks == 1 or told in out
     assert_same_weights(folder, output)
 

@@ -158,7 +158,7 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
     run = improved("--accumulate", 4, "--optimizer", optimizer)
     assert run.code == 0
     assert ("Hint: the learning rate" in run.out) == (rate is not None)
-    assert rate is None or f"8 images need --learning_rate {rate}, with" in run.out
+    assert rate is None or f"for 8 images, use --learning_rate {rate} with" in run.out
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ def test_only_sgds_rate_grows_with_the_batch(improved, optimizer, rate):
             ("--freeze_stages", 5, "--backbone_rate", 0.1, "--weights", "imagenet"),
             "leaves nothing to train at --backbone_rate",
         ),
-        (("--warmup_steps", 8), "2 epochs of 8 images are 8 steps, all of which --warmup_steps 8 would take"),
+        (("--warmup_steps", 8), "a run of 2 epochs of 8 images has 8 steps, all of which --warmup_steps 8 would take"),
         (
             ("--warmup_steps", 4, "--batch_size", 3, "--drop_last"),
-            "8 images are 4 steps, all of which --warmup_steps 4 would",
+            "8 images has 4 steps, all of which --warmup_steps 4 would",
         ),
-        (("--accumulate", 5, "--drop_last"), "don't fill one batch of 10"),
+        (("--accumulate", 5, "--drop_last"), "can't fill one batch of 10"),
         (("--accumulate", 9), "needs more batches per step than an epoch's 8 images can fill. Lower it"),
         (("--ema_decay", 1), "--ema_decay"),
         (("--accumulate", 0), "--accumulate"),

@@ -121,7 +121,7 @@ def test_the_size_of_an_earlier_runs_files_is_told(train, tmp_path):
     (line,) = [line for line in train(1) if "holds an earlier run" in line]
     files = [path for path in (tmp_path / "output" / "before_1").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
-    assert line.endswith(f"its 6 files are now in {tmp_path / 'output' / 'before_1'} and take {size:.1f} MB there")
+    assert line.endswith(f": 6 files moved to {tmp_path / 'output' / 'before_1'} ({size:.1f} MB)")
 
 
 def test_at_least_one_stays(script):

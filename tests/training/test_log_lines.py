@@ -38,7 +38,7 @@ def test_what_there_is_to_learn_and_what_anchors_reach(lines):
     # In 64 x 64 pixels, not resized: an anchor itself, IoUs of 0.43 and 0.25 with it, 2 and 0.4 too far right, dropped.
     boxes = [(4, 4, 32, 32), (10, 9, 20, 22), (12, 12, 16, 16), (50, 4, 16, 16), (48.4, 4, 16, 16), (70, 4, 16, 16)]
     assert lines(boxes)[0] == [
-        "Objects to learn: 5 of 2 classes; 1 are clipped at their image's border",
+        "Objects to learn: 5 of 2 classes; 1 clipped at the image border",
         "Classes of fewer than 20 objects: class 1 0, class 0 5",
         "Best anchor of 5 objects: IoU from 0.5, and matched, for 20.0%, from 0.4 for 20.0%, below for 60.0% "
         "(more: python -m retinanet.check_data --coco_path 'my data' --sets train val --min_side 64 --max_side 96)",
@@ -111,7 +111,7 @@ def test_of_many_objects_some_are_drawn(make_set, monkeypatch):
 
 
 def test_nothing_to_learn(lines):
-    assert lines([])[0][0] == "Objects to learn: 0 of 2 classes; 0 are clipped at their image's border"
+    assert lines([])[0][0] == "Objects to learn: 0 of 2 classes; 0 clipped at the image border"
 
 
 @pytest.mark.parametrize(
