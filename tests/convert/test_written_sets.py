@@ -80,7 +80,7 @@ def test_two_classes_of_one_name_are_refused_with_both_ids(kind):
     content = coco_json(["a.png"])
     content["categories"][1]["name"] = "cat"
     write_coco(content)
-    with pytest.raises(UserError, match="set: the categories 1 and 2 are both called 'cat'.*Merge them, or give each"):
+    with pytest.raises(UserError, match=r"set: the categories 1 and 2 are both called 'cat'.*Merge them, or give each"):
         run("set", "--to", kind, "--output_path", "there")
     assert os.listdir() == ["set"]
 
@@ -123,7 +123,7 @@ def test_names_with_spaces_and_folders_come_back(kind, name):
 def test_links_to_images_hold_after_the_set_is_in_its_place(kind):
     write_coco(coco_json(["a.png"]))
     run("set", "--to", kind, "--output_path", "deep/there")
-    (link,) = [path for path in Path("deep/there").rglob("*.png")]
+    (link,) = Path("deep/there").rglob("*.png")
     assert link.is_symlink()
     assert link.read_bytes() == Path("set/images/train/a.png").read_bytes()
 
@@ -149,7 +149,7 @@ def test_what_fails_while_it_is_placed_leaves_nothing(monkeypatch, is_there):
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", fails_at_the_annotations)
-    with pytest.raises(UserError, match="there: can't be written to .No space left"):
+    with pytest.raises(UserError, match=r"there: can't be written to .No space left"):
         run("set", "--to", "yolo", "--output_path", "there")
     assert sorted(os.listdir()) == ["set", "there"][: 1 + is_there]
     assert not is_there or os.listdir("there") == ["README.md"]
