@@ -13,6 +13,7 @@ from retinanet.convert.sets import (
     LabelledImage,
     LabelledSet,
     require_unique,
+    size_of,
     with_distinct_names,
 )
 from retinanet.convert.write_coco import with_entries
@@ -52,6 +53,7 @@ def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
                 f"{image.path}: {WORDS[kind]} finds images by their suffix, such as .jpg, which "
                 f"{Path(image.name).name!r} doesn't have. Rename it."
             )
+    _require_sizes(labelled, source)
     changes = _Changes()
     sets = [
         labelled_set._replace(images=[changes.fitted(image, kind) for image in labelled_set.images])
@@ -119,6 +121,19 @@ def _require_classes(labelled: Labelled, kind: str, source: Path) -> None:
         if kind != YOLO:
             _require_text(name, f"{source}: the class {name!r}", kind)
     require_unique(labelled.class_names, str(source))
+
+
+def _require_sizes(labelled: Labelled, source: Path) -> None:
+    """Raises UserError if an image hasn't the size in its COCO file; other formats have only the size of the image."""
+    for image in _images(labelled.sets):
+        if image.entry is None:
+            continue
+        width, height = size_of(image.path, str(source))
+        if (width, height) != (image.width, image.height):
+            raise UserError(
+                f"{source}: says that {image.name} is {image.width} x {image.height}, but {image.path} is {width} x "
+                f"{height} (width x height). Use the image that was annotated, or correct the size."
+            )
 
 
 def _require_text(text: str, what: str, kind: str) -> None:

@@ -42,7 +42,7 @@ def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None
                 f"{folder / name}: already exists, and convert never overwrites. Choose another --output_path."
             )
     beside = folder / f"{secrets.token_hex(4)}{UNFINISHED}"
-    missing = [place for place in (folder / "images", folder, *folder.parents) if not place.exists()]
+    missing = {place for name in names for place in (folder / name).parents if not place.exists()}
     placed = []
     with file_error_explained(folder, "can't be written to", "Make room, or choose another --output_path."):
         try:
@@ -58,7 +58,7 @@ def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None
             raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-            for place in missing:
+            for place in sorted(missing, key=lambda place: len(place.parts), reverse=True):  # the deepest first
                 with contextlib.suppress(OSError):  # it is missing, or what was placed is in it
                     place.rmdir()
 
