@@ -275,7 +275,8 @@ def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> lis
             continue
         words = text.rsplit(maxsplit=1)
         is_marked = len(words) == 2 and words[1] in ("-1", "0", "1")  # in a list for one class, -1: without it
-        names = [text, PurePosixPath(text).with_suffix("").as_posix(), PurePosixPath(text).stem]
+        path = PurePosixPath(text)
+        names = [text, (path.parent / path.stem).as_posix(), path.stem]
         names += [words[0]] * is_marked + [PurePosixPath(text.split()[0]).stem]
         found = next((by_name[name] for name in names if name in by_name), None)
         if is_marked and words[1] == "-1" and text not in by_name:

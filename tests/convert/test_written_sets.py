@@ -120,6 +120,19 @@ def test_names_with_spaces_and_folders_come_back(kind, name):
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc", "csv", "coco"])
+def test_images_of_another_size_than_annotated_are_refused(kind):
+    content = coco_json(["a.png"])
+    content["images"][0]["width"] = 640
+    write_coco(content)
+    if kind == "coco":  # which has the size itself; training compares the two
+        run("set", "--output_path", "there")
+        return
+    with pytest.raises(UserError, match=r"set: says that a.png is 640 x 48, but .*a.png is 64 x 48"):
+        run("set", "--to", kind, "--output_path", "there")
+    assert os.listdir() == ["set"]
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "csv", "coco"])
 def test_links_to_images_hold_after_the_set_is_in_its_place(kind):
     write_coco(coco_json(["a.png"]))
     run("set", "--to", kind, "--output_path", "deep/there")
