@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.check_data.findings import MOST_EXAMPLES, Findings
+from retinanet.coco.annotation_cache import digest_of
 from retinanet.coco.annotations import (
     Annotations,
     check_annotations,
@@ -19,10 +20,12 @@ from retinanet.coco.annotations import (
 )
 from retinanet.coco.boxes import corners_for_sizes
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.headers import read_headers, upright_annotations
 from retinanet.data.learnable import SCARCE, require_objects, require_reach
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import DataFault
 from retinanet.runtime.json_files import read_json
+from retinanet.settings.shared import UPRIGHT
 
 # Rounding may make an area exceed its box by this factor; the box may include its last pixels, as in PASCAL VOC.
 AREA_ROUNDING = 1.01
@@ -32,7 +35,7 @@ class CheckedSet(NamedTuple):
     """A set without the entries that training would refuse."""
 
     name: str
-    annotations: Annotations
+    annotations: Annotations  # in the frame of the file, unlike those of the dataset
     dataset: CocoDataset
     file_names: list[Any]  # of all entries, including refused entries, as written
     annotation_ids: list[Any]  # of all entries, as written
@@ -58,6 +61,8 @@ def check_set(
     min_side: int,
     max_side: int,
     max_pixels: int,
+    exif: str,
+    white_level: int,
     anchor_shapes: AnchorShapes,
     is_trained_on: bool,
     findings: Findings,
@@ -67,7 +72,18 @@ def check_set(
     annotations, places = check_annotations(
         path, content, lambda error: findings.add(name, error.kind, [str(error).removeprefix(f"{path}: ")])
     )
-    dataset = CocoDataset(annotations, image_folder, min_side, max_side, max_pixels)
+    annotations = annotations._replace(fingerprint=digest_of(path))
+    headers = read_headers(annotations, image_folder)
+    dataset = CocoDataset(
+        upright_annotations(annotations, headers) if exif == UPRIGHT else annotations,
+        image_folder,
+        min_side,
+        max_side,
+        max_pixels,
+        exif=exif,
+        white_level=white_level,
+        headers=headers,
+    )
     entries = content.get("annotations") or []
     checked = CheckedSet(
         name,

@@ -100,8 +100,24 @@ FINDING_KINDS = {
     "box_rounded": Kind("a box that extends less than a pixel past its image: training clips it", is_mistake=False),
     "image_turned": Kind("an image rotated by its EXIF orientation, to match its annotated size", is_mistake=False),
     "image_not_turned": Kind(
-        "an image whose EXIF orientation is ignored, as its annotated size fits without; check its boxes (vis.py "
-        "--image_id)",
+        "an image whose EXIF orientation is ignored, as its annotated size fits without (--exif raw); check its boxes "
+        "(vis.py --exif raw --image_id)",
+        is_mistake=False,
+    ),
+    "boxes_turned": Kind(
+        "an image annotated in the size of its stored pixels: picture and boxes are turned upright by its EXIF "
+        "orientation",
+        is_mistake=False,
+    ),
+    "frame_untold": Kind(
+        "an image turned upright by its EXIF orientation, whose size doesn't tell whether its boxes are of the upright "
+        "picture, which is assumed; check them (vis.py --image_id). If they are of the stored pixels: --exif raw",
+        is_mistake=False,
+    ),
+    "white_level_far": Kind(
+        "16-bit pictures that use less than half of the range up to white, or go past it: they look dark, or are cut "
+        "off",
+        "Train with the --white_level that the example names.",
         is_mistake=False,
     ),
     "image_unlisted": Kind("an image file in the folder that the annotation file does not list", is_mistake=False),

@@ -7,12 +7,17 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from retinanet.check_data.annotation_checks import CheckedSet
-from retinanet.check_data.findings import Findings
+from retinanet.check_data.findings import MOST_EXAMPLES, Findings
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.images import image_suffixes, read_with_orientation
+from retinanet.data.headers import are_of_stored_pixels, are_untold
+from retinanet.data.images import image_suffixes
+from retinanet.data.white_level import used_range
 from retinanet.runtime.errors import DataFault
 from retinanet.runtime.tree import walk
+from retinanet.settings.shared import RAW
 
 IMAGES_A_TASK = 8  # the number of images that a thread takes at a time
 
@@ -21,8 +26,6 @@ class Content(NamedTuple):
     """The contents of an image file, or only an `error` if training would refuse the file."""
 
     digest: bytes = b""  # of the RGB pixels, whatever the file format
-    orientation: int = 1  # from EXIF; 1 is upright
-    is_turned: bool = False  # rotated by the orientation, to match the annotated size
     error: DataFault | None = None
 
 
@@ -41,29 +44,46 @@ def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
 
 
 def _content(dataset: CocoDataset, index: int) -> Content:
-    path, (height, width) = dataset.path(index), dataset.annotations.sizes[index].tolist()
     try:
-        image, orientation, is_turned = read_with_orientation(path, (height, width), dataset.max_pixels)
+        image = dataset.original(index)
     except DataFault as error:
         return Content(error=error)
+    height, width = image.shape[:2]
     digest = hashlib.blake2b(f"{height} x {width}".encode(), digest_size=16)
-    digest.update(image.data)
-    return Content(digest.digest(), orientation, is_turned)
+    digest.update(np.ascontiguousarray(image).data)
+    return Content(digest.digest())
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:
-    """Adds images that training refuses, rotates, or doesn't rotate despite EXIF, and unlisted files, to `findings`."""
-
-    def add(kind: str, rows: list[int]) -> None:
-        findings.add(checked.name, kind, [checked.image_label(row) for row in rows])
-
+    """Adds images that training refuses, those with an EXIF orientation, and unlisted files to `findings`."""
     for content in contents:
         if content.error:
             findings.add(checked.name, content.error.kind, [str(content.error)])
-    add("image_turned", [row for row, content in enumerate(contents) if content.is_turned])
-    not_turned = [row for row, content in enumerate(contents) if content.orientation != 1 and not content.is_turned]
-    add("image_not_turned", not_turned)
+    if not any(content.error for content in contents) and checked.dataset.headers:
+        checked.dataset.headers._replace(are_decoded=True).save()  # training needn't decode the set before it starts
+    _note_orientations(checked, findings)
+    if (used := used_range(checked.dataset)) and used.is_far:
+        findings.add(checked.name, "white_level_far", [used.text()])
     findings.add(checked.name, "image_unlisted", unlisted_images(checked.dataset.image_folder, checked.file_names))
+
+
+def _note_orientations(checked: CheckedSet, findings: Findings) -> None:
+    headers, annotations = checked.dataset.headers, checked.annotations
+    assert headers
+
+    def add(kind: str, is_found: np.ndarray) -> None:
+        rows = np.flatnonzero(is_found)
+        examples = [checked.image_label(row) for row in rows[:MOST_EXAMPLES].tolist()]
+        findings.add(checked.name, kind, examples, len(rows))
+
+    of_stored, untold = are_of_stored_pixels(annotations, headers), are_untold(annotations, headers)
+    has_orientation = headers.orientations != 1
+    add("image_turned", has_orientation & ~of_stored & ~untold)
+    if checked.dataset.exif == RAW:
+        add("image_not_turned", of_stored | untold)
+    else:
+        add("boxes_turned", of_stored)
+        add("frame_untold", untold)
 
 
 def note_repeated(sets: list[tuple[CheckedSet, list[Content]]], findings: Findings) -> None:

@@ -14,7 +14,7 @@ from retinanet.coco.json_values import is_id, is_text
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import AnchorShapes, Architecture
 from retinanet.runtime.errors import UserError
-from retinanet.settings.shared import MOST_MIN_SIDE
+from retinanet.settings.shared import EXIF, MOST_MIN_SIDE, RAW, WHITE_LEVEL
 
 FORMAT = "retinanet 1"
 RESUMABLE = "run"  # the key of the state that only --resume needs
@@ -40,6 +40,15 @@ class Checkpoint(NamedTuple):
     # Older files lack the fields below, and the whole architecture except for depth and channels; the defaults apply.
     ema: dict[str, Tensor] | None = None  # like `model`, but averaged over the run; None if the run keeps no average
     score_threshold: float | None = None  # the threshold with the best F1 in the last evaluation, if there was one
+
+    @property
+    def exif(self) -> str:
+        """Returns the run's --exif; earlier versions turned an image only if its annotated size called for it."""
+        return self.settings.get("exif", RAW)
+
+    @property
+    def white_level(self) -> int:
+        return self.settings.get("white_level", WHITE_LEVEL)
 
 
 def save_checkpoint(
@@ -187,12 +196,16 @@ def _broken_parts(checkpoint: Checkpoint) -> list[str]:
         "max_side": is_id(max_side) and is_id(min_side) and min_side <= max_side,
         "batch_size": is_id(checkpoint.batch_size) and checkpoint.batch_size > 0,
         "epoch": is_id(checkpoint.epoch),
-        "settings": _are_flags(settings),
+        "settings": _are_flags(settings) and checkpoint.exif in EXIF and is_white_level(checkpoint.white_level),
         "model": _are_weights(checkpoint.model),
         "ema": checkpoint.ema is None or _are_weights(checkpoint.ema),
         "score_threshold": threshold is None or (type(threshold) is float and 0 <= threshold <= 1),
     }
     return architecture.impossible() + [name for name, is_sound in sound.items() if not is_sound]
+
+
+def is_white_level(value: Any) -> bool:
+    return is_id(value) and 0 < value <= WHITE_LEVEL
 
 
 def _anchor_shapes(content: Any) -> AnchorShapes | None:

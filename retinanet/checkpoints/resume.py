@@ -7,9 +7,10 @@ from retinanet.checkpoints.checkpoint import Checkpoint, load_run, save_checkpoi
 from retinanet.coco.json_values import is_id
 from retinanet.detector.settings import STAGES, Architecture
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.json_files import read_json
 from retinanet.settings.options import flat, options_of, with_values
-from retinanet.settings.shared import Anchors
-from retinanet.settings.train import MAY_CHANGE, TrainSettings, default_statistics, differences
+from retinanet.settings.shared import EXIF, RAW, Anchors
+from retinanet.settings.train import MAY_CHANGE, RECORD, TrainSettings, differences, earlier_settings
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
@@ -59,6 +60,20 @@ def newest_run(folder: Path) -> tuple[SavedRun | None, list[str]]:
     return None, complaints
 
 
+def with_saved_exif(settings: TrainSettings, folder: Path) -> TrainSettings:
+    """Returns the settings with the --exif of the run that is saved in `folder`, unless the flag was given.
+
+    The sets are read before the checkpoint, so this reads the run's record.
+    """
+    is_saved = (folder / LAST).exists() or (folder / PREVIOUS).exists()
+    if "exif" in settings.given or not is_saved or not (folder / RECORD).exists():
+        return settings
+    record = read_json(folder / RECORD)
+    recorded = record.get("settings") if isinstance(record, dict) else None
+    exif = recorded.get("exif", RAW) if isinstance(recorded, dict) else RAW
+    return with_values(settings, {"exif": exif}) if exif in EXIF else settings
+
+
 def load_saved(path: Path) -> SavedRun:
     checkpoint, run = load_run(path)
     facts = run.get("facts")
@@ -77,11 +92,10 @@ def load_saved(path: Path) -> SavedRun:
 def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> None:
     """Raises UserError if `settings` or `facts` would lead to other numbers than those of the saved run.
 
-    If an earlier version saved the run, settings that were added later count as having their defaults.
+    For settings that were added after a run was saved, see earlier_settings.
     """
     free = MAY_CHANGE - {"epochs"} if settings.optimisation.depends_on_epochs else MAY_CHANGE
-    defaults = with_values(TrainSettings(), {"norm_statistics": default_statistics(settings.network.weights)})
-    old, new = flat(defaults) | saved.checkpoint.settings, flat(settings)
+    old, new = earlier_settings(settings.network.weights) | saved.checkpoint.settings, flat(settings)
     of_network = {*Architecture._fields, *options_of(Anchors)}  # earlier versions hard-coded some of them
     differing: list[tuple[str, Any]] = [*differences(saved.checkpoint.architecture, settings.network.architecture)]
     for name in sorted((old.keys() | new.keys()) - free - of_network):

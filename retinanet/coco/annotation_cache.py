@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +27,13 @@ def load_annotations(path: str | Path) -> Annotations:
     Raises UserError if the file is missing or invalid; the message names the mistake and its fix.
     """
     path = Path(path)
-    digest = _digest(path)
+    digest = digest_of(path)
     folder = cache_folder()
     entry = folder and folder / f"{digest}.npz"
     annotations = _read(entry, path) if entry and digest else None
     if annotations is None:
         annotations = read_annotations(path)
-        if digest and digest == _digest(path):  # the file did not change while it was read
+        if digest and digest == digest_of(path):  # the file did not change while it was read
             _write(annotations, entry)
     return annotations._replace(fingerprint=digest)
 
@@ -44,7 +46,7 @@ def cache_folder() -> Path | None:
     return Path(home) / ".cache" / "retinanet" if home else None
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """Returns the SHA-256 digest of the file, or "" if the file can't be read (read_annotations reports the error)."""
     try:
         with open(path, "rb") as file:
@@ -55,37 +57,53 @@ def _digest(path: Path) -> str:
 
 def _read(entry: Path, path: Path) -> Annotations | None:
     """Reads the annotations of `path` from the cache file `entry`; None if the file is missing, damaged or outdated."""
+    content = read_entry(entry)
     try:
-        with np.load(entry, allow_pickle=False) as file:
-            if file["format"] != FORMAT:
-                return None
-            annotations = Annotations(
-                path,
-                class_names=json.loads(str(file["class_names"])),
-                category_ids=file["category_ids"].tolist(),
-                **{name: file[name] for name in ARRAYS},
-            )
-    except Exception:  # a damaged cache can make zipfile, NumPy or json raise anything
+        if content is None or content["format"] != FORMAT:
+            return None
+        return Annotations(
+            path,
+            class_names=json.loads(str(content["class_names"])),
+            category_ids=content["category_ids"].tolist(),
+            **{name: content[name] for name in ARRAYS},
+        )
+    except (KeyError, ValueError):  # damaged
         return None
-    with contextlib.suppress(OSError):  # the folder may be read-only
-        os.utime(entry)
-    return annotations
 
 
 def _write(annotations: Annotations, entry: Path | None) -> None:
+    content = {
+        "format": np.array(FORMAT),
+        "class_names": np.array(json.dumps(annotations.class_names)),
+        "category_ids": np.array(annotations.category_ids, np.int64),
+    }
+    write_entry(entry, content | {name: getattr(annotations, name) for name in ARRAYS})
+
+
+def read_entry(entry: Path) -> dict[str, Any] | None:
+    """Reads the arrays in the cache file `entry`, and keeps it from ageing; None if it is missing or damaged."""
+    try:
+        with np.load(entry, allow_pickle=False) as file:
+            content = dict(file)
+    except Exception:  # a damaged cache can make zipfile or NumPy raise anything
+        return None
+    with contextlib.suppress(OSError):  # the folder may be read-only
+        os.utime(entry)
+    return content
+
+
+def write_entry(entry: Path | None, content: Mapping[str, Any]) -> None:
+    """Writes arrays to the cache file `entry`, and removes files that weren't used for long.
+
+    If there is no cache folder, or it can't be written, says so instead, once.
+    """
     if entry is None:
         _say_once("there is no HOME and no XDG_CACHE_HOME")
         return
     try:
         entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with written_whole(entry, "wb") as file:
-            np.savez(
-                file,
-                format=np.array(FORMAT),
-                class_names=np.array(json.dumps(annotations.class_names)),
-                category_ids=np.array(annotations.category_ids, np.int64),
-                **{name: getattr(annotations, name) for name in ARRAYS},
-            )
+            np.savez(file, **content)
     except OSError as error:
         _say_once(f"{entry.parent} can't be written ({error.strerror})")
     for old in entry.parent.glob("*.npz*"):  # includes unfinished files that killed processes left behind

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.coco.annotation_entries import box_and_area, category_entry, image_entry, is_crowd, known
-from retinanet.coco.boxes import in_fractions
+from retinanet.coco.boxes import BACK, in_fractions, turned_boxes, turned_sizes
 from retinanet.coco.json_values import is_id
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
@@ -35,6 +35,8 @@ class Annotations(NamedTuple):
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
     fingerprint: str = ""  # digest of the file
+    # uint8 [N]: the EXIF orientations by which sizes and boxes were turned upright after reading; None: none was
+    turns: np.ndarray | None = None
 
     def file_name(self, image: int) -> str:
         return self.file_names[image].decode()
@@ -183,6 +185,29 @@ def one_box_for_all(annotations: Annotations) -> bool:
 def _are_real(annotations: Annotations) -> np.ndarray:
     """Marks the annotations that have a positive area and are not crowds: bool [T]."""
     return ~annotations.crowds & (annotations.boxes[:, 2:] > 0).all(axis=1)
+
+
+def turned_upright(annotations: Annotations, turns: np.ndarray) -> Annotations:
+    """Returns the annotations with sizes and boxes turned by the EXIF orientations `turns` [N]; 1 leaves an image."""
+    if (turns == 1).all():
+        return annotations
+    boxes = turned_boxes(annotations.boxes, *(values[owners_of(annotations)] for values in (turns, annotations.sizes)))
+    return annotations._replace(sizes=turned_sizes(annotations.sizes, turns), boxes=boxes, turns=turns)
+
+
+def as_in_file(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
+    """Returns upright `boxes` [n, 4] in the `images` [n] as the annotation file has them."""
+    if annotations.turns is None:
+        return boxes
+    return turned_boxes(boxes, BACK[annotations.turns[images]], annotations.sizes[images])
+
+
+def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
+    """Returns `boxes` [n, 4] of a file in the `images` [n] upright, like the annotations."""
+    if annotations.turns is None:
+        return boxes
+    turns = annotations.turns[images]
+    return turned_boxes(boxes, turns, turned_sizes(annotations.sizes[images], turns))
 
 
 def owners_of(annotations: Annotations) -> np.ndarray:

@@ -2,6 +2,12 @@
 
 import numpy as np
 
+# What an EXIF orientation, 0 to 8, does with the stored pixels: mirrors them left to right, top to bottom, and then
+# swaps height and width. BACK is the orientation that undoes it.
+MIRRORS_X = np.isin(np.arange(9), (2, 3, 7, 8))
+MIRRORS_Y = np.isin(np.arange(9), (3, 4, 6, 7))
+SWAPS = np.arange(9) >= 5
+BACK = np.array([0, 1, 2, 3, 4, 5, 8, 7, 6], np.uint8)
 LEAST_IMAGE_SIDE = 16  # pixels; in a smaller image, an object may really lie in the first pixel
 MOST = 0.5  # no real data set has a larger fraction of its boxes in the first pixel of their image
 TOLERANCE = 0.05  # boxes that were not clipped extend slightly past their image
@@ -34,6 +40,21 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """Mirrors `corners` [n, 4] left to right in images of the given `widths` [n]."""
     x1, y1, x2, y2 = corners.T
     return np.stack([widths - x2, y1, widths - x1, y2], axis=1)
+
+
+def turned_boxes(boxes: np.ndarray, orientations: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Turns COCO `boxes` [n, 4] by the EXIF `orientations` [n] of their images, of `sizes` [n, 2] before the turn."""
+    left, top, width, height = boxes.T
+    rows, columns = sizes.T
+    left = np.where(MIRRORS_X[orientations], columns - left - width, left)
+    top = np.where(MIRRORS_Y[orientations], rows - top - height, top)
+    upright, swapped = (np.stack(parts, axis=1) for parts in ((left, top, width, height), (top, left, height, width)))
+    return np.where(SWAPS[orientations][:, None], swapped, upright)
+
+
+def turned_sizes(sizes: np.ndarray, orientations: np.ndarray) -> np.ndarray:
+    """Turns image `sizes` [n, 2] by the EXIF `orientations` [n]."""
+    return np.where(SWAPS[orientations][:, None], sizes[:, ::-1], sizes)
 
 
 def shared_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations
+from retinanet.coco.annotations import Annotations, as_in_file, as_read
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.coco.result_rows import KEYS, set_of, unusable_findings
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
@@ -23,7 +23,8 @@ MAX_BYTES, MAX_GROWTH, SMALL = 2**31, 100, 2**26
 WRITTEN_AT = (1980, 1, 1, 0, 0, 0)  # the earliest date in a zip; fixed, so that equal rows make equal bytes
 FASTEST = 1  # the compression level; slower levels hardly shrink digits further
 DIGEST = "results_sha256"  # the key of the result file's hash in its record
-SETTINGS_KEYS = ("settings", "test_settings")  # the keys of train.py's and test.py's flags in a record
+TEST_SETTINGS = "test_settings"
+SETTINGS_KEYS = ("settings", TEST_SETTINGS)  # the keys of train.py's and test.py's flags in a record
 
 
 class Results(NamedTuple):
@@ -53,7 +54,10 @@ def joined(parts: Sequence[Found]) -> Found:
 
 
 def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
-    """Converts checked rows (image_id, category_id, bbox, score) of a result file to detections, in the same order."""
+    """Converts checked rows (image_id, category_id, bbox, score) of a result file to detections, in the same order.
+
+    Rows have the frame of the annotation file, detections that of the annotations, which may have been turned upright.
+    """
     order = np.argsort(annotations.image_ids)
     ids = np.array([row["image_id"] for row in rows], np.int64)
     images = order[np.searchsorted(annotations.image_ids[order], ids).clip(max=len(order) - 1)]
@@ -63,14 +67,15 @@ def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
         images,
         labels=np.array([label_of[row["category_id"]] for row in rows], np.int64),
         scores=np.array([row["score"] for row in rows], np.float64),
-        boxes=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+        boxes=as_read(np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4), images, annotations),
     )
 
 
 def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
-    """Converts detections to rows of a COCO result file."""
+    """Converts detections to rows of a COCO result file, in the frame of the annotation file."""
     category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
-    columns = (annotations.image_ids[found.images], category_ids, found.boxes, found.scores)
+    boxes = as_in_file(found.boxes, found.images, annotations)
+    columns = (annotations.image_ids[found.images], category_ids, boxes, found.scores)
     return [dict(zip(KEYS, row, strict=True)) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 

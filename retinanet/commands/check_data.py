@@ -88,6 +88,8 @@ def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> l
             min_side=settings.min_side,
             max_side=settings.max_side,
             max_pixels=settings.max_pixels,
+            exif=settings.exif,
+            white_level=settings.white_level,
             anchor_shapes=settings.anchors.shapes,
             is_trained_on=not sets,
             findings=findings,

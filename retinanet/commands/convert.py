@@ -6,14 +6,15 @@ from retinanet.coco.formats import WORDS, format_of
 from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
-from retinanet.convert.sets import Labelled, LabelledSet
+from retinanet.convert.sets import Labelled, LabelledSet, upright_boxes
 from retinanet.convert.split import split
 from retinanet.convert.write_coco import write_coco
 from retinanet.convert.write_others import write_csv, write_voc, write_yolo
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
-from retinanet.settings.convert import COCO, CSV, VOC, YOLO, ConvertSettings
+from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, VOC, YOLO, ConvertSettings
 
+WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of the images, or only in percent
 WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
@@ -23,7 +24,7 @@ def convert(settings: ConvertSettings) -> int:
     for path in (source, settings.reading.image_path):
         if path is not None and not path.exists():
             raise UserError(f"{path}: no such file or folder. Check the path.")
-    reading = Reading(source, settings.reading)
+    reading = Reading(source, settings.reading, settings.exif)
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
         raise UserError(
@@ -35,6 +36,7 @@ def convert(settings: ConvertSettings) -> int:
         if value and kind != YOLO:
             raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
     labelled = _named(read(reading, kind), settings)
+    labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
     say(
         f"Read {source}: {labelled.export or WORDS[kind]}, {len(labelled.class_names)} classes: "
         f"{', '.join(labelled.class_names[:20])}"
@@ -43,7 +45,7 @@ def convert(settings: ConvertSettings) -> int:
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     labelled = fitted(labelled, settings.write, source)
-    for note in labelled.notes:
+    for note in [*labelled.notes, *frame_notes]:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))

@@ -11,6 +11,7 @@ from retinanet.coco.annotations import Annotations, has_objects
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.coco.results import Found, default_results_path, load_results
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, above, threshold_text
+from retinanet.data.headers import frame_notes, read_headers, upright_annotations
 from retinanet.data.images import read_image
 from retinanet.evaluation.analysis import working_point
 from retinanet.reports.box_pictures import PANEL_PIXELS, Panel, draw_grid
@@ -21,6 +22,7 @@ from retinanet.reports.log_table import hyper_parameter_table
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.settings.draw import DrawSettings
+from retinanet.settings.shared import UPRIGHT
 
 SETS = ("val", "test", "train")  # the order in which --vis_pred looks for result files
 MOST_PIXELS = 2000  # the maximum length of an image's longer side, if each image has its own picture
@@ -57,6 +59,12 @@ def draw_images(settings: DrawSettings) -> None:
     set_name, pred_file = set_and_results(settings)
     annotations = load_annotations(find_annotation_file(settings.coco_path, set_name))
     folder = find_image_folder(settings.coco_path, set_name)
+    chosen = chosen_images(annotations, settings)
+    headers = read_headers(annotations, folder, chosen)
+    if settings.exif == UPRIGHT:
+        annotations = upright_annotations(annotations, headers)
+    for note in frame_notes(annotations, headers, settings.exif):
+        say(f"Note: {note}")
     detections = None if pred_file is None else load_results(pred_file, annotations)
     if pred_file:
         say(f"Detections of the set {set_name}: {pred_file}")
@@ -65,14 +73,20 @@ def draw_images(settings: DrawSettings) -> None:
         threshold = best_threshold(detections, annotations)
 
     def panels_of(index: int) -> list[Panel]:
-        size = tuple(annotations.sizes[index])
-        pixels = read_image(folder / annotations.file_name(index), size, settings.max_pixels)
+        height, width = annotations.sizes[index].tolist()
+        pixels = read_image(
+            folder / annotations.file_name(index),
+            (height, width),
+            settings.max_pixels,
+            exif=settings.exif,
+            white_level=settings.white_level,
+            header=headers.at(index),
+        )
         objects = object_panel(annotations, index, pixels)
         if detections is None or threshold is None:
             return [objects]
         return [objects, detection_panel(index, pixels, detections, threshold)]
 
-    chosen = chosen_images(annotations, settings)
     if settings.output_path:
         draw_files(settings, annotations, {index: panels_of(index) for index in chosen})
         return
@@ -144,6 +158,8 @@ def draw_augmented(settings: DrawSettings) -> None:
         min_side=training.min_side,
         max_side=training.max_side,
         max_pixels=settings.max_pixels,
+        exif=settings.exif,
+        white_level=settings.white_level,
         require_images=False,
         keep_crowds=training.ignore_crowds,
     )

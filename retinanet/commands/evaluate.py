@@ -11,6 +11,7 @@ from retinanet.checkpoints.output_folder import best_and_final_line, read_evalua
 from retinanet.checkpoints.provenance import name_of_device, provenance, time_now
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
 from retinanet.coco.results import (
+    TEST_SETTINGS,
     Found,
     default_results_path,
     load_results,
@@ -42,7 +43,7 @@ from retinanet.runtime.log_file import LOG, name_of_run
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.options import flat, with_values
-from retinanet.settings.shared import BEST
+from retinanet.settings.shared import BEST, EXIF, RAW, UPRIGHT
 from retinanet.settings.train import settings_line
 
 
@@ -67,7 +68,13 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
     checkpoint = load_checkpoint(settings.checkpoint_path)
     min_side, max_side = sides_of(settings, checkpoint)
     annotations, dataset = load_set(
-        settings.coco_path, set_name, min_side=min_side, max_side=max_side, max_pixels=settings.machine.max_pixels
+        settings.coco_path,
+        set_name,
+        min_side=min_side,
+        max_side=max_side,
+        max_pixels=settings.machine.max_pixels,
+        exif=settings.trained.exif or checkpoint.exif,
+        white_level=checkpoint.white_level,
     )
     require_objects(settings, annotations)
     if has_objects(annotations):
@@ -77,7 +84,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
     model = build_model(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights).to(device)
     with LOG.recording(settings.log_dir):
         begin(settings, checkpoint)
-        say(f"Num {set_name} images: {len(dataset)}")
+        say(f"Num {set_name} images: {len(dataset)}", *dataset.frame_notes())
         if settings.views.test_sides or settings.views.flip_test:
             say(views_line(settings.views.test_sides or [min_side], settings.views.flip_test))
         detections = detect_all(
@@ -127,12 +134,13 @@ def record_of(
         "min_side": min_side,
         "max_side": max_side,
         "batch_size": settings.trained.batch_size or checkpoint.batch_size,
+        "exif": settings.trained.exif or checkpoint.exif,
     }
     return {
         "checkpoint": str(settings.checkpoint_path),
         "epoch": checkpoint.epoch,
         "settings": without_nan(checkpoint.settings),
-        "test_settings": flat(with_values(settings, used)),
+        TEST_SETTINGS: flat(with_values(settings, used)),
         "data": {settings.name_of_set: {"file": str(annotations.path), "sha256": annotations.fingerprint}},
         "device": name_of_device(device),
         **provenance(),
@@ -200,11 +208,26 @@ def report_on_file(settings: EvaluateSettings, path: Path) -> int:
     """Evaluates an existing result file. Image files are needed only for the pictures of the report."""
     if settings.report:
         require_writable(settings.report / REPORT)
-    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
+    record = read_record(path)[0]
+    dataset = load_set_without_images(
+        settings.coco_path,
+        settings.name_of_set,
+        settings.machine.max_pixels,
+        exif=exif_of_pictures(settings, record),
+        for_pictures=settings.report is not None,
+    )
     require_objects(settings, dataset.annotations)
     detections = load_results(path, dataset.annotations)
     say(f"Evaluating {path} as it is, against {dataset.annotations.path}")
-    return report_on(settings, detections, dataset, path, read_record(path)[0])
+    return report_on(settings, detections, dataset, path, record)
+
+
+def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
+    """Returns how the pictures of a report on a result file are read: as when its detections were made, if known."""
+    if settings.trained.exif or not record:
+        return settings.trained.exif or UPRIGHT
+    used = record[TEST_SETTINGS].get("exif")
+    return used if used in EXIF else RAW
 
 
 def require_place_of_json(settings: EvaluateSettings) -> None:
@@ -268,7 +291,14 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
     With --json, the picture needs --report, too.
     """
     picture = (settings.report or Path()) / "compare.png"
-    dataset = load_set_without_images(settings.coco_path, settings.name_of_set, settings.machine.max_pixels)
+    (record_a, why_a), (record_b, why_b) = read_record(path_a), read_record(path_b)
+    dataset = load_set_without_images(
+        settings.coco_path,
+        settings.name_of_set,
+        settings.machine.max_pixels,
+        exif=exif_of_pictures(settings, record_a),
+        for_pictures=settings.report is not None or settings.json is None,
+    )
     annotations = dataset.annotations
     is_drawn = bool((settings.report or not settings.json) and dataset.images_there().any())
     if is_drawn:
@@ -280,7 +310,6 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
         )
     a, b = (analyse(annotations, load_results(path, annotations), settings.num_draws) for path in (path_a, path_b))
     comparison = compare(a, b, annotations)
-    (record_a, why_a), (record_b, why_b) = read_record(path_a), read_record(path_b)
     differing = setting_differences(record_a, record_b) if record_a and record_b else None
     say(f"A: {path_a}", f"B: {path_b}")
     say(*setting_lines(differing, list(filter(None, (why_a, why_b)))))

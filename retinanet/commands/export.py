@@ -74,6 +74,8 @@ def load_val_set(settings: ExportSettings, checkpoint: Checkpoint) -> CocoDatase
             min_side=checkpoint.min_side,
             max_side=checkpoint.max_side,
             max_pixels=settings.verification.max_pixels,
+            exif=checkpoint.exif,
+            white_level=checkpoint.white_level,
         )
         if has_objects(annotations):
             require_backend(next(iter(installed_backends()), "auto"))

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from retinanet.checkpoints.output_folder import best_and_final_line
 from retinanet.coco.score_thresholds import threshold_text
-from retinanet.data.images import read_upright
 from retinanet.data.transforms import to_tensor
 from retinanet.data.unread import reason_unread
 from retinanet.predict.detector import Detector
@@ -116,7 +115,7 @@ def _detector(settings: PredictSettings) -> Detector:
 
 def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Outputs, unreadable: Unreadable) -> None:
     with tqdm(total=len(sources), desc="Images", disable=hides_bars(), leave=False) as progress:
-        for group in _groups(_read_ahead(sources, detector.max_pixels), detector, lambda read: read.image):
+        for group in _groups(_read_ahead(sources, detector), detector, lambda read: read.image):
             for read in group:
                 if read.image is None:
                     unreadable.add(read.source, read.fault)
@@ -129,12 +128,12 @@ def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Ou
             progress.update(len(group))
 
 
-def _read_ahead(sources: list[SourceFile], max_pixels: int) -> Iterator[ReadImage]:
+def _read_ahead(sources: list[SourceFile], detector: Detector) -> Iterator[ReadImage]:
     """Yields the images in order, reading up to AHEAD of them in advance."""
 
     def read(source: SourceFile) -> ReadImage:
         try:
-            return ReadImage(source, to_tensor(read_upright(source.path, max_pixels)))
+            return ReadImage(source, to_tensor(detector.read(source.path)))
         except UserError as fault:
             return ReadImage(source, None, str(fault))
 

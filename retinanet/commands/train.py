@@ -1,12 +1,13 @@
 """Trains once or with each of several seeds, runs the learning-rate finder, or verifies that resuming is exact."""
 
+from retinanet.checkpoints.resume import with_saved_exif
 from retinanet.checkpoints.start import with_saved_network
 from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.reports.log_table import print_spread
 from retinanet.runtime.device import find_device, num_workers
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.log_file import LOG
-from retinanet.runtime.ranks import join, leave, loss_of_rank_explained
+from retinanet.runtime.ranks import join, leave, loss_of_rank_explained, num_restarts
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
@@ -30,6 +31,8 @@ def train(settings: TrainSettings) -> int:
         for flag in settings.instead_of_training:
             if ranks.size > 1:
                 raise UserError(f"{flag} runs in one process only. Start it without torchrun")
+        if settings.output.resume or num_restarts() > 0:
+            settings = with_saved_exif(settings, runs_of(settings)[0].output.output_path)
         with ranks.first_of_machine_alone():  # the first rank caches the parsed annotations for the others
             sets = load_sets(settings, ranks)
         if settings.output.patience and not has_objects(sets.val):

@@ -103,10 +103,12 @@ def _entries(content: Any, key: str) -> list[dict[str, Any]]:
 def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
     """Removes a category 0 that has no objects and is the group of all others: Roboflow writes the project's name."""
     categories = [category for content in contents.values() for category in _entries(content, "categories")]
-    used = {entry.get("category_id") for content in contents.values() for entry in _entries(content, "annotations")}
-    groups = {category.get("supercategory") for category in categories if category.get("id") != 0}
-    projects = {category.get("name") for category in categories if category.get("id") == 0}
-    if 0 not in used and projects and groups == projects:
+    is_used = any(
+        entry.get("category_id") == 0 for content in contents.values() for entry in _entries(content, "annotations")
+    )
+    groups = {str(category.get("supercategory")) for category in categories if category.get("id") != 0}
+    projects = {str(category.get("name")) for category in categories if category.get("id") == 0}
+    if not is_used and projects and groups == projects:
         reading.notes.append(f"category 0 ({projects.pop()}) is the group of all others and has no objects: left out")
         for content in contents.values():
             content["categories"] = [each for each in content["categories"] if each.get("id") != 0]

@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from retinanet.coco.folder import SETS, known_set
 from retinanet.convert.reading import Reading
-from retinanet.convert.sets import LabelledImage, LabelledSet
+from retinanet.convert.sets import LabelledImage, LabelledSet, size_of
 from retinanet.runtime.errors import DataFault
 from retinanet.runtime.tree import folded
+from retinanet.settings.shared import RAW, UPRIGHT
 
 IMAGE_FOLDERS = ("JPEGImages", "images")
 LABEL_STUDIOS = re.compile("^[0-9a-f]{8}-")  # Label Studio puts this before the name of an uploaded file
@@ -69,9 +70,15 @@ class ImageFinder:
     def size(
         self, image: Path, where: str, annotated: tuple[float, float] | None, where_annotated: str
     ) -> tuple[int, int]:
-        """Returns the (width, height) of an image; raises DataFault if the annotated size, if known, is another."""
+        """Returns the (width, height) of an image, upright or as stored: the frame that the annotated size proves.
+
+        Raises DataFault if the annotated size, if known, is another.
+        """
         width, height = self._reading.size(image, where)
         if annotated and annotated != (0, 0) and tuple(map(round, annotated)) != (width, height):
+            other = size_of(image, where, RAW if self._reading.exif == UPRIGHT else UPRIGHT)
+            if tuple(map(round, annotated)) == other:
+                return other
             raise DataFault(
                 "images of another size",
                 f"{where_annotated}: says {annotated[0]:g} x {annotated[1]:g}, but {image} is {width} x {height} "

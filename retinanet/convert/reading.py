@@ -12,6 +12,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.tree import Account, Tree
 from retinanet.settings.convert import SKIP, ReadSettings
+from retinanet.settings.shared import UPRIGHT
 
 LEAST_LABELLED = 0.05  # a set with a smaller fraction of labelled images looks misplaced, not empty
 
@@ -19,10 +20,11 @@ LEAST_LABELLED = 0.05  # a set with a smaller fraction of labelled images looks 
 class Reading:
     """A dataset while it is read."""
 
-    def __init__(self, source: Path, told: ReadSettings | None = None) -> None:
+    def __init__(self, source: Path, told: ReadSettings | None = None, exif: str = UPRIGHT) -> None:
         self.source = source
         self.root = source if source.is_dir() else source.parent
         self.told = told or ReadSettings()
+        self.exif = exif
         self.tree = Tree()
         self.notes: list[str] = []
         self.mistakes: dict[str, list[str]] = {}  # the messages by kind
@@ -50,9 +52,9 @@ class Reading:
         return text
 
     def size(self, image: Path, where: str) -> tuple[int, int]:
-        """Returns the (width, height) of an image; raises DataFault if it can't be read."""
+        """Returns the (width, height) of an image in the frame that --exif names; raises DataFault if there is none."""
         try:
-            size = size_of(image, where)
+            size = size_of(image, where, self.exif)
         except UserError as fault:
             if not image.exists():
                 raise DataFault("images that are missing", str(fault)) from None

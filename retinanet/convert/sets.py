@@ -5,12 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import ExifTags, Image
+import numpy as np
+from tqdm import tqdm
 
-from retinanet.data.images import FORMATS, TURNED
+from retinanet.coco.boxes import turned_boxes
+from retinanet.data.headers import frame_texts
+from retinanet.data.images import read_header
 from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
 from retinanet.runtime.missing_files import why_missing
+from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.text_files import decoded
+from retinanet.settings.shared import UPRIGHT
+
+NOT_TURNED = ("segmentation", "keypoints", "num_keypoints")  # of a COCO entry, left out where its box is turned
 
 
 class Box(NamedTuple):
@@ -85,18 +92,62 @@ def _without_ending(image: LabelledImage) -> str:
     return str(Path(image.name).with_suffix(""))
 
 
-def size_of(path: Path, where: str) -> tuple[int, int]:
-    """Returns the (width, height) of an image, upright. Raises UserError, which says `where` the image is listed."""
+def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
+    """Returns the (width, height) of an image, upright, or with RAW as its pixels are stored.
+
+    Raises UserError, which says `where` the image is listed, if there is no such image.
+    """
+    if not path.exists():
+        raise UserError(f"{where}: there is no image {path}.{why_missing(path)} Put it there, or remove the line.")
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
-            return (picture.height, picture.width) if is_turned else picture.size
-    except FileNotFoundError:
-        raise UserError(
-            f"{where}: there is no image {path}.{why_missing(path)} Put it there, or remove the line."
-        ) from None
-    except Exception as fault:  # Pillow's decoders may raise anything on damaged bytes
-        raise UserError(f"{where}: {path} can't be read as an image ({fault}). Replace or remove it.") from None
+        header = read_header(path)
+    except UserError as fault:
+        raise UserError(f"{where}: {str(fault).replace(f'{path}: ', f'{path} ', 1)}") from None
+    height, width = header.upright_size if exif == UPRIGHT else header.stored_size
+    return width, height
+
+
+def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[Labelled, list[str]]:
+    """Turns the boxes upright that are of the stored pixels: with RAW all, otherwise those that their size proves.
+
+    `has_sizes` says whether the format has sizes. Also returns notes on the images that have an EXIF orientation.
+    """
+    counts: Counter[str] = Counter()
+
+    def turned(image: LabelledImage) -> LabelledImage:
+        try:
+            header = read_header(image.path)
+        except UserError:  # a COCO file has the sizes, so its images needn't be readable
+            return image
+        size, upright, stored = (image.height, image.width), header.upright_size, header.stored_size
+        if header.orientation == 1:
+            return image
+        if exif == UPRIGHT and (size != stored or size == upright):
+            counts["untold"] += size == stored or not has_sizes
+            return image
+        if size != stored:
+            return image
+        counts["turned"] += 1
+        boxes = np.array([box[1:5] for box in image.boxes]).reshape(-1, 4)
+        orientations, sizes = np.full(len(boxes), header.orientation), np.tile(stored, (len(boxes), 1))
+        rows = turned_boxes(boxes, orientations, sizes).tolist()
+        pairs = zip(image.boxes, rows, strict=True)
+        placed = [box._replace(left=x, top=y, width=wide, height=high) for box, (x, y, wide, high) in pairs]
+        entries = image.box_entries and [
+            {key: value for key, value in entry.items() if key not in NOT_TURNED} for entry in image.box_entries
+        ]
+        return image._replace(height=upright[0], width=upright[1], boxes=placed, box_entries=entries)
+
+    num_images = sum(len(labelled_set.images) for labelled_set in labelled.sets)
+    with tqdm(total=num_images, desc="Image headers", leave=False, disable=hides_bars()) as bar:
+        sets = []
+        for labelled_set in labelled.sets:
+            images = []
+            for image in labelled_set.images:
+                images.append(turned(image))
+                bar.update()
+            sets.append(labelled_set._replace(images=images))
+    return labelled._replace(sets=sets), frame_texts(counts["turned"], counts["untold"])
 
 
 def text_of(path: Path) -> str:

@@ -1,7 +1,6 @@
 """Reads a COCO dataset: each image becomes a sample, resized and with its boxes."""
 
 import os
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,18 +11,18 @@ from torch.utils.data import Dataset
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, owners_of_rows
-from retinanet.coco.boxes import clipped_corners, resized_corners
+from retinanet.coco.boxes import clipped_corners, resized_corners, turned_sizes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
+from retinanet.data.headers import Headers, frame_notes, read_headers, upright_annotations
 from retinanet.data.image_cache import ImageCache
-from retinanet.data.images import check_image, missing_image, read_image
+from retinanet.data.images import PicturesChanged, check_image, missing_image, read_image
 from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes, to_tensor
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.missing_files import why_missing
-from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE, UPRIGHT, WHITE_LEVEL
 
-STAT_THREADS = 16
 IMAGES_PER_PART = 2**16  # images whose boxes are clipped at a time at the start; all at once would double the memory
 
 
@@ -42,7 +41,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     Crowd regions are not trained on; boxes are clipped to their image, and boxes without area are dropped. `num_crowds`
     and `num_empty` count the crowd regions and the dropped boxes. With `keep_crowds`, the samples also contain the
-    crowd regions, with the label CROWD.
+    crowd regions, with the label CROWD. For `exif` and `white_level`, see read_image. If there are `headers`, each
+    image must still be as they say. Sizes and boxes in `annotations` are in the frame in which `exif` reads images.
     """
 
     def __init__(
@@ -54,10 +54,14 @@ class CocoDataset(Dataset[Sample | BadImage]):
         max_pixels: int = MAX_PIXELS,
         *,
         keep_crowds: bool = False,
+        exif: str = UPRIGHT,
+        white_level: int = WHITE_LEVEL,
+        headers: Headers | None = None,
     ) -> None:
         self.annotations = annotations
         self.image_folder = image_folder
         self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
+        self.exif, self.white_level, self.headers = exif, white_level, headers
         self.cache: ImageCache | None = None
         # Arrays only: Python objects would be copied in each worker, since reading them changes their reference counts.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
@@ -140,7 +144,20 @@ class CocoDataset(Dataset[Sample | BadImage]):
     def original(self, index: int) -> np.ndarray:
         """Reads an image in its original size: uint8 [height, width, 3]. Raises UserError if the file can't be read."""
         height, width = self.annotations.sizes[index].tolist()
-        return read_image(self.path(index), (height, width), self.max_pixels)
+        header = self.headers.at(index) if self.headers else None
+        try:
+            return read_image(
+                self.path(index),
+                (height, width),
+                self.max_pixels,
+                exif=self.exif,
+                white_level=self.white_level,
+                header=header,
+            )
+        except PicturesChanged:
+            assert self.headers
+            self.headers.forget()
+            raise
 
     def _image(self, index: int, side: int | None) -> Tensor:
         assert side is None or not self.cache, "the cache holds images of one size"
@@ -157,10 +174,10 @@ class CocoDataset(Dataset[Sample | BadImage]):
         except UserError as fault:
             return BadImage(str(fault))
 
-    def check_headers(self) -> None:
-        """Raises UserError at the first image whose header can't be read or disagrees with its annotated size."""
-        for index, (height, width) in enumerate(self.annotations.sizes.tolist()):
-            check_image(self.path(index), (height, width), self.max_pixels)
+    def frame_notes(self) -> list[str]:
+        """Returns lines on the images with an EXIF orientation whose boxes had to be given a frame."""
+        notes = frame_notes(self.annotations, self.headers, self.exif) if self.headers else []
+        return [f"Note: {self.annotations.path}: {note}" for note in notes]
 
     def images_there(self) -> np.ndarray:
         """Marks the image files that exist: bool [N]. Listing folders is faster than checking each file."""
@@ -187,15 +204,24 @@ class CocoDataset(Dataset[Sample | BadImage]):
                 f"{first}: no such image, though {self.annotations.path} lists it ({len(missing)} of {len(self)} "
                 f"are missing).{below or why_missing(first)} Put the images there, or take them out of the annotations."
             )
-        with ThreadPool(STAT_THREADS) as threads:  # on a network drive, most of the time is waiting
-            sizes = threads.map(lambda index: _num_bytes(self.path(index)), range(len(self)), chunksize=1000)
-        if None in sizes:
-            raise missing_image(self.path(sizes.index(None)))
-        if empty := [index for index, size in enumerate(sizes) if not size]:
+        if self.headers:
+            self._require_good_headers(self.headers)
+
+    def _require_good_headers(self, headers: Headers) -> None:
+        unread = {index: _num_bytes(self.path(index)) for index in np.flatnonzero(headers.sizes[:, 0] == 0).tolist()}
+        if broken := [index for index, num_bytes in unread.items() if num_bytes is None]:
+            raise missing_image(self.path(broken[0]))
+        if empty := [index for index, num_bytes in unread.items() if not num_bytes]:
             raise UserError(
                 f"{self.path(empty[0])}: is an empty file of 0 bytes ({len(empty)} of {len(self)} images are). Copy "
                 "the images again, or take them out of the annotations."
             )
+        sizes, swapped = headers.sizes, turned_sizes(headers.sizes, headers.orientations)
+        differs = [(self.annotations.sizes != other).any(axis=1) for other in (sizes, swapped)]
+        too_large = sizes.prod(axis=1, dtype=np.int64) > self.max_pixels
+        for index in np.flatnonzero((differs[0] & differs[1]) | too_large).tolist():
+            height, width = self.annotations.sizes[index].tolist()
+            check_image(self.path(index), (height, width), self.max_pixels)
 
 
 def _num_bytes(path: Path) -> int | None:
@@ -213,23 +239,49 @@ def load_set(
     min_side: int,
     max_side: int,
     max_pixels: int,
+    exif: str = UPRIGHT,
+    white_level: int = WHITE_LEVEL,
     require_images: bool = True,
     keep_crowds: bool = False,
 ) -> tuple[Annotations, CocoDataset]:
-    """Loads a set of the dataset folder; checks its annotations and that its images exist.
+    """Loads a set of the dataset folder; checks its annotations and that its images exist and have good headers.
 
-    For `keep_crowds`, see CocoDataset.
+    For `keep_crowds`, `exif` and `white_level`, see CocoDataset.
     """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name)
-    dataset = CocoDataset(annotations, folder, min_side, max_side, max_pixels, keep_crowds=keep_crowds)
+    headers = read_headers(annotations, folder)
+    if exif == UPRIGHT:
+        annotations = upright_annotations(annotations, headers)
+    dataset = CocoDataset(
+        annotations,
+        folder,
+        min_side,
+        max_side,
+        max_pixels,
+        keep_crowds=keep_crowds,
+        exif=exif,
+        white_level=white_level,
+        headers=headers,
+    )
     if require_images:
         dataset.require_images()
     return annotations, dataset
 
 
-def load_set_without_images(coco_path: Path, set_name: str, max_pixels: int) -> CocoDataset:
-    """Loads a set whose images may be missing; `images_there` marks the images that exist."""
+def load_set_without_images(
+    coco_path: Path, set_name: str, max_pixels: int, *, exif: str = UPRIGHT, for_pictures: bool = False
+) -> CocoDataset:
+    """Loads a set whose images may be missing; `images_there` marks the images that exist.
+
+    Only a set `for_pictures` has the boxes in the frame of the images; otherwise it has that of the annotation file.
+    """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name, must_exist=False)
-    return CocoDataset(annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels)
+    dataset = CocoDataset(annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels)
+    if not for_pictures or not (rows := np.flatnonzero(dataset.images_there()).tolist()):
+        return dataset
+    headers = read_headers(annotations, folder, rows)
+    if exif == UPRIGHT:
+        annotations = upright_annotations(annotations, headers)
+    return CocoDataset(annotations, folder, MIN_SIDE, MAX_SIDE, max_pixels, exif=exif, headers=headers)

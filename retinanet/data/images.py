@@ -1,73 +1,149 @@
-"""Reads image files of any mode as 8-bit RGB and checks them against the size in the annotations."""
+"""Reads image files of any mode as upright 8-bit RGB and checks them against the size in the annotations."""
 
 import importlib.util
 import os
+import re
 import stat
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.missing_files import why_missing
-from retinanet.settings.shared import MAX_PIXELS
+from retinanet.settings.shared import MAX_PIXELS, UPRIGHT, WHITE_LEVEL
 
 # The formats that are read, by Pillow's names, whatever a file is called. Of Pillow's thirty other formats, EPS would
 # start Ghostscript, which runs the program in the file.
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "JPEG2000", "DIB", "TGA")
 if importlib.util.find_spec("PIL.AvifImagePlugin"):  # Pillow 11.3 or newer
     FORMATS = (*FORMATS, "AVIF")
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
+SWAPPING = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+PNG_SIGNATURE = 8  # bytes
+PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks that may hold an orientation
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+OTHER_ORDER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+CHANGED = "the pictures have changed; start again"
 # Pillow's own limit would stop users who raise --max_pixels; read_image checks --max_pixels before it decodes.
 Image.MAX_IMAGE_PIXELS = None
 
 
-def read_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+class PicturesChanged(UserError):
+    """An image file isn't what its header, read earlier, said."""
+
+
+class Header(NamedTuple):
+    """What an image file says of itself."""
+
+    height: int  # of the pixels as they are stored
+    width: int
+    orientation: int  # by EXIF, 1 to 8: how the stored pixels are turned upright; 1 if there is none
+    is_deep: bool = False  # has 16 bits per colour
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        return (self.width, self.height) if self.orientation in SWAPPING else (self.height, self.width)
+
+    def turn(self, size: tuple[int, int], exif: str) -> int | None:
+        """Returns the orientation by which the pixels are turned to get a picture of this `size` (height, width).
+
+        Where the size doesn't tell, they are turned upright, or with RAW left as they are. None: neither has the size.
+        """
+        sizes = {self.orientation: self.upright_size, 1: self.stored_size}
+        turns = [turn for turn, other in sizes.items() if other == size]
+        if not turns:
+            return None
+        return turns[0] if exif == UPRIGHT else turns[-1]
+
+
+def read_image(
+    path: str | Path,
+    size: tuple[int, int],
+    max_pixels: int = MAX_PIXELS,
+    *,
+    exif: str = UPRIGHT,
+    white_level: int = WHITE_LEVEL,
+    header: Header | None = None,
+) -> np.ndarray:
     """Reads the image in `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
 
-    Only the first frame is read, and transparency is dropped. The EXIF orientation is applied if the image has the
-    annotated size only when rotated. Raises UserError, naming the file, if the image can't be read, has another size,
-    or has more than `max_pixels` pixels (checked in the header, before decoding).
+    Only the first frame is read, and transparency is dropped. For how the picture is turned, see Header.turn. The
+    `white_level` is the value of white in 16-bit pictures. Raises UserError, naming the file, if the image can't be
+    read, has another size, has more than `max_pixels` pixels (checked in the header, before decoding), or isn't as
+    `header` says, which was read earlier (PicturesChanged).
     """
     with _opened(path, size, max_pixels) as picture:
-        return _upright(picture, size)
+        current = header_of(picture)
+        if header is not None and current[:3] != header[:3]:
+            raise PicturesChanged(
+                f"{path}: is {current.height} x {current.width} (height x width) with EXIF orientation "
+                f"{current.orientation}, and was {header.height} x {header.width} with {header.orientation}: {CHANGED}."
+            )
+        turn = _checked_turn(path, current, size, exif)
+        pixels = _pixels(picture, path, current, turn, white_level)
+        if pixels.shape[:2] != size:  # a TIFF file, which Pillow always turns
+            raise _other_size(path, Header(pixels.shape[0], pixels.shape[1], 1), size)
+        return pixels
 
 
-def read_upright(source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_upright(
+    source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
+) -> np.ndarray:
     """Reads an image file without annotations like `read_image`, but of any size, and always upright by EXIF."""
     with _opened(source, None, max_pixels) as picture:
-        return upright(picture)
+        header = header_of(picture)
+        return _pixels(picture, source, header, header.orientation, white_level)
 
 
-def upright(picture: Image.Image) -> np.ndarray:
-    """Returns the picture's pixels as uint8 [height, width, 3], rotated upright by its EXIF orientation."""
-    return _to_rgb(ImageOps.exif_transpose(picture))
+def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
+    """Returns the picture's pixels as uint8 [height, width, 3], turned upright by its EXIF orientation."""
+    return _to_rgb(_turned(picture, header_of(picture).orientation), white_level)
+
+
+def brightest(path: Path) -> int:
+    """Returns the largest value, up to 65535, in an image file with 16 bits per colour."""
+    with _opened(path, None, sys.maxsize) as picture:
+        header = header_of(picture)
+        if picture.mode.startswith("I"):
+            return int(np.asarray(picture).max())
+        low, high = _low_bytes(path, header, 1), np.array(picture.convert("RGB")).astype(int)
+        return int((high * 256 + (255 if low is None else low)).max())
+
+
+def read_header(path: str | Path) -> Header:
+    """Reads the header of an image file, without decoding pixels. Raises UserError, naming the file, if it can't."""
+    with _opened(path, None, sys.maxsize) as picture:
+        return header_of(picture, Path(path))
+
+
+def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
+    """Raises the errors that `read_image` raises about the header of `path`, without decoding pixels."""
+    with _opened(path, size, max_pixels) as picture:
+        _checked_turn(path, header_of(picture, Path(path)), size, UPRIGHT)
 
 
 def image_suffixes() -> set[str]:
     """Returns the suffixes of the image formats that `read_image` reads, in lower case, such as .jpg."""
     # Pillow opens MPO files, from stereo cameras, as JPEG.
     return {suffix for suffix, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")}
-
-
-def read_with_orientation(
-    path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS
-) -> tuple[np.ndarray, int, bool]:
-    """Reads an image like `read_image`.
-
-    Also returns its EXIF orientation, 1 to 8 (1 if there is none), and True if the orientation was applied.
-    """
-    with _opened(path, size, max_pixels) as picture:
-        image = _upright(picture, size)
-        try:
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        except Exception:  # damaged EXIF data, which read_image doesn't read if the size fits
-            orientation = 1
-        return image, orientation, picture.size != (size[1], size[0])
 
 
 def missing_image(path: Path) -> DataFault:
@@ -85,12 +161,6 @@ def missing_image(path: Path) -> DataFault:
     )
 
 
-def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
-    """Raises the errors that `read_image` raises about the header of `path`, without decoding pixels."""
-    with _opened(path, size, max_pixels):
-        pass
-
-
 @contextmanager
 def _opened(source: str | Path | IO[bytes], size: tuple[int, int] | None, max_pixels: int) -> Iterator[Image.Image]:
     """Opens the image and checks its header; any error while it is open becomes a UserError that names the file.
@@ -106,8 +176,6 @@ def _opened(source: str | Path | IO[bytes], size: tuple[int, int] | None, max_pi
             raise ValueError("it is not a regular file")
         with Image.open(source, formats=FORMATS) as picture:
             _check_pixels(path, picture.size, max_pixels)
-            if size is not None:
-                _check_size(path, picture, size)
             if picture.mode == "F" or (picture.mode == "I" and picture.format not in DEEP_GREY):
                 raise ValueError("32-bit pixels have no fixed range")
             kind = "image_damaged"  # its header is good
@@ -136,25 +204,98 @@ def _check_pixels(path: str | Path, size: tuple[int, int], max_pixels: int) -> N
         )
 
 
-def _check_size(path: str | Path, picture: Image.Image, size: tuple[int, int]) -> None:
-    height, width = size
-    if picture.size == (width, height):
-        return  # without reading the orientation, which a PNG may store after its pixels
-    is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
-    if not is_turned or picture.size != (height, width):
-        raise DataFault(
-            "image_size_differs",
-            f"{path}: the image is {picture.height} x {picture.width} (height x width), its annotation says "
-            f"{height} x {width}, and no EXIF orientation explains it. Correct the annotation file's width and height.",
-        )
+def _checked_turn(path: str | Path, header: Header, size: tuple[int, int], exif: str) -> int:
+    turn = header.turn(size, exif)
+    if turn is None:
+        raise _other_size(path, header, size)
+    return turn
 
 
-def _upright(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    return _to_rgb(picture if picture.size == (size[1], size[0]) else ImageOps.exif_transpose(picture))
+def _other_size(path: str | Path, header: Header, size: tuple[int, int]) -> DataFault:
+    return DataFault(
+        "image_size_differs",
+        f"{path}: the image is {header.height} x {header.width} (height x width), its annotation says {size[0]} x "
+        f"{size[1]}, and no EXIF orientation explains it. Correct the annotation file's width and height.",
+    )
 
 
-def _to_rgb(picture: Image.Image) -> np.ndarray:
+def header_of(picture: Image.Image, path: Path | None = None) -> Header:
+    """Returns the header of an open picture.
+
+    A PNG file may hold its orientation after its pixels: without the `path` of an unread picture, its pixels are
+    decoded; with it, only if there is something after them.
+    """
+    is_deep = picture.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
+    if picture.format == "PNG" and (path is None or _has_late_metadata(path)):
+        picture.load()
+    try:
+        orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)  # PNG's own would decode pixels
+    except Exception:  # damaged EXIF data
+        orientation = 1
+    orientation = int(orientation) if orientation in (1, *TRANSPOSITIONS) else 1
+    width, height = picture.size
+    if picture.format == "TIFF" and orientation in SWAPPING:
+        width, height = height, width
+    return Header(height, width, orientation, is_deep)
+
+
+def _has_late_metadata(path: Path) -> bool:
+    """Returns True if the PNG file `path` has a chunk after its first pixels that may hold an orientation."""
+    pixels_began = False
+    with open(path, "rb") as file:
+        file.seek(PNG_SIGNATURE)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if pixels_began and kind in PNG_METADATA:
+                return True
+            pixels_began |= kind == b"IDAT"
+            file.seek(length + 4, os.SEEK_CUR)  # 4 bytes of checksum
+    return False
+
+
+def _turned(picture: Image.Image, turn: int) -> Image.Image:
+    if picture.format == "TIFF":
+        picture.load()  # Pillow turns it
+        return picture
+    return picture.transpose(TRANSPOSITIONS[turn]) if turn in TRANSPOSITIONS else picture
+
+
+def _pixels(
+    picture: Image.Image, source: str | Path | IO[bytes], header: Header, turn: int, white_level: int
+) -> np.ndarray:
+    picture.load()
+    turned = _turned(picture, turn)
+    is_scaled = header.is_deep and white_level != WHITE_LEVEL and not picture.mode.startswith("I")
+    return _to_rgb(turned, white_level, _low_bytes(source, header, turn) if is_scaled else None)
+
+
+def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = None) -> np.ndarray:
+    """Returns a picture as uint8 [height, width, 3]; `low` holds the low bytes of 16-bit colours, if they count."""
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's conversion would clip at 255
-        grey = np.rint(np.asarray(picture) / 257).clip(0, 255).astype(np.uint8)
+        grey = np.rint(np.asarray(picture) / (white_level / 255)).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(picture.convert("RGB"))
+    pixels = np.array(picture.convert("RGB"))
+    if low is None:
+        return pixels
+    return np.rint((pixels.astype(np.float32) * 256 + low) / (white_level / 255)).clip(0, 255).astype(np.uint8)
+
+
+def _low_bytes(source: str | Path | IO[bytes], header: Header, turn: int) -> np.ndarray | None:
+    """Returns the low bytes [height, width, 3] of 16-bit colours, as Pillow reads only the high ones.
+
+    Returns None if the file has no such colours.
+    """
+    if not isinstance(source, str | Path):
+        source.seek(0)
+    with Image.open(source, formats=FORMATS) as picture:
+        if not header.is_deep or picture.mode not in ("RGB", "RGBA"):
+            return None
+        picture.tile = [tile._replace(args=_with_other_byte(tile.args)) for tile in picture.tile]
+        return np.array(_turned(picture, turn).convert("RGB"))
+
+
+def _with_other_byte(args: Any) -> Any:
+    """Returns the arguments of a decoder with the other byte order, so that it takes the other byte of each colour."""
+    if isinstance(args, tuple):
+        return _with_other_byte(args[0]), *args[1:]
+    return re.sub(";16[BLN]", lambda order: OTHER_ORDER[order[0]], args)

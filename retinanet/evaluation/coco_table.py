@@ -112,8 +112,9 @@ def _pycocotools(annotations: Annotations, detections: Found) -> Any:
     )
     names = ("image_id", "category_id", "bbox", "area", "iscrowd")
     objects = [dict(zip(names, values, strict=True)) for values in columns]
-    # COCO.loadRes would do the same, but fails on an empty result file.
-    rows = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in rows_of(detections, annotations)]
+    # COCO.loadRes would do the same, but fails on an empty result file. The boxes of both are upright.
+    plain = rows_of(detections, annotations._replace(turns=None))
+    rows = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in plain]
     both = []
     for entries in (objects, rows):
         for number, entry in enumerate(entries, start=1):  # from 1: pycocotools takes a match with id 0 for no match

@@ -136,6 +136,10 @@ class Detector:
             return self._detections_in([self._tensor_of(image) for image in images])
         return self._detections_in([self._tensor_of(images)])[0]
 
+    def read(self, source: str | Path | IO[bytes]) -> np.ndarray:
+        """Reads an image file upright, with the white level of the training: uint8 [height, width, 3]."""
+        return read_upright(source, self.max_pixels, self.network.trained.white_level)
+
     def find(self, images: Sequence[Tensor]) -> Found:
         """Returns the detections in uint8 `images` [3, h, w], by image and descending score, as test.py writes them."""
         detections = detect_images(self.network, images, self.looks)
@@ -165,9 +169,9 @@ class Detector:
         if isinstance(image, bytes):
             image = BytesIO(image)
         if isinstance(image, str | Path) or hasattr(image, "read"):
-            return to_tensor(read_upright(image, self.max_pixels))
+            return to_tensor(self.read(image))
         if isinstance(image, Image.Image):
-            return to_tensor(upright(image))
+            return to_tensor(upright(image, self.network.trained.white_level))
         # A copy is needed: PyTorch warns about read-only arrays, such as PIL's, and rejects negative strides.
         tensor = torch.as_tensor(np.array(image, order="C") if isinstance(image, np.ndarray) else image)
         if isinstance(image, np.ndarray):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints.checkpoint import Checkpoint, build_model, load_checkpoint
+from retinanet.checkpoints.checkpoint import Checkpoint, build_model, is_white_level, load_checkpoint
 from retinanet.coco.score_thresholds import USUAL_THRESHOLD, saved_threshold, threshold_text
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Candidates
@@ -18,6 +18,7 @@ from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.views import Look, look_with
 from retinanet.runtime.device import choose_precision, find_device
 from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import WHITE_LEVEL
 
 ONNX = ".onnx"
 KEY = "retinanet."  # prefix of the names in the metadata
@@ -35,6 +36,7 @@ class Trained(NamedTuple):
     max_side: int
     batch_size: int
     threshold: float = USUAL_THRESHOLD
+    white_level: int = WHITE_LEVEL  # missing in ONNX files of earlier versions
 
 
 class ReadyNetwork(NamedTuple):
@@ -73,6 +75,7 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
         checkpoint.max_side,
         checkpoint.batch_size,
         USUAL_THRESHOLD if checkpoint.score_threshold is None else saved_threshold(checkpoint.score_threshold),
+        checkpoint.white_level,
     )
 
 
@@ -93,7 +96,9 @@ def network_of_onnx(
         session = session_of(path, device_name)
         texts = session.get_modelmeta().custom_metadata_map
         facts = {name.removeprefix(KEY): json.loads(text) for name, text in texts.items() if name.startswith(KEY)}
-        trained = Trained(**{name: facts[name] for name in Trained._fields if name != "threshold"})
+        optional = {name: facts[name] for name in ("white_level",) if is_white_level(facts.get(name))}
+        required = [name for name in Trained._fields if name not in Trained._field_defaults]
+        trained = Trained(**{name: facts[name] for name in required}, **optional)
         exported = DetectionSettings(
             float(facts["least_score"]),
             int(facts["num_candidates"]),

@@ -7,8 +7,7 @@ from retinanet.coco.results import SETTINGS_KEYS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 from retinanet.settings.evaluate import FOR_DETECTION
-from retinanet.settings.options import flat
-from retinanet.settings.train import UNLISTED, TrainSettings
+from retinanet.settings.train import UNLISTED, earlier_settings
 
 MADE_FROM = ("checkpoint", "epoch", "git_commit")
 NOT_COMPARED = UNLISTED | {"output_path"}  # the checkpoint's path says more
@@ -28,10 +27,10 @@ class SettingDifference(NamedTuple):
 def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingDifference]:
     """Returns the differences between the records of two result files.
 
-    A run of a version without a flag had the flag's default.
+    For runs of a version without a flag, see earlier_settings.
     """
-    defaults = flat(TrainSettings())
-    trained = [defaults | record[SETTINGS_KEYS[0]] for record in (a, b)]
+    plain = [record[SETTINGS_KEYS[0]] for record in (a, b)]
+    trained = [earlier_settings(str(values.get("weights"))) | values for values in plain]
     tested = [record[SETTINGS_KEYS[1]] for record in (a, b)]
     groups: list[tuple[str, Sequence[Mapping[str, Any]], set[str]]] = [
         ("", (a, b), set(MADE_FROM)),

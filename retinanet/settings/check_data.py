@@ -12,9 +12,11 @@ from retinanet.settings.shared import (
     Anchors,
     check_sides,
     coco_path_option,
+    exif_option,
     max_pixels_option,
     max_side_option,
     min_side_option,
+    white_level_option,
 )
 
 MOST_THREADS = 16
@@ -33,6 +35,8 @@ class CheckDataSettings:
     max_side: int = max_side_option(MAX_SIDE, "limit of the longer side; use the value you will train with")
     anchors: Anchors = part(Anchors)
     max_pixels: int = max_pixels_option()
+    exif: str = exif_option()
+    white_level: int = white_level_option()
     threads: int = option(
         min(MOST_THREADS, os.cpu_count() or 1), "number of threads that decode images", whole_number(1)
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, number_above, option, parsed, part, whole_number
+from retinanet.settings.shared import exif_option
 
 YOLO, VOC, CSV, COCO = WRITTEN = ("yolo", "voc", "csv", "coco")
 CVAT, LABELSTUDIO, LABELME = ONLY_READ = ("cvat", "labelstudio", "labelme")
@@ -79,6 +80,7 @@ class ConvertSettings:
     read: str = option("auto", "format of SOURCE", ("auto", *WRITTEN, *ONLY_READ), flag="from")
     write: str = option(COCO, "format to write", WRITTEN, flag="to")
     images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
+    exif: str = exif_option()
     reading: ReadSettings = part(ReadSettings, "reading", "say what the files of SOURCE leave open")
     splitting: Splitting = part(
         Splitting, "splitting", "divide all images into new sets, each with its share of every class"

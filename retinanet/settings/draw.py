@@ -11,9 +11,11 @@ from retinanet.settings.shared import (
     Augmentation,
     check_sides,
     coco_path_option,
+    exif_option,
     max_pixels_option,
     max_side_option,
     min_side_option,
+    white_level_option,
 )
 from retinanet.settings.train import PUBLISHED_SEED, Data
 
@@ -24,7 +26,8 @@ MOST_USED = (
 # Flags that have no effect with --logs.
 FOR_IMAGES = (
     *("coco_path", "set_name", "image_id", "num_images", "seed"),
-    *("vis_pred", "pred_file", "threshold", "max_pixels", "augmented", "output_path", "size", "columns", "hide_names"),
+    *("vis_pred", "pred_file", "threshold", "max_pixels", "exif", "white_level"),
+    *("augmented", "output_path", "size", "columns", "hide_names"),
 )
 FOR_ONE_PICTURE = ("picture_path", "columns", "augmented", "show")
 FOR_DETECTIONS = ("vis_pred", "pred_file", "threshold")
@@ -86,6 +89,8 @@ class DrawSettings:
     hide_names: bool = option(False, "draw boxes without class names and scores", bool)
     show: bool = option(False, "also open a window", bool)
     max_pixels: int = max_pixels_option()
+    exif: str = exif_option()
+    white_level: int = white_level_option()
     training: TrainingImages = part(
         TrainingImages, "training", "with --augmented, the same flags as train.py show the images that it trains on"
     )

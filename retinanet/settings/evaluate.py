@@ -13,6 +13,7 @@ from retinanet.settings.shared import (
     Views,
     coco_path_option,
     eval_backend_option,
+    exif_option,
     log_dir_option,
     log_time_option,
     max_side_option,
@@ -38,6 +39,7 @@ class Trained:
     min_side: int | None = min_side_option(None)
     max_side: int | None = max_side_option(None)
     batch_size: int | None = option(None, "images per batch", whole_number(1))
+    exif: str | None = exif_option(None)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ BEST, FINAL = "best.pt", "model_final.pt"  # a run's checkpoint with the best AP
 MIN_SIDE, MAX_SIDE = 608, 1024
 LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # a single larger image would fill a GPU's memory
 MAX_PIXELS = 89_000_000  # an RGB image with this many pixels takes 267 MB
+UPRIGHT, RAW = EXIF = ("upright", "raw")  # how images with an EXIF orientation are read
+WHITE_LEVEL = 2**16 - 1  # the value of white in 16-bit pictures
 PHOTOMETRIC, CROP, ZOOM_OUT, JITTER = AUGMENTATIONS = ("photometric", "crop", "zoom_out", "jitter")
 FROM_ORIGINAL = frozenset((CROP, JITTER))  # these enlarge parts of an image, so they need the original's pixels
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -36,6 +38,22 @@ def max_side_option(default: int | None, text: str = "limit of the longer side, 
 def max_pixels_option() -> Any:
     return option(
         MAX_PIXELS, "refuse images with more pixels, before they are decoded", whole_number(1), may_change=True
+    )
+
+
+def exif_option(default: str | None = UPRIGHT) -> Any:
+    text = (
+        "frame of the boxes of images with an EXIF orientation, where the annotated size doesn't tell: upright, as "
+        "viewers show the image, or raw, as its pixels are stored, which are then not turned"
+    )
+    return option(default, text, EXIF)
+
+
+def white_level_option() -> Any:
+    return option(
+        WHITE_LEVEL,
+        "the value of white in pictures of 16 bits per colour, such as 4095 for the 12 bits of a camera",
+        whole_number(1, WHITE_LEVEL),
     )
 
 

@@ -39,6 +39,7 @@ from retinanet.settings.shared import (
     LEAST_SIDE,
     MAX_SIDE,
     MIN_SIDE,
+    RAW,
     Anchors,
     Augmentation,
     Detection,
@@ -46,10 +47,12 @@ from retinanet.settings.shared import (
     check_sides,
     coco_path_option,
     eval_backend_option,
+    exif_option,
     log_dir_option,
     log_time_option,
     max_side_option,
     min_side_option,
+    white_level_option,
 )
 
 RECORD = "run.json"  # the name of a run's record
@@ -111,6 +114,8 @@ class Data:
     val_set: str = option("val", "the set to evaluate on")
     min_side: int = min_side_option(MIN_SIDE)
     max_side: int = max_side_option(MAX_SIDE)
+    exif: str = exif_option()
+    white_level: int = white_level_option()
     augmentation: Augmentation = part(Augmentation)
     batch_size: int = option(
         2,
@@ -559,8 +564,7 @@ def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
     plain = record.get("settings") if isinstance(record, dict) else None
     if not isinstance(plain, dict):
         raise UserError(f"{file}: not the record of a run. Use the {RECORD} that train.py wrote to its --output_path.")
-    statistics = default_statistics(str(plain.get("weights")))
-    plain = flat(TrainSettings()) | {"norm_statistics": statistics} | plain  # a version without a flag had its default
+    plain = earlier_settings(str(plain.get("weights"))) | plain
     options = options_of(TrainSettings)
     repeated = {name: value for name, value in plain.items() if name not in options or options[name].repeated}
     values = values_read(TrainSettings, repeated, file)
@@ -578,6 +582,14 @@ MOST_USED = (
 def default_statistics(weights: str) -> str:
     """Returns the default of --norm_statistics for a network that starts from `weights`."""
     return "learned" if weights == "none" else Network.norm_statistics
+
+
+def earlier_settings(weights: str) -> dict[str, Any]:
+    """Returns the flat settings that a run with these `weights` had if its version lacked their flags.
+
+    These are the defaults, except that earlier versions turned an image only if its annotated size called for it.
+    """
+    return flat(TrainSettings()) | {"norm_statistics": default_statistics(weights), "exif": RAW}
 
 
 def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious
 from retinanet.data.anchor_remedies import MISSED, missed_classes, mostly_missed, remedies, remedy_lines
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import SCARCE, warnings_of
+from retinanet.data.white_level import used_range
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
@@ -131,6 +132,9 @@ def opening_lines(run: Run) -> list[str]:
         f"Not trained on: {training_set.num_crowds} crowds, {training_set.num_empty} boxes without area",
         *data_lines(training_set, run.state.network.architecture.anchors, settings),
         *warnings_of(training_set, run.sets.val),
+        *training_set.frame_notes(),
+        *run.sets.val_set.frame_notes(),
+        *range_lines(training_set),
     ]
     if run.ranks.size > 1:
         rest = len(training_set) % run.sampler.batch_size
@@ -197,6 +201,13 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
         return [f"Note: {missed}{forced}" + (f". {lines[0].strip()}" if lines else "")]
     advice = ["What helps, the most useful first:", *lines] if lines else []
     return [f"Warning: {missed}, so they are hardly learned{forced}", *advice]
+
+
+def range_lines(dataset: CocoDataset) -> list[str]:
+    """Returns a line on how much of their range the set's 16-bit pictures use; none if there are no such pictures."""
+    if not (used := used_range(dataset)):
+        return []
+    return [f"{'Warning: ' * used.is_far}{used.text()}"]
 
 
 def check_command(settings: TrainSettings) -> str:

@@ -23,6 +23,7 @@ from retinanet.training.opening import begin, trackers_of, with_seed
 from retinanet.training.saves import Saves, end_by, log_bad_images, log_skipped, record_end
 from retinanet.training.sets import Sets, add_cache
 from retinanet.training.trackers import Trackers
+from retinanet.training.val_pictures import ValPictures
 
 
 def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, dict[str, float]]:
@@ -33,6 +34,8 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     # A rank that torchrun restarted resumes, even if its command has no --resume.
     resumes = settings.output.resume or num_restarts() > 0
     saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
+    val_pictures = ValPictures(sets.val_set, ranks, is_resumed=saved is not None)
+    val_pictures.decode_few()
     settings = with_saved_network(settings, saved)
     settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, saved)})
     run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
@@ -41,8 +44,8 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     devices = ranks.gathered(name_of_device(run.device))
     lock = begin(run, saved, complaints, devices) if ranks.is_first else None  # keeps other runs out of the folder
     try:
-        with closing(trackers_of(run)) as trackers:
-            train_epochs(run, trackers)
+        with closing(trackers_of(run)) as trackers, closing(val_pictures):
+            train_epochs(run, trackers, val_pictures)
     except BaseException as error:
         record_end(run, end_by(error))
         raise
@@ -52,7 +55,7 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     return run.settings.optimisation.run_seed, run.state.numbers | {"final loss": run.state.epoch_losses[-1]}
 
 
-def train_epochs(run: Run, trackers: Trackers) -> None:
+def train_epochs(run: Run, trackers: Trackers, val_pictures: ValPictures) -> None:
     """Trains the remaining epochs; evaluates and saves along the way."""
     settings, state, saves = run.settings, run.state, Saves(run)
     with STOP.deferred():
@@ -63,7 +66,7 @@ def train_epochs(run: Run, trackers: Trackers) -> None:
                 if out_of_patience(run):
                     saves.save_state()
                     break
-                train_epoch(run, saves, trackers)
+                train_epoch(run, saves, trackers, val_pictures)
                 _evaluate_if_due(run, saves, trackers)
         except Stopped as stop:
             name = signal.Signals(stop.signal_number).name
@@ -85,8 +88,8 @@ def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
         evaluate_and_save(run, saves, trackers, is_last)
 
 
-def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
-    """Trains the rest of the epoch, unless a signal stops the run."""
+def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPictures) -> None:
+    """Trains the rest of the epoch, unless a signal stops the run. Beside it, the val pictures may be decoded."""
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
     agreement = Agreement(run.ranks)
     for rate in rest_of_epoch(run):
@@ -112,9 +115,13 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers) -> None:
             run.ranks.meet()  # saving reads from the GPU too
             raise Stopped(stop)
         agreement.put_forward(STOP.signal_number or 0)
+        val_pictures.start()
+        val_pictures.check()
     agreement.outcome()
+    val_pictures.finish()
     progress = progress_of(state, 0)
     say(epoch_line(state.epoch, progress))
     state.finish_epoch(progress.epoch_mean)
     saves.save_state_if_long_ago()
     run.ranks.wait()
+    val_pictures.note()

@@ -31,6 +31,8 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
         min_side=settings.data.min_side,
         max_side=settings.data.max_side,
         max_pixels=settings.machine.max_pixels,
+        exif=settings.data.exif,
+        white_level=settings.data.white_level,
     )
     train, training_set = load(
         settings.data.train_set,
@@ -38,8 +40,6 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
         keep_crowds=settings.loss.ignore_crowds,
     )
     val, val_set = load(settings.data.val_set)
-    if ranks.is_first:
-        val_set.check_headers()  # otherwise a bad header would end the run at its first evaluation, epochs from now
     if has_objects(val) and not settings.instead_of_training:
         require_backend(settings.eval_backend)
     require_same_classes(val, train.class_names, train.category_ids, train.path)

@@ -53,7 +53,9 @@ def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint,
     metadata = session.InferenceSession("best.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(metadata["retinanet.class_names"]) == load_checkpoint(checkpoint).class_names
     assert Detector("best.onnx").threshold == 0.25
-    Image.open(image).save("street.jpg")
+    exif = Image.Exif()
+    exif[274] = 6  # lies on its side
+    Image.open(image).resize((96, 64)).save("street.jpg", exif=exif)
     page = (Path(__file__).parent.parent.parent / "docs" / "export.md").read_text()
     capfd.readouterr()
     exec(page.split("```python\n")[1].split("```")[0], {})  # the example, with another way to resize

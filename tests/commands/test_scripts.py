@@ -149,9 +149,9 @@ def test_each_epoch_says_whether_it_waited_for_data(script, coco_path, tmp_path,
     assert [match[1] for match in found] == ["0", "1"]
     assert [float(match[2]) for match in found] == pytest.approx(losses_of(run.out), abs=1e-5)
 
-    def slowly(path, *others):
+    def slowly(path, *others, **how):
         time.sleep(0.1)
-        return read_image(path, *others)
+        return read_image(path, *others, **how)
 
     monkeypatch.setattr("retinanet.data.dataset.read_image", slowly)
     run = script("train", *train_args(coco_path, tmp_path / "slow", "--workers", 0))

@@ -9,7 +9,7 @@ from support.data_folder import change_json
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Loaded, Sample, collate
 from retinanet.data.dataloader import LoaderSettings, TrainingBatches, evaluation_loader, training_loader
-from retinanet.data.dataset import CocoDataset
+from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.device_feed import BadImages, on_device
 from retinanet.data.sampler import Draw
 from retinanet.detector.structures import CROWD
@@ -180,24 +180,23 @@ def test_missing_images_are_named_and_counted(coco_path):
 
 
 def test_a_link_to_nowhere_and_a_name_in_other_letters_are_told_as_such(coco_path):
-    dataset, image = dataset_of(coco_path), coco_path / "images" / "train" / "3.png"
+    image = coco_path / "images" / "train" / "3.png"
     content = image.read_bytes()
     image.unlink()
     image.symlink_to("gone.png")
     with pytest.raises(UserError, match=r"3\.png: no such image\. .*3\.png is a link to gone\.png, which can't"):
-        dataset.require_images()
+        load_set(coco_path, "train", min_side=64, max_side=96, max_pixels=10**6)
     image.unlink()
     image.with_suffix(".PNG").write_bytes(content)
     with pytest.raises(UserError, match=r"3\.png: no such image.*1 of 8 are missing\)\. .*3\.PNG is there"):
-        dataset.require_images()
+        load_set(coco_path, "train", min_side=64, max_side=96, max_pixels=10**6)
 
 
 def test_empty_image_files_are_named_and_counted(coco_path):
-    dataset = dataset_of(coco_path)
     for name in ("3.png", "5.png"):
         (coco_path / "images" / "train" / name).write_bytes(b"")
     with pytest.raises(UserError, match=r"3\.png: is an empty file of 0 bytes \(2 of 8 images are\)"):
-        dataset.require_images()
+        load_set(coco_path, "train", min_side=64, max_side=96, max_pixels=10**6)
 
 
 def test_images_in_folders_are_found(coco_path):

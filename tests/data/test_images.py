@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, features
 
-from retinanet.data.images import FORMATS, check_image, image_suffixes, read_image, read_with_orientation
+from retinanet.data.images import FORMATS, check_image, image_suffixes, read_header, read_image, read_upright
 from retinanet.runtime.errors import UserError
 
 HEIGHT, WIDTH = 6, 8
@@ -68,26 +68,64 @@ def test_16_bit_pgm(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "deep.pgm")[..., 1], GREY)
 
 
-@pytest.mark.parametrize("orientation", range(1, 10))
-def test_exif_orientation_only_where_it_makes_the_stated_size(tmp_path, orientation):
-    path = tmp_path / "turned.png"
+def photo(path, orientation, pixels=RGB):
+    """Writes pixels with an EXIF orientation; returns how a viewer shows them."""
     exif = Image.Exif()
     exif[274] = orientation
-    Image.fromarray(RGB).save(path, exif=exif)
-    np.testing.assert_array_equal(read(path), RGB)  # the stated size is that of the pixels
+    picture = Image.fromarray(pixels)
+    picture.save(path, exif=exif, **({} if path.suffix == ".png" else {"quality": 100, "subsampling": 0}))
+    upright = {
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.swapaxes(0, 1),
+        6: np.rot90(pixels, -1),
+        7: np.rot90(pixels, 2).swapaxes(0, 1),
+        8: np.rot90(pixels),
+    }
+    return upright.get(orientation, pixels)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_pictures_are_read_upright(tmp_path, orientation, suffix):
+    path = tmp_path / f"photo.{suffix}"
+    upright = photo(path, orientation)
+    height, width = upright.shape[:2]
+    assert read_header(path).upright_size == (height, width)
+    for pixels in (read_image(path, (height, width)), read_upright(path)):
+        assert np.abs(pixels.astype(int) - upright).max() <= (40 if suffix == "jpg" else 0)
+    with pytest.raises(UserError, match=rf"annotation says {height + 1} x {width}"):
+        read_image(path, (height + 1, width))
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_raw_turns_pictures_only_to_the_annotated_size(tmp_path, orientation):
+    path = tmp_path / "photo.png"
+    upright = photo(path, orientation)
+    np.testing.assert_array_equal(read_image(path, (HEIGHT, WIDTH), exif="raw"), RGB)
     if 5 <= orientation <= 8:
-        assert read_image(path, (WIDTH, HEIGHT)).shape == (WIDTH, HEIGHT, 3)
-    else:
-        with pytest.raises(UserError, match=r"6 x 8 .* its annotation says 8 x 6"):
-            read_image(path, (WIDTH, HEIGHT))
+        np.testing.assert_array_equal(read_image(path, (WIDTH, HEIGHT), exif="raw"), upright)
 
 
-def test_6_turns_clockwise(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6
-    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
-    turned = read_image(tmp_path / "turned.png", (WIDTH, HEIGHT))
-    np.testing.assert_array_equal(turned, np.rot90(RGB, -1))
+def test_a_png_may_say_its_orientation_after_its_pixels(tmp_path):
+    photo(tmp_path / "early.png", 6)
+    content = (tmp_path / "early.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    end = content.index(b"IEND") - 4
+    late = tmp_path / "late.png"
+    late.write_bytes(content[:start] + content[stop:end] + content[start:stop] + content[end:])
+    assert read_header(late) == read_header(tmp_path / "early.png") == (HEIGHT, WIDTH, 6, False)
+    np.testing.assert_array_equal(read_upright(late), np.rot90(RGB, -1))
+
+
+def test_damaged_exif_data_say_nothing(tmp_path):
+    path = tmp_path / "photo.jpg"
+    photo(path, 6)
+    path.write_bytes(path.read_bytes().replace(b"Exif\0\0", b"Exif\0\0xxxx", 1))
+    assert read_header(path).orientation == 1
+    assert read_upright(path).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -182,12 +220,3 @@ def test_what_is_no_file_is_not_opened():
     """A pipe would be waited for, and a device such as this one may never end."""
     with pytest.raises(UserError, match=r"/dev/null: can't be read as an image \(it is not a regular file\)"):
         read_image("/dev/null", (HEIGHT, WIDTH))
-
-
-@pytest.mark.parametrize(("size", "is_applied"), [((HEIGHT, WIDTH), False), ((WIDTH, HEIGHT), True)])
-def test_whether_the_orientation_was_applied_is_returned(tmp_path, size, is_applied):
-    exif = Image.Exif()
-    exif[274] = 6
-    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
-    image, orientation, was_applied = read_with_orientation(tmp_path / "turned.png", size)
-    assert (image.shape[:2], orientation, was_applied) == (size, 6, is_applied)

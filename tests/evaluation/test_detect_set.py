@@ -16,7 +16,7 @@ def test_rows_are_in_original_pixels_with_category_ids():
         labels=torch.tensor([[1, -1], [0, 1]]),
     )
     scales = torch.tensor([[2.0, 0.5], [1, 1]])  # (vertical, horizontal)
-    annotations = SimpleNamespace(image_ids=np.array([5, 77]), category_ids=[3, 9])
+    annotations = SimpleNamespace(image_ids=np.array([5, 77]), category_ids=[3, 9], turns=None)
     assert rows_of(found_in_batch(detections, scales, np.array([1, 0])), annotations) == [
         {"image_id": 77, "category_id": 9, "bbox": [20, 10, 40, 20], "score": 0.5},
         {"image_id": 5, "category_id": 3, "bbox": [0, 0, 8, 8], "score": pytest.approx(0.9)},

@@ -30,6 +30,7 @@ from retinanet.training import losses as losses_module
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.run import train_epoch
 from retinanet.training.trackers import NO_TRACKERS
+from retinanet.training.val_pictures import ValPictures
 
 
 def torchrun(num_ranks, *more, launcher="torch.distributed.run"):
@@ -334,6 +335,7 @@ def test_ranks_meet_before_numbers_are_read(coco_path, tmp_path, capsys, is_stop
     flags = ("--epochs", 1, "--batch_size", 1, "--log_every", 3, "--save_every", 4, "--output_path", tmp_path)
     run = small_run(coco_path, *flags)._replace(ranks=Watched(0, 2))
     saves = SimpleNamespace(save_state=lambda: print("save"), save_state_if_long_ago=lambda: None)
+    val_pictures = ValPictures(run.sets.val_set, run.ranks, is_resumed=True)
     capsys.readouterr()
 
     def stop(batch):
@@ -343,9 +345,9 @@ def test_ranks_meet_before_numbers_are_read(coco_path, tmp_path, capsys, is_stop
     with before_each_batch(stop), STOP.heeded(), STOP.deferred():
         if is_stopped:
             with pytest.raises(Stopped):
-                train_epoch(run, saves, NO_TRACKERS)
+                train_epoch(run, saves, NO_TRACKERS, val_pictures)
         else:
-            train_epoch(run, saves, NO_TRACKERS)
+            train_epoch(run, saves, NO_TRACKERS, val_pictures)
 
     words = [
         re.sub(r"^Epoch: 0 \| Iteration: (\d) .*", r"line \1", line) for line in capsys.readouterr().out.splitlines()

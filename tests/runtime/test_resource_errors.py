@@ -165,7 +165,7 @@ import os, signal, time
 import retinanet.data.dataset
 from retinanet.runtime.console import run_command
 from retinanet.settings.train import train_settings
-def spoiled(path, *others):
+def spoiled(path, *others, **how):
     {trouble}
 retinanet.data.dataset.read_image = spoiled
 run_command(train_settings, "train")

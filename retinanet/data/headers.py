@@ -1,0 +1,140 @@
+"""Reads the headers of a set's image files once, keeps them in the user's cache folder, and turns boxes upright."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from retinanet.coco.annotation_cache import cache_folder, read_entry, write_entry
+from retinanet.coco.annotations import Annotations, turned_upright
+from retinanet.coco.boxes import SWAPS, turned_sizes
+from retinanet.data.images import Header, read_header
+from retinanet.runtime.errors import UserError
+from retinanet.runtime.streams import hides_bars
+from retinanet.settings.shared import RAW
+
+FORMAT = 1  # increase when the arrays change, so that older entries are rebuilt
+ARRAYS = ("sizes", "orientations", "are_deep")
+THREADS = 16  # on a network drive, most of the time is waiting
+FILES_A_TASK = 100
+UNREADABLE = Header(0, 0, 1)
+
+
+class Headers(NamedTuple):
+    """The headers of a set's N image files."""
+
+    sizes: np.ndarray  # int32 [N, 2], (height, width) of the stored pixels; (0, 0) if the header wasn't read
+    orientations: np.ndarray  # uint8 [N], by EXIF, 1 to 8
+    are_deep: np.ndarray  # bool [N], 16 bits per colour
+    are_decoded: bool = False  # all pixels of the set have been decoded, without an error
+    entry: Path | None = None  # the file in the cache folder
+
+    def at(self, index: int) -> Header | None:
+        """Returns the header of an image; None if it wasn't read."""
+        height, width = self.sizes[index].tolist()
+        return Header(height, width, int(self.orientations[index]), bool(self.are_deep[index])) if height else None
+
+    def save(self) -> None:
+        content = {name: getattr(self, name) for name in ARRAYS}
+        write_entry(self.entry, content | {"format": np.array(FORMAT), "are_decoded": np.array(self.are_decoded)})
+
+    def forget(self) -> None:
+        """Removes the entry, so that the next start reads the headers again."""
+        if self.entry:
+            self.entry.unlink(missing_ok=True)
+
+
+def read_headers(annotations: Annotations, folder: Path, rows: Sequence[int] | None = None) -> Headers:
+    """Returns the headers of the image files in `folder`: from the cache, or from the files that aren't there.
+
+    Given `rows`, only the headers of these images are read, and none is cached.
+    """
+    headers = _cached(annotations, folder)
+    missing = np.flatnonzero(headers.sizes[:, 0] == 0)
+    if rows is not None:
+        missing = missing[np.isin(missing, rows)]
+    if not len(missing):
+        return headers
+    paths = (folder / annotations.file_name(index) for index in missing.tolist())
+    with ThreadPool(THREADS) as threads:
+        read = threads.imap(_header, paths, FILES_A_TASK)
+        bar = tqdm(read, "Image headers", total=len(missing), leave=False, disable=hides_bars())
+        table = np.array(list(bar), np.int32)  # [n, 4]
+    headers.sizes[missing], headers.orientations[missing] = table[:, :2], table[:, 2]
+    headers.are_deep[missing] = table[:, 3]
+    if rows is None and annotations.fingerprint and table[:, 0].any():
+        headers.save()
+    return headers
+
+
+def upright_annotations(annotations: Annotations, headers: Headers, *, every: bool = False) -> Annotations:
+    """Turns the boxes upright that are in the frame of the stored pixels, as the annotated size of their image proves.
+
+    With `every`, also those of images whose size doesn't tell.
+    """
+    is_turned = are_of_stored_pixels(annotations, headers)
+    if every:
+        is_turned |= are_untold(annotations, headers)
+    return turned_upright(annotations, np.where(is_turned, headers.orientations, 1).astype(np.uint8))
+
+
+def are_of_stored_pixels(annotations: Annotations, headers: Headers) -> np.ndarray:
+    """Marks the images whose annotated size is that of the stored pixels, and not of the upright picture: bool [N]."""
+    is_stored = (annotations.sizes == headers.sizes).all(axis=1)
+    return is_stored & (headers.sizes != turned_sizes(headers.sizes, headers.orientations)).any(axis=1)
+
+
+def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
+    """Marks the images with an orientation that keeps the size, which thus doesn't tell the boxes' frame: bool [N]."""
+    is_stored = (annotations.sizes == headers.sizes).all(axis=1)
+    is_square = headers.sizes[:, 0] == headers.sizes[:, 1]
+    return is_stored & (headers.orientations != 1) & (is_square | ~SWAPS[headers.orientations])
+
+
+def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[str]:
+    """Returns notes on the images with an EXIF orientation whose boxes had to be given a frame; none with RAW."""
+    if exif == RAW:
+        return []
+    num_turned = 0 if annotations.turns is None else int((annotations.turns != 1).sum())
+    return frame_texts(num_turned, int(are_untold(annotations, headers).sum()))
+
+
+def frame_texts(num_turned: int, num_untold: int) -> list[str]:
+    """Returns the notes on the numbers of images whose boxes were turned, and whose size doesn't tell whether to."""
+    lines = []
+    if num_turned:
+        lines.append(
+            f"the boxes of {num_turned} images are of the stored pixels, and are turned upright with their pictures"
+        )
+    if num_untold:
+        lines.append(
+            f"{num_untold} images have an EXIF orientation, and their size doesn't tell whether their boxes are of the "
+            "upright picture; that is assumed (--exif raw: of the stored pixels)"
+        )
+    return lines
+
+
+def _cached(annotations: Annotations, folder: Path) -> Headers:
+    """Returns the headers in the cache; without an entry, all are unread."""
+    place, count = cache_folder(), len(annotations.sizes)
+    entry = None
+    if place and annotations.fingerprint:
+        digest = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
+        entry = place / f"{annotations.fingerprint}.{digest}.npz"
+    content = read_entry(entry) if entry else None
+    if content and content.get("format") == FORMAT and len(content.get("sizes", ())) == count:
+        sizes, orientations, are_deep = (content[name] for name in ARRAYS)
+        return Headers(sizes, orientations, are_deep, bool(content["are_decoded"]), entry)
+    return Headers(np.zeros((count, 2), np.int32), np.ones(count, np.uint8), np.zeros(count, bool), entry=entry)
+
+
+def _header(path: Path) -> Header:
+    try:
+        return read_header(path)
+    except UserError:  # the caller decides whether that matters
+        return UNREADABLE

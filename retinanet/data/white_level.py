@@ -1,0 +1,51 @@
+"""Measures how much of their range pictures of 16 bits per colour use."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.images import brightest
+from retinanet.runtime.errors import UserError
+from retinanet.settings.shared import WHITE_LEVEL
+
+MOST_LOOKED_AT = 64  # pictures of a set
+USUAL_LEVELS = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, WHITE_LEVEL)  # of cameras with 8 to 16 bits
+
+
+class Range(NamedTuple):
+    """The range that the 16-bit pictures of a set use."""
+
+    num_deep: int  # pictures of 16 bits per colour
+    num_looked_at: int
+    brightest: int  # value in these
+    white_level: int
+
+    @property
+    def is_far(self) -> bool:
+        """Returns True if another white level fits better: less than half of the range is used, or more than all."""
+        return not self.white_level / 2 < self.brightest <= self.white_level
+
+    def text(self) -> str:
+        level = next(level for level in USUAL_LEVELS if level >= self.brightest)
+        advice = f"; --white_level {level} would fit" if self.is_far else ""
+        return (
+            f"{self.num_deep} pictures have 16 bits per colour; the largest value in {self.num_looked_at} of them is "
+            f"{self.brightest}, {self.brightest / self.white_level:.1%} of --white_level {self.white_level}{advice}"
+        )
+
+
+def used_range(dataset: CocoDataset) -> Range | None:
+    """Returns the range that the set's pictures of 16 bits per colour use; None if there are none that can be read."""
+    assert dataset.headers
+    deep = np.flatnonzero(dataset.headers.are_deep)
+    chosen = deep[np.unique(np.linspace(0, len(deep) - 1, min(len(deep), MOST_LOOKED_AT)).astype(int))].tolist()
+    values = [value for index in chosen if (value := _brightest(dataset, index)) is not None]
+    return Range(len(deep), len(values), max(values), dataset.white_level) if values else None
+
+
+def _brightest(dataset: CocoDataset, index: int) -> int | None:
+    try:
+        return brightest(dataset.path(index))
+    except UserError:  # who reads the set says so
+        return None
