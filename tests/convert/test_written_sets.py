@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from support.conversions import coco_json, write
+from PIL import ExifTags, Image
+from support.conversions import HEIGHT, WIDTH, coco_json, write
 
 from retinanet.commands.convert import convert
 from retinanet.runtime.errors import UserError
@@ -69,7 +70,7 @@ def test_boxes_past_the_border_are_clipped_and_those_without_area_are_left_out(k
     out = capsys.readouterr().out
     assert "Note: boxes that reach past the border of their image are clipped: 2, as in a.png" in out
     assert "Note: boxes without area inside their image are left out: 2, as in a.png" in out
-    assert "train: 1 images, 2 objects" in out
+    assert "train: 1 image, 2 objects" in out
     run("there", "--output_path", "back")
     entries = json.loads(Path("back/train.json").read_text())["annotations"]
     assert [entry["bbox"] for entry in entries] == [[0, 12, 64, 24], [50, 40, 14, 8]]
@@ -130,6 +131,24 @@ def test_images_of_another_size_than_annotated_are_refused(kind):
     with pytest.raises(UserError, match=r"set: says that a.png is 640 x 48, but .*a.png is 64 x 48"):
         run("set", "--to", kind, "--output_path", "there")
     assert os.listdir() == ["set"]
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "csv", "coco"])
+def test_boxes_of_the_stored_pixels_are_written_upright(kind):
+    """The size says that the box is of the pixels as stored; outlines, which aren't turned, would lie beside it."""
+    content = coco_json(["a.jpg"])
+    content["annotations"][0]["segmentation"] = [[12, 8, 32, 8, 32, 32]]
+    write({"set/train.json": json.dumps(content)})
+    Path("set/images/train").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save("set/images/train/a.jpg", exif=exif)
+    run("set", "--to", kind, "--output_path", "there")
+    run("there", "--from", kind, "--output_path", "back")
+    again = json.loads(Path("back/train.json").read_text())
+    assert (again["images"][0]["width"], again["images"][0]["height"]) == (HEIGHT, WIDTH)
+    assert [entry["bbox"] for entry in again["annotations"]] == [[16, 12, 24, 20]]
+    assert "segmentation" not in again["annotations"][0]
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc", "csv", "coco"])
