@@ -11,6 +11,7 @@ from retinanet.convert.sets import Labelled, LabelledImage
 from retinanet.convert.voc import read_voc
 from retinanet.convert.yolo import read_yolo
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.convert import COCO, CSV, CVAT, LABELME, LABELSTUDIO, VOC, YOLO, ReadSettings
 
 READERS = {
@@ -61,6 +62,6 @@ def read(reading: Reading, kind: str) -> Labelled:
                     labelled_set.images.append(LabelledImage(path, name, *size, [], image_id))
     if not num_unnamed:
         return labelled
-    outcome = "they have no objects" if reading.told.allow_unlabelled else "left out, unless --allow_unlabelled is set"
-    note = f"{num_unnamed} images are beside the others, but the annotations don't name them: {outcome}"
+    outcome = "without objects" if reading.told.allow_unlabelled else "left out, unless --allow_unlabelled is set"
+    note = f"{counted(num_unnamed, 'image')} beside the others, not named in the annotations: {outcome}"
     return labelled._replace(notes=[*labelled.notes, note])
