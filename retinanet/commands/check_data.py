@@ -25,7 +25,7 @@ from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
 from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, remedies, remedy_of, smaller_sides
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.unread import UNREADABLE_IMAGES, reason_unread
+from retinanet.data.unread import UNREADABLE_IMAGE, reason_unread
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.reports.figures import require_picture_place
 from retinanet.runtime.console import say
@@ -142,10 +142,10 @@ def account_of(coco_path: Path, sets: list[CheckedSet], contents: list[list[Cont
             if content.error is None:
                 tree.read(path)
             elif path.exists():
-                tree.leave(path, UNREADABLE_IMAGES)
+                tree.leave(path, UNREADABLE_IMAGE)
     for path in files:
         if path.suffix.lower() == ".json" and not tree.is_read(path):
-            tree.leave(path, "JSON files of no set that was checked")
+            tree.leave(path, "JSON of no checked set")
     return tree.account(reason_unread)
 
 

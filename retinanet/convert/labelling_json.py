@@ -180,10 +180,10 @@ def _labelme_content(reading: Reading, file: Path) -> dict[str, Any] | None:
     try:
         content = read_json(file)
     except UserError as fault:
-        reading.tree.leave(file, "files that aren't JSON")
+        reading.tree.leave(file, "not JSON")
         raise DataFault("files that aren't JSON", str(fault)) from None
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-        reading.tree.leave(file, "JSON files without shapes")
+        reading.tree.leave(file, "JSON without shapes")
         return None
     reading.tree.read(file)
     return content

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from retinanet.convert.sets import size_of, text_of
 from retinanet.data.images import image_suffixes
-from retinanet.data.unread import UNREADABLE_IMAGES, reason_unread
+from retinanet.data.unread import UNREADABLE_IMAGE, reason_unread
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.tree import Account, Tree
@@ -46,7 +46,7 @@ class Reading:
             text = text_of(path)
         except UserError as fault:
             if path.exists():
-                self.tree.leave(path, "files that can't be read as text")
+                self.tree.leave(path, "not readable as text")
             raise DataFault("files that can't be read as text", str(fault)) from None
         self.tree.read(path)
         return text
@@ -58,8 +58,8 @@ class Reading:
         except UserError as fault:
             if not image.exists():
                 raise DataFault("images that are missing", str(fault)) from None
-            self.tree.leave(image, UNREADABLE_IMAGES)
-            raise DataFault(UNREADABLE_IMAGES, str(fault)) from None
+            self.tree.leave(image, UNREADABLE_IMAGE)
+            raise DataFault("images that can't be read", str(fault)) from None
         self.tree.read(image)
         return size
 

@@ -107,7 +107,7 @@ def read_voc(reading: Reading) -> Labelled:
     sets = _listed_sets(reading, boxed) or sets_by_folder(reading, boxed)
     for file in reading.files(".txt"):
         if not reading.tree.is_read(file) and "ImageSets" in file.parts:
-            reading.tree.leave(file, "lists of images")
+            reading.tree.leave(file, "listing images")
     is_roboflows = any(path.name == "README.roboflow.txt" for path in reading.files(".txt")) or any(
         file.parent.name == "valid" and picture.image.path.parent == file.parent for file, picture in pictures.items()
     )
@@ -127,7 +127,7 @@ def _picture(reading: Reading, path: Path, finder: ImageFinder) -> Picture | Non
     try:
         root = read_xml(path)
     except UserError as fault:
-        reading.tree.leave(path, "files that aren't XML")
+        reading.tree.leave(path, "not XML")
         raise DataFault("files that aren't XML", str(fault)) from None
     reading.tree.read(path)
     if root.name == "annotations":
@@ -253,8 +253,8 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
     if left := images.keys() - in_a_list:
         reading.notes.append(f"{len(left)} images are in no list, and are left out")
     for file in left:
-        reading.tree.leave(file, "annotations of images that are in no list")
-        reading.tree.leave(images[file].path, "images that are in no list")
+        reading.tree.leave(file, "annotating an image in no list")
+        reading.tree.leave(images[file].path, "in no list")
     return [set_of(name, {file: images[file] for file in sets[name]}) for name in SETS if name in sets]
 
 

@@ -16,7 +16,7 @@ from retinanet.runtime.errors import DataFault, UserError
 
 YAMLS = (".yaml", ".yml")
 CLASS_LISTS = ("obj.names", "classes.txt", "predefined_classes.txt")  # CVAT and darknet; Label Studio; LabelImg
-LEFT_LABELS = "labels of images that are in no set"
+LEFT_LABELS = "labelling an image in no set"
 ELSEWHERE = "isn't on this machine"
 NOTHING = ("", "~", "null", "Null", "NULL")  # an empty value in YAML
 ABOUT_NAMES = "Write one, such as:  train: images/train  val: images/val  names: [cat, dog]  (each on a line)"
@@ -91,9 +91,9 @@ def _explain_others(reading: Reading) -> None:
             with open(file, "rb") as lines:
                 first = lines.readline(1000)
             if not first.strip() or re.match(YOLO_ROW, first):
-                reading.tree.leave(file, LEFT_LABELS if file.stem in stems else "labels without an image")
+                reading.tree.leave(file, LEFT_LABELS if file.stem in stems else "labelling no image")
             elif known_set(file.stem):
-                reading.tree.leave(file, "lists of images")
+                reading.tree.leave(file, "listing images")
 
 
 def _layout(reading: Reading) -> Layout:
@@ -282,7 +282,7 @@ def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]]
     if "" in sets:
         left = [path for paths in sets.pop("").values() for path in paths]
         for path in left:
-            reading.tree.leave(path, "images that are in the folder of no set")
+            reading.tree.leave(path, "in the folder of no set")
     return {name: sets[name] for name in SETS if name in sets}, False
 
 

@@ -6,13 +6,13 @@ from retinanet.data.images import image_suffixes
 
 # Formats of pictures that read_image doesn't read.
 OTHER_PICTURES = {".heic", ".heif", ".psd", ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".eps", ".jxl"}
-UNNAMED_IMAGES = "images that the annotations don't name"
-UNREADABLE_IMAGES = "images that can't be read"
+UNNAMED_IMAGES = "not named by the annotations"
+UNREADABLE_IMAGE = "not readable as an image"
 
 
 def reason_unread(path: Path) -> str:
-    """Returns why a regular file was not read, judging by its name: the reasons for a count of such files."""
+    """Returns why a regular file was not read, judging by its name: the reasons in words that follow any number of files."""
     suffix = path.suffix.lower()
     if suffix in image_suffixes():
         return UNNAMED_IMAGES
-    return "of a format that isn't read" if suffix in OTHER_PICTURES else "other files"
+    return "of a format that isn't read" if suffix in OTHER_PICTURES else "of another kind"

@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-HIDDEN, BROKEN = "hidden", "broken links"
-LOOP, SPECIAL = "links back to a folder that holds them", "neither files nor folders"
-UNREADABLE = "folders that can't be listed"
+HIDDEN, BROKEN = "hidden", "linking nowhere"
+LOOP, SPECIAL = "linking back to a folder around it", "neither file nor folder"
+UNREADABLE = "in a folder that can't be listed"
 MOST_FOLDERS = 10
 MACOSX = "__MACOSX"  # resource files in archives made on a Mac
 

@@ -399,9 +399,9 @@ def test_it_ends_with_an_account_of_the_files(check, good, tmp_path):
     _, found, run = check(folder, "--sets", "train")
     assert found["train image_unlisted"] == 1
     assert (
-        "\nFiles: 9 read, 12 not read: 1 JSON files of no set that was checked (val.json), 1 hidden "
-        "(images/train/.ipynb_checkpoints/1.png), 9 images that the annotations don't name (images/train/9.png), 1 "
-        "other files (images/train/more)\n"
+        "\nFiles: 9 read, 12 not read: 1 JSON of no checked set (val.json), 1 hidden "
+        "(images/train/.ipynb_checkpoints/1.png), 9 not named by the annotations (images/train/9.png), 1 "
+        "of another kind (images/train/more)\n"
     ) in run.out
     assert "1 images that can't be read (images/val/1.png)" in check(folder)[2].out
 

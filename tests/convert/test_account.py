@@ -95,7 +95,7 @@ def test_links_to_folders_are_followed_unless_they_lead_back(capsys):
 
     assert converted("set")["train"] == {"train.png": CAT, "more/b.png": DOG}
     line = account_line(capsys)
-    assert line == "Files: 7 read, 1 not read: 1 links back to a folder that holds them (images/train/back)"
+    assert line == "Files: 7 read, 1 not read: 1 linking back to a folder around it (images/train/back)"
 
 
 def test_names_are_compared_by_unicode_form_and_where_unique_by_case():
@@ -119,9 +119,9 @@ def test_files_that_are_not_read_are_named_by_reason(capsys):
     converted("set")
 
     assert account_line(capsys) == (
-        "Files: 5 read, 6 not read: 1 broken links (gone.png), 1 images that the annotations don't name "
-        "(images/c.png), 1 labels without an image (labels/train/typo.txt), 1 lists of images (train.txt), 1 of a "
-        "format that isn't read (a.heic), 1 other files (notes.md)"
+        "Files: 5 read, 6 not read: 1 labelling no image (labels/train/typo.txt), 1 linking nowhere (gone.png), 1 "
+        "listing images (train.txt), 1 not named by the annotations (images/c.png), 1 of a format that isn't read "
+        "(a.heic), 1 of another kind (notes.md)"
     )
 
 
@@ -131,7 +131,7 @@ def test_the_list_trainval_is_train_where_train_is_missing_and_lists_that_are_no
     write({"trainval.txt": "a\nb\n", "test.txt": "c\n", "cat_test.txt": "c 1\n"}, "set/ImageSets/Main")
 
     assert converted("set") == {"train": {"a.png": CAT, "b.png": CAT}, "test": {"c.png": CAT}}
-    assert account_line(capsys).endswith("1 not read: 1 lists of images (ImageSets/Main/cat_test.txt)")
+    assert account_line(capsys).endswith("1 not read: 1 listing images (ImageSets/Main/cat_test.txt)")
     write({"set/ImageSets/Main/val.txt": "b\n"})
     assert converted("set", output_path="again")["train"] == {"a.png": CAT}
 

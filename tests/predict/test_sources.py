@@ -99,5 +99,5 @@ def test_links_to_folders_are_followed_and_hidden_folders_left_out_and_all_files
         tree.read(source.path)
     assert tree.account(reason_unread).line(Path("in")) == (
         "Files: 5 read, 5 not read: 2 hidden (.ipynb_checkpoints/a-checkpoint.jpg), 1 in the output folder "
-        "(deep/er/c.webp), 1 links back to a folder that holds them (deep/back), 1 other files (notes.md)"
+        "(deep/er/c.webp), 1 linking back to a folder around it (deep/back), 1 of another kind (notes.md)"
     )
