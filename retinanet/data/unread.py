@@ -11,7 +11,7 @@ UNREADABLE_IMAGE = "not readable as an image"
 
 
 def reason_unread(path: Path) -> str:
-    """Returns why a regular file was not read, judging by its name: the reasons in words that follow any number of files."""
+    """Returns why a regular file was not read, judging by its name, in words that follow any number of files."""
     suffix = path.suffix.lower()
     if suffix in image_suffixes():
         return UNNAMED_IMAGES

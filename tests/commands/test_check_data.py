@@ -403,7 +403,7 @@ def test_it_ends_with_an_account_of_the_files(check, good, tmp_path):
         "(images/train/.ipynb_checkpoints/1.png), 9 not named by the annotations (images/train/9.png), 1 "
         "of another kind (images/train/more)\n"
     ) in run.out
-    assert "1 images that can't be read (images/val/1.png)" in check(folder)[2].out
+    assert "1 not readable as an image (images/val/1.png)" in check(folder)[2].out
 
 
 def test_numbers_by_class_size_and_anchor(check, good, tmp_path):
