@@ -10,8 +10,6 @@ ROOT = Path(__file__).parent
 
 def main() -> int:
     for path in (*sorted((ROOT / "commands").glob("*.py")), ROOT / "launch.py"):
-        if path.stem == "inputs":
-            continue
         command = SCRIPTS.get(path.stem, f"-m retinanet.{path.stem}")
         print(f"python {command:<25} {ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}")
     print("\nEach has --help.")

@@ -26,6 +26,13 @@ def _cache_folder(tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Runs a test in a folder of its own, with caches of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def narrow_network():
     """Makes networks of depth 18 narrow in this process, for a file of tests whose subject is not the network."""

@@ -48,7 +48,12 @@ OURS = {
 
 def test_every_file_is_in_a_room():
     assert {path.parent.name for path in FILES if path.parent != PACKAGE} == set(ROOMS)
-    assert [path.name for path in FILES if path.parent == PACKAGE] == ["__init__.py", "__main__.py", "launch.py"]
+    assert [path.name for path in FILES if path.parent == PACKAGE] == [
+        "__init__.py",
+        "__main__.py",
+        "inputs.py",
+        "launch.py",
+    ]
 
 
 @pytest.mark.parametrize("room", ROOMS)

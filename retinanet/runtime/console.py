@@ -26,7 +26,7 @@ def run_command(read_flags: Callable[[], Any], name: str) -> None:
     """
 
     def main() -> int:
-        inputs = importlib.import_module("retinanet.commands.inputs")
+        inputs = importlib.import_module("retinanet.inputs")
         settings = inputs.checked_inputs(read_flags())
         command: Callable[[Any], int] = getattr(importlib.import_module(f"retinanet.commands.{name}"), name)
         return command(settings)

@@ -12,7 +12,7 @@ from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.ranks import Ranks, num_local_ranks
 from retinanet.runtime.streams import hides_bars
 
-MOST_AT_START = 2000  # pictures of a set that is decoded before the first step; more are decoded beside the first epoch
+MOST_AT_START = 2000  # val pictures that are decoded before the first step; more are decoded during the first epoch
 MOST_THREADS = 16
 
 

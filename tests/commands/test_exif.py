@@ -11,14 +11,8 @@ from support.scripts import TINY
 from retinanet.commands import draw
 from retinanet.data.images import read_upright
 
-pytestmark = pytest.mark.usefixtures("narrow_network")
+pytestmark = pytest.mark.usefixtures("narrow_network", "own_folder")
 FLAGS = (*TINY, "--workers", 0, "--flip", 0)
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -10,13 +10,7 @@ from support.scripts import TINY
 from retinanet.data.dataset import CocoDataset
 from retinanet.training import val_pictures
 
-pytestmark = pytest.mark.usefixtures("narrow_network")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("narrow_network", "own_folder")
 
 
 @pytest.fixture
