@@ -128,7 +128,7 @@ def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, n
             entry["attributes"] = {key: value for key, value in attributes.items() if key != "rotation"}
             num_turned += 1
     if num_turned:
-        reading.notes.append(f"{num_turned} boxes are rotated: the upright box around each is used")
+        reading.notes.append(f"rotated boxes are read as the upright boxes around them: {num_turned}")
 
     def refuse(fault: DataFault) -> None:
         with reading.mistakes_collected():

@@ -119,7 +119,7 @@ def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> li
     if len(sets) > 1 and "" in sets:
         left = sets.pop("")
         example = next(iter(left))
-        reading.notes.append(f"{len(left)} images are in the folder of no set, such as {example}, and are left out")
+        reading.notes.append(f"images in the folder of no set are left out: {len(left)}, as {example}")
         for file, image in left.items():
             for path in (file, image.path):
                 reading.tree.leave(path, "in the folder of no set")

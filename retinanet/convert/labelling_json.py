@@ -70,7 +70,7 @@ def read_labelstudio(reading: Reading) -> Labelled:
                     shapes += _shapes(result, size, where, left_out)
             labels[image] = Labels(LabelledImage(image, image.name, *size, []), shapes)
     if num_several:
-        reading.notes.append(f"{num_several} tasks have several annotations: the first of each is read")
+        reading.notes.append(f"of tasks with several annotations, the first is read: {num_several}")
     return _labelled(reading, labels, left_out)
 
 

@@ -88,9 +88,9 @@ class Reading:
         kinds, total = len(self.mistakes), sum(map(len, self.mistakes.values()))
         if not total:
             return
-        lines = [f"  {len(messages)} {kind}; the first: {messages[0]}" for kind, messages in self.mistakes.items()]
+        lines = [f"  {kind}: {len(messages)}; the first: {messages[0]}" for kind, messages in self.mistakes.items()]
         if self.told.bad_labels == SKIP:
-            say(f"Left out, because of --bad_labels skip: {total} row{'s' * (total > 1)} or images", *lines)
+            say(f"Left out, because of --bad_labels skip: {total}", *lines)
             return
         if total == 1:
             raise UserError(next(iter(self.mistakes.values()))[0])

@@ -83,8 +83,8 @@ def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
     if not renamed:
         return labelled, []
     return labelled._replace(sets=sets), [
-        f"{len(renamed)} images share their file name with an image of another set, so the set's name is put before "
-        f"it, as in {renamed[0]}"
+        f"where images of several sets have the same file name, the set's name is put before it: {len(renamed)}, as in "
+        f"{renamed[0]}"
     ]
 
 
@@ -120,12 +120,11 @@ def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[La
         except UserError:  # a COCO file has the sizes, so its images needn't be readable
             return image
         size, upright, stored = (image.height, image.width), header.upright_size, header.stored_size
-        if header.orientation == 1:
+        turn = header.turn(size, exif)
+        if header.orientation == 1 or turn is None:
             return image
-        if exif == UPRIGHT and (size != stored or size == upright):
-            counts["untold"] += size == stored or not has_sizes
-            return image
-        if size != stored:
+        if turn != 1:  # the boxes are upright
+            counts["untold"] += exif == UPRIGHT and (size == stored or not has_sizes)
             return image
         counts["turned"] += 1
         boxes = np.array([box[1:5] for box in image.boxes]).reshape(-1, 4)

@@ -251,7 +251,7 @@ def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[La
         return []
     in_a_list = {path for paths in sets.values() for path in paths}
     if left := images.keys() - in_a_list:
-        reading.notes.append(f"{len(left)} images are in no list, and are left out")
+        reading.notes.append(f"images in no list are left out: {len(left)}")
     for file in left:
         reading.tree.leave(file, "annotating an image in no list")
         reading.tree.leave(images[file].path, "in no list")

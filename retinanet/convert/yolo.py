@@ -66,7 +66,7 @@ def read_yolo(reading: Reading) -> Labelled:
                 boxed.append(LabelledImage(path, image_name, width, height, boxes))
         sets.append(LabelledSet(name, boxed))
     if without := sum(file is None for file in label_files.values()):
-        reading.notes.append(f"{without} images have no label file, so they have no objects")
+        reading.notes.append(f"images without a label file have no objects: {without}")
     _explain_others(reading)
     return Labelled(names, sets, notes=reading.notes, export=layout.export)
 

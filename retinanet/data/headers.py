@@ -15,6 +15,7 @@ from retinanet.coco.annotations import Annotations, turned_upright
 from retinanet.coco.boxes import SWAPS, turned_sizes
 from retinanet.data.images import Header, read_header
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.runtime.streams import hides_bars
 from retinanet.settings.shared import RAW
 
@@ -109,12 +110,12 @@ def frame_texts(num_turned: int, num_untold: int) -> list[str]:
     lines = []
     if num_turned:
         lines.append(
-            f"the boxes of {num_turned} images are of the stored pixels, and are turned upright with their pictures"
+            f"boxes of the stored pixels are turned upright with their pictures, in {counted(num_turned, 'image')}"
         )
     if num_untold:
         lines.append(
-            f"{num_untold} images have an EXIF orientation, and their size doesn't tell whether their boxes are of the "
-            "upright picture; that is assumed (--exif raw: of the stored pixels)"
+            f"{counted(num_untold, 'image')} with an EXIF orientation, where the size doesn't tell whether the boxes "
+            "are of the upright picture; that is assumed (--exif raw: of the stored pixels)"
         )
     return lines
 

@@ -7,6 +7,7 @@ import numpy as np
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.images import brightest
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.shared import WHITE_LEVEL
 
 MOST_LOOKED_AT = 64  # pictures of a set
@@ -30,8 +31,9 @@ class Range(NamedTuple):
         level = next(level for level in USUAL_LEVELS if level >= self.brightest)
         advice = f"; --white_level {level} would fit" if self.is_far else ""
         return (
-            f"{self.num_deep} pictures have 16 bits per colour; the largest value in {self.num_looked_at} of them is "
-            f"{self.brightest}, {self.brightest / self.white_level:.1%} of --white_level {self.white_level}{advice}"
+            f"{counted(self.num_deep, 'picture')} of 16 bits per colour; the largest value, in {self.num_looked_at} "
+            f"looked at, is {self.brightest}, {self.brightest / self.white_level:.1%} of --white_level "
+            f"{self.white_level}{advice}"
         )
 
 

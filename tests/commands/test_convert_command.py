@@ -137,8 +137,10 @@ def test_the_same_file_names_in_several_sets(script, tmp_path, flags, counts):
 
     assert (there.code, back.code, there.err, back.err) == (0, 0, "", "")
     note, *ids = [line for line in there.out.splitlines() if line.startswith("Note: ")]
-    assert note.startswith("Note: 13 images share their file name with an image of another set, so ")
-    assert note.endswith(" as in train_1.png")
+    assert note.startswith(
+        "Note: where images of several sets have the same file name, the set's name is put before it"
+    )
+    assert note.endswith(": 13, as in train_1.png")
     assert all(" ids of " in line and "are counted anew" in line for line in ids)
     for name, count in zip(("train", "val", "test"), counts, strict=True):
         annotations = read_annotations(Path("back") / f"{name}.json")

@@ -35,7 +35,7 @@ def test_a_run_keeps_its_frame_and_test_takes_it(script, photos):
     assert "EXIF" not in run.out
     assert json.loads(Path("test_bbox_results.run.json").read_text())["test_settings"]["exif"] == "raw"
     run = script("test", "--coco_path", photos, "--device", "cpu", "--workers", 0, "--exif", "upright")
-    assert "2 images have an EXIF orientation" in run.out
+    assert "2 images with an EXIF orientation" in run.out
 
 
 def test_results_are_in_the_frame_of_the_file_and_evaluate_without_images(script, photos):
@@ -86,7 +86,7 @@ def test_convert_writes_upright_boxes(script, photos, kind):
     words = ("--split", 0.67, 0.33) if kind == "coco" else ("--to", kind)
     run = script("retinanet/convert/__main__", photos, *words, "--output_path", "out")
     assert run.code == 0, run.err
-    assert "Note: the boxes of 2 images are of the stored pixels, and are turned upright" in run.out
+    assert "Note: boxes of the stored pixels are turned upright with their pictures, in 2 images" in run.out
     if kind != "coco":
         run = script("retinanet/convert/__main__", "out", "--output_path", "back")
         assert run.code == 0, run.err
@@ -114,7 +114,7 @@ def test_convert_takes_boxes_without_a_size_as_told(script, tmp_path, exif, is_u
         (tmp_path / "set" / "labels" / "train" / f"{image['id']}.txt").write_text(f"0 {' '.join(map(str, shares))}\n")
     run = script("retinanet/convert/__main__", "set", "--output_path", "out", "--exif", exif)
     assert run.code == 0, run.err
-    assert ("2 images have an EXIF orientation" in run.out) == is_upright
+    assert ("2 images with an EXIF orientation" in run.out) == is_upright
     boxes = [entry["bbox"] for entry in json.loads(Path("out/train.json").read_text())["annotations"]]
     assert boxes == [pytest.approx(BOX, abs=0.01)] * 3
 

@@ -343,7 +343,7 @@ def test_the_upright_box_around_a_rotated_box(capsys):
 
     rotated = [("cat", 10.0, 10.0, 24.0, 20.0, False)]
     assert converted("coco")["train"]["a.png"] == rotated
-    assert "1 boxes are rotated" in capsys.readouterr().out
+    assert "rotated boxes are read as the upright boxes around them: 1" in capsys.readouterr().out
     assert converted("xml", output_path="xml_out")["train"]["a.png"] == rotated
     assert converted("ls", output_path="ls_out")["train"]["a.png"] == [("cat", -12.0, 8.0, 24.0, 20.0, False)]
 

@@ -195,8 +195,8 @@ def test_all_mistakes_are_listed_by_kind(capsys):
     )
     assert "Nothing is written" in str(caught.value)
     out = capsys.readouterr().out
-    assert "  6 coordinates outside 0 to 1; the first: set/labels/a.txt:1: 1.2 is not from 0 to 1" in out
-    assert "  1 images that can't be read; the first: set/images/b.png: " in out
+    assert "  coordinates outside 0 to 1: 6; the first: set/labels/a.txt:1: 1.2 is not from 0 to 1" in out
+    assert "  images that can't be read: 1; the first: set/images/b.png: " in out
     assert not Path("out").exists()
 
 
@@ -207,8 +207,8 @@ def test_bad_labels_are_left_out_and_counted_if_that_is_told(capsys):
 
     assert converted("set", "--bad_labels", "skip") == {"train": {"a.png": CAT}}
     out = capsys.readouterr().out
-    assert "Left out, because of --bad_labels skip: 7 rows or images\n  6 coordinates outside 0 to 1" in out
-    assert "1 images that can't be read (images/b.png)" in out
+    assert "Left out, because of --bad_labels skip: 7\n  coordinates outside 0 to 1: 6;" in out
+    assert "1 not readable as an image (images/b.png)" in out
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,10 @@ def test_boxes_and_pictures_are_upright(tmp_path, of_stored):
 def test_where_the_size_does_not_tell_upright_is_assumed_and_said(tmp_path):
     write_photos(tmp_path, "train", [1, 3, 2, 6])
     (note,) = loaded(tmp_path).frame_notes()
-    assert "train.json: 2 images have an EXIF orientation, and their size doesn't tell" in note
+    assert "train.json: 2 images with an EXIF orientation, where the size doesn't tell" in note
     assert "--exif raw" in note
     write_photos(tmp_path, "square", [5, 6, 1], height=64)
-    assert "2 images have" in loaded(tmp_path, "square").frame_notes()[0]
+    assert "2 images with an EXIF orientation" in loaded(tmp_path, "square").frame_notes()[0]
 
 
 def test_raw_turns_neither_pixels_nor_boxes_where_the_size_does_not_tell(tmp_path):
