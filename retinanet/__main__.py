@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent
 def main() -> int:
     for path in (*sorted((ROOT / "commands").glob("*.py")), ROOT / "launch.py"):
         command = SCRIPTS.get(path.stem, f"-m retinanet.{path.stem}")
-        print(f"python {command:<25} {ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))}")
+        about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        print(f"python {command:<25} {about.splitlines()[0]}")
     print("\nEach has --help.")
     if sys.argv[1:]:
         name = sys.argv[1]

@@ -43,8 +43,8 @@ def max_pixels_option() -> Any:
 
 def exif_option(default: str | None = UPRIGHT) -> Any:
     text = (
-        "frame of the boxes of images with an EXIF orientation, where the annotated size doesn't tell: upright, as "
-        "viewers show the image, or raw, as its pixels are stored, which are then not turned"
+        "how to read images with an EXIF orientation whose annotated size doesn't tell which way the boxes are meant: "
+        "upright, as viewers show the image, or raw, as its pixels are stored"
     )
     return option(default, text, EXIF)
 

@@ -114,6 +114,7 @@ def test_both_checkpoints_of_the_run_are_compared(script, coco_path, tmp_path, m
 def test_the_commands_are_listed():
     ended = subprocess.run([sys.executable, "-m", "retinanet"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0
+    assert len(ended.stdout.splitlines()) == len(list(ROOT.glob("retinanet/commands/*.py"))) + 3
     wrong = subprocess.run([sys.executable, "-m", "retinanet", "predict"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2
     assert "Did you mean python -m retinanet.predict?" in wrong.stderr
