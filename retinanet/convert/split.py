@@ -42,7 +42,7 @@ def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str 
     sorted_parts = [sorted(part, key=lambda image: image.name) for part in parts]
     content = _merged([labelled_set.content for labelled_set in labelled.sets])
     sets = [LabelledSet(name, part, content) for name, part in zip(SETS, sorted_parts, strict=False)]
-    return labelled._replace(sets=sets, notes=notes)
+    return labelled._replace(sets=sets, notes=[*labelled.notes, *notes])
 
 
 def _merged(contents: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ FORMATS = ("yolo", "voc", "csv", "coco")
 # How far an edge may move: pixels, and a share of the side.
 ROUNDING = {"yolo": (2e-3, 2e-6), "voc": (1.0, 0.0), "csv": (1e-5, 1e-8), "coco": (1e-5, 0.0)}
 SIZES = ((64, 48), (7, 5), (1, 1), (2000, 3))
+ORIENTATION, TURNED = 0x0112, range(5, 9)  # the EXIF tag, and its values for which width and height are exchanged
 EASY = (  # every format holds these
     *("a", "img 1", "img -1", "-1", "0", "0007", "a.b.c", "WhatsApp Image 2023-01-01 at 10.00.00", "it's", "a,b;c"),
     *('say "cheese"', "50%", "%20", "#1", "a&b<c>", "[x]{y}", "~", "null", "yes", "1.0", "1e3", "a: b", "- b", "=1+1"),
@@ -48,10 +49,13 @@ EXTRAS = st.dictionaries(
 )
 
 
-def picture(path: Path, size: tuple[int, int], number: int) -> None:
+def picture(path: Path, upright_size: tuple[int, int], number: int, orientation: int) -> None:
     """Writes an image whose bytes tell it from all others of the set."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (number, 200, 0)).save(path, "PNG")
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    size = upright_size[::-1] if orientation in TURNED else upright_size
+    Image.new("RGB", size, (number, 200, 0)).save(path, "PNG", exif=exif)
 
 
 def stays_inside(name: str) -> bool:
@@ -90,7 +94,8 @@ def data_sets(draw):
         images = []
         for number, (image_id, name) in enumerate(zip(ids, files, strict=True)):
             width, height = SIZES[number % len(SIZES)]
-            images.append({**draw(EXTRAS), "id": image_id, "file_name": name, "width": width, "height": height})
+            entry = {"id": image_id, "file_name": name, "width": width, "height": height}
+            images.append({**draw(EXTRAS), **entry, "orientation": draw(st.integers(1, 8))})
         boxes = st.fixed_dictionaries(
             {
                 "image_id": st.sampled_from(ids),
@@ -117,7 +122,7 @@ def write_sets(folder: Path, sets: dict) -> dict[bytes, tuple[str, dict]]:
     for number, (set_name, content) in enumerate(sets.items()):
         for row, entry in enumerate(content["images"]):
             path = folder / "images" / set_name / entry["file_name"]
-            picture(path, (entry["width"], entry["height"]), 20 * number + row)
+            picture(path, (entry["width"], entry["height"]), 20 * number + row, entry["orientation"])
             entries[path.read_bytes()] = set_name, entry
         (folder / f"{set_name}.json").write_text(json.dumps(content))
     return entries

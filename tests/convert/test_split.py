@@ -52,3 +52,14 @@ def test_another_seed_another_split():
     parts = [split(labelled([[0]] * 40), (0.5, 0.5), seed, None).sets[0].images for seed in (0, 0, 1)]
 
     assert parts[0] == parts[1] != parts[2]
+
+
+def test_notes_of_the_reader_stay():
+    got = split(
+        labelled([[0]] * 4)._replace(notes=["rotated boxes are read as the upright boxes around them: 3"]),
+        (0.5, 0.5),
+        0,
+        None,
+    )
+
+    assert got.notes == ["rotated boxes are read as the upright boxes around them: 3"]
