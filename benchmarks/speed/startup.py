@@ -1,10 +1,11 @@
-"""Measures the start on a big dataset: time and memory of reading the annotations, first and again, and of workers.
+"""Measures the start on a big dataset: time and memory of loading the set, first and again, and of workers.
 
     python -m benchmarks.speed.startup --folder big_data
 
-The annotations are generated (1,000,000 images, 7,000,000 boxes; about 800 MB of JSON), but not the images: the workers
-read all annotations of an epoch, in the sampler's order, and decode nothing. Each start runs in a separate process. A
-worker's memory is the part that it doesn't share with the parent (USS).
+The dataset is generated (1,000,000 images, 7,000,000 boxes; about 800 MB of JSON). Its image files are hard links to a
+few JPEGs, of which a start reads the headers, as it would those of a real set. The workers read all annotations of an
+epoch, in the sampler's order, and decode nothing. Each start runs in a separate process. A worker's memory is the part
+that it doesn't share with the parent (USS).
 """
 
 import argparse
@@ -17,28 +18,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe
-from retinanet.coco.annotation_cache import load_annotations
-from retinanet.data.dataset import CocoDataset
+from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.sampler import AspectRatioBasedSampler, Draw
 from retinanet.reports.tables import markdown_head
 from retinanet.settings.options import whole_number
+from retinanet.settings.shared import MAX_PIXELS
 
 OBJECTS = 7
+SIZES = ((480, 640), (640, 480), (427, 640), (375, 500))
+LINKS = 60_000  # a file can have 65,000 in ext4
 
 
-def generate(path: Path, num_images: int) -> None:
-    """Writes a COCO annotation file with 80 classes, entry by entry."""
+def generate(folder: Path, num_images: int) -> None:
+    """Writes a dataset with 80 classes; its annotation file comes last, entry by entry."""
+    images = folder / "images" / "train"
+    images.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)
-    with open(path, "w") as file:
+    with open(folder / "train.json", "w") as file:
         categories = [{"id": number, "name": f"class {number}"} for number in range(1, 81)]
         file.write(f'{{"categories": {json.dumps(categories)}, "images": [')
         for image in range(num_images):
-            height, width = draw.choice([(480, 640), (640, 480), (427, 640), (375, 500)])
-            entry = {"id": image, "file_name": f"{image:012d}.jpg", "height": int(height), "width": int(width)}
+            height, width = draw.choice(SIZES).tolist()
+            entry = {"id": image, "file_name": f"{image:012d}.jpg", "height": height, "width": width}
+            picture = folder / f"{height}x{width}_{image // LINKS}.jpg"
+            if not picture.exists():
+                Image.effect_noise((width, height), 50).convert("RGB").save(picture)
+            os.link(picture, images / entry["file_name"])
             file.write((", " if image else "") + json.dumps(entry))
         file.write('], "annotations": [')
         for image in range(num_images):
@@ -77,8 +87,7 @@ class AnnotationsOnly(Dataset[list[tuple[int, float]]]):
 def start(args: argparse.Namespace) -> None:
     before = memory("Rss")
     started = time.perf_counter()
-    annotations = load_annotations(args.folder / "train.json")
-    dataset = CocoDataset(annotations, args.folder, 608, 1024)
+    dataset = load_set(args.folder, "train", min_side=608, max_side=1024, max_pixels=MAX_PIXELS)[1]
     sampler = AspectRatioBasedSampler(dataset.sizes, 2, seed=0)
     next(iter(sampler))
     seconds, added = time.perf_counter() - started, memory("Rss") - before
@@ -106,7 +115,7 @@ def measured(args: argparse.Namespace, workers: int) -> Iterator[dict[str, float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the generated file goes, 1 GB")
+    parser.add_argument("--folder", type=Path, required=True, help="where the generated dataset goes, 2 GB")
     parser.add_argument("--num_images", type=whole_number(1), default=1_000_000)
     parser.add_argument("--workers", type=whole_number(0), default=4)
     parser.add_argument("--start", action="store_true", help=argparse.SUPPRESS)
@@ -116,8 +125,7 @@ def main() -> None:
         return
     path = args.folder / "train.json"
     if not path.exists():
-        args.folder.mkdir(parents=True, exist_ok=True)
-        generate(path, args.num_images)
+        generate(args.folder, args.num_images)
     for cache in args.folder.glob("retinanet/*.npz"):
         cache.unlink()
     print(f"{args.num_images} images, {args.num_images * OBJECTS} boxes, {path.stat().st_size / 1e6:.0f} MB of JSON\n")
