@@ -181,13 +181,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     def images_there(self) -> np.ndarray:
         """Marks the image files that exist: bool [N]. Listing folders is faster than checking each file."""
-        listed: dict[str, set[str]] = {}
+        listed: dict[bytes, set[bytes]] = {}
         exists = np.zeros(len(self), bool)
-        for index in range(len(self)):
-            below, name = os.path.split(self.annotations.file_name(index))
+        for index, file_name in enumerate(self.annotations.file_names.tolist()):  # bytes, of which there may be millions
+            below, _, name = file_name.rpartition(b"/")
             if below not in listed:
-                folder = self.image_folder / below
-                listed[below] = set(os.listdir(folder)) if folder.is_dir() else set()
+                folder = self.image_folder / below.decode()
+                listed[below] = set(os.listdir(os.fsencode(folder))) if folder.is_dir() else set()
             exists[index] = name in listed[below]
         return exists
 
