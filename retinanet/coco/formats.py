@@ -94,13 +94,13 @@ def _has_json(folder: Path, files: Sequence[Path]) -> bool:
 # The formats in the order in which they are looked for: Label Studio's YOLO also has a JSON file.
 FORMATS = (
     Format(CVAT, "CVAT's own XML", _has_cvats_xml),
-    Format(YOLO, "YOLO's format", _has_class_list),
-    Format(VOC, "PASCAL VOC's format", _has_voc_xml),
+    Format(YOLO, "the YOLO format", _has_class_list),
+    Format(VOC, "the PASCAL VOC format", _has_voc_xml),
     Format(CSV, "CSV", _has_csv),
     Format(LABELSTUDIO, "Label Studio's JSON", _has_tasks),
     Format(LABELME, "labelme's JSON", _has_shapes),
-    Format(YOLO, "YOLO's format", _has_label_files),
-    Format(COCO, "COCO's format", _has_json),
+    Format(YOLO, "the YOLO format", _has_label_files),
+    Format(COCO, "the COCO format", _has_json),
 )
 WORDS = {each.name: each.words for each in FORMATS}
 

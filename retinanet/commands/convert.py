@@ -35,11 +35,12 @@ def convert(settings: ConvertSettings) -> int:
         )
     for flag, value in (("--rows", settings.reading.rows), ("--names", settings.reading.names)):
         if value and kind != YOLO:
-            raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
+            raise UserError(f"{flag} is about YOLO labels, but {source} is in {WORDS[kind]}. Leave the flag out.")
     labelled = _named(read(reading, kind), settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
     names = labelled.class_names
-    say(f"Read {source}: {labelled.export or WORDS[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
+    export = labelled.export or WORDS[kind].removeprefix("the ")
+    say(f"Read {source}: {export}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)

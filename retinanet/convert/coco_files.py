@@ -76,7 +76,9 @@ def _files(reading: Reading) -> dict[str, Path]:
     if len(unnamed) != 1:
         find_annotation_file(root, SETS[0])  # raises UserError, whose message lists the existing sets
     if not reading.told.set:
-        reading.notes.append(f"{unnamed[0].name} says nothing of sets, so all images are read as train; --split divides them")
+        reading.notes.append(
+            f"{unnamed[0].name} says nothing of sets, so all images are read as train; --split divides them"
+        )
     return {"train": unnamed[0]}
 
 

@@ -91,7 +91,7 @@ def _explain_others(reading: Reading) -> None:
             with open(file, "rb") as lines:
                 first = lines.readline(1000)
             if not first.strip() or re.match(YOLO_ROW, first):
-                reading.tree.leave(file, LEFT_LABELS if file.stem in stems else "labelling no image")
+                reading.tree.leave(file, LEFT_LABELS if file.stem in stems else "without a matching image")
             elif known_set(file.stem):
                 reading.tree.leave(file, "listing images")
 
@@ -358,8 +358,8 @@ def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
                     )
                 flat = Path(os.path.normpath(path))  # not resolved: labels/ is looked for by the path as written
                 paths[Path(os.path.abspath(flat if flat.exists() else path))] = None
-    if twice := num_lines - num_bad - len(paths):
-        reading.notes.append(f"{file.name} lists {twice} images twice, which count once")
+    if repeated := num_lines - num_bad - len(paths):
+        reading.notes.append(f"lines of {file.name} that repeat an earlier image are ignored: {repeated}")
     return list(paths)
 
 

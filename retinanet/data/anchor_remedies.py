@@ -139,7 +139,7 @@ def remedy_lines(found: Sequence[Remedy]) -> list[str]:
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:
-            cost = f"; a step has {pixels:.2f} times the pixels and takes about that much more time and memory"
+            cost = f"; a step has {pixels:.2f} times the pixels and takes about {pixels:.2f} times the time and memory"
         elif flags == LOW_QUALITY:
             cost = " at no cost, but most of the anchors it adds barely overlap their objects and rarely find them"
         else:

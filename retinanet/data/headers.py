@@ -31,7 +31,7 @@ class Headers(NamedTuple):
 
     sizes: np.ndarray  # int32 [N, 2], (height, width) of the stored pixels; (0, 0) if the header wasn't read
     orientations: np.ndarray  # uint8 [N], by EXIF, 1 to 8
-    are_deep: np.ndarray  # bool [N], 16 bits per colour
+    are_deep: np.ndarray  # bool [N], 16 bits per channel
     are_decoded: bool = False  # all pixels of the set have been decoded, without an error
     entry: Path | None = None  # the file in the cache folder
 

@@ -53,7 +53,7 @@ class Header(NamedTuple):
     height: int  # of the pixels as they are stored
     width: int
     orientation: int  # by EXIF, 1 to 8: how the stored pixels are turned upright; 1 if there is none
-    is_deep: bool = False  # has 16 bits per colour
+    is_deep: bool = False  # has 16 bits per channel
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -120,7 +120,7 @@ def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
 
 
 def brightest(path: Path) -> int:
-    """Returns the largest value, up to 65535, in an image file with 16 bits per colour."""
+    """Returns the largest value, up to 65535, in an image file with 16 bits per channel."""
     with _opened(path, None, sys.maxsize) as picture:
         header = header_of(picture)
         if picture.mode.startswith("I"):
