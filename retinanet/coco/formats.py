@@ -17,7 +17,7 @@ LOOKED_AT = 2000  # the maximum number of files examined in a folder, which may 
 LOOKED_INTO = 5  # the maximum number of files of a kind whose beginning is read
 BEGINNING = 20_000  # bytes
 CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
-CSV_NAMES = (  # of these columns, in other tools' headers, without case and punctuation
+CSV_NAMES = (  # names of these columns in other tools' headers, in lower case and without punctuation
     ("path", "filename", "file", "filepath", "image", "imagepath", "imagename", "imageid", "img"),
     ("x1", "xmin", "left"),
     ("y1", "ymin", "top"),
@@ -115,8 +115,8 @@ def format_of(source: Path, tree: Tree) -> str | None:
 
 
 class CsvColumns(NamedTuple):
-    order: list[int]  # the columns of path, x1, y1, x2, y2 and class
-    are_sizes: bool  # True if the width and height stand in the place of x2 and y2
+    order: list[int]  # the indices of the columns path, x1, y1, x2, y2 and class
+    are_sizes: bool  # True if the file has the width and height instead of x2 and y2
 
 
 def csv_columns(header: list[str]) -> CsvColumns | None:
@@ -130,7 +130,7 @@ def csv_columns(header: list[str]) -> CsvColumns | None:
 
 
 def csv_delimiter(first_line: str) -> str:
-    """Returns the character between the columns of a CSV file."""
+    """Returns the character that separates the columns of a CSV file."""
     return "," if "," in first_line else max(";\t", key=first_line.count)
 
 

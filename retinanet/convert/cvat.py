@@ -64,7 +64,7 @@ def _only_file(reading: Reading) -> Path:
 
 
 def _classes(root: Element) -> list[str]:
-    """Returns the names of the labels in the order of the task; a skeleton's points are labels of their own."""
+    """Returns the label names in the order of the task, except for skeletons and their points, which are labels too."""
     names = []
     waiting = list(root.all("meta"))
     while waiting:

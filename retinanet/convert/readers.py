@@ -36,7 +36,7 @@ def read_dataset(source: Path, kind: str, told: ReadSettings | None = None) -> L
 def read(reading: Reading, kind: str) -> Labelled:
     """Returns the dataset, of the format `kind`.
 
-    Images beside those of a set that the annotations don't name are left out or, with --allow_unlabelled, have no
+    Images in the same folders that the annotations don't name are left out or, with --allow_unlabelled, added without
     objects: many tools leave images without objects out of their files. Raises UserError, which names the mistake;
     mistakes in single images and rows are added to `reading`.
     """

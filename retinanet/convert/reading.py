@@ -52,7 +52,7 @@ class Reading:
         return text
 
     def size(self, image: Path, where: str) -> tuple[int, int]:
-        """Returns the (width, height) of an image in the frame that --exif names; raises DataFault if there is none."""
+        """Returns an image's (width, height), upright or stored, by --exif; raises DataFault if it can't be read."""
         try:
             size = size_of(image, where, self.exif)
         except UserError as fault:
@@ -65,7 +65,7 @@ class Reading:
 
     @contextmanager
     def mistakes_collected(self) -> Iterator[None]:
-        """Adds a mistake to the list, so that reading goes on behind the block."""
+        """Adds a mistake in the block to the list, so that reading continues after the block."""
         try:
             yield
         except DataFault as fault:
@@ -102,7 +102,7 @@ class Reading:
         )
 
     def fail(self, message: str) -> NoReturn:
-        """Ends reading because something essential is missing: with the mistakes that may be the cause, if any."""
+        """Stops reading, as something essential is missing, and reports the mistakes that may be the cause, if any."""
         if self.mistakes and self.told.bad_labels != SKIP:
             self.end()
         raise UserError(message)

@@ -135,7 +135,7 @@ def images_of_epoch(num_images: int, factors: np.ndarray | None) -> int:
 def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
     """Returns how often each image is shown: int64 [N].
 
-    Each factor is rounded up or down such that the counts add up to the sum of the factors. `offset`, at least 0 and
+    Each factor is rounded up or down, so that the counts add up to the sum of the factors. `offset`, at least 0 and
     below 1, decides which factors are rounded up (systematic sampling).
     """
     total = images_of_epoch(len(factors), factors)

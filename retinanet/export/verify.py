@@ -20,7 +20,7 @@ from retinanet.runtime.printable import counted
 from retinanet.settings.shared import installed_backends
 
 MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # the largest differences allowed
-FAR, FAR_SCORE = 2.0, 0.02  # differences in pixels and in score from which two detections no longer correspond
+FAR, FAR_SCORE = 2.0, 0.02  # differences in pixels and in score beyond which two detections don't correspond
 
 
 class Comparison(NamedTuple):
