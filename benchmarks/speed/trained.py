@@ -1,4 +1,4 @@
-"""Builds detection with one checkpoint on photographs: in this suite, exported, and in torchvision's RetinaNet.
+"""Builds detection with one checkpoint on photographs: in this project, exported, and in torchvision's RetinaNet.
 
 All get each image at the same size, with the same anchors, box encoding, threshold and NMS. They differ in the number
 of candidates that enter NMS: ours takes the best 1,000 of an image, torchvision the best 1,000 of each level. If more

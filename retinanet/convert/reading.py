@@ -33,7 +33,7 @@ class Reading:
             self.tree.files(source)
 
     def files(self, *suffixes: str, folder: Path | None = None) -> list[Path]:
-        """Returns the files with one of the `suffixes` below `folder`, by default the whole dataset."""
+        """Returns the files with one of the `suffixes` below `folder` (default: the root of the dataset)."""
         return [path for path in self.tree.files(folder or self.root) if path.suffix.lower() in suffixes]
 
     def images(self, folder: Path | None = None) -> list[Path]:

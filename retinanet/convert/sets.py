@@ -21,7 +21,7 @@ OF_PIXELS = ("segmentation", "keypoints")  # keys of a COCO annotation that no l
 
 
 class Box(NamedTuple):
-    """An object in an image, in pixels of the image."""
+    """The bounding box of an object, in pixels of its image."""
 
     label: int  # index into the class names
     left: float

@@ -1,4 +1,4 @@
-"""Writes a data folder in the suite's layout. Other information in a COCO source, beyond the boxes, is kept."""
+"""Writes a data folder in this project's layout. Other information in a COCO source, beyond the boxes, is kept."""
 
 import json
 from pathlib import Path

@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def row_of(line: str, labels: dict[int, int], where: str) -> Row:
-    """Parses a line: the class number, a key of `labels`, and other numbers, separated by spaces or commas."""
+    """Parses a line: the class number (a key of `labels`), then other numbers, separated by spaces or commas."""
     words = [word.rstrip(",") for word in line.split()]
     if len(words) == 1:
         words = line.strip().split(",")
