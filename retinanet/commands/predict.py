@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.checkpoints.output_folder import best_and_final_line
-from retinanet.coco.score_thresholds import threshold_text
 from retinanet.data.transforms import to_tensor
 from retinanet.data.unread import reason_unread
 from retinanet.predict.detector import Detector
@@ -68,7 +67,7 @@ def predict(settings: PredictSettings) -> int:
     classes = ", ".join(settings.classes or detector.class_names)
     if line := best_and_final_line(settings.checkpoint_path):
         say(line)
-    say(f"Detecting {classes} with a score above {threshold_text(detector.threshold)}")
+    say(f"Detecting {classes} with a score above {detector.threshold_text()}")
     unreadable = Unreadable(tree)
     names, ids = detector.class_names, detector.category_ids
     with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:
@@ -98,7 +97,7 @@ def _detector(settings: PredictSettings) -> Detector:
     return Detector(
         settings.checkpoint_path,
         settings.machine.device,
-        threshold=settings.detection.threshold,
+        threshold=settings.detection.by_class(),
         classes=settings.classes,
         tile=settings.looks.tile,
         overlap=settings.looks.overlap,

@@ -69,6 +69,24 @@ def test_the_default_threshold_keeps_the_detection_that_sets_it(script, coco_pat
     assert len(rows_in(Path("predictions"))) == count
 
 
+def test_a_class_can_have_a_threshold_of_its_own(script, coco_path, checkpoint):
+    """A name may contain = signs, and a SOURCE may stand behind the thresholds."""
+    checkpoint = random_checkpoint(Path("named.pt"), class_names=["a=0.3", "green"])
+    how = (PREDICT, "--checkpoint_path", checkpoint, "--device", "cpu", "--save", "--threshold")
+    assert script(*how, 0.05, coco_path / "images" / "val").code == 0
+    everything = rows_in(Path("predictions"))
+    own = sorted(row["score"] for row in everything if row["class"] == "a=0.3")[20]
+
+    run = script(*how, 0.05, f"a=0.3={own!r}", coco_path / "images" / "val")
+
+    assert f"Detecting a=0.3, green with a score above 0.05, {threshold_text(own)} for a=0.3\n" in run.out
+    wanted = [row for row in everything if row["class"] == "green" or row["score"] > own]
+    assert rows_in(Path("predictions")) == wanted
+    assert {row["class"] for row in wanted} == {"a=0.3", "green"}
+    run = script(*how, f"a=0.3={own!r}", "green=0.5", coco_path / "images" / "val")
+    assert f"with a score above {threshold_text(own)} for a=0.3, 0.5 for green\n" in run.out
+
+
 def test_pictures_and_crops(script, coco_path, checkpoint):
     val = coco_path / "images" / "val"
 
@@ -158,7 +176,12 @@ def test_a_video(script, checkpoint):
         (("--tile", 64, "--overlap", 0.95), "far too many tiles"),
         (("--classes", "horse"), "has no class 'horse'"),
         (("--test_sides", 64, 64), "--test_sides: 64 is listed twice, which would detect twice"),
-        (("--threshold", 2), "--threshold"),
+        (("--threshold", 2), "--threshold: expected a number from 0 to 1, or CLASS=NUMBER; got '2'"),
+        (("--threshold", "red=1.5"), "expected a number from 0 to 1, or CLASS=NUMBER; got 'red=1.5'"),
+        (("--threshold", 0.3, "red=x"), "red=x: no such file"),
+        (("--threshold", 0.3, "blue=0.5"), "has no class 'blue'. Its classes are red, green"),
+        (("--threshold", "red=0.5", "red=0.4"), "--threshold: 0.5 and 0.4 are both for the class 'red'"),
+        (("--threshold", 0.3, 0.5), "--threshold: 0.3 and 0.5 are both for the other classes"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "best.pt"), "best.pt"),
         (("--save", "boxes"), "--save"),
