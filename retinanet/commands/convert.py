@@ -8,15 +8,13 @@ from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Labelled, LabelledSet, upright_boxes
 from retinanet.convert.split import split
-from retinanet.convert.write_coco import write_coco
-from retinanet.convert.write_others import write_csv, write_voc, write_yolo
+from retinanet.convert.writers import write
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
-from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, VOC, YOLO, ConvertSettings
+from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, YOLO, ConvertSettings
 
 WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of the images, or only in percent
-WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
 def convert(settings: ConvertSettings) -> int:
@@ -46,7 +44,7 @@ def convert(settings: ConvertSettings) -> int:
     labelled = fitted(labelled, settings.write, source)
     for note in [*labelled.notes, *frame_notes]:
         say(f"Note: {note}")
-    WRITERS[settings.write](labelled, settings.output_path, settings.images)
+    write(labelled, settings.write, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
     say(f"Written to {settings.output_path} in {WORDS[settings.write]}")
     say(reading.account().line(reading.root))

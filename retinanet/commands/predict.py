@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -14,11 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.checkpoints.output_folder import best_and_final_line
+from retinanet.coco.results import Found
+from retinanet.convert.prelabels import labelled_image, prelabels
+from retinanet.convert.sets import Labelled, LabelledImage
+from retinanet.convert.writers import write
 from retinanet.data.transforms import to_tensor
 from retinanet.data.unread import reason_unread
 from retinanet.predict.detector import Detector
-from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, earlier_files, require_no_source
-from retinanet.predict.outputs import Outputs
+from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, add_to_record, earlier_files, require_no_source
+from retinanet.predict.outputs import Outputs, free_path
 from retinanet.predict.painting import painted
 from retinanet.predict.sources import SourceFile, find_sources
 from retinanet.predict.video import VideoReader, VideoWriter
@@ -28,7 +32,7 @@ from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.tree import Tree
-from retinanet.settings.predict import PICTURES, PredictSettings
+from retinanet.settings.predict import CROPS, PICTURES, PRELABELS, PredictSettings
 
 MOST_PIXELS = 60_000_000  # a group of images ends at this many pixels, of three bytes each
 READERS, AHEAD = 4, 8  # threads, because decoding releases the GIL; images to read ahead
@@ -64,6 +68,8 @@ def predict(settings: PredictSettings) -> int:
     earlier = earlier_files(settings.output_path)
     require_no_source(earlier, (source.path for source in sources))
     detector = _detector(settings)
+    annotating = Annotating([kind for kind in PRELABELS if kind in settings.save], settings.images, detector)
+    annotating.require_possible(images, videos)
     classes = ", ".join(settings.classes or detector.class_names)
     if line := best_and_final_line(settings.checkpoint_path):
         say(line)
@@ -77,7 +83,7 @@ def predict(settings: PredictSettings) -> int:
                 f"{outputs.folder} holds an earlier run: {counted(len(earlier), 'file')} moved to {outputs.before} "
                 f"({size})"
             )
-        _detect_in_images(images, detector, outputs, unreadable)
+        _detect_in_images(images, detector, outputs, annotating, unreadable)
         for video in videos:
             try:
                 fault = _detect_in_video(video, detector, outputs)
@@ -85,12 +91,52 @@ def predict(settings: PredictSettings) -> int:
                 fault = str(error)
             if fault:
                 unreadable.add(video, fault)
-    _summarise(outputs, sources, unreadable.count)
+    folders_written = annotating.write(outputs.folder)
+    _summarise(outputs, folders_written, sources, unreadable.count)
     if folders := [Path(source) for source in settings.sources if Path(source).is_dir()]:
         for source in sources:
             tree.read(source.path)
         say(tree.account(reason_unread).line(folders[0]))
     return 1 if unreadable.count else 0
+
+
+class Annotating:
+    """Collects the detections in images, if they are wanted in annotation formats, and writes them at the end."""
+
+    def __init__(self, kinds: Sequence[str], images: str, detector: Detector) -> None:
+        self._kinds, self._how, self._detector = kinds, images, detector
+        self._images: list[LabelledImage] = []
+
+    def require_possible(self, images: Sequence[SourceFile], videos: Sequence[SourceFile]) -> None:
+        """Raises UserError if a format can't hold the classes or images, which is better said before detecting."""
+        if self._kinds and not images:
+            raise UserError(f"{videos[0].path}: --save {' '.join(self._kinds)} is for images. Leave it out for videos.")
+        if self._kinds and videos:
+            say(f"Note: {' and '.join(self._kinds)} leave out {counted(len(videos), 'video')}: they are for images")
+        for kind in self._kinds:
+            self._labelled([LabelledImage(path, name, 1, 1, []) for path, name, _ in images], kind)
+
+    def add(self, source: SourceFile, image: Tensor, detections: Found, image_id: int) -> None:
+        if self._kinds:
+            size = image.shape[1], image.shape[2]
+            self._images.append(labelled_image(source.path, source.name, size, detections, image_id))
+
+    def write(self, folder: Path) -> list[str]:
+        """Writes each format to a folder of its own in `folder`, and returns the names of these folders."""
+        names = []
+        for kind in self._kinds if self._images else ():
+            labelled = self._labelled(self._images, kind)
+            for note in labelled.notes:
+                say(f"Note: in {kind}, {note}")
+            place = free_path(folder / kind)
+            write(labelled, kind, place, self._how)
+            add_to_record(folder, place)
+            names.append(place.name)
+        return names
+
+    def _labelled(self, images: Sequence[LabelledImage], kind: str) -> Labelled:
+        detector = self._detector
+        return prelabels(images, kind, detector.class_names, detector.category_ids, detector.path)
 
 
 def _detector(settings: PredictSettings) -> Detector:
@@ -112,7 +158,9 @@ def _detector(settings: PredictSettings) -> Detector:
     )
 
 
-def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Outputs, unreadable: Unreadable) -> None:
+def _detect_in_images(
+    sources: list[SourceFile], detector: Detector, outputs: Outputs, annotating: Annotating, unreadable: Unreadable
+) -> None:
     with tqdm(total=len(sources), desc="Images", disable=hides_bars(), leave=False) as progress:
         for group in _groups(_read_ahead(sources, detector), detector, lambda read: read.image):
             for read in group:
@@ -124,6 +172,7 @@ def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Ou
                 of_image = detections.at(detections.images == index)
                 outputs.add(str(source.path), of_image)
                 outputs.draw(source.name, image, of_image)
+                annotating.add(source, image, of_image, outputs.num_images)
             progress.update(len(group))
 
 
@@ -181,14 +230,15 @@ def _groups(
         yield group
 
 
-def _summarise(outputs: Outputs, sources: list[SourceFile], num_unreadable: int) -> None:
+def _summarise(outputs: Outputs, annotated: list[str], sources: list[SourceFile], num_unreadable: int) -> None:
     counts = [f"{outputs.class_names[label]} {count}" for label, count in outputs.by_class.most_common(MOST_NAMED)]
     more = " ..." if len(outputs.by_class) > MOST_NAMED else ""
     images = counted(outputs.num_images, "image")
     if any(source.is_video for source in sources):
         images = counted(outputs.num_images, "image or frame", "images and frames")
     say(f"{counted(outputs.num_rows, 'detection')} in {images}" + (f": {', '.join(counts)}{more}" if counts else ""))
-    written = [ROWS_JSON, ROWS_CSV, *(f"{name}/" for name in outputs.save)]
+    folders = [name for name in outputs.save if name in (PICTURES, CROPS)] + annotated
+    written = [ROWS_JSON, ROWS_CSV, *(f"{name}/" for name in folders)]
     say(f"Written to {outputs.folder}: {', '.join(written)}")
     if num_unreadable:
         say(f"{num_unreadable} of {counted(len(sources), 'file')} could not be read; stderr names them")

@@ -29,6 +29,7 @@ class Box(NamedTuple):
     width: float
     height: float
     is_crowd: bool = False
+    score: float | None = None  # of a detection
 
 
 class LabelledImage(NamedTuple):

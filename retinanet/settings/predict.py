@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.runtime.errors import UserError
+from retinanet.settings.convert import COCO, IMAGES, LINK, VOC, YOLO
 from retinanet.settings.options import Given, number_from, option, options_of, parsed, part, whole_number
 from retinanet.settings.shared import BEST, Detection, Device, Views, max_pixels_option
 
@@ -15,7 +16,9 @@ MOST_USED = (
     *("checkpoint_path", "output_path", "threshold", "classes", "save"),
     *("tile", "overlap", "flip_test", "device"),
 )
-PICTURES, CROPS = SAVES = ("pictures", "crops")  # also the names of their folders
+PICTURES, CROPS = "pictures", "crops"
+PRELABELS = (COCO, YOLO, VOC)  # the formats of annotations
+SAVES = (PICTURES, CROPS, *PRELABELS)  # also the names of their folders
 MOST_OVERLAP = 0.9
 SCORE = number_from(0, 1)
 
@@ -108,10 +111,12 @@ class PredictSettings:
     save: tuple[str, ...] = option(
         (PICTURES,),
         "what to write besides predictions.json and predictions.csv: pictures, or videos, with boxes; crops, a file "
-        "for each detection. A bare --save means nothing else",
+        "for each detection; the detections in images as annotations (pre-labels) for annotation tools and training: "
+        "coco, yolo, voc. A bare --save means nothing else",
         SAVES,
         nargs="*",
     )
+    images: str = option(LINK, "how images get beside the annotations: symbolic links, copies, or not at all", IMAGES)
     looks: Looks = part(Looks, "test-time augmentation and tiling", "all detections are merged before NMS")
     detection: FileDetection = part(FileDetection, "detection")
     machine: Machine = part(Machine, "machine")
@@ -124,6 +129,8 @@ class PredictSettings:
             raise UserError(
                 f"--overlap {self.looks.overlap:g} would make far too many tiles. Use {MOST_OVERLAP} or less."
             )
+        if not set(self.save) & set(PRELABELS):
+            given.refuse(("images",), f"only applies with --save {', '.join(PRELABELS)}. Add one, or remove it.")
         self.looks.views.check()
         self.detection.check()
 
