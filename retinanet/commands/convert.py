@@ -3,6 +3,7 @@
 import shlex
 
 from retinanet.coco.formats import WORDS, format_of
+from retinanet.convert.decisions import corrected, read_decisions
 from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
@@ -23,6 +24,7 @@ def convert(settings: ConvertSettings) -> int:
     for path in (source, settings.reading.image_path):
         if path is not None and not path.exists():
             raise UserError(f"{path}: no such file or folder. Check the path.")
+    decisions = read_decisions(settings.decisions) if settings.decisions else None
     reading = Reading(source, settings.reading, settings.exif)
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
@@ -34,11 +36,16 @@ def convert(settings: ConvertSettings) -> int:
     for flag, value in (("--rows", settings.reading.rows), ("--names", settings.reading.names)):
         if value and kind != YOLO:
             raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
-    labelled = _named(read(reading, kind), settings)
+    if decisions and kind != COCO:
+        raise UserError(f"--decisions are about COCO's annotations, but {source} is {WORDS[kind]}. Leave the flag out.")
+    labelled, changes = corrected(read(reading, kind), decisions) if decisions else (read(reading, kind), [])
+    labelled = _named(labelled, settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
     names = labelled.class_names
     say(f"Read {source}: {labelled.export or WORDS[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
+    if changes:
+        say(*changes)
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     labelled = fitted(labelled, settings.write, source)
