@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from retinanet.checkpoints.output_folder import best_and_final_line
 from retinanet.coco.results import Found
-from retinanet.convert.prelabels import labelled_image, prelabels
+from retinanet.convert.prelabels import DistinctNames, labelled_image, prelabels
 from retinanet.convert.sets import Labelled, LabelledImage
 from retinanet.convert.writers import write
 from retinanet.data.transforms import to_tensor
@@ -69,7 +69,7 @@ def predict(settings: PredictSettings) -> int:
     require_no_source(earlier, (source.path for source in sources))
     detector = _detector(settings)
     annotating = Annotating([kind for kind in PRELABELS if kind in settings.save], settings.images, detector)
-    annotating.require_possible(images, videos)
+    annotating.check(images, videos)
     classes = ", ".join(settings.classes or detector.class_names)
     if line := best_and_final_line(settings.checkpoint_path):
         say(line)
@@ -105,24 +105,32 @@ class Annotating:
 
     def __init__(self, kinds: Sequence[str], images: str, detector: Detector) -> None:
         self._kinds, self._how, self._detector = kinds, images, detector
+        self._formats = " and ".join(kinds)
+        self._names = DistinctNames()
+        self._renamed: list[str] = []
         self._images: list[LabelledImage] = []
 
-    def require_possible(self, images: Sequence[SourceFile], videos: Sequence[SourceFile]) -> None:
-        """Raises UserError if a format can't hold the classes or images, which is better said before detecting."""
+    def check(self, images: Sequence[SourceFile], videos: Sequence[SourceFile]) -> None:
+        """Raises UserError if a format can't hold the images or classes, which is better said before detecting."""
         if self._kinds and not images:
             raise UserError(f"{videos[0].path}: --save {' '.join(self._kinds)} is for images. Leave it out for videos.")
         if self._kinds and videos:
-            say(f"Note: {' and '.join(self._kinds)} leave out {counted(len(videos), 'video')}: they are for images")
+            say(f"Note: {self._formats} leave out {counted(len(videos), 'video')}: they are for images")
+        names = DistinctNames()
+        empty = [LabelledImage(path, names.add(name), 1, 1, []) for path, name, _ in images]
         for kind in self._kinds:
-            self._labelled([LabelledImage(path, name, 1, 1, []) for path, name, _ in images], kind)
+            self._labelled(empty, kind)
 
     def add(self, source: SourceFile, image: Tensor, detections: Found, image_id: int) -> None:
         if self._kinds:
-            size = image.shape[1], image.shape[2]
-            self._images.append(labelled_image(source.path, source.name, size, detections, image_id))
+            name, size = self._names.add(source.name), (image.shape[1], image.shape[2])
+            self._renamed += [f"{source.path} is {name}"] * (name != source.name)
+            self._images.append(labelled_image(source.path, name, size, detections, image_id))
 
     def write(self, folder: Path) -> list[str]:
         """Writes each format to a folder of its own in `folder`, and returns the names of these folders."""
+        if self._renamed:
+            say(f"Note: images with another name in {self._formats}: {len(self._renamed)}, such as {self._renamed[0]}")
         names = []
         for kind in self._kinds if self._images else ():
             labelled = self._labelled(self._images, kind)

@@ -113,7 +113,7 @@ def test_annotations_read_back_as_the_detections(script, coco_path, checkpoint):
     run = script(PREDICT, images, twin, *how)
 
     assert run.code == 1
-    assert "Note: in yolo, images that get another name: 1, such as " in run.out
+    assert f"Note: images with another name in coco and yolo and voc: 1, such as {twin} is 1_2.png\n" in run.out
     assert "\nWritten to predictions: predictions.json, predictions.csv, coco/, yolo/, voc/\n" in run.out
     wanted: dict[str, list] = {}
     for row in rows_in(Path("predictions")):
