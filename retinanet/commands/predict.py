@@ -105,7 +105,7 @@ class Annotating:
 
     def __init__(self, kinds: Sequence[str], images: str, detector: Detector) -> None:
         self._kinds, self._how, self._detector = kinds, images, detector
-        self._formats = " and ".join(kinds)
+        self._formats = ", ".join(kinds)
         self._names = DistinctNames()
         self._renamed: list[str] = []
         self._images: list[LabelledImage] = []

@@ -113,7 +113,7 @@ def test_annotations_read_back_as_the_detections(script, coco_path, checkpoint):
     run = script(PREDICT, images, twin, *how)
 
     assert run.code == 1
-    assert f"Note: images with another name in coco and yolo and voc: 1, such as {twin} is 1_2.png\n" in run.out
+    assert f"Note: images with another name in coco, yolo, voc: 1, such as {twin} is 1_2.png\n" in run.out
     assert "\nWritten to predictions: predictions.json, predictions.csv, coco/, yolo/, voc/\n" in run.out
     wanted: dict[str, list] = {}
     for row in rows_in(Path("predictions")):
@@ -175,7 +175,7 @@ def test_annotations_are_for_images(script, coco_path, checkpoint):
     assert "clip.avi: --save coco voc is for images. Leave it out for videos" in run.err
     run = script(PREDICT, "clip.avi", coco_path / "images" / "val" / "1.png", *how)
     assert run.code == 0, run.err
-    assert "Note: coco and voc leave out 1 video: they are for images\n" in run.out
+    assert "Note: coco, voc leave out 1 video: they are for images\n" in run.out
     assert len(json.loads(Path("predictions/coco/train.json").read_text())["images"]) == 1
 
 
