@@ -3,20 +3,19 @@
 import shlex
 
 from retinanet.coco.formats import WORDS, format_of
+from retinanet.convert.decisions import corrected, read_decisions
 from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Labelled, LabelledSet, upright_boxes
 from retinanet.convert.split import split
-from retinanet.convert.write_coco import write_coco
-from retinanet.convert.write_others import write_csv, write_voc, write_yolo
+from retinanet.convert.writers import write
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
-from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, VOC, YOLO, ConvertSettings
+from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, YOLO, ConvertSettings
 
 WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of the images, or only in percent
-WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
 def convert(settings: ConvertSettings) -> int:
@@ -25,6 +24,7 @@ def convert(settings: ConvertSettings) -> int:
     for path in (source, settings.reading.image_path):
         if path is not None and not path.exists():
             raise UserError(f"{path}: no such file or folder. Check the path.")
+    decisions = read_decisions(settings.decisions) if settings.decisions else None
     reading = Reading(source, settings.reading, settings.exif)
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
@@ -36,18 +36,23 @@ def convert(settings: ConvertSettings) -> int:
     for flag, value in (("--rows", settings.reading.rows), ("--names", settings.reading.names)):
         if value and kind != YOLO:
             raise UserError(f"{flag} is about YOLO labels, but {source} is in {WORDS[kind]}. Leave the flag out.")
-    labelled = _named(read(reading, kind), settings)
+    if decisions and kind != COCO:
+        raise UserError(f"--decisions needs COCO annotations, but {source} is in {WORDS[kind]}. Leave the flag out.")
+    labelled, changes = corrected(read(reading, kind), decisions) if decisions else (read(reading, kind), [])
+    labelled = _named(labelled, settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
     names = labelled.class_names
     export = labelled.export or WORDS[kind].removeprefix("the ")
     say(f"Read {source}: {export}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
+    if changes:
+        say(*changes)
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     labelled = fitted(labelled, settings.write, source)
     for note in [*labelled.notes, *frame_notes]:
         say(f"Note: {note}")
-    WRITERS[settings.write](labelled, settings.output_path, settings.images)
+    write(labelled, settings.write, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
     say(f"Written to {settings.output_path} in {WORDS[settings.write]}")
     say(reading.account().line(reading.root))

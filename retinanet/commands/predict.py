@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from itertools import islice
@@ -14,12 +14,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.checkpoints.output_folder import best_and_final_line
-from retinanet.coco.score_thresholds import threshold_text
+from retinanet.coco.results import Found
+from retinanet.convert.prelabels import DistinctNames, labelled_image, prelabels
+from retinanet.convert.sets import Labelled, LabelledImage
+from retinanet.convert.writers import write
 from retinanet.data.transforms import to_tensor
 from retinanet.data.unread import reason_unread
 from retinanet.predict.detector import Detector
-from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, earlier_files, require_no_source
-from retinanet.predict.outputs import Outputs
+from retinanet.predict.earlier_files import ROWS_CSV, ROWS_JSON, add_to_record, earlier_files, require_no_source
+from retinanet.predict.outputs import Outputs, free_path
 from retinanet.predict.painting import painted
 from retinanet.predict.sources import SourceFile, find_sources
 from retinanet.predict.video import VideoReader, VideoWriter
@@ -29,7 +32,7 @@ from retinanet.runtime.files import size_on_disk, size_text
 from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.tree import Tree
-from retinanet.settings.predict import PICTURES, PredictSettings
+from retinanet.settings.predict import CROPS, PICTURES, PRELABELS, PredictSettings
 
 MOST_PIXELS = 60_000_000  # a group of images ends at this many pixels, of three bytes each
 READERS, AHEAD = 4, 8  # threads, because decoding releases the GIL; images to read ahead
@@ -65,10 +68,12 @@ def predict(settings: PredictSettings) -> int:
     earlier = earlier_files(settings.output_path)
     require_no_source(earlier, (source.path for source in sources))
     detector = _detector(settings)
+    annotating = Annotating([kind for kind in PRELABELS if kind in settings.save], settings.images, detector)
+    annotating.check(images, videos)
     classes = ", ".join(settings.classes or detector.class_names)
     if line := best_and_final_line(settings.checkpoint_path):
         say(line)
-    say(f"Detecting {classes} with a score above {threshold_text(detector.threshold)}")
+    say(f"Detecting {classes} with a score above {detector.threshold_text()}")
     unreadable = Unreadable(tree)
     names, ids = detector.class_names, detector.category_ids
     with Outputs(settings.output_path, settings.save, names, ids, earlier) as outputs:
@@ -78,7 +83,7 @@ def predict(settings: PredictSettings) -> int:
                 f"{outputs.folder} holds an earlier run: {counted(len(earlier), 'file')} moved to {outputs.before} "
                 f"({size})"
             )
-        _detect_in_images(images, detector, outputs, unreadable)
+        _detect_in_images(images, detector, outputs, annotating, unreadable)
         for video in videos:
             try:
                 fault = _detect_in_video(video, detector, outputs)
@@ -86,7 +91,8 @@ def predict(settings: PredictSettings) -> int:
                 fault = str(error)
             if fault:
                 unreadable.add(video, fault)
-    _summarise(outputs, sources, unreadable.count)
+    folders_written = annotating.write(outputs.folder)
+    _summarise(outputs, folders_written, sources, unreadable.count)
     if folders := [Path(source) for source in settings.sources if Path(source).is_dir()]:
         for source in sources:
             tree.read(source.path)
@@ -94,11 +100,58 @@ def predict(settings: PredictSettings) -> int:
     return 1 if unreadable.count else 0
 
 
+class Annotating:
+    """Collects the detections in images, if they are wanted in annotation formats, and writes them at the end."""
+
+    def __init__(self, kinds: Sequence[str], images: str, detector: Detector) -> None:
+        self._kinds, self._how, self._detector = kinds, images, detector
+        self._formats = ", ".join(kinds)
+        self._names = DistinctNames()
+        self._renamed: list[str] = []
+        self._images: list[LabelledImage] = []
+
+    def check(self, images: Sequence[SourceFile], videos: Sequence[SourceFile]) -> None:
+        """Raises UserError if a format can't hold the images or classes, which is better said before detecting."""
+        if self._kinds and not images:
+            raise UserError(f"{videos[0].path}: --save {' '.join(self._kinds)} is for images. Leave it out for videos.")
+        if self._kinds and videos:
+            say(f"Note: {self._formats} leave out {counted(len(videos), 'video')}: they are for images")
+        names = DistinctNames()
+        empty = [LabelledImage(path, names.add(name), 1, 1, []) for path, name, _ in images]
+        for kind in self._kinds:
+            self._labelled(empty, kind)
+
+    def add(self, source: SourceFile, image: Tensor, detections: Found, image_id: int) -> None:
+        if self._kinds:
+            name, size = self._names.add(source.name), (image.shape[1], image.shape[2])
+            self._renamed += [f"{source.path} is {name}"] * (name != source.name)
+            self._images.append(labelled_image(source.path, name, size, detections, image_id))
+
+    def write(self, folder: Path) -> list[str]:
+        """Writes each format to a folder of its own in `folder`, and returns the names of these folders."""
+        if self._renamed:
+            say(f"Note: images with another name in {self._formats}: {len(self._renamed)}, such as {self._renamed[0]}")
+        names = []
+        for kind in self._kinds if self._images else ():
+            labelled = self._labelled(self._images, kind)
+            for note in labelled.notes:
+                say(f"Note: in {kind}, {note}")
+            place = free_path(folder / kind)
+            write(labelled, kind, place, self._how)
+            add_to_record(folder, place)
+            names.append(place.name)
+        return names
+
+    def _labelled(self, images: Sequence[LabelledImage], kind: str) -> Labelled:
+        detector = self._detector
+        return prelabels(images, kind, detector.class_names, detector.category_ids, detector.path)
+
+
 def _detector(settings: PredictSettings) -> Detector:
     return Detector(
         settings.checkpoint_path,
         settings.machine.device,
-        threshold=settings.detection.threshold,
+        threshold=settings.detection.by_class(),
         classes=settings.classes,
         tile=settings.looks.tile,
         overlap=settings.looks.overlap,
@@ -113,7 +166,9 @@ def _detector(settings: PredictSettings) -> Detector:
     )
 
 
-def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Outputs, unreadable: Unreadable) -> None:
+def _detect_in_images(
+    sources: list[SourceFile], detector: Detector, outputs: Outputs, annotating: Annotating, unreadable: Unreadable
+) -> None:
     with tqdm(total=len(sources), desc="Images", disable=hides_bars(), leave=False) as progress:
         for group in _groups(_read_ahead(sources, detector), detector, lambda read: read.image):
             for read in group:
@@ -125,6 +180,7 @@ def _detect_in_images(sources: list[SourceFile], detector: Detector, outputs: Ou
                 of_image = detections.at(detections.images == index)
                 outputs.add(str(source.path), of_image)
                 outputs.draw(source.name, image, of_image)
+                annotating.add(source, image, of_image, outputs.num_images)
             progress.update(len(group))
 
 
@@ -182,14 +238,15 @@ def _groups(
         yield group
 
 
-def _summarise(outputs: Outputs, sources: list[SourceFile], num_unreadable: int) -> None:
+def _summarise(outputs: Outputs, annotated: list[str], sources: list[SourceFile], num_unreadable: int) -> None:
     counts = [f"{outputs.class_names[label]} {count}" for label, count in outputs.by_class.most_common(MOST_NAMED)]
     more = " ..." if len(outputs.by_class) > MOST_NAMED else ""
     images = counted(outputs.num_images, "image")
     if any(source.is_video for source in sources):
         images = counted(outputs.num_images, "image or frame", "images and frames")
     say(f"{counted(outputs.num_rows, 'detection')} in {images}" + (f": {', '.join(counts)}{more}" if counts else ""))
-    written = [ROWS_JSON, ROWS_CSV, *(f"{name}/" for name in outputs.save)]
+    folders = [name for name in outputs.save if name in (PICTURES, CROPS)] + annotated
+    written = [ROWS_JSON, ROWS_CSV, *(f"{name}/" for name in folders)]
     say(f"Written to {outputs.folder}: {', '.join(written)}")
     if num_unreadable:
         say(f"{num_unreadable} of {counted(len(sources), 'file')} could not be read; stderr names them")

@@ -44,7 +44,7 @@ def read_coco(reading: Reading) -> Labelled:
     sets = []
     for name, parts in read.items():
         others = {key: value for key, value in contents[name].items() if key not in ("images", "annotations")}
-        sets.append(LabelledSet(name, _images(reading, *parts, contents[name]), others))
+        sets.append(LabelledSet(name, _images(reading, *parts, contents[name]), others, files[name]))
     for file in reading.files(".json"):
         if not reading.tree.is_read(file):
             reading.tree.leave(file, "JSON that defines no set")

@@ -141,7 +141,7 @@ def _require_text(text: str, what: str, kind: str) -> None:
     if text != text.strip() or len(text.splitlines()) > 1 or (kind == VOC and NOT_IN_XML.search(text)):
         raise UserError(
             f"{what} begins or ends with a space, or has a line break or control character, which {WORDS[kind]} "
-            "can't hold. Rename it, or choose another --to."
+            f"can't hold. {either('Rename it', 'choose another --to', 'leave the format out of --save')}."
         )
 
 

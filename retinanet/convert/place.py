@@ -12,7 +12,7 @@ from retinanet.coco.folder import SETS, set_name_of
 from retinanet.coco.formats import WORDS
 from retinanet.convert.readers import read_dataset
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
-from retinanet.runtime.errors import UserError, file_error_explained
+from retinanet.runtime.errors import UserError, either, file_error_explained
 from retinanet.runtime.files import UNFINISHED
 from retinanet.settings.convert import COCO, CSV, LINK, NONE, VOC, YOLO
 
@@ -115,9 +115,8 @@ def _require_same(
     """Raises UserError unless `again`, the set that was read back, equals `labelled`, except for rounding."""
 
     def refuse(what: str, written: object, read: object) -> None:
-        raise UserError(
-            f"{_refusal(layout.kind)} {what}: {written} would be read as {read}. Change it, or choose another --to."
-        )
+        advice = either("Change it", "choose another --to", "leave the format out of --save")
+        raise UserError(f"{_refusal(layout.kind)} {what}: {written} would be read as {read}. {advice}.")
 
     if again.class_names != labelled.class_names:
         refuse("The classes", labelled.class_names, again.class_names)

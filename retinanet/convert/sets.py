@@ -29,6 +29,7 @@ class Box(NamedTuple):
     width: float
     height: float
     is_crowd: bool = False
+    score: float | None = None  # of a detection
 
 
 class LabelledImage(NamedTuple):
@@ -46,6 +47,7 @@ class LabelledSet(NamedTuple):
     name: str  # train, val or test
     images: list[LabelledImage]
     content: dict[str, Any] | None = None  # what a COCO file holds besides images and annotations
+    file: Path | None = None  # its COCO file
 
 
 class Labelled(NamedTuple):

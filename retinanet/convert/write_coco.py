@@ -80,6 +80,8 @@ def _box_entry(box: Box, image_id: int, category_id: int, entry: dict[str, Any],
         "area": _plain(box.width * box.height),
         "iscrowd": int(box.is_crowd),
     }
+    if box.score is not None:
+        new["score"] = box.score
     kept = {key: entry[key] for key in ("area", "iscrowd") if entry.get(key) is not None}
     return {**entry, "id": box_id, "image_id": image_id, "category_id": category_id, **new, **kept}
 

@@ -12,12 +12,20 @@ from retinanet.convert.place import IMAGES, Layout, place_set
 from retinanet.convert.sets import Box, Labelled, LabelledImage
 from retinanet.settings.convert import CSV, VOC, YOLO
 
-DATA = "data.yaml"
+DATA, SCORES = "data.yaml", "scores.json"
 NOT_IN_YAML = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")  # line breaks and what YAML calls unprintable
 
 
 def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes images/{set}/, labels/{set}/ and data.yaml."""
+    """Writes images/{set}/, labels/{set}/ and data.yaml.
+
+    Scores go to scores.json, a list for each label file, in the order of its rows: many tools refuse a row of six
+    numbers, or read the sixth as the number of a track.
+    """
+    scores: dict[str, list[float | None]] = {}
+    has_scores = any(
+        box.score is not None for labelled_set in labelled.sets for image in labelled_set.images for box in image.boxes
+    )
 
     def write(place: Path) -> None:
         for labelled_set in labelled.sets:
@@ -25,17 +33,20 @@ def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
                 path = (place / "labels" / labelled_set.name / image.name).with_suffix(".txt")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("".join(_yolo_lines(image)), encoding="utf-8")
+                scores[path.relative_to(place).as_posix()] = [box.score for box in image.boxes]
         lines = [f"{labelled_set.name}: images/{labelled_set.name}" for labelled_set in labelled.sets]
         lines += ["names:", *(f"  {number}: {_quoted(name)}" for number, name in enumerate(labelled.class_names))]
         (place / DATA).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if has_scores:
+            (place / SCORES).write_text(json.dumps(scores), encoding="utf-8")
 
     labels = [f"labels/{labelled_set.name}" for labelled_set in labelled.sets]
-    layout = Layout(YOLO, IMAGES, [*labels, DATA], write)
+    layout = Layout(YOLO, IMAGES, [*labels, DATA, *[SCORES] * has_scores], write)
     place_set(labelled, folder, images, layout)
 
 
 def _yolo_lines(image: LabelledImage) -> Iterator[str]:
-    for label, left, top, width, height, _ in image.boxes:
+    for label, left, top, width, height, *_ in image.boxes:
         x, y = (left + width / 2) / image.width, (top + height / 2) / image.height
         yield f"{label} {x:.6f} {y:.6f} {width / image.width:.6f} {height / image.height:.6f}\n"
 
@@ -73,6 +84,8 @@ def _voc_lines(image: LabelledImage, class_names: list[str]) -> Iterator[str]:
         x1, y1, x2, y2 = _voc_pixels(box, image)
         yield f"  <object>\n    <name>{escape(class_names[box.label])}</name>\n    <pose>Unspecified</pose>"
         yield f"    <truncated>0</truncated>\n    <difficult>{int(box.is_crowd)}</difficult>"
+        if box.score is not None:
+            yield f"    <confidence>{box.score!r}</confidence>"
         yield f"    <bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>"
         yield "  </object>"
     yield "</annotation>"
@@ -99,7 +112,7 @@ def write_csv(labelled: Labelled, folder: Path, images: str) -> None:
                 table = csv.writer(file, lineterminator="\n")
                 for image in labelled_set.images:
                     path = f"{IMAGES.format(labelled_set.name)}/{image.name}"
-                    for label, left, top, width, height, _ in image.boxes:
+                    for label, left, top, width, height, *_ in image.boxes:
                         numbers = [f"{number:.10g}" for number in (left, top, left + width, top + height)]
                         table.writerow([path, *numbers, labelled.class_names[label]])
                     if not image.boxes:

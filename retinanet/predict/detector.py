@@ -15,13 +15,14 @@ from torch import Tensor
 
 from retinanet.coco.boxes import corners_of
 from retinanet.coco.results import Found
-from retinanet.coco.score_thresholds import threshold_text
+from retinanet.coco.score_thresholds import above
 from retinanet.data.images import read_upright, upright
 from retinanet.data.transforms import longest_at, to_tensor
 from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, Tiles, detect_images
 from retinanet.predict.networks import ONNX, network_of_checkpoint, network_of_onnx
+from retinanet.predict.thresholds import Threshold
 from retinanet.runtime.errors import FLAGS, UserError
 from retinanet.settings.shared import MAX_PIXELS
 
@@ -53,11 +54,12 @@ class Detector:
         boxes, scores, labels, names = detector("street.jpg")
 
     `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. Detections score above `threshold`, by
-    default the threshold with the best F1 in the run's last evaluation, or 0.3 without an evaluation. `classes` are the
-    names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
-    cut; neighbouring tiles overlap by the fraction `overlap`, and each image is also processed as a whole. `flip_test`
-    and `test_sides` turn on test-time augmentation, as in test.py. The other settings are those of test.py. An ONNX
-    file stores its own defaults for them; its `num_candidates` and its precision, float32, can't be changed.
+    default the threshold with the best F1 in the run's last evaluation, or 0.3 without an evaluation. A dict gives
+    single classes their own: {None: 0.3, "traffic light": 0.5}, where None stands for the other classes. `classes` are
+    the names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images
+    are cut; neighbouring tiles overlap by the fraction `overlap`, and each image is also processed as a whole.
+    `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings are those of test.py.
+    An ONNX file stores its own defaults for them; its `num_candidates` and its precision, float32, can't be changed.
 
     Calls don't change the detector, so several threads can share one. Raises UserError if a file or a setting can't be
     used.
@@ -69,7 +71,7 @@ class Detector:
         path: str | Path,
         device: str = "auto",
         *,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         classes: Sequence[str] | None = None,
         tile: int | None = None,
         overlap: float = 0.2,
@@ -91,31 +93,39 @@ class Detector:
         if self.path.suffix == ONNX:
             looks_flags = {"tile": tile, "flip_test": flip_test, "test_sides": test_sides}
             more_looks_used = [name for name, value in looks_flags.items() if value]
-            self.network = network_of_onnx(
-                self.path, device, precision, {**overrides, "threshold": threshold}, more_looks_used
-            )
+            self.network = network_of_onnx(self.path, device, precision, threshold, overrides, more_looks_used)
         else:
             count = DEFAULT_DETECTION.num_candidates if num_candidates is None else num_candidates
             self.network = network_of_checkpoint(self.path, device, precision, threshold, count)
         trained = self.network.trained
         self.class_names, self.category_ids = trained.class_names, trained.category_ids
-        self.threshold = self.network.threshold
+        self.thresholds = self.network.thresholds
         self.kept_labels = None if classes is None else self._labels_of(classes)
         sides = [(side, longest_at(side, trained.min_side, trained.max_side)) for side in test_sides or ()]
         self.looks = Looks(
             Views(sides or [(trained.min_side, trained.max_side)], flip_test),
             replace(
                 self.network.detection,
-                threshold=self.threshold,
+                threshold=self.thresholds.lowest,
                 **{name: value for name, value in overrides.items() if value is not None},
             ),
             batch_size or trained.batch_size,
             Tiles(tile, overlap) if tile else None,
         )
 
+    @property
+    def threshold(self) -> float:
+        """The threshold of the classes that have none of their own."""
+        return self.thresholds.others
+
+    def threshold_text(self) -> str:
+        """Returns the thresholds of the classes to find, such as "0.3, 0.5 for traffic light"."""
+        labels = range(len(self.class_names)) if self.kept_labels is None else self.kept_labels
+        return self.thresholds.text(self.class_names, labels)
+
     def __repr__(self) -> str:
         return (
-            f"Detector({str(self.path)!r}, {str(self.network.device)!r}, threshold={threshold_text(self.threshold)}, "
+            f"Detector({str(self.path)!r}, {str(self.network.device)!r}, threshold={self.threshold_text()}, "
             f"classes={[self.class_names[label] for label in self.kept_labels or range(len(self.class_names))]})"
         )
 
@@ -142,7 +152,8 @@ class Detector:
 
     def find(self, images: Sequence[Tensor]) -> Found:
         """Returns the detections in uint8 `images` [3, h, w], by image and descending score, as test.py writes them."""
-        detections = detect_images(self.network, images, self.looks)
+        detections = detect_images(self.network, images, self.looks)  # above the lowest threshold
+        detections = detections.at(above(detections.scores, self.thresholds.by_label[detections.labels]))
         return detections if self.kept_labels is None else detections.at(np.isin(detections.labels, self.kept_labels))
 
     def _detections_in(self, images: Sequence[Tensor]) -> list[ImageDetections]:

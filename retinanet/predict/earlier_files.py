@@ -18,6 +18,13 @@ def record_line(path: Path, folder: Path) -> str:
     return json.dumps(path.relative_to(folder).as_posix()) + "\n"
 
 
+def add_to_record(folder: Path, part: Path) -> None:
+    """Adds the files below `part`, a folder in `folder`, to the record."""
+    files = [Path(place) / name for place, folders, names in os.walk(part) for name in sorted(folders + names)]
+    with open(folder / RECORD, "a", encoding="utf-8") as record:
+        record.writelines(record_line(path, folder) for path in files if path.is_symlink() or path.is_file())
+
+
 def earlier_files(folder: Path) -> list[Path]:
     """Returns the files in `folder` that an earlier run wrote, except its record.
 
@@ -28,7 +35,7 @@ def earlier_files(folder: Path) -> list[Path]:
     if record.is_file():
         with file_error_explained(record, "can't be read", "Choose another --output_path."):
             names |= set(_names_in(record.read_text(encoding="utf-8", errors="replace").splitlines()))
-    return sorted(path for path in (folder / name for name in names) if path.is_file())
+    return sorted(path for path in (folder / name for name in names) if path.is_file() or path.is_symlink())
 
 
 def _names_in(lines: Iterable[str]) -> Iterable[str]:
@@ -43,17 +50,16 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
 
 def require_no_source(earlier: Sequence[Path], sources: Iterable[Path]) -> None:
     """Raises UserError if a source is one of the `earlier` files, which are moved before any source is read."""
-    identities = {_identity(path) for path in earlier}
+    identities = {_identity(path.lstat()) for path in earlier}  # of links themselves: what they lead to stays
     for path in sources if identities else ():
-        if path.exists() and _identity(path) in identities:
+        if path.exists() and not identities.isdisjoint((_identity(path.stat()), _identity(path.lstat()))):
             raise UserError(
                 f"{path}: is a SOURCE, but an earlier run wrote it, and it would be moved before it is read. Choose "
                 "another --output_path, or leave it out."
             )
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = os.stat(path)
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
@@ -76,7 +82,7 @@ def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
                 path.rename(place)
         except BaseException:
             for path, place in reversed(moved):
-                if place.exists():
+                if os.path.lexists(place):
                     place.rename(path)
             _remove_empty({before, *(parent for _, place in moved for parent in _parents_below(place, folder))})
             raise

@@ -16,6 +16,7 @@ from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.views import Look, look_with
+from retinanet.predict.thresholds import Threshold, Thresholds, thresholds_of
 from retinanet.runtime.device import choose_precision, find_device
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import WHITE_LEVEL
@@ -40,30 +41,30 @@ class Trained(NamedTuple):
 
 
 class ReadyNetwork(NamedTuple):
-    look: Look  # returns all candidates above the threshold
+    look: Look  # returns all candidates above the lowest threshold
     trained: Trained
     device: torch.device
-    threshold: float
+    thresholds: Thresholds
     detection: DetectionSettings = DEFAULT_DETECTION  # the defaults, except for the threshold
 
 
 def network_of_checkpoint(
-    path: Path, device_name: str, precision_name: str, threshold: float | None, num_candidates: int
+    path: Path, device_name: str, precision_name: str, threshold: Threshold, num_candidates: int
 ) -> ReadyNetwork:
     """Loads the network of a checkpoint, with the averaged weights if the checkpoint has them.
 
-    If `threshold` is None, the checkpoint's own threshold is used. Raises UserError if the checkpoint can't be used.
+    Classes without a `threshold` get that of the checkpoint. Raises UserError if the checkpoint can't be used.
     """
     device = find_device(device_name)
     checkpoint = load_checkpoint(path)
     trained = trained_of(checkpoint)
-    threshold = trained.threshold if threshold is None else threshold
+    thresholds = thresholds_of(threshold, trained.threshold, trained.class_names, path)
     precision = choose_precision(precision_name, device)
     model = build_model(checkpoint, path, averaged=True).to(device).eval()
     with torch.no_grad():
-        network = fastest_form(model, device, precision, threshold)
+        network = fastest_form(model, device, precision, thresholds.lowest)
     look = look_with(network, num_candidates, device=device, precision=precision)
-    return ReadyNetwork(look, trained, device, threshold)
+    return ReadyNetwork(look, trained, device, thresholds)
 
 
 def trained_of(checkpoint: Checkpoint) -> Trained:
@@ -79,16 +80,21 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
     )
 
 
-Overrides = Mapping[str, float | None]  # fields of DetectionSettings by name; None leaves the choice to the file
+Overrides = Mapping[str, float | None]  # the other DetectionSettings; None leaves the choice to the file
 
 
 def network_of_onnx(
-    path: Path, device_name: str, precision_name: str, overrides: Overrides, more_looks: Sequence[str]
+    path: Path,
+    device_name: str,
+    precision_name: str,
+    threshold: Threshold,
+    overrides: Overrides,
+    more_looks: Sequence[str],
 ) -> ReadyNetwork:
     """Loads the network of the ONNX file `path`.
 
     The network's look returns candidates before NMS or, with a file of an earlier version, after NMS. Raises UserError
-    if the file can't be used, or doesn't support the `overrides` or the flags `more_looks`.
+    if the file can't be used, or doesn't support the `threshold`, the `overrides` or the flags `more_looks`.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. Pass a checkpoint, or a file of {EXPORT}")
@@ -116,25 +122,27 @@ def network_of_onnx(
         ) from fault
     if precision_name not in ("auto", "float32"):
         raise UserError(f"--precision {precision_name}: {path} computes in float32. Use auto, or the checkpoint")
-    _require_possible(path, exported, overrides, has_candidates)
+    thresholds = thresholds_of(threshold, trained.threshold, trained.class_names, path)
+    _require_possible(path, exported, thresholds.lowest, overrides, has_candidates)
     if more_looks and not has_candidates:
         raise UserError(
             f"--{more_looks[0]}: {path} was exported by an earlier version and lacks the candidates before NMS, which "
             f"several looks need. Export it again with {EXPORT}, or use the checkpoint"
         )
-    threshold = trained.threshold if overrides["threshold"] is None else overrides["threshold"]
     names = CANDIDATES if has_candidates else DETECTIONS
 
     def look(images: Tensor, sizes: Tensor) -> Candidates:
         return Candidates(*outputs_of(session, names, images, sizes))
 
-    return ReadyNetwork(look, trained, torch.device("cpu"), threshold, exported)
+    return ReadyNetwork(look, trained, torch.device("cpu"), thresholds, exported)
 
 
-def _require_possible(path: Path, exported: DetectionSettings, overrides: Overrides, has_candidates: bool) -> None:
-    """Raises UserError if a file exported with the settings `exported` doesn't support the `overrides`."""
-    threshold, most = overrides["threshold"], overrides["max_detections"]
-    if threshold is not None and np.float32(threshold) < np.float32(exported.threshold):
+def _require_possible(
+    path: Path, exported: DetectionSettings, threshold: float, overrides: Overrides, has_candidates: bool
+) -> None:
+    """Raises UserError if a file exported with the settings `exported` doesn't support the others."""
+    most = overrides["max_detections"]
+    if np.float32(threshold) < np.float32(exported.threshold):
         raise UserError(
             f"--threshold {threshold_text(threshold)} is below {threshold_text(exported.threshold)}, at which {path} "
             "was exported and below which it finds nothing. Export it with a lower --threshold"

@@ -122,12 +122,9 @@ class Outputs:
 
     def _place(self, path: Path) -> Path:
         """Returns `path`, numbered if that file exists, after creating its folders and adding it to the record."""
-        free, number = path, 1
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
-            while os.path.lexists(free):
-                number += 1
-                free = path.with_stem(f"{path.stem}_{number}")
+            free = free_path(path)
             self.record.write(record_line(free, self.folder))
         return free
 
@@ -137,6 +134,15 @@ class Outputs:
             kind = Image.registered_extensions()[path.suffix.lower()]
             with written_whole(path, "wb") as file:
                 picture.save(file, kind, quality=QUALITY)
+
+
+def free_path(path: Path) -> Path:
+    """Returns `path`, numbered if it exists."""
+    free, number = path, 1
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_stem(f"{path.stem}_{number}")
+    return free
 
 
 def _file_name(class_name: str) -> str:

@@ -81,6 +81,12 @@ class ConvertSettings:
     write: str = option(COCO, "format to write", WRITTEN, flag="to")
     images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
     exif: str = exif_option()
+    decisions: Path | None = option(
+        None,
+        "correct the labels of a COCO set by the decisions that the page of check_labels saved",
+        Path,
+        metavar="FILE",
+    )
     reading: ReadSettings = part(ReadSettings, "reading", "say what the files of SOURCE leave open")
     splitting: Splitting = part(
         Splitting, "splitting", "divide all images into new sets, each with its share of every class"

@@ -1,10 +1,14 @@
 """The flags of python -m retinanet.predict."""
 
+import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retinanet.runtime.errors import UserError
+from retinanet.settings.convert import COCO, IMAGES, LINK, VOC, YOLO
 from retinanet.settings.options import Given, number_from, option, options_of, parsed, part, whole_number
 from retinanet.settings.shared import BEST, Detection, Device, Views, max_pixels_option
 
@@ -12,15 +16,31 @@ MOST_USED = (
     *("checkpoint_path", "output_path", "threshold", "classes", "save"),
     *("tile", "overlap", "flip_test", "device"),
 )
-PICTURES, CROPS = SAVES = ("pictures", "crops")  # also the names of their folders
+PICTURES, CROPS = "pictures", "crops"
+PRELABELS = (COCO, YOLO, VOC)  # the formats of annotations
+SAVES = (PICTURES, CROPS, *PRELABELS)  # also the names of their folders
 MOST_OVERLAP = 0.9
+SCORE = number_from(0, 1)
 
 
-def _file_decides(name: str, default: str | None = None) -> Any:
+class ClassThreshold(NamedTuple):
+    name: str | None  # of the class; None: of the other classes
+    number: float
+
+
+def class_threshold(text: str) -> ClassThreshold:
+    """Parses CLASS=NUMBER, split at the last = sign, or a bare number."""
+    name, equals, number = text.rpartition("=")
+    try:
+        return ClassThreshold(name if equals else None, SCORE(number))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"expected a number {SCORE.limits}, or CLASS=NUMBER; got {text!r}") from None
+
+
+def _file_decides(name: str) -> Any:
     """Returns the Detection flag `name`, but with the default None, because an ONNX file has its own value."""
     details = options_of(Detection)[name]
-    default = default or f"{getattr(Detection, name)}, or an ONNX file's own"
-    return option(None, f"{details.text} (default: {default})", details.kind)
+    return option(None, f"{details.text} (default: {getattr(Detection, name)}, or an ONNX file's own)", details.kind)
 
 
 @dataclass(frozen=True)
@@ -44,12 +64,28 @@ class Looks:
 class FileDetection:
     """The flags of Detection; None stands for the weights file's value."""
 
-    threshold: float | None = _file_decides(
-        "threshold", "the threshold with the best F1 in the run's last evaluation, 0.3 if there was none"
+    threshold: tuple[ClassThreshold, ...] | None = option(
+        None,
+        f"{options_of(Detection)['threshold'].text}; CLASS=NUMBER is for one class, and a bare number for the others "
+        "(0 to 1; default: the threshold with the best F1 in the run's last evaluation, 0.3 if there was none)",
+        class_threshold,
+        nargs="+",
     )
     num_candidates: int | None = _file_decides("num_candidates")
     nms_iou: float | None = _file_decides("nms_iou")
     max_detections: int | None = _file_decides("max_detections")
+
+    def by_class(self) -> dict[str | None, float] | None:
+        """Returns the thresholds by class name, and by None for the other classes; None if there are none."""
+        return None if self.threshold is None else {each.name: each.number for each in self.threshold}
+
+    def check(self) -> None:
+        names = [each.name for each in self.threshold or ()]
+        for name in names:
+            if names.count(name) > 1:
+                numbers = " and ".join(f"{each.number:g}" for each in self.threshold or () if each.name == name)
+                whose = "the other classes" if name is None else f"the class {name!r}"
+                raise UserError(f"--threshold: {numbers} are both for {whose}. Give one of them.")
 
 
 @dataclass(frozen=True)
@@ -75,10 +111,12 @@ class PredictSettings:
     save: tuple[str, ...] = option(
         (PICTURES,),
         "what to write besides predictions.json and predictions.csv: pictures, or videos, with boxes; crops, a file "
-        "for each detection. A bare --save means nothing else",
+        "for each detection; the detections in images as annotations (pre-labels) for annotation tools and training: "
+        "coco, yolo, voc. A bare --save means nothing else",
         SAVES,
         nargs="*",
     )
+    images: str = option(LINK, "how images get beside the annotations: symbolic links, copies, or not at all", IMAGES)
     looks: Looks = part(Looks, "test-time augmentation and tiling", "all detections are merged before NMS")
     detection: FileDetection = part(FileDetection, "detection")
     machine: Machine = part(Machine, "machine")
@@ -91,7 +129,35 @@ class PredictSettings:
             raise UserError(
                 f"--overlap {self.looks.overlap:g} would make far too many tiles. Use {MOST_OVERLAP} or less."
             )
+        if not set(self.save) & set(PRELABELS):
+            given.refuse(("images",), f"only applies with --save {', '.join(PRELABELS)}. Add one, or remove it.")
         self.looks.views.check()
+        self.detection.check()
+
+
+def _sources_first(argv: Sequence[str]) -> list[str]:
+    """Moves words after --threshold that can't be thresholds to the front: `--threshold 0.3 street.jpg` has a SOURCE.
+
+    The first word stays, so that a mistake in it is reported as one.
+    """
+    sources: list[str] = []
+    others: list[str] = []
+    place = 0  # words since --threshold, 0 outside its values
+    for word in argv:
+        if word.startswith("-"):
+            place = int(len(word) > len("--t") and "--threshold".startswith(word))
+        elif place:
+            place += 1
+        (sources if place > 2 and not _may_be_threshold(word) else others).append(word)
+    return [*sources, *others]
+
+
+def _may_be_threshold(word: str) -> bool:
+    try:
+        float(word.rpartition("=")[2])
+    except ValueError:
+        return False
+    return True
 
 
 def predict_settings(argv: list[str] | None = None) -> PredictSettings:
@@ -100,8 +166,9 @@ def predict_settings(argv: list[str] | None = None) -> PredictSettings:
         "Detect objects in images and videos, and write pictures with boxes and all detections as JSON and CSV. Exit "
         "code 1: some files could not be read."
     )
+    words = _sources_first(sys.argv[1:] if argv is None else argv)
     settings, given = parsed(
-        PredictSettings, description, argv, most_used=MOST_USED, prog="python -m retinanet.predict"
+        PredictSettings, description, words, most_used=MOST_USED, prog="python -m retinanet.predict"
     )
     settings.check(given)
     return settings

@@ -43,6 +43,11 @@ def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint,
     ours, theirs = (Detector(path, "cpu", threshold=0.06)(image) for path in (checkpoint, "best.onnx"))
     assert len(ours.scores) > 5
     assert_near(theirs, ours)
+    for thresholds in ({None: 0.06, "red": 0.3}, {"red": 0.06}):  # "green" above 0.06 and above the file's own, 0.25
+        by_class = [Detector(path, "cpu", threshold=thresholds)(image) for path in (checkpoint, "best.onnx")]
+        assert_near(by_class[1], by_class[0])
+        lowest = np.where(ours.labels == 0, thresholds["red"], thresholds.get(None, 0.25))
+        assert np.array_equal(by_class[0].scores, ours.scores[ours.scores > lowest.astype(np.float32)])
     metadata = session.InferenceSession("best.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(metadata["retinanet.class_names"]) == load_checkpoint(checkpoint).class_names
     assert Detector("best.onnx").threshold == 0.25
@@ -57,9 +62,10 @@ def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint,
     for saved in (threshold_below(least), math.nextafter(least, 0)):  # as this version and earlier ones write it
         with_threshold("best.onnx", saved, "other.onnx")
         assert np.array_equal(Detector("other.onnx")(image).scores, theirs.scores[theirs.scores >= least])
-    run = script(PREDICT, image, "--checkpoint_path", "best.onnx", "--threshold", 0.01)
-    assert run.code == 2
-    assert "--threshold 0.01 is below 0.05, at which best.onnx was exported" in run.err
+    for words in ((0.01,), (0.3, "red=0.01")):
+        run = script(PREDICT, image, "--checkpoint_path", "best.onnx", "--threshold", *words)
+        assert run.code == 2
+        assert "--threshold 0.01 is below 0.05, at which best.onnx was exported" in run.err
 
 
 def with_threshold(path, threshold, place):

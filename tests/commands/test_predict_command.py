@@ -69,6 +69,24 @@ def test_the_default_threshold_keeps_the_detection_that_sets_it(script, coco_pat
     assert len(rows_in(Path("predictions"))) == count
 
 
+def test_a_class_can_have_a_threshold_of_its_own(script, coco_path, checkpoint):
+    """A name may contain = signs, and a SOURCE may stand behind the thresholds."""
+    checkpoint = random_checkpoint(Path("named.pt"), class_names=["a=0.3", "green"])
+    how = (PREDICT, "--checkpoint_path", checkpoint, "--device", "cpu", "--save", "--threshold")
+    assert script(*how, 0.05, coco_path / "images" / "val").code == 0
+    everything = rows_in(Path("predictions"))
+    own = sorted(row["score"] for row in everything if row["class"] == "a=0.3")[20]
+
+    run = script(*how, 0.05, f"a=0.3={own!r}", coco_path / "images" / "val")
+
+    assert f"Detecting a=0.3, green with a score above 0.05, {threshold_text(own)} for a=0.3\n" in run.out
+    wanted = [row for row in everything if row["class"] == "green" or row["score"] > own]
+    assert rows_in(Path("predictions")) == wanted
+    assert {row["class"] for row in wanted} == {"a=0.3", "green"}
+    run = script(*how, f"a=0.3={own!r}", "green=0.5", coco_path / "images" / "val")
+    assert f"with a score above {threshold_text(own)} for a=0.3, 0.5 for green\n" in run.out
+
+
 def test_pictures_and_crops(script, coco_path, checkpoint):
     val = coco_path / "images" / "val"
 
@@ -84,6 +102,81 @@ def test_pictures_and_crops(script, coco_path, checkpoint):
     crops = list(Path("predictions/crops").rglob("*.png"))
     assert len(crops) == len(rows)
     assert f"{len(rows)} detections in 5 images" in run.out
+
+
+def test_annotations_read_back_as_the_detections(script, coco_path, checkpoint):
+    """Images of one name in two folders stay apart, and a file that can't be read is in none of the sets."""
+    images, twin = coco_path / "images" / "val", coco_path / "images" / "train" / "1.png"
+    (images / "broken.png").write_text("no image")
+    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--save", "coco", "yolo", "voc")
+
+    run = script(PREDICT, images, twin, *how)
+
+    assert run.code == 1
+    assert f"Note: images with another name in coco, yolo, voc: 1, such as {twin} is 1_2.png\n" in run.out
+    assert "\nWritten to predictions: predictions.json, predictions.csv, coco/, yolo/, voc/\n" in run.out
+    wanted: dict[str, list] = {}
+    for row in rows_in(Path("predictions")):
+        name = Path(row["file_name"]).name if str(twin) != row["file_name"] else "1_2.png"
+        wanted.setdefault(name, []).append((row["class"], row["bbox"], row["score"]))
+    scores = json.loads(Path("predictions/yolo/scores.json").read_text())
+    for kind, rounding in (("coco", 1e-6), ("yolo", 2e-3), ("voc", 1)):
+        assert script("retinanet/convert/__main__", f"predictions/{kind}", "--output_path", f"back_{kind}").code == 0
+        content = json.loads(Path(f"back_{kind}/train.json").read_text())
+        names = {image["id"]: image["file_name"] for image in content["images"]}
+        assert {*names.values()} == {"1.png", "1_2.png", "2.png", "3.png", "4.png", "5.png"}
+        rows = content["annotations"]
+        assert len(rows) == sum(map(len, wanted.values())) > 20
+        for image_id, name in names.items():
+            mine = [entry for entry in rows if entry["image_id"] == image_id]
+            for entry, (class_name, box, score) in zip(mine, wanted.get(name, []), strict=True):
+                assert NAMES[entry["category_id"] - 1] == class_name
+                corners, again = ([x, y, x + w, y + h] for x, y, w, h in (box, entry["bbox"]))
+                assert again == pytest.approx(corners, abs=rounding)
+                assert kind != "coco" or entry["score"] == score
+            path = f"labels/train/{Path(name).with_suffix('.txt')}"
+            assert scores[path] == [score for *_, score in wanted.get(name, [])]
+
+
+def test_annotations_of_an_earlier_run_are_moved_with_their_links_and_sources_stay(script, coco_path, checkpoint):
+    images = coco_path / "images" / "val"
+    how = (PREDICT, images, "--checkpoint_path", checkpoint, "--device", "cpu", "--save", "coco")
+    assert script(*how).code == 0
+    image = Path("predictions/coco/images/train/1.png")
+    assert image.is_symlink()
+    (images / "5.png").unlink()  # now a link leads nowhere
+    script(PREDICT, image, "--checkpoint_path", checkpoint)
+    assert image.is_symlink()  # a link of an earlier run is no SOURCE
+
+    run = script(*how, "--images", "copy")
+
+    assert run.code == 0, run.err
+    assert "predictions holds an earlier run: 8 files moved to predictions/before_1" in run.out
+    assert len(list(Path("predictions/before_1/coco/images/train").iterdir())) == 5
+    assert sorted(path.name for path in Path("predictions/coco/images/train").iterdir()) == [
+        *("1.png", "2.png", "3.png", "4.png")
+    ]
+    assert not image.is_symlink()
+    mine = Path("predictions/coco/mine.txt")
+    mine.write_text("mine")
+    run = script(*how, "--images", "none")
+    assert "predictions.csv, coco_2/\n" in run.out
+    assert [path.name for path in Path("predictions/coco_2").iterdir()] == ["train.json"]
+    assert mine.read_text() == "mine"
+
+
+def test_annotations_are_for_images(script, coco_path, checkpoint):
+    from support.videos import write_video  # skips where PyAV is missing
+
+    write_video(Path("clip.avi"), 3)
+    how = ("--checkpoint_path", checkpoint, "--device", "cpu", "--save", "coco", "voc")
+    run = script(PREDICT, "clip.avi", *how)
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert "clip.avi: --save coco voc is for images. Leave it out for videos" in run.err
+    run = script(PREDICT, "clip.avi", coco_path / "images" / "val" / "1.png", *how)
+    assert run.code == 0, run.err
+    assert "Note: coco, voc leave out 1 video: they are for images\n" in run.out
+    assert len(json.loads(Path("predictions/coco/train.json").read_text())["images"]) == 1
 
 
 def test_one_of_each_is_singular(script, tmp_path, checkpoint):
@@ -158,10 +251,16 @@ def test_a_video(script, checkpoint):
         (("--tile", 64, "--overlap", 0.95), "far too many tiles"),
         (("--classes", "horse"), "has no class 'horse'"),
         (("--test_sides", 64, 64), "--test_sides: 64 is listed twice, which would detect twice"),
-        (("--threshold", 2), "--threshold"),
+        (("--threshold", 2), "--threshold: expected a number from 0 to 1, or CLASS=NUMBER; got '2'"),
+        (("--threshold", "red=1.5"), "expected a number from 0 to 1, or CLASS=NUMBER; got 'red=1.5'"),
+        (("--threshold", 0.3, "red=x"), "red=x: no such file"),
+        (("--threshold", 0.3, "blue=0.5"), "has no class 'blue'. Its classes are red, green"),
+        (("--threshold", "red=0.5", "red=0.4"), "--threshold: 0.5 and 0.4 are both for the class 'red'"),
+        (("--threshold", 0.3, 0.5), "--threshold: 0.3 and 0.5 are both for the other classes"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "best.pt"), "best.pt"),
         (("--save", "boxes"), "--save"),
+        (("--images", "copy"), "--images only applies with --save coco, yolo, voc"),
         (("--conf", 0.5), "did you mean --threshold?"),
     ],
 )
@@ -173,6 +272,15 @@ def test_mistakes_end_in_one_message(script, coco_path, checkpoint, flags, messa
     assert run.code == 2
     assert message in run.err
     assert run.err.count("\n") == 1
+    assert not Path("predictions").exists()
+
+
+def test_a_name_that_a_format_can_not_hold_is_refused_before_detecting(script, coco_path, checkpoint):
+    image = coco_path / "images" / "val" / "a\nb.png"
+    (coco_path / "images" / "val" / "1.png").rename(image)
+    run = script(PREDICT, image, "--checkpoint_path", checkpoint, "--device", "cpu", "--save", "coco", "voc")
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert "the PASCAL VOC format can't hold. Rename it or leave the format out of --save." in run.err
     assert not Path("predictions").exists()
 
 

@@ -1,0 +1,57 @@
+"""Makes an annotated set of detections, for people to correct in an annotation tool, or for training."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from retinanet.coco.boxes import boxes_of, clipped_corners
+from retinanet.coco.results import Found
+from retinanet.convert.fit import fitted
+from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
+
+SET_NAME = "train"
+NO_OUTLINE: dict[str, Any] = {"segmentation": []}  # Datumaro, and so CVAT, drops a COCO annotation without this key
+
+
+def labelled_image(path: Path, name: str, size: tuple[int, int], detections: Found, image_id: int) -> LabelledImage:
+    """Returns an image, upright of `size` (height, width), with its detections as boxes."""
+    height, width = size
+    corners = clipped_corners(detections.boxes, np.tile(size, (len(detections.boxes), 1)))
+    columns = (detections.labels, *boxes_of(corners).T, np.zeros(len(corners), bool), detections.scores)
+    boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    return LabelledImage(path, name, width, height, boxes, image_id, box_entries=[NO_OUTLINE] * len(boxes))
+
+
+def prelabels(
+    images: Sequence[LabelledImage], kind: str, class_names: list[str], category_ids: list[int], source: Path
+) -> Labelled:
+    """Returns the set of the `images` as the format `kind` can express it; the notes say what that changes.
+
+    Raises UserError, which names the weights file `source` or an image, if the format can't hold the name of a class
+    or an image.
+    """
+    return fitted(Labelled(class_names, [LabelledSet(SET_NAME, list(images))], category_ids), kind, source)
+
+
+class DistinctNames:
+    """Gives images different names in a set, by a number if an earlier image has the same, as in another folder.
+
+    Upper and lower case count as equal, as on macOS and Windows, and so do names with different suffixes, as
+    annotations are named after the image without it. Hidden files and folders, which readers leave out, lose their dot.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def add(self, name: str) -> str:
+        """Returns the name that the image `name` gets."""
+        parts = (part for part in PurePosixPath(name).parts if part not in ("..", "/"))
+        path = PurePosixPath(*(part.lstrip(".") or "_" for part in parts))
+        free, number = path, 1
+        while (key := str(free.with_suffix("")).lower()) in self._taken:
+            number += 1
+            free = path.with_stem(f"{path.stem}_{number}")
+        self._taken.add(key)
+        return str(free)

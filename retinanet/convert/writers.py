@@ -1,0 +1,19 @@
+"""Writes a dataset in any format that can be written."""
+
+from pathlib import Path
+
+from retinanet.convert.sets import Labelled
+from retinanet.convert.write_coco import write_coco
+from retinanet.convert.write_others import write_csv, write_voc, write_yolo
+from retinanet.settings.convert import COCO, CSV, VOC, YOLO
+
+WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
+
+
+def write(labelled: Labelled, kind: str, folder: Path, images: str) -> None:
+    """Writes a dataset that is `fitted` to the format `kind` to `folder`, after reading it again.
+
+    `images` says how the images get there: as links, as copies or not at all. Raises UserError if that gives anything
+    else than was to be written.
+    """
+    WRITERS[kind](labelled, folder, images)
