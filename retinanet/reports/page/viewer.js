@@ -1,0 +1,1 @@
+// One image, with its objects and detections.
