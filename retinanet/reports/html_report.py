@@ -22,6 +22,7 @@ from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
 from retinanet.reports.html_page import Illustration, PageText, page_of
 from retinanet.reports.metrics import evaluation_numbers, json_text
+from retinanet.reports.page_data import Run, page_data
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import counted
@@ -72,7 +73,9 @@ def write_report(
         analysis_lines(analysis, len(annotations.image_ids)),
     )
     kinds = {name: "jpeg" if name.endswith("jpg") else "png" for name in pictures}
-    page = page_of(text, analysis, [Illustration(*about[name], pictures[name], kinds[name]) for name in pictures])
+    data = page_data(title, annotations, [Run("A", source, record.get("checkpoint"), analysis)])
+    illustrations = [Illustration(*about[name], pictures[name], kinds[name]) for name in pictures]
+    page = page_of(text, analysis, illustrations, data)
     files = {
         METRICS: json_text(evaluation_numbers(source, annotations, analysis, table, record)).encode(),
         **pictures,

@@ -1,0 +1,1 @@
+// Suspect labels, and the decisions on them.
