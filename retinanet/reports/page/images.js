@@ -48,16 +48,15 @@ function startImages() {
   window.addEventListener("beforeprint", () => showCards(PRINTED_CARDS));
   window.addEventListener("afterprint", () => layOut());
   onChange(followState);
-  updateGrid();
 }
 
 function followState(names) {
-  if (!["common", "own", "run", "filter", "tab", "image"].some((name) => names.has(name))) return;
   if (["common", "own", "run", "filter"].some((name) => names.has(name))) grid.isDirty = true;
   if (names.has("filter")) showFilter();
   clearTimeout(grid.timer);
   // While one image is open, its neighbours stay what they are.
   if (state.image !== null || state.tab !== "images") return;
+  if (!grid.isDirty) return;
   if (!names.has("common") && !names.has("own")) updateGrid();
   else grid.timer = setTimeout(updateGrid, GRID_DELAY);
 }

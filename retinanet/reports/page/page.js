@@ -30,4 +30,7 @@ function startTabs() {
   show();
 }
 
+startImages();
+startViewer();
+startLabels();
 startTabs();

@@ -20,7 +20,7 @@ const LABEL_LETTERS = 30, LABEL_HEIGHT = 16, LABEL_FONT = "12px system-ui, sans-
 const CLICK_PIXELS = 4; // a pointer that moves less clicks
 const THRESHOLD_STEPS = {"[": -0.01, ",": -0.01, "]": 0.01, ".": 0.01, "{": -0.05, "<": -0.05, "}": 0.05, ">": 0.05};
 
-const viewer = {view: WHOLE, selected: null, canvases: [], pointers: new Map(), opener: null};
+const viewer = {view: WHOLE, selected: null, canvases: [], pointers: new Map()};
 
 // --- What is drawn on an image
 
@@ -268,7 +268,6 @@ function addPicture(run) {
 }
 
 function openImage(image) {
-  viewer.opener = document.activeElement;
   change({image});
 }
 
