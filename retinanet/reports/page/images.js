@@ -43,7 +43,7 @@ function startImages() {
   grid.status = element("p", {role: "status", class: "matching"});
   document.getElementById("images").append(filterBar(), grid.status, legend(), grid.list);
   grid.list.addEventListener("keydown", moveAmongCards);
-  window.addEventListener("scroll", () => requestAnimationFrame(showCards), {passive: true});
+  window.addEventListener("scroll", () => requestAnimationFrame(() => showCards()), {passive: true});
   new ResizeObserver(() => layOut()).observe(grid.list.parentElement);
   window.addEventListener("beforeprint", () => showCards(PRINTED_CARDS));
   window.addEventListener("afterprint", () => layOut());
@@ -171,23 +171,22 @@ function chosenInGrid(run = chosenRun()) {
   return chosen;
 }
 
-// Returns how many of the chosen detections and objects of each image are right, wrong, badly placed and not found.
+// Returns how many of the chosen detections and objects of each image are wrong, badly placed and not found.
 function countsOf(detections, objects) {
   const {image, match, ignored, kind} = chosenRun().detections;
   const numImages = data.images.names.length;
-  const [right, wrong, misplaced, missed] = Array.from({length: 4}, () => new Int32Array(numImages));
+  const [wrong, misplaced, missed] = Array.from({length: 3}, () => new Int32Array(numImages));
   const badlyPlaced = data.kinds.indexOf("badly placed");
   detections.forEach((isChosen, row) => {
     if (!isChosen) return;
-    if (match[row] >= 0) right[image[row]]++;
-    else if (!ignored[row]) wrong[image[row]]++;
+    if (match[row] < 0 && !ignored[row]) wrong[image[row]]++;
     if (kind[row] === badlyPlaced) misplaced[image[row]]++;
   });
   const isMatched = matchedObjects(chosenRun());
   objects.forEach((isChosen, object) => {
     if (isChosen && !isMatched[object]) missed[data.objects.image[object]]++;
   });
-  return {right, wrong, misplaced, missed};
+  return {wrong, misplaced, missed};
 }
 
 // Marks the objects that a detection above the thresholds matches.
@@ -275,9 +274,9 @@ function addCard(place) {
 }
 
 function countsText(image) {
-  const {right, wrong, missed} = grid.counts;
+  const {wrong, missed} = grid.counts;
   const gain = data.runs.length === 2 ? `, B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}` : "";
-  return `${right[image]} right, ${wrong[image]} false, ${missed[image]} not found${gain}`;
+  return `${wrong[image]} false, ${missed[image]} not found${gain}`;
 }
 
 function drawCard(canvas, image) {

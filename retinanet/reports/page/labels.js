@@ -145,7 +145,7 @@ function itemsOfSuspect(suspect) {
 function drawSuspect() {
   const suspect = labelling.suspects[labelling.at];
   const image = labelling.images.get(suspect.image_id);
-  const size = {width: labelling.frame.clientWidth, height: labelling.frame.clientHeight};
+  const size = sizeOf(labelling.canvas);
   if (image === undefined || !size.width) return;
   const items = itemsOfSuspect(suspect);
   const view = labelling.isWhole ? WHOLE : viewOf(items.map(({box}) => box), image, size);
@@ -163,8 +163,8 @@ function viewOf(boxes, image, size) {
   const wanted = Math.min(
     size.width / (CROP_MARGIN * Math.max(width, least)), size.height / (CROP_MARGIN * Math.max(height, least)));
   const zoom = Math.max(1, wanted / placeOf(size, image, WHOLE).scale);
-  if (zoom === 1) return WHOLE;
-  return {zoom: Math.min(MOST_ZOOM, zoom), x: (left + width / 2) / imageWidth, y: (top + height / 2) / imageHeight};
+  const view = {zoom: Math.min(MOST_ZOOM, zoom), x: (left + width / 2) / imageWidth, y: (top + height / 2) / imageHeight};
+  return within(view, size, image);
 }
 
 function toggleWhole() {

@@ -87,8 +87,8 @@ function shortName(label) {
 
 // --- Drawing
 
-// Draws an image and its items on a canvas of `size` (CSS pixels), as `view` shows it. Options: isSmall (thin lines and
-// no text), selected (the key of an item), withText (items whose text isn't drawn otherwise).
+// Draws an image and its items on a canvas of `size` (CSS pixels), as `view` shows it: with isSmall in thin lines and
+// without text. `selected` is the key of an item.
 function drawScene(canvas, size, image, items, view, {isSmall = false, selected = null} = {}) {
   const context = prepared(canvas, size);
   const place = placeOf(size, image, view);
@@ -100,10 +100,18 @@ function drawScene(canvas, size, image, items, view, {isSmall = false, selected 
     context.strokeStyle = "#888888";
     context.strokeRect(place.left + 0.5, place.top + 0.5, width - 1, height - 1);
   }
-  const ordered = [...items].sort((a, b) => Number(a.key === selected) - Number(b.key === selected));
+  const rank = (item) => rankOf(item, selected);
+  const ordered = [...items].sort((a, b) => rank(a) - rank(b));
   if (!isSmall) for (const item of ordered) drawPair(context, place, item);
   for (const item of ordered) drawBox(context, place, item, isSmall ? 1.5 : item.key === selected ? 4 : 2);
   if (!isSmall) drawLabels(context, size, place, ordered.reverse(), selected);
+}
+
+// Returns how far on top an item is drawn: what needs looking at most isn't covered.
+function rankOf(item, selected) {
+  if (item.key === selected) return 3;
+  if (item.style === "not found") return 2;
+  return item.score ?? -1;
 }
 
 // Returns the empty drawing context of a canvas with sharp pixels.
@@ -178,7 +186,7 @@ function drawLabels(context, size, place, items, selected) {
   context.direction = "ltr";
   const taken = [];
   for (const item of items) {
-    if (item.style === "object" && item.key !== selected) continue; // its detection says it
+    if (item.style === "object" && !item.text && item.key !== selected) continue; // its detection says it
     const text = item.text ?? itemText(item);
     const width = context.measureText(text).width + 8;
     const box = onCanvas(place, item.box);
@@ -239,7 +247,7 @@ function startViewer() {
     button("Fit", "Whole image (0)", () => look(WHOLE)),
     element("span", {class: "threshold"}, element("label", {for: "viewer-threshold"}, "Threshold ([ and ])"),
       viewer.slider, viewer.threshold),
-    button("Close", "Close (Escape)", closeImage));
+    element("button", {type: "button", class: "close", title: "Escape", onclick: closeImage}, "Close"));
   const help = element("p", {class: "keys"},
     "Keys: n and p or ← and → for the next and the previous image, + and − to zoom, Shift with arrows to move, 0 for " +
     "the whole image, [ and ] for the threshold (with Shift in larger steps), ↑ and ↓ in the list, Escape to close.");
@@ -254,7 +262,7 @@ function startViewer() {
 }
 
 function addPicture(run) {
-  const canvas = element("canvas", {role: "img", tabindex: "-1"});
+  const canvas = element("canvas", {role: "img", tabindex: "0"});
   const title = data.runs.length > 1 ? [element("figcaption", {}, `${run.name}: `, element("bdi", {}, printable(run.source)))] : [];
   viewer.pictures.append(element("figure", {}, ...title, element("div", {class: "canvas"}, canvas)));
   viewer.canvases.push(canvas);
@@ -293,7 +301,10 @@ function showImage() {
     return;
   }
   Object.assign(viewer, {view: WHOLE, selected: null, shown: state.image});
-  if (!viewer.dialog.open) viewer.dialog.showModal();
+  if (!viewer.dialog.open) {
+    viewer.dialog.showModal();
+    viewer.canvases[0].focus(); // not a button, which the space bar would press
+  }
   fillViewer();
   whenPictureIsThere(state.image, drawViewer);
 }
@@ -315,8 +326,7 @@ function fillViewer() {
 function drawViewer() {
   if (state.image === null) return;
   viewer.canvases.forEach((canvas, index) => {
-    const size = {width: canvas.parentElement.clientWidth, height: canvas.parentElement.clientHeight};
-    drawScene(canvas, size, state.image, viewer.items[index], viewer.view, {selected: viewer.selected});
+    drawScene(canvas, sizeOf(canvas), state.image, viewer.items[index], viewer.view, {selected: viewer.selected});
     const count = viewer.items[index].length;
     canvas.setAttribute("aria-label", `${printable(data.images.names[state.image])}, ${count} boxes, listed beside it`);
   });
@@ -335,12 +345,12 @@ function fillList() {
 }
 
 function itemButton(item) {
-  const score = item.score === null ? "" : ` ${item.score.toFixed(3)}`;
+  const score = item.score === null ? "" : `\u00a0${item.score.toFixed(3)}`;
   return element("button", {
     type: "button", "data-key": item.key, "aria-pressed": String(item.key === viewer.selected),
     onclick: () => select(item.key), onfocus: () => select(item.key),
-  }, swatch(item.style), element("bdi", {}, className(item.label)), `${score}, ${item.style}`,
-  item.isFaint ? ", below the threshold" : "");
+  }, swatch(item.style), element("bdi", {}, className(item.label)),
+  element("span", {}, `${score}, ${item.style}${item.isFaint ? ", below the threshold" : ""}`));
 }
 
 function itemButtons() {
@@ -365,27 +375,40 @@ function zoomBy(factor, point = null) {
   const {canvas, x, y} = point ?? {canvas: viewer.canvases[0], x: 0, y: 0};
   const zoom = Math.min(MOST_ZOOM, Math.max(1, viewer.view.zoom * factor));
   const before = sidesOf(canvas, viewer.view), after = sidesOf(canvas, {...viewer.view, zoom});
-  look(within({
+  const moved = {
     zoom, x: viewer.view.x + x / before.width - x / after.width, y: viewer.view.y + y / before.height - y / after.height,
-  }));
+  };
+  look(within(moved, sizeOf(canvas), state.image));
 }
 
 // Moves the view by CSS pixels.
 function panBy(canvas, right, down) {
   const sides = sidesOf(canvas, viewer.view);
-  look(within({...viewer.view, x: viewer.view.x - right / sides.width, y: viewer.view.y - down / sides.height}));
+  const moved = {...viewer.view, x: viewer.view.x - right / sides.width, y: viewer.view.y - down / sides.height};
+  look(within(moved, sizeOf(canvas), state.image));
 }
 
 // Returns the sides of the whole image in CSS pixels, as a view shows it.
 function sidesOf(canvas, view) {
-  const size = {width: canvas.clientWidth, height: canvas.clientHeight};
-  const {scale} = placeOf(size, state.image, view);
+  const {scale} = placeOf(sizeOf(canvas), state.image, view);
   return {width: data.images.width[state.image] * scale, height: data.images.height[state.image] * scale};
 }
 
-function within(view) {
-  const inside = (value) => Math.min(1, Math.max(0, value));
-  return view.zoom === 1 ? WHOLE : {...view, x: inside(view.x), y: inside(view.y)};
+// Returns the view moved so that no more ground is seen beside the image than must be.
+function within(view, size, image) {
+  const {scale} = placeOf(size, image, view);
+  const inside = (value, side, shown) => {
+    const half = Math.min(0.5, shown / 2 / (side * scale));
+    return Math.min(1 - half, Math.max(half, value));
+  };
+  return {
+    zoom: view.zoom, x: inside(view.x, data.images.width[image], size.width),
+    y: inside(view.y, data.images.height[image], size.height),
+  };
+}
+
+function sizeOf(canvas) {
+  return {width: canvas.clientWidth, height: canvas.clientHeight};
 }
 
 // Returns where a pointer is, from the middle of its canvas.
@@ -422,7 +445,7 @@ function distance(a, b) {
 
 // Selects the smallest box at a point.
 function selectAt({canvas, x, y}) {
-  const size = {width: canvas.clientWidth, height: canvas.clientHeight};
+  const size = sizeOf(canvas);
   const place = placeOf(size, state.image, viewer.view);
   const at = [x + size.width / 2, y + size.height / 2];
   const hit = viewer.items[viewer.canvases.indexOf(canvas)].filter((item) => {
