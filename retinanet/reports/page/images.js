@@ -275,8 +275,9 @@ function addCard(place) {
 
 function countsText(image) {
   const {wrong, missed} = grid.counts;
-  const gain = data.runs.length === 2 ? `, B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}` : "";
-  return `${wrong[image]} false, ${missed[image]} not found${gain}`;
+  const counts = `${wrong[image]} false, ${missed[image]} not found`;
+  if (data.runs.length < 2) return counts;
+  return `${counts}; F1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
 }
 
 function drawCard(canvas, image) {

@@ -345,12 +345,12 @@ function fillList() {
 }
 
 function itemButton(item) {
-  const score = item.score === null ? "" : `\u00a0${item.score.toFixed(3)}`;
+  const score = item.score === null ? "" : ` ${item.score.toFixed(3)}`;
   return element("button", {
     type: "button", "data-key": item.key, "aria-pressed": String(item.key === viewer.selected),
     onclick: () => select(item.key), onfocus: () => select(item.key),
-  }, swatch(item.style), element("bdi", {}, className(item.label)),
-  element("span", {}, `${score}, ${item.style}${item.isFaint ? ", below the threshold" : ""}`));
+  }, swatch(item.style), element("span", {}, element("bdi", {}, className(item.label)),
+    `${score}, ${item.style}${item.isFaint ? ", below the threshold" : ""}`));
 }
 
 function itemButtons() {
