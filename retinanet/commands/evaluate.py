@@ -31,6 +31,7 @@ from retinanet.evaluation.views import Views, views_line
 from retinanet.reports.analysis_text import analysis_lines, comparison_lines
 from retinanet.reports.box_pictures import comparison_panels, draw_grid, no_pictures_line
 from retinanet.reports.compared_settings import setting_differences, setting_lines
+from retinanet.reports.embedded_images import pictures_of, telling_order
 from retinanet.reports.figures import require_picture_place, save_figure
 from retinanet.reports.html_report import REPORT, write_report
 from retinanet.reports.metrics import comparison_numbers, evaluation_numbers, write_json
@@ -192,7 +193,14 @@ def report_on(
     analysis = analyse(annotations, detections, settings.num_draws)
     say(*analysis_lines(analysis, len(dataset)))
     if settings.report:
-        write_report(settings.report, analysis, table, dataset, str(source), record)
+        pictures = pictures_of(
+            dataset,
+            telling_order([analysis], annotations),
+            settings.report_images,
+            settings.report_mb,
+            settings.report,
+        )
+        write_report(settings.report, analysis, table, dataset, str(source), record, pictures)
         if line := no_pictures_line(dataset):
             say(line)
         say(f"Report: {settings.report / REPORT}")

@@ -16,7 +16,7 @@ from retinanet.runtime.printable import counted, printable
 
 MOST_ROWS = 20  # the number of rows of a table that are not collapsed
 PARTS = Path(__file__).parent / "page"
-STYLES = ("page.css",)
+STYLES = ("page.css", "images.css")
 # Joined in this order into one script, whose parts share their names.
 SCRIPTS = (
     *("data.js", "numbers.js", "state.js", "elements.js", "thresholds.js", "tables.js", "charts.js", "confusion.js"),
@@ -25,7 +25,7 @@ SCRIPTS = (
 # Runs before the page is laid out, so that what the application replaces is never displayed.
 MARK = "document.documentElement.className = 'application';"
 SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the tab of numbers
-PICTURE_SOURCES = "data: blob:"
+PICTURE_SOURCES = "data: file: 'self'"
 
 
 class Illustration(NamedTuple):

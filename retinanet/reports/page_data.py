@@ -12,6 +12,7 @@ from retinanet.coco.score_thresholds import USUAL_THRESHOLD
 from retinanet.evaluation.analysis import Analysis, image_f1
 from retinanet.evaluation.compare import Comparison
 from retinanet.evaluation.tide_errors import ERROR_KINDS
+from retinanet.reports.embedded_images import Pictures
 from retinanet.reports.metrics import none_of_nan
 
 VERSION = 1  # of the data's format
@@ -31,13 +32,13 @@ def page_data(
     annotations: Annotations,
     runs: Sequence[Run],
     *,
-    pictures: Sequence[str | None] | None = None,
+    pictures: Pictures | None = None,
     comparison: Comparison | None = None,
     suspects: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns the data of a page on one run, or on two of the same set, as page/data.js reads it.
 
-    `pictures` has the address of each image's picture, None if there is none. Arrays become base64 of their bytes.
+    Without `pictures`, the page draws boxes alone. Arrays become base64 of their bytes.
     """
     num_images = len(annotations.image_ids)
     return {
@@ -50,7 +51,8 @@ def page_data(
             "ids": annotations.image_ids.tolist(),
             "width": _base64(annotations.sizes[:, 1], "<i4"),
             "height": _base64(annotations.sizes[:, 0], "<i4"),
-            "pictures": list(pictures or [None] * num_images),
+            "pictures": pictures.sources if pictures else [None] * num_images,
+            "notes": pictures.notes if pictures else [None] * num_images,
         },
         "objects": {
             "image": _base64(owners_of(annotations), "<i4"),

@@ -68,5 +68,8 @@ function startNumbers() {
   show(true);
 }
 
+startImages();
+startViewer();
+startLabels();
 startTabs();
 startNumbers();
