@@ -56,5 +56,3 @@ def write_page(path: Path, dataset, *runs, suspects=None, megabytes=15, how=EMBE
     )
     path.write_text(document("a page", "a page", "", [], data))
     return path
-
-

@@ -42,9 +42,9 @@ function startNumbers() {
     showTotals(counts);
     isStale = state.tab !== "numbers" && !isPrinting;
     if (isStale) return;
-    const [, , , confusion] = others.map((part) => part(counts, {isNew}));
+    const [values, , , confusion] = others.map((part) => part(counts, {isNew}));
     // For the browser's console, and for tests.
-    window.report = {data, state, counts, confusion, change};
+    window.report = {data, state, counts, values, confusion, change};
   };
   let isPrinting = false;
   onChange((names) => {

@@ -19,7 +19,8 @@ function countsOfAll(counts) {
   return {right: sum(counts.right), wrong: sum(counts.wrong), missed: sum(counts.missed)};
 }
 
-// Returns a function that shows the counts of each run.
+// Returns a function that shows the counts of each run, and returns the values: of each run, by the names of MEASURES,
+// a list that starts with all classes together.
 function startClassTable() {
   const hasTwo = data.runs.length > 1;
   const columns = [
@@ -59,22 +60,22 @@ function startClassTable() {
   );
   return (counts) => {
     shown = counts;
-    for (const {label, cells} of rows) {
-      counts.forEach((each, run) => {
-        const its = label === null ? countsOfAll(each) : countsOfClass(each, label);
-        MEASURES.forEach((measure, place) => {
-          const value = measure.value(its);
-          setText(cells[place * counts.length + run], measure.kind ? String(value) : share(value));
-        });
-      });
-    }
+    const values = counts.map((each, run) => {
+      const all = [countsOfAll(each), ...data.classes.map((_, label) => countsOfClass(each, label))];
+      return Object.fromEntries(MEASURES.map((measure, place) => [measure.name, all.map((its, row) => {
+        const value = measure.value(its);
+        setText(rows[row].cells[place * counts.length + run], measure.kind ? String(value) : share(value));
+        return value;
+      })]));
+    });
     setText(onEmpty, numEmpty ? "False positives per image without objects: " + counts.map((each, run) =>
       `${hasTwo ? data.runs[run].name + " " : ""}${share(each.wrongOnEmpty / numEmpty)}`).join(", ") +
       ` (${numEmpty} of ${isEmpty.length} images)` : "All images have objects.");
+    return values;
   };
 }
 
-// Returns the row of a class, or of all classes if `label` is null, and its cells that follow the thresholds.
+// Returns the row of a class, or of all classes if `label` is null, and its cells, which follow the thresholds.
 function classRow(label) {
   const name = label === null ? "All classes" : className(label);
   const objects = label === null ? sum(numObjects) : numObjects[label];
@@ -95,7 +96,7 @@ function classRow(label) {
   const row = element("tr", label === null ? {class: "all"} : {},
     element("th", {scope: "row"}, label === null ? name : named(name)), element("td", {}, String(objects)), ...aps,
     element("td", {}, ...(label === null ? [] : ownThreshold(label, name))), ...places);
-  return {label, row, cells};
+  return {row, cells};
 }
 
 // Returns the input of the threshold of a class and the button that sets it to the best F1.
