@@ -19,11 +19,12 @@ PARTS = Path(__file__).parent / "page"
 STYLES = ("page.css", "images.css")
 # Joined in this order into one script, whose parts share their names.
 SCRIPTS = (
-    *("data.js", "numbers.js", "state.js", "elements.js", "tables.js", "charts.js", "images.js", "viewer.js"),
-    *("labels.js", "page.js"),
+    *("data.js", "numbers.js", "state.js", "elements.js", "thresholds.js", "tables.js", "charts.js", "confusion.js"),
+    *("images.js", "viewer.js", "labels.js", "page.js"),
 )
 # Runs before the page is laid out, so that what the application replaces is never displayed.
 MARK = "document.documentElement.className = 'application';"
+SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the tab of numbers
 PICTURE_SOURCES = "data: file: 'self'"
 
 
@@ -116,7 +117,7 @@ def document(title: str, heading: str, summary: str, parts: Sequence[str], data:
 
 def _application(has_suspects: bool) -> str:
     """Returns the elements that the scripts fill."""
-    sections = "".join(f"<section id='{name}'></section>" for name in ("numbers", "curves", "confusion", "errors"))
+    sections = "".join(f"<section id='{name}'></section>" for name in SECTIONS)
     labels = "<section id='labels' data-tab='labels'></section>" if has_suspects else ""
     return (
         "<div id='application'><nav id='tabs' aria-label='Parts of the page'></nav>"

@@ -1,4 +1,4 @@
-// Starts the page: its tabs, and everything that the other files show.
+// Starts the page: its tabs, and everything that follows the thresholds.
 
 const TAB_NAMES = {numbers: "Numbers", images: "Images", labels: "Labels", details: "Details"};
 
@@ -22,7 +22,8 @@ function startTabs() {
   };
   onChange((names) => {
     if (!names.has("tab")) return;
-    if (location.hash !== `#${state.tab}`) location.hash = state.tab;
+    const inTab = document.getElementById(location.hash.slice(1))?.closest(`[data-tab="${state.tab}"]`);
+    if (!inTab) location.hash = state.tab;
     show();
   });
   window.addEventListener("hashchange", follow);
@@ -30,7 +31,45 @@ function startTabs() {
   show();
 }
 
+function startNumbers() {
+  const parts = [startThresholds(), startClassTable(), startClassBars(), startCurves(), startConfusion(), startErrors()];
+  startComparison();
+  let isStale = true; // the numbers are behind another tab, and the thresholds have changed
+  const show = (isNew) => {
+    const limits = thresholds();
+    const counts = data.runs.map((run) => countsAt(run, limits));
+    const [showTotals, ...others] = parts;
+    showTotals(counts);
+    isStale = state.tab !== "numbers" && !isPrinting;
+    if (isStale) return;
+    const [values, , , confusion] = others.map((part) => part(counts, {isNew}));
+    // For the browser's console, and for tests.
+    window.report = {data, state, counts, values, confusion, change};
+  };
+  let isPrinting = false;
+  onChange((names) => {
+    if (["common", "own", "run"].some((name) => names.has(name))) show(names.has("run"));
+    else if (names.has("tab") && isStale) show(true);
+  });
+  // Charts are drawn again if their place or the colours change.
+  let width = 0;
+  new ResizeObserver(([{contentRect}]) => {
+    if (contentRect.width && contentRect.width !== width) show(true);
+    width = contentRect.width || width;
+  }).observe(document.getElementById("numbers"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(true));
+  for (const event of ["beforeprint", "afterprint"]) {
+    window.addEventListener(event, () => {
+      isPrinting = event === "beforeprint";
+      document.documentElement.classList.toggle("printing", isPrinting); // in light colours, and all tabs
+      show(true);
+    });
+  }
+  show(true);
+}
+
 startImages();
 startViewer();
 startLabels();
 startTabs();
+startNumbers();
