@@ -257,13 +257,16 @@ def test_two_decisions_that_change_a_label_differently_are_pointed_out(tmp_path,
     write_set(tmp_path, "val", 6)
     dataset = small_set(tmp_path)
     suspects = suspects_of(dataset)
-    suspects["suspects"][4]["annotation_id"] = 4
+    last, ids = suspects["suspects"][4], dataset.annotations.category_ids
+    last["annotation_id"], last["suggested_category_id"] = 4, sum(ids) - last["category_id"]
     page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9), suspects=suspects)
     open_page(browser, page, "labels")
     press(browser, "RIGHT", "RIGHT", "RIGHT", "d")
     assert not text_of(browser, "#labels .note")
     press(browser, "d")  # the same again
     assert not text_of(browser, "#labels .note")
+    press(browser, "u", "c")
+    assert text_of(browser, "#labels .note").startswith("Suspect 4 already changes this label")
 
 
 def test_names_are_text_whatever_is_in_them_and_fit_a_narrow_window(tmp_path, browser):

@@ -171,22 +171,26 @@ function chosenInGrid(run = chosenRun()) {
   return chosen;
 }
 
-// Returns how many of the chosen detections and objects of each image are wrong, badly placed and not found.
+// Returns how many detections and objects of each image are chosen, and how many of these are wrong, badly placed and
+// not found.
 function countsOf(detections, objects) {
   const {image, match, ignored, kind} = chosenRun().detections;
   const numImages = data.images.names.length;
-  const [wrong, misplaced, missed] = Array.from({length: 3}, () => new Int32Array(numImages));
+  const [chosen, wrong, misplaced, missed] = Array.from({length: 4}, () => new Int32Array(numImages));
   const badlyPlaced = data.kinds.indexOf("badly placed");
   detections.forEach((isChosen, row) => {
     if (!isChosen) return;
+    chosen[image[row]]++;
     if (match[row] < 0 && !ignored[row]) wrong[image[row]]++;
     if (kind[row] === badlyPlaced) misplaced[image[row]]++;
   });
   const isMatched = matchedObjects(chosenRun());
   objects.forEach((isChosen, object) => {
-    if (isChosen && !isMatched[object]) missed[data.objects.image[object]]++;
+    if (!isChosen) return;
+    chosen[data.objects.image[object]]++;
+    if (!isMatched[object]) missed[data.objects.image[object]]++;
   });
-  return {wrong, misplaced, missed};
+  return {chosen, wrong, misplaced, missed};
 }
 
 // Marks the objects that a detection above the thresholds matches.
@@ -274,8 +278,12 @@ function addCard(place) {
 }
 
 function countsText(image) {
-  const {wrong, missed} = grid.counts;
-  const counts = `${wrong[image]} false, ${missed[image]} not found`;
+  const {chosen, wrong, missed} = grid.counts;
+  const {filter} = state;
+  const isSpecific = [filter.kind, filter.trueClass, filter.foundClass].some((value) => value !== null);
+  const counts = isSpecific
+    ? `${chosen[image]} ${chosen[image] === 1 ? "box matches" : "boxes match"}`
+    : `${wrong[image]} false, ${missed[image]} not found`;
   if (data.runs.length < 2) return counts;
   return `${counts}; F1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
 }
