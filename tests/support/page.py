@@ -36,9 +36,32 @@ def chromium(folder: Path, width: int = 1280, height: int = 900):
     try:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.downloads = downloads
         yield browser
     finally:
         browser.quit()
+
+
+def press(browser, *keys: str) -> None:
+    """Presses keys where the focus is: a character, a name such as ENTER or SHIFT+RIGHT, or text."""
+    from selenium.webdriver.common.keys import Keys
+
+    for key in keys:
+        parts = key.split("+") if len(key) > 1 else [key]
+        browser.switch_to.active_element.send_keys(*(getattr(Keys, part, part) for part in parts), Keys.NULL)
+
+
+def tab_to(browser, selector: str, *, back: bool = False, most: int = 80) -> None:
+    """Presses Tab, or Shift and Tab, until the element with the focus fits the selector."""
+    for _ in range(most):
+        press(browser, "SHIFT+TAB" if back else "TAB")
+        if browser.execute_script("return document.activeElement.matches(arguments[0])", selector):
+            return
+    raise AssertionError(f"Tab doesn't reach {selector}")
+
+
+def text_of(browser, selector: str) -> str:
+    return browser.find_element("css selector", selector).text
 
 
 def write_page(path: Path, dataset, *runs, suspects=None, megabytes=15, how=EMBED) -> Path:

@@ -41,11 +41,11 @@ function startImages() {
   if (data.runs.length === 2) Object.assign(SORTS, COMPARING_SORTS);
   grid.list = element("ul", {class: "cards", "aria-label": "Images"});
   grid.status = element("p", {role: "status", class: "matching"});
-  document.getElementById("images").append(filterBar(), grid.status, legend(), grid.list);
+  document.getElementById("images").append(filterBar(), grid.status, colours(), grid.list);
   grid.list.addEventListener("keydown", moveAmongCards);
   window.addEventListener("scroll", () => requestAnimationFrame(() => showCards()), {passive: true});
   new ResizeObserver(() => layOut()).observe(grid.list.parentElement);
-  window.addEventListener("beforeprint", () => showCards(PRINTED_CARDS));
+  window.addEventListener("beforeprint", () => { if (state.tab === "images") showCards(PRINTED_CARDS); });
   window.addEventListener("afterprint", () => layOut());
   onChange(followState);
 }
@@ -231,7 +231,7 @@ function forgetCards() {
 
 // Makes the cards near the window, or the first `printed` cards, and removes the others.
 function showCards(printed) {
-  if (state.tab !== "images" && !(printed > 0)) return;
+  if (state.tab !== "images") return;
   const rowHeight = cardHeight() + CARD_GAP;
   const above = -grid.list.getBoundingClientRect().top;
   const firstRow = Math.max(0, Math.floor(above / rowHeight) - ROWS_BEYOND);
@@ -258,7 +258,7 @@ function addCard(place) {
     type: "button", class: "card", tabindex: place === grid.current ? "0" : "-1",
     onclick: () => openImage(image),
     onfocus: () => setCurrent(place),
-  }, canvas, element("bdi", {class: "name"}, printable(data.images.names[image])),
+  }, canvas, element("bdi", {class: "file"}, printable(data.images.names[image])),
   element("span", {class: "counts"}, countsText(image)));
   if (note) button.append(element("span", {class: "note"}, printable(note)));
   const card = element("li", {"aria-setsize": grid.images.length, "aria-posinset": place + 1}, button);
@@ -275,8 +275,9 @@ function addCard(place) {
 
 function countsText(image) {
   const {wrong, missed} = grid.counts;
-  const gain = data.runs.length === 2 ? `, B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}` : "";
-  return `${wrong[image]} false, ${missed[image]} not found${gain}`;
+  const counts = `${wrong[image]} false, ${missed[image]} not found`;
+  if (data.runs.length < 2) return counts;
+  return `${counts}; F1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
 }
 
 function drawCard(canvas, image) {

@@ -48,6 +48,8 @@ function startLabels() {
   buildLabels(section);
   labelling.at = Math.max(0, labelling.suspects.findIndex(({id}) => !labelling.decisions.has(id)));
   document.addEventListener("keydown", onLabelKey);
+  // No threshold applies to suspects.
+  onChange(() => document.getElementById("thresholds").classList.toggle("away", state.tab === "labels"));
   new ResizeObserver(() => drawSuspect()).observe(labelling.frame);
   showSuspect();
 }
@@ -66,7 +68,7 @@ function buildLabels(section) {
   labelling.progress = element("progress", {max: labelling.suspects.length, "aria-label": "Decided"});
   labelling.count = element("span", {});
   labelling.heading = element("h2", {});
-  labelling.file = element("bdi", {class: "name"});
+  labelling.file = element("bdi", {class: "file"});
   labelling.about = element("p", {class: "about", role: "status"});
   labelling.warning = element("p", {class: "note", role: "alert"});
   labelling.canvas = element("canvas", {role: "img"});
@@ -74,11 +76,11 @@ function buildLabels(section) {
   labelling.buttons = Object.entries(DECISIONS).map(([name, {key, text}]) =>
     button(name, `${text} (${key})`, () => decide(name)));
   section.append(
-    element("div", {class: "bar"}, labelling.progress, labelling.count,
+    element("div", {class: "tools"}, labelling.progress, labelling.count,
       element("button", {type: "button", onclick: saveDecisions, id: "save-decisions"}, "Save decisions.json")),
     labelling.heading, labelling.file, labelling.about, labelling.frame,
     element("div", {class: "decisions", role: "group", "aria-label": "Decision"}, ...labelling.buttons),
-    element("div", {class: "bar"},
+    element("div", {class: "tools"},
       button("", "‹ Previous (←)", () => goTo(labelling.at - 1)), button("", "Next › (→)", () => goTo(labelling.at + 1)),
       button("", "Undo the last decision (u)", undo), button("", "Whole image or part (w)", toggleWhole)),
     labelling.warning,

@@ -207,13 +207,13 @@ function covers(taken, left, top, width) {
 }
 
 // Returns the list of colours, with the dash of each.
-function legend() {
+function colours() {
   const parts = Object.keys(STYLES).map((style) => element("li", {}, swatch(style), style));
-  return element("details", {class: "legend"}, element("summary", {}, "Colours"), element("ul", {}, ...parts));
+  return element("details", {class: "colours"}, element("summary", {}, "Colours"), element("ul", {}, ...parts));
 }
 
 function swatch(style) {
-  const canvas = element("canvas", {class: "swatch", "aria-hidden": "true"});
+  const canvas = element("canvas", {class: "dashes", "aria-hidden": "true"});
   const context = prepared(canvas, {width: 34, height: 12});
   stroke(context, {style}, 3, () => {
     context.beginPath();
@@ -229,7 +229,7 @@ function swatch(style) {
 function startViewer() {
   viewer.dialog = document.getElementById("viewer");
   const button = (text, label, onclick) => element("button", {type: "button", "aria-label": label, title: label, onclick}, text);
-  viewer.name = element("bdi", {class: "name"});
+  viewer.name = element("bdi", {class: "file"});
   viewer.place = element("span", {class: "place"});
   viewer.note = element("p", {class: "note"});
   viewer.list = element("div", {class: "items"});
@@ -240,7 +240,7 @@ function startViewer() {
   });
   viewer.threshold = element("output", {for: "viewer-threshold"});
   const heading = element("h2", {id: "viewer-heading"}, viewer.name);
-  const bar = element("div", {class: "bar"},
+  const bar = element("div", {class: "tools"},
     heading, viewer.place,
     button("‹", "Previous image (p or ←)", () => step(-1)), button("›", "Next image (n or →)", () => step(1)),
     button("−", "Smaller (-)", () => zoomBy(1 / ZOOM_STEP)), button("+", "Larger (+)", () => zoomBy(ZOOM_STEP)),
@@ -253,7 +253,7 @@ function startViewer() {
     "the whole image, [ and ] for the threshold (with Shift in larger steps), ↑ and ↓ in the list, Escape to close.");
   viewer.dialog.setAttribute("aria-labelledby", "viewer-heading");
   viewer.dialog.append(bar, viewer.note,
-    element("div", {class: "stage"}, viewer.pictures, element("div", {class: "side"}, viewer.list, legend(), help)));
+    element("div", {class: "stage"}, viewer.pictures, element("div", {class: "side"}, viewer.list, colours(), help)));
   for (const run of data.runs) addPicture(run);
   viewer.dialog.addEventListener("keydown", onViewerKey);
   viewer.dialog.addEventListener("close", () => change({image: null}));
@@ -345,12 +345,12 @@ function fillList() {
 }
 
 function itemButton(item) {
-  const score = item.score === null ? "" : `\u00a0${item.score.toFixed(3)}`;
+  const score = item.score === null ? "" : ` ${item.score.toFixed(3)}`;
   return element("button", {
-    type: "button", "data-key": item.key, "aria-pressed": String(item.key === viewer.selected),
+    type: "button", class: "item", "data-key": item.key, "aria-pressed": String(item.key === viewer.selected),
     onclick: () => select(item.key), onfocus: () => select(item.key),
-  }, swatch(item.style), element("bdi", {}, className(item.label)),
-  element("span", {}, `${score}, ${item.style}${item.isFaint ? ", below the threshold" : ""}`));
+  }, swatch(item.style), element("span", {}, element("bdi", {}, className(item.label)),
+    `${score}, ${item.style}${item.isFaint ? ", below the threshold" : ""}`));
 }
 
 function itemButtons() {
