@@ -62,18 +62,21 @@ def page_of(
     """
     parts = [
         "<h2>COCO's numbers</h2>",
-        _pre(text.coco_lines),
+        preformatted(text.coco_lines),
         "<h2>Settings</h2>",
         _settings_table(text.settings),
     ]
     for heading in HEADINGS:
-        figures = [_figure(illustration) for illustration in illustrations if illustration.heading == heading]
+        figures = [figure(illustration) for illustration in illustrations if illustration.heading == heading]
         tables = {"Classes": _class_table, "Errors": _error_table}
         table = tables[heading](analysis) if heading in tables else []
         if figures or table:
             section = "<section class='replaced'>" if heading in REPLACED else "<section>"
             parts += [section, f"<h2>{heading}</h2>", *table, *figures, "</section>"]
-    parts += ["<h2>As text</h2>", f"<details><summary>The analysis as text</summary>{_pre(text.lines)}</details>"]
+    parts += [
+        "<h2>As text</h2>",
+        f"<details><summary>The analysis as text</summary>{preformatted(text.lines)}</details>",
+    ]
     return document(text.title, f"AP {analysis.ap}", text.summary, parts, data)
 
 
@@ -132,7 +135,8 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def _figure(illustration: Illustration) -> str:
+def figure(illustration: Illustration) -> str:
+    """Returns the illustration with its caption."""
     data = base64.b64encode(illustration.picture).decode()
     caption = _html(illustration.caption)
     return (
@@ -204,7 +208,8 @@ def _settings_table(settings: Mapping[str, Any]) -> str:
     return few if len(settings) <= MOST_ROWS else f"<details><summary>{len(settings)} settings</summary>{few}</details>"
 
 
-def _pre(lines: Sequence[str]) -> str:
+def preformatted(lines: Sequence[str]) -> str:
+    """Returns the lines as they are, in letters of equal width."""
     return "<pre>" + "\n".join(map(_html, lines)) + "</pre>"
 
 

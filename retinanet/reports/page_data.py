@@ -12,6 +12,7 @@ from retinanet.coco.score_thresholds import USUAL_THRESHOLD
 from retinanet.evaluation.analysis import Analysis, image_f1
 from retinanet.evaluation.compare import Comparison
 from retinanet.evaluation.tide_errors import ERROR_KINDS
+from retinanet.reports.analysis_text import change_text
 from retinanet.reports.embedded_images import Pictures
 from retinanet.reports.metrics import none_of_nan
 
@@ -105,7 +106,7 @@ def _comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
         return None
     return {
         "differences": [
-            [each.name, none_of_nan(each.a), none_of_nan(each.b), str(each.difference), none_of_nan(each.wins)]
+            [each.name, none_of_nan(each.a), none_of_nan(each.b), change_text(each.difference), none_of_nan(each.wins)]
             for each in comparison.differences
         ]
     }

@@ -63,7 +63,9 @@ class EvaluateSettings:
         metavar=("A", "B"),
     )
     report: Path | None = option(
-        None, "folder for report.html, metrics.json and figures, or with --compare for its picture", Path
+        None,
+        "folder for report.html, metrics.json and figures, or with --compare for report.html and its picture",
+        Path,
     )
     report_images: str = option(EMBED, "embed the pictures in report.html, or link to the image files", (EMBED, LINK))
     report_mb: float = option(
