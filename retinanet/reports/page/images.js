@@ -257,14 +257,13 @@ function showCards(printed) {
 function addCard(place) {
   const image = grid.images[place];
   const canvas = element("canvas", {"aria-hidden": "true"});
-  const note = data.images.notes?.[image];
+  const note = element("span", {class: "note"});
   const button = element("button", {
     type: "button", class: "card", tabindex: place === grid.current ? "0" : "-1",
     onclick: () => openImage(image),
     onfocus: () => setCurrent(place),
   }, canvas, element("bdi", {class: "file"}, printable(data.images.names[image])),
-  element("span", {class: "counts"}, countsText(image)));
-  if (note) button.append(element("span", {class: "note"}, printable(note)));
+  element("span", {class: "counts"}, countsText(image)), note);
   const card = element("li", {"aria-setsize": grid.images.length, "aria-posinset": place + 1}, button);
   const left = (place % grid.columns) * (grid.cardWidth + CARD_GAP);
   const top = Math.floor(place / grid.columns) * (cardHeight() + CARD_GAP);
@@ -274,7 +273,7 @@ function addCard(place) {
   const next = [...grid.cards.keys()].filter((other) => other > place).sort((a, b) => a - b)[0];
   grid.list.insertBefore(card, grid.cards.get(next) ?? null);
   grid.cards.set(place, card);
-  drawCard(canvas, image);
+  drawCard(canvas, note, image);
 }
 
 function countsText(image) {
@@ -288,10 +287,13 @@ function countsText(image) {
   return `${counts}; F1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
 }
 
-function drawCard(canvas, image) {
+function drawCard(canvas, note, image) {
   const width = grid.cardWidth - 2, height = Math.round(grid.cardWidth * CARD_SHAPE);
   const items = itemsOf(chosenRun(), image);
-  const draw = () => drawScene(canvas, {width, height}, image, items, WHOLE, {isSmall: true});
+  const draw = () => {
+    drawScene(canvas, {width, height}, image, items, WHOLE, {isSmall: true});
+    note.textContent = noteOf(image);
+  };
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
   draw();
@@ -340,18 +342,28 @@ function pictureOf(image) {
   return picture?.complete && picture.naturalWidth ? picture : null;
 }
 
-// Calls `then` once the picture of an image can be drawn; never if there is none.
+// Returns why an image has no picture, or "".
+function noteOf(image) {
+  return printable(data.images.notes[image] ?? "");
+}
+
+// Calls `then` once the picture of an image can be drawn, or if it can't be shown; never if there is none.
 function whenPictureIsThere(image, then) {
-  const source = data.images.pictures[image];
+  const {pictures: sources, notes} = data.images;
+  const source = sources[image];
   if (!source) return;
   let picture = pictures.get(image);
   pictures.delete(image);
   if (!picture) {
     picture = new Image();
     picture.src = source;
+    picture.addEventListener("error", () => {
+      sources[image] = null;
+      notes[image] = `this browser can't show ${source.slice(0, MOST_LETTERS)}`;
+    });
   }
   pictures.set(image, picture);
   if (pictures.size > MOST_PICTURES) pictures.delete(pictures.keys().next().value);
   if (pictureOf(image)) then();
-  else picture.addEventListener("load", then, {once: true});
+  else for (const event of ["load", "error"]) picture.addEventListener(event, then, {once: true});
 }

@@ -19,7 +19,7 @@ const DECISIONS = {
 };
 const UNCHANGING = new Set(["right", "skip"]);
 
-const labelling = {suspects: [], decisions: new Map(), undone: [], at: 0, isWhole: false};
+const labelling = {suspects: [], decisions: new Map(), history: [], at: 0, isWhole: false, isForgetful: false};
 
 function hasLabel(suspect) {
   return suspect.annotation_id !== null;
@@ -69,8 +69,9 @@ function buildLabels(section) {
   labelling.count = element("span", {});
   labelling.heading = element("h2", {});
   labelling.file = element("bdi", {class: "file"});
-  labelling.about = element("p", {class: "about", role: "status"});
-  labelling.warning = element("p", {class: "note", role: "alert"});
+  labelling.about = element("p", {class: "about"});
+  labelling.note = element("p", {class: "note"});
+  labelling.warning = element("p", {class: "warning", role: "alert"});
   labelling.canvas = element("canvas", {role: "img"});
   labelling.frame = element("div", {class: "canvas"}, labelling.canvas);
   labelling.buttons = Object.entries(DECISIONS).map(([name, {key, text}]) =>
@@ -78,7 +79,7 @@ function buildLabels(section) {
   section.append(
     element("div", {class: "tools"}, labelling.progress, labelling.count,
       element("button", {type: "button", onclick: saveDecisions, id: "save-decisions"}, "Save decisions.json")),
-    labelling.heading, labelling.file, labelling.about, labelling.frame,
+    element("div", {role: "status"}, labelling.heading, labelling.file, labelling.about, labelling.note), labelling.frame,
     element("div", {class: "decisions", role: "group", "aria-label": "Decision"}, ...labelling.buttons),
     element("div", {class: "tools"},
       button("", "‹ Previous (←)", () => goTo(labelling.at - 1)), button("", "Next › (→)", () => goTo(labelling.at + 1)),
@@ -100,7 +101,8 @@ function showSuspect() {
     each.setAttribute("aria-pressed", String(decision === name));
   }
   labelling.progress.value = labelling.decisions.size;
-  labelling.count.textContent = `${labelling.decisions.size} of ${labelling.suspects.length} decided`;
+  const unkept = labelling.isForgetful ? ". This browser doesn't keep decisions: save before you close the page" : "";
+  labelling.count.textContent = `${labelling.decisions.size} of ${labelling.suspects.length} decided${unkept}`;
   drawSuspect();
   const image = labelling.images.get(suspect.image_id);
   if (image !== undefined) whenPictureIsThere(image, drawSuspect);
@@ -152,6 +154,7 @@ function drawSuspect() {
   const items = itemsOfSuspect(suspect);
   const view = labelling.isWhole ? WHOLE : viewOf(items.map(({box}) => box), image, size);
   drawScene(labelling.canvas, size, image, items, view);
+  labelling.note.textContent = noteOf(image) && `No picture: ${noteOf(image)}`;
   labelling.canvas.setAttribute("aria-label", items.map(({text}) => text).join("; "));
 }
 
@@ -179,7 +182,7 @@ function toggleWhole() {
 function decide(name) {
   const suspect = labelling.suspects[labelling.at];
   if (!DECISIONS[name].fits(suspect)) return;
-  labelling.undone.push([suspect.id, labelling.decisions.get(suspect.id)]);
+  labelling.history.push([suspect.id, labelling.decisions.get(suspect.id)]);
   labelling.decisions.set(suspect.id, name);
   keepDecisions();
   labelling.warning.textContent = contradictionOf(suspect, name);
@@ -213,7 +216,7 @@ function changeOf(suspect) {
 }
 
 function undo() {
-  const last = labelling.undone.pop();
+  const last = labelling.history.pop();
   if (!last) return;
   const [id, before] = last;
   if (before === undefined) labelling.decisions.delete(id);

@@ -306,16 +306,15 @@ function showImage() {
     viewer.canvases[0].focus(); // not a button, which the space bar would press
   }
   fillViewer();
-  whenPictureIsThere(state.image, drawViewer);
+  whenPictureIsThere(state.image, () => { if (state.image !== null) fillViewer(); });
 }
 
 function fillViewer() {
   const image = state.image;
-  const note = data.images.notes?.[image];
   viewer.name.textContent = printable(data.images.names[image]);
   const place = grid.images.indexOf(image);
   viewer.place.textContent = place < 0 ? "" : `${place + 1} of ${grid.images.length.toLocaleString("en")}`;
-  viewer.note.textContent = note ? `No picture: ${printable(note)}` : "";
+  viewer.note.textContent = noteOf(image) && `No picture: ${noteOf(image)}`;
   viewer.slider.value = state.common;
   viewer.threshold.textContent = state.common.toFixed(2);
   viewer.items = data.runs.map((run) => itemsOf(run, image));
