@@ -90,14 +90,14 @@ function startCurves() {
     tabindex: 0, role: "application", "aria-label": "Precision-recall curves", "aria-describedby": "curve_help curve_point",
   });
   const legend = element("div", {class: "legend"});
-  const point = element("output", {id: "curve_point"});
+  const point = element("output", {id: "curve_point", class: "readout"});
   const wrap = element("div", {class: "chart"}, canvas);
   document.getElementById("curves").append(
     element("h2", {}, "Precision and recall"),
     element("p", {id: "curve_help"}, "At IoU 0.5; a dot is at the threshold. A click on a curve, or Enter, shows the " +
       "images with false positives above the score there. Keys: left and right move along a curve, up and down " +
       "to another class."),
-    wrap, element("p", {}, point), legend);
+    point, element("div", {class: "curves"}, wrap, legend));
   const curvesOf = new Map(); // of each run, made when it is first shown
   const base = document.createElement("canvas"); // axes and curves, which don't follow the threshold
   let cursor = null, counts = [], box = null, coloured = [];

@@ -1,5 +1,6 @@
 // The confusion matrix of the chosen run at the common threshold, as a heat map that keys can walk through.
 
+const FONT = "13px system-ui, sans-serif";
 const MOST_IN_MATRIX = 100; // classes; if there are more, those most confused with others
 
 // Returns a function that draws the matrix and returns its counts.
@@ -7,7 +8,7 @@ function startConfusion() {
   const canvas = element("canvas", {
     tabindex: 0, role: "application", "aria-label": "Confusion matrix", "aria-describedby": "matrix_help matrix_cell",
   });
-  const cell = element("output", {id: "matrix_cell"});
+  const cell = element("output", {id: "matrix_cell", class: "readout"});
   const heading = element("h2", {}, "Confusion");
   const wrap = element("div", {class: "wide chart"}, canvas);
   document.getElementById("confusion").append(
@@ -15,7 +16,7 @@ function startConfusion() {
     element("p", {id: "matrix_help"}, "Rows are true classes, columns what they were classified as, at the common " +
       "threshold and IoU 0.5; colours are shares of the row. A click, or Enter, shows the images of a cell. Arrow " +
       "keys move to another cell."),
-    element("p", {}, cell), wrap);
+    cell, wrap);
   const base = document.createElement("canvas"); // names and grid, which don't follow the threshold
   const classes = classesInMatrix();
   const size = classes.length + 1;
@@ -23,11 +24,14 @@ function startConfusion() {
 
   const nameOf = (place, other) => place < classes.length ? className(classes[place]) : other;
   const drawBase = () => {
-    left = Math.min(170, wrap.clientWidth * 0.3);
-    top = 110;
+    const most = Math.min(170, wrap.clientWidth * 0.3); // for names
+    const measured = base.getContext("2d");
+    measured.font = FONT;
+    const names = ["background", ...classes.map(className)];
+    left = top = Math.min(most, 10 + Math.max(...names.map((name) => measured.measureText(fitted(measured, name, most)).width)));
     side = Math.max(12, Math.min(44, Math.floor((wrap.clientWidth - left - 2) / size)));
     const context = sizedContext(base, left + side * size + 2, top + side * size + 2);
-    context.font = `${Math.min(13, side)}px system-ui, sans-serif`;
+    context.font = side < 15 ? `${side - 1}px system-ui, sans-serif` : FONT;
     context.fillStyle = colour("text");
     context.strokeStyle = colour("line");
     context.textBaseline = "middle";

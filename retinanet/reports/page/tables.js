@@ -55,7 +55,8 @@ function startClassTable() {
   document.getElementById("numbers").append(
     element("h2", {}, "Classes"),
     ...classThresholds(),
-    element("div", {class: "wide"}, element("table", {class: "classes"}, element("thead", {}, element("tr", {}, ...heads)), body)),
+    element("div", {class: "high"}, element("table", {class: "classes"},
+      element("thead", {}, element("tr", {}, ...heads)), body)),
     onEmpty,
   );
   return (counts) => {
@@ -84,13 +85,16 @@ function classRow(label) {
   const cells = [], places = [];
   for (const measure of MEASURES) {
     for (const [run, {name: runName}] of data.runs.entries()) {
-      const cell = measure.kind ? element("button", {type: "button", class: "plain", onclick: () => {
-        const text = `${name}: ${measure.kind}` + (data.runs.length > 1 ? `, ${runName}` : "");
+      const show = () => {
         change({run});
-        showImages({text, kind: measure.kind, class: label});
-      }}) : element("td");
+        showImages({text: `${name}: ${measure.kind}${data.runs.length > 1 ? `, ${runName}` : ""}`, kind: measure.kind,
+          class: label});
+      };
+      const cell = measure.kind
+        ? element("button", {type: "button", class: "plain figure", onclick: show})
+        : element("span", {class: "figure"});
       cells.push(cell);
-      places.push(measure.kind ? element("td", {}, cell) : cell);
+      places.push(element("td", {}, cell));
     }
   }
   const row = element("tr", label === null ? {class: "all"} : {},
