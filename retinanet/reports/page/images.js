@@ -67,7 +67,8 @@ function filterBar() {
   const choices = (pairs) => pairs.map(([value, text]) => element("option", {value}, text));
   const select = (name, pairs, onchange) => {
     grid[`${name}Select`] = element("select", {onchange, id: `images-${name}`}, ...choices(pairs));
-    return [element("label", {for: `images-${name}`}, `${name[0].toUpperCase()}${name.slice(1)}`), grid[`${name}Select`]];
+    const heading = `${name[0].toUpperCase()}${name.slice(1)}`;
+    return [element("label", {for: `images-${name}`}, heading), grid[`${name}Select`]];
   };
   const score = (name, text) => {
     grid[name] = element("input", {
@@ -259,7 +260,7 @@ function addCard(place) {
   const canvas = element("canvas", {"aria-hidden": "true"});
   const note = element("span", {class: "note"});
   const button = element("button", {
-    type: "button", class: "card", tabindex: place === grid.current ? "0" : "-1",
+    type: "button", class: "plain card", tabindex: place === grid.current ? "0" : "-1",
     onclick: () => openImage(image),
     onfocus: () => setCurrent(place),
   }, canvas, element("bdi", {class: "file"}, printable(data.images.names[image])),
@@ -284,7 +285,7 @@ function countsText(image) {
     ? `${chosen[image]} ${chosen[image] === 1 ? "box matches" : "boxes match"}`
     : `${wrong[image]} false, ${missed[image]} not found`;
   if (data.runs.length < 2) return counts;
-  return `${counts}; F1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
+  return `${counts}\nF1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
 }
 
 function drawCard(canvas, note, image) {

@@ -5,7 +5,10 @@ const CROP_MARGIN = 2.2; // sides of the part of a picture that is shown, in sid
 const DECISIONS = {
   right: {key: "r", text: "Right as it is", fits: () => true, writes: []},
   box: {key: "b", text: "Take the suggested box", fits: (one) => hasLabel(one) && hasBox(one), writes: ["bbox"]},
-  class: {key: "c", text: "Take the suggested class", fits: (one) => hasLabel(one) && hasClass(one), writes: ["category_id"]},
+  class: {
+    key: "c", text: "Take the suggested class", fits: (one) => hasLabel(one) && hasClass(one),
+    writes: ["category_id"],
+  },
   both: {
     key: "t", text: "Take both", fits: (one) => hasLabel(one) && hasBox(one) && hasClass(one),
     writes: ["category_id", "bbox"],
@@ -39,7 +42,7 @@ function startLabels() {
   labelling.suspects = data.suspects.suspects;
   labelling.names = new Map(data.suspects.classes.map(({id, name}) => [id, printable(name)]));
   labelling.images = new Map(data.images.ids.map((id, image) => [id, image]));
-  labelling.storage = `decisions ${data.suspects.set_name} ${data.suspects.annotations.sha256} ${digest(labelling.suspects)}`;
+  labelling.storage = `decisions ${data.suspects.annotations.sha256} ${digest(labelling.suspects)}`;
   loadDecisions();
   if (!labelling.suspects.length) {
     section.append(element("p", {}, "No label is suspect."));
@@ -79,10 +82,12 @@ function buildLabels(section) {
   section.append(
     element("div", {class: "tools"}, labelling.progress, labelling.count,
       element("button", {type: "button", onclick: saveDecisions, id: "save-decisions"}, "Save decisions.json")),
-    element("div", {role: "status"}, labelling.heading, labelling.file, labelling.about, labelling.note), labelling.frame,
+    element("div", {role: "status"}, labelling.heading, labelling.file, labelling.about, labelling.note),
+    labelling.frame,
     element("div", {class: "decisions", role: "group", "aria-label": "Decision"}, ...labelling.buttons),
     element("div", {class: "tools"},
-      button("", "‹ Previous (←)", () => goTo(labelling.at - 1)), button("", "Next › (→)", () => goTo(labelling.at + 1)),
+      button("", "‹ Previous (←)", () => goTo(labelling.at - 1)),
+      button("", "Next › (→)", () => goTo(labelling.at + 1)),
       button("", "Undo the last decision (u)", undo), button("", "Whole image or part (w)", toggleWhole)),
     labelling.warning,
     element("p", {class: "keys"}, "White: the label. Dashed: the suggestion. \"convert --decisions\" writes a new set " +
@@ -168,7 +173,8 @@ function viewOf(boxes, image, size) {
   const wanted = Math.min(
     size.width / (CROP_MARGIN * Math.max(width, least)), size.height / (CROP_MARGIN * Math.max(height, least)));
   const zoom = Math.max(1, wanted / placeOf(size, image, WHOLE).scale);
-  const view = {zoom: Math.min(MOST_ZOOM, zoom), x: (left + width / 2) / imageWidth, y: (top + height / 2) / imageHeight};
+  const x = (left + width / 2) / imageWidth, y = (top + height / 2) / imageHeight;
+  const view = {zoom: Math.min(MOST_ZOOM, zoom), x, y};
   return within(view, size, image);
 }
 
