@@ -20,8 +20,6 @@ const DECISIONS = {
   delete: {key: "d", text: "Delete the label", fits: (one) => hasLabel(one), writes: []},
   skip: {key: "s", text: "Skip", fits: () => true, writes: []},
 };
-const UNCHANGING = new Set(["right", "skip"]);
-
 const labelling = {suspects: [], decisions: new Map(), history: [], at: 0, isWhole: false, isForgetful: false};
 
 function hasLabel(suspect) {
@@ -191,7 +189,7 @@ function decide(name) {
   labelling.history.push([suspect.id, labelling.decisions.get(suspect.id)]);
   labelling.decisions.set(suspect.id, name);
   keepDecisions();
-  labelling.warning.textContent = contradictionOf(suspect, name);
+  labelling.warning.textContent = hasLabel(suspect) ? contradictionOf(suspect) : "";
   goTo(nextUndecided());
 }
 
@@ -205,20 +203,23 @@ function nextUndecided() {
   return at;
 }
 
-// Returns a warning if a decision on another suspect changes the same label in another way, or "".
-function contradictionOf(suspect, name) {
-  if (UNCHANGING.has(name) || !hasLabel(suspect)) return "";
-  const other = labelling.suspects.find((each) => each !== suspect && each.annotation_id === suspect.annotation_id &&
-    !UNCHANGING.has(labelling.decisions.get(each.id) ?? "skip") &&
-    JSON.stringify(changeOf(each)) !== JSON.stringify(changeOf(suspect)));
-  if (!other) return "";
-  const place = labelling.suspects.indexOf(other) + 1;
-  return `Suspect ${place} already changes this label in another way, which convert refuses. Undo one of the two.`;
+// Returns a warning if the decision contradicts one on another suspect with the same label, or "".
+function contradictionOf(suspect) {
+  const its = partsOf(suspect);
+  const place = labelling.suspects.findIndex((other) => other !== suspect && hasLabel(other) &&
+    other.annotation_id === suspect.annotation_id && other.image_id === suspect.image_id &&
+    Object.entries(partsOf(other)).some(([part, value]) => part in its && its[part] !== value));
+  if (place < 0) return "";
+  return `Suspect ${place + 1} already changes this label in another way, which convert refuses. Undo one of the two.`;
 }
 
-function changeOf(suspect) {
-  const {decision, category_id, bbox} = decisionOf(suspect);
-  return [decision, category_id, bbox];
+// Returns the new value, as text, of each part of a label that the decision on a suspect changes, as convert sees it: a
+// new box and a new class go together.
+function partsOf(suspect) {
+  const decision = labelling.decisions.get(suspect.id);
+  if (decision === "delete") return {category_id: "", bbox: ""};
+  const writes = decision ? DECISIONS[decision].writes : [];
+  return Object.fromEntries(writes.map((part) => [part, JSON.stringify(suspect[`suggested_${part}`])]));
 }
 
 function undo() {
