@@ -273,7 +273,8 @@ def test_two_decisions_that_change_a_label_differently_are_pointed_out(tmp_path,
     dataset = small_set(tmp_path)
     suspects = suspects_of(dataset)
     last, ids = suspects["suspects"][4], dataset.annotations.category_ids
-    last["annotation_id"], last["suggested_category_id"] = 4, sum(ids) - last["category_id"]
+    last |= {"annotation_id": 4, "image_id": suspects["suspects"][3]["image_id"]}
+    last["suggested_category_id"] = sum(ids) - last["category_id"]
     page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9), suspects=suspects)
     open_page(browser, page, "labels")
     press(browser, "RIGHT", "RIGHT", "RIGHT", "d")
