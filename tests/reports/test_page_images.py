@@ -9,6 +9,7 @@ from support.data_folder import change_json, write_set
 from support.page import chromium, press, tab_to, text_of, write_page
 
 from retinanet.data.dataset import load_set_without_images
+from retinanet.settings.evaluate import LINK
 from retinanet.settings.shared import MAX_PIXELS
 
 AWKWARD = "<img src=x onerror=alert(1)>\u202edlrow\u202c </script><b>bold</b>"
@@ -82,7 +83,8 @@ def test_keys_find_the_worst_image_of_a_class_and_lower_the_threshold_until_a_mi
     press(browser, name[0])
     wait_for(lambda: f"{len(of_class)} of 9 images match: {name}" in text_of(browser, ".matching"))
     tab_to(browser, ".card")
-    assert annotations.file_name(weak) in browser.switch_to.active_element.text  # the most false boxes
+    # It has the most false boxes.
+    assert browser.switch_to.active_element.text.split("\n") == [annotations.file_name(weak), "2 false, 1 not found"]
     press(browser, "ENTER")
     assert text_of(browser, "#viewer .file") == annotations.file_name(weak)
     assert f"{name}, not found" in shown(browser, "#viewer .items button")
@@ -100,9 +102,9 @@ def test_keys_find_the_worst_image_of_a_class_and_lower_the_threshold_until_a_mi
     press(browser, "n")
     assert text_of(browser, "#viewer .place").startswith("2 of")
     press(browser, "p", "ESCAPE")
-    wait_for(lambda: browser.switch_to.active_element.get_attribute("class") == "card")
-    assert annotations.file_name(weak) in browser.switch_to.active_element.text
-    assert "0 not found" in browser.switch_to.active_element.text
+    # The focus is back on its card, which the new threshold has changed.
+    expected = f"{annotations.file_name(weak)}2 false, 0 not found"
+    wait_for(lambda: browser.execute_script("return document.activeElement.textContent") == expected)
     assert not browser.get_log("browser")
 
 
@@ -140,6 +142,17 @@ def test_pictures_are_drawn_and_zoom_moves_both_runs_alike(tmp_path, browser):
     press(browser, "ESCAPE")
 
 
+def test_links_show_the_files_and_say_so_if_they_are_gone(tmp_path, browser):
+    write_set(tmp_path, "val", 3)
+    dataset = small_set(tmp_path)
+    page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9), how=LINK)
+    dataset.path(1).unlink()
+    open_page(browser, page, "images")
+    wait_for(lambda: any("can't show ../images/val/2.png" in text for text in shown(browser, ".card")))
+    assert sum("can't show" in text for text in shown(browser, ".card")) == 1
+    browser.get_log("browser")  # which names the missing file
+
+
 def test_thousands_of_images_without_pictures_have_few_cards_at_a_time(tmp_path, browser):
     write_set(tmp_path, "val", 2)
     count, size = 2000, {"width": 64, "height": 64}
@@ -154,6 +167,8 @@ def test_thousands_of_images_without_pictures_have_few_cards_at_a_time(tmp_path,
     press(browser, "f", "i")  # file name
     tab_to(browser, ".card")
     assert "0001.png" in browser.switch_to.active_element.text
+    press(browser, *["PAGE_DOWN"] * 12)
+    assert 0 < len(shown(browser, ".card")) < 100
     press(browser, "END")
     assert "2000.png" in browser.switch_to.active_element.text
     assert "no such file" in browser.switch_to.active_element.text
@@ -257,13 +272,16 @@ def test_two_decisions_that_change_a_label_differently_are_pointed_out(tmp_path,
     write_set(tmp_path, "val", 6)
     dataset = small_set(tmp_path)
     suspects = suspects_of(dataset)
-    suspects["suspects"][4]["annotation_id"] = 4
+    last, ids = suspects["suspects"][4], dataset.annotations.category_ids
+    last["annotation_id"], last["suggested_category_id"] = 4, sum(ids) - last["category_id"]
     page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9), suspects=suspects)
     open_page(browser, page, "labels")
     press(browser, "RIGHT", "RIGHT", "RIGHT", "d")
-    assert not text_of(browser, "#labels .note")
+    assert not text_of(browser, "#labels .warning")
     press(browser, "d")  # the same again
-    assert not text_of(browser, "#labels .note")
+    assert not text_of(browser, "#labels .warning")
+    press(browser, "u", "c")
+    assert text_of(browser, "#labels .warning").startswith("Suspect 4 already changes this label")
 
 
 def test_names_are_text_whatever_is_in_them_and_fit_a_narrow_window(tmp_path, browser):

@@ -67,7 +67,8 @@ function filterBar() {
   const choices = (pairs) => pairs.map(([value, text]) => element("option", {value}, text));
   const select = (name, pairs, onchange) => {
     grid[`${name}Select`] = element("select", {onchange, id: `images-${name}`}, ...choices(pairs));
-    return [element("label", {for: `images-${name}`}, `${name[0].toUpperCase()}${name.slice(1)}`), grid[`${name}Select`]];
+    const heading = `${name[0].toUpperCase()}${name.slice(1)}`;
+    return [element("label", {for: `images-${name}`}, heading), grid[`${name}Select`]];
   };
   const score = (name, text) => {
     grid[name] = element("input", {
@@ -171,22 +172,26 @@ function chosenInGrid(run = chosenRun()) {
   return chosen;
 }
 
-// Returns how many of the chosen detections and objects of each image are wrong, badly placed and not found.
+// Returns how many detections and objects of each image are chosen, and how many of these are wrong, badly placed and
+// not found.
 function countsOf(detections, objects) {
   const {image, match, ignored, kind} = chosenRun().detections;
   const numImages = data.images.names.length;
-  const [wrong, misplaced, missed] = Array.from({length: 3}, () => new Int32Array(numImages));
+  const [chosen, wrong, misplaced, missed] = Array.from({length: 4}, () => new Int32Array(numImages));
   const badlyPlaced = data.kinds.indexOf("badly placed");
   detections.forEach((isChosen, row) => {
     if (!isChosen) return;
+    chosen[image[row]]++;
     if (match[row] < 0 && !ignored[row]) wrong[image[row]]++;
     if (kind[row] === badlyPlaced) misplaced[image[row]]++;
   });
   const isMatched = matchedObjects(chosenRun());
   objects.forEach((isChosen, object) => {
-    if (isChosen && !isMatched[object]) missed[data.objects.image[object]]++;
+    if (!isChosen) return;
+    chosen[data.objects.image[object]]++;
+    if (!isMatched[object]) missed[data.objects.image[object]]++;
   });
-  return {wrong, misplaced, missed};
+  return {chosen, wrong, misplaced, missed};
 }
 
 // Marks the objects that a detection above the thresholds matches.
@@ -253,14 +258,13 @@ function showCards(printed) {
 function addCard(place) {
   const image = grid.images[place];
   const canvas = element("canvas", {"aria-hidden": "true"});
-  const note = data.images.notes?.[image];
+  const note = element("span", {class: "note"});
   const button = element("button", {
-    type: "button", class: "card", tabindex: place === grid.current ? "0" : "-1",
+    type: "button", class: "plain card", tabindex: place === grid.current ? "0" : "-1",
     onclick: () => openImage(image),
     onfocus: () => setCurrent(place),
   }, canvas, element("bdi", {class: "file"}, printable(data.images.names[image])),
-  element("span", {class: "counts"}, countsText(image)));
-  if (note) button.append(element("span", {class: "note"}, printable(note)));
+  element("span", {class: "counts"}, countsText(image)), note);
   const card = element("li", {"aria-setsize": grid.images.length, "aria-posinset": place + 1}, button);
   const left = (place % grid.columns) * (grid.cardWidth + CARD_GAP);
   const top = Math.floor(place / grid.columns) * (cardHeight() + CARD_GAP);
@@ -270,20 +274,27 @@ function addCard(place) {
   const next = [...grid.cards.keys()].filter((other) => other > place).sort((a, b) => a - b)[0];
   grid.list.insertBefore(card, grid.cards.get(next) ?? null);
   grid.cards.set(place, card);
-  drawCard(canvas, image);
+  drawCard(canvas, note, image);
 }
 
 function countsText(image) {
-  const {wrong, missed} = grid.counts;
-  const counts = `${wrong[image]} false, ${missed[image]} not found`;
+  const {chosen, wrong, missed} = grid.counts;
+  const {filter} = state;
+  const isSpecific = [filter.kind, filter.trueClass, filter.foundClass].some((value) => value !== null);
+  const counts = isSpecific
+    ? `${chosen[image]} ${chosen[image] === 1 ? "box matches" : "boxes match"}`
+    : `${wrong[image]} false, ${missed[image]} not found`;
   if (data.runs.length < 2) return counts;
-  return `${counts}; F1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
+  return `${counts}\nF1 of B ${gainOf(image) < 0 ? "−" : "+"}${Math.abs(gainOf(image)).toFixed(2)}`;
 }
 
-function drawCard(canvas, image) {
+function drawCard(canvas, note, image) {
   const width = grid.cardWidth - 2, height = Math.round(grid.cardWidth * CARD_SHAPE);
   const items = itemsOf(chosenRun(), image);
-  const draw = () => drawScene(canvas, {width, height}, image, items, WHOLE, {isSmall: true});
+  const draw = () => {
+    drawScene(canvas, {width, height}, image, items, WHOLE, {isSmall: true});
+    note.textContent = noteOf(image);
+  };
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
   draw();
@@ -332,18 +343,28 @@ function pictureOf(image) {
   return picture?.complete && picture.naturalWidth ? picture : null;
 }
 
-// Calls `then` once the picture of an image can be drawn; never if there is none.
+// Returns why an image has no picture, or "".
+function noteOf(image) {
+  return printable(data.images.notes[image] ?? "");
+}
+
+// Calls `then` once the picture of an image can be drawn, or if it can't be shown; never if there is none.
 function whenPictureIsThere(image, then) {
-  const source = data.images.pictures[image];
+  const {pictures: sources, notes} = data.images;
+  const source = sources[image];
   if (!source) return;
   let picture = pictures.get(image);
   pictures.delete(image);
   if (!picture) {
     picture = new Image();
     picture.src = source;
+    picture.addEventListener("error", () => {
+      sources[image] = null;
+      notes[image] = `this browser can't show ${source.slice(0, MOST_LETTERS)}`;
+    });
   }
   pictures.set(image, picture);
   if (pictures.size > MOST_PICTURES) pictures.delete(pictures.keys().next().value);
   if (pictureOf(image)) then();
-  else picture.addEventListener("load", then, {once: true});
+  else for (const event of ["load", "error"]) picture.addEventListener(event, then, {once: true});
 }

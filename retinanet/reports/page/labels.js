@@ -5,7 +5,10 @@ const CROP_MARGIN = 2.2; // sides of the part of a picture that is shown, in sid
 const DECISIONS = {
   right: {key: "r", text: "Right as it is", fits: () => true, writes: []},
   box: {key: "b", text: "Take the suggested box", fits: (one) => hasLabel(one) && hasBox(one), writes: ["bbox"]},
-  class: {key: "c", text: "Take the suggested class", fits: (one) => hasLabel(one) && hasClass(one), writes: ["category_id"]},
+  class: {
+    key: "c", text: "Take the suggested class", fits: (one) => hasLabel(one) && hasClass(one),
+    writes: ["category_id"],
+  },
   both: {
     key: "t", text: "Take both", fits: (one) => hasLabel(one) && hasBox(one) && hasClass(one),
     writes: ["category_id", "bbox"],
@@ -17,9 +20,7 @@ const DECISIONS = {
   delete: {key: "d", text: "Delete the label", fits: (one) => hasLabel(one), writes: []},
   skip: {key: "s", text: "Skip", fits: () => true, writes: []},
 };
-const UNCHANGING = new Set(["right", "skip"]);
-
-const labelling = {suspects: [], decisions: new Map(), undone: [], at: 0, isWhole: false};
+const labelling = {suspects: [], decisions: new Map(), history: [], at: 0, isWhole: false, isForgetful: false};
 
 function hasLabel(suspect) {
   return suspect.annotation_id !== null;
@@ -39,7 +40,7 @@ function startLabels() {
   labelling.suspects = data.suspects.suspects;
   labelling.names = new Map(data.suspects.classes.map(({id, name}) => [id, printable(name)]));
   labelling.images = new Map(data.images.ids.map((id, image) => [id, image]));
-  labelling.storage = `decisions ${data.suspects.set_name} ${data.suspects.annotations.sha256} ${digest(labelling.suspects)}`;
+  labelling.storage = `decisions ${data.suspects.annotations.sha256} ${digest(labelling.suspects)}`;
   loadDecisions();
   if (!labelling.suspects.length) {
     section.append(element("p", {}, "No label is suspect."));
@@ -69,8 +70,9 @@ function buildLabels(section) {
   labelling.count = element("span", {});
   labelling.heading = element("h2", {});
   labelling.file = element("bdi", {class: "file"});
-  labelling.about = element("p", {class: "about", role: "status"});
-  labelling.warning = element("p", {class: "note", role: "alert"});
+  labelling.about = element("p", {class: "about"});
+  labelling.note = element("p", {class: "note"});
+  labelling.warning = element("p", {class: "warning", role: "alert"});
   labelling.canvas = element("canvas", {role: "img"});
   labelling.frame = element("div", {class: "canvas"}, labelling.canvas);
   labelling.buttons = Object.entries(DECISIONS).map(([name, {key, text}]) =>
@@ -78,10 +80,12 @@ function buildLabels(section) {
   section.append(
     element("div", {class: "tools"}, labelling.progress, labelling.count,
       element("button", {type: "button", onclick: saveDecisions, id: "save-decisions"}, "Save decisions.json")),
-    labelling.heading, labelling.file, labelling.about, labelling.frame,
+    element("div", {role: "status"}, labelling.heading, labelling.file, labelling.about, labelling.note),
+    labelling.frame,
     element("div", {class: "decisions", role: "group", "aria-label": "Decision"}, ...labelling.buttons),
     element("div", {class: "tools"},
-      button("", "‹ Previous (←)", () => goTo(labelling.at - 1)), button("", "Next › (→)", () => goTo(labelling.at + 1)),
+      button("", "‹ Previous (←)", () => goTo(labelling.at - 1)),
+      button("", "Next › (→)", () => goTo(labelling.at + 1)),
       button("", "Undo the last decision (u)", undo), button("", "Whole image or part (w)", toggleWhole)),
     labelling.warning,
     element("p", {class: "keys"}, "White: the label. Dashed: the suggestion. \"convert --decisions\" writes a new set " +
@@ -100,7 +104,8 @@ function showSuspect() {
     each.setAttribute("aria-pressed", String(decision === name));
   }
   labelling.progress.value = labelling.decisions.size;
-  labelling.count.textContent = `${labelling.decisions.size} of ${labelling.suspects.length} decided`;
+  const unkept = labelling.isForgetful ? ". This browser doesn't keep decisions: save before you close the page" : "";
+  labelling.count.textContent = `${labelling.decisions.size} of ${labelling.suspects.length} decided${unkept}`;
   drawSuspect();
   const image = labelling.images.get(suspect.image_id);
   if (image !== undefined) whenPictureIsThere(image, drawSuspect);
@@ -152,6 +157,7 @@ function drawSuspect() {
   const items = itemsOfSuspect(suspect);
   const view = labelling.isWhole ? WHOLE : viewOf(items.map(({box}) => box), image, size);
   drawScene(labelling.canvas, size, image, items, view);
+  labelling.note.textContent = noteOf(image) && `No picture: ${noteOf(image)}`;
   labelling.canvas.setAttribute("aria-label", items.map(({text}) => text).join("; "));
 }
 
@@ -165,7 +171,8 @@ function viewOf(boxes, image, size) {
   const wanted = Math.min(
     size.width / (CROP_MARGIN * Math.max(width, least)), size.height / (CROP_MARGIN * Math.max(height, least)));
   const zoom = Math.max(1, wanted / placeOf(size, image, WHOLE).scale);
-  const view = {zoom: Math.min(MOST_ZOOM, zoom), x: (left + width / 2) / imageWidth, y: (top + height / 2) / imageHeight};
+  const x = (left + width / 2) / imageWidth, y = (top + height / 2) / imageHeight;
+  const view = {zoom: Math.min(MOST_ZOOM, zoom), x, y};
   return within(view, size, image);
 }
 
@@ -179,10 +186,10 @@ function toggleWhole() {
 function decide(name) {
   const suspect = labelling.suspects[labelling.at];
   if (!DECISIONS[name].fits(suspect)) return;
-  labelling.undone.push([suspect.id, labelling.decisions.get(suspect.id)]);
+  labelling.history.push([suspect.id, labelling.decisions.get(suspect.id)]);
   labelling.decisions.set(suspect.id, name);
   keepDecisions();
-  labelling.warning.textContent = contradictionOf(suspect, name);
+  labelling.warning.textContent = hasLabel(suspect) ? contradictionOf(suspect) : "";
   goTo(nextUndecided());
 }
 
@@ -196,24 +203,27 @@ function nextUndecided() {
   return at;
 }
 
-// Returns a warning if a decision on another suspect changes the same label in another way, or "".
-function contradictionOf(suspect, name) {
-  if (UNCHANGING.has(name) || !hasLabel(suspect)) return "";
-  const other = labelling.suspects.find((each) => each !== suspect && each.annotation_id === suspect.annotation_id &&
-    !UNCHANGING.has(labelling.decisions.get(each.id) ?? "skip") &&
-    JSON.stringify(changeOf(each)) !== JSON.stringify(changeOf(suspect)));
-  if (!other) return "";
-  const place = labelling.suspects.indexOf(other) + 1;
-  return `Suspect ${place} already changes this label in another way, which convert refuses. Undo one of the two.`;
+// Returns a warning if the decision contradicts one on another suspect with the same label, or "".
+function contradictionOf(suspect) {
+  const its = partsOf(suspect);
+  const place = labelling.suspects.findIndex((other) => other !== suspect && hasLabel(other) &&
+    other.annotation_id === suspect.annotation_id && other.image_id === suspect.image_id &&
+    Object.entries(partsOf(other)).some(([part, value]) => part in its && its[part] !== value));
+  if (place < 0) return "";
+  return `Suspect ${place + 1} already changes this label in another way, which convert refuses. Undo one of the two.`;
 }
 
-function changeOf(suspect) {
-  const {decision, category_id, bbox} = decisionOf(suspect);
-  return [decision, category_id, bbox];
+// Returns the new value, as text, of each part of a label that the decision on a suspect changes, as convert sees it: a
+// new box and a new class go together.
+function partsOf(suspect) {
+  const decision = labelling.decisions.get(suspect.id);
+  if (decision === "delete") return {category_id: "", bbox: ""};
+  const writes = decision ? DECISIONS[decision].writes : [];
+  return Object.fromEntries(writes.map((part) => [part, JSON.stringify(suspect[`suggested_${part}`])]));
 }
 
 function undo() {
-  const last = labelling.undone.pop();
+  const last = labelling.history.pop();
   if (!last) return;
   const [id, before] = last;
   if (before === undefined) labelling.decisions.delete(id);

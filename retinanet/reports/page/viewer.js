@@ -1,4 +1,4 @@
-// One image: its objects and detections in the colours of their kind, with zoom and pan, for one run or two side by side.
+// One image: its objects and detections in the colours of their kind, with zoom and pan; two runs are side by side.
 
 // Okabe and Ito's colours, which colour-blind people can tell apart, and a dash for each, so that colour isn't all.
 const STYLES = {
@@ -228,7 +228,8 @@ function swatch(style) {
 
 function startViewer() {
   viewer.dialog = document.getElementById("viewer");
-  const button = (text, label, onclick) => element("button", {type: "button", "aria-label": label, title: label, onclick}, text);
+  const button = (text, label, onclick) =>
+    element("button", {type: "button", "aria-label": label, title: label, onclick}, text);
   viewer.name = element("bdi", {class: "file"});
   viewer.place = element("span", {class: "place"});
   viewer.note = element("p", {class: "note"});
@@ -242,8 +243,10 @@ function startViewer() {
   const heading = element("h2", {id: "viewer-heading"}, viewer.name);
   const bar = element("div", {class: "tools"},
     heading, viewer.place,
-    button("‹", "Previous image (p or ←)", () => step(-1)), button("›", "Next image (n or →)", () => step(1)),
-    button("−", "Smaller (-)", () => zoomBy(1 / ZOOM_STEP)), button("+", "Larger (+)", () => zoomBy(ZOOM_STEP)),
+    button("‹", "Previous image (p or ←)", () => step(-1)),
+    button("›", "Next image (n or →)", () => step(1)),
+    button("−", "Smaller (-)", () => zoomBy(1 / ZOOM_STEP)),
+    button("+", "Larger (+)", () => zoomBy(ZOOM_STEP)),
     button("Fit", "Whole image (0)", () => look(WHOLE)),
     element("span", {class: "threshold"}, element("label", {for: "viewer-threshold"}, "Threshold ([ and ])"),
       viewer.slider, viewer.threshold),
@@ -263,8 +266,9 @@ function startViewer() {
 
 function addPicture(run) {
   const canvas = element("canvas", {role: "img", tabindex: "0"});
-  const title = data.runs.length > 1 ? [element("figcaption", {}, `${run.name}: `, element("bdi", {}, printable(run.source)))] : [];
-  viewer.pictures.append(element("figure", {}, ...title, element("div", {class: "canvas"}, canvas)));
+  const title = element("figcaption", {}, `${run.name}: `, element("bdi", {}, printable(run.source)));
+  title.hidden = data.runs.length === 1;
+  viewer.pictures.append(element("figure", {}, title, element("div", {class: "canvas"}, canvas)));
   viewer.canvases.push(canvas);
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
@@ -306,16 +310,15 @@ function showImage() {
     viewer.canvases[0].focus(); // not a button, which the space bar would press
   }
   fillViewer();
-  whenPictureIsThere(state.image, drawViewer);
+  whenPictureIsThere(state.image, () => { if (state.image !== null) fillViewer(); });
 }
 
 function fillViewer() {
   const image = state.image;
-  const note = data.images.notes?.[image];
   viewer.name.textContent = printable(data.images.names[image]);
   const place = grid.images.indexOf(image);
   viewer.place.textContent = place < 0 ? "" : `${place + 1} of ${grid.images.length.toLocaleString("en")}`;
-  viewer.note.textContent = note ? `No picture: ${printable(note)}` : "";
+  viewer.note.textContent = noteOf(image) && `No picture: ${noteOf(image)}`;
   viewer.slider.value = state.common;
   viewer.threshold.textContent = state.common.toFixed(2);
   viewer.items = data.runs.map((run) => itemsOf(run, image));
@@ -347,7 +350,7 @@ function fillList() {
 function itemButton(item) {
   const score = item.score === null ? "" : ` ${item.score.toFixed(3)}`;
   return element("button", {
-    type: "button", class: "item", "data-key": item.key, "aria-pressed": String(item.key === viewer.selected),
+    type: "button", class: "plain item", "data-key": item.key, "aria-pressed": String(item.key === viewer.selected),
     onclick: () => select(item.key), onfocus: () => select(item.key),
   }, swatch(item.style), element("span", {}, element("bdi", {}, className(item.label)),
     `${score}, ${item.style}${item.isFaint ? ", below the threshold" : ""}`));
@@ -376,7 +379,8 @@ function zoomBy(factor, point = null) {
   const zoom = Math.min(MOST_ZOOM, Math.max(1, viewer.view.zoom * factor));
   const before = sidesOf(canvas, viewer.view), after = sidesOf(canvas, {...viewer.view, zoom});
   const moved = {
-    zoom, x: viewer.view.x + x / before.width - x / after.width, y: viewer.view.y + y / before.height - y / after.height,
+    zoom, x: viewer.view.x + x / before.width - x / after.width,
+    y: viewer.view.y + y / before.height - y / after.height,
   };
   look(within(moved, sizeOf(canvas), state.image));
 }
@@ -413,8 +417,8 @@ function sizeOf(canvas) {
 
 // Returns where a pointer is, from the middle of its canvas.
 function pointOf(event) {
-  const box = event.currentTarget.getBoundingClientRect();
-  return {canvas: event.currentTarget, x: event.clientX - box.left - box.width / 2, y: event.clientY - box.top - box.height / 2};
+  const canvas = event.currentTarget, box = canvas.getBoundingClientRect();
+  return {canvas, x: event.clientX - box.left - box.width / 2, y: event.clientY - box.top - box.height / 2};
 }
 
 function onPointerDown(event) {
