@@ -12,7 +12,7 @@ from retinanet.coco.score_thresholds import USUAL_THRESHOLD
 from retinanet.evaluation.analysis import Analysis, image_f1
 from retinanet.evaluation.compare import Comparison
 from retinanet.evaluation.tide_errors import ERROR_KINDS
-from retinanet.reports.analysis_text import change_text
+from retinanet.reports.analysis_text import change_text, number_text
 from retinanet.reports.embedded_images import Pictures
 from retinanet.reports.metrics import none_of_nan
 
@@ -86,6 +86,7 @@ def _run_data(run: Run, annotations: Annotations) -> dict[str, Any]:
         "ap50": str(analysis.ap50),
         "class_ap": [str(numbers.ap) for numbers in analysis.classes],
         "class_ap50": [str(numbers.ap50) for numbers in analysis.classes],
+        "class_ar": [number_text(numbers.ar) for numbers in analysis.classes],
         "detections": {
             "image": _base64(found.images, "<i4"),
             "class": _base64(found.labels, "<i4"),

@@ -122,7 +122,7 @@ function startCurves() {
   const drawBase = () => {
     const width = Math.max(280, Math.min(760, wrap.clientWidth));
     const height = Math.round(Math.min(440, width * 0.66));
-    box = {left: 40, top: 10, width: width - 52, height: height - 52};
+    box = {left: 40, top: 26, width: width - 52, height: height - 68};
     const context = sizedContext(base, width, height);
     context.font = "12px system-ui, sans-serif";
     context.strokeStyle = colour("line");
@@ -140,7 +140,7 @@ function startCurves() {
     }
     context.fillText("recall", x(0.5), y(0) + 24);
     context.textAlign = "left";
-    context.fillText("precision", x(0) + 6, y(1) + 4);
+    context.fillText("precision", 4, 2);
     const all = curves();
     const ap = all.map((curve) => curve ? sum(curve.values) / 101 : NaN);
     const known = [...data.classes.keys()].filter((label) => all[label]).sort((a, b) => ap[b] - ap[a]);

@@ -10,6 +10,8 @@ function startTabs() {
     for (const part of document.querySelectorAll("[data-tab]")) {
       part.classList.toggle("away", part.dataset.tab !== state.tab); // not `hidden`: a print shows all
     }
+    const followsThresholds = ["numbers", "images"].includes(state.tab);
+    document.getElementById("thresholds").classList.toggle("away", !followsThresholds);
     for (const link of links) {
       if (link.hash === `#${state.tab}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");

@@ -23,11 +23,11 @@ function countsOfAll(counts) {
 // a list that starts with all classes together.
 function startClassTable() {
   const hasTwo = data.runs.length > 1;
+  const averages = averagesShown();
   const columns = [
     {name: "Class", value: (label) => className(label)},
     {name: "Objects", value: (label) => numObjects[label]},
-    ...(hasTwo ? [] : ["class_ap", "class_ap50"].map((key) => (
-      {name: key === "class_ap" ? "AP" : "AP50", value: (label) => Number.parseFloat(data.runs[0][key][label])}))),
+    ...averages.map(([name, key]) => ({name, value: (label) => Number.parseFloat(data.runs[0][key][label])})),
     {name: "Threshold", value: (label) => thresholds()[label]},
     ...MEASURES.flatMap((measure) => data.runs.map((run, row) => ({
       name: hasTwo ? `${measure.name} ${run.name}` : measure.name,
@@ -76,12 +76,18 @@ function startClassTable() {
   };
 }
 
+// Returns the columns that don't follow the thresholds: a name, and the fields of a run for a class and for all. Two
+// runs have a table of their own.
+function averagesShown() {
+  return data.runs.length > 1 ? [] : [["AP", "class_ap", "ap"], ["AP50", "class_ap50", "ap50"], ["AR", "class_ar"]];
+}
+
 // Returns the row of a class, or of all classes if `label` is null, and its cells, which follow the thresholds.
 function classRow(label) {
   const name = label === null ? "All classes" : className(label);
   const objects = label === null ? sum(numObjects) : numObjects[label];
-  const aps = data.runs.length > 1 ? [] : ["ap", "ap50"].map((key) =>
-    element("td", {}, label === null ? data.runs[0][key] : data.runs[0][`class_${key}`][label]));
+  const averages = averagesShown().map(([, key, ofAll]) =>
+    element("td", {}, label === null ? data.runs[0][ofAll] ?? "" : data.runs[0][key][label]));
   const cells = [], places = [];
   for (const measure of MEASURES) {
     for (const [run, {name: runName}] of data.runs.entries()) {
@@ -98,7 +104,7 @@ function classRow(label) {
     }
   }
   const row = element("tr", label === null ? {class: "all"} : {},
-    element("th", {scope: "row"}, label === null ? name : named(name)), element("td", {}, String(objects)), ...aps,
+    element("th", {scope: "row"}, label === null ? name : named(name)), element("td", {}, String(objects)), ...averages,
     element("td", {}, ...(label === null ? [] : ownThreshold(label, name))), ...places);
   return {row, cells};
 }

@@ -72,7 +72,7 @@ function classThresholds() {
   onChange((names) => { if (["common", "own", "run"].some((name) => names.has(name))) show(); });
   show();
   return [
-    element("p", {class: "controls"},
+    element("p", {class: "controls setters"},
       element("span", {}, "Thresholds of the classes:"),
       button("Best F1 of each class", () => setAll((label) => bestThreshold(chosenRun(), label))),
       element("span", {class: "together"},
