@@ -15,7 +15,7 @@ from retinanet.coco.score_thresholds import above, threshold_below
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.compare import compare
 from retinanet.evaluation.counts import count_at
-from retinanet.reports.html_page import document
+from retinanet.reports.html_page import Illustration, PageText, document, page_of
 from retinanet.reports.page_data import Run, page_data
 
 THRESHOLDS = [step / 100 for step in range(101)]
@@ -301,8 +301,6 @@ def test_hostile_names_stay_text_and_nothing_leaves_the_page(browser, tmp_path, 
 def test_without_scripts_the_tables_and_charts_are_there(browser, tmp_path):
     annotations, rows = class_without_objects(tmp_path)
     analysis = analyse(annotations, found_of(rows, annotations), 0)
-    from retinanet.reports.html_page import Illustration, PageText, page_of
-
     data = page_data("title", annotations, [Run("A", "a.json", None, analysis)])
     text = PageText("title", "summary", ["coco"], {"depth": 18}, ["as text"])
     pixel = bytes.fromhex("89504e470d0a1a0a")
@@ -312,12 +310,17 @@ def test_without_scripts_the_tables_and_charts_are_there(browser, tmp_path):
     for is_off in (False, True):
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": is_off})
         browser.get("about:blank")
-        browser.get((tmp_path / "page.html").as_uri())
-        places = {"static table": "main .replaced table", "figure": "main figure", "slider": "#threshold"}
+        browser.get((tmp_path / "page.html").as_uri() + "#details")
+        places = {
+            "static table": "main .replaced table",
+            "figure": "main figure",
+            "coco": "main > pre",
+            "tabs": "#tabs a",
+        }
         shown[is_off] = {
             name: [place.is_displayed() for place in browser.find_elements("css selector", selector)]
             for name, selector in places.items()
         }
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    assert shown[True] == {"static table": [True], "figure": [True], "slider": []}
-    assert shown[False] == {"static table": [False], "figure": [False], "slider": [True]}
+    assert shown[True] == {"static table": [True], "figure": [True], "coco": [True], "tabs": []}
+    assert shown[False] == {"static table": [False], "figure": [False], "coco": [True], "tabs": [True] * 3}
