@@ -25,7 +25,7 @@ SCRIPTS = (
 # Runs before the page is laid out, so that what the application replaces is never displayed.
 MARK = "document.documentElement.className = 'application';"
 SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the tab of numbers
-PICTURE_SOURCES = "data: file: 'self'"
+EMBEDDED, LINKED = "data:", "data: file: 'self'"  # where a page may load pictures from
 
 
 class Illustration(NamedTuple):
@@ -86,7 +86,7 @@ def document(title: str, heading: str, summary: str, parts: Sequence[str], data:
     script = "(() => {\n'use strict';\n" + "".join((PARTS / name).read_text() for name in SCRIPTS) + "})();\n"
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(MARK)} {_hash(script)}; "
-        f"img-src {PICTURE_SOURCES}; form-action 'none'; base-uri 'none'"
+        f"img-src {_picture_sources(data)}; form-action 'none'; base-uri 'none'"
     )
     application = [] if data is None else [_application(data["suspects"] is not None)]
     scripts = (
@@ -128,6 +128,11 @@ def _application(has_suspects: bool) -> str:
         f"<div data-tab='numbers'>{sections}</div><section id='images' data-tab='images'></section>{labels}"
         "<dialog id='viewer'></dialog></div>"
     )
+
+
+def _picture_sources(data: dict[str, Any] | None) -> str:
+    pictures = data["images"]["pictures"] if data else []
+    return EMBEDDED if all(source is None or source.startswith(EMBEDDED) for source in pictures) else LINKED
 
 
 def _hash(content: str) -> str:

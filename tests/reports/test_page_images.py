@@ -112,7 +112,9 @@ def test_pictures_are_drawn_and_zoom_moves_both_runs_alike(tmp_path, browser):
     write_set(tmp_path, "val", 3)
     dataset = small_set(tmp_path)
     rows = rows_about(dataset, weak=9)
-    open_page(browser, write_page(tmp_path / "page" / "report.html", dataset, rows, rows), "images")
+    page = write_page(tmp_path / "page" / "report.html", dataset, rows, rows)
+    assert "img-src data:;" in page.read_text()
+    open_page(browser, page, "images")
     assert "B gained" in text_of(browser, "#images-sort")
     left, top, width, height = dataset.annotations.boxes[0].tolist()
     tab_to(browser, "#images-search")
@@ -147,6 +149,7 @@ def test_links_show_the_files_and_say_so_if_they_are_gone(tmp_path, browser):
     dataset = small_set(tmp_path)
     page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9), how=LINK)
     dataset.path(1).unlink()
+    assert "img-src data: file: 'self';" in page.read_text()
     open_page(browser, page, "images")
     wait_for(lambda: any("can't show ../images/val/2.png" in text for text in shown(browser, ".card")))
     assert sum("can't show" in text for text in shown(browser, ".card")) == 1
@@ -273,7 +276,8 @@ def test_two_decisions_that_change_a_label_differently_are_pointed_out(tmp_path,
     dataset = small_set(tmp_path)
     suspects = suspects_of(dataset)
     last, ids = suspects["suspects"][4], dataset.annotations.category_ids
-    last["annotation_id"], last["suggested_category_id"] = 4, sum(ids) - last["category_id"]
+    last |= {"annotation_id": 4, "image_id": suspects["suspects"][3]["image_id"]}
+    last["suggested_category_id"] = sum(ids) - last["category_id"]
     page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9), suspects=suspects)
     open_page(browser, page, "labels")
     press(browser, "RIGHT", "RIGHT", "RIGHT", "d")

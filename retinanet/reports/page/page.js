@@ -54,11 +54,12 @@ function startNumbers() {
     else if (names.has("tab") && isStale) show(true);
   });
   // Charts are drawn again if their place or the colours change.
-  let width = 0;
+  const numbers = document.getElementById("numbers");
+  let width = numbers.clientWidth; // 0 behind another tab
   new ResizeObserver(([{contentRect}]) => {
     if (contentRect.width && contentRect.width !== width) show(true);
     width = contentRect.width || width;
-  }).observe(document.getElementById("numbers"));
+  }).observe(numbers);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(true));
   for (const event of ["beforeprint", "afterprint"]) {
     window.addEventListener(event, () => {
