@@ -341,11 +341,18 @@ def test_without_scripts_the_tables_and_charts_are_there(browser, tmp_path):
             "figure": "main figure",
             "coco": "main > pre",
             "tabs": "#tabs a",
+            "slider": "#threshold",
         }
         shown[is_off] = {
             name: [place.is_displayed() for place in browser.find_elements("css selector", selector)]
             for name, selector in places.items()
         }
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    assert shown[True] == {"static table": [True], "figure": [True], "coco": [True], "tabs": []}
-    assert shown[False] == {"static table": [False], "figure": [False], "coco": [True], "tabs": [True] * 3}
+    assert shown[True] == {"static table": [True], "figure": [True], "coco": [True], "tabs": [], "slider": []}
+    assert shown[False] == {
+        "static table": [False],
+        "figure": [False],
+        "coco": [True],
+        "tabs": [True] * 3,
+        "slider": [False],
+    }
