@@ -53,12 +53,10 @@ HEADINGS = ("Classes", "Precision and recall", "Confusion", "Errors", "Worst ima
 REPLACED = ("Classes", "Precision and recall", "Confusion")  # the application has better ones
 
 
-def page_of(
-    text: PageText, analysis: Analysis, illustrations: Sequence[Illustration], data: dict[str, Any] | None = None
-) -> str:
+def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration], data: dict[str, Any]) -> str:
     """Returns the page: summary, COCO table, settings, a section for each of HEADINGS, and the analysis as text.
 
-    With `data`, the application shows most of it instead, where scripts run.
+    Where scripts run, the application on `data` shows the sections REPLACED instead.
     """
     parts = [
         "<h2>COCO's numbers</h2>",
@@ -80,22 +78,13 @@ def page_of(
     return document(text.title, f"AP {analysis.ap}", text.summary, parts, data)
 
 
-def document(title: str, heading: str, summary: str, parts: Sequence[str], data: dict[str, Any] | None) -> str:
-    """Returns a page of the static `parts`, with the application on `data` if there is any."""
+def document(title: str, heading: str, summary: str, parts: Sequence[str], data: dict[str, Any]) -> str:
+    """Returns a page with the application on `data` of page_data, and the static `parts`, which need no scripts."""
     style = "".join((PARTS / name).read_text() for name in STYLES)
     script = "(() => {\n'use strict';\n" + "".join((PARTS / name).read_text() for name in SCRIPTS) + "})();\n"
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(MARK)} {_hash(script)}; "
         f"img-src {_picture_sources(data)}; form-action 'none'; base-uri 'none'"
-    )
-    application = [] if data is None else [_application(data["suspects"] is not None)]
-    scripts = (
-        []
-        if data is None
-        else [
-            f"<script type='application/json' id='data'>{data_text(data)}</script>",
-            f"<script>{script}</script>",
-        ]
     )
     return "\n".join(
         [
@@ -104,15 +93,16 @@ def document(title: str, heading: str, summary: str, parts: Sequence[str], data:
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             f"<title>{_html(title)}</title>",
             "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            *([] if data is None else [f"<script>{MARK}</script>"]),
+            f"<script>{MARK}</script>",
             f"<style>{style}</style></head><body>",
             f"<header><h1>{heading}</h1>",
             f"<p>{_html(summary)}</p></header>",
-            *application,
+            _application(has_suspects=data["suspects"] is not None),
             "<main id='details' data-tab='details'>",
             *parts,
             "</main>",
-            *scripts,
+            f"<script type='application/json' id='data'>{data_text(data)}</script>",
+            f"<script>{script}</script>",
             "</body></html>",
         ]
     )
@@ -125,13 +115,14 @@ def _application(has_suspects: bool) -> str:
     return (
         "<div id='application'><nav id='tabs' aria-label='Parts of the page'></nav>"
         "<section id='thresholds' aria-label='Thresholds'></section>"
-        f"<div data-tab='numbers'>{sections}</div><section id='images' data-tab='images'></section>{labels}"
+        "<div class='parts' data-tab='numbers'><nav id='jump' class='jump' aria-label='Numbers'></nav>"
+        f"{sections}</div><section id='images' data-tab='images'></section>{labels}"
         "<dialog id='viewer'></dialog></div>"
     )
 
 
-def _picture_sources(data: dict[str, Any] | None) -> str:
-    pictures = data["images"]["pictures"] if data else []
+def _picture_sources(data: dict[str, Any]) -> str:
+    pictures = data["images"]["pictures"]
     return EMBEDDED if all(source is None or source.startswith(EMBEDDED) for source in pictures) else LINKED
 
 

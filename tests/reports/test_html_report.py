@@ -157,6 +157,6 @@ def test_the_page_has_an_order_and_folds_the_rest_away(tmp_path, dataset):
     assert "&lt;file&gt;" in page
     assert page.count("<figure>") == page.count("<figcaption>") == len(list((tmp_path / "report").glob("*.[jp][pn]g")))
     many = analysis._replace(classes=[analysis.classes[0]._replace(name="x" * 200 + f"{row}") for row in range(80)])
-    page = page_of(PageText("", "", [], {}, []), many, [])
+    page = page_of(PageText("", "", [], {}, []), many, [], {"suspects": None, "images": {"pictures": []}})
     assert "<summary>60 more classes</summary>" in page
     assert page.index("<summary>60 more") < page.index("</details>")

@@ -10,12 +10,13 @@ import pytest
 from support.page import chromium
 
 from retinanet.coco.annotation_cache import load_annotations
+from retinanet.coco.annotations import owners_of
 from retinanet.coco.results import found_of
 from retinanet.coco.score_thresholds import above, threshold_below
 from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.compare import compare
 from retinanet.evaluation.counts import count_at
-from retinanet.reports.html_page import document
+from retinanet.reports.html_page import Illustration, PageText, document, page_of
 from retinanet.reports.page_data import Run, page_data
 
 THRESHOLDS = [step / 100 for step in range(101)]
@@ -169,6 +170,15 @@ def test_every_threshold_gives_the_numbers_of_the_evaluation(browser, tmp_path, 
             assert f"precision {page['texts'][0][3]}, recall {page['texts'][0][4]}" in page["totals"]
 
 
+def test_curves_have_the_average_precision_of_the_evaluation(browser, tmp_path):
+    annotations, rows = class_without_objects(tmp_path)
+    (analysis,) = page_of_runs(tmp_path / "page.html", annotations, rows)
+    opened(browser, tmp_path / "page.html")
+    names = [button.text.rsplit(" ", 1) for button in browser.find_elements("css selector", "#curves .legend button")]
+    expected = {numbers.name: numbers.ap50.value for numbers in analysis.classes if numbers.num_objects}
+    assert {name: float(text) for name, text in names} == pytest.approx(expected, abs=0.000501)
+
+
 def test_buttons_set_the_thresholds_of_classes(browser, tmp_path):
     annotations, rows = class_without_objects(tmp_path)
     (analysis,) = page_of_runs(tmp_path / "page.html", annotations, rows, checkpoint="runs/it's/best.pt")
@@ -237,17 +247,32 @@ def test_keys_alone_move_the_threshold_and_open_the_images_of_a_cell(browser, tm
     assert browser.current_url.endswith("#images")
     filtered = browser.execute_script("return report.state.filter")
     assert (filtered["trueClass"], filtered["foundClass"], filtered["text"]) == (0, 4, "class 1, not found")
+    taken = above(analysis.found.scores, 0.3)
+    missed = np.flatnonzero((annotations.labels == 0) & ~annotations.crowds)
+    missed = missed[~np.isin(missed, analysis.matches.any_class[taken])]
+    assert num_matching(browser) == len(set(owners_of(annotations)[missed]))
     browser.back()
     assert browser.execute_script("return report.state.tab") == "numbers"
 
     bar = browser.find_element("css selector", "#errors .bar:last-child")
     bar.send_keys(Keys.ENTER)
     assert browser.execute_script("return report.state.filter.kind") == "not found"
+    missed = np.flatnonzero(~annotations.crowds)
+    missed = missed[~np.isin(missed, analysis.matches.objects[taken])]
+    assert num_matching(browser) == len(set(owners_of(annotations)[missed]))
+    browser.back()
+    browser.find_elements("css selector", "table.classes tr:nth-child(3) button.figure")[1].send_keys(Keys.ENTER)
+    wrong = taken & ~analysis.matches.hits[0] & ~analysis.matches.ignored[0] & (analysis.found.labels == 1)
+    assert num_matching(browser) == len(set(analysis.found.images[wrong]))
     browser.back()
     browser.find_element("css selector", "#curves canvas").send_keys(Keys.ARROW_LEFT, Keys.ENTER)
     filtered = browser.execute_script("return report.state.filter")
     assert filtered["kind"] == "false positive"
     assert filtered["minScore"] in [threshold_below(score) for score in analysis.found.scores]
+
+
+def num_matching(browser):
+    return int(browser.find_element("css selector", ".matching").text.split(" of ")[0])
 
 
 def keys_to(browser, place, *keys):
@@ -301,8 +326,6 @@ def test_hostile_names_stay_text_and_nothing_leaves_the_page(browser, tmp_path, 
 def test_without_scripts_the_tables_and_charts_are_there(browser, tmp_path):
     annotations, rows = class_without_objects(tmp_path)
     analysis = analyse(annotations, found_of(rows, annotations), 0)
-    from retinanet.reports.html_page import Illustration, PageText, page_of
-
     data = page_data("title", annotations, [Run("A", "a.json", None, analysis)])
     text = PageText("title", "summary", ["coco"], {"depth": 18}, ["as text"])
     pixel = bytes.fromhex("89504e470d0a1a0a")
@@ -312,12 +335,24 @@ def test_without_scripts_the_tables_and_charts_are_there(browser, tmp_path):
     for is_off in (False, True):
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": is_off})
         browser.get("about:blank")
-        browser.get((tmp_path / "page.html").as_uri())
-        places = {"static table": "main .replaced table", "figure": "main figure", "slider": "#threshold"}
+        browser.get((tmp_path / "page.html").as_uri() + "#details")
+        places = {
+            "static table": "main .replaced table",
+            "figure": "main figure",
+            "coco": "main > pre",
+            "tabs": "#tabs a",
+            "slider": "#threshold",
+        }
         shown[is_off] = {
             name: [place.is_displayed() for place in browser.find_elements("css selector", selector)]
             for name, selector in places.items()
         }
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-    assert shown[True] == {"static table": [True], "figure": [True], "slider": []}
-    assert shown[False] == {"static table": [False], "figure": [False], "slider": [True]}
+    assert shown[True] == {"static table": [True], "figure": [True], "coco": [True], "tabs": [], "slider": []}
+    assert shown[False] == {
+        "static table": [False],
+        "figure": [False],
+        "coco": [True],
+        "tabs": [True] * 3,
+        "slider": [False],
+    }

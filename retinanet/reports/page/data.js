@@ -12,7 +12,6 @@ function decodedData() {
       image: Int32Array, class: Int32Array, score: Float32Array, box: Float32Array, ignored: Uint8Array,
       kind: Int8Array, match: Int32Array, any: Int32Array, near: Int32Array,
     });
-    run.detections.hit = run.detections.match.map((object) => Number(object >= 0));
   }
   return content;
 }

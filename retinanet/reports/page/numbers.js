@@ -96,7 +96,8 @@ function thresholdBelow(score) {
   return number[0];
 }
 
-// Calls `visit(right, seen, score)` for each score at which a threshold of the class can be.
+// Calls `visit(right, seen, score, isLast)` for each detection of the class that counts, by descending score; `isLast`
+// is true if no other has the same score, as a threshold keeps all of them or none.
 function sweep(run, label, visit) {
   run.byClass ??= rowsByClass(run);
   const {score, match, ignored} = run.detections;
@@ -105,20 +106,20 @@ function sweep(run, label, visit) {
   for (let place = first[label]; place < first[label + 1]; place++) {
     const row = rows[place];
     if (ignored[row]) continue;
-    if (seen && score[row] !== last) visit(right, seen, last); // a threshold keeps equal scores or drops all of them
+    if (seen) visit(right, seen, last, score[row] !== last);
     seen++;
     if (match[row] >= 0) right++;
     last = score[row];
   }
-  if (seen) visit(right, seen, last);
+  if (seen) visit(right, seen, last, true);
 }
 
 // Returns the threshold of the class with the best F1, or null if there is no true positive.
 function bestThreshold(run, label) {
   let best = 0, at = null;
-  sweep(run, label, (right, seen, score) => {
+  sweep(run, label, (right, seen, score, isLast) => {
     const value = 2 * right / (seen + numObjects[label]);
-    if (value > best) [best, at] = [value, score];
+    if (isLast && value > best) [best, at] = [value, score];
   });
   return at === null ? null : thresholdBelow(at);
 }
@@ -139,14 +140,10 @@ function curveOf(run, label) {
   sweep(run, label, (right, seen, score) => points.push([right / numObjects[label], right / seen, score]));
   let highest = 0, place = points.length - 1;
   for (let step = 100; step >= 0; step--) {
-    while (place >= 0 && points[place][0] >= step / 100) {
-      highest = Math.max(highest, points[place][1]);
-      scores[step] = points[place--][2];
-    }
-    if (place < points.length - 1) {
-      values[step] = highest;
-      if (Number.isNaN(scores[step])) scores[step] = points[place + 1][2];
-    }
+    while (place >= 0 && points[place][0] >= step * 0.01) highest = Math.max(highest, points[place--][1]);
+    if (place === points.length - 1) continue; // the class never has such a recall
+    values[step] = highest;
+    scores[step] = points[place + 1][2];
   }
   return {values, scores};
 }

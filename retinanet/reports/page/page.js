@@ -36,6 +36,10 @@ function startTabs() {
 function startNumbers() {
   const parts = [startThresholds(), startClassTable(), startClassBars(), startCurves(), startConfusion(), startErrors()];
   startComparison();
+  // Past the controls of all classes, for the keyboard.
+  const headings = document.querySelectorAll(".parts h2");
+  document.getElementById("jump").append(...[...headings].slice(1).map((heading) =>
+    element("a", {href: `#${heading.id || heading.parentElement.id}`}, heading.textContent.split(" at ")[0])));
   let isStale = true; // the numbers are behind another tab, and the thresholds have changed
   const show = (isNew) => {
     const limits = thresholds();
@@ -54,11 +58,12 @@ function startNumbers() {
     else if (names.has("tab") && isStale) show(true);
   });
   // Charts are drawn again if their place or the colours change.
-  let width = 0;
+  const numbers = document.getElementById("numbers");
+  let width = numbers.clientWidth; // 0 behind another tab
   new ResizeObserver(([{contentRect}]) => {
     if (contentRect.width && contentRect.width !== width) show(true);
     width = contentRect.width || width;
-  }).observe(document.getElementById("numbers"));
+  }).observe(numbers);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(true));
   for (const event of ["beforeprint", "afterprint"]) {
     window.addEventListener(event, () => {
