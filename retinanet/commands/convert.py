@@ -25,6 +25,8 @@ def convert(settings: ConvertSettings) -> int:
     for path in (source, settings.reading.image_path):
         if path is not None and not path.exists():
             raise UserError(f"{path}: no such file or folder. Check the path.")
+    if settings.reading.image_path and not settings.reading.image_path.is_dir():
+        raise UserError(f"--image_path {settings.reading.image_path}: is a file. Name the folder of the images.")
     reading = Reading(source, settings.reading, settings.exif)
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
@@ -33,9 +35,10 @@ def convert(settings: ConvertSettings) -> int:
             "path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. If it is one of them, "
             "set --from."
         )
-    for flag, value in (("--rows", settings.reading.rows), ("--names", settings.reading.names)):
-        if value and kind != YOLO:
-            raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
+    if settings.reading.rows and kind != YOLO:
+        raise UserError(f"--rows is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
+    if settings.reading.names and kind not in (YOLO, CSV):
+        raise UserError(f"--names is about YOLO's labels and CSV, but {source} is {WORDS[kind]}. Leave the flag out.")
     labelled = _named(read(reading, kind), settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
     names = labelled.class_names

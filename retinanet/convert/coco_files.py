@@ -7,16 +7,17 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
+from retinanet.coco.annotation_entries import leaves_folder
 from retinanet.coco.annotations import Annotations, check_annotations, require_same_classes
 from retinanet.coco.folder import KINDS, SETS, find_annotation_file, find_image_folder, known_set, spellings_of
 from retinanet.coco.formats import ROBOFLOW
 from retinanet.coco.json_values import is_id, is_number
+from retinanet.convert.image_files import ImageFinder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.convert.shapes import DECIMALS, around_rotated
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
-from retinanet.runtime.missing_files import why_missing
 
 WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # names of files that name no set
 IMAGE_FOLDERS = ("images", "data", "images/default", "")
@@ -34,10 +35,12 @@ def read_coco(reading: Reading) -> Labelled:
         reading.tree.read(file)
     export = _export(files, contents)
     _without_project(reading, contents)
-    read: dict[str, tuple[Annotations, np.ndarray, dict[str, Path]]] = {}
+    read: dict[str, tuple[Annotations, np.ndarray, dict[str, Path], Path]] = {}
     for name, file in files.items():
-        images = _find_images(reading, file, name, contents[name])
-        read[name] = *_checked(reading, file, contents[name]), images
+        folders = _image_folders(reading, file, name)
+        images = _find_images(reading, file, folders, contents[name])
+        looked_in = folders[0] if folders else reading.root
+        read[name] = *_checked(reading, file, contents[name]), images, looked_in
     first = next(iter(read.values()))[0]
     for annotations, *_ in read.values():
         require_same_classes(annotations, first.class_names, first.category_ids, first.path)
@@ -76,7 +79,9 @@ def _files(reading: Reading) -> dict[str, Path]:
     if len(unnamed) != 1:
         find_annotation_file(root, SETS[0])  # raises UserError, whose message lists the existing sets
     if not reading.told.set:
-        reading.notes.append(f"{unnamed[0].name} says nothing of sets, so all images are read as train; --split divides them")
+        reading.notes.append(
+            f"{unnamed[0].name} says nothing of sets, so all images are read as train; --split divides them"
+        )
     return {"train": unnamed[0]}
 
 
@@ -154,12 +159,12 @@ def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[str, Path]:
+def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any) -> dict[str, Path]:
     """Finds the image of each entry; a file_name with an address or folders of another machine becomes a plain one.
 
     Returns the images by the new file names.
     """
-    folders = _image_folders(reading, file, name)
+    finder, top = ImageFinder(reading), reading.told.image_path
     images: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     for entry in _entries(content, "images"):
@@ -175,7 +180,13 @@ def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[
             ),
             None,
         )
+        if place is None and top is not None:
+            with reading.mistakes_collected():
+                if path := finder.find(file_name, file, str(file), by_annotation=False):
+                    place = path.relative_to(top).as_posix(), path
         if place is None:
+            if leaves_folder(file_name):  # so that the image counts as missing, which --image_path cures
+                entry["file_name"] = PurePosixPath(file_name).name
             continue
         text, path = place
         if owners.setdefault(path, file_name) != file_name:
@@ -212,8 +223,14 @@ def plain_names(file_name: str) -> list[str]:
 
 
 def _images(
-    reading: Reading, annotations: Annotations, places: np.ndarray, paths: dict[str, Path], content: dict[str, Any]
+    reading: Reading,
+    annotations: Annotations,
+    places: np.ndarray,
+    paths: dict[str, Path],
+    folder: Path,
+    content: dict[str, Any],
 ) -> list[LabelledImage]:
+    """Returns the images with their boxes; `folder` is where the missing ones are expected."""
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
@@ -226,13 +243,7 @@ def _images(
         rows = slice(annotations.first[index], annotations.first[index + 1])
         with reading.mistakes_collected():
             if name not in paths:
-                folders = _image_folders(reading, annotations.path, known_set(annotations.path.stem) or "train")
-                folder = folders[0] if folders else reading.root
-                raise DataFault(
-                    "images that are missing",
-                    f"{annotations.path}: its image {name} is not in {folder}.{why_missing(folder / name)} Put it "
-                    "there, or name the folder with --image_path.",
-                )
+                raise reading.missing_image(name, str(annotations.path), folder / name)
             reading.tree.read(paths[name])
             image_id = int(annotations.image_ids[index])
             of_file = image_id, image_entries[image_id], box_entries[rows]

@@ -85,10 +85,7 @@ def _image(
     name = element.attributes.get("name", "")
     path = finder.find(name, file, where, by_annotation=False) if name else None
     if path is None:
-        raise DataFault(
-            "images that are missing",
-            f"{where}: there is no image {name}. Put it there, or name the folder of the images with --image_path.",
-        )
+        raise reading.missing_image(name, where)
     annotated = (_number(element, "width", where), _number(element, "height", where))
     width, height = finder.size(path, where, annotated, where)
     boxes = []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.conversions import CAT, CLASSES, DOG, ROW, coco_json, converted, voc_object, voc_xml, write
+from support.exports import labelme
 
 from retinanet.runtime.errors import UserError
 
@@ -46,12 +47,6 @@ REGION = {"x": 18.75, "y": 100 / 6, "width": 31.25, "height": 50.0, "rotation": 
 def task(number: int, image: str) -> dict:
     result = {"original_width": 64, "original_height": 48, "type": "rectanglelabels", "value": REGION}
     return {"id": number, "data": {"image": image}, "annotations": [{"id": 1, "result": [result]}]}
-
-
-def labelme(image_path: str) -> str:
-    shape = {"label": "cat", "points": [[32.0, 32.0], [12.0, 8.0]], "group_id": None, "shape_type": "rectangle"}
-    content = {"version": "5.4.1", "flags": {}, "shapes": [shape], "imagePath": image_path, "imageData": None}
-    return json.dumps(content | {"imageHeight": 48, "imageWidth": 64})
 
 
 EXPORTS = {
