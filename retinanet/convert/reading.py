@@ -30,9 +30,8 @@ class Reading:
         self.notes: list[str] = []
         self.mistakes: dict[str, list[str]] = {}  # the messages by kind
         self.suffixes = image_suffixes()
-        for folder in (source, self.told.image_path):
-            if folder is not None and folder.is_dir():
-                self.tree.files(folder)
+        if source.is_dir():
+            self.tree.files(source)
 
     def files(self, *suffixes: str, folder: Path | None = None) -> list[Path]:
         """Returns the files with one of the `suffixes` below `folder`, by default the whole dataset."""

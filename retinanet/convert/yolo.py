@@ -53,12 +53,13 @@ def read_yolo(reading: Reading) -> Labelled:
     meaning = reading.told.rows or meaning_of(longer, layout.points)
     sets = []
     for name, images in named.items():
-        labelled = sum(label_files[path] is not None for path, _ in images)
-        example = images[0][0] if images else Path()
-        places = " and ".join(str(place) for place in _label_places(example))
-        if reading.told.image_path:
-            places = f"files of the same names in {reading.root}, such as {example.stem}.txt,"
-        reading.require_labels(name, labelled, len(images), f"{places} for {example}")
+        if images:
+            labelled = sum(label_files[path] is not None for path, _ in images)
+            example = images[0][0]
+            places = " and ".join(str(place) for place in _label_places(example))
+            if reading.told.image_path:
+                places = f"files of the same names in {reading.root}, such as {example.stem}.txt,"
+            reading.require_labels(name, labelled, len(images), f"{places} for {example}")
         boxed = []
         for path, image_name in images:
             with reading.mistakes_collected():
