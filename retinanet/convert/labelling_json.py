@@ -16,7 +16,7 @@ from retinanet.convert.coco_files import plain_names
 from retinanet.convert.image_files import ImageFinder, sets_by_folder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage
-from retinanet.convert.shapes import Sides, around_points, clear_box
+from retinanet.convert.shapes import Sides, around_points, clear_box, without_box
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 
@@ -228,7 +228,5 @@ def _labelled(reading: Reading, labels: dict[Path, Labels], left_out: Counter[st
             with reading.mistakes_collected():
                 boxes.append(clear_box(names.index(shape.name), shape.sides, shape.where))
         images[key] = image._replace(boxes=boxes)
-    if left_out:
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
-        reading.notes.append(f"shapes without a box are left out: {counts}")
+    reading.notes += without_box(left_out)
     return Labelled(names, sets_by_folder(reading, images), notes=reading.notes)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.conversions import CAT, CLASSES, DOG, ROW, coco_json, converted, voc_object, voc_xml, write
-from support.exports import labelme
+from support.exports import cvats_xml, labelme
 
 from retinanet.runtime.errors import UserError
 
@@ -398,3 +398,16 @@ def test_mistakes_in_an_export_are_named(files, flags, message, capsys):
 
     assert message in str(caught.value) + capsys.readouterr().out
     assert not Path("out").exists()
+
+
+def test_cvats_labels_that_only_tag_images_are_no_classes(capsys):
+    kinds = {"blurry": "tag", "corner": "points", "bird": "any", "wire": "polyline", "odd": "tag"}
+    labels = "".join(f"<label><name>{name}</name><type>{kind}</type></label>" for name, kind in kinds.items())
+    shapes = '<tag label="blurry"/><tag label="blurry"/><points label="corner" points="1.0,1.0"/>'
+    odd = '<box label="odd" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    write({"set/annotations.xml": cvats_xml("a.png", shapes + odd, labels), "set/a.png": None})
+
+    assert converted("set") == {"train": {"a.png": [*CAT, ("odd", 1.0, 1.0, 8.0, 8.0, False)]}}
+    out = capsys.readouterr().out
+    assert "4 classes: cat, dog, bird, odd\n" in out
+    assert "Note: shapes without a box are left out: 1 point, 2 tags\n" in out
