@@ -13,6 +13,7 @@ from retinanet.settings.convert import COCO, CSV, CVAT, LABELME, LABELSTUDIO, VO
 
 ROBOFLOW = "_annotations.coco.json"  # in the image folder
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 LOOKED_AT = 2000  # the maximum number of files examined in a folder, which may hold millions
 LOOKED_INTO = 5  # the maximum number of files of a kind whose beginning is read
 BEGINNING = 20_000  # bytes

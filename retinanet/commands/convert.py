@@ -1,8 +1,10 @@
 """Converts a data set: reads one format, optionally splits the images into sets, and writes another format."""
 
 import shlex
+from pathlib import Path
 
-from retinanet.coco.formats import WORDS, format_of
+from retinanet.coco.folder import export_above
+from retinanet.coco.formats import ARCHIVES, LOOKED_AT, WORDS, format_of
 from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
@@ -13,8 +15,10 @@ from retinanet.convert.write_others import write_csv, write_voc, write_yolo
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
+from retinanet.runtime.tree import Tree
 from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, VOC, YOLO, ConvertSettings
 
+NO_VAL = "there is no set val, which train.py needs; --split 0.8 0.2 divides the images"
 WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of the images, or only in percent
 WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
@@ -28,13 +32,10 @@ def convert(settings: ConvertSettings) -> int:
     if settings.reading.image_path and not settings.reading.image_path.is_dir():
         raise UserError(f"--image_path {settings.reading.image_path}: is a file. Name the folder of the images.")
     reading = Reading(source, settings.reading, settings.exif)
+    source = reading.source
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
-        raise UserError(
-            f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's XML files, CSV rows "
-            "path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. If it is one of them, "
-            "set --from."
-        )
+        raise _unrecognised(reading)
     if settings.reading.rows and kind != YOLO:
         raise UserError(f"--rows is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
     if settings.reading.names and kind not in (YOLO, CSV):
@@ -44,10 +45,12 @@ def convert(settings: ConvertSettings) -> int:
     names = labelled.class_names
     say(f"Read {source}: {labelled.export or WORDS[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
+    _require_images(labelled, source)
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     labelled = fitted(labelled, settings.write, source)
-    for note in [*labelled.notes, *frame_notes]:
+    lacks_val = [each.name for each in labelled.sets] == ["train"] and settings.reading.set is None
+    for note in [*labelled.notes, *frame_notes, *[NO_VAL] * lacks_val]:
         say(f"Note: {note}")
     WRITERS[settings.write](labelled, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
@@ -62,6 +65,34 @@ def convert(settings: ConvertSettings) -> int:
         ]
         say(f"Check it: python -m retinanet.check_data {shlex.join(words)}")
     return 0
+
+
+def _unrecognised(reading: Reading) -> UserError:
+    source = reading.source
+    if source.is_file() and source.suffix.lower() in ARCHIVES:
+        return UserError(f"{source}: is an archive. Unpack it, and use the folder.")
+    advice = "If it is one of them, set --from."
+    if source.is_dir() and (above := export_above(source)):
+        advice = f"It is a part of {above}: try that folder."
+    elif source.is_dir():
+        parts = [path.relative_to(source).parts for path in reading.files()]
+        folders = dict.fromkeys(source / part for part, *deeper in parts if deeper)
+        if below := next((path for path in folders if format_of(path, Tree(LOOKED_AT))), None):
+            advice = f"Its folder {below} may be one: try that."
+    return UserError(
+        f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's XML files, CSV rows "
+        f"path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. {advice}"
+    )
+
+
+def _require_images(labelled: Labelled, source: Path) -> None:
+    """Raises UserError if a set has no image left, since all have mistakes."""
+    for name, images, _ in labelled.sets:
+        if not images:
+            raise UserError(
+                f"{source}: nothing is left of the set {name}, since all its images have mistakes. Correct those that "
+                "are listed above."
+            )
 
 
 def _named(labelled: Labelled, settings: ConvertSettings) -> Labelled:

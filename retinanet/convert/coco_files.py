@@ -9,17 +9,25 @@ import numpy as np
 
 from retinanet.coco.annotation_entries import leaves_folder
 from retinanet.coco.annotations import Annotations, check_annotations, require_same_classes
-from retinanet.coco.folder import KINDS, SETS, find_annotation_file, find_image_folder, known_set, spellings_of
+from retinanet.coco.folder import (
+    KINDS,
+    SETS,
+    WITHOUT_SPLIT,
+    find_annotation_file,
+    find_image_folder,
+    known_set,
+    set_told_by,
+    spellings_of,
+)
 from retinanet.coco.formats import ROBOFLOW
 from retinanet.coco.json_values import is_id, is_number
-from retinanet.convert.image_files import ImageFinder
+from retinanet.convert.image_files import NO_SET, ImageFinder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.convert.shapes import DECIMALS, around_rotated
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 
-WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # names of files that name no set
 IMAGE_FOLDERS = ("images", "data", "images/default", "")
 
 
@@ -28,7 +36,7 @@ def read_coco(reading: Reading) -> Labelled:
 
     Raises UserError, which names the mistake; mistakes in entries are added to `reading`.
     """
-    files = {reading.source.stem: reading.source} if reading.source.is_file() else _files(reading)
+    files = _only_set(reading.source, reading) if reading.source.is_file() else _files(reading)
     contents: dict[str, dict[str, Any]] = {}
     for name, file in files.items():
         contents[name] = read_json(file)
@@ -72,17 +80,31 @@ def _files(reading: Reading) -> dict[str, Path]:
     for path in others:
         if set_name := known_set(kind.sub("", path.stem)):
             files.setdefault(set_name, path)
-    if files:
+    if files or (files := _told_sets(others, reading)):
         return {name: files[name] for name in SETS if name in files}
     unnamed = [path for path in others if kind.sub("", path.stem) in WITHOUT_SPLIT or path.name == ROBOFLOW]
     unnamed = unnamed or others
     if len(unnamed) != 1:
         find_annotation_file(root, SETS[0])  # raises UserError, whose message lists the existing sets
-    if not reading.told.set:
-        reading.notes.append(
-            f"{unnamed[0].name} says nothing of sets, so all images are read as train; --split divides them"
-        )
-    return {"train": unnamed[0]}
+    return _only_set(unnamed[0], reading)
+
+
+def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
+    name = set_told_by(file)
+    if name is None and not reading.told.set:
+        reading.notes.append(NO_SET)
+    return {name or "train": file}
+
+
+def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
+    """Returns the files whose names, or those of their folders, tell a set. Raises UserError if two tell the same."""
+    sets: dict[str, Path] = {}
+    for file in files:
+        if (name := set_told_by(file)) and sets.setdefault(name, file) != file:
+            raise UserError(
+                f"{reading.source}: both {sets[name]} and {file} may be the set {name}. Use the path of one of them."
+            )
+    return sets
 
 
 def _export(files: dict[str, Path], contents: dict[str, Any]) -> str:

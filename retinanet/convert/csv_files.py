@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.coco.boxes import INSIDE_SHARE, OUTSIDE_SHARE
-from retinanet.coco.folder import known_set, set_name_of
+from retinanet.coco.folder import known_set, set_name_of, set_told_by
 from retinanet.coco.formats import CSV_COLUMNS, CsvColumns, csv_columns, csv_delimiter
-from retinanet.convert.image_files import ImageFinder
+from retinanet.convert.image_files import NO_SET, ImageFinder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
 from retinanet.convert.shapes import DECIMALS
@@ -72,18 +72,29 @@ def read_csv(reading: Reading) -> Labelled:
     if are_fractions:
         reading.notes.append("all coordinates are from 0 to 1, so they are read as fractions of the image")
     finder = ImageFinder(reading)
+    set_names = _set_names(reading, list(annotated))
     sets = [
-        LabelledSet(_set_name(path), _images(reading, path, table, names, are_fractions, finder))
+        LabelledSet(set_names[path], _images(reading, path, table, names, are_fractions, finder))
         for path, table in annotated.items()
     ]
     export = "Roboflow's CSV" if any(path.name == ROBOFLOWS for path in files) else ""
     return Labelled(names, sets, notes=reading.notes, export=export)
 
 
-def _set_name(path: Path) -> str:
-    if path.name == ROBOFLOWS:
-        return known_set(path.parent.name) or "train"
-    return known_set(path.stem) or set_name_of(path.stem)
+def _set_names(reading: Reading, files: list[Path]) -> dict[Path, str]:
+    """Returns the set of each file: what its name or its folder's tells, or the names of the files if that is unclear.
+
+    An only file that tells nothing is train.
+    """
+    told = {file: set_told_by(file) for file in files}
+    if len(files) == 1 and None in told.values():
+        if not reading.told.set:
+            reading.notes.append(NO_SET)
+        return dict.fromkeys(files, "train")
+    names = {file: name for file, name in told.items() if name}
+    if len(set(names.values())) == len(files):
+        return names
+    return {file: known_set(file.stem) or set_name_of(file.stem) for file in files}
 
 
 def _may_be_class_list(path: Path) -> bool:

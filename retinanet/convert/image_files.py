@@ -16,7 +16,7 @@ from retinanet.settings.shared import RAW, UPRIGHT
 
 IMAGE_FOLDERS = ("JPEGImages", "images")
 LABEL_STUDIOS = re.compile("^[0-9a-f]{8}-")  # Label Studio puts this before the name of an uploaded file
-NO_SET = "nothing says which set the images are in, so all are read as train; --split divides them"
+NO_SET = "nothing says which set the images are in, so all are read as train"
 
 
 class ImageFinder:

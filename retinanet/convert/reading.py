@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from retinanet.coco.folder import export_below
 from retinanet.convert.sets import size_of, text_of
 from retinanet.data.images import image_suffixes
 from retinanet.data.unread import UNREADABLE_IMAGE, reason_unread
@@ -22,8 +23,8 @@ class Reading:
     """A dataset while it is read."""
 
     def __init__(self, source: Path, told: ReadSettings | None = None, exif: str = UPRIGHT) -> None:
-        self.source = source
-        self.root = source if source.is_dir() else source.parent
+        self.source = export_below(source) if source.is_dir() else source
+        self.root = self.source if source.is_dir() else source.parent
         self.told = told or ReadSettings()
         self.exif = exif
         self.tree = Tree()
@@ -34,8 +35,9 @@ class Reading:
             self.tree.files(source)
 
     def files(self, *suffixes: str, folder: Path | None = None) -> list[Path]:
-        """Returns the files with one of the `suffixes` below `folder`, by default the whole dataset."""
-        return [path for path in self.tree.files(folder or self.root) if path.suffix.lower() in suffixes]
+        """Returns the files with one of the `suffixes`, if any are given, below `folder`, by default the dataset."""
+        files = self.tree.files(folder or self.root)
+        return [path for path in files if path.suffix.lower() in suffixes] if suffixes else files
 
     def images(self, folder: Path | None = None) -> list[Path]:
         """Returns the image files below `folder`, by default --image_path or else the whole dataset."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from retinanet.coco.folder import SETS, known_set
+from retinanet.coco.folder import SETS, export_above, known_set
 from retinanet.coco.formats import YOLO_ROW
 from retinanet.convert.image_files import LABEL_STUDIOS, NO_SET, ImageFinder, num_shared
 from retinanet.convert.reading import Reading
@@ -246,14 +246,22 @@ def _listed_classes(reading: Reading) -> tuple[list[str], str]:
     contents = {path: _lines(reading, path) for path in lists}
     if not contents:
         raise UserError(
-            f"{reading.source}: has no data.yaml, which lists the classes and sets. {ABOUT_NAMES}; or add classes.txt "
-            "with a class per line, or name the classes with --names cat dog."
+            f"{reading.source}: has no data.yaml, which lists the classes and sets. {_other_folder(reading)}"
+            f"{ABOUT_NAMES}; or add classes.txt with a class per line, or name the classes with --names cat dog."
         )
     if len({tuple(names) for names in contents.values()}) > 1:
         first, second = list(contents)[:2]
         raise UserError(f"{first}: lists other classes than {second}. Keep one list, or name them with --names.")
     file = min(contents, key=lambda path: len(path.parts))
     return contents[file], str(file)
+
+
+def _other_folder(reading: Reading) -> str:
+    """Returns a sentence on the folder above or below that lists the classes, if there is one."""
+    if above := export_above(reading.root):
+        return f"If this is a part of {above}, use that folder. "
+    below = reading.files(*YAMLS, ".data")
+    return f"There is {below[0].name} in {below[0].parent}: if it is the one, use that folder. " if below else ""
 
 
 def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]], bool]:
