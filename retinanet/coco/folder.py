@@ -139,7 +139,7 @@ def advice_for(coco_path: Path) -> str | None:
             f"{quoted} --split 0.8 0.2 --output_path data"
         )
     if kind is not None:
-        words = {CSV: "as CSV", COCO: f"in {WORDS[kind]}, but another layout"}.get(kind, f"in {WORDS[kind]}")
+        words = {CSV: "as CSV", COCO: f"in {WORDS[kind]} and another layout"}.get(kind, f"in {WORDS[kind]}")
         return f"annotations {words}. To convert them: python -m retinanet.convert {quoted} --output_path data"
     are_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in tree.files(coco_path))
     if are_images:

@@ -53,10 +53,9 @@ def test_a_missing_val_names_the_command_that_makes_it_of_train(tmp_path):
 def test_coco_files_that_name_no_set_are_for_convert(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("{}")
-    advice = (
-        f"annotations in COCO's format, but another layout. To convert them: python -m retinanet.convert {tmp_path} "
-    )
-    with pytest.raises(UserError, match=f"holds no train.json, but {advice}"):
+    command = f"To convert them: python -m retinanet.convert {tmp_path} "
+    words = f"holds no train.json, but annotations in COCO's format and another layout. {command}"
+    with pytest.raises(UserError, match=words):
         find_annotation_file(tmp_path, "train")
 
 
