@@ -60,8 +60,8 @@ class Outcome(NamedTuple):
     num_gpus: int
     images_per_step: int
     images_per_second: float
-    efficiency: float  # fraction of the rate that the GPUs have alone
-    waiting: float  # seconds per step for the slowest GPU
+    efficiency: float  # fraction of the rate that independent GPUs would reach together
+    waiting: float  # seconds per step spent waiting for the slowest GPU
     all_reduce: float  # seconds per step that the backward pass doesn't hide
     barrier: float  # seconds per step
     machine_cores: float  # loader cores per machine

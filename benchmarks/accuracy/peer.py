@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 def build_model(args: argparse.Namespace, num_classes: int) -> TorchvisionRetinaNet:
     """Returns torchvision's model with the weights of the file.
 
-    The network runs in the precision that auto chooses, the rest in float32. Labels are 0..C-1, as in this suite:
+    The network runs in the precision that auto chooses, the rest in float32. Labels are 0..C-1, as in this project:
     torchvision's documentation says that num_classes includes the background, but its loss treats every column as a
     class, and its detection returns them all.
     """

@@ -13,7 +13,7 @@ from retinanet.evaluation.intervals import Interval, interval
 from retinanet.reports.tables import markdown_head, markdown_row
 
 DONE = "done"
-CANDIDATE = "candidate_"  # begins the names of abandoned rows
+CANDIDATE = "candidate_"  # the prefix of the names of abandoned rows
 MOST_ROWS = 15  # in the first table
 SUMMARY, SUMMARY_END = "<!-- summary: begin -->", "<!-- summary: end -->"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -68,7 +68,7 @@ def _between(text: str, begin: str, end: str, content: str) -> str:
 
 
 def _by_setting(records: Sequence[Record]) -> list[list[Record]]:
-    """Groups the records by setting: GPU settings first, and of each device the longest runs first."""
+    """Groups the records by setting: GPU settings first, and for each device the longest runs first."""
     settings = sorted(
         {record.setting: None for record in records}, key=lambda setting: (setting.device == "cpu", -setting.epochs)
     )
@@ -164,7 +164,7 @@ def _beside_peer(groups: dict[Key, Group]) -> list[str]:
 
 
 def difference_of(a: Group, b: Group) -> Interval:
-    """Returns the mean AP of `b`'s runs minus the mean AP of `a`'s, over the seeds of both; NaN if there are none.
+    """Returns the mean AP of `b`'s runs minus the mean AP of `a`'s, over the seeds that both have; NaN if none.
 
     The interval comes from bootstrap samples of the val set's images, the same samples for all runs. So it covers other
     images, but not other seeds.

@@ -37,7 +37,7 @@ from retinanet.training.weight_average import WeightAverage
 
 CPU = torch.device("cpu")
 NUM_CALLS = 4  # of a compiled step: CUDA graphs warm up in the first call, are recorded in the second, then replayed
-NUM_STEPS = 3  # of a training
+NUM_STEPS = 3  # of a training run
 RATE, EMA_DECAY = 1e-3, 0.9
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}  # of a loss
 LOSS_SCALE = 2.0**8  # without it float16 would lose small gradients

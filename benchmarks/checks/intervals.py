@@ -22,8 +22,8 @@ from retinanet.settings.options import whole_number
 class Coverage(NamedTuple):
     truth: float  # the mean AP
     spread: float  # the standard deviation of AP over the sets
-    width: float  # the mean standard deviation that the draws of the images give
-    covered: float  # fraction of the intervals
+    width: float  # the mean over the sets of the standard deviation of AP over the draws of the images
+    covered: float  # fraction of the intervals that contain the true AP
 
 
 def simulated(draw: np.random.Generator, num_images: int, num_classes: int) -> list[Ranked]:
@@ -35,7 +35,7 @@ def simulated(draw: np.random.Generator, num_images: int, num_classes: int) -> l
         object_images = np.repeat(np.arange(num_images), counts)
         detected = draw.random(len(object_images)) < 1 / (1 + np.exp(0.7 * hardness[object_images] - 1.2))
         images = object_images[detected]
-        quality = draw.normal(7.5 - 0.9 * hardness[images], 2.5).clip(0, 10).astype(int)  # of the ten IoUs reached
+        quality = draw.normal(7.5 - 0.9 * hardness[images], 2.5).clip(0, 10).astype(int)  # number of IoUs reached
         false_images = np.repeat(np.arange(num_images), draw.poisson(3 / num_classes, num_images))
         scores = np.concatenate(
             [draw.normal(0.8 + 0.15 * quality - 0.4 * hardness[images], 1.2), draw.normal(-1, 1.2, len(false_images))]

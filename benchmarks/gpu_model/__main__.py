@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_model
 
-A pretended GPU (tests/gpu) counts launches, FLOPs, bytes and peak memory, and rooflines of an H100 and an H200 turn
+A simulated GPU (tests/gpu) counts launches, FLOPs, bytes and peak memory, and rooflines of an H100 and an H200 turn
 these into time. The results are predictions; benchmarks/on_gpu.sh measures.
 """
 
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def again_under_library() -> int:
-    """Runs this command again in a process that finds the pretended GPU."""
+    """Runs this command again in a process that finds the simulated GPU."""
     sys.path.insert(0, str(ROOT / "tests"))
     from gpu.build import built, environment_with, lacking
 

@@ -1,4 +1,4 @@
-"""Builds this suite's RetinaNet and torchvision's, of equal depth, size, batch and classes, to train or to detect.
+"""Builds this project's RetinaNet and torchvision's, of equal depth, size, batch and classes, to train or to detect.
 
 Both train all layers with fixed batch-norm statistics (ours also trains the scale and shift), on the same images and
 boxes, in the same precision, with the same gradient clipping and fused Adam. torchvision's own resizing is turned off.

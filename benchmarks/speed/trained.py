@@ -1,4 +1,4 @@
-"""Builds detection with one checkpoint on photographs: in this suite, exported, and in torchvision's RetinaNet.
+"""Builds detection with one checkpoint on photographs: in this project, exported, and in torchvision's RetinaNet.
 
 All get each image at the same size, with the same anchors, box encoding, threshold and NMS. They differ in the number
 of candidates that enter NMS: ours takes the best 1,000 of an image, torchvision the best 1,000 of each level. If more
@@ -97,10 +97,10 @@ def torchvision_twin(ours: RetinaNet) -> TorchvisionRetinaNet:
     channels, width = ours.pyramid.output7.out_channels, ours.pyramid.output6.in_channels
     num_classes = ours.classification_head.num_outputs
     twin = torchvision_model(ours.backbone.depth, num_classes, channels)
-    twin.backbone.fpn.extra_blocks = LastLevelP6P7(width, channels)  # P6 from C5, as ours
+    twin.backbone.fpn.extra_blocks = LastLevelP6P7(width, channels)  # P6 from C5, like ours
     twin.anchor_generator = _Anchors(ours)
     twin.box_coder = BoxCoder((1 / CENTRE_DEVIATION,) * 2 + (1 / SIZE_DEVIATION,) * 2)
-    twin.detections_per_img = DEFAULT_DETECTION.max_detections  # its own is 300
+    twin.detections_per_img = DEFAULT_DETECTION.max_detections  # torchvision's default is 300
     weights = {}
     for name, weight in ours.state_dict().items():
         for pattern, theirs in NAMES:
@@ -112,7 +112,7 @@ def torchvision_twin(ours: RetinaNet) -> TorchvisionRetinaNet:
 
 
 def agreement(ours: Found, theirs: Found) -> str:
-    """Describes how the detections of the two differ, for the line under a table."""
+    """Describes how the two contestants' detections differ, for the line under a table."""
     counts = [sum(len(of_image["scores"]) for of_image in found) for found in (ours, theirs)]
     alike = [(a, b) for a, b in zip(ours, theirs, strict=True) if len(a["scores"]) == len(b["scores"])]
     worst = {

@@ -35,7 +35,7 @@ class CheckedSet(NamedTuple):
     """A set without the entries that training would refuse."""
 
     name: str
-    annotations: Annotations  # in the frame of the file, unlike those of the dataset
+    annotations: Annotations  # as written in the file, unlike those of the dataset, which may be turned upright
     dataset: CocoDataset
     file_names: list[Any]  # of all entries, including refused entries, as written
     annotation_ids: list[Any]  # of all entries, as written

@@ -37,7 +37,7 @@ class Reach(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The objects of a set that training learns."""
+    """The objects of a set that training uses."""
 
     name: str
     num_images: int

@@ -10,8 +10,8 @@ from retinanet.detector.settings import BACKGROUND_IOU, FOREGROUND_IOU
 from retinanet.reports.tables import aligned
 
 BAR = 20  # the number of characters in a histogram's longest bar
-# Objects of the second and third kinds are not matched; the names state the IoU of their best anchor.
-REACHED = ("matched", f"IoU from {BACKGROUND_IOU:g}", f"below {BACKGROUND_IOU:g}")
+# Objects of the second and third kinds are not matched; the names give the IoU of their best anchor.
+REACHED = ("matched", f"IoU {BACKGROUND_IOU:g} or more", f"below {BACKGROUND_IOU:g}")
 
 
 def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
@@ -51,7 +51,7 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
         title,
         *_indented(rows),
         f"Matched: an anchor of IoU {FOREGROUND_IOU:g} or more learns to find the object. Of the others, the best",
-        f"anchor is ignored (IoU from {BACKGROUND_IOU:g}), finds a neighbour, or learns that nothing is there (below).",
+        f"anchor is ignored or finds a neighbour (IoU {BACKGROUND_IOU:g} or more), or learns background (below).",
         "An object that isn't matched will hardly be found, however long the training.",
     ]
 
@@ -59,8 +59,9 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
 def advice_lines(now: Coverage, reach: Reach, title: str, class_names: list[str]) -> list[str]:
     """Returns the fraction of objects that are matched, and the classes with many unmatched objects."""
     classes = missed_classes(now, class_names)
-    shares = ", ".join(f"{name} {share}" for name, share in zip(REACHED, _percent(reach), strict=True))
-    return [f"{title}: {shares}", *([f"Not matched: {classes}"] if classes else [])]
+    matched, *others = zip(REACHED, _percent(reach), strict=True)
+    missed = ", ".join(f"{share} ({name})" for name, share in others)
+    return [f"{title}: {matched[1]} matched; not matched: {missed}", *([f"Not matched: {classes}"] if classes else [])]
 
 
 def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str]:

@@ -26,7 +26,7 @@ MOST_ANCHORS = 1000  # per cell
 class Checkpoint(NamedTuple):
     """The content of a checkpoint file, a dict of these fields and `format`.
 
-    The fields of `architecture` stand directly in that dict, and its anchors are a nested dict.
+    The fields of `architecture` are stored directly in that dict, and its anchors are a nested dict.
     """
 
     model: dict[str, Tensor]

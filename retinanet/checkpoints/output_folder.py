@@ -27,7 +27,7 @@ def open_folder(folder: Path) -> IO[str]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - open for as long as the run
+        lock = open(folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - stays open until the run ends
         try:
             # This lock belongs to the process: its workers don't inherit the lock, which ends with the process.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -90,7 +90,7 @@ def _looks_like(state: Mapping[str, Any]) -> str:
     """Guesses, from its names, what a state dict without a ResNet contains."""
     tops = {name.split(".")[0] for name in state}
     if {"pyramid", "classification_head"} & tops:
-        return "looks like the weights of a detector of this suite"
+        return "looks like the weights of a detector of this project"
     if "roi_heads" in tops or {"backbone", "head"} <= tops:
         return "looks like another detector's weights"
     if tops and tops <= {"features", "classifier", "avgpool"}:

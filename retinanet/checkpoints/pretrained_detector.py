@@ -1,4 +1,4 @@
-"""Loads the weights of a whole detector: a checkpoint of this suite, or torchvision's COCO detector."""
+"""Loads the weights of a whole detector: a checkpoint of this project, or torchvision's COCO detector."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -153,7 +153,7 @@ def _source_name(name: str) -> str:
 
 
 class BoxCode(NamedTuple):
-    """Converts torchvision's deltas to this suite's: (raw * factor + summand) * level_scale + level_shift."""
+    """Converts torchvision's deltas to this project's: (raw * factor + summand) * level_scale + level_shift."""
 
     factor: Tensor  # float64 [9 * 4]
     summand: Tensor  # float64 [9 * 4]
@@ -162,7 +162,7 @@ class BoxCode(NamedTuple):
 
 
 def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
-    """Returns the conversion from torchvision's anchors and deltas to this suite's, with anchors of `shapes`.
+    """Returns the conversion from torchvision's anchors and deltas to this project's, with anchors of `shapes`.
 
     torchvision centres anchors on the upper left corner of their cell, rounds their sides to whole, even pixels, and
     doesn't divide deltas by standard deviations. Let s be the stride, w the width of torchvision's anchor, v the width

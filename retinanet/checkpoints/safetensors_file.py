@@ -13,7 +13,7 @@ KEY = "retinanet"  # the header's entry for the description
 
 
 def write_safetensors(content: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint's `content` atomically, without the state of its run and with one set of weights.
+    """Writes a checkpoint's `content` atomically, without the training state and with one set of weights.
 
     A .json file next to `path` repeats the description of the network. Raises OSError, or UserError if the package is
     missing.

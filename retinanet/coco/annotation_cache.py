@@ -93,7 +93,7 @@ def read_entry(entry: Path) -> dict[str, Any] | None:
 
 
 def write_entry(entry: Path | None, content: Mapping[str, Any]) -> None:
-    """Writes arrays to the cache file `entry`, and removes files that weren't used for long.
+    """Writes arrays to the cache file `entry`, and removes files that haven't been used for a long time.
 
     If there is no cache folder, or it can't be written, says so instead, once.
     """

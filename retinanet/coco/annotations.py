@@ -35,7 +35,7 @@ class Annotations(NamedTuple):
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
     fingerprint: str = ""  # digest of the file
-    # uint8 [N]: the EXIF orientations by which sizes and boxes were turned upright after reading; None: none was
+    # uint8 [N]: the EXIF orientations by which sizes and boxes were turned upright after reading; None if none were
     turns: np.ndarray | None = None
 
     def file_name(self, image: int) -> str:
@@ -196,14 +196,14 @@ def turned_upright(annotations: Annotations, turns: np.ndarray) -> Annotations:
 
 
 def as_in_file(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
-    """Returns upright `boxes` [n, 4] in the `images` [n] as the annotation file has them."""
+    """Converts upright `boxes` [n, 4] in the `images` [n] to the orientation of the annotation file."""
     if annotations.turns is None:
         return boxes
     return turned_boxes(boxes, BACK[annotations.turns[images]], annotations.sizes[images])
 
 
 def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
-    """Returns `boxes` [n, 4] of a file in the `images` [n] upright, like the annotations."""
+    """Turns `boxes` [n, 4] of a file in the `images` [n] upright, like the annotations: the inverse of as_in_file."""
     if annotations.turns is None:
         return boxes
     turns = annotations.turns[images]

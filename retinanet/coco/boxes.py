@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# What an EXIF orientation, 0 to 8, does with the stored pixels: mirrors them left to right, top to bottom, and then
+# Whether an EXIF orientation, 0 to 8, mirrors the stored pixels left to right or top to bottom, and whether it then
 # swaps height and width. BACK is the orientation that undoes it.
 MIRRORS_X = np.isin(np.arange(9), (2, 3, 7, 8))
 MIRRORS_Y = np.isin(np.arange(9), (3, 4, 6, 7))

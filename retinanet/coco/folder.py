@@ -1,4 +1,4 @@
-"""Finds a set's files in the layout of this suite, COCO or Roboflow; for other data, names the command to use."""
+"""Finds a set's files in this project's layout, COCO's or Roboflow's; for other data, names the command to use."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def known_set(name: str) -> str | None:
 
 
 def set_name_of(name: str) -> str:
-    """Returns this suite's name for a set: "val" for "valid" and "validation", otherwise `name` itself."""
+    """Returns this project's name for a set: "val" for "valid" and "validation", otherwise `name` itself."""
     return VAL if name.lower() in ("valid", "validation") else name
 
 
@@ -64,7 +64,7 @@ def export_below(folder: Path) -> Path:
 
 
 def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
-    """Returns a set's annotation file, in this suite's layout ({set}.json), COCO's (annotations/) or Roboflow's.
+    """Returns a set's annotation file, in this project's layout ({set}.json), COCO's (annotations/) or Roboflow's.
 
     Raises UserError if there is no such file.
     """

@@ -18,7 +18,7 @@ LOOKED_AT = 2000  # the maximum number of files examined in a folder, which may 
 LOOKED_INTO = 5  # the maximum number of files of a kind whose beginning is read
 BEGINNING = 20_000  # bytes
 CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
-# Names of a CSV file's columns in the headers of several tools, in small letters and without punctuation.
+# Names of a CSV file's columns in the headers of several tools, in lower case and without punctuation.
 CSV_PATHS = ("path", "filename", "file", "filepath", "image", "imagepath", "imagename", "imageid", "img")
 CSV_CLASSES = ("class", "label", "classname", "labelname", "category", "categoryname", "name")
 CSV_LEFTS, CSV_TOPS = ("x1", "xmin", "left"), ("y1", "ymin", "top")
@@ -98,13 +98,13 @@ def _has_json(folder: Path, files: Sequence[Path]) -> bool:
 # The formats in the order in which they are looked for: Label Studio's YOLO also has a JSON file.
 FORMATS = (
     Format(CVAT, "CVAT's own XML", _has_cvats_xml),
-    Format(YOLO, "YOLO's format", _has_class_list),
-    Format(VOC, "PASCAL VOC's format", _has_voc_xml),
+    Format(YOLO, "the YOLO format", _has_class_list),
+    Format(VOC, "the PASCAL VOC format", _has_voc_xml),
     Format(CSV, "CSV", _has_csv),
     Format(LABELSTUDIO, "Label Studio's JSON", _has_tasks),
     Format(LABELME, "labelme's JSON", _has_shapes),
-    Format(YOLO, "YOLO's format", _has_label_files),
-    Format(COCO, "COCO's format", _has_json),
+    Format(YOLO, "the YOLO format", _has_label_files),
+    Format(COCO, "the COCO format", _has_json),
 )
 WORDS = {each.name: each.words for each in FORMATS}
 
@@ -145,7 +145,7 @@ def csv_columns(header: list[str]) -> CsvColumns | None:
 
 
 def csv_delimiter(first_line: str) -> str:
-    """Returns the character between the columns of a CSV file."""
+    """Returns the character that separates the columns of a CSV file."""
     return "," if "," in first_line else max(";\t", key=first_line.count)
 
 

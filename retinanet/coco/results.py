@@ -56,7 +56,7 @@ def joined(parts: Sequence[Found]) -> Found:
 def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
     """Converts checked rows (image_id, category_id, bbox, score) of a result file to detections, in the same order.
 
-    Rows have the frame of the annotation file, detections that of the annotations, which may have been turned upright.
+    Rows are oriented like the annotation file; detections are turned upright if the annotations were.
     """
     order = np.argsort(annotations.image_ids)
     ids = np.array([row["image_id"] for row in rows], np.int64)
@@ -72,7 +72,7 @@ def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
 
 
 def rows_of(found: Found, annotations: Annotations) -> list[dict[str, Any]]:
-    """Converts detections to rows of a COCO result file, in the frame of the annotation file."""
+    """Converts detections to rows of a COCO result file, oriented like the annotation file."""
     category_ids = np.array(annotations.category_ids, np.int64)[found.labels]
     boxes = as_in_file(found.boxes, found.images, annotations)
     columns = (annotations.image_ids[found.images], category_ids, boxes, found.scores)
@@ -93,7 +93,7 @@ def read_results(path: Path) -> Results:
 
 
 def _rows(content: bytes, path: Path) -> Any:
-    if has_mark(content):  # Windows programs write one
+    if has_mark(content):  # as some Windows programs write
         raise UserError(
             f"{path}: begins with a byte order mark, which evaluation servers refuse. Save it as UTF-8 without it."
         )

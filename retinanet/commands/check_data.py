@@ -133,7 +133,7 @@ def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) 
 
 
 def account_of(coco_path: Path, sets: list[CheckedSet], contents: list[list[Content]]) -> Account:
-    """Returns what was read of the files below `coco_path`, and what wasn't."""
+    """Returns which files below `coco_path` were read, and which weren't."""
     tree = Tree()
     files = tree.files(coco_path)
     for checked, every in zip(sets, contents, strict=True):

@@ -37,13 +37,14 @@ def convert(settings: ConvertSettings) -> int:
     if kind is None:
         raise _unrecognised(reading)
     if settings.reading.rows and kind != YOLO:
-        raise UserError(f"--rows is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
+        raise UserError(f"--rows is about YOLO labels, but {source} is in {WORDS[kind]}. Leave the flag out.")
     if settings.reading.names and kind not in (YOLO, CSV):
-        raise UserError(f"--names is about YOLO's labels and CSV, but {source} is {WORDS[kind]}. Leave the flag out.")
+        raise UserError(f"--names is about YOLO labels and CSV, but {source} is in {WORDS[kind]}. Leave the flag out.")
     labelled = _named(read(reading, kind), settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
     names = labelled.class_names
-    say(f"Read {source}: {labelled.export or WORDS[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
+    export = labelled.export or WORDS[kind].removeprefix("the ")
+    say(f"Read {source}: {export}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
     _require_images(labelled, source)
     if settings.splitting.split:

@@ -100,7 +100,7 @@ def draw_images(settings: DrawSettings) -> None:
 def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
     """Writes a picture per image, named after the image's file, with objects and detections side by side.
 
-    A name that an earlier picture has, in any case of letters, gets a number.
+    If an earlier picture has the same name, ignoring case, a number is appended.
     """
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)

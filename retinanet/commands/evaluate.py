@@ -224,7 +224,7 @@ def report_on_file(settings: EvaluateSettings, path: Path) -> int:
 
 
 def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
-    """Returns how the pictures of a report on a result file are read: as when its detections were made, if known."""
+    """Returns the --exif for the pictures of a report on a result file: as in the run that made the file, if known."""
     if settings.trained.exif or not record:
         return settings.trained.exif or UPRIGHT
     used = record[TEST_SETTINGS].get("exif")

@@ -63,7 +63,7 @@ def read_coco(reading: Reading) -> Labelled:
 
 
 def _files(reading: Reading) -> dict[str, Path]:
-    """Returns the annotation file of each set: in a layout that training reads, or else by the names of JSON files."""
+    """Returns each set's annotation file: from a layout that training reads, or else by the names of JSON files."""
     root = reading.source
     files = {}
     for name in SETS:
@@ -122,13 +122,13 @@ def _export(files: dict[str, Path], contents: dict[str, Any]) -> str:
 
 
 def _entries(content: Any, key: str) -> list[dict[str, Any]]:
-    """Returns a list of the content, or nothing if it is malformed, which check_annotations reports."""
+    """Returns the list `key` of the content; empty if it is malformed, which check_annotations reports."""
     entries = content.get(key) if isinstance(content, dict) else None
     return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
 
 
 def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
-    """Removes a category 0 that has no objects and is the group of all others: Roboflow writes the project's name."""
+    """Removes category 0 if it has no objects and is the supercategory of all others: Roboflow's project name."""
     categories = [category for content in contents.values() for category in _entries(content, "categories")]
     is_used = any(
         entry.get("category_id") == 0 for content in contents.values() for entry in _entries(content, "annotations")
@@ -165,7 +165,7 @@ def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, n
 
 
 def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
-    """Returns the folders that the images of a set may be in, the likeliest first."""
+    """Returns the folders that may contain the images of a set, likeliest first."""
     if reading.told.image_path:
         return [reading.told.image_path]
     folders = []
@@ -182,9 +182,9 @@ def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
 
 
 def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any) -> dict[str, Path]:
-    """Finds the image of each entry; a file_name with an address or folders of another machine becomes a plain one.
+    """Finds the image of each entry, and strips URL and folder prefixes from file_name if necessary.
 
-    Returns the images by the new file names.
+    Returns the images, keyed by the new file names.
     """
     finder, top = ImageFinder(reading), reading.told.image_path
     images: dict[str, Path] = {}
@@ -226,16 +226,16 @@ def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any
 
 
 def plain_names(file_name: str) -> list[str]:
-    """Returns names inside a folder that `file_name` may stand for, the fullest first.
+    """Returns the relative paths that `file_name` may stand for, longest first.
 
-    Label Studio writes addresses such as /data/upload/1/a.jpg and /data/local-files/?d=images/a.jpg.
+    Label Studio writes URLs such as /data/upload/1/a.jpg and /data/local-files/?d=images/a.jpg.
     """
     texts = [file_name, file_name.replace("\\", "/")]
     if "://" in file_name or file_name.startswith("/data/") or "%" in file_name:
         try:
             address = urlsplit(file_name)
             texts += [*parse_qs(address.query).get("d", []), unquote(address.path)]
-        except ValueError:  # not an address after all
+        except ValueError:  # not a URL after all
             pass
     names = []
     for text in texts:

@@ -122,7 +122,7 @@ def _rows(reading: Reading, path: Path) -> Iterator[Row]:
 
 
 def _annotations(reading: Reading, path: Path, rows: list[Row]) -> Table:
-    """Returns the rows with the columns path, x1, y1, x2, y2, class, whatever the header says about their order."""
+    """Returns the rows with the columns in the order path, x1, y1, x2, y2, class, whatever their order in the file."""
     if not rows:
         raise UserError(f"{path}: is empty. Add rows {COLUMNS}, or remove the file.")
     header, names = rows[0].words, reading.told.names or ()
@@ -184,7 +184,7 @@ def _box_size(row: Row) -> tuple[float, float] | None:
 
 
 def _checked(row: Row, are_sizes: bool) -> Row:
-    """Returns the row with corners in place of sizes."""
+    """Returns the row, with sizes converted to corners."""
     where, words, _ = row
     if not words[0]:
         raise DataFault("rows without an image", f"{where}: doesn't name an image. Write its path.")

@@ -63,7 +63,7 @@ def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
 
 
 class _Changes:
-    """Counts the boxes that a format can't express as they are, with the name of an image that has one."""
+    """Counts the boxes that a format can't express as they are, and keeps the name of an example image."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -92,7 +92,7 @@ class _Changes:
 
 
 def clipped(box: Box, image: LabelledImage) -> Box | None:
-    """Returns the part of the box inside the image, or None if that has no area. A box inside is returned itself."""
+    """Returns the part of the box inside the image, or None if that has no area. A box inside is unchanged."""
     right, bottom = box.left + box.width, box.top + box.height
     if box.left < 0 or box.top < 0 or right > image.width or bottom > image.height:
         left, top = max(box.left, 0.0), max(box.top, 0.0)
@@ -124,7 +124,7 @@ def _require_classes(labelled: Labelled, kind: str, source: Path) -> None:
 
 
 def _require_sizes(labelled: Labelled, source: Path) -> None:
-    """Raises UserError if an image hasn't the size in its COCO file; other formats have only the size of the image."""
+    """Raises UserError if an image's size differs from its COCO file; in other formats, it comes from the image."""
     for image in _images(labelled.sets):
         if image.entry is None:
             continue
@@ -137,7 +137,7 @@ def _require_sizes(labelled: Labelled, source: Path) -> None:
 
 
 def _require_text(text: str, what: str, kind: str) -> None:
-    """Raises UserError unless `text` is one line without spaces around it, and fits into XML for VOC."""
+    """Raises UserError unless `text` is one line without spaces at either end and, for VOC, valid in XML."""
     if text != text.strip() or len(text.splitlines()) > 1 or (kind == VOC and NOT_IN_XML.search(text)):
         raise UserError(
             f"{what} begins or ends with a space, or has a line break or control character, which {WORDS[kind]} "
@@ -168,7 +168,7 @@ def _require_distinct_files(labelled: Labelled) -> None:
 
 
 def _require_distinct_stems(labelled: Labelled, kind: str) -> None:
-    """Raises UserError if two images would share an annotation file, which has their name with another suffix."""
+    """Raises UserError if two images would share an annotation file, which has an image's name with another suffix."""
     for group in [labelled.sets] if kind == VOC else [[labelled_set] for labelled_set in labelled.sets]:
         places: dict[Path, Path] = {}
         for image in _images(group):

@@ -35,7 +35,7 @@ class ImageFinder:
 
     def _grouped(self, name_of: Callable[[Path], str]) -> dict[str, list[Path]]:
         images = self._reading.images()
-        if not images:  # SOURCE is the folder of the annotations, beside the folder of the images
+        if not images:  # SOURCE is the folder of the annotations, next to the folder of the images
             beside = [self._reading.root.parent / name for name in IMAGE_FOLDERS]
             folder = next((path for place in beside if (path := self._reading.tree.find(place))), None)
             images = self._reading.images(folder) if folder else []
@@ -45,10 +45,10 @@ class ImageFinder:
         return groups
 
     def find(self, file_name: str, annotation: Path, where: str, *, by_annotation: bool = True) -> Path | None:
-        """Returns the image called `file_name`, or else with its stem; None if there is none.
+        """Returns the image called `file_name`, or else an image with the same stem; None if there is neither.
 
-        With `by_annotation`, an image with the stem of the file `annotation` is the last choice. Raises DataFault if
-        the name leaves the dataset, or several images have it.
+        With `by_annotation`, the last resort is an image with the stem of the file `annotation`. Raises DataFault if
+        the name leaves the dataset, or if several images match.
         """
         path = PurePosixPath(file_name.replace("\\", "/"))
         if "\0" in file_name or (".." in path.parts and not self._reading.told.image_path):
@@ -80,9 +80,9 @@ class ImageFinder:
     def size(
         self, image: Path, where: str, annotated: tuple[float, float] | None, where_annotated: str
     ) -> tuple[int, int]:
-        """Returns the (width, height) of an image, upright or as stored: the frame that the annotated size proves.
+        """Returns the (width, height) of an image, upright or as stored, whichever matches the annotated size.
 
-        Raises DataFault if the annotated size, if known, is another.
+        Raises DataFault if the annotated size is known and neither matches.
         """
         width, height = self._reading.size(image, where)
         if annotated and annotated != (0, 0) and tuple(map(round, annotated)) != (width, height):
@@ -98,10 +98,10 @@ class ImageFinder:
 
 
 def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, ...]:
-    """Counts the folders that the image shares with its name in the annotation, and with the annotation's own path.
+    """Returns how many folders the image shares with its name in the annotation, and with the annotation's own path.
 
-    An image folder counts too, because VOC keeps masks of the same names in other folders, and then a place as deep as
-    the annotation's.
+    After these, an image folder counts, because VOC keeps masks with the same names in other folders; and finally, a
+    depth like the annotation's.
     """
     folders, theirs = candidate.parent.parts, annotation.parent.parts
     return (
@@ -119,7 +119,10 @@ def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
-    """Returns the sets whose names are those of folders, or all images as one set; `images` by annotation file."""
+    """Returns the sets after which folders are named, or all images as one set.
+
+    `images` are keyed by annotation file.
+    """
     sets: dict[str, dict[Path, LabelledImage]] = {}
     for file, image in images.items():
         words = [word for path in (file, image.path) for word in _folders_below(path, reading.root)]
@@ -145,7 +148,7 @@ def _folders_below(path: Path, root: Path) -> tuple[str, ...]:
 
 
 def set_of(name: str, images: Mapping[Path, LabelledImage]) -> LabelledSet:
-    """Returns a set whose images are called by their paths below the folder of all its images."""
+    """Returns a set; its images are named by their paths relative to the folder that contains all of them."""
     folders = [image.path.parent for image in images.values()]
     tops = {_image_folder(folder) for folder in folders}
     top = tops.pop() if len(tops) == 1 else None
@@ -155,6 +158,6 @@ def set_of(name: str, images: Mapping[Path, LabelledImage]) -> LabelledSet:
 
 
 def _image_folder(folder: Path) -> Path | None:
-    """Returns the innermost of a folder and those above it that is called JPEGImages or images; None if none is."""
+    """Returns the folder or its nearest parent called JPEGImages or images, in any case; None if there is none."""
     names = {name.lower() for name in IMAGE_FOLDERS}
     return next((place for place in (folder, *folder.parents) if place.name.lower() in names), None)

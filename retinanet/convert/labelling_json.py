@@ -20,18 +20,18 @@ from retinanet.convert.shapes import Sides, around_points, clear_box, without_bo
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 
-SHAPES = ("rectangle", "polygon", "ellipse")  # Label Studio's results with a box, each also with labels behind it
+SHAPES = ("rectangle", "polygon", "ellipse")  # Label Studio's shapes with a box; key of the class: rectanglelabels ...
 PERCENT = 100
 
 
 class Shape(NamedTuple):
     where: str
-    name: str  # of its class
+    name: str  # of the class
     sides: Sides
 
 
 class Labels(NamedTuple):
-    """The shapes of an image, still by the names of their classes."""
+    """The shapes of an image, with the names of their classes instead of numbers."""
 
     image: LabelledImage
     shapes: list[Shape]
@@ -116,7 +116,7 @@ def _sides(value: dict[str, Any], size: tuple[int, int], where: str) -> Sides:
     if is_ellipse:
         half_wide, half_high = math.hypot(wide * cos, high * sin), math.hypot(wide * sin, high * cos)
         return x - half_wide, y - half_high, 2 * half_wide, 2 * half_high
-    corners = ((0.0, 0.0), (wide, 0.0), (wide, high), (0.0, high))  # rotated about the first
+    corners = ((0.0, 0.0), (wide, 0.0), (wide, high), (0.0, high))  # rotated about the first corner
     return around_points([(x + right * cos - down * sin, y + right * sin + down * cos) for right, down in corners])
 
 
@@ -133,8 +133,8 @@ def _points(
 def read_labelme(reading: Reading) -> Labelled:
     """Reads labelme's JSON files; points and lines are left out and counted.
 
-    Shapes of one class and one group_id are an object, as in labelme's own conversion to COCO. Raises UserError, which
-    names the mistake; mistakes in files and shapes are added to `reading`.
+    Shapes with the same class and group_id form one object, as in labelme's own conversion to COCO. Raises UserError,
+    which names the mistake; mistakes in files and shapes are added to `reading`.
     """
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     finder, left_out = ImageFinder(reading), Counter[str]()
@@ -210,7 +210,7 @@ def _labelme_shapes(shape: dict[str, Any], where: str, left_out: Counter[str]) -
 
 
 def _together(shapes: list[Shape]) -> Shape:
-    """Returns the shapes of an object as one shape."""
+    """Merges the shapes of an object into one shape."""
     corners = [
         corner for _, _, (left, top, width, height) in shapes for corner in ((left, top), (left + width, top + height))
     ]

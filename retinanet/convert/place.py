@@ -1,4 +1,4 @@
-"""Places what is written: completely or not at all, a set after reading it again, and never over other files."""
+"""Places written files: all or none of them, a set only after reading it back, and never over existing files."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import UNFINISHED
 from retinanet.settings.convert import COCO, CSV, LINK, NONE, VOC, YOLO
 
-# By how much a written corner may differ: in pixels, and by a share of the image's side.
+# By how much a written corner may differ: in pixels, plus a fraction of the image's side.
 ROUNDING = {YOLO: (1e-3, 1e-6), VOC: (1.0, 0.0), CSV: (1e-6, 1e-9), COCO: (1e-6, 0.0)}
 IMAGES = "images/{}"  # with the name of the set
 
 
 class Layout(NamedTuple):
-    """Where a format has its files, and how they are written."""
+    """Where a format keeps its files, and how they are written."""
 
     kind: str
     image_folder: str  # with {} for the name of the set
@@ -59,14 +59,15 @@ def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None
         finally:
             shutil.rmtree(beside, ignore_errors=True)
             for place in sorted(missing, key=lambda place: len(place.parts), reverse=True):  # the deepest first
-                with contextlib.suppress(OSError):  # it is missing, or what was placed is in it
+                with contextlib.suppress(OSError):  # it doesn't exist, or contains placed files
                     place.rmdir()
 
 
 def place_set(labelled: Labelled, folder: Path, images: str, layout: Layout) -> None:
-    """Places a set in `folder` after reading it again. Raises UserError if that gives anything else than was written.
+    """Places a set in `folder` after reading it back.
 
-    `images` says how its images get there: as links, as copies or not at all.
+    Raises UserError if the set that is read back differs from the set that was written. `images` says how its images
+    get there: as links, as copies or not at all.
     """
     image_folders = {labelled_set.name: layout.image_folder.format(labelled_set.name) for labelled_set in labelled.sets}
 
@@ -117,7 +118,7 @@ def _refusal(kind: str) -> str:
 def _require_same(
     labelled: Labelled, again: Labelled, beside: Path, layout: Layout, image_folders: dict[str, str]
 ) -> None:
-    """Raises UserError unless the set that was read `again` is what was to be written, within the rounding."""
+    """Raises UserError unless `again`, the set that was read back, equals `labelled`, except for rounding."""
 
     def refuse(what: str, written: object, read: object) -> None:
         raise UserError(
@@ -161,7 +162,7 @@ def _difference(image: LabelledImage, again: LabelledImage, kind: str) -> tuple[
         is_near = all(abs(number - number_again) <= limit for number, number_again, limit in corners)
         if not is_near or (box.label, box.is_crowd) != (box_again.label, box_again.is_crowd):
             return box, box_again
-    if kind == COCO:  # a name may be read without a folder in front; what counts is the file
+    if kind == COCO:  # a name may lose a leading folder when read back; the file counts
         entries, entries_again = (
             ({**(each.entry or {}), "file_name": image.name}, each.box_entries) for each in (image, again)
         )

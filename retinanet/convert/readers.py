@@ -36,9 +36,9 @@ def read_dataset(source: Path, kind: str, told: ReadSettings | None = None) -> L
 def read(reading: Reading, kind: str) -> Labelled:
     """Returns the dataset, of the format `kind`.
 
-    Images beside those of a set that the annotations don't name are left out or, with --allow_unlabelled, have no
-    objects: many tools leave images without objects out of their files. YOLO's reader knows them all. Raises UserError,
-    which names the mistake; mistakes in single images and rows are added to `reading`.
+    Images in the same folders that the annotations don't name are left out or, with --allow_unlabelled, added without
+    objects: many tools leave images without objects out of their files. YOLO's reader does that itself. Raises
+    UserError, which names the mistake; mistakes in single images and rows are added to `reading`.
     """
     folder = reading.told.image_path
     if folder and not reading.images():

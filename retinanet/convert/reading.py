@@ -35,12 +35,12 @@ class Reading:
             self.tree.files(source)
 
     def files(self, *suffixes: str, folder: Path | None = None) -> list[Path]:
-        """Returns the files with one of the `suffixes`, if any are given, below `folder`, by default the dataset."""
+        """Returns the files with one of the `suffixes`, if any are given, below `folder` (default: the dataset)."""
         files = self.tree.files(folder or self.root)
         return [path for path in files if path.suffix.lower() in suffixes] if suffixes else files
 
     def images(self, folder: Path | None = None) -> list[Path]:
-        """Returns the image files below `folder`, by default --image_path or else the whole dataset."""
+        """Returns the image files below `folder` (default: --image_path or else the dataset)."""
         return self.files(*self.suffixes, folder=folder or self.told.image_path)
 
     def images_beside(self, folders: Iterable[Path]) -> list[Path]:
@@ -63,7 +63,7 @@ class Reading:
         return text
 
     def size(self, image: Path, where: str) -> tuple[int, int]:
-        """Returns the (width, height) of an image in the frame that --exif names; raises DataFault if there is none."""
+        """Returns an image's (width, height), upright or stored, by --exif; raises DataFault if it can't be read."""
         try:
             size = size_of(image, where, self.exif)
         except UserError as fault:
@@ -87,7 +87,7 @@ class Reading:
 
     @contextmanager
     def mistakes_collected(self) -> Iterator[None]:
-        """Adds a mistake to the list, so that reading goes on behind the block."""
+        """Adds a mistake in the block to the list, so that reading continues after the block."""
         try:
             yield
         except DataFault as fault:
@@ -124,7 +124,7 @@ class Reading:
         )
 
     def fail(self, message: str) -> NoReturn:
-        """Ends reading because something essential is missing: with the mistakes that may be the cause, if any."""
+        """Stops reading, as something essential is missing, and reports the mistakes that may be the cause, if any."""
         if self.mistakes and self.told.bad_labels != SKIP:
             self.end()
         raise UserError(message)

@@ -21,7 +21,7 @@ OF_PIXELS = ("segmentation", "keypoints")  # keys of a COCO annotation that no l
 
 
 class Box(NamedTuple):
-    """An object in an image, in pixels of the image."""
+    """The bounding box of an object, in pixels of its image."""
 
     label: int  # index into the class names
     left: float
@@ -38,8 +38,8 @@ class LabelledImage(NamedTuple):
     height: int
     boxes: list[Box]
     image_id: int | None = None  # if the format has ids
-    entry: dict[str, Any] | None = None  # the image's in a COCO file
-    box_entries: list[dict[str, Any]] | None = None  # those of the boxes in a COCO file, in the same order
+    entry: dict[str, Any] | None = None  # the image's entry in a COCO file
+    box_entries: list[dict[str, Any]] | None = None  # the boxes' entries in a COCO file, in the same order
 
 
 class LabelledSet(NamedTuple):
@@ -59,10 +59,10 @@ class Labelled(NamedTuple):
 
 
 def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
-    """Puts the set's name before each file name that other sets have too, as images of all sets come into one folder.
+    """Prefixes file names that occur in several sets with the set's name, as the images of all sets go into one folder.
 
-    Endings don't count, since annotations may be named after the image without it. Also returns a note about it, if
-    there are such names.
+    Suffixes are ignored, because annotation files may replace the suffix of the image's name. Also returns a note if
+    any name was changed.
     """
     num_sets = Counter(
         stem for labelled_set in labelled.sets for stem in {_without_ending(image) for image in labelled_set.images}
@@ -108,7 +108,7 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
 
 
 def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[Labelled, list[str]]:
-    """Turns the boxes upright that are of the stored pixels: with RAW all, otherwise those that their size proves.
+    """Turns boxes that refer to the stored pixels upright: if the image's size proves it or, with RAW, allows it.
 
     `has_sizes` says whether the format has sizes. Also returns notes on the images that have an EXIF orientation.
     """

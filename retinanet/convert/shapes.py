@@ -1,4 +1,4 @@
-"""Turns rotated boxes, outlines and circles into upright boxes."""
+"""Converts rotated boxes, outlines and circles to axis-aligned boxes."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ Sides = tuple[float, float, float, float]  # left, top, width, height
 
 
 def around_rotated(left: float, top: float, width: float, height: float, degrees: float) -> Sides:
-    """Returns the upright box around a box that is rotated about its centre."""
+    """Returns the axis-aligned box around a box that is rotated about its centre."""
     if not degrees % 360:
         return left, top, width, height
     cos, sin = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))

@@ -1,4 +1,4 @@
-"""Splits images at random such that each set gets its share of every class and groups of images stay together."""
+"""Splits images at random, so that each set gets its fraction of every class and groups of images stay together."""
 
 import re
 from collections import Counter
@@ -13,11 +13,11 @@ from retinanet.runtime.errors import UserError
 
 
 def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str | None) -> Labelled:
-    """Divides all images into sets with the given `shares` of the images: train, val and, for a third share, test.
+    """Divides all images into train, val and, if there are three `shares`, test; `shares` are fractions of the images.
 
     This is iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest class come
-    first, and each group goes to the set that lacks most objects of that class. `group_by` is a regular expression that
-    must match every file name; images with the same match, or the same first capture group, form a group. Raises
+    first, and each group goes to the set that lacks the most objects of that class. `group_by` is a regular expression
+    that must match every file name; images with the same match, or the same first capture group, form a group. Raises
     UserError if a set would stay empty.
     """
     names = [image.name for labelled_set in labelled.sets for image in labelled_set.images]
@@ -66,7 +66,7 @@ class _Needs:
         self.totals = totals
 
     def neediest(self, counts: Counter[int]) -> int:
-        """Returns the index of the set that lacks most objects of the rarest class in `counts`, or else most images."""
+        """Returns the index of the set that needs the most objects of the rarest class in `counts`, or else images."""
         rarest = min(counts, key=lambda label: (self.totals[label], label), default=None)
         need = [
             (0.0 if rarest is None else objects[rarest], images)
@@ -89,7 +89,7 @@ def _rarest_first(counts: list[Counter[int]]) -> list[int]:
 def _groups(
     images: Sequence[LabelledImage], names: Sequence[str], group_by: str | None
 ) -> dict[str, list[LabelledImage]]:
-    """Groups the images by what matches in their `names`, those of the source."""
+    """Groups the images by the match in their `names`, which are the file names in the source."""
     try:
         pattern = re.compile(group_by or "")
     except re.error as fault:

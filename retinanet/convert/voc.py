@@ -1,4 +1,4 @@
-"""Reads PASCAL VOC annotations: an XML file per image, and perhaps a list of the images of each set."""
+"""Reads PASCAL VOC annotations: an XML file per image, and optionally a list of the images of each set."""
 
 import math
 from dataclasses import dataclass, field
@@ -68,9 +68,9 @@ def read_xml(path: Path) -> Element:
 
 
 def read_voc(reading: Reading) -> Labelled:
-    """Reads an XML file per image, wherever it is. Difficult objects become crowds.
+    """Reads an XML file per image, from any folder. Difficult objects become crowds.
 
-    Sets are those of the lists in ImageSets/Main, or the folders train, valid and test, or else all images are train.
+    Sets come from the lists in ImageSets/Main or the folders train, valid and test; otherwise all images are train.
     Classes are in the order of labels.txt or classes.txt, or sorted by name if there is neither. Raises UserError,
     which names the mistake; mistakes in files and objects are added to `reading`.
     """
@@ -272,7 +272,7 @@ def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> lis
         if not text:
             continue
         words = text.rsplit(maxsplit=1)
-        is_marked = len(words) == 2 and words[1] in ("-1", "0", "1")  # in a list for one class, -1: without it
+        is_marked = len(words) == 2 and words[1] in ("-1", "0", "1")  # in a list for one class; -1: the image lacks it
         path = PurePosixPath(text)
         names = [text, (path.parent / path.stem).as_posix(), path.stem]
         names += [words[0]] * is_marked + [PurePosixPath(text.split()[0]).stem]

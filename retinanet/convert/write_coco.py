@@ -1,4 +1,4 @@
-"""Writes a data folder in the suite's layout. What a COCO file says beyond the boxes is kept."""
+"""Writes a data folder in this project's layout. Other information in a COCO source, beyond the boxes, is kept."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from retinanet.settings.convert import COCO
 
 
 def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes {set}.json and images/{set}/ for each set, whose entries are those of `with_entries`."""
+    """Writes {set}.json and images/{set}/ for each set; its entries come from `with_entries`."""
     names = [labelled_set.name for labelled_set in labelled.sets]
 
     def write(place: Path) -> None:
@@ -26,9 +26,9 @@ def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
 
 
 def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:
-    """Returns the set with COCO's entries of all images and boxes, and notes about ids that had to change.
+    """Returns the set with COCO entries for all images and boxes, and notes about ids that had to change.
 
-    Entries that were read keep all that they say. Ids are counted anew only where two are equal or one is missing.
+    Entries that were read keep all their fields. Ids are renumbered only if two of a set are equal or one is missing.
     """
     category_ids = labelled.category_ids or list(range(1, len(labelled.class_names) + 1))
     pairs = zip(category_ids, labelled.class_names, strict=True)

@@ -1,4 +1,4 @@
-"""Writes sets in the YOLO and PASCAL VOC formats, and as CSV. What these can't express, `fitted` has left out."""
+"""Writes sets in the YOLO and PASCAL VOC formats, and as CSV. `fitted` has removed what these can't express."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def _yolo_lines(image: LabelledImage) -> Iterator[str]:
 
 
 def _quoted(name: str) -> str:
-    """Returns the name as a string of YAML. JSON's escapes mean the same there, except those of surrogate pairs."""
+    """Returns the name as a YAML string. JSON escapes mean the same in YAML, except those of surrogate pairs."""
     return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(name, ensure_ascii=False))
 
 

@@ -24,9 +24,9 @@ ABOUT_NAMES = "Write one, such as:  train: images/train  val: images/val  names:
 
 
 class Layout(NamedTuple):
-    """The classes of a dataset, and the images of its sets by the folder that each was named by."""
+    """The classes of a dataset, and the images of its sets, grouped by the folder to which their names are relative."""
 
-    classes: dict[int, str]  # by the number in label files
+    classes: dict[int, str]  # names by the number in label files
     where: str  # the file that lists the classes
     sets: dict[str, dict[Path, list[Path]]]
     points: list[int] | None  # kpt_shape
@@ -89,14 +89,14 @@ def _rows(reading: Reading, file: Path, labels: dict[int, int]) -> list[Row]:
 
 
 def _explain_others(reading: Reading) -> None:
-    """Says of each text file that wasn't read what it seems to be."""
+    """Notes what each text file that wasn't read seems to be."""
     stems = {path.stem for path in reading.images()}
     for file in reading.files(".txt"):
         if not reading.tree.is_read(file):
             with open(file, "rb") as lines:
                 first = lines.readline(1000)
             if not first.strip() or re.match(YOLO_ROW, first):
-                reading.tree.leave(file, LEFT_LABELS if file.stem in stems else "labelling no image")
+                reading.tree.leave(file, LEFT_LABELS if file.stem in stems else "without a matching image")
             elif known_set(file.stem):
                 reading.tree.leave(file, "listing images")
 
@@ -179,7 +179,7 @@ def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
 
 
 def _class_names(content: dict[str, Any], file: Path) -> dict[int, str]:
-    """Returns the names of the classes by their numbers, which may have gaps if the file states them."""
+    """Returns the class names by number; the numbers may have gaps if the file states them."""
     names = content.get("names")
     numbers = list(range(len(names))) if isinstance(names, list) else []
     if isinstance(names, dict):
@@ -205,7 +205,7 @@ def _points(content: dict[str, Any], file: Path) -> list[int] | None:
 def _roots(content: dict[str, Any], file: Path) -> list[Path]:
     """Returns the folders that paths in `file` may be relative to: `path:`, if that exists, and the file's own folder.
 
-    `path:` is relative to the file's folder or to the current one.
+    `path:` is relative to the file's folder or to the current folder.
     """
     path = content.get("path")
     text = "" if path is None or path in NOTHING else str(path).replace("\\", "/")
@@ -265,7 +265,7 @@ def _other_folder(reading: Reading) -> str:
 
 
 def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]], bool]:
-    """Returns the images of the sets by lists such as train.txt, or else by the folders that they are in."""
+    """Returns each set's images, from lists such as train.txt or else by their folders, and whether there are lists."""
     sets: dict[str, dict[Path, list[Path]]] = {}
     for file in _at_root(reading, ".txt"):
         if set_name := known_set(file.stem):
@@ -277,7 +277,7 @@ def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]]
     root = reading.told.image_path or reading.root
     in_images = [path for path in every if _is_below_images(path.relative_to(root))]
     labels = {path.with_suffix("") for path in reading.files(".txt")}
-    if not in_images and not reading.told.image_path:  # pictures of anything else may lie around
+    if not in_images and not reading.told.image_path:  # there may be unrelated pictures
         folders = {path.parent for path in every if path.with_suffix("") in labels}
         in_images = [path for path in every if path.parent in folders]
     for path in in_images or every:
@@ -306,7 +306,7 @@ def _is_below_images(path: Path) -> bool:
 def _images(
     reading: Reading, value: Any, roots: Sequence[Path], file: Path, name: str, *, is_only_set: bool
 ) -> dict[Path, list[Path]]:
-    """Returns the images of a set, by the folder that each is named relative to."""
+    """Returns the images of a set, grouped by the folder to which their names are relative."""
     images: dict[Path, list[Path]] = {}
     for text in value if isinstance(value, list) else [value]:
         place = _place(reading, str(text), roots)
@@ -346,7 +346,7 @@ def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
 
 
 def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
-    """Resolves a path in a list or in data.yaml, which may be written on Windows or begin with a folder too many.
+    """Resolves a path in a list or in data.yaml, which may have backslashes or begin with a folder too many.
 
     Roboflow's paths begin with ../ and CVAT's with data/, although the folders are next to the file.
     """
@@ -365,7 +365,7 @@ def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
 
 
 def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> Path | None:
-    """Returns the place with as many of the last folders of an absolute path as there are, and says so once."""
+    """Returns the existing path below `roots` with the longest possible end of an absolute path; notes this once."""
     parts = PureWindowsPath(path).parts[1:]
     places = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
     found = next((place for place in places if place.exists()), None)
@@ -394,13 +394,13 @@ def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
                 num_bad -= 1
                 flat = Path(os.path.normpath(path))  # not resolved: labels/ is looked for by the path as written
                 paths[Path(os.path.abspath(flat if flat.exists() else path))] = None
-    if twice := num_lines - num_bad - len(paths):
-        reading.notes.append(f"{file.name} lists {twice} images twice, which count once")
+    if repeated := num_lines - num_bad - len(paths):
+        reading.notes.append(f"lines of {file.name} that repeat an earlier image are ignored: {repeated}")
     return list(paths)
 
 
 def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple[Path, str]]:
-    """Returns each image once, with its name relative to its folder, or to all folders if names would be equal."""
+    """Returns each image once, with its name relative to its folder, or to their common folder if names clash."""
     images: dict[str, tuple[Path, str]] = {}
     for folder, paths in folders.items():
         for path in paths:
@@ -413,7 +413,7 @@ def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple
 
 
 def _label_places(image: Path) -> list[Path]:
-    """Returns where an image's label file may be: with labels/ in place of an images/, the last first, or beside it."""
+    """Returns the possible label files of an image: with labels/ in place of images/ (last first), or next to it."""
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]
     paths = [Path(*parts[:place], "labels", *parts[place + 1 :]) for place in reversed(places)]

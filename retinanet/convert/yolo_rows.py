@@ -1,4 +1,4 @@
-"""Turns the rows of YOLO label files into boxes, after deciding what the numbers behind a box mean."""
+"""Turns the rows of YOLO label files into boxes, after deciding what the numbers after a box mean."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from retinanet.runtime.errors import DataFault, UserError
 from retinanet.settings.convert import BOXES, KEYPOINTS, OUTLINES, TRACKS
 
 SLACK = 0.01  # rounding may carry a box past its image by this fraction of the side
-ENOUGH_ROWS = 10  # so many rows can't all happen to look like a box and key points
+ENOUGH_ROWS = 10  # this many rows can't all happen to look like a box and key points
 VISIBILITIES = {0.0, 1.0, 2.0}  # of a key point: not labelled, hidden, visible
 
 
 class Row(NamedTuple):
     where: str  # "file:line" for messages
     label: int
-    numbers: list[float]  # all numbers behind the class
+    numbers: list[float]  # all numbers after the class
 
 
 def row_of(line: str, labels: dict[int, int], where: str) -> Row:
-    """Parses a line: the number of the class, a key of `labels`, and numbers between spaces or commas."""
+    """Parses a line: the class number (a key of `labels`), then other numbers, separated by spaces or commas."""
     words = [word.rstrip(",") for word in line.split()]
     if len(words) == 1:
         words = line.strip().split(",")
@@ -52,11 +52,11 @@ def row_of(line: str, labels: dict[int, int], where: str) -> Row:
 def meaning_of(rows: Sequence[Row], points: Sequence[int] | None) -> str:
     """Returns what rows hold besides a box, or "" if nothing; `points` is kpt_shape: key points, and numbers for each.
 
-    Raises UserError, which names the flag that answers, if the rows can mean two things.
+    Raises UserError, which names the flag that decides, if the rows are ambiguous.
     """
     if points:
         return KEYPOINTS
-    rows = [row for row in rows if len(row.numbers) > 5]  # with 5 numbers it can't be an outline nor key points
+    rows = [row for row in rows if len(row.numbers) > 5]  # 5 numbers can be neither an outline nor key points
     if not rows:
         return ""
     num_numbers = {len(row.numbers) for row in rows}

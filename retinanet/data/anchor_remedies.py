@@ -20,7 +20,7 @@ MOST_OF, NEARLY = 0.7, 0.9
 MOSTLY, FEWEST = 0.5, 20  # a class with at least FEWEST objects counts by itself if more than MOSTLY of them are missed
 LOW_QUALITY = "--matcher low_quality"
 MISSED = 0.05  # a larger fraction of objects without an anchor is worth a line
-MOST_MISSED_NAMED = 5  # of the classes with such a fraction
+MOST_MISSED_NAMED = 5  # the maximum number of such classes to name
 
 
 class Remedy(NamedTuple):
@@ -32,7 +32,7 @@ class Remedy(NamedTuple):
 
 
 def alternatives(setup: AnchorSetup) -> dict[str, AnchorSetup]:
-    """Returns the setups to try, with other image sizes or other anchors, by their flags."""
+    """Returns the setups to try, with other image sizes or anchors, keyed by the flags that select them."""
     others = {flags: setup._replace(shapes=shapes) for flags, shapes in other_anchors(setup.shapes).items()}
     return smaller_sides(setup) | larger_sides(setup) | others
 
@@ -46,7 +46,7 @@ def larger_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
 
 
 def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
-    """Returns the setup with its image sizes multiplied by each of `factors`, by flags."""
+    """Returns the setup with its image sizes multiplied by each of `factors`, keyed by flags."""
     sides = [(round(setup.min_side * factor), round(setup.max_side * factor)) for factor in factors]
     return {
         f"--min_side {least} --max_side {most}": setup._replace(min_side=least, max_side=most) for least, most in sides
@@ -54,7 +54,7 @@ def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
 
 
 def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
-    """Returns the anchors to try instead of `shapes`, by their flags."""
+    """Returns the anchors to try instead of `shapes`, keyed by the flags that select them."""
     ratios = f"--anchor_ratios {' '.join(f'{ratio:g}' for ratio in MORE_RATIOS)}"
     others = {f"--anchor_scale {side}": shapes._replace(side=side) for side in (2, 3, 6)}
     others[ratios] = shapes._replace(ratios=MORE_RATIOS)
@@ -139,7 +139,7 @@ def remedy_lines(found: Sequence[Remedy]) -> list[str]:
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:
-            cost = f"; a step has {pixels:.2f} times the pixels and takes about that much more time and memory"
+            cost = f"; a step has {pixels:.2f} times the pixels and takes about {pixels:.2f} times the time and memory"
         elif flags == LOW_QUALITY:
             cost = " at no cost, but most of the anchors it adds barely overlap their objects and rarely find them"
         else:

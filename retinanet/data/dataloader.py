@@ -179,7 +179,7 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
         persistent_workers=loading.workers > 0,
         timeout=loading.timeout if loading.workers else 0,
         worker_init_fn=ignore_in_worker,
-        # Its own, or the loader would draw from PyTorch's generator at each epoch, and again when an epoch is resumed.
+        # Otherwise it would draw from PyTorch's generator at each epoch, and again when an epoch is resumed.
         generator=torch.Generator(),
         **how,
     )

@@ -23,7 +23,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.missing_files import why_missing
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE, UPRIGHT, WHITE_LEVEL
 
-IMAGES_PER_PART = 2**16  # images whose boxes are clipped at a time at the start; all at once would double the memory
+IMAGES_PER_PART = 2**16  # images per part when boxes are clipped at the start; all at once would double the memory
 
 
 class Objects(NamedTuple):
@@ -41,8 +41,8 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     Crowd regions are not trained on; boxes are clipped to their image, and boxes without area are dropped. `num_crowds`
     and `num_empty` count the crowd regions and the dropped boxes. With `keep_crowds`, the samples also contain the
-    crowd regions, with the label CROWD. For `exif` and `white_level`, see read_image. If there are `headers`, each
-    image must still be as they say. Sizes and boxes in `annotations` are in the frame in which `exif` reads images.
+    crowd regions, with the label CROWD. For `exif` and `white_level`, see read_image. If there are `headers`, the
+    images must still match them. Sizes and boxes in `annotations` must be turned like the images that `exif` reads.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
 
     def overhangs(self) -> np.ndarray:
-        """Returns by how many original pixels each box extends past its image, on its worst side: float64 [T]."""
+        """Returns how many original pixels each box extends past its image, at most, on any side: float64 [T]."""
         parts = []
         for start in range(0, len(self), IMAGES_PER_PART):
             left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_PER_PART)].T
@@ -175,19 +175,19 @@ class CocoDataset(Dataset[Sample | BadImage]):
             return BadImage(str(fault))
 
     def frame_notes(self) -> list[str]:
-        """Returns lines on the images with an EXIF orientation whose boxes had to be given a frame."""
+        """Returns lines on the images whose boxes were turned, and on those whose size doesn't decide whether to."""
         notes = frame_notes(self.annotations, self.headers, self.exif) if self.headers else []
         return [f"Note: {self.annotations.path}: {note}" for note in notes]
 
     def images_there(self) -> np.ndarray:
         """Marks the image files that exist: bool [N]. Listing folders is faster than checking each file."""
-        listed: dict[str, set[str]] = {}
+        listed: dict[bytes, set[bytes]] = {}
         exists = np.zeros(len(self), bool)
-        for index in range(len(self)):
-            below, name = os.path.split(self.annotations.file_name(index))
+        for index, file_name in enumerate(self.annotations.file_names.tolist()):  # as bytes: there may be millions
+            below, _, name = file_name.rpartition(b"/")
             if below not in listed:
-                folder = self.image_folder / below
-                listed[below] = set(os.listdir(folder)) if folder.is_dir() else set()
+                folder = self.image_folder / below.decode()
+                listed[below] = set(os.listdir(os.fsencode(folder))) if folder.is_dir() else set()
             exists[index] = name in listed[below]
         return exists
 
@@ -210,7 +210,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
     def _require_good_headers(self, headers: Headers) -> None:
         unread = np.flatnonzero(headers.sizes[:, 0] == 0).tolist()
         for index in unread:
-            if not self.path(index).exists():  # a link to nowhere
+            if not self.path(index).exists():  # a broken link
                 raise missing_image(self.path(index))
         if empty := [index for index in unread if not os.path.getsize(self.path(index))]:
             raise UserError(
@@ -267,7 +267,7 @@ def load_set_without_images(
 ) -> CocoDataset:
     """Loads a set whose images may be missing; `images_there` marks the images that exist.
 
-    Only a set `for_pictures` has the boxes in the frame of the images; otherwise it has that of the annotation file.
+    Only a set `for_pictures` has boxes turned like the images; otherwise they are as in the annotation file.
     """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name, must_exist=False)

@@ -30,8 +30,8 @@ class Headers(NamedTuple):
     """The headers of a set's N image files."""
 
     sizes: np.ndarray  # int32 [N, 2], (height, width) of the stored pixels; (0, 0) if the header wasn't read
-    orientations: np.ndarray  # uint8 [N], by EXIF, 1 to 8
-    are_deep: np.ndarray  # bool [N], 16 bits per colour
+    orientations: np.ndarray  # uint8 [N], EXIF orientations, 1 to 8
+    are_deep: np.ndarray  # bool [N], 16 bits per channel
     are_decoded: bool = False  # all pixels of the set have been decoded, without an error
     entry: Path | None = None  # the file in the cache folder
 
@@ -51,9 +51,9 @@ class Headers(NamedTuple):
 
 
 def read_headers(annotations: Annotations, folder: Path, rows: Sequence[int] | None = None) -> Headers:
-    """Returns the headers of the image files in `folder`: from the cache, or from the files that aren't there.
+    """Returns the headers of the image files in `folder`: from the cache or, if it lacks them, from the files.
 
-    Given `rows`, only the headers of these images are read, and none is cached.
+    Given `rows`, only the headers of these images are read, and nothing is cached.
     """
     headers = _cached(annotations, folder)
     missing = np.flatnonzero(headers.sizes[:, 0] == 0)
@@ -74,9 +74,9 @@ def read_headers(annotations: Annotations, folder: Path, rows: Sequence[int] | N
 
 
 def upright_annotations(annotations: Annotations, headers: Headers, *, every: bool = False) -> Annotations:
-    """Turns the boxes upright that are in the frame of the stored pixels, as the annotated size of their image proves.
+    """Turns boxes upright that refer to the stored pixels, as the annotated size of their image proves.
 
-    With `every`, also those of images whose size doesn't tell.
+    With `every`, also turns the boxes of images whose size doesn't decide.
     """
     is_turned = are_of_stored_pixels(annotations, headers)
     if every:
@@ -85,20 +85,20 @@ def upright_annotations(annotations: Annotations, headers: Headers, *, every: bo
 
 
 def are_of_stored_pixels(annotations: Annotations, headers: Headers) -> np.ndarray:
-    """Marks the images whose annotated size is that of the stored pixels, and not of the upright picture: bool [N]."""
+    """Marks the images whose annotated size matches the stored pixels but not the upright picture: bool [N]."""
     is_stored = (annotations.sizes == headers.sizes).all(axis=1)
     return is_stored & (headers.sizes != turned_sizes(headers.sizes, headers.orientations)).any(axis=1)
 
 
 def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
-    """Marks the images with an orientation that keeps the size, which thus doesn't tell the boxes' frame: bool [N]."""
+    """Marks the images whose orientation keeps the size, which thus can't decide what boxes refer to: bool [N]."""
     is_stored = (annotations.sizes == headers.sizes).all(axis=1)
     is_square = headers.sizes[:, 0] == headers.sizes[:, 1]
     return is_stored & (headers.orientations != 1) & (is_square | ~SWAPS[headers.orientations])
 
 
 def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[str]:
-    """Returns notes on the images with an EXIF orientation whose boxes had to be given a frame; none with RAW."""
+    """Returns notes on the images whose boxes were turned or whose size doesn't decide whether to; none with RAW."""
     if exif == RAW:
         return []
     num_turned = 0 if annotations.turns is None else int((annotations.turns != 1).sum())
@@ -106,7 +106,7 @@ def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[s
 
 
 def frame_texts(num_turned: int, num_untold: int) -> list[str]:
-    """Returns the notes on the numbers of images whose boxes were turned, and whose size doesn't tell whether to."""
+    """Returns notes on the number of images whose boxes were turned, and of images whose size doesn't decide that."""
     lines = []
     if num_turned:
         lines.append(

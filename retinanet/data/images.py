@@ -44,16 +44,16 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 class PicturesChanged(UserError):
-    """An image file isn't what its header, read earlier, said."""
+    """An image file no longer matches its header, which was read earlier."""
 
 
 class Header(NamedTuple):
-    """What an image file says of itself."""
+    """The facts in the header of an image file."""
 
-    height: int  # of the pixels as they are stored
+    height: int  # of the stored pixels
     width: int
-    orientation: int  # by EXIF, 1 to 8: how the stored pixels are turned upright; 1 if there is none
-    is_deep: bool = False  # has 16 bits per colour
+    orientation: int  # by EXIF, 1 to 8: how to turn the stored pixels upright; 1 if the file has none
+    is_deep: bool = False  # has 16 bits per channel
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class Header(NamedTuple):
     def turn(self, size: tuple[int, int], exif: str) -> int | None:
         """Returns the orientation by which the pixels are turned to get a picture of this `size` (height, width).
 
-        Where the size doesn't tell, they are turned upright, or with RAW left as they are. None: neither has the size.
+        If the size doesn't decide, they are turned upright or, with RAW, left as they are. None: neither has the size.
         """
         sizes = {self.orientation: self.upright_size, 1: self.stored_size}
         turns = [turn for turn, other in sizes.items() if other == size]
@@ -88,8 +88,8 @@ def read_image(
 
     Only the first frame is read, and transparency is dropped. For how the picture is turned, see Header.turn. The
     `white_level` is the value of white in 16-bit pictures. Raises UserError, naming the file, if the image can't be
-    read, has another size, has more than `max_pixels` pixels (checked in the header, before decoding), or isn't as
-    `header` says, which was read earlier (PicturesChanged).
+    read, has another size, has more than `max_pixels` pixels (checked in the header, before decoding), or no
+    longer matches `header`, which was read earlier (PicturesChanged).
     """
     with _opened(path, size, max_pixels) as picture:
         current = header_of(picture)
@@ -120,7 +120,7 @@ def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
 
 
 def brightest(path: Path) -> int:
-    """Returns the largest value, up to 65535, in an image file with 16 bits per colour."""
+    """Returns the largest value, up to 65535, in an image file with 16 bits per channel."""
     with _opened(path, None, sys.maxsize) as picture:
         header = header_of(picture)
         if picture.mode.startswith("I"):
@@ -193,7 +193,7 @@ def _opened(source: str | Path | IO[bytes], size: tuple[int, int] | None, max_pi
         ) from None
     except Exception as fault:  # Pillow's decoders raise all kinds of errors on damaged bytes
         if isinstance(fault, OSError) and fault.errno in (errno.EMFILE, errno.ENFILE):
-            raise  # too many open files, which is not this one's fault
+            raise  # too many open files, which is not this file's fault
         raise DataFault(kind, f"{path}: can't be read as an image ({fault}). Replace the file{otherwise}.") from fault
 
 
@@ -225,8 +225,8 @@ def _other_size(path: str | Path, header: Header, size: tuple[int, int]) -> Data
 def header_of(picture: Image.Image, path: Path | None = None) -> Header:
     """Returns the header of an open picture.
 
-    A PNG file may hold its orientation after its pixels: without the `path` of an unread picture, its pixels are
-    decoded; with it, only if there is something after them.
+    A PNG file may hold its orientation after its pixels, which then have to be decoded. Without the `path` of a picture
+    that isn't decoded yet, its pixels are always decoded; with it, only if the file has metadata after them.
     """
     is_deep = picture.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     if picture.format == "PNG" and (path is None or _has_late_metadata(path)):
@@ -273,7 +273,7 @@ def _pixels(
 
 
 def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = None) -> np.ndarray:
-    """Returns a picture as uint8 [height, width, 3]; `low` holds the low bytes of 16-bit colours, if they count."""
+    """Returns a picture as uint8 [height, width, 3]; `low` holds the low bytes of 16-bit channels, if needed."""
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's conversion would clip at 255
         grey = np.rint(np.asarray(picture) / (white_level / 255)).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
@@ -284,9 +284,9 @@ def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = Non
 
 
 def _low_bytes(source: str | Path | IO[bytes], header: Header, turn: int) -> np.ndarray | None:
-    """Returns the low bytes [height, width, 3] of 16-bit colours, as Pillow reads only the high ones.
+    """Returns the low bytes [height, width, 3] of 16-bit channels, as Pillow reads only the high bytes.
 
-    Returns None if the file has no such colours.
+    Returns None if the file has no such channels.
     """
     if not isinstance(source, str | Path):
         source.seek(0)
@@ -298,7 +298,7 @@ def _low_bytes(source: str | Path | IO[bytes], header: Header, turn: int) -> np.
 
 
 def _with_other_byte(args: Any) -> Any:
-    """Returns the arguments of a decoder with the other byte order, so that it takes the other byte of each colour."""
+    """Returns the decoder's arguments with the byte order swapped, so that it reads the low byte of each sample."""
     if isinstance(args, tuple):
         return _with_other_byte(args[0]), *args[1:]
     return re.sub(";16[BLN]", lambda order: OTHER_ORDER[order[0]], args)

@@ -64,7 +64,7 @@ def require_reach(
 
 
 def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> Iterator[np.ndarray]:
-    """Yields the objects' boxes in network input pixels, some at a time: (x1, y1, x2, y2), float64 [n, 4]."""
+    """Yields the objects' boxes in network input pixels, in chunks: (x1, y1, x2, y2), float64 [n, 4]."""
     rows = np.flatnonzero(dataset.is_learned)
     for start in range(0, len(rows), OBJECTS_AT_A_TIME):
         objects = dataset.learned(rows[start : start + OBJECTS_AT_A_TIME])

@@ -32,8 +32,8 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     once per epoch (or as often as its factor says), on one of the ranks; with `drop_last`, the few images that don't
     fill a batch are left out, different ones in each epoch. The ranks share each global batch, so all have the same
     number of batches; if a global batch is not full, a rank's share may be empty. All images of a global batch have the
-    same shorter side, which depends only on (seed, epoch, batch). With `accumulate`, a rank's share of a step comes in
-    that many draws, one after the other.
+    same shorter side, which depends only on (seed, epoch, batch). With `accumulate`, a rank's share of a global batch
+    comes in that many batches, one after the other.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     ) -> None:
         """Stores the settings.
 
-        `sizes` [N, 2] are the images' (height, width), and `batch_size` is the number of images per draw. `factors`
+        `sizes` [N, 2] are the images' (height, width), and `batch_size` is the number of images per batch. `factors`
         [N], whose sum is a whole number, say how often each image appears per epoch (default: once). `train_sides` are
         the shorter sides to draw from, and `sizes_at` returns the sizes of given images at one of these sides.
         """
@@ -100,7 +100,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return self.train_sides[int(draw.integers(len(self.train_sides)))]
 
     def __len__(self) -> int:
-        """Returns the number of global batches per epoch; a global batch covers all ranks and all draws of a step."""
+        """Returns the number of global batches per epoch: those of all ranks, for one step of the optimiser each."""
         if self.drop_last:
             return self.num_drawn // self.batch_size
         return -(-self.num_drawn // self.batch_size)
@@ -135,7 +135,7 @@ def images_of_epoch(num_images: int, factors: np.ndarray | None) -> int:
 def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
     """Returns how often each image is shown: int64 [N].
 
-    Each factor is rounded up or down such that the counts add up to the sum of the factors. `offset`, at least 0 and
+    Each factor is rounded up or down, so that the counts add up to the sum of the factors. `offset`, at least 0 and
     below 1, decides which factors are rounded up (systematic sampling).
     """
     total = images_of_epoch(len(factors), factors)

@@ -38,7 +38,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Returns `image` uint8 [3, h, w], resized to `size` with antialiasing, in the order of memory that it has."""
+    """Returns `image` uint8 [3, h, w], resized to `size` with antialiasing, in the same memory format."""
     if image.shape[1:] == torch.Size(size):
         return image
     # The batch of one is made in the order height, width, channels, or PyTorch would reorder the result.

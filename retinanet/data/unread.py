@@ -4,14 +4,14 @@ from pathlib import Path
 
 from retinanet.data.images import image_suffixes
 
-# Formats of pictures that read_image doesn't read.
+# Image formats that read_image doesn't read.
 OTHER_PICTURES = {".heic", ".heif", ".psd", ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".eps", ".jxl"}
 UNNAMED_IMAGES = "not named by the annotations"
 UNREADABLE_IMAGE = "not readable as an image"
 
 
 def reason_unread(path: Path) -> str:
-    """Returns why a regular file was not read, judging by its name, in words that follow any number of files."""
+    """Returns why a regular file was not read, judging by its name, worded to follow any number of files."""
     suffix = path.suffix.lower()
     if suffix in image_suffixes():
         return UNNAMED_IMAGES

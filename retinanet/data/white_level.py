@@ -1,4 +1,4 @@
-"""Measures how much of their range pictures of 16 bits per colour use."""
+"""Measures how much of their range 16-bit pictures use."""
 
 from typing import NamedTuple
 
@@ -10,16 +10,16 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.settings.shared import WHITE_LEVEL
 
-MOST_LOOKED_AT = 64  # pictures of a set
+MOST_LOOKED_AT = 64  # the maximum number of pictures per set
 USUAL_LEVELS = (2**8 - 1, 2**10 - 1, 2**12 - 1, 2**14 - 1, WHITE_LEVEL)  # of cameras with 8 to 16 bits
 
 
 class Range(NamedTuple):
     """The range that the 16-bit pictures of a set use."""
 
-    num_deep: int  # pictures of 16 bits per colour
+    num_deep: int  # 16-bit pictures
     num_looked_at: int
-    brightest: int  # value in these
+    brightest: int  # the largest value in these
     white_level: int
 
     @property
@@ -31,14 +31,14 @@ class Range(NamedTuple):
         level = next(level for level in USUAL_LEVELS if level >= self.brightest)
         advice = f"; --white_level {level} would fit" if self.is_far else ""
         return (
-            f"{counted(self.num_deep, 'picture')} of 16 bits per colour; the largest value, in {self.num_looked_at} "
+            f"{counted(self.num_deep, 'image')} with 16 bits per channel; the largest value, in {self.num_looked_at} "
             f"looked at, is {self.brightest}, {self.brightest / self.white_level:.1%} of --white_level "
             f"{self.white_level}{advice}"
         )
 
 
 def used_range(dataset: CocoDataset) -> Range | None:
-    """Returns the range that the set's pictures of 16 bits per colour use; None if there are none that can be read."""
+    """Returns the range that the set's 16-bit pictures use; None if there are none that can be read."""
     assert dataset.headers
     deep = np.flatnonzero(dataset.headers.are_deep)
     chosen = deep[np.unique(np.linspace(0, len(deep) - 1, min(len(deep), MOST_LOOKED_AT)).astype(int))].tolist()
@@ -49,5 +49,5 @@ def used_range(dataset: CocoDataset) -> Range | None:
 def _brightest(dataset: CocoDataset, index: int) -> int | None:
     try:
         return brightest(dataset.path(index))
-    except UserError:  # who reads the set says so
+    except UserError:  # whoever reads the set reports it
         return None

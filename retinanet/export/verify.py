@@ -20,7 +20,7 @@ from retinanet.runtime.printable import counted
 from retinanet.settings.shared import installed_backends
 
 MOST_PIXELS, MOST_SCORE, MOST_AP = 0.1, 1e-4, 1e-3  # the largest differences allowed
-FAR, FAR_SCORE = 2.0, 0.02  # differences in pixels and in score from which two detections no longer correspond
+FAR, FAR_SCORE = 2.0, 0.02  # differences in pixels and in score beyond which two detections don't correspond
 
 
 class Comparison(NamedTuple):
@@ -50,13 +50,13 @@ class Comparison(NamedTuple):
 
 @torch.no_grad()
 def compare(
-    our_look: Look,
+    detect: Look,
     outputs_at: Callable[[Tensor, Tensor], tuple[Candidates, Candidates]],
     dataset: CocoDataset,
     batch_size: int,
     settings: DetectionSettings,
 ) -> Comparison:
-    """Compares the detections of the checkpoint (`our_look`) and of the file (`outputs_at`) in all images of `dataset`.
+    """Compares the detections of the checkpoint (`detect`) and of the file (`outputs_at`) on all images of `dataset`.
 
     `outputs_at` returns the file's detections and its candidates. After NMS, the candidates are compared as well.
     """
@@ -66,7 +66,7 @@ def compare(
     for batch in batches_of_set(dataset, LoaderSettings(batch_size), "Verification"):
         ours, theirs, of_candidates = (
             suppress(seen, batch.sizes, settings)
-            for seen in (our_look(batch.images, batch.sizes), *outputs_at(batch.images, batch.sizes))
+            for seen in (detect(batch.images, batch.sizes), *outputs_at(batch.images, batch.sizes))
         )
         for of_network, detections in zip(parts, (ours, theirs), strict=True):
             of_network.append(found_in_batch(detections, batch.scales, batch.rows.numpy()))

@@ -137,7 +137,7 @@ class Detector:
         return self._detections_in([self._tensor_of(images)])[0]
 
     def read(self, source: str | Path | IO[bytes]) -> np.ndarray:
-        """Reads an image file upright, with the white level of the training: uint8 [height, width, 3]."""
+        """Reads an image file upright, with the white level of the training run: uint8 [height, width, 3]."""
         return read_upright(source, self.max_pixels, self.network.trained.white_level)
 
     def find(self, images: Sequence[Tensor]) -> Found:

@@ -124,7 +124,7 @@ def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
 
 
 def _starts(length: int, tiles: Tiles) -> list[int]:
-    """Returns the evenly spaced starts of tiles along a side of `length`, such that tiles overlap at least as set."""
+    """Returns the evenly spaced starts of tiles along a side of `length`; tiles overlap at least by `tiles.overlap`."""
     if length <= tiles.side:
         return [0]
     step = max(1, int(tiles.side * (1 - tiles.overlap)))

@@ -68,7 +68,7 @@ class VideoWriter:
     def add(self, picture: np.ndarray, time: int | None) -> None:
         """Adds the frame `picture`, uint8 [height, width, 3]; all frames must have the same size.
 
-        If the times begin anew, as in joined recordings, the video goes on a frame after the last one.
+        If the times begin anew, as in joined recordings, the video continues one frame after the last.
         """
         if self.stream is None:
             self.stream = self._start(*picture.shape[:2])

@@ -22,7 +22,9 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
     """Returns the lines that are printed after the COCO table."""
     num_draws = analysis.drawn.shape[2]
     sure = (
-        f"; in brackets 95% intervals over {num_draws} draws of the {counted(num_images, 'image')}" if num_draws else ""
+        f"; 95% intervals in brackets, from {num_draws} bootstrap draws of the {counted(num_images, 'image')}"
+        if num_draws
+        else ""
     )
     header = ["Class", "Objects", f"{'AP':>{INTERVAL_WIDTH}}", f"{'AP50':>{INTERVAL_WIDTH}}", f"{'AR':>5}"]
     return [
@@ -124,8 +126,8 @@ def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) ->
     shifts = ", ".join(f"{kind} {more:+.3f}" for kind, more in zip(ERROR_KINDS, comparison.lost_more, strict=True))
     if num_draws:
         lines += [
-            f"In brackets 95% intervals over {num_draws} draws of the {counted(num_images, 'image')}, the same for "
-            "both",
+            f"95% intervals in brackets, from {num_draws} bootstrap draws of the {counted(num_images, 'image')}, the "
+            "same for both",
             "The intervals cover other images of this kind, not other seeds: before you credit a setting, train both "
             "with the same --seeds and everything else equal",
         ]

@@ -53,7 +53,7 @@ class RunLog(NamedTuple):
     tables: dict[int | None, list[float]]  # the twelve COCO metrics by number of epochs finished, None if unknown
     settings: dict[str, Any]  # train.py's flags from the Settings line, otherwise from the log's name
     drops: list[int]  # epochs in which the learning rate dropped
-    is_resumed: bool = False  # the log goes on where an earlier log of the run ends
+    is_resumed: bool = False  # the log continues where an earlier log of the run ends
 
     @property
     def has_losses(self) -> bool:

@@ -68,7 +68,7 @@ def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
 
 
 def _mean_row(logs: Sequence[RunLog], flags: Sequence[str]) -> tuple[str, ...]:
-    """Returns the row of the means over seeds, each with the standard deviation of one run."""
+    """Returns the row of the means over the seeds, each with its standard deviation across the seeds."""
     settings = logs[0].settings | {"seed": [log.settings.get("seed") for log in logs]}
     columns = zip(*map(_results, logs), strict=True)
     results = [_mean(text, values) for text, values in zip(TEXTS, columns, strict=True)]

@@ -76,7 +76,7 @@ def make_deterministic() -> None:
 
 @contextmanager
 def searching_algorithms(enabled: bool) -> Iterator[None]:
-    """Inside, if `enabled`, cuDNN takes seconds per new shape to find its fastest algorithm: only for few shapes."""
+    """Inside, if `enabled`, cuDNN takes seconds per new shape to find its fastest algorithm; suits only few shapes."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:

@@ -15,7 +15,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(content: bytes, path: str | Path) -> Any:
-    """Returns what the JSON `content` of the file `path` says. Raises UserError if it is broken."""
+    """Parses `content`, the JSON of the file `path`. Raises UserError if it is broken."""
     text = decoded(content, path)
     del content  # a large file needn't be in memory twice
     try:
@@ -30,7 +30,7 @@ def parse_json(content: bytes, path: str | Path) -> Any:
 
 
 def _is_lines(text: str, error: Exception) -> bool:
-    """Returns True if `error` is that a second object follows in the second line."""
+    """Returns True if `error` says that a second object begins in the second line."""
     return (
         isinstance(error, json.JSONDecodeError)
         and error.msg == "Extra data"

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 
 def why_missing(path: Path) -> str:
-    """Returns a sentence about what is there instead of the file `path`, with a space before it, or ""."""
+    """Returns a sentence on what exists in place of the file `path`, with a leading space, or "" if nothing does."""
     try:
         return _why_missing(path)
     except OSError as error:  # the name is too long, or a folder can't be read
@@ -26,7 +26,7 @@ def _why_missing(path: Path) -> str:
 
 
 def _similar(path: Path) -> Path | None:
-    """Returns the only file or folder that `path` may mean if case, Unicode form, %20 and outer spaces don't count."""
+    """Returns the only file or folder that equals `path` except in case, Unicode normalisation, %20 or outer spaces."""
     if path.exists():
         return path
     folder = _similar(path.parent)
@@ -38,7 +38,7 @@ def _similar(path: Path) -> Path | None:
 
 @lru_cache(4)  # a folder may hold millions of files, and thousands may be missing
 def _names(folder: Path, changed: int) -> dict[str, list[str]]:
-    """Returns the names in `folder`, which was last `changed` then, by what similar names have in common."""
+    """Returns the names in `folder`, grouped by _key; `changed`, the folder's mtime, keeps the cache up to date."""
     names: dict[str, list[str]] = {}
     for name in os.listdir(folder):
         names.setdefault(_key(name), []).append(name)

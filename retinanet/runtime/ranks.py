@@ -121,7 +121,7 @@ class Agreement:
 
 
 def num_restarts() -> int:
-    """Returns how often torchrun has restarted the ranks because one died."""
+    """Returns how many times torchrun has restarted the ranks because one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 

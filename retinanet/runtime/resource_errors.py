@@ -24,7 +24,7 @@ LIKELY_CAUSES = {
 }
 SHARED_MEMORY_SIGNS = ("unable to allocate shared memory", "unable to mmap")
 FILES_SIGNS = ("Too many open files", "received 0 items of ancdata")
-RECEIVING, SEMAPHORE = ("reduction.py", "recvfds"), ("synchronize.py", "__init__")  # files and functions of Python
+RECEIVING, SEMAPHORE = ("reduction.py", "recvfds"), ("synchronize.py", "__init__")  # in Python's multiprocessing
 ENOUGH_FILES = 4096
 HOST_SIGNS = ("can't allocate memory", "Cannot allocate memory")  # PyTorch's allocator; the system's ENOMEM
 GPU_SIGNS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")  # the driver; cuDNN and cuBLAS
@@ -95,7 +95,7 @@ def worker_explained() -> Iterator[None]:
 def end_worker_without_room(error: BaseException) -> None:
     """Ends this worker process if it can't send its batch for lack of open files or shared memory.
 
-    The exit code is that of the shortage, for worker_explained. Otherwise, the main process would wait for the batch.
+    The exit code tells worker_explained which of the two ran out. Otherwise, the main process would wait for the batch.
     """
     if shortage := _shortage(error):
         os._exit(shortage)
@@ -113,7 +113,7 @@ def _shortage(error: BaseException) -> int | None:
 
 
 def _shortage_of_worker(text: str) -> int | None:
-    """Returns the shortage for which a worker ended, according to PyTorch's message."""
+    """Returns the shortage that made a worker end, according to PyTorch's message."""
     code = re.search(r"DataLoader worker .* exit code (\d+)", text)
     return int(code[1]) if code and int(code[1]) in (errno.EMFILE, errno.ENOSPC) else None
 

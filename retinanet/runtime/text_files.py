@@ -7,7 +7,7 @@ from typing import IO
 
 from retinanet.runtime.errors import UserError
 
-ENCODINGS = {  # by byte order mark; UTF-16's begins UTF-32's
+ENCODINGS = {  # by byte order mark; UTF-32 comes first, because its mark may begin with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -16,12 +16,12 @@ ENCODINGS = {  # by byte order mark; UTF-16's begins UTF-32's
 }
 LONGEST_MARK = max(map(len, ENCODINGS))  # bytes
 DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"'<>]*)["']""")
-# What Windows programs write where they declare the key: the same letters and more.
+# The encoding that Windows programs really use if they declare the key: a superset of it.
 WRITTEN_AS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "cp950"}
 
 
 def encoding_of(start: bytes) -> str:
-    """Returns the encoding of a file from its first bytes: that of its byte order mark, or UTF-8."""
+    """Returns the encoding of a file from its first bytes: the one named by its byte order mark, or UTF-8."""
     return next((encoding for mark, encoding in ENCODINGS.items() if start.startswith(mark)), "utf-8")
 
 
@@ -38,7 +38,7 @@ def has_mark(start: bytes) -> bool:
 
 
 def decoded(content: bytes, path: str | Path) -> str:
-    """Returns the text of the file `path`, of which `content` is read. Raises UserError, which names the line."""
+    """Decodes `content`, the bytes of the text file `path`. Raises UserError, which names the line."""
     return _decoded(content, path, encoding_of(content), "Save it as UTF-8.")
 
 
@@ -57,12 +57,12 @@ def decoded_xml(content: bytes, path: Path) -> bytes:
                 f"{path}:1: declares the encoding {name!r}, which doesn't exist. Declare the one that it has, such as "
                 "windows-1252 or gb18030, or save it as UTF-8."
             ) from None
-        if not known.startswith(("utf-16", "utf-32")):  # a declaration that reads as ASCII isn't in these
+        if not known.startswith(("utf-16", "utf-32")):  # a file whose declaration reads as ASCII isn't in these
             encoding = WRITTEN_AS.get(known, known)
     text = _decoded(content, path, encoding, advice)
     try:
         return text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which some encodings can express
+    except UnicodeEncodeError:  # a lone surrogate, which some encodings can express
         raise UserError(f"{path}: is not {encoding.upper()} text. {advice}") from None
 
 
@@ -74,5 +74,5 @@ def _decoded(content: bytes, path: str | Path, encoding: str, advice: str) -> st
         byte = f" (byte 0x{content[fault.start]:02x})" if fault.start < len(content) else ""
         name = encoding.upper().removesuffix("-SIG")
         raise UserError(f"{path}:{line}: is not {name} text{byte}. {advice}") from None
-    except (UnicodeError, LookupError):  # Python has codecs that don't make text
+    except (UnicodeError, LookupError):  # Python has codecs that don't produce text
         raise UserError(f"{path}: is not {encoding.upper()} text. {advice}") from None

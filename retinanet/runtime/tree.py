@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 
 class Account(NamedTuple):
-    """The files that were read, and all others by the reason why they weren't."""
+    """The number of files that were read, and all other files, grouped by the reason why they weren't."""
 
     num_read: int
     left: dict[str, list[Path]]
@@ -43,7 +43,7 @@ class Tree:
     """
 
     def __init__(self, most_in_folder: int | None = None) -> None:
-        self._most_in_folder = most_in_folder  # for a first impression, of this many folders' worth of files at most
+        self._most_in_folder = most_in_folder  # limits a first look; in total, MOST_FOLDERS times as many
         self._walked: dict[Path, list[Path]] = {}
         self._entries: dict[str, Entry] = {}
         self._read: set[str] = set()
@@ -69,7 +69,7 @@ class Tree:
         return [path for path, reason in entries if not reason]
 
     def find(self, path: Path) -> Path | None:
-        """Returns `path` if it exists, or the only path whose names differ just in Unicode form or else in case."""
+        """Returns `path` or else the only path that differs just in Unicode normalisation or, failing that, in case."""
         if os.path.exists(path):
             return path
         if path.parent == path:
@@ -82,7 +82,7 @@ class Tree:
         return folder / same[0] if len(same) == 1 else None
 
     def read(self, path: Path) -> None:
-        """Notes that the file `path` is read, unless it has been left."""
+        """Notes that the file `path` is read, unless `leave` was called for it."""
         key = self._key(path)
         if key in self._reasons:
             return
@@ -103,7 +103,7 @@ class Tree:
         return self.is_read(path) or self._key(path) in self._reasons
 
     def account(self, reason_of: Callable[[Path], str]) -> Account:
-        """Returns the account of all files walked or read; `reason_of` gives the reason for those without one."""
+        """Returns the account of all files walked or read; `reason_of` gives the reason for files without one."""
         left: dict[str, list[Path]] = {}
         for key, (path, reason) in self._entries.items():
             if key not in self._read:
@@ -128,7 +128,7 @@ class Tree:
 
 
 def walk(folder: Path, most_in_folder: int | None = None) -> Iterator[Entry]:
-    """Yields every file below `folder`, a folder's own files before those of its folders."""
+    """Yields every file below `folder`, a folder's own files before those of its subfolders."""
     waiting = [(folder, frozenset(_with_parents(os.path.realpath(folder))), "")]
     while waiting:
         place, above, reason = waiting.pop()
@@ -163,7 +163,7 @@ def _with_parents(path: str) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """Returns `name` without differences of case and Unicode form."""
+    """Returns `name` without differences in case and Unicode normalisation."""
     return _composed(_composed(name).casefold())
 
 

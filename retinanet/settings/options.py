@@ -199,7 +199,7 @@ def values_read(settings: Any, plain: dict[str, Any], source: Path) -> dict[str,
 
 
 def _value_read(details: Option, default: Any, value: Any) -> Any:
-    """Returns a flag's value. Raises ValueError or ArgumentTypeError if it isn't one."""
+    """Returns a flag's value. Raises ValueError or ArgumentTypeError if the flag wouldn't take `value`."""
     kind = details.kind
     if value is None and default is None:
         return None
@@ -246,7 +246,7 @@ def _defaults_read(settings: Any) -> dict[str, Any]:
 
 
 def _flags_and_parts(settings: Any) -> Iterator[dataclasses.Field[Any]]:
-    return (each for each in fields(settings) if each.metadata)  # others are no flags
+    return (each for each in fields(settings) if each.metadata)  # other fields aren't flags
 
 
 def _flat_fields(settings: Any) -> Iterator[dataclasses.Field[Any]]:

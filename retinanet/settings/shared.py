@@ -52,7 +52,7 @@ def exif_option(default: str | None = UPRIGHT) -> Any:
 def white_level_option() -> Any:
     return option(
         WHITE_LEVEL,
-        "the value of white in pictures of 16 bits per colour, such as 4095 for the 12 bits of a camera",
+        "the value of white in images with 16 bits per channel, such as 4095 for the 12 bits of a camera",
         whole_number(1, WHITE_LEVEL),
     )
 

@@ -553,7 +553,7 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
 
 
 def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
-    """Returns the settings in a run's record, to be used like a recipe, and the names that always stay.
+    """Returns the settings in a run's record, to be used like a recipe, and the names that no default may override.
 
     `path` is the record, or a folder that holds one. A setting whose value follows from other flags is left out, so
     that it follows them again, as with a recipe. Raises UserError if the file isn't a record, or if a flag wouldn't

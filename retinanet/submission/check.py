@@ -124,7 +124,7 @@ def sameness(row: dict[str, Any]) -> Hashable:
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns the row's (image id, category id), for which COCO limits detections; None if either is not an id."""
+    """Returns the (image id, category id) for which COCO limits the number of detections; None if either is no id."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 

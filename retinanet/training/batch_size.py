@@ -28,7 +28,7 @@ MOST = 512
 
 
 def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None) -> int:
-    """Returns the batch size; auto becomes the saved run's, or the one that rank 0 finds. Raises UserError on a CPU."""
+    """Returns the batch size; auto is the saved run's, or the size that rank 0 finds. Raises UserError on a CPU."""
     if settings.data.batch_size != AUTO_BATCH:
         return settings.data.batch_size
     if saved is not None:

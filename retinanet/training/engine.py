@@ -167,10 +167,10 @@ def progress_of(state: TrainingState, rate: float) -> Progress:
 
 
 def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
-    """Trains the rest of the epoch in progress; yields the learning rate of each step after the step.
+    """Trains for the rest of the current epoch; after each step, yields its learning rate.
 
-    `rate_of` maps a step of the run to a learning rate, instead of the settings' schedule. Raises Stopped if a signal
-    asks for it, at a point from which the run can be resumed.
+    `rate_of`, which maps a step of the run to a learning rate, replaces the settings' schedule. Raises Stopped if a
+    signal asks for it, at a point from which the run can be resumed.
     """
     settings, state, sampler = run.settings, run.state, run.sampler
     sampler.start_at(state.epoch, state.iteration)

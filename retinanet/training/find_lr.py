@@ -59,7 +59,7 @@ def rate_of(step: int, num_steps: int) -> float:
 
 
 def medians(losses: list[float]) -> np.ndarray:
-    """Returns the median of each WINDOW consecutive losses: [n - WINDOW + 1], NaN if one of the losses is NaN."""
+    """Returns the median of each window of WINDOW consecutive losses: [n - WINDOW + 1], NaN if one of these is NaN."""
     if len(losses) < WINDOW:
         return np.zeros(0)
     return np.median(np.lib.stride_tricks.sliding_window_view(np.array(losses), WINDOW), axis=1)

@@ -60,9 +60,10 @@ def losses_of(
 
 
 def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
-    """Returns `compute_losses` such that its backward pass averages the gradients of `model` over the ranks.
+    """Returns `compute_losses` wrapped so that its backward pass averages the gradients of `model` over the ranks.
 
-    All ranks start with rank 0's weights. If batch-norm statistics are learned, all ranks take rank 0's in each step.
+    All ranks start with rank 0's weights. If batch-norm statistics are learned, all ranks take rank 0's statistics in
+    each step.
     """
     if ranks.size == 1:
         return compute_losses

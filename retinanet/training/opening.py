@@ -178,8 +178,8 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
     return [
         f"Objects to learn: {len(rows)} of {counted(len(counts), 'class')}; {num_clipped} clipped at the image border",
         f"Classes of fewer than {SCARCE} objects: {', '.join([*scarce[:MOST_SCARCE_NAMED], *more]) or 'none'}",
-        f"Best anchor of {counted(len(ious), 'object')}{drawn}: IoU from {foreground:g}, and matched, for "
-        f"{reached[0]}, from {background:g} for {reached[1]}, below for {reached[2]} (more: {check_command(settings)})",
+        f"Best anchor of {counted(len(ious), 'object')}{drawn}: matched (IoU {foreground:g} or more) for {reached[0]}, "
+        f"IoU {background:g} or more for {reached[1]}, below for {reached[2]} (more: {check_command(settings)})",
         *(_missed_lines(dataset, setup, settings, by_iou) if len(rows) else []),
     ]
 

@@ -63,7 +63,7 @@ def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of each parameter group to its share of `learning_rate`."""
+    """Sets the learning rate of each parameter group to its fraction of `learning_rate`."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("share", 1.0)  # runs saved by earlier versions have no shares
 

@@ -89,7 +89,7 @@ def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
 
 
 def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPictures) -> None:
-    """Trains the rest of the epoch, unless a signal stops the run; in the first one, val pictures may be decoded."""
+    """Trains the rest of the epoch, unless a signal stops the run; in the first epoch, val pictures may be decoded."""
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
     agreement = Agreement(run.ranks)
     for rate in rest_of_epoch(run):

@@ -115,7 +115,7 @@ def record_end(run: Run, how: str) -> None:
 
 
 def end_by(error: BaseException) -> str:
-    """Returns the description in run.json of how a run ended that `error` has stopped."""
+    """Returns the description, for run.json, of how a run stopped by `error` ended."""
     if isinstance(error, Stopped):
         return f"stopped by {signal.Signals(error.signal_number).name}"
     kind = "diverged" if isinstance(error, Diverged) else "failed"
@@ -137,7 +137,7 @@ def weights_name(epoch: int | str) -> str:
 
 
 def _evaluated_on_disk(run: Run) -> list[int]:
-    """Returns the epochs whose weights are in the folder, up to the run's, in ascending order."""
+    """Returns the epochs whose weights are in the folder, up to the run's current epoch, in ascending order."""
     names = (path.name for path in run.settings.output.output_path.glob(weights_name("*")))
     epochs = (int(match[1]) for name in names if (match := re.fullmatch(weights_name("([0-9]{1,18})"), name)))
     return sorted(epoch for epoch in epochs if epoch <= run.state.epoch)

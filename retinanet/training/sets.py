@@ -49,7 +49,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
 
 
 def require_learnable(settings: TrainSettings, training_set: CocoDataset) -> None:
-    """Raises UserError if no step would have an object to learn."""
+    """Raises UserError if no step would have an object to learn from."""
     require_objects(training_set)
     augmentation = settings.data.augmentation
     # Objects that are resized at random may be matched after all, and other matchers match more.

@@ -22,7 +22,7 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
 from retinanet.settings.train import MLFLOW, TENSORBOARD, WANDB
 
-IDS = "trackers.json"  # the file, in the run's folder, with the run's id in each tracker, to resume there
+IDS = "trackers.json"  # stores, in the run's folder, the run's id in each tracker, for resuming
 MOST_LETTERS, MOST_PARAMETERS = 6000, 100  # MLflow's limits on characters per parameter and parameters per call
 MLFLOW_LETTERS = "-_./: "  # allowed in a name besides letters and digits
 MLFLOW_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -166,7 +166,7 @@ class Trackers:
         self.working = dict(trackers)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Sends the finite ones among `numbers`, as of `step` steps of the run."""
+        """Sends the finite values in `numbers`, labelled with the step number `step`."""
         finite = {name: float(number) for name, number in numbers.items() if math.isfinite(number)}
         self._each(lambda tracker: tracker.log(step, finite))
 

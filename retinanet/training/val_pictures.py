@@ -12,7 +12,7 @@ from retinanet.runtime.errors import OutOfResources
 from retinanet.runtime.ranks import Ranks, num_local_ranks
 from retinanet.runtime.streams import hides_bars
 
-MOST_AT_START = 2000  # val pictures that are decoded before the first step; more are decoded during the first epoch
+MOST_AT_START = 2000  # a val set up to this size is decoded before the first step, a larger set during the first epoch
 MOST_THREADS = 16
 
 
@@ -31,7 +31,7 @@ class ValPictures:
     def decode_few(self) -> None:
         """Decodes the pictures, if they aren't many.
 
-        Raises UserError at the first that can't be read, and OutOfResources at one that takes longer than `timeout`.
+        Raises UserError if a picture can't be read, and OutOfResources if one takes longer than `timeout`.
         """
         if not self.are_decoded and len(self.dataset) <= MOST_AT_START:
             cores = max(1, (os.cpu_count() or 1) // num_local_ranks(self.ranks))
@@ -70,7 +70,7 @@ class ValPictures:
             self.thread, self.are_decoded = None, True
 
     def note(self) -> None:
-        """Notes in the cache that all pictures were decoded, if they were; all ranks must have got there."""
+        """Notes in the cache that all pictures were decoded, if they were; all ranks must have reached this point."""
         headers = self.dataset.headers
         if self.are_decoded and not self.is_resumed and headers and not headers.are_decoded:
             self.dataset.headers = headers._replace(are_decoded=True)

@@ -169,7 +169,7 @@ def test_a_wrapped_state_dict_is_the_one_in_it(resnet18, tmp_path, wrap):
     ("content", "words"),
     [
         ({"format": "retinanet 1"}, "a checkpoint with parts missing or broken"),
-        ({"pyramid.output7.weight": torch.zeros(1)}, "looks like the weights of a detector of this suite"),
+        ({"pyramid.output7.weight": torch.zeros(1)}, "looks like the weights of a detector of this project"),
         (
             {"backbone.body.conv1.weight": torch.zeros(1), "roi_heads.x": torch.zeros(1)},
             "looks like another detector's",

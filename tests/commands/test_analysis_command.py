@@ -49,7 +49,7 @@ def test_train_report_and_curves(script, folder):
     lines = run.out.splitlines()
     first = next(place for place, line in enumerate(lines) if "IoU=0.50:0.95" in line)
     assert all("@[ IoU=" in line for line in lines[first : first + 12])
-    assert re.match(r"AP 0\.\d{3} \(.* to .*\), AP50 .* over 40 draws of the 9 images$", lines[first + 12])
+    assert re.match(r"AP 0\.\d{3} \(.* to .*\), AP50 .* from 40 bootstrap draws of the 9 images$", lines[first + 12])
     assert lines[first + 13].split()[:2] == ["Class", "Objects"]
     assert lines[-1] == "Report: out/report/report.html"
     metrics = json.loads((folder / "out" / "report" / "metrics.json").read_text())

@@ -191,8 +191,8 @@ def test_a_converted_set_trains(script, coco_path):
         (("--to", "tfrecord"), "--to"),
         (("--set", "a/b"), "--set 'a/b' is not a file name"),
         (("--set", "val", "--split", 0.5, 0.5), "--set names the only set that is written, and --split makes several"),
-        (("--rows", "boxes"), "--rows is about YOLO's labels, but"),
-        (("--names", "cat"), "--names is about YOLO's labels and CSV, but"),
+        (("--rows", "boxes"), "--rows is about YOLO labels, but"),
+        (("--names", "cat"), "--names is about YOLO labels and CSV, but"),
         (("--image_path", "nowhere"), "nowhere: no such file or folder"),
     ],
 )
@@ -234,7 +234,7 @@ def test_where_training_is_pointed_at_it_the_command_is_named(script, coco_path,
     run = script("train", "--coco_path", "there", "--weights", "none")
 
     assert run.code == 2
-    names = {"yolo": "YOLO's format", "voc": "PASCAL VOC's format", "csv": "as CSV"}
+    names = {"yolo": "the YOLO format", "voc": "the PASCAL VOC format", "csv": "as CSV"}
     assert f"there: holds no train.json, but annotations {'' if kind == 'csv' else 'in '}{names[kind]}" in run.err
     assert "python -m retinanet.convert there --output_path data" in run.err
 

@@ -35,10 +35,10 @@ def test_train_and_check_data_say_how_much_of_the_range_is_used(script, deep_pat
     assert "white_level" not in run.out
     train = ("train", "--coco_path", deep_path, "--epochs", 1, *TINY, "--workers", 0)
     run = script(*train)
-    assert "Warning: 8 pictures of 16 bits per colour; the largest value, in 8 looked at, is" in run.out
+    assert "Warning: 8 images with 16 bits per channel; the largest value, in 8 looked at, is" in run.out
     assert "--white_level 4095 would fit" in run.out
     run = script(*train, "--white_level", 4095, "--output_path", "bright")
-    assert "8 pictures of 16 bits per colour" in run.out
+    assert "8 images with 16 bits per channel" in run.out
     assert "Warning: 8 pictures" not in run.out
     checkpoint = load_checkpoint(Path("bright/model_final.pt"))
     assert checkpoint.white_level == 4095

@@ -137,7 +137,7 @@ EXPORTS = {
         },
         {"train": {"1f2e3d4c-a.png": CAT, "b.png": CAT}},
     ),
-    "PASCAL VOC's format": (
+    "PASCAL VOC format": (
         {
             "Annotations/1f2e3d4c-a.xml": voc_xml("1f2e3d4c-a", voc_object()),
             "Annotations/b.xml": voc_xml("b"),
@@ -218,7 +218,7 @@ EXPORTS = {
         {"train": {"a.png": CAT, "images/b.png": CAT}},
     ),
     # the layout of VOC-like sets such as https://www.kaggle.com/datasets/andrewmvd/face-mask-detection
-    "PASCAL VOC's format, in lower case": (
+    "PASCAL VOC format, in lower case": (
         {
             "annotations/a.xml": voc_xml("a.png"),
             "annotations/b.xml": voc_xml("b.png"),
@@ -228,11 +228,11 @@ EXPORTS = {
         WITHOUT_SETS,
     ),
     # sets that a library wrote without splits, as in https://supervision.roboflow.com/latest/datasets/core/
-    "COCO's format": (
+    "COCO format": (
         {"annotations.json": json.dumps(coco_json(["a.png", "b.png"])), "images/a.png": None, "images/b.png": None},
         WITHOUT_SETS,
     ),
-    "YOLO's format": (
+    "YOLO format": (
         {
             "data.yaml": f"{CLASSES}nc: 2\n",
             "images/a.png": None,
@@ -242,7 +242,7 @@ EXPORTS = {
         },
         WITHOUT_SETS,
     ),
-    "COCO's format, as published": (
+    "COCO format, as published": (
         {
             "annotations/instances_train2017.json": json.dumps(coco_json(["a.png"])),
             "annotations/person_keypoints_val2017.json": json.dumps(coco_json(["b.png"])),
@@ -281,11 +281,11 @@ def test_the_table_in_the_docs_names_each_export():
 
 
 def test_a_set_without_a_split_gets_the_name_that_is_told(capsys):
-    write(EXPORTS["COCO's format"][0], "set")
+    write(EXPORTS["COCO format"][0], "set")
 
     assert converted("set", "--set", "val") == {"val": WITHOUT_SETS["train"]}
     assert "Note" not in capsys.readouterr().out
-    write(EXPORTS["YOLO's format"][0], "yolo")
+    write(EXPORTS["YOLO format"][0], "yolo")
     assert list(converted("yolo", "--set", "night", output_path="yolo_out")) == ["night"]
     write(EXPORTS["Roboflow's YOLO"][0], "two")
     with pytest.raises(UserError, match="--set val: two has the sets train, val"):
@@ -300,7 +300,7 @@ def test_yolo_labels_without_names():
     assert converted("set", "--names", "cat", "dog") == {"train": {"a.png": DOG}}
 
 
-@pytest.mark.parametrize("export", ["CVAT's own XML", "Label Studio's YOLO", "CVAT's PASCAL VOC", "COCO's format"])
+@pytest.mark.parametrize("export", ["CVAT's own XML", "Label Studio's YOLO", "CVAT's PASCAL VOC", "COCO format"])
 def test_images_in_another_folder(export):
     files, expected = EXPORTS[export]
     for name, content in files.items():
@@ -314,13 +314,13 @@ def test_images_in_another_folder(export):
 
 
 def test_the_format_can_be_told():
-    write(EXPORTS["YOLO's format"][0] | {"annotations.json": json.dumps(coco_json(["a.png"]))}, "set")
+    write(EXPORTS["YOLO format"][0] | {"annotations.json": json.dumps(coco_json(["a.png"]))}, "set")
 
     assert converted("set", "--from", "coco") == {"train": {"a.png": CAT}}
 
 
 def test_images_that_an_export_left_out_have_no_objects_if_that_is_told(capsys):
-    write(EXPORTS["COCO's format"][0] | {"images/c.png": None}, "set")
+    write(EXPORTS["COCO format"][0] | {"images/c.png": None}, "set")
 
     assert converted("set") == WITHOUT_SETS
     assert "1 image beside the others, not named in the annotations: left out" in capsys.readouterr().out

@@ -161,7 +161,7 @@ def test_listing_an_image_twice_is_said(capsys):
     write(YOLO | {"data.yaml": f"train: train.txt\n{CLASSES}", "train.txt": "images/train/a.png\n" * 2}, "set")
 
     assert converted("set") == {"train": {"a.png": CAT}}
-    assert "Note: train.txt lists 1 images twice, which count once" in capsys.readouterr().out
+    assert "Note: lines of train.txt that repeat an earlier image are ignored: 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("line", ["my photo 1", "my photo 1.png", "my photo 1 1", "JPEGImages/my photo 1.png"])

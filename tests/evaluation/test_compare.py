@@ -67,7 +67,7 @@ def test_text(case):
     comparison = compare(*analyses, annotations)
     lines = comparison_lines(comparison, 100, 10)
     assert lines[1].split()[:3] == ["AP", f"{analyses[0].ap.value:.3f}", f"{analyses[1].ap.value:.3f}"]
-    assert lines[-3] == "In brackets 95% intervals over 100 draws of the 10 images, the same for both"
+    assert lines[-3] == "95% intervals in brackets, from 100 bootstrap draws of the 10 images, the same for both"
     assert lines[-2].startswith("The intervals cover other images of this kind, not other seeds: ")
     assert np.isfinite(comparison.f1).all()
     unsure = compare(*(analyse(annotations, found_of(rows, annotations), 0) for _ in range(2)), annotations)

@@ -46,7 +46,7 @@ def killed(folder: Path, count: int) -> Row:
         again = runs.train(folder, output)
         held += again.code == 0 and runs.same_end(folder, output, again)
     seen = ", ".join(f"{number} {where}" for where, number in landed.items())
-    return "SIGKILL", "--resume starts; losses and weights equal bit for bit", count, held, seen
+    return "SIGKILL", "resumes; losses and weights bit-identical", count, held, seen
 
 
 def signalled(folder: Path, count: int) -> Row:
@@ -61,7 +61,13 @@ def signalled(folder: Path, count: int) -> Row:
         in_time = stopped.code in (0, 128 + number) and stopped.seconds_after < 10
         held += in_time and again.code == 0 and runs.same_end(folder, output, again)
     seen = f"slowest end {slowest:.1f} s after the signal; {late} had ended before"
-    return "SIGTERM, SIGINT, SIGUSR1", "ends within 10 s with its code; then equal", count, held, seen
+    return (
+        "SIGTERM, SIGINT, SIGUSR1",
+        "ends within 10 s with the signal's exit code; resumed, bit-identical",
+        count,
+        held,
+        seen,
+    )
 
 
 def disk(folder: Path) -> Row:
@@ -141,7 +147,7 @@ def rows(folder: Path, small: bool) -> list[Callable[[], Row]]:
 
 def test_rows() -> list[Callable[[], Row]]:
     ranks, mutations = "tests/runtime/test_ranks.py", "2000"
-    ends = "all end within a minute, one clear cause; restarted, equal"
+    ends = "all end within a minute, naming one clear cause; restarted, equal up to rounding"
     return [
         lambda: tested("2 ranks: killed, raising, hanging", ends, ranks, "-k", "grief or brings"),
         lambda: tested(

@@ -40,13 +40,13 @@ def test_what_there_is_to_learn_and_what_anchors_reach(lines):
     assert lines(boxes)[0] == [
         "Objects to learn: 5 of 2 classes; 1 clipped at the image border",
         "Classes of fewer than 20 objects: class 1 0, class 0 5",
-        "Best anchor of 5 objects: IoU from 0.5, and matched, for 20.0%, from 0.4 for 20.0%, below for 60.0% "
+        "Best anchor of 5 objects: matched (IoU 0.5 or more) for 20.0%, IoU 0.4 or more for 20.0%, below for 60.0% "
         "(more: python -m retinanet.check_data --coco_path 'my data' --sets train val --min_side 64 --max_side 96)",
         "Warning: 80.0% of the objects have no anchor of IoU 0.5 at this size (class 0 80%), so they are hardly "
         "learned",
         "What helps, the most useful first:",
         "  --min_side 96 --max_side 144 leaves 40.0% without an anchor; a step has 2.25 times the pixels and takes "
-        "about that much more time and memory",
+        "about 2.25 times the time and memory",
         "  --anchor_scale 2 leaves 0.0% without an anchor at about the same cost, but small objects stay small",
         "  --matcher low_quality leaves 60.0% without an anchor at no cost, but most of the anchors it adds barely "
         "overlap their objects and rarely find them",
@@ -105,7 +105,7 @@ def test_of_many_objects_some_are_drawn(make_set, monkeypatch):
     drawn = data_lines(dataset, DEFAULT_SHAPES, TrainSettings())
     assert drawn == data_lines(dataset, DEFAULT_SHAPES, TrainSettings())
     assert drawn[:2] == every[:2]
-    assert "Best anchor of 2000 objects drawn: IoU from 0.5, and matched, for " in drawn[2]
+    assert "Best anchor of 2000 objects drawn: matched (IoU 0.5 or more) for " in drawn[2]
     some, all_of_them = (float(lines[2].split(" for ")[1].split("%")[0]) for lines in (drawn, every))
     assert some == pytest.approx(all_of_them, abs=3)
 
