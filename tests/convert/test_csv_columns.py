@@ -1,11 +1,13 @@
 """The columns of CSV files are told by their header; what can mean two things is asked about."""
 
+import re
 from pathlib import Path
 
 import pytest
 from support.conversions import CAT, DOG, converted, write
 
 from retinanet.coco.folder import advice_for
+from retinanet.coco.formats import CSV_BOXES, CSV_CLASSES, CSV_CORNERS, CSV_IMAGE_SIZES, CSV_PATHS
 from retinanet.runtime.errors import UserError
 
 WHEAT = 'image_id,width,height,bbox,source\na,64,48,"[12.0, 8.0, 20.0, 24.0]",usask_1\n'  # Kaggle's global wheat
@@ -78,3 +80,16 @@ def test_images_are_found_by_name_below_the_folder_of_the_file():
     write({"set/train.csv": WHEAT.replace("a,64", "b,64"), "set/train/b.png": None})
 
     assert converted("set", "--names", "cat") == {"train": {"b.png": CAT}}
+
+
+def test_the_docs_name_every_column():
+    docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    text = docs.partition("### Columns of CSV files")[2].partition("###")[0]
+    named = set(re.findall(r"`(\w+)`", text))
+
+    assert named >= {
+        *CSV_PATHS,
+        *CSV_CLASSES,
+        *(name for each in (*CSV_BOXES, CSV_CORNERS) for same in each for name in same),
+    }
+    assert named >= {name for same in CSV_IMAGE_SIZES for name in same}
