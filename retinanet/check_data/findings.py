@@ -14,6 +14,7 @@ class Kind(NamedTuple):
     says: str
     fix: str = ""
     is_mistake: bool = True
+    shows_names: bool = False  # True if the examples are the names of classes, which the short report shows too
 
 
 # In the order of the report. The names must not change: people and programs look for them in logs.
@@ -92,7 +93,7 @@ FINDING_KINDS = {
     ),
     # These are worth knowing, but are not mistakes.
     "set_without_objects": Kind("no objects to compare with, as in published test sets", is_mistake=False),
-    "class_without_objects": Kind("a class without an object in the set", is_mistake=False),
+    "class_without_objects": Kind("a class without an object in the set", is_mistake=False, shows_names=True),
     "class_scarce": Kind(f"a class with fewer than {SCARCE} objects in the set", is_mistake=False),
     "image_without_objects": Kind("an image without an object: training learns it as background", is_mistake=False),
     "crowd": Kind("a crowd (iscrowd 1): training ignores it", is_mistake=False),
@@ -151,8 +152,8 @@ class Findings:
         """Returns the mistakes or the notes, in the order of FINDING_KINDS, then of the sets."""
         return [
             Finding(set_name, kind, *count_and_examples)
-            for name, (_, _, mistake) in FINDING_KINDS.items()
-            if mistake == is_mistake
+            for name, described in FINDING_KINDS.items()
+            if described.is_mistake == is_mistake
             for (set_name, kind), count_and_examples in self._by_set_and_kind.items()
             if kind == name
         ]

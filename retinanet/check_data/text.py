@@ -94,12 +94,18 @@ def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
 
 
 def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:
-    """Returns the findings with examples and fixes; without `with_all`, one example per mistake and none for notes."""
+    """Returns the findings with examples and fixes.
+
+    Without `with_all`, there is one example per mistake, and for notes none, unless they are names, behind the note.
+    """
     lines = []
     for finding in findings:
         kind = FINDING_KINDS[finding.kind]
         lines.append(f"- {finding.set_name}: {finding.kind}: {finding.num_found} ({kind.says})")
         if not (with_all or kind.is_mistake):
+            more = finding.num_found - len(finding.examples)
+            names = f": {', '.join(finding.examples)}{f' and {more} more' if more else ''}"
+            lines[-1] += names * kind.shows_names
             continue
         examples = finding.examples if with_all else finding.examples[:1]
         lines += [f"    {example}" for example in examples]

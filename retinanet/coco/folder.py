@@ -1,17 +1,21 @@
 """Finds a set's files in this project's layout, COCO's or Roboflow's; for other data, names the command to use."""
 
+import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.coco.formats import IMAGE_SUFFIXES, LOOKED_AT, ROBOFLOW, WORDS, format_of
+from retinanet.coco.formats import ARCHIVES, IMAGE_SUFFIXES, LOOKED_AT, ROBOFLOW, WORDS, format_of
 from retinanet.runtime.errors import UserError, either
-from retinanet.runtime.tree import Tree
+from retinanet.runtime.tree import MACOSX, Tree
 from retinanet.settings.convert import COCO, CSV
 
 VAL = "val"
 SETS = ("train", VAL, "test")
 KINDS = ("instances", "person_keypoints", "image_info")  # COCO's annotation files that name images and classes
+WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # names of files that name no set
+PARTS = ("images", "jpegimages", "labels", "annotations", "imagesets", "obj_train_data")  # folders in an export
 
 
 def spellings_of(set_name: str) -> tuple[str, ...]:
@@ -29,6 +33,34 @@ def known_set(name: str) -> str | None:
 def set_name_of(name: str) -> str:
     """Returns this project's name for a set: "val" for "valid" and "validation", otherwise `name` itself."""
     return VAL if name.lower() in ("valid", "validation") else name
+
+
+def set_told_by(file: Path) -> str | None:
+    """Returns train, val or test if a word in the file's name tells it, or else the name of its folder."""
+    words = {known_set(word) for word in re.split("[^a-z0-9]+", file.stem.lower())} - {None}
+    return words.pop() if len(words) == 1 else known_set(file.parent.name) if not words else None
+
+
+def export_above(folder: Path) -> Path | None:
+    """Returns the folder of the export that `folder` is a part of, such as its labels/; None if it isn't one."""
+    place = Path(os.path.abspath(folder))
+    while known_set(place.name) or place.name.lower() in PARTS:
+        place = place.parent
+        if format_of(place, Tree(LOOKED_AT)):
+            return place
+    return None
+
+
+def export_below(folder: Path) -> Path:
+    """Returns the only folder in `folder`, and so on, if there is nothing else; archives unpack into such folders."""
+    try:
+        places = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MACOSX]
+    except OSError:
+        return folder
+    is_part = len(places) == 1 and (known_set(places[0].name) or places[0].name.lower() in PARTS)
+    if len(places) != 1 or is_part or places[0].is_symlink() or not places[0].is_dir():
+        return folder
+    return export_below(places[0])
 
 
 def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
@@ -49,15 +81,24 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
             return file
     folders = [path.parent.name for path in root.glob(f"*/{ROBOFLOW}")]
     roboflows = {VAL if name in spellings_of(VAL) else name for name in folders}
-    existing = sorted({*other_sets(files[0]), *other_sets(files[1]), *roboflows})
+    existing = sorted({*other_sets(files[0]), *other_sets(files[1]), *roboflows} - {*WITHOUT_SPLIT})
     if not existing and (instead := advice_for(root)):
         raise UserError(f"{root}: holds no {files[0].name}, but {instead}")
     sets = f" The folder has the sets {', '.join(existing)}." if existing else ""
     flags = either("--train_set", "--val_set", "--set_name", "--sets")
     raise UserError(
         f"{files[0]}: no such annotation file, and no {files[1]} either.{sets} Put the file there"
-        f"{f', or choose another set with {flags}' * bool(flags)}."
+        f"{f', or choose another set with {flags}' * bool(flags)}.{split_advice(root, set_name, existing)}"
     )
+
+
+def split_advice(root: Path, missing: str, existing: Sequence[str]) -> str:
+    """Returns a sentence, with a space before it, on how to make the `missing` set val from train; "" for others."""
+    if missing != VAL or [*existing] != ["train"]:
+        return ""
+    output = root.with_name(f"{root.name}2") if root.name else "data2"
+    words = ("python", "-m", "retinanet.convert", str(root), "--split", "0.8", "0.2", "--output_path", str(output))
+    return f" To make val of a part of train: {shlex.join(words)}"
 
 
 def find_image_folder(coco_path: str | Path, set_name: str, *, must_exist: bool = True) -> Path:
@@ -88,17 +129,19 @@ def advice_for(coco_path: Path) -> str | None:
     quoted = shlex.quote(str(coco_path))
     if coco_path.suffix.lower() in IMAGE_SUFFIXES and coco_path.is_file():
         return f"an image. To detect in it: python -m retinanet.predict {quoted}"
+    if coco_path.suffix.lower() in ARCHIVES and coco_path.is_file():
+        return "an archive. Unpack it, and use the folder"
     tree = Tree(LOOKED_AT)
     kind = format_of(coco_path, tree)
-    if kind not in (None, COCO):
-        words = f"{'as' if kind == CSV else 'in'} {WORDS[kind]}"
-        return f"annotations {words}. To convert them: python -m retinanet.convert {quoted} --output_path data"
     if kind == COCO and coco_path.is_file():
         return (
             "a COCO file, and a folder is needed. To split it into train and val: python -m retinanet.convert "
             f"{quoted} --split 0.8 0.2 --output_path data"
         )
-    are_images = kind is None and any(path.suffix.lower() in IMAGE_SUFFIXES for path in tree.files(coco_path))
+    if kind is not None:
+        words = {CSV: "as CSV", COCO: f"in {WORDS[kind]} and another layout"}.get(kind, f"in {WORDS[kind]}")
+        return f"annotations {words}. To convert them: python -m retinanet.convert {quoted} --output_path data"
+    are_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in tree.files(coco_path))
     if are_images:
         return f"images without annotations. To detect in them: python -m retinanet.predict {quoted}"
     return None

@@ -13,19 +13,23 @@ from retinanet.settings.convert import COCO, CSV, CVAT, LABELME, LABELSTUDIO, VO
 
 ROBOFLOW = "_annotations.coco.json"  # in the image folder
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"}
+ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 LOOKED_AT = 2000  # the maximum number of files examined in a folder, which may hold millions
 LOOKED_INTO = 5  # the maximum number of files of a kind whose beginning is read
 BEGINNING = 20_000  # bytes
 CSV_COLUMNS = 6  # path, x1, y1, x2, y2, class
-CSV_NAMES = (  # names of these columns in other tools' headers, in lower case and without punctuation
-    ("path", "filename", "file", "filepath", "image", "imagepath", "imagename", "imageid", "img"),
-    ("x1", "xmin", "left"),
-    ("y1", "ymin", "top"),
-    ("x2", "xmax", "right"),
-    ("y2", "ymax", "bottom"),
-    ("class", "label", "classname", "labelname", "category", "categoryname", "name"),
+# Names of a CSV file's columns in the headers of several tools, in lower case and without punctuation.
+CSV_PATHS = ("path", "filename", "file", "filepath", "image", "imagepath", "imagename", "imageid", "img")
+CSV_CLASSES = ("class", "label", "classname", "labelname", "category", "categoryname", "name")
+CSV_LEFTS, CSV_TOPS = ("x1", "xmin", "left"), ("y1", "ymin", "top")
+CSV_CORNERS = (CSV_LEFTS, CSV_TOPS, ("x2", "xmax", "right"), ("y2", "ymax", "bottom"))
+CSV_WIDTHS, CSV_HEIGHTS = ("width", "w"), ("height", "h")
+CSV_BOXES = (  # the columns of a box that is written as left, top, width and height, the clearest names first
+    ((*CSV_LEFTS, "x"), (*CSV_TOPS, "y"), ("w",), ("h",)),
+    ((*CSV_LEFTS, "x"), (*CSV_TOPS, "y"), CSV_WIDTHS, CSV_HEIGHTS),
+    (("bbox",),),  # as [left, top, width, height]
 )
-CSV_SIZES = (*CSV_NAMES[:3], ("width", "w"), ("height", "h"), CSV_NAMES[5])
+CSV_IMAGE_SIZES = (("imagewidth", "imgwidth", "width"), ("imageheight", "imgheight", "height"))
 YOLO_ROW = rb"^\s*\d[\d.e+]*([\s,]+[-\d.e+]+){4}"  # class, centre x, centre y, width, height
 
 
@@ -115,17 +119,28 @@ def format_of(source: Path, tree: Tree) -> str | None:
 
 
 class CsvColumns(NamedTuple):
-    order: list[int]  # the indices of the columns path, x1, y1, x2, y2 and class
-    are_sizes: bool  # True if the file has the width and height instead of x2 and y2
+    """The columns of a CSV file, by their numbers."""
+
+    path: int
+    box: list[int]  # four, or one that holds all four numbers
+    label: int | None  # of the class
+    are_sizes: bool  # True if the box is left, top, width and height; False if it is x1, y1, x2 and y2
+    image_size: list[int]  # width and height of the image, if the file says them
 
 
 def csv_columns(header: list[str]) -> CsvColumns | None:
-    """Returns the columns that a CSV file's first row names; None if it isn't a header that names all of them."""
+    """Returns the columns that a CSV file's first row names; None if it isn't a header that names image and box."""
     names = [re.sub("[^a-z0-9]", "", word.lower()) for word in header]
-    for wanted, are_sizes in ((CSV_NAMES, False), (CSV_SIZES, True)):
+
+    def places(wanted: Sequence[Sequence[str]], but: Sequence[int] = ()) -> list[int]:
         columns = [[names.index(name) for name in same if name in names] for same in wanted]
-        if all(columns):
-            return CsvColumns([places[0] for places in columns], are_sizes)
+        first = [each[0] for each in columns if each and each[0] not in but]
+        return first if len(first) == len(wanted) else []
+
+    path, label = places([CSV_PATHS]), places([CSV_CLASSES])
+    for number, wanted in enumerate((CSV_CORNERS, *CSV_BOXES)):
+        if path and (box := places(wanted)):
+            return CsvColumns(path[0], box, label[0] if label else None, number > 0, places(CSV_IMAGE_SIZES, box))
     return None
 
 

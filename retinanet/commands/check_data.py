@@ -21,7 +21,7 @@ from retinanet.check_data.text import (
     remedy_block,
 )
 from retinanet.coco.annotations import require_same_classes
-from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder
+from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder, split_advice
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
 from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, remedies, remedy_of, smaller_sides
 from retinanet.data.dataset import CocoDataset
@@ -115,7 +115,8 @@ def existing_sets(coco_path: Path) -> list[str]:
     if not names:
         raise missing[SETS[0]]
     for name in missing:
-        say(f"No set {name} in {coco_path}: not checked")
+        advice = split_advice(coco_path, name, names)
+        say(f"No set {name} in {coco_path}: not checked{f'.{advice}' if advice else ''}")
     return names
 
 

@@ -1,8 +1,10 @@
 """Converts a data set: reads one format, optionally splits the images into sets, and writes another format."""
 
 import shlex
+from pathlib import Path
 
-from retinanet.coco.formats import WORDS, format_of
+from retinanet.coco.folder import export_above
+from retinanet.coco.formats import ARCHIVES, LOOKED_AT, WORDS, format_of
 from retinanet.convert.decisions import corrected, read_decisions
 from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
@@ -13,8 +15,10 @@ from retinanet.convert.writers import write
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
+from retinanet.runtime.tree import Tree
 from retinanet.settings.convert import COCO, CSV, LABELSTUDIO, YOLO, ConvertSettings
 
+NO_VAL = "there is no set val, which train.py needs; --split 0.8 0.2 divides the images"
 WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of the images, or only in percent
 
 
@@ -24,18 +28,18 @@ def convert(settings: ConvertSettings) -> int:
     for path in (source, settings.reading.image_path):
         if path is not None and not path.exists():
             raise UserError(f"{path}: no such file or folder. Check the path.")
+    if settings.reading.image_path and not settings.reading.image_path.is_dir():
+        raise UserError(f"--image_path {settings.reading.image_path}: is a file. Name the folder of the images.")
     decisions = read_decisions(settings.decisions) if settings.decisions else None
     reading = Reading(source, settings.reading, settings.exif)
+    source = reading.source
     kind = format_of(source, reading.tree) if settings.read == "auto" else settings.read
     if kind is None:
-        raise UserError(
-            f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's XML files, CSV rows "
-            "path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. If it is one of them, "
-            "set --from."
-        )
-    for flag, value in (("--rows", settings.reading.rows), ("--names", settings.reading.names)):
-        if value and kind != YOLO:
-            raise UserError(f"{flag} is about YOLO labels, but {source} is in {WORDS[kind]}. Leave the flag out.")
+        raise _unrecognised(reading)
+    if settings.reading.rows and kind != YOLO:
+        raise UserError(f"--rows is about YOLO labels, but {source} is in {WORDS[kind]}. Leave the flag out.")
+    if settings.reading.names and kind not in (YOLO, CSV):
+        raise UserError(f"--names is about YOLO labels and CSV, but {source} is in {WORDS[kind]}. Leave the flag out.")
     if decisions and kind != COCO:
         raise UserError(f"--decisions needs COCO annotations, but {source} is in {WORDS[kind]}. Leave the flag out.")
     labelled, changes = corrected(read(reading, kind), decisions) if decisions else (read(reading, kind), [])
@@ -47,10 +51,12 @@ def convert(settings: ConvertSettings) -> int:
     reading.end()
     if changes:
         say(*changes)
+    _require_images(labelled, source)
     if settings.splitting.split:
         labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
     labelled = fitted(labelled, settings.write, source)
-    for note in [*labelled.notes, *frame_notes]:
+    lacks_val = [each.name for each in labelled.sets] == ["train"] and settings.reading.set is None
+    for note in [*labelled.notes, *frame_notes, *[NO_VAL] * lacks_val]:
         say(f"Note: {note}")
     write(labelled, settings.write, settings.output_path, settings.images)
     say(*map(_counts, labelled.sets))
@@ -65,6 +71,34 @@ def convert(settings: ConvertSettings) -> int:
         ]
         say(f"Check it: python -m retinanet.check_data {shlex.join(words)}")
     return 0
+
+
+def _unrecognised(reading: Reading) -> UserError:
+    source = reading.source
+    if source.is_file() and source.suffix.lower() in ARCHIVES:
+        return UserError(f"{source}: is an archive. Unpack it, and use the folder.")
+    advice = "If it is one of them, set --from."
+    if source.is_dir() and (above := export_above(source)):
+        advice = f"It is a part of {above}: try that folder."
+    elif source.is_dir():
+        parts = [path.relative_to(source).parts for path in reading.files()]
+        folders = dict.fromkeys(source / part for part, *deeper in parts if deeper)
+        if below := next((path for path in folders if format_of(path, Tree(LOOKED_AT))), None):
+            advice = f"Its folder {below} may be one: try that."
+    return UserError(
+        f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's XML files, CSV rows "
+        f"path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. {advice}"
+    )
+
+
+def _require_images(labelled: Labelled, source: Path) -> None:
+    """Raises UserError if a set has no image left, since all have mistakes."""
+    for labelled_set in labelled.sets:
+        if not labelled_set.images:
+            raise UserError(
+                f"{source}: nothing is left of the set {labelled_set.name}, since all its images have mistakes. "
+                "Correct those that are listed above."
+            )
 
 
 def _named(labelled: Labelled, settings: ConvertSettings) -> Labelled:

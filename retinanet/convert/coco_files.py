@@ -7,18 +7,27 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
+from retinanet.coco.annotation_entries import leaves_folder
 from retinanet.coco.annotations import Annotations, check_annotations, require_same_classes
-from retinanet.coco.folder import KINDS, SETS, find_annotation_file, find_image_folder, known_set, spellings_of
+from retinanet.coco.folder import (
+    KINDS,
+    SETS,
+    WITHOUT_SPLIT,
+    find_annotation_file,
+    find_image_folder,
+    known_set,
+    set_told_by,
+    spellings_of,
+)
 from retinanet.coco.formats import ROBOFLOW
 from retinanet.coco.json_values import is_id, is_number
+from retinanet.convert.image_files import NO_SET, ImageFinder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet
 from retinanet.convert.shapes import DECIMALS, around_rotated
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
-from retinanet.runtime.missing_files import why_missing
 
-WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # file names that don't name a set
 IMAGE_FOLDERS = ("images", "data", "images/default", "")
 
 
@@ -27,17 +36,19 @@ def read_coco(reading: Reading) -> Labelled:
 
     Raises UserError, which names the mistake; mistakes in entries are added to `reading`.
     """
-    files = {reading.source.stem: reading.source} if reading.source.is_file() else _files(reading)
+    files = _only_set(reading.source, reading) if reading.source.is_file() else _files(reading)
     contents: dict[str, dict[str, Any]] = {}
     for name, file in files.items():
         contents[name] = read_json(file)
         reading.tree.read(file)
     export = _export(files, contents)
     _without_project(reading, contents)
-    read: dict[str, tuple[Annotations, np.ndarray, dict[str, Path]]] = {}
+    read: dict[str, tuple[Annotations, np.ndarray, dict[str, Path], Path]] = {}
     for name, file in files.items():
-        images = _find_images(reading, file, name, contents[name])
-        read[name] = *_checked(reading, file, contents[name]), images
+        folders = _image_folders(reading, file, name)
+        images = _find_images(reading, file, folders, contents[name])
+        looked_in = folders[0] if folders else reading.root
+        read[name] = *_checked(reading, file, contents[name]), images, looked_in
     first = next(iter(read.values()))[0]
     for annotations, *_ in read.values():
         require_same_classes(annotations, first.class_names, first.category_ids, first.path)
@@ -69,17 +80,31 @@ def _files(reading: Reading) -> dict[str, Path]:
     for path in others:
         if set_name := known_set(kind.sub("", path.stem)):
             files.setdefault(set_name, path)
-    if files:
+    if files or (files := _told_sets(others, reading)):
         return {name: files[name] for name in SETS if name in files}
     unnamed = [path for path in others if kind.sub("", path.stem) in WITHOUT_SPLIT or path.name == ROBOFLOW]
     unnamed = unnamed or others
     if len(unnamed) != 1:
         find_annotation_file(root, SETS[0])  # raises UserError, whose message lists the existing sets
-    if not reading.told.set:
-        reading.notes.append(
-            f"{unnamed[0].name} says nothing of sets, so all images are read as train; --split divides them"
-        )
-    return {"train": unnamed[0]}
+    return _only_set(unnamed[0], reading)
+
+
+def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
+    name = set_told_by(file)
+    if name is None and not reading.told.set:
+        reading.notes.append(NO_SET)
+    return {name or "train": file}
+
+
+def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
+    """Returns the files whose names, or those of their folders, tell a set. Raises UserError if two tell the same."""
+    sets: dict[str, Path] = {}
+    for file in files:
+        if (name := set_told_by(file)) and sets.setdefault(name, file) != file:
+            raise UserError(
+                f"{reading.source}: both {sets[name]} and {file} may be the set {name}. Use the path of one of them."
+            )
+    return sets
 
 
 def _export(files: dict[str, Path], contents: dict[str, Any]) -> str:
@@ -156,12 +181,12 @@ def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
-def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[str, Path]:
+def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any) -> dict[str, Path]:
     """Finds the image of each entry, and strips URL and folder prefixes from file_name if necessary.
 
     Returns the images, keyed by the new file names.
     """
-    folders = _image_folders(reading, file, name)
+    finder, top = ImageFinder(reading), reading.told.image_path
     images: dict[str, Path] = {}
     owners: dict[Path, str] = {}
     for entry in _entries(content, "images"):
@@ -177,7 +202,13 @@ def _find_images(reading: Reading, file: Path, name: str, content: Any) -> dict[
             ),
             None,
         )
+        if place is None and top is not None:
+            with reading.mistakes_collected():
+                if path := finder.find(file_name, file, str(file), by_annotation=False):
+                    place = path.relative_to(top).as_posix(), path
         if place is None:
+            if leaves_folder(file_name):  # so that the image counts as missing, which --image_path cures
+                entry["file_name"] = PurePosixPath(file_name).name
             continue
         text, path = place
         if owners.setdefault(path, file_name) != file_name:
@@ -214,8 +245,14 @@ def plain_names(file_name: str) -> list[str]:
 
 
 def _images(
-    reading: Reading, annotations: Annotations, places: np.ndarray, paths: dict[str, Path], content: dict[str, Any]
+    reading: Reading,
+    annotations: Annotations,
+    places: np.ndarray,
+    paths: dict[str, Path],
+    folder: Path,
+    content: dict[str, Any],
 ) -> list[LabelledImage]:
+    """Returns the images with their boxes; `folder` is where the missing ones are expected."""
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
@@ -228,13 +265,7 @@ def _images(
         rows = slice(annotations.first[index], annotations.first[index + 1])
         with reading.mistakes_collected():
             if name not in paths:
-                folders = _image_folders(reading, annotations.path, known_set(annotations.path.stem) or "train")
-                folder = folders[0] if folders else reading.root
-                raise DataFault(
-                    "images that are missing",
-                    f"{annotations.path}: its image {name} is not in {folder}.{why_missing(folder / name)} Put it "
-                    "there, or name the folder with --image_path.",
-                )
+                raise reading.missing_image(name, str(annotations.path), folder / name)
             reading.tree.read(paths[name])
             image_id = int(annotations.image_ids[index])
             of_file = image_id, image_entries[image_id], box_entries[rows]

@@ -11,16 +11,15 @@ from retinanet.coco.folder import known_set
 from retinanet.convert.image_files import NO_SET, ImageFinder, set_of
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, require_unique
-from retinanet.convert.shapes import around_points, around_rotated, clear_box
+from retinanet.convert.shapes import around_points, around_rotated, clear_box, without_box
 from retinanet.convert.voc import Element, read_xml
 from retinanet.runtime.errors import DataFault, UserError
 
-NOT_SHAPES = ("tag", "attribute")
-WITHOUT_BOX = ("points", "polyline", "cuboid", "skeleton")
+WITHOUT_BOX = ("points", "polyline", "cuboid", "skeleton", "tag")  # elements, and also types of labels
 
 
 def read_cvat(reading: Reading) -> Labelled:
-    """Reads annotations.xml. Masks and outlines become boxes; key points, lines and cuboids are left out and counted.
+    """Reads annotations.xml. Masks and outlines become boxes; points, lines, cuboids and tags are left out and counted.
 
     Raises UserError, which names the mistake; mistakes in images and shapes are added to `reading`.
     """
@@ -48,9 +47,7 @@ def read_cvat(reading: Reading) -> Labelled:
         reading.notes.append(NO_SET)
     if "" in sets:
         sets["train"] = sets.pop("") | sets.get("train", {})
-    if left_out:
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
-        reading.notes.append(f"shapes without a box are left out: {counts}")
+    reading.notes += without_box(left_out)
     if not sets:
         reading.fail(f"{file}: has no images. Export the task again.")
     return Labelled(names, [set_of(name, each) for name, each in sets.items()], notes=reading.notes)
@@ -64,15 +61,20 @@ def _only_file(reading: Reading) -> Path:
 
 
 def _classes(root: Element) -> list[str]:
-    """Returns the label names in the order of the task, except for skeletons and their points, which are labels too."""
+    """Returns the names of the labels in the order of the task, without those that are declared as having no box.
+
+    A skeleton's points are labels of their own.
+    """
+    shapes = [shape for image in root.all("image") for shape in image.children if shape.name not in WITHOUT_BOX]
+    used = {shape.attributes.get("label") for shape in shapes}
     names = []
     waiting = list(root.all("meta"))
     while waiting:
         element = waiting.pop(0)
         for label in element.all("labels"):
-            kinds = [(each, each.first("type")) for each in label.all("label")]
-            shown = [each for each, kind in kinds if kind is None or kind.text.strip() not in ("points", "skeleton")]
-            names += [name.text.strip() for each in shown if (name := each.first("name")) is not None]
+            for each in label.all("label"):
+                name, kind = ("" if part is None else part.text.strip() for part in map(each.first, ("name", "type")))
+                names += [name] * (bool(name) and (kind not in WITHOUT_BOX or name in used))
         waiting += [child for child in element.children if child.name != "labels"]
     return list(dict.fromkeys(names))
 
@@ -85,17 +87,14 @@ def _image(
     name = element.attributes.get("name", "")
     path = finder.find(name, file, where, by_annotation=False) if name else None
     if path is None:
-        raise DataFault(
-            "images that are missing",
-            f"{where}: there is no image {name}. Put it there, or name the folder of the images with --image_path.",
-        )
+        raise reading.missing_image(name, where)
     annotated = (_number(element, "width", where), _number(element, "height", where))
     width, height = finder.size(path, where, annotated, where)
     boxes = []
     for shape in element.children:
         if shape.name in WITHOUT_BOX:
             left_out[shape.name] += 1
-        elif shape.name not in NOT_SHAPES:
+        elif shape.name != "attribute":
             with reading.mistakes_collected():
                 boxes.append(_box(shape, names, f"{file}:{shape.line}"))
     return LabelledImage(path, path.name, width, height, boxes), element.attributes.get("subset", "")

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -15,25 +16,33 @@ from retinanet.settings.shared import RAW, UPRIGHT
 
 IMAGE_FOLDERS = ("JPEGImages", "images")
 LABEL_STUDIOS = re.compile("^[0-9a-f]{8}-")  # Label Studio puts this before the name of an uploaded file
-NO_SET = "nothing says which set the images are in, so all are read as train; --split divides them"
+NO_SET = "nothing says which set the images are in, so all are read as train"
 
 
 class ImageFinder:
     """Finds the image that an annotation names, among all images of the dataset."""
 
     def __init__(self, reading: Reading) -> None:
-        folder = reading.told.image_path
-        images = reading.images(folder) if folder else reading.images()
-        if not images:  # SOURCE is the folder of the annotations, next to the folder of the images
-            beside = [reading.root.parent / name for name in IMAGE_FOLDERS]
-            folder = next((path for place in beside if (path := reading.tree.find(place))), None)
-            images = reading.images(folder) if folder else []
         self._reading = reading
-        self._by_name: dict[str, list[Path]] = {}
-        self._by_stem: dict[str, list[Path]] = {}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        return self._grouped(lambda path: path.name)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[Path]]:
+        return self._grouped(lambda path: path.stem)
+
+    def _grouped(self, name_of: Callable[[Path], str]) -> dict[str, list[Path]]:
+        images = self._reading.images()
+        if not images:  # SOURCE is the folder of the annotations, next to the folder of the images
+            beside = [self._reading.root.parent / name for name in IMAGE_FOLDERS]
+            folder = next((path for place in beside if (path := self._reading.tree.find(place))), None)
+            images = self._reading.images(folder) if folder else []
+        groups: dict[str, list[Path]] = {}
         for path in images:
-            self._by_name.setdefault(folded(path.name), []).append(path)
-            self._by_stem.setdefault(folded(path.stem), []).append(path)
+            groups.setdefault(folded(name_of(path)), []).append(path)
+        return groups
 
     def find(self, file_name: str, annotation: Path, where: str, *, by_annotation: bool = True) -> Path | None:
         """Returns the image called `file_name`, or else an image with the same stem; None if there is neither.
@@ -42,10 +51,11 @@ class ImageFinder:
         the name leaves the dataset, or if several images match.
         """
         path = PurePosixPath(file_name.replace("\\", "/"))
-        if ".." in path.parts or "\0" in file_name:
+        if "\0" in file_name or (".." in path.parts and not self._reading.told.image_path):
             raise DataFault(
                 "names that leave the folder",
-                f"{where}: the file name {file_name!r} leaves the folder of the dataset. Write the image's own name.",
+                f"{where}: the file name {file_name!r} leaves the folder of the dataset. Write the image's own name, "
+                "or name the folder of the images with --image_path.",
             )
         without = LABEL_STUDIOS.sub("", path.name)
         candidates = (
@@ -93,19 +103,19 @@ def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[
     After these, an image folder counts, because VOC keeps masks with the same names in other folders; and finally, a
     depth like the annotation's.
     """
-    folders = candidate.parent.parts
-
-    def shared(others: Sequence[str], mine: Sequence[str]) -> int:
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(others, mine, strict=False))))
-
-    theirs = annotation.parent.parts
+    folders, theirs = candidate.parent.parts, annotation.parent.parts
     return (
-        shared(named.parent.parts[::-1], folders[::-1]),
-        shared(theirs[::-1], folders[::-1]),
-        shared(theirs, folders),
+        num_shared(named.parent.parts[::-1], folders[::-1]),
+        num_shared(theirs[::-1], folders[::-1]),
+        num_shared(theirs, folders),
         int(_image_folder(candidate.parent) is not None),
         -abs(len(folders) - len(theirs)),
     )
+
+
+def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """Returns how many parts at the start of two paths are equal."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:

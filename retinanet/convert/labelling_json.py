@@ -16,7 +16,7 @@ from retinanet.convert.coco_files import plain_names
 from retinanet.convert.image_files import ImageFinder, sets_by_folder
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage
-from retinanet.convert.shapes import Sides, around_points, clear_box
+from retinanet.convert.shapes import Sides, around_points, clear_box, without_box
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 
@@ -58,7 +58,7 @@ def read_labelstudio(reading: Reading) -> Labelled:
         with reading.mistakes_collected():
             annotations = [each for each in _list(task.get("annotations")) if not each.get("was_cancelled")]
             num_several += len(annotations) > 1
-            image = _image(task.get("data", task), file, where, finder)
+            image = _image(reading, task.get("data", task), file, where, finder)
             size = reading.size(image, where)
             if "annotations" in task:
                 results = [result for each in annotations[:1] for result in _list(each.get("result"))]
@@ -78,18 +78,14 @@ def _list(value: Any) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _image(data: Any, file: Path, where: str, finder: ImageFinder) -> Path:
+def _image(reading: Reading, data: Any, file: Path, where: str, finder: ImageFinder) -> Path:
     texts = [value for value in data.values() if is_text(value) and value] if isinstance(data, dict) else []
     texts.sort(key=lambda text: data.get("image") != text)
     for text in texts:
         for name in plain_names(text):
             if image := finder.find(name, file, where, by_annotation=False):
                 return image
-    raise DataFault(
-        "images that are missing",
-        f"{where}: there is no image {texts[0] if texts else ''}. Put it there, or name the folder of the images with "
-        "--image_path.",
-    )
+    raise reading.missing_image(texts[0] if texts else "", where)
 
 
 def _shapes(result: dict[str, Any], size: tuple[int, int], where: str, left_out: Counter[str]) -> Iterator[Shape]:
@@ -150,16 +146,7 @@ def read_labelme(reading: Reading) -> Labelled:
                 continue
             image_path = content.get("imagePath")
             name = image_path if is_text(image_path) else file.name
-            path = Path(os.path.normpath(file.parent / name.replace("\\", "/")))
-            is_inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(reading.root))
-            beside = reading.tree.find(path) if is_inside else None
-            image = (
-                beside
-                if beside and beside.is_file()
-                else finder.find(Path(name.replace("\\", "/")).name, file, str(file))
-            )
-            if image is None:
-                raise DataFault("images that are missing", f"{file}: there is no image {name}. Put it there.")
+            image = _labelmes_image(reading, name.replace("\\", "/"), file, finder)
             wide, high = content.get("imageWidth"), content.get("imageHeight")
             known = (wide, high) if is_number(wide) and is_number(high) else None
             size = finder.size(image, str(file), known, str(file))
@@ -174,6 +161,22 @@ def read_labelme(reading: Reading) -> Labelled:
     if not labels and not reading.mistakes:
         raise UserError(f"{reading.source}: has no JSON file of labelme's, with shapes. Put them there.")
     return _labelled(reading, labels, left_out)
+
+
+def _labelmes_image(reading: Reading, name: str, file: Path, finder: ImageFinder) -> Path:
+    """Returns the image at the path `name` from the folder of `file`, or else with its name; raises DataFault if none.
+
+    With --image_path, the name alone counts.
+    """
+    place = Path(os.path.normpath(file.parent / name))
+    if not reading.told.image_path and not Path(name).is_absolute():
+        beside = reading.tree.find(place)
+        if beside and beside.is_file():
+            return beside
+    image = finder.find(name if reading.told.image_path else Path(name).name, file, str(file))
+    if image is None:
+        raise reading.missing_image(name, str(file), place)
+    return image
 
 
 def _labelme_content(reading: Reading, file: Path) -> dict[str, Any] | None:
@@ -225,7 +228,5 @@ def _labelled(reading: Reading, labels: dict[Path, Labels], left_out: Counter[st
             with reading.mistakes_collected():
                 boxes.append(clear_box(names.index(shape.name), shape.sides, shape.where))
         images[key] = image._replace(boxes=boxes)
-    if left_out:
-        counts = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
-        reading.notes.append(f"shapes without a box are left out: {counts}")
+    reading.notes += without_box(left_out)
     return Labelled(names, sets_by_folder(reading, images), notes=reading.notes)

@@ -99,10 +99,16 @@ def _put_images(labelled_set: LabelledSet, folder: Path, how: str) -> None:
 
 
 def _read_again(folder: Path, kind: str, names: list[str]) -> Labelled:
-    if kind != COCO or set(names) <= {*SETS}:
-        return read_dataset(folder, kind)
-    sets = [read_dataset(folder / f"{name}.json", kind) for name in names]
-    return sets[0]._replace(sets=[each.sets[0] for each in sets])
+    if kind == COCO and not set(names) <= {*SETS}:
+        every = [_with_name(read_dataset(folder / f"{name}.json", kind), name) for name in names]
+        return every[0]._replace(sets=[each.sets[0] for each in every])
+    again = read_dataset(folder, kind)
+    return _with_name(again, names[0]) if len(names) == 1 else again
+
+
+def _with_name(labelled: Labelled, name: str) -> Labelled:
+    """Gives an only set its name, which that of its file needn't tell."""
+    return labelled._replace(sets=[labelled.sets[0]._replace(name=name), *labelled.sets[1:]])
 
 
 def _refusal(kind: str) -> str:

@@ -37,21 +37,26 @@ def read(reading: Reading, kind: str) -> Labelled:
     """Returns the dataset, of the format `kind`.
 
     Images in the same folders that the annotations don't name are left out or, with --allow_unlabelled, added without
-    objects: many tools leave images without objects out of their files. Raises UserError, which names the mistake;
-    mistakes in single images and rows are added to `reading`.
+    objects: many tools leave images without objects out of their files. YOLO's reader does that itself. Raises
+    UserError, which names the mistake; mistakes in single images and rows are added to `reading`.
     """
+    folder = reading.told.image_path
+    if folder and not reading.images():
+        raise UserError(f"{folder}: no image is there. Correct --image_path.")
     try:
         labelled = READERS[kind](reading)
     except OSError as error:  # a name is too long, or a folder can't be read
         raise UserError(
             f"{reading.source}: {error.filename} can't be read ({error.strerror}). Correct the path or its permissions."
         ) from None
+    if kind == YOLO:
+        return labelled
     num_unnamed = 0
     for labelled_set in labelled.sets:
         named = {image.path: image for image in labelled_set.images}
         tops = {path.parent: path for path in named}
         ids = [image.image_id for image in named.values() if image.image_id is not None]
-        for path in [path for path in reading.images() if path.parent in tops and not reading.tree.is_explained(path)]:
+        for path in [path for path in reading.images_beside(tops) if not reading.tree.is_explained(path)]:
             num_unnamed += 1
             if reading.told.allow_unlabelled:
                 with reading.mistakes_collected():

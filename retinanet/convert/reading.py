@@ -1,15 +1,17 @@
 """Holds what a reader works with: the dataset's files, what the user says about them, and the mistakes so far."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from retinanet.coco.folder import export_below
 from retinanet.convert.sets import size_of, text_of
 from retinanet.data.images import image_suffixes
 from retinanet.data.unread import UNREADABLE_IMAGE, reason_unread
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.missing_files import why_missing
 from retinanet.runtime.tree import Account, Tree
 from retinanet.settings.convert import SKIP, ReadSettings
 from retinanet.settings.shared import UPRIGHT
@@ -21,8 +23,8 @@ class Reading:
     """A dataset while it is read."""
 
     def __init__(self, source: Path, told: ReadSettings | None = None, exif: str = UPRIGHT) -> None:
-        self.source = source
-        self.root = source if source.is_dir() else source.parent
+        self.source = export_below(source) if source.is_dir() else source
+        self.root = self.source if source.is_dir() else source.parent
         self.told = told or ReadSettings()
         self.exif = exif
         self.tree = Tree()
@@ -33,12 +35,21 @@ class Reading:
             self.tree.files(source)
 
     def files(self, *suffixes: str, folder: Path | None = None) -> list[Path]:
-        """Returns the files with one of the `suffixes` below `folder` (default: the root of the dataset)."""
-        return [path for path in self.tree.files(folder or self.root) if path.suffix.lower() in suffixes]
+        """Returns the files with one of the `suffixes`, if any are given, below `folder` (default: the dataset)."""
+        files = self.tree.files(folder or self.root)
+        return [path for path in files if path.suffix.lower() in suffixes] if suffixes else files
 
     def images(self, folder: Path | None = None) -> list[Path]:
-        """Returns the image files below `folder`, by default the whole dataset."""
-        return self.files(*self.suffixes, folder=folder)
+        """Returns the image files below `folder` (default: --image_path or else the dataset)."""
+        return self.files(*self.suffixes, folder=folder or self.told.image_path)
+
+    def images_beside(self, folders: Iterable[Path]) -> list[Path]:
+        """Returns the image files of the `folders` themselves, which may be outside the dataset."""
+        walked: dict[Path, list[Path]] = {}
+        for path in self.images():
+            walked.setdefault(path.parent, []).append(path)
+        every = [walked[folder] if folder in walked else self.tree.files_in(folder) for folder in folders]
+        return [path for paths in every for path in paths if path.suffix.lower() in self.suffixes]
 
     def text(self, path: Path) -> str:
         """Returns the text of a file; raises DataFault if it isn't text."""
@@ -62,6 +73,17 @@ class Reading:
             raise DataFault("images that can't be read", str(fault)) from None
         self.tree.read(image)
         return size
+
+    def missing_image(self, name: str, where: str, place: Path | None = None) -> DataFault:
+        """Returns the mistake that there is no image called `name`, expected at `place`, with what to do."""
+        folder = self.told.image_path
+        missing, advice = f"{place or name}", "name the folder of the images with --image_path"
+        if folder:
+            missing, advice = f"{name} in {folder}", "correct --image_path"
+        why = why_missing(folder / name if folder else place or self.root / name)
+        return DataFault(
+            "images that are missing", f"{where}: there is no image {missing}.{why} Put it there, or {advice}."
+        )
 
     @contextmanager
     def mistakes_collected(self) -> Iterator[None]:

@@ -1,10 +1,12 @@
 """Converts rotated boxes, outlines and circles to axis-aligned boxes."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from retinanet.convert.sets import Box
 from retinanet.runtime.errors import DataFault
+from retinanet.runtime.printable import counted
 
 DECIMALS = 3  # decimal places of computed pixel values
 Sides = tuple[float, float, float, float]  # left, top, width, height
@@ -33,3 +35,9 @@ def clear_box(label: int, sides: Sides, where: str) -> Box:
     if width <= 0 or height <= 0:
         raise DataFault("boxes without area", f"{where}: the box has no area. Draw it again, or remove it.")
     return Box(label, left, top, width, height)
+
+
+def without_box(left_out: Counter[str]) -> list[str]:
+    """Returns a note on the shapes that have no box, counted by the tool's names for them, if there are any."""
+    counts = [counted(count, name.removesuffix("s")) for name, count in sorted(left_out.items())]
+    return [f"shapes without a box are left out: {', '.join(counts)}"] if counts else []

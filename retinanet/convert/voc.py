@@ -140,9 +140,7 @@ def _picture(reading: Reading, path: Path, finder: ImageFinder) -> Picture | Non
     file_name = _text(root, "filename", path)
     image = finder.find(file_name, path, f"{path}:{root.line}")
     if image is None:
-        raise DataFault(
-            "images that are missing", f"{path}:{root.line}: there is no image {file_name}. Put it into JPEGImages."
-        )
+        raise reading.missing_image(file_name, f"{path}:{root.line}")
     size = root.first("size")
     annotated = None if size is None else (_number(size, "width", path), _number(size, "height", path))
     width, height = finder.size(image, str(path), annotated, f"{path}:{size.line if size else 0}")

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from retinanet.coco.folder import SETS, known_set
+from retinanet.coco.folder import SETS, export_above, known_set
 from retinanet.coco.formats import YOLO_ROW
-from retinanet.convert.image_files import LABEL_STUDIOS, NO_SET
+from retinanet.convert.image_files import LABEL_STUDIOS, NO_SET, ImageFinder, num_shared
 from retinanet.convert.reading import Reading
 from retinanet.convert.sets import Box, Labelled, LabelledImage, LabelledSet, require_unique
 from retinanet.convert.yolo_rows import Row, box_of, meaning_of, row_of
 from retinanet.runtime.errors import DataFault, UserError
+from retinanet.runtime.tree import folded
 
 YAMLS = (".yaml", ".yml")
 CLASS_LISTS = ("obj.names", "classes.txt", "predefined_classes.txt")  # CVAT and darknet; Label Studio; LabelImg
@@ -44,6 +45,7 @@ def read_yolo(reading: Reading) -> Labelled:
     require_unique(names, layout.where)
     named = {name: _with_names(reading, folders) for name, folders in layout.sets.items()}
     label_files = _label_files(reading, [path for images in named.values() for path, _ in images])
+    named = {name: [pair for pair in images if pair[0] in label_files] for name, images in named.items()}
     rows_of = {}
     for image, file in label_files.items():
         rows_of[image] = _rows(reading, file, labels) if file else []
@@ -51,10 +53,13 @@ def read_yolo(reading: Reading) -> Labelled:
     meaning = reading.told.rows or meaning_of(longer, layout.points)
     sets = []
     for name, images in named.items():
-        labelled = sum(label_files[path] is not None for path, _ in images)
-        example = images[0][0]
-        places = " and ".join(str(place) for place in _label_places(example))
-        reading.require_labels(name, labelled, len(images), f"{places} for {example}")
+        if images:
+            labelled = sum(label_files[path] is not None for path, _ in images)
+            example = images[0][0]
+            places = " and ".join(str(place) for place in _label_places(example))
+            if reading.told.image_path:
+                places = f"files of the same names in {reading.root}, such as {example.stem}.txt,"
+            reading.require_labels(name, labelled, len(images), f"{places} for {example}")
         boxed = []
         for path, image_name in images:
             with reading.mistakes_collected():
@@ -137,14 +142,12 @@ def _of_yaml(reading: Reading, file: Path) -> Layout:
     roots = _roots(content, file)
     sets: dict[str, dict[Path, list[Path]]] = {}
     has_list = False
-    for key, value in content.items():
-        name = known_set(key)
-        if name is None or not value or value in NOTHING:
-            continue
-        folders = _images(reading, value, roots, file, key)
+    values = {key: value for key, value in content.items() if known_set(key) and value and value not in NOTHING}
+    for key, value in values.items():
+        folders = _images(reading, value, roots, file, key, is_only_set=len(values) == 1)
         has_list = has_list or ".txt" in str(value)
         for folder, images in folders.items():
-            sets.setdefault(name, {}).setdefault(folder, []).extend(images)
+            sets.setdefault(known_set(key) or "", {}).setdefault(folder, []).extend(images)
     sets = {name: sets[name] for name in SETS if name in sets}
     if not any(known_set(key) for key in content):
         sets, _ = _sets_by_folder(reading)
@@ -221,9 +224,10 @@ def _darknet(reading: Reading, file: Path) -> Layout:
     else:
         names, where = _listed_classes(reading)
     sets: dict[str, dict[Path, list[Path]]] = {}
-    for key, value in content.items():
-        if (set_name := known_set(key)) and value:
-            sets.setdefault(set_name, {}).update(_images(reading, value, places, file, key))
+    values = {key: value for key, value in content.items() if known_set(key) and value}
+    for key, value in values.items():
+        images = _images(reading, value, places, file, key, is_only_set=len(values) == 1)
+        sets.setdefault(known_set(key) or "", {}).update(images)
     if not sets:
         sets, _ = _sets_by_folder(reading)
     return Layout(dict(enumerate(names)), where, sets, None, "CVAT's YOLO 1.1" if file.name == "obj.data" else "")
@@ -242,8 +246,8 @@ def _listed_classes(reading: Reading) -> tuple[list[str], str]:
     contents = {path: _lines(reading, path) for path in lists}
     if not contents:
         raise UserError(
-            f"{reading.source}: has no data.yaml, which lists the classes and sets. {ABOUT_NAMES}; or add classes.txt "
-            "with a class per line, or name the classes with --names cat dog."
+            f"{reading.source}: has no data.yaml, which lists the classes and sets. {_other_folder(reading)}"
+            f"{ABOUT_NAMES}; or add classes.txt with a class per line, or name the classes with --names cat dog."
         )
     if len({tuple(names) for names in contents.values()}) > 1:
         first, second = list(contents)[:2]
@@ -252,22 +256,31 @@ def _listed_classes(reading: Reading) -> tuple[list[str], str]:
     return contents[file], str(file)
 
 
+def _other_folder(reading: Reading) -> str:
+    """Returns a sentence on the folder above or below that lists the classes, if there is one."""
+    if above := export_above(reading.root):
+        return f"If this is a part of {above}, use that folder. "
+    below = reading.files(*YAMLS, ".data")
+    return f"There is {below[0].name} in {below[0].parent}: if it is the one, use that folder. " if below else ""
+
+
 def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]], bool]:
     """Returns each set's images, from lists such as train.txt or else by their folders, and whether there are lists."""
     sets: dict[str, dict[Path, list[Path]]] = {}
     for file in _at_root(reading, ".txt"):
         if set_name := known_set(file.stem):
-            sets.setdefault(set_name, {}).update(_images(reading, file.name, [reading.root], file, file.stem))
+            images = _images(reading, file.name, [reading.root], file, file.stem, is_only_set=False)
+            sets.setdefault(set_name, {}).update(images)
     if sets:
         return sets, True
-    images = reading.images(reading.told.image_path) if reading.told.image_path else reading.images()
+    every = reading.images()
     root = reading.told.image_path or reading.root
-    in_images = [path for path in images if _is_below_images(path.relative_to(root))]
+    in_images = [path for path in every if _is_below_images(path.relative_to(root))]
     labels = {path.with_suffix("") for path in reading.files(".txt")}
     if not in_images and not reading.told.image_path:  # there may be unrelated pictures
-        folders = {path.parent for path in images if path.with_suffix("") in labels}
-        in_images = [path for path in images if path.parent in folders]
-    for path in in_images or images:
+        folders = {path.parent for path in every if path.with_suffix("") in labels}
+        in_images = [path for path in every if path.parent in folders]
+    for path in in_images or every:
         parts = path.relative_to(root).parts[:-1]
         words = [re.sub(r"^obj_(\w+)_data$", r"\1", part) for part in parts]
         set_name = next((known for word in words if (known := known_set(word))), "")
@@ -290,16 +303,25 @@ def _is_below_images(path: Path) -> bool:
     return any(part.lower() == "images" for part in path.parts[:-1])
 
 
-def _images(reading: Reading, value: Any, roots: Sequence[Path], file: Path, name: str) -> dict[Path, list[Path]]:
+def _images(
+    reading: Reading, value: Any, roots: Sequence[Path], file: Path, name: str, *, is_only_set: bool
+) -> dict[Path, list[Path]]:
     """Returns the images of a set, grouped by the folder to which their names are relative."""
     images: dict[Path, list[Path]] = {}
     for text in value if isinstance(value, list) else [value]:
         place = _place(reading, str(text), roots)
+        if reading.told.image_path and (place is None or place.is_dir()):
+            place = _told_folder(reading.told.image_path, str(text), is_only_set)
         if place is None and known_set(name) == "test":
             reading.notes.append(f"{file.name} names {text} for {name}, which isn't there, so there is no set {name}")
             continue
         if place is None:
-            raise UserError(f"{file}: {name}: names {text}, and there is no such folder or list. Correct the path.")
+            advice = "name the folder of the images with --image_path"
+            if folder := reading.told.image_path:
+                advice = f"sort the images in {folder} into folders with the names of the sets"
+            raise UserError(
+                f"{file}: {name}: names {text}, and there is no such folder or list. Correct the path, or {advice}."
+            )
         if place.is_file():
             listed = _listed(reading, place, [*roots, place.parent])
             if listed:
@@ -310,6 +332,17 @@ def _images(reading: Reading, value: Any, roots: Sequence[Path], file: Path, nam
         if not listed:
             reading.fail(f"{file}: {name}: names {text}, and no images are there. Put them there.")
     return images
+
+
+def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
+    """Returns the folder in --image_path with as many of the last folders of `text` as there are.
+
+    Folders called images don't count. If there is none, an only set has all images of --image_path.
+    """
+    parts = [part for part in PureWindowsPath(text).parts if part.lower() != "images"]
+    places = (top.joinpath(*parts[start:]) for start in range(len(parts)))
+    inside = (place for place in places if place.is_dir() and place.resolve().is_relative_to(top.resolve()))
+    return next(inside, top if is_only_set else None)
 
 
 def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
@@ -344,18 +377,21 @@ def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> P
 def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
     """Returns the paths of the images listed in `file`, as written, each once."""
     paths: dict[Path, None] = {}
+    finder = ImageFinder(reading) if reading.told.image_path else None
     num_lines = num_bad = 0
     for number, line in enumerate(reading.text(file).splitlines(), 1):
         if text := line.strip():
             num_lines += 1
             with reading.mistakes_collected():
-                path = _place(reading, text, [*roots, Path()])
+                where = f"{file}:{number}"
+                num_bad += 1
+                if finder:
+                    path = finder.find(text, file, where, by_annotation=False)
+                else:
+                    path = _place(reading, text, [*roots, Path()])
                 if path is None or not path.is_file():
-                    num_bad += 1
-                    raise DataFault(
-                        "images that are missing",
-                        f"{file}:{number}: there is no image {text}. Put it there, or remove the line.",
-                    )
+                    raise reading.missing_image(text, where)
+                num_bad -= 1
                 flat = Path(os.path.normpath(path))  # not resolved: labels/ is looked for by the path as written
                 paths[Path(os.path.abspath(flat if flat.exists() else path))] = None
     if repeated := num_lines - num_bad - len(paths):
@@ -385,20 +421,56 @@ def _label_places(image: Path) -> list[Path]:
 
 
 def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | None]:
-    """Returns the label file of each image; its name may differ in case, unless it is exactly another image's."""
+    """Returns the label file of each image: by its path or, where the images are elsewhere or renamed, by its name.
+
+    With --image_path, the labels are those of the dataset, and others beside the images only if it has none.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for file in reading.files(".txt"):
+        if not reading.tree.is_read(file):
+            by_name.setdefault(_plain_stem(file), []).append(file)
+    are_elsewhere = reading.told.image_path is not None and any(_plain_stem(image) in by_name for image in images)
+    if not are_elsewhere and not (reading.root / "notes.json").exists():
+        by_name = {}
+    root = os.path.abspath(reading.root)
     files: dict[Path, Path | None] = {}
-    exact = set()
-    by_stem: dict[str, list[Path]] = {}
-    if reading.told.image_path or (reading.root / "notes.json").exists():  # the labels may be elsewhere, or renamed
-        for file in reading.files(".txt"):
-            by_stem.setdefault(LABEL_STUDIOS.sub("", file.stem), []).append(file)
+    owners: dict[Path, list[Path]] = {}
     for image in images:
-        files[image] = next((found for place in _label_places(image) if (found := reading.tree.find(place))), None)
-        if files[image] is None and len(same := by_stem.get(LABEL_STUDIOS.sub("", image.stem), [])) == 1:
-            files[image] = same[0]
-        if (found := files[image]) is not None and found.stem == image.stem:
-            exact.add(found)
-    return {
-        image: None if file in exact and file is not None and file.stem != image.stem else file
-        for image, file in files.items()
-    }
+        places = _label_places(image)
+        if are_elsewhere:
+            places = [place for place in places if Path(os.path.abspath(place)).is_relative_to(root)]
+        found = next((found for place in places if (found := reading.tree.find(place))), None)
+        candidates = [found] if found else _nearest(image, by_name.get(_plain_stem(image), []))
+        with reading.mistakes_collected():
+            _require_one(candidates, str(image), "its label file")
+            files[image] = candidates[0] if candidates else None
+            for file in candidates:
+                owners.setdefault(file, []).append(image)
+    for file, several in owners.items():
+        # A file whose name has another case belongs to no other image's name.
+        nearest = _nearest(file, several) if by_name else [path for path in several if path.stem == file.stem]
+        files |= dict.fromkeys(set(several) - set(nearest or several))
+        with reading.mistakes_collected():
+            if len({image.parent for image in nearest}) > 1:
+                files = {image: each for image, each in files.items() if image not in nearest}
+                _require_one(nearest, str(file), "its image")
+    return files
+
+
+def _plain_stem(path: Path) -> str:
+    return folded(LABEL_STUDIOS.sub("", path.stem))
+
+
+def _nearest(path: Path, others: Sequence[Path]) -> list[Path]:
+    """Returns those of `others` that have the name of `path`, if any does, and most of its innermost folders."""
+    same = [other for other in others if other.stem == path.stem] or others
+    shared = {other: num_shared(other.parent.parts[::-1], path.parent.parts[::-1]) for other in same}
+    return [other for other in same if shared[other] == max(shared.values())]
+
+
+def _require_one(candidates: Sequence[Path], where: str, what: str) -> None:
+    if len(candidates) > 1:
+        raise DataFault(
+            "names of several images",
+            f"{where}: both {candidates[0]} and {candidates[1]} may be {what}. Rename one of the two.",
+        )

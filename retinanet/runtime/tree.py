@@ -4,7 +4,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,13 @@ class Tree:
                 self._entries.setdefault(self._key(entry.path), entry)
             self._walked[folder] = [path for path, reason in entries if not reason]
         return self._walked[folder]
+
+    def files_in(self, folder: Path) -> list[Path]:
+        """Returns the regular files of `folder` itself, sorted by name."""
+        entries = list(takewhile(lambda entry: entry.path.parent == folder, walk(folder)))
+        for entry in entries:
+            self._entries.setdefault(self._key(entry.path), entry)
+        return [path for path, reason in entries if not reason]
 
     def find(self, path: Path) -> Path | None:
         """Returns `path` or else the only path that differs just in Unicode normalisation or, failing that, in case."""

@@ -51,10 +51,15 @@ class ReadSettings:
         "a box, perhaps its score, and the number of a track",
         ROWS,
     )
-    image_path: Path | None = option(None, "folder of the images, if they aren't found", Path, metavar="DIR")
+    image_path: Path | None = option(
+        None, "folder of the images, if they aren't found; they are looked for below it", Path, metavar="DIR"
+    )
     set: str | None = option(None, "name of the set that is written, if SOURCE has only one", metavar="NAME")
     names: tuple[str, ...] | None = option(
-        None, "class names of YOLO labels without a list of names, in the order of their numbers", nargs="+"
+        None,
+        "class names of YOLO labels without a list of names, in the order of their numbers, or the class of a CSV file "
+        "that names none",
+        nargs="+",
     )
     allow_unlabelled: bool = option(
         False, "accept sets of which hardly any image has a label file; such images have no objects", bool

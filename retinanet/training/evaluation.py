@@ -13,6 +13,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.runtime.signals import STOP
+from retinanet.settings.evaluate import EMBED, EvaluateSettings
 from retinanet.settings.options import flat
 from retinanet.settings.shared import BEST, FINAL
 from retinanet.training.build import Run, loader_settings
@@ -80,12 +81,15 @@ def _report_folder(run: Run) -> Path:
 
 def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
     """Writes the same report as test.py; its figures go to the trackers."""
+    from retinanet.reports.embedded_images import pictures_of, telling_order
     from retinanet.reports.html_report import write_report  # not at the top: it imports Matplotlib
 
-    analysis = analyse(run.sets.val, detections, num_draws=0)
+    folder, analysis = _report_folder(run), analyse(run.sets.val, detections, num_draws=0)
     try:
         record = {"epoch": run.state.epoch, "settings": flat(run.settings)}
-        write_report(_report_folder(run), analysis, table, run.sets.val_set, "the last evaluation", record)
+        order = telling_order([analysis], run.sets.val)
+        pictures = pictures_of(run.sets.val_set, order, EMBED, EvaluateSettings.report_mb, folder)
+        write_report(folder, analysis, table, run.sets.val_set, "the last evaluation", record, pictures)
     except UserError as fault:
         say(f"No report: {fault}")
 

@@ -442,7 +442,8 @@ def test_cocos_layout_with_80_classes_and_a_picture(script, good, tmp_path):
     sets = ("--sets", "train2017", "val2017")
     run = script("retinanet/check_data/__main__", "--coco_path", folder, *sets, "--picture_path", picture)
     assert (run.code, run.err) == (0, "")
-    assert "- train2017: class_without_objects: 78 (" in run.out
+    says = "class_without_objects: 78 (a class without an object in the set)"
+    assert f"- train2017: {says}: class $number 10, class $number 11, class $number 12 and 75 more\n" in run.out
     with Image.open(picture) as drawn:
         assert drawn.width == 1320
         assert drawn.height > 2000

@@ -192,7 +192,7 @@ def test_a_converted_set_trains(script, coco_path):
         (("--set", "a/b"), "--set 'a/b' is not a file name"),
         (("--set", "val", "--split", 0.5, 0.5), "--set names the only set that is written, and --split makes several"),
         (("--rows", "boxes"), "--rows is about YOLO labels, but"),
-        (("--names", "cat"), "--names is about YOLO labels, but"),
+        (("--names", "cat"), "--names is about YOLO labels and CSV, but"),
         (("--image_path", "nowhere"), "nowhere: no such file or folder"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.conversions import CAT, CLASSES, DOG, ROW, converted, voc_xml, write
 
-from retinanet.convert.readers import READERS
+from retinanet.convert.readers import READERS, read
 from retinanet.convert.reading import Reading
 from retinanet.runtime.errors import UserError
 from retinanet.settings.convert import ReadSettings
@@ -163,6 +163,7 @@ def test_a_voc_set_with_hardly_any_annotation_is_refused():
 
 
 FOLDERS = ("", "images", "images/train", "labels", "labels/train", "Annotations", ".hidden", "__MACOSX", "images/a b")
+ELSEWHERE = ("../pictures", "../pictures/more")  # for --image_path
 NAMES = (
     "a.png",
     "b.PNG",
@@ -177,7 +178,7 @@ NAMES = (
     "é.png",
 )
 CONTENTS = {".txt": ROW, ".xml": voc_xml("a.png"), ".csv": "a.png,1,2,3,4,cat\n", ".json": "{}"}
-FILES = st.lists(st.tuples(st.sampled_from(FOLDERS), st.sampled_from(NAMES)), max_size=12, unique=True)
+FILES = st.lists(st.tuples(st.sampled_from((*FOLDERS, *ELSEWHERE)), st.sampled_from(NAMES)), max_size=12, unique=True)
 LINKS = st.lists(
     st.tuples(st.sampled_from(FOLDERS), st.sampled_from(("x", "y.png")), st.sampled_from((*FOLDERS, "nowhere"))),
     max_size=4,
@@ -186,11 +187,17 @@ LINKS = st.lists(
 
 
 @settings(max_examples=2000 if IS_LONG else 50, deadline=None)
-@given(files=FILES, links=LINKS, kind=st.sampled_from(tuple(READERS)))
-def test_files_that_are_read_or_named_are_all_files(files, links, kind):
-    root = Path(tempfile.mkdtemp())
+@given(
+    files=FILES,
+    links=LINKS,
+    kind=st.sampled_from(tuple(READERS)),
+    image_folder=st.sampled_from((None, "images", *ELSEWHERE)),
+)
+def test_files_that_are_read_or_named_are_all_files(files, links, kind, image_folder):
+    top = Path(tempfile.mkdtemp())
+    root = top / "set"
     try:
-        for folder in FOLDERS:
+        for folder in (*FOLDERS, *ELSEWHERE):
             (root / folder).mkdir(parents=True, exist_ok=True)
         for folder, name in files:
             content = CONTENTS.get(Path(name).suffix)
@@ -201,13 +208,16 @@ def test_files_that_are_read_or_named_are_all_files(files, links, kind):
             path.symlink_to(root / target)
             if path.is_dir():
                 folder_links.add(path)
-        reading = Reading(root, ReadSettings(names=("cat",), allow_unlabelled=True))
+        image_path = image_folder and root / image_folder
+        reading = Reading(root, ReadSettings(names=("cat",), allow_unlabelled=True, image_path=image_path))
         with suppress(UserError):  # most of these trees are no dataset; they have an account all the same
-            READERS[kind](reading)
+            read(reading, kind)
 
         account = reading.account()
 
-        is_in = {Path(folder) / name for folder, _, names in os.walk(root) for name in names} - folder_links
+        tops = {root, *({image_path.resolve()} if image_path else ())}
+        walks = [walk for each in tops for walk in os.walk(each)]
+        is_in = {Path(folder) / name for folder, _, names in walks for name in names} - folder_links
         named = [path for paths in account.left.values() for path in paths]
         real = {Path(os.path.realpath(path.parent)) / path.name for path in named}
         assert len(real) == len(named)
@@ -215,4 +225,4 @@ def test_files_that_are_read_or_named_are_all_files(files, links, kind):
         assert account.num_read + len(named) == len(is_in) + extra
         assert {link for link in folder_links if link.parent.is_relative_to(link.resolve())} <= real
     finally:
-        shutil.rmtree(root)
+        shutil.rmtree(top)

@@ -119,7 +119,7 @@ CSV_FAULTS = [
     ({TABLE: "1.png,2,3,20,30\n"}, f"{TABLE}:1: has 5 columns, not 6"),
     ({TABLE: "1.png,2,3,20,30,cat\n1.png,2,3,20,30,cat,x\n"}, f"{TABLE}:2: has 7 columns"),
     (
-        {TABLE: "path,x,y,w,h,class\n1.png,2,3,20,30,cat\n"},
+        {TABLE: "path,cx,cy,w,h,class\n1.png,2,3,20,30,cat\n"},
         f"{TABLE}:1: names other columns. Call them path,x1,y1,x2,y2,class, in any order",
     ),
     ({TABLE: "1.png,2,3,twenty,30,cat\n"}, f"{TABLE}:1: could not convert string to float: 'twenty'. Write pixels"),

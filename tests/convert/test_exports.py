@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.conversions import CAT, CLASSES, DOG, ROW, coco_json, converted, voc_object, voc_xml, write
+from support.exports import cvats_xml, labelme
 
 from retinanet.runtime.errors import UserError
 
@@ -46,12 +47,6 @@ REGION = {"x": 18.75, "y": 100 / 6, "width": 31.25, "height": 50.0, "rotation": 
 def task(number: int, image: str) -> dict:
     result = {"original_width": 64, "original_height": 48, "type": "rectanglelabels", "value": REGION}
     return {"id": number, "data": {"image": image}, "annotations": [{"id": 1, "result": [result]}]}
-
-
-def labelme(image_path: str) -> str:
-    shape = {"label": "cat", "points": [[32.0, 32.0], [12.0, 8.0]], "group_id": None, "shape_type": "rectangle"}
-    content = {"version": "5.4.1", "flags": {}, "shapes": [shape], "imagePath": image_path, "imageData": None}
-    return json.dumps(content | {"imageHeight": 48, "imageWidth": 64})
 
 
 EXPORTS = {
@@ -403,3 +398,16 @@ def test_mistakes_in_an_export_are_named(files, flags, message, capsys):
 
     assert message in str(caught.value) + capsys.readouterr().out
     assert not Path("out").exists()
+
+
+def test_cvats_labels_that_only_tag_images_are_no_classes(capsys):
+    kinds = {"blurry": "tag", "corner": "points", "bird": "any", "wire": "polyline", "odd": "tag"}
+    labels = "".join(f"<label><name>{name}</name><type>{kind}</type></label>" for name, kind in kinds.items())
+    shapes = '<tag label="blurry"/><tag label="blurry"/><points label="corner" points="1.0,1.0"/>'
+    odd = '<box label="odd" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    write({"set/annotations.xml": cvats_xml("a.png", shapes + odd, labels), "set/a.png": None})
+
+    assert converted("set") == {"train": {"a.png": [*CAT, ("odd", 1.0, 1.0, 8.0, 8.0, False)]}}
+    out = capsys.readouterr().out
+    assert "4 classes: cat, dog, bird, odd\n" in out
+    assert "Note: shapes without a box are left out: 1 point, 2 tags\n" in out

@@ -163,8 +163,8 @@ def test_links_to_images_hold_after_the_set_is_in_its_place(kind):
 def test_a_set_of_another_name_is_refused_where_the_format_has_no_place_for_it():
     write_coco(coco_json(["a.png"]), "frames")
     with pytest.raises(UserError, match="has a set 'frames', and the YOLO format has only train, val, test"):
-        run("set/frames.json", "--to", "yolo", "--output_path", "there")
-    run("set/frames.json", "--output_path", "there")
+        run("set/frames.json", "--set", "frames", "--to", "yolo", "--output_path", "there")
+    run("set/frames.json", "--set", "frames", "--output_path", "there")
     assert sorted(os.listdir("there")) == ["frames.json", "images"]
 
 

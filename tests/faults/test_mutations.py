@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support import logs
+from support.exports import cvats_xml, labelme
 
 from retinanet.check_data.annotation_checks import check_set
 from retinanet.check_data.counts import count, histograms, reach
@@ -34,7 +35,7 @@ from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import DEFAULT_LOSS
 from retinanet.reports.log_reader import read_log
 from retinanet.runtime.errors import UserError
-from retinanet.settings.convert import ConvertSettings
+from retinanet.settings.convert import WRITTEN, ConvertSettings
 from retinanet.settings.options import flat
 from retinanet.settings.train import TrainSettings, recorded_values
 
@@ -282,11 +283,17 @@ SETS = {
         "ImageSets/Main/train.txt": "1\n",
         "labels.txt": "cat\ndög\n",
     },
-    "csv": {"train.csv": "1.png,2,3,20,30,cat\n1.png,5,5,9,9,dög\n", "classes.csv": "cat,0\ndög,1\n"},
+    "csv": {
+        "train.csv": "1.png,2,3,20,30,cat\n1.png,5,5,9,9,dög\n",
+        "val.csv": 'image_id,width,height,bbox,class\n1,40,30,"[2, 3, 18, 27]",cat\n',
+        "classes.csv": "cat,0\ndög,1\n",
+    },
+    "cvat": {"annotations.xml": cvats_xml("1.png").replace("64", "40").replace("48", "30")},
+    "labelme": {"1.json": labelme("1.png").replace("64", "40").replace("48", "30")},
     "coco": {"train.json": json.dumps({**content(), "images": content()["images"][:1], "annotations": []})},
 }
 FILES = [(kind, name) for kind, files in SETS.items() for name in files]
-IMAGES = {"yolo": "images/train/1.png", "voc": "JPEGImages/1.png", "csv": "1.png", "coco": "images/train/1.png"}
+IMAGES = {"yolo": "images/train/1.png", "voc": "JPEGImages/1.png", "coco": "images/train/1.png"}
 
 
 def files_in(folder):
@@ -294,7 +301,7 @@ def files_in(folder):
 
 
 @CASES
-@given(data=st.data(), file=st.sampled_from(FILES), target=st.sampled_from(sorted(SETS)))
+@given(data=st.data(), file=st.sampled_from(FILES), target=st.sampled_from(WRITTEN))
 def test_converting_damaged_files(data, file, target):
     kind, damaged = file
     with TemporaryDirectory() as name:
@@ -303,8 +310,9 @@ def test_converting_damaged_files(data, file, target):
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             content = data.draw(damaged_text(text)) if path == damaged else text.encode()
             (source / path).write_bytes(content)
-        (source / IMAGES[kind]).parent.mkdir(parents=True, exist_ok=True)
-        (source / IMAGES[kind]).write_bytes(PICTURES["PNG"])
+        image = source / IMAGES.get(kind, "1.png")
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(PICTURES["PNG"])
         before = files_in(source)
         with redirect_stdout(io.StringIO()):
             refused = caught(lambda: convert(ConvertSettings(source, output, read=kind, write=target)))
