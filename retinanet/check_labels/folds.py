@@ -73,7 +73,7 @@ def write_fold_data(folder: Path, content: dict[str, Any], dataset: CocoDataset,
         text = json.dumps(part)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise UserError(
-                f"{path}: is a fold of other annotations, or with other --folds, --group_by or --seed. Choose another "
+                f"{path}: is a fold of other annotations, or with other --folds or --group_by. Choose another "
                 "--output_path, or remove that folder to begin again."
             )
         with file_error_explained(path, "can't be written", "Choose another --output_path."):

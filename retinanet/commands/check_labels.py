@@ -1,7 +1,18 @@
-"""Checks labels: trains detectors on the other folds of a set, and lists labels that they contradict."""
+"""Checks labels: trains a detector for each part of a set on the others, and lists the labels that they contradict."""
 
-from retinanet.check_labels.fold_runs import fold_settings, train_folds
-from retinanet.data.dataset import load_set
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from retinanet.check_labels.detections import Seen, seen_by_folds, seen_in_file
+from retinanet.check_labels.fold_runs import FOLD_SEED, fold_settings, train_folds
+from retinanet.check_labels.suspects import rated_images, suspects_in
+from retinanet.check_labels.suspects_file import SUSPECTS, summary_lines, suspects_content, write_suspects
+from retinanet.coco.annotations import Annotations, has_objects, placeholder_note
+from retinanet.coco.results import Found, default_results_path, rows_of, write_results
+from retinanet.data.dataset import load_set, load_set_without_images
+from retinanet.evaluation.detect_set import found_in_set
+from retinanet.runtime.console import say
 from retinanet.runtime.device import find_device, num_workers
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import join, leave
@@ -13,6 +24,14 @@ from retinanet.training.trackers import require_trackers
 
 def check_labels(settings: CheckLabelsSettings) -> int:
     """Writes the suspects among a set's labels. Returns the exit code."""
+    with STDOUT.set_up(timed=settings.training.output.log_time), STDOUT.outlived():
+        return (
+            check_file(settings, settings.checking.results) if settings.checking.results else check_by_folds(settings)
+        )
+
+
+def check_by_folds(settings: CheckLabelsSettings) -> int:
+    """Trains the folds' detectors, and checks the labels by what each sees in its fold."""
     training = settings.training
     device = find_device(training.machine.device)
     workers = num_workers(training.machine.workers, device)
@@ -22,17 +41,60 @@ def check_labels(settings: CheckLabelsSettings) -> int:
     if ranks.size > 1:
         raise UserError("check_labels runs in one process only. Start it without torchrun.")
     data = training.data
-    with STDOUT.set_up(timed=training.output.log_time), STDOUT.outlived():
-        _, dataset = load_set(
-            data.coco_path,
-            data.train_set,
-            min_side=data.min_side,
-            max_side=data.max_side,
-            max_pixels=training.machine.max_pixels,
-            exif=data.exif,
-            white_level=data.white_level,
-        )
-        runs = fold_settings(settings.checking, training, dataset)
-        train_folds(runs, ranks)
-        leave()
+    annotations, dataset = load_set(
+        data.coco_path,
+        data.train_set,
+        min_side=data.min_side,
+        max_side=data.max_side,
+        max_pixels=training.machine.max_pixels,
+        exif=data.exif,
+        white_level=data.white_level,
+    )
+    require_objects(annotations)
+    runs = fold_settings(settings.checking, training, dataset)
+    train_folds(runs, ranks)
+    leave()
+    found = report(settings, annotations, seen_by_folds(runs, annotations))
+    path = training.output.output_path / default_results_path(data.train_set)
+    write_results(rows_of(found, annotations), path)
+    say(f"The folds' detections: {path}", *next_lines(settings))
     return 0
+
+
+def check_file(settings: CheckLabelsSettings, path: Path) -> int:
+    """Checks the labels by the detections of a result file."""
+    data = settings.training.data
+    dataset = load_set_without_images(
+        data.coco_path, data.train_set, settings.training.machine.max_pixels, exif=data.exif, for_pictures=True
+    )
+    require_objects(dataset.annotations)
+    report(settings, dataset.annotations, seen_in_file(path, dataset.annotations))
+    say(*next_lines(settings))
+    return 0
+
+
+def require_objects(annotations: Annotations) -> None:
+    if not has_objects(annotations):
+        raise UserError(
+            f"{annotations.path}: has no objects to check{placeholder_note(annotations)}. Choose another --train_set."
+        )
+
+
+def report(settings: CheckLabelsSettings, annotations: Annotations, seen: Iterator[Seen]) -> Found:
+    """Writes and prints the suspects, and returns all detections."""
+    rated = list(rated_images(annotations, seen, FOLD_SEED))
+    suspects = suspects_in(rated, len(annotations.class_names))
+    content = suspects_content(suspects, annotations, settings.training.data.train_set)
+    write_suspects(content, settings.training.output.output_path / SUSPECTS)
+    say(*summary_lines(content, sum(len(each.rows) for each in rated)))
+    return found_in_set([each.found for each in rated], annotations)
+
+
+def next_lines(settings: CheckLabelsSettings) -> list[str]:
+    """Returns what to do with the suspects."""
+    data, folder = settings.training.data.coco_path, settings.training.output.output_path
+    words = ["python", "-m", "retinanet.convert", str(data), "--decisions", "decisions.json"]
+    return [
+        f"Suspects: {folder / SUSPECTS}",
+        f"What next: {shlex.join([*words, '--output_path', f'{data}_fixed'])}",
+    ]
