@@ -9,10 +9,10 @@ from retinanet.check_labels.fold_runs import FOLD_SEED, fold_settings, train_fol
 from retinanet.check_labels.suspects import rated_images, suspects_in
 from retinanet.check_labels.suspects_file import SUSPECTS, summary_lines, suspects_content, write_suspects
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note
-from retinanet.coco.results import Found, default_results_path, rows_of, write_results
+from retinanet.coco.results import Found, default_results_path, read_record, rows_of, write_results
 from retinanet.data.dataset import load_set, load_set_without_images
 from retinanet.evaluation.detect_set import found_in_set
-from retinanet.runtime.console import say
+from retinanet.runtime.console import say, warn
 from retinanet.runtime.device import find_device, num_workers
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import join, leave
@@ -68,9 +68,19 @@ def check_file(settings: CheckLabelsSettings, path: Path) -> int:
         data.coco_path, data.train_set, settings.training.machine.max_pixels, exif=data.exif, for_pictures=True
     )
     require_objects(dataset.annotations)
+    if was_trained_on(settings, path):
+        warn(f"{path}: its detector was trained on this set, so it repeats the mistakes and won't find them")
     report(settings, dataset.annotations, seen_in_file(path, dataset.annotations))
     say(*next_lines(settings))
     return 0
+
+
+def was_trained_on(settings: CheckLabelsSettings, path: Path) -> bool:
+    """Returns True if the record of the result file says that its detector was trained on the set."""
+    trained = read_record(path)[0].get("settings", {})
+    data = settings.training.data
+    same_folder = Path(str(trained.get("coco_path"))).resolve() == data.coco_path.resolve()
+    return same_folder and trained.get("train_set") == data.train_set
 
 
 def require_objects(annotations: Annotations) -> None:
