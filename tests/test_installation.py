@@ -63,6 +63,16 @@ def test_the_detector_is_installed_and_the_scripts_are_not(python, tmp_path):
     assert scripts == "[]"
 
 
+def test_the_parts_of_the_page_are_installed(python, tmp_path):
+    code = "from retinanet.reports.html_page import PARTS, SCRIPTS, STYLES; print(PARTS)"
+    code += "; print(*sorted(path.name for path in PARTS.iterdir())); print(*sorted(SCRIPTS + STYLES))"
+
+    place, installed, joined = run(python, tmp_path, "-c", code).splitlines()
+
+    assert "site-packages" in place
+    assert installed == joined
+
+
 def run(python: Path, folder: Path, *words: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
