@@ -125,15 +125,15 @@ def _usual_scores(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> n
 def _suspects_of_image(rated: Rated, probabilities: np.ndarray) -> Iterator[Suspect]:
     overlaps = ious(rated.labels.boxes, rated.labels.boxes)
     np.fill_diagonal(overlaps, 0)
-    probabilities = probabilities.copy()
-    probabilities[overlaps.max(axis=1) < TWICE_IOU, TWICE] = 0
-    mistakes = probabilities / probabilities.sum(axis=1, keepdims=True)
-    right, mistakes[:, RIGHT] = mistakes[:, RIGHT].copy(), 0
-    for place, (row, kind) in enumerate(zip(rated.rows.tolist(), mistakes.argmax(axis=1).tolist(), strict=True)):
-        suspect = Suspect(KIND_NAMES[kind], float(1 - right[place]), rated.image, row)
+    likeliest = probabilities.copy()
+    likeliest[:, RIGHT] = -1
+    likeliest[rated.evidence.other_scores == 0, WRONG_CLASS] = -1  # no other class is seen there
+    likeliest[overlaps.max(axis=1) < TWICE_IOU, TWICE] = -1
+    for place, (row, kind) in enumerate(zip(rated.rows.tolist(), likeliest.argmax(axis=1).tolist(), strict=True)):
+        suspect = Suspect(KIND_NAMES[kind], float(1 - probabilities[place, RIGHT]), rated.image, row)
         if kind == WRONG_CLASS:
             label, score = int(rated.evidence.other_labels[place]), float(rated.evidence.other_scores[place])
-            yield suspect._replace(suggested_label=label, score=score) if score else suspect
+            yield suspect._replace(suggested_label=label, score=score)
         elif kind == BADLY_PLACED:
             box, score = rated.evidence.own_boxes[place], float(rated.evidence.own_scores[place])
             yield suspect._replace(suggested_box=box, score=score)

@@ -40,10 +40,19 @@ def suspects_content(suspects: Sequence[Suspect], annotations: Annotations, set_
 
 
 def _row(number: int, suspect: Suspect, annotations: Annotations, ids: Sequence[Any]) -> dict[str, Any]:
-    def in_file(box: np.ndarray) -> list[float]:
-        return as_in_file(box[None], np.array([suspect.image]), annotations)[0].round(2).tolist()
-
     row, other, suggested = suspect.annotation, suspect.other_annotation, suspect.suggested_label
+    boxes = {
+        "bbox": None if row is None else annotations.boxes[row],
+        "suggested_bbox": suspect.suggested_box,
+        "other_bbox": None if other is None else annotations.boxes[other],
+    }
+    upright = {name: None if box is None else box.round(2).tolist() for name, box in boxes.items()}
+    images = np.array([suspect.image])
+    in_file = {
+        name: None if box is None else as_in_file(box[None], images, annotations)[0].round(2).tolist()
+        for name, box in boxes.items()
+    }
+    is_turned = in_file != upright
     return {
         "id": number,
         "kind": suspect.kind,
@@ -52,11 +61,11 @@ def _row(number: int, suspect: Suspect, annotations: Annotations, ids: Sequence[
         "file_name": annotations.file_name(suspect.image),
         "annotation_id": None if row is None else ids[row],
         "category_id": None if row is None else annotations.category_ids[annotations.labels[row]],
-        "bbox": None if row is None else in_file(annotations.boxes[row]),
         "suggested_category_id": None if suggested is None else annotations.category_ids[suggested],
-        "suggested_bbox": None if suspect.suggested_box is None else in_file(suspect.suggested_box),
         "score": None if suspect.score is None else round(suspect.score, 4),
         "other_annotation_id": None if other is None else ids[other],
+        **in_file,
+        **({f"picture_{name}": box for name, box in upright.items()} if is_turned else {}),
     }
 
 

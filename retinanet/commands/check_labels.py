@@ -4,14 +4,20 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from retinanet.check_labels.detections import Seen, seen_by_folds, seen_in_file
 from retinanet.check_labels.fold_runs import FOLD_SEED, fold_settings, train_folds
 from retinanet.check_labels.suspects import rated_images, suspects_in
 from retinanet.check_labels.suspects_file import SUSPECTS, summary_lines, suspects_content, write_suspects
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note
 from retinanet.coco.results import Found, default_results_path, read_record, rows_of, write_results
-from retinanet.data.dataset import load_set, load_set_without_images
+from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
+from retinanet.evaluation.analysis import analyse
+from retinanet.evaluation.coco_table import evaluate, require_backend
 from retinanet.evaluation.detect_set import found_in_set
+from retinanet.reports.embedded_images import pictures_of
+from retinanet.reports.html_report import REPORT, write_report
 from retinanet.runtime.console import say, warn
 from retinanet.runtime.device import find_device, num_workers
 from retinanet.runtime.errors import UserError
@@ -51,13 +57,14 @@ def check_by_folds(settings: CheckLabelsSettings) -> int:
         white_level=data.white_level,
     )
     require_objects(annotations)
+    require_backend(training.eval_backend)
     runs = fold_settings(settings.checking, training, dataset)
     train_folds(runs, ranks)
     leave()
-    found = report(settings, annotations, seen_by_folds(runs, annotations))
     path = training.output.output_path / default_results_path(data.train_set)
+    found = report(settings, dataset, seen_by_folds(runs, annotations), path)
     write_results(rows_of(found, annotations), path)
-    say(f"The folds' detections: {path}", *next_lines(settings))
+    say(f"The folds' detections: {path}")
     return 0
 
 
@@ -68,10 +75,10 @@ def check_file(settings: CheckLabelsSettings, path: Path) -> int:
         data.coco_path, data.train_set, settings.training.machine.max_pixels, exif=data.exif, for_pictures=True
     )
     require_objects(dataset.annotations)
+    require_backend(settings.training.eval_backend)
     if was_trained_on(settings, path):
         warn(f"{path}: its detector was trained on this set, so it repeats the mistakes and won't find them")
-    report(settings, dataset.annotations, seen_in_file(path, dataset.annotations))
-    say(*next_lines(settings))
+    report(settings, dataset, seen_in_file(path, dataset.annotations), path)
     return 0
 
 
@@ -90,21 +97,29 @@ def require_objects(annotations: Annotations) -> None:
         )
 
 
-def report(settings: CheckLabelsSettings, annotations: Annotations, seen: Iterator[Seen]) -> Found:
-    """Writes and prints the suspects, and returns all detections."""
+def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[Seen], results: Path) -> Found:
+    """Writes and prints the suspects by what was `seen`, and the page; returns all detections.
+
+    `results` names their file.
+    """
+    annotations, training = dataset.annotations, settings.training
+    folder = training.output.output_path
     rated = list(rated_images(annotations, seen, FOLD_SEED))
     suspects = suspects_in(rated, len(annotations.class_names))
-    content = suspects_content(suspects, annotations, settings.training.data.train_set)
-    write_suspects(content, settings.training.output.output_path / SUSPECTS)
+    content = suspects_content(suspects, annotations, training.data.train_set)
+    write_suspects(content, folder / SUSPECTS)
     say(*summary_lines(content, sum(len(each.rows) for each in rated)))
-    return found_in_set([each.found for each in rated], annotations)
-
-
-def next_lines(settings: CheckLabelsSettings) -> list[str]:
-    """Returns what to do with the suspects."""
-    data, folder = settings.training.data.coco_path, settings.training.output.output_path
-    words = ["python", "-m", "retinanet.convert", str(data), "--decisions", "decisions.json"]
-    return [
+    found = found_in_set([each.found for each in rated], annotations)
+    order = np.array([*dict.fromkeys([*(each.image for each in suspects), *range(len(dataset))])])
+    checking = settings.checking
+    pictures = pictures_of(dataset, order, checking.report_images, checking.report_mb, folder)
+    table, analysis = evaluate(annotations, found, training.eval_backend), analyse(annotations, found, 0)
+    write_report(folder, analysis, table, dataset, str(results), pictures=pictures, suspects=content)
+    words = ["python", "-m", "retinanet.convert", str(training.data.coco_path), "--decisions", "decisions.json"]
+    words += ["--output_path", f"{training.data.coco_path}_fixed"]
+    say(
         f"Suspects: {folder / SUSPECTS}",
-        f"What next: {shlex.join([*words, '--output_path', f'{data}_fixed'])}",
-    ]
+        f"What next: open {folder / REPORT}, decide in its tab Labels and save the decisions, then",
+        f"  {shlex.join(words)}",
+    )
+    return found
