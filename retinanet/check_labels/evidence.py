@@ -23,26 +23,45 @@ class Evidence(NamedTuple):
     any_boxes: np.ndarray  # [Q, 4], the same for the label that scores best there
 
 
-def evidence_at(regions: ImageRegions, boxes: np.ndarray, labels: np.ndarray) -> Evidence:
-    """Returns the evidence about `boxes` [Q, 4] with `labels` [Q]."""
-    count, num_classes = len(boxes), regions.scores.shape[1]
+def evidence_at(
+    regions: ImageRegions, boxes: np.ndarray, labels: np.ndarray, rival_ious: np.ndarray | float = 0
+) -> Evidence:
+    """Returns the evidence about `boxes` [Q, 4] with `labels` [Q].
+
+    `rival_ious` [Q, N] are the largest IoUs of each region with other labels. A region that overlaps one of those more
+    than the box is about that label.
+    """
+    count = len(boxes)
     overlaps = ious(boxes, regions.boxes)  # [Q, N]
-    rows, places = np.nonzero(overlaps >= NEAR)  # P pairs of a box and a region
+    rows, places = np.nonzero((overlaps >= NEAR) & (overlaps >= rival_ious))  # P pairs of a box and a region
     overlaps, scores, seen = overlaps[rows, places], regions.scores[places], regions.boxes[places]
     pairs = np.arange(len(rows))
     own = scores[pairs, labels[rows]]
-    at_box = _largest(scores * (overlaps >= AT_BOX)[:, None], rows, count)  # [Q, C]
-    at_box[np.arange(count), labels] = -1
+    others = _largest(scores * (overlaps >= AT_BOX)[:, None], rows, count)  # [Q, C]
+    others[np.arange(count), labels] = 0
     near = _largest(scores, rows, count)
-    best = near.argmax(axis=1)
+    any_class = scores[pairs, near.argmax(axis=1)[rows]]
     return Evidence(
         scores=np.stack([_largest(own * (overlaps >= level), rows, count) for level in LEVELS], axis=1),
-        other_scores=at_box.max(axis=1).clip(min=0) if num_classes > 1 else np.zeros(count),
-        other_labels=at_box.argmax(axis=1),
+        other_scores=others.max(axis=1),
+        other_labels=others.argmax(axis=1),
         own_boxes=_consensus(seen, own, rows, boxes),
         own_scores=near[np.arange(count), labels],
-        any_boxes=_consensus(seen, scores[pairs, best[rows]], rows, boxes),
+        any_boxes=_consensus(seen, any_class, rows, boxes),
     )
+
+
+def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndarray) -> np.ndarray:
+    """Returns the largest IoU of each region with the labels of an image but the one that is replaced: [Q, N].
+
+    The labels have the boxes `labelled` [n, 4], and `replaced` [Q] are indices into them, or -1 for none.
+    """
+    overlaps = ious(labelled, regions.boxes)  # [n, N]
+    if not len(labelled):
+        return np.zeros((len(replaced), overlaps.shape[1]))
+    best, rest = overlaps.argmax(axis=0), np.sort(overlaps, axis=0)
+    second = rest[-2] if len(labelled) > 1 else np.zeros(overlaps.shape[1])
+    return np.where(best == replaced[:, None], second, rest[-1])
 
 
 def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.check_labels.evidence import Evidence, evidence_at, fractions_inside, ious
+from retinanet.check_labels.evidence import Evidence, evidence_at, fractions_inside, ious, rival_ious_of
 from retinanet.check_labels.features import detection_features, label_features
 from retinanet.check_labels.planted import Labels
 from retinanet.coco.results import Found
@@ -45,7 +45,11 @@ def rate(
     Its `labels` are the annotations `rows`, and `crowds` [k, 4] its crowd regions. Mistakes were `planted` in it; only
     if there are some are labels taken away.
     """
-    every, evidence = found, evidence_at(regions, labels.boxes, labels.labels)
+
+    def evidence_about(given: Labels) -> Evidence:
+        return evidence_at(regions, given.boxes, given.labels, rival_ious_of(regions, labels.boxes, given.replaced))
+
+    every, evidence = found, evidence_about(labels)
     found = found.at(fractions_inside(found.boxes, crowds).max(axis=1, initial=0) < IN_CROWD)
     rivals = evidence_at(regions, found.boxes, found.labels).other_scores
     overlaps = ious(found.boxes, labels.boxes)
@@ -71,8 +75,6 @@ def rate(
         free=found.at(is_free),
         free_features=free_features,
         planted=list(planted),
-        planted_features=[
-            label_features(each, evidence_at(regions, each.boxes, each.labels), labels, size) for each in planted
-        ],
+        planted_features=[label_features(each, evidence_about(each), labels, size) for each in planted],
         missed_features=np.concatenate([free_features[:0], *missed]),
     )

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.check_labels.evidence import AT_BOX, LEVELS, NEAR, evidence_at
+from retinanet.check_labels.evidence import AT_BOX, LEVELS, NEAR, evidence_at, rival_ious_of
 from retinanet.evaluation.regions import ImageRegions
 
 
@@ -30,9 +30,16 @@ def test_equals_a_loop(seed, num_regions, num_boxes, num_classes):
 
     seen, given_boxes, labels = boxes(num_regions), boxes(num_boxes), draw.integers(num_classes, size=num_boxes)
     scores = draw.random((num_regions, num_classes))
-    evidence = evidence_at(ImageRegions(0, seen, scores), given_boxes, labels)
+    present, replaced = boxes(3), draw.integers(-1, 3, num_boxes)
+    regions = ImageRegions(0, seen, scores)
+    evidence = evidence_at(regions, given_boxes, labels, rival_ious_of(regions, present, replaced))
     for row, (box, label) in enumerate(zip(given_boxes, labels, strict=True)):
+        rivals = [other for number, other in enumerate(present) if number != replaced[row]]
         overlaps = [iou(box, other) for other in seen]
+        overlaps = [
+            overlap if overlap >= max(iou(rival, other) for rival in rivals) else 0.0
+            for overlap, other in zip(overlaps, seen, strict=True)
+        ]
 
         def best(limit, classes, overlaps=overlaps):
             numbers = [(scores[n, c], -c) for n, o in enumerate(overlaps) if o >= limit for c in classes]
