@@ -115,7 +115,8 @@ def _application(has_suspects: bool) -> str:
     return (
         "<div id='application'><nav id='tabs' aria-label='Parts of the page'></nav>"
         "<section id='thresholds' aria-label='Thresholds'></section>"
-        f"<div data-tab='numbers'>{sections}</div><section id='images' data-tab='images'></section>{labels}"
+        "<div class='parts' data-tab='numbers'><nav id='jump' class='jump' aria-label='Numbers'></nav>"
+        f"{sections}</div><section id='images' data-tab='images'></section>{labels}"
         "<dialog id='viewer'></dialog></div>"
     )
 

@@ -18,7 +18,7 @@ function barList(names, pick, most = null) {
   const show = (values) => {
     const whole = most ?? Math.max(1, ...values);
     bars.forEach(({fill, number}, place) => {
-      fill.style.transform = `scaleX(${(values[place] || 0) / whole})`; // a width would cost a layout
+      fill.style.backgroundSize = `${100 * (values[place] || 0) / whole}% 100%`; // a width would cost a layout
       setText(number, most === null ? String(values[place]) : share(values[place]));
     });
   };

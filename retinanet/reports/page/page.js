@@ -36,6 +36,10 @@ function startTabs() {
 function startNumbers() {
   const parts = [startThresholds(), startClassTable(), startClassBars(), startCurves(), startConfusion(), startErrors()];
   startComparison();
+  // Past the controls of all classes, for the keyboard.
+  const headings = document.querySelectorAll(".parts h2");
+  document.getElementById("jump").append(...[...headings].slice(1).map((heading) =>
+    element("a", {href: `#${heading.id || heading.parentElement.id}`}, heading.textContent.split(" at ")[0])));
   let isStale = true; // the numbers are behind another tab, and the thresholds have changed
   const show = (isNew) => {
     const limits = thresholds();

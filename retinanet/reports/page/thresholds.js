@@ -95,7 +95,7 @@ function predictCommand() {
     .map((name, label) => [name, state.own[label] === null ? common : thresholdText(state.own[label])])
     .filter(([, threshold]) => threshold !== common)
     .map(([name, threshold]) => quoted(`${name}=${threshold}`));
-  const checkpoint = chosenRun().checkpoint ?? "output/best.pt";
+  const checkpoint = chosenRun().checkpoint ?? "FILE"; // a result file without a record doesn't say which
   return ["python -m retinanet.predict SOURCE --checkpoint_path", quoted(checkpoint), "--threshold", common, ...others]
     .join(" ");
 }
