@@ -12,7 +12,7 @@ def main() -> int:
     for path in (*sorted((ROOT / "commands").glob("*.py")), ROOT / "launch.py"):
         command = SCRIPTS.get(path.stem, f"-m retinanet.{path.stem}")
         about = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        print(f"python {command:<25} {about.splitlines()[0]}")
+        print(f"python {command:<26} {about.splitlines()[0]}")
     print("\nEach has --help.")
     if sys.argv[1:]:
         name = sys.argv[1]

@@ -5,6 +5,7 @@ from typing import Any
 from retinanet.coco.folder import find_annotation_file
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
+from retinanet.settings.check_labels import CheckLabelsSettings
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.export import ExportSettings
 from retinanet.settings.options import with_values
@@ -22,6 +23,8 @@ def checked_inputs(settings: Any) -> Any:
         case TrainSettings():
             for set_name in (settings.data.train_set, settings.data.val_set):
                 find_annotation_file(settings.data.coco_path, set_name)
+        case CheckLabelsSettings():
+            find_annotation_file(settings.training.data.coco_path, settings.training.data.train_set)
         case EvaluateSettings():
             if not settings.compare and not settings.from_results:
                 settings = _with_checkpoint(settings)

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "retinanet"
 # A room imports from itself and from those before it.
 ROOMS = (
     *("runtime", "detector", "settings", "coco", "data", "checkpoints", "evaluation", "reports", "training"),
-    *("submission", "check_data", "predict", "export", "convert", "sample_data", "commands"),
+    *("submission", "check_data", "check_labels", "predict", "export", "convert", "sample_data", "commands"),
 )
 SCRIPTS = "__main__"  # reads the flags and calls the command: above all rooms
 ALONE = ("runtime", "detector")  # import nothing of ours outside themselves

@@ -13,7 +13,7 @@ import retinanet
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("retinanet", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
-COMMANDS = ("predict", "export", "convert", "check_data", "sample_data")
+COMMANDS = ("predict", "export", "convert", "check_data", "check_labels", "sample_data")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from retinanet.detector.boxes import clip, decode
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
-from retinanet.detector.structures import Candidates, Detections, Predictions
+from retinanet.detector.structures import Candidates, Detections, Predictions, Regions
 
 # Only the operators of torchvision: its package imports PyTorch's compiler, which takes 1.5 s.
 for library in Path(str(distribution("torchvision").locate_file("torchvision"))).glob("_C*.so"):
@@ -49,14 +49,42 @@ def find_candidates(
     if padded:
         more = (0, 0, 0, -(-num_candidates // num_classes))  # appends anchors on which nothing can be detected
         logits, deltas, anchors = F.pad(logits, more, value=NO_LOGIT), F.pad(deltas, more), F.pad(anchors, more)
-    ranks = logits  # logits rank like scores, so only the best need the sigmoid
-    if deltas.shape[2] == 5:
-        ranks = SCORE_POWER * F.logsigmoid(logits.float()) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:].float())
+    ranks = _ranks(logits, deltas)
     best = ranks.flatten(1).topk(num_candidates if padded else min(num_candidates, ranks[0].numel()), dim=1)
-    scores = best.values.float().sigmoid() if ranks is logits else best.values.exp()  # [B, N]
+    scores = _scores_at(best.values, deltas)  # [B, N]
     anchor_indices, labels = best.indices // num_classes, best.indices % num_classes
     best_deltas = deltas[..., :4].float().gather(1, anchor_indices[..., None].expand(-1, -1, 4))
     return Candidates(clip(decode(best_deltas, anchors[anchor_indices]), sizes), scores, labels)
+
+
+@torch.no_grad()
+def find_regions(predictions: Predictions, anchors: Tensor, sizes: Tensor, num_regions: int) -> Regions:
+    """Returns the `num_regions` anchors of each image with the best class, decoded and clipped as in `detect`."""
+    logits, deltas = predictions
+    ranks = _ranks(logits, deltas)
+    best = ranks.amax(dim=2).topk(min(num_regions, ranks.shape[1]), dim=1).indices  # [B, N]
+    ranks, deltas = (values.gather(1, best[..., None].expand(-1, -1, values.shape[2])) for values in (ranks, deltas))
+    boxes = decode(deltas[..., :4].float(), anchors[best])
+    return Regions(clip(boxes, sizes), _scores_at(ranks, deltas))
+
+
+def candidates_in(regions: Regions, num_candidates: int) -> Candidates:
+    """Returns the `num_candidates` top-scoring (region, class) pairs of each image."""
+    num_classes = regions.scores.shape[2]
+    best = regions.scores.flatten(1).topk(min(num_candidates, regions.scores[0].numel()), dim=1)
+    boxes = regions.boxes.gather(1, (best.indices // num_classes)[..., None].expand(-1, -1, 4))
+    return Candidates(boxes, best.values, best.indices % num_classes)
+
+
+def _ranks(logits: Tensor, deltas: Tensor) -> Tensor:
+    """Returns numbers [B, A, C] that rank like scores, so that only the best need `_scores_at`."""
+    if deltas.shape[2] == 4:
+        return logits
+    return SCORE_POWER * F.logsigmoid(logits.float()) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:].float())
+
+
+def _scores_at(ranks: Tensor, deltas: Tensor) -> Tensor:
+    return ranks.float().sigmoid() if deltas.shape[2] == 4 else ranks.exp()
 
 
 def lowest_class_score(threshold: float, iou_branch: bool) -> float:

@@ -40,6 +40,13 @@ class Candidates(NamedTuple):
     labels: Tensor  # int64 [B, N]
 
 
+class Regions(NamedTuple):
+    """N regions per image where an object may be, with the scores of all classes, before the threshold and NMS."""
+
+    boxes: Tensor  # float32 [B, N, 4]
+    scores: Tensor  # float32 [B, N, C]
+
+
 class Losses(NamedTuple):
     """The two losses of a batch, scalars that require gradients."""
 

@@ -53,11 +53,13 @@ def write_report(
     source: str,
     record: Mapping[str, Any] | None = None,
     pictures: Pictures | None = None,
+    suspects: dict[str, Any] | None = None,
 ) -> None:
     """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    `record` is the record of the result file, if it has one, and `pictures` are those of the page. Raises UserError if
-    the folder can't be written to or an image can't be read.
+    `record` is the record of the result file, if it has one, `pictures` are those of the page, and `suspects` is the
+    content of label_suspects.json, for the page's tab of labels. Raises UserError if the folder can't be written to or
+    an image can't be read.
     """
     annotations = dataset.annotations
     figures, about = _figures(analysis, table, dataset)
@@ -75,7 +77,9 @@ def write_report(
         analysis_lines(analysis, len(annotations.image_ids)),
     )
     kinds = {name: "jpeg" if name.endswith("jpg") else "png" for name in drawn}
-    data = page_data(title, annotations, [Run("A", source, record.get("checkpoint"), analysis)], pictures=pictures)
+    data = page_data(
+        title, annotations, [Run("A", source, record.get("checkpoint"), analysis)], pictures=pictures, suspects=suspects
+    )
     illustrations = [Illustration(*about[name], drawn[name], kinds[name]) for name in drawn]
     page = page_of(text, analysis, illustrations, data)
     files = {

@@ -103,6 +103,12 @@ def part(kind: type[Settings], heading: str | None = None, text: str | None = No
     return part_of
 
 
+def another_default(settings: type[Any], name: str, default: Any) -> Any:
+    """Returns a field with the option of the field `name` in the class `settings`, but another default."""
+    (metadata,) = (each.metadata for each in fields(settings) if each.name == name)
+    return field(default=default, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class Given:
     """The names of the flags on the command line, and of those among them whose value isn't the default."""

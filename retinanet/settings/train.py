@@ -535,6 +535,14 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
     """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Train a RetinaNet on a COCO-format dataset."
     settings, given = parsed(TrainSettings, description, argv, most_used=MOST_USED)
+    return settled(settings, given)
+
+
+def settled(settings: TrainSettings, given: Given) -> TrainSettings:
+    """Lays the recipe, or the record of --from_run, between the defaults and the flags that were `given`.
+
+    Raises UserError if flags contradict each other.
+    """
     defaults, chosen = RECIPES[settings.recipe], frozenset[str]()
     if settings.from_run:
         if "recipe" in given.names:

@@ -68,6 +68,7 @@ def test_training_and_detection_need_neither_torchvision_nor_the_compiler(coco_p
         (("train.py", "--coco_path", "{}/nowhere"), "nowhere: no such data folder"),
         (("train.py", "--coco_path", "{}", "--val_set", "valid2"), "valid2.json: no such annotation file"),
         (("test.py", "--checkpoint_path", "{}/x.pt"), "x.pt: no such file"),
+        (("retinanet.check_labels", "--coco_path", "{}", "--train_set", "all"), "all.json: no such annotation file"),
         (("retinanet.predict", "a.jpg", "--checkpoint_path", "{}/x.pt"), "x.pt: no such file"),
         (("retinanet.export", "--checkpoint_path", "{}/x.pt"), "x.pt: no such file"),
     ],

@@ -1,0 +1,7 @@
+"""Finds labels that are probably mistakes, by detectors that haven't seen their images."""
+
+from retinanet.runtime.console import run_command
+from retinanet.settings.check_labels import check_labels_settings
+
+if __name__ == "__main__":
+    run_command(check_labels_settings, "check_labels")

@@ -1,0 +1,105 @@
+"""Measures what a detector says about given boxes: the scores of their class and of others, and where it sees them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.evaluation.matches import box_ious
+from retinanet.evaluation.regions import ImageRegions
+
+NEAR = 0.3  # the IoU from which a region says something about a box
+AT_BOX, WELL_PLACED, EXACT = LEVELS = (0.5, 0.7, 0.85)
+LEAST_SCORE = 1e-3  # lower scores count as this, whose log-odds are finite
+
+
+class Evidence(NamedTuple):
+    """What the regions of an image say about Q boxes with labels."""
+
+    scores: np.ndarray  # [Q, LEVELS], the best score of the box's label, of regions whose IoU is at least each level
+    other_scores: np.ndarray  # [Q], the best score of another label at AT_BOX
+    other_labels: np.ndarray  # int64 [Q], that label
+    own_boxes: np.ndarray  # [Q, 4], where regions from NEAR on see the box's label; the box itself if none does
+    own_scores: np.ndarray  # [Q], the best score of the label there
+    any_boxes: np.ndarray  # [Q, 4], the same for the label that scores best there
+
+
+def evidence_at(
+    regions: ImageRegions, boxes: np.ndarray, labels: np.ndarray, rival_ious: np.ndarray | float = 0
+) -> Evidence:
+    """Returns the evidence about `boxes` [Q, 4] with `labels` [Q].
+
+    `rival_ious` [Q, N] are the largest IoUs of each region with other labels. A region that overlaps one of those more
+    than the box is about that label.
+    """
+    count = len(boxes)
+    overlaps = ious(boxes, regions.boxes)  # [Q, N]
+    rows, places = np.nonzero((overlaps >= NEAR) & (overlaps >= rival_ious))  # P pairs of a box and a region
+    overlaps, scores, seen = overlaps[rows, places], regions.scores[places], regions.boxes[places]
+    pairs = np.arange(len(rows))
+    own = scores[pairs, labels[rows]]
+    others = _largest(scores * (overlaps >= AT_BOX)[:, None], rows, count)  # [Q, C]
+    others[np.arange(count), labels] = 0
+    near = _largest(scores, rows, count)
+    any_class = scores[pairs, near.argmax(axis=1)[rows]]
+    return Evidence(
+        scores=np.stack([_largest(own * (overlaps >= level), rows, count) for level in LEVELS], axis=1),
+        other_scores=others.max(axis=1),
+        other_labels=others.argmax(axis=1),
+        own_boxes=_consensus(seen, own, rows, boxes),
+        own_scores=near[np.arange(count), labels],
+        any_boxes=_consensus(seen, any_class, rows, boxes),
+    )
+
+
+def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndarray) -> np.ndarray:
+    """Returns the largest IoU of each region with the labels of an image but the one that is replaced: [Q, N].
+
+    The labels have the boxes `labelled` [n, 4], and `replaced` [Q] are indices into them, or -1 for none.
+    """
+    overlaps = ious(labelled, regions.boxes)  # [n, N]
+    if not len(labelled):
+        return np.zeros((len(replaced), overlaps.shape[1]))
+    best, rest = overlaps.argmax(axis=0), np.sort(overlaps, axis=0)
+    second = rest[-2] if len(labelled) > 1 else np.zeros(overlaps.shape[1])
+    return np.where(best == replaced[:, None], second, rest[-1])
+
+
+def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns the largest of the `values` [P, ...] of each of `count` rows, 0 for a row without any; `rows` ascend."""
+    largest = np.zeros((count, *values.shape[1:]))
+    present, starts = np.unique(rows, return_index=True)
+    if len(present):
+        largest[present] = np.maximum.reduceat(values, starts, axis=0)
+    return largest
+
+
+def _consensus(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Returns for each of `boxes` the mean of the boxes `seen` [P, 4], weighted by the squares of good `scores` [P]."""
+    is_good = scores >= _largest(scores, rows, len(boxes))[rows] / 2
+    weights = np.where(is_good, np.maximum(scores, 1e-9) ** 2, 0)
+    consensus = boxes.astype(np.float64)
+    present, starts = np.unique(rows, return_index=True)
+    if len(present):
+        total = np.add.reduceat(weights, starts)
+        consensus[present] = np.add.reduceat(weights[:, None] * seen, starts, axis=0) / total[:, None]
+    return consensus
+
+
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    bounded = scores.clip(LEAST_SCORE, 1 - LEAST_SCORE)
+    return np.log(bounded / (1 - bounded))
+
+
+def ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the IoUs of `boxes` [n, 4] and `others` [m, 4]: [n, m]."""
+    return box_ious(boxes[None], others[None], np.zeros((1, len(others)), bool))[0]
+
+
+def ious_of_pairs(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the IoU of each of `boxes` [n, 4] with its own of `others` [n, 4]: [n]."""
+    return box_ious(boxes[:, None], others[:, None], np.zeros((len(others), 1), bool))[:, 0, 0]
+
+
+def fractions_inside(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the fraction of each of `boxes` [n, 4] that lies in each of `others` [m, 4]: [n, m]."""
+    return box_ious(boxes[None], others[None], np.ones((1, len(others)), bool))[0]

@@ -1,0 +1,87 @@
+"""Divides a set into folds, and writes each fold's data folder: to train on the other folds, and detect in the fold."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.coco.folder import VAL
+from retinanet.coco.stratified import group_keys, stratified
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.similar import Looks, alike, groups_of_pairs
+from retinanet.runtime.errors import UserError, file_error_explained
+from retinanet.runtime.files import written_whole
+from retinanet.runtime.printable import counted
+from retinanet.settings.check_labels import LEAST_FOLDS
+
+TRAIN = "train"  # the set of a fold's data folder that its run is trained on; VAL is the fold itself
+
+
+def fold_folder(output_path: Path, fold: int) -> Path:
+    """Returns the folder of the run of a fold, counted from 0."""
+    return output_path / f"fold_{fold + 1}"
+
+
+def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: str | None, seed: int) -> np.ndarray:
+    """Returns the fold of each image, int64 [N], from 0; images of a group, and those that look alike, share a fold.
+
+    Each fold gets its share of every class. Raises UserError if there are fewer groups than folds.
+    """
+    count = len(annotations.image_ids)
+    names = [annotations.file_name(index) for index in range(count)]
+    first: dict[str, int] = {}
+    of_names = [[first.setdefault(key, row), row] for row, key in enumerate(group_keys(names, group_by))]
+    groups = groups_of_pairs(np.concatenate([np.array(of_names), alike(looks, looks)]), count)
+    numbers, groups = np.unique(groups, return_inverse=True)
+    if len(numbers) < num_folds:
+        remedy = f"Lower --folds to {len(numbers)}, or add images" if len(numbers) >= LEAST_FOLDS else "Add images"
+        raise UserError(
+            f"{annotations.path}: --folds {num_folds} needs as many groups of images, and there are {len(numbers)} in "
+            f"{counted(count, 'image')}, since images that look alike{', or match,' * bool(group_by)} stay together. "
+            f"{remedy}."
+        )
+    counts: list[Counter[int]] = [Counter() for _ in numbers]
+    owners = owners_of(annotations)[~annotations.crowds]
+    for group, label in zip(groups[owners].tolist(), annotations.labels[~annotations.crowds].tolist(), strict=True):
+        counts[group][label] += 1
+    sizes = np.bincount(groups).tolist()
+    folds = np.zeros(len(numbers), np.int64)
+    for fold, members in enumerate(stratified(counts, sizes, [1 / num_folds] * num_folds, seed)):
+        folds[members] = fold
+    return folds[groups]
+
+
+def write_fold_data(folder: Path, content: dict[str, Any], dataset: CocoDataset, is_held_out: np.ndarray) -> None:
+    """Writes the data folder of a fold: VAL has the images that are held out, bool [N], TRAIN has all others.
+
+    `content` is the set's annotation file. A folder that holds the same is left as it is; raises UserError if it holds
+    something else.
+    """
+    annotations = dataset.annotations
+    held_out = set(annotations.image_ids[is_held_out].tolist())
+    for name, is_val in ((TRAIN, False), (VAL, True)):
+        path, images = folder / f"{name}.json", folder / "images" / name
+        part = content | {
+            "images": [image for image in content["images"] if (image["id"] in held_out) == is_val],
+            "annotations": [
+                each for each in content.get("annotations") or [] if (each["image_id"] in held_out) == is_val
+            ],
+        }
+        text = json.dumps(part)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise UserError(
+                f"{path}: is a fold of other annotations, or with other --folds or --group_by. Choose another "
+                "--output_path, or remove that folder to begin again."
+            )
+        with file_error_explained(path, "can't be written", "Choose another --output_path."):
+            images.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                with written_whole(path) as file:
+                    file.write(text)
+            if images.is_symlink() and images.resolve() != dataset.image_folder.resolve():
+                images.unlink()  # the images were moved
+            if not images.is_symlink():
+                images.symlink_to(dataset.image_folder.resolve(), target_is_directory=True)

@@ -1,0 +1,88 @@
+"""Makes up mistaken labels, which show how the detections at a mistake differ from those at a right label."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.check_labels.evidence import ious
+from retinanet.coco.boxes import boxes_of, corners_of
+
+RIGHT, WRONG_CLASS, BADLY_PLACED, NO_OBJECT, TWICE = range(5)
+NUM_KINDS = 5
+CLASSES_OF_A_LABEL = 3  # wrong classes that a label gets
+MOVES_OF_A_LABEL = 3
+STRAYS_OF_AN_IMAGE = 4
+MOST_MOVE = 0.4  # of its side, by which an edge is moved at most
+MOVED_IOU = (0.2, 0.65)  # the IoU of a badly placed box with the right one
+DRAWS = 20  # tries for a move with such an IoU
+FREE_IOU = 0.3  # a stray box overlaps all labels less
+REDRAWN = 0.08  # of its side, by which an edge differs if someone labels an object a second time
+SAME_CLASS = 0.75  # how often a second label has the same class
+
+
+class Labels(NamedTuple):
+    """Q labels in an image; all but the first label of an object are made up."""
+
+    kinds: np.ndarray  # int64 [Q]
+    boxes: np.ndarray  # float64 [Q, 4], (left, top, width, height)
+    labels: np.ndarray  # int64 [Q]
+    replaced: np.ndarray  # int64 [Q], the label of the image that it would replace; -1 if it would be added
+
+
+def planted_in(
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    num_classes: int,
+    others: tuple[np.ndarray, np.ndarray],
+    draw: np.random.Generator,
+) -> Iterator[Labels]:
+    """Yields mistakes in the `boxes` [n, 4] and `labels` [n] of an image of the `size` (height, width).
+
+    `others` are boxes of other images, as fractions of their sides, and their labels.
+    """
+    rows = np.arange(len(boxes))
+    if len(rows):
+        for _ in range(CLASSES_OF_A_LABEL if num_classes > 1 else 0):
+            wrong = (labels + draw.integers(1, num_classes, len(rows))) % num_classes
+            yield Labels(np.full(len(rows), WRONG_CLASS), boxes, wrong, rows)
+        for _ in range(MOVES_OF_A_LABEL):
+            moved, is_moved = _moved(boxes, size, draw)
+            count = int(is_moved.sum())
+            yield Labels(np.full(count, BADLY_PLACED), moved[is_moved], labels[is_moved], rows[is_moved])
+        again = _clipped(corners_of(boxes) + draw.uniform(-REDRAWN, REDRAWN, (len(rows), 4)) * _sides(boxes), size)
+        is_same = draw.random(len(rows)) < SAME_CLASS
+        wrong = (labels + draw.integers(0, num_classes, len(rows))) % num_classes
+        yield Labels(np.full(len(rows), TWICE), again, np.where(is_same, labels, wrong), np.full(len(rows), -1))
+    height, width = size
+    chosen = draw.integers(len(others[0]), size=STRAYS_OF_AN_IMAGE)
+    strays = others[0][chosen] * [width, height, width, height]
+    is_free = (ious(strays, boxes) < FREE_IOU).all(axis=1)
+    count = int(is_free.sum())
+    yield Labels(np.full(count, NO_OBJECT), strays[is_free], others[1][chosen][is_free], np.full(count, -1))
+
+
+def _moved(boxes: np.ndarray, size: tuple[int, int], draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the boxes with edges moved at random, half of them only shifted, and which have an IoU in MOVED_IOU."""
+    moved, is_moved = boxes.copy(), np.zeros(len(boxes), bool)
+    for _ in range(DRAWS):
+        moves = draw.uniform(-MOST_MOVE, MOST_MOVE, (len(boxes), 4))
+        is_shift = draw.random(len(boxes)) < 0.5
+        moves[is_shift, 2:] = moves[is_shift, :2]
+        tried = _clipped(corners_of(boxes) + moves * _sides(boxes), size)
+        overlaps = ious(tried, boxes).diagonal()
+        is_good = ~is_moved & (overlaps > MOVED_IOU[0]) & (overlaps < MOVED_IOU[1])
+        moved[is_good], is_moved = tried[is_good], is_moved | is_good
+    return moved, is_moved
+
+
+def _sides(boxes: np.ndarray) -> np.ndarray:
+    return boxes[:, [2, 3, 2, 3]]
+
+
+def _clipped(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns the boxes of `corners` [n, 4], clipped to an image of the `size` (height, width)."""
+    height, width = size
+    corners = corners.clip(0, [width, height, width, height])
+    return boxes_of(np.concatenate([corners[:, :2], np.maximum(corners[:, 2:], corners[:, :2])], axis=1))

@@ -1,0 +1,79 @@
+"""Groups images by their names, and divides groups at random so that each part gets its share of every class."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from retinanet.runtime.errors import UserError
+
+
+def group_keys(names: Sequence[str], group_by: str | None) -> list[str]:
+    r"""Returns the group of each of the file `names`; without `group_by`, each is a group of its own.
+
+    `group_by` is a regular expression that must match every file name; images with the same match, or the same first
+    capture group, form a group. Raises UserError if it isn't one, or doesn't match a name.
+    """
+    if group_by is None:
+        return [f"\0{number}" for number in range(len(names))]
+    try:
+        pattern = re.compile(group_by)
+    except re.error as fault:
+        raise UserError(f"--group_by {group_by}: is not a regular expression ({fault}). Correct it.") from None
+    keys = []
+    for name in names:
+        match = pattern.search(name)
+        if match is None:
+            raise UserError(f"--group_by {group_by}: does not match {name}. It must match every file name.")
+        keys.append((match[1] if pattern.groups else match[0]) or "")
+    return keys
+
+
+def stratified(
+    counts: Sequence[Counter[int]], sizes: Sequence[int], shares: Sequence[float], seed: int
+) -> list[list[int]]:
+    """Divides groups into parts with the given `shares` of the images, and returns the indices of each part's groups.
+
+    `counts` are the numbers of objects of each class in each group, `sizes` its numbers of images. This is iterative
+    stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest class come first, and each
+    group goes to the part that lacks most objects of that class.
+    """
+    order = np.random.default_rng(seed).permutation(len(counts)).tolist()
+    needs = _Needs(counts, sizes, shares)
+    parts: list[list[int]] = [[] for _ in shares]
+    for group in _rarest_first(order, counts):
+        part = needs.neediest(counts[group])
+        needs.give(part, counts[group], sizes[group])
+        parts[part].append(group)
+    return parts
+
+
+class _Needs:
+    """Tracks how many images, and how many objects of each class, each part still needs."""
+
+    def __init__(self, counts: Sequence[Counter[int]], sizes: Sequence[int], shares: Sequence[float]) -> None:
+        totals = sum(counts, Counter[int]())
+        self.objects = [{label: share * count for label, count in totals.items()} for share in shares]
+        self.images = [share * sum(sizes) for share in shares]
+        self.totals = totals
+
+    def neediest(self, counts: Counter[int]) -> int:
+        """Returns the part that lacks most objects of the rarest class in `counts`, or else most images."""
+        rarest = min(counts, key=lambda label: (self.totals[label], label), default=None)
+        need = [
+            (0.0 if rarest is None else objects[rarest], images)
+            for objects, images in zip(self.objects, self.images, strict=True)
+        ]
+        return max(range(len(need)), key=lambda part: need[part])
+
+    def give(self, part: int, counts: Counter[int], num_images: int) -> None:
+        self.images[part] -= num_images
+        for label, count in counts.items():
+            self.objects[part][label] -= count
+
+
+def _rarest_first(order: Sequence[int], counts: Sequence[Counter[int]]) -> list[int]:
+    """Sorts the groups by the frequency of their rarest class; groups without objects come last, ties keep `order`."""
+    totals = sum(counts, Counter[int]())
+    return sorted(order, key=lambda group: min((totals[label] for label in counts[group]), default=np.inf))

@@ -1,0 +1,98 @@
+"""The flags of python -m retinanet.check_labels: its own, and those of train.py for the folds' runs."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from retinanet.settings.evaluate import EMBED, LINK, EvaluateSettings
+from retinanet.settings.options import another_default, option, parsed, part, whole_number
+from retinanet.settings.train import STRONG, Data, Optimisation, Output, TrainSettings, settled
+
+LEAST_FOLDS = 2
+MOST_USED = (
+    *("coco_path", "train_set", "folds", "group_by", "results", "output_path"),
+    *("recipe", "depth", "weights", "min_side", "max_side", "batch_size", "epochs", "device"),
+)
+# Flags of train.py that make no sense for the runs of folds.
+REFUSED = {
+    "val_set": "names a set to evaluate on, and each fold's run is evaluated on the images that it doesn't see.",
+    "seeds": "trains several runs, and each fold has one.",
+    "find_lr": "replaces the training. Use it with train.py.",
+    "verify_resume": "replaces the training. Use it with train.py.",
+    "patience": "would end the folds' runs at different times.",
+}
+
+
+@dataclass(frozen=True)
+class FoldData(Data):
+    train_set: str = option("train", "the set whose labels are checked")
+
+
+@dataclass(frozen=True)
+class FoldOptimisation(Optimisation):
+    epochs: int = another_default(Optimisation, "epochs", 12)
+
+
+@dataclass(frozen=True)
+class FoldOutput(Output):
+    output_path: Path = option(
+        Path("label_check"), "folder of the suspects and of the folds' runs", Path, may_change=True, repeated=False
+    )
+    resume: bool = option(
+        False,
+        "accepted, but not needed: the folds' runs in --output_path are always resumed",
+        bool,
+        may_change=True,
+        repeated=False,
+    )
+
+
+@dataclass(frozen=True)
+class FoldTraining(TrainSettings):
+    recipe: str = another_default(TrainSettings, "recipe", STRONG)
+    data: FoldData = part(FoldData, "data")
+    optimisation: FoldOptimisation = part(FoldOptimisation, "optimisation")
+    output: FoldOutput = part(FoldOutput, "output")
+
+
+@dataclass(frozen=True)
+class Checking:
+    folds: int = option(
+        3,
+        "parts of the set; for each, a detector is trained on the others, so that it hasn't seen the part's labels",
+        whole_number(LEAST_FOLDS),
+    )
+    group_by: str | None = option(
+        None,
+        "keep images in one fold whose file names match with the same text, such as the frames of a video: "
+        r"'^clip\d+'; images that look alike stay together in any case",
+        metavar="REGEX",
+    )
+    results: Path | None = option(
+        None,
+        "instead of training, use the detections in this result file of test.py, of a detector that hasn't seen the "
+        "set; mistakes in the class are then harder to find",
+        Path,
+        metavar="FILE",
+    )
+    report_images: str = another_default(EvaluateSettings, "report_images", EMBED)
+    report_mb: float = another_default(EvaluateSettings, "report_mb", EvaluateSettings.report_mb)
+
+
+@dataclass(frozen=True)
+class CheckLabelsSettings:
+    checking: Checking = part(Checking, "labels")
+    training: TrainSettings = part(FoldTraining)
+
+
+def check_labels_settings(argv: list[str] | None = None) -> CheckLabelsSettings:
+    """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
+    description = "Find labels that are probably mistakes, by detectors that haven't seen their images."
+    prog = "python -m retinanet.check_labels"
+    settings, given = parsed(CheckLabelsSettings, description, argv, most_used=MOST_USED, prog=prog)
+    for name, reason in REFUSED.items():
+        given.refuse((name,), f"{reason} Remove it.")
+    if settings.checking.results:
+        given.refuse(("folds", "group_by"), "is for trainings, which --results replaces. Remove one of the two.")
+    if settings.checking.report_images == LINK:
+        given.refuse(("report_mb",), "limits pictures that are embedded. Remove it, or --report_images link.")
+    return replace(settings, training=settled(settings.training, given))
