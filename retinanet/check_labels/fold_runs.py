@@ -33,7 +33,7 @@ def fold_settings(checking: Checking, settings: TrainSettings, dataset: CocoData
     if not has_objects(annotations):
         raise UserError(f"{annotations.path}: has no objects to check{placeholder_note(annotations)}.")
     seed = settings.optimisation.seed
-    looks = looks_of(dataset, THREADS)
+    looks = looks_of(dataset.original, len(dataset), THREADS)
     bar = tqdm(looks, "Images that look alike", total=len(dataset), leave=False, disable=hides_bars())
     folds = folds_of(
         annotations,
