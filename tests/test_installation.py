@@ -13,7 +13,7 @@ import retinanet
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("retinanet", "pyproject.toml", "requirements.txt", "README.md", "LICENSE")
-COMMANDS = ("predict", "export", "convert", "check_data", "sample_data")
+COMMANDS = ("predict", "export", "convert", "check_data", "check_labels", "sample_data")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,16 @@ def test_the_detector_is_installed_and_the_scripts_are_not(python, tmp_path):
     assert "site-packages" in ours
     assert pythons.endswith("test/__init__.py")  # Python's own
     assert scripts == "[]"
+
+
+def test_the_parts_of_the_page_are_installed(python, tmp_path):
+    code = "from retinanet.reports.html_page import PARTS, SCRIPTS, STYLES; print(PARTS)"
+    code += "; print(*sorted(path.name for path in PARTS.iterdir())); print(*sorted(SCRIPTS + STYLES))"
+
+    place, installed, joined = run(python, tmp_path, "-c", code).splitlines()
+
+    assert "site-packages" in place
+    assert installed == joined
 
 
 def run(python: Path, folder: Path, *words: str) -> str:

@@ -17,7 +17,7 @@ PRODUCTS = (
     *((OTHER, ANY_IOU), (OWN_IOU, AREA), (AREA, AREA), (SAME, SAME), (ELSE, ELSE)),
 )
 # The columns of a detection. SCORE, RIVAL: log-odds of its class and of the best other class; OVERLAP, INSIDE: its
-# largest IoU with a label and its largest fraction inside a label; SIZE: like AREA; BETTER: IoU with a better detection.
+# largest IoU with a label and its largest fraction inside a label; SIZE: like AREA; BETTER: IoU with a better one.
 SCORE, RIVAL, OVERLAP, INSIDE, SIZE, BETTER = range(6)
 DETECTION_PRODUCTS = (
     *((SCORE, SCORE), (OVERLAP, OVERLAP), (INSIDE, INSIDE), (SCORE, INSIDE), (SCORE, SIZE), (SIZE, SIZE)),

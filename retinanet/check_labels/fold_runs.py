@@ -4,12 +4,10 @@ from tqdm import tqdm
 
 from retinanet.check_labels.folds import TRAIN, fold_folder, folds_of, write_fold_data
 from retinanet.checkpoints.resume import with_saved_exif
-from retinanet.coco.annotations import has_objects, placeholder_note
 from retinanet.coco.folder import VAL
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.similar import joined_looks, looks_of
 from retinanet.runtime.console import say
-from retinanet.runtime.errors import UserError
 from retinanet.runtime.json_files import read_json
 from retinanet.runtime.log_file import LOG
 from retinanet.runtime.printable import counted
@@ -21,28 +19,19 @@ from retinanet.settings.train import PUBLISHED_SEED, TrainSettings
 from retinanet.training.run import train_run
 from retinanet.training.sets import load_sets
 
+FOLD_SEED = PUBLISHED_SEED  # of the division, whatever the runs' --seed
 THREADS = 8  # that decode images to compare them
 
 
 def fold_settings(checking: Checking, settings: TrainSettings, dataset: CocoDataset) -> list[TrainSettings]:
     """Divides the set, writes the folds' data folders, and returns the settings of each fold's run.
 
-    Raises UserError if the set has no objects or too few images.
+    Raises UserError if the set has too few images.
     """
-    annotations = dataset.annotations
-    if not has_objects(annotations):
-        raise UserError(f"{annotations.path}: has no objects to check{placeholder_note(annotations)}.")
-    seed = settings.optimisation.seed
     looks = looks_of(dataset.original, len(dataset), THREADS)
     bar = tqdm(looks, "Images that look alike", total=len(dataset), leave=False, disable=hides_bars())
-    folds = folds_of(
-        annotations,
-        joined_looks(list(bar)),
-        checking.folds,
-        checking.group_by,
-        seed if isinstance(seed, int) else PUBLISHED_SEED,
-    )
-    content = read_json(annotations.path)
+    folds = folds_of(dataset.annotations, joined_looks(list(bar)), checking.folds, checking.group_by, FOLD_SEED)
+    content = read_json(dataset.annotations.path)
     runs = []
     for fold in range(checking.folds):
         folder = fold_folder(settings.output.output_path, fold)

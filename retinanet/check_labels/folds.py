@@ -11,8 +11,8 @@ from retinanet.coco.annotations import Annotations, owners_of
 from retinanet.coco.folder import VAL
 from retinanet.coco.stratified import group_keys, stratified
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.similar import Looks, alike, groups_of_pairs
-from retinanet.runtime.errors import UserError, either, file_error_explained
+from retinanet.data.similar import Looks, groups_of
+from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import counted
 from retinanet.settings.check_labels import LEAST_FOLDS
@@ -32,16 +32,13 @@ def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: s
     """
     count = len(annotations.image_ids)
     names = [annotations.file_name(index) for index in range(count)]
-    keys = {key: row for row, key in reversed([*enumerate(group_keys(names, group_by))])}
-    of_names = np.array([[keys[key], row] for row, key in enumerate(group_keys(names, group_by))])
-    groups = groups_of_pairs(np.concatenate([of_names, alike(looks, looks)]), count)
-    numbers, groups = np.unique(groups, return_inverse=True)
+    numbers, groups = np.unique(groups_of(group_keys(names, group_by), looks), return_inverse=True)
     if len(numbers) < num_folds:
-        fewer = [f"lower --folds to {len(numbers)}" * (len(numbers) >= LEAST_FOLDS), "add images"]
+        remedy = f"Lower --folds to {len(numbers)}, or add images" if len(numbers) >= LEAST_FOLDS else "Add images"
         raise UserError(
-            f"{annotations.path}: --folds {num_folds} need as many groups of images, and there are "
-            f"{len(numbers)} in {counted(count, 'image')}, since images that look alike{' or match' * bool(group_by)} "
-            f"stay together. {either(*filter(None, fewer)).capitalize()}."
+            f"{annotations.path}: --folds {num_folds} needs as many groups of images, and there are {len(numbers)} in "
+            f"{counted(count, 'image')}, since images that look alike{', or match,' * bool(group_by)} stay together. "
+            f"{remedy}."
         )
     counts: list[Counter[int]] = [Counter() for _ in numbers]
     owners = owners_of(annotations)[~annotations.crowds]
@@ -73,7 +70,7 @@ def write_fold_data(folder: Path, content: dict[str, Any], dataset: CocoDataset,
         text = json.dumps(part)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise UserError(
-                f"{path}: is a fold of other annotations, or with other --folds, --group_by or --seed. Choose another "
+                f"{path}: is a fold of other annotations, or with other --folds or --group_by. Choose another "
                 "--output_path, or remove that folder to begin again."
             )
         with file_error_explained(path, "can't be written", "Choose another --output_path."):

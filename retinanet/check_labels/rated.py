@@ -16,14 +16,15 @@ IN_CROWD = 0.5  # the fraction of a detection in a crowd region from which it is
 
 
 class Rated(NamedTuple):
-    """The n labels of an image, the d detections that belong to none of them, and mistakes that were made up."""
+    """The n labels of an image, its detections, of which d belong to no label, and mistakes that were made up."""
 
     image: int  # its index in the set
+    found: Found  # all detections in it
     rows: np.ndarray  # int64 [n], the labels' indices in the annotations
     labels: Labels
     evidence: Evidence  # of the labels
     features: np.ndarray  # [n, F]
-    free: Found  # the detections
+    free: Found  # the detections that belong to no label
     free_features: np.ndarray  # [d, G]
     planted: list[Labels]
     planted_features: list[np.ndarray]
@@ -44,7 +45,7 @@ def rate(
     Its `labels` are the annotations `rows`, and `crowds` [k, 4] its crowd regions. Mistakes were `planted` in it; only
     if there are some are labels taken away.
     """
-    evidence = evidence_at(regions, labels.boxes, labels.labels)
+    every, evidence = found, evidence_at(regions, labels.boxes, labels.labels)
     found = found.at(fractions_inside(found.boxes, crowds).max(axis=1, initial=0) < IN_CROWD)
     rivals = evidence_at(regions, found.boxes, found.labels).other_scores
     overlaps = ious(found.boxes, labels.boxes)
@@ -62,6 +63,7 @@ def rate(
     free_features = of_found(np.flatnonzero(is_free), labels.boxes)
     return Rated(
         image=regions.image,
+        found=every,
         rows=rows,
         labels=labels,
         evidence=evidence,

@@ -42,6 +42,7 @@ KIND_NAMES = {
 KINDS = (MISSING, *KIND_NAMES.values())
 SAME_PLACE_IOU = 0.2  # a missing object that overlaps a more suspect label this much is that label's mistake
 SAME_OBJECT_IOU = 0.4  # of two missing objects
+TWICE_IOU = 0.5  # labels of the same object overlap at least this much
 MOST_DRAWN = 5000  # images in which mistakes are made up
 CLASS_WEIGHT = 10  # labels of the average class that are added to a class's own, for its usual score
 
@@ -124,9 +125,11 @@ def _usual_scores(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> n
 def _suspects_of_image(rated: Rated, probabilities: np.ndarray) -> Iterator[Suspect]:
     overlaps = ious(rated.labels.boxes, rated.labels.boxes)
     np.fill_diagonal(overlaps, 0)
-    mistakes = probabilities.copy()
-    mistakes[:, RIGHT] = 0
-    for place, (row, kind) in enumerate(zip(rated.rows.tolist(), mistakes.argmax(axis=1).tolist(), strict=True)):
+    likeliest = probabilities.copy()
+    likeliest[:, RIGHT] = -1
+    likeliest[rated.evidence.other_scores == 0, WRONG_CLASS] = -1  # no other class is seen there
+    likeliest[overlaps.max(axis=1) < TWICE_IOU, TWICE] = -1
+    for place, (row, kind) in enumerate(zip(rated.rows.tolist(), likeliest.argmax(axis=1).tolist(), strict=True)):
         suspect = Suspect(KIND_NAMES[kind], float(1 - probabilities[place, RIGHT]), rated.image, row)
         if kind == WRONG_CLASS:
             label, score = int(rated.evidence.other_labels[place]), float(rated.evidence.other_scores[place])

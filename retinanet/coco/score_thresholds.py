@@ -7,8 +7,11 @@ import numpy as np
 USUAL_THRESHOLD = 0.3  # used if no evaluation has determined a better threshold
 
 
-def above(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Marks the scores that exceed the threshold in float32: bool, shaped like `scores`. None exceeds NaN."""
+def above(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+    """Marks the scores that exceed the threshold, or each its own, in float32: bool, shaped like `scores`.
+
+    None exceeds NaN.
+    """
     return scores.astype(np.float32) > np.float32(threshold)
 
 

@@ -33,9 +33,12 @@ from retinanet.evaluation.views import Views, views_line
 from retinanet.reports.analysis_text import analysis_lines, comparison_lines, without_lookalikes_line
 from retinanet.reports.box_pictures import comparison_panels, draw_grid, no_pictures_line
 from retinanet.reports.compared_settings import setting_differences, setting_lines
+from retinanet.reports.embedded_images import pictures_of, telling_order
 from retinanet.reports.figures import require_picture_place, save_figure
+from retinanet.reports.html_comparison import write_comparison
 from retinanet.reports.html_report import REPORT, write_report
 from retinanet.reports.metrics import comparison_numbers, evaluation_numbers, write_json
+from retinanet.reports.page_data import Run
 from retinanet.runtime.console import say, warn
 from retinanet.runtime.device import choose_precision, find_device, num_workers
 from retinanet.runtime.errors import UserError
@@ -194,7 +197,14 @@ def report_on(
     analysis = analyse(annotations, detections, settings.num_draws)
     say(*analysis_lines(analysis, len(dataset)), *lookalike_lines(settings, analysis, dataset, record))
     if settings.report:
-        write_report(settings.report, analysis, table, dataset, str(source), record)
+        pictures = pictures_of(
+            dataset,
+            telling_order([analysis], annotations),
+            settings.report_images,
+            settings.report_mb,
+            settings.report,
+        )
+        write_report(settings.report, analysis, table, dataset, str(source), record, pictures)
         if line := no_pictures_line(dataset):
             say(line)
         say(f"Report: {settings.report / REPORT}")
@@ -301,10 +311,12 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
-    """Prints what changed from one result file to the other, and draws the images most won and lost.
+    """Prints what changed from one result file to the other, draws the images most won and lost, and writes the page.
 
     With --json, the picture is drawn only if --report is given.
     """
+    if settings.report:
+        require_writable(settings.report / REPORT)
     picture = (settings.report or Path()) / "compare.png"
     (record_a, why_a), (record_b, why_b) = read_record(path_a), read_record(path_b)
     dataset = load_set_without_images(
@@ -326,9 +338,12 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
     a, b = (analyse(annotations, load_results(path, annotations), settings.num_draws) for path in (path_a, path_b))
     comparison = compare(a, b, annotations)
     differing = setting_differences(record_a, record_b) if record_a and record_b else None
-    say(f"A: {path_a}", f"B: {path_b}")
-    say(*setting_lines(differing, list(filter(None, (why_a, why_b)))))
-    say(*comparison_lines(comparison, settings.num_draws, len(dataset)))
+    lines = [
+        *(f"A: {path_a}", f"B: {path_b}"),
+        *setting_lines(differing, list(filter(None, (why_a, why_b)))),
+        *comparison_lines(comparison, settings.num_draws, len(dataset)),
+    ]
+    say(*lines)
     if settings.json:
         sources, records = (str(path_a), str(path_b)), (record_a, record_b)
         numbers = comparison_numbers(sources, annotations, comparison, records, settings.num_draws, differing)
@@ -336,13 +351,26 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
         say(f"Numbers: {settings.json}")
     if (settings.report or not settings.json) and (line := no_pictures_line(dataset)):
         say(line)
-    if not is_drawn:
-        return 0
-    panels = comparison_panels(comparison, a, b, dataset)
-    if not panels:
+    panels = comparison_panels(comparison, a, b, dataset) if is_drawn else []
+    if panels:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)
+        say(f"Picture of the images most won and most lost: {picture}")
+    elif is_drawn:
         say("A and B do equally well on every image, so there is no picture")
-        return 0
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)
-    say(f"Picture of the images most won and most lost: {picture}")
+    if settings.report:
+        runs = (
+            Run("A", str(path_a), record_a.get("checkpoint"), a),
+            Run("B", str(path_b), record_b.get("checkpoint"), b),
+        )
+        pictures = pictures_of(
+            dataset,
+            telling_order([a, b], annotations),
+            settings.report_images,
+            settings.report_mb,
+            settings.report,
+        )
+        compared = picture.read_bytes() if panels else None
+        write_comparison(settings.report / REPORT, runs, comparison, annotations, lines, pictures, compared)
+        say(f"Report: {settings.report / REPORT}")
     return 0

@@ -1,6 +1,6 @@
 """Finds pictures that look alike, such as frames of a video, or copies saved again, cropped a little or mirrored."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
 
@@ -69,6 +69,18 @@ def likest(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
         rows, columns = pairs[order].T  # of the pairs of a row, the last, which is the likest, stays
         best[rows], likeness[rows] = columns, likenesses[order]
     return best, likeness
+
+
+def groups_of(keys: Sequence[str], looks: Looks | None) -> np.ndarray:
+    """Returns the group of each image, int64 [N]: the least index of the images with the same key, or that look alike.
+
+    Groups that share an image are joined. Without `looks`, only keys count.
+    """
+    first: dict[str, int] = {}
+    pairs = [np.array([[first.setdefault(key, row), row] for row, key in enumerate(keys)]).reshape(-1, 2)]
+    if looks is not None:
+        pairs.append(alike(looks, looks))
+    return groups_of_pairs(np.concatenate(pairs), len(keys))
 
 
 def groups_of_pairs(pairs: np.ndarray, count: int) -> np.ndarray:

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.coco.annotations import Annotations
 from retinanet.coco.results import Found
 from retinanet.coco.score_thresholds import above, threshold_below
 from retinanet.evaluation.average_precision import average_precision, mean_of_classes
 from retinanet.evaluation.confusion import Confusion, confusion_of
+from retinanet.evaluation.counts import Counts, count_by_class, count_by_image
 from retinanet.evaluation.intervals import Interval, draws_of_images, interval
 from retinanet.evaluation.matches import DetectionMatches, evaluated, match_detections, ranked_classes
 from retinanet.evaluation.tide_errors import Errors, find_errors, lost_to_errors
@@ -80,10 +81,8 @@ def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DR
     drawn[:, [len(np.unique(of_class.object_images)) < LEAST_IMAGES for of_class in ranked]] = np.nan
     class_ap = np.stack([_ap_and_ap50(of_class.ap)[:, 0] for of_class in numbers], axis=1)
     best = _best_overall(detections, matches, annotations)
-    num_hits = np.bincount(
-        detections.labels[matches.hits[0] & above(detections.scores, best.threshold)],
-        minlength=len(annotations.class_names),
-    )
+    taken = above(detections.scores, best.threshold)
+    num_hits = count_by_class(taken, detections, matches, annotations).true_positives
     lost = lost_to_errors(detections, matches, errors, annotations, all_once)
     classes = [
         ClassNumbers(
@@ -135,33 +134,19 @@ def is_taken(analysis: Analysis) -> np.ndarray:
     return above(analysis.found.scores, analysis.best.threshold)
 
 
-class ImageCounts(NamedTuple):
-    """The counts of detections above the best threshold, and of objects that they miss, in each of N images."""
-
-    true_positives: np.ndarray  # int64 [N]
-    false_positives: np.ndarray  # int64 [N]
-    misses: np.ndarray  # int64 [N]
-
-    @property
-    def f1(self) -> np.ndarray:
-        """Returns the F1 of each image, or 1 if it has neither objects nor detections: [N]."""
-        total = 2 * self.true_positives + self.false_positives + self.misses
-        return np.where(total > 0, 2 * self.true_positives / np.maximum(total, 1), 1)
+def image_counts(analysis: Analysis, annotations: Annotations, iou: int = 0) -> Counts:
+    """Returns the counts of each image above the best threshold, at the IoU with the index `iou`; 0 is IoU 0.5."""
+    return count_by_image(is_taken(analysis), analysis.found, analysis.matches, annotations, iou)
 
 
-def image_counts(analysis: Analysis, annotations: Annotations, iou: int = 0) -> ImageCounts:
-    """Returns the counts of each image at the IoU with the index `iou` among the ten; 0 is IoU 0.5."""
-    num_images, images, taken = len(annotations.image_ids), analysis.found.images, is_taken(analysis)
-    hits, ignored = analysis.matches.hits[iou], analysis.matches.ignored[iou]
-    num_objects = np.bincount(owners_of(annotations)[~annotations.crowds], minlength=num_images)
-    num_hits = np.bincount(images[taken & hits], minlength=num_images)
-    num_detections = np.bincount(images[taken & ~ignored], minlength=num_images)
-    return ImageCounts(num_hits, num_detections - num_hits, num_objects - num_hits)
+def f1_of_images(counts: Counts) -> np.ndarray:
+    """Returns the F1 of each image, or 1 if it has neither objects nor detections: [N]."""
+    return np.nan_to_num(counts.f1, nan=1.0)
 
 
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
     """Returns the F1 of each image at the best threshold, averaged over the ten IoUs: [N]."""
-    f1 = [image_counts(analysis, annotations, iou).f1 for iou in range(len(analysis.matches.hits))]
+    f1 = [f1_of_images(image_counts(analysis, annotations, iou)) for iou in range(len(analysis.matches.hits))]
     return np.mean(f1, axis=0)
 
 
@@ -183,11 +168,11 @@ def _best_of(detections: Found, matches: DetectionMatches, chosen: np.ndarray, n
     right, seen = hits.cumsum()[ends], ends + 1
     if not num_objects or not hits.any():
         return WorkingPoint(*[float("nan")] * 4)
-    f1 = 2 * right / (seen + num_objects)
-    best = f1.argmax()
+    counts = Counts(right, seen - right, num_objects - right)
+    best = counts.f1.argmax()
     return WorkingPoint(
         threshold=threshold_below(scores[ends[best]]),
-        f1=float(f1[best]),
-        precision=float(right[best] / seen[best]),
-        recall=float(right[best] / num_objects),
+        f1=float(counts.f1[best]),
+        precision=float(counts.precision[best]),
+        recall=float(counts.recall[best]),
     )

@@ -9,6 +9,7 @@ from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import USEFUL_F1, Analysis, ClassNumbers, WorkingPoint
 from retinanet.evaluation.coco_table import CocoTable
 from retinanet.evaluation.compare import Comparison
+from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import counted, printable
@@ -83,6 +84,14 @@ def number_text(number: float) -> str:
     return "-" if math.isnan(number) else f"{number:.3f}"
 
 
+def change_text(difference: Interval) -> str:
+    """Returns a difference and its interval, with signs."""
+    if math.isnan(difference.value):
+        return "-"
+    sure = "" if math.isnan(difference.low) else f" ({difference.low:+.3f} to {difference.high:+.3f})"
+    return f"{difference.value:+.3f}{sure}"
+
+
 def _class_row(numbers: ClassNumbers) -> list[str]:
     best = number_text(numbers.best.f1), threshold_text(numbers.best.threshold)
     intervals = str(numbers.ap), str(numbers.ap50)
@@ -123,9 +132,7 @@ def comparison_lines(comparison: Comparison, num_draws: int, num_images: int) ->
     """Returns the lines to print for a comparison."""
     rows = [["", f"{'A':>5}", f"{'B':>5}", f"{'B - A':>25}", "B higher in"]]
     for number in comparison.differences:
-        change = "-" if np.isnan(number.difference.value) else f"{number.difference.value:+.3f}"
-        if not np.isnan(number.difference.low):
-            change += f" ({number.difference.low:+.3f} to {number.difference.high:+.3f})"
+        change = change_text(number.difference)
         wins = "-" if np.isnan(number.wins) else f"{number.wins:.1%}"
         rows.append([printable(number.name), number_text(number.a), number_text(number.b), change, wins])
     lines = aligned(rows)

@@ -1,31 +1,31 @@
 """Lays out a report as one self-contained HTML page, in which long tables are partly collapsed."""
 
 import base64
+import hashlib
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.coco.score_thresholds import threshold_text
 from retinanet.evaluation.analysis import Analysis, ClassNumbers, WorkingPoint
 from retinanet.evaluation.tide_errors import ERROR_KINDS
 from retinanet.reports.analysis_text import lost_cells, never_found_lines, number_text
+from retinanet.reports.page_data import data_text
 from retinanet.runtime.printable import counted, printable
 
 MOST_ROWS = 20  # the number of rows of a table that are not collapsed
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
-  overflow-wrap: anywhere; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-img { max-width: 100%; height: auto; }
-pre { background: #f4f4f4; padding: .8rem; overflow-x: auto; font-size: .8rem; overflow-wrap: normal; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; }
-td, th { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-td:first-child, th:first-child { text-align: left; white-space: normal; min-width: 8rem; max-width: 20rem; }
-.settings td { text-align: left; white-space: normal; }
-figure { margin: 1.5rem 0; } figcaption { color: #444; }
-summary { cursor: pointer; margin: .8rem 0; }
-"""
+PARTS = Path(__file__).parent / "page"
+STYLES = ("page.css", "images.css")
+# Joined in this order into one script, whose parts share their names.
+SCRIPTS = (
+    *("data.js", "numbers.js", "state.js", "elements.js", "thresholds.js", "tables.js", "charts.js", "confusion.js"),
+    *("images.js", "viewer.js", "labels.js", "page.js"),
+)
+# Runs before the page is laid out, so that what the application replaces is never displayed.
+MARK = "document.documentElement.className = 'application';"
+SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the tab of numbers
+EMBEDDED, LINKED = "data:", "data: file: 'self'"  # where a page may load pictures from
 
 
 class Illustration(NamedTuple):
@@ -50,31 +50,88 @@ class PageText(NamedTuple):
 HEADINGS = ("Classes", "Precision and recall", "Confusion", "Errors", "Worst images")
 
 
-def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration]) -> str:
-    """Returns the page: summary, COCO table, settings, a section for each of HEADINGS, and the analysis as text."""
+REPLACED = ("Classes", "Precision and recall", "Confusion")  # the application has better ones
+
+
+def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration], data: dict[str, Any]) -> str:
+    """Returns the page: summary, COCO table, settings, a section for each of HEADINGS, and the analysis as text.
+
+    Where scripts run, the application on `data` shows the sections REPLACED instead.
+    """
     parts = [
-        "<!DOCTYPE html>",
-        f"<html lang='en'><head><meta charset='utf-8'><title>{_html(text.title)}</title>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<style>{STYLE}</style></head><body>",
-        f"<h1>AP {analysis.ap}</h1>",
-        f"<p>{_html(text.summary)}</p>",
         "<h2>COCO's numbers</h2>",
-        _pre(text.coco_lines),
+        preformatted(text.coco_lines),
         "<h2>Settings</h2>",
         _settings_table(text.settings),
     ]
     for heading in HEADINGS:
-        figures = [_figure(illustration) for illustration in illustrations if illustration.heading == heading]
+        figures = [figure(illustration) for illustration in illustrations if illustration.heading == heading]
         tables = {"Classes": _class_table, "Errors": _error_table}
         table = tables[heading](analysis) if heading in tables else []
         if figures or table:
-            parts += [f"<h2>{heading}</h2>", *table, *figures]
-    parts += ["<h2>As text</h2>", f"<details><summary>The analysis as text</summary>{_pre(text.lines)}</details>"]
-    return "\n".join([*parts, "</body></html>"])
+            section = "<section class='replaced'>" if heading in REPLACED else "<section>"
+            parts += [section, f"<h2>{heading}</h2>", *table, *figures, "</section>"]
+    parts += [
+        "<h2>As text</h2>",
+        f"<details><summary>The analysis as text</summary>{preformatted(text.lines)}</details>",
+    ]
+    return document(text.title, f"AP {analysis.ap}", text.summary, parts, data)
 
 
-def _figure(illustration: Illustration) -> str:
+def document(title: str, heading: str, summary: str, parts: Sequence[str], data: dict[str, Any]) -> str:
+    """Returns a page with the application on `data` of page_data, and the static `parts`, which need no scripts."""
+    style = "".join((PARTS / name).read_text() for name in STYLES)
+    script = "(() => {\n'use strict';\n" + "".join((PARTS / name).read_text() for name in SCRIPTS) + "})();\n"
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(MARK)} {_hash(script)}; "
+        f"img-src {_picture_sources(data)}; form-action 'none'; base-uri 'none'"
+    )
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            "<html lang='en'><head><meta charset='utf-8'>",
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            f"<title>{_html(title)}</title>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            f"<script>{MARK}</script>",
+            f"<style>{style}</style></head><body>",
+            f"<header><h1>{heading}</h1>",
+            f"<p>{_html(summary)}</p></header>",
+            _application(has_suspects=data["suspects"] is not None),
+            "<main id='details' data-tab='details'>",
+            *parts,
+            "</main>",
+            f"<script type='application/json' id='data'>{data_text(data)}</script>",
+            f"<script>{script}</script>",
+            "</body></html>",
+        ]
+    )
+
+
+def _application(has_suspects: bool) -> str:
+    """Returns the elements that the scripts fill."""
+    sections = "".join(f"<section id='{name}'></section>" for name in SECTIONS)
+    labels = "<section id='labels' data-tab='labels'></section>" if has_suspects else ""
+    return (
+        "<div id='application'><nav id='tabs' aria-label='Parts of the page'></nav>"
+        "<section id='thresholds' aria-label='Thresholds'></section>"
+        f"<div data-tab='numbers'>{sections}</div><section id='images' data-tab='images'></section>{labels}"
+        "<dialog id='viewer'></dialog></div>"
+    )
+
+
+def _picture_sources(data: dict[str, Any]) -> str:
+    pictures = data["images"]["pictures"]
+    return EMBEDDED if all(source is None or source.startswith(EMBEDDED) for source in pictures) else LINKED
+
+
+def _hash(content: str) -> str:
+    """Returns the source expression of a Content-Security-Policy that allows an inline element of this content."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def figure(illustration: Illustration) -> str:
+    """Returns the illustration with its caption."""
     data = base64.b64encode(illustration.picture).decode()
     caption = _html(illustration.caption)
     return (
@@ -146,7 +203,8 @@ def _settings_table(settings: Mapping[str, Any]) -> str:
     return few if len(settings) <= MOST_ROWS else f"<details><summary>{len(settings)} settings</summary>{few}</details>"
 
 
-def _pre(lines: Sequence[str]) -> str:
+def preformatted(lines: Sequence[str]) -> str:
+    """Returns the lines as they are, in letters of equal width."""
     return "<pre>" + "\n".join(map(_html, lines)) + "</pre>"
 
 

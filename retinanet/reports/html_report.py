@@ -18,10 +18,12 @@ from retinanet.evaluation.tide_errors import ERROR_KINDS, MISSED
 from retinanet.reports.analysis_charts import class_chart, confusion_chart, error_chart, precision_recall_chart
 from retinanet.reports.analysis_text import analysis_lines, precision_at_50
 from retinanet.reports.box_pictures import Panel, chosen_detections_panel, chosen_objects_panel, draw_grid
+from retinanet.reports.embedded_images import Pictures
 from retinanet.reports.figures import DOTS_PER_INCH
 from retinanet.reports.fonts import give_fonts
 from retinanet.reports.html_page import Illustration, PageText, page_of
 from retinanet.reports.metrics import evaluation_numbers, json_text
+from retinanet.reports.page_data import Run, page_data
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import counted
@@ -50,15 +52,18 @@ def write_report(
     dataset: CocoDataset,
     source: str,
     record: Mapping[str, Any] | None = None,
+    pictures: Pictures | None = None,
+    suspects: dict[str, Any] | None = None,
 ) -> None:
     """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    `record` is the record of the result file, if it has one. Raises UserError if the folder can't be written to or an
-    image can't be read.
+    `record` is the record of the result file, if it has one, `pictures` are those of the page, and `suspects` is the
+    content of label_suspects.json, for the page's tab of labels. Raises UserError if the folder can't be written to or
+    an image can't be read.
     """
     annotations = dataset.annotations
     figures, about = _figures(analysis, table, dataset)
-    pictures = {name: _picture(figure, name) for name, figure in figures.items()}
+    drawn = {name: _picture(figure, name) for name, figure in figures.items()}
     record = record or {}
     made_by = {name: record[name] for name in ("checkpoint", "epoch") if name in record} | record.get("settings", {})
     num_objects = int((~annotations.crowds).sum())
@@ -71,11 +76,15 @@ def write_report(
         {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "results": source, "annotations": annotations.path} | made_by,
         analysis_lines(analysis, len(annotations.image_ids)),
     )
-    kinds = {name: "jpeg" if name.endswith("jpg") else "png" for name in pictures}
-    page = page_of(text, analysis, [Illustration(*about[name], pictures[name], kinds[name]) for name in pictures])
+    kinds = {name: "jpeg" if name.endswith("jpg") else "png" for name in drawn}
+    data = page_data(
+        title, annotations, [Run("A", source, record.get("checkpoint"), analysis)], pictures=pictures, suspects=suspects
+    )
+    illustrations = [Illustration(*about[name], drawn[name], kinds[name]) for name in drawn]
+    page = page_of(text, analysis, illustrations, data)
     files = {
         METRICS: json_text(evaluation_numbers(source, annotations, analysis, table, record)).encode(),
-        **pictures,
+        **drawn,
         REPORT: page.encode(),
     }
     with file_error_explained(folder, "can't be written to", "Choose another --report."):

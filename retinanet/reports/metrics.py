@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retinanet.coco.annotations import Annotations
-from retinanet.evaluation.analysis import Analysis, WorkingPoint, image_counts
+from retinanet.evaluation.analysis import Analysis, WorkingPoint, f1_of_images, image_counts
 from retinanet.evaluation.average_precision import RECALLS
 from retinanet.evaluation.coco_table import NUMBER_NAMES, CocoTable
 from retinanet.evaluation.compare import Comparison
@@ -102,7 +102,7 @@ def _images(analysis: Analysis, annotations: Annotations) -> list[dict[str, Any]
         "id": annotations.image_ids.tolist(),
         "file_name": [annotations.file_name(image) for image in range(len(annotations.image_ids))],
         **{name: values.tolist() for name, values in counts._asdict().items()},
-        "f1": counts.f1.round(6).tolist(),
+        "f1": f1_of_images(counts).round(6).tolist(),
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from retinanet.settings.evaluate import EMBED, LINK, EvaluateSettings
 from retinanet.settings.options import another_default, option, parsed, part, whole_number
 from retinanet.settings.train import STRONG, Data, Optimisation, Output, TrainSettings, settled
 
@@ -73,6 +74,8 @@ class Checking:
         Path,
         metavar="FILE",
     )
+    report_images: str = another_default(EvaluateSettings, "report_images", EMBED)
+    report_mb: float = another_default(EvaluateSettings, "report_mb", EvaluateSettings.report_mb)
 
 
 @dataclass(frozen=True)
@@ -90,4 +93,6 @@ def check_labels_settings(argv: list[str] | None = None) -> CheckLabelsSettings:
         given.refuse((name,), f"{reason} Remove it.")
     if settings.checking.results:
         given.refuse(("folds", "group_by"), "is for trainings, which --results replaces. Remove one of the two.")
+    if settings.checking.report_images == LINK:
+        given.refuse(("report_mb",), "limits pictures that are embedded. Remove it, or --report_images link.")
     return replace(settings, training=settled(settings.training, given))

@@ -74,10 +74,15 @@ def test_compare(script, folder):
     again = script("test", "--compare", "good.json", "good.json", "--report", "deep/er")
     assert again.code == 0
     assert "A and B do equally well on every image" in again.out
-    assert not (folder / "deep").exists()
+    assert [path.name for path in folder.glob("deep/er/*")] == ["report.html"]
     other = script("test", "--compare", "lacking.json", "good.json", "--report", "deep/er")
     assert other.code == 0
     assert (folder / "deep" / "er" / "compare.png").exists()
+    assert other.out.splitlines()[-1] == "Report: deep/er/report.html"
+    page = (folder / "deep" / "er" / "report.html").read_text()
+    assert '"source":"lacking.json"' in page
+    assert '"source":"good.json"' in page
+    assert "AP of B - A: +0.5" in page
 
 
 def test_result_files_need_only_the_annotations(script, folder):

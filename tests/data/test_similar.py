@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from support.photos import made_up_photo
 
@@ -35,6 +37,8 @@ def brighter(picture):
 
 WAYS = {
     "saved again": saved,
+    "larger": lambda picture: picture.resize((480, 360)),
+    "of another shape": lambda picture: picture.resize((250, 200)),
     "smaller": smaller,
     "cropped": cropped,
     "cropped at a corner": lambda picture: cropped(picture, 0.06, 0.06, 0, 0),
@@ -90,3 +94,15 @@ def test_a_set_of_nothing_but_look_alikes_is_one_group(originals, monkeypatch):
     nearly_same = looks(ImageEnhance.Brightness(PHOTOS[0]).enhance(1 + 0.01 * number) for number in range(count))
     monkeypatch.setattr(similar, "LOOKS_IN_BLOCK", count // 2)
     assert not groups_of_pairs(alike(nearly_same, nearly_same), count).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
+def test_groups_are_what_pairs_connect(case):
+    count, pairs = case
+    groups = [{number} for number in range(count)]
+    for first, second in pairs:
+        joined = next(group for group in groups if first in group) | next(group for group in groups if second in group)
+        groups = [group for group in groups if not group & joined] + [joined]
+    expected = [min(next(group for group in groups if number in group)) for number in range(count)]
+    assert groups_of_pairs(np.array(pairs).reshape(-1, 2).astype(int), count).tolist() == expected

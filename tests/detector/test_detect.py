@@ -8,7 +8,14 @@ from torchvision.ops import box_iou
 from retinanet.detector import detect as module
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import decode
-from retinanet.detector.detect import detect, survivors_at_once, survivors_by_image
+from retinanet.detector.detect import (
+    candidates_in,
+    detect,
+    find_candidates,
+    find_regions,
+    survivors_at_once,
+    survivors_by_image,
+)
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates, Predictions
 
@@ -132,3 +139,16 @@ def test_a_box_outside_of_its_image_is_dropped():
 def test_values_that_are_not_finite_are_no_detections():
     predictions = Predictions(torch.full((1, len(ANCHORS), 2), float("nan")), torch.zeros(1, len(ANCHORS), 4))
     assert (detect(predictions, ANCHORS, SIZES[:1]).labels == -1).all()
+
+
+@pytest.mark.parametrize("num_outputs", [4, 5])
+@pytest.mark.parametrize("num_regions", [20, 10**6])
+def test_the_best_pairs_of_regions_and_classes_are_the_candidates(num_outputs, num_regions):
+    logits, deltas = random_predictions(3, 4)
+    more = torch.randn(*deltas.shape[:2], num_outputs - 4, generator=torch.Generator().manual_seed(1))
+    predictions = Predictions(logits, torch.cat([deltas, more], dim=2))
+    expected = find_candidates(predictions, ANCHORS, SIZES, 20)  # of at most 20 anchors, which are then among the best
+    regions = find_regions(predictions, ANCHORS, SIZES, num_regions)
+    assert regions.scores.shape == (len(SIZES), min(num_regions, len(ANCHORS)), 4)
+    for part, other in zip(candidates_in(regions, 20), expected, strict=True):
+        torch.testing.assert_close(part, other)

@@ -13,6 +13,7 @@ from support.scripts import ROOT
 import retinanet
 from retinanet.detector.settings import DEFAULT_DETECTION, DEFAULT_LOSS, AnchorShapes, Architecture
 from retinanet.settings.check_data import CheckDataSettings
+from retinanet.settings.check_labels import CheckLabelsSettings
 from retinanet.settings.convert import ConvertSettings
 from retinanet.settings.draw import DrawSettings
 from retinanet.settings.evaluate import EvaluateSettings
@@ -26,7 +27,7 @@ from retinanet.settings.train import MAY_CHANGE, TrainSettings, differences, tra
 SCRIPTS = ("train", "test", "vis", "test_submission")
 COMMANDS = (
     *(TrainSettings, EvaluateSettings, DrawSettings, SubmissionSettings, PredictSettings, ExportSettings),
-    *(ConvertSettings, CheckDataSettings, SampleDataSettings),
+    *(ConvertSettings, CheckDataSettings, CheckLabelsSettings, SampleDataSettings),
 )
 # What `Settings:` lines, run.json and checkpoints of all versions hold.
 NAMES = """

@@ -1,0 +1,125 @@
+"""Chooses the pictures that the report's page shows, and embeds them as JPEG up to a limit or links to the files."""
+
+import base64
+import io
+import os
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from retinanet.coco.annotations import Annotations
+from retinanet.data.dataset import CocoDataset
+from retinanet.evaluation.analysis import Analysis, image_counts, image_f1, is_taken
+from retinanet.evaluation.tide_errors import LOCATION
+from retinanet.runtime.errors import UserError
+from retinanet.settings.evaluate import LINK
+
+LARGE, SMALL = 640, 320  # the longest side of an embedded picture, in pixels
+SHARE_OF_LARGE = 0.5  # of the limit; if not all pictures fit, the rest of the limit holds SMALL ones
+QUALITY = 80  # of the JPEGs
+MEGABYTE = 10**6
+
+
+class Pictures(NamedTuple):
+    """The pictures of a set's N images on the page."""
+
+    sources: list[str | None]  # a data: URL or a link
+    notes: list[str | None]  # why an image has no source
+
+
+def telling_order(analyses: Sequence[Analysis], annotations: Annotations) -> np.ndarray:
+    """Returns all images, int64 [N], those that tell most about the detector first.
+
+    The image with the most false positives is followed by those with the most misses and the most badly placed boxes
+    at the best threshold, and, of two analyses, those that the second gains and loses most; then the second of each.
+    """
+    badness = []
+    for analysis in analyses:
+        counts = image_counts(analysis, annotations)
+        misplaced = analysis.found.images[(analysis.errors.kinds == LOCATION) & is_taken(analysis)]
+        badness += [counts.false_positives, counts.misses, np.bincount(misplaced, minlength=len(counts.misses))]
+    if len(analyses) == 2:
+        a, b = (image_f1(analysis, annotations) for analysis in analyses)
+        badness += [b - a, a - b]
+    num_images = len(annotations.image_ids)
+    turns = np.full(num_images, np.inf)
+    for number, bad in enumerate(badness):
+        places = np.empty(num_images)
+        places[np.argsort(-bad, kind="stable")] = np.arange(num_images)
+        turns = np.minimum(turns, np.where(bad > 0, places * len(badness) + number, np.inf))
+    return np.argsort(turns, kind="stable")
+
+
+def pictures_of(dataset: CocoDataset, order: np.ndarray, how: str, megabytes: float, folder: Path) -> Pictures:
+    """Returns the pictures of a set for a page in `folder`; `how` is EMBED or LINK.
+
+    Pictures are embedded in `order`, an array of image indices, until the JPEGs take `megabytes`.
+    """
+    left_out = f"not embedded: --report_mb {megabytes:g} was full"
+    pictures = Pictures([None] * len(dataset), [left_out] * len(dataset))
+    there = dataset.images_there()
+    for image in np.flatnonzero(~there).tolist():
+        pictures.notes[image] = f"no such file in {dataset.image_folder}"
+    order = order[there[order]]
+    if how == LINK:
+        _link(pictures, dataset, order.tolist(), folder)
+    else:
+        _embed(pictures, dataset, order.tolist(), int(megabytes * MEGABYTE))
+    return pictures
+
+
+def _link(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], folder: Path) -> None:
+    for image in images:
+        if _looks_turned(dataset, image):
+            pictures.notes[image] = "not linked: a browser would turn it by its EXIF orientation, unlike --exif raw"
+        else:
+            pictures.sources[image], pictures.notes[image] = _link_to(dataset.path(image), folder), None
+
+
+def _looks_turned(dataset: CocoDataset, image: int) -> bool:
+    """Returns True if the frame of an image's boxes isn't that in which browsers, which follow EXIF, show the file."""
+    header = dataset.headers.at(image) if dataset.headers else None
+    height, width = dataset.annotations.sizes[image].tolist()
+    return header is not None and header.turn((height, width), dataset.exif) not in (header.orientation, None)
+
+
+def _link_to(path: Path, folder: Path) -> str:
+    """Returns the link from a page in `folder`: relative, so that both can move together, if they share a drive."""
+    try:
+        return urllib.parse.quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+    except ValueError:  # another drive of Windows
+        return path.resolve().as_uri()
+
+
+def _embed(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], limit: int) -> None:
+    """Embeds JPEGs of the `images` until they take `limit` bytes.
+
+    They are LARGE in the first SHARE_OF_LARGE, and after it while all are likely to fit, judging by those before.
+    """
+    used, num_embedded, longest = 0, 0, LARGE
+    for place, image in enumerate(images):
+        expected = used / max(num_embedded, 1) * (len(images) - place)
+        if used + expected > limit and used >= limit * SHARE_OF_LARGE:
+            longest = SMALL
+        try:
+            jpeg = _jpeg(dataset.original(image), longest)
+        except UserError as fault:
+            pictures.notes[image] = str(fault)
+            continue
+        if used + len(jpeg) > limit:
+            break
+        used, num_embedded = used + len(jpeg), num_embedded + 1
+        pictures.sources[image] = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+        pictures.notes[image] = None
+
+
+def _jpeg(pixels: np.ndarray, longest: int) -> bytes:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((longest, longest))  # which never enlarges
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

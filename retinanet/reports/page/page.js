@@ -1,0 +1,78 @@
+// Starts the page: its tabs, and everything that follows the thresholds.
+
+const TAB_NAMES = {numbers: "Numbers", images: "Images", labels: "Labels", details: "Details"};
+
+function startTabs() {
+  const links = TABS.filter((tab) => document.querySelector(`[data-tab="${tab}"]`)).map((tab) =>
+    element("a", {href: `#${tab}`}, TAB_NAMES[tab]));
+  document.getElementById("tabs").append(...links);
+  const show = () => {
+    for (const part of document.querySelectorAll("[data-tab]")) {
+      part.classList.toggle("away", part.dataset.tab !== state.tab); // not `hidden`: a print shows all
+    }
+    const followsThresholds = ["numbers", "images"].includes(state.tab);
+    document.getElementById("thresholds").classList.toggle("away", !followsThresholds);
+    for (const link of links) {
+      if (link.hash === `#${state.tab}`) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+  };
+  // The address decides, so that the browser's Back leads to the tab before.
+  const follow = () => {
+    const tab = document.getElementById(location.hash.slice(1))?.closest("[data-tab]")?.dataset.tab;
+    change({tab: tab ?? "numbers"});
+  };
+  onChange((names) => {
+    if (!names.has("tab")) return;
+    const inTab = document.getElementById(location.hash.slice(1))?.closest(`[data-tab="${state.tab}"]`);
+    if (!inTab) location.hash = state.tab;
+    show();
+  });
+  window.addEventListener("hashchange", follow);
+  follow();
+  show();
+}
+
+function startNumbers() {
+  const parts = [startThresholds(), startClassTable(), startClassBars(), startCurves(), startConfusion(), startErrors()];
+  startComparison();
+  let isStale = true; // the numbers are behind another tab, and the thresholds have changed
+  const show = (isNew) => {
+    const limits = thresholds();
+    const counts = data.runs.map((run) => countsAt(run, limits));
+    const [showTotals, ...others] = parts;
+    showTotals(counts);
+    isStale = state.tab !== "numbers" && !isPrinting;
+    if (isStale) return;
+    const [values, , , confusion] = others.map((part) => part(counts, {isNew}));
+    // For the browser's console, and for tests.
+    window.report = {data, state, counts, values, confusion, change};
+  };
+  let isPrinting = false;
+  onChange((names) => {
+    if (["common", "own", "run"].some((name) => names.has(name))) show(names.has("run"));
+    else if (names.has("tab") && isStale) show(true);
+  });
+  // Charts are drawn again if their place or the colours change.
+  const numbers = document.getElementById("numbers");
+  let width = numbers.clientWidth; // 0 behind another tab
+  new ResizeObserver(([{contentRect}]) => {
+    if (contentRect.width && contentRect.width !== width) show(true);
+    width = contentRect.width || width;
+  }).observe(numbers);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => show(true));
+  for (const event of ["beforeprint", "afterprint"]) {
+    window.addEventListener(event, () => {
+      isPrinting = event === "beforeprint";
+      document.documentElement.classList.toggle("printing", isPrinting); // in light colours, and all tabs
+      show(true);
+    });
+  }
+  show(true);
+}
+
+startImages();
+startViewer();
+startLabels();
+startTabs();
+startNumbers();

@@ -1,0 +1,117 @@
+"""Collects the data that a report's page embeds: images, objects, and each run's detections with their matches."""
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retinanet.coco.annotations import Annotations, owners_of
+from retinanet.coco.score_thresholds import USUAL_THRESHOLD
+from retinanet.evaluation.analysis import Analysis, image_f1
+from retinanet.evaluation.compare import Comparison
+from retinanet.evaluation.tide_errors import ERROR_KINDS
+from retinanet.reports.analysis_text import change_text, number_text
+from retinanet.reports.embedded_images import Pictures
+from retinanet.reports.metrics import none_of_nan
+
+VERSION = 1  # of the data's format
+
+
+class Run(NamedTuple):
+    """The detections of one result file."""
+
+    name: str
+    source: str  # the result file
+    checkpoint: str | None
+    analysis: Analysis
+
+
+def page_data(
+    title: str,
+    annotations: Annotations,
+    runs: Sequence[Run],
+    *,
+    pictures: Pictures | None = None,
+    comparison: Comparison | None = None,
+    suspects: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Returns the data of a page on one run, or on two of the same set, as page/data.js reads it.
+
+    Without `pictures`, the page draws boxes alone. Arrays become base64 of their bytes.
+    """
+    num_images = len(annotations.image_ids)
+    return {
+        "version": VERSION,
+        "title": title,
+        "classes": annotations.class_names,
+        "category_ids": annotations.category_ids,
+        "images": {
+            "names": [annotations.file_name(image) for image in range(num_images)],
+            "ids": annotations.image_ids.tolist(),
+            "width": _base64(annotations.sizes[:, 1], "<i4"),
+            "height": _base64(annotations.sizes[:, 0], "<i4"),
+            "pictures": pictures.sources if pictures else [None] * num_images,
+            "notes": pictures.notes if pictures else [None] * num_images,
+        },
+        "objects": {
+            "image": _base64(owners_of(annotations), "<i4"),
+            "class": _base64(annotations.labels, "<i4"),
+            "box": _base64(annotations.boxes, "<f4"),
+            "crowd": _base64(annotations.crowds, "u1"),
+        },
+        "runs": [_run_data(run, annotations) for run in runs],
+        "kinds": list(ERROR_KINDS),
+        "comparison": _comparison_data(comparison),
+        "suspects": suspects,
+    }
+
+
+def data_text(data: dict[str, Any]) -> str:
+    """Returns the data as JSON that can't end the script element that it stands in."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _run_data(run: Run, annotations: Annotations) -> dict[str, Any]:
+    analysis = run.analysis
+    found, matches, errors = analysis.found, analysis.matches, analysis.errors
+    best = none_of_nan(analysis.best.threshold)
+    return {
+        "name": run.name,
+        "source": run.source,
+        "checkpoint": run.checkpoint,
+        "threshold": USUAL_THRESHOLD if best is None else best,
+        "ap": str(analysis.ap),
+        "ap50": str(analysis.ap50),
+        "class_ap": [str(numbers.ap) for numbers in analysis.classes],
+        "class_ap50": [str(numbers.ap50) for numbers in analysis.classes],
+        "class_ar": [number_text(numbers.ar) for numbers in analysis.classes],
+        "detections": {
+            "image": _base64(found.images, "<i4"),
+            "class": _base64(found.labels, "<i4"),
+            "score": _base64(found.scores, "<f4"),
+            "box": _base64(found.boxes, "<f4"),
+            "ignored": _base64(matches.ignored[0], "u1"),
+            "kind": _base64(errors.kinds, "i1"),
+            "match": _base64(matches.objects, "<i4"),
+            "any": _base64(matches.any_class, "<i4"),
+            "near": _base64(errors.objects, "<i4"),
+        },
+        "f1": _base64(image_f1(analysis, annotations), "<f8"),
+    }
+
+
+def _comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    return {
+        "differences": [
+            [each.name, none_of_nan(each.a), none_of_nan(each.b), change_text(each.difference), none_of_nan(each.wins)]
+            for each in comparison.differences
+        ]
+    }
+
+
+def _base64(values: np.ndarray, kind: str) -> str:
+    return base64.b64encode(values.astype(kind).tobytes()).decode()
