@@ -41,8 +41,9 @@ def convert(settings: ConvertSettings) -> int:
     names = labelled.class_names
     say(f"Read {source}: {labelled.export or WORDS[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
-    if settings.splitting.split:
-        labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
+    splitting = settings.splitting
+    if shares := splitting.split:
+        labelled = split(labelled, shares, splitting.seed, splitting.group_by, group_similar=splitting.group_similar)
     labelled = fitted(labelled, settings.write, source)
     for note in [*labelled.notes, *frame_notes]:
         say(f"Note: {note}")

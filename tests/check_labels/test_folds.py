@@ -44,7 +44,7 @@ def different_looks(count):
 def test_each_image_is_in_one_fold_and_what_belongs_together_stays_together(tmp_path_factory, seed, count, num_folds):
     annotations = a_set(tmp_path_factory.getbasetemp() / "set.json", count, seed)
     looks = different_looks(count)
-    looks.hashes[5] = looks.hashes[0]
+    looks.hashes[5], looks.small[5] = looks.hashes[0], looks.small[0]
     folds = folds_of(annotations, looks, num_folds, r"^(clip\d+)", seed)
     assert len(folds) == count
     assert set(folds.tolist()) == set(range(num_folds))
