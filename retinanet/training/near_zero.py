@@ -21,14 +21,12 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
     setup = AnchorSetup(training_set.min_side, training_set.max_side, state.network.architecture.anchors)
     missed = coverage(training_set, setup, settings.loss, MOST_DRAWN).missed
     scores = detections.scores
-    found = counted(len(scores), "detection") + (
-        f" with scores up to {scores.max():.3f}, half of them from {np.median(scores):.3f}" if len(scores) else ""
-    )
+    spread = f" with scores up to {scores.max():.3f}, their median {np.median(scores):.3f}" if len(scores) else ""
     facts = [
         f"learning rate {max(group['lr'] for group in state.optimizer.param_groups):g}",
         *([] if math.isnan(state.clipped) else [f"{state.clipped:.0%} of the steps clipped"]),
         f"{missed:.1%} of the objects without an anchor",
-        f"{found} in {counted(len(run.sets.val_set), 'val image')}",
+        f"{counted(len(scores), 'detection')} in {counted(len(run.sets.val_set), 'val image')}{spread}",
     ]
     return [
         f"Note: AP is below {NEAR_ZERO:g} after epoch {state.epoch}: {', '.join(facts)}. In the first epochs that is "
