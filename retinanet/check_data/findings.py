@@ -91,6 +91,12 @@ FINDING_KINDS = {
         "an image whose pixels are also in an earlier set: memorised objects count as found",
         "Remove it from one of the sets.",
     ),
+    "image_like_in_two_sets": Kind(
+        "an image that looks like one of an earlier set, such as a copy or the next frame of a video: memorised "
+        "objects count as found",
+        "Look at the drawn pairs; remove the images from one of the sets, or divide all images again: convert --split "
+        "--group_similar.",
+    ),
     # These are worth knowing, but are not mistakes.
     "set_without_objects": Kind("no objects to compare with, as in published test sets", is_mistake=False),
     "class_without_objects": Kind("a class without an object in the set", is_mistake=False, shows_names=True),

@@ -14,6 +14,7 @@ from retinanet.check_data.findings import MOST_EXAMPLES, Findings
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.headers import are_of_stored_pixels, are_untold
 from retinanet.data.images import image_suffixes
+from retinanet.data.similar import Looks, look_of
 from retinanet.data.white_level import used_range
 from retinanet.runtime.errors import DataFault
 from retinanet.runtime.tree import walk
@@ -26,6 +27,7 @@ class Content(NamedTuple):
     """The contents of an image file, or only an `error` if training would refuse the file."""
 
     digest: bytes = b""  # of the RGB pixels, whatever the file format
+    look: Looks | None = None
     error: DataFault | None = None
 
 
@@ -51,7 +53,7 @@ def _content(dataset: CocoDataset, index: int) -> Content:
     height, width = image.shape[:2]
     digest = hashlib.blake2b(f"{height} x {width}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
-    return Content(digest.digest())
+    return Content(digest.digest(), look_of(image))
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:

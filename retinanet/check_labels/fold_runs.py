@@ -28,7 +28,7 @@ def fold_settings(checking: Checking, settings: TrainSettings, dataset: CocoData
 
     Raises UserError if the set has too few images.
     """
-    looks = looks_of(dataset, THREADS)
+    looks = looks_of(dataset.original, len(dataset), THREADS)
     bar = tqdm(looks, "Images that look alike", total=len(dataset), leave=False, disable=hides_bars())
     folds = folds_of(dataset.annotations, joined_looks(list(bar)), checking.folds, checking.group_by, FOLD_SEED)
     content = read_json(dataset.annotations.path)

@@ -11,7 +11,7 @@ from retinanet.coco.annotations import Annotations, owners_of
 from retinanet.coco.folder import VAL
 from retinanet.coco.stratified import group_keys, stratified
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.similar import Looks, alike, groups_of_pairs
+from retinanet.data.similar import Looks, groups_of
 from retinanet.runtime.errors import UserError, file_error_explained
 from retinanet.runtime.files import written_whole
 from retinanet.runtime.printable import counted
@@ -32,10 +32,7 @@ def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: s
     """
     count = len(annotations.image_ids)
     names = [annotations.file_name(index) for index in range(count)]
-    first: dict[str, int] = {}
-    of_names = [[first.setdefault(key, row), row] for row, key in enumerate(group_keys(names, group_by))]
-    groups = groups_of_pairs(np.concatenate([np.array(of_names), alike(looks, looks)]), count)
-    numbers, groups = np.unique(groups, return_inverse=True)
+    numbers, groups = np.unique(groups_of(group_keys(names, group_by), looks), return_inverse=True)
     if len(numbers) < num_folds:
         remedy = f"Lower --folds to {len(numbers)}, or add images" if len(numbers) >= LEAST_FOLDS else "Add images"
         raise UserError(

@@ -10,6 +10,7 @@ from retinanet.check_data.annotation_checks import CheckedSet, check_set
 from retinanet.check_data.counts import Counts, count, histograms, reach
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
+from retinanet.check_data.lookalikes import draw_lookalikes, note_lookalikes
 from retinanet.check_data.text import (
     advice_lines,
     alternative_lines,
@@ -27,7 +28,7 @@ from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, re
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.unread import UNREADABLE_IMAGE, reason_unread
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
-from retinanet.reports.figures import require_picture_place
+from retinanet.reports.figures import picture_beside, require_picture_place
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.printable import counted, printable
@@ -46,10 +47,14 @@ def check_data(settings: CheckDataSettings) -> int:
     findings = Findings()
     sets = check_annotation_files(settings, findings)
     contents = check_image_files(sets, settings.threads, findings)
+    pairs = note_lookalikes(list(zip(sets, contents, strict=True)), findings)
+    pairs_path = picture_beside(settings.picture_path, "pairs")
+    pairs_drawn = draw_lookalikes(pairs, pairs_path)
     mistakes = findings.of(is_mistake=True)
     blocks = [
         [f"{settings.coco_path}: {verdict(mistakes)}; charts in {settings.picture_path}"],
         *finding_blocks(findings, settings.all),
+        *([[f"Pairs of images that look alike, in {pairs_path}"]] if pairs_drawn else []),
         *count_blocks(sets, settings),
     ]
     lines = [line for block in blocks for line in ["", *block]][1:]

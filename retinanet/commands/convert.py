@@ -52,8 +52,9 @@ def convert(settings: ConvertSettings) -> int:
     if changes:
         say(*changes)
     _require_images(labelled, source)
-    if settings.splitting.split:
-        labelled = split(labelled, settings.splitting.split, settings.splitting.seed, settings.splitting.group_by)
+    splitting = settings.splitting
+    if shares := splitting.split:
+        labelled = split(labelled, shares, splitting.seed, splitting.group_by, group_similar=splitting.group_similar)
     labelled = fitted(labelled, settings.write, source)
     lacks_val = [each.name for each in labelled.sets] == ["train"] and settings.reading.set is None
     for note in [*labelled.notes, *frame_notes, *[NO_VAL] * lacks_val]:

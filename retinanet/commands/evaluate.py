@@ -10,6 +10,7 @@ from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint
 from retinanet.checkpoints.output_folder import best_and_final_line, read_evaluations
 from retinanet.checkpoints.provenance import name_of_device, provenance, time_now
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
+from retinanet.coco.folder import SETS
 from retinanet.coco.results import (
     TEST_SETTINGS,
     Found,
@@ -22,13 +23,14 @@ from retinanet.coco.results import (
 )
 from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import CocoDataset, load_set, load_set_without_images
+from retinanet.data.lookalikes import known_lookalikes
 from retinanet.data.transforms import longest_at
-from retinanet.evaluation.analysis import analyse
+from retinanet.evaluation.analysis import Analysis, analyse, ap_without
 from retinanet.evaluation.coco_table import AP, require_backend, table_if_objects
 from retinanet.evaluation.compare import compare
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.evaluation.views import Views, views_line
-from retinanet.reports.analysis_text import analysis_lines, comparison_lines
+from retinanet.reports.analysis_text import analysis_lines, comparison_lines, without_lookalikes_line
 from retinanet.reports.box_pictures import comparison_panels, draw_grid, no_pictures_line
 from retinanet.reports.compared_settings import setting_differences, setting_lines
 from retinanet.reports.embedded_images import pictures_of, telling_order
@@ -193,7 +195,7 @@ def report_on(
         return 0
     say(*table.text.splitlines())
     analysis = analyse(annotations, detections, settings.num_draws)
-    say(*analysis_lines(analysis, len(dataset)))
+    say(*analysis_lines(analysis, len(dataset)), *lookalike_lines(settings, analysis, dataset, record))
     if settings.report:
         pictures = pictures_of(
             dataset,
@@ -213,6 +215,18 @@ def report_on(
         warn(f"AP {table.numbers[AP]:.6g} is below --min_ap {settings.min_ap:g}")
         return 1
     return 0
+
+
+def lookalike_lines(
+    settings: EvaluateSettings, analysis: Analysis, dataset: CocoDataset, record: dict[str, Any]
+) -> list[str]:
+    """Returns a line on the AP without images that look like images of the training set, if check_data found some."""
+    train_set = str(record.get("settings", {}).get("train_set", SETS[0]))
+    is_alike = known_lookalikes(dataset, settings.coco_path, train_set)
+    if is_alike is None or not is_alike.any():
+        return []
+    ap, ap50 = ap_without(analysis, dataset.annotations, is_alike)
+    return [without_lookalikes_line(ap, ap50, int(is_alike.sum()), train_set)]
 
 
 def report_on_file(settings: EvaluateSettings, path: Path) -> int:

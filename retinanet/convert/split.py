@@ -1,27 +1,47 @@
 """Splits images at random, so that each set gets its fraction of every class and groups of images stay together."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from retinanet.coco.folder import SETS
 from retinanet.coco.stratified import group_keys, stratified
 from retinanet.convert.sets import Labelled, LabelledImage, LabelledSet, with_distinct_names
+from retinanet.data.images import read_upright
+from retinanet.data.similar import Looks, groups_of, joined_looks, looks_of
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
+from retinanet.runtime.streams import hides_bars
+
+THREADS = 8  # that decode images to compare them
 
 
-def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str | None) -> Labelled:
+def split(
+    labelled: Labelled, shares: Sequence[float], seed: int, group_by: str | None, *, group_similar: bool = False
+) -> Labelled:
     """Divides all images into train, val and, if there are three `shares`, test; `shares` are fractions of the images.
 
-    Images of a group (see group_keys) stay together. Raises UserError if a set would stay empty.
+    Images of a group (see group_keys) stay together, and with `group_similar` also images that look alike. Raises
+    UserError if a set would stay empty, or an image that is compared can't be read.
     """
     names = [image.name for labelled_set in labelled.sets for image in labelled_set.images]
+    keys = group_keys(names, group_by)
     labelled, notes = with_distinct_names(labelled)
     images = [image for labelled_set in labelled.sets for image in labelled_set.images]
-    of_keys: dict[str, list[LabelledImage]] = {}
-    for image, key in zip(images, group_keys(names, group_by), strict=True):
-        of_keys.setdefault(key, []).append(image)
-    groups = list(of_keys.values())
+    looks = _looks(images) if group_similar else None
+    of_groups: dict[int, list[LabelledImage]] = {}
+    for image, group in zip(images, groups_of(keys, looks).tolist(), strict=True):
+        of_groups.setdefault(group, []).append(image)
+    groups = list(of_groups.values())
+    if group_similar:
+        sizes = [len(group) for group in groups if len(group) > 1]
+        largest = f", the largest of {max(sizes)}" if sizes else ""
+        notes.append(
+            f"{counted(sum(sizes), 'image')} of {len(images)} stay together in {counted(len(sizes), 'group')}{largest}"
+        )
     counts = [Counter(box.label for image in group for box in image.boxes) for group in groups]
     divided = stratified(counts, [len(group) for group in groups], shares, seed)
     parts = [[image for number in numbers for image in groups[number]] for numbers in divided]
@@ -35,6 +55,12 @@ def split(labelled: Labelled, shares: Sequence[float], seed: int, group_by: str 
     content = _merged([labelled_set.content for labelled_set in labelled.sets])
     sets = [LabelledSet(name, part, content) for name, part in zip(SETS, sorted_parts, strict=False)]
     return labelled._replace(sets=sets, notes=[*labelled.notes, *notes])
+
+
+def _looks(images: Sequence[LabelledImage]) -> Looks:
+    """Returns the looks of the images. Raises UserError if an image can't be read."""
+    looks = looks_of(lambda index: read_upright(images[index].path, sys.maxsize), len(images), THREADS)
+    return joined_looks(list(tqdm(looks, "Images", total=len(images), leave=False, disable=hides_bars())))
 
 
 def _merged(contents: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:

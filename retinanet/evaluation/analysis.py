@@ -114,6 +114,15 @@ def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DR
     )
 
 
+def ap_without(analysis: Analysis, annotations: Annotations, is_left_out: np.ndarray) -> tuple[float, float]:
+    """Returns AP and AP50 without the images that are left out, bool [N]; NaN if the others have no objects."""
+    weights = (~is_left_out[None]).astype(np.uint8)
+    ranked = ranked_classes(analysis.found, analysis.matches, annotations)
+    class_ap = np.concatenate([_ap_and_ap50(average_precision(of_class, weights).ap) for of_class in ranked], axis=1)
+    ap, ap50 = mean_of_classes(class_ap.T).tolist()
+    return ap, ap50
+
+
 def working_point(annotations: Annotations, detections: Found) -> WorkingPoint:
     """Returns the threshold with the best F1 over all classes for the detections in a set, which must have objects."""
     detections = evaluated(detections, annotations)

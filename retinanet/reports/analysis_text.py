@@ -40,6 +40,14 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
     ]
 
 
+def without_lookalikes_line(ap: float, ap50: float, num_images: int, set_name: str) -> str:
+    """Returns the line on the AP without the images that look like images of the training set `set_name`."""
+    return (
+        f"AP {number_text(ap)}, AP50 {number_text(ap50)} without {counted(num_images, 'image')} that check_data found "
+        f"to look like images of {set_name}"
+    )
+
+
 def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
     """Returns a line that names the classes never found at any useful score, or no line if all classes are found."""
     never = [

@@ -29,6 +29,9 @@ class Splitting:
         r"keep images together whose file names match with the same text, such as the frames of a video: '^clip\d+'",
         metavar="REGEX",
     )
+    group_similar: bool = option(
+        False, "keep images together that look alike, such as copies or the frames of a video; decodes all images", bool
+    )
 
     def check(self, given: Given) -> None:
         shares = self.split
@@ -39,8 +42,10 @@ class Splitting:
                 f"--split {' '.join(f'{share:g}' for share in shares)}: the fractions add up to {sum(shares):g}. They "
                 "must add up to 1."
             )
-        if not shares and given.changed & {"group_by", "seed"}:
-            raise UserError("--group_by and --seed only apply to --split. Set --split too, or remove them.")
+        if not shares and given.changed & {"group_by", "group_similar", "seed"}:
+            raise UserError(
+                "--group_by, --group_similar and --seed only apply to --split. Set --split too, or remove them."
+            )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from retinanet.settings.evaluate import EMBED, EvaluateSettings
 from retinanet.settings.options import flat
 from retinanet.settings.shared import BEST, FINAL
 from retinanet.training.build import Run, loader_settings
+from retinanet.training.near_zero import near_zero_lines
 from retinanet.training.saves import Saves, weights_name
 from retinanet.training.trackers import Trackers
 
@@ -69,6 +70,7 @@ def evaluate_weights(run: Run) -> float | None:
         return None
     numbers = f"AP {table.numbers[AP]:.3f}, AP50 {table.numbers[AP50]:.3f} after epoch {run.state.epoch}"
     say(*table.text.splitlines(), on_terminal=[numbers])
+    say(*near_zero_lines(run, table.numbers[AP], detections))
     if run.settings.output.track and run.state.epoch >= run.settings.optimisation.epochs:
         _write_report(run, table, detections)
     run.state.numbers = table.by_name(val.class_names)

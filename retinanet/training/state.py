@@ -1,5 +1,6 @@
 """Holds the state that a run carries from step to step: weights, optimiser, losses, skipped steps, random states."""
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -172,6 +173,7 @@ class TrainingState:
         )  # of the last iteration: classification, regression
         self.last_norm = torch.full((), torch.nan, device=device)  # gradient norm of the last iteration
         self.epoch_losses: list[float] = []
+        self.clipped = math.nan  # fraction of the steps of the last epoch; NaN if another process trained it
         self.evaluated = 0  # epochs finished at the last evaluation
         self.numbers: dict[str, float] = {}  # results of the last evaluation
         self.score_threshold: float | None = None  # the threshold with the best F1 in that evaluation
@@ -182,6 +184,8 @@ class TrainingState:
 
     def finish_epoch(self, mean_loss: float) -> None:
         self.epoch_losses.append(mean_loss)
+        _, steps, _, clipped = self.tally.tolist()
+        self.clipped = clipped / steps if steps else 0.0
         self.num_images += int(self.tally[2])
         self.seconds += self.epoch_seconds
         self.epoch, self.iteration, self.epoch_seconds, self.epoch_waited = self.epoch + 1, 0, 0.0, 0.0

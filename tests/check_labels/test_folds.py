@@ -12,7 +12,7 @@ from retinanet.check_labels.folds import folds_of, write_fold_data
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import check_annotations, owners_of
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.similar import Looks
+from retinanet.data.similar import joined_looks, look_of
 from retinanet.runtime.errors import UserError
 
 
@@ -35,9 +35,8 @@ def a_set(path, num_images, seed=0, classes=3):
 
 
 def different_looks(count):
-    return Looks(
-        np.random.default_rng(0).integers(0, 2**63, (count, 2), dtype=np.uint64), np.eye(count, dtype=np.float32)
-    )
+    draw = np.random.default_rng(0)
+    return joined_looks([look_of(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(count)])
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from support.data_folder import change_json
 from support.scripts import ROOT
 
@@ -52,10 +52,11 @@ def good(tmp_path_factory):
 
 @pytest.fixture
 def check(script, tmp_path, monkeypatch):
-    """Run the check on a folder, without its picture: (exit code, {"set kind": number}, the rest)."""
+    """Run the check on a folder, without its pictures: (exit code, {"set kind": number}, the rest)."""
 
     def call(folder, *arguments):
         monkeypatch.setattr("retinanet.check_data.charts.draw", lambda *_: None)
+        monkeypatch.setattr("retinanet.commands.check_data.draw_lookalikes", lambda *_: False)
         run = script("retinanet/check_data/__main__", "--coco_path", folder, *FLAGS, *arguments)
         assert run.err == "" or run.code == 2
         found = re.findall(r"^- (\w+): (\w+): (\d+) \(", run.out, re.MULTILINE)
@@ -107,6 +108,10 @@ def as_bitmap(folder):
         picture.save(folder / "images/val/5.bmp")
     (folder / "images/val/5.png").unlink()
     entry("images", 4, file="val.json", file_name="5.bmp")(folder)
+
+
+def mirrored(folder):
+    ImageOps.mirror(noise([0, 3])).save(folder / "images/val/5.png")
 
 
 def deep(folder):
@@ -249,6 +254,7 @@ DAMAGES = [
     (copied("train/1.png", "train/2.png"), {"image_twice": 1}),
     (copied("train/1.png", "val/2.png"), {"val image_in_two_sets": 1}),
     (as_bitmap, {"val image_in_two_sets": 1}),
+    (mirrored, {"val image_like_in_two_sets": 1}),
     # Worth knowing, and no mistake.
     (content(crowds_only, "val.json"), {"val set_without_objects": 1}),
     (content(lambda content: content.pop("annotations") and None, "val.json"), {"val set_without_objects": 1}),

@@ -5,8 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from support.data_folder import change_json, write_set
+from support.photos import made_up_photo
 
 from retinanet.coco.annotations import Annotations, read_annotations
 
@@ -169,6 +170,39 @@ def test_groups_are_those_of_the_sources_file_names(script, coco_path, tmp_path)
     assert len(names[0] | names[1]) == 6
 
 
+def test_look_alikes_stay_together_beside_groups_of_names(script, tmp_path):
+    """Of 3 photos, each has 4 copies, two of which have a name in common with two of the next photo."""
+    names = [f"{photo}{copy}_{photo + copy // 2}.jpg" for photo in range(3) for copy in range(4)]
+    for name in names:
+        photo, copy = int(name[0]), int(name[1])
+        picture = made_up_photo(photo) if copy % 2 else ImageOps.mirror(made_up_photo(photo))
+        (tmp_path / "source").mkdir(exist_ok=True)
+        picture.resize((320 - 40 * copy, 240 - 30 * copy)).save(tmp_path / "source" / name)
+    others = [made_up_photo(10 + number).save(tmp_path / "source" / f"x_{number + 5}.jpg") for number in range(6)]
+    names += [f"x_{number + 5}.jpg" for number in range(len(others))]
+    rows = "\n".join(f"{name},5,5,30,30,cat" for name in names)
+    (tmp_path / "source" / "annotations.csv").write_text(rows + "\n")
+    splitting = ("--split", 0.5, 0.5, "--group_similar")
+
+    run = script(CONVERT, "source", "--output_path", "alike", *splitting)
+    assert (run.code, run.err) == (0, "")
+    assert "Note: 12 images of 18 stay together in 3 groups, the largest of 4\n" in run.out
+    sets = [{path.name[0] for path in Path("alike/images", name).iterdir()} - {"x"} for name in ("train", "val")]
+    assert not sets[0] & sets[1]
+    assert len(sets[0] | sets[1]) == 3
+
+    run = script(CONVERT, "source", "--output_path", "joined", *splitting, "--group_by", r"_(\d+)")
+    assert "Note: 12 images of 18 stay together in 1 group, the largest of 12\n" in run.out
+
+
+def test_look_alikes_need_images_that_can_be_read(script, coco_path):
+    (coco_path / "images/train/1.png").write_bytes(b"none")
+    run = script(CONVERT, coco_path, "--output_path", "out", "--split", 0.5, 0.5, "--group_similar")
+    assert run.code == 2
+    assert "images/train/1.png: can't be read as an image" in run.err
+    assert not Path("out").exists()
+
+
 def test_a_converted_set_trains(script, coco_path):
     assert script(CONVERT, coco_path, "--to", "yolo", "--output_path", "yolo").code == 0
     assert script(CONVERT, "yolo", "--output_path", "out").code == 0
@@ -184,7 +218,8 @@ def test_a_converted_set_trains(script, coco_path):
         (("--split", 0.999, 0.001), "are too few for a set val"),
         (("--split", 0.5, 0.5, "--group_by", "("), "is not a regular expression"),
         (("--split", 0.5, 0.5, "--group_by", "x"), "does not match 1.png"),
-        (("--seed", 1), "--group_by and --seed only apply to --split"),
+        (("--seed", 1), "--group_by, --group_similar and --seed only apply to --split"),
+        (("--group_similar",), "--group_by, --group_similar and --seed only apply to --split"),
         (("--from", "voc"), "has no XML files"),
         (("--from", "yolo"), "has no data.yaml"),
         (("--from", "csv"), "has no CSV file of annotations"),

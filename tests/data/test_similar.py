@@ -1,68 +1,99 @@
-"""Copies of a picture look alike, whatever their size and quality; other pictures, and plain ones, don't."""
+"""Copies of a picture are found by what they look like, and other pictures aren't."""
 
 import io
-from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
+from support.photos import made_up_photo
 
 from retinanet.data import similar
-from retinanet.data.similar import LEAST_CORRELATION, MOST_BITS, Looks, alike, groups_of_pairs, joined_looks, look_of
+from retinanet.data.similar import alike, groups_of_pairs, joined_looks, likest, look_of, looks_of
+
+COUNT = 40
+PHOTOS = [made_up_photo(seed) for seed in range(COUNT)]
 
 
-def scene(seed):
-    """A picture of blurred noise, in which every cell has a grey level of its own."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((320, 240), Image.Resampling.BICUBIC))
-
-
-def saved_again(image, size, quality):
+def saved(picture):
     file = io.BytesIO()
-    Image.fromarray(image).resize(size).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
+    picture.save(file, "JPEG", quality=40)
+    return Image.open(file).convert("RGB")
 
 
-def pairs_of(images, others):
-    return alike(*(joined_looks([look_of(image) for image in each]) for each in (images, others))).tolist()
+def smaller(picture):
+    return picture.resize((224, 168))
 
 
-@pytest.mark.parametrize(("size", "quality"), [((320, 240), 20), ((160, 120), 90), ((480, 360), 90), ((250, 200), 50)])
-def test_a_copy_looks_like_its_original_and_like_nothing_else(size, quality):
-    images = [scene(seed) for seed in range(20)]
-    assert pairs_of(images, [saved_again(image, size, quality) for image in images]) == [[i, i] for i in range(20)]
+def cropped(picture, left=0.03, top=0.03, right=0.03, bottom=0.03):
+    width, height = picture.size
+    return picture.crop((left * width, top * height, (1 - right) * width, (1 - bottom) * height))
 
 
-def test_a_brighter_copy_looks_alike():
-    image = scene(1)
-    assert pairs_of([image], [(image * 0.7 + 40).astype(np.uint8)]) == [[0, 0]]
+def brighter(picture):
+    return ImageEnhance.Brightness(picture).enhance(1.3)
 
 
-def test_plain_pictures_are_like_nothing():
-    plain = [np.full((60, 80, 3), level, np.uint8) for level in (0, 200, 200)]
-    assert pairs_of(plain, plain) == []
+WAYS = {
+    "saved again": saved,
+    "larger": lambda picture: picture.resize((480, 360)),
+    "of another shape": lambda picture: picture.resize((250, 200)),
+    "smaller": smaller,
+    "cropped": cropped,
+    "cropped at a corner": lambda picture: cropped(picture, 0.06, 0.06, 0, 0),
+    "brighter": brighter,
+    "mirrored": ImageOps.mirror,
+    "all at once": lambda picture: saved(ImageOps.mirror(brighter(cropped(smaller(picture))))),
+    "another part of the scene": lambda picture: cropped(picture, 0, 0, 0.04, 0),
+}
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**31), count=st.integers(1, 9), block=st.integers(1, 4))
-def test_the_pairs_are_those_of_a_loop(seed, count, block):
-    draw = np.random.default_rng(seed)
-    hashes = draw.integers(0, 2**63, (2, 2), dtype=np.uint64)[draw.integers(2, size=count)]
-    hashes ^= np.uint64(1) << draw.integers(0, 63, (count, 2), dtype=np.uint64)
-    small = draw.normal(size=(2, 9)).astype(np.float32)[draw.integers(2, size=count)]
-    looks = Looks(hashes, small / np.linalg.norm(small, axis=1, keepdims=True))
+def looks(pictures):
+    return joined_looks([look_of(np.asarray(picture)) for picture in pictures])
 
-    def are_alike(first, second):
-        bits = sum(int(a ^ b).bit_count() for a, b in zip(hashes[first], hashes[second], strict=True))
-        return bits <= MOST_BITS and float(looks.small[first] @ looks.small[second]) >= LEAST_CORRELATION
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similar, "HASHES_IN_BLOCK", block)
-        assert alike(looks, looks).tolist() == [
-            list(pair) for pair in product(range(count), repeat=2) if are_alike(*pair)
-        ]
+@pytest.fixture(scope="module")
+def originals():
+    return looks(PHOTOS)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_copy_is_found_and_nothing_else(originals, way):
+    pairs = alike(looks(map(WAYS[way], PHOTOS)), originals)
+    found = pairs[pairs[:, 0] == pairs[:, 1]]
+    assert len(found) >= 0.9 * COUNT
+    assert len(pairs) == len(found)
+
+
+def test_the_likest_is_named_with_its_likeness_in_blocks_too(originals, monkeypatch):
+    queries = looks([cropped(PHOTOS[7]), made_up_photo(99), PHOTOS[3]])
+    others = joined_looks([originals, looks([brighter(PHOTOS[3]), cropped(PHOTOS[7], 0.09)])])
+    best, likeness = likest(queries, others)
+    assert best.tolist() == [7, -1, 3]
+    assert (likeness[1], likeness[2]) == (0, pytest.approx(1))
+    monkeypatch.setattr(similar, "LOOKS_IN_BLOCK", 2)
+    assert np.array_equal(likest(queries, others)[0], best)
+    assert np.array_equal(alike(queries, others)[:, 0], [0, 0, 2, 2])
+
+
+def test_plain_pictures_show_nothing_to_compare():
+    plain = looks([Image.new("RGB", (64, 48), colour) for colour in ("white", "black", "white")])
+    assert not len(alike(plain, plain))
+
+
+def test_looks_come_in_the_order_of_the_images(originals):
+    pixels = [np.asarray(photo) for photo in PHOTOS]
+    read = joined_looks(list(looks_of(pixels.__getitem__, COUNT, threads=3)))
+    assert np.array_equal(read.small, originals.small)
+
+
+def test_a_set_of_nothing_but_look_alikes_is_one_group(originals, monkeypatch):
+    """Though each picture is compared with only some of them."""
+    count = 5 * similar.MOST_CANDIDATES
+    nearly_same = looks(ImageEnhance.Brightness(PHOTOS[0]).enhance(1 + 0.01 * number) for number in range(count))
+    monkeypatch.setattr(similar, "LOOKS_IN_BLOCK", count // 2)
+    assert not groups_of_pairs(alike(nearly_same, nearly_same), count).any()
 
 
 @settings(max_examples=50, deadline=None)

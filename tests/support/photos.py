@@ -1,10 +1,10 @@
-"""Writes sets of photographs with an EXIF orientation, and looks into their boxes."""
+"""Makes photographs up, writes sets of them with an EXIF orientation, and looks into their boxes."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 RED, GREY = (230, 30, 30), (110, 110, 110)
 BOX = [12, 8, 20, 24]  # of the red object in the upright photograph
@@ -59,3 +59,17 @@ def colour_inside(pixels: np.ndarray, box: list[float]) -> tuple[int, ...]:
     """Returns the mean colour inside a box (left, top, width, height)."""
     left, top, width, height = map(round, box)
     return tuple(np.rint(pixels[top : top + height, left : left + width].mean((0, 1))).astype(int).tolist())
+
+
+def made_up_photo(seed: int, height: int = 240, width: int = 320) -> Image.Image:
+    """Returns a picture of a blurred ground and a dozen shapes, as varied as photographs are."""
+    draw = np.random.default_rng(seed)
+    ground = draw.integers(0, 255, (5, 6, 3), dtype=np.uint8)
+    picture = Image.fromarray(ground).resize((width, height), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(picture)
+    for _ in range(12):
+        left, top = draw.uniform(0, 0.9, 2) * (width, height)
+        right, bottom = (left, top) + draw.uniform(0.05, 0.4, 2) * (width, height)
+        shape = pen.ellipse if draw.random() < 0.5 else pen.rectangle
+        shape((left, top, right, bottom), fill=tuple(draw.integers(0, 255, 3).tolist()))
+    return picture

@@ -1,6 +1,7 @@
 """The best epoch is reported at the end of a run, stored in run.json, and used for test.py's hint."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -139,3 +140,31 @@ def test_evaluations_since_the_best(aps, since):
     state = TrainingState.__new__(TrainingState)
     state.ap_by_epoch = aps
     assert state.evaluations_since_best() == since
+
+
+def test_an_ap_near_zero_is_explained_once(script, coco_path, tmp_path):
+    flags = ("--coco_path", coco_path, "--output_path", tmp_path / "run", *TINY, "--workers", 0, "--eval_every", 1)
+    run = script("train", *flags, "--epochs", 2, "--learning_rate", 2e-7)
+    assert run.code == 0, run.err
+    (line,) = [line for line in run.out.splitlines() if "AP is below" in line]
+    assert re.match(
+        r"Note: AP is below 0\.01 after epoch 1: learning rate 2e-07, \d+% of the steps clipped, \d+\.\d% of the "
+        r"objects without an anchor, \d+ detections? in 5 val images( with scores up to 0\.\d{3}, their median "
+        r"0\.\d{3})?\. In the first epochs that is common\. If it stays so, check the data: ",
+        line,
+    ), line
+    command = f"python -m retinanet.check_data --coco_path {coco_path} --sets train val --min_side "
+    assert f"check the data: {command}" in line
+    assert "AP is below" not in script("train", *flags, "--epochs", 3, "--learning_rate", 2e-7, "--resume").out
+
+
+def test_a_higher_ap_needs_no_explanation(script, coco_path, tmp_path, monkeypatch):
+    def objects(network, dataset, *_, **__):
+        val = dataset.annotations
+        images = np.repeat(np.arange(len(val.image_ids)), np.diff(val.first))
+        return Found(images, val.labels, np.full(len(images), 0.5), val.boxes)
+
+    monkeypatch.setattr(evaluation, "detect_all", objects)
+    run = script("train", "--coco_path", coco_path, "--output_path", tmp_path, *TINY, "--workers", 0, "--epochs", 1)
+    assert run.code == 0, run.err
+    assert "AP is below" not in run.out

@@ -1,0 +1,34 @@
+"""Says what a run shows whose AP is nearly 0, and how to look further."""
+
+import math
+
+import numpy as np
+
+from retinanet.coco.results import Found
+from retinanet.data.anchor_coverage import AnchorSetup, coverage
+from retinanet.runtime.printable import counted
+from retinanet.training.build import Run
+from retinanet.training.opening import MOST_DRAWN, check_command
+
+NEAR_ZERO = 0.01  # an AP below it
+
+
+def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
+    """Returns a line on the run after its first evaluation with an AP below NEAR_ZERO; none after the others."""
+    state, settings, training_set = run.state, run.settings, run.sets.training_set
+    if ap >= NEAR_ZERO or any(earlier < NEAR_ZERO for earlier in state.ap_by_epoch.values()):
+        return []
+    setup = AnchorSetup(training_set.min_side, training_set.max_side, state.network.architecture.anchors)
+    missed = coverage(training_set, setup, settings.loss, MOST_DRAWN).missed
+    scores = detections.scores
+    spread = f" with scores up to {scores.max():.3f}, their median {np.median(scores):.3f}" if len(scores) else ""
+    facts = [
+        f"learning rate {max(group['lr'] for group in state.optimizer.param_groups):g}",
+        *([] if math.isnan(state.clipped) else [f"{state.clipped:.0%} of the steps clipped"]),
+        f"{missed:.1%} of the objects without an anchor",
+        f"{counted(len(scores), 'detection')} in {counted(len(run.sets.val_set), 'val image')}{spread}",
+    ]
+    return [
+        f"Note: AP is below {NEAR_ZERO:g} after epoch {state.epoch}: {', '.join(facts)}. In the first epochs that is "
+        f"common. If it stays so, check the data: {check_command(settings)}"
+    ]
