@@ -8,7 +8,9 @@ from PIL import Image
 from support.data_folder import change_json, write_set
 from support.page import chromium, press, tab_to, text_of, write_page
 
+from retinanet.commands.convert import convert
 from retinanet.data.dataset import load_set_without_images
+from retinanet.settings.convert import convert_settings
 from retinanet.settings.evaluate import LINK
 from retinanet.settings.shared import MAX_PIXELS
 
@@ -232,9 +234,9 @@ def suspects_of(dataset):
     }
 
 
-def test_keys_decide_five_suspects_which_stay_over_a_reload_and_are_saved(tmp_path, browser):
-    write_set(tmp_path, "val", 6)
-    dataset = small_set(tmp_path)
+def test_keys_decide_five_suspects_which_stay_over_a_reload_are_saved_and_change_the_set(tmp_path, browser):
+    before = write_set(tmp_path / "data", "val", 6)
+    dataset = small_set(tmp_path / "data")
     suspects = suspects_of(dataset)
     page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9), suspects=suspects)
     open_page(browser, page, "labels")
@@ -245,7 +247,7 @@ def test_keys_decide_five_suspects_which_stay_over_a_reload_and_are_saved(tmp_pa
     press(browser, "a")
     assert "2 of 5: wrong class" in text_of(browser, "#labels h2")
     assert "Take the suggested box (b)" not in shown(browser, buttons)
-    press(browser, "d", "u", "c", "b", "d", "r")
+    press(browser, "d", "u", "c", "b", "r", "u", "d", "d")
     assert "5 of 5 decided" in text_of(browser, "#labels")
     browser.refresh()
     assert "5 of 5 decided" in text_of(browser, "#labels")
@@ -265,10 +267,22 @@ def test_keys_decide_five_suspects_which_stay_over_a_reload_and_are_saved(tmp_pa
         ("class", 2, wrong, None),
         ("box", 3, None, [1, 2, 30, 20]),
         ("delete", 4, None, None),
-        ("right", 5, None, None),
+        ("delete", 5, None, None),
     ]
     assert [each["file_name"] for each in content["decisions"]] == [f"{number}.png" for number in range(1, 6)]
     assert not browser.get_log("browser")
+
+    fixed = tmp_path / "fixed"
+    words = [tmp_path / "data", "--decisions", saved, "--output_path", fixed]
+    assert convert(convert_settings([str(word) for word in words])) == 0
+    labels = {label["id"]: (label["category_id"], label["bbox"]) for label in before["annotations"]}
+    (new,) = {label["id"] for label in json.loads((fixed / "val.json").read_text())["annotations"]} - set(labels)
+    changed = labels | {2: (wrong, labels[2][1]), 3: (labels[3][0], [1, 2, 30, 20]), new: (2, [1, 2, 30, 20])}
+    del changed[4], changed[5]
+    assert {
+        label["id"]: (label["category_id"], label["bbox"])
+        for label in json.loads((fixed / "val.json").read_text())["annotations"]
+    } == changed
 
 
 def test_two_decisions_that_change_a_label_differently_are_pointed_out(tmp_path, browser):
