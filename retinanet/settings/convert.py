@@ -12,6 +12,27 @@ CVAT, LABELSTUDIO, LABELME = ONLY_READ = ("cvat", "labelstudio", "labelme")
 BOXES, OUTLINES, KEYPOINTS, TRACKS = ROWS = ("boxes", "outlines", "keypoints", "tracks")
 STOP, SKIP = BAD_LABELS = ("stop", "skip")
 LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # how the output gets the images
+AS_GIVEN = "as_given"
+BOX_READINGS = (  # what data/box_readings.py does with each
+    AS_GIVEN,
+    "centres",
+    "corner_less_half",
+    "mirrored",
+    "upside_down",
+    "half_turn",
+    "turned_left",
+    "turned_left_pixels",
+    "turned_right",
+    "turned_right_pixels",
+    "swapped",
+    "swapped_fractions",
+    "scaled_up",
+    "scaled_down",
+    "shifted_right",
+    "shifted_left",
+    "shifted_down",
+    "shifted_up",
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,9 @@ class ConvertSettings:
     write: str = option(COCO, "format to write", WRITTEN, flag="to")
     images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
     exif: str = exif_option()
+    boxes: str = option(
+        AS_GIVEN, "how the boxes in SOURCE are meant, if check_data says that they fit their images so", BOX_READINGS
+    )
     reading: ReadSettings = part(ReadSettings, "reading", "say what the files of SOURCE leave open")
     splitting: Splitting = part(
         Splitting, "splitting", "divide all images into new sets, each with its share of every class"
