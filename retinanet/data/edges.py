@@ -7,12 +7,16 @@ from PIL import Image
 
 LONGER_SIDE = 256  # of the grey picture in which edges are measured, in pixels
 SLACK = 0.03  # a side may be beside its edge by this fraction of the box, and by a pixel
+STRONG = 4.0  # times the mean gradient; stronger edges count as this, or a few would outweigh all others
+OUTSIDE = 0.02  # a side further outside than this fraction of the picture lies on no edge, whatever rounding did
 LEAST_SIDES = 2  # of a box inside the picture; fewer say nothing
 STRETCH = 16  # pixels; edges are lines, so their gradients agree over such a length, and those of noise don't
 
 
 class Edges(NamedTuple):
     """The gradients of a grey picture [h, w], divided by their mean, as sums along the lines that sides can lie on.
+
+    Gradients count up to STRONG.
 
     A vertical side between the columns c and c + 1, from row a up to row b, has the sum down[b, c] - down[a, c].
     """
@@ -36,14 +40,16 @@ def edges_of(image: np.ndarray) -> Edges:
     pixels = np.asarray(grey, np.float32)
     across, below = np.abs(np.diff(pixels, axis=1)), np.abs(np.diff(pixels, axis=0)).T
     mean = max((float(across.mean()) + float(below.mean())) / 2, 1e-6)  # a picture of one colour has no edges
-    return Edges(_sums(across / mean), _sums(below / mean))
+    return Edges(*(_sums(np.minimum(gradients / mean, STRONG)) for gradients in (across, below)))
 
 
 def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
-    """Returns the mean gradient across the sides of each box, float32 [n]; 1 is that of the picture as a whole.
+    """Returns the mean gradient across the sides of each box, float32 [n]; 1 is about that of the whole picture.
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side counts where it is inside the picture,
-    at the best place near it; NaN where fewer than LEAST_SIDES sides are inside.
+    at the best place near it. A side outside has the gradient 0, as the boxes of people and tools end at the border:
+    so boxes that are read in a wrong way, and leave their picture, don't just drop out. A side on the border, where an
+    object may go on, doesn't count; NaN where fewer than LEAST_SIDES sides count.
     """
     height, width = edges.size
     x1, y1, x2, y2 = (corners * [width, height, width, height]).T
@@ -53,9 +59,9 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
             _means(edges.right, np.stack([y1, y2]), x1, x2, y2 - y1),
         ]
     )  # [4, n]
-    is_inside = ~np.isnan(sides)
-    counts = is_inside.sum(axis=0)
-    sums = np.where(is_inside, sides, 0).sum(axis=0)
+    is_counted = ~np.isnan(sides)
+    counts = is_counted.sum(axis=0)
+    sums = np.where(is_counted, sides, 0).sum(axis=0)
     return np.where(counts >= LEAST_SIDES, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
 
 
@@ -80,14 +86,16 @@ def _means(
 ) -> np.ndarray:
     """Returns the largest mean gradient near the lines at `places` [2, n], from `starts` to `ends` [n]: [2, n].
 
-    A line may be moved by a pixel or by SLACK of the `extents` [n] of its box. NaN where it is outside the picture.
+    A line may be moved by a pixel or by SLACK of the `extents` [n] of its box. NaN where it is on the border.
     """
     last, num_lines = len(sums) - 1, sums.shape[1]
     first = np.rint(starts).clip(0, last).astype(np.int32)
     stop = np.rint(ends).clip(0, last).astype(np.int32)
     first = np.where(first == stop, np.maximum(first - 1, 0), first)  # a short side still covers a pixel
     lines = np.rint(places).clip(-1, num_lines + 2).astype(np.int32) - 1
-    is_inside = (lines >= 0) & (lines < num_lines) & (starts < last) & (ends > 0)
+    is_inside = (lines >= 0) & (lines < num_lines)
+    margin = OUTSIDE * (num_lines + 1)
+    is_outside = (places < -margin) | (places > num_lines + 1 + margin) | (starts >= last) | (ends <= 0)
     reach = np.maximum(1, SLACK * extents).astype(np.int32)  # [n]
     offsets = np.arange(-reach.max(initial=1), reach.max(initial=1) + 1, dtype=np.int32)
     tried = lines[..., None] + offsets  # [2, n, offsets]
@@ -96,4 +104,4 @@ def _means(
     flat = sums.ravel()
     totals = flat.take(stop[:, None] * num_lines + tried) - flat.take(first[:, None] * num_lines + tried)
     best = np.where(is_tried, totals, 0).max(axis=-1) / np.maximum(stop - first, 1)
-    return np.where(is_inside, best, np.nan)
+    return np.where(is_outside, 0, np.where(is_inside, best, np.nan))
