@@ -58,10 +58,15 @@ def _turned(orientation: int, *, in_pixels: bool = False) -> Boxes:
     return boxes_of
 
 
+def _corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    return boxes - boxes[:, [0, 1, 0, 1]] * [0, 0, 1, 1]
+
+
 READINGS = {
     AS_GIVEN: Reading("left, top, width and height", _moved(0, 0)),
     "centres": Reading("x and y are the centre of the box", _moved(-0.5, -0.5)),
     "corner_less_half": Reading("x and y are the corner less half of the width and height", _moved(0.5, 0.5)),
+    "corners": Reading("they are x1, y1, x2 and y2", _corners),
     "mirrored": Reading("they are of the mirrored picture", _turned(2)),
     "upside_down": Reading("y counts from the bottom of the picture", _turned(4)),
     "half_turn": Reading("they are of the picture turned by half a turn", _turned(3)),

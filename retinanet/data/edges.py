@@ -48,7 +48,8 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side counts where it is inside the picture,
     at the best place near it. A side outside has the gradient 0, as the boxes of people and tools end at the border:
-    so boxes that are read in a wrong way, and leave their picture, don't just drop out. A side on the border, where an
+    so boxes that are read in a wrong way, and leave their picture, don't just drop out; nor do boxes without area, which
+    have the score 0. A side on the border, where an
     object may go on, doesn't count; NaN where fewer than LEAST_SIDES sides count.
     """
     height, width = edges.size
@@ -62,7 +63,8 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
     is_counted = ~np.isnan(sides)
     counts = is_counted.sum(axis=0)
     sums = np.where(is_counted, sides, 0).sum(axis=0)
-    return np.where(counts >= LEAST_SIDES, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
+    scores = np.where(counts >= LEAST_SIDES, sums / np.maximum(counts, 1), np.nan)
+    return np.where((x2 > x1) & (y2 > y1), scores, 0).astype(np.float32)
 
 
 def straightness(edges: Edges) -> float:

@@ -31,6 +31,11 @@ def require_picture_place(path: Path) -> None:
     require_writable(path)
 
 
+def picture_beside(path: Path, name: str) -> Path:
+    """Returns the place of a second picture: beside the one at `path`, named after it."""
+    return path.with_stem(f"{path.stem}_{name}")
+
+
 def show_windows() -> None:
     """Shows the figures drawn for a window until the user closes them. Raises UserError if there is no screen."""
     if pyplot.get_backend().lower() == "agg":

@@ -17,6 +17,7 @@ BOX_READINGS = (  # what data/box_readings.py does with each
     AS_GIVEN,
     "centres",
     "corner_less_half",
+    "corners",
     "mirrored",
     "upside_down",
     "half_turn",
