@@ -6,7 +6,7 @@ from retinanet.coco.formats import WORDS, format_of
 from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
-from retinanet.convert.sets import Labelled, LabelledSet, upright_boxes
+from retinanet.convert.sets import Labelled, LabelledSet, read_otherwise, upright_boxes
 from retinanet.convert.split import split
 from retinanet.convert.write_coco import write_coco
 from retinanet.convert.write_others import write_csv, write_voc, write_yolo
@@ -38,6 +38,7 @@ def convert(settings: ConvertSettings) -> int:
             raise UserError(f"{flag} is about YOLO's labels, but {source} is {WORDS[kind]}. Leave the flag out.")
     labelled = _named(read(reading, kind), settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
+    labelled = read_otherwise(labelled, settings.boxes, reading.note_mistake)
     names = labelled.class_names
     say(f"Read {source}: {labelled.export or WORDS[kind]}, {counted(len(names), 'class')}: {', '.join(names[:20])}")
     reading.end()
