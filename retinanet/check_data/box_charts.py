@@ -19,9 +19,7 @@ def draw_readings(judged: Sequence[JudgedSet], path: Path) -> bool:
     """Draws eight images of each group that isn't meant as given. Returns False, without a file, if there is none."""
     panels = []
     for each in judged:
-        groups = [(None, each.verdict.whole, each.verdict.rest)]
-        groups += [(group, verdict, group.mask) for group, verdict in each.verdict.groups]
-        for group, verdict, mask in groups:
+        for group, verdict, mask in each.parts():
             if verdict.kind in (OTHERWISE, NO_READING):
                 title = f"{each.checked.name}, {name_of(group, each)}"
                 panels += _panels(title, each, verdict, mask)

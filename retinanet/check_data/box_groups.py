@@ -81,11 +81,12 @@ def _groups(checked: CheckedSet, scores: BoxScores) -> Iterable[Group]:
     yield Group("EXIF orientation", "1 or none", orientations == 1)
     names = [PurePosixPath(annotations.file_name(image)) for image in range(len(annotations.sizes))]
     yield from _partition("folder", np.array([printable(str(name.parent)) for name in names])[images])
-    heights, widths = annotations.sizes[images].T
-    yield from _partition("size", np.array([f"{width} x {height}" for height, width in zip(heights, widths, strict=True)]))
+    sizes = [f"{width} x {height}" for height, width in annotations.sizes[images].tolist()]
+    yield from _partition("size", np.array(sizes))
     class_names = np.array([printable(name) for name in annotations.class_names])
     yield from _partition(BY_CLASS, class_names[annotations.labels[scores.rows]])
-    yield from _partition("source", np.array(checked.sources)[checked.places[scores.rows]] if checked.sources else images)
+    if checked.sources:
+        yield from _partition("source", np.array(checked.sources)[checked.places[scores.rows]])
 
 
 def _partition(kind: str, names: np.ndarray) -> Iterable[Group]:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from retinanet.check_data.annotation_checks import CheckedSet
 from retinanet.check_data.box_groups import Group, SetVerdict
 from retinanet.check_data.findings import Findings
 from retinanet.data.box_fit import BoxScores
-from retinanet.data.box_readings import READINGS
-from retinanet.data.box_verdict import FIT, NO_READING, OTHERWISE, TOO_FEW, UNTOLD, Verdict
-from retinanet.runtime.printable import counted
+from retinanet.data.box_verdict import NO_READING, OTHERWISE, UNTOLD, Verdict, words_of
 from retinanet.settings.convert import AS_GIVEN
 
 KINDS = {OTHERWISE: "boxes_read_otherwise", NO_READING: "boxes_fit_no_reading", UNTOLD: "boxes_untold"}
@@ -22,13 +22,18 @@ class JudgedSet(NamedTuple):
     scores: BoxScores
     verdict: SetVerdict
 
+    def parts(self) -> list[tuple[Group | None, Verdict, np.ndarray]]:
+        """Returns the verdicts on the set, without its groups, and on each group, with the boxes: bool [n]."""
+        groups = [(group, verdict, group.mask) for group, verdict in self.verdict.groups]
+        return [(None, self.verdict.whole, self.verdict.rest), *groups]
+
 
 def add_verdicts(judged: Sequence[JudgedSet], coco_path: Path, findings: Findings) -> None:
     """Adds what the pixels say of the boxes to `findings`."""
     for each in judged:
-        for group, verdict in [(None, each.verdict.whole), *each.verdict.groups]:
+        for group, verdict, _ in each.parts():
             if verdict.kind in KINDS:
-                text = f"{name_of(group, each)}: {_says(verdict)}{_remedy(group, verdict, each, judged, coco_path)}"
+                text = f"{name_of(group, each)}: {words_of(verdict)}{_remedy(group, verdict, each, judged, coco_path)}"
                 findings.add(each.checked.name, KINDS[verdict.kind], [text])
 
 
@@ -38,8 +43,8 @@ def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str
         return []
     lines = ["Do the boxes lie on their objects? What the edges in the pictures say:"]
     for each in judged:
-        for group, verdict in [(None, each.verdict.whole), *each.verdict.groups]:
-            lines.append(f"  {each.checked.name}, {name_of(group, each)}: {_says(verdict)}")
+        for group, verdict, _ in each.parts():
+            lines.append(f"  {each.checked.name}, {name_of(group, each)}: {words_of(verdict)}")
     if picture:
         lines.append(f"Both ways of reading them, in {picture}: dashed as given, coloured as they fit")
     return lines
@@ -49,22 +54,6 @@ def name_of(group: Group | None, judged: JudgedSet) -> str:
     if group:
         return f"{group.kind} {group.name}"
     return "the other boxes" if judged.verdict.groups else "all boxes"
-
-
-def _says(verdict: Verdict) -> str:
-    numbers = f"{counted(verdict.num_objects, 'object')} in {counted(verdict.num_images, 'image')}"
-    number_and_z = f"z {verdict.z:.1f}, {numbers}"
-    if verdict.kind == OTHERWISE:
-        name = verdict.reading.replace("_", " ")
-        return f"fit as {name} ({READINGS[verdict.reading].says}); {number_and_z}"
-    if verdict.order:
-        return f"fit as boxes {verdict.order}; {number_and_z}"
-    return {
-        FIT: f"fit: none of the other readings fits better; {number_and_z}",
-        NO_READING: f"fit no reading, as labels of other images; {number_and_z}",
-        UNTOLD: f"can't tell; {number_and_z}",
-        TOO_FEW: f"too few to tell; {numbers}",
-    }[verdict.kind]
 
 
 def _remedy(
@@ -77,10 +66,9 @@ def _remedy(
         return ". Put them into a file of their own before you rewrite the others"
     if judged.verdict.raw if group is None else group.exif_reading == verdict.reading:
         return ". Pass --exif raw to train.py, vis.py, check_data and convert"
-    alike = all(
-        each.verdict.whole.kind == OTHERWISE and each.verdict.whole.reading == verdict.reading and not each.verdict.groups
-        for each in every
-    )
+    wholes = [each.verdict.whole for each in every]
+    alike = all((whole.kind, whole.reading) == (verdict.kind, verdict.reading) for whole in wholes)
+    alike = alike and not any(each.verdict.groups for each in every)
     source = str(coco_path) if alike else str(judged.checked.annotations.path)
     apart = ""
     if group or judged.verdict.groups:

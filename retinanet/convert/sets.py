@@ -21,6 +21,7 @@ from retinanet.runtime.text_files import decoded
 from retinanet.settings.convert import AS_GIVEN
 from retinanet.settings.shared import UPRIGHT
 
+AREA_TOLERANCE = 0.01  # by this fraction, an annotated area may differ from that of its box by rounding
 OF_PIXELS = ("segmentation", "keypoints")  # keys of a COCO annotation that no longer fit a turned image
 
 
@@ -171,7 +172,8 @@ def read_otherwise(labelled: Labelled, reading: str, fail: Callable[[DataFault],
                 fail(DataFault(f"boxes without area as {reading}", _without_area(image, box, reading)))
                 continue
             boxes.append(box._replace(left=x, top=y, width=wide, height=high))
-            is_of_box = is_number(entry.get("area")) and math.isclose(entry["area"], box.width * box.height, rel_tol=0.01)
+            area = entry.get("area")
+            is_of_box = is_number(area) and math.isclose(area, box.width * box.height, rel_tol=AREA_TOLERANCE)
             entries.append({key: value for key, value in entry.items() if key != "area" or not is_of_box})
         return image._replace(boxes=boxes, box_entries=entries if image.box_entries else image.box_entries)
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.data.box_fit import NAMES, BoxScores
+from retinanet.data.box_readings import READINGS
+from retinanet.runtime.printable import counted
 from retinanet.settings.convert import AS_GIVEN
 
 FEWEST_OBJECTS, FEWEST_IMAGES = 40, 20  # fewer aren't judged
@@ -74,16 +76,30 @@ def judge(
     return verdict(UNTOLD, beats_others[place])
 
 
+def words_of(verdict: Verdict) -> str:
+    """Returns what the verdict says of boxes, to follow their name."""
+    numbers = f"{counted(verdict.num_objects, 'object')} in {counted(verdict.num_images, 'image')}"
+    if verdict.kind == TOO_FEW:
+        return f"are too few to tell: {numbers}"
+    words = {
+        FIT: "fit: none of the other readings fits better",
+        OTHERWISE: f"fit as {verdict.reading.replace('_', ' ')} ({READINGS[verdict.reading].says})",
+        NO_READING: f"fit as boxes {verdict.order}" if verdict.order else "fit no reading, as labels of other images",
+        UNTOLD: "can't be told",
+    }
+    return f"{words[verdict.kind]}; z {verdict.z:.1f}, {numbers}"
+
+
 def z_of(differences: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the means of the columns of `differences` [n, m] over their standard errors, and these errors: [m], [m].
 
-    NaN is left out. `images` [n] are ascending; the differences of an image count as one observation.
+    NaN is left out. `images` [n] are ascending, at least one; the differences of an image count as one observation.
     """
     is_valid = ~np.isnan(differences)
     counts = is_valid.sum(axis=0)
     means = np.where(is_valid, differences, 0).sum(axis=0, dtype=float) / np.maximum(counts, 1)
     starts = np.flatnonzero(np.diff(images, prepend=-1))
-    sums = np.add.reduceat(np.where(is_valid, differences - means, 0), starts, axis=0) if len(images) else np.zeros((0, 1))
+    sums = np.add.reduceat(np.where(is_valid, differences - means, 0), starts, axis=0)
     num_images = max(2, len(starts))
     errors = np.sqrt((sums**2).sum(axis=0) * num_images / (num_images - 1)) / np.maximum(counts, 1)
     return np.where(errors > 0, means / np.maximum(errors, 1e-12), 0.0), errors

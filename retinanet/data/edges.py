@@ -48,9 +48,9 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side counts where it is inside the picture,
     at the best place near it. A side outside has the gradient 0, as the boxes of people and tools end at the border:
-    so boxes that are read in a wrong way, and leave their picture, don't just drop out; nor do boxes without area, which
-    have the score 0. A side on the border, where an
-    object may go on, doesn't count; NaN where fewer than LEAST_SIDES sides count.
+    so boxes that are read in a wrong way, and leave their picture, don't just drop out. Nor do boxes without area, which
+    have the score 0. A side on the border, where an object may go on, doesn't count; NaN where fewer than LEAST_SIDES
+    sides count.
     """
     height, width = edges.size
     x1, y1, x2, y2 = (corners * [width, height, width, height]).T
