@@ -13,6 +13,7 @@ from retinanet.check_data.annotation_checks import CheckedSet
 from retinanet.check_data.findings import MOST_EXAMPLES, Findings
 from retinanet.data.box_fit import BoxFit, Looked
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.edges import edges_of
 from retinanet.data.headers import are_of_stored_pixels, are_untold
 from retinanet.data.images import image_suffixes
 from retinanet.data.white_level import used_range
@@ -59,7 +60,7 @@ def _content(dataset: CocoDataset, index: int, fit: BoxFit | None) -> tuple[Cont
     height, width = image.shape[:2]
     digest = hashlib.blake2b(f"{height} x {width}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
-    return Content(digest.digest()), fit.look(index, image) if fit and fit.is_needed(index) else None
+    return Content(digest.digest()), fit.look(index, edges_of(image)) if fit and fit.is_needed(index) else None
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from retinanet.coco.annotations import Annotations, owners_of_rows
 from retinanet.coco.boxes import corners_of
 from retinanet.data.box_readings import READINGS, read_boxes
-from retinanet.data.edges import Edges, edges_of, scores_of_boxes, straightness
+from retinanet.data.edges import Edges, scores_of_boxes, straightness
 from retinanet.settings.convert import AS_GIVEN
 
 NUM_OTHERS = 3  # other pictures that each box is scored on
@@ -80,20 +80,21 @@ class BoxFit:
         """Returns True if a box is scored on the picture of this image."""
         return image in self.others or any(len(self._rows(order.owners[image])) for order in self.orders)
 
-    def look(self, image: int, pixels: np.ndarray) -> Looked:
-        """Scores boxes on a picture, uint8 [height, width, 3]. Threads may call this at the same time."""
-        edges = edges_of(pixels)
+    def look(self, image: int, edges: Edges) -> Looked:
+        """Scores boxes on the edges of an image's picture. Threads may call this at the same time."""
         places = self._rows(image)
         other_places = np.concatenate([self._rows(other) for other in self.others.get(image, ())] or [places[:0]])
-        scores = self._scores(edges, np.concatenate([places, other_places]), NAMES)
+        every = np.concatenate([places, other_places])
+        scores = self._scores(edges, every, NAMES, self.annotations.sizes[self.images[every]])
         order_places = [self._rows(order.owners[image]) for order in self.orders]
+        size = self.annotations.sizes[[image]]  # boxes of this very picture are in its pixels
         return Looked(
             places,
             scores[: len(places)],
             other_places,
             scores[len(places) :],
             order_places,
-            [self._scores(edges, each, (AS_GIVEN,))[:, 0] for each in order_places],
+            [self._scores(edges, each, (AS_GIVEN,), size)[:, 0] for each in order_places],
             straightness(edges),
         )
 
@@ -118,10 +119,9 @@ class BoxFit:
         """Returns the places in `rows` of an image's boxes."""
         return np.arange(self.first[image], self.first[image + 1])
 
-    def _scores(self, edges: Edges, places: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """Returns the scores of boxes read in each way, as fractions of their own picture: float32 [n, names]."""
+    def _scores(self, edges: Edges, places: np.ndarray, names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
+        """Returns the scores of boxes read in each way, as fractions of `sizes` [n, 2] or [1, 2]: float32 [n, names]."""
         boxes = self.annotations.boxes[self.rows[places]]
-        sizes = self.annotations.sizes[self.images[places]]
         read = np.stack([read_boxes(name, boxes, sizes) for name in names], axis=1)  # [n, names, 4]
         corners = corners_of(read) / sizes[:, None, [1, 0, 1, 0]]
         return scores_of_boxes(edges, corners.reshape(-1, 4)).reshape(len(places), len(names))

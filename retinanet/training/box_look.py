@@ -7,6 +7,7 @@ import numpy as np
 from retinanet.data.box_fit import BoxFit
 from retinanet.data.box_verdict import NO_READING, OTHERWISE, Verdict, judge, words_of
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.edges import edges_of
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 
@@ -60,5 +61,5 @@ class BoxLook:
                 pixels = self.dataset.original(image)
             except UserError:  # what happens to a picture that can't be read is decided where training reads it
                 continue
-            fit.add(fit.look(image, pixels))
+            fit.add(fit.look(image, edges_of(pixels)))
         self.verdict = judge(fit.scores())
