@@ -34,6 +34,7 @@ class Order(NamedTuple):
 class Looked(NamedTuple):
     """The scores of boxes on one picture."""
 
+    image: int
     rows: np.ndarray  # int64 [n], in the annotations
     own: np.ndarray  # float32 [n, readings], of the picture's own boxes
     other_rows: np.ndarray  # int64 [m]
@@ -74,6 +75,7 @@ class BoxFit:
         self.sums = np.zeros(shape, np.float32)
         self.counts = np.zeros(shape, np.uint8)
         self.order_scores = np.full((len(self.rows), len(self.orders)), np.nan, np.float32)
+        self.is_looked_at = np.zeros(len(annotations.sizes), bool)
         self.straightness: list[float] = []
 
     def is_needed(self, image: int) -> bool:
@@ -89,6 +91,7 @@ class BoxFit:
         order_places = [self._rows(order.owners[image]) for order in self.orders]
         size = self.annotations.sizes[[image]]  # boxes of this very picture are in its pixels
         return Looked(
+            image,
             places,
             scores[: len(places)],
             other_places,
@@ -105,15 +108,18 @@ class BoxFit:
         np.add.at(self.counts, looked.other_rows, is_scored)
         for number, (places, scores) in enumerate(zip(looked.order_rows, looked.orders, strict=True)):
             self.order_scores[places, number] = scores
+        self.is_looked_at[looked.image] = True
         self.straightness.append(looked.straightness)
 
     def scores(self) -> BoxScores:
-        """Returns the scores of all pictures that were added."""
+        """Returns the scores of the boxes of all pictures that were added."""
         with np.errstate(invalid="ignore"):
             others = np.where(self.counts, self.sums / self.counts, np.nan)
+        seen = self.is_looked_at[self.images]
         says = [order.says for order in self.orders]
         mean = float(np.mean(self.straightness)) if self.straightness else 0.0
-        return BoxScores(self.rows, self.images, self.own, others, self.order_scores, says, mean)
+        arrays = (self.rows, self.images, self.own, others, self.order_scores)
+        return BoxScores(*(array[seen] for array in arrays), says, mean)
 
     def _rows(self, image: int) -> np.ndarray:
         """Returns the places in `rows` of an image's boxes."""

@@ -302,7 +302,8 @@ def train_on(folder):
 
 def test_every_kind_is_tried_and_every_fault_is_of_a_kind():
     tried = {key.split()[-1] for _, expected in DAMAGES for key in expected}
-    assert tried == set(FINDING_KINDS) - {"image_not_turned"}  # only with --exif raw
+    by_pixels = {"boxes_read_otherwise", "boxes_fit_no_reading", "boxes_untold"}  # tried in test_box_check.py
+    assert tried == set(FINDING_KINDS) - {"image_not_turned"} - by_pixels  # the former only with --exif raw
     raised = set()
     for path in (ROOT / "retinanet").rglob("*.py"):
         raised |= set(re.findall(r'DataFault\(\s*"(\w+)"', path.read_text()))
