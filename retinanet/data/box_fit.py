@@ -118,15 +118,15 @@ class BoxFit:
         seen = self.is_looked_at[self.images]
         says = [order.says for order in self.orders]
         mean = float(np.mean(self.straightness)) if self.straightness else 0.0
-        arrays = (self.rows, self.images, self.own, others, self.order_scores)
-        return BoxScores(*(array[seen] for array in arrays), says, mean)
+        own, orders = self.own[seen], self.order_scores[seen]
+        return BoxScores(self.rows[seen], self.images[seen], own, others[seen], orders, says, mean)
 
     def _rows(self, image: int) -> np.ndarray:
         """Returns the places in `rows` of an image's boxes."""
         return np.arange(self.first[image], self.first[image + 1])
 
     def _scores(self, edges: Edges, places: np.ndarray, names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
-        """Returns the scores of boxes read in each way, as fractions of `sizes` [n, 2] or [1, 2]: float32 [n, names]."""
+        """Returns the scores of boxes read in each way, as fractions of `sizes` [n or 1, 2]: float32 [n, names]."""
         boxes = self.annotations.boxes[self.rows[places]]
         read = np.stack([read_boxes(name, boxes, sizes) for name in names], axis=1)  # [n, names, 4]
         corners = corners_of(read) / sizes[:, None, [1, 0, 1, 0]]

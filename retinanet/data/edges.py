@@ -47,8 +47,8 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
     """Returns the mean gradient across the sides of each box, float32 [n]; 1 is about that of the whole picture.
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side counts where it is inside the picture,
-    at the best place near it. A side outside has the gradient 0, as the boxes of people and tools end at the border:
-    so boxes that are read in a wrong way, and leave their picture, don't just drop out. Nor do boxes without area, which
+    at the best place near it. A side outside has the gradient 0, as the boxes of people and tools end at the border: so
+    boxes that are read in a wrong way, and leave their picture, don't just drop out. Nor do boxes without area, which
     have the score 0. A side on the border, where an object may go on, doesn't count; NaN where fewer than LEAST_SIDES
     sides count.
     """
