@@ -193,7 +193,7 @@ def test_a_training_warns_once(script, tmp_path, own_folder):
     assert run.code == 0
     (warning,) = [line for line in run.out.splitlines() if "the boxes of" in line]
     assert warning.startswith(
-        "Warning: the boxes of data/train.json fit as centres (x and y are the centre of the box);"
+        "Warning: the boxes of data/train.json fit as centres (x and y are the centre of the box)"
     )
     assert "See python -m retinanet.check_data --coco_path data" in warning
     assert run.out.index("Epoch: 0") < run.out.index(warning) < run.out.index("Epoch 0 took")
