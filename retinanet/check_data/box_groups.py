@@ -1,12 +1,13 @@
 """Finds the groups of boxes that are meant otherwise than the rest: of a folder, an orientation, a size, a class ..."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
 from retinanet.check_data.annotation_checks import CheckedSet
+from retinanet.coco.annotations import Annotations
 from retinanet.data.box_fit import BoxScores
 from retinanet.data.box_readings import orientation_reading
 from retinanet.data.box_verdict import FEWEST_OBJECTS, NO_READING, OTHERWISE, Verdict, judge
@@ -36,10 +37,9 @@ class SetVerdict(NamedTuple):
     raw: bool = False  # --exif raw reads nearly all boxes of the set as `whole` says
 
 
-def judge_set(checked: CheckedSet, scores: BoxScores) -> SetVerdict:
+def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
     """Judges the boxes of a set; the group that stands out most is named first, and the others without its boxes."""
     rest = np.ones(len(scores.rows), bool)
-    groups = [*_groups(checked, scores)]
     smaller = [group for group in groups if FEWEST_OBJECTS <= group.mask.sum() <= NEARLY_ALL * len(rest)]
     whole = judge(scores)
     expected = whole.reading if whole.kind == OTHERWISE else AS_GIVEN
@@ -67,10 +67,30 @@ def judge_set(checked: CheckedSet, scores: BoxScores) -> SetVerdict:
     return SetVerdict(whole, rest, named, raw and whole.kind == OTHERWISE)
 
 
-def _groups(checked: CheckedSet, scores: BoxScores) -> Iterable[Group]:
-    annotations, headers = checked.dataset.annotations, checked.dataset.headers
-    assert headers
+def groups_of(checked: CheckedSet, scores: BoxScores) -> list[Group]:
+    """Returns the groups of boxes that may be meant otherwise, in the order in which equal groups are named."""
+    groups = [*_by_orientation(checked, scores.images), *groups_of_annotations(checked.dataset.annotations, scores)]
+    if checked.sources:
+        groups += _partition("source", np.array(checked.sources)[checked.places[scores.rows]])
+    return groups
+
+
+def groups_of_annotations(annotations: Annotations, scores: BoxScores) -> list[Group]:
+    """Returns the groups by folder, size of the image, and class."""
     images = scores.images
+    names = [PurePosixPath(annotations.file_name(image)) for image in range(len(annotations.sizes))]
+    sizes = [f"{width} x {height}" for height, width in annotations.sizes[images].tolist()]
+    class_names = np.array([printable(name) for name in annotations.class_names])
+    return [
+        *_partition("folder", np.array([printable(str(name.parent)) for name in names])[images]),
+        *_partition("size", np.array(sizes)),
+        *_partition(BY_CLASS, class_names[annotations.labels[scores.rows]]),
+    ]
+
+
+def _by_orientation(checked: CheckedSet, images: np.ndarray) -> Iterable[Group]:
+    headers = checked.dataset.headers
+    assert headers
     orientations = headers.orientations[images]
     is_untold = are_untold(checked.annotations, headers)[images] & (checked.dataset.exif == UPRIGHT)
     for orientation in np.unique(orientations).tolist():
@@ -79,14 +99,6 @@ def _groups(checked: CheckedSet, scores: BoxScores) -> Iterable[Group]:
                 mask = (orientations == orientation) & (is_untold == untold)
                 yield Group("EXIF orientation", str(orientation), mask, reading)
     yield Group("EXIF orientation", "1 or none", orientations == 1)
-    names = [PurePosixPath(annotations.file_name(image)) for image in range(len(annotations.sizes))]
-    yield from _partition("folder", np.array([printable(str(name.parent)) for name in names])[images])
-    sizes = [f"{width} x {height}" for height, width in annotations.sizes[images].tolist()]
-    yield from _partition("size", np.array(sizes))
-    class_names = np.array([printable(name) for name in annotations.class_names])
-    yield from _partition(BY_CLASS, class_names[annotations.labels[scores.rows]])
-    if checked.sources:
-        yield from _partition("source", np.array(checked.sources)[checked.places[scores.rows]])
 
 
 def _partition(kind: str, names: np.ndarray) -> Iterable[Group]:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from retinanet.check_data import charts
 from retinanet.check_data.annotation_checks import CheckedSet, check_set
 from retinanet.check_data.box_charts import draw_readings
-from retinanet.check_data.box_groups import judge_set
+from retinanet.check_data.box_groups import groups_of, judge_set
 from retinanet.check_data.box_texts import JudgedSet, add_verdicts, verdict_lines
 from retinanet.check_data.counts import Counts, count, histograms, reach
 from retinanet.check_data.findings import Finding, Findings
@@ -149,7 +149,7 @@ def judge_boxes(sets: list[CheckedSet], fits: Sequence[BoxFit | None]) -> list[J
     for checked, fit in zip(sets, fits, strict=True):
         if fit and len(fit.rows):
             scores = fit.scores()
-            judged.append(JudgedSet(checked, scores, judge_set(checked, scores)))
+            judged.append(JudgedSet(checked, scores, judge_set(scores, groups_of(checked, scores))))
     return judged
 
 

@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 LONGER_SIDE = 256  # of the grey picture in which edges are measured, in pixels
+# Noise and fine texture, which objects don't end at, go; edges stay. In photographs this raises z by a fifth.
+BLUR = ImageFilter.BoxBlur(1)
 SLACK = 0.03  # a side may be beside its edge by this fraction of the box, and by a pixel
 STRONG = 4.0  # times the mean gradient; stronger edges count as this, or a few would outweigh all others
 OUTSIDE = 0.02  # a side further outside than this fraction of the picture lies on no edge, whatever rounding did
@@ -37,7 +39,7 @@ def edges_of(image: np.ndarray) -> Edges:
     size = max(2, round(width * scale)), max(2, round(height * scale))
     # Reducing by whole numbers first is several times as fast, and as good for edges of a pixel or more.
     grey = Image.fromarray(image).convert("L").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    pixels = np.asarray(grey, np.float32)
+    pixels = np.asarray(grey.filter(BLUR), np.float32)
     across, below = np.abs(np.diff(pixels, axis=1)), np.abs(np.diff(pixels, axis=0)).T
     mean = max((float(across.mean()) + float(below.mean())) / 2, 1e-6)  # a picture of one colour has no edges
     return Edges(*(_sums(np.minimum(gradients / mean, STRONG)) for gradients in (across, below)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.data.edges import edges_of, scores_of_boxes, straightness
+from retinanet.data.edges import BLUR, edges_of, scores_of_boxes, straightness
 
 
 def picture(seed=0, height=96, width=128):
@@ -17,7 +17,7 @@ def picture(seed=0, height=96, width=128):
 
 def score_by_loops(image, corners):
     """The score of one box, side by side, pixel by pixel, from the grey values; None if it has none."""
-    grey = image[..., 0].astype(float)
+    grey = np.asarray(Image.fromarray(image).convert("L").filter(BLUR), float)
     height, width = grey.shape
     across, below = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
     mean = (across.mean() + below.mean()) / 2
