@@ -10,7 +10,8 @@ from retinanet.runtime.printable import counted
 from retinanet.settings.convert import AS_GIVEN
 
 FEWEST_OBJECTS, FEWEST_IMAGES = 40, 20  # fewer aren't judged
-SURE = 3.0  # z of what is stated
+SURE = 3.0  # z of a reading that is named
+RIGHT = 4.0  # z of boxes that are called right; at 3, boxes of other images are now and then, in 60 images
 DOUBTFUL = 1.0  # z of a reading that keeps another from being stated
 # Boxes of other pictures beat themselves on other pictures by chance only, but the best of many readings by up to this.
 CHANCE = 2.0
@@ -68,7 +69,7 @@ def judge(
     if is_named.any():
         best = int(np.where(is_named, ahead, -np.inf).argmax())
         return verdict(OTHERWISE, ahead[best], NAMES[best])
-    if beats_others[place] > SURE and max(ahead.max(), orders_ahead.max(initial=0)) <= DOUBTFUL:
+    if beats_others[place] > RIGHT and max(ahead.max(), orders_ahead.max(initial=0)) <= DOUBTFUL:
         return verdict(FIT, beats_others[place])
     is_clear = errors[place] <= LARGEST_ERROR and scores.straightness >= LEAST_STRAIGHTNESS
     if num_objects >= FEWEST_WITHOUT_READING and is_clear and beats_others.max() <= CHANCE:
