@@ -25,7 +25,8 @@ def draw_readings(judged: Sequence[JudgedSet], path: Path) -> bool:
                 panels += _panels(title, each, verdict, mask)
     if not panels:
         return False
-    class_names = judged[0].checked.dataset.annotations.class_names
+    # Sets may have other classes by mistake; a class is only a colour here.
+    class_names = max((each.checked.dataset.annotations.class_names for each in judged), key=len)
     save_figure(draw_grid(panels, class_names, COLUMNS, size=PANEL_PIXELS, with_names=False), path)
     return True
 
