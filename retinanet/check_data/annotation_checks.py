@@ -29,6 +29,7 @@ from retinanet.settings.shared import UPRIGHT
 
 # Rounding may make an area exceed its box by this factor; the box may include its last pixels, as in PASCAL VOC.
 AREA_ROUNDING = 1.01
+SOURCE_KEYS = ("source", "annotator", "annotator_id", "created_by", "creator", "tool")
 
 
 class CheckedSet(NamedTuple):
@@ -40,6 +41,7 @@ class CheckedSet(NamedTuple):
     file_names: list[Any]  # of all entries, including refused entries, as written
     annotation_ids: list[Any]  # of all entries, as written
     places: np.ndarray  # int64 [T], each annotation's index in annotation_ids
+    sources: list[str]  # of all entries: who or what made them, or "" if they don't say
 
     def label(self, row: int) -> str:
         """Returns the name of an annotation in the report."""
@@ -92,6 +94,7 @@ def check_set(
         file_names=[image.get("file_name") for image in content["images"]],
         annotation_ids=[entry.get("id") for entry in entries],
         places=places,
+        sources=[_source_of(entry) for entry in entries],
     )
     _check_names_and_ids(checked, findings)
     if is_trained_on or has_objects(annotations):
@@ -102,6 +105,11 @@ def check_set(
     elif not has_objects(annotations):
         findings.add(name, "set_without_objects", [f"{path}{placeholder_note(annotations)}"])
     return checked
+
+
+def _source_of(entry: dict[str, Any]) -> str:
+    """Returns the first of the keys that tools write for who or what made an annotation, or ""."""
+    return next((str(entry[key]) for key in SOURCE_KEYS if isinstance(entry.get(key), str | int)), "")
 
 
 def _check_whether_learnable(checked: CheckedSet, findings: Findings, shapes: AnchorShapes) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 
 from retinanet.check_data.annotation_checks import CheckedSet
 from retinanet.check_data.findings import MOST_EXAMPLES, Findings
+from retinanet.data.box_fit import BoxFit, Looked
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.edges import edges_of
 from retinanet.data.headers import are_of_stored_pixels, are_untold
 from retinanet.data.images import image_suffixes
 from retinanet.data.similar import Looks, look_of
@@ -31,10 +33,17 @@ class Content(NamedTuple):
     error: DataFault | None = None
 
 
-def read_contents(dataset: CocoDataset, threads: int) -> Iterator[Content]:
-    """Yields the contents of each image file, in order. Threads are enough: Pillow and hashlib release the GIL."""
+def read_contents(dataset: CocoDataset, threads: int, fit: BoxFit | None) -> Iterator[Content]:
+    """Yields the contents of each image file, in order, and adds the scores of boxes on each picture to `fit`.
+
+    Threads are enough: Pillow and hashlib release the GIL.
+    """
     with ThreadPool(threads) as pool:
-        yield from pool.imap(lambda index: _content(dataset, index), range(len(dataset)), IMAGES_A_TASK)
+        read = pool.imap(lambda index: _content(dataset, index, fit), range(len(dataset)), IMAGES_A_TASK)
+        for content, looked in read:
+            if fit and looked:
+                fit.add(looked)
+            yield content
 
 
 def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
@@ -45,15 +54,16 @@ def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
     return sorted(name for path in files if (name := os.path.relpath(path, folder)) not in listed)
 
 
-def _content(dataset: CocoDataset, index: int) -> Content:
+def _content(dataset: CocoDataset, index: int, fit: BoxFit | None) -> tuple[Content, Looked | None]:
     try:
         image = dataset.original(index)
     except DataFault as error:
-        return Content(error=error)
+        return Content(error=error), None
     height, width = image.shape[:2]
     digest = hashlib.blake2b(f"{height} x {width}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
-    return Content(digest.digest(), look_of(image))
+    looked = fit.look(index, edges_of(image)) if fit and fit.is_needed(index) else None
+    return Content(digest.digest(), look_of(image)), looked
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:

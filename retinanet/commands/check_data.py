@@ -7,6 +7,9 @@ from tqdm import tqdm
 
 from retinanet.check_data import charts
 from retinanet.check_data.annotation_checks import CheckedSet, check_set
+from retinanet.check_data.box_charts import draw_readings
+from retinanet.check_data.box_groups import groups_of, judge_set
+from retinanet.check_data.box_texts import JudgedSet, add_verdicts, verdict_lines
 from retinanet.check_data.counts import Counts, count, histograms, reach
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
@@ -25,6 +28,7 @@ from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder, split_advice
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
 from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, remedies, remedy_of, smaller_sides
+from retinanet.data.box_fit import BoxFit
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.unread import UNREADABLE_IMAGE, reason_unread
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
@@ -46,15 +50,21 @@ def check_data(settings: CheckDataSettings) -> int:
     require_picture_place(settings.picture_path)
     findings = Findings()
     sets = check_annotation_files(settings, findings)
-    contents = check_image_files(sets, settings.threads, findings)
+    fits = [None if settings.no_pixels else BoxFit(checked.dataset.annotations) for checked in sets]
+    contents = check_image_files(sets, fits, settings.threads, findings)
     pairs = note_lookalikes(list(zip(sets, contents, strict=True)), findings)
     pairs_path = picture_beside(settings.picture_path, "pairs")
     pairs_drawn = draw_lookalikes(pairs, pairs_path)
+    judged = judge_boxes(sets, fits)
+    add_verdicts(judged, settings.coco_path, findings)
+    readings_path = picture_beside(settings.picture_path, "readings")
+    readings_drawn = draw_readings(judged, readings_path)
     mistakes = findings.of(is_mistake=True)
     blocks = [
         [f"{settings.coco_path}: {verdict(mistakes)}; charts in {settings.picture_path}"],
         *finding_blocks(findings, settings.all),
         *([[f"Pairs of images that look alike, in {pairs_path}"]] if pairs_drawn else []),
+        *([verdict_lines(judged, readings_path if readings_drawn else None)] if judged else []),
         *count_blocks(sets, settings),
     ]
     lines = [line for block in blocks for line in ["", *block]][1:]
@@ -125,16 +135,28 @@ def existing_sets(coco_path: Path) -> list[str]:
     return names
 
 
-def check_image_files(sets: list[CheckedSet], threads: int, findings: Findings) -> list[list[Content]]:
-    """Decodes all images of the sets, and returns their contents."""
+def check_image_files(
+    sets: list[CheckedSet], fits: Sequence[BoxFit | None], threads: int, findings: Findings
+) -> list[list[Content]]:
+    """Decodes all images of the sets once, for `fits` too, and returns their contents."""
     contents: list[list[Content]] = []
-    for checked in sets:
-        every = read_contents(checked.dataset, threads)
+    for checked, fit in zip(sets, fits, strict=True):
+        every = read_contents(checked.dataset, threads, fit)
         bar = tqdm(every, f"Images of {checked.name}", total=len(checked.dataset), leave=False, disable=hides_bars())
         contents.append(list(bar))
         note_contents(checked, contents[-1], findings)
     note_repeated(list(zip(sets, contents, strict=True)), findings)
     return contents
+
+
+def judge_boxes(sets: list[CheckedSet], fits: Sequence[BoxFit | None]) -> list[JudgedSet]:
+    """Judges how the boxes of each set are meant, unless there is nothing to judge them by."""
+    judged = []
+    for checked, fit in zip(sets, fits, strict=True):
+        if fit and len(fit.rows):
+            scores = fit.scores()
+            judged.append(JudgedSet(checked, scores, judge_set(scores, groups_of(checked, scores))))
+    return judged
 
 
 def account_of(coco_path: Path, sets: list[CheckedSet], contents: list[list[Content]]) -> Account:

@@ -9,7 +9,7 @@ from retinanet.convert.decisions import corrected, read_decisions
 from retinanet.convert.fit import fitted
 from retinanet.convert.readers import read
 from retinanet.convert.reading import Reading
-from retinanet.convert.sets import Labelled, LabelledSet, upright_boxes
+from retinanet.convert.sets import Labelled, LabelledSet, read_otherwise, upright_boxes
 from retinanet.convert.split import split
 from retinanet.convert.writers import write
 from retinanet.runtime.console import say
@@ -45,6 +45,7 @@ def convert(settings: ConvertSettings) -> int:
     labelled, changes = corrected(read(reading, kind), decisions) if decisions else (read(reading, kind), [])
     labelled = _named(labelled, settings)
     labelled, frame_notes = upright_boxes(labelled, settings.exif, has_sizes=kind not in WITHOUT_SIZES)
+    labelled = read_otherwise(labelled, settings.boxes, reading.note_mistake)
     names = labelled.class_names
     export = labelled.export or WORDS[kind].removeprefix("the ")
     say(f"Read {source}: {export}, {counted(len(names), 'class')}: {', '.join(names[:20])}")

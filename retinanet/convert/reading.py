@@ -91,7 +91,10 @@ class Reading:
         try:
             yield
         except DataFault as fault:
-            self.mistakes.setdefault(fault.kind, []).append(fault.message)
+            self.note_mistake(fault)
+
+    def note_mistake(self, fault: DataFault) -> None:
+        self.mistakes.setdefault(fault.kind, []).append(fault.message)
 
     def require_labels(self, name: str, labelled: int, total: int, looked_for: str) -> None:
         """Raises UserError if hardly any of the `total` images of the set `name` has a label file."""

@@ -1,7 +1,8 @@
 """Defines the annotated sets that readers of all formats return; image sizes are read from the image files."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,14 +10,18 @@ import numpy as np
 from tqdm import tqdm
 
 from retinanet.coco.boxes import turned_boxes
+from retinanet.coco.json_values import is_number
+from retinanet.data.box_readings import read_boxes
 from retinanet.data.headers import frame_texts
 from retinanet.data.images import read_header
-from retinanet.runtime.errors import CANT_READ, UserError, file_error_explained
+from retinanet.runtime.errors import CANT_READ, DataFault, UserError, file_error_explained
 from retinanet.runtime.missing_files import why_missing
 from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.text_files import decoded
+from retinanet.settings.convert import AS_GIVEN
 from retinanet.settings.shared import UPRIGHT
 
+AREA_TOLERANCE = 0.01  # by this fraction, an annotated area may differ from that of its box by rounding
 OF_PIXELS = ("segmentation", "keypoints")  # keys of a COCO annotation that no longer fit a turned image
 
 
@@ -149,6 +154,40 @@ def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[La
                 bar.update()
             sets.append(labelled_set._replace(images=images))
     return labelled._replace(sets=sets), frame_texts(counts["turned"], counts["untold"])
+
+
+def read_otherwise(labelled: Labelled, reading: str, fail: Callable[[DataFault], None]) -> Labelled:
+    """Returns the data set with the boxes that its four numbers are by this reading; all else stays as it is.
+
+    An annotated area stays too, unless it is that of the old box. `fail` is called for a box without area when read so;
+    if it returns, the box is left out.
+    """
+    if reading == AS_GIVEN:
+        return labelled
+
+    def reread(image: LabelledImage) -> LabelledImage:
+        rows = read_boxes(reading, np.array([box[1:5] for box in image.boxes]), np.array([[image.height, image.width]]))
+        boxes, entries = [], []
+        old_entries = image.box_entries or [{} for _ in image.boxes]
+        for box, entry, (x, y, wide, high) in zip(image.boxes, old_entries, rows.tolist(), strict=True):
+            if min(wide, high) <= 0 < min(box.width, box.height):
+                fail(DataFault(f"boxes without area as {reading}", _without_area(image, box, reading)))
+                continue
+            boxes.append(box._replace(left=x, top=y, width=wide, height=high))
+            area = entry.get("area")
+            is_of_box = is_number(area) and math.isclose(area, box.width * box.height, rel_tol=AREA_TOLERANCE)
+            entries.append({key: value for key, value in entry.items() if key != "area" or not is_of_box})
+        return image._replace(boxes=boxes, box_entries=entries if image.box_entries else image.box_entries)
+
+    sets = [each._replace(images=[reread(image) for image in each.images]) for each in labelled.sets]
+    return labelled._replace(sets=sets)
+
+
+def _without_area(image: LabelledImage, box: Box, reading: str) -> str:
+    return (
+        f"{image.path}: the box {[*box[1:5]]} has no width or height when read as {reading}. Correct the box, or leave "
+        "out --boxes."
+    )
 
 
 def text_of(path: Path) -> str:

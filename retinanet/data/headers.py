@@ -21,6 +21,7 @@ from retinanet.settings.shared import RAW
 
 FORMAT = 1  # increase when the arrays change, so that older entries are rebuilt
 ARRAYS = ("sizes", "orientations", "are_deep")
+NOTES = ("are_decoded", "are_boxes_judged")
 THREADS = 16  # on a network drive, most of the time is waiting
 FILES_A_TASK = 100
 UNREADABLE = Header(0, 0, 1)
@@ -34,6 +35,7 @@ class Headers(NamedTuple):
     are_deep: np.ndarray  # bool [N], 16 bits per channel
     are_decoded: bool = False  # all pixels of the set have been decoded, without an error
     entry: Path | None = None  # the file in the cache folder
+    are_boxes_judged: bool = False  # a training has looked whether the boxes fit the pictures
 
     def at(self, index: int) -> Header | None:
         """Returns the header of an image; None if it wasn't read."""
@@ -42,7 +44,9 @@ class Headers(NamedTuple):
 
     def save(self) -> None:
         content = {name: getattr(self, name) for name in ARRAYS}
-        write_entry(self.entry, content | {"format": np.array(FORMAT), "are_decoded": np.array(self.are_decoded)})
+        for name in NOTES:
+            content[name] = np.array(getattr(self, name))
+        write_entry(self.entry, content | {"format": np.array(FORMAT)})
 
     def forget(self) -> None:
         """Removes the entry, so that the next start reads the headers again."""
@@ -130,7 +134,8 @@ def _cached(annotations: Annotations, folder: Path) -> Headers:
     content = read_entry(entry) if entry else None
     if content and content.get("format") == FORMAT and len(content.get("sizes", ())) == count:
         sizes, orientations, are_deep = (content[name] for name in ARRAYS)
-        return Headers(sizes, orientations, are_deep, bool(content["are_decoded"]), entry)
+        notes = {name: bool(content.get(name, False)) for name in NOTES}  # earlier versions wrote fewer
+        return Headers(sizes, orientations, are_deep, entry=entry, **notes)
     return Headers(np.zeros((count, 2), np.int32), np.ones(count, np.uint8), np.zeros(count, bool), entry=entry)
 
 

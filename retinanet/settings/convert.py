@@ -12,6 +12,28 @@ CVAT, LABELSTUDIO, LABELME = ONLY_READ = ("cvat", "labelstudio", "labelme")
 BOXES, OUTLINES, KEYPOINTS, TRACKS = ROWS = ("boxes", "outlines", "keypoints", "tracks")
 STOP, SKIP = BAD_LABELS = ("stop", "skip")
 LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # how the output gets the images
+AS_GIVEN = "as_given"
+BOX_READINGS = (  # what data/box_readings.py does with each
+    AS_GIVEN,
+    "centres",
+    "corner_less_half",
+    "corners",
+    "mirrored",
+    "upside_down",
+    "half_turn",
+    "turned_left",
+    "turned_left_pixels",
+    "turned_right",
+    "turned_right_pixels",
+    "swapped",
+    "swapped_fractions",
+    "scaled_up",
+    "scaled_down",
+    "shifted_right",
+    "shifted_left",
+    "shifted_down",
+    "shifted_up",
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +118,9 @@ class ConvertSettings:
         "correct the labels of a COCO set by the decisions that the page of check_labels saved",
         Path,
         metavar="FILE",
+    )
+    boxes: str = option(
+        AS_GIVEN, "how the boxes in SOURCE are meant, if check_data says that they fit their images so", BOX_READINGS
     )
     reading: ReadSettings = part(ReadSettings, "reading", "say what the files of SOURCE leave open")
     splitting: Splitting = part(

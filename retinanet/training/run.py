@@ -15,11 +15,12 @@ from retinanet.settings.options import with_values
 from retinanet.settings.shared import FINAL
 from retinanet.settings.train import TrainSettings
 from retinanet.training.batch_size import settled_batch_size
+from retinanet.training.box_look import BoxLook
 from retinanet.training.build import Run, build_run
 from retinanet.training.engine import progress_of, rest_of_epoch
 from retinanet.training.evaluation import evaluate_and_save, out_of_patience
 from retinanet.training.log_lines import best_line, epoch_line, log_line, seconds_per_image, tracked_numbers
-from retinanet.training.opening import begin, trackers_of, with_seed
+from retinanet.training.opening import begin, check_command, trackers_of, with_seed
 from retinanet.training.saves import Saves, end_by, log_bad_images, log_skipped, record_end
 from retinanet.training.sets import Sets, add_cache
 from retinanet.training.trackers import Trackers
@@ -36,6 +37,8 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     saved, complaints = ranks.from_first(lambda: newest_run(settings.output.output_path) if resumes else (None, []))
     val_pictures = ValPictures(sets.val_set, ranks, timeout=settings.safety.timeout, is_resumed=saved is not None)
     val_pictures.decode_few()
+    is_wanted = ranks.is_first and saved is None
+    box_look = BoxLook(sets.training_set, check_command(settings), is_wanted=is_wanted)
     settings = with_saved_network(settings, saved)
     settings = with_values(settings, {"batch_size": settled_batch_size(settings, ranks, sets, saved)})
     run = build_run(with_seed(settings, saved, ranks), ranks, sets, saved)
@@ -44,8 +47,8 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     devices = ranks.gathered(name_of_device(run.device))
     lock = begin(run, saved, complaints, devices) if ranks.is_first else None  # keeps other runs out of the folder
     try:
-        with closing(trackers_of(run)) as trackers, closing(val_pictures):
-            train_epochs(run, trackers, val_pictures)
+        with closing(trackers_of(run)) as trackers, closing(val_pictures), closing(box_look):
+            train_epochs(run, trackers, val_pictures, box_look)
     except BaseException as error:
         record_end(run, end_by(error))
         raise
@@ -55,7 +58,7 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
     return run.settings.optimisation.run_seed, run.state.numbers | {"final loss": run.state.epoch_losses[-1]}
 
 
-def train_epochs(run: Run, trackers: Trackers, val_pictures: ValPictures) -> None:
+def train_epochs(run: Run, trackers: Trackers, val_pictures: ValPictures, box_look: BoxLook) -> None:
     """Trains the remaining epochs; evaluates and saves along the way."""
     settings, state, saves = run.settings, run.state, Saves(run)
     with STOP.deferred():
@@ -66,7 +69,7 @@ def train_epochs(run: Run, trackers: Trackers, val_pictures: ValPictures) -> Non
                 if out_of_patience(run):
                     saves.save_state()
                     break
-                train_epoch(run, saves, trackers, val_pictures)
+                train_epoch(run, saves, trackers, val_pictures, box_look)
                 _evaluate_if_due(run, saves, trackers)
         except Stopped as stop:
             name = signal.Signals(stop.signal_number).name
@@ -88,8 +91,11 @@ def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
         evaluate_and_save(run, saves, trackers, is_last)
 
 
-def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPictures) -> None:
-    """Trains the rest of the epoch, unless a signal stops the run; in the first epoch, val pictures may be decoded."""
+def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPictures, box_look: BoxLook) -> None:
+    """Trains the rest of the epoch, unless a signal stops the run.
+
+    Beside the first one, val pictures may be decoded, and the boxes of train be judged.
+    """
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
     agreement = Agreement(run.ranks)
     for rate in rest_of_epoch(run):
@@ -117,8 +123,11 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPic
         agreement.put_forward(STOP.signal_number or 0)
         val_pictures.start()
         val_pictures.check()
+        box_look.start()
+        box_look.report()
     agreement.outcome()
     val_pictures.finish()
+    box_look.report(waits=True)
     progress = progress_of(state, 0)
     say(epoch_line(state.epoch, progress))
     state.finish_epoch(progress.epoch_mean)

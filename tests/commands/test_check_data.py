@@ -308,7 +308,8 @@ def train_on(folder):
 
 def test_every_kind_is_tried_and_every_fault_is_of_a_kind():
     tried = {key.split()[-1] for _, expected in DAMAGES for key in expected}
-    assert tried == set(FINDING_KINDS) - {"image_not_turned"}  # only with --exif raw
+    by_pixels = {"boxes_read_otherwise", "boxes_fit_no_reading", "boxes_untold"}  # tried in test_box_check.py
+    assert tried == set(FINDING_KINDS) - {"image_not_turned"} - by_pixels  # the former only with --exif raw
     raised = set()
     for path in (ROOT / "retinanet").rglob("*.py"):
         raised |= set(re.findall(r'DataFault\(\s*"(\w+)"', path.read_text()))
@@ -353,7 +354,7 @@ def test_the_short_form_begins_with_the_verdict_and_is_short(check, good, tmp_pa
     lines = run.out.splitlines()
     assert code == 1
     assert lines[1].startswith(f"{folder}: {30 * len(SETS)} mistakes of 1 kind; charts in ")
-    assert len(lines) <= 42  # with what was not checked
+    assert len(lines) <= 43  # with what was not checked
     assert lines[-1] == "More counts and examples: add --all"
     assert "train area_too_large" in found
     assert len(check(folder, "--all")[2].out.splitlines()) > 100

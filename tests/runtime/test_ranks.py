@@ -27,6 +27,7 @@ from retinanet.runtime.signals import STOP
 from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
 from retinanet.training import losses as losses_module
+from retinanet.training.box_look import BoxLook
 from retinanet.training.engine import progress_of, train_steps
 from retinanet.training.run import train_epoch
 from retinanet.training.trackers import NO_TRACKERS
@@ -336,6 +337,7 @@ def test_ranks_meet_before_numbers_are_read(coco_path, tmp_path, capsys, is_stop
     run = small_run(coco_path, *flags)._replace(ranks=Watched(0, 2))
     saves = SimpleNamespace(save_state=lambda: print("save"), save_state_if_long_ago=lambda: None)
     val_pictures = ValPictures(run.sets.val_set, run.ranks, timeout=1, is_resumed=True)
+    box_look = BoxLook(run.sets.training_set, "", is_wanted=False)
     capsys.readouterr()
 
     def stop(batch):
@@ -345,9 +347,9 @@ def test_ranks_meet_before_numbers_are_read(coco_path, tmp_path, capsys, is_stop
     with before_each_batch(stop), STOP.heeded(), STOP.deferred():
         if is_stopped:
             with pytest.raises(Stopped):
-                train_epoch(run, saves, NO_TRACKERS, val_pictures)
+                train_epoch(run, saves, NO_TRACKERS, val_pictures, box_look)
         else:
-            train_epoch(run, saves, NO_TRACKERS, val_pictures)
+            train_epoch(run, saves, NO_TRACKERS, val_pictures, box_look)
 
     words = [
         re.sub(r"^Epoch: 0 \| Iteration: (\d) .*", r"line \1", line) for line in capsys.readouterr().out.splitlines()

@@ -1,0 +1,109 @@
+"""Finds the groups of boxes that are meant otherwise than the rest: of a folder, an orientation, a size, a class ..."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.check_data.annotation_checks import CheckedSet
+from retinanet.coco.annotations import Annotations
+from retinanet.data.box_fit import BoxScores
+from retinanet.data.box_readings import orientation_reading
+from retinanet.data.box_verdict import FEWEST_OBJECTS, NO_READING, OTHERWISE, Verdict, judge
+from retinanet.data.headers import are_untold
+from retinanet.runtime.printable import printable
+from retinanet.settings.convert import AS_GIVEN
+from retinanet.settings.shared import UPRIGHT
+
+MOST_GROUPS = 10  # that are named for a set
+NEARLY_ALL = 0.95  # of the objects; such a group is the set itself
+BY_CLASS = "class"
+
+
+class Group(NamedTuple):
+    kind: str
+    name: str
+    mask: np.ndarray  # bool [n], of the scored boxes
+    exif_reading: str = ""  # the reading that --exif raw gives these boxes, if it changes them
+
+
+class SetVerdict(NamedTuple):
+    """How the boxes of a set are meant, and the groups that are meant otherwise."""
+
+    whole: Verdict  # without these groups
+    rest: np.ndarray  # bool [n], the scored boxes without these groups
+    groups: list[tuple[Group, Verdict]]
+    raw: bool = False  # --exif raw reads nearly all boxes of the set as `whole` says
+
+
+def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
+    """Judges the boxes of a set; the group that stands out most is named first, and the others without its boxes."""
+    rest = np.ones(len(scores.rows), bool)
+    smaller = [group for group in groups if FEWEST_OBJECTS <= group.mask.sum() <= NEARLY_ALL * len(rest)]
+    whole = judge(scores)
+    expected = whole.reading if whole.kind == OTHERWISE else AS_GIVEN
+    named: list[tuple[Group, Verdict]] = []
+    while len(named) < MOST_GROUPS and whole.kind != NO_READING:
+        verdicts = [
+            (group, judge(scores, group.mask & rest, expected=expected, num_groups=len(smaller))) for group in smaller
+        ]
+        others = [
+            (group, verdict)
+            for group, verdict in verdicts
+            # Objects of a class may have no edges, without a mistake in their boxes.
+            if verdict.kind == OTHERWISE or (verdict.kind == NO_READING and group.kind != BY_CLASS)
+        ]
+        if not others:
+            break
+        group, verdict = max(others, key=lambda pair: (pair[1].kind == OTHERWISE, pair[1].z))
+        named.append((group, verdict))
+        rest &= ~group.mask
+    if named:
+        whole = judge(scores, rest)
+    raw = any(
+        group.exif_reading == whole.reading and (group.mask & rest).sum() > NEARLY_ALL * rest.sum() for group in groups
+    )
+    return SetVerdict(whole, rest, named, raw and whole.kind == OTHERWISE)
+
+
+def groups_of(checked: CheckedSet, scores: BoxScores) -> list[Group]:
+    """Returns the groups of boxes that may be meant otherwise, in the order in which equal groups are named."""
+    groups = [*_by_orientation(checked, scores.images), *groups_of_annotations(checked.dataset.annotations, scores)]
+    if checked.sources:
+        groups += _partition("source", np.array(checked.sources)[checked.places[scores.rows]])
+    return groups
+
+
+def groups_of_annotations(annotations: Annotations, scores: BoxScores) -> list[Group]:
+    """Returns the groups by folder, size of the image, and class."""
+    images = scores.images
+    names = [PurePosixPath(annotations.file_name(image)) for image in range(len(annotations.sizes))]
+    sizes = [f"{width} x {height}" for height, width in annotations.sizes[images].tolist()]
+    class_names = np.array([printable(name) for name in annotations.class_names])
+    return [
+        *_partition("folder", np.array([printable(str(name.parent)) for name in names])[images]),
+        *_partition("size", np.array(sizes)),
+        *_partition(BY_CLASS, class_names[annotations.labels[scores.rows]]),
+    ]
+
+
+def _by_orientation(checked: CheckedSet, images: np.ndarray) -> Iterable[Group]:
+    headers = checked.dataset.headers
+    assert headers
+    orientations = headers.orientations[images]
+    is_untold = are_untold(checked.annotations, headers)[images] & (checked.dataset.exif == UPRIGHT)
+    for orientation in np.unique(orientations).tolist():
+        if orientation != 1:
+            for untold, reading in ((True, orientation_reading(orientation)), (False, "")):
+                mask = (orientations == orientation) & (is_untold == untold)
+                yield Group("EXIF orientation", str(orientation), mask, reading)
+    yield Group("EXIF orientation", "1 or none", orientations == 1)
+
+
+def _partition(kind: str, names: np.ndarray) -> Iterable[Group]:
+    """Yields the group of each name, the largest first; none if all boxes have the same."""
+    values, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    for code in np.argsort(-counts, kind="stable").tolist() if len(values) > 1 else ():
+        if counts[code] >= FEWEST_OBJECTS:
+            yield Group(kind, str(values[code]), codes == code)

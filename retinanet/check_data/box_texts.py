@@ -1,0 +1,77 @@
+"""Says how the boxes are meant, as findings and lines of text, with the command that rewrites them."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.check_data.annotation_checks import CheckedSet
+from retinanet.check_data.box_groups import Group, SetVerdict
+from retinanet.check_data.findings import Findings
+from retinanet.data.box_fit import BoxScores
+from retinanet.data.box_verdict import NO_READING, OTHERWISE, UNTOLD, Verdict, words_of
+from retinanet.settings.convert import AS_GIVEN
+
+KINDS = {OTHERWISE: "boxes_read_otherwise", NO_READING: "boxes_fit_no_reading", UNTOLD: "boxes_untold"}
+
+
+class JudgedSet(NamedTuple):
+    checked: CheckedSet
+    scores: BoxScores
+    verdict: SetVerdict
+
+    def parts(self) -> list[tuple[Group | None, Verdict, np.ndarray]]:
+        """Returns the verdicts on the set, without its groups, and on each group, with the boxes: bool [n]."""
+        groups = [(group, verdict, group.mask) for group, verdict in self.verdict.groups]
+        return [(None, self.verdict.whole, self.verdict.rest), *groups]
+
+
+def add_verdicts(judged: Sequence[JudgedSet], coco_path: Path, findings: Findings) -> None:
+    """Adds what the pixels say of the boxes to `findings`."""
+    for each in judged:
+        for group, verdict, _ in each.parts():
+            if verdict.kind in KINDS:
+                text = f"{name_of(group, each)}: {words_of(verdict)}{_remedy(group, verdict, each, judged, coco_path)}"
+                findings.add(each.checked.name, KINDS[verdict.kind], [text])
+
+
+def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str]:
+    """Returns a line for each set, and for each of its groups that is meant otherwise."""
+    if not judged:
+        return []
+    lines = ["Do the boxes lie on their objects? What the edges in the pictures say:"]
+    for each in judged:
+        for group, verdict, _ in each.parts():
+            lines.append(f"  {each.checked.name}, {name_of(group, each)}: {words_of(verdict)}")
+    if picture:
+        lines.append(f"Both ways of reading them, in {picture}: dashed as given, coloured as they fit")
+    return lines
+
+
+def name_of(group: Group | None, judged: JudgedSet) -> str:
+    if group:
+        return f"{group.kind} {group.name}"
+    return "the other boxes" if judged.verdict.groups else "all boxes"
+
+
+def _remedy(
+    group: Group | None, verdict: Verdict, judged: JudgedSet, every: Sequence[JudgedSet], coco_path: Path
+) -> str:
+    """Returns the flag or the command that cures boxes meant otherwise; "" for other verdicts."""
+    if verdict.kind != OTHERWISE:
+        return ""
+    if verdict.reading == AS_GIVEN:
+        return ". Put them into a file of their own before you rewrite the others"
+    if judged.verdict.raw if group is None else group.exif_reading == verdict.reading:
+        return ". Pass --exif raw to train.py, vis.py, check_data and convert"
+    wholes = [each.verdict.whole for each in every]
+    alike = all((whole.kind, whole.reading) == (verdict.kind, verdict.reading) for whole in wholes)
+    alike = alike and not any(each.verdict.groups for each in every)
+    source = str(coco_path) if alike else str(judged.checked.annotations.path)
+    apart = ""
+    if group or judged.verdict.groups:
+        source, apart = "FILE", ". Put them into a file of their own"
+    words = ["python", "-m", "retinanet.convert", source, "--boxes", verdict.reading, "--output_path", "OUT"]
+    return f"{apart}. Rewrite them: {shlex.join(words)}"

@@ -1,0 +1,186 @@
+"""Judges from the pixels how the boxes of a set are meant: whose sides lie on edges, those as given or those read so.
+
+A box as it is meant has its sides on edges of its own picture, and not on those of other pictures. So each box is
+scored under each reading, on its picture and on a few others. z is the mean of paired differences over its standard
+error, in which the boxes of an image count as one observation: their errors go together.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.coco.annotations import Annotations, owners_of_rows
+from retinanet.coco.boxes import corners_of
+from retinanet.data.box_readings import READINGS, read_boxes
+from retinanet.data.edges import Edges, scores_of_boxes, straightness
+from retinanet.settings.convert import AS_GIVEN
+
+NUM_OTHERS = 3  # other pictures that each box is scored on
+MOST_BOXES = 40  # of an image; more say nothing new, as they share its errors
+LEAST_SIDE = 3  # pixels of the file; the sides of smaller boxes are less than a pixel of the grey picture apart
+SEED = 0
+NAMES = (*READINGS,)
+
+
+class Order(NamedTuple):
+    """An order of the images by which the boxes could have come to the wrong pictures."""
+
+    says: str
+    owners: np.ndarray  # int64 [N], the image whose boxes belong to each picture
+
+
+class Looked(NamedTuple):
+    """The scores of boxes on one picture."""
+
+    image: int
+    rows: np.ndarray  # int64 [n], in the annotations
+    own: np.ndarray  # float32 [n, readings], of the picture's own boxes
+    other_rows: np.ndarray  # int64 [m]
+    others: np.ndarray  # float32 [m, readings], of boxes of other images
+    order_rows: list[np.ndarray]  # int64 [k], for each order
+    orders: list[np.ndarray]  # float32 [k], of the boxes as given
+    straightness: float
+
+
+class BoxScores(NamedTuple):
+    """The scores of n boxes; NaN where too little of a box is in the picture."""
+
+    rows: np.ndarray  # int64 [n], in the annotations, ascending
+    images: np.ndarray  # int64 [n], their images
+    own: np.ndarray  # float32 [n, readings]
+    others: np.ndarray  # float32 [n, readings], the mean on other pictures
+    orders: np.ndarray  # float32 [n, orders], of the boxes as given, on the picture that the order gives them
+    order_says: list[str]
+    straightness: float  # the mean of the pictures
+
+
+class BoxFit:
+    """Collects the scores of the boxes of a set, or of its images `chosen`."""
+
+    def __init__(self, annotations: Annotations, chosen: np.ndarray | None = None) -> None:
+        self.annotations = annotations
+        rows = np.flatnonzero(~annotations.crowds & (annotations.boxes[:, 2:] >= LEAST_SIDE).all(axis=1))
+        images = owners_of_rows(annotations, rows)
+        if chosen is not None:
+            is_chosen = np.isin(images, chosen)
+            rows, images = rows[is_chosen], images[is_chosen]
+        self.rows, self.images = _thinned(rows, images)
+        self.first = np.searchsorted(self.images, np.arange(len(annotations.sizes) + 1))
+        self.orders = possible_orders(annotations) if chosen is None else []
+        self.others = self._others()
+        shape = len(self.rows), len(NAMES)
+        self.own = np.full(shape, np.nan, np.float32)
+        self.sums = np.zeros(shape, np.float32)
+        self.counts = np.zeros(shape, np.uint8)
+        self.order_scores = np.full((len(self.rows), len(self.orders)), np.nan, np.float32)
+        self.is_looked_at = np.zeros(len(annotations.sizes), bool)
+        self.straightness: list[float] = []
+
+    def is_needed(self, image: int) -> bool:
+        """Returns True if a box is scored on the picture of this image."""
+        return image in self.others or any(len(self._rows(order.owners[image])) for order in self.orders)
+
+    def look(self, image: int, edges: Edges) -> Looked:
+        """Scores boxes on the edges of an image's picture. Threads may call this at the same time."""
+        places = self._rows(image)
+        other_places = np.concatenate([self._rows(other) for other in self.others.get(image, ())] or [places[:0]])
+        every = np.concatenate([places, other_places])
+        scores = self._scores(edges, every, NAMES, self.annotations.sizes[self.images[every]])
+        order_places = [self._rows(order.owners[image]) for order in self.orders]
+        size = self.annotations.sizes[[image]]  # boxes of this very picture are in its pixels
+        return Looked(
+            image,
+            places,
+            scores[: len(places)],
+            other_places,
+            scores[len(places) :],
+            order_places,
+            [self._scores(edges, each, (AS_GIVEN,), size)[:, 0] for each in order_places],
+            straightness(edges),
+        )
+
+    def add(self, looked: Looked) -> None:
+        self.own[looked.rows] = looked.own
+        is_scored = ~np.isnan(looked.others)
+        np.add.at(self.sums, looked.other_rows, np.where(is_scored, looked.others, 0))
+        np.add.at(self.counts, looked.other_rows, is_scored)
+        for number, (places, scores) in enumerate(zip(looked.order_rows, looked.orders, strict=True)):
+            self.order_scores[places, number] = scores
+        self.is_looked_at[looked.image] = True
+        self.straightness.append(looked.straightness)
+
+    def scores(self) -> BoxScores:
+        """Returns the scores of the boxes of all pictures that were added."""
+        with np.errstate(invalid="ignore"):
+            others = np.where(self.counts, self.sums / self.counts, np.nan)
+        seen = self.is_looked_at[self.images]
+        says = [order.says for order in self.orders]
+        mean = float(np.mean(self.straightness)) if self.straightness else 0.0
+        own, orders = self.own[seen], self.order_scores[seen]
+        return BoxScores(self.rows[seen], self.images[seen], own, others[seen], orders, says, mean)
+
+    def _rows(self, image: int) -> np.ndarray:
+        """Returns the places in `rows` of an image's boxes."""
+        return np.arange(self.first[image], self.first[image + 1])
+
+    def _scores(self, edges: Edges, places: np.ndarray, names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
+        """Returns the scores of boxes read in each way, as fractions of `sizes` [n or 1, 2]: float32 [n, names]."""
+        boxes = self.annotations.boxes[self.rows[places]]
+        read = np.stack([read_boxes(name, boxes, sizes) for name in names], axis=1)  # [n, names, 4]
+        corners = corners_of(read) / sizes[:, None, [1, 0, 1, 0]]
+        return scores_of_boxes(edges, corners.reshape(-1, 4)).reshape(len(places), len(names))
+
+    def _others(self) -> dict[int, np.ndarray]:
+        """Returns for each image with boxes the other images whose boxes are scored on its picture."""
+        images = np.unique(self.images)
+        drawn = np.random.default_rng(SEED).permutation(images)
+        steps = range(1, min(NUM_OTHERS, len(images) - 1) + 1)
+        # Turning a circle of the images by different steps gives no image itself, and each of them as often.
+        turned = np.stack([np.roll(drawn, step) for step in steps], axis=1) if steps else drawn[:, None][:, :0]
+        return dict(zip(drawn.tolist(), turned, strict=True))
+
+
+def possible_orders(annotations: Annotations) -> list[Order]:
+    """Returns the orders by which boxes of one image may have come to another: one off, or sorted in another way."""
+    names = [annotations.file_name(image) for image in range(len(annotations.sizes))]
+    every = np.arange(len(names))
+    sorts = {
+        "the file's images": every,
+        "the names": np.array(sorted(every, key=lambda image: names[image]), np.int64),
+        "the numbers in the names": np.array(sorted(every, key=lambda image: natural(names[image])), np.int64),
+        "the ids": np.argsort(annotations.image_ids, kind="stable"),
+    }
+    orders: list[Order] = []
+
+    def add(says: str, pictures: np.ndarray, owners: np.ndarray) -> None:
+        """Adds the order in which each of the `pictures` belongs to the boxes of the image beside it in `owners`."""
+        of_picture = np.empty_like(every)
+        of_picture[pictures] = owners
+        if not any((of_picture == known).all() for known in (every, *(order.owners for order in orders))):
+            orders.append(Order(says, of_picture))
+
+    for name, order in sorts.items():
+        add(f"of the image before, in the order of {name}", order, np.roll(order, 1))
+        add(f"of the image behind, in the order of {name}", order, np.roll(order, -1))
+    for name, order in sorts.items():
+        for other_name, other in sorts.items():
+            add(f"that have the same place in the order of {other_name} as theirs in that of {name}", order, other)
+    return orders
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts the numbers in names by their value, so that 2 comes before 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _thinned(rows: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns at most MOST_BOXES rows of each image, evenly spread."""
+    counts = np.bincount(images) if len(images) else np.zeros(0, int)
+    starts = np.cumsum(counts) - counts
+    places, totals = np.arange(len(images)) - starts[images], counts[images]
+    most = np.minimum(totals, MOST_BOXES)
+    # The place p is the first to reach a whole number of the `most` even steps.
+    is_taken = (places * most) // np.maximum(totals, 1) != ((places - 1) * most) // np.maximum(totals, 1)
+    return rows[is_taken], images[is_taken]

@@ -1,0 +1,106 @@
+"""Decides from the scores of boxes how they are meant: as given, otherwise, as none of the readings, or undecided."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.data.box_fit import NAMES, BoxScores
+from retinanet.data.box_readings import READINGS
+from retinanet.runtime.printable import counted
+from retinanet.settings.convert import AS_GIVEN
+
+FEWEST_OBJECTS, FEWEST_IMAGES = 40, 20  # fewer aren't judged
+SURE = 3.0  # z of a reading that is named
+RIGHT = 4.0  # z of boxes that are called right; at 3, boxes of other images are now and then, in 60 images
+DOUBTFUL = 1.0  # z of a reading that keeps another from being stated
+# Boxes of other pictures beat themselves on other pictures by chance only, but the best of many readings by up to this.
+CHANCE = 2.0
+FEWEST_WITHOUT_READING = 100  # objects; fewer aren't said to fit no reading
+# In photographs and drawn scenes, boxes that fit beat themselves on other pictures by 0.15 to 0.4. That they don't is
+# stated only where the standard error would have shown it, and where pictures have edges at all (edges.straightness).
+LARGEST_ERROR = 0.05
+LEAST_STRAIGHTNESS = 0.4
+FIT, OTHERWISE, NO_READING, UNTOLD, TOO_FEW = "fit", "otherwise", "no reading", "untold", "too few"
+
+
+class Verdict(NamedTuple):
+    """How a group of boxes is meant."""
+
+    kind: str  # FIT: as expected, OTHERWISE: as `reading`, NO_READING, UNTOLD or TOO_FEW
+    reading: str
+    z: float  # by which the reading beats the expected one, or with FIT itself on other pictures
+    num_objects: int
+    num_images: int
+    order: str = ""  # with NO_READING, the pictures that the boxes fit, if any
+
+
+def judge(
+    scores: BoxScores, mask: np.ndarray | None = None, *, expected: str = AS_GIVEN, num_groups: int = 1
+) -> Verdict:
+    """Judges the boxes in `mask` [n], by default all, against the reading `expected`.
+
+    With one of many groups, z must be larger, as one of them may reach SURE by chance.
+    """
+    if mask is not None:
+        scores = scores._replace(
+            rows=scores.rows[mask],
+            images=scores.images[mask],
+            own=scores.own[mask],
+            others=scores.others[mask],
+            orders=scores.orders[mask],
+        )
+    num_objects, num_images = len(scores.rows), len(np.unique(scores.images))
+
+    def verdict(kind: str, z: float, reading: str = expected, order: str = "") -> Verdict:
+        return Verdict(kind, reading, float(z), num_objects, num_images, order)
+
+    if num_objects < FEWEST_OBJECTS or num_images < FEWEST_IMAGES:
+        return verdict(TOO_FEW, 0)
+    place = NAMES.index(expected)
+    before, usual = scores.own[:, [place]], scores.others[:, [place]]
+    ahead, _ = z_of(scores.own - before, scores.images)
+    beats_others, errors = z_of(scores.own - scores.others, scores.images)
+    orders_ahead = np.minimum(*(z_of(scores.orders - base, scores.images)[0] for base in (before, usual)))
+    sure = np.sqrt(SURE**2 + 2 * np.log(num_groups))
+    if len(orders_ahead) and orders_ahead.max() > sure and orders_ahead.max() > np.minimum(ahead, beats_others).max():
+        best = int(orders_ahead.argmax())
+        return verdict(NO_READING, orders_ahead[best], order=scores.order_says[best])
+    is_named = (ahead > sure) & (beats_others > sure)
+    if is_named.any():
+        best = int(np.where(is_named, ahead, -np.inf).argmax())
+        return verdict(OTHERWISE, ahead[best], NAMES[best])
+    if beats_others[place] > RIGHT and max(ahead.max(), orders_ahead.max(initial=0)) <= DOUBTFUL:
+        return verdict(FIT, beats_others[place])
+    is_clear = errors[place] <= LARGEST_ERROR and scores.straightness >= LEAST_STRAIGHTNESS
+    if num_objects >= FEWEST_WITHOUT_READING and is_clear and beats_others.max() <= CHANCE:
+        return verdict(NO_READING, beats_others[place])
+    return verdict(UNTOLD, beats_others[place])
+
+
+def words_of(verdict: Verdict) -> str:
+    """Returns what the verdict says of boxes, to follow their name."""
+    numbers = f"{counted(verdict.num_objects, 'object')} in {counted(verdict.num_images, 'image')}"
+    if verdict.kind == TOO_FEW:
+        return f"are too few to tell: {numbers}"
+    words = {
+        FIT: "fit: none of the other readings fits better",
+        OTHERWISE: f"fit as {verdict.reading.replace('_', ' ')} ({READINGS[verdict.reading].says})",
+        NO_READING: f"fit as boxes {verdict.order}" if verdict.order else "fit no reading, as labels of other images",
+        UNTOLD: "can't be told",
+    }
+    return f"{words[verdict.kind]}; z {verdict.z:.1f}, {numbers}"
+
+
+def z_of(differences: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the means of the columns of `differences` [n, m] over their standard errors, and these errors: [m], [m].
+
+    NaN is left out. `images` [n] are ascending, at least one; the differences of an image count as one observation.
+    """
+    is_valid = ~np.isnan(differences)
+    counts = is_valid.sum(axis=0)
+    means = np.where(is_valid, differences, 0).sum(axis=0, dtype=float) / np.maximum(counts, 1)
+    starts = np.flatnonzero(np.diff(images, prepend=-1))
+    sums = np.add.reduceat(np.where(is_valid, differences - means, 0), starts, axis=0)
+    num_images = max(2, len(starts))
+    errors = np.sqrt((sums**2).sum(axis=0) * num_images / (num_images - 1)) / np.maximum(counts, 1)
+    return np.where(errors > 0, means / np.maximum(errors, 1e-12), 0.0), errors
