@@ -90,13 +90,29 @@ def test_the_folds_runs_have_the_settings_of_train_py_and_other_defaults():
         (("--seeds", 1, 2), "--seeds trains several runs, and each fold has one"),
         (("--patience", 2), "--patience would end the folds' runs at different times"),
         (("--find_lr",), "--find_lr replaces the training"),
-        (("--results", "x.json", "--folds", 2), "--folds is for trainings, which --results replaces"),
-        (("--results", "nowhere.json"), "nowhere.json: no such file"),
         (("--train_set", "nowhere"), "nowhere.json: no such annotation file"),
     ],
 )
 def test_mistakes_end_in_one_message_and_write_nothing(script, folder, tmp_path, words, message):
     ended = script(COMMAND, "--coco_path", folder, "--output_path", tmp_path / "out", *TINY, "--workers", 0, *words)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert message in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("x.json", "--folds", 2), "--folds is for trainings, which --results replaces"),
+        (("x.json", "--epochs", 3), "--epochs is for trainings, which --results replaces"),
+        (("nowhere.json",), "nowhere.json: no such file"),
+        (("nothing.json",), "nothing.json: has no detections"),
+    ],
+)
+def test_mistakes_in_results_end_in_one_message(script, folder, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nothing.json").write_text("[]")
+    ended = script(COMMAND, "--coco_path", folder, "--output_path", tmp_path / "out", "--results", *words)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert message in ended.err
     assert not (tmp_path / "out").exists()
