@@ -101,7 +101,7 @@ def _unnamed_lines(suspects: list[dict[str, Any]]) -> list[str]:
         return []
     return [
         f"Note: {counted(count, 'suspect label')} without an id, or with that of another label in the image: no "
-        "decision can change them. python -m retinanet.convert writes the set with new ids: check the labels of that one"
+        "decision can change them. python -m retinanet.convert writes the set with new ids: check that one"
     ]
 
 
