@@ -136,6 +136,15 @@ def test_sets_that_cannot_be_checked(script, coco_path, tmp_path, change, messag
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("words", "more"), [((), ""), (("--exif", "raw"), " --exif raw")])
+def test_the_command_that_applies_decisions_reads_the_boxes_in_the_same_way(script, coco_path, tmp_path, words, more):
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    words = ("--results", tmp_path / "rows.json", "--output_path", tmp_path / "out", *words)
+    ended = script(COMMAND, "--coco_path", coco_path, *words)
+    assert f" --output_path {coco_path}_fixed{more}\n" in ended.out
+
+
 def test_results_of_another_set_are_refused(script, coco_path, tmp_path):
     rows = [{"image_id": 99, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
