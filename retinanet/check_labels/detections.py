@@ -14,6 +14,7 @@ from retinanet.data.dataloader import LoaderSettings
 from retinanet.data.dataset import load_set
 from retinanet.evaluation.regions import ImageRegions, regions_of_set
 from retinanet.runtime.device import choose_precision
+from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import FINAL
 from retinanet.settings.train import TrainSettings
 
@@ -56,9 +57,11 @@ def seen_by_folds(runs: Sequence[TrainSettings], annotations: Annotations) -> It
 def seen_in_file(path: Path, annotations: Annotations) -> Iterator[Seen]:
     """Yields the detections of a result file, which stand for regions with a score for one class only.
 
-    Raises UserError if the file doesn't belong to the set.
+    Raises UserError if the file doesn't belong to the set, or has no detections.
     """
     found = load_results(path, annotations)
+    if not len(found.scores):
+        raise UserError(f"{path}: has no detections, so it says nothing about labels. Choose another --results.")
     found = found.at(np.lexsort((-found.scores, found.images)))
     edges = np.searchsorted(found.images, np.arange(len(annotations.image_ids) + 1))
     for image, (start, stop) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):

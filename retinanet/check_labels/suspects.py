@@ -128,6 +128,7 @@ def _suspects_of_image(rated: Rated, probabilities: np.ndarray) -> Iterator[Susp
     likeliest = probabilities.copy()
     likeliest[:, RIGHT] = -1
     likeliest[rated.evidence.other_scores == 0, WRONG_CLASS] = -1  # no other class is seen there
+    likeliest[rated.evidence.own_scores == 0, BADLY_PLACED] = -1  # nor its own, whose box would be suggested
     likeliest[overlaps.max(axis=1) < TWICE_IOU, TWICE] = -1
     for place, (row, kind) in enumerate(zip(rated.rows.tolist(), likeliest.argmax(axis=1).tolist(), strict=True)):
         suspect = Suspect(KIND_NAMES[kind], float(1 - probabilities[place, RIGHT]), rated.image, row)

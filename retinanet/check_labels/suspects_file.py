@@ -88,6 +88,20 @@ def summary_lines(content: dict[str, Any], num_labels: int) -> list[str]:
         f"{total}; about {expected:.0f} of them are mistakes, by their probabilities",
         f"Probability {LIKELY} or more: {by_kind or 'none'}",
         *(_line(each, names) for each in suspects[:MOST_SHOWN]),
+        *_unnamed_lines(suspects),
+    ]
+
+
+def _unnamed_lines(suspects: list[dict[str, Any]]) -> list[str]:
+    """Returns a line about labels that decisions can't name, if there are any."""
+    labels = [(each["image_id"], repr(each["annotation_id"])) for each in suspects if each["bbox"]]
+    times, missing = Counter(labels), repr(None)
+    count = sum(identity == missing or times[image, identity] > 1 for image, identity in labels)
+    if not count:
+        return []
+    return [
+        f"Note: {counted(count, 'suspect label')} without an id, or with that of another label in the image: no "
+        "decision can change them. python -m retinanet.convert writes the set with new ids: check that one"
     ]
 
 

@@ -25,6 +25,7 @@ from retinanet.runtime.ranks import join, leave
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.check_labels import CheckLabelsSettings
 from retinanet.settings.options import with_values
+from retinanet.settings.shared import UPRIGHT
 from retinanet.training.trackers import require_trackers
 
 
@@ -117,6 +118,7 @@ def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[S
     write_report(folder, analysis, table, dataset, str(results), pictures=pictures, suspects=content)
     words = ["python", "-m", "retinanet.convert", str(training.data.coco_path), "--decisions", "decisions.json"]
     words += ["--output_path", f"{training.data.coco_path}_fixed"]
+    words += ["--exif", training.data.exif] if training.data.exif != UPRIGHT else []
     say(
         f"Suspects: {folder / SUSPECTS}",
         f"What next: open {folder / REPORT}, decide in its tab Labels and save the decisions, then",

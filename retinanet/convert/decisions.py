@@ -1,5 +1,7 @@
 """Corrects the labels of a COCO set by decisions about suspected mistakes, which the page of check_labels saves."""
 
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ OUTLINE = "segmentation"
 OF_BOX = (OUTLINE, "area")  # keys of an annotation that don't fit another box
 MOST_SHOWN = 5  # the maximum number of changes that are listed
 AGAIN = "Save the decisions again."
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,19}")
 Parts = dict[str, Any]  # new values of PARTS; None: the annotation is deleted
 
 
@@ -52,7 +55,7 @@ def read_decisions(path: Path) -> Decisions:
     ):
         raise UserError(f"{path}: holds no decisions, as the page of check_labels saves them. Check the path.")
     decisions: list[Decision] = []
-    for number, entry in enumerate(entries, 1):
+    for number, entry in enumerate(map(_with_whole_ids, entries), 1):
         name = f"decision {number} ({entry.get('decision')!r} on suspect {entry.get('suspect')})"
         if fault := _fault_in(entry):
             raise UserError(f"{path}: {name} {fault}. {AGAIN}")
@@ -69,6 +72,17 @@ def read_decisions(path: Path) -> Decisions:
             )
         )
     return Decisions(path, content["set_name"], about["file"], about["sha256"], decisions)
+
+
+def _with_whole_ids(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns a decision in which the ids of image and category are numbers; the page saves those of 2**53 as text."""
+    names = ("image_id", "category_id")
+    return entry | {name: int(entry[name]) for name in names if WHOLE_NUMBER.fullmatch(str(entry.get(name)))}
+
+
+def _key(annotation_id: Any) -> str:
+    """Returns the id of an annotation as text, as which the page saves numbers that JavaScript would change."""
+    return annotation_id if isinstance(annotation_id, str) else json.dumps(annotation_id)
 
 
 def _fault_in(entry: dict[str, Any]) -> str:
@@ -128,7 +142,7 @@ class _Correction:
         boxes: list[Box] = []
         entries: list[dict[str, Any]] = []
         for box, entry in zip(image.boxes, image.box_entries or (), strict=True):
-            parts = self._wanted.get((image.image_id, repr(entry.get("id"))), {})
+            parts = self._wanted.get((image.image_id, _key(entry.get("id"))), {})
             new = None if None in parts.values() else self._with(box, parts)
             if new != box:
                 self._note(image, entry["id"], box, new)
@@ -168,7 +182,7 @@ class _Correction:
 def _require_known(decisions: Decisions, chosen: LabelledSet, category_ids: list[int]) -> None:
     """Raises UserError if a decision is about an image, an annotation or a category that the set doesn't have."""
     ids = {
-        image.image_id: Counter(repr(entry.get("id")) for entry in image.box_entries or ()) for image in chosen.images
+        image.image_id: Counter(_key(entry.get("id")) for entry in image.box_entries or ()) for image in chosen.images
     }
     for decision in decisions.decisions:
         fault = ""
@@ -177,7 +191,7 @@ def _require_known(decisions: Decisions, chosen: LabelledSet, category_ids: list
         elif decision.category_id is not None and decision.category_id not in category_ids:
             fault = f"the category {decision.category_id}, which isn't there"
         elif decision.word not in (*UNCHANGING, ADD):
-            count = ids[decision.image_id][repr(decision.annotation_id)]
+            count = ids[decision.image_id][_key(decision.annotation_id)]
             where = f"the annotation {decision.annotation_id} of the image {decision.image_id}"
             if decision.annotation_id is None or count != 1:
                 fault = f"{where}, which {'is there several times' if count > 1 else 'is not there'}"
@@ -197,7 +211,7 @@ def _set_of(labelled: Labelled, decisions: Decisions) -> LabelledSet:
 
 
 def _joined(decisions: Decisions) -> tuple[dict[tuple[int, str], Parts], dict[int, list[Parts]]]:
-    """Returns what becomes of annotations, by image id and the repr of their own, and what is added to images.
+    """Returns what becomes of annotations, by the ids of image and annotation, and what is added to images.
 
     A new box and a new class for one annotation are joined. Raises UserError if two decisions contradict each other.
     """
@@ -221,7 +235,7 @@ def _joined(decisions: Decisions) -> tuple[dict[tuple[int, str], Parts], dict[in
             of_image = added.setdefault(decision.image_id, [])
             of_image += [parts] if parts not in of_image else []
             continue
-        annotation = decision.image_id, repr(decision.annotation_id)
+        annotation = decision.image_id, _key(decision.annotation_id)
         for part, value in parts.items():
             what = f"annotation {decision.annotation_id} of image {decision.image_id}"
             require_equal(decision, (*annotation, part), value, what)

@@ -17,6 +17,7 @@ from retinanet.reports.embedded_images import Pictures
 from retinanet.reports.metrics import none_of_nan
 
 VERSION = 1  # of the data's format
+MOST_EXACT = 2**53 - 1  # beyond it, JavaScript changes the digits of whole numbers
 
 
 class Run(NamedTuple):
@@ -49,7 +50,7 @@ def page_data(
         "category_ids": annotations.category_ids,
         "images": {
             "names": [annotations.file_name(image) for image in range(num_images)],
-            "ids": annotations.image_ids.tolist(),
+            "ids": list(map(_exact, annotations.image_ids.tolist())),
             "width": _base64(annotations.sizes[:, 1], "<i4"),
             "height": _base64(annotations.sizes[:, 0], "<i4"),
             "pictures": pictures.sources if pictures else [None] * num_images,
@@ -64,7 +65,7 @@ def page_data(
         "runs": [_run_data(run, annotations) for run in runs],
         "kinds": list(ERROR_KINDS),
         "comparison": _comparison_data(comparison),
-        "suspects": suspects,
+        "suspects": None if suspects is None else _with_exact_ids(suspects),
     }
 
 
@@ -111,6 +112,23 @@ def _comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
             for each in comparison.differences
         ]
     }
+
+
+def _with_exact_ids(suspects: dict[str, Any]) -> dict[str, Any]:
+    """Returns the content of label_suspects.json with ids that come back unchanged in decisions.json."""
+    return suspects | {
+        "classes": [each | {"id": _exact(each["id"])} for each in suspects["classes"]],
+        "suspects": [
+            {name: _exact(value) if name.endswith("_id") else value for name, value in each.items()}
+            for each in suspects["suspects"]
+        ],
+    }
+
+
+def _exact(identity: Any) -> Any:
+    """Returns an id, as text if JavaScript would change its digits: 2**53 + 1, or 7.0, which becomes 7."""
+    is_changed = isinstance(identity, float) or (isinstance(identity, int) and abs(identity) > MOST_EXACT)
+    return json.dumps(identity) if is_changed else identity
 
 
 def _base64(values: np.ndarray, kind: str) -> str:

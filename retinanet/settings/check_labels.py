@@ -20,6 +20,13 @@ REFUSED = {
     "verify_resume": "replaces the training. Use it with train.py.",
     "patience": "would end the folds' runs at different times.",
 }
+# The flags that apply with --results, which replaces the folds and their trainings.
+WITH_RESULTS = frozenset(
+    (
+        *("results", "coco_path", "train_set", "output_path", "report_images", "report_mb"),
+        *("exif", "max_pixels", "eval_backend", "log_time"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,9 @@ def check_labels_settings(argv: list[str] | None = None) -> CheckLabelsSettings:
     for name, reason in REFUSED.items():
         given.refuse((name,), f"{reason} Remove it.")
     if settings.checking.results:
-        given.refuse(("folds", "group_by"), "is for trainings, which --results replaces. Remove one of the two.")
+        given.refuse(
+            sorted(given.changed - WITH_RESULTS), "is for trainings, which --results replaces. Remove one of the two."
+        )
     if settings.checking.report_images == LINK:
         given.refuse(("report_mb",), "limits pictures that are embedded. Remove it, or --report_images link.")
     return replace(settings, training=settled(settings.training, given))

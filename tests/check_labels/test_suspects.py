@@ -155,6 +155,34 @@ def test_ids_boxes_and_classes_of_the_file_are_those_of_the_annotations(spoiled,
     assert lines[0].startswith(f"{len(content['suspects'])} suspects among {len(labels)} labels")
 
 
+@pytest.mark.parametrize(("ids", "count"), [([1, 2], 0), ([1, None], 1), ([7, 7], 2)])
+def test_labels_that_decisions_cannot_name_are_counted(ids, count):
+    """Both labels are in one image."""
+    names = dict.fromkeys(("category_id", "suggested_category_id"), 7)
+    about = {
+        "image_id": 1,
+        "file_name": "a.png",
+        "kind": "wrong class",
+        "probability": 0.5,
+        "bbox": [1, 2, 3, 4],
+    } | names
+    missing = about | {"annotation_id": None, "bbox": None}
+    suspects = [missing, *(about | {"annotation_id": each} for each in ids)]
+    lines = summary_lines({"classes": [{"id": 7, "name": "cat"}], "suspects": suspects}, 2)
+    wanted = f"Note: {count} suspect label{'s' * (count > 1)} without an id, or with that of another label"
+    assert any(line.startswith(wanted) for line in lines) == (count > 0)
+    assert any(line.startswith("Note") for line in lines) == (count > 0)
+
+
+def test_no_box_is_suggested_where_the_class_is_not_seen(tmp_path):
+    annotations = written(tmp_path / "train.json", made_up(20))
+    regions = ImageRegions(0, np.zeros((0, 4)), np.zeros((0, NUM_CLASSES)))
+    found = Found(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4)))
+    suspects = suspects_of(annotations, [(regions._replace(image=image), found) for image in range(20)])
+    assert suspects
+    assert all(each.suggested_box is None for each in suspects)
+
+
 def test_they_are_repeated_with_the_same_seed(tmp_path):
     truth = made_up(20)
     annotations = written(tmp_path / "train.json", truth)

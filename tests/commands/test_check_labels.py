@@ -90,13 +90,29 @@ def test_the_folds_runs_have_the_settings_of_train_py_and_other_defaults():
         (("--seeds", 1, 2), "--seeds trains several runs, and each fold has one"),
         (("--patience", 2), "--patience would end the folds' runs at different times"),
         (("--find_lr",), "--find_lr replaces the training"),
-        (("--results", "x.json", "--folds", 2), "--folds is for trainings, which --results replaces"),
-        (("--results", "nowhere.json"), "nowhere.json: no such file"),
         (("--train_set", "nowhere"), "nowhere.json: no such annotation file"),
     ],
 )
 def test_mistakes_end_in_one_message_and_write_nothing(script, folder, tmp_path, words, message):
     ended = script(COMMAND, "--coco_path", folder, "--output_path", tmp_path / "out", *TINY, "--workers", 0, *words)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert message in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("x.json", "--folds", 2), "--folds is for trainings, which --results replaces"),
+        (("x.json", "--epochs", 3), "--epochs is for trainings, which --results replaces"),
+        (("nowhere.json",), "nowhere.json: no such file"),
+        (("nothing.json",), "nothing.json: has no detections"),
+    ],
+)
+def test_mistakes_in_results_end_in_one_message(script, folder, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nothing.json").write_text("[]")
+    ended = script(COMMAND, "--coco_path", folder, "--output_path", tmp_path / "out", "--results", *words)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert message in ended.err
     assert not (tmp_path / "out").exists()
@@ -118,6 +134,15 @@ def test_sets_that_cannot_be_checked(script, coco_path, tmp_path, change, messag
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert message in ended.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("words", "more"), [((), ""), (("--exif", "raw"), " --exif raw")])
+def test_the_command_that_applies_decisions_reads_the_boxes_in_the_same_way(script, coco_path, tmp_path, words, more):
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    words = ("--results", tmp_path / "rows.json", "--output_path", tmp_path / "out", *words)
+    ended = script(COMMAND, "--coco_path", coco_path, *words)
+    assert f" --output_path {coco_path}_fixed{more}\n" in ended.out
 
 
 def test_results_of_another_set_are_refused(script, coco_path, tmp_path):

@@ -126,6 +126,30 @@ def test_decisions_on_one_annotation_are_joined_and_equal_ones_count_once():
     assert new[107]["image_id"] == 5
 
 
+def test_ids_that_a_browser_would_change_are_read_as_text():
+    large = 2**53
+    content = content_of(["train0.png", "train1.png"])
+    for number, (image, label) in enumerate(zip(content["images"], content["annotations"], strict=True)):
+        image["id"] = label["image_id"] = large + number
+        label["id"] = large + number if number else 7.0
+    content["categories"][1]["id"] = large + 1
+    write(
+        {
+            "set/train.json": json.dumps(content),
+            "set/images/train/train0.png": None,
+            "set/images/train/train1.png": None,
+        }
+    )
+    write_decisions(
+        decision("class", f"{large + 1}", f"{large + 1}", category_id=f"{large + 1}"),
+        decision("delete", f"{large}", "7.0"),
+    )
+    run("--output_path", "new")
+    assert {number: label["category_id"] for number, label in annotations_in("new/train.json").items()} == {
+        large + 1: large + 1
+    }
+
+
 def test_a_box_of_stored_pixels_is_turned_like_the_others():
     content = content_of(["a.jpg"])
     write({"set/train.json": json.dumps(content)})
@@ -148,7 +172,7 @@ CLASS = decision("class", 2, 101, category_id=2, suspect=1)
         ([decision("box", 1, 100, bbox=[1, 2, 0, 3])], r"has the bbox \[1, 2, 0, 3\], not .* with an area"),
         ([decision("add", 1, None, category_id=1)], "has the bbox None"),
         ([decision("class", 1, 100)], "has the category_id None, not a whole number"),
-        ([decision("skip", "1", 100)], "has the image_id '1', not a whole number"),
+        ([decision("skip", "a", 100)], "has the image_id 'a', not a whole number"),
         ([decision("class", 1, 100, category_id=9)], "about the category 9, which isn't there in set/train.json"),
         ([decision("skip", 99, 100)], "about the image 99, which isn't there in set/train.json"),
         ([decision("delete", 1, 101)], "the annotation 101 of the image 1, which is not there"),

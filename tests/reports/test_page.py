@@ -18,6 +18,7 @@ from retinanet.evaluation.compare import compare
 from retinanet.evaluation.counts import count_at
 from retinanet.reports.html_page import Illustration, PageText, document, page_of
 from retinanet.reports.page_data import Run, page_data
+from retinanet.settings.predict import predict_settings
 
 THRESHOLDS = [step / 100 for step in range(101)]
 HOSTILE = (
@@ -208,6 +209,16 @@ def test_buttons_set_the_thresholds_of_classes(browser, tmp_path):
 
     press(browser, "Same for all")
     assert browser.execute_script("return report.state.own") == [None] * 4
+
+
+def test_the_command_has_thresholds_that_predict_takes(browser, tmp_path):
+    annotations, rows = class_without_objects(tmp_path)
+    page_of_runs(tmp_path / "page.html", annotations, [row | {"score": 0.0} for row in rows])
+    opened(browser, tmp_path / "page.html")
+    press(browser, "Best F1 of each class")
+    assert browser.execute_script("return report.state.common") < 0
+    words = shlex.split(browser.find_element("id", "command").text)
+    assert predict_settings(words[3:]).detection.by_class() == {None: 0}
 
 
 def highest_reaching(analysis, label, wanted):

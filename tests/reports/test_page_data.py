@@ -60,6 +60,19 @@ def test_a_comparison_has_the_intervals_of_its_differences(case):
     assert (name, a, b, difference, wins) == ("AP", a, a, "+0.000 (+0.000 to +0.000)", 0.5)
 
 
+def test_ids_that_javascript_would_change_are_text(case):
+    annotations, analysis = case
+    annotations = annotations._replace(image_ids=annotations.image_ids + 2**53)
+    suspect = {"id": 0, "image_id": 2**53 + 1, "annotation_id": 7.0, "category_id": 3, "score": 0.5}
+    suspects = {"classes": [{"id": -(2**53) - 1, "name": "cat"}], "suspects": [suspect]}
+    data = page_data("t", annotations, [Run("A", "a.json", None, analysis)], suspects=suspects)
+    assert data["images"]["ids"] == list(map(str, annotations.image_ids.tolist()))
+    assert data["suspects"] == {
+        "classes": [{"id": str(-(2**53) - 1), "name": "cat"}],
+        "suspects": [suspect | {"image_id": str(2**53 + 1), "annotation_id": "7.0"}],
+    }
+
+
 def test_only_the_scripts_of_the_page_may_run(case):
     annotations, analysis = case
     annotations.class_names[0] = "</script><script>alert(1)</script><!--"

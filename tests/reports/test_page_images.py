@@ -194,6 +194,18 @@ def test_thousands_of_images_without_pictures_have_few_cards_at_a_time(tmp_path,
     assert not browser.get_log("browser")
 
 
+def test_an_object_found_above_the_highest_score_shown_is_not_one_that_is_not_found(tmp_path, browser):
+    write_set(tmp_path, "val", 6)
+    dataset = small_set(tmp_path)
+    page = write_page(tmp_path / "page" / "report.html", dataset, rows_about(dataset, 9))
+    open_page(browser, page, "images")
+    tab_to(browser, "#images-kind")
+    press(browser, "n")
+    tab_to(browser, "[aria-label='Score at most']")
+    press(browser, *"0.6")
+    wait_for(lambda: text_of(browser, ".matching").startswith("0 of 6 images match: not found"))
+
+
 def suspects_of(dataset):
     """Returns one suspect of each kind, in the content of label_suspects.json."""
     annotations = dataset.annotations

@@ -160,9 +160,9 @@ function chosenBy(run, filter, common, thresholds) {
   const limit = Math.fround(common);
   for (let row = 0; row < score.length; row++) {
     if (!(score[row] > (lowest ?? (inMatrix ? limit : thresholds[label[row]])))) continue;
-    if (filter.maxScore !== null && score[row] > filter.maxScore) continue;
     const object = inMatrix ? any[row] : match[row];
     if (object >= 0) isMatched[object] = 1;
+    if (filter.maxScore !== null && score[row] > filter.maxScore) continue;
     if (filter.class !== null && label[row] !== filter.class) continue;
     if (inMatrix) {
       if (object < 0 && ignored[row]) continue;

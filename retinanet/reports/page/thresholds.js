@@ -90,9 +90,11 @@ function typedThreshold(input) {
 }
 
 function predictCommand() {
-  const common = thresholdText(state.common);
+  // A threshold below 0 keeps scores of 0, as a result file may have, but no detector gives.
+  const textOf = (threshold) => thresholdText(Math.max(0, threshold));
+  const common = textOf(state.common);
   const others = data.classes
-    .map((name, label) => [name, state.own[label] === null ? common : thresholdText(state.own[label])])
+    .map((name, label) => [name, state.own[label] === null ? common : textOf(state.own[label])])
     .filter(([, threshold]) => threshold !== common)
     .map(([name, threshold]) => quoted(`${name}=${threshold}`));
   const checkpoint = chosenRun().checkpoint ?? "FILE"; // a result file without a record doesn't say which
