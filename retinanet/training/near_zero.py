@@ -29,6 +29,6 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
         f"{counted(len(scores), 'detection')} in {counted(len(run.sets.val_set), 'val image')}{spread}",
     ]
     return [
-        f"Note: AP is below {NEAR_ZERO:g} after epoch {state.epoch}: {', '.join(facts)}. In the first epochs that is "
-        f"common. If it stays so, check the data: {check_command(settings)}"
+        f"Note: AP is below {NEAR_ZERO:g} after epoch {state.epoch}: {', '.join(facts)}. This is common in the first "
+        f"epochs. If it persists, check the data: {check_command(settings)}"
     ]
