@@ -1,4 +1,4 @@
-"""Says what a run shows whose AP is nearly 0, and how to look further."""
+"""Sums up the state of a run whose AP is nearly 0, and gives the command that checks its data."""
 
 import math
 
@@ -10,7 +10,7 @@ from retinanet.runtime.printable import counted
 from retinanet.training.build import Run
 from retinanet.training.opening import MOST_DRAWN, check_command
 
-NEAR_ZERO = 0.01  # an AP below it
+NEAR_ZERO = 0.01  # a lower AP is nearly 0
 
 
 def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:

@@ -67,7 +67,7 @@ def test_folds_are_trained_resumed_after_a_stop_and_checked(script, folder, tmp_
     assert {each["annotation_id"] for each in suspects} - {None} <= set(range(1, 10))
     changed = script(COMMAND, "--coco_path", folder, "--output_path", output, *FLAGS, "--folds", 3)
     assert changed.code == 2
-    assert "is a fold of other annotations, or with other --folds or --group_by" in changed.err
+    assert "was written for other annotations, or with another --folds or --group_by" in changed.err
 
 
 def test_the_folds_runs_have_the_settings_of_train_py_and_other_defaults():
@@ -84,13 +84,13 @@ def test_the_folds_runs_have_the_settings_of_train_py_and_other_defaults():
     ("words", "message"),
     [
         (("--folds", 1), "expected a whole number, 2 or more"),
-        (("--folds", 9999), "--folds 9999 needs as many groups of images, and there are 9 in 9 images"),
+        (("--folds", 9999), "--folds 9999 needs as many groups of images, but the set of 9 images has only 9"),
         (("--group_by", "clip"), "--group_by clip: does not match 1.png"),
         (("--val_set", "test"), "--val_set names a set to evaluate on"),
-        (("--seeds", 1, 2), "--seeds trains several runs, and each fold has one"),
+        (("--seeds", 1, 2), "--seeds trains several runs, but each fold has only one"),
         (("--patience", 2), "--patience would end the folds' runs at different times"),
         (("--find_lr",), "--find_lr replaces the training"),
-        (("--results", "x.json", "--folds", 2), "--folds is for trainings, which --results replaces"),
+        (("--results", "x.json", "--folds", 2), "--folds is for training, which --results replaces"),
         (("--results", "nowhere.json"), "nowhere.json: no such file"),
         (("--train_set", "nowhere"), "nowhere.json: no such annotation file"),
     ],
@@ -108,7 +108,7 @@ def test_mistakes_end_in_one_message_and_write_nothing(script, folder, tmp_path,
         (lambda content: content | {"annotations": []}, "has no objects to check. Choose another --train_set"),
         (
             lambda content: content | {"images": content["images"][:1], "annotations": content["annotations"][:1]},
-            "there are 1 in 1 image",
+            "the set of 1 image has only 1",
         ),
     ],
 )
