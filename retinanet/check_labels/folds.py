@@ -37,8 +37,8 @@ def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: s
         remedy = f"Lower --folds to {len(numbers)}, or add images" if len(numbers) >= LEAST_FOLDS else "Add images"
         raise UserError(
             f"{annotations.path}: --folds {num_folds} needs as many groups of images, but the set of "
-            f"{counted(count, 'image')} has only {len(numbers)}, because images that look alike{' or match' * bool(group_by)} stay together. "
-            f"{remedy}."
+            f"{counted(count, 'image')} has only {len(numbers)}, because images that look "
+            f"alike{' or match' * bool(group_by)} stay together. {remedy}."
         )
     counts: list[Counter[int]] = [Counter() for _ in numbers]
     owners = owners_of(annotations)[~annotations.crowds]
