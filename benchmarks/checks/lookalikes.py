@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from retinanet.data.dataset import CocoDataset, load_set
-from retinanet.data.similar import joined_looks, likest, look_of, looks_of
+from retinanet.data.similar import joined_looks, look_of, looks_of, most_similar
 from retinanet.reports.tables import aligned
 from retinanet.runtime.console import run, say
 from retinanet.settings.options import whole_number
@@ -74,9 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     for kind, images in sources.items():
         change = (KINDS | HARDER)[kind]
         copies = [look_of(np.asarray(change(Image.fromarray(train.original(image))))) for image in images.tolist()]
-        is_right = likest(joined_looks(copies), of_train)[0] == images
+        is_right = most_similar(joined_looks(copies), of_train)[0] == images
         rows.append([kind, f"{is_right.sum()} of {len(images)}"])
-    num_false = int((likest(of_val, of_train)[0] >= 0).sum())
+    num_false = int((most_similar(of_val, of_train)[0] >= 0).sum())
     say(
         *aligned(rows),
         f"Of the {len(val)} val images, {num_false} are taken for one of the {len(train)} training images",

@@ -1,4 +1,4 @@
-"""Draws boxes in both ways of reading them, as given and as they fit their pictures."""
+"""Draws boxes in both readings: as given, and as they fit their pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ IMAGES_A_GROUP, COLUMNS, PANEL_PIXELS = 8, 4, 360
 
 
 def draw_readings(judged: Sequence[JudgedSet], path: Path) -> bool:
-    """Draws eight images of each group that isn't meant as given. Returns False, without a file, if there is none."""
+    """Draws images of each group whose boxes don't fit as given. Returns False, without a file, if there is none."""
     panels = []
     for each in judged:
         for group, verdict, mask in each.parts():
@@ -25,7 +25,7 @@ def draw_readings(judged: Sequence[JudgedSet], path: Path) -> bool:
                 panels += _panels(title, each, verdict, mask)
     if not panels:
         return False
-    # Sets may have other classes by mistake; a class is only a colour here.
+    # Sets may differ in their classes by mistake; a class is only a colour here.
     class_names = max((each.checked.dataset.annotations.class_names for each in judged), key=len)
     save_figure(draw_grid(panels, class_names, COLUMNS, size=PANEL_PIXELS, with_names=False), path)
     return True

@@ -1,4 +1,4 @@
-"""Finds the groups of boxes that are meant otherwise than the rest: of a folder, an orientation, a size, a class ..."""
+"""Finds groups of boxes that must be read differently from the rest: by folder, orientation, size, class ..."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -29,7 +29,7 @@ class Group(NamedTuple):
 
 
 class SetVerdict(NamedTuple):
-    """How the boxes of a set are meant, and the groups that are meant otherwise."""
+    """How the boxes of a set must be read, and the groups that must be read differently."""
 
     whole: Verdict  # without these groups
     rest: np.ndarray  # bool [n], the scored boxes without these groups
@@ -38,7 +38,7 @@ class SetVerdict(NamedTuple):
 
 
 def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
-    """Judges the boxes of a set; the group that stands out most is named first, and the others without its boxes."""
+    """Judges the boxes of a set; the group that stands out most is named first, then others are judged without it."""
     rest = np.ones(len(scores.rows), bool)
     smaller = [group for group in groups if FEWEST_OBJECTS <= group.mask.sum() <= NEARLY_ALL * len(rest)]
     whole = judge(scores)
@@ -68,7 +68,7 @@ def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
 
 
 def groups_of(checked: CheckedSet, scores: BoxScores) -> list[Group]:
-    """Returns the groups of boxes that may be meant otherwise, in the order in which equal groups are named."""
+    """Returns the groups of boxes that may differ from the rest; of groups with the same boxes, the first is named."""
     groups = [*_by_orientation(checked, scores.images), *groups_of_annotations(checked.dataset.annotations, scores)]
     if checked.sources:
         groups += _partition("source", np.array(checked.sources)[checked.places[scores.rows]])
@@ -102,7 +102,7 @@ def _by_orientation(checked: CheckedSet, images: np.ndarray) -> Iterable[Group]:
 
 
 def _partition(kind: str, names: np.ndarray) -> Iterable[Group]:
-    """Yields the group of each name, the largest first; none if all boxes have the same."""
+    """Yields the group of each name, the largest first; none if all boxes have the same name."""
     values, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
     for code in np.argsort(-counts, kind="stable").tolist() if len(values) > 1 else ():
         if counts[code] >= FEWEST_OBJECTS:

@@ -1,4 +1,4 @@
-"""Says how the boxes are meant, as findings and lines of text, with the command that rewrites them."""
+"""Reports how the boxes must be read, as findings and as lines of text, with the command that rewrites them."""
 
 import shlex
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ class JudgedSet(NamedTuple):
     verdict: SetVerdict
 
     def parts(self) -> list[tuple[Group | None, Verdict, np.ndarray]]:
-        """Returns the verdicts on the set, without its groups, and on each group, with the boxes: bool [n]."""
+        """Returns the verdict on the set without its groups, then on each group, each with a mask of its boxes: [n]."""
         groups = [(group, verdict, group.mask) for group, verdict in self.verdict.groups]
         return [(None, self.verdict.whole, self.verdict.rest), *groups]
 
 
 def add_verdicts(judged: Sequence[JudgedSet], coco_path: Path, findings: Findings) -> None:
-    """Adds what the pixels say of the boxes to `findings`."""
+    """Adds what the pixels say about the boxes to `findings`."""
     for each in judged:
         for group, verdict, _ in each.parts():
             if verdict.kind in KINDS:
@@ -38,7 +38,7 @@ def add_verdicts(judged: Sequence[JudgedSet], coco_path: Path, findings: Finding
 
 
 def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str]:
-    """Returns a line for each set, and for each of its groups that is meant otherwise."""
+    """Returns a line for each set, and for each of its groups that differs from the rest."""
     if not judged:
         return []
     lines = ["Do the boxes lie on their objects? What the edges in the pictures say:"]
@@ -59,11 +59,11 @@ def name_of(group: Group | None, judged: JudgedSet) -> str:
 def _remedy(
     group: Group | None, verdict: Verdict, judged: JudgedSet, every: Sequence[JudgedSet], coco_path: Path
 ) -> str:
-    """Returns the flag or the command that cures boxes meant otherwise; "" for other verdicts."""
+    """Returns the flag or the command that corrects boxes read otherwise than given; "" for other verdicts."""
     if verdict.kind != OTHERWISE:
         return ""
     if verdict.reading == AS_GIVEN:
-        return ". Put them into a file of their own before you rewrite the others"
+        return ". Move them to a separate file before you rewrite the others"
     if judged.verdict.raw if group is None else group.exif_reading == verdict.reading:
         return ". Pass --exif raw to train.py, vis.py, check_data and convert"
     wholes = [each.verdict.whole for each in every]
@@ -72,6 +72,6 @@ def _remedy(
     source = str(coco_path) if alike else str(judged.checked.annotations.path)
     apart = ""
     if group or judged.verdict.groups:
-        source, apart = "FILE", ". Put them into a file of their own"
+        source, apart = "FILE", ". Move them to a separate file"
     words = ["python", "-m", "retinanet.convert", source, "--boxes", verdict.reading, "--output_path", "OUT"]
     return f"{apart}. Rewrite them: {shlex.join(words)}"

@@ -94,16 +94,16 @@ FINDING_KINDS = {
     "image_like_in_two_sets": Kind(
         "an image that looks like one of an earlier set, such as a copy or the next frame of a video: memorised "
         "objects count as found",
-        "Look at the drawn pairs; remove the images from one of the sets, or divide all images again: convert --split "
+        "Look at the drawn pairs; remove the images from one of the sets, or split the dataset again: convert --split "
         "--group_similar.",
     ),
     "boxes_read_otherwise": Kind("boxes whose sides lie on edges of their pictures if read in another way"),
     "boxes_fit_no_reading": Kind(
         "boxes that fit their own pictures no better than others, as labels of other images do",
-        "Look at the boxes, and at the ids, names or order by which labels and images were put together.",
+        "Look at the boxes, and at the ids, names or order by which labels were assigned to images.",
     ),
     # These are worth knowing, but are not mistakes.
-    "boxes_untold": Kind("boxes of which the pixels don't tell how they are meant", is_mistake=False),
+    "boxes_untold": Kind("boxes of which the pixels don't tell how they must be read", is_mistake=False),
     "set_without_objects": Kind("no objects to compare with, as in published test sets", is_mistake=False),
     "class_without_objects": Kind("a class without an object in the set", is_mistake=False, shows_names=True),
     "class_scarce": Kind(f"a class with fewer than {SCARCE} objects in the set", is_mistake=False),

@@ -10,7 +10,7 @@ from retinanet.check_data.annotation_checks import CheckedSet
 from retinanet.check_data.findings import Findings
 from retinanet.check_data.image_checks import Content
 from retinanet.data.lookalikes import remember_lookalikes
-from retinanet.data.similar import joined_looks, likest
+from retinanet.data.similar import joined_looks, most_similar
 from retinanet.reports.box_pictures import Panel, draw_grid
 from retinanet.reports.figures import save_figure
 
@@ -34,8 +34,8 @@ class Lookalike(NamedTuple):
 def note_lookalikes(sets: list[tuple[CheckedSet, list[Content]]], findings: Findings) -> list[Lookalike]:
     """Adds the images that look like an image of an earlier set to `findings`, and returns them.
 
-    Images with the same pixels are not among them, since note_repeated has found them. What looks alike is remembered
-    for test.py.
+    Images with the same pixels are not among them, since note_repeated has found them. The result is stored for
+    test.py.
     """
     every: list[Lookalike] = []
     for number, (checked, contents) in enumerate(sets):
@@ -56,14 +56,14 @@ def note_lookalikes(sets: list[tuple[CheckedSet, list[Content]]], findings: Find
 def _most_alike(
     checked: CheckedSet, contents: list[Content], earlier: CheckedSet, others: list[Content]
 ) -> list[Lookalike]:
-    """Returns the images of `checked` that look like one of the set `earlier`, each with the likest."""
+    """Returns the images of `checked` that look like one of the set `earlier`, each with the most similar."""
     looks, other_looks = (
         {row: each.look for row, each in enumerate(every) if each.look is not None} for every in (contents, others)
     )
     if not looks or not other_looks:
         return []
     rows, other_rows = list(looks), list(other_looks)
-    best, likeness = likest(joined_looks(list(looks.values())), joined_looks(list(other_looks.values())))
+    best, likeness = most_similar(joined_looks(list(looks.values())), joined_looks(list(other_looks.values())))
     return [
         Lookalike(checked, rows[place], earlier, other_rows[best[place]], float(likeness[place]))
         for place in np.flatnonzero(best >= 0).tolist()

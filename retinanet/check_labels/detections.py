@@ -1,4 +1,4 @@
-"""Brings what detectors see in a set's images: the folds' detectors, each in its fold, or a result file."""
+"""Yields what detectors see in a set's images: the folds' detectors, each in its fold, or those of a result file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

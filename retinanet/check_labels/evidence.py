@@ -7,7 +7,7 @@ import numpy as np
 from retinanet.evaluation.matches import box_ious
 from retinanet.evaluation.regions import ImageRegions
 
-NEAR = 0.3  # the IoU from which a region says something about a box
+NEAR = 0.3  # from this IoU on, a region says something about a box
 AT_BOX, WELL_PLACED, EXACT = LEVELS = (0.5, 0.7, 0.85)
 LEAST_SCORE = 1e-3  # lower scores count as this, whose log-odds are finite
 
@@ -18,7 +18,7 @@ class Evidence(NamedTuple):
     scores: np.ndarray  # [Q, LEVELS], the best score of the box's label, of regions whose IoU is at least each level
     other_scores: np.ndarray  # [Q], the best score of another label at AT_BOX
     other_labels: np.ndarray  # int64 [Q], that label
-    own_boxes: np.ndarray  # [Q, 4], where regions from NEAR on see the box's label; the box itself if none does
+    own_boxes: np.ndarray  # [Q, 4], where regions of an IoU from NEAR on see its label; the box itself if none does
     own_scores: np.ndarray  # [Q], the best score of the label there
     any_boxes: np.ndarray  # [Q, 4], the same for the label that scores best there
 
@@ -29,7 +29,7 @@ def evidence_at(
     """Returns the evidence about `boxes` [Q, 4] with `labels` [Q].
 
     `rival_ious` [Q, N] are the largest IoUs of each region with other labels. A region that overlaps one of those more
-    than the box is about that label.
+    than the box says something about that label.
     """
     count = len(boxes)
     overlaps = ious(boxes, regions.boxes)  # [Q, N]
@@ -52,7 +52,7 @@ def evidence_at(
 
 
 def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndarray) -> np.ndarray:
-    """Returns the largest IoU of each region with the labels of an image but the one that is replaced: [Q, N].
+    """Returns the largest IoU of each region with an image's labels, except the one that is replaced: [Q, N].
 
     The labels have the boxes `labelled` [n, 4], and `replaced` [Q] are indices into them, or -1 for none.
     """

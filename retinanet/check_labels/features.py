@@ -1,4 +1,4 @@
-"""Describes labels and detections by the numbers that tell mistakes from right labels."""
+"""Describes labels and detections by features that distinguish mistakes from correct labels."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from retinanet.check_labels.evidence import Evidence, fractions_inside, ious, io
 from retinanet.check_labels.planted import Labels
 
 # The columns of a label. OWN, OTHER: log-odds of its class and of the best other class at its box; WELL, EXACT: by how
-# much the first falls if only regions count that fit the box better; OWN_IOU, ANY_IOU: IoU of the box with where
+# much the former falls if only regions that fit the box better count; OWN_IOU, ANY_IOU: IoU of the box with where
 # regions see its class, and any class; AREA: the logarithm of the fraction of the image that it covers; SAME, ELSE: IoU
 # with a label of its class, and of another class.
 OWN, OTHER, WELL, EXACT, OWN_IOU, ANY_IOU, AREA, SAME, ELSE = range(9)
@@ -64,7 +64,7 @@ def detection_features(
 
 
 def with_products(features: np.ndarray, products: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Appends the products of some columns, so that what is linear in them can bend."""
+    """Appends the products of some columns, so that a linear model can fit curves too."""
     return np.concatenate([features, *(features[:, [first]] * features[:, [second]] for first, second in products)], 1)
 
 

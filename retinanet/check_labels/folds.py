@@ -26,7 +26,7 @@ def fold_folder(output_path: Path, fold: int) -> Path:
 
 
 def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: str | None, seed: int) -> np.ndarray:
-    """Returns the fold of each image, int64 [N], from 0; images of a group, and those that look alike, share a fold.
+    """Returns the fold of each image, int64 [N], from 0; images of a group, and images that look alike, share a fold.
 
     Each fold gets its share of every class. Raises UserError if there are fewer groups than folds.
     """
@@ -36,9 +36,9 @@ def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: s
     if len(numbers) < num_folds:
         remedy = f"Lower --folds to {len(numbers)}, or add images" if len(numbers) >= LEAST_FOLDS else "Add images"
         raise UserError(
-            f"{annotations.path}: --folds {num_folds} needs as many groups of images, and there are {len(numbers)} in "
-            f"{counted(count, 'image')}, since images that look alike{', or match,' * bool(group_by)} stay together. "
-            f"{remedy}."
+            f"{annotations.path}: --folds {num_folds} needs as many groups of images, but the set of "
+            f"{counted(count, 'image')} has only {len(numbers)}, because images that look "
+            f"alike{' or match' * bool(group_by)} stay together. {remedy}."
         )
     counts: list[Counter[int]] = [Counter() for _ in numbers]
     owners = owners_of(annotations)[~annotations.crowds]
@@ -70,7 +70,7 @@ def write_fold_data(folder: Path, content: dict[str, Any], dataset: CocoDataset,
         text = json.dumps(part)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise UserError(
-                f"{path}: is a fold of other annotations, or with other --folds or --group_by. Choose another "
+                f"{path}: was written for other annotations, or with another --folds or --group_by. Choose another "
                 "--output_path, or remove that folder to begin again."
             )
         with file_error_explained(path, "can't be written", "Choose another --output_path."):

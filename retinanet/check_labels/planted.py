@@ -1,4 +1,4 @@
-"""Makes up mistaken labels, which show how the detections at a mistake differ from those at a right label."""
+"""Plants mistakes in labels, to learn how the detections at a mistake differ from those at a correct label."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,19 +10,19 @@ from retinanet.coco.boxes import boxes_of, corners_of
 
 RIGHT, WRONG_CLASS, BADLY_PLACED, NO_OBJECT, TWICE = range(5)
 NUM_KINDS = 5
-CLASSES_OF_A_LABEL = 3  # wrong classes that a label gets
+CLASSES_OF_A_LABEL = 3  # wrong classes planted per label
 MOVES_OF_A_LABEL = 3
 STRAYS_OF_AN_IMAGE = 4
-MOST_MOVE = 0.4  # of its side, by which an edge is moved at most
+MOST_MOVE = 0.4  # by which an edge is moved at most, as a fraction of the side
 MOVED_IOU = (0.2, 0.65)  # the IoU of a badly placed box with the right one
-DRAWS = 20  # tries for a move with such an IoU
-FREE_IOU = 0.3  # a stray box overlaps all labels less
-REDRAWN = 0.08  # of its side, by which an edge differs if someone labels an object a second time
+DRAWS = 20  # attempts to find a move with such an IoU
+FREE_IOU = 0.3  # a stray box overlaps every label by less than this
+REDRAWN = 0.08  # by which an edge differs if someone labels an object twice, as a fraction of the side
 SAME_CLASS = 0.75  # how often a second label has the same class
 
 
 class Labels(NamedTuple):
-    """Q labels in an image; all but the first label of an object are made up."""
+    """Q labels in an image: actual ones, whose kind is RIGHT, or planted mistakes."""
 
     kinds: np.ndarray  # int64 [Q]
     boxes: np.ndarray  # float64 [Q, 4], (left, top, width, height)

@@ -1,4 +1,4 @@
-"""Collects what the detector says about the labels of an image, about made-up mistakes in it, and what it sees."""
+"""Collects what the detector says about an image's labels and about mistakes planted in it, and what it detects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from retinanet.check_labels.planted import Labels
 from retinanet.coco.results import Found
 from retinanet.evaluation.regions import ImageRegions
 
-MATCH_IOU = 0.5  # a detection belongs to a label from here on
-IN_CROWD = 0.5  # the fraction of a detection in a crowd region from which it is not an object of its own
+MATCH_IOU = 0.5  # from this IoU on, a detection belongs to a label
+IN_CROWD = 0.5  # a detection with this fraction of it in a crowd region counts as part of the crowd
 
 
 class Rated(NamedTuple):
-    """The n labels of an image, its detections, of which d belong to no label, and mistakes that were made up."""
+    """The n labels of an image, its detections, of which d belong to no label, and the mistakes planted in it."""
 
     image: int  # its index in the set
     found: Found  # all detections in it
@@ -28,7 +28,7 @@ class Rated(NamedTuple):
     free_features: np.ndarray  # [d, G]
     planted: list[Labels]
     planted_features: list[np.ndarray]
-    missed_features: np.ndarray  # [m, G], of detections whose label was taken away
+    missed_features: np.ndarray  # [m, G], of detections whose label was removed
 
 
 def rate(
@@ -42,8 +42,8 @@ def rate(
 ) -> Rated:
     """Rates an image of the `size` (height, width), with the detections `found`, by descending score.
 
-    Its `labels` are the annotations `rows`, and `crowds` [k, 4] its crowd regions. Mistakes were `planted` in it; only
-    if there are some are labels taken away.
+    Its `labels` are the annotations `rows`, and `crowds` [k, 4] its crowd regions. Labels are removed, one at a time,
+    only if mistakes were `planted` in it.
     """
 
     def evidence_about(given: Labels) -> Evidence:

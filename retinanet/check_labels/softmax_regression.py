@@ -1,4 +1,4 @@
-"""Fits multinomial logistic regression with Newton's method, to tell how likely each kind of thing is."""
+"""Fits multinomial logistic regression with Newton's method, which estimates the probability of each kind."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ SMALL_STEP = 1e-5
 class Regression(NamedTuple):
     """The weights of F features for K kinds."""
 
-    kinds: np.ndarray  # int64 [K], the kinds of which there were samples
+    kinds: np.ndarray  # int64 [K], the kinds that had samples
     means: np.ndarray  # [F]
     deviations: np.ndarray  # [F]
     weights: np.ndarray  # [F + 1, K], the last row is the bias

@@ -1,8 +1,8 @@
 """Ranks the labels of a set, and the objects that it lacks, by the probability that they are mistakes.
 
-Nobody says which labels are wrong, so mistakes are made up in the set's own labels: other classes, moved boxes, boxes
-at other places, second labels, and labels that are taken away. Two regressions learn how detections differ at them, and
-then rate the labels as they are, and the detections without a label.
+It isn't known which labels are wrong, so mistakes are planted in the set's own labels: changed classes, moved boxes,
+boxes in other places, duplicate labels, and removed labels. Two regressions learn how the detections differ there, and
+then rate the actual labels, and the detections without a label.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,9 +29,9 @@ from retinanet.coco.boxes import boxes_of, clipped_corners
 from retinanet.coco.results import Found
 from retinanet.evaluation.regions import ImageRegions
 
-# How many labels are wrong before anything is looked at, by kind; missing objects are the most common mistake.
+# The assumed fraction of labels that are wrong, by kind; missing objects are the most common mistake.
 PRIORS = {WRONG_CLASS: 0.03, BADLY_PLACED: 0.03, NO_OBJECT: 0.02, TWICE: 0.01}
-MISSING_PRIOR = 0.08  # missing objects for each label
+MISSING_PRIOR = 0.08  # missing objects per label
 MISSING = "missing object"
 KIND_NAMES = {
     WRONG_CLASS: "wrong class",
@@ -40,11 +40,11 @@ KIND_NAMES = {
     TWICE: "same object twice",
 }
 KINDS = (MISSING, *KIND_NAMES.values())
-SAME_PLACE_IOU = 0.2  # a missing object that overlaps a more suspect label this much is that label's mistake
-SAME_OBJECT_IOU = 0.4  # of two missing objects
+SAME_PLACE_IOU = 0.2  # a missing object that overlaps a more suspect label this much is part of that label's mistake
+SAME_OBJECT_IOU = 0.4  # two missing objects that overlap this much are one
 TWICE_IOU = 0.5  # labels of the same object overlap at least this much
-MOST_DRAWN = 5000  # images in which mistakes are made up
-CLASS_WEIGHT = 10  # labels of the average class that are added to a class's own, for its usual score
+MOST_DRAWN = 5000  # images in which mistakes are planted
+CLASS_WEIGHT = 10  # as many labels with the mean score of all classes are added to each class, for its usual score
 
 
 class Suspect(NamedTuple):
@@ -117,7 +117,7 @@ def _label_suspects(rated: list[Rated], num_classes: int) -> Iterator[Suspect]:
 
 
 def _usual_scores(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the mean of the `scores` [n] of each class; that of a rare class is drawn to that of all."""
+    """Returns the mean of the `scores` [n] of each class; for a rare class, it is near the mean of all."""
     counts, totals = (np.bincount(labels, values, num_classes) for values in (np.ones(len(scores)), scores))
     return (totals + CLASS_WEIGHT * scores.mean()) / (counts + CLASS_WEIGHT)
 

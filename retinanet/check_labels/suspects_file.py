@@ -18,12 +18,12 @@ from retinanet.runtime.printable import counted
 SUSPECTS = "label_suspects.json"
 MOST_SUSPECTS = 20_000  # that are written
 LEAST_PROBABILITY = 0.01
-LIKELY = 0.5  # suspects from this probability on are counted by kind
+LIKELY = 0.5  # suspects with at least this probability are counted by kind
 MOST_SHOWN = 5
 
 
 def suspects_content(suspects: Sequence[Suspect], annotations: Annotations, set_name: str) -> dict[str, Any]:
-    """Returns the content of the file, with those of the `suspects` that are the most probable."""
+    """Returns the content of the file, with the most probable of the `suspects`."""
     content = read_json(annotations.path)
     _, places = check_annotations(annotations.path, content)
     ids = [content["annotations"][place].get("id") for place in places.tolist()]
@@ -85,7 +85,7 @@ def summary_lines(content: dict[str, Any], num_labels: int) -> list[str]:
     expected = sum(each["probability"] for each in suspects)
     total = f"{counted(len(suspects), 'suspect')} among {counted(num_labels, 'label')}"
     return [
-        f"{total}; about {expected:.0f} of them are mistakes, by their probabilities",
+        f"{total}; about {expected:.0f} of them are mistakes, judging by their probabilities",
         f"Probability {LIKELY} or more: {by_kind or 'none'}",
         *(_line(each, names) for each in suspects[:MOST_SHOWN]),
         *_unnamed_lines(suspects),

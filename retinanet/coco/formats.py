@@ -125,7 +125,7 @@ class CsvColumns(NamedTuple):
     box: list[int]  # four, or one that holds all four numbers
     label: int | None  # of the class
     are_sizes: bool  # True if the box is left, top, width and height; False if it is x1, y1, x2 and y2
-    image_size: list[int]  # width and height of the image, if the file says them
+    image_size: list[int]  # width and height of the image, if the file gives them
 
 
 def csv_columns(header: list[str]) -> CsvColumns | None:

@@ -13,7 +13,7 @@ def group_keys(names: Sequence[str], group_by: str | None) -> list[str]:
     r"""Returns the group of each of the file `names`; without `group_by`, each is a group of its own.
 
     `group_by` is a regular expression that must match every file name; images with the same match, or the same first
-    capture group, form a group. Raises UserError if it isn't one, or doesn't match a name.
+    capture group, form a group. Raises UserError if it isn't valid, or doesn't match a name.
     """
     if group_by is None:
         return [f"\0{number}" for number in range(len(names))]

@@ -150,7 +150,7 @@ def check_image_files(
 
 
 def judge_boxes(sets: list[CheckedSet], fits: Sequence[BoxFit | None]) -> list[JudgedSet]:
-    """Judges how the boxes of each set are meant, unless there is nothing to judge them by."""
+    """Judges how the boxes of each set must be read, unless there is nothing to judge them by."""
     judged = []
     for checked, fit in zip(sets, fits, strict=True):
         if fit and len(fit.rows):

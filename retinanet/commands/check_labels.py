@@ -1,4 +1,4 @@
-"""Checks labels: trains a detector for each part of a set on the others, and lists the labels that they contradict."""
+"""Checks labels: for each part of a set, trains a detector on the others, and lists labels that it contradicts."""
 
 import shlex
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def check_labels(settings: CheckLabelsSettings) -> int:
 
 
 def check_by_folds(settings: CheckLabelsSettings) -> int:
-    """Trains the folds' detectors, and checks the labels by what each sees in its fold."""
+    """Trains the folds' detectors, and checks the labels against what each detector sees in its fold."""
     training = settings.training
     device = find_device(training.machine.device)
     workers = num_workers(training.machine.workers, device)
@@ -70,7 +70,7 @@ def check_by_folds(settings: CheckLabelsSettings) -> int:
 
 
 def check_file(settings: CheckLabelsSettings, path: Path) -> int:
-    """Checks the labels by the detections of a result file."""
+    """Checks the labels against the detections in a result file."""
     data = settings.training.data
     dataset = load_set_without_images(
         data.coco_path, data.train_set, settings.training.machine.max_pixels, exif=data.exif, for_pictures=True
@@ -99,9 +99,9 @@ def require_objects(annotations: Annotations) -> None:
 
 
 def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[Seen], results: Path) -> Found:
-    """Writes and prints the suspects by what was `seen`, and the page; returns all detections.
+    """Finds suspects by what was `seen`, writes and prints them, and writes the page; returns all detections.
 
-    `results` names their file.
+    `results` names the file of the detections.
     """
     annotations, training = dataset.annotations, settings.training
     folder = training.output.output_path

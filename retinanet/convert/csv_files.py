@@ -27,7 +27,7 @@ COLUMNS = "path,x1,y1,x2,y2,class"
 class Row(NamedTuple):
     where: str  # "file:line" for messages
     words: list[str]
-    size: tuple[float, float] | None = None  # width and height of the image, if the row says them
+    size: tuple[float, float] | None = None  # width and height of the image, if the row gives them
 
 
 class Table(NamedTuple):
@@ -139,7 +139,7 @@ def _annotations(reading: Reading, path: Path, rows: list[Row]) -> Table:
             "call it class; if all objects are of one class, name that with --names, such as --names wheat."
         )
     if columns.label is not None and names:
-        raise UserError(f"{path}: has a column of classes, so --names says nothing. Leave the flag out.")
+        raise UserError(f"{path}: has a column of classes, so --names would have no effect. Leave the flag out.")
     checked = []
     for where, words, _ in rows[1:]:
         with reading.mistakes_collected():

@@ -53,7 +53,7 @@ def read_decisions(path: Path) -> Decisions:
         or not isinstance(entries, list)
         or not all(isinstance(entry, dict) for entry in entries)
     ):
-        raise UserError(f"{path}: holds no decisions, as the page of check_labels saves them. Check the path.")
+        raise UserError(f"{path}: isn't a file of decisions that the page of check_labels saved. Check the path.")
     decisions: list[Decision] = []
     for number, entry in enumerate(map(_with_whole_ids, entries), 1):
         name = f"decision {number} ({entry.get('decision')!r} on suspect {entry.get('suspect')})"
@@ -187,14 +187,14 @@ def _require_known(decisions: Decisions, chosen: LabelledSet, category_ids: list
     for decision in decisions.decisions:
         fault = ""
         if decision.image_id not in ids:
-            fault = f"the image {decision.image_id}, which isn't there"
+            fault = f"image {decision.image_id}, which is not"
         elif decision.category_id is not None and decision.category_id not in category_ids:
-            fault = f"the category {decision.category_id}, which isn't there"
+            fault = f"category {decision.category_id}, which is not"
         elif decision.word not in (*UNCHANGING, ADD):
             count = ids[decision.image_id][_key(decision.annotation_id)]
-            where = f"the annotation {decision.annotation_id} of the image {decision.image_id}"
+            where = f"annotation {decision.annotation_id} of image {decision.image_id}"
             if decision.annotation_id is None or count != 1:
-                fault = f"{where}, which {'is there several times' if count > 1 else 'is not there'}"
+                fault = f"{where}, which {'occurs several times' if count > 1 else 'is not'}"
         if fault:
             raise UserError(f"{decisions.path}: {decision.name} is about {fault} in {chosen.file}. {AGAIN}")
 
@@ -211,9 +211,9 @@ def _set_of(labelled: Labelled, decisions: Decisions) -> LabelledSet:
 
 
 def _joined(decisions: Decisions) -> tuple[dict[tuple[int, str], Parts], dict[int, list[Parts]]]:
-    """Returns what becomes of annotations, by the ids of image and annotation, and what is added to images.
+    """Returns the changes to annotations, by the ids of image and annotation, and what images get added.
 
-    A new box and a new class for one annotation are joined. Raises UserError if two decisions contradict each other.
+    A new box and a new class for one annotation are combined. Raises UserError if two decisions contradict each other.
     """
     wanted: dict[tuple[int, str], Parts] = {}
     added: dict[int, list[Parts]] = {}

@@ -16,7 +16,7 @@ NO_OUTLINE: dict[str, Any] = {"segmentation": []}  # Datumaro, and so CVAT, drop
 
 
 def labelled_image(path: Path, name: str, size: tuple[int, int], detections: Found, image_id: int) -> LabelledImage:
-    """Returns an image, upright of `size` (height, width), with its detections as boxes."""
+    """Returns an image of the upright `size` (height, width), with its detections as boxes."""
     height, width = size
     corners = clipped_corners(detections.boxes, np.tile(size, (len(detections.boxes), 1)))
     columns = (detections.labels, *boxes_of(corners).T, np.zeros(len(corners), bool), detections.scores)
@@ -36,10 +36,10 @@ def prelabels(
 
 
 class DistinctNames:
-    """Gives images different names in a set, by a number if an earlier image has the same, as in another folder.
+    """Gives each image of a set its own name, by a number if an earlier one, say in another folder, has the same.
 
-    Upper and lower case count as equal, as on macOS and Windows, and so do names with different suffixes, as
-    annotations are named after the image without it. Hidden files and folders, which readers leave out, lose their dot.
+    Names that differ only in case count as equal, as on macOS and Windows, and so do names that differ only in their
+    suffix, because label files are named without it. Hidden files and folders, which readers leave out, lose their dot.
     """
 
     def __init__(self) -> None:

@@ -157,7 +157,7 @@ def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[La
 
 
 def read_otherwise(labelled: Labelled, reading: str, fail: Callable[[DataFault], None]) -> Labelled:
-    """Returns the data set with the boxes that its four numbers are by this reading; all else stays as it is.
+    """Returns the dataset with its boxes read in this way; all else stays as it is.
 
     An annotated area stays too, unless it is that of the old box. `fail` is called for a box without area when read so;
     if it returns, the box is left out.

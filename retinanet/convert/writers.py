@@ -11,9 +11,9 @@ WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
 def write(labelled: Labelled, kind: str, folder: Path, images: str) -> None:
-    """Writes a dataset that is `fitted` to the format `kind` to `folder`, after reading it again.
+    """Writes a dataset, which `fitted` has adapted to the format `kind`, to `folder`, and reads it back first.
 
-    `images` says how the images get there: as links, as copies or not at all. Raises UserError if that gives anything
-    else than was to be written.
+    `images` says how the images get there: as links, as copies or not at all. Raises UserError if what is read back
+    differs from what was to be written.
     """
     WRITERS[kind](labelled, folder, images)

@@ -1,8 +1,8 @@
-"""Judges from the pixels how the boxes of a set are meant: whose sides lie on edges, those as given or those read so.
+"""Scores the boxes of a set by the pixels: in which reading do their sides lie on edges of the pictures?
 
-A box as it is meant has its sides on edges of its own picture, and not on those of other pictures. So each box is
-scored under each reading, on its picture and on a few others. z is the mean of paired differences over its standard
-error, in which the boxes of an image count as one observation: their errors go together.
+A box that is read correctly has its sides on edges of its own picture, and not on edges of other pictures. So each box
+is scored in each reading, on its own picture and on a few others. z is the mean of paired differences divided by its
+standard error, for which the boxes of an image count as one observation, because their errors are correlated.
 """
 
 import re
@@ -18,14 +18,14 @@ from retinanet.data.edges import Edges, scores_of_boxes, straightness
 from retinanet.settings.convert import AS_GIVEN
 
 NUM_OTHERS = 3  # other pictures that each box is scored on
-MOST_BOXES = 40  # of an image; more say nothing new, as they share its errors
+MOST_BOXES = 40  # of an image; more add little, because their errors are correlated
 LEAST_SIDE = 3  # pixels of the file; the sides of smaller boxes are less than a pixel of the grey picture apart
 SEED = 0
 NAMES = (*READINGS,)
 
 
 class Order(NamedTuple):
-    """An order of the images by which the boxes could have come to the wrong pictures."""
+    """An order of the images that may have assigned the boxes to the wrong pictures."""
 
     says: str
     owners: np.ndarray  # int64 [N], the image whose boxes belong to each picture
@@ -137,13 +137,13 @@ class BoxFit:
         images = np.unique(self.images)
         drawn = np.random.default_rng(SEED).permutation(images)
         steps = range(1, min(NUM_OTHERS, len(images) - 1) + 1)
-        # Turning a circle of the images by different steps gives no image itself, and each of them as often.
+        # Rotating the list of images by different steps gives no image itself, and uses every image equally often.
         turned = np.stack([np.roll(drawn, step) for step in steps], axis=1) if steps else drawn[:, None][:, :0]
         return dict(zip(drawn.tolist(), turned, strict=True))
 
 
 def possible_orders(annotations: Annotations) -> list[Order]:
-    """Returns the orders by which boxes of one image may have come to another: one off, or sorted in another way."""
+    """Returns the orders that may have assigned boxes to the wrong images: shifted by one, or sorted differently."""
     names = [annotations.file_name(image) for image in range(len(annotations.sizes))]
     every = np.arange(len(names))
     sorts = {
@@ -163,10 +163,11 @@ def possible_orders(annotations: Annotations) -> list[Order]:
 
     for name, order in sorts.items():
         add(f"of the image before, in the order of {name}", order, np.roll(order, 1))
-        add(f"of the image behind, in the order of {name}", order, np.roll(order, -1))
+        add(f"of the image after, in the order of {name}", order, np.roll(order, -1))
     for name, order in sorts.items():
         for other_name, other in sorts.items():
-            add(f"that have the same place in the order of {other_name} as theirs in that of {name}", order, other)
+            says = f"of another image, if boxes follow the order of {other_name} and pictures that of {name}"
+            add(says, order, other)
     return orders
 
 

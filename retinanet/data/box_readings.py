@@ -1,4 +1,4 @@
-"""Defines the ways in which the four numbers of a box can be meant: each turns boxes of a file into COCO boxes."""
+"""Defines the readings of a box, what its four numbers may mean; each converts the boxes of a file to COCO boxes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -44,8 +44,8 @@ def _scaled(factor: float) -> Boxes:
 def _turned(orientation: int, *, in_pixels: bool = False) -> Boxes:
     """Returns the reading that turns boxes by an EXIF orientation.
 
-    They are fractions of the frame that they were drawn in, multiplied by the size of the picture, or `in_pixels` of
-    that frame.
+    The boxes are fractions of the frame that they were drawn in, multiplied by the size of the picture, or, with
+    `in_pixels`, pixels of that frame.
     """
 
     def boxes_of(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -65,23 +65,23 @@ def _corners(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 READINGS = {
     AS_GIVEN: Reading("left, top, width and height", _moved(0, 0)),
     "centres": Reading("x and y are the centre of the box", _moved(-0.5, -0.5)),
-    "corner_less_half": Reading("x and y are the corner less half of the width and height", _moved(0.5, 0.5)),
-    "corners": Reading("they are x1, y1, x2 and y2", _corners),
-    "mirrored": Reading("they are of the mirrored picture", _turned(2)),
+    "corner_less_half": Reading("x and y are the corner minus half the width and height", _moved(0.5, 0.5)),
+    "corners": Reading("the numbers are x1, y1, x2 and y2", _corners),
+    "mirrored": Reading("the boxes belong to the mirrored picture", _turned(2)),
     "upside_down": Reading("y counts from the bottom of the picture", _turned(4)),
-    "half_turn": Reading("they are of the picture turned by half a turn", _turned(3)),
-    "turned_left": Reading("they are of the picture turned left by a quarter, as fractions", _turned(6)),
-    "turned_left_pixels": Reading("they are of the picture turned left by a quarter", _turned(6, in_pixels=True)),
-    "turned_right": Reading("they are of the picture turned right by a quarter, as fractions", _turned(8)),
-    "turned_right_pixels": Reading("they are of the picture turned right by a quarter", _turned(8, in_pixels=True)),
-    "swapped": Reading("they are top, left, height and width", _turned(5, in_pixels=True)),
-    "swapped_fractions": Reading("they are top, left, height and width, as fractions", _turned(5)),
+    "half_turn": Reading("the boxes belong to the picture rotated by 180 degrees", _turned(3)),
+    "turned_left": Reading("the boxes belong to the picture rotated left, as fractions", _turned(6)),
+    "turned_left_pixels": Reading("the boxes belong to the picture rotated left", _turned(6, in_pixels=True)),
+    "turned_right": Reading("the boxes belong to the picture rotated right, as fractions", _turned(8)),
+    "turned_right_pixels": Reading("the boxes belong to the picture rotated right", _turned(8, in_pixels=True)),
+    "swapped": Reading("the numbers are top, left, height and width", _turned(5, in_pixels=True)),
+    "swapped_fractions": Reading("the numbers are top, left, height and width, as fractions", _turned(5)),
     "scaled_up": Reading("all four numbers are 1.1 times too large", _scaled(1.1)),
     "scaled_down": Reading("all four numbers are 0.8 times what they should be", _scaled(0.8)),
-    "shifted_right": Reading("they are a tenth of the width too far right", _shifted(-SHIFT, 0)),
-    "shifted_left": Reading("they are a tenth of the width too far left", _shifted(SHIFT, 0)),
-    "shifted_down": Reading("they are a tenth of the height too far down", _shifted(0, -SHIFT)),
-    "shifted_up": Reading("they are a tenth of the height too far up", _shifted(0, SHIFT)),
+    "shifted_right": Reading("the boxes are a tenth of the width too far right", _shifted(-SHIFT, 0)),
+    "shifted_left": Reading("the boxes are a tenth of the width too far left", _shifted(SHIFT, 0)),
+    "shifted_down": Reading("the boxes are a tenth of the height too far down", _shifted(0, -SHIFT)),
+    "shifted_up": Reading("the boxes are a tenth of the height too far up", _shifted(0, SHIFT)),
 }
 OF_ORIENTATIONS = {
     2: "mirrored",

@@ -1,4 +1,4 @@
-"""Decides from the scores of boxes how they are meant: as given, otherwise, as none of the readings, or undecided."""
+"""Decides from the scores of boxes how they must be read: as given, otherwise, in none of the readings, or unknown."""
 
 from typing import NamedTuple
 
@@ -11,24 +11,25 @@ from retinanet.settings.convert import AS_GIVEN
 
 FEWEST_OBJECTS, FEWEST_IMAGES = 40, 20  # fewer aren't judged
 SURE = 3.0  # z of a reading that is named
-RIGHT = 4.0  # z of boxes that are called right; at 3, boxes of other images are now and then, in 60 images
-DOUBTFUL = 1.0  # z of a reading that keeps another from being stated
-# Boxes of other pictures beat themselves on other pictures by chance only, but the best of many readings by up to this.
+RIGHT = 4.0  # z of boxes that are said to fit; at 3, boxes of other images sometimes are, in sets of 60 images
+DOUBTFUL = 1.0  # boxes are said to fit only if no other reading beats them by more than this z
+# Boxes of other images score higher on their own pictures only by chance; the best of many readings has up to this z.
 CHANCE = 2.0
 FEWEST_WITHOUT_READING = 100  # objects; fewer aren't said to fit no reading
-# In photographs and drawn scenes, boxes that fit beat themselves on other pictures by 0.15 to 0.4. That they don't is
-# stated only where the standard error would have shown it, and where pictures have edges at all (edges.straightness).
+# In photographs and drawn scenes, boxes that fit score 0.15 to 0.4 higher on their own pictures than on others. That
+# they don't is stated only if the standard error is small enough to show such a difference, and if the pictures have
+# edges at all (edges.straightness).
 LARGEST_ERROR = 0.05
 LEAST_STRAIGHTNESS = 0.4
 FIT, OTHERWISE, NO_READING, UNTOLD, TOO_FEW = "fit", "otherwise", "no reading", "untold", "too few"
 
 
 class Verdict(NamedTuple):
-    """How a group of boxes is meant."""
+    """How a group of boxes must be read."""
 
     kind: str  # FIT: as expected, OTHERWISE: as `reading`, NO_READING, UNTOLD or TOO_FEW
     reading: str
-    z: float  # by which the reading beats the expected one, or with FIT itself on other pictures
+    z: float  # of the reading against the expected one; with FIT, against the same boxes on other pictures
     num_objects: int
     num_images: int
     order: str = ""  # with NO_READING, the pictures that the boxes fit, if any
@@ -39,7 +40,7 @@ def judge(
 ) -> Verdict:
     """Judges the boxes in `mask` [n], by default all, against the reading `expected`.
 
-    With one of many groups, z must be larger, as one of them may reach SURE by chance.
+    If the boxes are one of many groups, z must be larger, because one of the groups may reach SURE by chance.
     """
     if mask is not None:
         scores = scores._replace(
@@ -78,14 +79,14 @@ def judge(
 
 
 def words_of(verdict: Verdict) -> str:
-    """Returns what the verdict says of boxes, to follow their name."""
+    """Returns the verdict in words that follow the name of the boxes."""
     numbers = f"{counted(verdict.num_objects, 'object')} in {counted(verdict.num_images, 'image')}"
     if verdict.kind == TOO_FEW:
         return f"are too few to tell: {numbers}"
     words = {
         FIT: "fit: none of the other readings fits better",
         OTHERWISE: f"fit as {verdict.reading.replace('_', ' ')} ({READINGS[verdict.reading].says})",
-        NO_READING: f"fit as boxes {verdict.order}" if verdict.order else "fit no reading, as labels of other images",
+        NO_READING: f"fit as boxes {verdict.order}" if verdict.order else "fit no reading, like labels of other images",
         UNTOLD: "can't be told",
     }
     return f"{words[verdict.kind]}; z {verdict.z:.1f}, {numbers}"

@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 LONGER_SIDE = 256  # of the grey picture in which edges are measured, in pixels
-# Noise and fine texture, which objects don't end at, go; edges stay. In photographs this raises z by a fifth.
+# Removes noise and fine texture, at which objects don't end, and keeps edges. In photographs, this raises z by a fifth.
 BLUR = ImageFilter.BoxBlur(1)
-SLACK = 0.03  # a side may be beside its edge by this fraction of the box, and by a pixel
+SLACK = 0.03  # how far a side may be from its edge, as a fraction of the box, but at least a pixel
 STRONG = 4.0  # times the mean gradient; stronger edges count as this, or a few would outweigh all others
-OUTSIDE = 0.02  # a side further outside than this fraction of the picture lies on no edge, whatever rounding did
+OUTSIDE = 0.02  # a side further outside the picture than this fraction of it is not there by rounding alone
 LEAST_SIDES = 2  # of a box inside the picture; fewer say nothing
 STRETCH = 16  # pixels; edges are lines, so their gradients agree over such a length, and those of noise don't
 
@@ -18,7 +18,7 @@ STRETCH = 16  # pixels; edges are lines, so their gradients agree over such a le
 class Edges(NamedTuple):
     """The gradients of a grey picture [h, w], divided by their mean, as sums along the lines that sides can lie on.
 
-    Gradients count up to STRONG.
+    Gradients are capped at STRONG.
 
     A vertical side between the columns c and c + 1, from row a up to row b, has the sum down[b, c] - down[a, c].
     """
@@ -48,11 +48,10 @@ def edges_of(image: np.ndarray) -> Edges:
 def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
     """Returns the mean gradient across the sides of each box, float32 [n]; 1 is about that of the whole picture.
 
-    `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side counts where it is inside the picture,
-    at the best place near it. A side outside has the gradient 0, as the boxes of people and tools end at the border: so
-    boxes that are read in a wrong way, and leave their picture, don't just drop out. Nor do boxes without area, which
-    have the score 0. A side on the border, where an object may go on, doesn't count; NaN where fewer than LEAST_SIDES
-    sides count.
+    `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side is measured inside the picture, at the
+    best place near it. A side outside has the gradient 0, because boxes drawn by people and tools end at the border:
+    this way, boxes that are read wrongly and leave their picture still count. So do boxes without area, with the score
+    0. A side on the border, beyond which an object may continue, is left out; NaN if fewer than LEAST_SIDES are left.
     """
     height, width = edges.size
     x1, y1, x2, y2 = (corners * [width, height, width, height]).T

@@ -35,7 +35,7 @@ class Headers(NamedTuple):
     are_deep: np.ndarray  # bool [N], 16 bits per channel
     are_decoded: bool = False  # all pixels of the set have been decoded, without an error
     entry: Path | None = None  # the file in the cache folder
-    are_boxes_judged: bool = False  # a training has looked whether the boxes fit the pictures
+    are_boxes_judged: bool = False  # a training run has checked whether the boxes fit the pictures
 
     def at(self, index: int) -> Header | None:
         """Returns the header of an image; None if it wasn't read."""

@@ -9,13 +9,13 @@ from PIL import Image
 
 SIDE = 32  # of the small picture that is compared
 FREQUENCIES = 12  # of the discrete cosine transform, in each direction
-CUT = 0.06  # how far two pictures may be cropped or moved against each other, as a fraction of a side
+CUT = 0.06  # how far two pictures may be cropped or shifted relative to each other, as a fraction of a side
 # Of the 461,280 pairs in 961 photos of PASCAL VOC, the hashes of 46 correlate more closely than CANDIDATE. Of these,
 # two shots of a car have a likeness of 0.68, and the next pair has 0.53. Two noisy pictures of a square have 0.71.
 # Copies at JPEG quality 40, 1.6 times as bright, or cropped by 0.03 to 0.06 at two to four sides have 0.83 or more.
 CANDIDATE = 0.45
 LEAST_LIKENESS = 0.75
-PLAIN = 4.0  # a deviation of grey levels below which a picture shows nothing to compare
+PLAIN = 4.0  # a standard deviation of grey levels below which a picture has nothing to compare
 LOOKS_IN_BLOCK = 2048
 MOST_CANDIDATES = 8  # of a picture in a block of others: enough to connect pictures that nearly all look alike
 IMAGES_A_TASK = 8
@@ -57,22 +57,22 @@ def alike(looks: Looks, others: Looks) -> np.ndarray:
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def likest(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the index of the likest of `others` for each of `looks`, int64 [n], and how alike they are, [n].
+def most_similar(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each of `looks` the index of the most similar of `others`, int64 [n], and how alike they are, [n].
 
-    The index is -1, and the likeness 0, where none looks alike.
+    The index is -1, and the likeness 0, if none looks alike.
     """
     best, likeness = np.full(len(looks), -1), np.zeros(len(looks), np.float32)
     for pairs, likenesses in _compared(looks, others):
         order = np.argsort(likenesses, kind="stable")
         order = order[likenesses[order] > likeness[pairs[order, 0]]]
-        rows, columns = pairs[order].T  # of the pairs of a row, the last, which is the likest, stays
+        rows, columns = pairs[order].T  # the last pair of each row, the most similar one, stays
         best[rows], likeness[rows] = columns, likenesses[order]
     return best, likeness
 
 
 def groups_of(keys: Sequence[str], looks: Looks | None) -> np.ndarray:
-    """Returns the group of each image, int64 [N]: the least index of the images with the same key, or that look alike.
+    """Returns the group of each image, int64 [N]: the lowest index of the images with the same key, or that look alike.
 
     Groups that share an image are joined. Without `looks`, only keys count.
     """
@@ -122,8 +122,8 @@ def _compared(looks: Looks, others: Looks) -> Iterator[tuple[np.ndarray, np.ndar
 def _likenesses(small: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Returns how alike the most similar parts of each pair of small pictures are: float32 [n].
 
-    What counts is the lower of two values: of the pictures, and of the pictures with the same contrast everywhere.
-    Otherwise any two pictures of one object on the same kind of ground would look alike.
+    The likeness is the lower of two values: that of the pictures, and that of the pictures with the same contrast
+    everywhere. Otherwise, any two pictures of one object on a similar background would look alike.
     """
     likenesses = []
     for first, second in ((small, other), (_evened(small), _evened(other))):
@@ -143,12 +143,12 @@ def _evened(small: np.ndarray) -> np.ndarray:
 def _hashes(small: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Returns the hashes of small pictures [n, SIDE, SIDE]: float32 [n, P * P, FREQUENCIES * FREQUENCIES].
 
-    There is a hash for each of the `parts` [P, FREQUENCIES, SIDE] of the height with each of the width.
+    There is a hash for each pair of the `parts` [P, FREQUENCIES, SIDE], one of the height and one of the width.
     """
     transform = parts.reshape(-1, SIDE)
     waves = transform @ small.astype(np.float32) @ transform.T  # [n, P * FREQUENCIES, P * FREQUENCIES]
     waves = waves.reshape(len(small), len(parts), FREQUENCIES, len(parts), FREQUENCIES).transpose(0, 1, 3, 2, 4)
-    # Roots, lest a single strong edge, such as a horizon, decide. The mean grey level has the weight 0.
+    # Square roots keep a single strong edge, such as a horizon, from deciding. The mean grey level has the weight 0.
     roots = np.sign(waves) * np.sqrt(np.abs(waves) * WEIGHTS)
     roots = roots.reshape(len(small), len(parts) ** 2, FREQUENCIES**2)
     return roots / np.maximum(np.linalg.norm(roots, axis=2, keepdims=True), np.finfo(np.float32).tiny)
@@ -165,6 +165,6 @@ def _part(before: float, after: float) -> np.ndarray:
 
 PARTS = np.stack([_part(0, 0), _part(CUT / 2, CUT / 2), _part(CUT, 0), _part(0, CUT)])  # the first is the whole side
 NEARBY = (np.abs(np.subtract.outer(np.arange(SIDE), np.arange(SIDE))) <= 4).astype(np.float32)
-NEARBY /= NEARBY.sum(axis=1, keepdims=True)  # averages 9 cells, or those of them that there are
+NEARBY /= NEARBY.sum(axis=1, keepdims=True)  # averages 9 cells, or fewer at the border
 WEIGHTS = np.sqrt(np.hypot(*np.mgrid[:FREQUENCIES, :FREQUENCIES])).astype(np.float32)  # high frequencies are weak
 MIRRORING = np.tile((-1.0) ** np.arange(FREQUENCIES), FREQUENCIES).astype(np.float32)  # the hash of a mirrored picture

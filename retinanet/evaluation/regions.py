@@ -1,4 +1,4 @@
-"""Looks in all images of a set for regions where an object may be, with the scores of all classes."""
+"""Finds, in all images of a set, the regions where an object may be, with the scores of all classes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -46,8 +46,8 @@ def regions_of_set(
 ) -> Iterator[tuple[list[ImageRegions], Found]]:
     """Yields for each batch the regions in each image, and what is detected in them.
 
-    A region is an anchor, and `detection.num_candidates` of them are returned of the image and as many of its mirror
-    image. Raises UserError if an image can't be read.
+    A region is the box of an anchor; `detection.num_candidates` regions come from the image, and as many from its
+    mirror image. Raises UserError if an image can't be read.
     """
     model.eval()
     network = folded_network(model, precision) if device.type == "cuda" else model

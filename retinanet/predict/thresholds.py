@@ -32,7 +32,7 @@ class Thresholds(NamedTuple):
 
 
 def thresholds_of(threshold: Threshold, default: float, class_names: Sequence[str], path: Path) -> Thresholds:
-    """Returns the thresholds that a user asked for; `default` is that of the weights file `path`.
+    """Returns the thresholds that a user asked for; `default` is the one in the weights file `path`.
 
     Raises UserError for names that aren't among the classes of the file, and numbers that aren't from 0 to 1.
     """

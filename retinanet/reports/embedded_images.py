@@ -32,10 +32,11 @@ class Pictures(NamedTuple):
 
 
 def telling_order(analyses: Sequence[Analysis], annotations: Annotations) -> np.ndarray:
-    """Returns all images, int64 [N], those that tell most about the detector first.
+    """Returns all images, int64 [N], the most telling about the detector first.
 
-    The image with the most false positives is followed by those with the most misses and the most badly placed boxes
-    at the best threshold, and, of two analyses, those that the second gains and loses most; then the second of each.
+    These are, at the best threshold, the image with the most false positives, the most misses and the most badly placed
+    boxes and, with two analyses, the images that gain and lose most from the first to the second; then the second of
+    each, and so on.
     """
     badness = []
     for analysis in analyses:
@@ -59,7 +60,7 @@ def pictures_of(dataset: CocoDataset, order: np.ndarray, how: str, megabytes: fl
 
     Pictures are embedded in `order`, an array of image indices, until the JPEGs take `megabytes`.
     """
-    left_out = f"not embedded: --report_mb {megabytes:g} was full"
+    left_out = f"not embedded: the limit --report_mb {megabytes:g} was reached"
     pictures = Pictures([None] * len(dataset), [left_out] * len(dataset))
     there = dataset.images_there()
     for image in np.flatnonzero(~there).tolist():
@@ -98,7 +99,8 @@ def _link_to(path: Path, folder: Path) -> str:
 def _embed(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], limit: int) -> None:
     """Embeds JPEGs of the `images` until they take `limit` bytes.
 
-    They are LARGE in the first SHARE_OF_LARGE, and after it while all are likely to fit, judging by those before.
+    They are LARGE until SHARE_OF_LARGE of the limit is used, and after it as long as all are likely to fit, judging by
+    the sizes so far.
     """
     used, num_embedded, longest = 0, 0, LARGE
     for place, image in enumerate(images):

@@ -17,14 +17,14 @@ from retinanet.runtime.printable import counted, printable
 MOST_ROWS = 20  # the number of rows of a table that are not collapsed
 PARTS = Path(__file__).parent / "page"
 STYLES = ("page.css", "images.css")
-# Joined in this order into one script, whose parts share their names.
+# Joined in this order into one script, whose parts share one scope.
 SCRIPTS = (
     *("data.js", "numbers.js", "state.js", "elements.js", "thresholds.js", "tables.js", "charts.js", "confusion.js"),
     *("images.js", "viewer.js", "labels.js", "page.js"),
 )
 # Runs before the page is laid out, so that what the application replaces is never displayed.
 MARK = "document.documentElement.className = 'application';"
-SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the tab of numbers
+SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the tab Numbers
 EMBEDDED, LINKED = "data:", "data: file: 'self'"  # where a page may load pictures from
 
 

@@ -41,7 +41,7 @@ class CheckDataSettings:
         min(MOST_THREADS, os.cpu_count() or 1), "number of threads that decode images", whole_number(1)
     )
     picture_path: Path = option(Path("check_data.png"), "picture file for the charts", Path)
-    no_pixels: bool = option(False, "don't judge from the pixels how the boxes are meant", bool)
+    no_pixels: bool = option(False, "don't check by the pixels whether the boxes lie on their objects", bool)
     all: bool = option(False, "print everything instead of only the most important", bool)
 
     def check(self) -> None:

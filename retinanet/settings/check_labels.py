@@ -14,8 +14,8 @@ MOST_USED = (
 )
 # Flags of train.py that make no sense for the runs of folds.
 REFUSED = {
-    "val_set": "names a set to evaluate on, and each fold's run is evaluated on the images that it doesn't see.",
-    "seeds": "trains several runs, and each fold has one.",
+    "val_set": "names a set to evaluate on, but each fold's run is evaluated on the images that it isn't trained on.",
+    "seeds": "trains several runs, but each fold has only one.",
     "find_lr": "replaces the training. Use it with train.py.",
     "verify_resume": "replaces the training. Use it with train.py.",
     "patience": "would end the folds' runs at different times.",
@@ -42,7 +42,7 @@ class FoldOptimisation(Optimisation):
 @dataclass(frozen=True)
 class FoldOutput(Output):
     output_path: Path = option(
-        Path("label_check"), "folder of the suspects and of the folds' runs", Path, may_change=True, repeated=False
+        Path("label_check"), "folder for the suspects and the folds' runs", Path, may_change=True, repeated=False
     )
     resume: bool = option(
         False,
@@ -65,19 +65,19 @@ class FoldTraining(TrainSettings):
 class Checking:
     folds: int = option(
         3,
-        "parts of the set; for each, a detector is trained on the others, so that it hasn't seen the part's labels",
+        "number of parts of the set; for each part, a detector is trained on the others, so it hasn't seen its labels",
         whole_number(LEAST_FOLDS),
     )
     group_by: str | None = option(
         None,
-        "keep images in one fold whose file names match with the same text, such as the frames of a video: "
-        r"'^clip\d+'; images that look alike stay together in any case",
+        "keep images whose file names match with the same text in one fold, such as the frames of a video: "
+        r"'^clip\d+'; images that look alike always stay together",
         metavar="REGEX",
     )
     results: Path | None = option(
         None,
-        "instead of training, use the detections in this result file of test.py, of a detector that hasn't seen the "
-        "set; mistakes in the class are then harder to find",
+        "use the detections in this result file instead of training; test.py must have written it with a detector that "
+        "hasn't seen the set. Wrong classes are then harder to find",
         Path,
         metavar="FILE",
     )
@@ -93,14 +93,14 @@ class CheckLabelsSettings:
 
 def check_labels_settings(argv: list[str] | None = None) -> CheckLabelsSettings:
     """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
-    description = "Find labels that are probably mistakes, by detectors that haven't seen their images."
+    description = "Find labels that are probably mistakes, with detectors that haven't seen their images."
     prog = "python -m retinanet.check_labels"
     settings, given = parsed(CheckLabelsSettings, description, argv, most_used=MOST_USED, prog=prog)
     for name, reason in REFUSED.items():
         given.refuse((name,), f"{reason} Remove it.")
     if settings.checking.results:
         given.refuse(
-            sorted(given.changed - WITH_RESULTS), "is for trainings, which --results replaces. Remove one of the two."
+            sorted(given.changed - WITH_RESULTS), "is for training, which --results replaces. Remove one of the two."
         )
     if settings.checking.report_images == LINK:
         given.refuse(("report_mb",), "limits pictures that are embedded. Remove it, or --report_images link.")

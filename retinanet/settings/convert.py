@@ -48,11 +48,11 @@ class Splitting:
     seed: int = option(0, "seed of the random split", whole_number(0))
     group_by: str | None = option(
         None,
-        r"keep images together whose file names match with the same text, such as the frames of a video: '^clip\d+'",
+        r"keep images whose file names match with the same text together, such as the frames of a video: '^clip\d+'",
         metavar="REGEX",
     )
     group_similar: bool = option(
-        False, "keep images together that look alike, such as copies or the frames of a video; decodes all images", bool
+        False, "keep images that look alike together, such as copies or the frames of a video; decodes all images", bool
     )
 
     def check(self, given: Given) -> None:
@@ -79,7 +79,7 @@ class ReadSettings:
         ROWS,
     )
     image_path: Path | None = option(
-        None, "folder of the images, if they aren't found; they are looked for below it", Path, metavar="DIR"
+        None, "folder of the images, if they aren't found; its subfolders are searched too", Path, metavar="DIR"
     )
     set: str | None = option(None, "name of the set that is written, if SOURCE has only one", metavar="NAME")
     names: tuple[str, ...] | None = option(
@@ -89,7 +89,7 @@ class ReadSettings:
         nargs="+",
     )
     allow_unlabelled: bool = option(
-        False, "accept sets of which hardly any image has a label file; such images have no objects", bool
+        False, "accept sets in which hardly any image has a label file; images without one have no objects", bool
     )
     bad_labels: str = option(
         STOP, "list all mistakes and write nothing, or leave out the rows and images that have them", BAD_LABELS
@@ -115,14 +115,16 @@ class ConvertSettings:
     exif: str = exif_option()
     decisions: Path | None = option(
         None,
-        "correct the labels of a COCO set by the decisions that the page of check_labels saved",
+        "correct the labels of a COCO set as decided in this file, which the page of check_labels saved",
         Path,
         metavar="FILE",
     )
     boxes: str = option(
-        AS_GIVEN, "how the boxes in SOURCE are meant, if check_data says that they fit their images so", BOX_READINGS
+        AS_GIVEN,
+        "what the numbers of the boxes in SOURCE mean, if check_data says that they aren't left, top, width and height",
+        BOX_READINGS,
     )
-    reading: ReadSettings = part(ReadSettings, "reading", "say what the files of SOURCE leave open")
+    reading: ReadSettings = part(ReadSettings, "reading", "what the files of SOURCE don't say")
     splitting: Splitting = part(
         Splitting, "splitting", "divide all images into new sets, each with its share of every class"
     )

@@ -69,7 +69,9 @@ class EvaluateSettings:
     )
     report_images: str = option(EMBED, "embed the pictures in report.html, or link to the image files", (EMBED, LINK))
     report_mb: float = option(
-        15.0, "embed pictures up to this many megabytes, most telling first, larger ones smaller", number_from(0)
+        15.0,
+        "embed pictures up to this many megabytes, the most telling first; pictures shrink if not all fit",
+        number_from(0),
     )
     json: Path | None = option(
         None, "write the report's numbers to this file, without pictures, or those of --compare", Path, metavar="FILE"

@@ -66,7 +66,7 @@ class FileDetection:
 
     threshold: tuple[ClassThreshold, ...] | None = option(
         None,
-        f"{options_of(Detection)['threshold'].text}; CLASS=NUMBER is for one class, and a bare number for the others "
+        f"{options_of(Detection)['threshold'].text}; CLASS=NUMBER is for one class, a number alone for the others "
         "(0 to 1; default: the threshold with the best F1 in the run's last evaluation, 0.3 if there was none)",
         class_threshold,
         nargs="+",
@@ -112,11 +112,11 @@ class PredictSettings:
         (PICTURES,),
         "what to write besides predictions.json and predictions.csv: pictures, or videos, with boxes; crops, a file "
         "for each detection; the detections in images as annotations (pre-labels) for annotation tools and training: "
-        "coco, yolo, voc. A bare --save means nothing else",
+        "coco, yolo, voc. --save without a value writes nothing else",
         SAVES,
         nargs="*",
     )
-    images: str = option(LINK, "how images get beside the annotations: symbolic links, copies, or not at all", IMAGES)
+    images: str = option(LINK, "how images get next to the annotations: symbolic links, copies, or not at all", IMAGES)
     looks: Looks = part(Looks, "test-time augmentation and tiling", "all detections are merged before NMS")
     detection: FileDetection = part(FileDetection, "detection")
     machine: Machine = part(Machine, "machine")

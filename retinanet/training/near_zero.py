@@ -1,4 +1,4 @@
-"""Says what a run shows whose AP is nearly 0, and how to look further."""
+"""Sums up the state of a run whose AP is nearly 0, and gives the command that checks its data."""
 
 import math
 
@@ -10,7 +10,7 @@ from retinanet.runtime.printable import counted
 from retinanet.training.build import Run
 from retinanet.training.opening import MOST_DRAWN, check_command
 
-NEAR_ZERO = 0.01  # an AP below it
+NEAR_ZERO = 0.01  # a lower AP is nearly 0
 
 
 def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
@@ -29,6 +29,6 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
         f"{counted(len(scores), 'detection')} in {counted(len(run.sets.val_set), 'val image')}{spread}",
     ]
     return [
-        f"Note: AP is below {NEAR_ZERO:g} after epoch {state.epoch}: {', '.join(facts)}. In the first epochs that is "
-        f"common. If it stays so, check the data: {check_command(settings)}"
+        f"Note: AP is below {NEAR_ZERO:g} after epoch {state.epoch}: {', '.join(facts)}. This is common in the first "
+        f"epochs. If it persists, check the data: {check_command(settings)}"
     ]

@@ -67,8 +67,8 @@ def test_each_fold_gets_its_share_of_every_class(tmp_path):
 @pytest.mark.parametrize(
     ("count", "num_folds", "group_by", "message"),
     [
-        (1, 2, None, "--folds 2 needs as many groups of images, and there are 1 in 1 image"),
-        (9, 4, r"^clip\d+", "--folds 4 needs as many groups of images, and there are 3 in 9 images"),
+        (1, 2, None, "--folds 2 needs as many groups of images, but the set of 1 image has only 1"),
+        (9, 4, r"^clip\d+", "--folds 4 needs as many groups of images, but the set of 9 images has only 3"),
         (9, 4, r"^clip\d+", "Lower --folds to 3"),
         (9, 2, r"(", "is not a regular expression"),
         (9, 2, r"^video", "does not match clip0_0.png"),
@@ -110,5 +110,5 @@ def test_a_fold_s_folder_is_kept_and_another_set_s_is_refused(coco_path, dataset
     write_fold_data(tmp_path / "fold", content, dataset, is_held_out)
     assert (tmp_path / "fold" / "train.json").stat().st_mtime_ns == before
     assert (tmp_path / "fold" / "images" / "train" / "1.png").is_file()
-    with pytest.raises(UserError, match="is a fold of other annotations"):
+    with pytest.raises(UserError, match="was written for other annotations"):
         write_fold_data(tmp_path / "fold", content, dataset, ~is_held_out)

@@ -79,7 +79,7 @@ def test_a_folder_of_mirrored_pictures_is_named(check, tmp_path):
     code, found, out = check("data")
     assert (code, found) == (1, ["train:boxes_read_otherwise"])
     assert "\n  train, the other boxes: fit: " in out
-    assert "\n  train, folder b: fit as mirrored (they are of the mirrored picture); z " in out
+    assert "\n  train, folder b: fit as mirrored (the boxes belong to the mirrored picture); z " in out
     assert "FILE --boxes mirrored" in out
 
 
@@ -125,7 +125,7 @@ def test_boxes_of_the_image_before_are_named(check, tmp_path):
     change_json(tmp_path / "data" / "train.json", one_further)
     code, found, out = check("data")
     assert (code, found) == (1, ["train:boxes_fit_no_reading"])
-    assert "fit as boxes of the image behind, in the order of the file's images" in out
+    assert "fit as boxes of the image after, in the order of the file's images" in out
     assert (tmp_path / "c_readings.png").exists()
     assert len(content["annotations"]) == 120
 

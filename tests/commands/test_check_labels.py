@@ -67,7 +67,7 @@ def test_folds_are_trained_resumed_after_a_stop_and_checked(script, folder, tmp_
     assert {each["annotation_id"] for each in suspects} - {None} <= set(range(1, 10))
     changed = script(COMMAND, "--coco_path", folder, "--output_path", output, *FLAGS, "--folds", 3)
     assert changed.code == 2
-    assert "is a fold of other annotations, or with other --folds or --group_by" in changed.err
+    assert "was written for other annotations, or with another --folds or --group_by" in changed.err
 
 
 def test_the_folds_runs_have_the_settings_of_train_py_and_other_defaults():
@@ -84,10 +84,10 @@ def test_the_folds_runs_have_the_settings_of_train_py_and_other_defaults():
     ("words", "message"),
     [
         (("--folds", 1), "expected a whole number, 2 or more"),
-        (("--folds", 9999), "--folds 9999 needs as many groups of images, and there are 9 in 9 images"),
+        (("--folds", 9999), "--folds 9999 needs as many groups of images, but the set of 9 images has only 9"),
         (("--group_by", "clip"), "--group_by clip: does not match 1.png"),
         (("--val_set", "test"), "--val_set names a set to evaluate on"),
-        (("--seeds", 1, 2), "--seeds trains several runs, and each fold has one"),
+        (("--seeds", 1, 2), "--seeds trains several runs, but each fold has only one"),
         (("--patience", 2), "--patience would end the folds' runs at different times"),
         (("--find_lr",), "--find_lr replaces the training"),
         (("--train_set", "nowhere"), "nowhere.json: no such annotation file"),
@@ -124,7 +124,7 @@ def test_mistakes_in_results_end_in_one_message(script, folder, tmp_path, monkey
         (lambda content: content | {"annotations": []}, "has no objects to check. Choose another --train_set"),
         (
             lambda content: content | {"images": content["images"][:1], "annotations": content["annotations"][:1]},
-            "there are 1 in 1 image",
+            "the set of 1 image has only 1",
         ),
     ],
 )

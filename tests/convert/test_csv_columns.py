@@ -65,7 +65,7 @@ def test_a_file_without_classes_is_asked_about():
     assert converted("set", "--names", "cat") == {"train": {"a.png": CAT}}
     write({"set/train.csv": WHEAT.replace("source", "class").replace("usask_1", "dog")})
     assert converted("set", output_path="again") == {"train": {"a.png": DOG}}
-    with pytest.raises(UserError, match="has a column of classes, so --names says nothing"):
+    with pytest.raises(UserError, match="has a column of classes, so --names would have no effect"):
         converted("set", "--names", "cat")
 
 

@@ -173,10 +173,10 @@ CLASS = decision("class", 2, 101, category_id=2, suspect=1)
         ([decision("add", 1, None, category_id=1)], "has the bbox None"),
         ([decision("class", 1, 100)], "has the category_id None, not a whole number"),
         ([decision("skip", "a", 100)], "has the image_id 'a', not a whole number"),
-        ([decision("class", 1, 100, category_id=9)], "about the category 9, which isn't there in set/train.json"),
-        ([decision("skip", 99, 100)], "about the image 99, which isn't there in set/train.json"),
-        ([decision("delete", 1, 101)], "the annotation 101 of the image 1, which is not there"),
-        ([decision("delete", 1, None)], "the annotation None of the image 1, which is not there"),
+        ([decision("class", 1, 100, category_id=9)], "about category 9, which is not in set/train.json"),
+        ([decision("skip", 99, 100)], "about image 99, which is not in set/train.json"),
+        ([decision("delete", 1, 101)], "annotation 101 of image 1, which is not in"),
+        ([decision("delete", 1, None)], "annotation None of image 1, which is not in"),
         (
             [CLASS, decision("delete", 2, 101, suspect=5)],
             r"decision 1 \('class' on suspect 1\) and decision 2 \('delete' on suspect 5\) contradict each other about "
@@ -198,9 +198,12 @@ def test_mistakes_in_decisions_are_named_and_nothing_is_written(entries, message
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "decisions.json: holds no decisions, as the page of check_labels saves them"),
-        (json.dumps(coco_json(["a.png"])), "holds no decisions"),
-        ('{"set_name": "train", "annotations": {"file": "x", "sha256": "y"}, "decisions": [1]}', "holds no decisions"),
+        ("[]", "decisions.json: isn't a file of decisions that the page of check_labels saved"),
+        (json.dumps(coco_json(["a.png"])), "isn't a file of decisions"),
+        (
+            '{"set_name": "train", "annotations": {"file": "x", "sha256": "y"}, "decisions": [1]}',
+            "isn't a file of decisions",
+        ),
         ("{", "decisions.json: not valid JSON"),
     ],
 )

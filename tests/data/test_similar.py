@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from support.photos import made_up_photo
 
 from retinanet.data import similar
-from retinanet.data.similar import alike, groups_of_pairs, joined_looks, likest, look_of, looks_of
+from retinanet.data.similar import alike, groups_of_pairs, joined_looks, look_of, looks_of, most_similar
 
 COUNT = 40
 PHOTOS = [made_up_photo(seed) for seed in range(COUNT)]
@@ -66,14 +66,14 @@ def test_a_copy_is_found_and_nothing_else(originals, way):
     assert len(pairs) == len(found)
 
 
-def test_the_likest_is_named_with_its_likeness_in_blocks_too(originals, monkeypatch):
+def test_the_most_similar_is_named_with_its_likeness_in_blocks_too(originals, monkeypatch):
     queries = looks([cropped(PHOTOS[7]), made_up_photo(99), PHOTOS[3]])
     others = joined_looks([originals, looks([brighter(PHOTOS[3]), cropped(PHOTOS[7], 0.09)])])
-    best, likeness = likest(queries, others)
+    best, likeness = most_similar(queries, others)
     assert best.tolist() == [7, -1, 3]
     assert (likeness[1], likeness[2]) == (0, pytest.approx(1))
     monkeypatch.setattr(similar, "LOOKS_IN_BLOCK", 2)
-    assert np.array_equal(likest(queries, others)[0], best)
+    assert np.array_equal(most_similar(queries, others)[0], best)
     assert np.array_equal(alike(queries, others)[:, 0], [0, 0, 2, 2])
 
 

@@ -34,8 +34,8 @@ function startErrors() {
   }));
   document.getElementById("errors").append(
     element("h2", {}, "Errors"),
-    element("p", {}, "Detections above the threshold by kind of error, and the objects that none of their class " +
-      "matches at IoU 0.5. The kind of an error doesn't depend on the threshold. “Missed” in the details " +
+    element("p", {}, "The detections above the threshold by kind of error, and the objects that no detection of their " +
+      "class matches at IoU 0.5. The kind of an error doesn't depend on the threshold. “Missed” in the details " +
       "counts fewer objects: those that no detection matches or nearly matches, however low its score."),
     element("div", {class: "side_by_side"}, ...lists.map(({list}, row) =>
       element("div", {}, ...(data.runs.length > 1 ? [element("h3", {}, data.runs[row].name)] : []), list))),

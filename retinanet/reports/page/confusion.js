@@ -13,8 +13,8 @@ function startConfusion() {
   const wrap = element("div", {class: "wide chart"}, canvas);
   document.getElementById("confusion").append(
     heading,
-    element("p", {id: "matrix_help"}, "Rows are true classes, columns what they were classified as, at the common " +
-      "threshold and IoU 0.5; colours are shares of the row. A click, or Enter, shows the images of a cell. Arrow " +
+    element("p", {id: "matrix_help"}, "Rows are true classes, columns the predicted classes, at the common " +
+      "threshold and IoU 0.5; colours show fractions of the row. A click, or Enter, shows the images of a cell. Arrow " +
       "keys move to another cell."),
     cell, wrap);
   const base = document.createElement("canvas"); // names and grid, which don't follow the threshold

@@ -1,7 +1,7 @@
 // The grid of images: sorts and filters them. Only the cards near the window exist, so that thousands stay usable.
 
 const LEAST_CARD_WIDTH = 172, CARD_GAP = 12, CARD_TEXT_HEIGHT = 58; // CSS pixels; the height is that of images.css
-const CARD_SHAPE = 0.75; // height of a card's picture as a share of its width
+const CARD_SHAPE = 0.75; // height of a card's picture as a fraction of its width
 const ROWS_BEYOND = 2; // rows of cards that exist above and below the window
 const PRINTED_CARDS = 24;
 const MOST_PICTURES = 300; // decoded pictures that stay in memory

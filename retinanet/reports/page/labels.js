@@ -88,7 +88,7 @@ function buildLabels(section) {
       button("", "Next › (→)", () => goTo(labelling.at + 1)),
       button("", "Undo the last decision (u)", undo), button("", "Whole image or part (w)", toggleWhole)),
     labelling.warning,
-    element("p", {class: "keys"}, "White: the label. Dashed: the suggestion. \"convert --decisions\" writes a new set " +
+    element("p", {class: "keys"}, "White: the label. Dashed: the suggestion. \"convert --decisions\" writes a new dataset " +
       "from the saved file."));
 }
 
@@ -167,7 +167,7 @@ function viewOf(boxes, image, size) {
   const width = Math.max(...boxes.map((box) => box[0] + box[2])) - left;
   const height = Math.max(...boxes.map((box) => box[1] + box[3])) - top;
   const imageWidth = data.images.width[image], imageHeight = data.images.height[image];
-  const least = Math.max(1, 0.05 * Math.max(imageWidth, imageHeight)); // around a tiny box one still sees where it is
+  const least = Math.max(1, 0.05 * Math.max(imageWidth, imageHeight)); // so that a tiny box is shown with its surroundings
   const wanted = Math.min(
     size.width / (CROP_MARGIN * Math.max(width, least)), size.height / (CROP_MARGIN * Math.max(height, least)));
   const zoom = Math.max(1, wanted / placeOf(size, image, WHOLE).scale);

@@ -148,8 +148,8 @@ function startComparison() {
       .map((text) => element("td", {}, text))));
   document.getElementById("numbers").append(
     element("h2", {id: "differences"}, "Average precision"),
-    element("p", {}, "In brackets 95% intervals of the difference, over the same draws of the images. They don't " +
-      "depend on the threshold; what follows the threshold has no intervals."),
+    element("p", {}, "In brackets: 95% intervals of the difference, from the same draws of the images for both runs. " +
+      "They don't depend on the threshold; the numbers that do have no intervals."),
     element("div", {class: "wide"}, element("table", {}, element("thead", {}, element("tr", {}, ...head)),
       element("tbody", {}, ...rows))));
 }

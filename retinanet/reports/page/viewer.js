@@ -14,7 +14,7 @@ const STYLES = {
   "in a crowd": {colour: "#bbbbbb", dash: [2, 4]},
 };
 const DARK = new Set(["right", "wrong class", "both"]); // colours that need white around them and in them
-const WHOLE = {zoom: 1, x: 0.5, y: 0.5}; // the whole image; x and y are the centre, as shares of the image's sides
+const WHOLE = {zoom: 1, x: 0.5, y: 0.5}; // the whole image; x and y are the centre, as fractions of the image's sides
 const MOST_ZOOM = 40, ZOOM_STEP = 1.25, PAN_STEP = 0.1;
 const LABEL_LETTERS = 30, LABEL_HEIGHT = 16, LABEL_FONT = "12px system-ui, sans-serif";
 const CLICK_PIXELS = 4; // a pointer that moves less clicks
@@ -94,7 +94,7 @@ function drawScene(canvas, size, image, items, view, {isSmall = false, selected 
   const place = placeOf(size, image, view);
   const picture = pictureOf(image);
   const width = data.images.width[image] * place.scale, height = data.images.height[image] * place.scale;
-  context.imageSmoothingEnabled = place.scale < 4; // pixels are what one zooms in for
+  context.imageSmoothingEnabled = place.scale < 4; // whoever zooms in wants to see pixels
   if (picture) context.drawImage(picture, place.left, place.top, width, height);
   else {
     context.strokeStyle = "#888888";
@@ -252,7 +252,7 @@ function startViewer() {
       viewer.slider, viewer.threshold),
     element("button", {type: "button", class: "close", title: "Escape", onclick: closeImage}, "Close"));
   const help = element("p", {class: "keys"},
-    "Keys: n and p or ← and → for the next and the previous image, + and − to zoom, Shift with arrows to move, 0 for " +
+    "Keys: n or → for the next image, p or ← for the previous one, + and − to zoom, Shift with arrows to move, 0 for " +
     "the whole image, [ and ] for the threshold (with Shift in larger steps), ↑ and ↓ in the list, Escape to close.");
   viewer.dialog.setAttribute("aria-labelledby", "viewer-heading");
   viewer.dialog.append(bar, viewer.note,
