@@ -20,8 +20,12 @@ from retinanet.settings.convert import AS_GIVEN
 NUM_OTHERS = 3  # other pictures that each box is scored on
 MOST_BOXES = 40  # of an image; more add little, because their errors are correlated
 LEAST_SIDE = 3  # pixels of the file; the sides of smaller boxes are less than a pixel of the grey picture apart
+ALIKE = 0.5  # IoU, as fractions of their pictures, of a box with one of another picture, which may be there as well
 SEED = 0
 NAMES = (*READINGS,)
+# Boxes drawn with room around their objects, or within them, are right, and lie on no edge. So they are also scored
+# with their sizes times these, around their centres.
+SIZES = (0.7, 0.8, 0.9, 1.1, 1.25)
 
 
 class Order(NamedTuple):
@@ -36,9 +40,9 @@ class Looked(NamedTuple):
 
     image: int
     rows: np.ndarray  # int64 [n], in the annotations
-    own: np.ndarray  # float32 [n, readings], of the picture's own boxes
+    own: np.ndarray  # float32 [n, readings and SIZES], of the picture's own boxes
     other_rows: np.ndarray  # int64 [m]
-    others: np.ndarray  # float32 [m, readings], of boxes of other images
+    others: np.ndarray  # float32 [m, readings and SIZES], of boxes of other images
     order_rows: list[np.ndarray]  # int64 [k], for each order
     orders: list[np.ndarray]  # float32 [k], of the boxes as given
     straightness: float
@@ -49,8 +53,8 @@ class BoxScores(NamedTuple):
 
     rows: np.ndarray  # int64 [n], in the annotations, ascending
     images: np.ndarray  # int64 [n], their images
-    own: np.ndarray  # float32 [n, readings]
-    others: np.ndarray  # float32 [n, readings], the mean on other pictures
+    own: np.ndarray  # float32 [n, readings and SIZES]
+    others: np.ndarray  # float32 [n, readings and SIZES], the mean on other pictures where no box is like it
     orders: np.ndarray  # float32 [n, orders], of the boxes as given, on the picture that the order gives them
     order_says: list[str]
     straightness: float  # the mean of the pictures
@@ -70,7 +74,7 @@ class BoxFit:
         self.first = np.searchsorted(self.images, np.arange(len(annotations.sizes) + 1))
         self.orders = possible_orders(annotations) if chosen is None else []
         self.others = self._others()
-        shape = len(self.rows), len(NAMES)
+        shape = len(self.rows), len(NAMES) + len(SIZES)
         self.own = np.full(shape, np.nan, np.float32)
         self.sums = np.zeros(shape, np.float32)
         self.counts = np.zeros(shape, np.uint8)
@@ -87,7 +91,8 @@ class BoxFit:
         places = self._rows(image)
         other_places = np.concatenate([self._rows(other) for other in self.others.get(image, ())] or [places[:0]])
         every = np.concatenate([places, other_places])
-        scores = self._scores(edges, every, NAMES, self.annotations.sizes[self.images[every]])
+        scores = self._scores(edges, every, NAMES, self.annotations.sizes[self.images[every]], SIZES)
+        scores[len(places) :][self._are_alike(other_places, places)] = np.nan
         order_places = [self._rows(order.owners[image]) for order in self.orders]
         size = self.annotations.sizes[[image]]  # boxes of this very picture are in its pixels
         return Looked(
@@ -125,12 +130,32 @@ class BoxFit:
         """Returns the places in `rows` of an image's boxes."""
         return np.arange(self.first[image], self.first[image + 1])
 
-    def _scores(self, edges: Edges, places: np.ndarray, names: Sequence[str], sizes: np.ndarray) -> np.ndarray:
-        """Returns the scores of boxes read in each way, as fractions of `sizes` [n or 1, 2]: float32 [n, names]."""
+    def _scores(
+        self, edges: Edges, places: np.ndarray, names: Sequence[str], sizes: np.ndarray, factors: Sequence[float] = ()
+    ) -> np.ndarray:
+        """Returns the scores of boxes read in each way, and with their sizes times `factors`: float32 [n, both].
+
+        They are fractions of `sizes` [n or 1, 2].
+        """
         boxes = self.annotations.boxes[self.rows[places]]
-        read = np.stack([read_boxes(name, boxes, sizes) for name in names], axis=1)  # [n, names, 4]
+        resized = [boxes + boxes[:, [2, 3, 2, 3]] * [(1 - by) / 2, (1 - by) / 2, by - 1, by - 1] for by in factors]
+        read = np.stack([*(read_boxes(name, boxes, sizes) for name in names), *resized], axis=1)  # [n, both, 4]
         corners = corners_of(read) / sizes[:, None, [1, 0, 1, 0]]
-        return scores_of_boxes(edges, corners.reshape(-1, 4)).reshape(len(places), len(names))
+        return scores_of_boxes(edges, corners.reshape(-1, 4)).reshape(read.shape[:2])
+
+    def _are_alike(self, places: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Returns True for each box that is like one of the `others`, as fractions of their pictures: bool [n]."""
+        (low, high), (other_low, other_high) = (
+            np.split(corners_of(self.annotations.boxes[self.rows[each]]) / self._scales(each), 2, axis=1)
+            for each in (places, others)
+        )
+        both = (np.minimum(high[:, None], other_high) - np.maximum(low[:, None], other_low)).clip(0).prod(axis=2)
+        either = (high - low).prod(axis=1)[:, None] + (other_high - other_low).prod(axis=1) - both
+        return (both > ALIKE * either).any(axis=1)
+
+    def _scales(self, places: np.ndarray) -> np.ndarray:
+        """Returns the (width, height, width, height) of the boxes' images: [n, 4]."""
+        return self.annotations.sizes[self.images[places]][:, [1, 0, 1, 0]]
 
     def _others(self) -> dict[int, np.ndarray]:
         """Returns for each image with boxes the other images whose boxes are scored on its picture."""

@@ -55,25 +55,38 @@ def judge(
     def verdict(kind: str, z: float, reading: str = expected, order: str = "") -> Verdict:
         return Verdict(kind, reading, float(z), num_objects, num_images, order)
 
+    def z(differences: np.ndarray) -> np.ndarray:
+        """Returns z of each column, 0 where too few of the boxes have a difference."""
+        return np.where((~np.isnan(differences)).sum(axis=0) < FEWEST_IMAGES, 0, z_of(differences, scores.images)[0])
+
     if num_objects < FEWEST_OBJECTS or num_images < FEWEST_IMAGES:
         return verdict(TOO_FEW, 0)
     place = NAMES.index(expected)
     before, usual = scores.own[:, [place]], scores.others[:, [place]]
-    ahead, _ = z_of(scores.own - before, scores.images)
-    beats_others, errors = z_of(scores.own - scores.others, scores.images)
-    orders_ahead = np.minimum(*(z_of(scores.orders - base, scores.images)[0] for base in (before, usual)))
+    read, resized = np.split(scores.own, [len(NAMES)], axis=1)
+    ahead = z(read - before)
+    # Boxes of another size around the same centres must not fit better: they are as given, with room around objects.
+    ahead_of_sizes = [z(read - each[:, None]) for each in resized.T]
+    beats_others, (error,) = z(scores.own - scores.others), z_of(before - usual, scores.images)[1]
+    read_beats_others = beats_others[: len(NAMES)]
+    orders_ahead = np.minimum(*(z(scores.orders - base) for base in (before, usual)))
     sure = np.sqrt(SURE**2 + 2 * np.log(num_groups))
-    if len(orders_ahead) and orders_ahead.max() > sure and orders_ahead.max() > np.minimum(ahead, beats_others).max():
+    if (
+        len(orders_ahead)
+        and orders_ahead.max() > sure
+        and orders_ahead.max() > np.minimum(ahead, read_beats_others).max()
+    ):
         best = int(orders_ahead.argmax())
         return verdict(NO_READING, orders_ahead[best], order=scores.order_says[best])
-    is_named = (ahead > sure) & (beats_others > sure)
+    is_named = (np.min([ahead, *ahead_of_sizes], axis=0) > sure) & (read_beats_others > sure)
     if is_named.any():
         best = int(np.where(is_named, ahead, -np.inf).argmax())
         return verdict(OTHERWISE, ahead[best], NAMES[best])
     if beats_others[place] > RIGHT and max(ahead.max(), orders_ahead.max(initial=0)) <= DOUBTFUL:
         return verdict(FIT, beats_others[place])
-    is_clear = errors[place] <= LARGEST_ERROR and scores.straightness >= LEAST_STRAIGHTNESS
-    if num_objects >= FEWEST_WITHOUT_READING and is_clear and beats_others.max() <= CHANCE:
+    is_clear = error <= LARGEST_ERROR and scores.straightness >= LEAST_STRAIGHTNESS
+    num_compared = int((~np.isnan(before - usual)).sum())
+    if num_compared >= FEWEST_WITHOUT_READING and is_clear and beats_others.max() <= CHANCE:
         return verdict(NO_READING, beats_others[place])
     return verdict(UNTOLD, beats_others[place])
 

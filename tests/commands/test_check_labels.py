@@ -103,8 +103,8 @@ def test_mistakes_end_in_one_message_and_write_nothing(script, folder, tmp_path,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("x.json", "--folds", 2), "--folds is for trainings, which --results replaces"),
-        (("x.json", "--epochs", 3), "--epochs is for trainings, which --results replaces"),
+        (("x.json", "--folds", 2), "--folds is for training, which --results replaces"),
+        (("x.json", "--epochs", 3), "--epochs is for training, which --results replaces"),
         (("nowhere.json",), "nowhere.json: no such file"),
         (("nothing.json",), "nothing.json: has no detections"),
     ],

@@ -69,6 +69,29 @@ def test_noise_tells_nothing():
     assert judge(scores_of(scenes(NUM_IMAGES)[0], noise)).kind == UNTOLD
 
 
+@pytest.mark.parametrize("room", [4, 6, -3])
+def test_boxes_with_room_around_their_objects_are_not_read_otherwise(edges, room):
+    annotations = scenes(NUM_IMAGES)[0]
+    boxes = annotations.boxes + room * np.array([-1, -1, 2, 2])
+    assert judge(scores_of(annotations._replace(boxes=boxes), edges)).kind == UNTOLD
+
+
+def test_the_same_box_in_all_pictures_tells_nothing():
+    draw = np.random.default_rng(0)
+    annotations, pictures = scenes(NUM_IMAGES)
+    same = annotations._replace(boxes=np.tile(annotations.boxes[:3], (NUM_IMAGES, 1)))
+    noisy = (pictures[0] + draw.integers(0, 9, (NUM_IMAGES, *pictures[0].shape))).clip(0, 255).astype(np.uint8)
+    assert judge(scores_of(same, [edges_of(pixels) for pixels in noisy])).kind == UNTOLD
+
+
+@pytest.mark.parametrize("name", ["as_given", "centres"])
+def test_boxes_of_whole_pictures_tell_nothing_beside_a_few_others(edges, name):
+    annotations = scenes(NUM_IMAGES, name)[0]
+    boxes = annotations.boxes.copy()
+    boxes[12:] = [0, 0, 144, 96]
+    assert judge(scores_of(annotations._replace(boxes=boxes), edges)).kind == UNTOLD
+
+
 def test_few_boxes_are_not_judged(edges):
     annotations = scenes(19)[0]
     assert judge(scores_of(annotations, edges[:19])).kind == TOO_FEW
