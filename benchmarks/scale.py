@@ -37,7 +37,7 @@ INPUTS = {
         0.75, "seconds per save of last.pt, once a minute", MEASURED, "`python -m benchmarks.speed.saving --depth 50`"
     ),
     "start_seconds": Input(
-        73, "seconds of the first start on a million images", MEASURED, "`python -m benchmarks.speed.startup`"
+        220, "seconds of the first start on a million images", MEASURED, "`python -m benchmarks.speed.startup`"
     ),
     "machine_gpus": Input(8, "GPUs per machine", ASSUMED, "usual when rented"),
     "inside_bandwidth": Input(
