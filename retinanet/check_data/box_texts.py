@@ -46,7 +46,9 @@ def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str
         for group, verdict, _ in each.parts():
             lines.append(f"  {each.checked.name}, {name_of(group, each)}: {words_of(verdict)}")
     if picture:
-        lines.append(f"Both ways of reading them, in {picture}: dashed as given, coloured as they fit")
+        is_read = any(verdict.kind == OTHERWISE for each in judged for _, verdict, _ in each.parts())
+        how = "dashed as given, coloured as they fit" if is_read else "coloured, as given"
+        lines.append(f"These boxes in their images, in {picture}: {how}")
     return lines
 
 
