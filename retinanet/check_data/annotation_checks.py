@@ -69,7 +69,7 @@ def check_set(
     is_trained_on: bool,
     findings: Findings,
 ) -> CheckedSet:
-    """Reads the annotation file `path`, and adds entries that training refuses or that look wrong to `findings`."""
+    """Reads the annotation file `path`, and adds to `findings` the entries that training refuses or that look wrong."""
     content = read_json(path)
     annotations, places = check_annotations(
         path, content, lambda error: findings.add(name, error.kind, [str(error).removeprefix(f"{path}: ")])

@@ -64,7 +64,7 @@ def planted_in(
 
 
 def _moved(boxes: np.ndarray, size: tuple[int, int], draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the boxes with edges moved at random, half of them only shifted, and which have an IoU in MOVED_IOU."""
+    """Returns the boxes with edges moved at random (half are only shifted), and a mask of IoUs within MOVED_IOU."""
     moved, is_moved = boxes.copy(), np.zeros(len(boxes), bool)
     for _ in range(DRAWS):
         moves = draw.uniform(-MOST_MOVE, MOST_MOVE, (len(boxes), 4))

@@ -188,7 +188,7 @@ def _are_real(annotations: Annotations) -> np.ndarray:
 
 
 def turned_upright(annotations: Annotations, turns: np.ndarray) -> Annotations:
-    """Returns the annotations with sizes and boxes turned by the EXIF orientations `turns` [N]; 1 leaves an image."""
+    """Returns the annotations with sizes and boxes turned by the EXIF orientations `turns` [N]; 1 changes nothing."""
     if (turns == 1).all():
         return annotations
     boxes = turned_boxes(annotations.boxes, *(values[owners_of(annotations)] for values in (turns, annotations.sizes)))

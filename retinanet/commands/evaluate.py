@@ -311,7 +311,7 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
-    """Prints what changed from one result file to the other, draws the images most won and lost, and writes the page.
+    """Prints what changed from one result file to the other, draws the images that changed most, and writes the page.
 
     With --json, the picture is drawn only if --report is given.
     """
