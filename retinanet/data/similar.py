@@ -72,7 +72,7 @@ def most_similar(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def groups_of(keys: Sequence[str], looks: Looks | None) -> np.ndarray:
-    """Returns the group of each image, int64 [N]: the lowest index among the images that have the same key or look alike.
+    """Returns the group of each image, int64 [N]: the lowest index among those of the same key or that look alike.
 
     Groups that share an image are joined. Without `looks`, only keys count.
     """

@@ -23,7 +23,7 @@ def resized_sizes(sizes: np.ndarray, min_side: int, max_side: int) -> np.ndarray
 
 
 def longest_at(side: int, min_side: int, max_side: int) -> int:
-    """Returns the limit of the longer side when the shorter side is `side`: `max_side`, scaled by `side` / `min_side`."""
+    """Returns the limit of the longer side when the shorter is `side`: `max_side`, scaled by `side` / `min_side`."""
     return round(max_side * side / min_side)
 
 

@@ -11,7 +11,8 @@ def run_names(logs: Sequence[RunLog]) -> list[str]:
     """Returns the name of each run: its output folder, or its log if the folder is unknown or not unique.
 
     The name is the shortest end of that path that no other path has: seed0, or a/seed0 if there is a b/seed0. Runs in
-    the same folder have names of the same form. A log of test.py names the output folder of the training run, so it goes by its own file name if the training run's log is also among the `logs`.
+    the same folder have names of the same form. A log of test.py names the output folder of the training run, so it
+    goes by its own file name if the training run's log is also among the `logs`.
     """
     folders = [output_folder(log) for log in logs]
     trained = [folder for log, folder in zip(logs, folders, strict=True) if log.has_losses]
