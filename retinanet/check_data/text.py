@@ -96,7 +96,7 @@ def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
 def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:
     """Returns the findings with examples and fixes.
 
-    Without `with_all`, there is one example per mistake, and for notes none, unless they are names, behind the note.
+    Without `with_all`, each mistake has one example, and notes have none, but names follow their note on its line.
     """
     lines = []
     for finding in findings:

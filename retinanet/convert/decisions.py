@@ -75,7 +75,7 @@ def read_decisions(path: Path) -> Decisions:
 
 
 def _with_whole_ids(entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns a decision in which the ids of image and category are numbers; the page saves those of 2**53 as text."""
+    """Returns a decision whose ids of image and category are numbers; the page saves those from 2**53 as text."""
     names = ("image_id", "category_id")
     return entry | {name: int(entry[name]) for name in names if WHOLE_NUMBER.fullmatch(str(entry.get(name)))}
 

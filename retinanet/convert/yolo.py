@@ -365,7 +365,7 @@ def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
 
 
 def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> Path | None:
-    """Returns the existing path below `roots` with the longest possible end of an absolute path; notes this once."""
+    """Returns the file below `roots` that shares the longest suffix with a path of another machine; notes this once."""
     parts = PureWindowsPath(path).parts[1:]
     places = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
     found = next((place for place in places if place.exists()), None)
