@@ -1,6 +1,6 @@
 """Other rankings of suspects, from the same detections: a naive queue, ObjectLab's scores and hotcoco's diagnostics.
 
-ObjectLab is written anew after https://arxiv.org/abs/2309.00832.
+ObjectLab is our own implementation of https://arxiv.org/abs/2309.00832.
 """
 
 import contextlib

@@ -63,7 +63,7 @@ class PictureSet:
         return judge(self.scores(images, annotations))
 
     def told(self, images: np.ndarray) -> list[str]:
-        """Returns what is told of the boxes of these images, as they are, and of their groups."""
+        """Returns the verdicts on the unchanged boxes of these images, and on their groups."""
         right = subset(self.annotations, images)
         scores = self.scores(images, right)
         verdict = judge_set(scores, groups_of_annotations(right, scores))

@@ -61,6 +61,17 @@ def annotations_in(path: str) -> dict:
     return {entry["id"]: entry for entry in json.loads(Path(path).read_text())["annotations"]}
 
 
+def test_of_two_labels_whose_ids_javascript_would_confuse_only_the_chosen_is_deleted():
+    content = content_of(["0.png"])
+    first = content["annotations"][0]
+    content["annotations"] = [first | {"id": 2**53}, first | {"id": 2**53 + 1}]
+    write({"set/train.json": json.dumps(content), "set/images/train/0.png": None})
+    write_decisions(decision("delete", 1, str(2**53 + 1)))  # as the page saves it
+    run("--output_path", "new")
+
+    assert list(annotations_in("new/train.json")) == [2**53]
+
+
 def test_each_decision_does_what_it_says_and_nothing_else_changes(capsys):
     write_data()
     before = {path: path.read_bytes() for path in Path("set").rglob("*") if path.is_file()}
