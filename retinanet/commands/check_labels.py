@@ -113,7 +113,7 @@ def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[S
     found = found_in_set([each.found for each in rated], annotations)
     order = np.array([*dict.fromkeys([*(each.image for each in suspects), *range(len(dataset))])])
     checking = settings.checking
-    pictures = pictures_of(dataset, order, checking.report_images, checking.report_mb, folder)
+    pictures = pictures_of(dataset, order, checking.pictures.report_images, checking.pictures.report_mb, folder)
     table, analysis = evaluate(annotations, found, training.eval_backend), analyse(annotations, found, 0)
     write_report(folder, analysis, table, dataset, str(results), pictures=pictures, suspects=content)
     words = ["python", "-m", "retinanet.convert", str(training.data.coco_path), "--decisions", "decisions.json"]

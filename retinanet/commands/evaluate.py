@@ -200,8 +200,8 @@ def report_on(
         pictures = pictures_of(
             dataset,
             telling_order([analysis], annotations),
-            settings.report_images,
-            settings.report_mb,
+            settings.pictures.report_images,
+            settings.pictures.report_mb,
             settings.report,
         )
         write_report(settings.report, analysis, table, dataset, str(source), record, pictures)
@@ -366,8 +366,8 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
         pictures = pictures_of(
             dataset,
             telling_order([a, b], annotations),
-            settings.report_images,
-            settings.report_mb,
+            settings.pictures.report_images,
+            settings.pictures.report_mb,
             settings.report,
         )
         compared = picture.read_bytes() if panels else None

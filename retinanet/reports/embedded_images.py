@@ -16,7 +16,7 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.analysis import Analysis, image_counts, image_f1, is_taken
 from retinanet.evaluation.tide_errors import LOCATION
 from retinanet.runtime.errors import UserError
-from retinanet.settings.evaluate import LINK
+from retinanet.settings.shared import LINK
 
 LARGE, SMALL = 640, 320  # the longest side of an embedded picture, in pixels
 SHARE_OF_LARGE = 0.5  # of the limit; if not all pictures fit, the rest of the limit holds SMALL ones

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from retinanet.settings.evaluate import EMBED, LINK, EvaluateSettings
 from retinanet.settings.options import another_default, option, parsed, part, whole_number
+from retinanet.settings.shared import ReportPictures
 from retinanet.settings.train import STRONG, Data, Optimisation, Output, TrainSettings, settled
 
 LEAST_FOLDS = 2
@@ -81,8 +81,7 @@ class Checking:
         Path,
         metavar="FILE",
     )
-    report_images: str = another_default(EvaluateSettings, "report_images", EMBED)
-    report_mb: float = another_default(EvaluateSettings, "report_mb", EvaluateSettings.report_mb)
+    pictures: ReportPictures = part(ReportPictures)
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,5 @@ def check_labels_settings(argv: list[str] | None = None) -> CheckLabelsSettings:
         given.refuse(
             sorted(given.changed - WITH_RESULTS), "is for training, which --results replaces. Remove one of the two."
         )
-    if settings.checking.report_images == LINK:
-        given.refuse(("report_mb",), "limits pictures that are embedded. Remove it, or --report_images link.")
+    settings.checking.pictures.check(given)
     return replace(settings, training=settled(settings.training, given))

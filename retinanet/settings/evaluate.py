@@ -10,6 +10,7 @@ from retinanet.settings.shared import (
     FINAL,
     Detection,
     Machine,
+    ReportPictures,
     Views,
     coco_path_option,
     eval_backend_option,
@@ -20,7 +21,6 @@ from retinanet.settings.shared import (
     min_side_option,
 )
 
-EMBED, LINK = "embed", "link"  # the pictures of the report's page
 NUM_DRAWS, LEAST_DRAWS = 1000, 20  # bootstrap samples: the default, and the fewest for an interval
 MOST_USED = (
     *("coco_path", "set_name", "checkpoint_path", "results_path", "from_results", "report", "compare"),
@@ -67,12 +67,7 @@ class EvaluateSettings:
         "folder for report.html, metrics.json and figures, or with --compare for report.html and its picture",
         Path,
     )
-    report_images: str = option(EMBED, "embed the pictures in report.html, or link to the image files", (EMBED, LINK))
-    report_mb: float = option(
-        15.0,
-        "embed pictures up to this many megabytes, the most telling first; pictures shrink if not all fit",
-        number_from(0),
-    )
+    pictures: ReportPictures = part(ReportPictures)
     json: Path | None = option(
         None, "write the report's numbers to this file, without pictures, or those of --compare", Path, metavar="FILE"
     )
@@ -105,8 +100,7 @@ class EvaluateSettings:
             )
         if not self.report:
             given.refuse(("report_images", "report_mb"), "is about the page of a report. Add --report, or remove it.")
-        if self.report_images == LINK:
-            given.refuse(("report_mb",), "limits pictures that are embedded. Remove it, or --report_images link.")
+        self.pictures.check(given)
         if self.compare:
             given.refuse(("from_results",), "evaluates one result file, --compare compares two. Remove one of the two.")
             given.refuse(FOR_DETECTION, "only applies to detection. Remove it, or --compare.")

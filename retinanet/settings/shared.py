@@ -9,12 +9,13 @@ from typing import Any
 
 from retinanet.detector.settings import AnchorShapes, DetectionSettings
 from retinanet.runtime.errors import UserError
-from retinanet.settings.options import number_from, option, whole_number
+from retinanet.settings.options import Given, number_from, option, whole_number
 
 BEST, FINAL = "best.pt", "model_final.pt"  # a run's checkpoint with the best AP, and that of its last epoch
 MIN_SIDE, MAX_SIDE = 608, 1024
 LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # a single larger image would fill a GPU's memory
 MAX_PIXELS = 89_000_000  # an RGB image with this many pixels takes 267 MB
+EMBED, LINK = "embed", "link"  # the pictures of the report's page
 UPRIGHT, RAW = EXIF = ("upright", "raw")  # how images with an EXIF orientation are read
 WHITE_LEVEL = 2**16 - 1  # the value of white in 16-bit pictures
 PHOTOMETRIC, CROP, ZOOM_OUT, JITTER = AUGMENTATIONS = ("photometric", "crop", "zoom_out", "jitter")
@@ -179,6 +180,22 @@ class Views:
         for side in sides:
             if sides.count(side) > 1:
                 raise UserError(f"--test_sides: {side} is listed twice, which would detect twice. List each side once.")
+
+
+@dataclass(frozen=True)
+class ReportPictures:
+    """The flags of the pictures on the report's page."""
+
+    report_images: str = option(EMBED, "embed the pictures in report.html, or link to the image files", (EMBED, LINK))
+    report_mb: float = option(
+        15.0,
+        "embed pictures up to this many megabytes, the most telling first; pictures shrink if not all fit",
+        number_from(0),
+    )
+
+    def check(self, given: Given) -> None:
+        if self.report_images == LINK:
+            given.refuse(("report_mb",), "limits pictures that are embedded. Remove it, or --report_images link.")
 
 
 def device_name(text: str) -> str:

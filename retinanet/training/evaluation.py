@@ -13,9 +13,8 @@ from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.runtime.signals import STOP
-from retinanet.settings.evaluate import EMBED, EvaluateSettings
 from retinanet.settings.options import flat
-from retinanet.settings.shared import BEST, FINAL
+from retinanet.settings.shared import BEST, EMBED, FINAL, ReportPictures
 from retinanet.training.build import Run, loader_settings
 from retinanet.training.near_zero import near_zero_lines
 from retinanet.training.saves import Saves, weights_name
@@ -90,7 +89,7 @@ def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
     try:
         record = {"epoch": run.state.epoch, "settings": flat(run.settings)}
         order = telling_order([analysis], run.sets.val)
-        pictures = pictures_of(run.sets.val_set, order, EMBED, EvaluateSettings.report_mb, folder)
+        pictures = pictures_of(run.sets.val_set, order, EMBED, ReportPictures.report_mb, folder)
         write_report(folder, analysis, table, run.sets.val_set, "the last evaluation", record, pictures)
     except UserError as fault:
         say(f"No report: {fault}")

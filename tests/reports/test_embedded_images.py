@@ -11,8 +11,8 @@ from retinanet.data.dataset import load_set_without_images
 from retinanet.evaluation.analysis import analyse
 from retinanet.reports.embedded_images import MEGABYTE, pictures_of, telling_order
 from retinanet.runtime.errors import UserError
-from retinanet.settings.evaluate import EMBED, LINK, evaluate_settings
-from retinanet.settings.shared import MAX_PIXELS, RAW
+from retinanet.settings.evaluate import evaluate_settings
+from retinanet.settings.shared import EMBED, LINK, MAX_PIXELS, RAW
 
 
 def small_set(folder, exif="upright"):
@@ -148,4 +148,4 @@ def test_flags_about_pictures_need_a_report_of_that_kind(tmp_path):
     ):
         with pytest.raises(UserError, match=reason):
             evaluate_settings(words)
-    assert evaluate_settings(["--report", "r", "--report_mb", "0.5"]).report_mb == 0.5
+    assert evaluate_settings(["--report", "r", "--report_mb", "0.5"]).pictures.report_mb == 0.5

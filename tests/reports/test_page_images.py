@@ -11,8 +11,7 @@ from support.page import chromium, press, tab_to, text_of, write_page
 from retinanet.commands.convert import convert
 from retinanet.data.dataset import load_set_without_images
 from retinanet.settings.convert import convert_settings
-from retinanet.settings.evaluate import LINK
-from retinanet.settings.shared import MAX_PIXELS
+from retinanet.settings.shared import LINK, MAX_PIXELS
 
 AWKWARD = "<img src=x onerror=alert(1)>\u202edlrow\u202c </script><b>bold</b>"
 

@@ -11,7 +11,7 @@ from retinanet.evaluation.analysis import analyse
 from retinanet.reports.embedded_images import pictures_of, telling_order
 from retinanet.reports.html_page import document
 from retinanet.reports.page_data import Run, page_data
-from retinanet.settings.evaluate import EMBED
+from retinanet.settings.shared import EMBED
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
