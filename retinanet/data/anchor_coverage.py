@@ -16,6 +16,7 @@ from retinanet.detector.boxes import iou
 from retinanet.detector.matching import coordinates, matches_of
 from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import AnchorMatches, Targets
+from retinanet.runtime.device import one_thread
 
 ROUNDING = 1e-5  # rounding error of an IoU in float32, the format of training
 CPU = torch.device("cpu")
@@ -64,11 +65,12 @@ def coverage(
     original = dataset.annotations.sizes[objects.images]
     resized = resized_sizes(original, setup.min_side, setup.max_side)
     starts = np.flatnonzero(np.diff(objects.images, prepend=-1))
-    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(matched)], strict=False):
-        corners = torch.from_numpy(objects.corners[start:stop].astype(np.float32))
-        boxes, _ = scale_boxes(corners, original[start].tolist(), resized[start].tolist())
-        height, width = padded_sizes(resized[start]).tolist()
-        matched[start:stop] = _matched_in_image(boxes, (height, width), setup.shapes, loss).numpy()
+    with one_thread():  # an image has few objects, and with more threads the operations wait for each other
+        for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(matched)], strict=False):
+            corners = torch.from_numpy(objects.corners[start:stop].astype(np.float32))
+            boxes, _ = scale_boxes(corners, original[start].tolist(), resized[start].tolist())
+            height, width = padded_sizes(resized[start]).tolist()
+            matched[start:stop] = _matched_in_image(boxes, (height, width), setup.shapes, loss).numpy()
     return Coverage(objects, matched, len(objects.images) == int(dataset.is_learned.sum()))
 
 

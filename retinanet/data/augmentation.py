@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from retinanet.data.batches import Sample
 from retinanet.detector.structures import CROWD, MEAN
+from retinanet.runtime.device import one_thread
 from retinanet.settings.shared import CROP, JITTER, PHOTOMETRIC, ZOOM_OUT
 
 JITTER_SCALES = (0.1, 2.0)  # "large-scale jittering" of https://arxiv.org/abs/2012.07177
@@ -50,17 +51,10 @@ def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
     PyTorch also uses a single thread, because an image's mean grey is rounded differently with other numbers of
     threads.
     """
-    threads = torch.get_num_threads()
     seed = int(np.random.SeedSequence([*key, AUGMENTATION_STREAM]).generate_state(1, np.uint64)[0])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
-        if threads > 1:
-            torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            if threads > 1:
-                torch.set_num_threads(threads)
+        yield
 
 
 def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
