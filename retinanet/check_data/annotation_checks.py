@@ -44,7 +44,7 @@ class CheckedSet(NamedTuple):
     sources: list[str]  # of all entries: who or what made them, or "" if they don't say
 
     def label(self, row: int) -> str:
-        """Returns the name of an annotation in the report."""
+        """Returns the report's label for the annotation `row`."""
         (image,) = owners_of_rows(self.annotations, np.array([row])).tolist()
         identity = self.annotation_ids[self.places[row]]
         return (
@@ -108,7 +108,7 @@ def check_set(
 
 
 def _source_of(entry: dict[str, Any]) -> str:
-    """Returns the first of the keys that tools write for who or what made an annotation, or ""."""
+    """Returns who or what made an annotation, from the first of SOURCE_KEYS that it has; "" if it has none."""
     return next((str(entry[key]) for key in SOURCE_KEYS if isinstance(entry.get(key), str | int)), "")
 
 

@@ -16,7 +16,7 @@ IMAGES_A_GROUP, COLUMNS, PANEL_PIXELS = 8, 4, 360
 
 
 def draw_readings(judged: Sequence[JudgedSet], path: Path) -> bool:
-    """Draws images of each group whose boxes don't fit as given. If there is none, returns False and writes no file."""
+    """Draws images of groups whose boxes don't fit as given. Without such a group, returns False and writes no file."""
     panels = []
     for each in judged:
         for group, verdict, mask in each.parts():

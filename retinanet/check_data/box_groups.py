@@ -1,4 +1,4 @@
-"""Finds groups of boxes that must be read differently from the rest: by folder, orientation, size, class ..."""
+"""Groups boxes by folder, orientation, size, class ..., and finds the groups that must be read differently."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -29,7 +29,7 @@ class Group(NamedTuple):
 
 
 class SetVerdict(NamedTuple):
-    """How the boxes of a set must be read, and the groups that must be read differently."""
+    """Says how the boxes of a set must be read, and which groups of boxes must be read differently."""
 
     whole: Verdict  # without these groups
     rest: np.ndarray  # bool [n], the scored boxes without these groups
@@ -38,7 +38,7 @@ class SetVerdict(NamedTuple):
 
 
 def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
-    """Judges the boxes of a set; the group that stands out most is named first, then others are judged without it."""
+    """Judges the boxes of a set: singles out the group that stands out most, judges the rest without it, and so on."""
     rest = np.ones(len(scores.rows), bool)
     smaller = [group for group in groups if FEWEST_OBJECTS <= group.mask.sum() <= NEARLY_ALL * len(rest)]
     whole = judge(scores)
@@ -68,7 +68,7 @@ def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
 
 
 def groups_of(checked: CheckedSet, scores: BoxScores) -> list[Group]:
-    """Returns the groups of boxes that may differ from the rest; of groups with the same boxes, the first is named."""
+    """Returns the groups of boxes to judge; if several have the same boxes, judge_set reports only the first."""
     groups = [*_by_orientation(checked, scores.images), *groups_of_annotations(checked.dataset.annotations, scores)]
     if checked.sources:
         groups += _partition("source", np.array(checked.sources)[checked.places[scores.rows]])
@@ -76,7 +76,7 @@ def groups_of(checked: CheckedSet, scores: BoxScores) -> list[Group]:
 
 
 def groups_of_annotations(annotations: Annotations, scores: BoxScores) -> list[Group]:
-    """Returns the groups by folder, size of the image, and class."""
+    """Returns the groups of boxes by folder, image size and class."""
     images = scores.images
     names = [PurePosixPath(annotations.file_name(image)) for image in range(len(annotations.sizes))]
     sizes = [f"{width} x {height}" for height, width in annotations.sizes[images].tolist()]
@@ -102,7 +102,7 @@ def _by_orientation(checked: CheckedSet, images: np.ndarray) -> Iterable[Group]:
 
 
 def _partition(kind: str, names: np.ndarray) -> Iterable[Group]:
-    """Yields the group of each name, the largest first; none if all boxes have the same name."""
+    """Yields a group per name with at least FEWEST_OBJECTS boxes, the largest first; none if all names are equal."""
     values, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
     for code in np.argsort(-counts, kind="stable").tolist() if len(values) > 1 else ():
         if counts[code] >= FEWEST_OBJECTS:

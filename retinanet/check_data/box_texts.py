@@ -1,4 +1,4 @@
-"""Reports how the boxes must be read, as findings and as lines of text, with the command that rewrites them."""
+"""Reports how boxes must be read, as findings and as lines of text, and gives the command that rewrites the boxes."""
 
 import shlex
 from collections.abc import Sequence
@@ -23,13 +23,16 @@ class JudgedSet(NamedTuple):
     verdict: SetVerdict
 
     def parts(self) -> list[tuple[Group | None, Verdict, np.ndarray]]:
-        """Returns the verdict on the set without its groups, then on each group, each with a mask of its boxes: [n]."""
+        """Returns (group, verdict, mask), first for the boxes in no group, where group is None, then for each group.
+
+        The masks are bool [n], of the scored boxes.
+        """
         groups = [(group, verdict, group.mask) for group, verdict in self.verdict.groups]
         return [(None, self.verdict.whole, self.verdict.rest), *groups]
 
 
 def add_verdicts(judged: Sequence[JudgedSet], coco_path: Path, findings: Findings) -> None:
-    """Adds what the pixels say about the boxes to `findings`."""
+    """Adds a finding for each verdict whose kind is in KINDS."""
     for each in judged:
         for group, verdict, _ in each.parts():
             if verdict.kind in KINDS:
@@ -61,7 +64,7 @@ def name_of(group: Group | None, judged: JudgedSet) -> str:
 def _remedy(
     group: Group | None, verdict: Verdict, judged: JudgedSet, every: Sequence[JudgedSet], coco_path: Path
 ) -> str:
-    """Returns the flag or the command that corrects boxes read otherwise than given; "" for other verdicts."""
+    """Returns text that follows an OTHERWISE verdict and says how to correct the boxes; "" for other verdicts."""
     if verdict.kind != OTHERWISE:
         return ""
     if verdict.reading == AS_GIVEN:

@@ -121,7 +121,7 @@ def _draw_reach(axis: Axes, reaches: Sequence[Reach]) -> None:
 
 
 def _legend_below(axis: Axes) -> None:
-    """Adds a legend below the axis, where the legend doesn't cover bars or dots."""
+    """Adds a legend below the axis, clear of the bars and dots."""
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -40 / axis.bbox.height), ncols=3, frameon=False)
 
 

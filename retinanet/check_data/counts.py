@@ -27,8 +27,8 @@ class Histogram(NamedTuple):
 class Reach(NamedTuple):
     """The anchor coverage of a group of objects.
 
-    `shares` are three fractions of the objects: matched, unmatched with an ignored best anchor, and unmatched with a
-    background best anchor.
+    `shares` are three fractions of the objects: matched, unmatched with a best IoU of at least BACKGROUND_IOU, and
+    unmatched with a lower best IoU.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Reach(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The objects of a set that training uses."""
+    """The objects that training uses in a set, with their sizes, shapes and numbers."""
 
     name: str
     num_images: int
@@ -68,7 +68,7 @@ def count(name: str, dataset: CocoDataset) -> Counts:
 
 
 def histograms(sets: list[Counts]) -> list[Histogram]:
-    """Returns the histograms of all sets; a bin includes its lower edge."""
+    """Returns histograms of object sizes, object shapes and image sizes in all sets; a bin includes its lower edge."""
     return [
         _histogram("Objects by side after the resize (square root of the area), pixels", SIDES, SIDES, "sides", sets),
         _histogram("Objects by height : width", SHAPES, SHAPE_NAMES, "shapes", sets),

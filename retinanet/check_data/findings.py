@@ -9,7 +9,7 @@ MOST_EXAMPLES = 3  # the maximum number of examples shown for a finding
 
 
 class Kind(NamedTuple):
-    """The description of a kind of finding; `fix` is empty if the examples name the fix."""
+    """Describes a kind of finding; `fix` is empty if none is needed, or if the examples contain it."""
 
     says: str
     fix: str = ""
@@ -103,7 +103,7 @@ FINDING_KINDS = {
         "Look at the boxes, and at the ids, names or order by which labels were assigned to images.",
     ),
     # These are worth knowing, but are not mistakes.
-    "boxes_untold": Kind("boxes of which the pixels don't tell how they must be read", is_mistake=False),
+    "boxes_untold": Kind("boxes for which the pixels don't show how they must be read", is_mistake=False),
     "set_without_objects": Kind("no objects to compare with, as in published test sets", is_mistake=False),
     "class_without_objects": Kind("a class without an object in the set", is_mistake=False, shows_names=True),
     "class_scarce": Kind(f"a class with fewer than {SCARCE} objects in the set", is_mistake=False),

@@ -67,7 +67,7 @@ def _content(dataset: CocoDataset, index: int, fit: BoxFit | None) -> tuple[Cont
 
 
 def note_contents(checked: CheckedSet, contents: list[Content], findings: Findings) -> None:
-    """Adds images that training refuses, those with an EXIF orientation, and unlisted files to `findings`."""
+    """Adds findings on images that training refuses, EXIF orientations, the white level, and unlisted files."""
     for content in contents:
         if content.error:
             findings.add(checked.name, content.error.kind, [str(content.error)])
@@ -99,7 +99,7 @@ def _note_orientations(checked: CheckedSet, findings: Findings) -> None:
 
 
 def note_repeated(sets: list[tuple[CheckedSet, list[Content]]], findings: Findings) -> None:
-    """Adds the images with the same pixels as another image of their set or of an earlier set to `findings`."""
+    """Adds to `findings` the images with the same pixels as another image of their set or of an earlier set."""
     earlier: dict[bytes, str] = {}
     for checked, contents in sets:
         in_this_set: dict[bytes, int] = {}

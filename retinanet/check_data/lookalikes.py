@@ -1,4 +1,4 @@
-"""Finds the images of a set that look like images of an earlier set, which training has seen, and draws the pairs."""
+"""Finds images of a set that look like images of an earlier set, such as the training set, and draws the pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ MOST_PAIRS, COLUMNS, PANEL_PIXELS = 12, 4, 360  # of the picture
 
 
 class Lookalike(NamedTuple):
-    """An image of a set, and the image of the earlier sets that it looks most like."""
+    """An image of a set, and the image in the earlier sets that it looks most like."""
 
     checked: CheckedSet
     row: int
@@ -32,10 +32,9 @@ class Lookalike(NamedTuple):
 
 
 def note_lookalikes(sets: list[tuple[CheckedSet, list[Content]]], findings: Findings) -> list[Lookalike]:
-    """Adds the images that look like an image of an earlier set to `findings`, and returns them.
+    """Adds to `findings` the images that look like an image of an earlier set, and returns the pairs.
 
-    Images with the same pixels are not among them, since note_repeated has found them. The result is stored for
-    test.py.
+    Images with the same pixels are left out, because note_repeated reports them. The cache for test.py includes them.
     """
     every: list[Lookalike] = []
     for number, (checked, contents) in enumerate(sets):
@@ -56,7 +55,7 @@ def note_lookalikes(sets: list[tuple[CheckedSet, list[Content]]], findings: Find
 def _most_alike(
     checked: CheckedSet, contents: list[Content], earlier: CheckedSet, others: list[Content]
 ) -> list[Lookalike]:
-    """Returns the images of `checked` that look like one of the set `earlier`, each with the most similar."""
+    """Returns the images of `checked` that look like an image of `earlier`, each paired with the most similar one."""
     looks, other_looks = (
         {row: each.look for row, each in enumerate(every) if each.look is not None} for every in (contents, others)
     )
@@ -71,7 +70,7 @@ def _most_alike(
 
 
 def draw_lookalikes(pairs: Sequence[Lookalike], path: Path) -> bool:
-    """Draws some of the pairs, from the most alike to the least. Returns False, without a file, if there is none."""
+    """Draws some of the pairs, from the most alike to the least. Without pairs, returns False and writes no file."""
     if not pairs:
         return False
     ordered = sorted(pairs, key=lambda pair: -pair.likeness)

@@ -15,7 +15,7 @@ REACHED = ("matched", f"IoU {BACKGROUND_IOU:g} or more", f"below {BACKGROUND_IOU
 
 
 def class_lines(sets: Sequence[Counts], classes: dict[int, str]) -> list[str]:
-    """Returns the numbers of objects and images of each of `classes` (names by category id) in each set."""
+    """Returns a table of the objects and images of each class in each set; `classes` are the names by category id."""
     header = ["", *(text for counts in sets for text in (f"{counts.name} objects", "images"))]
     rows = [
         [
@@ -57,7 +57,7 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
 
 
 def advice_lines(now: Coverage, reach: Reach, title: str, class_names: list[str]) -> list[str]:
-    """Returns the fraction of objects that are matched, and the classes with many unmatched objects."""
+    """Returns lines on the fraction of objects that are matched, and on the classes with many unmatched objects."""
     classes = missed_classes(now, class_names)
     matched, *others = zip(REACHED, _percent(reach), strict=True)
     missed = ", ".join(f"{share} ({name})" for name, share in others)
@@ -82,7 +82,7 @@ def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
 
 
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
-    """Returns a line on the smallest image size that would match as many objects, or no line if there is none."""
+    """Returns a line on the smallest image size that would match as many objects; no line if no smaller size would."""
     as_many = [remedy for remedy in smaller if remedy.coverage.missed <= now.missed]
     if not as_many or not len(now.matched):
         return []
@@ -96,7 +96,7 @@ def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
 def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:
     """Returns the findings with examples and fixes.
 
-    Without `with_all`, each mistake has one example, and notes have none, but names follow their note on its line.
+    Without `with_all`, mistakes have one example each, and notes have none, except for class names, on the note's line.
     """
     lines = []
     for finding in findings:

@@ -1,4 +1,4 @@
-"""Yields what detectors see in a set's images: the folds' detectors, each in its fold, or those of a result file."""
+"""Yields the regions and detections in a set's images, from the detectors of the folds or from a result file."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +22,10 @@ Seen = tuple[ImageRegions, Found]  # of an image: its regions, and the detection
 
 
 def seen_by_folds(runs: Sequence[TrainSettings], annotations: Annotations) -> Iterator[Seen]:
-    """Yields what the detector of each fold's run sees in the fold, images as indices into the whole set."""
+    """Yields the regions and detections in each image, from the detector of the image's fold.
+
+    Images are indices into the whole set, not into the fold.
+    """
     order = np.argsort(annotations.image_ids)
     for fold, run in enumerate(runs):
         path = run.output.output_path / FINAL
@@ -55,7 +58,7 @@ def seen_by_folds(runs: Sequence[TrainSettings], annotations: Annotations) -> It
 
 
 def seen_in_file(path: Path, annotations: Annotations) -> Iterator[Seen]:
-    """Yields the detections of a result file, which stand for regions with a score for one class only.
+    """Yields the detections of a result file by image, each detection also as a region with a score for its class only.
 
     Raises UserError if the file doesn't belong to the set, or has no detections.
     """

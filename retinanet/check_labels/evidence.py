@@ -1,4 +1,4 @@
-"""Measures what a detector says about given boxes: the scores of their class and of others, and where it sees them."""
+"""Measures what a detector says about a labelled box: its scores for the label and other classes, and its own boxes."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ LEAST_SCORE = 1e-3  # lower scores count as this, whose log-odds are finite
 
 
 class Evidence(NamedTuple):
-    """What the regions of an image say about Q boxes with labels."""
+    """The evidence of an image's regions about Q labelled boxes."""
 
     scores: np.ndarray  # [Q, LEVELS], the best score of the box's label, of regions whose IoU is at least each level
     other_scores: np.ndarray  # [Q], the best score of another label at AT_BOX
@@ -28,8 +28,8 @@ def evidence_at(
 ) -> Evidence:
     """Returns the evidence about `boxes` [Q, 4] with `labels` [Q].
 
-    `rival_ious` [Q, N] are the largest IoUs of each region with other labels. A region that overlaps one of those more
-    than the box says something about that label.
+    `rival_ious` [Q, N] are the largest IoUs of each region with other labels. A region doesn't count for a box if it
+    overlaps another label more.
     """
     count = len(boxes)
     overlaps = ious(boxes, regions.boxes)  # [Q, N]
@@ -52,9 +52,9 @@ def evidence_at(
 
 
 def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndarray) -> np.ndarray:
-    """Returns the largest IoU of each region with an image's labels, except the one that is replaced: [Q, N].
+    """Returns each region's largest IoU with an image's labels, except the label that is replaced: [Q, N].
 
-    The labels have the boxes `labelled` [n, 4], and `replaced` [Q] are indices into them, or -1 for none.
+    `labelled` [n, 4] are the labels' boxes; `replaced` [Q] are indices into them, or -1 if no label is replaced.
     """
     overlaps = ious(labelled, regions.boxes)  # [n, N]
     if not len(labelled):
@@ -65,7 +65,7 @@ def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndar
 
 
 def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Returns the largest of the `values` [P, ...] of each of `count` rows, 0 for a row without any; `rows` ascend."""
+    """Returns the largest of the `values` [P, ...] in each row, 0 in an empty row: [count, ...]. `rows` [P] ascend."""
     largest = np.zeros((count, *values.shape[1:]))
     present, starts = np.unique(rows, return_index=True)
     if len(present):
@@ -74,7 +74,10 @@ def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _consensus(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns for each of `boxes` the mean of the boxes `seen` [P, 4], weighted by the squares of good `scores` [P]."""
+    """Returns the weighted mean of the boxes `seen` [P, 4] at each of `boxes`; without any, the box itself: [Q, 4].
+
+    The weights are the squares of the `scores` [P]; scores below half of the best at a box don't count.
+    """
     is_good = scores >= _largest(scores, rows, len(boxes))[rows] / 2
     weights = np.where(is_good, np.maximum(scores, 1e-9) ** 2, 0)
     consensus = boxes.astype(np.float64)
@@ -91,12 +94,12 @@ def log_odds(scores: np.ndarray) -> np.ndarray:
 
 
 def ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the IoUs of `boxes` [n, 4] and `others` [m, 4]: [n, m]."""
+    """Returns the IoU of each of `boxes` [n, 4] with each of `others` [m, 4]: [n, m]."""
     return box_ious(boxes[None], others[None], np.zeros((1, len(others)), bool))[0]
 
 
 def ious_of_pairs(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the IoU of each of `boxes` [n, 4] with its own of `others` [n, 4]: [n]."""
+    """Returns the IoUs of `boxes` [n, 4] and `others` [n, 4], row by row: [n]."""
     return box_ious(boxes[:, None], others[:, None], np.zeros((len(others), 1), bool))[:, 0, 0]
 
 

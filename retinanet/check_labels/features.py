@@ -25,7 +25,10 @@ DETECTION_PRODUCTS = (
 
 
 def label_features(given: Labels, evidence: Evidence, present: Labels, size: tuple[int, int]) -> np.ndarray:
-    """Returns the features [Q, 9] of the labels `given`, in an image of the `size` where others are `present`."""
+    """Returns the features [Q, 9] of the labels `given`.
+
+    `present` are all labels of their image, and `size` is the image's (height, width).
+    """
     overlaps = ious(given.boxes, present.boxes)
     replacing = np.flatnonzero(given.replaced >= 0)
     overlaps[replacing, given.replaced[replacing]] = 0
@@ -48,9 +51,10 @@ def label_features(given: Labels, evidence: Evidence, present: Labels, size: tup
 def detection_features(
     boxes: np.ndarray, scores: np.ndarray, rivals: np.ndarray, labelled: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """Returns the features [d, 6] of detections in an image of the `size`, by descending score.
+    """Returns the features [d, 6] of an image's detections, which must be sorted by descending score.
 
-    `rivals` [d] are the best scores of other classes at their `boxes`, and `labelled` [n, 4] the image's labels.
+    `rivals` [d] are the best scores of other classes at the detections' `boxes`, `labelled` [n, 4] are the boxes of the
+    image's labels, and `size` is (height, width).
     """
     columns = {
         SCORE: log_odds(scores),

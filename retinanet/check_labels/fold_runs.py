@@ -1,4 +1,4 @@
-"""Trains the detectors of the folds, each in a run folder of its own, which is resumed if it exists."""
+"""Trains a detector for each fold in a separate run folder, or resumes the run there."""
 
 from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""Divides a set into folds, and writes each fold's data folder: to train on the other folds, and detect in the fold."""
+"""Divides a set into folds, and writes a data folder for each, with the fold as val and the other folds as train."""
 
 import json
 from collections import Counter
@@ -21,12 +21,12 @@ TRAIN = "train"  # the set of a fold's data folder that its run is trained on; V
 
 
 def fold_folder(output_path: Path, fold: int) -> Path:
-    """Returns the folder of the run of a fold, counted from 0."""
+    """Returns the run folder of a fold; `fold` counts from 0."""
     return output_path / f"fold_{fold + 1}"
 
 
 def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: str | None, seed: int) -> np.ndarray:
-    """Returns the fold of each image, int64 [N], from 0; images of a group, and images that look alike, share a fold.
+    """Returns the fold of each image, from 0: int64 [N]. Images of a group, and images that look alike, share a fold.
 
     Each fold gets its share of every class. Raises UserError if there are fewer groups than folds.
     """
@@ -52,10 +52,10 @@ def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: s
 
 
 def write_fold_data(folder: Path, content: dict[str, Any], dataset: CocoDataset, is_held_out: np.ndarray) -> None:
-    """Writes the data folder of a fold: VAL has the images that are held out, bool [N], TRAIN has all others.
+    """Writes the data folder of a fold: the set VAL has the images marked in `is_held_out` [N], TRAIN all others.
 
-    `content` is the set's annotation file. A folder that holds the same is left as it is; raises UserError if it holds
-    something else.
+    `content` is parsed from the set's annotation file. Annotation files that exist already are left as they are.
+    Raises UserError if their contents differ, or if writing fails.
     """
     annotations = dataset.annotations
     held_out = set(annotations.image_ids[is_held_out].tolist())

@@ -1,4 +1,4 @@
-"""Plants mistakes in labels, to learn how the detections at a mistake differ from those at a correct label."""
+"""Plants mistakes in labels, to learn how detections at mistakes differ from detections at correct labels."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,7 +22,7 @@ SAME_CLASS = 0.75  # how often a second label has the same class
 
 
 class Labels(NamedTuple):
-    """Q labels in an image: actual ones, whose kind is RIGHT, or planted mistakes."""
+    """Q labels in an image: actual labels, whose kind is RIGHT, or planted mistakes."""
 
     kinds: np.ndarray  # int64 [Q]
     boxes: np.ndarray  # float64 [Q, 4], (left, top, width, height)
@@ -38,9 +38,9 @@ def planted_in(
     others: tuple[np.ndarray, np.ndarray],
     draw: np.random.Generator,
 ) -> Iterator[Labels]:
-    """Yields mistakes in the `boxes` [n, 4] and `labels` [n] of an image of the `size` (height, width).
+    """Yields mistakes to plant in an image of `size` (height, width) with the given `boxes` [n, 4] and `labels` [n].
 
-    `others` are boxes of other images, as fractions of their sides, and their labels.
+    `others` are the boxes of all images, as fractions of image sides, and the labels of these boxes.
     """
     rows = np.arange(len(boxes))
     if len(rows):
@@ -64,7 +64,10 @@ def planted_in(
 
 
 def _moved(boxes: np.ndarray, size: tuple[int, int], draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the boxes with edges moved at random (half are only shifted), and a mask of IoUs within MOVED_IOU."""
+    """Moves the edges of boxes at random to an IoU with the original within MOVED_IOU; about half are only shifted.
+
+    Returns the boxes, and a mask [n] of the boxes for which such a move was found.
+    """
     moved, is_moved = boxes.copy(), np.zeros(len(boxes), bool)
     for _ in range(DRAWS):
         moves = draw.uniform(-MOST_MOVE, MOST_MOVE, (len(boxes), 4))
@@ -82,7 +85,7 @@ def _sides(boxes: np.ndarray) -> np.ndarray:
 
 
 def _clipped(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns the boxes of `corners` [n, 4], clipped to an image of the `size` (height, width)."""
+    """Returns the `corners` [n, 4] as COCO boxes, clipped to an image of `size` (height, width)."""
     height, width = size
     corners = corners.clip(0, [width, height, width, height])
     return boxes_of(np.concatenate([corners[:, :2], np.maximum(corners[:, 2:], corners[:, :2])], axis=1))

@@ -1,4 +1,4 @@
-"""Collects what the detector says about an image's labels and about mistakes planted in it, and what it detects."""
+"""Collects an image's detections, and what the detector says about the image's labels and about planted mistakes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +16,7 @@ IN_CROWD = 0.5  # a detection with this fraction of it in a crowd region counts 
 
 
 class Rated(NamedTuple):
-    """The n labels of an image, its detections, of which d belong to no label, and the mistakes planted in it."""
+    """The n labels of an image, its detections (d of them belong to no label), and the mistakes planted in it."""
 
     image: int  # its index in the set
     found: Found  # all detections in it
@@ -40,10 +40,10 @@ def rate(
     planted: Sequence[Labels],
     size: tuple[int, int],
 ) -> Rated:
-    """Rates an image of the `size` (height, width), with the detections `found`, by descending score.
+    """Rates an image of `size` (height, width) whose detections, sorted by descending score, are `found`.
 
-    Its `labels` are the annotations `rows`, and `crowds` [k, 4] its crowd regions. Labels are removed, one at a time,
-    only if mistakes were `planted` in it.
+    `rows` are the indices of its `labels` in the annotations, and `crowds` [k, 4] are its crowd regions. If mistakes
+    are `planted`, each label is also removed in turn, to get the features of missed objects.
     """
 
     def evidence_about(given: Labels) -> Evidence:

@@ -1,4 +1,4 @@
-"""Fits multinomial logistic regression with Newton's method, which estimates the probability of each kind."""
+"""Estimates the probability of each kind by multinomial logistic regression, fitted with Newton's method."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ SMALL_STEP = 1e-5
 
 
 class Regression(NamedTuple):
-    """The weights of F features for K kinds."""
+    """A fitted regression of K kinds on F features."""
 
     kinds: np.ndarray  # int64 [K], the kinds that had samples
     means: np.ndarray  # [F]
@@ -25,7 +25,7 @@ class Regression(NamedTuple):
 
 
 def fit(features: np.ndarray, kinds: np.ndarray, sample_weights: np.ndarray) -> Regression:
-    """Fits the probabilities of `kinds` [n] to `features` [n, F]; a sample of weight 2 counts like two."""
+    """Fits a regression of `kinds` [n] on `features` [n, F]; a sample of weight 2 counts as two samples."""
     present, targets = np.unique(kinds, return_inverse=True)
     means, deviations = features.mean(axis=0), features.std(axis=0) + 1e-6
     inputs = _standardised(features, means, deviations)

@@ -1,8 +1,8 @@
-"""Ranks the labels of a set, and the objects that it lacks, by the probability that they are mistakes.
+"""Ranks the labels of a set, and objects that seem to lack a label, by the probability of a mistake.
 
 It isn't known which labels are wrong, so mistakes are planted in the set's own labels: changed classes, moved boxes,
-boxes in other places, duplicate labels, and removed labels. Two regressions learn how the detections differ there, and
-then rate the actual labels, and the detections without a label.
+boxes in other places, duplicate labels, and removed labels. Two regressions learn how the detector's output differs at
+these mistakes; one then rates the actual labels, the other the detections without a label.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,7 +48,7 @@ CLASS_WEIGHT = 10  # as many labels with the mean score of all classes are added
 
 
 class Suspect(NamedTuple):
-    """A label, or a missing object, that may be a mistake. Boxes are (left, top, width, height), upright."""
+    """A label that may be wrong, or an object that may lack a label. Boxes are (left, top, width, height), upright."""
 
     kind: str
     probability: float
@@ -61,7 +61,7 @@ class Suspect(NamedTuple):
 
 
 def rated_images(annotations: Annotations, seen: Iterable[tuple[ImageRegions, Found]], seed: int) -> Iterator[Rated]:
-    """Yields what is known about each image that was `seen`: its regions, and the detections in it, best first."""
+    """Yields a rating of each image; `seen` yields an image's regions, and its detections by descending score."""
     draw = np.random.default_rng(seed)
     owners, num_images = owners_of(annotations), len(annotations.image_ids)
     boxes = boxes_of(clipped_corners(annotations.boxes, annotations.sizes[owners]))
@@ -80,7 +80,7 @@ def rated_images(annotations: Annotations, seen: Iterable[tuple[ImageRegions, Fo
 
 
 def suspects_in(rated: list[Rated], num_classes: int) -> list[Suspect]:
-    """Returns the suspects in the images that were rated, by descending probability."""
+    """Returns the suspects in the `rated` images, by descending probability."""
     suspects = [*_label_suspects(rated, num_classes), *_missing_suspects(rated)]
     suspects.sort(key=lambda suspect: -suspect.probability)
     boxes = {row: box for each in rated for row, box in zip(each.rows.tolist(), each.labels.boxes, strict=True)}
@@ -117,7 +117,7 @@ def _label_suspects(rated: list[Rated], num_classes: int) -> Iterator[Suspect]:
 
 
 def _usual_scores(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the mean of the `scores` [n] of each class; for a rare class, it is near the mean of all."""
+    """Returns the mean of the `scores` by class: [num_classes]; for a rare class, it is near the overall mean."""
     counts, totals = (np.bincount(labels, values, num_classes) for values in (np.ones(len(scores)), scores))
     return (totals + CLASS_WEIGHT * scores.mean()) / (counts + CLASS_WEIGHT)
 
@@ -164,7 +164,7 @@ def _missing_suspects(rated: list[Rated]) -> Iterator[Suspect]:
 
 
 def _distinct(suspects: list[Suspect], boxes: dict[int, np.ndarray]) -> Iterator[Suspect]:
-    """Yields the `suspects`, sorted by probability, without those that come from the mistake of an earlier one."""
+    """Yields the `suspects`, sorted by probability, without any that stem from the same mistake as an earlier one."""
     label_boxes: dict[int, list[np.ndarray]] = {}
     missing_boxes: dict[int, list[np.ndarray]] = {}
     duplicates: set[int] = set()

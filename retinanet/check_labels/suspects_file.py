@@ -1,4 +1,4 @@
-"""Writes the suspects among a set's labels as JSON, in the frame of the annotation file, and sums them up as text."""
+"""Writes the suspects among a set's labels as JSON, with boxes as in the annotation file, and sums them up in text."""
 
 import json
 from collections import Counter
@@ -93,7 +93,7 @@ def summary_lines(content: dict[str, Any], num_labels: int) -> list[str]:
 
 
 def _unnamed_lines(suspects: list[dict[str, Any]]) -> list[str]:
-    """Returns a line about labels that decisions can't name, if there are any."""
+    """Returns a line about suspect labels that decisions can't identify, if there are any."""
     labels = [(each["image_id"], repr(each["annotation_id"])) for each in suspects if each["bbox"]]
     times, missing = Counter(labels), repr(None)
     count = sum(identity == missing or times[image, identity] > 1 for image, identity in labels)

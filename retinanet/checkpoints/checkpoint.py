@@ -1,4 +1,4 @@
-"""Reads and writes checkpoints: plain data that rebuilds a model and, with the state of its run, resumes the run."""
+"""Reads and writes checkpoints: plain data from which to rebuild a model and, with its run's state, resume the run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ MOST_ANCHORS = 1000  # per cell
 class Checkpoint(NamedTuple):
     """The content of a checkpoint file, a dict of these fields and `format`.
 
-    The fields of `architecture` are stored directly in that dict, and its anchors are a nested dict.
+    The fields of `architecture` are stored directly in that dict, and its anchors as a nested dict.
     """
 
     model: dict[str, Tensor]
@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def exif(self) -> str:
-        """Returns the run's --exif; earlier versions turned an image only if its annotated size called for it."""
+        """Returns the run's --exif; RAW for earlier versions, which rotated images only to match the annotated size."""
         return self.settings.get("exif", RAW)
 
     @property
@@ -65,7 +65,7 @@ def save_checkpoint(
 
 
 def save_as_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    """Writes the weights that test.py uses, and their network's description. Raises UserError like save_checkpoint."""
+    """Writes the weights that test.py uses, and a description of the network. Raises UserError like save_checkpoint."""
     with _errors_explained(path):
         write_safetensors(_plain(checkpoint._replace(model=checkpoint.ema or checkpoint.model, ema=None)), path)
 
@@ -99,7 +99,7 @@ def saved_epoch(path: Path) -> int | None:
 
 
 def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    """Returns the checkpoint in `path` and the state of its run, empty if none was saved.
+    """Returns the checkpoint in `path` and the state of its run, which is empty if none was saved.
 
     Raises UserError like load_checkpoint.
     """
@@ -140,7 +140,7 @@ def run_in(content: dict[str, Any], path: Path) -> tuple[Checkpoint, dict[str, A
 def build_model(
     checkpoint: Checkpoint, path: Path, learn_statistics: bool = False, *, averaged: bool = False
 ) -> RetinaNet:
-    """Builds the model of `checkpoint`, read from `path`; with `averaged`, from the averaged weights if there are any.
+    """Builds the model of the `checkpoint` in `path`; with `averaged`, uses the averaged weights if there are any.
 
     Raises UserError if the weights don't fit or aren't finite.
     """

@@ -112,7 +112,7 @@ def read_evaluations(folder: Path) -> dict[int, float]:
 
 
 def best_and_final_line(path: Path) -> str | None:
-    """Returns a line with the APs of best.pt and model_final.pt, of which `path` is one; None if they are unknown."""
+    """Returns a line with the APs of best.pt and model_final.pt; None if `path` is neither, or the APs are unknown."""
     aps = read_evaluations(path.parent)
     if not aps or path.name not in (BEST, FINAL):
         return None

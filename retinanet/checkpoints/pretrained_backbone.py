@@ -44,7 +44,7 @@ def depths_of(names: Iterable[str]) -> list[int]:
 
 
 class LoadReport(NamedTuple):
-    """A report on loaded weights; if tensor names cover a whole module, only the module (`layer4`) is named."""
+    """A report on loaded weights; a module (`layer4`) is listed by name if the list would contain all its tensors."""
 
     num_loaded: int
     num_tensors: int
@@ -87,7 +87,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
 
 
 def _looks_like(state: Mapping[str, Any]) -> str:
-    """Guesses, from its names, what a state dict without a ResNet contains."""
+    """Guesses the content of a state dict without a ResNet from its names."""
     tops = {name.split(".")[0] for name in state}
     if {"pyramid", "classification_head"} & tops:
         return "looks like the weights of a detector of this project"

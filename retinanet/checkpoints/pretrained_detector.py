@@ -47,7 +47,7 @@ class ClassReport(NamedTuple):
 def load_checkpoint_weights(
     network: RetinaNet, class_names: Sequence[str], checkpoint: Checkpoint, path: Path
 ) -> ClassReport:
-    """Fills `network` from the `checkpoint` in `path`, from its averaged weights if there are any.
+    """Fills `network` from the `checkpoint` in `path`, with the averaged weights if there are any.
 
     Raises UserError, without loading anything, if the network has another architecture or the weights are broken.
     """
@@ -93,7 +93,7 @@ def is_detector(state: Mapping[str, Any]) -> bool:
 
 
 def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str) -> ClassReport:
-    """Fills `network` from the `state` of torchvision's detector; only the shapes of the anchors may differ.
+    """Fills `network` from the `state` of torchvision's detector; only classes and anchor shapes may differ.
 
     Raises UserError, without loading anything, if a tensor is missing, has another shape or is not finite.
     """
@@ -166,11 +166,11 @@ def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
 
     torchvision centres anchors on the upper left corner of their cell, rounds their sides to whole, even pixels, and
     doesn't divide deltas by standard deviations. Let s be the stride, w the width of torchvision's anchor, v the width
-    of our anchor, and dx torchvision's delta. The centre of torchvision's box is dx * w away from the corner, and the
-    centre of our box, with delta d, s / 2 + 0.1 * d * v. So d = 10 * dx * w / v - 5 * s / v. For the width, d = 5 * dw
-    + 5 * log(w / v). The ratio w / v differs by level, but is near 1 if `shapes` are torchvision's. So most of the
-    conversion goes into the output convolution, which is still trained, and only the rest into the level code. (Both
-    limit a box's growth to the same factor, but relative to their own anchors.)
+    of our anchor, and dx torchvision's delta. The centre of torchvision's box is dx * w away from the corner; the
+    centre of our box, with delta d, is s / 2 + 0.1 * d * v away from it. So d = 10 * dx * w / v - 5 * s / v. For the
+    width, d = 5 * dw + 5 * log(w / v). The ratio w / v differs by level, but is near 1 if `shapes` are torchvision's.
+    So most of the conversion goes into the output convolution, which is still trained, and only the rest into the level
+    code. (Both limit a box's growth to the same factor, but relative to their own anchors.)
     """
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 

@@ -35,7 +35,7 @@ class SavedRun(NamedTuple):
     facts: Facts
 
     def random_stages(self) -> list[str]:
-        """Returns the backbone's stages that were random at the start; none if an earlier version saved the run."""
+        """Returns the backbone's stages that were random at the start; empty if an earlier version saved the run."""
         saved = self.state.get("random_stages")
         return [stage for stage in STAGES if isinstance(saved, list) and stage in saved]
 
@@ -64,7 +64,7 @@ def newest_run(folder: Path) -> tuple[SavedRun | None, list[str]]:
 def with_saved_exif(settings: TrainSettings, folder: Path) -> TrainSettings:
     """Returns the settings with the --exif of the run that is saved in `folder`, unless the flag was given.
 
-    The sets are read before the checkpoint, so this reads the run's record.
+    The sets are read before the checkpoint, so the flag is taken from the run's record.
     """
     is_saved = (folder / LAST).exists() or (folder / PREVIOUS).exists()
     if "exif" in settings.given or not is_saved or not (folder / RECORD).exists():

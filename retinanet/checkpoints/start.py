@@ -35,7 +35,7 @@ def build_network(
     saved: SavedRun | None,
     measure: Callable[[RetinaNet, Sequence[str]], None] = lambda _network, _names: None,
 ) -> Start:
-    """Builds the network with initial weights, or with those of the `saved` run.
+    """Builds the network with initial weights, or with the weights of the `saved` run.
 
     If --norm_statistics is auto, `measure` is called with the network and the names of batch norms without statistics.
     Raises UserError if weights are missing or don't fit.
@@ -72,9 +72,9 @@ def build_network(
 
 
 def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> TrainSettings:
-    """Returns the settings with the network of the `saved` run or, without one, of the checkpoint that --weights names.
+    """Returns the settings with the network of the `saved` run or, without a run, of a checkpoint passed as --weights.
 
-    Given flags keep their values; require_same_run and load_checkpoint_weights refuse those that contradict it.
+    Flags that were given keep their values; require_same_run and load_checkpoint_weights refuse contradictions.
     """
     weights = settings.network.weights
     if saved:
@@ -94,7 +94,7 @@ def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> Train
 
 
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
-    """Returns the state dict or checkpoint of --weights (empty for none), and what messages call it."""
+    """Returns the state dict or checkpoint that --weights selects (empty for none), and its name for messages."""
     match weights:
         case "none":
             return {}, "none"

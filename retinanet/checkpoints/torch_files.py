@@ -86,7 +86,7 @@ def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raises ValueError if members of the archive `path` are compressed or damaged, or together exceed the file."""
+    """Raises ValueError if members of the archive `path` are compressed, damaged or together larger than the file."""
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
@@ -120,7 +120,7 @@ def _check_calls(pickled: bytes) -> None:
 def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
     """Returns the number of items in nested containers, counting repeated references each time.
 
-    Raises ValueError if there are too many items, or if containers nest too deeply, like one that contains itself.
+    Raises ValueError if there are too many items, or if containers nest too deeply, as when one contains itself.
     `counts` caches the numbers by container id.
     """
     if not isinstance(content, dict | list | tuple | set):

@@ -56,7 +56,7 @@ def digest_of(path: Path) -> str:
 
 
 def _read(entry: Path, path: Path) -> Annotations | None:
-    """Reads the annotations of `path` from the cache file `entry`; None if the file is missing, damaged or outdated."""
+    """Returns the annotations of `path` from the cache file `entry`; None if it is missing, damaged or outdated."""
     content = read_entry(entry)
     try:
         if content is None or content["format"] != FORMAT:
@@ -81,7 +81,7 @@ def _write(annotations: Annotations, entry: Path | None) -> None:
 
 
 def read_entry(entry: Path) -> dict[str, Any] | None:
-    """Reads the arrays in the cache file `entry`, and keeps it from ageing; None if it is missing or damaged."""
+    """Returns the arrays in the cache file `entry`, and records its use; None if the file is missing or damaged."""
     try:
         with np.load(entry, allow_pickle=False) as file:
             content = dict(file)
@@ -95,7 +95,7 @@ def read_entry(entry: Path) -> dict[str, Any] | None:
 def write_entry(entry: Path | None, content: Mapping[str, Any]) -> None:
     """Writes arrays to the cache file `entry`, and removes files that haven't been used for a long time.
 
-    If there is no cache folder, or it can't be written, says so instead, once.
+    If there is no cache folder, or it isn't writable, says so once.
     """
     if entry is None:
         _say_once("there is no HOME and no XDG_CACHE_HOME")

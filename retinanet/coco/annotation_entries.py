@@ -118,7 +118,7 @@ def box_and_area(annotation: dict[str, Any]) -> tuple[list[float], float]:
 
 
 def _is_wide(mask: Any, area: float) -> bool:
-    """Returns True if `mask`, which is polygons [[x1, y1, x2, y2 ...] ...] or run lengths, exceeds a pixel."""
+    """Returns True if `mask` (polygons [[x1, y1, x2, y2 ...] ...] or run lengths) is larger than a pixel."""
     if isinstance(mask, dict):
         return area > 1
     if not isinstance(mask, list):

@@ -188,7 +188,7 @@ def _are_real(annotations: Annotations) -> np.ndarray:
 
 
 def turned_upright(annotations: Annotations, turns: np.ndarray) -> Annotations:
-    """Returns the annotations with sizes and boxes turned by the EXIF orientations `turns` [N]; 1 changes nothing."""
+    """Applies the EXIF orientations `turns` [N] to the annotations' sizes and boxes; 1 changes nothing."""
     if (turns == 1).all():
         return annotations
     boxes = turned_boxes(annotations.boxes, *(values[owners_of(annotations)] for values in (turns, annotations.sizes)))
@@ -196,14 +196,14 @@ def turned_upright(annotations: Annotations, turns: np.ndarray) -> Annotations:
 
 
 def as_in_file(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
-    """Converts upright `boxes` [n, 4] in the `images` [n] to the orientation of the annotation file."""
+    """Converts upright `boxes` [n, 4], in `images` [n], to the orientation of the annotation file."""
     if annotations.turns is None:
         return boxes
     return turned_boxes(boxes, BACK[annotations.turns[images]], annotations.sizes[images])
 
 
 def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
-    """Turns `boxes` [n, 4] of a file in the `images` [n] upright, like the annotations: the inverse of as_in_file."""
+    """Converts `boxes` [n, 4] of a file, in `images` [n], to the annotations' orientation: reverses as_in_file."""
     if annotations.turns is None:
         return boxes
     turns = annotations.turns[images]

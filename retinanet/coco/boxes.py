@@ -43,7 +43,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def turned_boxes(boxes: np.ndarray, orientations: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Turns COCO `boxes` [n, 4] by the EXIF `orientations` [n] of their images, of `sizes` [n, 2] before the turn."""
+    """Applies EXIF `orientations` [n] to COCO `boxes` [n, 4]; `sizes` [n, 2] are the image sizes before rotation."""
     left, top, width, height = boxes.T
     rows, columns = sizes.T
     left = np.where(MIRRORS_X[orientations], columns - left - width, left)
@@ -53,7 +53,7 @@ def turned_boxes(boxes: np.ndarray, orientations: np.ndarray, sizes: np.ndarray)
 
 
 def turned_sizes(sizes: np.ndarray, orientations: np.ndarray) -> np.ndarray:
-    """Turns image `sizes` [n, 2] by the EXIF `orientations` [n]."""
+    """Applies EXIF `orientations` [n] to image `sizes` [n, 2]."""
     return np.where(SWAPS[orientations][:, None], sizes[:, ::-1], sizes)
 
 
@@ -70,7 +70,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Marks the `boxes` [n, 4] that look like fractions of the image `sizes` [n, 2], if most boxes do: bool [n].
 
     Read as pixels, such a box lies in the top-left pixel of its image, whether it consists of a corner and a size, a
-    centre and a size, or two corners. Real objects, however tiny, rarely lie there. If all such boxes are whole
+    centre and a size, or two corners. Real objects, however tiny, rarely lie there. If all such boxes consist of whole
     numbers, such as (0, 0, 1, 1), they are placeholders and not marked. Boxes without area don't count.
     """
     within = np.all((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE), axis=1)
@@ -85,7 +85,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def corners_for_sizes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Marks the `boxes` [n, 4] that leave their image, if the boxes as a whole look like (x1, y1, x2, y2): bool [n].
+    """Marks the `boxes` [n, 4] that extend past their image, if the boxes overall look like (x1, y1, x2, y2): bool [n].
 
     `sizes` [n, 2] are the image sizes. No box is marked if the boxes look like (left, top, width, height).
     """

@@ -1,4 +1,4 @@
-"""Finds a set's files in this project's layout, COCO's or Roboflow's; for other data, names the command to use."""
+"""Finds a set's files in this project's layout, COCO's or Roboflow's; for other data, says which command to use."""
 
 import os
 import re
@@ -36,13 +36,13 @@ def set_name_of(name: str) -> str:
 
 
 def set_told_by(file: Path) -> str | None:
-    """Returns train, val or test if a word in the file's name tells it, or else the name of its folder."""
+    """Returns train, val or test from the file's name or, if it has none of them, its folder's; None if unclear."""
     words = {known_set(word) for word in re.split("[^a-z0-9]+", file.stem.lower())} - {None}
     return words.pop() if len(words) == 1 else known_set(file.parent.name) if not words else None
 
 
 def export_above(folder: Path) -> Path | None:
-    """Returns the folder of the export that `folder` is a part of, such as its labels/; None if it isn't one."""
+    """Returns the export that contains `folder` as one of its parts, such as labels/; None if there is no export."""
     place = Path(os.path.abspath(folder))
     while known_set(place.name) or place.name.lower() in PARTS:
         place = place.parent
@@ -52,7 +52,7 @@ def export_above(folder: Path) -> Path | None:
 
 
 def export_below(folder: Path) -> Path:
-    """Returns the only folder in `folder`, and so on, if there is nothing else; archives unpack into such folders."""
+    """Descends from `folder` while it holds nothing but a folder, as unpacked archives do; returns the last folder."""
     try:
         places = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MACOSX]
     except OSError:
@@ -93,7 +93,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def split_advice(root: Path, missing: str, existing: Sequence[str]) -> str:
-    """Returns a sentence, with a space before it, on how to make the `missing` set val from train; "" for others."""
+    """Returns a space and a sentence on making the `missing` set val from train, if only train exists; otherwise ""."""
     if missing != VAL or [*existing] != ["train"]:
         return ""
     output = root.with_name(f"{root.name}2") if root.name else "data2"
@@ -125,7 +125,7 @@ def other_sets(annotation_file: Path) -> dict[str, Path]:
 
 
 def advice_for(coco_path: Path) -> str | None:
-    """Says what `coco_path` is, if not a COCO data folder, and which command handles it; None if unrecognised."""
+    """Returns what `coco_path` is, if not a COCO data folder, and which command handles it; None if unrecognised."""
     quoted = shlex.quote(str(coco_path))
     if coco_path.suffix.lower() in IMAGE_SUFFIXES and coco_path.is_file():
         return f"an image. To detect in it: python -m retinanet.predict {quoted}"

@@ -58,7 +58,7 @@ def _has_cvats_xml(folder: Path, files: Sequence[Path]) -> bool:
 
 
 def _has_class_list(folder: Path, files: Sequence[Path]) -> bool:
-    """Returns True for data.yaml, and for darknet's obj.data."""
+    """Returns True if `folder` itself holds YOLO's data.yaml or darknet's obj.data."""
     at_root = [path for path in files if path.parent == folder]
     return _begins_with(at_root, (".yaml", ".yml"), rb"(?m)^\s*['\"]?(names|nc|train|val)\b") or _begins_with(
         at_root, (".data",), rb"(?m)^\s*(names|train|classes)\s*="
@@ -119,7 +119,7 @@ def format_of(source: Path, tree: Tree) -> str | None:
 
 
 class CsvColumns(NamedTuple):
-    """The columns of a CSV file, by their numbers."""
+    """The indices of a CSV file's columns."""
 
     path: int
     box: list[int]  # four, or one that holds all four numbers
@@ -129,7 +129,7 @@ class CsvColumns(NamedTuple):
 
 
 def csv_columns(header: list[str]) -> CsvColumns | None:
-    """Returns the columns that a CSV file's first row names; None if it isn't a header that names image and box."""
+    """Returns the columns named in a CSV file's first row; None if that row isn't a header with an image and a box."""
     names = [re.sub("[^a-z0-9]", "", word.lower()) for word in header]
 
     def places(wanted: Sequence[Sequence[str]], but: Sequence[int] = ()) -> list[int]:

@@ -43,7 +43,7 @@ class Found(NamedTuple):
     boxes: np.ndarray  # float64 [D, 4], (left, top, width, height) in original pixels
 
     def at(self, rows: np.ndarray) -> "Found":
-        """Returns the detections that `rows`, indices or a mask, select, in the order of `rows`."""
+        """Returns the detections selected by `rows`, which are indices or a mask, in the order of `rows`."""
         return Found(*(values[rows] for values in self))
 
 
@@ -56,7 +56,7 @@ def joined(parts: Sequence[Found]) -> Found:
 def found_of(rows: Sequence[dict[str, Any]], annotations: Annotations) -> Found:
     """Converts checked rows (image_id, category_id, bbox, score) of a result file to detections, in the same order.
 
-    Rows are oriented like the annotation file; detections are turned upright if the annotations were.
+    Rows are oriented like the annotation file; detections are rotated upright if the annotations were.
     """
     order = np.argsort(annotations.image_ids)
     ids = np.array([row["image_id"] for row in rows], np.int64)
@@ -145,7 +145,7 @@ def record_path(path: Path) -> Path:
 
 
 def read_record(path: Path) -> tuple[dict[str, Any], str]:
-    """Returns the record of the result file `path`; if none can be used, an empty record and the reason."""
+    """Returns the record of the result file `path`, and ""; if it can't be used, an empty record and the reason."""
     beside = record_path(path)
     if not beside.exists():
         return {}, f"there is no {beside}"
@@ -162,7 +162,7 @@ def read_record(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
-    """Returns checked `rows` as JSON to submit, with only the four keys: others make COCO expect another format."""
+    """Returns checked `rows` as JSON to submit, with only the four keys; with others, COCO expects another format."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)
 
 
@@ -196,9 +196,9 @@ def write_zip(text: str, path: Path) -> None:
 
 
 def set_aside(path: Path, rows: list[Any]) -> Path | None:
-    """Renames an older result file at `path`, unless it holds these `rows`, and returns its new path, or None.
+    """Renames an older result file at `path`, and its record, unless the file holds these `rows`.
 
-    Its record is renamed with it.
+    Returns the file's new path, or None if nothing was renamed.
     """
     if not path.exists() or path.read_bytes() == json.dumps(rows).encode():
         return None

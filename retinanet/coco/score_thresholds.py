@@ -10,7 +10,7 @@ USUAL_THRESHOLD = 0.3  # used if no evaluation has determined a better threshold
 def above(scores: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
     """Returns a bool mask, shaped like `scores`, of the scores that exceed the threshold, compared in float32.
 
-    There is a threshold for all scores, or one for each. No score exceeds a threshold of NaN.
+    `threshold` is a number for all scores, or an array with one for each. No score exceeds a threshold of NaN.
     """
     return scores.astype(np.float32) > np.asarray(threshold, np.float32)
 

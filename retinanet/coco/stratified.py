@@ -10,10 +10,10 @@ from retinanet.runtime.errors import UserError
 
 
 def group_keys(names: Sequence[str], group_by: str | None) -> list[str]:
-    r"""Returns the group of each of the file `names`; without `group_by`, each is a group of its own.
+    r"""Returns the group of each file name in `names`; without `group_by`, each file forms a separate group.
 
     `group_by` is a regular expression that must match every file name; images with the same match, or the same first
-    capture group, form a group. Raises UserError if it isn't valid, or doesn't match a name.
+    capture group, form a group. Raises UserError if the expression is invalid or doesn't match every name.
     """
     if group_by is None:
         return [f"\0{number}" for number in range(len(names))]
@@ -35,9 +35,9 @@ def stratified(
 ) -> list[list[int]]:
     """Divides groups into parts with the given `shares` of the images, and returns the indices of each part's groups.
 
-    `counts` are the numbers of objects of each class in each group, `sizes` its numbers of images. This is iterative
-    stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest class come first, and each
-    group goes to the part that lacks most objects of that class.
+    `counts` are each group's numbers of objects by class, and `sizes` are the groups' numbers of images. This is
+    iterative stratification (https://doi.org/10.1007/978-3-642-23808-6_10): groups with the rarest classes come first,
+    and each group goes to the part that lacks the most objects of the group's rarest class.
     """
     order = np.random.default_rng(seed).permutation(len(counts)).tolist()
     needs = _Needs(counts, sizes, shares)
@@ -59,7 +59,7 @@ class _Needs:
         self.totals = totals
 
     def neediest(self, counts: Counter[int]) -> int:
-        """Returns the part that lacks most objects of the rarest class in `counts`, or else most images."""
+        """Returns the part that lacks the most objects of the rarest class in `counts`; on a tie, the most images."""
         rarest = min(counts, key=lambda label: (self.totals[label], label), default=None)
         need = [
             (0.0 if rarest is None else objects[rarest], images)

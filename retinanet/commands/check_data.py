@@ -119,7 +119,7 @@ def check_annotation_files(settings: CheckDataSettings, findings: Findings) -> l
 
 
 def existing_sets(coco_path: Path) -> list[str]:
-    """Returns the names in SETS that have an annotation file. Raises UserError if there is no annotation file."""
+    """Returns the names of the sets with an annotation file. Raises UserError if there is no such set."""
     names, missing = [], {}
     for name in SETS:
         try:
@@ -138,7 +138,7 @@ def existing_sets(coco_path: Path) -> list[str]:
 def check_image_files(
     sets: list[CheckedSet], fits: Sequence[BoxFit | None], threads: int, findings: Findings
 ) -> list[list[Content]]:
-    """Decodes all images of the sets once, for `fits` too, and returns their contents."""
+    """Decodes each image once, checks it, scores boxes for `fits`, and returns the contents of the images by set."""
     contents: list[list[Content]] = []
     for checked, fit in zip(sets, fits, strict=True):
         every = read_contents(checked.dataset, threads, fit)
@@ -178,7 +178,7 @@ def account_of(coco_path: Path, sets: list[CheckedSet], contents: list[list[Cont
 
 
 def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[list[str]]:
-    """Counts the objects of all sets, measures the first set's anchor coverage, draws the charts, returns the text."""
+    """Counts the objects of all sets, measures the first set's anchor coverage, draws charts, and returns the text."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     dataset, classes = sets[0].dataset, names_of_classes(sets)
     setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes)
@@ -222,7 +222,7 @@ def names_of_classes(sets: list[CheckedSet]) -> dict[int, str]:
 
 
 def most_frequent(classes: dict[int, str], counts: Sequence[Counts], most: int = 8) -> dict[int, str]:
-    """Returns the `most` classes with the most objects in the first set, or all classes if there are no more."""
+    """Returns the classes with the most objects in the first set, at most `most` of them."""
     if len(classes) <= most:
         return classes
     order = sorted(classes, key=lambda category_id: -counts[0].class_objects.get(category_id, 0))

@@ -1,4 +1,4 @@
-"""Checks labels: for each part of a set, trains a detector on the others, and lists labels that it contradicts."""
+"""Checks labels: for each fold of a set, trains a detector on the other folds, and lists labels that it contradicts."""
 
 import shlex
 from collections.abc import Iterator
@@ -99,9 +99,9 @@ def require_objects(annotations: Annotations) -> None:
 
 
 def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[Seen], results: Path) -> Found:
-    """Finds suspects by what was `seen`, writes and prints them, and writes the page; returns all detections.
+    """Finds suspects from what was `seen`, writes and prints them, writes the report, and returns all detections.
 
-    `results` names the file of the detections.
+    `results` is the path of the result file with the detections.
     """
     annotations, training = dataset.annotations, settings.training
     folder = training.output.output_path

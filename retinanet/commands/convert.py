@@ -94,7 +94,7 @@ def _unrecognised(reading: Reading) -> UserError:
 
 
 def _require_images(labelled: Labelled, source: Path) -> None:
-    """Raises UserError if a set has no image left, since all have mistakes."""
+    """Raises UserError if a set has no images left because all of them have mistakes."""
     for labelled_set in labelled.sets:
         if not labelled_set.images:
             raise UserError(
@@ -104,7 +104,7 @@ def _require_images(labelled: Labelled, source: Path) -> None:
 
 
 def _named(labelled: Labelled, settings: ConvertSettings) -> Labelled:
-    """Gives the only set the name from --set. Raises UserError if there are several sets."""
+    """Gives the only set the name in --set, if given. Raises UserError if there are several sets."""
     name = settings.reading.set
     if name is None:
         return labelled

@@ -44,7 +44,7 @@ def draw(settings: DrawSettings) -> int:
 
 
 def draw_logs(paths: Sequence[Path], log_scale: bool, picture_path: Path, show: bool) -> None:
-    """Prints the table of the runs of the logs that `paths` name, and draws their curves."""
+    """Prints a table of the runs in the logs at `paths`, and draws the curves of these runs."""
     logs, without_run = read_logs(paths)
     if without_run:
         say(f"Left out, as they contain neither losses nor a table: {', '.join(map(str, without_run))}", "")
@@ -219,6 +219,6 @@ def detection_panel(index: int, pixels: np.ndarray, detections: Found, threshold
 
 
 def best_threshold(detections: Found, annotations: Annotations) -> float:
-    """Returns the best-F1 threshold, as test.py prints it; USUAL_THRESHOLD without objects or true positives."""
+    """Returns the best-F1 threshold, as in test.py; USUAL_THRESHOLD if there are no objects or true positives."""
     best = working_point(annotations, detections).threshold if has_objects(annotations) else math.nan
     return USUAL_THRESHOLD if math.isnan(best) else best

@@ -120,7 +120,7 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
 
 
 def require_objects(settings: EvaluateSettings, annotations: Annotations) -> None:
-    """Raises UserError if the settings need an AP, and the set has no objects."""
+    """Raises UserError if the settings need an AP, but the set has no objects."""
     flags = {"--min_ap": settings.min_ap is not None, "--json": settings.json is not None}
     needing = [flag for flag, is_given in flags.items() if is_given]
     if needing and not has_objects(annotations):
@@ -133,7 +133,7 @@ def require_objects(settings: EvaluateSettings, annotations: Annotations) -> Non
 def record_of(
     settings: EvaluateSettings, checkpoint: Checkpoint, annotations: Annotations, device: torch.device
 ) -> dict[str, Any]:
-    """Returns the record of a result file, which corresponds to a run's run.json."""
+    """Returns the record of a result file, the counterpart of a run's run.json."""
     min_side, max_side = sides_of(settings, checkpoint)
     used = {
         "set_name": settings.name_of_set,
@@ -155,7 +155,7 @@ def record_of(
 
 
 def better_checkpoint(path: Path, epoch: int) -> str | None:
-    """Returns a hint if the run's own evaluations rate best.pt higher than the checkpoint `path`, of `epoch`."""
+    """Returns a hint if the run's evaluations rate best.pt higher than the checkpoint `path`, saved after `epoch`."""
     aps, best = read_evaluations(path.parent), path.parent / BEST
     if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch]:
         return None
@@ -184,9 +184,9 @@ def report_on(
     source: Path,
     record: dict[str, Any],
 ) -> int:
-    """Prints COCO's table and the analysis of the detections, and writes the report and the numbers.
+    """Prints the COCO table and the analysis of the detections, and writes the report and the numbers if requested.
 
-    Returns the exit code: 1 if AP is below --min_ap.
+    Returns the exit code: 1 if AP is below --min_ap, otherwise 0.
     """
     annotations = dataset.annotations
     no_table = "so there is no table" + (" and no report" if settings.report else "")
@@ -248,7 +248,7 @@ def report_on_file(settings: EvaluateSettings, path: Path) -> int:
 
 
 def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
-    """Returns the --exif for the pictures of a report on a result file: as in the run that made the file, if known."""
+    """Returns the --exif for the pictures of a report on a result file: as given, or else as recorded with the file."""
     if settings.trained.exif or not record:
         return settings.trained.exif or UPRIGHT
     used = record[TEST_SETTINGS].get("exif")
@@ -256,7 +256,7 @@ def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
 
 
 def require_place_of_json(settings: EvaluateSettings) -> None:
-    """Raises UserError if the file of --json can't be written, or is one that this command reads or writes."""
+    """Raises UserError if the --json file can't be written, or is one that this command reads or writes."""
     if not settings.json:
         return
     results = settings.results_path or default_results_path(settings.name_of_set)
@@ -311,9 +311,9 @@ def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
 
 
 def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> int:
-    """Prints what changed from one result file to the other, draws the images that changed most, and writes the page.
+    """Prints what changed from one result file to the other, and draws the images that changed most.
 
-    With --json, the picture is drawn only if --report is given.
+    With --report, also writes the report. With --json, the picture is drawn only if --report is given.
     """
     if settings.report:
         require_writable(settings.report / REPORT)

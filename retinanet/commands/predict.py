@@ -101,7 +101,7 @@ def predict(settings: PredictSettings) -> int:
 
 
 class Annotating:
-    """Collects the detections in images, if they are wanted in annotation formats, and writes them at the end."""
+    """Collects the detections in images for the requested annotation formats, and writes them at the end."""
 
     def __init__(self, kinds: Sequence[str], images: str, detector: Detector) -> None:
         self._kinds, self._how, self._detector = kinds, images, detector
@@ -111,7 +111,7 @@ class Annotating:
         self._images: list[LabelledImage] = []
 
     def check(self, images: Sequence[SourceFile], videos: Sequence[SourceFile]) -> None:
-        """Raises UserError if a format can't hold the images or classes, which is better said before detecting."""
+        """Raises UserError, before anything is detected, if a format can't hold the images or classes."""
         if self._kinds and not images:
             raise UserError(f"{videos[0].path}: --save {' '.join(self._kinds)} is for images. Leave it out for videos.")
         if self._kinds and videos:
@@ -128,7 +128,7 @@ class Annotating:
             self._images.append(labelled_image(source.path, name, size, detections, image_id))
 
     def write(self, folder: Path) -> list[str]:
-        """Writes each format to a folder of its own in `folder`, and returns the names of these folders."""
+        """Writes each format to a separate folder in `folder`, and returns the names of these folders."""
         if self._renamed:
             say(f"Note: images with another name in {self._formats}: {len(self._renamed)}, such as {self._renamed[0]}")
         names = []
