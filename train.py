@@ -1,4 +1,4 @@
-"""Trains a RetinaNet on a data set in COCO format, in a single process or as one of torchrun's processes."""
+"""Trains a RetinaNet on a COCO-format dataset, in a single process or as one of torchrun's processes."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.train import train_settings

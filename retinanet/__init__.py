@@ -1,4 +1,4 @@
-"""Trains, evaluates and applies RetinaNet detectors, on data sets in COCO's format."""
+"""Trains, evaluates and applies RetinaNet detectors on datasets in COCO format."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ __all__ = ["Detector", "ImageDetections"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the detector's Python interface when it is first used: importing PyTorch takes seconds."""
+    """Imports the Python interface only when it is first used, because importing PyTorch takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from retinanet.predict import detector

@@ -1,4 +1,4 @@
-"""Lists the commands: python -m retinanet."""
+"""Lists the commands when run as python -m retinanet."""
 
 import ast
 import sys

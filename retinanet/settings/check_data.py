@@ -1,4 +1,4 @@
-"""The flags of python -m retinanet.check_data."""
+"""Defines the flags of python -m retinanet.check_data."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The flags of python -m retinanet.check_labels: its own, and those of train.py for the folds' runs."""
+"""Defines the flags of python -m retinanet.check_labels: its own, and train.py's for the folds' runs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ REFUSED = {
     "verify_resume": "replaces the training. Use it with train.py.",
     "patience": "would end the folds' runs at different times.",
 }
-# The flags that apply with --results, which replaces the folds and their trainings.
+# The flags that apply with --results, which replaces the folds and their runs.
 WITH_RESULTS = frozenset(
     (
         *("results", "coco_path", "train_set", "output_path", "report_images", "report_mb"),

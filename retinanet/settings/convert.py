@@ -1,4 +1,4 @@
-"""The flags of python -m retinanet.convert."""
+"""Defines the flags of python -m retinanet.convert."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The flags of vis.py; for augmented images, they are the same as train.py's."""
+"""Defines the flags of vis.py, including train.py's flags that affect augmented images."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The flags of test.py."""
+"""Defines the flags of test.py."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ FOR_DETECTION = (
 
 @dataclass(frozen=True)
 class Trained:
-    """The settings that default to the checkpoint's values; None stands for the checkpoint's value."""
+    """The settings that are taken from the checkpoint if they are None."""
 
     min_side: int | None = min_side_option(None)
     max_side: int | None = max_side_option(None)

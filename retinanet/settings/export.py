@@ -1,4 +1,4 @@
-"""The flags of python -m retinanet.export."""
+"""Defines the flags of python -m retinanet.export."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -8,7 +8,8 @@
     class TrainSettings:
         loss: Loss = part(Loss, "loss")
 
-defines `--gamma`, in the group `loss` of --help, and `settings.loss.gamma`. The parts of a command don't share flags.
+This defines `--gamma`, in the group `loss` of --help, and `settings.loss.gamma`. A command can't have two flags of the
+same name.
 """
 
 import argparse
@@ -62,7 +63,7 @@ ELSEWHERE = {
 
 
 class Option(NamedTuple):
-    """The properties of a flag that the parser and a resumed run need."""
+    """A flag's properties, for the parser and for runs that resume or repeat another run."""
 
     text: str | None
     kind: Kind  # a function that parses a word, or the values to choose from
@@ -88,30 +89,30 @@ def option(
     may_change: bool = False,
     repeated: bool = True,
 ) -> Any:
-    """Returns a field that defines a flag: a switch if `kind` is bool; if it is a sequence, its values are the choices.
+    """Returns a field that defines a flag: a switch if `kind` is bool, a choice if it is a sequence of values.
 
-    With `may_change`, a resumed run may have another value. If `repeated` is False, a run that repeats
-    another run's record doesn't take the value from there.
+    With `may_change`, the value may change when a run is resumed. Without `repeated`, --from_run doesn't take the value
+    from the other run's record.
     """
     details = Option(text, kind, nargs, metavar, flag, off, positional, may_change, repeated)
     return field(default=default, metadata={"option": details})
 
 
 def part(kind: type[Settings], heading: str | None = None, text: str | None = None) -> Settings:
-    """Returns a field that holds a dataclass of further options; a `heading` makes them a group of --help."""
+    """Returns a field that holds a dataclass of further options; with a `heading`, --help shows them as a group."""
     part_of: Any = field(default_factory=kind, metadata={"heading": heading, "text": text})
     return part_of
 
 
 def another_default(settings: type[Any], name: str, default: Any) -> Any:
-    """Returns a field with the option of the field `name` in the class `settings`, but another default."""
+    """Returns a field with the same option as the field `name` of the class `settings`, but another default."""
     (metadata,) = (each.metadata for each in fields(settings) if each.name == name)
     return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Given:
-    """The names of the flags on the command line, and of those among them whose value isn't the default."""
+    """The names of the flags on the command line; `changed` holds only the flags whose value isn't the default."""
 
     names: frozenset[str]
     changed: frozenset[str]
@@ -119,7 +120,7 @@ class Given:
     def refuse(self, names: Collection[str], reason: str) -> None:
         """Raises UserError for the first of the flags `names` that the user changed.
 
-        A flag that was given its default value is not refused.
+        A flag that was set to its default value is not refused.
         """
         for name in names:
             if name in self.changed:
@@ -134,9 +135,9 @@ def parsed(
     most_used: Sequence[str] = (),
     prog: str | None = None,
 ) -> tuple[Settings, Given]:
-    """Parses `argv` or the command line into `settings`, and also returns which flags were given.
+    """Parses `argv` or the command line; returns the settings and the flags that were given.
 
-    The short --help shows only the flags `most_used`, named without --; if there are none, --help shows all flags.
+    `most_used` names the flags in the short --help, without --; if it is empty, --help shows all flags.
     """
     parser = ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, most_used=most_used)
     _add_options(parser, settings)
@@ -155,7 +156,7 @@ def parsed(
 
 
 def options_of(settings: Any) -> dict[str, Option]:
-    """Returns the options of a settings class by their names, in the order of --help."""
+    """Returns the options of a settings class by their names, in the order of its fields."""
     return {field.name: field.metadata["option"] for field in _flat_fields(settings)}
 
 
@@ -175,15 +176,15 @@ def flat(settings: Any) -> dict[str, Any]:
 
 
 def with_values(settings: Settings, values: dict[str, Any]) -> Settings:
-    """Returns the settings with other values for some flags, whichever part contains the flags."""
+    """Returns the settings with new values for the flags in `values`, whichever parts contain them."""
     assert not values.keys() - options_of(settings).keys(), values
     return _with_values(settings, values)
 
 
 def values_read(settings: Any, plain: dict[str, Any], source: Path) -> dict[str, Any]:
-    """Reads values in the form of `flat`, from the file `source`, as the command line would read them.
+    """Returns the values in `plain`, which has the form of `flat`'s result, as the command line would read them.
 
-    Raises UserError for a name that isn't a flag, and for a value that the flag wouldn't take.
+    Raises UserError, naming the file `source`, for a name that isn't a flag or a value that the flag wouldn't take.
     """
     options = options_of(settings)
     defaults = {each.name: each.default for each in _flat_fields(settings)}
@@ -205,7 +206,7 @@ def values_read(settings: Any, plain: dict[str, Any], source: Path) -> dict[str,
 
 
 def _value_read(details: Option, default: Any, value: Any) -> Any:
-    """Returns a flag's value. Raises ValueError or ArgumentTypeError if the flag wouldn't take `value`."""
+    """Reads `value` as the flag would. Raises ValueError or ArgumentTypeError if the flag wouldn't take it."""
     kind = details.kind
     if value is None and default is None:
         return None
@@ -243,7 +244,7 @@ def _with_values(settings: Any, values: dict[str, Any]) -> Any:
 
 
 def _defaults_read(settings: Any) -> dict[str, Any]:
-    """Parses string defaults as if the user had typed them, so that auto can become what this machine has."""
+    """Parses string defaults as if the user had typed them, so that auto can become an installed backend."""
     return {
         each.name: each.metadata["option"].kind(each.default)
         for each in _flat_fields(settings)
@@ -336,7 +337,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
 
     def _meant_elsewhere(self, word: str) -> str | None:
-        """Returns our flag for another library's, if argparse would read `word` as short for a different flag."""
+        """Returns our flag for another library's `word`, if argparse would read that as short for a different flag."""
         name = word.partition("=")[0].removeprefix("--")
         starting = {flag for flag in self._option_string_actions if flag.startswith(f"--{name}")}
         meant = [flag for flag in ELSEWHERE.get(name, ()) if f"--{flag}" in self._option_string_actions]
@@ -344,7 +345,7 @@ class ArgumentParser(argparse.ArgumentParser):
         return meant[0] if meant and starting and not starting & exact else None
 
     def _suggestion(self, unknown: str) -> str:
-        """Suggests the flag that was probably meant, by other separators, another library's name or a typing error."""
+        """Suggests the flag that was probably meant, despite other separators, another library's name or a typo."""
         flags = {flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")}
         name = unknown.partition("=")[0].lstrip("-").replace("-", "_").lower()
         candidates = [name, *ELSEWHERE.get(name, ()), *difflib.get_close_matches(name, flags, n=1)]
@@ -371,7 +372,7 @@ class _Help(argparse.Action):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows each flag's limits and default, unless it has none or the text already names the default."""
+    """Adds the flag's limits to a help text, unless they are obvious, and the default, unless the text names it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = self._with_default(action)
@@ -422,7 +423,7 @@ def whole_number(least: int, most: int = 2**63 - 1) -> Number:
 
 
 def number_above(low: float, high: float = math.inf) -> Number:
-    """Returns a function that parses a finite number above `low`, and at most `high`."""
+    """Returns a function that parses a finite number above `low` and at most `high`."""
     limits = f"above {low:g}" if high == math.inf else f"above {low:g} and at most {high:g}"
     return Number("a number", limits, float, lambda number: low < number <= high and number != math.inf)
 

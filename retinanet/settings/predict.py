@@ -1,4 +1,4 @@
-"""The flags of python -m retinanet.predict."""
+"""Defines the flags of python -m retinanet.predict."""
 
 import argparse
 import sys
@@ -38,14 +38,14 @@ def class_threshold(text: str) -> ClassThreshold:
 
 
 def _file_decides(name: str) -> Any:
-    """Returns the Detection flag `name`, but with the default None, because an ONNX file has its own value."""
+    """Returns the option `name` of Detection with None as its default, because an ONNX file has its own value."""
     details = options_of(Detection)[name]
     return option(None, f"{details.text} (default: {getattr(Detection, name)}, or an ONNX file's own)", details.kind)
 
 
 @dataclass(frozen=True)
 class Looks:
-    """The versions of an image in which predict detects: tiles, other sizes, the mirror image."""
+    """The flags for the versions of an image that predict searches: tiles, other sizes, the mirror image."""
 
     tile: int | None = option(
         None,
@@ -62,7 +62,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class FileDetection:
-    """The flags of Detection; None stands for the weights file's value."""
+    """The flags of Detection; None stands for the default that comes with the weights file."""
 
     threshold: tuple[ClassThreshold, ...] | None = option(
         None,
@@ -76,7 +76,7 @@ class FileDetection:
     max_detections: int | None = _file_decides("max_detections")
 
     def by_class(self) -> dict[str | None, float] | None:
-        """Returns the thresholds by class name, and by None for the other classes; None if there are none."""
+        """Returns thresholds by class name, with the key None for the other classes; None if the flag isn't given."""
         return None if self.threshold is None else {each.name: each.number for each in self.threshold}
 
     def check(self) -> None:
@@ -136,9 +136,10 @@ class PredictSettings:
 
 
 def _sources_first(argv: Sequence[str]) -> list[str]:
-    """Moves words after --threshold that can't be thresholds to the front: `--threshold 0.3 street.jpg` has a SOURCE.
+    """Moves sources after --threshold to the front, such as street.jpg in `--threshold 0.3 street.jpg`.
 
-    The first word stays, so that a mistake in it is reported as one.
+    A word that can't be a threshold counts as a source. The first word always stays, so that a mistake in it is
+    reported.
     """
     sources: list[str] = []
     others: list[str] = []

@@ -1,4 +1,4 @@
-"""The flags of python -m retinanet.sample_data."""
+"""Defines the flags of python -m retinanet.sample_data."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Options that several commands share: data folder, image size, anchors, detection, machine, COCO library."""
+"""Defines options that several commands share: data folder, image size, anchors, detection, machine, COCO library."""
 
 import argparse
 import importlib.util
@@ -77,7 +77,7 @@ def eval_backend_option() -> Any:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The changes that training makes to its images."""
+    """The flags for the changes that training makes to its images."""
 
     train_sides: tuple[int, ...] | None = option(
         None,
@@ -108,7 +108,7 @@ class Augmentation:
 
 
 def check_sides(min_side: int, max_side: int) -> None:
-    """Raises UserError if the limit of the longer side is below the shorter side."""
+    """Raises UserError if the limit of the longer side is less than the shorter side."""
     if max_side < min_side:
         raise UserError(
             f"--min_side {min_side} is larger than --max_side {max_side}. Raise --max_side or lower --min_side."
@@ -117,7 +117,7 @@ def check_sides(min_side: int, max_side: int) -> None:
 
 @dataclass(frozen=True)
 class Anchors:
-    """The flags for the anchors of a cell: from `anchor_scale` strides to below twice that, in all `anchor_ratios`."""
+    """The flags for a cell's anchors: sides from `anchor_scale` strides to below twice that, in all `anchor_ratios`."""
 
     anchor_scale: float = option(
         AnchorShapes().side,
@@ -163,7 +163,7 @@ class Detection(DetectionSettings):
 
 @dataclass(frozen=True)
 class Views:
-    """The flags of test-time augmentation."""
+    """The flags for test-time augmentation."""
 
     flip_test: bool = option(False, "also detect in the mirror image", bool)
     test_sides: tuple[int, ...] | None = option(
@@ -184,7 +184,7 @@ class Views:
 
 @dataclass(frozen=True)
 class ReportPictures:
-    """The flags of the pictures on the report's page."""
+    """The flags for the pictures on the report's page."""
 
     report_images: str = option(EMBED, "embed the pictures in report.html, or link to the image files", (EMBED, LINK))
     report_mb: float = option(
@@ -241,9 +241,9 @@ def installed_backends() -> list[str]:
 
 
 def eval_backend(text: str) -> str:
-    """Parses the name of an installed backend; auto becomes the fastest, or stays auto if none is installed.
+    """Parses the name of an installed backend; auto becomes the fastest one, or stays auto if none is installed.
 
-    Not every run needs a backend; those that do call coco_table.require_backend.
+    Not every run needs a backend; a run that does calls coco_table.require_backend.
     """
     backends = installed_backends()
     if text == "auto":

@@ -1,4 +1,4 @@
-"""The flags of test_submission.py."""
+"""Defines the flags of test_submission.py."""
 
 from dataclasses import dataclass
 from pathlib import Path

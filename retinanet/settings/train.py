@@ -1,4 +1,4 @@
-"""The flags of train.py, and the recipes that set many of them at once."""
+"""Defines the flags of train.py, and recipes that set many flags at once."""
 
 import json
 from dataclasses import dataclass, replace
@@ -145,7 +145,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Network:
-    """The network, and the weights that training starts from."""
+    """The flags for the network and the weights that training starts from."""
 
     depth: int = option(Architecture().depth, "depth of the ResNet", DEPTHS)
     channels: int = option(CHANNELS, "width of the feature pyramid and the heads", whole_number(1))
@@ -341,7 +341,7 @@ class Optimisation:
         return self.warmup_steps or round(self.warmup_share * num_steps)
 
     def average_decay(self, num_steps: int) -> float:
-        """Returns the decay of the weights' average in a run of `num_steps`; 0 means none."""
+        """Returns the decay of the weights' average in a run of `num_steps`; 0 means no average."""
         if not self.ema_share:
             return self.ema_decay
         return 1 - 1 / max(LEAST_WINDOW, self.ema_share * num_steps)
@@ -475,7 +475,7 @@ class Safety:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """A run's settings, with the published runs' values as defaults. run.json, logs and checkpoints store them flat."""
+    """A run's settings, stored flat in run.json, logs and checkpoints. The defaults are the published runs' values."""
 
     recipe: str = option(
         PUBLISHED,
@@ -507,7 +507,7 @@ class TrainSettings:
 
     @property
     def instead_of_training(self) -> list[str]:
-        """Returns the given flags that make the command do something else instead of training."""
+        """Returns the given flags that make the command do something other than train."""
         values = {"--verify_resume": self.safety.verify_resume, "--find_lr": self.optimisation.find_lr}
         return [flag for flag, value in values.items() if value]
 
@@ -539,7 +539,7 @@ def train_settings(argv: list[str] | None = None) -> TrainSettings:
 
 
 def settled(settings: TrainSettings, given: Given) -> TrainSettings:
-    """Lays the recipe, or the record of --from_run, between the defaults and the flags that were `given`.
+    """Returns the settings; flags that weren't `given` take the values of the recipe or of the record of --from_run.
 
     Raises UserError if flags contradict each other.
     """
@@ -563,9 +563,8 @@ def settled(settings: TrainSettings, given: Given) -> TrainSettings:
 def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
     """Returns the settings in a run's record, to be used like a recipe, and the names that no default may override.
 
-    `path` is the record, or a folder that holds one. A setting whose value follows from other flags is left out, so
-    that it follows them again, as with a recipe. Raises UserError if the file isn't a record, or if a flag wouldn't
-    take its value.
+    `path` is the record, or a folder that holds one. A setting whose value follows from other flags is left out and
+    derived again, as with a recipe. Raises UserError if the file isn't a record, or if a flag wouldn't take its value.
     """
     file = path / RECORD if path.is_dir() else path
     record = read_json(file)
@@ -593,9 +592,9 @@ def default_statistics(weights: str) -> str:
 
 
 def earlier_settings(weights: str) -> dict[str, Any]:
-    """Returns the flat settings that a run with these `weights` had if its version lacked their flags.
+    """Returns the flat settings that a run with these `weights` had for any flags that its version lacked.
 
-    These are the defaults, except that earlier versions turned an image only if its annotated size called for it.
+    These are the defaults, except that earlier versions rotated an image only if its annotated size called for it.
     """
     return flat(TrainSettings()) | {"norm_statistics": default_statistics(weights), "exif": RAW}
 
@@ -628,7 +627,7 @@ UNLISTED = MAY_CHANGE - {"recipe", "output_path", "batch_size", "epochs"}
 
 
 def as_flags(architecture: Architecture) -> list[str]:
-    """Returns the architecture as train.py's flags, one for each part, so that two architectures can be compared."""
+    """Returns the architecture as train.py's flags, always in the same order, so that architectures can be compared."""
     side, ratios, scales = architecture.anchors
     regular = Anchors(side, ratios, len(scales)).shapes.scales
     sizes = "" if scales == regular else f" (of sizes {' '.join(map(str, scales))})"
@@ -658,9 +657,9 @@ def network_values(architecture: Architecture) -> dict[str, Any]:
 
 
 def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]:
-    """Returns the differences between a file's `own` architecture and the one that is `asked` for.
+    """Returns the differences between a file's `own` architecture and the architecture `asked` for.
 
-    Each is a pair of the file's flag and the value asked for: ("--depth 18", "34"), ("--no_iou_branch",
+    Each difference is a pair of the file's flag and the value asked for: ("--depth 18", "34"), ("--no_iou_branch",
     "--iou_branch").
     """
     pairs = zip(as_flags(own), as_flags(asked), strict=True)
@@ -676,7 +675,7 @@ def require_detector(network: Network, source: str) -> None:
 
 
 def settings_line(settings: dict[str, Any]) -> str:
-    """Returns the log's line with the flags of a run, which vis.py --logs reads."""
+    """Returns the log line with a run's flags, which vis.py --logs reads."""
     listed = {name: value for name, value in settings.items() if name not in UNLISTED}
     return f"Settings: {json.dumps(listed, default=str)}"
 

@@ -36,7 +36,7 @@ COCO_SETS = (
 
 
 class Corners(NamedTuple):
-    """Boxes that look like (x1, y1, x2, y2) instead of (left, top, width, height)."""
+    """The rows whose boxes look like (x1, y1, x2, y2) instead of (left, top, width, height)."""
 
     positions: list[int]  # indices of the rows whose boxes leave their image when read as (left, top, width, height)
     proved: bool  # False if corners are merely possible: boxes that were not clipped can look the same
@@ -73,7 +73,8 @@ def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
 def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultFinding]:
     """Returns a finding if the COCO server would reject the name of the zip `path` or of its `member`.
 
-    Nothing is checked for other sets, which the server doesn't evaluate, and for other files, which can't be submitted.
+    Names aren't checked for sets that the server doesn't evaluate, or for files other than zips, which can't be
+    submitted.
     """
     if set_name not in COCO_SETS or path.suffix.lower() != ".zip":
         return []
@@ -105,7 +106,7 @@ def with_area_in_set(rows: NumberedRows, sizes: dict[int, list[int]]) -> Numbere
 
 
 def corners_in(rows: NumberedRows, sizes: dict[int, list[int]]) -> Corners:
-    """Checks whether the boxes of `rows`, which must have an area and an image in `sizes`, look like corners."""
+    """Returns the Corners among `rows`; each row must have a box with an area and an image in `sizes`."""
     if not rows:
         return Corners([], False)
     boxes = np.array([row["bbox"] for _, row in rows], dtype=float)
@@ -124,7 +125,7 @@ def sameness(row: dict[str, Any]) -> Hashable:
 
 
 def place_in_table(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Returns the (image id, category id) for which COCO limits the number of detections; None if either is no id."""
+    """Returns a row's (image id, category id), for which COCO limits the detections; None if either isn't an id."""
     return (row["image_id"], row["category_id"]) if is_id(row["image_id"]) and is_id(row["category_id"]) else None
 
 

@@ -45,7 +45,7 @@ class Reading(NamedTuple):
 
 
 def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
-    """Returns the repaired rows and the changes that were made. Repairing the rows again changes nothing.
+    """Returns the repaired rows and the changes that were made. Repairing the result again changes nothing.
 
     Rows that are not objects with all four keys are left unchanged.
     """
@@ -84,7 +84,7 @@ def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
 
 
 def read_as(rows: list[Any], *, corners: bool, category_offset: int) -> list[Any]:
-    """Returns the rows with boxes converted from `corners`, if set, and `category_offset` added to category ids."""
+    """Returns the rows with `category_offset` added to category ids and, if `corners`, boxes converted from corners."""
     read = list(rows)
     for index, row in complete_rows(rows) if corners or category_offset else ():
         box, category_id = row["bbox"], row["category_id"]
@@ -132,7 +132,7 @@ def _is_endless(value: Any) -> bool:
 
 
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
-    """Returns the rows beyond the top MAX_PER_CLASS of an image and category, if all scores of the group are valid.
+    """Returns the rows beyond the best MAX_PER_CLASS of each image and category whose scores are all valid.
 
     Of rows with equal scores, the first are kept.
     """

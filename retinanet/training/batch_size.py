@@ -1,4 +1,4 @@
-"""Finds --batch_size auto: the largest batch whose real training steps leave a margin of the GPU's memory free."""
+"""Finds the batch size for --batch_size auto: the largest that trains in 80% of the GPU's free memory."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,10 @@ MOST = 512
 
 
 def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun | None) -> int:
-    """Returns the batch size; auto is the saved run's, or the size that rank 0 finds. Raises UserError on a CPU."""
+    """Returns the batch size; auto becomes the saved run's or, without a saved run, the size that rank 0 finds.
+
+    Raises UserError if the size would have to be found on a CPU.
+    """
     if settings.data.batch_size != AUTO_BATCH:
         return settings.data.batch_size
     if saved is not None:
@@ -41,10 +44,10 @@ def settled_batch_size(settings: TrainSettings, ranks: Ranks, sets: Sets, saved:
 
 
 def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> int:
-    """Returns the batch size found by training on ever larger batches of the largest shape.
+    """Returns the batch size, found by training on batches of several sizes with images of the largest shape.
 
-    Compiling takes a minute per size, so the search runs uncompiled, and its result is then lowered until compiled
-    steps fit too. Raises UserError if not even one image fits.
+    Compiling takes a minute per size, so the search runs uncompiled. If the run will be compiled, the result is then
+    lowered until compiled steps fit too. Raises UserError if not even one image fits.
     """
     limit = int(SHARE * torch.cuda.mem_get_info(device)[0])
 
@@ -78,10 +81,10 @@ def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, rank
 
 
 def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple[int, int]:
-    """Returns the largest batch size whose memory peak is within `limit`, and the peak; 0 if no size fits.
+    """Returns the largest batch size whose memory peak is within `limit`, and that peak; 0 and 0 if no size fits.
 
-    `peak_of` returns bytes, or None if memory ran out. Doubling finds a size that doesn't fit, then bisection narrows
-    the range.
+    `peak_of` maps a size to bytes, or to None if memory runs out. Doubling finds a size that doesn't fit, and bisection
+    then narrows the range.
     """
     best, best_peak, least_failed, size = 0, 0, MOST + 1, 1
     while size < least_failed:
@@ -97,7 +100,7 @@ def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple
 
 
 def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple[int, int]:
-    """Returns the height and width of the run's largest possible batch, whose images are neighbours in aspect ratio."""
+    """Returns the height and width of the run's largest possible batch; its images have similar aspect ratios."""
     side = max(settings.data.augmentation.train_sides or (settings.data.min_side,))
     sizes = resized_sizes(sets.train.sizes, side, longest_at(side, settings.data.min_side, settings.data.max_side))
     ordered = sizes[np.argsort(sets.train.sizes[:, 1] / sets.train.sizes[:, 0], kind="stable")]
@@ -110,7 +113,7 @@ def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple
 def peak_of(
     settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks, *, compiled: bool = False
 ) -> int | None:
-    """Returns the peak memory of real steps with random weights, in bytes; None if memory runs out."""
+    """Returns the peak memory, in bytes, of training steps with random weights; None if memory runs out."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -141,7 +144,7 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ran
 
 
 def _batch(sets: Sets, batch_size: int, shape: tuple[int, int]) -> Batch:
-    """Returns a batch of noise, each image with as many objects as the set's image with the most objects."""
+    """Returns a batch of noise; each image has as many objects as the training image with the most objects."""
     most = max(1, int(np.diff(sets.train.first).max()))
     height, width = shape
     boxes = torch.tensor([0.0, 0.0, width / 2, height / 2]).repeat(batch_size, most, 1)

@@ -1,4 +1,4 @@
-"""Checks during the first epoch, on a few images of the training set, whether its boxes fit as they are read."""
+"""Checks during the first epoch, on some of the training images, whether their boxes fit as they are read."""
 
 import threading
 
@@ -16,7 +16,7 @@ SEED = 0
 
 
 class BoxLook:
-    """Judges the boxes of some images in a thread: once per cache entry, and not in a resumed run."""
+    """Judges the boxes of some images in a thread: only once per header-cache entry, and not in a resumed run."""
 
     def __init__(self, dataset: CocoDataset, check_command: str, *, is_wanted: bool) -> None:
         self.dataset, self.check_command = dataset, check_command
@@ -26,13 +26,13 @@ class BoxLook:
         self.verdict: Verdict | None = None
 
     def start(self) -> None:
-        """Starts the thread: after the first step, when the loader's workers have been forked."""
+        """Starts the thread. Call this after the first step, when the loader's workers have been forked."""
         if not self.is_over and self.thread is None:
             self.thread = threading.Thread(target=self._look, daemon=True)
             self.thread.start()
 
     def report(self, *, waits: bool = False) -> None:
-        """Prints a warning if the thread has found that the boxes don't fit as they are; waits for it with `waits`."""
+        """Prints a warning if the thread found that the boxes don't fit as read; with `waits`, waits for the thread."""
         if self.is_over or self.thread is None or (self.thread.is_alive() and not waits):
             return
         self.thread.join()

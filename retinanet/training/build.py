@@ -29,7 +29,7 @@ from retinanet.training.weight_average import WeightAverage
 
 
 class Run(NamedTuple):
-    """A run, ready for its next step."""
+    """A run that is ready for its next step."""
 
     settings: TrainSettings
     device: torch.device
@@ -183,13 +183,13 @@ def loader_settings(settings: TrainSettings, device: torch.device, *, compiled: 
 
 
 def sides_to_compile(settings: TrainSettings) -> list[int]:
-    """Returns the sides to pad to, from the shortest to the longest side that an image may have."""
+    """Returns the lengths to which sides are padded, from the shortest to the longest side that an image may have."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
 
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
-    """Returns how many batches each rank will train on."""
+    """Returns about how many batches each rank will train on."""
     optimisation = settings.optimisation
     if settings.instead_of_training:
         steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)

@@ -50,9 +50,9 @@ def why_not_compiled(compile_: str, device: torch.device, ranks: Ranks, num_batc
 
 
 class Compiled(NamedTuple):
-    """The settings of compilation: batches of `batch_size` images are compiled, once per shape.
+    """The settings of compilation: steps on batches of `batch_size` images are compiled, once per batch shape.
 
-    The number of objects, which changes from batch to batch, stays outside the compiled code. Smaller batches run
+    The compiled code doesn't depend on the number of objects, which changes from batch to batch. Smaller batches run
     uncompiled.
     """
 
@@ -68,7 +68,7 @@ def compiled_by_size(
     device: torch.device,
     compiled: Compiled,
 ) -> Callable[[Tensor, Assignment], Losses]:
-    """Returns `compute`, compiled for each shape; small batches use CUDA graphs."""
+    """Returns `compute`, compiled for each batch shape; on a GPU, small batches may use CUDA graphs."""
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     # While a network trains, only the numbers in its tensors change. Checking every layer for other changes would cost
     # the host 0.5 to 1 ms per step.
@@ -90,7 +90,7 @@ def compiled_by_size(
 
 
 def few_sides(min_side: int, max_side: int) -> list[int]:
-    """Returns about 4 sides to pad to, from the shorter to the longer: few, as each batch shape has to be compiled."""
+    """Returns about 4 lengths to pad to, from `min_side` to `max_side`: few, because each batch shape is compiled."""
     least, most = padded_sizes(np.array([min_side, max_side])).tolist()
     step = padded_sizes(np.array([(most - least) / 3])).astype(int).item()
     return sorted({*range(least, most, max(step, MULTIPLE)), most})

@@ -54,8 +54,8 @@ def train_steps(
 ) -> Iterator[float]:
     """Trains on the batches of `steps`, which are on the device; yields each step's learning rate after the step.
 
-    A step's gradient equals the gradient of a single batch with all its images. `rates` are the learning rates of the
-    steps. Nothing in this function waits for the device.
+    The gradient of a step equals the gradient of a single batch with all images of the step. `rates` are the learning
+    rates of the steps. Nothing in this function waits for the device.
     """
     state.network.train()
     for rate, group in zip(rates, steps, strict=False):
@@ -71,7 +71,7 @@ def train_steps(
 def _step(
     state: TrainingState, group: list[Batch], rate: float, clip_norm: float, compute_losses: ComputeLosses, ranks: Ranks
 ) -> None:
-    """Updates the weights with the gradient over all ranks' batches; leaves them unchanged if it is not finite."""
+    """Updates the weights with the gradient over all ranks' batches, unless the loss or the gradient is not finite."""
     optimizer, scaler = state.optimizer, state.scaler
     set_rate(optimizer, rate)
     for parameter in state.parameters:
@@ -140,7 +140,7 @@ def _gradient(
 
 
 def _blank(batch: Batch) -> tuple[Tensor, Targets]:
-    """Returns an image and targets for a rank without images, which must take part in the step, with weight 0."""
+    """Returns an image and targets, to be weighted 0, for a rank that has no images but must take part in the step."""
     boxes, labels = batch.targets
     return (
         batch.images.new_zeros(1, *batch.images.shape[1:]),
@@ -167,10 +167,10 @@ def progress_of(state: TrainingState, rate: float) -> Progress:
 
 
 def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> Iterator[float]:
-    """Trains for the rest of the current epoch; after each step, yields its learning rate.
+    """Trains for the rest of the current epoch; after each step, yields the step's learning rate.
 
-    `rate_of`, which maps a step of the run to a learning rate, replaces the settings' schedule. Raises Stopped if a
-    signal asks for it, at a point from which the run can be resumed.
+    `rate_of`, which maps a step of the run to a learning rate, replaces the settings' schedule. If there is only one
+    rank, a signal may raise Stopped, at a point from which the run can be resumed.
     """
     settings, state, sampler = run.settings, run.state, run.sampler
     sampler.start_at(state.epoch, state.iteration)
@@ -198,7 +198,7 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
 
 
 def _steps_left(run: Run) -> Iterator[list[Batch]]:
-    """Returns the batches of each remaining step, on the device; a batch goes through the lines below in order."""
+    """Returns the batches of each remaining step, on the device; a batch passes through the lines below in order."""
     accumulate = run.sampler.accumulate
     # The progress bar comes first: it counts batches as they are loaded.
     loaded: Iterable[Loaded] = tqdm(

@@ -1,4 +1,4 @@
-"""Evaluates during a run: saves the weights, prints the COCO table of the val set and keeps the best weights."""
+"""Saves and evaluates a run's weights: prints the COCO table of the val set and keeps the best weights."""
 
 import math
 from contextlib import nullcontext
@@ -54,9 +54,9 @@ def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
 
 
 def evaluate_weights(run: Run) -> float | None:
-    """Prints the COCO table of the weights that test.py uses (averaged, if there are any), and returns their AP.
+    """Prints the COCO table of the weights that test.py uses (the averaged ones, if there are any); returns their AP.
 
-    Returns None if there is no table: if the val set has no objects, and on ranks other than 0.
+    Returns None if there is no table: without objects in the val set, and on ranks other than 0.
     """
     average, val = run.state.average, run.sets.val
     if average and has_objects(val):
@@ -81,7 +81,7 @@ def _report_folder(run: Run) -> Path:
 
 
 def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
-    """Writes the same report as test.py; its figures go to the trackers."""
+    """Writes test.py's report, but without confidence intervals; its figures go to the trackers."""
     from retinanet.reports.embedded_images import pictures_of, telling_order
     from retinanet.reports.html_report import write_report  # not at the top: it imports Matplotlib
 
@@ -96,7 +96,7 @@ def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
 
 
 def _table(run: Run) -> tuple[CocoTable | None, Found]:
-    """Returns the val set's COCO table (None without objects, and on ranks other than 0) and its detections."""
+    """Returns the val set's COCO table (None without objects, or on ranks other than 0) and the detections."""
     settings = run.settings
     with STOP.at_once():  # no state changes here, so a stop can save the state at any moment
         detections = detect_all(

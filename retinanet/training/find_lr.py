@@ -25,7 +25,7 @@ PICTURE = Path("lr_range.png")
 def find_learning_rate(settings: TrainSettings, sets: Sets) -> int:
     """Trains at a rate that grows from 1e-7 to 1 until the loss explodes; prints the rate to use and plots the losses.
 
-    The weights and the output folder stay unchanged. Returns the exit code, 1 if no rate lowered the loss.
+    No weights are saved, and the output folder stays unchanged. Returns the exit code, 1 if no rate lowered the loss.
     """
     require_picture_place(PICTURE)
     run = build_run(settings, Ranks(), sets)
@@ -59,14 +59,14 @@ def rate_of(step: int, num_steps: int) -> float:
 
 
 def medians(losses: list[float]) -> np.ndarray:
-    """Returns the median of each window of WINDOW consecutive losses: [n - WINDOW + 1], NaN if one of these is NaN."""
+    """Returns the median of each window of WINDOW consecutive losses: [n - WINDOW + 1], NaN for a window with a NaN."""
     if len(losses) < WINDOW:
         return np.zeros(0)
     return np.median(np.lib.stride_tricks.sliding_window_view(np.array(losses), WINDOW), axis=1)
 
 
 def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
-    """Returns the rate in the middle of the steps with the lowest median loss; None if the loss never fell."""
+    """Returns the rate in the middle of the window with the lowest median loss; None if the loss hardly fell."""
     curve = medians(losses)
     if np.isnan(curve).all() or np.nanmin(curve) > LEAST_FALL * curve[0]:
         return None
@@ -74,6 +74,6 @@ def suggested_rate(rates: list[float], losses: list[float]) -> float | None:
 
 
 def has_exploded(losses: list[float]) -> bool:
-    """Returns True if the median of the last losses is NaN, or far above the lowest median."""
+    """Returns True if the median of the last losses is NaN or far above the lowest median."""
     curve = medians(losses)
     return len(curve) > 0 and bool(np.isnan(curve[-1]) or curve[-1] > EXPLODED * np.nanmin(curve))

@@ -46,7 +46,7 @@ def schedule_hint(settings: TrainSettings) -> str | None:
 
 
 def best_line(ap: float, epoch: int, path: Path, settings: TrainSettings) -> str:
-    """Returns the line on a run's best evaluation, with the command that tests the weights in `path`."""
+    """Returns the line about a run's best evaluation, with the command that tests the weights in `path`."""
     words = ["python", "test.py", "--coco_path", str(settings.data.coco_path), "--set_name", settings.data.val_set]
     words += ["--checkpoint_path", str(path)]
     return f"Best: AP {ap:.3f} after epoch {epoch} of {settings.optimisation.epochs}. Evaluate it: {shlex.join(words)}"
@@ -68,7 +68,7 @@ def log_line(epoch: int, progress: Progress, seconds_left: float, device: torch.
 
 
 def tracked_numbers(progress: Progress, device: torch.device) -> dict[str, float]:
-    """Returns the numbers of a log line, for trackers."""
+    """Returns the numbers that trackers get with each log line."""
     return {
         "train/classification loss": progress.classification,
         "train/regression loss": progress.regression,
@@ -88,7 +88,7 @@ def seconds_per_image(state: TrainingState) -> float:
 
 
 def epoch_line(epoch: int, progress: Progress) -> str:
-    """Returns the line on a finished epoch, with advice if the steps had to wait for images."""
+    """Returns the line about a finished epoch, with advice if the steps had to wait for images."""
     share = progress.waited / progress.seconds if progress.seconds else 0.0
     if share < MUCH_WAITING:
         verdict = "the loader keeps up"

@@ -60,7 +60,7 @@ def losses_of(
 
 
 def shared(model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses], ranks: Ranks) -> Any:
-    """Returns `compute_losses` wrapped so that its backward pass averages the gradients of `model` over the ranks.
+    """Returns `compute_losses`, wrapped so that its backward pass averages the gradients of `model` over the ranks.
 
     All ranks start with rank 0's weights. If batch-norm statistics are learned, all ranks take rank 0's statistics in
     each step.
@@ -82,7 +82,7 @@ def unshared(compute_losses: Any) -> AbstractContextManager[None]:
 
 
 class _Step(nn.Module):
-    """Makes a whole step the forward pass of a module, since DistributedDataParallel wraps a forward pass."""
+    """Computes the losses in a module's forward pass, because DistributedDataParallel only wraps forward passes."""
 
     def __init__(self, model: nn.Module, compute_losses: Callable[[Tensor, Targets], Losses]) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ NEAR_ZERO = 0.01  # a lower AP is nearly 0
 
 
 def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
-    """Returns a line on the run after its first evaluation with an AP below NEAR_ZERO; none after the others."""
+    """Returns a line about the run after its first evaluation with an AP below NEAR_ZERO; otherwise, no line."""
     state, settings, training_set = run.state, run.settings, run.sets.training_set
     if ap >= NEAR_ZERO or any(earlier < NEAR_ZERO for earlier in state.ap_by_epoch.values()):
         return []

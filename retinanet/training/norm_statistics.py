@@ -19,10 +19,10 @@ IMAGES_AT_ONCE = 8
 
 @torch.no_grad()
 def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDataset, device: torch.device) -> None:
-    """Sets the statistics of the backbone's batch norms `names` to those of their inputs, averaged over batches.
+    """Gives the backbone's batch norms `names` the means and variances of their inputs, averaged over batches.
 
     Moves the network to `device`. The images are the same in every run and on every rank: spread evenly over `dataset`,
-    not augmented.
+    and not augmented.
     """
     network.to(device)
     norms = [
@@ -41,7 +41,7 @@ def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDa
 
 
 def _batches(dataset: CocoDataset) -> Iterator[Tensor]:
-    """Yields images of similar shape together, so that little of a batch is padding: uint8 [B, 3, H, W]."""
+    """Yields batches of images, uint8 [B, 3, H, W], that are similar in shape, so that little of a batch is padding."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).round().astype(int))
     heights, widths = dataset.sizes[chosen].T
     ordered = chosen[np.argsort(heights / widths, kind="stable")]

@@ -65,7 +65,7 @@ def about_run(run: Run, devices: list[str]) -> dict[str, Any]:
 
 
 def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list[str]) -> IO[str]:
-    """Opens the log and the output folder and logs the settings of the run. Returns the folder's lock.
+    """Opens the log and the output folder, and logs the first lines of the run. Returns the folder's lock.
 
     `devices` are the names of the ranks' devices.
     """
@@ -96,7 +96,7 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list
 
 
 def repeated_lines(settings: TrainSettings) -> list[str]:
-    """Returns a line on the record that --from_run repeats, with the flags that override it, or no line."""
+    """Returns a line about --from_run's record and the flags that override it; no line without --from_run."""
     if not settings.from_run:
         return []
     given = [f"--{name}" for name in options_of(TrainSettings) if name in settings.given - {"from_run"}]
@@ -104,7 +104,7 @@ def repeated_lines(settings: TrainSettings) -> list[str]:
 
 
 def trackers_of(run: Run) -> Trackers:
-    """Returns the trackers of --track on rank 0, and none on the others."""
+    """Returns the trackers of --track on rank 0; the other ranks have none."""
     settings, state = run.settings, run.state
     if not settings.output.track or not run.ranks.is_first:
         return NO_TRACKERS
@@ -115,7 +115,7 @@ def trackers_of(run: Run) -> Trackers:
 
 
 def ranks_changed(old: Facts, new: Facts) -> list[str]:
-    """Returns a line on the effect of another number of processes; none if the number is the same."""
+    """Returns a line about the effect of a changed number of processes; no line if the number is the same."""
     if old.num_ranks == new.num_ranks:
         return []
     before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
@@ -126,7 +126,7 @@ def ranks_changed(old: Facts, new: Facts) -> list[str]:
 
 
 def opening_lines(run: Run) -> list[str]:
-    """Returns lines on the dataset, the ranks and the precision of a run, with warnings and hints."""
+    """Returns lines about the dataset, the ranks and the precision of a run, with warnings and hints."""
     settings, optimisation, training_set = run.settings, run.settings.optimisation, run.sets.training_set
     lines = [
         f"Seed: {optimisation.seed}",
@@ -162,7 +162,7 @@ def opening_lines(run: Run) -> list[str]:
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
-    """Returns lines on the objects to learn in `dataset`, and on how many of them get an anchor of `shapes`."""
+    """Returns lines about the objects to learn in `dataset`, and how many of them get an anchor of `shapes`."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
@@ -185,7 +185,7 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
 
 
 def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSettings, by_iou: Coverage) -> list[str]:
-    """Returns lines on the objects without an anchor and on remedies; none if there are few such objects."""
+    """Returns lines about the objects without an anchor, and about remedies; no lines if there are few such objects."""
     now, forced = by_iou, ""
     what = f"have no anchor of IoU {settings.loss.foreground_iou:g} at this size"
     if settings.loss.matcher != "iou":
@@ -207,14 +207,14 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
 
 
 def range_lines(dataset: CocoDataset) -> list[str]:
-    """Returns a line on how much of their range the set's 16-bit pictures use; none if there are no such pictures."""
+    """Returns a line about the range of values that the set's 16-bit pictures use; no line without such pictures."""
     if not (used := used_range(dataset)):
         return []
     return [f"{'Warning: ' * used.is_far}{used.text()}"]
 
 
 def check_command(settings: TrainSettings) -> str:
-    """Returns the check_data command for the run's sets and image size."""
+    """Returns the check_data command for the run's sets, image size and anchors."""
     words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.data.coco_path)]
     words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
     words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]

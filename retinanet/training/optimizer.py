@@ -19,7 +19,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns Adam, AdamW, or SGD with momentum 0.9, for the parameters that are trained.
 
-    Weight decay doesn't apply to biases and the norms' scales and shifts, which it would only pull away from useful
+    Weight decay doesn't apply to biases or the norms' scales and shifts, which it would only pull away from useful
     values. `backbone_rates` are the learning-rate multipliers of the backbone's stages.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -43,9 +43,10 @@ def build_optimizer(
 
 
 def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
-    """Returns the optimiser `kind` without the decorators that keep PyTorch's compiler out of its methods.
+    """Returns the optimiser class `kind` without the decorators that keep PyTorch's compiler out of its methods.
 
-    They import the compiler, which takes 1.5 s at each start, and only the network and the loss are ever compiled.
+    The decorators import the compiler, which takes 1.5 s at each start, and only the network and the loss are ever
+    compiled.
     """
     names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
     plain = {name: inspect.unwrap(getattr(kind, name)) for name in names}
@@ -53,9 +54,10 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
 
 
 def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()) -> list[float]:
-    """Returns the learning-rate multiplier of each of STAGES: as given, or 1 for `random_stages`.
+    """Returns the learning-rate multiplier of each of STAGES: `shares`, if it holds one per stage.
 
-    A single given multiplier applies to all other stages. Random stages have everything to learn, like the heads.
+    A single share applies to all stages except `random_stages`, which have the multiplier 1: like the heads, they have
+    everything to learn.
     """
     if len(shares) == len(STAGES):
         return list(shares)
@@ -63,7 +65,7 @@ def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()
 
 
 def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Sets the learning rate of each parameter group to its fraction of `learning_rate`."""
+    """Sets the learning rate of each parameter group to `learning_rate` times the group's multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group.get("share", 1.0)  # runs saved by earlier versions have no shares
 

@@ -1,4 +1,4 @@
-"""Runs training on one page: epochs and steps, logging, saving and evaluation, and how a run ends or stops."""
+"""Runs training: epochs and steps, with logging, saving and evaluation, until the run ends or is stopped."""
 
 import signal
 from contextlib import closing
@@ -30,7 +30,7 @@ from retinanet.training.val_pictures import ValPictures
 def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, dict[str, float]]:
     """Trains from the start, or resumes where an earlier process stopped.
 
-    Returns the seed and the last evaluation's numbers.
+    Returns the seed, and a dict of the last evaluation's numbers and the final loss.
     """
     # A rank that torchrun restarted resumes, even if its command has no --resume.
     resumes = settings.output.resume or num_restarts() > 0
@@ -59,7 +59,7 @@ def train_run(settings: TrainSettings, ranks: Ranks, sets: Sets) -> tuple[int, d
 
 
 def train_epochs(run: Run, trackers: Trackers, val_pictures: ValPictures, box_look: BoxLook) -> None:
-    """Trains the remaining epochs; evaluates and saves along the way."""
+    """Trains the remaining epochs, and evaluates and saves along the way."""
     settings, state, saves = run.settings, run.state, Saves(run)
     with STOP.deferred():
         try:
@@ -94,7 +94,7 @@ def _evaluate_if_due(run: Run, saves: Saves, trackers: Trackers) -> None:
 def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPictures, box_look: BoxLook) -> None:
     """Trains the rest of the epoch, unless a signal stops the run.
 
-    Beside the first one, val pictures may be decoded, and the boxes of train be judged.
+    During the first epoch, threads may decode val pictures and judge the boxes of the training set.
     """
     settings, state, num_steps = run.settings, run.state, len(run.sampler)
     agreement = Agreement(run.ranks)

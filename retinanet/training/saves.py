@@ -49,9 +49,9 @@ class Saves:
             self.save_state()
 
     def save_weights(self, name: str, *, must: bool = False) -> bool:
-        """Writes only the weights; returns True if they are saved.
+        """Writes only the weights, to the file `name`; returns True if they are saved.
 
-        With `must`, writes them only if that hasn't worked yet, and raises UserError if it fails again.
+        With `must`, does nothing if they have already been saved there, and raises UserError if writing fails.
         """
         if must and name in self.written:
             return True
@@ -65,7 +65,7 @@ class Saves:
         return True
 
     def best_on_disk(self) -> tuple[int, Path] | None:
-        """Returns the epoch with the highest AP among the epochs whose weights are on disk, and the file.
+        """Returns the epoch with the highest AP among the epochs with weights on disk, and the path of its weights.
 
         If the disk was full, best.pt may be from an earlier epoch.
         """
@@ -79,7 +79,7 @@ class Saves:
         return None
 
     def remove_old_weights(self) -> None:
-        """Removes the weights of all evaluations except the newest --keep and the one that best_on_disk names."""
+        """Removes the weights of all evaluated epochs, except the --keep newest and the best on disk."""
         output = self.run.settings.output
         if output.keep is None or not self.run.ranks.is_first:
             return
@@ -115,7 +115,7 @@ def record_end(run: Run, how: str) -> None:
 
 
 def end_by(error: BaseException) -> str:
-    """Returns the description, for run.json, of how a run stopped by `error` ended."""
+    """Returns how `error` ended the run, in words for run.json."""
     if isinstance(error, Stopped):
         return f"stopped by {signal.Signals(error.signal_number).name}"
     kind = "diverged" if isinstance(error, Diverged) else "failed"
@@ -123,7 +123,7 @@ def end_by(error: BaseException) -> str:
 
 
 def _removed(path: Path) -> bool:
-    """Removes the file and returns True, or False if that fails. Training continues in any case."""
+    """Removes the file; returns True if that worked. If it fails, stderr gets a message and training continues."""
     try:
         path.unlink()
     except OSError as error:
@@ -144,7 +144,7 @@ def _evaluated_on_disk(run: Run) -> list[int]:
 
 
 def disk_line(run: Run) -> str:
-    """Returns a line on the space that the run's files will take, or a warning if too little is free."""
+    """Returns a line about the space that the run's files will take, or a warning if too little is free."""
     state, output = run.state, run.settings.output
     folder, epochs = output.output_path, run.settings.optimisation.epochs
     moments = 1 if run.settings.optimisation.optimizer == "sgd" else 2  # tensors that the optimiser keeps per parameter

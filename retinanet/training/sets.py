@@ -62,7 +62,7 @@ def require_learnable(settings: TrainSettings, training_set: CocoDataset) -> Non
 
 
 def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
-    """Raises UserError if the run would have no steps, none after its warm-up, or batches that are always empty."""
+    """Raises UserError if the run would have no steps, no steps after its warm-up, or batches that are always empty."""
     path, optimisation, drop_last = training_set.annotations.path, settings.optimisation, settings.data.drop_last
     num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.data.repeat_threshold))
     if optimisation.accumulate > num_images:
@@ -88,7 +88,7 @@ def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ra
 
 
 def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
-    """Gives each rank of this machine an equal share of its spare memory to cache images in."""
+    """Gives each rank an equal share of its machine's spare memory to cache images in."""
     num_sharing = num_local_ranks(ranks)
     budget = spare_memory() // num_sharing
     ranks.wait()  # until all ranks have measured, because memory that a rank takes is no longer free

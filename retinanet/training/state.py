@@ -57,7 +57,7 @@ def put_back(tensors: Sequence[Tensor], old: Sequence[Tensor], where: Tensor) ->
 
 
 class StepRecord(NamedTuple):
-    """The numbers to log about a step if it turns out to have been skipped."""
+    """The data to log about a step if it turns out to have been skipped."""
 
     epoch: int
     iteration: int
@@ -153,7 +153,7 @@ class TrainingState:
     ) -> None:
         """Creates the state before the first step. `scaler` keeps small float16 gradients in range.
 
-        The backbone's `random_stages` started without pretrained weights, so they have a learning rate of their own.
+        The backbone's `random_stages` started without pretrained weights, so they may have their own learning rate.
         """
         self.network, self.optimizer, self.device = network, optimizer, device
         # Listed once, because walking through the network would be a third of the host's work in a step.
@@ -192,7 +192,7 @@ class TrainingState:
         self.tally.zero_()
 
     def evaluations_since_best(self) -> int:
-        """Returns the number of evaluations after the one with the highest AP (the first, if several are equal)."""
+        """Returns the number of evaluations since the highest AP, or since the first of several equally high ones."""
         aps = [self.ap_by_epoch[epoch] for epoch in sorted(self.ap_by_epoch)]
         return len(aps) - 1 - aps.index(max(aps)) if aps else 0
 
@@ -222,7 +222,7 @@ class TrainingState:
         }
 
     def load_plain(self, content: dict[str, Any], path: object) -> None:
-        """Restores the result of `to_plain` in another process.
+        """Restores the state that `to_plain` returned in another process.
 
         Raises UserError, naming `path`, if the content doesn't fit this run.
         """

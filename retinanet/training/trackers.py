@@ -1,4 +1,4 @@
-"""Sends named numbers at a step to experiment trackers: TensorBoard, MLflow or Weights & Biases.
+"""Sends a run's numbers and pictures to experiment trackers: TensorBoard, MLflow or Weights & Biases.
 
 A failing tracker never stops a run. Each library is imported only when it is used.
 """
@@ -166,7 +166,7 @@ class Trackers:
         self.working = dict(trackers)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Sends the finite values in `numbers`, labelled with the step number `step`."""
+        """Sends the finite values in `numbers`, recorded at step `step`."""
         finite = {name: float(number) for name, number in numbers.items() if math.isfinite(number)}
         self._each(lambda tracker: tracker.log(step, finite))
 
@@ -190,7 +190,7 @@ NO_TRACKERS = Trackers({})
 
 
 def open_trackers(kinds: Sequence[str], run: TrackedRun) -> Trackers:
-    """Starts the trackers `kinds`, or resumes their runs; a tracker that fails is reported, and the others start."""
+    """Starts the trackers `kinds`, or resumes their runs; a tracker that fails is reported and left out."""
     started = {}
     for kind in kinds:
         try:
@@ -201,7 +201,7 @@ def open_trackers(kinds: Sequence[str], run: TrackedRun) -> Trackers:
 
 
 def require_trackers(kinds: Sequence[str]) -> None:
-    """Raises UserError if a tracker lacks a package or can't store a run. Call this before the work."""
+    """Raises UserError if a tracker lacks a package or can't store a run. Call this before the run starts."""
     for kind in kinds:
         try:
             importlib.import_module(LIBRARIES[kind].module)
@@ -212,7 +212,7 @@ def require_trackers(kinds: Sequence[str]) -> None:
 
 
 def _require_mlflow_store() -> None:
-    """Raises UserError, with the package to install or the variable to set, if mlflow can't store runs."""
+    """Raises UserError, naming the package to install or the variable to set, if mlflow can't store runs."""
     from mlflow import MlflowClient, get_tracking_uri
 
     place = get_tracking_uri()
@@ -238,7 +238,7 @@ def _report_failure(kind: str, fault: Exception) -> None:
 
 
 def known_id(folder: Path, kind: str) -> str | None:
-    """Returns the id that the folder's run has in the tracker `kind`; None if it has none."""
+    """Returns the id of the folder's run in the tracker `kind`; None if it has none there."""
     try:
         content = json.loads((folder / IDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Decodes the pictures of the val set early: a bad one would end the run at its first evaluation, hours later."""
+"""Decodes the val set's pictures early, because a bad one would end the run at its first evaluation, hours later."""
 
 import os
 import threading
@@ -29,7 +29,7 @@ class ValPictures:
         self.fault: Exception | None = None
 
     def decode_few(self) -> None:
-        """Decodes the pictures, if they aren't many.
+        """Decodes the pictures, if there are at most MOST_AT_START.
 
         Raises UserError if a picture can't be read, and OutOfResources if one takes longer than `timeout`.
         """
@@ -52,7 +52,7 @@ class ValPictures:
         self.note()
 
     def start(self) -> None:
-        """Starts to decode many pictures in a thread: after the first step, when the loader's workers are forked."""
+        """Starts decoding in a thread. Call this after the first step, when the loader's workers have been forked."""
         if not self.are_decoded and self.thread is None:
             self.thread = threading.Thread(target=self._decode_all, daemon=True)
             self.thread.start()
@@ -70,7 +70,10 @@ class ValPictures:
             self.thread, self.are_decoded = None, True
 
     def note(self) -> None:
-        """Notes in the cache that all pictures were decoded, if they were; all ranks must have reached this point."""
+        """Notes in the cache that all pictures have been decoded, if they have.
+
+        All ranks must have reached this point.
+        """
         headers = self.dataset.headers
         if self.are_decoded and not self.is_resumed and headers and not headers.are_decoded:
             self.dataset.headers = headers._replace(are_decoded=True)

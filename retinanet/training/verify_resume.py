@@ -18,7 +18,7 @@ from retinanet.training.sets import Sets
 
 
 def verify_resume(settings: TrainSettings, sets: Sets) -> int:
-    """Trains 2N steps, then N and N more from a checkpoint, and logs differences. Returns exit code 1 if there are any.
+    """Trains 2N steps, then N and N more from a checkpoint; logs differences. Returns 1 if there are any, otherwise 0.
 
     N is --verify_resume. The checkpoint is written to a temporary folder; the output folder stays unchanged.
     """
