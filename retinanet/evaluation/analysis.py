@@ -20,7 +20,7 @@ LEAST_IMAGES = 5  # a class with objects in fewer images gets no intervals, beca
 
 
 class WorkingPoint(NamedTuple):
-    """Holds the score threshold with the best F1 at IoU 0.5, and the metrics at it; all NaN without a true positive.
+    """Holds the score threshold with the best F1 at IoU 0.5, and its metrics; all are NaN without a true positive.
 
     The threshold lies just below the score of a detection.
     """
@@ -43,7 +43,7 @@ class ClassNumbers(NamedTuple):
 
     @property
     def is_never_found(self) -> bool:
-        """Returns True if the class has objects but neither a true positive at the best threshold nor a useful F1."""
+        """Returns True if the class has objects but no true positive at the overall best threshold and no useful F1."""
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 

@@ -32,7 +32,7 @@ class CocoTable(NamedTuple):
     precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 without objects
 
     def by_name(self, class_names: list[str]) -> dict[str, float]:
-        """Returns the twelve metrics and the AP of each class by name, with NaN for a metric that no object affects."""
+        """Returns the twelve metrics and the AP of each class by name; a metric is NaN if no objects count for it."""
         of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
         names = [*NUMBER_NAMES, *(f"AP of {name}" for name in class_names)]
         numbers = [*self.numbers, *of_classes]
@@ -50,8 +50,8 @@ def require_backend(backend: str) -> None:
 def evaluate(annotations: Annotations, detections: Found, backend: str) -> CocoTable:
     """Evaluates the detections of a set against its objects.
 
-    All BACKENDS give exactly the same metrics: 0 without detections, -1 if no object counts for the metric. Raises
-    UserError unless `backend` is installed.
+    All BACKENDS give exactly the same metrics. A metric is -1 if no objects count for it, and otherwise 0 without
+    detections. Raises UserError unless `backend` is installed.
     """
     require_backend(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings and its table

@@ -1,4 +1,4 @@
-"""Compares two result files of the same set, and estimates whether a difference is more than chance."""
+"""Compares two result files for the same set, and estimates whether a difference is more than chance."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from retinanet.evaluation.intervals import Interval, centred, interval
 
 
 class Difference(NamedTuple):
-    """Holds a metric of A and B, and its difference, B - A, over the same bootstrap draws of the images."""
+    """Holds a metric of A and of B, and the difference B - A over the same bootstrap draws of the images."""
 
     name: str
     a: float

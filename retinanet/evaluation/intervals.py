@@ -35,7 +35,7 @@ def draws_of_images(num_images: int, num_draws: int) -> np.ndarray:
 
 
 def centred(value: float, drawn: np.ndarray) -> np.ndarray:
-    """Returns the values of the draws [W] without NaN, shifted so that their mean is `value`.
+    """Returns the draws' values, `drawn` [W], without NaN and shifted so that their mean is `value`.
 
     A draw has fewer distinct images than the set, which tends to raise AP. Without the shift, the `value` of a small
     class could lie outside the middle 95% of its draws.
@@ -45,7 +45,7 @@ def centred(value: float, drawn: np.ndarray) -> np.ndarray:
 
 
 def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """Centres the values in the draws [W] and returns the 95% interval of `value`, clipped to `least` and `most`.
+    """Centres the draws' values, `drawn` [W], and returns the 95% interval of `value`, clipped to `least` and `most`.
 
     The bounds are NaN if `value` is NaN or no draw has a value.
     """

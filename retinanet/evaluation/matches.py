@@ -160,7 +160,7 @@ def _blocks(detections: Found, annotations: Annotations) -> Iterator[Block]:
 
 
 def _alike(num_detections: np.ndarray, num_annotations: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the images that have both detections and annotations, in blocks with similar numbers of detections."""
+    """Yields images with both detections and annotations, in blocks of similar detection counts to limit padding."""
     images = np.flatnonzero((num_detections > 0) & (num_annotations > 0))
     images = images[np.argsort(-num_detections[images], kind="stable")]
     while len(images):

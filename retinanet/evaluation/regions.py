@@ -1,4 +1,4 @@
-"""Finds the regions where an object may be, in all images of a set, and their scores for all classes."""
+"""Finds the regions of a set's images where an object may be, and their scores for all classes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -44,7 +44,7 @@ def regions_of_set(
     detection: DetectionSettings,
     title: str,
 ) -> Iterator[tuple[list[ImageRegions], Found]]:
-    """Yields, for each batch, the regions of each image and the detections among all regions.
+    """Yields, for each batch, the regions of each image, and the detections chosen from these regions.
 
     A region is the predicted box of an anchor; `detection.num_candidates` regions come from the image, and as many from
     its mirror image. Raises UserError if an image can't be read.
