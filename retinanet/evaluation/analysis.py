@@ -118,7 +118,7 @@ def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DR
 
 
 def ap_without(analysis: Analysis, annotations: Annotations, is_left_out: np.ndarray) -> tuple[float, float]:
-    """Returns AP and AP50 without the images that `is_left_out` [N] marks; NaN if the others have no objects."""
+    """Returns AP and AP50 without the images that `is_left_out`, bool [N], marks; NaN if the others have no objects."""
     weights = (~is_left_out[None]).astype(np.uint8)
     ranked = ranked_classes(analysis.found, analysis.matches, annotations)
     class_ap = np.concatenate([_ap_and_ap50(average_precision(of_class, weights).ap) for of_class in ranked], axis=1)
