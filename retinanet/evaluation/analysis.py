@@ -20,7 +20,10 @@ LEAST_IMAGES = 5  # a class with objects in fewer images gets no intervals, beca
 
 
 class WorkingPoint(NamedTuple):
-    """The score threshold, just below a score, with the best F1 at IoU 0.5; NaN if there is no true positive."""
+    """Holds the score threshold with the best F1 at IoU 0.5, and its metrics; all are NaN without a true positive.
+
+    The threshold lies just below the score of a detection.
+    """
 
     threshold: float
     f1: float
@@ -40,12 +43,12 @@ class ClassNumbers(NamedTuple):
 
     @property
     def is_never_found(self) -> bool:
-        """Returns True if the class has objects, no true positive at the overall best threshold and no useful F1."""
+        """Returns True if the class has objects but no true positive at the overall best threshold and no useful F1."""
         return self.num_objects > 0 and not self.num_hits and not self.best.f1 >= USEFUL_F1
 
 
 class Analysis(NamedTuple):
-    """The metrics of one result file, for C classes and W bootstrap draws of the images.
+    """Holds the metrics of one result file, for C classes and W bootstrap draws of the images.
 
     The first axis of `class_ap`, `drawn_means` and `drawn` is (AP, AP50).
     """
@@ -65,7 +68,7 @@ class Analysis(NamedTuple):
 
 
 def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DRAWS) -> Analysis:
-    """Analyses the detections in a set, which must have objects.
+    """Analyses the detections in the set `annotations`, which must have objects.
 
     If `num_draws` is 0, the bounds of the intervals are NaN.
     """
@@ -115,7 +118,7 @@ def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DR
 
 
 def ap_without(analysis: Analysis, annotations: Annotations, is_left_out: np.ndarray) -> tuple[float, float]:
-    """Returns AP and AP50 without the images that are left out, bool [N]; NaN if the others have no objects."""
+    """Returns AP and AP50 without the images that `is_left_out`, bool [N], marks; NaN if the others have no objects."""
     weights = (~is_left_out[None]).astype(np.uint8)
     ranked = ranked_classes(analysis.found, analysis.matches, annotations)
     class_ap = np.concatenate([_ap_and_ap50(average_precision(of_class, weights).ap) for of_class in ranked], axis=1)
@@ -124,28 +127,28 @@ def ap_without(analysis: Analysis, annotations: Annotations, is_left_out: np.nda
 
 
 def working_point(annotations: Annotations, detections: Found) -> WorkingPoint:
-    """Returns the threshold with the best F1 over all classes for the detections in a set, which must have objects."""
+    """Returns the working point with the best F1 over all classes. The set must have objects."""
     detections = evaluated(detections, annotations)
     return _best_overall(detections, match_detections(detections, annotations), annotations)
 
 
 def is_taken(analysis: Analysis) -> np.ndarray:
-    """Marks the detections that score above the best threshold: bool [D]."""
+    """Returns a mask, bool [D], of the detections that score above the best threshold."""
     return above(analysis.found.scores, analysis.best.threshold)
 
 
 def image_counts(analysis: Analysis, annotations: Annotations, iou: int = 0) -> Counts:
-    """Returns the counts of each image above the best threshold, at the IoU with the index `iou`; 0 is IoU 0.5."""
+    """Counts the detections above the best threshold in each image, at the IoU with index `iou` (0: IoU 0.5)."""
     return count_by_image(is_taken(analysis), analysis.found, analysis.matches, annotations, iou)
 
 
 def f1_of_images(counts: Counts) -> np.ndarray:
-    """Returns the F1 of each image, or 1 if it has neither objects nor detections: [N]."""
+    """Returns the F1 of each image, [N], which is 1 for an image with neither objects nor detections."""
     return np.nan_to_num(counts.f1, nan=1.0)
 
 
 def image_f1(analysis: Analysis, annotations: Annotations) -> np.ndarray:
-    """Returns the F1 of each image at the best threshold, averaged over the ten IoUs: [N]."""
+    """Returns the F1 of each image at the best threshold, averaged over the ten IoU thresholds: [N]."""
     f1 = [f1_of_images(image_counts(analysis, annotations, iou)) for iou in range(len(analysis.matches.hits))]
     return np.mean(f1, axis=0)
 
@@ -160,7 +163,7 @@ def _best_overall(detections: Found, matches: DetectionMatches, annotations: Ann
 
 
 def _best_of(detections: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
-    """Returns the threshold with the best F1 for the `chosen` detections, given how many objects they could find."""
+    """Returns the working point with the best F1 of the `chosen` detections, which could find `num_objects` objects."""
     counted = chosen & ~matches.ignored[0]
     scores, hits = detections.scores[counted].astype(np.float32), matches.hits[0, counted]
     # A threshold keeps either all detections with equal float32 scores or none of them.

@@ -9,7 +9,7 @@ NUMBERS_AT_A_TIME = 2**24  # weightings x detections
 
 
 class Ranked(NamedTuple):
-    """The n detections of a class by descending score at T IoU thresholds, and the images of its m objects."""
+    """Holds a class's n detections by descending score, matched at T IoU thresholds, and its m objects' images."""
 
     images: np.ndarray  # int64 [n], index of the image
     hits: np.ndarray  # bool [T, n], true positives
@@ -23,10 +23,10 @@ class Precisions(NamedTuple):
 
 
 def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
-    """Returns AP and recall at T IoU thresholds for W weightings of the N images, `weights` [W, N].
+    """Returns AP and recall at T IoU thresholds for each of the W weightings of the N images in `weights` [W, N].
 
-    An image of weight w counts as w copies, except that the copies' tied detections don't alternate. With weights of 1,
-    AP and recall are those of COCO.
+    An image of weight w counts like w copies of it, except that tied detections a and b of two copies are ranked a, a,
+    b, b instead of a, b, a, b. With weights of 1, AP and recall are the same as in the COCO evaluation.
     """
     step = max(1, NUMBERS_AT_A_TIME // max(1, len(ranked.images)))
     parts = [_for_weightings(ranked, weights[start : start + step]) for start in range(0, max(1, len(weights)), step)]
@@ -34,7 +34,7 @@ def average_precision(ranked: Ranked, weights: np.ndarray) -> Precisions:
 
 
 def mean_of_classes(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over the classes (first axis) with objects, which are not NaN; NaN if there is no such class."""
+    """Returns the mean over the first axis, the classes, skipping NaN (a class without objects); NaN if all are NaN."""
     has_objects = ~np.isnan(values)
     count = has_objects.sum(axis=0)
     return np.where(count > 0, np.where(has_objects, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)

@@ -25,14 +25,14 @@ LINES = (
 
 
 class CocoTable(NamedTuple):
-    """The twelve COCO metrics, the text that pycocotools prints for them, and the underlying precisions."""
+    """Holds the twelve COCO metrics, the text that pycocotools prints for them, and the underlying precisions."""
 
     numbers: list[float]
     text: str
     precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 without objects
 
     def by_name(self, class_names: list[str]) -> dict[str, float]:
-        """Returns the twelve metrics and the AP of each class by name; NaN for a metric without objects."""
+        """Returns the twelve metrics and the AP of each class by name; a metric is NaN if no objects count for it."""
         of_classes = self.precision[:, :, :, 0, 2].mean(axis=(0, 1)).tolist()
         names = [*NUMBER_NAMES, *(f"AP of {name}" for name in class_names)]
         numbers = [*self.numbers, *of_classes]
@@ -40,7 +40,7 @@ class CocoTable(NamedTuple):
 
 
 def require_backend(backend: str) -> None:
-    """Raises UserError unless `backend` is one of BACKENDS and installed. Called before work that ends in a table."""
+    """Raises UserError unless `backend` is one of BACKENDS and installed. Call it before work that ends in a table."""
     if backend not in installed_backends():
         raise UserError(
             f"COCO's table needs {' or '.join(BACKENDS)}, and none is installed. Run pip install pycocotools."
@@ -50,8 +50,8 @@ def require_backend(backend: str) -> None:
 def evaluate(annotations: Annotations, detections: Found, backend: str) -> CocoTable:
     """Evaluates the detections of a set against its objects.
 
-    All BACKENDS give exactly the same metrics. Without detections, all metrics are 0. Raises UserError unless `backend`
-    is installed.
+    All BACKENDS give exactly the same metrics. A metric is -1 if no objects count for it, and otherwise 0 without
+    detections. Raises UserError unless `backend` is installed.
     """
     require_backend(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings and its table
@@ -66,7 +66,7 @@ def evaluate(annotations: Annotations, detections: Found, backend: str) -> CocoT
 def table_if_objects(
     annotations: Annotations, detections: Found, backend: str, *, or_else: str = "so there is no table"
 ) -> CocoTable | None:
-    """Returns the table of the detections; if the set has no objects, logs this, with `or_else`, and returns None."""
+    """Returns the table of the detections. If the set has no objects, logs that, plus `or_else`, and returns None."""
     if has_objects(annotations):
         return evaluate(annotations, detections, backend)
     say(f"{annotations.path} has no objects to compare with, {or_else}{placeholder_note(annotations)}")
@@ -74,7 +74,7 @@ def table_if_objects(
 
 
 def coco_evaluation(annotations: Annotations, detections: Found, backend: str) -> Any:
-    """Returns the backend's COCOeval, ready to run."""
+    """Returns the backend's COCOeval object, ready to run."""
     return (_hotcoco if backend == "hotcoco" else _pycocotools)(annotations, detections)
 
 
@@ -131,14 +131,14 @@ def _pycocotools(annotations: Annotations, detections: Found) -> Any:
 
 
 def table_lines(numbers: dict[str, float]) -> list[str]:
-    """Returns the twelve lines of the table for the `numbers` of CocoTable.by_name; no lines without numbers."""
+    """Returns the twelve lines of the table for `numbers` from CocoTable.by_name; no lines if `numbers` is empty."""
     if not numbers:
         return []
     return table_text([-1.0 if math.isnan(numbers[name]) else numbers[name] for name in NUMBER_NAMES]).splitlines()
 
 
 def table_text(numbers: list[float]) -> str:
-    """Formats the twelve COCO metrics, `numbers`, in the lines that pycocotools prints."""
+    """Formats `numbers`, the twelve COCO metrics, as the lines that pycocotools prints."""
     return "\n".join(
         f" {what:<18} {short} @[ IoU={iou:<9} | area={area:>6s} | maxDets={most:>3d} ] = {number:0.3f}"
         for (what, short, iou, area, most), number in zip(LINES, numbers, strict=True)

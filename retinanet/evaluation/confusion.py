@@ -1,4 +1,4 @@
-"""Computes a sparse confusion matrix: a dense one grows with the square of the number of classes."""
+"""Computes confusion matrices in sparse form, because a dense one grows with the square of the number of classes."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from retinanet.evaluation.matches import DetectionMatches
 
 
 class Confusion(NamedTuple):
-    """A sparse confusion matrix: the P pairs of classes that occur, sorted by true class, then by found class."""
+    """Holds a sparse confusion matrix: the P pairs of classes that occur, sorted by true class, then by found class."""
 
     num_classes: int  # C; the label C means background as a true class, and "not found" as a found class
     true: np.ndarray  # int64 [P]
@@ -19,7 +19,10 @@ class Confusion(NamedTuple):
     counts: np.ndarray  # int64 [P]
 
     def table(self, classes: np.ndarray | None = None) -> np.ndarray:
-        """Returns the dense matrix int64 [n + 1, n + 1] of n `classes` (default: all) and background or "not found"."""
+        """Returns the dense matrix, int64 [n + 1, n + 1], of n `classes`, by default all.
+
+        The last row is background, and the last column "not found".
+        """
         classes = np.arange(self.num_classes) if classes is None else classes
         places = np.full(self.num_classes + 1, -1)
         places[[*classes, self.num_classes]] = np.arange(len(classes) + 1)

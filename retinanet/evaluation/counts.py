@@ -1,6 +1,6 @@
-"""Counts true positives, false positives, misses and kinds of error above score thresholds.
+"""Counts true positives, false positives, misses and errors of each kind above score thresholds.
 
-reports/page/numbers.js counts the same in a report's page, and tests check that the numbers are equal.
+reports/page/numbers.js computes the same counts on a report's page, and tests check that both agree.
 """
 
 from typing import NamedTuple
@@ -16,10 +16,10 @@ from retinanet.evaluation.tide_errors import MISSED, Errors
 
 
 class Counts(NamedTuple):
-    """The counts of each of G groups: of classes, of images, or of the points of a curve.
+    """Holds the counts of G groups, which are classes, images or the points of a curve.
 
-    A miss is an object that no detection of its class above the threshold matches. TIDE's "missed" objects are only
-    those that no detection at all matches or nearly matches.
+    A miss is an object that no detection of its class above the threshold matches. TIDE counts an object as "missed"
+    only if no detection at all matches or nearly matches it.
     """
 
     true_positives: np.ndarray  # int64 [G]
@@ -47,7 +47,7 @@ class Counts(NamedTuple):
 
 
 class ThresholdCounts(NamedTuple):
-    """What detections above a threshold get right and wrong, for C classes."""
+    """Holds the counts of right and wrong detections above a threshold, for C classes."""
 
     classes: Counts  # [C]
     errors: np.ndarray  # int64 [5, C], the detections of each class by kind: ERROR_KINDS except "missed"
@@ -66,8 +66,8 @@ def count_at(
 ) -> ThresholdCounts:
     """Counts the detections above `threshold`, or above the `class_thresholds` [C] of their classes.
 
-    The confusion matrix, for which detections match objects of any class, is always that of the common `threshold`. The
-    kind of an error doesn't depend on thresholds.
+    The confusion matrix, for which detections match objects of any class, always uses the common `threshold`. The kind
+    of an error doesn't depend on thresholds.
     """
     num_classes = len(annotations.class_names)
     taken = above(detections.scores, threshold if class_thresholds is None else class_thresholds[detections.labels])
@@ -84,7 +84,7 @@ def count_at(
 
 
 def count_by_class(taken: np.ndarray, detections: Found, matches: DetectionMatches, annotations: Annotations) -> Counts:
-    """Counts the detections `taken`, bool [D], by class at IoU 0.5."""
+    """Counts the detections marked in `taken`, bool [D], by class at IoU 0.5."""
     labels = annotations.labels[~annotations.crowds]
     return _count_by(taken, matches, 0, detections.labels, labels, len(annotations.class_names))
 
@@ -92,7 +92,7 @@ def count_by_class(taken: np.ndarray, detections: Found, matches: DetectionMatch
 def count_by_image(
     taken: np.ndarray, detections: Found, matches: DetectionMatches, annotations: Annotations, iou: int = 0
 ) -> Counts:
-    """Counts the detections `taken`, bool [D], by image at the IoU with the index `iou` among the ten; 0 is IoU 0.5."""
+    """Counts the detections marked in `taken`, bool [D], by image at the IoU with index `iou` (0: IoU 0.5)."""
     owners = owners_of(annotations)[~annotations.crowds]
     return _count_by(taken, matches, iou, detections.images, owners, len(annotations.image_ids))
 
@@ -105,7 +105,7 @@ def _count_by(
     object_groups: np.ndarray,
     num_groups: int,
 ) -> Counts:
-    """Counts by `groups` [D] of the detections and `object_groups` of the objects that are not crowds."""
+    """Counts by group: `groups` [D] assigns the detections to groups, and `object_groups` the objects except crowds."""
     hits, ignored = matches.hits[iou], matches.ignored[iou]
     num_objects = np.bincount(object_groups, minlength=num_groups)
     true_positives = np.bincount(groups[taken & hits], minlength=num_groups)

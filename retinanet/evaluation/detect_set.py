@@ -45,7 +45,8 @@ def detect_all(
     """Returns the detections in all images of `dataset`, sorted by image id and descending score.
 
     The candidates from all `views` of an image are merged before NMS. The images are divided among the ranks; rank 0
-    returns all detections, the other ranks none. Raises UserError if an image can't be read: no image is skipped.
+    returns all detections, and the other ranks return none. Raises UserError if an image can't be read: no image is
+    skipped.
     """
     model.eval()
     batches = OneAhead(on_device(batches_of_set(dataset, loading, "Detection", views=views, ranks=ranks), device))
@@ -72,8 +73,8 @@ def batches_of_set(
 ) -> Iterator[Batch]:
     """Returns this rank's batches of `dataset`; each batch comes in all sizes of `views.sides` before the next batch.
 
-    The device can thus hold one size at a time. `title` labels the progress bar. Raises UserError if an image can't be
-    read.
+    The device thus needn't hold all sizes at once. `title` labels the progress bar. Raises UserError if an image can't
+    be read.
     """
     loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
     bar = tqdm(loader, title, leave=False, disable=hides_bars() or not ranks.is_first)
@@ -83,7 +84,7 @@ def batches_of_set(
 def fastest_form(
     model: RetinaNet, device: torch.device, precision: torch.dtype, threshold: float
 ) -> RetinaNet | SparseNetwork:
-    """Returns the form of the trained `model` that is fastest on `device`, with equal detections above `threshold`."""
+    """Returns the fastest form of the trained `model` on `device`; its detections above `threshold` are the same."""
     if device.type == "cuda":  # unfolded, batch norms would take the host longer to launch than the GPU to run
         return folded_network(model, precision)
     return SparseNetwork(model, threshold) if can_be_sparse(model) else model

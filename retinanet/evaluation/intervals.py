@@ -10,7 +10,7 @@ DRAWS_SEED = 0
 
 
 class Interval(NamedTuple):
-    """A number and its 95% confidence interval over equally large sets of similar images; unknown bounds are NaN."""
+    """Holds a number and its 95% interval over equally large sets of similar images; unknown bounds are NaN."""
 
     value: float
     low: float
@@ -35,17 +35,17 @@ def draws_of_images(num_images: int, num_draws: int) -> np.ndarray:
 
 
 def centred(value: float, drawn: np.ndarray) -> np.ndarray:
-    """Removes NaN from the numbers of the draws [W] and shifts the others so that their mean is `value`.
+    """Returns the draws' values, `drawn` [W], without NaN and shifted so that their mean is `value`.
 
-    A draw has fewer distinct images, on which AP tends to be higher. Without the shift, the `value` of a small class
-    could lie outside the middle 95% of its draws.
+    A draw has fewer distinct images than the set, which tends to raise AP. Without the shift, the `value` of a small
+    class could lie outside the middle 95% of its draws.
     """
     drawn = drawn[~np.isnan(drawn)]
     return drawn - drawn.mean() + value if len(drawn) else drawn
 
 
 def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """Returns the 95% interval of `value`, from its centred values in the draws [W], clipped to `least` and `most`.
+    """Centres the draws' values, `drawn` [W], and returns the 95% interval of `value`, clipped to `least` and `most`.
 
     The bounds are NaN if `value` is NaN or no draw has a value.
     """

@@ -16,9 +16,9 @@ IMAGES_IN_BLOCK, PAIRS_IN_BLOCK = 256, 2**21  # a pair is a detection and an ann
 
 
 class DetectionMatches(NamedTuple):
-    """The objects that D detections match. An object is an index into the set's annotations, or -1 for none."""
+    """Holds the objects that D detections match. An object is an index into the set's annotations, or -1 for none."""
 
-    hits: np.ndarray  # bool [10, D], true positives: detections that match an object of their class at each IoU
+    hits: np.ndarray  # bool [10, D], true positives at each IoU: detections that match an object of their class
     ignored: np.ndarray  # bool [10, D], detections that match only a crowd of their class, so they don't count
     objects: np.ndarray  # int64 [D], the object matched at IoU 0.5
     # The following fields disregard crowds.
@@ -30,7 +30,7 @@ class DetectionMatches(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The detections and annotations of n images, padded to K detections and G annotations per image."""
+    """Holds the detections and annotations of n images, padded to K detections and G annotations per image."""
 
     detections: np.ndarray  # int64 [n, K], index into Found, or -1
     annotations: np.ndarray  # int64 [n, G], index into the annotations, or -1
@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 def evaluated(detections: Found, annotations: Annotations) -> Found:
-    """Returns the detections that the COCO evaluation counts, by descending score; ties by image id, then in order."""
+    """Returns the detections that the COCO evaluation counts, by descending score, then image id, then their order."""
     ranks = np.argsort(np.argsort(annotations.image_ids))[detections.images]
     order = np.lexsort((ranks, -detections.scores))  # stable
     groups = (ranks * len(annotations.category_ids) + detections.labels)[order]
@@ -113,8 +113,8 @@ def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndar
     """Runs COCO's greedy matching: each detection, highest score first, takes the free object that it overlaps most.
 
     `ious` and `crowd_ious` are [n, K, G], with -1 for pairs that can't match. Returns two arrays [thresholds, n, K]:
-    the index in G of the object that each detection takes (-1 for none), and the mask of detections that take no object
-    but lie in a crowd.
+    the index along G of the object that each detection takes (-1 for none), and a mask of the detections that take no
+    object but lie in a crowd.
     """
     num_images, most, columns = ious.shape
     limits = np.minimum(thresholds, 1 - 1e-10)[:, None]  # as in pycocotools: rounding may carry an IoU of 1 below 1
@@ -134,7 +134,8 @@ def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndar
 def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.ndarray:
     """Returns the IoUs [n, K, G] of (left, top, width, height) `boxes` [n, K, 4] and `others` [n, G, 4].
 
-    Where `others` are `crowds`, bool [n, G], the union is the area of the first box, as in the COCO evaluation.
+    For `others` that are `crowds`, bool [n, G], the area of the first box replaces the union, as in the COCO
+    evaluation.
     """
     first, second = boxes[:, :, None], others[:, None]
     shared = shared_area(first, second)
@@ -159,7 +160,7 @@ def _blocks(detections: Found, annotations: Annotations) -> Iterator[Block]:
 
 
 def _alike(num_detections: np.ndarray, num_annotations: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the images with detections and annotations, in blocks of images with similar counts to limit padding."""
+    """Yields images with both detections and annotations, in blocks of similar detection counts to limit padding."""
     images = np.flatnonzero((num_detections > 0) & (num_annotations > 0))
     images = images[np.argsort(-num_detections[images], kind="stable")]
     while len(images):
@@ -178,7 +179,7 @@ def _padded(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _annotation_at(block: Block, columns: np.ndarray) -> np.ndarray:
-    """Maps `columns` [n, K] of the block to indices of annotations; -1 stays -1."""
+    """Maps `columns` [n, K] of the block to annotation indices; -1 stays -1."""
     return np.where(columns >= 0, np.take_along_axis(block.annotations, columns.clip(min=0), axis=1), -1)
 
 

@@ -1,4 +1,4 @@
-"""Finds, in all images of a set, the regions where an object may be, with the scores of all classes."""
+"""Finds the regions of a set's images where an object may be, and their scores for all classes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 
 
 class ImageRegions(NamedTuple):
-    """N regions of an image."""
+    """Holds N regions of an image and their scores for C classes."""
 
     image: int  # its index in the set
     boxes: np.ndarray  # float64 [N, 4], (left, top, width, height) in original pixels
@@ -44,10 +44,10 @@ def regions_of_set(
     detection: DetectionSettings,
     title: str,
 ) -> Iterator[tuple[list[ImageRegions], Found]]:
-    """Yields for each batch the regions in each image, and what is detected in them.
+    """Yields, for each batch, the regions of each image, and the detections chosen from these regions.
 
-    A region is the box of an anchor; `detection.num_candidates` regions come from the image, and as many from its
-    mirror image. Raises UserError if an image can't be read.
+    A region is the predicted box of an anchor; `detection.num_candidates` regions come from the image, and as many from
+    its mirror image. Raises UserError if an image can't be read.
     """
     model.eval()
     network = folded_network(model, precision) if device.type == "cuda" else model

@@ -17,7 +17,7 @@ NO_ERROR = -1  # a true positive, or an ignored detection that could not become 
 
 
 class Errors(NamedTuple):
-    """The error type of each of D detections, and the missed objects among T annotations."""
+    """Holds the error type of each of D detections, and the missed objects among T annotations."""
 
     kinds: np.ndarray  # int64 [D], CLASS to BACKGROUND, or NO_ERROR
     objects: np.ndarray  # int64 [D], the object that a detection of the wrong class or location nearly matched, or -1
@@ -25,7 +25,7 @@ class Errors(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The AP50 gained by fixing only one of the 6 error types, for W weightings of the images."""
+    """Holds the AP50 gained by fixing only one error type, for each of the 6 types and W weightings of the images."""
 
     mean: np.ndarray  # [6, W], the mean over the classes that have objects
     classes: np.ndarray  # [6, C, W]; NaN for a class without objects
@@ -34,8 +34,8 @@ class Lost(NamedTuple):
 def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
     """Assigns each false positive at IoU 0.5 to the first error type that fits.
 
-    As in TIDE 1.0.1, a detection in a crowd, which would otherwise be ignored, counts as an error if fixing it would
-    match an object that no detection matches.
+    As in TIDE 1.0.1, a detection in a crowd is ignored, unless fixing it would match an object that no detection
+    matches: then it counts as an error.
     """
     near_own = (matches.own_iou >= TIDE_BACKGROUND_IOU) & (matches.own_iou <= HIT_IOU)
     near_other = matches.other_iou >= HIT_IOU
@@ -59,11 +59,11 @@ def find_errors(matches: DetectionMatches, annotations: Annotations) -> Errors:
 def lost_to_errors(
     detections: Found, matches: DetectionMatches, errors: Errors, annotations: Annotations, weights: np.ndarray
 ) -> Lost:
-    """Returns the AP50 gained by fixing only one error type, for `weights` [W, N] of the images.
+    """Returns the AP50 gained by fixing only one error type, with the N images weighted by `weights` [W, N].
 
-    To fix a type, its false positives are dropped, except that the highest-scoring near match of each unmatched object
-    becomes a true positive. To fix the type "missed", the missed objects are not counted; a class without other objects
-    then has an AP50 of 1.
+    Fixing a type drops its false positives, except that the highest-scoring near match of each unmatched object becomes
+    a true positive. Fixing the type "missed" leaves out the missed objects; a class without other objects then has an
+    AP50 of 1.
     """
     base = _ap50(detections, matches, annotations, weights)
     fixed = np.stack(list(_fixed(detections, matches, errors, annotations, weights, base)))
@@ -78,7 +78,7 @@ def _fixed(
     weights: np.ndarray,
     base: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """Yields the AP50 of the classes [C, W] with each error type fixed in turn."""
+    """Yields the AP50 of each class, [C, W], with each error type fixed in turn."""
     is_found = _found_objects(matches, annotations)
     meant = np.flatnonzero((errors.objects >= 0) & ~is_found[errors.objects])
     best = np.zeros(len(errors.kinds), bool)
@@ -97,7 +97,7 @@ def _fixed(
 
 
 def _found_objects(matches: DetectionMatches, annotations: Annotations) -> np.ndarray:
-    """Marks the annotations that a detection matches at IoU 0.5: bool [T]."""
+    """Returns a mask, bool [T], of the annotations that a detection matches at IoU 0.5."""
     is_found = np.zeros(len(annotations.labels), bool)
     is_found[matches.objects[matches.objects >= 0]] = True
     return is_found

@@ -20,7 +20,7 @@ from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 
 
 class Views(NamedTuple):
-    """The views of each image: one per entry of `sides`, and with `flip` also the mirror image of each."""
+    """Describes the views of each image: one per entry of `sides` and, with `flip`, also the mirror image of each."""
 
     sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: the data set's own
     flip: bool = False
@@ -35,7 +35,7 @@ Look = Callable[[Tensor, Tensor], Candidates]  # maps images [B, 3, H, W] and th
 
 
 class MergedViews(NamedTuple):
-    """The candidates from all views of a batch's images; boxes, sizes and scales are those of the first view."""
+    """Holds the candidates from all views of a batch's images; boxes, sizes and scales refer to the first view."""
 
     candidates: Candidates  # N is the sum over the views
     sizes: Tensor  # int64 [B, 2]
@@ -75,7 +75,7 @@ def look_with(
 
 @torch.no_grad()
 def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator[MergedViews]:
-    """Yields the merged candidates of every `views.num_sides` successive batches: the same images in several sizes."""
+    """Merges the candidates of every `views.num_sides` successive batches: the same images in several sizes."""
     candidates_of_views: list[Candidates] = []
     for batch in batches:
         if not candidates_of_views:

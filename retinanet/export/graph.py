@@ -13,7 +13,7 @@ from retinanet.detector.structures import Candidates, Detections
 
 
 class Outputs(NamedTuple):
-    """The outputs of the file, in file order."""
+    """Holds the outputs of an exported file, in file order."""
 
     boxes: Tensor  # float32 [B, K, 4]; the first three outputs are the detections, in the form of Detections
     scores: Tensor  # float32 [B, K]
@@ -24,10 +24,10 @@ class Outputs(NamedTuple):
 
 
 class DetectorGraph(nn.Module):
-    """Maps images, uint8 [B, 3, H, W], and sizes, int64 [B, 2], to Outputs; K is `max_detections`, N `num_candidates`.
+    """Maps images, uint8 [B, 3, H, W], and sizes, int64 [B, 2], to Outputs.
 
     The graph is the network followed by `detect`, except that NMS is a custom operator. H and W are multiples of 32;
-    the sizes exclude padding.
+    the sizes exclude padding. N is `num_candidates`, and K is the smaller of N and `max_detections`.
     """
 
     def __init__(self, model: RetinaNet, settings: DetectionSettings) -> None:
@@ -63,9 +63,10 @@ class DetectorGraph(nn.Module):
 
 @library.custom_op("retinanet::nms_by_class", mutates_args=())
 def nms_by_class(boxes: Tensor, class_scores: Tensor, nms_iou: float, threshold: float) -> Tensor:
-    """Marks the `boxes` [B, N, 4] that survive NMS by class, with `class_scores` [B, C, N] above `threshold`: [B, N].
+    """Returns a mask [B, N], with 1 for the `boxes` [B, N, 4] that survive NMS by class, and 0 for the others.
 
-    torch.export can't trace NMS, so ONNX's NonMaxSuppression takes the place of this operator in the file.
+    Only boxes with `class_scores` [B, C, N] above `threshold` take part. torch.export can't trace NMS, so ONNX's
+    NonMaxSuppression takes the place of this operator in the file.
     """
     kept = torch.zeros_like(boxes[..., 0])
     for image, of_image in enumerate(class_scores):

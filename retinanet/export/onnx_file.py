@@ -1,4 +1,4 @@
-"""Creates ONNX files: the translated graph, and metadata for programs that read the file."""
+"""Creates ONNX files, which hold the translated graph, and metadata for programs that read the files."""
 
 import json
 import logging

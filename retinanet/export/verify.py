@@ -1,4 +1,4 @@
-"""Compares the detections of an exported file with those of its checkpoint on the images of a set."""
+"""Compares the detections of an exported file with the detections of its checkpoint on the images of a set."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -24,7 +24,7 @@ FAR, FAR_SCORE = 2.0, 0.02  # differences in pixels and in score beyond which tw
 
 
 class Comparison(NamedTuple):
-    """The differences between the detections of an exported file and of its checkpoint."""
+    """Holds the differences between the detections of an exported file and of its checkpoint."""
 
     num_images: int
     counts: tuple[int, int]  # detections of the checkpoint and of the file
@@ -56,9 +56,10 @@ def compare(
     batch_size: int,
     settings: DetectionSettings,
 ) -> Comparison:
-    """Compares the detections of the checkpoint (`detect`) and of the file (`outputs_at`) on all images of `dataset`.
+    """Compares the checkpoint's detections (`detect`) with the file's (`outputs_at`) in all images of `dataset`.
 
-    `outputs_at` returns the file's detections and its candidates. After NMS, the candidates are compared as well.
+    `outputs_at` returns the file's detections and its candidates. The detections that NMS selects from the candidates
+    are compared as well.
     """
     annotations = dataset.annotations
     parts: tuple[list[Found], list[Found]] = ([], [])
@@ -89,10 +90,11 @@ class Match(NamedTuple):
 
 
 def match(ours: Detections, theirs: Detections, settings: DetectionSettings) -> Match:
-    """Matches each detection of either network in an image to the other network's nearest detection of its class.
+    """Matches each network's detections in an image to the other network's nearest detections of the same class.
 
-    The distance is the sum of the differences in box and score. A detection without a near counterpart is unmatched,
-    but isn't counted if its score is so close to the lowest score kept that rounding decides.
+    The distance is the largest difference of a coordinate plus the difference in score. A detection without a near
+    counterpart is unmatched, but isn't counted if its score is so close to the cut-off that rounding decides whether it
+    is kept.
     """
     pixels = score = 0.0
     num_unmatched = 0

@@ -1,4 +1,4 @@
-"""Provides the detector as a Python object: images in, boxes in pixels of each image out."""
+"""Provides the detector as a Python object that takes images and returns boxes in pixels of each image."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ OneImage = str | Path | bytes | IO[bytes] | np.ndarray | Tensor | Image.Image
 
 
 class ImageDetections(NamedTuple):
-    """The n detections in an image, by descending score."""
+    """Holds the n detections in an image, by descending score."""
 
     boxes: np.ndarray  # float32 [n, 4], (x1, y1, x2, y2) in pixels of the image
     scores: np.ndarray  # float32 [n]
@@ -48,20 +48,20 @@ def _arguments_named() -> Iterator[None]:
 
 
 class Detector:
-    """A trained RetinaNet that finds objects in images.
+    """Finds objects in images with a trained RetinaNet.
 
         detector = Detector("output/best.pt")
         boxes, scores, labels, names = detector("street.jpg")
 
     `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. Detections score above `threshold`, by
-    default the threshold with the best F1 in the run's last evaluation, or 0.3 without an evaluation. A dict gives
-    single classes their own: {None: 0.3, "traffic light": 0.5}, where None stands for the other classes. `classes` are
-    the names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images
-    are cut; neighbouring tiles overlap by the fraction `overlap`, and each image is also processed as a whole.
-    `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings are those of test.py.
-    An ONNX file stores its own defaults for them; its `num_candidates` and its precision, float32, can't be changed.
+    default the threshold with the best F1 in the run's last evaluation, or 0.3 if there was none. A dict sets
+    thresholds by class: {None: 0.3, "traffic light": 0.5}, where None stands for all other classes. `classes` are the
+    names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
+    cut; neighbouring tiles overlap by the fraction `overlap` of their side, and each image is also processed as a
+    whole. `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work as
+    in test.py. An ONNX file stores its own defaults; its `num_candidates` and its precision, float32, can't be changed.
 
-    Calls don't change the detector, so several threads can share one. Raises UserError if a file or a setting can't be
+    Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
     used.
     """
 
@@ -115,7 +115,7 @@ class Detector:
 
     @property
     def threshold(self) -> float:
-        """The threshold of the classes that have none of their own."""
+        """Returns the threshold of the classes that don't have their own."""
         return self.thresholds.others
 
     def threshold_text(self) -> str:
@@ -147,11 +147,11 @@ class Detector:
         return self._detections_in([self._tensor_of(images)])[0]
 
     def read(self, source: str | Path | IO[bytes]) -> np.ndarray:
-        """Reads an image file upright, with the white level of the training run: uint8 [height, width, 3]."""
+        """Returns an image file's pixels, upright and with the training run's white level: uint8 [height, width, 3]."""
         return read_upright(source, self.max_pixels, self.network.trained.white_level)
 
     def find(self, images: Sequence[Tensor]) -> Found:
-        """Returns the detections in uint8 `images` [3, h, w], by image and descending score, as test.py writes them."""
+        """Returns the detections in uint8 `images` [3, h, w], sorted by image, then by descending score."""
         detections = detect_images(self.network, images, self.looks)  # above the lowest threshold
         detections = detections.at(above(detections.scores, self.thresholds.by_label[detections.labels]))
         return detections if self.kept_labels is None else detections.at(np.isin(detections.labels, self.kept_labels))

@@ -64,9 +64,9 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def move_earlier_files(folder: Path, earlier: Sequence[Path]) -> Path:
-    """Moves the `earlier` files and their record to the first free folder before_{k}/ in `folder`; returns its path.
+    """Moves the `earlier` files and their record to the first free folder before_{k}/ in `folder`; returns that path.
 
-    Folders that become empty are removed. If a file can't be moved, all files move back, and UserError is raised.
+    Folders that become empty are removed. If a file can't be moved, all files are moved back, and UserError is raised.
     """
     moved: list[tuple[Path, Path]] = []
     record = folder / RECORD

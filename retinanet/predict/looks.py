@@ -1,4 +1,4 @@
-"""Detects objects in images held in memory, whole and optionally also in tiles, and merges candidates before NMS."""
+"""Detects objects in images held in memory, as a whole and optionally also in tiles; NMS runs on all candidates."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,14 +23,14 @@ EDGE = 0.01  # fraction of a tile's side: an object this close to an inner edge 
 
 
 class Tiles(NamedTuple):
-    """The tiles into which an image is cut."""
+    """Describes the tiles into which an image is cut."""
 
     side: int  # in pixels of the image
     overlap: float  # overlap of neighbouring tiles, as a fraction of their side
 
 
 class Looks(NamedTuple):
-    """The views and tiles of each image, and the settings that choose the detections."""
+    """Holds the views and tiles of each image, and the settings that select its detections."""
 
     views: Views  # with explicit sides: the network's own, or those of test-time augmentation
     detection: DetectionSettings
@@ -39,7 +39,7 @@ class Looks(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """The candidates from all views of one image."""
+    """Holds the candidates from all views of one image."""
 
     candidates: Candidates  # [1, N], in pixels of the first view
     size: Tensor  # int64 [1, 2], of the first view
@@ -49,7 +49,7 @@ class Merged(NamedTuple):
 def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> Found:
     """Returns the detections in uint8 `images` [3, h, w], by image and descending score.
 
-    Without tiles, the detections equal those of test.py, because the images of a batch have equal padded shapes.
+    Without tiles, the detections equal test.py's, because the images of a batch have equal padded shapes.
     """
     merged = look_at(network, images, looks)
     if looks.tiles:
@@ -107,13 +107,13 @@ def with_tiles(network: ReadyNetwork, image: Tensor, whole: Merged, looks: Looks
 
 
 def _likely(candidates: Candidates, looks: Looks) -> Candidates:
-    """Drops candidates below the threshold, because all candidates from a hundred tiles would not fit in memory."""
+    """Drops candidates that aren't above the threshold, because a hundred tiles' candidates would not fit in memory."""
     rows = candidates.scores[0] > looks.detection.threshold
     return Candidates(*(part[:, rows] for part in candidates))
 
 
 def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
-    """Returns the (top, left) of the tiles that cover an image of `size`; none if the image is no larger than a tile.
+    """Returns the (top, left) corners of the tiles that cover an image of `size`; none if it is no larger than a tile.
 
     The last tile of each row and column ends at the image's border.
     """
@@ -124,7 +124,7 @@ def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
 
 
 def _starts(length: int, tiles: Tiles) -> list[int]:
-    """Returns the evenly spaced starts of tiles along a side of `length`; tiles overlap at least by `tiles.overlap`."""
+    """Returns the starts of tiles along a side of `length`: evenly spaced, overlapping by at least `tiles.overlap`."""
     if length <= tiles.side:
         return [0]
     step = max(1, int(tiles.side * (1 - tiles.overlap)))
@@ -139,10 +139,10 @@ def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
 
 
 def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: Sequence[int]) -> Tensor:
-    """Marks the `boxes` [N, 4], in pixels of the image, that don't reach an inner edge of their tile: bool [N].
+    """Returns a mask, bool [N], of the `boxes` [N, 4] that don't reach an inner edge of their tile.
 
-    An object that is cut off at such an edge is contained in full in a neighbouring tile or, if it is larger than the
-    overlap, in the whole image.
+    The boxes are in pixels of the image. An object that is cut off at such an edge is contained in full in a
+    neighbouring tile or, if it is larger than the overlap, in the whole image.
     """
     (height, width), (top, left), margin = size, corner, max(1.0, EDGE * tiles.side)
     bottom, right = min(top + tiles.side, height), min(left + tiles.side, width)
@@ -162,7 +162,7 @@ def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: 
 def moved(candidates: Candidates, scale: Tensor, corner: tuple[int, int]) -> Candidates:
     """Converts the candidates [1, N] of the tile at `corner` to pixels of the image.
 
-    `scale` (vertical, horizontal) is the factor by which the tile was resized.
+    `scale` holds the factors (vertical, horizontal) by which the tile was resized.
     """
     top, left = corner
     boxes = candidates.boxes / scale.flip(0).repeat(2) + candidates.boxes.new_tensor([left, top, left, top])

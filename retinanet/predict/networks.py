@@ -29,7 +29,7 @@ EXPORT = "python -m retinanet.export"
 
 
 class Trained(NamedTuple):
-    """The metadata in a file about its network."""
+    """Holds the metadata that a file stores about its network."""
 
     class_names: list[str]
     category_ids: list[int]
@@ -53,7 +53,7 @@ def network_of_checkpoint(
 ) -> ReadyNetwork:
     """Loads the network of a checkpoint, with the averaged weights if the checkpoint has them.
 
-    Classes without a `threshold` get that of the checkpoint. Raises UserError if the checkpoint can't be used.
+    Classes for which `threshold` has no value get the checkpoint's. Raises UserError if the checkpoint can't be used.
     """
     device = find_device(device_name)
     checkpoint = load_checkpoint(path)
@@ -93,8 +93,8 @@ def network_of_onnx(
 ) -> ReadyNetwork:
     """Loads the network of the ONNX file `path`.
 
-    The network's look returns candidates before NMS or, with a file of an earlier version, after NMS. Raises UserError
-    if the file can't be used, or doesn't support the `threshold`, the `overrides` or the flags `more_looks`.
+    The result's `look` returns candidates before NMS or, if an earlier version exported the file, after NMS. Raises
+    UserError if the file can't be used, or doesn't support the `threshold`, the `overrides` or the flags `more_looks`.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. Pass a checkpoint, or a file of {EXPORT}")
@@ -140,7 +140,7 @@ def network_of_onnx(
 def _require_possible(
     path: Path, exported: DetectionSettings, threshold: float, overrides: Overrides, has_candidates: bool
 ) -> None:
-    """Raises UserError if a file exported with the settings `exported` doesn't support the others."""
+    """Raises UserError if a file exported with the settings `exported` doesn't support `threshold` or `overrides`."""
     most = overrides["max_detections"]
     if np.float32(threshold) < np.float32(exported.threshold):
         raise UserError(

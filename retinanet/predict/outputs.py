@@ -25,7 +25,7 @@ QUALITY = 92  # of JPEGs
 
 
 class Outputs:
-    """Writes predictions.json, predictions.csv and the pictures that `save` requests to `folder`.
+    """Writes to `folder`: predictions.json, predictions.csv and the pictures that `save` requests.
 
     The two files are complete once this context is closed. The `earlier` files of another run are moved to the folder
     `before`; no other existing file is replaced.
@@ -110,7 +110,7 @@ class Outputs:
         return self._place(self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"}))
 
     def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
-        """Returns the name with a suffix that can be written, and a number if an earlier picture has the same name."""
+        """Returns `name` with a suffix that can be written, numbered if an earlier picture has the same name."""
         path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
         path = path if path.suffix.lower() in suffixes else path.with_name(f"{path.name}.png")
         free, number = path, 1
@@ -121,7 +121,7 @@ class Outputs:
         return str(free)
 
     def _place(self, path: Path) -> Path:
-        """Returns `path`, numbered if that file exists, after creating its folders and adding it to the record."""
+        """Numbers `path` if that file exists, creates its folders, adds it to the record and returns it."""
         with file_error_explained(path, "can't be written", "Make room, or choose another --output_path."):
             path.parent.mkdir(parents=True, exist_ok=True)
             free = free_path(path)
@@ -146,6 +146,6 @@ def free_path(path: Path) -> Path:
 
 
 def _file_name(class_name: str) -> str:
-    """Returns a folder name for a class."""
+    """Returns the class name as a folder name, with "_" in place of special characters."""
     plain = "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in class_name).strip()
     return plain[:60] or "class"

@@ -15,7 +15,7 @@ VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 
 
 class SourceFile(NamedTuple):
-    """An image or a video."""
+    """Identifies an image or a video."""
 
     path: Path
     name: str  # the path relative to its SOURCE folder, kept below the output folder
@@ -25,8 +25,8 @@ class SourceFile(NamedTuple):
 def find_sources(sources: Sequence[str], leave_out: Path, tree: Tree | None = None) -> list[SourceFile]:
     """Returns the files that `sources` name, in the order of the sources; files of a folder are sorted.
 
-    Files in the folder `leave_out` are skipped, unless a source lies in that folder. `tree` walks the folders, and
-    later accounts for their files. Raises UserError if a source names no file.
+    Files in the folder `leave_out` are skipped, unless their source lies in it too. `tree` walks the folders, and later
+    accounts for their files. Raises UserError if a source names no file.
     """
     tree = tree or Tree()
     suffixes = image_suffixes()
@@ -75,7 +75,7 @@ def _files_in(folder: Path, suffixes: set[str], leave_out: Path, tree: Tree) -> 
 
 
 def _listed_in(path: Path) -> Iterator[SourceFile]:
-    """Yields the files listed in `path`, relative to the current folder or to that of `path`; # starts a comment."""
+    """Yields the files listed in `path`, relative to the current folder or to `path`'s folder; # starts a comment."""
     with file_error_explained(path, CANT_READ, "Pass a text file of paths."):
         lines = decoded(path.read_bytes(), path).splitlines()
     for line in lines:

@@ -1,4 +1,4 @@
-"""Holds the thresholds that detections must score above, which may differ from class to class."""
+"""Holds the score thresholds of detections, which may differ from class to class."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ Threshold = float | Mapping[str | None, float] | None
 
 
 class Thresholds(NamedTuple):
-    """The thresholds of C classes."""
+    """Holds the thresholds of C classes."""
 
     others: float  # of the classes without a threshold of their own
     by_label: np.ndarray  # float64 [C]
@@ -24,7 +24,7 @@ class Thresholds(NamedTuple):
         return float(self.by_label.min(initial=1.0))
 
     def text(self, class_names: Sequence[str], labels: Sequence[int]) -> str:
-        """Returns the thresholds of the classes `labels`, such as "0.3, 0.5 for traffic light"."""
+        """Returns the thresholds of the classes in `labels` as text, such as "0.3, 0.5 for traffic light"."""
         own = [label for label in labels if self.by_label[label] != self.others]
         words = [threshold_text(self.others)] if len(own) < len(labels) else []
         words += [f"{threshold_text(self.by_label[label])} for {class_names[label]}" for label in own]
@@ -32,9 +32,9 @@ class Thresholds(NamedTuple):
 
 
 def thresholds_of(threshold: Threshold, default: float, class_names: Sequence[str], path: Path) -> Thresholds:
-    """Returns the thresholds that a user asked for; `default` is the one in the weights file `path`.
+    """Returns the thresholds that a user asked for; `default` is the threshold in the weights file `path`.
 
-    Raises UserError for names that aren't among the classes of the file, and numbers that aren't from 0 to 1.
+    Raises UserError for a name that isn't a class of the file, or a number that isn't from 0 to 1.
     """
     by_name: dict[str | None, float] = {}
     if threshold is not None:

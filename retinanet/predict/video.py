@@ -55,7 +55,7 @@ class VideoReader:
 
 
 class VideoWriter:
-    """Writes a video frame by frame, with the frame rate and times of the video `like`; complete once closed."""
+    """Writes a video frame by frame, with the frame rate and times of the video `like`; closing completes the file."""
 
     def __init__(self, path: Path, like: VideoReader) -> None:
         self.path, self.av, self.like = path, like.av, like
@@ -68,7 +68,7 @@ class VideoWriter:
     def add(self, picture: np.ndarray, time: int | None) -> None:
         """Adds the frame `picture`, uint8 [height, width, 3]; all frames must have the same size.
 
-        If the times begin anew, as in joined recordings, the video continues one frame after the last.
+        If the times start over, as in joined recordings, the video continues one frame after the last.
         """
         if self.stream is None:
             self.stream = self._start(*picture.shape[:2])

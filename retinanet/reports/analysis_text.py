@@ -41,7 +41,7 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
 
 
 def without_lookalikes_line(ap: float, ap50: float, num_images: int, set_name: str) -> str:
-    """Returns the line on the AP without the images that look like images of the training set `set_name`."""
+    """Returns the line with AP and AP50 without the images that look like images of the training set `set_name`."""
     return (
         f"AP {number_text(ap)}, AP50 {number_text(ap50)} without {counted(num_images, 'image')} that check_data found "
         f"to look like images of {set_name}"
@@ -49,7 +49,7 @@ def without_lookalikes_line(ap: float, ap50: float, num_images: int, set_name: s
 
 
 def never_found_lines(classes: Sequence[ClassNumbers]) -> list[str]:
-    """Returns a line that names the classes never found at any useful score, or no line if all classes are found."""
+    """Returns a line that names the classes never found at any useful score, or no line if there are none."""
     never = [
         f"{printable(numbers.name)} ({counted(numbers.num_objects, 'object')})"
         for numbers in classes

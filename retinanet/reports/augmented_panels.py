@@ -11,7 +11,7 @@ NUM_EPOCHS = 3
 
 
 def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> list[dict[int, Draw]]:
-    """Returns, for each of the first NUM_EPOCHS epochs, the batch that contains each image in `indices`."""
+    """Returns, for each of the first NUM_EPOCHS epochs, a dict from each image in `indices` to its batch."""
     wanted, epochs = set(indices), []
     for epoch in range(NUM_EPOCHS):
         sampler.start_at(epoch)
@@ -20,7 +20,7 @@ def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> lis
 
 
 def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
-    """Returns a panel of an image as augmented in the batch `draw`. Raises UserError if the image can't be read."""
+    """Returns a panel of the image `index` as augmented in the batch `draw`. Raises UserError if it can't be read."""
     sample = batches.sample(draw.epoch, index, draw.side)
     if not isinstance(sample, Sample):
         raise UserError(sample.message)

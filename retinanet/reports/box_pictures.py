@@ -1,4 +1,4 @@
-"""Draws images with boxes and labels, placed to cover objects and each other as little as possible."""
+"""Draws images with boxes, whose labels are placed to cover objects and each other as little as possible."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,7 @@ OUTLINED = [patheffects.Stroke(linewidth=3.2, foreground="white"), patheffects.N
 
 
 class Panel(NamedTuple):
-    """An image and the boxes to draw on it; `scores` is None for annotated objects."""
+    """Holds an image and the boxes to draw on it; `scores` is None for annotated objects."""
 
     title: str
     image: np.ndarray  # uint8 [height, width, 3]
@@ -50,8 +50,8 @@ def draw_grid(
 ) -> Figure:
     """Returns a figure of the panels, row by row, with one colour per class.
 
-    `size` is the longer side of the largest image, in pixels of the figure. Without `with_names`, boxes have no text.
-    `window` makes a figure that show_windows can show. If there are more classes than colours, some classes share one.
+    `size` is the side of a panel, in pixels of the figure. Without `with_names`, boxes have no text. `window` makes a
+    figure that show_windows can show. If there are more classes than colours, some classes share a colour.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
@@ -103,7 +103,7 @@ def _draw_panel(axis: Axes, panel: Panel, class_names: Sequence[str], inches: fl
 
 
 def _draw_outlines(axis: Axes, panel: Panel, class_names: Sequence[str], points: float) -> None:
-    """Draws the panel's outlines as dashed boxes, with any names in text of size `points` (0: without names)."""
+    """Draws the panel's outlines as dashed boxes, with their names, if any, in text of size `points` (0: no names)."""
     names = None if panel.outline_labels is None else [shortened(class_names[label]) for label in panel.outline_labels]
     for number, (left, top, width, height) in enumerate(panel.outlines):
         for colour, style in (("black", "solid"), ("white", (0, (4, 3)))):  # visible on any background
@@ -121,7 +121,7 @@ MOST_SHOWN = 4  # the maximum number of images won, and of images lost
 
 
 def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen: np.ndarray) -> Panel:
-    """Returns a panel of the image with its `chosen` objects, bool [T]."""
+    """Returns a panel of the image with its objects that `chosen`, bool [T], marks."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, dataset.original(image), annotations.boxes[shown], annotations.labels[shown], None)
@@ -130,7 +130,10 @@ def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen:
 def chosen_detections_panel(
     title: str, dataset: "CocoDataset", image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
-    """Returns a panel of the image with its `chosen` detections, bool [D], and all its objects, dashed and named."""
+    """Returns a panel of the image with its detections that `chosen`, bool [D], marks.
+
+    The image's objects, except crowds, are dashed and named.
+    """
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)
     objects = (owners_of(annotations) == image) & ~annotations.crowds
@@ -146,7 +149,7 @@ def chosen_detections_panel(
 
 
 def no_pictures_line(dataset: "CocoDataset") -> str | None:
-    """Returns a line on the images of the set that can't be drawn because their files are missing, or None."""
+    """Returns a line about the images that can't be drawn because their files are missing; None if none are missing."""
     there, folder = dataset.images_there(), dataset.image_folder
     if there.all():
         return None
@@ -156,9 +159,9 @@ def no_pictures_line(dataset: "CocoDataset") -> str | None:
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: "CocoDataset") -> list[Panel]:
-    """Returns the images where B gains most, then where it loses most, each as A and B see it at their best thresholds.
+    """Returns panels of the images where B gains most, then of the images where it loses most, drawn for A and for B.
 
-    A panel shows the detections above the best threshold. Images whose files are missing are left out.
+    A panel shows the detections above its run's best threshold. Images whose files are missing are left out.
     """
     gains = np.where(dataset.images_there(), comparison.f1[1] - comparison.f1[0], 0)
     order = np.argsort(-gains, kind="stable")

@@ -27,7 +27,7 @@ class SettingDifference(NamedTuple):
 def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[SettingDifference]:
     """Returns the differences between the records of two result files.
 
-    For runs of a version without a flag, see earlier_settings.
+    If a run's version lacked a flag, earlier_settings supplies the value that the run had.
     """
     plain = [record[SETTINGS_KEYS[0]] for record in (a, b)]
     trained = [earlier_settings(str(values.get("weights"))) | values for values in plain]
@@ -46,7 +46,7 @@ def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Sett
 
 
 def setting_lines(differences: Sequence[SettingDifference] | None, why_unknown: Sequence[str]) -> list[str]:
-    """Returns lines that list the `differences` or, if these are None, the reasons in `why_unknown`."""
+    """Returns lines that list the `differences` or, if that is None, the reasons in `why_unknown`."""
     if differences is None:
         return [f"Settings that differ: unknown, as {'; '.join(why_unknown)}"]
     if not differences:

@@ -1,4 +1,4 @@
-"""Draws the loss curves of several runs in one picture and, below, their AP curves."""
+"""Draws the loss curves of several runs in one picture, with their AP curves below."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ MOST_LOSS = 1e200  # the largest loss drawn: matplotlib's margins and ticks over
 
 
 class Curve(NamedTuple):
-    """A training run to draw."""
+    """Holds the curves of a training run."""
 
     name: str
     epochs: np.ndarray  # [N], epochs finished: 1.5 is the middle of the second epoch
@@ -116,7 +116,7 @@ def _hollow(marker: str) -> dict[str, Any]:
 
 
 def _draw_losses(axis: Axes, curve: Curve, style: dict[str, Any], log_scale: bool, shift: float) -> None:
-    """Draws the losses. `shift`, 0 to 1, offsets the markers, so that they stay visible where curves overlap."""
+    """Draws the losses. `shift`, from 0 to 1, offsets the markers, so that they stay visible where curves overlap."""
     drawn = np.isfinite(curve.losses) & (curve.losses > 0 if log_scale else True)
     losses = np.where(drawn, curve.losses, np.nan).clip(-MOST_LOSS, MOST_LOSS)
     step = max(1, len(losses) // MARKERS_A_CURVE)
@@ -151,7 +151,7 @@ def _scale(axes: Sequence[Axes], log_scale: bool) -> None:
 
 
 def _limit_losses(axis: Axes, curves: Sequence[Curve]) -> None:
-    """Cuts off runs that diverged (ended far above their start), which would flatten the others; a note says so."""
+    """Cuts off runs that diverged (ended far above their start) and would flatten the others, and adds a note."""
     named = [(curve, curve.losses[np.isfinite(curve.losses)].clip(-MOST_LOSS, MOST_LOSS)) for curve in curves]
     known = [(curve, losses) for curve, losses in named if len(losses)]
     if not known:

@@ -1,4 +1,4 @@
-"""Chooses the pictures that the report's page shows, and embeds them as JPEG up to a limit or links to the files."""
+"""Chooses the pictures for the report's page, and embeds them as JPEGs, up to a limit, or links to the files."""
 
 import base64
 import io
@@ -25,18 +25,18 @@ MEGABYTE = 10**6
 
 
 class Pictures(NamedTuple):
-    """The pictures of a set's N images on the page."""
+    """Holds the pictures of a set's N images on the page."""
 
     sources: list[str | None]  # a data: URL or a link
     notes: list[str | None]  # why an image has no source
 
 
 def telling_order(analyses: Sequence[Analysis], annotations: Annotations) -> np.ndarray:
-    """Returns all images, int64 [N], the most telling about the detector first.
+    """Returns the indices of all images, int64 [N], starting with the images that tell the most about the detector.
 
-    These are, at the best threshold, the image with the most false positives, the most misses and the most badly placed
-    boxes and, with two analyses, the images that gain and lose most from the first to the second; then the second of
-    each, and so on.
+    First come the images with the most false positives, the most misses and the most badly placed boxes at the best
+    threshold and, with two analyses, the images that gain and lose most from the first to the second. The runners-up of
+    each kind follow, and so on.
     """
     badness = []
     for analysis in analyses:
@@ -58,7 +58,7 @@ def telling_order(analyses: Sequence[Analysis], annotations: Annotations) -> np.
 def pictures_of(dataset: CocoDataset, order: np.ndarray, how: str, megabytes: float, folder: Path) -> Pictures:
     """Returns the pictures of a set for a page in `folder`; `how` is EMBED or LINK.
 
-    Pictures are embedded in `order`, an array of image indices, until the JPEGs take `megabytes`.
+    Pictures are embedded in the order of the image indices in `order`, until the JPEGs take `megabytes`.
     """
     left_out = f"not embedded: the limit --report_mb {megabytes:g} was reached"
     pictures = Pictures([None] * len(dataset), [left_out] * len(dataset))
@@ -82,14 +82,14 @@ def _link(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], folde
 
 
 def _looks_turned(dataset: CocoDataset, image: int) -> bool:
-    """Returns True if the frame of an image's boxes isn't that in which browsers, which follow EXIF, show the file."""
+    """Returns True if browsers, which apply EXIF, would show the file in an orientation that doesn't fit its boxes."""
     header = dataset.headers.at(image) if dataset.headers else None
     height, width = dataset.annotations.sizes[image].tolist()
     return header is not None and header.turn((height, width), dataset.exif) not in (header.orientation, None)
 
 
 def _link_to(path: Path, folder: Path) -> str:
-    """Returns the link from a page in `folder`: relative, so that both can move together, if they share a drive."""
+    """Returns a link to `path` from a page in `folder`: relative on the same drive, so that both can move together."""
     try:
         return urllib.parse.quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
     except ValueError:  # another drive of Windows
@@ -99,8 +99,8 @@ def _link_to(path: Path, folder: Path) -> str:
 def _embed(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], limit: int) -> None:
     """Embeds JPEGs of the `images` until they take `limit` bytes.
 
-    They are LARGE until SHARE_OF_LARGE of the limit is used, and after it as long as all are likely to fit, judging by
-    the sizes so far.
+    The JPEGs are LARGE until SHARE_OF_LARGE of the limit is used. After that, they stay LARGE only as long as all are
+    likely to fit, judging by the sizes so far.
     """
     used, num_embedded, longest = 0, 0, LARGE
     for place, image in enumerate(images):

@@ -24,7 +24,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def require_picture_place(path: Path) -> None:
-    """Raises UserError if no picture can be written to `path`. Called before the work starts."""
+    """Raises UserError if no picture can be written to `path`. Call this before the work starts."""
     endings = FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in endings or path.is_dir():
         raise UserError(f"{path}: is not the name of a picture. Use one of these endings: {', '.join(endings)}.")
@@ -32,12 +32,12 @@ def require_picture_place(path: Path) -> None:
 
 
 def picture_beside(path: Path, name: str) -> Path:
-    """Returns the place of a second picture: beside the one at `path`, named after it."""
+    """Returns the path of a second picture, next to the picture at `path`, with `name` added to its file name."""
     return path.with_stem(f"{path.stem}_{name}")
 
 
 def show_windows() -> None:
-    """Shows the figures drawn for a window until the user closes them. Raises UserError if there is no screen."""
+    """Shows the figures made for windows until the user closes them. Raises UserError if there is no screen."""
     if pyplot.get_backend().lower() == "agg":
         raise UserError("--show: there is no screen to open a window on. Open the picture file instead.")
     pyplot.show()

@@ -27,7 +27,7 @@ _announced: set[str] = set()  # letters already reported as missing
 def give_fonts(figure: "Figure") -> None:
     """Lets matplotlib fall back to system fonts, letter by letter, in the texts of `figure`.
 
-    Letters that no font has appear as boxes; one line on stderr reports them, in place of matplotlib's warnings.
+    Letters missing from all fonts appear as boxes; one line on stderr reports them, in place of matplotlib's warnings.
     """
     from matplotlib.text import Text  # not at the top: predict paints without figures
 

@@ -29,7 +29,7 @@ EMBEDDED, LINKED = "data:", "data: file: 'self'"  # where a page may load pictur
 
 
 class Illustration(NamedTuple):
-    """A figure of the report with its heading and caption."""
+    """Holds a figure of the report with its heading and caption."""
 
     heading: str
     caption: str
@@ -38,7 +38,7 @@ class Illustration(NamedTuple):
 
 
 class PageText(NamedTuple):
-    """The text of the page."""
+    """Holds the text of the page."""
 
     title: str
     summary: str
@@ -56,7 +56,7 @@ REPLACED = ("Classes", "Precision and recall", "Confusion")  # the application h
 def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration], data: dict[str, Any]) -> str:
     """Returns the page: summary, COCO table, settings, a section for each of HEADINGS, and the analysis as text.
 
-    Where scripts run, the application on `data` shows the sections REPLACED instead.
+    If scripts run, the application shows `data` in place of the sections in REPLACED.
     """
     parts = [
         "<h2>COCO's numbers</h2>",
@@ -79,7 +79,7 @@ def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustra
 
 
 def document(title: str, heading: str, summary: str, parts: Sequence[str], data: dict[str, Any]) -> str:
-    """Returns a page with the application on `data` of page_data, and the static `parts`, which need no scripts."""
+    """Returns a page with the application, which shows `data`, and the static `parts`, which don't need scripts."""
     style = "".join((PARTS / name).read_text() for name in STYLES)
     script = "(() => {\n'use strict';\n" + "".join((PARTS / name).read_text() for name in SCRIPTS) + "})();\n"
     policy = (
@@ -127,12 +127,12 @@ def _picture_sources(data: dict[str, Any]) -> str:
 
 
 def _hash(content: str) -> str:
-    """Returns the source expression of a Content-Security-Policy that allows an inline element of this content."""
+    """Returns the source expression of a Content-Security-Policy that allows an inline element with this `content`."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def figure(illustration: Illustration) -> str:
-    """Returns the illustration with its caption."""
+    """Returns the illustration and its caption as HTML."""
     data = base64.b64encode(illustration.picture).decode()
     caption = _html(illustration.caption)
     return (
@@ -205,7 +205,7 @@ def _settings_table(settings: Mapping[str, Any]) -> str:
 
 
 def preformatted(lines: Sequence[str]) -> str:
-    """Returns the lines as they are, in letters of equal width."""
+    """Returns the lines, unchanged and in a monospaced font, as HTML."""
     return "<pre>" + "\n".join(map(_html, lines)) + "</pre>"
 
 

@@ -57,9 +57,8 @@ def write_report(
 ) -> None:
     """Writes metrics.json, the figures and report.html to `folder`; `source` names the evaluated file.
 
-    `record` is the record of the result file, if it has one, `pictures` are those of the page, and `suspects` is the
-    content of label_suspects.json, for the page's tab of labels. Raises UserError if the folder can't be written to or
-    an image can't be read.
+    `record` is the result file's record, if it has one. The page shows `pictures` and, in its Labels tab, `suspects`,
+    the content of label_suspects.json. Raises UserError if the folder can't be written to or an image can't be read.
     """
     annotations = dataset.annotations
     figures, about = _figures(analysis, table, dataset)
@@ -128,8 +127,8 @@ def _worst_images(
 ) -> tuple[list[Panel], int]:
     """Returns panels of the images with the most errors of a kind, and the number of such errors in the set.
 
-    Only images marked in `has_image`, bool [N], are drawn. Errors are weighted by score, because confident errors cost
-    more; detections below the best threshold don't count.
+    Only images marked in `has_image`, bool [N], are drawn. Detections below the best threshold don't count; the others
+    are weighted by score, because confident errors cost more.
     """
     if kind == MISSED:
         chosen = analysis.errors.missed

@@ -1,4 +1,4 @@
-"""Chooses the colour, the text and the place of the labels of boxes; also for pictures without a Matplotlib figure."""
+"""Chooses the colour, the text and the place of box labels, also for pictures made without Matplotlib."""
 
 import unicodedata
 from bisect import bisect
@@ -44,8 +44,8 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
     """Returns the top-left corners [N, 2] of the labels of `boxes` [N, 4] in an image of the given `width`.
 
     Boxes are (left, top, width, height); `sizes` [N, 2] are the labels' (width, height). A label is placed at the top
-    or bottom edge of its box, where it covers the least of boxes and earlier labels. Labels may extend past the image's
-    top and bottom, but not past its sides.
+    or bottom edge of its box, where it covers boxes and earlier labels least. Labels may extend past the image's top
+    and bottom, but not past its sides.
     """
     places = np.zeros((len(boxes), 2))
     for row, (box, size) in enumerate(zip(boxes, sizes, strict=True)):

@@ -34,7 +34,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # a terminal's colours and curs
 
 
 class Point(NamedTuple):
-    """A log line with losses."""
+    """Holds the numbers of a log line with losses."""
 
     epoch: int  # counted from 0
     iteration: int
@@ -45,7 +45,7 @@ class Point(NamedTuple):
 
 
 class RunLog(NamedTuple):
-    """The contents of a log."""
+    """Holds the contents of a log, or of all logs of a resumed run."""
 
     path: Path
     points: list[Point]
@@ -64,8 +64,9 @@ class RunLog(NamedTuple):
 def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
     """Reads the logs that `places` name: files, folders with their subfolders, and globs.
 
-    The logs of a run that was resumed become one. Also returns the files in those folders that have the name of a log
-    but contain no run. Raises UserError if a place names no log, or a file that can't be read or contains no run.
+    The logs of a resumed run are joined into one. Also returns the files in those folders that have a log's name but
+    don't contain a run. Raises UserError if a place names no log, or names a file that can't be read or doesn't contain
+    a run.
     """
     logs: dict[Path, RunLog | None] = {}
     for place in places:
@@ -81,7 +82,7 @@ def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
 
 
 def _joined(logs: Sequence[RunLog]) -> list[RunLog]:
-    """Returns the logs in their order, but one log for the starts of a run, in the place of its first."""
+    """Returns the logs in their order, with all logs of a resumed run joined into one, in the place of the first."""
     by_number = sorted(logs, key=lambda log: parse_name(log.path.name).number or 0)
     starts: dict[tuple[Path, str], list[Path]] = {}  # the logs of the run that was last started, by its output folder
     runs = []
@@ -120,7 +121,7 @@ def read_log(path: Path) -> RunLog:
 
 
 def _read_log(path: Path, *resumed: Path) -> RunLog | None:
-    """Reads the log `path`, and the logs of the run after it was `resumed`; None if they contain no run."""
+    """Reads the log `path` and, as its continuation, the logs `resumed`; returns None if they contain no run."""
     reader = _Reader()
     for each in (path, *resumed):
         for line in _lines(each):

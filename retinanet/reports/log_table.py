@@ -23,10 +23,10 @@ SETTING_COLUMNS = {  # column: flag
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
-    """Returns a Markdown table of each log's settings, last AP and AP50, and best AP; `-` is an unknown value.
+    """Returns a Markdown table of each log's settings, last AP and AP50, and best AP; `-` marks an unknown value.
 
-    Other flags get a column if their values differ between the logs. Logs that differ only in their seed follow one
-    another, and after them comes a row of their means.
+    Other flags get a column if their values differ between the logs. Logs that differ only in their seed are listed
+    together, followed by a row of their means.
     """
     flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
     header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50", "best AP", "epoch")
@@ -40,7 +40,7 @@ def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
 
 
 def _by_setting(logs: Sequence[RunLog]) -> list[list[int]]:
-    """Returns groups of rows of `logs` that differ only in their seed and in the name of their output folder."""
+    """Groups the rows of `logs` that differ only in their seed and in the name of their output folder."""
     groups: dict[object, list[int]] = {}
     for row, log in enumerate(logs):
         kind = "train" if log.has_losses else parse_name(log.path.name).kind
@@ -50,14 +50,14 @@ def _by_setting(logs: Sequence[RunLog]) -> list[list[int]]:
 
 
 def _folder_of_runs(log: RunLog) -> Path:
-    """Returns the folder that holds the output folders of a setting's seeds, or their logs if those aren't known."""
+    """Returns the folder that contains the run's output folder or, if this isn't known, the log."""
     return (output_folder(log) or log.path).parent
 
 
 def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
-    """Returns one log for each seed of a setting; none for a single seed, or if it is unclear which log counts.
+    """Returns one log for each seed of a setting; no logs for a single seed, or if it is unclear which log counts.
 
-    If a run was resumed, the log that goes furthest counts.
+    If a seed has several training logs, the log that goes furthest counts.
     """
     by_seed: dict[str, list[RunLog]] = {}
     for log in group:
@@ -68,7 +68,7 @@ def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
 
 
 def _mean_row(logs: Sequence[RunLog], flags: Sequence[str]) -> tuple[str, ...]:
-    """Returns the row of the means over the seeds, each with its standard deviation across the seeds."""
+    """Returns the row of the means over the seeds, each with its standard deviation."""
     settings = logs[0].settings | {"seed": [log.settings.get("seed") for log in logs]}
     columns = zip(*map(_results, logs), strict=True)
     results = [_mean(text, values) for text, values in zip(TEXTS, columns, strict=True)]

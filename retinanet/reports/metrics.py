@@ -61,7 +61,7 @@ def comparison_numbers(
 ) -> dict[str, Any]:
     """Returns what was compared and all numbers of the comparison, B minus A.
 
-    `settings` are the settings that differ, None if they are unknown.
+    `settings` are the settings that differ, or None if they are unknown.
     """
     a, b = ({"results": source, **_made_by(record)} for source, record in zip(sources, records, strict=True))
     names = map(annotations.file_name, range(len(annotations.image_ids)))
@@ -96,7 +96,7 @@ def _made_by(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _images(analysis: Analysis, annotations: Annotations) -> list[dict[str, Any]]:
-    """Returns the counts of each image at IoU 0.5, above the best threshold."""
+    """Returns the counts and F1 of each image at IoU 0.5, above the best threshold."""
     counts = image_counts(analysis, annotations)
     columns = {
         "id": annotations.image_ids.tolist(),
@@ -152,7 +152,7 @@ def none_of_nan(number: float) -> float | None:
 def _counts(confusion: Confusion) -> dict[str, Any]:
     """Returns the confusion table, with a row for each true class.
 
-    With very many classes, it returns the [row, column, count] of the pairs that occur.
+    With more than MOST_IN_TABLE classes, it returns the [row, column, count] of each pair that occurs instead.
     """
     if confusion.num_classes <= MOST_IN_TABLE:
         return {"counts": confusion.table().tolist()}

@@ -21,7 +21,7 @@ MOST_EXACT = 2**53 - 1  # beyond it, JavaScript changes the digits of whole numb
 
 
 class Run(NamedTuple):
-    """The detections of one result file."""
+    """Holds the analysis of one result file, and the file's origin."""
 
     name: str
     source: str  # the result file
@@ -38,9 +38,9 @@ def page_data(
     comparison: Comparison | None = None,
     suspects: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns the data of a page on one run, or on two of the same set, as page/data.js reads it.
+    """Returns the data of a page on one run, or on two runs of the same set, in the form that page/data.js reads.
 
-    Without `pictures`, the page draws boxes alone. Arrays become base64 of their bytes.
+    Without `pictures`, the page draws only boxes. Arrays become the base64 text of their bytes.
     """
     num_images = len(annotations.image_ids)
     return {
@@ -70,7 +70,7 @@ def page_data(
 
 
 def data_text(data: dict[str, Any]) -> str:
-    """Returns the data as JSON that can't end the script element that it stands in."""
+    """Returns the data as JSON that can't end the script element around it."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -126,7 +126,7 @@ def _with_exact_ids(suspects: dict[str, Any]) -> dict[str, Any]:
 
 
 def _exact(identity: Any) -> Any:
-    """Returns an id, as text if JavaScript would change its digits: 2**53 + 1, or 7.0, which becomes 7."""
+    """Returns an id, as text if JavaScript would change its digits: it rounds 2**53 + 1, and turns 7.0 into 7."""
     is_changed = isinstance(identity, float) or (isinstance(identity, int) and abs(identity) > MOST_EXACT)
     return json.dumps(identity) if is_changed else identity
 

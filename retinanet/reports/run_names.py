@@ -10,8 +10,8 @@ from retinanet.runtime.log_file import ENDING
 def run_names(logs: Sequence[RunLog]) -> list[str]:
     """Returns the name of each run: its output folder, or its log if the folder is unknown or not unique.
 
-    The name is the shortest end of that path that no other path has: seed0, or a/seed0 if there is a b/seed0. Runs in
-    the same folder have names of the same form. A log of test.py names the output folder of the training run, so it
+    The name is the shortest end of that path that no other path shares: seed0, or a/seed0 if there is a b/seed0. Names
+    of runs in the same folder have equally many parts. A log of test.py has the training run's output folder, so it
     goes by its own file name if the training run's log is also among the `logs`.
     """
     folders = [output_folder(log) for log in logs]
@@ -30,13 +30,13 @@ def run_names(logs: Sequence[RunLog]) -> list[str]:
 
 
 def output_folder(log: RunLog) -> Path | None:
-    """Returns the run's output folder by its settings; None if it isn't known or has no name."""
+    """Returns the run's output folder according to its settings; None if it isn't known or has no name."""
     folder = log.settings.get("output_path")
     return Path(folder) if isinstance(folder, str) and Path(folder).name else None
 
 
 def _parts_needed(path: Path, others: Sequence[Path]) -> int:
-    """Returns the length of the shortest end of `path` that none of the `others` has."""
+    """Returns the number of parts in the shortest end of `path` that none of the `others` shares."""
     for length in range(1, len(path.parts)):
         if all(other.parts[-length:] != path.parts[-length:] for other in others):
             return length

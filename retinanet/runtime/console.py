@@ -94,9 +94,9 @@ def _rank() -> int:
 def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
     """Prints lines to stdout and the log on rank 0, flushed, and never in the middle of a progress bar.
 
-    If stdout is a terminal, it shows the lines `on_terminal` instead, if given; the log gets `lines` in any case. Each
-    argument becomes one line, whatever it contains: a name from a file may contain line feeds and escape sequences.
-    Characters that stdout can't encode are escaped.
+    If stdout is a terminal, it shows `on_terminal`, if given, instead; the log always gets `lines`. Each argument
+    becomes one line, whatever it contains: a name from a file may contain line feeds and escape sequences. Characters
+    that stdout can't encode are escaped.
     """
     if _rank():
         return
@@ -106,7 +106,7 @@ def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
 
 
 def warn(line: str) -> None:
-    """Prints a line to stderr, under the script's name, and to the log."""
+    """Prints a line to stderr, after the script's name, and writes it to the log."""
     complain(f"{_name_of_script()}: {printable(line)}")
     LOG.write(_text([line]))
 

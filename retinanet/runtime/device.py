@@ -20,9 +20,10 @@ LEAST_CAPABILITY = (7, 0)  # Triton needs a GPU of the Volta generation (2017) o
 
 
 def find_device(name: str) -> torch.device:
-    """Returns the device called `name`: cpu, cuda or cuda:N; auto is the GPU if there is one.
+    """Returns the device called `name`: cpu, cuda or cuda:N; auto is the GPU if there is one, otherwise the CPU.
 
-    Under torchrun, cuda is the GPU with this process's local rank. Raises UserError if PyTorch doesn't find the device.
+    Under torchrun, cuda is the GPU whose number is this process's local rank. Raises UserError if PyTorch doesn't find
+    the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,7 +77,7 @@ def make_deterministic() -> None:
 
 @contextmanager
 def searching_algorithms(enabled: bool) -> Iterator[None]:
-    """Inside, if `enabled`, cuDNN takes seconds per new shape to find its fastest algorithm; suits only few shapes."""
+    """Inside, if `enabled`, cuDNN spends seconds per new shape to find its fastest algorithm; shapes should be few."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:
@@ -105,7 +106,7 @@ def lacking_for_compilation(device: torch.device) -> str | None:
 
 
 def num_workers(asked: int | None, device: torch.device) -> int:
-    """Returns the number of loader processes: `asked`, or up to 8 for a GPU, or 1 on a CPU."""
+    """Returns the number of loader processes: `asked` or, if that is None, up to 8 for a GPU and 1 for a CPU."""
     if asked is not None:
         return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The exceptions that end a run early; the scripts turn each into one message and an exit code."""
+"""Defines the exceptions that end a run early; the scripts turn each into one message and an exit code."""
 
 import re
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ FLAGS: set[str] = set()  # of the running command, such as --seed; empty in a pr
 
 
 def either(*remedies: str) -> str:
-    """Joins `remedies` as alternatives, leaving out those that name a flag that the running command doesn't have."""
+    """Joins `remedies` as alternatives, leaving out any that name a flag that the running command doesn't have."""
     *others, last = [text for text in remedies if not FLAGS or FLAGS.issuperset(re.findall(r"--\w+", text))] or [""]
     return f"{', '.join(others)}{',' * (len(others) > 1)} or {last}" if others else last
 
 
 class UserError(ValueError):
-    """A mistake that the user can fix; its message names the file, the fault and the fix.
+    """Reports a mistake that the user can fix; its message names the file, the fault and the fix.
 
     The scripts print the message without a traceback and exit with code 2. An exception that is not defined in this
     file is a bug, which keeps its traceback and exits with code 1.
@@ -25,7 +25,7 @@ class UserError(ValueError):
 
 
 class DataFault(UserError):
-    """A mistake in an annotation entry or an image file; check_data/findings.py explains its `kind`."""
+    """Reports a mistake in an annotation entry or an image file; check_data/findings.py explains its `kind`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(kind, message)

@@ -20,7 +20,7 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
     Until then, the file has another name in the same folder: a kill, a full disk or a power cut leaves either the old
     file or the new one. Concurrent writers don't disturb each other, and the last one wins. With `previous`, the old
-    file is kept under that name. Raises OSError.
+    file is kept under that name. Raises OSError if writing fails.
     """
     path = Path(path)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -41,7 +41,7 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Removes the unfinished files that killed writers of `pattern` left in `folder`. Raises OSError."""
+    """Removes unfinished copies of files matching `pattern` that killed writers left in `folder`. Raises OSError."""
     for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # earlier versions used the second ending
         for path in folder.glob(pattern + ending):
             path.unlink()

@@ -30,7 +30,7 @@ def parse_json(content: bytes, path: str | Path) -> Any:
 
 
 def _is_lines(text: str, error: Exception) -> bool:
-    """Returns True if `error` says that a second object begins in the second line."""
+    """Returns True if `error` says that a second object begins on the second line."""
     return (
         isinstance(error, json.JSONDecodeError)
         and error.msg == "Extra data"
@@ -41,5 +41,5 @@ def _is_lines(text: str, error: Exception) -> bool:
 
 
 def without_nan(content: Any) -> Any:
-    """Returns plain data with None for NaN and infinite numbers, which JSON doesn't have."""
+    """Returns `content` as plain data, with None for NaN and infinite numbers, which JSON doesn't have."""
     return json.loads(json.dumps(content), parse_constant=lambda _: None)

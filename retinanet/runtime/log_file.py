@@ -1,4 +1,4 @@
-"""Writes the file of --log_dir, which gets every line of the run and a name that describes the run."""
+"""Writes the log file of --log_dir, which gets every printed line and a name that describes the run."""
 
 import fcntl
 import itertools
@@ -25,7 +25,7 @@ RATE_PART = re.compile(r"lr([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)")
 
 
 class LogName(NamedTuple):
-    """The parts of a log's name; None stands for a missing part."""
+    """Holds the parts of a log's name; None stands for a missing part."""
 
     kind: str | None = None  # one of RUN_KINDS
     depth: int | None = None
@@ -67,12 +67,12 @@ def name_of_run(kind: str, settings: dict[str, Any]) -> LogName:
 
 
 def next_number(folder: Path) -> int:
-    """Returns one more than the largest number of any log in `folder`; 1 if there is none."""
+    """Returns one more than the largest number of any log in `folder`; 1 if there is no numbered log."""
     return 1 + max((parse_name(path.name).number or 0 for path in folder.glob(f"*{ENDING}")), default=0)
 
 
 def rate_text(rate: float) -> str:
-    """Returns the shortest text for exactly this rate: 1e-4, 2.5e-4, 1e-2, 0.1."""
+    """Returns the shortest text for exactly this rate, such as 1e-4, 2.5e-4, 1e-2 or 0.1."""
     digits = Decimal(repr(rate)).normalize()
     return min(f"{digits:e}".replace("+", ""), f"{digits:f}", key=len)
 
@@ -104,7 +104,7 @@ class LogFile:
 
     @contextmanager
     def opened(self, name: LogName) -> Iterator[None]:
-        """Creates the file, with the folder's next number, and removes it again if the block raises.
+        """Creates the file, with the next number in its folder, and removes it again if the block raises.
 
         Raises UserError if the file can't be written.
         """

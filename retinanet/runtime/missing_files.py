@@ -1,4 +1,4 @@
-"""Says why a file is missing: a broken link, or a name that differs in ways that are hard to see."""
+"""Explains why a file is missing: a broken link, or a name that differs in ways that are hard to see."""
 
 import os
 import unicodedata
@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 
 def why_missing(path: Path) -> str:
-    """Returns a sentence on what exists in place of the file `path`, with a leading space, or "" if nothing does."""
+    """Returns a sentence, with a leading space, on why the file `path` may be missing, or "" if nothing explains it."""
     try:
         return _why_missing(path)
     except OSError as error:  # the name is too long, or a folder can't be read

@@ -14,16 +14,16 @@ MARKDOWN = re.compile(r"[|`<&\[*]|\\(?=[!-/:-@\[-`{-~])")
 def printable(text: str) -> str:
     r"""Returns `text` on one line, with control characters written as Python escapes such as \x1b.
 
-    These are the characters that a terminal or browser would interpret instead of displaying. Printable text is
+    This covers all characters that a terminal or browser would interpret instead of displaying. Other text is
     unchanged.
     """
     return UNPRINTABLE.sub(_visible, text)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Returns a number of things in words, such as "1 image" or "2 boxes".
+    """Returns a number with its noun, such as "1 image" or "2 boxes".
 
-    `plural` is needed only where the ending of `noun` doesn't show it.
+    `plural` is needed only if it doesn't follow from the ending of `noun`.
     """
     if number == 1:
         return f"1 {noun}"
@@ -32,7 +32,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Returns `text` as a cell of a Markdown table that is displayed as `printable` text."""
+    """Escapes `text` for a cell of a Markdown table, which then displays it as `printable` text."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 

@@ -29,7 +29,7 @@ LOST = (
 
 
 class Ranks(NamedTuple):
-    """This process's rank among `size`, and the Gloo groups in which the ranks wait for each other.
+    """Holds this process's rank among `size` ranks, and the Gloo groups in which the ranks wait for each other.
 
     NCCL collectives don't block or raise on the host; Gloo collectives raise if a rank is dead or late.
     """
@@ -126,7 +126,7 @@ def num_restarts() -> int:
 
 
 def num_local_ranks(ranks: Ranks) -> int:
-    """Returns the number of `ranks` on this machine, as torchrun sets it in the environment; without it, all ranks."""
+    """Returns how many of the `ranks` are on this machine, according to torchrun's environment; without it, all are."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.size)) if ranks.size > 1 else 1
 
 
@@ -159,7 +159,7 @@ def join(device: torch.device, timeout: float) -> Ranks:
 
 
 def _store(rank: int, size: int) -> dist.Store:
-    """Returns the rendezvous store of the ranks of this attempt."""
+    """Returns the store through which the ranks of this attempt find each other."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     is_torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = dist.TCPStore(host, port, size, is_master=rank == 0 and not is_torchruns, timeout=MEETING)

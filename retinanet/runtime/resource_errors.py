@@ -93,9 +93,9 @@ def worker_explained() -> Iterator[None]:
 
 
 def end_worker_without_room(error: BaseException) -> None:
-    """Ends this worker process if it can't send its batch for lack of open files or shared memory.
+    """Ends this worker process if it can't send its batch because open files or shared memory have run out.
 
-    The exit code tells worker_explained which of the two ran out. Otherwise, the main process would wait for the batch.
+    Otherwise, the main process would wait for the batch. The exit code tells worker_explained which of the two ran out.
     """
     if shortage := _shortage(error):
         os._exit(shortage)
@@ -113,7 +113,7 @@ def _shortage(error: BaseException) -> int | None:
 
 
 def _shortage_of_worker(text: str) -> int | None:
-    """Returns the shortage that made a worker end, according to PyTorch's message."""
+    """Returns the shortage that made a worker end, according to PyTorch's message; None if it was something else."""
     code = re.search(r"DataLoader worker .* exit code (\d+)", text)
     return int(code[1]) if code and int(code[1]) in (errno.EMFILE, errno.ENOSPC) else None
 
@@ -152,7 +152,7 @@ def _is_out_of_host_memory(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the error's first line without the allocator's numbers, which the message gives in its own words."""
+    """Returns the error's first line without the allocator's numbers, which our message gives in its own words."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.split(r"\. GPU \d|\.$", line)[0][:160]
 

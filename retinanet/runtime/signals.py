@@ -1,4 +1,4 @@
-"""Handles the signals that ask a run to stop: at once, or deferred to a point where the run can be resumed."""
+"""Handles the signals that ask a run to stop: at once, or at the next point from which it can be resumed."""
 
 import multiprocessing
 import os
@@ -31,10 +31,10 @@ class StopRequests:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored. Only for the main thread.
+        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored.
 
-        A signal that was already ignored, such as SIGHUP under nohup or SIGINT in a script's background job, stays
-        ignored.
+        Only the main thread may use this. A signal that was already ignored, such as SIGHUP under nohup or SIGINT in a
+        script's background job, stays ignored.
         """
         heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self.signal_number, self._deferred, self._process = None, False, os.getpid()
@@ -57,7 +57,7 @@ class StopRequests:
 
     @contextmanager
     def unbroken(self) -> Iterator[None]:
-        """Inside, a signal is deferred, and Stopped is raised at the end of the block."""
+        """Defers signals inside the block, whose end raises Stopped if one arrived, unless `deferred` surrounds it."""
         with self.deferred():
             yield
         if self.signal_number is not None and not self._deferred:
@@ -65,7 +65,7 @@ class StopRequests:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped even within `deferred`; an earlier signal raises Stopped at once."""
+        """Inside, a signal raises Stopped even within `deferred`; a signal that arrived before raises it on entry."""
         was_deferred, self._deferred = self._deferred, False
         try:
             if self.signal_number is not None:
@@ -109,11 +109,11 @@ STOP = StopRequests()
 
 
 def ignore_in_worker(_worker: int) -> None:
-    """Makes a loader's worker ignore signals to the process group, which the main process handles: a worker_init_fn.
+    """As a worker_init_fn, makes a loader's worker ignore signals to the process group, which the main process handles.
 
     If the main process drops a batch because of a stop, the worker's thread that passes on the batch's memory fails to
-    connect, which Python would print as a traceback. If a batch can't be sent, the worker ends, because the main
-    process would wait for the batch.
+    connect; Python's traceback of that is suppressed. If a batch can't be sent, the worker ends, because the main
+    process would otherwise wait for the batch.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -14,7 +14,7 @@ GONE = (errno.EPIPE, errno.EIO)  # the pipe's reader has ended; the terminal was
 
 
 class Stdout:
-    """This process's stdout, whose loss a run can survive: see `outlived`."""
+    """Wraps this process's stdout, whose loss a run can survive: see `outlived`."""
 
     def __init__(self) -> None:
         self.is_timed = self.is_quiet = False
@@ -32,7 +32,7 @@ class Stdout:
 
     @contextmanager
     def outlived(self) -> Iterator[None]:
-        """Inside, no error is raised: if stdout is gone, lines go to stderr, or get lost if stderr is gone too."""
+        """Inside, no error is raised: if stdout is gone, lines go to stderr; if stderr is gone too, they are lost."""
         self._outlived, self._has_complained = True, False
         try:
             yield
@@ -75,7 +75,7 @@ def hides_bars() -> bool:
 
 
 def complain(line: str) -> None:
-    """Prints a line to stderr, outside of any progress bar, or nothing if stderr is gone too."""
+    """Prints a line to stderr, outside of any progress bar; if stderr is gone, prints nothing."""
     try:
         with tqdm.external_write_mode(file=sys.stderr):
             print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Decodes text files: by their byte order mark, in XML by their declaration, and otherwise as UTF-8."""
+"""Decodes text files by their byte order mark, in XML also by their declaration, and otherwise as UTF-8."""
 
 import codecs
 import re
@@ -21,7 +21,7 @@ WRITTEN_AS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_
 
 
 def encoding_of(start: bytes) -> str:
-    """Returns the encoding of a file from its first bytes: the one named by its byte order mark, or UTF-8."""
+    """Returns the encoding that the byte order mark in a file's first bytes indicates, or UTF-8 without a mark."""
     return next((encoding for mark, encoding in ENCODINGS.items() if start.startswith(mark)), "utf-8")
 
 
@@ -38,7 +38,7 @@ def has_mark(start: bytes) -> bool:
 
 
 def decoded(content: bytes, path: str | Path) -> str:
-    """Decodes `content`, the bytes of the text file `path`. Raises UserError, which names the line."""
+    """Decodes `content`, the bytes of the text file `path`. Raises UserError with the line number if that fails."""
     return _decoded(content, path, encoding_of(content), "Save it as UTF-8.")
 
 

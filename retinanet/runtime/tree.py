@@ -1,4 +1,4 @@
-"""Walks folders, finds files by name, and accounts for every file: it is read, or it is named with a reason."""
+"""Walks folders, finds files by name, and accounts for every file, as read or as left out for a reason."""
 
 import os
 import stat
@@ -21,13 +21,13 @@ class Entry(NamedTuple):
 
 
 class Account(NamedTuple):
-    """The number of files that were read, and all other files, grouped by the reason why they weren't."""
+    """Holds the number of files that were read, and all other files, grouped by the reason why they weren't."""
 
     num_read: int
     left: dict[str, list[Path]]
 
     def line(self, root: Path) -> str:
-        """Returns a line for the user, with an example of each reason relative to `root`."""
+        """Returns a line for the user, with an example file, relative to `root`, for each reason."""
         num_left = sum(map(len, self.left.values()))
         if not num_left:
             return f"Files: {self.num_read} read, none left out"
@@ -36,9 +36,9 @@ class Account(NamedTuple):
 
 
 class Tree:
-    """The files of the folders that a command walks.
+    """Keeps track of the files in the folders that a command walks.
 
-    Links to folders are followed, unless they lead back to a folder that holds them. Hidden files and folders, and
+    Links to folders are followed, unless they lead back to a folder that contains them. Hidden files and folders, and
     __MACOSX, are left out.
     """
 
@@ -69,7 +69,7 @@ class Tree:
         return [path for path, reason in entries if not reason]
 
     def find(self, path: Path) -> Path | None:
-        """Returns `path` or else the only path that differs just in Unicode normalisation or, failing that, in case."""
+        """Returns `path` or the one path that differs from it only in Unicode normalisation or, failing that, case."""
         if os.path.exists(path):
             return path
         if path.parent == path:
@@ -111,7 +111,7 @@ class Tree:
         return Account(len(self._entries.keys() & self._read), left)
 
     def _key(self, path: Path) -> str:
-        """Returns the path's identity: files reached by several links to a folder are the same."""
+        """Returns the path's identity, which is the same for a file reached by several links to its folder."""
         folder = str(path.parent)
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)
@@ -128,7 +128,7 @@ class Tree:
 
 
 def walk(folder: Path, most_in_folder: int | None = None) -> Iterator[Entry]:
-    """Yields every file below `folder`, a folder's own files before those of its subfolders."""
+    """Yields every file below `folder`; the files of each folder come before the files of its subfolders."""
     waiting = [(folder, frozenset(_with_parents(os.path.realpath(folder))), "")]
     while waiting:
         place, above, reason = waiting.pop()

@@ -56,7 +56,7 @@ def _cup() -> np.ndarray:
 
 
 def _motorcycle() -> np.ndarray:
-    """Masks the motorcycle: the part of the photograph that is nearer than wall and floor in the disparity map."""
+    """Returns a mask of the motorcycle, which the disparity map shows to be nearer than the wall and the floor."""
     disparity = np.nan_to_num(data.stereo_motorcycle()[2], posinf=0)
     rows = np.arange(len(disparity))[:, None]
     floor = np.interp(rows, *_floor(disparity))

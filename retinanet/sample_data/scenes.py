@@ -24,7 +24,7 @@ TINTS = ((1.0, 0.78, 0.66), (0.75, 0.95, 0.6), (1.0, 0.93, 0.8), (0.85, 0.92, 1.
 
 
 def write_sample_data(folder: Path, seed: int, counts: dict[str, int]) -> None:
-    """Writes {set}.json and images/{set}/ for each set. If any exists, raises UserError and writes nothing."""
+    """Writes {set}.json and images/{set}/ for each set. If any of them exists, raises UserError and writes nothing."""
     for name in counts:
         for path in (folder / f"{name}.json", folder / "images" / name):
             if path.exists():
@@ -148,7 +148,7 @@ def _light(draw: np.random.Generator, picture: Image.Image) -> Image.Image:
 
 
 def _shade(scene: Image.Image, mask: Image.Image) -> None:
-    """Draws a soft shadow around the object about to be pasted, so that the object seems to lie on the ground."""
+    """Draws a soft shadow around the object that is about to be pasted, so that it seems to lie on the ground."""
     shadow = Image.new("L", scene.size)
     shadow.paste(mask, (3, 4))
     shadow = shadow.filter(ImageFilter.GaussianBlur(5)).point(lambda value: value * 0.55)

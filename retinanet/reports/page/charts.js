@@ -1,4 +1,4 @@
-// Bars of errors and of classes, and precision-recall curves. A click, or Enter, shows the images behind a mark.
+// Draws the bars of errors and classes, and the precision-recall curves. A click, or Enter, shows a mark's images.
 
 const PALETTE = [ // as in reports/labels.py
   "#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#92dadd", "#a96b59", "#e76300", "#b9ac70", "#717581", "#94a4a2",
@@ -6,7 +6,7 @@ const PALETTE = [ // as in reports/labels.py
 const MOST_COLOURED = 10; // with more classes, only the best and the worst curves are coloured
 
 // Returns a list of bars, each a button with a name, and a function that shows their values. `most` is the value of a
-// full bar; without it, the largest value is.
+// full bar, by default the largest value.
 function barList(names, pick, most = null) {
   const bars = names.map((name, place) => {
     const fill = element("span", {class: "fill"});

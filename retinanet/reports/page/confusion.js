@@ -1,4 +1,4 @@
-// The confusion matrix of the chosen run at the common threshold, as a heat map that keys can walk through.
+// Draws the confusion matrix of the chosen run at the common threshold, as a heat map with keyboard navigation.
 
 const FONT = "13px system-ui, sans-serif";
 const MOST_IN_MATRIX = 100; // classes; if there are more, those most confused with others
@@ -99,7 +99,7 @@ function startConfusion() {
   };
   const open = () => {
     const labelAt = (place) => place < classes.length ? classes[place] : BACKGROUND;
-    if (cursor.row === classes.length && cursor.column === classes.length) return; // no background is not found
+    if (cursor.row === classes.length && cursor.column === classes.length) return; // background can't be "not found"
     showImages({text: cell.textContent.replace(/: \d+$/, ""), trueClass: labelAt(cursor.row),
       foundClass: labelAt(cursor.column)});
   };

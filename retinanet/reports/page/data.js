@@ -1,4 +1,4 @@
-// Decodes the page's JSON. Field names are those of page_data.py; arrays in base64 become typed arrays.
+// Decodes the page's JSON. Its field names are set in page_data.py; base64 arrays become typed arrays.
 
 const data = decodedData();
 

@@ -1,4 +1,4 @@
-// Makes elements of the page, and the text in them.
+// Makes the page's elements and the text in them.
 
 // Returns an element with attributes, handlers (names that start with "on"), and children, which are elements or text.
 // Text never becomes markup.
@@ -24,7 +24,7 @@ function share(number) {
   return Number.isNaN(number) ? "-" : number.toFixed(3);
 }
 
-// Returns the fewest digits that are the same number in float32.
+// Returns the fewest digits that parse to the same number in float32.
 function thresholdText(threshold) {
   const number = Math.fround(threshold);
   for (let digits = 1; digits < 9; digits++) {
@@ -34,7 +34,7 @@ function thresholdText(threshold) {
   return String(Number(number.toPrecision(9)));
 }
 
-// Returns a name from a file as an element: its own direction of writing changes nothing around it.
+// Returns a name from a file as an element, so that its writing direction doesn't affect the text around it.
 function named(text) {
   return element("bdi", {class: "name", title: text}, text);
 }

@@ -1,4 +1,4 @@
-// The grid of images: sorts and filters them. Only the cards near the window exist, so that thousands stay usable.
+// Sorts, filters and shows the grid of images. Only cards near the window exist, so that thousands stay usable.
 
 const LEAST_CARD_WIDTH = 172, CARD_GAP = 12, CARD_TEXT_HEIGHT = 58; // CSS pixels; the height is that of images.css
 const CARD_SHAPE = 0.75; // height of a card's picture as a fraction of its width

@@ -1,4 +1,4 @@
-// Suspect labels: shows them one by one, takes decisions by keys or buttons, keeps them over a reload, and saves them.
+// Shows suspect labels one by one, takes decisions by keys or buttons, keeps them across reloads, and saves them.
 
 const CROP_MARGIN = 2.2; // sides of the part of a picture that is shown, in sides of the boxes
 // Each decision has its key, its text, whether it makes sense for a suspect, and which fields it writes.
@@ -251,7 +251,7 @@ function onLabelKey(event) {
   run();
 }
 
-// Decisions stay over a reload where the browser may store something, which isn't so everywhere.
+// Decisions survive a reload if the browser can store them, which not every browser allows.
 function keepDecisions() {
   try {
     localStorage.setItem(labelling.storage, JSON.stringify([...labelling.decisions]));

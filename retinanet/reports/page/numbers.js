@@ -1,10 +1,10 @@
-// Counts at thresholds: the same counts as evaluation/counts.py, from matches that Python made. No DOM in this file.
+// Counts at thresholds like evaluation/counts.py, from the matches that Python made. This file doesn't use the DOM.
 
 const FALSE_KINDS = 5; // kinds of error of a detection; the last of data.kinds is of objects
 const BACKGROUND = data.classes.length; // as a true class in the confusion matrix
 const NOT_FOUND = data.classes.length; // as a found class
 
-// Objects of each class; crowds are no objects.
+// Objects of each class; crowds don't count.
 const numObjects = new Int32Array(data.classes.length);
 // Images with neither objects nor crowds.
 const isEmpty = new Uint8Array(data.images.names.length).fill(1);

@@ -1,4 +1,4 @@
-// Starts the page: its tabs, and everything that follows the thresholds.
+// Starts the page: its tabs, and everything that depends on the thresholds.
 
 const TAB_NAMES = {numbers: "Numbers", images: "Images", labels: "Labels", details: "Details"};
 
@@ -8,7 +8,7 @@ function startTabs() {
   document.getElementById("tabs").append(...links);
   const show = () => {
     for (const part of document.querySelectorAll("[data-tab]")) {
-      part.classList.toggle("away", part.dataset.tab !== state.tab); // not `hidden`: a print shows all
+      part.classList.toggle("away", part.dataset.tab !== state.tab); // not `hidden`, because printing shows all
     }
     const followsThresholds = ["numbers", "images"].includes(state.tab);
     document.getElementById("thresholds").classList.toggle("away", !followsThresholds);

@@ -1,6 +1,6 @@
-// What is chosen on the page. Everything that shows something is called after a change, with the names of what changed.
+// Holds the choices made on the page. After a change, the listeners are called with the names of the changed fields.
 
-// Which images are shown. `text` says it to people. `kind` is one of data.kinds, "right", "false positive" or
+// The choice of images to show. `text` describes it. `kind` is one of data.kinds, "right", "false positive" or
 // "not found" (an object that no detection of its class above the threshold matches). `trueClass` and `foundClass` are
 // a cell of the confusion matrix, where data.classes.length is background as the true class, and "not found" as the
 // found class. `class` is the class of a detection or of an object that is not found. Scores above `minScore` count

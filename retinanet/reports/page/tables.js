@@ -1,6 +1,6 @@
-// The table of the classes, which follows the thresholds, and the table of the differences between two runs.
+// Shows the table of the classes, which depends on the thresholds, and the table of differences between two runs.
 
-// The columns that follow the thresholds: `text` of the counts of a class, and the images that a click shows.
+// The columns that depend on the thresholds: the `value` for a class's counts, and the `kind` that a click shows.
 const MEASURES = [
   {name: "Right", about: "true positives", value: ({right}) => right, kind: "right"},
   {name: "False positives", value: ({wrong}) => wrong, kind: "false positive"},
@@ -19,8 +19,8 @@ function countsOfAll(counts) {
   return {right: sum(counts.right), wrong: sum(counts.wrong), missed: sum(counts.missed)};
 }
 
-// Returns a function that shows the counts of each run, and returns the values: of each run, by the names of MEASURES,
-// a list that starts with all classes together.
+// Returns a function that shows the counts of each run and returns, for each run, the values by the names of MEASURES:
+// lists that start with all classes together.
 function startClassTable() {
   const hasTwo = data.runs.length > 1;
   const averages = averagesShown();

@@ -1,4 +1,4 @@
-// The bar of thresholds, the buttons that set those of the classes, and the command that detects with them.
+// Shows the threshold bar, the buttons that set the classes' thresholds, and the command that detects with them.
 
 // Returns a function that shows the counts of all classes, given those of each run.
 function startThresholds() {

@@ -1,4 +1,4 @@
-// One image: its objects and detections in the colours of their kind, with zoom and pan; two runs are side by side.
+// Shows one image, with objects and detections coloured by kind, zoom and pan; two runs are shown side by side.
 
 // Okabe and Ito's colours, which colour-blind people can tell apart, and a dash for each, so that colour isn't all.
 const STYLES = {
@@ -17,7 +17,7 @@ const DARK = new Set(["right", "wrong class", "both"]); // colours that need whi
 const WHOLE = {zoom: 1, x: 0.5, y: 0.5}; // the whole image; x and y are the centre, as fractions of the image's sides
 const MOST_ZOOM = 40, ZOOM_STEP = 1.25, PAN_STEP = 0.1;
 const LABEL_LETTERS = 30, LABEL_HEIGHT = 16, LABEL_FONT = "12px system-ui, sans-serif";
-const CLICK_PIXELS = 4; // a pointer that moves less clicks
+const CLICK_PIXELS = 4; // a pointer that moves less than this clicks
 const THRESHOLD_STEPS = {"[": -0.01, ",": -0.01, "]": 0.01, ".": 0.01, "{": -0.05, "<": -0.05, "}": 0.05, ">": 0.05};
 
 const viewer = {view: WHOLE, selected: null, canvases: [], pointers: new Map()};
@@ -107,7 +107,7 @@ function drawScene(canvas, size, image, items, view, {isSmall = false, selected 
   if (!isSmall) drawLabels(context, size, place, ordered.reverse(), selected);
 }
 
-// Returns how far on top an item is drawn: what needs looking at most isn't covered.
+// Returns how far on top an item is drawn, so that the items that matter most aren't covered.
 function rankOf(item, selected) {
   if (item.key === selected) return 3;
   if (item.style === "not found") return 2;
@@ -398,7 +398,7 @@ function sidesOf(canvas, view) {
   return {width: data.images.width[state.image] * scale, height: data.images.height[state.image] * scale};
 }
 
-// Returns the view moved so that no more ground is seen beside the image than must be.
+// Returns the view, moved so that as little empty ground as possible shows beside the image.
 function within(view, size, image) {
   const {scale} = placeOf(size, image, view);
   const inside = (value, side, shown) => {
