@@ -41,7 +41,7 @@ class Candidates(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """N regions per image where an object may be, with the scores of all classes, before the threshold and NMS."""
+    """N regions per image that may hold an object, with a score for each class, before the threshold and NMS."""
 
     boxes: Tensor  # float32 [B, N, 4]
     scores: Tensor  # float32 [B, N, C]
