@@ -27,7 +27,7 @@ class BadImage(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The images of a step with their targets, sizes and scales."""
+    """Padded images with their targets, sizes and scales."""
 
     images: Tensor  # uint8 [B, 3, H, W], padded at the right and the bottom
     targets: Targets

@@ -1,4 +1,4 @@
-"""Decides from scores how boxes must be read: as given, in another reading or in none, unless scores can't tell."""
+"""Decides from scores how boxes must be read: as given, in another reading or in none, if the scores can tell."""
 
 from typing import NamedTuple
 

@@ -95,7 +95,7 @@ def are_of_stored_pixels(annotations: Annotations, headers: Headers) -> np.ndarr
 
 
 def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
-    """Marks the images whose orientation keeps their size, so the size can't show what boxes refer to: bool [N]."""
+    """Marks the images whose EXIF orientation keeps their size, which then can't show what boxes refer to: bool [N]."""
     is_stored = (annotations.sizes == headers.sizes).all(axis=1)
     is_square = headers.sizes[:, 0] == headers.sizes[:, 1]
     return is_stored & (headers.orientations != 1) & (is_square | ~SWAPS[headers.orientations])
@@ -110,7 +110,7 @@ def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[s
 
 
 def frame_texts(num_turned: int, num_untold: int) -> list[str]:
-    """Returns notes on the number of images whose boxes were turned, and of images whose size doesn't decide that."""
+    """Returns notes on `num_turned` images with boxes turned upright and `num_untold` whose size leaves this open."""
     lines = []
     if num_turned:
         lines.append(

@@ -66,7 +66,7 @@ class Header(NamedTuple):
     def turn(self, size: tuple[int, int], exif: str) -> int | None:
         """Returns the EXIF orientation to apply to the stored pixels to get a picture of this `size` (height, width).
 
-        If both the upright and the stored picture have this size, the upright one is meant or, with RAW, the stored
+        If both the upright and the stored picture have this size, the upright one is chosen or, with RAW, the stored
         one. Returns None if neither has it.
         """
         sizes = {self.orientation: self.upright_size, 1: self.stored_size}
@@ -109,7 +109,7 @@ def read_image(
 def read_upright(
     source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
 ) -> np.ndarray:
-    """Reads an image without annotations like `read_image`, but allows any size and always follows EXIF."""
+    """Reads an image without annotations: works like `read_image`, but accepts any size and always follows EXIF."""
     with _opened(source, None, max_pixels) as picture:
         header = header_of(picture)
         return _pixels(picture, source, header, header.orientation, white_level)

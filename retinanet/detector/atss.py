@@ -1,4 +1,4 @@
-"""Matches anchors by adaptive training sample selection (ATSS, https://arxiv.org/abs/1912.02424).
+"""Matches anchors with objects by adaptive training sample selection (ATSS, https://arxiv.org/abs/1912.02424).
 
 Each object has its own IoU threshold. If a cell is a candidate, so are all its anchors, as in the authors' code.
 """
