@@ -34,7 +34,7 @@ IMAGE_FOLDERS = ("images", "data", "images/default", "")
 def read_coco(reading: Reading) -> Labelled:
     """Reads the sets of a folder, or the set of one annotation file.
 
-    Raises UserError, which names the mistake; mistakes in entries are added to `reading`.
+    Raises UserError, naming the mistake; mistakes in single entries are added to `reading` instead.
     """
     files = _only_set(reading.source, reading) if reading.source.is_file() else _files(reading)
     contents: dict[str, dict[str, Any]] = {}
@@ -63,7 +63,7 @@ def read_coco(reading: Reading) -> Labelled:
 
 
 def _files(reading: Reading) -> dict[str, Path]:
-    """Returns each set's annotation file: from a layout that training reads, or else by the names of JSON files."""
+    """Returns each set's annotation file, found in a layout that training reads or else by the names of JSON files."""
     root = reading.source
     files = {}
     for name in SETS:
@@ -97,7 +97,7 @@ def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
-    """Returns the files whose names, or those of their folders, tell a set. Raises UserError if two tell the same."""
+    """Returns each set's file, as its own or its folder's name tells. Raises UserError if two tell the same set."""
     sets: dict[str, Path] = {}
     for file in files:
         if (name := set_told_by(file)) and sets.setdefault(name, file) != file:
@@ -122,13 +122,13 @@ def _export(files: dict[str, Path], contents: dict[str, Any]) -> str:
 
 
 def _entries(content: Any, key: str) -> list[dict[str, Any]]:
-    """Returns the list `key` of the content; empty if it is malformed, which check_annotations reports."""
+    """Returns the list `key` of the content, or an empty list if it is malformed (check_annotations reports that)."""
     entries = content.get(key) if isinstance(content, dict) else None
     return entries if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) else []
 
 
 def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
-    """Removes category 0 if it has no objects and is the supercategory of all others: Roboflow's project name."""
+    """Removes category 0, Roboflow's project name, if it has no objects and is the supercategory of all others."""
     categories = [category for content in contents.values() for category in _entries(content, "categories")]
     is_used = any(
         entry.get("category_id") == 0 for content in contents.values() for entry in _entries(content, "annotations")
@@ -142,7 +142,7 @@ def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
 
 
 def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, np.ndarray]:
-    """Checks the file's content. Also returns each annotation's index in the file's list, int64 [T]."""
+    """Returns the annotations in the file's content, checked, and their indices in the file's list, int64 [T]."""
     num_turned = 0
     for entry in _entries(content, "annotations"):
         attributes, box = entry.get("attributes"), entry.get("bbox")
@@ -165,7 +165,7 @@ def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, n
 
 
 def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
-    """Returns the folders that may contain the images of a set, likeliest first."""
+    """Returns the folders that may contain the images of a set, the most likely first."""
     if reading.told.image_path:
         return [reading.told.image_path]
     folders = []
@@ -184,7 +184,7 @@ def _image_folders(reading: Reading, file: Path, name: str) -> list[Path]:
 def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any) -> dict[str, Path]:
     """Finds the image of each entry, and strips URL and folder prefixes from file_name if necessary.
 
-    Returns the images, keyed by the new file names.
+    Returns the paths of the images, keyed by the new file names.
     """
     finder, top = ImageFinder(reading), reading.told.image_path
     images: dict[str, Path] = {}
@@ -252,7 +252,7 @@ def _images(
     folder: Path,
     content: dict[str, Any],
 ) -> list[LabelledImage]:
-    """Returns the images with their boxes; `folder` is where the missing ones are expected."""
+    """Returns the images with their boxes; missing images are expected in `folder`."""
     images = []
     columns = (annotations.labels, *annotations.boxes.T, annotations.crowds)
     boxes = [Box(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -1,4 +1,4 @@
-"""Reads CSV annotations: a row per object, with or without a header, and optionally a file of rows class,number."""
+"""Reads CSV annotations, with or without a header: a row per object, and optionally a file of rows class,number."""
 
 import csv
 import math
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A CSV file's rows, with the words path, x1, y1, x2, y2 and class, and whether they say a width and height."""
+    """A CSV file's rows (path, x1, y1, x2, y2, class), and whether the file has width and height instead of x2, y2."""
 
     rows: list[Row]
     are_sizes: bool
@@ -42,7 +42,7 @@ def read_csv(reading: Reading) -> Labelled:
 
     Image paths are relative to the folder of the CSV file, or else images are found by name. A row with only a path is
     an image without objects. A file with two columns numbers the classes; without such a file, classes are sorted by
-    name. Raises UserError, which names the mistake; mistakes in rows are added to `reading`.
+    name. Raises UserError, naming the mistake; mistakes in single rows are added to `reading` instead.
     """
     source = reading.source
     folder = reading.root
@@ -82,9 +82,9 @@ def read_csv(reading: Reading) -> Labelled:
 
 
 def _set_names(reading: Reading, files: list[Path]) -> dict[Path, str]:
-    """Returns the set of each file: what its name or its folder's tells, or the names of the files if that is unclear.
+    """Returns each file's set, told by the file's or its folder's name; if that is unclear, the file's name is used.
 
-    An only file that tells nothing is train.
+    A single file that tells nothing is train.
     """
     told = {file: set_told_by(file) for file in files}
     if len(files) == 1 and None in told.values():
@@ -161,7 +161,7 @@ def _annotations(reading: Reading, path: Path, rows: list[Row]) -> Table:
 
 
 def _numbers_of_list(text: str, where: str) -> list[str]:
-    """Returns the words in a text such as [12.0, 8.0, 20.0, 24.0], or four empty ones."""
+    """Returns the four words in a text such as [12.0, 8.0, 20.0, 24.0], or four empty words if there are none."""
     words = re.split(r"[\s,;]+", text.strip("[]() ")) if text.strip("[]() ") else [""] * 4
     if len(words) != 4:
         raise DataFault("boxes without four numbers", f"{where}: bbox is {text!r}. Write [left, top, width, height].")
@@ -184,7 +184,7 @@ def _box_size(row: Row) -> tuple[float, float] | None:
 
 
 def _checked(row: Row, are_sizes: bool) -> Row:
-    """Returns the row, with sizes converted to corners."""
+    """Returns the row, with sizes converted to corners; raises DataFault if it is incomplete."""
     where, words, _ = row
     if not words[0]:
         raise DataFault("rows without an image", f"{where}: doesn't name an image. Write its path.")
@@ -219,7 +219,7 @@ def _class_list(rows: list[Row], path: Path) -> list[str]:
 
 
 def _are_fractions(rows: list[Row]) -> bool:
-    """Returns True if no coordinate is above 1, as in Open Images: a file full of such boxes can't be in pixels."""
+    """Returns True if all coordinates are from 0 to 1, as in Open Images: a file of such boxes can't be in pixels."""
     try:
         numbers = [float(word) for row in rows if row.words[5] for word in row.words[1:5]]
     except ValueError:

@@ -1,6 +1,6 @@
 """Reads CVAT's own XML, "CVAT for images 1.1": one file with all images and shapes.
 
-The format: https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
+See https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/ for the format.
 """
 
 import math
@@ -19,9 +19,10 @@ WITHOUT_BOX = ("points", "polyline", "cuboid", "skeleton", "tag")  # elements, a
 
 
 def read_cvat(reading: Reading) -> Labelled:
-    """Reads annotations.xml. Masks and outlines become boxes; points, lines, cuboids and tags are left out and counted.
+    """Reads annotations.xml.
 
-    Raises UserError, which names the mistake; mistakes in images and shapes are added to `reading`.
+    Masks and outlines become boxes; points, lines, cuboids, skeletons and tags are left out and counted. Raises
+    UserError, naming the mistake; mistakes in single images and shapes are added to `reading` instead.
     """
     file = reading.source if reading.source.is_file() else _only_file(reading)
     root = read_xml(file)
@@ -61,7 +62,7 @@ def _only_file(reading: Reading) -> Path:
 
 
 def _classes(root: Element) -> list[str]:
-    """Returns the names of the labels in the order of the task, without those that are declared as having no box.
+    """Returns the names of the labels in the order of the task, except unused labels of a type that has no box.
 
     A skeleton's points are labels of their own.
     """

@@ -1,4 +1,4 @@
-"""Corrects the labels of a COCO set by decisions about suspected mistakes, which the page of check_labels saves."""
+"""Corrects the labels of a COCO set by the decisions on suspected mistakes that the page of check_labels saves."""
 
 import json
 import re
@@ -43,7 +43,7 @@ class Decisions(NamedTuple):
 
 
 def read_decisions(path: Path) -> Decisions:
-    """Reads a file of decisions. Raises UserError, which names the decision, if there is a mistake in it."""
+    """Reads a file of decisions. Raises UserError, naming the decision, if there is a mistake in one."""
     content = read_json(path)
     about = content.get("annotations") if isinstance(content, dict) else None
     entries = content.get("decisions") if isinstance(content, dict) else None
@@ -75,13 +75,13 @@ def read_decisions(path: Path) -> Decisions:
 
 
 def _with_whole_ids(entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns a decision whose ids of image and category are numbers; the page saves those from 2**53 as text."""
+    """Returns a decision with numbers as image and category ids; the page saves ids of 2**53 and above as text."""
     names = ("image_id", "category_id")
     return entry | {name: int(entry[name]) for name in names if WHOLE_NUMBER.fullmatch(str(entry.get(name)))}
 
 
 def _key(annotation_id: Any) -> str:
-    """Returns the id of an annotation as text, as which the page saves numbers that JavaScript would change."""
+    """Returns an annotation id as text, because the page saves as text any number that JavaScript would change."""
     return annotation_id if isinstance(annotation_id, str) else json.dumps(annotation_id)
 
 
@@ -211,7 +211,7 @@ def _set_of(labelled: Labelled, decisions: Decisions) -> LabelledSet:
 
 
 def _joined(decisions: Decisions) -> tuple[dict[tuple[int, str], Parts], dict[int, list[Parts]]]:
-    """Returns the changes to annotations, by the ids of image and annotation, and what images get added.
+    """Returns the changes to annotations, by image id and annotation id, and the annotations to add, by image id.
 
     A new box and a new class for one annotation are combined. Raises UserError if two decisions contradict each other.
     """

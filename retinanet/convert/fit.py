@@ -1,4 +1,4 @@
-"""Fits a set to what a format can express, with notes of what that changes, and refuses what can't be expressed."""
+"""Adapts a dataset to what a format can express, notes what that changes, and refuses what can't be adapted."""
 
 import re
 from collections import Counter
@@ -28,9 +28,9 @@ LEAST_SHARE = 1e-6  # of the image's side: YOLO's numbers have six decimal place
 
 
 def fitted(labelled: Labelled, kind: str, source: Path) -> Labelled:
-    """Returns the set as the format can express it; the notes say what that changes.
+    """Returns the dataset as the format `kind` can express it; its notes say what that changed.
 
-    Raises UserError, which names the `source`, if its classes, names or sets can't be expressed.
+    Raises UserError, naming the `source` or an image, if classes, names or sets can't be expressed.
     """
     if kind == COCO:
         _require_distinct_files(labelled)
@@ -92,7 +92,7 @@ class _Changes:
 
 
 def clipped(box: Box, image: LabelledImage) -> Box | None:
-    """Returns the part of the box inside the image, or None if that has no area. A box inside is unchanged."""
+    """Returns the part of the box inside the image, or None if it has no area. A box inside is returned unchanged."""
     right, bottom = box.left + box.width, box.top + box.height
     if box.left < 0 or box.top < 0 or right > image.width or bottom > image.height:
         left, top = max(box.left, 0.0), max(box.top, 0.0)
@@ -124,7 +124,7 @@ def _require_classes(labelled: Labelled, kind: str, source: Path) -> None:
 
 
 def _require_sizes(labelled: Labelled, source: Path) -> None:
-    """Raises UserError if an image's size differs from its COCO file; in other formats, it comes from the image."""
+    """Raises UserError if an image's size differs from its COCO file; in other formats, the image defines its size."""
     for image in _images(labelled.sets):
         if image.entry is None:
             continue
@@ -168,7 +168,7 @@ def _require_distinct_files(labelled: Labelled) -> None:
 
 
 def _require_distinct_stems(labelled: Labelled, kind: str) -> None:
-    """Raises UserError if two images would share an annotation file, which has an image's name with another suffix."""
+    """Raises UserError if two images would share an annotation file, whose name is the image's with another suffix."""
     for group in [labelled.sets] if kind == VOC else [[labelled_set] for labelled_set in labelled.sets]:
         places: dict[Path, Path] = {}
         for image in _images(group):

@@ -98,10 +98,10 @@ class ImageFinder:
 
 
 def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, ...]:
-    """Returns how many folders the image shares with its name in the annotation, and with the annotation's own path.
+    """Returns a sort key: how many folders the image shares with its annotated name, then with the annotation file.
 
-    After these, an image folder counts, because VOC keeps masks with the same names in other folders; and finally, a
-    depth like the annotation's.
+    After these, an image in an image folder is preferred, because VOC keeps masks with the same names in other folders;
+    and finally, an image at a depth like the annotation's.
     """
     folders, theirs = candidate.parent.parts, annotation.parent.parts
     return (
@@ -114,12 +114,12 @@ def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[
 
 
 def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """Returns how many parts at the start of two paths are equal."""
+    """Returns the number of equal parts at the start of two paths."""
     return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
-    """Returns the sets after which folders are named, or all images as one set.
+    """Returns the images in the sets that their folders are named after, or all of them as one set.
 
     `images` are keyed by annotation file.
     """
@@ -148,7 +148,7 @@ def _folders_below(path: Path, root: Path) -> tuple[str, ...]:
 
 
 def set_of(name: str, images: Mapping[Path, LabelledImage]) -> LabelledSet:
-    """Returns a set; its images are named by their paths relative to the folder that contains all of them."""
+    """Returns a set whose images are named by their paths relative to a folder that contains all of them."""
     folders = [image.path.parent for image in images.values()]
     tops = {_image_folder(folder) for folder in folders}
     top = tops.pop() if len(tops) == 1 else None
@@ -158,6 +158,6 @@ def set_of(name: str, images: Mapping[Path, LabelledImage]) -> LabelledSet:
 
 
 def _image_folder(folder: Path) -> Path | None:
-    """Returns the folder or its nearest parent called JPEGImages or images, in any case; None if there is none."""
+    """Returns the folder or its nearest parent called JPEGImages or images, ignoring case; None if there is none."""
     names = {name.lower() for name in IMAGE_FOLDERS}
     return next((place for place in (folder, *folder.parents) if place.name.lower() in names), None)

@@ -1,7 +1,7 @@
-"""Reads the JSON of two labelling tools: Label Studio's, with a list of tasks, and labelme's, with a file per image.
+"""Reads the JSON of two labelling tools: Label Studio, with a list of tasks, and labelme, with a file per image.
 
-The formats: https://labelstud.io/guide/export.html (JSON and JSON-MIN), https://labelstud.io/tags/rectanglelabels and
-https://github.com/wkentaro/labelme/blob/main/labelme/label_file.py
+For the formats, see https://labelstud.io/guide/export.html (JSON and JSON-MIN),
+https://labelstud.io/tags/rectanglelabels and https://github.com/wkentaro/labelme/blob/main/labelme/label_file.py
 """
 
 import math
@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """The shapes of an image, with the names of their classes instead of numbers."""
+    """An image and its shapes, with class names instead of class numbers."""
 
     image: LabelledImage
     shapes: list[Shape]
@@ -40,7 +40,7 @@ class Labels(NamedTuple):
 def read_labelstudio(reading: Reading) -> Labelled:
     """Reads the tasks of Label Studio's JSON or JSON-MIN; shapes without a box are left out and counted.
 
-    Raises UserError, which names the mistake; mistakes in tasks and shapes are added to `reading`.
+    Raises UserError, naming the mistake; mistakes in single tasks and shapes are added to `reading` instead.
     """
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     tasks: list[tuple[str, Path, dict[str, Any]]] = []
@@ -134,7 +134,7 @@ def read_labelme(reading: Reading) -> Labelled:
     """Reads labelme's JSON files; points and lines are left out and counted.
 
     Shapes with the same class and group_id form one object, as in labelme's own conversion to COCO. Raises UserError,
-    which names the mistake; mistakes in files and shapes are added to `reading`.
+    naming the mistake; mistakes in single files and shapes are added to `reading` instead.
     """
     files = [reading.source] if reading.source.is_file() else reading.files(".json")
     finder, left_out = ImageFinder(reading), Counter[str]()
@@ -164,9 +164,9 @@ def read_labelme(reading: Reading) -> Labelled:
 
 
 def _labelmes_image(reading: Reading, name: str, file: Path, finder: ImageFinder) -> Path:
-    """Returns the image at the path `name` from the folder of `file`, or else with its name; raises DataFault if none.
+    """Returns the image at the path `name`, relative to the folder of `file`, or else an image of the same name.
 
-    With --image_path, the name alone counts.
+    With --image_path, only the name counts. Raises DataFault if there is no such image.
     """
     place = Path(os.path.normpath(file.parent / name))
     if not reading.told.image_path and not Path(name).is_absolute():

@@ -1,4 +1,4 @@
-"""Places written files: all or none of them, a set only after reading it back, and never over existing files."""
+"""Moves written files into place: all or none, a dataset only after reading it back, and never over existing files."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ IMAGES = "images/{}"  # with the name of the set
 
 
 class Layout(NamedTuple):
-    """Where a format keeps its files, and how they are written."""
+    """The files and folders of a format, and the function that writes its annotations."""
 
     kind: str
     image_folder: str  # with {} for the name of the set
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
     """Lets `write` fill a temporary folder in `folder`, then moves `names` from there to `folder`.
 
-    Raises UserError if any of them exists there already. If anything fails, `folder` is left as it was.
+    Raises UserError if one of the names already exists there. If anything fails, `folder` is left as it was.
     """
     names = list(names)
     for name in names:
@@ -64,10 +64,10 @@ def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None
 
 
 def place_set(labelled: Labelled, folder: Path, images: str, layout: Layout) -> None:
-    """Places a set in `folder` after reading it back.
+    """Places a dataset in `folder` after reading it back.
 
-    Raises UserError if the set that is read back differs from the set that was written. `images` says how its images
-    get there: as links, as copies or not at all.
+    Raises UserError if the dataset that is read back differs from the one that was written. `images` says whether
+    images are linked, copied or left out.
     """
     image_folders = {labelled_set.name: layout.image_folder.format(labelled_set.name) for labelled_set in labelled.sets}
 
@@ -107,7 +107,7 @@ def _read_again(folder: Path, kind: str, names: list[str]) -> Labelled:
 
 
 def _with_name(labelled: Labelled, name: str) -> Labelled:
-    """Gives an only set its name, which that of its file needn't tell."""
+    """Gives the only set the `name`, because its file's name doesn't always tell it."""
     return labelled._replace(sets=[labelled.sets[0]._replace(name=name), *labelled.sets[1:]])
 
 
@@ -148,7 +148,7 @@ def _require_same(
 
 
 def _difference(image: LabelledImage, again: LabelledImage, kind: str) -> tuple[object, object] | None:
-    """Returns what was written and what was read, if they differ by more than the rounding of the format."""
+    """Returns the first values written and read that differ by more than the format's rounding, or None."""
     size, size_again = (f"{each.width} x {each.height} pixels" for each in (image, again))
     if size != size_again:
         return size, size_again

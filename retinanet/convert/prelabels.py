@@ -1,4 +1,4 @@
-"""Makes an annotated set of detections, for people to correct in an annotation tool, or for training."""
+"""Makes an annotated set from detections, to be corrected by people in an annotation tool or used for training."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -27,19 +27,20 @@ def labelled_image(path: Path, name: str, size: tuple[int, int], detections: Fou
 def prelabels(
     images: Sequence[LabelledImage], kind: str, class_names: list[str], category_ids: list[int], source: Path
 ) -> Labelled:
-    """Returns the set of the `images` as the format `kind` can express it; the notes say what that changes.
+    """Returns a dataset of the `images` as the format `kind` can express it; its notes say what that changed.
 
-    Raises UserError, which names the weights file `source` or an image, if the format can't hold the name of a class
-    or an image.
+    Raises UserError, naming the weights file `source` or an image, if the format can't hold the name of a class or an
+    image.
     """
     return fitted(Labelled(class_names, [LabelledSet(SET_NAME, list(images))], category_ids), kind, source)
 
 
 class DistinctNames:
-    """Gives each image of a set its own name, by a number if an earlier one, say in another folder, has the same.
+    """Gives each image of a set a distinct name: if an earlier image has the same name, a number is added.
 
     Names that differ only in case count as equal, as on macOS and Windows, and so do names that differ only in their
-    suffix, because label files are named without it. Hidden files and folders, which readers leave out, lose their dot.
+    suffix, because label files are named without it. Hidden files and folders, which readers leave out, lose their
+    leading dot.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads a dataset of any format."""
+"""Reads a dataset in any of the supported formats."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ READERS = {
 
 
 def read_dataset(source: Path, kind: str, told: ReadSettings | None = None) -> Labelled:
-    """Returns the dataset in `source`, of the format `kind`. Raises UserError if there is a mistake in it."""
+    """Returns the dataset in `source`, which is in the format `kind`. Raises UserError if there is a mistake in it."""
     reading = Reading(source, told)
     labelled = read(reading, kind)
     reading.end()
@@ -34,11 +34,12 @@ def read_dataset(source: Path, kind: str, told: ReadSettings | None = None) -> L
 
 
 def read(reading: Reading, kind: str) -> Labelled:
-    """Returns the dataset, of the format `kind`.
+    """Returns the dataset that `reading` is about, which is in the format `kind`.
 
-    Images in the same folders that the annotations don't name are left out or, with --allow_unlabelled, added without
-    objects: many tools leave images without objects out of their files. YOLO's reader does that itself. Raises
-    UserError, which names the mistake; mistakes in single images and rows are added to `reading`.
+    Images that the annotations don't name, but that are in the same folders as annotated images, are left out or, with
+    --allow_unlabelled, added without objects: many tools leave images without objects out of their files. The YOLO
+    reader does this itself. Raises UserError, naming the mistake; mistakes in single images and rows are added to
+    `reading` instead.
     """
     folder = reading.told.image_path
     if folder and not reading.images():

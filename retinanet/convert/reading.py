@@ -1,4 +1,4 @@
-"""Holds what a reader works with: the dataset's files, what the user says about them, and the mistakes so far."""
+"""Holds what a reader works with: the dataset's files, the user's settings for them, and the mistakes so far."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ LEAST_LABELLED = 0.05  # a set with a smaller fraction of labelled images looks 
 
 
 class Reading:
-    """A dataset while it is read."""
+    """A dataset that is being read: its files, and the notes and mistakes so far."""
 
     def __init__(self, source: Path, told: ReadSettings | None = None, exif: str = UPRIGHT) -> None:
         self.source = export_below(source) if source.is_dir() else source
@@ -35,7 +35,7 @@ class Reading:
             self.tree.files(source)
 
     def files(self, *suffixes: str, folder: Path | None = None) -> list[Path]:
-        """Returns the files with one of the `suffixes`, if any are given, below `folder` (default: the dataset)."""
+        """Returns the files below `folder` (default: the dataset), or only the files with one of the `suffixes`."""
         files = self.tree.files(folder or self.root)
         return [path for path in files if path.suffix.lower() in suffixes] if suffixes else files
 
@@ -44,7 +44,7 @@ class Reading:
         return self.files(*self.suffixes, folder=folder or self.told.image_path)
 
     def images_beside(self, folders: Iterable[Path]) -> list[Path]:
-        """Returns the image files of the `folders` themselves, which may be outside the dataset."""
+        """Returns the image files directly in the `folders`, which may be outside the dataset."""
         walked: dict[Path, list[Path]] = {}
         for path in self.images():
             walked.setdefault(path.parent, []).append(path)
@@ -63,7 +63,7 @@ class Reading:
         return text
 
     def size(self, image: Path, where: str) -> tuple[int, int]:
-        """Returns an image's (width, height), upright or stored, by --exif; raises DataFault if it can't be read."""
+        """Returns an image's (width, height), oriented according to --exif; raises DataFault if it can't be read."""
         try:
             size = size_of(image, where, self.exif)
         except UserError as fault:
@@ -75,7 +75,7 @@ class Reading:
         return size
 
     def missing_image(self, name: str, where: str, place: Path | None = None) -> DataFault:
-        """Returns the mistake that there is no image called `name`, expected at `place`, with what to do."""
+        """Returns a DataFault for the missing image `name`, expected at `place`, with advice on what to do."""
         folder = self.told.image_path
         missing, advice = f"{place or name}", "name the folder of the images with --image_path"
         if folder:
@@ -87,7 +87,7 @@ class Reading:
 
     @contextmanager
     def mistakes_collected(self) -> Iterator[None]:
-        """Adds a mistake in the block to the list, so that reading continues after the block."""
+        """Adds a mistake raised in the block to the list; reading continues after the block."""
         try:
             yield
         except DataFault as fault:
@@ -127,7 +127,7 @@ class Reading:
         )
 
     def fail(self, message: str) -> NoReturn:
-        """Stops reading, as something essential is missing, and reports the mistakes that may be the cause, if any."""
+        """Stops reading because something essential is missing; first reports mistakes that may be the cause."""
         if self.mistakes and self.told.bad_labels != SKIP:
             self.end()
         raise UserError(message)

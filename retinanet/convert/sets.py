@@ -1,4 +1,4 @@
-"""Defines the annotated sets that readers of all formats return; image sizes are read from the image files."""
+"""Defines the annotated sets that readers of all formats return. Except in COCO, image sizes come from the files."""
 
 import math
 from collections import Counter
@@ -56,7 +56,7 @@ class LabelledSet(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """The contents of an annotated data set."""
+    """The contents of an annotated dataset."""
 
     class_names: list[str]
     sets: list[LabelledSet]
@@ -66,10 +66,10 @@ class Labelled(NamedTuple):
 
 
 def with_distinct_names(labelled: Labelled) -> tuple[Labelled, list[str]]:
-    """Prefixes file names that occur in several sets with the set's name, as the images of all sets go into one folder.
+    """Prefixes file names that occur in several sets with the set's name, because all images go into one folder.
 
-    Suffixes are ignored, because annotation files may replace the suffix of the image's name. Also returns a note if
-    any name was changed.
+    Suffixes are ignored, because annotation files may replace the suffix of the image's name. Also returns a list that
+    holds a note if any name was changed.
     """
     num_sets = Counter(
         stem for labelled_set in labelled.sets for stem in {_without_ending(image) for image in labelled_set.images}
@@ -100,9 +100,9 @@ def _without_ending(image: LabelledImage) -> str:
 
 
 def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
-    """Returns the (width, height) of an image, upright, or with RAW as its pixels are stored.
+    """Returns the (width, height) of an image, upright or, with RAW, as its pixels are stored.
 
-    Raises UserError, which says `where` the image is listed, if there is no such image.
+    Raises UserError, which says `where` the image is listed, if the image is missing or can't be read.
     """
     if not path.exists():
         raise UserError(f"{where}: there is no image {path}.{why_missing(path)} Put it there, or remove the line.")
@@ -115,7 +115,7 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
 
 
 def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[Labelled, list[str]]:
-    """Turns boxes that refer to the stored pixels upright: if the image's size proves it or, with RAW, allows it.
+    """Turns boxes upright if the image's size proves or, with RAW, allows that they refer to the stored pixels.
 
     `has_sizes` says whether the format has sizes. Also returns notes on the images that have an EXIF orientation.
     """
@@ -157,10 +157,10 @@ def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[La
 
 
 def read_otherwise(labelled: Labelled, reading: str, fail: Callable[[DataFault], None]) -> Labelled:
-    """Returns the dataset with its boxes read in this way; all else stays as it is.
+    """Returns the dataset with its boxes converted by the given `reading`; everything else stays as it is.
 
-    An annotated area stays too, unless it is that of the old box. `fail` is called for a box without area when read so;
-    if it returns, the box is left out.
+    Even an annotated area stays, unless it is the area of the old box. `fail` is called for a box that has no area in
+    this reading; if it returns, the box is left out.
     """
     if reading == AS_GIVEN:
         return labelled
@@ -191,13 +191,13 @@ def _without_area(image: LabelledImage, box: Box, reading: str) -> str:
 
 
 def text_of(path: Path) -> str:
-    """Returns the text of a file. Raises UserError if the file is missing or not UTF-8."""
+    """Returns a file's text, in UTF-8 or by its byte order mark. Raises UserError if it is missing or isn't text."""
     with file_error_explained(path, CANT_READ, "Check the path."):
         return decoded(path.read_bytes(), path)
 
 
 def require_unique(names: Sequence[str], where: str) -> None:
-    """Raises UserError if two classes have the same name, or a class has no name."""
+    """Raises UserError if two classes have the same name, or if a class has no name."""
     for number, name in enumerate(names):
         if not name.strip():
             raise UserError(f"{where}: class {number} has no name. Give it one.")

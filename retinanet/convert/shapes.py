@@ -1,4 +1,4 @@
-"""Converts rotated boxes, outlines and circles to axis-aligned boxes."""
+"""Converts rotated boxes and outlines to axis-aligned boxes."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ def around_points(points: Sequence[tuple[float, float]]) -> Sides:
 
 
 def clear_box(label: int, sides: Sides, where: str) -> Box:
-    """Returns a box with rounded sides; raises DataFault if it has no area, or a side isn't finite."""
+    """Returns a box with rounded sides; raises DataFault if it has no area or if a side isn't finite."""
     if not all(map(math.isfinite, sides)):
         raise DataFault("numbers that aren't finite", f"{where}: has a number that is not finite. Write pixels.")
     left, top, width, height = (round(side, DECIMALS) for side in sides)
@@ -38,6 +38,6 @@ def clear_box(label: int, sides: Sides, where: str) -> Box:
 
 
 def without_box(left_out: Counter[str]) -> list[str]:
-    """Returns a note on the shapes that have no box, counted by the tool's names for them, if there are any."""
+    """Returns a note on the shapes without a box, counted by the tool's names for them, or [] if there are none."""
     counts = [counted(count, name.removesuffix("s")) for name, count in sorted(left_out.items())]
     return [f"shapes without a box are left out: {', '.join(counts)}"] if counts else []

@@ -24,8 +24,8 @@ def split(
 ) -> Labelled:
     """Divides all images into train, val and, if there are three `shares`, test; `shares` are fractions of the images.
 
-    Images of a group (see group_keys) stay together, and with `group_similar` also images that look alike. Raises
-    UserError if a set would stay empty, or an image that is compared can't be read.
+    Images of a group (see group_keys) stay together and, with `group_similar`, so do images that look alike. Raises
+    UserError if a set would be empty, or if an image can't be read for the comparison.
     """
     names = [image.name for labelled_set in labelled.sets for image in labelled_set.images]
     keys = group_keys(names, group_by)
@@ -58,13 +58,13 @@ def split(
 
 
 def _looks(images: Sequence[LabelledImage]) -> Looks:
-    """Returns the looks of the images. Raises UserError if an image can't be read."""
+    """Returns the Looks of the images. Raises UserError if an image can't be read."""
     looks = looks_of(lambda index: read_upright(images[index].path, sys.maxsize), len(images), THREADS)
     return joined_looks(list(tqdm(looks, "Images", total=len(images), leave=False, disable=hides_bars())))
 
 
 def _merged(contents: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """Returns what the first COCO file holds besides its images and annotations, with the licences of all files."""
+    """Returns the first COCO file's content apart from images and annotations, with the licences of all files."""
     if contents[0] is None:
         return None
     lists = [content["licenses"] for content in contents if content and isinstance(content.get("licenses"), list)]

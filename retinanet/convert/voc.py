@@ -33,7 +33,7 @@ class Element:
 
 
 def read_xml(path: Path) -> Element:
-    """Returns the root element of an XML file. Raises UserError, with the line of the mistake, for other files."""
+    """Returns the root element of an XML file. Raises UserError, naming the line of the mistake, if it isn't valid."""
     with file_error_explained(path, CANT_READ, "Check the path."):
         content = decoded_xml(path.read_bytes(), path)
     parser = expat.ParserCreate("utf-8")
@@ -71,8 +71,8 @@ def read_voc(reading: Reading) -> Labelled:
     """Reads an XML file per image, from any folder. Difficult objects become crowds.
 
     Sets come from the lists in ImageSets/Main or the folders train, valid and test; otherwise all images are train.
-    Classes are in the order of labels.txt or classes.txt, or sorted by name if there is neither. Raises UserError,
-    which names the mistake; mistakes in files and objects are added to `reading`.
+    Classes are in the order of labels.txt, classes.txt or labelmap.txt, or sorted by name if there is no such file.
+    Raises UserError, naming the mistake; mistakes in single files and objects are added to `reading` instead.
     """
     files = reading.files(".xml")
     if not files:
@@ -150,7 +150,7 @@ def _picture(reading: Reading, path: Path, finder: ImageFinder) -> Picture | Non
 
 
 def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str], Path | None]:
-    """Returns the classes, and the file that lists them, if there is one."""
+    """Returns the classes and the path of the file that lists them; the path is None if there is no such file."""
     used = {
         child.text.strip()
         for picture in pictures.values()
@@ -170,7 +170,7 @@ def _classes(reading: Reading, pictures: dict[Path, Picture]) -> tuple[list[str]
 
 
 def _shift(reading: Reading, pictures: dict[Path, Picture], is_cvats: bool) -> int:
-    """Returns the number of the first pixel: 1 as in PASCAL VOC, or 0 if a box begins before pixel 1."""
+    """Returns the number of the first pixel: 1 as in PASCAL VOC, or 0 for CVAT or if a box begins before pixel 1."""
     if is_cvats:
         return 0
     for file, picture in pictures.items():
@@ -226,7 +226,7 @@ def _is_difficult(element: Element, path: Path) -> bool:
 
 
 def _listed_sets(reading: Reading, images: dict[Path, LabelledImage]) -> list[LabelledSet]:
-    """Returns the sets of train.txt, val.txt and test.txt; if there is no train.txt, trainval.txt takes its place."""
+    """Returns the sets listed in train.txt (or trainval.txt, if there is no train.txt), val.txt and test.txt."""
     files = [path for path in reading.files(".txt") if path.parent.name == "Main"]
     files = files or [path for path in reading.files(".txt") if path.parent == reading.root]
     lists = {file: known_set(file.stem) for file in files if known_set(file.stem)}
@@ -264,7 +264,7 @@ def _below_annotations(file: Path, root: Path) -> Path:
 
 
 def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> list[Path]:
-    """Returns the annotations that a list names: by stem, by file name, or by the paths of image and annotation."""
+    """Returns the annotation files that a list names by stem, by file name, or by the paths of image and annotation."""
     listed: dict[Path, None] = {}
     is_empty = True
     for number, line in enumerate(reading.text(file).splitlines(), 1):

@@ -1,4 +1,4 @@
-"""Writes a data folder in this project's layout. Other information in a COCO source, beyond the boxes, is kept."""
+"""Writes a data folder in this project's layout. Information beyond the boxes is kept if the source is COCO."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from retinanet.settings.convert import COCO
 
 
 def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
-    """Writes {set}.json and images/{set}/ for each set; its entries come from `with_entries`."""
+    """Writes {set}.json and images/{set}/ for each set; `with_entries` has made the entries."""
     names = [labelled_set.name for labelled_set in labelled.sets]
 
     def write(place: Path) -> None:
@@ -26,9 +26,9 @@ def write_coco(labelled: Labelled, folder: Path, images: str) -> None:
 
 
 def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:
-    """Returns the set with COCO entries for all images and boxes, and notes about ids that had to change.
+    """Returns the dataset with COCO entries for all images and boxes, and notes about ids that had to change.
 
-    Entries that were read keep all their fields. Ids are renumbered only if two of a set are equal or one is missing.
+    Entries that were read keep all their fields. Ids are renumbered only if two in a set are equal or one is missing.
     """
     category_ids = labelled.category_ids or list(range(1, len(labelled.class_names) + 1))
     pairs = zip(category_ids, labelled.class_names, strict=True)
@@ -57,7 +57,7 @@ def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:
 
 
 def _image_ids(images: list[LabelledImage]) -> list[int]:
-    """Returns an id for each image of a set: the source's id, or the file name if all are numbers, or 1, 2, 3 ..."""
+    """Returns each image's id in a set: its id in the source, its file name if all are numbers, or else 1, 2, 3 ..."""
     ids = [image.image_id for image in images if image.image_id is not None]
     if len(ids) == len(images) and len(set(ids)) == len(ids):
         return ids

@@ -1,4 +1,4 @@
-"""Writes sets in the YOLO and PASCAL VOC formats, and as CSV. `fitted` has removed what these can't express."""
+"""Writes datasets in the formats YOLO, PASCAL VOC and CSV. `fitted` has removed what these can't express."""
 
 import csv
 import json
@@ -19,8 +19,8 @@ NOT_IN_YAML = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")  # line br
 def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
     """Writes images/{set}/, labels/{set}/ and data.yaml.
 
-    Scores go to scores.json, a list for each label file, in the order of its rows: many tools refuse a row of six
-    numbers, or read the sixth as the number of a track.
+    Scores go to scores.json, as a list per label file in the order of its rows, because many tools refuse a row of six
+    numbers or read the sixth as the number of a track.
     """
     scores: dict[str, list[float | None]] = {}
     has_scores = any(
@@ -92,7 +92,7 @@ def _voc_lines(image: LabelledImage, class_names: list[str]) -> Iterator[str]:
 
 
 def _voc_pixels(box: Box, image: LabelledImage) -> list[int]:
-    """Returns the first and the last column and row of a box, counted from 1; it has at least one of each."""
+    """Returns a box's first column and row, then its last column and row, counted from 1, with at least one of each."""
     starts, ends = [], []
     for start, length, side in ((box.left, box.width, image.width), (box.top, box.height, image.height)):
         first, last = math.floor(start + 0.5) + 1, math.floor(start + length + 0.5)

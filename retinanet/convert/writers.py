@@ -1,4 +1,4 @@
-"""Writes a dataset in any format that can be written."""
+"""Writes a dataset in any of the supported output formats."""
 
 from pathlib import Path
 
@@ -11,9 +11,8 @@ WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
 def write(labelled: Labelled, kind: str, folder: Path, images: str) -> None:
-    """Writes a dataset, which `fitted` has adapted to the format `kind`, to `folder`, and reads it back first.
+    """Writes a dataset, adapted to the format `kind` by `fitted`, to `folder`, provided that it reads back the same.
 
-    `images` says how the images get there: as links, as copies or not at all. Raises UserError if what is read back
-    differs from what was to be written.
+    `images` says whether images are linked, copied or left out. Raises UserError if the dataset reads back differently.
     """
     WRITERS[kind](labelled, folder, images)

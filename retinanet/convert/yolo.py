@@ -34,9 +34,9 @@ class Layout(NamedTuple):
 
 
 def read_yolo(reading: Reading) -> Labelled:
-    """Reads the sets of data.yaml or obj.data, or of the folder if only the classes are listed.
+    """Reads the sets that data.yaml or obj.data names or, if only the classes are listed, the sets of the folder.
 
-    Raises UserError, which names the mistake; mistakes in rows are added to `reading`.
+    Raises UserError, naming the mistake; mistakes in single rows are added to `reading` instead.
     """
     layout = _layout(reading)
     names, labels = list(layout.classes.values()), {number: row for row, number in enumerate(layout.classes)}
@@ -89,7 +89,7 @@ def _rows(reading: Reading, file: Path, labels: dict[int, int]) -> list[Row]:
 
 
 def _explain_others(reading: Reading) -> None:
-    """Notes what each text file that wasn't read seems to be."""
+    """Notes what the text files that weren't read seem to be."""
     stems = {path.stem for path in reading.images()}
     for file in reading.files(".txt"):
         if not reading.tree.is_read(file):
@@ -179,7 +179,7 @@ def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
 
 
 def _class_names(content: dict[str, Any], file: Path) -> dict[int, str]:
-    """Returns the class names by number; the numbers may have gaps if the file states them."""
+    """Returns the class names, keyed by number; the numbers may have gaps if the file states them."""
     names = content.get("names")
     numbers = list(range(len(names))) if isinstance(names, list) else []
     if isinstance(names, dict):
@@ -238,7 +238,7 @@ def _lines(reading: Reading, file: Path) -> list[str]:
 
 
 def _listed_classes(reading: Reading) -> tuple[list[str], str]:
-    """Returns the classes from --names or from a file that lists one per line, and that file's name."""
+    """Returns the classes and where they come from: --names, or the path of a file that lists one class per line."""
     if reading.told.names:
         return list(reading.told.names), "--names"
     files = reading.files(".txt", ".names")
@@ -265,7 +265,7 @@ def _other_folder(reading: Reading) -> str:
 
 
 def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]], bool]:
-    """Returns each set's images, from lists such as train.txt or else by their folders, and whether there are lists."""
+    """Returns each set's images, from lists such as train.txt or else by folder, and True if there are lists."""
     sets: dict[str, dict[Path, list[Path]]] = {}
     for file in _at_root(reading, ".txt"):
         if set_name := known_set(file.stem):
@@ -335,9 +335,9 @@ def _images(
 
 
 def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
-    """Returns the folder in --image_path with as many of the last folders of `text` as there are.
+    """Returns the folder below --image_path that ends with as many of the last folders of `text` as possible.
 
-    Folders called images don't count. If there is none, an only set has all images of --image_path.
+    Folders called images don't count. If there is no such folder, returns --image_path for an only set, otherwise None.
     """
     parts = [part for part in PureWindowsPath(text).parts if part.lower() != "images"]
     places = (top.joinpath(*parts[start:]) for start in range(len(parts)))
@@ -346,7 +346,7 @@ def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
 
 
 def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
-    """Resolves a path in a list or in data.yaml, which may have backslashes or begin with a folder too many.
+    """Resolves a path from a list or data.yaml; the path may have backslashes or begin with a folder too many.
 
     Roboflow's paths begin with ../ and CVAT's with data/, although the folders are next to the file.
     """
@@ -365,7 +365,10 @@ def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
 
 
 def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> Path | None:
-    """Returns the file below `roots` that shares the longest suffix with a path of another machine; notes this once."""
+    """Returns the file or folder below `roots` with the longest ending in common with another machine's `path`.
+
+    The first such path is noted.
+    """
     parts = PureWindowsPath(path).parts[1:]
     places = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
     found = next((place for place in places if place.exists()), None)
@@ -375,7 +378,7 @@ def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> P
 
 
 def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
-    """Returns the paths of the images listed in `file`, as written, each once."""
+    """Returns the paths of the images listed in `file`, each once and with symbolic links unresolved."""
     paths: dict[Path, None] = {}
     finder = ImageFinder(reading) if reading.told.image_path else None
     num_lines = num_bad = 0
@@ -400,7 +403,7 @@ def _listed(reading: Reading, file: Path, roots: Sequence[Path]) -> list[Path]:
 
 
 def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple[Path, str]]:
-    """Returns each image once, with its name relative to its folder, or to their common folder if names clash."""
+    """Returns each image once, with its name relative to its folder or, if names clash, to the common folder."""
     images: dict[str, tuple[Path, str]] = {}
     for folder, paths in folders.items():
         for path in paths:
@@ -413,7 +416,10 @@ def _with_names(reading: Reading, folders: dict[Path, list[Path]]) -> list[tuple
 
 
 def _label_places(image: Path) -> list[Path]:
-    """Returns the possible label files of an image: with labels/ in place of images/ (last first), or next to it."""
+    """Returns the possible label files of an image, in the order in which to look for them.
+
+    They have labels/ in place of one images/ in the image's path (the last images/ first), or are next to the image.
+    """
     parts = list(image.parts)
     places = [number for number, part in enumerate(parts[:-1]) if part.lower() == "images"]
     paths = [Path(*parts[:place], "labels", *parts[place + 1 :]) for place in reversed(places)]
@@ -421,9 +427,9 @@ def _label_places(image: Path) -> list[Path]:
 
 
 def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | None]:
-    """Returns the label file of each image: by its path or, where the images are elsewhere or renamed, by its name.
+    """Returns the label file of each image, found by its path or, if images are elsewhere or renamed, by its name.
 
-    With --image_path, the labels are those of the dataset, and others beside the images only if it has none.
+    With --image_path, label files outside the dataset count only if none in the dataset has the name of an image.
     """
     by_name: dict[str, list[Path]] = {}
     for file in reading.files(".txt"):
@@ -462,7 +468,7 @@ def _plain_stem(path: Path) -> str:
 
 
 def _nearest(path: Path, others: Sequence[Path]) -> list[Path]:
-    """Returns those of `others` that have the name of `path`, if any does, and most of its innermost folders."""
+    """Returns the `others` with the stem of `path` (all, if none has it) that share most of its innermost folders."""
     same = [other for other in others if other.stem == path.stem] or others
     shared = {other: num_shared(other.parent.parts[::-1], path.parent.parts[::-1]) for other in same}
     return [other for other in same if shared[other] == max(shared.values())]

@@ -50,9 +50,10 @@ def row_of(line: str, labels: dict[int, int], where: str) -> Row:
 
 
 def meaning_of(rows: Sequence[Row], points: Sequence[int] | None) -> str:
-    """Returns what rows hold besides a box, or "" if nothing; `points` is kpt_shape: key points, and numbers for each.
+    """Returns what rows with more than a box and a score hold (KEYPOINTS, OUTLINES or TRACKS), or "" if there are none.
 
-    Raises UserError, which names the flag that decides, if the rows are ambiguous.
+    `points` is kpt_shape: (key points, numbers per key point). Raises UserError, naming the flag that decides, if the
+    rows are ambiguous.
     """
     if points:
         return KEYPOINTS

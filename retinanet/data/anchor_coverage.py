@@ -33,7 +33,7 @@ class AnchorSetup(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """Objects of a dataset, all or a random sample, and which of them get an anchor."""
+    """Objects of a dataset (all or a random sample), and a mask of the objects that get an anchor."""
 
     objects: Objects
     matched: np.ndarray  # bool [n]
@@ -41,7 +41,7 @@ class Coverage(NamedTuple):
 
     @property
     def missed(self) -> float:
-        """The fraction of the objects that get no anchor."""
+        """The fraction of objects without an anchor."""
         return float((~self.matched).mean()) if len(self.matched) else 0.0
 
     @property
@@ -57,8 +57,8 @@ def coverage(
 ) -> Coverage:
     """Runs the training matcher on the objects of `dataset`, or on a random sample of about `most` of them.
 
-    The boxes are not augmented. An anchor belongs to one object, so one of two neighbouring objects may get no anchor
-    even though some overlap it enough.
+    The boxes are not augmented. An anchor belongs to at most one object, so one of two neighbouring objects may get no
+    anchor even though some anchors overlap it enough.
     """
     objects = _drawn(dataset, most, MOST_ANCHORS // _num_anchors(setup) if loss.matcher != "iou" else len(dataset))
     matched = np.zeros(len(objects.images), bool)
@@ -75,7 +75,7 @@ def coverage(
 
 
 def _drawn(dataset: CocoDataset, most: int, most_images: int) -> Objects:
-    """Returns the objects that training uses; if there are too many, only those in a random sample of images."""
+    """Returns the objects that training uses; if there are too many, only the objects in a random sample of images."""
     rows = np.flatnonzero(dataset.is_learned)
     images = owners_of_rows(dataset.annotations, rows)
     counts = np.bincount(images, minlength=len(dataset))
@@ -92,7 +92,7 @@ def _num_anchors(setup: AnchorSetup) -> int:
 
 
 def _matched_in_image(boxes: Tensor, size: tuple[int, int], shapes: AnchorShapes, loss: LossSettings) -> Tensor:
-    """Marks the `boxes` [M, 4], in an input of `size`, that get an anchor: bool [M]."""
+    """Marks which of the `boxes` [M, 4] in an input of `size` get an anchor: bool [M]."""
     targets = Targets(boxes[None], torch.zeros(1, len(boxes), dtype=torch.int64))
     if loss.matcher == "iou":
         # The few anchors nearest to an object usually suffice. If a neighbouring object takes all of them, the object
@@ -115,7 +115,7 @@ def _objects_of(matches: AnchorMatches, num_objects: int) -> Tensor:
 def _nearest_anchors(boxes: Tensor, shapes: AnchorShapes) -> Tensor:
     """Returns, for each box, the anchors of the cells that hold its centre: float64 [M, levels * per cell, 4].
 
-    Among anchors of the same shape, the one whose centre is nearest overlaps the box most: along either axis, the
+    Among anchors of the same shape, the anchor with the nearest centre overlaps the box most: along either axis, the
     overlap of two intervals shrinks as their centres move apart. So no other anchor has a larger IoU with the box.
     """
     strides, cells = _cells_of_levels(shapes)
@@ -144,17 +144,17 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Returns the largest IoU of each object with any anchor: float64 [n].
 
-    The objects have `corners` [n, 4] in images of the original `sizes` [n, 2].
+    `corners` [n, 4] are the objects' boxes in images of the original `sizes` [n, 2].
     """
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
     return best_ious(boxes, setup.shapes)
 
 
 def shares(matched: np.ndarray, ious: np.ndarray, background: float = BACKGROUND_IOU) -> list[float]:
-    """Returns three fractions of the objects: the `matched` (bool [n]), and the others split by their best IoU.
+    """Returns the fractions of objects that are `matched` (bool [n]), not matched but near an anchor, and neither.
 
-    If the best IoU is at least `background`, the best anchor is ignored or belongs to another object; otherwise it is
-    trained as background.
+    An object is near an anchor if its best IoU is at least `background`; its best anchor is then ignored or belongs to
+    another object. Otherwise, its best anchor is trained as background.
     """
     counts = (matched.sum(), (~matched & (ious >= background)).sum(), (~matched & (ious < background)).sum())
     return [float(count / max(1, len(ious))) for count in counts]

@@ -46,7 +46,7 @@ def larger_sides(setup: AnchorSetup) -> dict[str, AnchorSetup]:
 
 
 def _sides(setup: AnchorSetup, *factors: float) -> dict[str, AnchorSetup]:
-    """Returns the setup with its image sizes multiplied by each of `factors`, keyed by flags."""
+    """Returns copies of the setup with image sizes multiplied by each of `factors`, keyed by flags."""
     sides = [(round(setup.min_side * factor), round(setup.max_side * factor)) for factor in factors]
     return {
         f"--min_side {least} --max_side {most}": setup._replace(min_side=least, max_side=most) for least, most in sides
@@ -65,7 +65,7 @@ def other_anchors(shapes: AnchorShapes) -> dict[str, AnchorShapes]:
 def remedies(
     dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, now: Coverage, *, fixed_anchors: bool = False
 ) -> list[Remedy]:
-    """Returns settings that give clearly more objects an anchor than `now`, the coverage of `setup`; most useful first.
+    """Returns settings, best first, that give clearly more objects an anchor than `setup`, whose coverage is `now`.
 
     Larger images come first, because they also make objects easier to recognise, which smaller anchors don't. The
     smallest image size that gains most of what the best settings gain is chosen; if there is none, larger images are
@@ -120,14 +120,14 @@ def mostly_missed(now: Coverage) -> dict[int, float]:
 
 
 def _share_regained(now: Coverage, dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings) -> float:
-    """Returns the net gain of `setup`, objects regained less objects lost, as a fraction of the missed objects."""
+    """Returns the net gain of `setup`, objects regained minus objects lost, as a fraction of the missed objects."""
     sizes = dataset.annotations.sizes[now.objects.images]
     num_reached = (ious_of(setup, now.objects.corners, sizes) >= loss.foreground_iou).sum()
     return float((num_reached - now.matched.sum()) / (~now.matched).sum())
 
 
 def missed_classes(now: Coverage, class_names: list[str]) -> str:
-    """Names the classes with the largest fractions of objects without an anchor."""
+    """Returns, as text, the classes with the largest fractions of objects without an anchor, and these fractions."""
     by_class = now.missed_by_class
     worst = sorted((label for label in by_class if by_class[label] > MISSED), key=lambda label: -by_class[label])
     named = [f"{printable(class_names[label])} {by_class[label]:.0%}" for label in worst[:MOST_MISSED_NAMED]]
@@ -135,7 +135,7 @@ def missed_classes(now: Coverage, class_names: list[str]) -> str:
 
 
 def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """Returns a line per remedy, with the fraction of objects that it leaves without an anchor, and its cost."""
+    """Returns a line per remedy, with the fraction of objects that it leaves without an anchor and with its cost."""
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:

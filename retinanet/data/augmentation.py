@@ -27,7 +27,7 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
     """Applies the augmentations `names` to `sample`, with random numbers seeded by `key` (seed, epoch, index).
 
     `sample` has its original size if one of FROM_ORIGINAL is among the names, otherwise `size` (height, width); the
-    result always fits in `size`. Labels of any value stay with their boxes. Boxes that are cropped away, or have less
+    result always fits in `size`. Boxes keep their labels, including CROWD. Boxes that are cropped away, or have less
     than a pixel left, are dropped. Colours change after the image has shrunk, which is cheaper, and before it gets a
     border, so that the border keeps the mean colour, which is zero to the network.
     """
@@ -46,10 +46,9 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
 
 @contextmanager
 def _draws_from(key: tuple[int, int, int]) -> Iterator[None]:
-    """Inside, PyTorch's global CPU generator, from which torchvision draws, is seeded with `key`; then it is restored.
+    """Seeds PyTorch's global CPU generator, from which torchvision draws, with `key`, and restores it after the block.
 
-    PyTorch also uses a single thread, because an image's mean grey is rounded differently with other numbers of
-    threads.
+    Inside the block, PyTorch uses one thread, because an image's mean grey is rounded differently with more threads.
     """
     seed = int(np.random.SeedSequence([*key, AUGMENTATION_STREAM]).generate_state(1, np.uint64)[0])
     with torch.random.fork_rng(devices=[]), one_thread():
@@ -80,9 +79,9 @@ def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 class _IoUCrop(v2.RandomIoUCrop):
-    """Crops like torchvision, which drops boxes whose centre is cut off, but keeps crowd regions.
+    """Crops like torchvision, dropping boxes whose centre is cut off, except for crowd regions.
 
-    The rest of an object without its centre may be background, but the rest of a crowd region is still a crowd region.
+    An object without its centre may leave only background, but a part of a crowd region is still a crowd region.
     """
 
     def __init__(self, is_crowd: Tensor) -> None:
@@ -99,7 +98,7 @@ def _distort(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _zoom_out(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Shrinks half of the images, to no less than a quarter of each side, and pads them with the mean colour."""
+    """Shrinks one image in two, each side to no less than a quarter, and pads it with the mean colour."""
     height, width = parts[0].shape[1:]
     return _resized(v2.RandomZoomOut(fill=FILL)(*parts), (height, width))
 

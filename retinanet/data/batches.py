@@ -11,7 +11,7 @@ from retinanet.detector.structures import Targets
 
 
 class Sample(NamedTuple):
-    """One image, resized but not yet padded."""
+    """One image with its boxes, resized but not yet padded."""
 
     image: Tensor  # uint8 [3, height, width]
     boxes: Tensor  # float32 [objects, 4], including crowd regions if the dataset keeps them
@@ -27,7 +27,7 @@ class BadImage(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The images of a step with their targets, sizes and scales."""
+    """Padded images with their targets, sizes and scales."""
 
     images: Tensor  # uint8 [B, 3, H, W], padded at the right and the bottom
     targets: Targets
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A batch, and a message for each image that is missing because it could not be read."""
+    """A batch, and a message for each image that is left out because it could not be read."""
 
     batch: Batch
     bad: list[str]

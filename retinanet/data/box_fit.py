@@ -1,8 +1,8 @@
-"""Scores the boxes of a set by the pixels: in which reading do their sides lie on edges of the pictures?
+"""Scores how well the boxes of a set fit the pixels: in which reading do their sides lie on edges of the pictures?
 
 A box that is read correctly has its sides on edges of its own picture, and not on edges of other pictures. So each box
-is scored in each reading, on its own picture and on a few others. z is the mean of paired differences divided by its
-standard error, for which the boxes of an image count as one observation, because their errors are correlated.
+is scored in each reading, on its own picture and on a few others. z is the mean of paired differences divided by the
+mean's standard error, for which the boxes of an image count as one observation, because their errors are correlated.
 """
 
 import re
@@ -61,7 +61,7 @@ class BoxScores(NamedTuple):
 
 
 class BoxFit:
-    """Collects the scores of the boxes of a set, or of its images `chosen`."""
+    """Collects the scores of the boxes of a set, or only of the boxes in its `chosen` images."""
 
     def __init__(self, annotations: Annotations, chosen: np.ndarray | None = None) -> None:
         self.annotations = annotations
@@ -83,11 +83,11 @@ class BoxFit:
         self.straightness: list[float] = []
 
     def is_needed(self, image: int) -> bool:
-        """Returns True if a box is scored on the picture of this image."""
+        """Returns True if any box is scored on the picture of this image."""
         return image in self.others or any(len(self._rows(order.owners[image])) for order in self.orders)
 
     def look(self, image: int, edges: Edges) -> Looked:
-        """Scores boxes on the edges of an image's picture. Threads may call this at the same time."""
+        """Returns the scores of boxes on the `edges` of an image's picture. Threads may call this at the same time."""
         places = self._rows(image)
         other_places = np.concatenate([self._rows(other) for other in self.others.get(image, ())] or [places[:0]])
         every = np.concatenate([places, other_places])
@@ -117,7 +117,7 @@ class BoxFit:
         self.straightness.append(looked.straightness)
 
     def scores(self) -> BoxScores:
-        """Returns the scores of the boxes of all pictures that were added."""
+        """Returns the scores of all boxes whose pictures have been added."""
         with np.errstate(invalid="ignore"):
             others = np.where(self.counts, self.sums / self.counts, np.nan)
         seen = self.is_looked_at[self.images]
@@ -127,15 +127,15 @@ class BoxFit:
         return BoxScores(self.rows[seen], self.images[seen], own, others[seen], orders, says, mean)
 
     def _rows(self, image: int) -> np.ndarray:
-        """Returns the places in `rows` of an image's boxes."""
+        """Returns the indices of an image's boxes in `rows`."""
         return np.arange(self.first[image], self.first[image + 1])
 
     def _scores(
         self, edges: Edges, places: np.ndarray, names: Sequence[str], sizes: np.ndarray, factors: Sequence[float] = ()
     ) -> np.ndarray:
-        """Returns the scores of boxes read in each way, and with their sizes times `factors`: float32 [n, both].
+        """Returns the scores of boxes in each reading, and with sizes times `factors`: float32 [n, names + factors].
 
-        They are fractions of `sizes` [n or 1, 2].
+        First, boxes are converted to fractions of `sizes` [n or 1, 2].
         """
         boxes = self.annotations.boxes[self.rows[places]]
         resized = [boxes + boxes[:, [2, 3, 2, 3]] * [(1 - by) / 2, (1 - by) / 2, by - 1, by - 1] for by in factors]
@@ -144,7 +144,7 @@ class BoxFit:
         return scores_of_boxes(edges, corners.reshape(-1, 4)).reshape(read.shape[:2])
 
     def _are_alike(self, places: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Returns True for each box that is like one of the `others`, as fractions of their pictures: bool [n]."""
+        """Marks boxes whose IoU with one of the `others`, as fractions of their pictures, exceeds ALIKE: bool [n]."""
         (low, high), (other_low, other_high) = (
             np.split(corners_of(self.annotations.boxes[self.rows[each]]) / self._scales(each), 2, axis=1)
             for each in (places, others)
@@ -158,7 +158,7 @@ class BoxFit:
         return self.annotations.sizes[self.images[places]][:, [1, 0, 1, 0]]
 
     def _others(self) -> dict[int, np.ndarray]:
-        """Returns for each image with boxes the other images whose boxes are scored on its picture."""
+        """Returns, for each image with boxes, the other images whose boxes are scored on its picture."""
         images = np.unique(self.images)
         drawn = np.random.default_rng(SEED).permutation(images)
         steps = range(1, min(NUM_OTHERS, len(images) - 1) + 1)
@@ -180,7 +180,7 @@ def possible_orders(annotations: Annotations) -> list[Order]:
     orders: list[Order] = []
 
     def add(says: str, pictures: np.ndarray, owners: np.ndarray) -> None:
-        """Adds the order in which each of the `pictures` belongs to the boxes of the image beside it in `owners`."""
+        """Adds the order that gives each of the `pictures` the boxes of the image at the same index in `owners`."""
         of_picture = np.empty_like(every)
         of_picture[pictures] = owners
         if not any((of_picture == known).all() for known in (every, *(order.owners for order in orders))):
@@ -197,12 +197,12 @@ def possible_orders(annotations: Annotations) -> list[Order]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Returns a key that sorts the numbers in names by their value, so that 2 comes before 10."""
+    """Returns a sort key that compares the numbers in names by value, so that 2 comes before 10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _thinned(rows: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns at most MOST_BOXES rows of each image, evenly spread."""
+    """Returns `rows` and `images`, reduced to at most MOST_BOXES rows of each image, evenly spread."""
     counts = np.bincount(images) if len(images) else np.zeros(0, int)
     starts = np.cumsum(counts) - counts
     places, totals = np.arange(len(images)) - starts[images], counts[images]

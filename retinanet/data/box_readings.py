@@ -1,4 +1,4 @@
-"""Defines the readings of a box, what its four numbers may mean; each converts the boxes of a file to COCO boxes."""
+"""Defines readings of a box, that is, what its four numbers may mean; each converts a file's boxes to COCO boxes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,12 +18,12 @@ class Reading(NamedTuple):
 
 
 def read_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns COCO boxes [n, 4] in images of `sizes` [n, 2] (height, width): the file's `boxes` read as `name` says."""
+    """Returns COCO boxes [n, 4]: `boxes` read as `name` says, in images of `sizes` [n, 2] (height, width)."""
     return READINGS[name].boxes(np.asarray(boxes, float).reshape(-1, 4), sizes)
 
 
 def orientation_reading(orientation: int) -> str:
-    """Returns the reading by which boxes of the stored pixels are turned upright; "" if there is none."""
+    """Returns the name of the reading that turns boxes of the stored pixels upright; "" if there is none."""
     return OF_ORIENTATIONS.get(orientation, "")
 
 
@@ -42,10 +42,10 @@ def _scaled(factor: float) -> Boxes:
 
 
 def _turned(orientation: int, *, in_pixels: bool = False) -> Boxes:
-    """Returns the reading that turns boxes by an EXIF orientation.
+    """Returns the reading that applies an EXIF orientation to boxes.
 
-    The boxes are fractions of the frame that they were drawn in, multiplied by the size of the picture, or, with
-    `in_pixels`, pixels of that frame.
+    With `in_pixels`, the boxes are in pixels of the frame that they were drawn in. Otherwise, they are fractions of
+    that frame, multiplied by the size of the picture.
     """
 
     def boxes_of(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:

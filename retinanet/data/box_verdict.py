@@ -1,4 +1,4 @@
-"""Decides from the scores of boxes how they must be read: as given, otherwise, in none of the readings, or unknown."""
+"""Decides from scores how boxes must be read: as given, in another reading or in none, if the scores can tell."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ FIT, OTHERWISE, NO_READING, UNTOLD, TOO_FEW = "fit", "otherwise", "no reading", 
 
 
 class Verdict(NamedTuple):
-    """How a group of boxes must be read."""
+    """The reading, if any, in which a group of boxes fits the pictures."""
 
     kind: str  # FIT: as expected, OTHERWISE: as `reading`, NO_READING, UNTOLD or TOO_FEW
     reading: str
@@ -40,7 +40,7 @@ def judge(
 ) -> Verdict:
     """Judges the boxes in `mask` [n], by default all, against the reading `expected`.
 
-    If the boxes are one of many groups, z must be larger, because one of the groups may reach SURE by chance.
+    If the boxes are one of several groups, z must be larger, because one of the groups may reach SURE by chance.
     """
     if mask is not None:
         scores = scores._replace(
@@ -56,7 +56,7 @@ def judge(
         return Verdict(kind, reading, float(z), num_objects, num_images, order)
 
     def z(differences: np.ndarray) -> np.ndarray:
-        """Returns z of each column, 0 where too few of the boxes have a difference."""
+        """Returns z for each column; 0 if too few of the boxes have a difference in it."""
         return np.where((~np.isnan(differences)).sum(axis=0) < FEWEST_IMAGES, 0, z_of(differences, scores.images)[0])
 
     if num_objects < FEWEST_OBJECTS or num_images < FEWEST_IMAGES:
@@ -92,7 +92,7 @@ def judge(
 
 
 def words_of(verdict: Verdict) -> str:
-    """Returns the verdict in words that follow the name of the boxes."""
+    """Returns the verdict as text to put after the name of the boxes."""
     numbers = f"{counted(verdict.num_objects, 'object')} in {counted(verdict.num_images, 'image')}"
     if verdict.kind == TOO_FEW:
         return f"are too few to tell: {numbers}"
@@ -106,9 +106,10 @@ def words_of(verdict: Verdict) -> str:
 
 
 def z_of(differences: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the means of the columns of `differences` [n, m] over their standard errors, and these errors: [m], [m].
+    """Returns each column's mean in `differences` [n, m] divided by its standard error, and these errors: [m], [m].
 
-    NaN is left out. `images` [n] are ascending, at least one; the differences of an image count as one observation.
+    NaN values are left out. `images` [n] must be ascending and not empty; the differences of an image count as one
+    observation.
     """
     is_valid = ~np.isnan(differences)
     counts = is_valid.sum(axis=0)

@@ -34,7 +34,7 @@ DEFAULT_AUGMENTATION = Augmentation()
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """The settings of a loader."""
+    """The batch size, workers, device, timeout and padding of a loader."""
 
     batch_size: int
     workers: int = 0
@@ -44,7 +44,7 @@ class LoaderSettings:
 
 
 class TrainingBatches(Dataset[Loaded]):
-    """The batches that a sampler draws; augmented images fit in the size that they would have without augmentation.
+    """Reads the batches that a sampler draws. Augmentation keeps an image within the size that it would otherwise have.
 
     The augmentation of an image depends only on (seed, epoch, index) and on the batch's shorter side.
     """
@@ -66,7 +66,7 @@ class TrainingBatches(Dataset[Loaded]):
         return loaded_from(samples, padded_shape(draw.sides, self.sides))
 
     def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
-        """Returns an image's training sample in `epoch`, in a batch with this shorter side (default: the set's own).
+        """Returns an image's training sample in `epoch`, for a batch with the shorter side `side` (default: the set's).
 
         For `index`, see Draw.
         """
@@ -120,7 +120,7 @@ def training_loader(
 
 
 class AtEachSide(Dataset[list[Sample | BadImage]]):
-    """A dataset's images at several sizes, decoded once: an item has a sample for each of `sizes`, each [N, 2]."""
+    """A dataset's images at several sizes, decoded once: an item has one sample for each array [N, 2] in `sizes`."""
 
     def __init__(self, dataset: CocoDataset, sizes: Sequence[np.ndarray]) -> None:
         self.dataset, self.sizes = dataset, sizes
@@ -145,10 +145,10 @@ def evaluation_loader(
     test_sides: Sequence[tuple[int, int]] | None = None,
     ranks: Ranks = ALONE,
 ) -> DataLoader[list[Loaded]]:
-    """Returns a loader of each image once, in batches for all `test_sides`; a rank gets its share of the batches.
+    """Returns a loader that yields each image once, in batches, at all `test_sides`; a rank gets its share of batches.
 
-    `test_sides` are pairs of a shorter side and the longer side's limit, by default only the pair of `dataset`. The
-    images of a batch have equal padded shapes at every side, so no image is padded because of another.
+    `test_sides` are pairs (shorter side, limit of the longer side), by default only the pair of `dataset`. The images
+    of a batch have equal padded shapes at every side, so no image is padded because of another.
     """
     original = dataset.annotations.sizes
     sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]

@@ -1,4 +1,4 @@
-"""Reads a COCO dataset: each image becomes a sample, resized and with its boxes."""
+"""Reads a COCO dataset: each image becomes a sample, resized together with its boxes."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
     Crowd regions are not trained on; boxes are clipped to their image, and boxes without area are dropped. `num_crowds`
     and `num_empty` count the crowd regions and the dropped boxes. With `keep_crowds`, the samples also contain the
     crowd regions, with the label CROWD. For `exif` and `white_level`, see read_image. If there are `headers`, the
-    images must still match them. Sizes and boxes in `annotations` must be turned like the images that `exif` reads.
+    images must still match them. Sizes and boxes in `annotations` must already be oriented as `exif` says.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return self.image_folder / self.annotations.file_name(index)
 
     def sizes_at(self, rows: np.ndarray, side: int | None) -> np.ndarray:
-        """Returns the sizes [n, 2] of the images `rows` if the shorter side is `side` instead of the set's own."""
+        """Returns the sizes [n, 2] of the images `rows`, resized to a shorter side of `side` (None: the set's own)."""
         if side is None:
             return self.sizes[rows]
         return resized_sizes(self.annotations.sizes[rows], side, longest_at(side, self.min_side, self.max_side))
@@ -105,7 +105,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
 
     def overhangs(self) -> np.ndarray:
-        """Returns how many original pixels each box extends past its image, at most, on any side: float64 [T]."""
+        """Returns the most original pixels by which each box extends past any side of its image: float64 [T]."""
         parts = []
         for start in range(0, len(self), IMAGES_PER_PART):
             left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_PER_PART)].T
@@ -114,12 +114,12 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return np.concatenate([np.zeros(0), *parts])
 
     def _rows(self, start: int, stop: int) -> slice:
-        """Returns the annotations of the images from `start` up to, but not including, `stop`."""
+        """Returns the slice of the annotations of the images from `start` up to, but not including, `stop`."""
         first = self.annotations.first[start : stop + 1]
         return slice(first[0], first[-1])
 
     def _empty(self, start: int, stop: int) -> np.ndarray:
-        """Marks the boxes of the images from `start` to `stop` that have no area inside their image."""
+        """Marks which boxes of the images from `start` to `stop` have no area inside their image."""
         corners = self._corners(start, stop)
         return (corners[:, 2] <= corners[:, 0]) | (corners[:, 3] <= corners[:, 1])
 
@@ -128,7 +128,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return clipped_corners(self.annotations.boxes[self._rows(start, stop)], self._sizes_of_owners(start, stop))
 
     def _sizes_of_owners(self, start: int, stop: int) -> np.ndarray:
-        """Returns the (height, width) of the image of each box, for the images from `start` to `stop`."""
+        """Returns the (height, width) of each box's image, for all boxes of the images from `start` to `stop`."""
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
     def read(self, index: int, side: int | None = None) -> Sample:
@@ -175,7 +175,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
             return BadImage(str(fault))
 
     def frame_notes(self) -> list[str]:
-        """Returns lines on the images whose boxes were turned, and on those whose size doesn't decide whether to."""
+        """Returns notes on images whose boxes were turned upright, and on images whose size leaves this open."""
         notes = frame_notes(self.annotations, self.headers, self.exif) if self.headers else []
         return [f"Note: {self.annotations.path}: {note}" for note in notes]
 
@@ -192,7 +192,10 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return exists
 
     def require_images(self) -> None:
-        """Raises UserError if an image file is missing or empty."""
+        """Raises UserError if an image file is missing, empty, too large or not of the annotated size.
+
+        Without `headers`, only missing files are noticed.
+        """
         missing = np.flatnonzero(~self.images_there())
         if len(missing):
             first = self.path(missing[0])
@@ -237,9 +240,10 @@ def load_set(
     require_images: bool = True,
     keep_crowds: bool = False,
 ) -> tuple[Annotations, CocoDataset]:
-    """Loads a set of the dataset folder; checks its annotations and that its images exist and have good headers.
+    """Loads a set of the dataset folder, and checks its annotations.
 
-    For `keep_crowds`, `exif` and `white_level`, see CocoDataset.
+    With `require_images`, also checks that its images exist and have good headers. For `keep_crowds`, `exif` and
+    `white_level`, see CocoDataset.
     """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name)
@@ -267,7 +271,7 @@ def load_set_without_images(
 ) -> CocoDataset:
     """Loads a set whose images may be missing; `images_there` marks the images that exist.
 
-    Only a set `for_pictures` has boxes turned like the images; otherwise they are as in the annotation file.
+    With `for_pictures`, boxes have the orientation of the images; otherwise they are as in the annotation file.
     """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name, must_exist=False)

@@ -16,7 +16,7 @@ MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # the fraction of images that may be skipped
 
 
 class BadImages:
-    """Refuses a dataset's unreadable images; with `skip`, counts them, and refuses only those above the limit."""
+    """Refuses a dataset's unreadable images. With `skip`, counts them instead, and refuses them only above a limit."""
 
     def __init__(self, num_images: int, skip: bool) -> None:
         self.num_images, self.skip = num_images, skip
@@ -32,7 +32,7 @@ class BadImages:
             yield batch
 
     def take_new_messages(self) -> list[str]:
-        """Returns the messages since the last call, once per image."""
+        """Returns the messages added since the last call, at most one per image."""
         messages, self.new_messages = self.new_messages, []
         return messages
 
@@ -78,7 +78,7 @@ def in_steps(batches: Iterable[Batch], accumulate: int = 1) -> Iterator[list[Bat
 
 
 class OneAhead:
-    """Passes batches on; `fetch` loads the next one early."""
+    """Passes batches on; `fetch` loads the next batch early."""
 
     def __init__(self, batches: Iterable[Batch]) -> None:
         self.batches = iter(batches)
@@ -100,7 +100,7 @@ class OneAhead:
 
 
 class WaitClock:
-    """Passes on the batches of each step, and measures the seconds in which the device only waited for them."""
+    """Passes on the batches of each step, and measures for how many seconds the device was idle, waiting for them."""
 
     def __init__(self, steps: Iterable[list[Batch]], device: torch.device) -> None:
         self.steps, self.waited = steps, 0.0

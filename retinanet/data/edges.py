@@ -16,11 +16,10 @@ STRETCH = 16  # pixels; edges are lines, so their gradients agree over such a le
 
 
 class Edges(NamedTuple):
-    """The gradients of a grey picture [h, w], divided by their mean, as sums along the lines that sides can lie on.
+    """Cumulative sums of a grey picture's gradients, along the lines that the sides of boxes can lie on.
 
-    Gradients are capped at STRONG.
-
-    A vertical side between the columns c and c + 1, from row a up to row b, has the sum down[b, c] - down[a, c].
+    The picture is [h, w]. Its gradients are divided by their mean and capped at STRONG. A vertical side between the
+    columns c and c + 1, from row a to row b - 1, has the sum down[b, c] - down[a, c].
     """
 
     down: np.ndarray  # float32 [h + 1, w - 1], of the differences between neighbours in x
@@ -46,12 +45,12 @@ def edges_of(image: np.ndarray) -> Edges:
 
 
 def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
-    """Returns the mean gradient across the sides of each box, float32 [n]; 1 is about that of the whole picture.
+    """Returns the mean gradient across the sides of each box: float32 [n]. The whole picture has a mean of about 1.
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side is measured inside the picture, at the
-    best place near it. A side outside has the gradient 0, because boxes drawn by people and tools end at the border:
-    this way, boxes that are read wrongly and leave their picture still count. So do boxes without area, with the score
-    0. A side on the border, beyond which an object may continue, is left out; NaN if fewer than LEAST_SIDES are left.
+    best place near it. A side outside counts as gradient 0: boxes drawn by people and tools end at the border, so a box
+    that leaves its picture was probably read wrongly. A box without area has the score 0. A side on the border, beyond
+    which an object may continue, is left out; the score is NaN if fewer than LEAST_SIDES are left.
     """
     height, width = edges.size
     x1, y1, x2, y2 = (corners * [width, height, width, height]).T
@@ -69,7 +68,7 @@ def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
 
 
 def straightness(edges: Edges) -> float:
-    """Returns how unevenly the gradients of short lines are spread: about 0.2 in noise, more where there are edges."""
+    """Returns the standard deviation of the mean gradients of short lines: about 0.2 for noise, more for edges."""
     means = [
         (sums[STRETCH :: STRETCH // 2] - sums[: -STRETCH : STRETCH // 2]).ravel() / STRETCH
         for sums in edges
@@ -89,7 +88,8 @@ def _means(
 ) -> np.ndarray:
     """Returns the largest mean gradient near the lines at `places` [2, n], from `starts` to `ends` [n]: [2, n].
 
-    A line may be moved by a pixel or by SLACK of the `extents` [n] of its box. NaN where it is on the border.
+    A line may be moved by up to SLACK of its box's extent in `extents` [n], or by a pixel if that is more. Lines on the
+    border give NaN, and lines outside give 0.
     """
     last, num_lines = len(sums) - 1, sums.shape[1]
     first = np.rint(starts).clip(0, last).astype(np.int32)

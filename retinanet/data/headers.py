@@ -49,7 +49,7 @@ class Headers(NamedTuple):
         write_entry(self.entry, content | {"format": np.array(FORMAT)})
 
     def forget(self) -> None:
-        """Removes the entry, so that the next start reads the headers again."""
+        """Removes the cache entry, so that the next start reads the headers again."""
         if self.entry:
             self.entry.unlink(missing_ok=True)
 
@@ -78,9 +78,9 @@ def read_headers(annotations: Annotations, folder: Path, rows: Sequence[int] | N
 
 
 def upright_annotations(annotations: Annotations, headers: Headers, *, every: bool = False) -> Annotations:
-    """Turns boxes upright that refer to the stored pixels, as the annotated size of their image proves.
+    """Turns boxes upright if their image's annotated size proves that they refer to the stored pixels.
 
-    With `every`, also turns the boxes of images whose size doesn't decide.
+    With `every`, also turns the boxes of images whose size proves nothing, because it fits both orientations.
     """
     is_turned = are_of_stored_pixels(annotations, headers)
     if every:
@@ -95,14 +95,14 @@ def are_of_stored_pixels(annotations: Annotations, headers: Headers) -> np.ndarr
 
 
 def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
-    """Marks the images whose orientation keeps the size, which thus can't decide what boxes refer to: bool [N]."""
+    """Marks the images whose EXIF orientation keeps their size, which then can't show what boxes refer to: bool [N]."""
     is_stored = (annotations.sizes == headers.sizes).all(axis=1)
     is_square = headers.sizes[:, 0] == headers.sizes[:, 1]
     return is_stored & (headers.orientations != 1) & (is_square | ~SWAPS[headers.orientations])
 
 
 def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[str]:
-    """Returns notes on the images whose boxes were turned or whose size doesn't decide whether to; none with RAW."""
+    """Returns notes on images whose boxes were turned upright, or whose size leaves this open; none with RAW."""
     if exif == RAW:
         return []
     num_turned = 0 if annotations.turns is None else int((annotations.turns != 1).sum())
@@ -110,7 +110,7 @@ def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[s
 
 
 def frame_texts(num_turned: int, num_untold: int) -> list[str]:
-    """Returns notes on the number of images whose boxes were turned, and of images whose size doesn't decide that."""
+    """Returns notes on `num_turned` images with boxes turned upright and `num_untold` whose size leaves this open."""
     lines = []
     if num_turned:
         lines.append(
@@ -125,7 +125,7 @@ def frame_texts(num_turned: int, num_untold: int) -> list[str]:
 
 
 def _cached(annotations: Annotations, folder: Path) -> Headers:
-    """Returns the headers in the cache; without an entry, all are unread."""
+    """Returns the cached headers; without a cache entry, all headers count as unread."""
     place, count = cache_folder(), len(annotations.sizes)
     entry = None
     if place and annotations.fingerprint:

@@ -43,7 +43,7 @@ class ImageCache:
 
 
 def spare_memory() -> int:
-    """Returns how many bytes a cache may take: half of the free memory, as workers and the network need the rest."""
+    """Returns how many bytes a cache may take: half of the free memory. Workers and the network need the other half."""
     free = [_available_memory()]
     if SHARED_MEMORY.is_dir():
         free.append(shutil.disk_usage(SHARED_MEMORY).free)

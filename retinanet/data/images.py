@@ -48,7 +48,7 @@ class PicturesChanged(UserError):
 
 
 class Header(NamedTuple):
-    """The facts in the header of an image file."""
+    """The size, orientation and depth that the header of an image file states."""
 
     height: int  # of the stored pixels
     width: int
@@ -64,9 +64,10 @@ class Header(NamedTuple):
         return (self.width, self.height) if self.orientation in SWAPPING else (self.height, self.width)
 
     def turn(self, size: tuple[int, int], exif: str) -> int | None:
-        """Returns the orientation by which the pixels are turned to get a picture of this `size` (height, width).
+        """Returns the EXIF orientation to apply to the stored pixels to get a picture of this `size` (height, width).
 
-        If the size doesn't decide, they are turned upright or, with RAW, left as they are. None: neither has the size.
+        If both the upright and the stored picture have this size, the upright one is chosen or, with RAW, the stored
+        one. Returns None if neither has it.
         """
         sizes = {self.orientation: self.upright_size, 1: self.stored_size}
         turns = [turn for turn, other in sizes.items() if other == size]
@@ -86,10 +87,10 @@ def read_image(
 ) -> np.ndarray:
     """Reads the image in `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
 
-    Only the first frame is read, and transparency is dropped. For how the picture is turned, see Header.turn. The
+    Only the first frame is read, and transparency is dropped. For the picture's orientation, see Header.turn. The
     `white_level` is the value of white in 16-bit pictures. Raises UserError, naming the file, if the image can't be
-    read, has another size, has more than `max_pixels` pixels (checked in the header, before decoding), or no
-    longer matches `header`, which was read earlier (PicturesChanged).
+    read, has another size, has more than `max_pixels` pixels (checked in the header, before decoding), or no longer
+    matches `header`, which was read earlier (PicturesChanged).
     """
     with _opened(path, size, max_pixels) as picture:
         current = header_of(picture)
@@ -108,7 +109,7 @@ def read_image(
 def read_upright(
     source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
 ) -> np.ndarray:
-    """Reads an image without annotations, like `read_image`, but of any size and always turned as EXIF says."""
+    """Reads an image without annotations: works like `read_image`, but accepts any size and always follows EXIF."""
     with _opened(source, None, max_pixels) as picture:
         header = header_of(picture)
         return _pixels(picture, source, header, header.orientation, white_level)
@@ -130,13 +131,13 @@ def brightest(path: Path) -> int:
 
 
 def read_header(path: str | Path) -> Header:
-    """Reads the header of an image file, without decoding pixels. Raises UserError, naming the file, if it can't."""
+    """Reads the header of an image file, without decoding pixels. Raises UserError, naming the file, if that fails."""
     with _opened(path, None, sys.maxsize) as picture:
         return header_of(picture, Path(path))
 
 
 def check_image(path: str | Path, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
-    """Raises the errors that `read_image` raises about the header of `path`, without decoding pixels."""
+    """Raises the errors that `read_image` would raise about the header of `path`, without decoding pixels."""
     with _opened(path, size, max_pixels) as picture:
         _checked_turn(path, header_of(picture, Path(path)), size, UPRIGHT)
 
@@ -225,8 +226,8 @@ def _other_size(path: str | Path, header: Header, size: tuple[int, int]) -> Data
 def header_of(picture: Image.Image, path: Path | None = None) -> Header:
     """Returns the header of an open picture.
 
-    A PNG file may hold its orientation after its pixels, which then have to be decoded. Without the `path` of a picture
-    that isn't decoded yet, its pixels are always decoded; with it, only if the file has metadata after them.
+    A PNG file may hold its orientation after its pixels, which then have to be decoded. With the `path` of a picture
+    that isn't decoded yet, this is done only if metadata follows the pixels in the file; without it, always.
     """
     is_deep = picture.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     if picture.format == "PNG" and (path is None or _has_late_metadata(path)):
@@ -243,7 +244,7 @@ def header_of(picture: Image.Image, path: Path | None = None) -> Header:
 
 
 def _has_late_metadata(path: Path) -> bool:
-    """Returns True if the PNG file `path` has a chunk after its first pixels that may hold an orientation."""
+    """Returns True if, after its first pixels, the PNG file `path` has a chunk that may hold an orientation."""
     pixels_began = False
     with open(path, "rb") as file:
         file.seek(PNG_SIGNATURE)
@@ -284,7 +285,7 @@ def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = Non
 
 
 def _low_bytes(source: str | Path | IO[bytes], header: Header, turn: int) -> np.ndarray | None:
-    """Returns the low bytes [height, width, 3] of 16-bit channels, as Pillow reads only the high bytes.
+    """Returns the low bytes [height, width, 3] of 16-bit colour channels, because Pillow reads only the high bytes.
 
     Returns None if the file has no such channels.
     """

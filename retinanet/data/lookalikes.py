@@ -15,16 +15,16 @@ ARRAY = "is_alike"
 
 
 def remember_lookalikes(dataset: CocoDataset, other: CocoDataset, is_alike: np.ndarray) -> None:
-    """Stores which images of `dataset`, bool [N], look like one of `other`."""
+    """Stores `is_alike`, bool [N], which marks the images of `dataset` that look like an image of `other`."""
     entry = _entry(dataset, other.annotations.fingerprint, other.image_folder)
     if entry:
         write_entry(entry, {ARRAY: is_alike})
 
 
 def known_lookalikes(dataset: CocoDataset, coco_path: Path, set_name: str) -> np.ndarray | None:
-    """Returns which images of `dataset` look like one of another set of the data folder: bool [N].
+    """Marks the images of `dataset` that look like an image of another set of the data folder: bool [N].
 
-    Returns None if there is no such set, or check_data hasn't compared the two as they are now.
+    Returns None if there is no such set, or if check_data hasn't compared the two sets as they are now.
     """
     try:
         path, folder = find_annotation_file(coco_path, set_name), find_image_folder(coco_path, set_name)
@@ -37,7 +37,7 @@ def known_lookalikes(dataset: CocoDataset, coco_path: Path, set_name: str) -> np
 
 
 def _entry(dataset: CocoDataset, fingerprint: str, folder: Path) -> Path | None:
-    """Returns the place in the cache for `dataset` and the other set with this `fingerprint` and image `folder`."""
+    """Returns the cache file for `dataset` and the other set with this `fingerprint` and image `folder`."""
     place, own = cache_folder(), dataset.annotations.fingerprint
     if not place or not own or not fingerprint:
         return None

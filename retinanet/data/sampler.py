@@ -88,7 +88,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
                 yield Draw(self.epoch, share.tolist(), (height, width), side)
 
     def _repeated(self, order: np.ndarray, factors: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Returns the images in `order`, each repeated as often as its factor says, shuffled again."""
+        """Returns the images in `order`, each repeated as often as its factor says, in a new random order."""
         counts = drawn_counts(factors[order], draw.random())
         again = np.arange(self.num_drawn) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 at first occurrence
         return draw.permutation(np.repeat(order, counts) + len(order) * again)
@@ -100,18 +100,18 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return self.train_sides[int(draw.integers(len(self.train_sides)))]
 
     def __len__(self) -> int:
-        """Returns the number of global batches per epoch: those of all ranks, for one step of the optimiser each."""
+        """Returns the number of global batches per epoch; each holds the images of all ranks for one optimiser step."""
         if self.drop_last:
             return self.num_drawn // self.batch_size
         return -(-self.num_drawn // self.batch_size)
 
 
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
-    """Returns the LVIS repeat factors, how often an epoch shows each image: float64 [N], at least 1.
+    """Returns the LVIS repeat factors, that is, how often an epoch shows each image: float64 [N], at least 1.
 
     The factor of a class that occurs in a fraction f of the images is max(1, sqrt(threshold / f)), and an image has the
-    factor of its rarest class (https://arxiv.org/abs/1908.03195). All factors are then scaled up, by less than 1 + 1 /
-    N, so that their sum is a whole number. With a threshold of 0, returns None: each image appears once.
+    factor of its rarest class (https://arxiv.org/abs/1908.03195). All factors are then scaled up, by less than 1 + 1/N,
+    so that their sum is a whole number. With a threshold of 0, returns None: each image appears once.
     """
     if not threshold:
         return None
@@ -147,7 +147,7 @@ def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
 def batches_of_equal_shape(shapes: np.ndarray, batch_size: int) -> list[list[int]]:
     """Returns all indices of `shapes`, [N, 2] or [N, 2 x sides], in batches of exactly equal shape.
 
-    In evaluation, no image is then padded to another's size, so its detections don't depend on the rest of its batch.
+    In evaluation, no image is then padded to the size of another, so detections don't depend on the rest of the batch.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, shape in enumerate(shapes.tolist()):

@@ -1,4 +1,4 @@
-"""Finds pictures that look alike, such as frames of a video, or copies saved again, cropped a little or mirrored."""
+"""Finds pictures that look alike, such as frames of a video, or copies saved again, slightly cropped or mirrored."""
 
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
@@ -22,7 +22,7 @@ IMAGES_A_TASK = 8
 
 
 class Looks(NamedTuple):
-    """What n pictures look like."""
+    """The appearance of n pictures, as hashes and small copies."""
 
     hashes: np.ndarray  # float32 [n, FREQUENCIES * FREQUENCIES], of length 1; 0 for a plain picture
     small: np.ndarray  # uint8 [n, SIDE, SIDE], grey
@@ -32,16 +32,16 @@ class Looks(NamedTuple):
 
 
 def looks_of(read: Callable[[int], np.ndarray], count: int, threads: int) -> Iterator[Looks]:
-    """Yields the looks (n = 1) of `count` images, in order; `read` returns the image of an index.
+    """Yields the Looks (n = 1) of `count` images, in order; `read` returns the image at an index.
 
-    Threads are enough: Pillow releases the GIL.
+    Threads are enough, because Pillow releases the GIL.
     """
     with ThreadPool(threads) as pool:
         yield from pool.imap(lambda index: look_of(read(index)), range(count), IMAGES_A_TASK)
 
 
 def look_of(image: np.ndarray) -> Looks:
-    """Returns the look (n = 1) of an image, uint8 [height, width, 3]."""
+    """Returns the Looks (n = 1) of an image, uint8 [height, width, 3]."""
     grey = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     small = np.asarray(grey)[None]
     return Looks(_hashes(small, PARTS[:1])[:, 0] * np.float32(small.std() >= PLAIN), small)
@@ -52,15 +52,15 @@ def joined_looks(looks: list[Looks]) -> Looks:
 
 
 def alike(looks: Looks, others: Looks) -> np.ndarray:
-    """Returns the pairs of `looks` and `others` that look alike: int64 [pairs, 2], indices, sorted."""
+    """Returns the pairs of indices into `looks` and `others` whose pictures look alike: int64 [pairs, 2], sorted."""
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *(pairs for pairs, _ in _compared(looks, others))])
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def most_similar(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each of `looks` the index of the most similar of `others`, int64 [n], and how alike they are, [n].
+    """Returns, for each of `looks`, the index of the most similar of `others`, int64 [n], and their likeness, [n].
 
-    The index is -1, and the likeness 0, if none looks alike.
+    The index is -1 and the likeness 0 if none of the others looks alike.
     """
     best, likeness = np.full(len(looks), -1), np.zeros(len(looks), np.float32)
     for pairs, likenesses in _compared(looks, others):
@@ -72,7 +72,7 @@ def most_similar(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
 
 
 def groups_of(keys: Sequence[str], looks: Looks | None) -> np.ndarray:
-    """Returns the group of each image, int64 [N]: the lowest index among those of the same key or that look alike.
+    """Groups images that have the same key or look alike. Returns the lowest index in each image's group: int64 [N].
 
     Groups that share an image are joined. Without `looks`, only keys count.
     """
@@ -84,7 +84,7 @@ def groups_of(keys: Sequence[str], looks: Looks | None) -> np.ndarray:
 
 
 def groups_of_pairs(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Returns the group of each of `count` things, int64 [count]: the least index that `pairs` connect it with."""
+    """Returns each item's group, int64 [count]: the lowest index that `pairs` connect it with, directly or not."""
     groups = np.arange(count)
     while len(pairs):
         least = np.minimum(groups[pairs[:, 0]], groups[pairs[:, 1]])
@@ -120,10 +120,10 @@ def _compared(looks: Looks, others: Looks) -> Iterator[tuple[np.ndarray, np.ndar
 
 
 def _likenesses(small: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns how alike the most similar parts of each pair of small pictures are: float32 [n].
+    """Returns the likeness of the most similar parts of each pair of small pictures: float32 [n].
 
-    The likeness is the lower of two values: that of the pictures, and that of the pictures with the same contrast
-    everywhere. Otherwise, any two pictures of one object on a similar background would look alike.
+    The pictures are compared twice, as they are and with the same contrast everywhere, and the lower likeness counts.
+    Otherwise, any two pictures of a single object on similar backgrounds would look alike.
     """
     likenesses = []
     for first, second in ((small, other), (_evened(small), _evened(other))):
@@ -133,7 +133,7 @@ def _likenesses(small: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _evened(small: np.ndarray) -> np.ndarray:
-    """Returns small pictures with a mean of 0 and the same contrast everywhere: float32 [n, SIDE, SIDE]."""
+    """Returns small pictures with a local mean of 0 and the same contrast everywhere: float32 [n, SIDE, SIDE]."""
     small = small.astype(np.float32)
     mean = NEARBY @ small @ NEARBY.T
     variance = NEARBY @ small**2 @ NEARBY.T - mean**2
@@ -143,7 +143,7 @@ def _evened(small: np.ndarray) -> np.ndarray:
 def _hashes(small: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Returns the hashes of small pictures [n, SIDE, SIDE]: float32 [n, P * P, FREQUENCIES * FREQUENCIES].
 
-    There is a hash for each pair of the `parts` [P, FREQUENCIES, SIDE], one of the height and one of the width.
+    There is a hash for each pair of `parts` [P, FREQUENCIES, SIDE], the first for the height, the second for the width.
     """
     transform = parts.reshape(-1, SIDE)
     waves = transform @ small.astype(np.float32) @ transform.T  # [n, P * FREQUENCIES, P * FREQUENCIES]
@@ -155,7 +155,7 @@ def _hashes(small: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def _part(before: float, after: float) -> np.ndarray:
-    """Returns the transform of a side of a small picture that is cropped by these fractions: [FREQUENCIES, SIDE]."""
+    """Returns the cosine transform of a small picture's side, cropped by these fractions: [FREQUENCIES, SIDE]."""
     cells = np.arange(SIDE)
     waves = np.cos(np.pi * (cells + 0.5) * np.arange(FREQUENCIES)[:, None] / SIDE)
     places = (before + (cells + 0.5) / SIDE * (1 - before - after)) * SIDE - 0.5

@@ -23,7 +23,7 @@ def resized_sizes(sizes: np.ndarray, min_side: int, max_side: int) -> np.ndarray
 
 
 def longest_at(side: int, min_side: int, max_side: int) -> int:
-    """Returns the limit of the longer side when the shorter is `side`: `max_side`, scaled by `side` / `min_side`."""
+    """Returns the longer side's limit when the shorter side is `side`: `max_side`, scaled by `side` / `min_side`."""
     return round(max_side * side / min_side)
 
 
@@ -33,12 +33,12 @@ def padded_sizes(sizes: np.ndarray) -> np.ndarray:
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """Returns `pixels` uint8 [height, width, 3] as an image uint8 [3, height, width], which shares their memory."""
+    """Returns `pixels`, uint8 [height, width, 3], as an image, uint8 [3, height, width], that shares their memory."""
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Returns `image` uint8 [3, h, w], resized to `size` with antialiasing, in the same memory format."""
+    """Returns `image`, uint8 [3, h, w], resized to `size` with antialiasing, in the same memory format."""
     if image.shape[1:] == torch.Size(size):
         return image
     # The batch of one is made in the order height, width, channels, or PyTorch would reorder the result.
@@ -67,7 +67,7 @@ def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def padded_shape(needed: Sequence[int], sides: Sequence[int] | None = None) -> tuple[int, int]:
-    """Returns the padded (H, W) of a batch that `needed` fits in: multiples of 32, or values from `sides`."""
+    """Returns the smallest padded (H, W) that `needed` fits in: multiples of 32, or values from `sides`."""
     if sides is None:
         height, width = padded_sizes(np.array(needed)).tolist()
     else:

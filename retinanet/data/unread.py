@@ -1,4 +1,4 @@
-"""Says why files that a command came across were not read."""
+"""Explains why a command didn't read files that it found."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ UNREADABLE_IMAGE = "not readable as an image"
 
 
 def reason_unread(path: Path) -> str:
-    """Returns why a regular file was not read, judging by its name, worded to follow any number of files."""
+    """Returns why a regular file was not read, judging by its name, in words that fit any number of files."""
     suffix = path.suffix.lower()
     if suffix in image_suffixes():
         return UNNAMED_IMAGES

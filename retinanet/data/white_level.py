@@ -24,7 +24,7 @@ class Range(NamedTuple):
 
     @property
     def is_far(self) -> bool:
-        """Returns True if another white level fits better: less than half of the range is used, or more than all."""
+        """Returns True if another white level fits better: less than half of the range is used, or values exceed it."""
         return not self.white_level / 2 < self.brightest <= self.white_level
 
     def text(self) -> str:
@@ -38,7 +38,7 @@ class Range(NamedTuple):
 
 
 def used_range(dataset: CocoDataset) -> Range | None:
-    """Returns the range that the set's 16-bit pictures use; None if there are none that can be read."""
+    """Returns the range that the set's 16-bit pictures use; None if no such picture can be read."""
     assert dataset.headers
     deep = np.flatnonzero(dataset.headers.are_deep)
     chosen = deep[np.unique(np.linspace(0, len(deep) - 1, min(len(deep), MOST_LOOKED_AT)).astype(int))].tolist()

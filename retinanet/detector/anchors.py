@@ -14,19 +14,19 @@ ANCHORS_PER_CELL = DEFAULT_SHAPES.per_cell
 
 
 def cell_anchors(stride: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> Tensor:
-    """Returns the anchors of one cell, centred on the origin, by ratio and then by scale: float64 [per cell, 4]."""
+    """Returns the anchors of one cell, centred on the origin, ordered by ratio, then scale: float64 [per cell, 4]."""
     pairs = [(ratio**0.5, shapes.side * stride * scale) for ratio in shapes.ratios for scale in shapes.scales]
     half_sizes = torch.tensor([(side / root / 2, side * root / 2) for root, side in pairs], dtype=torch.float64)
     return torch.cat([-half_sizes, half_sizes], dim=1)
 
 
 def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
-    """Returns each level's size in cells (rows, columns), P3 to P7, for an input of `height` x `width` pixels."""
+    """Returns the sizes of levels P3 to P7 in cells, (rows, columns), for an input of `height` x `width` pixels."""
     return [((height + stride - 1) // stride, (width + stride - 1) // stride) for stride in STRIDES]
 
 
 def anchor_grids(height: int, width: int, shapes: AnchorShapes = DEFAULT_SHAPES) -> list[Tensor]:
-    """Returns the anchors of each level for an input of this size, on the CPU: float32 [rows, columns, per cell, 4]."""
+    """Returns each level's anchors for an input of this size: float32 [rows, columns, per cell, 4], on the CPU."""
     grids = []
     for stride, (rows, columns) in zip(STRIDES, level_shapes(height, width), strict=True):
         y = (torch.arange(rows, dtype=torch.float64) + 0.5) * stride
@@ -41,9 +41,9 @@ def anchor_grids(height: int, width: int, shapes: AnchorShapes = DEFAULT_SHAPES)
 def anchors_for(height: int, width: int, device: torch.device, shapes: AnchorShapes = DEFAULT_SHAPES) -> Tensor:
     """Returns all anchors of an input of `height` x `width` pixels: float32 [A, 4], on `device`.
 
-    They have the order of the network's predictions: level, row, column, ratio, scale. A level has ceil(side / stride)
-    cells per side, and anchors are centred on each cell. The host doesn't wait for the device, not even at a new size,
-    because with multi-scale training most batches have a new size.
+    They are in the order of the network's predictions: by level, row, column, ratio and scale. A level has ceil(side /
+    stride) cells per side, and anchors are centred on each cell. The host never waits for the device, even at a new
+    size, which most batches of multi-scale training have.
     """
     grids = _grids_on(*(-(-side // GRID_SIDE) * GRID_SIDE for side in (height, width)), device, shapes)
     parts = [grid[:rows, :columns] for grid, (rows, columns) in zip(grids, level_shapes(height, width), strict=True)]
@@ -56,5 +56,5 @@ def _grids_on(height: int, width: int, device: torch.device, shapes: AnchorShape
 
 
 def brought(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies a CPU `tensor` to `device`, via pinned memory for a GPU, as the host would wait for an unpinned copy."""
+    """Copies a CPU `tensor` to `device`. A GPU gets it via pinned memory: the host would wait for an unpinned copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -1,6 +1,6 @@
-"""Adaptive training sample selection (ATSS), with an IoU threshold per object (https://arxiv.org/abs/1912.02424).
+"""Matches anchors with objects by adaptive training sample selection (ATSS, https://arxiv.org/abs/1912.02424).
 
-If a cell is a candidate, so are all its anchors, as in the authors' code.
+Each object has its own IoU threshold. If a cell is a candidate, so are all its anchors, as in the authors' code.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ NUM_CELLS = 9  # candidate cells per level, the nearest to the object's centre
 
 
 class Levels(NamedTuple):
-    """The L pyramid levels of a network input. Cell counts are float32, because they enter float arithmetic."""
+    """The L pyramid levels of a network input. Cell counts are float32, because they are used in float arithmetic."""
 
     strides: Tensor  # float32 [L, 1]
     shapes: Tensor  # float32 [L, 1, 2], (columns, rows)
@@ -28,11 +28,11 @@ class Levels(NamedTuple):
 def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> AnchorMatches:
     """Matches the `anchors` [A, 4] of a network input of `size` (H, W) with the objects of each image.
 
-    On each level, an object's candidates are the anchors of the 9 cells nearest to its centre (among equally near
-    cells, the first; on a level with fewer cells, all). A candidate is foreground if its centre lies inside the object
-    and its IoU with the object is at least the mean plus the standard deviation of the candidates' IoUs. An anchor
-    claimed by several objects goes to the one with the largest IoU (ties: the first). All other anchors are background.
-    An object smaller than a cell may get no anchor.
+    On each level, an object's candidates are the anchors of the 9 cells nearest to its centre (ties: the first), or of
+    all cells if the level has fewer. A candidate is foreground if its centre lies inside the object and its IoU with
+    the object is at least the mean plus the standard deviation of all candidates' IoUs. An anchor claimed by several
+    objects goes to the object with the largest IoU (ties: the first). Anchors that aren't foreground are background. An
+    object smaller than a cell may get no anchor.
     """
     num_images, most, _ = targets.boxes.shape
     per_cell = len(anchors) // sum(rows * columns for rows, columns in level_shapes(*size))
@@ -60,9 +60,9 @@ def match_atss(anchors: Tensor, targets: Targets, size: tuple[int, int]) -> Anch
 
 
 def _threshold(ious: Tensor, exists: Tensor) -> Tensor:
-    """Returns the mean plus the standard deviation of each object's IoUs: float64 [B, M, 1].
+    """Returns the mean plus the standard deviation of each object's candidate IoUs: float64 [B, M, 1].
 
-    In float64, the mean of equal IoUs is exactly their value, so that all of them reach the threshold.
+    In float64, the mean of equal IoUs is exactly that IoU, so all of them reach the threshold.
     """
     wide, counts = ious.double(), exists.sum(dim=2, keepdim=True)
     means = (wide * exists).sum(dim=2, keepdim=True) / counts
@@ -71,7 +71,10 @@ def _threshold(ious: Tensor, exists: Tensor) -> Tensor:
 
 
 def nearest_cells(boxes: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-    """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and which exist, [B, M, L, 9]."""
+    """Returns the cells (column, row) nearest to each box's centre, [B, M, L, 9, 2], and a mask of them, [B, M, L, 9].
+
+    The mask is False for cells that don't exist, because the level has fewer than 9.
+    """
     places = (boxes[:, :, None, :2] + boxes[:, :, None, 2:]) / 2 / levels.strides  # [B, M, L, 2], in cells
     places = places[:, :, :, None]
     centre_cells = torch.minimum(places.floor().clamp(min=0), levels.shapes - 1)
@@ -98,7 +101,7 @@ def levels_of(height: int, width: int, device: torch.device) -> Levels:
 
 
 def _offsets() -> list[tuple[int, int]]:
-    """Returns (columns, rows) from a point's cell to each cell that can be among its 9 nearest, row by row.
+    """Returns the offsets (columns, rows) from a point's cell to each cell that can be among the 9 nearest, row by row.
 
     Every cell of the rectangle spanned by the point's cell and another cell is at least as near as the other cell. So
     the other cell can't be among the 9 nearest if the rectangle has more than 10 cells. (The limit is 10, not 9: if the

@@ -1,4 +1,4 @@
-"""The backbone: a ResNet without its classifier, cut to the feature maps of stride 8, 16 and 32."""
+"""Defines the backbone: a ResNet that returns feature maps of strides 8, 16 and 32 instead of class scores."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -32,7 +32,7 @@ class Block(nn.Module):
         self.downsample = downsample
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns the block's output, with batch norm folded where possible."""
+        """Returns the block's output. Batch norms are folded into the convolutions if possible."""
         shortcut = features if self.downsample is None else _convolve(features, *self.downsample)
         features = F.relu(_convolve(features, self.conv1, self.bn1), inplace=True)
         last = self.conv2, self.bn2
@@ -49,12 +49,12 @@ def _convolution(channels: int, out_channels: int, side: int, stride: int = 1) -
 
 
 def growth_of(depth: int) -> int:
-    """Returns how many times as wide as its 3x3 convolution a block's output is."""
+    """Returns the number of a block's output channels per channel of its 3x3 convolutions."""
     return 1 if depth < 50 else 4
 
 
 def _layers(depth: int) -> Iterator[nn.Sequential]:
-    """Yields layer1 to layer4. All but the first halve the height and width."""
+    """Yields layer1 to layer4. Each except the first halves the height and width."""
     channels, growth = WIDTHS[0], growth_of(depth)
     for width, num_blocks in zip(WIDTHS, BLOCKS[depth], strict=True):
         first = Block(channels, width, growth, stride=1 if width == WIDTHS[0] else 2)
@@ -109,8 +109,8 @@ class Backbone(nn.Module):
 def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | nn.Identity) -> Tensor:
     """Applies the convolution and the batch norm that follows it.
 
-    With fixed statistics, both are one convolution with scaled weights. This saves a pass over the features, forward
-    and backward, and the memory for the convolution's output.
+    With fixed statistics, the two become one convolution with scaled weights. This saves a pass over the features, both
+    forward and backward, and the memory for the convolution's output.
     """
     geometry = convolution.stride, convolution.padding
     if isinstance(norm, nn.Identity) or norm.training:  # Identity: the norm is already folded
@@ -137,8 +137,8 @@ def conv2d(
 ) -> Tensor:
     """Convolves like F.conv2d, but in float32 where bfloat16 on a CPU gives wrong values.
 
-    oneDNN's 3x3 convolution with stride 2 and its gradients read past the end of the input if the output is one column
-    wide, which gives wrong, infinite or NaN values. Output and gradients keep their dtypes.
+    If the output is one column wide, oneDNN's 3x3 convolution with stride 2 reads past the end of the input, and so do
+    its gradients; the values are then wrong, infinite or NaN. Output and gradients keep their dtypes.
     """
     if (
         stride[1] == 2

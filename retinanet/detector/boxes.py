@@ -1,4 +1,4 @@
-"""Box arithmetic: encoding boxes as deltas from anchors and decoding them, clipping, IoU and GIoU.
+"""Encodes boxes as deltas from anchors and decodes them, clips boxes, and computes IoU and GIoU.
 
 Boxes are (x1, y1, x2, y2) in pixels, float32, in tensors of shape [..., 4].
 """
@@ -49,9 +49,9 @@ def per_coordinate(values: Tensor) -> Tensor:
 
 
 def giou_loss(deltas: Tensor, target_deltas: Tensor) -> Tensor:
-    """Returns 1 - GIoU, from 0 to 2, of the two boxes that the deltas [..., 4] encode for the same anchor: [...].
+    """Returns 1 - GIoU [...], from 0 to 2, of the boxes that the two deltas [..., 4] encode for the same anchor.
 
-    Shifting or scaling an axis doesn't change GIoU, so any anchor will do; this uses one of side 1 at the origin.
+    Shifting or scaling an axis doesn't change GIoU, so any anchor will do; this uses an anchor of side 1 at the origin.
     """
     (x1, y1, x2, y2), (left, top, right, bottom), shared, union = _overlap(deltas, target_deltas)
     around = (torch.maximum(x2, right) - torch.minimum(x1, left)) * (torch.maximum(y2, bottom) - torch.minimum(y1, top))
@@ -59,7 +59,7 @@ def giou_loss(deltas: Tensor, target_deltas: Tensor) -> Tensor:
 
 
 def iou_of_deltas(deltas: Tensor, target_deltas: Tensor) -> Tensor:
-    """Returns the IoU [...] of the two boxes that the deltas [..., 4] encode for the same anchor."""
+    """Returns the IoU [...] of the boxes that the two deltas [..., 4] encode for the same anchor."""
     _, _, shared, union = _overlap(deltas, target_deltas)
     return shared / union
 
@@ -72,7 +72,7 @@ def _overlap(deltas: Tensor, target_deltas: Tensor) -> tuple[list[Tensor], list[
 
 
 def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns x1, y1, x2, y2 and area of the box that each of `deltas` encodes for an anchor of side 1 at (0, 0)."""
+    """Returns x1, y1, x2, y2 and area of the boxes that `deltas` encode for an anchor of side 1 centred on (0, 0)."""
     x, y = (deltas[..., :2] * CENTRE_DEVIATION).unbind(dim=-1)
     width, height = (deltas[..., 2:] * SIZE_DEVIATION).clamp(max=max_log_growth).exp().unbind(dim=-1)
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2, width * height
@@ -81,8 +81,8 @@ def _box(deltas: Tensor, max_log_growth: float) -> tuple[Tensor, Tensor, Tensor,
 def shared_area(boxes: Sequence[Tensor], anchors: Sequence[Tensor]) -> Tensor:
     """Returns the intersection areas of boxes and anchors, each given as broadcastable tensors x1, y1, x2, y2.
 
-    The coordinates are separate tensors, because operations are several times faster if the last dimension is A than if
-    it is 2 or 4.
+    The coordinates are separate tensors, because operations take several times as long if the last dimension is 2 or 4
+    instead of A.
     """
     (x1, y1, x2, y2), (left, top, right, bottom) = boxes, anchors
     width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)

@@ -27,7 +27,7 @@ SCORE_POWER = 0.5  # a in score^a x IoU^(1 - a), the score if there is an IoU br
 def detect(
     predictions: Predictions, anchors: Tensor, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION
 ) -> Detections:
-    """Returns each image's detections with a score above `threshold`, at most K = `max_detections`.
+    """Returns each image's detections that score above `threshold`, at most K = `max_detections` per image.
 
     A candidate is an (anchor, class) pair. An image's `num_candidates` top-scoring candidates are decoded with
     `anchors` [A, 4], clipped to the image's `sizes` [B, 2], and reduced by NMS within each class. Boxes outside their
@@ -42,7 +42,7 @@ def find_candidates(
 ) -> Candidates:
     """Returns the `num_candidates` top-scoring candidates of each image, decoded and clipped as in `detect`.
 
-    An image too small for this many has fewer; with `padded`, candidates that score 0 make up the number.
+    A small image may have fewer; with `padded`, candidates with a score of 0 make up the number.
     """
     logits, deltas = predictions
     num_classes = logits.shape[2]
@@ -59,7 +59,10 @@ def find_candidates(
 
 @torch.no_grad()
 def find_regions(predictions: Predictions, anchors: Tensor, sizes: Tensor, num_regions: int) -> Regions:
-    """Returns the `num_regions` anchors of each image with the best class, decoded and clipped as in `detect`."""
+    """Returns the `num_regions` best anchors of each image, ranked by the score of their best class.
+
+    They are decoded and clipped as in `detect`.
+    """
     logits, deltas = predictions
     ranks = _ranks(logits, deltas)
     best = ranks.amax(dim=2).topk(min(num_regions, ranks.shape[1]), dim=1).indices  # [B, N]
@@ -77,7 +80,7 @@ def candidates_in(regions: Regions, num_candidates: int) -> Candidates:
 
 
 def _ranks(logits: Tensor, deltas: Tensor) -> Tensor:
-    """Returns numbers [B, A, C] that rank like scores, so that only the best need `_scores_at`."""
+    """Returns numbers [B, A, C] in the order of the scores, so that `_scores_at` is needed only for the best."""
     if deltas.shape[2] == 4:
         return logits
     return SCORE_POWER * F.logsigmoid(logits.float()) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:].float())
@@ -94,7 +97,7 @@ def lowest_class_score(threshold: float, iou_branch: bool) -> float:
 
 @torch.no_grad()
 def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION) -> Detections:
-    """Returns the top-scoring `candidates` after NMS, as in `detect`. Their boxes must lie within `sizes` [B, 2]."""
+    """Returns the detections left of `candidates` after NMS, as in `detect`. Boxes must lie within `sizes` [B, 2]."""
     boxes, scores, labels = candidates
     valid = (scores > settings.threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1
@@ -115,9 +118,9 @@ def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings 
 def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
     """Marks the `valid` candidates that survive NMS within their image and class: bool [B, N].
 
-    One call serves several groups, because the boxes of each group are shifted by another multiple of `step`, which
-    exceeds every side. The shifts are float64: in float32, the last groups of 16 images x 80 classes would be rounded
-    to 1/8 pixel.
+    One call of NMS serves several groups (here classes), because each group's boxes are shifted by a different multiple
+    of `step`, which exceeds every side. The shifts are float64: in float32, boxes of the last groups of 16 images x 80
+    classes would be rounded to 1/8 pixel.
     """
     kept = torch.zeros_like(valid)
     for image, (boxes, scores, labels) in enumerate(zip(*candidates, strict=True)):
@@ -131,7 +134,7 @@ def survivors_by_image(candidates: Candidates, valid: Tensor, step: Tensor, nms_
 
 
 def survivors_at_once(candidates: Candidates, valid: Tensor, step: Tensor, nms_iou: float) -> Tensor:
-    """Does the same as survivors_by_image, but with several images per call; the host waits once per call.
+    """Does what survivors_by_image does, but calls NMS for several images at once; the host waits once per call.
 
     The result is meaningless for candidates that are not `valid`.
     """

@@ -16,10 +16,10 @@ GIOU_WEIGHT = 2.0  # relative to the classification loss, as in https://arxiv.or
 
 
 class Assignment(NamedTuple):
-    """The targets and weights of a batch's anchors. R of the B * A anchors, the rows, may be foreground.
+    """The targets and weights of a batch's anchors. R of the B * A anchors, called rows, can be foreground.
 
     The anchors themselves are left out, because shifting or scaling an axis doesn't change these losses. (DIoU and CIoU
-    would change, and would need the anchors of the rows.)
+    losses would change, so they would need the anchors of the rows.)
     """
 
     weights: Tensor  # [B, A], for classification: 1 / (foreground anchors of the image * B), 0 if ignored
@@ -39,10 +39,10 @@ def detection_loss(
     """Returns the two losses of a batch, always in float32. For `size`, see assign_targets.
 
     The classification loss is the focal loss (https://arxiv.org/abs/1708.02002, equation 5), summed over an image's
-    anchors and classes and divided by max(1, number of foreground anchors). With class loss "quality", an object's
+    anchors and classes and divided by max(1, number of foreground anchors). With the class loss "quality", an object's
     target score is the IoU of its predicted box (https://arxiv.org/abs/2006.04388), and alpha is not used. The
-    regression loss is the mean over an image's foreground anchors: either of smooth L1, quadratic below `beta` and
-    averaged over the 4 deltas, or of 2 x (1 - GIoU). An IoU branch adds the cross-entropy between the IoU that it
+    regression loss is the mean, over an image's foreground anchors, of the smooth L1 loss (quadratic below `beta` and
+    averaged over the 4 deltas) or of 2 x (1 - GIoU). An IoU branch adds the cross-entropy between the IoU that it
     predicts and the IoU of the predicted box; no gradient flows through the latter. Both losses are averaged over the
     batch. An image without objects is all background, and its regression loss is 0.
     """
@@ -66,8 +66,9 @@ def assign_targets(
     ATSS needs the `size` (H, W) of the network's input. Crowd regions are not objects. With `ignore_crowds`, anchors in
     a crowd region are ignored instead of being background.
 
-    With `sparse`, the rows are the foreground anchors. Otherwise they are all anchors, most of them with weight 0: the
-    host would have to wait for a GPU to count the foreground anchors, and a compiled step needs a fixed number of rows.
+    With `sparse`, the rows are the foreground anchors. Otherwise they are all anchors, most of them with weight 0,
+    because the host would have to wait for a GPU to count the foreground anchors, and a compiled step needs a fixed
+    number of rows.
     """
     matches = matches_of(anchors, without_crowds(targets), settings, size)
     background = matches.background
@@ -94,7 +95,7 @@ def assign_targets(
 
 
 def loss_of_assigned(predictions: Predictions, assignment: Assignment, settings: LossSettings = DEFAULT_LOSS) -> Losses:
-    """Returns the losses of an assignment; unless it is sparse, no shape depends on the number of objects."""
+    """Returns the losses of an assignment. Unless it is sparse, no tensor's shape depends on the number of objects."""
     deltas = predictions.deltas.flatten(0, 1)
     if assignment.rows is not None:
         deltas = deltas[assignment.rows]

@@ -18,7 +18,7 @@ OVERLAPS_ON_CPU, OVERLAPS_ON_GPU = 2**18, 2**27
 def matches_of(
     anchors: Tensor, targets: Targets, settings: LossSettings, size: tuple[int, int] | None = None
 ) -> AnchorMatches:
-    """Matches `anchors` [A, 4] with the objects of each image by `settings.matcher`; ATSS needs the input's `size`."""
+    """Matches `anchors` [A, 4] with each image's objects, using `settings.matcher`; ATSS needs the input's `size`."""
     if settings.matcher == "atss":
         assert size is not None
         return match_atss(anchors, targets, size)
@@ -58,7 +58,7 @@ def match_anchors(
 
 
 def portions(anchors: Tensor, targets: Targets) -> Iterator[tuple[Tensor, slice]]:
-    """Yields parts of `anchors` [A, 4], each small enough to compare with all boxes of `targets`, and their slices."""
+    """Yields (part, slice) for parts of `anchors` [A, 4] small enough to compare with all boxes of `targets`."""
     num_images, most, _ = targets.boxes.shape
     at_a_time = OVERLAPS_ON_CPU if anchors.device.type == "cpu" else OVERLAPS_ON_GPU
     step = max(1, at_a_time // (num_images * most))
@@ -73,7 +73,7 @@ def coordinates(anchors: Tensor, targets: Targets) -> tuple[tuple[Tensor, ...], 
 
 
 def _reaching(tops: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
-    """Marks the anchors whose IoU with some object equals the object's largest, `tops` [B, M]: bool [B, A].
+    """Marks the anchors whose IoU with an object equals that object's largest IoU in `tops` [B, M]: bool [B, A].
 
     The IoUs are computed again, because storing all of them would take too much memory.
     """

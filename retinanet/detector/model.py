@@ -1,4 +1,4 @@
-"""RetinaNet: a ResNet, a feature pyramid and two heads (https://arxiv.org/abs/1708.02002)."""
+"""Defines RetinaNet: a ResNet, a feature pyramid and two heads (https://arxiv.org/abs/1708.02002)."""
 
 import math
 
@@ -54,7 +54,7 @@ class RetinaNet(nn.Module):
         )
 
     def deltas_of(self, levels: list[Tensor]) -> list[Tensor]:
-        """Returns the deltas for each of the pyramid's `levels`: [B, anchors of the level, 4 or 5], see Predictions."""
+        """Returns the deltas for each of the pyramid's `levels`: [B, anchors of the level, 4 or 5]; see Predictions."""
         deltas = [self.regression_head(level) for level in levels]
         if not self.architecture.level_code:
             return deltas
@@ -99,7 +99,7 @@ class Downsampling(nn.Conv2d):
 
 
 class Head(nn.Module):
-    """A tower of convolutions, shared by all levels, and an output convolution that at first outputs `bias` everywhere.
+    """A head that all levels share: a tower of convolutions and a convolution that at first outputs `bias` everywhere.
 
     With `norm` "group", group normalisation (https://arxiv.org/abs/1803.08494) follows each convolution of the tower,
     which then doesn't need a bias.
@@ -129,7 +129,7 @@ class Head(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's GroupNorm, but it also accepts groups of one value, such as 32 channels of a single cell of P7."""
+    """PyTorch's GroupNorm, which here also accepts groups of one value, such as 32 channels of a single cell of P7."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":

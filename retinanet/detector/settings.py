@@ -1,4 +1,4 @@
-"""The detector's settings, with the published runs' values as defaults; this file doesn't import PyTorch."""
+"""Defines the detector's settings, with the published runs' values as defaults. This file doesn't import PyTorch."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +18,7 @@ BACKGROUND_IOU = 0.4
 
 
 class AnchorShapes(NamedTuple):
-    """The anchors of a cell, in multiples of the level's stride; the defaults are the RetinaNet paper's."""
+    """The shapes of a cell's anchors, relative to the level's stride; the defaults are the RetinaNet paper's."""
 
     side: float = 4.0
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
@@ -30,7 +30,7 @@ class AnchorShapes(NamedTuple):
 
 
 class Architecture(NamedTuple):
-    """The network's architecture: together with the number of classes, all that is needed to rebuild the network."""
+    """All that is needed to rebuild the network, apart from the number of classes."""
 
     depth: int = 50  # one of DEPTHS
     channels: int = CHANNELS
@@ -40,7 +40,7 @@ class Architecture(NamedTuple):
     level_code: bool = False  # a fixed linear map of each level's deltas, needed for torchvision's weights
 
     def impossible(self) -> list[str]:
-        """Returns the names of fields whose values no network can have; all values must be of the right type."""
+        """Returns the names of the fields whose values no network can have; all values must have the right type."""
         possible = {
             "depth": self.depth in DEPTHS,
             "channels": self.channels > 0,
@@ -52,7 +52,7 @@ class Architecture(NamedTuple):
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The settings of the loss."""
+    """The settings of the loss, including how anchors are matched with objects."""
 
     alpha: float = 0.25
     gamma: float = 2.0

@@ -1,7 +1,7 @@
-"""The tuples of dense, padded tensors that the parts of the detector exchange.
+"""Defines the tuples of dense, padded tensors that the parts of the detector exchange.
 
 Shape letters, the same in every file:
-    B images in a batch, M boxes in the image that has the most, A anchors, C classes, K detections,
+    B images in a batch, M boxes in the image with the most, A anchors, C classes, K detections per image,
     H and W the height and width of the padded network input.
 Boxes are (x1, y1, x2, y2), float32, in pixels of the network's input. Sizes are (height, width). Labels are 0..C-1,
 without a background class; -1 marks padding, and -2 a crowd region, which is not an object. A cell is one position of a
@@ -41,7 +41,7 @@ class Candidates(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """N regions per image where an object may be, with the scores of all classes, before the threshold and NMS."""
+    """N regions per image that may hold an object, with a score for each class, before the threshold and NMS."""
 
     boxes: Tensor  # float32 [B, N, 4]
     scores: Tensor  # float32 [B, N, C]

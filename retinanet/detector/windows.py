@@ -1,7 +1,7 @@
-"""Runs the regression head only where it is needed: around foreground anchors in training, high scores in detection.
+"""Runs the regression head only where needed: around foreground anchors in training, around high scores in detection.
 
 Few cells of the pyramid are needed, so a CPU saves most of the head's work, forward and backward. (On a GPU, the host
-would have to wait to learn which cells they are.)
+would have to wait to learn which cells these are.)
 """
 
 import math
@@ -18,9 +18,9 @@ REACH = TOWER_CONVOLUTIONS + 1  # a cell's deltas depend on this many cells on e
 
 
 class SparseNetwork:
-    """Predicts like `model`, but computes deltas only where a score may exceed `threshold`; all others are 0.
+    """Predicts like `model`, but computes deltas only where a score may exceed `threshold`; all other deltas are 0.
 
-    The detections that score above `threshold` are the same.
+    Detections that score above `threshold` are the same as with `model`.
     """
 
     def __init__(self, model: RetinaNet, threshold: float) -> None:
@@ -35,12 +35,12 @@ class SparseNetwork:
 
 
 def can_be_sparse(model: RetinaNet) -> bool:
-    """Returns True if the regression head can run in windows, which group normalisation and the level code prevent."""
+    """Returns True if the regression head can run in windows: it has neither group normalisation nor a level code."""
     return isinstance(model, RetinaNet) and not model.architecture.level_code and model.architecture.head_norm == "none"
 
 
 def predictions_around(model: RetinaNet, images: Tensor, rows: Tensor) -> Predictions:
-    """Predicts like `model`, but computes deltas only around the anchors `rows` (indices into B * A), elsewhere 0."""
+    """Predicts like `model`, but with deltas only around the anchors `rows` (indices into B * A), and 0 elsewhere."""
     levels, logits = _levels_and_logits(model, images)
     return Predictions(logits, deltas_around(model.regression_head, levels, rows))
 
@@ -98,8 +98,8 @@ def windows_of(cells: Tensor) -> list[tuple[slice, slice]]:
 def _outputs_in(head: Head, level: Tensor, rows: slice, columns: slice) -> Tensor:
     """Returns the head's output in a window of `level` [1, channels, h, w]: [rows, columns, cell anchors * outputs].
 
-    The input is the window, enlarged by the cells that its output depends on, and each convolution removes one cell on
-    each side. At the level's border, the convolutions pad with zeros instead, as they do on a whole level.
+    The input is the window plus the cells around it that the output depends on, and each convolution removes one cell
+    on each side. At the level's border, the convolutions pad with zeros instead, as they do on a whole level.
     """
     height, width = level.shape[2:]
     reach = REACH
