@@ -1,4 +1,4 @@
-"""Provides small data sets, and the scripts as a user runs them."""
+"""Provides small datasets, and the scripts as a user runs them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Checks a data set before training."""
+"""Checks a dataset before training."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.check_data import check_data_settings

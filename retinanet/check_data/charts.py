@@ -1,4 +1,4 @@
-"""Draws charts of a data set and of how well the anchors cover its objects."""
+"""Draws charts of a dataset and of how well the anchors cover its objects."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Counts a data set's objects and images by class, size and shape, and measures how well anchors cover the objects."""
+"""Counts a dataset's objects and images by class, size and shape, and measures how well anchors cover the objects."""
 
 from itertools import pairwise
 from typing import NamedTuple

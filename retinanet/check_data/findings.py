@@ -1,4 +1,4 @@
-"""Defines the kinds of findings in a data set (mistakes and notes), and collects the findings of each kind."""
+"""Defines the kinds of findings in a dataset (mistakes and notes), and collects the findings of each kind."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Checks the image files of a data set: decodes each image and looks for other images with the same pixels."""
+"""Checks the image files of a dataset: decodes each image and looks for other images with the same pixels."""
 
 import hashlib
 import os

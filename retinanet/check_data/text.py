@@ -1,4 +1,4 @@
-"""Formats the report on a data set as lines of text."""
+"""Formats the report on a dataset as lines of text."""
 
 from collections.abc import Sequence
 

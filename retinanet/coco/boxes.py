@@ -9,7 +9,7 @@ MIRRORS_Y = np.isin(np.arange(9), (3, 4, 6, 7))
 SWAPS = np.arange(9) >= 5
 BACK = np.array([0, 1, 2, 3, 4, 5, 8, 7, 6], np.uint8)
 LEAST_IMAGE_SIDE = 16  # pixels; in a smaller image, an object may really lie in the first pixel
-MOST = 0.5  # no real data set has a larger fraction of its boxes in the first pixel of their image
+MOST = 0.5  # no real dataset has a larger fraction of its boxes in the first pixel of their image
 TOLERANCE = 0.05  # boxes that were not clipped extend slightly past their image
 # Boxes count as corners if at least OUTSIDE_SHARE of them leave their image when read as (left, top, width, height) and
 # at least INSIDE_SHARE lie inside when read as corners, so that a few unclipped boxes don't hide the mistake.

@@ -163,7 +163,7 @@ def _image_finding(rows: NumberedRows, annotations: Annotations) -> ResultFindin
 
 
 def _category_finding(rows: NumberedRows, annotations: Annotations) -> ResultFinding | None:
-    right = f"Write the category ids of the data set {annotations.category_ids}"
+    right = f"Write the category ids of the dataset {annotations.category_ids}"
     problems = [problem for problem, _ in category_readings(rows, annotations.category_ids)]
     is_wrong = cannot_be_as_written(rows, annotations.category_ids)
     if problems and is_wrong:

@@ -1,4 +1,4 @@
-"""Converts a data set: reads one format, optionally splits the images into sets, and writes another format."""
+"""Converts a dataset: reads one format, optionally splits the images into sets, and writes another format."""
 
 import shlex
 from pathlib import Path
@@ -23,7 +23,7 @@ WITHOUT_SIZES = (YOLO, CSV, LABELSTUDIO)  # formats that don't say the size of t
 
 
 def convert(settings: ConvertSettings) -> int:
-    """Converts the data set. Returns the exit code."""
+    """Converts the dataset. Returns the exit code."""
     source = settings.source
     for path in (source, settings.reading.image_path):
         if path is not None and not path.exists():

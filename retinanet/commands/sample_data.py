@@ -1,4 +1,4 @@
-"""Writes a small data set for a first try."""
+"""Writes a small dataset for a first try."""
 
 from retinanet.runtime.console import say
 from retinanet.sample_data.scenes import write_sample_data

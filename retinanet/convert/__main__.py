@@ -1,4 +1,4 @@
-"""Converts a data set to this project's layout or another format, or splits it into sets."""
+"""Converts a dataset to this project's layout or another format, or splits it into sets."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.convert import convert_settings

@@ -46,7 +46,7 @@ class BadImages:
         if len(self.messages) > self.most:
             raise UserError(
                 f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip stops "
-                f"at more than 1 in 100 and more than {MOST_BAD}. Fix the data set."
+                f"at more than 1 in 100 and more than {MOST_BAD}. Fix the dataset."
             )
 
 

@@ -1,4 +1,4 @@
-"""Detects objects in all images of a data set."""
+"""Detects objects in all images of a dataset."""
 
 from collections.abc import Iterator
 from itertools import chain

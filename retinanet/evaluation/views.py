@@ -22,7 +22,7 @@ from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
 class Views(NamedTuple):
     """Describes the views of each image: one per entry of `sides` and, with `flip`, also the mirror image of each."""
 
-    sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: the data set's own
+    sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: the dataset's own
     flip: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""Writes a small data set in COCO format, without a download."""
+"""Writes a small dataset in COCO format, without a download."""
 
 from retinanet.runtime.console import run_command
 from retinanet.settings.sample_data import sample_data_settings

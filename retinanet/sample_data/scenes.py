@@ -1,4 +1,4 @@
-"""Creates the scenes of the sample data set: cut-outs of photographs, pasted onto photographed backgrounds."""
+"""Creates the scenes of the sample dataset: cut-outs of photographs, pasted onto photographed backgrounds."""
 
 import json
 import tempfile

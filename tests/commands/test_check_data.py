@@ -1,4 +1,4 @@
-"""A good data set damaged in every way that check_data knows, each found by its kind and nothing else with it."""
+"""A good dataset damaged in every way that check_data knows, each found by its kind and nothing else with it."""
 
 import json
 import re

@@ -573,7 +573,7 @@ def test_help_groups_the_flags(script):
         assert f"\n{group}\n" in out
 
 
-@pytest.mark.skipif("VOC5" not in os.environ, reason="needs $VOC5, a data set of real photographs")
+@pytest.mark.skipif("VOC5" not in os.environ, reason="needs $VOC5, a dataset of real photographs")
 def test_real_photographs_train(script, tmp_path):
     voc5 = Path(os.environ["VOC5"])
     content = json.loads((voc5 / "train.json").read_text())

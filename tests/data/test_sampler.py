@@ -130,7 +130,7 @@ def test_evaluation_batches_share_their_shape(sizes, batch_size):
 
 
 def set_of(images, classes=("cat", "dog", "emu"), crowds=()):
-    """A data set whose images show the given labels; the annotations `crowds` are crowds."""
+    """A dataset whose images show the given labels; the annotations `crowds` are crowds."""
     labels = [label for image in images for label in image]
     first = np.cumsum([0, *map(len, images)])
     annotations = SimpleNamespace(labels=np.array(labels, int), first=first, class_names=list(classes))

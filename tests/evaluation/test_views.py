@@ -159,7 +159,7 @@ def test_equals_its_slow_twin(tmp_path, num_sides, flip_test):
 
 
 def test_by_default_one_view_as_detect_has_it(tmp_path):
-    """To the last bit, over the batches of the data set's own size."""
+    """To the last bit, over the batches of the dataset's own size."""
     dataset, model = noisy_set(tmp_path), Lively()
     parts = []
     for members in batches_of_equal_shape(padded_sizes(dataset.sizes), 3):

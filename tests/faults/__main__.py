@@ -3,7 +3,7 @@
     python -m tests.faults            (all; exit code 1 if a promise was broken)
     python -m tests.faults --small    (a few of each, without those rows that are tests already)
 
-Works on a small data set that it writes itself, on the CPU, one thread a process. Filling a disk needs root (a tmpfs is
+Works on a small dataset that it writes itself, on the CPU, one thread a process. Filling a disk needs root (a tmpfs is
 mounted); without it a limit on the size of files stands in. Rows that tests make happen are run as these tests.
 """
 

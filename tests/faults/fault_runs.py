@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 
 
 def prepare(folder: Path) -> None:
-    """Write the data set: 9 training images, 3 to evaluate on."""
+    """Write the dataset: 9 training images, 3 to evaluate on."""
     write_set(folder / "data", "train", 9)
     write_set(folder / "data", "val", 3)
 

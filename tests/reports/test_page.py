@@ -102,7 +102,7 @@ def opened(browser, path):
 
 def voc5(folder):
     if "VOC5" not in os.environ:
-        pytest.skip("needs $VOC5, a data set of real photographs")
+        pytest.skip("needs $VOC5, a dataset of real photographs")
     annotations = load_annotations(Path(os.environ["VOC5"]) / "val.json")
     return annotations, rows_near(annotations)
 
