@@ -147,8 +147,8 @@ def evaluation_loader(
 ) -> DataLoader[list[Loaded]]:
     """Returns a loader that yields each image once, in batches, at all `test_sides`; a rank gets its share of batches.
 
-    `test_sides` are pairs (shorter side, limit of the longer side), by default only the pair of `dataset`. The images
-    of a batch have equal padded shapes at every side, so no image is padded because of another.
+    `test_sides` are pairs (shorter side, limit of the longer side), by default only the pair of `dataset`. For
+    each pair, the images of a batch have equal padded shapes, so no image is padded because of another.
     """
     original = dataset.annotations.sizes
     sizes = [dataset.sizes] if test_sides is None else [resized_sizes(original, *sides) for sides in test_sides]

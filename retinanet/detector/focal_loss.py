@@ -56,7 +56,7 @@ class FocalLoss(torch.autograd.Function):
 
 
 def _terms(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """Returns each logit's term score^gamma x -log(1 - score), and its derivative with respect to the logit."""
+    """Returns each logit's term -score^gamma log(1 - score), and its derivative with respect to the logit."""
     scores = torch.sigmoid(logits)
     weights = scores**gamma
     entropy = F.softplus(logits)

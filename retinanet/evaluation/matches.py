@@ -134,8 +134,8 @@ def match_greedily(ious: np.ndarray, crowd_ious: np.ndarray, thresholds: np.ndar
 def box_ious(boxes: np.ndarray, others: np.ndarray, crowds: np.ndarray) -> np.ndarray:
     """Returns the IoUs [n, K, G] of (left, top, width, height) `boxes` [n, K, 4] and `others` [n, G, 4].
 
-    For `others` that are `crowds`, bool [n, G], the area of the first box replaces the union, as in the COCO
-    evaluation.
+    Where the other box is a crowd (`crowds`, bool [n, G]), the area of the box in `boxes` replaces the union, as in the
+    COCO evaluation.
     """
     first, second = boxes[:, :, None], others[:, None]
     shared = shared_area(first, second)
