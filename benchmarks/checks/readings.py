@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.accuracy import mosaics
 from retinanet.check_data.box_groups import groups_of_annotations, judge_set
-from retinanet.coco.annotations import Annotations, owners_of, read_annotations
+from retinanet.coco.annotations import Annotations, owners_of, read_annotations, subset_of
 from retinanet.coco.boxes import BACK, turned_boxes, turned_sizes
 from retinanet.commands.check_data import check_data
 from retinanet.data.box_fit import BoxFit, BoxScores, natural
@@ -64,7 +64,7 @@ class PictureSet:
 
     def told(self, images: np.ndarray) -> list[str]:
         """Returns the verdicts on the unchanged boxes of these images, and on their groups."""
-        right = subset(self.annotations, images)
+        right = subset_of(self.annotations, images)
         scores = self.scores(images, right)
         verdict = judge_set(scores, groups_of_annotations(right, scores))
         groups = [f"{group.kind} {group.name} {told_of(told)}" for group, told in verdict.groups]
@@ -134,7 +134,7 @@ def try_set(pictures: PictureSet, num_draws: int) -> bool:
         readings, orders, dealt = (Counts(Counter(), 0, 0) for _ in range(3))
         for _ in range(num_draws):
             images = np.sort(draw.choice(shown, min(size, len(shown)), replace=False))
-            right = subset(annotations, images)
+            right = subset_of(annotations, images)
             for name, boxes in planted_readings(right):
                 verdict = pictures.judged(images, right._replace(boxes=boxes))
                 readings = counted_in(readings, verdict, name, verdict.kind == OTHERWISE and verdict.reading == name)
@@ -221,12 +221,6 @@ def dealt_out(right: Annotations, owners: np.ndarray) -> Annotations:
     """Returns the set with the boxes of the image owners[i], in pixels, given to image i."""
     parts = [np.arange(right.first[owner], right.first[owner + 1]) for owner in owners.tolist()]
     return right._replace(**of_rows(right, parts))
-
-
-def subset(annotations: Annotations, images: np.ndarray) -> Annotations:
-    parts = [np.arange(annotations.first[image], annotations.first[image + 1]) for image in images.tolist()]
-    arrays: dict[str, Any] = {name: getattr(annotations, name)[images] for name in ("image_ids", "file_names", "sizes")}
-    return annotations._replace(**arrays, **of_rows(annotations, parts))
 
 
 def of_rows(annotations: Annotations, parts: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from retinanet.check_data.annotation_checks import CheckedSet
 from retinanet.check_data.box_groups import Group, SetVerdict
-from retinanet.check_data.findings import Findings
 from retinanet.data.box_fit import BoxScores
 from retinanet.data.box_verdict import NO_READING, OTHERWISE, UNTOLD, Verdict, words_of
 from retinanet.settings.convert import AS_GIVEN
@@ -31,13 +30,27 @@ class JudgedSet(NamedTuple):
         return [(None, self.verdict.whole, self.verdict.rest), *groups]
 
 
-def add_verdicts(judged: Sequence[JudgedSet], coco_path: Path, findings: Findings) -> None:
-    """Adds a finding for each verdict whose kind is in KINDS."""
-    for each in judged:
-        for group, verdict, _ in each.parts():
-            if verdict.kind in KINDS:
-                text = f"{name_of(group, each)}: {words_of(verdict)}{_remedy(group, verdict, each, judged, coco_path)}"
-                findings.add(each.checked.name, KINDS[verdict.kind], [text])
+class Misfit(NamedTuple):
+    """Boxes of a set whose verdict is in KINDS."""
+
+    set_name: str
+    kind: str  # of the verdict
+    share: float  # of the set's scored boxes
+    text: str  # names the boxes, and gives the command that corrects them
+
+
+def misfits_of(judged: Sequence[JudgedSet], coco_path: Path) -> list[Misfit]:
+    return [
+        Misfit(
+            each.checked.name,
+            verdict.kind,
+            float(mask.mean()),
+            f"{name_of(group, each)}: {words_of(verdict)}{_remedy(group, verdict, each, judged, coco_path)}",
+        )
+        for each in judged
+        for group, verdict, mask in each.parts()
+        if verdict.kind in KINDS
+    ]
 
 
 def verdict_lines(judged: Sequence[JudgedSet], picture: Path | None) -> list[str]:

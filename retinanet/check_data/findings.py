@@ -15,6 +15,12 @@ class Kind(NamedTuple):
     fix: str = ""
     is_mistake: bool = True
     shows_names: bool = False  # True if the examples are the names of classes, which the short report shows too
+    is_hopeless: bool = False  # True if training starts but finds nothing, whatever the network
+
+    @property
+    def is_refused(self) -> bool:
+        """Returns True if training refuses the set."""
+        return self.says.endswith("training refuses")
 
 
 # In the order of the report. The names must not change: people and programs look for them in logs.
@@ -53,7 +59,9 @@ FINDING_KINDS = {
         "no object that an anchor overlaps enough to be matched to it; training refuses",
     ),
     # Training drops these, or learns from them although they are probably wrong.
-    "one_box_for_all": Kind("the same box for all objects; training warns", "Check how the annotations were exported."),
+    "one_box_for_all": Kind(
+        "the same box for all objects; training warns", "Check how the annotations were exported.", is_hopeless=True
+    ),
     "box_empty": Kind(
         "a box without width or height; training drops it", "Draw it again, or remove it.", is_mistake=False
     ),
@@ -65,6 +73,7 @@ FINDING_KINDS = {
     "box_as_corners": Kind(
         "a box past its image in a set whose boxes fit as corners: they look like (x1, y1, x2, y2)",
         "Write (x1, y1, x2 - x1, y2 - y1) in all annotations of the set.",
+        is_hopeless=True,
     ),
     "box_tiny": Kind(
         "a box less than a pixel wide or high after the resize",

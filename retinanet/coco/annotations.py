@@ -210,6 +210,24 @@ def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> 
     return turned_boxes(boxes, turns, turned_sizes(annotations.sizes[images], turns))
 
 
+def subset_of(annotations: Annotations, images: np.ndarray) -> Annotations:
+    """Returns the annotations of only the `images` [n], which are indices, in that order."""
+    counts = np.diff(annotations.first)[images]
+    first = np.concatenate([[0], np.cumsum(counts)])
+    rows = np.arange(first[-1]) + np.repeat(annotations.first[images] - first[:-1], counts)
+    return annotations._replace(
+        image_ids=annotations.image_ids[images],
+        file_names=annotations.file_names[images],
+        sizes=annotations.sizes[images],
+        first=first,
+        boxes=annotations.boxes[rows],
+        labels=annotations.labels[rows],
+        crowds=annotations.crowds[rows],
+        areas=annotations.areas[rows],
+        turns=None if annotations.turns is None else annotations.turns[images],
+    )
+
+
 def owners_of(annotations: Annotations) -> np.ndarray:
     """Returns the index of each annotation's image: int64 [T]."""
     return np.repeat(np.arange(len(annotations.image_ids)), np.diff(annotations.first))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -9,11 +10,14 @@ from retinanet.check_data import charts
 from retinanet.check_data.annotation_checks import CheckedSet, check_set
 from retinanet.check_data.box_charts import draw_readings
 from retinanet.check_data.box_groups import groups_of, judge_set
-from retinanet.check_data.box_texts import JudgedSet, add_verdicts, verdict_lines
+from retinanet.check_data.box_texts import KINDS, JudgedSet, Misfit, misfits_of, verdict_lines
 from retinanet.check_data.counts import Counts, count, histograms, reach
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
-from retinanet.check_data.lookalikes import draw_lookalikes, note_lookalikes
+from retinanet.check_data.lookalikes import Lookalike, draw_lookalikes, note_lookalikes
+from retinanet.check_data.proof import measure, train_narrow
+from retinanet.check_data.proof_pictures import CLASSES, DETECTIONS, draw_classes, draw_detections
+from retinanet.check_data.proof_verdict import NOT_AT_ALL, Decision, decide, decision_lines, part_lines, refusal
 from retinanet.check_data.text import (
     advice_lines,
     alternative_lines,
@@ -45,18 +49,28 @@ MOST_LINES = 40  # the maximum number of lines printed without --all
 MOST_MATCHED = 50_000  # the approximate maximum number of objects that are matched to anchors
 
 
+class Examined(NamedTuple):
+    """The sets of a data folder, and everything that was found in them."""
+
+    sets: list[CheckedSet]
+    contents: list[list[Content]]  # of each set's images
+    pairs: list[Lookalike]
+    judged: list[JudgedSet]
+    misfits: list[Misfit]
+    findings: Findings
+
+
 def check_data(settings: CheckDataSettings) -> int:
-    """Checks the data folder. Returns the exit code: 0 if there are no mistakes, otherwise 1."""
+    """Checks the data folder. Returns the exit code: 0 if there are no mistakes, otherwise 1, or the proof's.
+
+    The checks come first: one that explains a failure by itself ends the proof before its training.
+    """
+    if settings.prove:
+        settings.output_path.mkdir(parents=True, exist_ok=True)
     require_picture_place(settings.picture_path)
-    findings = Findings()
-    sets = check_annotation_files(settings, findings)
-    fits = [None if settings.no_pixels else BoxFit(checked.dataset.annotations) for checked in sets]
-    contents = check_image_files(sets, fits, settings.threads, findings)
-    pairs = note_lookalikes(list(zip(sets, contents, strict=True)), findings)
+    sets, contents, pairs, judged, _, findings = examined = examine(settings)
     pairs_path = picture_beside(settings.picture_path, "pairs")
     pairs_drawn = draw_lookalikes(pairs, pairs_path)
-    judged = judge_boxes(sets, fits)
-    add_verdicts(judged, settings.coco_path, findings)
     readings_path = picture_beside(settings.picture_path, "readings")
     readings_drawn = draw_readings(judged, readings_path)
     mistakes = findings.of(is_mistake=True)
@@ -73,7 +87,49 @@ def check_data(settings: CheckDataSettings) -> int:
     say(*lines, "", account_of(settings.coco_path, sets, contents).line(settings.coco_path))
     if not settings.all:
         say("", "More counts and examples: add --all")
+    if settings.prove:
+        return prove(settings, examined)
     return 1 if mistakes else 0
+
+
+def examine(settings: CheckDataSettings) -> Examined:
+    """Reads the annotation files and the images of the sets, and collects what is found in them."""
+    findings = Findings()
+    sets = check_annotation_files(settings, findings)
+    fits = [None if settings.no_pixels else BoxFit(checked.dataset.annotations) for checked in sets]
+    contents = check_image_files(sets, fits, settings.threads, findings)
+    pairs = note_lookalikes(list(zip(sets, contents, strict=True)), findings)
+    judged = judge_boxes(sets, fits)
+    misfits = misfits_of(judged, settings.coco_path)
+    for each in misfits:
+        findings.add(each.set_name, KINDS[each.kind], [each.text])
+    return Examined(sets, contents, pairs, judged, misfits, findings)
+
+
+def prove(settings: CheckDataSettings, examined: Examined) -> int:
+    """Says whether a network learns the first set, and draws what it has learned. Returns the exit code."""
+    if cause := refusal(examined.findings, examined.contents[0]):
+        say("", *decision_lines(Decision(NOT_AT_ALL, [cause])))
+        return 1
+    train, *others = (checked.dataset for checked in examined.sets)
+    val = next((dataset for dataset in others if dataset.is_learned.any()), None)
+    classes, detections = settings.output_path / CLASSES, settings.output_path / DETECTIONS
+    draw_classes(train, val, classes)
+    say("", "Proof: a narrow network is trained")
+    proof = measure(train_narrow(train, settings.weights, settings.seed), val)
+    draw_detections(proof, detections)
+    decision = decide(proof, examined.judged, examined.misfits, *reach_of(settings, train))
+    say(*part_lines(proof), "", *decision_lines(decision))
+    say(f"Crops of each class, to compare with its name: {classes}; what the network finds: {detections}")
+    return decision.exit_code
+
+
+def reach_of(settings: CheckDataSettings, train: CocoDataset) -> tuple[float, str]:
+    """Returns the fraction of the objects without an anchor, and the flags that help most ("" if none help)."""
+    setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes)
+    now = coverage(train, setup, most=MOST_MATCHED)
+    options = remedies(train, setup, DEFAULT_LOSS, now)
+    return now.missed, options[0].flags if options else ""
 
 
 def finding_blocks(findings: Findings, with_all: bool) -> list[list[str]]:

@@ -1,11 +1,11 @@
 """Defines the flags of python -m retinanet.check_data."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinanet.runtime.errors import UserError
-from retinanet.settings.options import option, parsed, part, whole_number
+from retinanet.settings.options import Given, another_default, option, parsed, part, whole_number
 from retinanet.settings.shared import (
     MAX_SIDE,
     MIN_SIDE,
@@ -18,6 +18,7 @@ from retinanet.settings.shared import (
     min_side_option,
     white_level_option,
 )
+from retinanet.settings.train import PUBLISHED_SEED, Network
 
 MOST_THREADS = 16
 
@@ -43,9 +44,22 @@ class CheckDataSettings:
     picture_path: Path = option(Path("check_data.png"), "picture file for the charts", Path)
     no_pixels: bool = option(False, "don't check by the pixels whether the boxes lie on their objects", bool)
     all: bool = option(False, "print everything instead of only the most important", bool)
+    prove: bool = option(
+        False,
+        "then train a narrow network for about three minutes on two CPU cores, and say whether the dataset can be "
+        "learned and, if not, why. Exit code 0: learnable, 1: not, 3: can't tell in this time",
+        bool,
+    )
+    weights: str = another_default(Network, "weights", Network.weights)
+    seed: int = option(PUBLISHED_SEED, "with --prove: the seed of the draws and of the training", whole_number(0))
+    output_path: Path = option(Path("prove"), "with --prove: folder of the pictures", Path)
 
-    def check(self) -> None:
+    def check(self, given: Given) -> None:
         """Raises UserError if flags contradict each other."""
+        if not self.prove:
+            given.refuse(("weights", "seed", "output_path"), "only applies to --prove. Remove it, or add --prove.")
+        if self.prove and self.no_pixels:
+            raise UserError("--prove needs the pixels. Remove --no_pixels.")
         check_sides(self.min_side, self.max_side)
         self.anchors.check()
         if self.sets and len(set(self.sets)) < len(self.sets):
@@ -55,6 +69,8 @@ class CheckDataSettings:
 def check_data_settings(argv: list[str] | None = None) -> CheckDataSettings:
     """Reads the settings from `argv` or the command line. Raises UserError if flags contradict each other."""
     description = "Check a dataset before you pay for training. Exit code 0: good, 1: mistakes, 2: can't be read."
-    settings, _ = parsed(CheckDataSettings, description, argv, prog="python -m retinanet.check_data")
-    settings.check()
+    settings, given = parsed(CheckDataSettings, description, argv, prog="python -m retinanet.check_data")
+    settings.check(given)
+    if settings.prove and "picture_path" not in given.names:
+        settings = replace(settings, picture_path=settings.output_path / settings.picture_path)
     return settings

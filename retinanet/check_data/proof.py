@@ -1,0 +1,220 @@
+"""Trains a narrow network on a part of the training set for a fixed number of steps, and measures what it has learned.
+
+A detector has learned an object if its detections overlap the object better than objects at the same place in other
+images. This shows after minutes, long before AP is worth reading.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.checkpoints.start import with_saved_network
+from retinanet.coco.annotations import Annotations, owners_of, subset_of
+from retinanet.coco.results import Found
+from retinanet.data.box_verdict import z_of
+from retinanet.data.dataset import CocoDataset
+from retinanet.data.image_cache import ImageCache
+from retinanet.detector.settings import DetectionSettings
+from retinanet.detector.structures import DEVIATION, MEAN
+from retinanet.evaluation.analysis import analyse
+from retinanet.evaluation.detect_set import detect_all
+from retinanet.evaluation.matches import box_ious
+from retinanet.runtime.device import find_device
+from retinanet.runtime.ranks import Ranks
+from retinanet.settings.options import Given, with_values
+from retinanet.settings.train import STRONG, TrainSettings, settled
+from retinanet.training.build import Run, build_run, loader_settings
+from retinanet.training.engine import rest_of_epoch
+from retinanet.training.sets import Sets
+
+NUM_STEPS, BATCH_SIZE = 440, 8
+DEPTH, CHANNELS, SIDES = 18, 64, (128, 224)
+RATE, RATE_FROM_SCRATCH = 2e-4, 1e-3
+MOST_TRAINED, MOST_MEASURED = 256, 96  # images of each part
+LEFT_OUT = 0.25  # of a training set too small for both numbers
+NUM_OTHERS = 5  # other images that each object's box is compared with
+FOUND_IOU = 0.5
+LOWEST_SCORE = 0.01  # of the detections: after so few steps, scores are low
+
+
+class Part(NamedTuple):
+    """What the network finds in some images of a set; n are the objects, C the classes."""
+
+    dataset: CocoDataset
+    found: Found
+    images: np.ndarray  # int64 [n]
+    labels: np.ndarray  # int64 [n]
+    own: np.ndarray  # float64 [n, C], each class's highest score at the object
+    others: np.ndarray  # float64 [n, C], the same at its place in other images
+    ap: float
+    ap50: float
+
+
+class Proof(NamedTuple):
+    """What the network finds in the images that it was trained on, in others of the set, and in val (None: no val)."""
+
+    trained: Part
+    left_out: Part
+    val: Part | None
+    num_trained: int
+    pixel_mean: float  # of the network's input; 0 for images like ImageNet's
+    pixel_deviation: float  # 1 for images like ImageNet's
+
+
+class Trained(NamedTuple):
+    """The network of a proof, and the images that it is measured on."""
+
+    run: Run
+    trained: CocoDataset
+    left_out: CocoDataset
+    num_trained: int
+    pixel_mean: float
+    pixel_deviation: float
+
+
+def train_narrow(train: CocoDataset, weights: str, seed: int) -> Trained:
+    """Trains a narrow network on images of `train`, for a fixed number of steps.
+
+    Raises UserError if the weights can't be loaded.
+    """
+    images = np.random.default_rng(seed).permutation(_with_objects(train))
+    num_left = min(MOST_MEASURED, max(1, int(LEFT_OUT * len(images))))
+    left, trained = images[:num_left], images[num_left:][:MOST_TRAINED]
+    training_set, left_out = _part_of(train, trained), _part_of(train, left)
+    training_set.cache = ImageCache(training_set.sizes, budget=2**30)
+    settings = _settings(training_set, weights, seed)
+    sets = Sets(training_set.annotations, left_out.annotations, training_set, left_out)
+    run = build_run(settings, Ranks(), sets)
+    for _ in range(settings.optimisation.epochs):
+        for _ in rest_of_epoch(run):
+            pass
+        run.state.finish_epoch(0.0)
+    measured = _part_of(train, trained[:MOST_MEASURED])
+    return Trained(run, measured, left_out, len(trained), *_pixels(training_set))
+
+
+def measure(network: Trained, val: CocoDataset | None) -> Proof:
+    """Measures what the network finds in images that it was trained on, in others of the set, and in some of `val`."""
+    datasets = [network.trained, network.left_out]
+    if val:
+        drawn = np.random.default_rng(network.run.settings.optimisation.run_seed)
+        datasets.append(_part_of(val, drawn.permutation(_with_objects(val))[:MOST_MEASURED]))
+    assert network.run.state.average
+    with network.run.state.average.in_place():
+        parts = [_measured(network.run, dataset) for dataset in datasets]
+    of_val = parts[2] if val else None
+    return Proof(parts[0], parts[1], of_val, network.num_trained, network.pixel_mean, network.pixel_deviation)
+
+
+def _with_objects(dataset: CocoDataset) -> np.ndarray:
+    """Returns the images with an object to learn, ascending."""
+    return np.unique(owners_of(dataset.annotations)[dataset.is_learned])
+
+
+def _part_of(dataset: CocoDataset, images: np.ndarray) -> CocoDataset:
+    """Returns the dataset of only the `images`, at the proof's size."""
+    return CocoDataset(
+        subset_of(dataset.annotations, np.sort(images)),
+        dataset.image_folder,
+        *SIDES,
+        dataset.max_pixels,
+        exif=dataset.exif,
+        white_level=dataset.white_level,
+    )
+
+
+def _settings(training_set: CocoDataset, weights: str, seed: int) -> TrainSettings:
+    values = {
+        "recipe": STRONG,
+        "coco_path": Path(training_set.annotations.path.parent),
+        "weights": weights,
+        "depth": DEPTH,
+        "channels": CHANNELS,
+        "iou_branch": False,
+        "min_side": SIDES[0],
+        "max_side": SIDES[1],
+        "batch_size": min(BATCH_SIZE, len(training_set)),
+        "epochs": max(1, round(NUM_STEPS * BATCH_SIZE / len(training_set))),
+        "learning_rate": RATE_FROM_SCRATCH if weights == "none" else RATE,
+        "train_sides": None,
+        "seed": seed,
+        "device": str(find_device("auto")),
+        "workers": 0,
+    }
+    chosen = frozenset(values.keys() - {"depth", "channels", "iou_branch"})  # a checkpoint has its own network
+    settings = settled(with_values(TrainSettings(), values), Given(chosen, chosen))
+    return with_saved_network(with_values(settings, {"iou_branch": False}), None)
+
+
+def _measured(run: Run, dataset: CocoDataset) -> Part:
+    """Detects in the images of `dataset` and compares the detections with the objects."""
+    annotations = dataset.annotations
+    found = detect_all(
+        run.state.network,
+        dataset,
+        loader_settings(run.settings, run.device),
+        device=run.device,
+        detection=DetectionSettings(threshold=LOWEST_SCORE),
+    )
+    rows = np.flatnonzero(dataset.is_learned)
+    images = owners_of(annotations)[rows]
+    own, others = scores_at(annotations, found, rows, images)
+    analysis = analyse(annotations, found, num_draws=0)
+    ap, ap50 = float(analysis.ap.value), float(analysis.ap50.value)
+    return Part(dataset, found, images, annotations.labels[rows], own, others, ap, ap50)
+
+
+def scores_at(
+    annotations: Annotations, found: Found, rows: np.ndarray, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scores `own` and `others` of Part for the objects `rows` [n], which are in `images` [n]."""
+    num_images, shape = len(annotations.image_ids), (len(rows), len(annotations.class_names))
+    own, others = np.zeros(shape), np.zeros(shape)
+    frames = annotations.sizes[:, [1, 0, 1, 0]].astype(float)
+    steps = range(1, min(NUM_OTHERS, num_images - 1) + 1)
+    by_image = [found.at(found.images == image) for image in range(num_images)]
+    for image in np.unique(images).tolist():
+        of_image = images == image
+        boxes = annotations.boxes[rows[of_image]]
+        own[of_image] = _best_scores(boxes, by_image[image], shape[1])
+        for step in steps:
+            other = (image + step) % num_images
+            placed = boxes / frames[image] * frames[other]
+            others[of_image] += _best_scores(placed, by_image[other], shape[1]) / len(steps)
+    return own, others
+
+
+def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarray:
+    """Returns the highest score of a detection of each class that overlaps each of `boxes`: [n, C]."""
+    best = np.zeros((num_classes, len(boxes)))
+    ious = box_ious(boxes[None], found.boxes[None], np.zeros((1, len(found.boxes)), bool))[0]  # [n, detections]
+    np.maximum.at(best, found.labels, np.where(ious >= FOUND_IOU, found.scores, 0).T)
+    return best.T
+
+
+def z_found(part: Part, labels: np.ndarray | None = None) -> float:
+    """Returns the z of how much better objects are found than their places in other images.
+
+    The objects have the classes `labels` [n]; by default, those of their annotations.
+    """
+    labels = part.labels if labels is None else labels
+    places = np.arange(len(labels))
+    return _z((part.own - part.others)[places, labels], part.images)
+
+
+def z_found_as_any(part: Part) -> float:
+    """Returns the same z for detections of any class."""
+    return _z(part.own.max(axis=1) - part.others.max(axis=1), part.images)
+
+
+def _z(differences: np.ndarray, images: np.ndarray) -> float:
+    return float(z_of(differences[:, None], images)[0][0]) if len(images) else 0.0
+
+
+def _pixels(dataset: CocoDataset) -> tuple[float, float]:
+    """Returns the mean and the standard deviation of the normalised pixels of some images."""
+    step = max(1, len(dataset) // MOST_MEASURED)
+    pixels = np.concatenate([dataset.read(index).image.flatten(1).numpy() for index in range(0, len(dataset), step)], 1)
+    normalised = (pixels.T - np.array(MEAN)) / np.array(DEVIATION)
+    return float(normalised.mean()), float(normalised.std())

@@ -1,0 +1,228 @@
+"""Decides from a proof and from the findings whether a dataset can be learned and, if not, why."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.check_data.box_texts import JudgedSet, Misfit
+from retinanet.check_data.findings import FINDING_KINDS, Findings
+from retinanet.check_data.image_checks import Content
+from retinanet.check_data.proof import Part, Proof, z_found, z_found_as_any
+from retinanet.data.box_verdict import FEWEST_OBJECTS, LEAST_STRAIGHTNESS, NO_READING, OTHERWISE, z_of
+from retinanet.reports.tables import aligned
+from retinanet.runtime.printable import printable
+
+SURE = 3.0  # z of objects that count as found
+CHANCE = 1.5  # at most this z: nothing is found
+MOST_CAUSES = 2
+MOSTLY = 0.5  # the fraction of a set's boxes, or of its objects, from which a fault explains a failure
+FEWEST_TRAINED = 60  # images; fewer are often learned by heart, even if all labels are right
+FEWEST_OF_CLASS = 3  # objects; the classes of fewer are not named
+# Mean and standard deviation of the network's input, about 0 and 1 for photographs.
+FARTHEST_MEAN, LEAST_DEVIATION = 1.5, 0.25
+
+LEARNABLE, WRONG = "learnable", "learnable, but not as meant"
+BY_HEART, NOT_AT_ALL, NOT_ON_VAL, UNTOLD = "by heart only", "not at all", "not on val", "can't tell in this time"
+WORDS = {
+    LEARNABLE: "the network finds objects in images that it hasn't seen",
+    WRONG: "the network learns these boxes, but they don't lie on the objects",
+    BY_HEART: "the network finds the objects of the images that it was trained on, but not those of other images",
+    NOT_AT_ALL: "the network doesn't even find the objects of the images that it was trained on",
+    NOT_ON_VAL: "the network finds objects in unseen images of the training set, but not in the other set",
+    UNTOLD: "the network has learned too little to say more",
+}
+EXIT_CODES = {LEARNABLE: 0, UNTOLD: 3}  # 1 for the others
+
+
+class Cause(NamedTuple):
+    """Something that explains why a network finds no objects."""
+
+    says: str
+    fix: str
+    is_sure: bool = True  # False if right sets may show it too
+
+
+class Decision(NamedTuple):
+    verdict: str
+    causes: list[Cause]  # the likeliest first
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES.get(self.verdict, 1)
+
+
+def refusal(findings: Findings, contents: Sequence[Content]) -> Cause | None:
+    """Returns the finding that explains an AP of 0 by itself, if there is one; `contents` are the training images'."""
+    digests = {content.digest for content in contents if not content.error}
+    if len(contents) > 1 and len(digests) == 1:
+        return Cause(f"all {len(contents)} images of the training set have the same pixels", "Export the images again.")
+    for finding in findings.of(is_mistake=True):
+        kind = FINDING_KINDS[finding.kind]
+        if kind.is_refused or kind.is_hopeless:
+            says = f"{finding.set_name}: {finding.kind}: {finding.num_found} ({kind.says}); {finding.examples[0]}"
+            return Cause(says, kind.fix)
+    return None
+
+
+def decide(
+    proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[Misfit], missed: float, remedy: str
+) -> Decision:
+    """Decides about the sets `judged`, of which the first is the training set.
+
+    `missed` is the fraction of the training objects that get no anchor, and `remedy` the flags that help most.
+    """
+    is_found = z_found(proof.left_out) > SURE
+    of_train = _causes_of_set(judged[:1], misfits)
+    if is_found:  # so the boxes do belong to these images, and the images show the objects
+        of_train = [cause for cause in of_train if cause in _misread(judged[:1], misfits)]
+    of_val = _causes_of_val(proof, judged, misfits) if proof.val else []
+    verdict = _verdict(proof, is_found, bool(of_train), bool(of_val))
+    causes = [*of_train, *of_val]
+    if verdict != LEARNABLE:
+        causes += _other_causes(proof, verdict, missed, remedy)
+    if verdict == BY_HEART and not causes:
+        causes = [Cause("labels that don't follow from the pictures, such as random ones", LOOK, is_sure=False)]
+    return Decision(verdict, causes[:MOST_CAUSES])
+
+
+LOOK = "Look at the drawn boxes and crops, and at the script that wrote the labels."
+
+
+def _verdict(proof: Proof, is_found: bool, is_train_wrong: bool, is_val_wrong: bool) -> str:
+    if is_found:
+        if is_train_wrong:
+            return WRONG
+        if not proof.val:
+            return LEARNABLE
+        z = z_found(proof.val)
+        if is_val_wrong or (z <= CHANCE and len(proof.val.labels) >= FEWEST_OBJECTS):
+            return NOT_ON_VAL
+        return LEARNABLE if z > SURE else UNTOLD
+    is_learned = z_found(proof.trained) > SURE
+    nothing = max(z_found(proof.left_out), z_found_as_any(proof.left_out)) <= CHANCE
+    enough = proof.num_trained >= FEWEST_TRAINED and len(proof.left_out.labels) >= FEWEST_OBJECTS
+    if is_train_wrong or (is_learned and nothing and enough):
+        return BY_HEART if is_learned else NOT_AT_ALL
+    return UNTOLD
+
+
+def _misread(judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cause]:
+    names = {each.checked.name for each in judged}
+    return [
+        Cause(f"{each.set_name}, {each.text}", "")
+        for each in misfits
+        if each.set_name in names and each.kind == OTHERWISE and each.share >= MOSTLY
+    ]
+
+
+def _causes_of_set(judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cause]:
+    """Returns what the pixels say against the sets: wrong readings, boxes of other images, no edges."""
+    causes = _misread(judged, misfits)
+    names = {each.checked.name for each in judged}
+    for each in judged:
+        if each.scores.straightness < LEAST_STRAIGHTNESS:
+            says = (
+                f"{each.checked.name}: pictures without edges that boxes could follow, like noise or plain areas "
+                f"(straightness {each.scores.straightness:.2f}; photographs have more than {LEAST_STRAIGHTNESS:g})"
+            )
+            causes.append(Cause(says, "Open some of the image files, and export the pictures again."))
+    return causes + [
+        Cause(f"{each.set_name}, {each.text}", LOOK)
+        for each in misfits
+        if each.set_name in names and each.kind == NO_READING and each.share >= MOSTLY
+    ]
+
+
+def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cause]:
+    assert proof.val
+    names, path = proof.val.dataset.annotations.class_names, proof.val.dataset.annotations.path
+    causes = []
+    if swapped := renamed_classes(proof.val):
+        pairs = ", ".join(f"{printable(names[old])} is {printable(names[new])}" for old, new in swapped.items())
+        causes.append(
+            Cause(
+                f"{path}: the class ids differ from the training set's: boxes are found, but as other classes "
+                f"(an annotated {pairs})",
+                "Write the category ids of the training set, or both sets by the same export.",
+            )
+        )
+    is_val = [
+        each for each in judged[1:] if each.checked.dataset.annotations.path == proof.val.dataset.annotations.path
+    ]
+    of_pixels = _causes_of_set(is_val, misfits)
+    return [*causes, *of_pixels] if z_found(proof.val) <= SURE or causes else _misread(is_val, misfits)
+
+
+def renamed_classes(part: Part) -> dict[int, int]:
+    """Returns the class as which the network finds the objects of each class, if this differs consistently.
+
+    Each half of the images is judged with the classes that fit the other half best, so that chance can't choose them.
+    """
+    gains = part.own - part.others
+    num_classes, places = gains.shape[1], np.arange(len(part.labels))
+    if num_classes == 1 or not len(places):
+        return {}
+    halves = np.unique(part.images, return_inverse=True)[1] % 2
+    classes = np.zeros(len(places), int)
+    for half in (0, 1):
+        classes[halves == half] = _best_classes(gains[halves != half], part.labels[halves != half])[
+            part.labels[halves == half]
+        ]
+    better = gains[places, classes] - gains[places, part.labels]
+    if z_of(better[:, None], part.images)[0][0] <= SURE:
+        return {}
+    best = _best_classes(gains, part.labels)
+    counts = np.bincount(part.labels, minlength=num_classes)
+    return {
+        label: int(best[label]) for label in np.flatnonzero(counts >= FEWEST_OF_CLASS).tolist() if best[label] != label
+    }
+
+
+def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns for each label the class with the largest total of `gains` [n, C]; a label without objects stays: [C]."""
+    totals = 1e-9 * np.eye(gains.shape[1])
+    np.add.at(totals, labels, gains)
+    return totals.argmax(axis=1)
+
+
+def _other_causes(proof: Proof, verdict: str, missed: float, remedy: str) -> list[Cause]:
+    causes = []
+    if abs(proof.pixel_mean) > FARTHEST_MEAN or proof.pixel_deviation < LEAST_DEVIATION:
+        says = (
+            f"pictures unlike those that the weights were trained on: mean {proof.pixel_mean:.1f} and standard "
+            f"deviation {proof.pixel_deviation:.2f} after normalisation, instead of about 0 and 1"
+        )
+        causes.append(Cause(says, "Stretch their brightness, for 16-bit pictures by --white_level.", is_sure=False))
+    if missed > MOSTLY:
+        says = f"objects too small or too elongated: {missed:.0%} get no anchor at this --min_side and --max_side"
+        causes.append(Cause(says, f"Train with {remedy}" if remedy else "", is_sure=False))
+    return causes
+
+
+def part_lines(proof: Proof) -> list[str]:
+    """Returns a table of what the network finds in each part."""
+    parts = {f"of the {proof.num_trained} trained on": proof.trained, "unseen, of the same set": proof.left_out}
+    if proof.val:
+        parts[f"of {proof.val.dataset.annotations.path.name}"] = proof.val
+    rows = [["images", "", "objects", "z", "AP50", "AP"]]
+    for name, part in parts.items():
+        numbers = f"{z_found(part):.1f}", f"{part.ap50:.3f}", f"{part.ap:.3f}"
+        rows.append([name, str(len(part.dataset)), str(len(part.labels)), *numbers])
+    return [f"  {line}" for line in aligned(rows)]
+
+
+def decision_lines(decision: Decision) -> list[str]:
+    """Returns the verdict and its causes, each with what mends it."""
+    lines = [f"Will it learn? {decision.verdict.capitalize()}: {WORDS[decision.verdict]}"]
+    for number, cause in enumerate(decision.causes):
+        lines.append(f"{'Likely cause' if number == 0 else 'Or'}: {cause.says}")
+        if cause.fix:
+            lines.append(f"  Fix: {cause.fix}")
+    if not decision.causes and decision.verdict not in (LEARNABLE, UNTOLD):
+        lines.append(f"No known cause fits. {LOOK}")
+    if decision.verdict == UNTOLD:
+        lines.append(
+            "Both hard sets, which need a longer training, and wrong ones may end like this: look at the pictures"
+        )
+    return lines
