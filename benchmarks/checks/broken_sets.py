@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def deal_objects(content: Content, draw: np.random.Generator) -> None:
         annotation["image_id"] = after["id"]
 
 
-def make_noise(size: tuple[int, int], draw: np.random.Generator) -> Image.Image:
-    return Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+def make_noise(sizes: dict[int, tuple[int, int]], draw: np.random.Generator, image: int) -> Image.Image:
+    width, height = sizes[image]
+    return Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 # Each kind's change of val, and of train; NOISE replaces the pictures of both.
@@ -87,7 +89,7 @@ def write_broken(source: Path, folder: Path, kind: str, seed: int) -> None:
             change(content, draw)
         if kind == NOISE:
             sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-            _write(folder, name, content, lambda image, sizes=sizes: make_noise(sizes[image], draw))
+            _write(folder, name, content, partial(make_noise, sizes, draw))
         else:
             _write(folder, name, content, find_image_folder(source, name))
 
