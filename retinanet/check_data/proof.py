@@ -21,7 +21,9 @@ from retinanet.evaluation.analysis import analyse
 from retinanet.evaluation.detect_set import detect_all
 from retinanet.evaluation.matches import box_ious
 from retinanet.runtime.device import find_device
+from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
+from retinanet.settings.check_data import PROOF_DEPTH
 from retinanet.settings.options import Given, with_values
 from retinanet.settings.train import STRONG, TrainSettings, settled
 from retinanet.training.build import Run, build_run, loader_settings
@@ -29,10 +31,11 @@ from retinanet.training.engine import rest_of_epoch
 from retinanet.training.sets import Sets
 
 NUM_STEPS, BATCH_SIZE = 440, 8
-DEPTH, CHANNELS, SIDES = 18, 64, (128, 224)
+CHANNELS, SIDES = 64, (128, 224)
 RATE, RATE_FROM_SCRATCH = 2e-4, 1e-3
 MOST_TRAINED, MOST_MEASURED = 256, 96  # images of each part
 LEFT_OUT = 0.25  # of a training set too small for both numbers
+FEWEST_IMAGES = 4
 NUM_OTHERS = 5  # other images that each object's box is compared with
 FOUND_IOU = 0.5
 LOWEST_SCORE = 0.01  # of the detections: after so few steps, scores are low
@@ -76,9 +79,14 @@ class Trained(NamedTuple):
 def train_narrow(train: CocoDataset, weights: str, seed: int) -> Trained:
     """Trains a narrow network on images of `train`, for a fixed number of steps.
 
-    Raises UserError if the weights can't be loaded.
+    Raises UserError if there are too few images, or if the weights can't be loaded.
     """
     images = np.random.default_rng(seed).permutation(_with_objects(train))
+    if len(images) < FEWEST_IMAGES:
+        raise UserError(
+            f"{train.annotations.path}: a proof needs at least {FEWEST_IMAGES} images with objects, and there are "
+            f"{len(images)}. Annotate more."
+        )
     num_left = min(MOST_MEASURED, max(1, int(LEFT_OUT * len(images))))
     left, trained = images[:num_left], images[num_left:][:MOST_TRAINED]
     training_set, left_out = _part_of(train, trained), _part_of(train, left)
@@ -129,7 +137,7 @@ def _settings(training_set: CocoDataset, weights: str, seed: int) -> TrainSettin
         "recipe": STRONG,
         "coco_path": Path(training_set.annotations.path.parent),
         "weights": weights,
-        "depth": DEPTH,
+        "depth": PROOF_DEPTH,
         "channels": CHANNELS,
         "iou_branch": False,
         "min_side": SIDES[0],

@@ -147,9 +147,7 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
                 "Write the category ids of the training set, or both sets by the same export.",
             )
         )
-    is_val = [
-        each for each in judged[1:] if each.checked.dataset.annotations.path == proof.val.dataset.annotations.path
-    ]
+    is_val = [each for each in judged[1:] if each.checked.annotations.path == path]
     of_pixels = _causes_of_set(is_val, misfits)
     return [*causes, *of_pixels] if z_found(proof.val) <= SURE or causes else _misread(is_val, misfits)
 

@@ -21,6 +21,7 @@ from retinanet.settings.shared import (
 from retinanet.settings.train import PUBLISHED_SEED, Network
 
 MOST_THREADS = 16
+PROOF_DEPTH = 18  # of the ResNet that --prove trains
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class CheckDataSettings:
             given.refuse(("weights", "seed", "output_path"), "only applies to --prove. Remove it, or add --prove.")
         if self.prove and self.no_pixels:
             raise UserError("--prove needs the pixels. Remove --no_pixels.")
+        if self.weights in ("imagenet_v2", "coco"):
+            raise UserError(
+                f"--weights {self.weights}: --prove trains a ResNet-18, for which these don't exist. Use imagenet, "
+                "none, or the path of a ResNet-18's state dict."
+            )
         check_sides(self.min_side, self.max_side)
         self.anchors.check()
         if self.sets and len(set(self.sets)) < len(self.sets):

@@ -1,12 +1,16 @@
 """Sums up the state of a run whose AP is nearly 0, and gives the command that checks its data."""
 
 import math
+import shlex
 
 import numpy as np
 
+from retinanet.checkpoints.start import NAMED_WEIGHTS
 from retinanet.coco.results import Found
 from retinanet.data.anchor_coverage import AnchorSetup, coverage
 from retinanet.runtime.printable import counted
+from retinanet.settings.check_data import PROOF_DEPTH
+from retinanet.settings.train import TrainSettings
 from retinanet.training.build import Run
 from retinanet.training.opening import MOST_DRAWN, check_command
 
@@ -30,5 +34,12 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
     ]
     return [
         f"Note: AP is below {NEAR_ZERO:g} after epoch {state.epoch}: {', '.join(facts)}. This is common in the first "
-        f"epochs. If it persists, check the data: {check_command(settings)}"
+        f"epochs. If it persists, check whether the data can be learned: {proof_command(settings)}"
     ]
+
+
+def proof_command(settings: TrainSettings) -> str:
+    """Returns the command that trains a narrow network on the run's sets, from the run's weights if they fit it."""
+    network = settings.network
+    fits = network.weights == "none" or (network.weights not in NAMED_WEIGHTS and network.depth == PROOF_DEPTH)
+    return f"{check_command(settings)} --prove{f' --weights {shlex.quote(network.weights)}' if fits else ''}"
