@@ -201,19 +201,25 @@ def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarra
     return best.T
 
 
-def z_found(part: Part, labels: np.ndarray | None = None) -> float:
-    """Returns the z of how much better objects are found than their places in other images.
+def z_found(part: Part) -> float:
+    """Returns the z of how much better objects are found, as their own class, than their places in other images."""
+    return _z(gains_of(part), part.images)
 
-    The objects have the classes `labels` [n]; by default, those of their annotations.
-    """
-    labels = part.labels if labels is None else labels
-    places = np.arange(len(labels))
-    return _z((part.own - part.others)[places, labels], part.images)
+
+def gains_of(part: Part) -> np.ndarray:
+    """Returns how much higher each object scores, as its own class, than its place in other images: [n]."""
+    return (part.own - part.others)[np.arange(len(part.labels)), part.labels]
 
 
 def z_found_as_any(part: Part) -> float:
     """Returns the same z for detections of any class."""
     return _z(part.own.max(axis=1) - part.others.max(axis=1), part.images)
+
+
+def z_classes(part: Part) -> float:
+    """Returns the z of how much higher objects score as their own class than as the set's classes on average."""
+    frequencies = np.bincount(part.labels, minlength=part.own.shape[1]) / max(1, len(part.labels))
+    return _z(part.own[np.arange(len(part.labels)), part.labels] - part.own @ frequencies, part.images)
 
 
 def _z(differences: np.ndarray, images: np.ndarray) -> float:

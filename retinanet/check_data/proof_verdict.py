@@ -8,7 +8,7 @@ import numpy as np
 from retinanet.check_data.box_texts import JudgedSet, Misfit
 from retinanet.check_data.findings import FINDING_KINDS, Findings
 from retinanet.check_data.image_checks import Content
-from retinanet.check_data.proof import Part, Proof, z_found, z_found_as_any
+from retinanet.check_data.proof import Part, Proof, gains_of, z_classes, z_found, z_found_as_any
 from retinanet.data.box_verdict import FEWEST_OBJECTS, LEAST_STRAIGHTNESS, NO_READING, OTHERWISE, z_of
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
@@ -19,6 +19,7 @@ MOST_CAUSES = 2
 MOSTLY = 0.5  # the fraction of a set's boxes, or of its objects, from which a fault explains a failure
 FEWEST_TRAINED = 60  # images; fewer are often learned by heart, even if all labels are right
 FEWEST_OF_CLASS = 3  # objects; the classes of fewer are not named
+MANY_OF_CLASS = 10  # objects of each class, on average; with fewer, classes are often learned by heart
 # Mean and standard deviation of the network's input, about 0 and 1 for photographs.
 FARTHEST_MEAN, LEAST_DEVIATION = 1.5, 0.25
 
@@ -40,7 +41,6 @@ class Cause(NamedTuple):
 
     says: str
     fix: str
-    is_sure: bool = True  # False if right sets may show it too
 
 
 class Decision(NamedTuple):
@@ -81,8 +81,10 @@ def decide(
     causes = [*of_train, *of_val]
     if verdict != LEARNABLE:
         causes += _other_causes(proof, verdict, missed, remedy)
-    if verdict == BY_HEART and not causes:
-        causes = [Cause("labels that don't follow from the pictures, such as random ones", LOOK, is_sure=False)]
+    if verdict == BY_HEART and is_found:
+        causes.append(Cause("classes that don't follow from the pictures: unseen objects are found as any class", LOOK))
+    elif verdict == BY_HEART and not causes:
+        causes.append(Cause("labels that don't follow from the pictures, such as random ones", LOOK))
     return Decision(verdict, causes[:MOST_CAUSES])
 
 
@@ -90,21 +92,38 @@ LOOK = "Look at the drawn boxes and crops, and at the script that wrote the labe
 
 
 def _verdict(proof: Proof, is_found: bool, is_train_wrong: bool, is_val_wrong: bool) -> str:
-    if is_found:
+    trained, left_out, val = proof.trained, proof.left_out, proof.val
+    is_learned = z_found(trained) > SURE
+    if not is_found:
         if is_train_wrong:
-            return WRONG
-        if not proof.val:
-            return LEARNABLE
-        z = z_found(proof.val)
-        if is_val_wrong or (z <= CHANCE and len(proof.val.labels) >= FEWEST_OBJECTS):
-            return NOT_ON_VAL
-        return LEARNABLE if z > SURE else UNTOLD
-    is_learned = z_found(proof.trained) > SURE
-    nothing = max(z_found(proof.left_out), z_found_as_any(proof.left_out)) <= CHANCE
-    enough = proof.num_trained >= FEWEST_TRAINED and len(proof.left_out.labels) >= FEWEST_OBJECTS
-    if is_train_wrong or (is_learned and nothing and enough):
-        return BY_HEART if is_learned else NOT_AT_ALL
-    return UNTOLD
+            return BY_HEART if is_learned else NOT_AT_ALL
+        nothing = max(z_found(left_out), z_found_as_any(left_out)) <= CHANCE
+        enough = proof.num_trained >= FEWEST_TRAINED and len(left_out.labels) >= FEWEST_OBJECTS
+        return BY_HEART if is_learned and nothing and enough and _is_worse(left_out, trained) else UNTOLD
+    if is_train_wrong:
+        return WRONG
+    if are_classes_by_heart(proof):
+        return BY_HEART
+    if val and (is_val_wrong or (z_found(val) <= CHANCE and _is_worse(val, left_out))):
+        return NOT_ON_VAL
+    has_classes = len(np.unique(left_out.labels)) == 1 or z_classes(left_out) > SURE
+    return LEARNABLE if has_classes and (not val or z_found(val) > SURE) else UNTOLD
+
+
+def are_classes_by_heart(proof: Proof) -> bool:
+    """Returns True if the network knows the classes of the objects that it was trained on, but of no others."""
+    trained, left_out = proof.trained, proof.left_out
+    num_classes = min(len(np.unique(part.labels)) for part in (trained, left_out))
+    enough = min(len(trained.labels), len(left_out.labels)) >= MANY_OF_CLASS * num_classes
+    return num_classes > 1 and enough and z_classes(trained) > SURE and z_classes(left_out) <= CHANCE
+
+
+def _is_worse(part: Part, other: Part) -> bool:
+    """Returns True if the network finds the objects of `part` worse than those of `other`, beyond chance."""
+    (z, error), (other_z, other_error) = (
+        (float(numbers[0]) for numbers in z_of(gains_of(each)[:, None], each.images)) for each in (part, other)
+    )
+    return other_z * other_error - z * error > SURE * float(np.hypot(error, other_error))
 
 
 def _misread(judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cause]:
@@ -191,10 +210,10 @@ def _other_causes(proof: Proof, verdict: str, missed: float, remedy: str) -> lis
             f"pictures unlike those that the weights were trained on: mean {proof.pixel_mean:.1f} and standard "
             f"deviation {proof.pixel_deviation:.2f} after normalisation, instead of about 0 and 1"
         )
-        causes.append(Cause(says, "Stretch their brightness, for 16-bit pictures by --white_level.", is_sure=False))
+        causes.append(Cause(says, "Stretch their brightness, for 16-bit pictures by --white_level."))
     if missed > MOSTLY:
         says = f"objects too small or too elongated: {missed:.0%} get no anchor at this --min_side and --max_side"
-        causes.append(Cause(says, f"Train with {remedy}" if remedy else "", is_sure=False))
+        causes.append(Cause(says, f"Train with {remedy}" if remedy else ""))
     return causes
 
 
@@ -203,9 +222,9 @@ def part_lines(proof: Proof) -> list[str]:
     parts = {f"of the {proof.num_trained} trained on": proof.trained, "unseen, of the same set": proof.left_out}
     if proof.val:
         parts[f"of {proof.val.dataset.annotations.path.name}"] = proof.val
-    rows = [["images", "", "objects", "z", "AP50", "AP"]]
+    rows = [["images", "", "objects", "z", "z of classes", "AP50", "AP"]]
     for name, part in parts.items():
-        numbers = f"{z_found(part):.1f}", f"{part.ap50:.3f}", f"{part.ap:.3f}"
+        numbers = f"{z_found(part):.1f}", f"{z_classes(part):.1f}", f"{part.ap50:.3f}", f"{part.ap:.3f}"
         rows.append([name, str(len(part.dataset)), str(len(part.labels)), *numbers])
     return [f"  {line}" for line in aligned(rows)]
 

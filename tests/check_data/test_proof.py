@@ -38,7 +38,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture
 def part_of(dataset):
-    def part(gain, seed=0, classes=None, num_images=NUM_IMAGES):
+    def part(gain, seed=0, classes=None, num_images=NUM_IMAGES, any_class=0.0):
         """A part with an object per image, found `gain` above chance as the class that `classes` gives its label."""
         draw = np.random.default_rng(seed)
         labels = draw.integers(NUM_CLASSES, size=num_images)
@@ -46,6 +46,7 @@ def part_of(dataset):
         own = draw.uniform(0, 0.1, (num_images, NUM_CLASSES))
         found_as = labels if classes is None else np.array(classes)[labels]
         own[np.arange(num_images), found_as] += gain
+        own[:] += any_class
         none = Found(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4)))
         return Part(dataset, none, np.arange(num_images), labels, own, others, 0.1, 0.2)
 
@@ -111,6 +112,22 @@ def test_boxes_that_are_learned_belong_to_their_images(decided):
     assert decided(0.3, 0.3, 0.3, misfits=[misfit("train", NO_READING)]).verdict == LEARNABLE
     assert decided(0.3, 0.3, 0.3, straightness=0.2).verdict == LEARNABLE
     assert decided(0.3, 0.3, 0.3, misfits=[misfit("train", OTHERWISE, share=0.1)]).verdict == LEARNABLE
+
+
+def test_a_val_set_of_few_objects_is_not_blamed(decided, part_of):
+    few = part_of(0.01, 9, num_images=8)
+    assert z_found(few) <= proof_verdict.CHANCE
+    assert decided(0.3, 0.04, few).verdict == UNTOLD
+
+
+def test_classes_may_be_learned_by_heart_alone(decided, part_of):
+    left = part_of(0.0, 1, any_class=0.3)
+    told = decided(0.3, left, 0.3)
+    assert told.verdict == BY_HEART
+    assert "classes that don't follow" in told.causes[0].says
+    assert decided(left, left, 0.3).verdict == UNTOLD  # not even the classes of trained objects: too little time
+    one = left._replace(labels=np.zeros(len(left.labels), int))
+    assert decided(0.3, one, 0.3).verdict == LEARNABLE  # a single class
 
 
 def test_labels_that_nothing_explains_are_called_random(decided):
