@@ -9,7 +9,7 @@ from retinanet.check_data.box_texts import JudgedSet, Misfit
 from retinanet.check_data.findings import FINDING_KINDS, Findings
 from retinanet.check_data.image_checks import Content
 from retinanet.check_data.proof import Part, Proof, gains_of, z_classes, z_found, z_found_as_any
-from retinanet.data.box_verdict import FEWEST_OBJECTS, LEAST_STRAIGHTNESS, NO_READING, OTHERWISE, z_of
+from retinanet.data.box_verdict import FEWEST_OBJECTS, FIT, LEAST_STRAIGHTNESS, NO_READING, OTHERWISE, z_of
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
@@ -77,7 +77,8 @@ def decide(
     if is_found:  # so the boxes do belong to these images, and the images show the objects
         of_train = [cause for cause in of_train if cause in _misread(judged[:1], misfits)]
     of_val = _causes_of_val(proof, judged, misfits) if proof.val else []
-    verdict = _verdict(proof, is_found, bool(of_train), bool(of_val))
+    fits = bool(judged) and judged[0].verdict.whole.kind == FIT
+    verdict = _verdict(proof, is_found, fits, bool(of_train), bool(of_val))
     causes = [*of_train, *of_val]
     if verdict != LEARNABLE:
         causes += _other_causes(proof, verdict, missed, remedy)
@@ -91,7 +92,8 @@ def decide(
 LOOK = "Look at the drawn boxes and crops, and at the script that wrote the labels."
 
 
-def _verdict(proof: Proof, is_found: bool, is_train_wrong: bool, is_val_wrong: bool) -> str:
+def _verdict(proof: Proof, is_found: bool, fits: bool, is_train_wrong: bool, is_val_wrong: bool) -> str:
+    """Returns the verdict. Boxes that fit their pictures (`fits`) follow from them, however hard they are to learn."""
     trained, left_out, val = proof.trained, proof.left_out, proof.val
     is_learned = z_found(trained) > SURE
     if not is_found:
@@ -99,7 +101,8 @@ def _verdict(proof: Proof, is_found: bool, is_train_wrong: bool, is_val_wrong: b
             return BY_HEART if is_learned else NOT_AT_ALL
         nothing = max(z_found(left_out), z_found_as_any(left_out)) <= CHANCE
         enough = proof.num_trained >= FEWEST_TRAINED and len(left_out.labels) >= FEWEST_OBJECTS
-        return BY_HEART if is_learned and nothing and enough and _is_worse(left_out, trained) else UNTOLD
+        by_heart = is_learned and nothing and enough and not fits and _is_worse(left_out, trained)
+        return BY_HEART if by_heart else UNTOLD
     if is_train_wrong:
         return WRONG
     if are_classes_by_heart(proof):

@@ -21,7 +21,8 @@ from retinanet.check_data.proof_verdict import (
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import owners_of, subset_of
 from retinanet.coco.results import Found
-from retinanet.data.box_verdict import NO_READING, OTHERWISE
+from retinanet.data.box_verdict import FIT, NO_READING, OTHERWISE
+from retinanet.data.box_verdict import UNTOLD as UNSURE
 from retinanet.data.dataset import CocoDataset
 from retinanet.evaluation.matches import box_ious
 
@@ -54,24 +55,27 @@ def part_of(dataset):
 
 
 class Judged:
-    """A judged set of which only the name and the straightness of the pictures matter."""
+    """A judged set of which only the name, the verdict and the straightness of the pictures matter."""
 
-    def __init__(self, name, path, straightness=0.6):
+    def __init__(self, name, path, straightness=0.6, kind=UNSURE):
         annotations = type("Annotations", (), {"path": path})
         dataset = type("Dataset", (), {"annotations": annotations})
         self.checked = type("Checked", (), {"name": name, "annotations": annotations, "dataset": dataset})
+        self.verdict = type("Verdict", (), {"whole": type("Whole", (), {"kind": kind})})
         self.scores = type("Scores", (), {"straightness": straightness})
 
 
 @pytest.fixture
 def decided(part_of, dataset):
-    def decide_on(trained, left, val, *, misfits=(), straightness=0.6, missed=0.0, num_trained=200, **pixels):
+    def decide_on(
+        trained, left, val, *, misfits=(), straightness=0.6, missed=0.0, num_trained=200, kind=UNSURE, **pixels
+    ):
         mean, deviation = pixels.get("mean", 0.0), pixels.get("deviation", 1.0)
         parts = [part_of(each, seed) if isinstance(each, float) else each for seed, each in enumerate((trained, left))]
         of_val = part_of(val, 2) if isinstance(val, float) else val
         proof = Proof(*parts, of_val, num_trained, mean, deviation)
         path = dataset.annotations.path
-        judged = [Judged("train", path.with_name("train.json"), straightness), Judged("val", path)]
+        judged = [Judged("train", path.with_name("train.json"), straightness, kind), Judged("val", path)]
         return decide(proof, judged, misfits, missed, "--min_side 999")
 
     return decide_on
@@ -81,6 +85,7 @@ def test_the_verdict_follows_from_where_objects_are_found(decided):
     assert decided(0.3, 0.3, 0.3).verdict == LEARNABLE
     assert decided(0.3, 0.3, None).verdict == LEARNABLE
     assert decided(0.3, 0.0, 0.0).verdict == BY_HEART
+    assert decided(0.3, 0.0, 0.0, kind=FIT).verdict == UNTOLD  # the boxes follow from the pictures
     assert decided(0.3, 0.3, 0.0).verdict == NOT_ON_VAL
     assert decided(0.0, 0.0, 0.0).verdict == UNTOLD
     assert decided(0.3, 0.0, 0.0, num_trained=20).verdict == UNTOLD  # few images are learned by heart
