@@ -29,8 +29,8 @@ from retinanet.settings.options import whole_number
 
 # What a cause must say.
 SAYS = {
-    "classes of val shifted": "class ids differ",
-    "classes of val permuted": "class ids differ",
+    "classes of val shifted": "class ids in",
+    "classes of val permuted": "class ids in",
     "val as centres": "fit as centres",
     "objects dealt to other images": "no reading|labels that don't follow",
     NOISE: "without edges",

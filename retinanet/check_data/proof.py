@@ -121,7 +121,7 @@ def _with_objects(dataset: CocoDataset) -> np.ndarray:
 
 
 def _part_of(dataset: CocoDataset, images: np.ndarray) -> CocoDataset:
-    """Returns the dataset of only the `images`, at the proof's size."""
+    """Returns the dataset with only the `images`, at the proof's size."""
     return CocoDataset(
         subset_of(dataset.annotations, np.sort(images)),
         dataset.image_folder,

@@ -161,12 +161,12 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
     names, path = proof.val.dataset.annotations.class_names, proof.val.dataset.annotations.path
     causes = []
     if swapped := renamed_classes(proof.val):
-        pairs = ", ".join(f"{printable(names[old])} is {printable(names[new])}" for old, new in swapped.items())
+        pairs = ", ".join(f"{printable(names[old])} as {printable(names[new])}" for old, new in swapped.items())
         causes.append(
             Cause(
-                f"{path}: the class ids differ from the training set's: boxes are found, but as other classes "
-                f"(an annotated {pairs})",
-                "Write the category ids of the training set, or both sets by the same export.",
+                f"the class ids in {path} differ from the training set's, so objects are found, but get other classes "
+                f"({pairs})",
+                "Use the training set's category ids in this file, or export both sets in the same way.",
             )
         )
     is_val = [each for each in judged[1:] if each.checked.annotations.path == path]

@@ -1,4 +1,4 @@
-"""Defines the annotated sets that readers of all formats return. Except in COCO, image sizes come from the files."""
+"""Defines the annotated sets that the readers return. Except in COCO, image sizes come from the image files."""
 
 import math
 from collections import Counter

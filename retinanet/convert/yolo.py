@@ -468,7 +468,7 @@ def _plain_stem(path: Path) -> str:
 
 
 def _nearest(path: Path, others: Sequence[Path]) -> list[Path]:
-    """Returns the `others` with the stem of `path` (all, if none has it) that share most of its innermost folders."""
+    """Returns those of `others` that share the most innermost folders with `path`, preferably with the same stem."""
     same = [other for other in others if other.stem == path.stem] or others
     shared = {other: num_shared(other.parent.parts[::-1], path.parent.parts[::-1]) for other in same}
     return [other for other in same if shared[other] == max(shared.values())]

@@ -144,7 +144,7 @@ class BoxFit:
         return scores_of_boxes(edges, corners.reshape(-1, 4)).reshape(read.shape[:2])
 
     def _are_alike(self, places: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Marks boxes whose IoU with one of the `others`, as fractions of their pictures, exceeds ALIKE: bool [n]."""
+        """Marks boxes that, as fractions of their pictures, have an IoU above ALIKE with any of `others`: bool [n]."""
         (low, high), (other_low, other_high) = (
             np.split(corners_of(self.annotations.boxes[self.rows[each]]) / self._scales(each), 2, axis=1)
             for each in (places, others)

@@ -25,7 +25,7 @@ class Interval(NamedTuple):
 def draws_of_images(num_images: int, num_draws: int) -> np.ndarray:
     """Returns how often each image occurs in each of `num_draws` samples of N images: uint8 [draws, N].
 
-    An image drawn twice counts twice. If repeats didn't count, the intervals would be about 23% too narrow.
+    An image drawn twice counts twice. If repeats didn't count, the intervals would be about 24% too narrow.
     """
     draw = np.random.default_rng(DRAWS_SEED)
     weights = np.empty((num_draws, num_images), np.uint8)

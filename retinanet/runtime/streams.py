@@ -32,7 +32,7 @@ class Stdout:
 
     @contextmanager
     def outlived(self) -> Iterator[None]:
-        """Inside, no error is raised: if stdout is gone, lines go to stderr; if stderr is gone too, they are lost."""
+        """Inside the block, lines go to stderr if stdout is gone; if both are gone, they are lost without an error."""
         self._outlived, self._has_complained = True, False
         try:
             yield
