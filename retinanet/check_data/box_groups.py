@@ -1,4 +1,4 @@
-"""Groups boxes by folder, orientation, size, class ..., and finds the groups that must be read differently."""
+"""Groups boxes by orientation, folder, image size, class and source, and finds the groups that differ from the rest."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -29,7 +29,7 @@ class Group(NamedTuple):
 
 
 class SetVerdict(NamedTuple):
-    """Says how the boxes of a set must be read, and which groups of boxes must be read differently."""
+    """Says how the boxes of a set must be read, and which groups of boxes differ from the rest."""
 
     whole: Verdict  # without these groups
     rest: np.ndarray  # bool [n], the scored boxes without these groups

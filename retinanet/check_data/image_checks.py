@@ -47,7 +47,7 @@ def read_contents(dataset: CocoDataset, threads: int, fit: BoxFit | None) -> Ite
 
 
 def unlisted_images(folder: Path, file_names: Iterable[Any]) -> list[str]:
-    """Returns the image files below `folder` that are not among `file_names`, sorted."""
+    """Returns the sorted paths, relative to `folder`, of the image files below it that are not among `file_names`."""
     suffixes = image_suffixes()
     listed = {os.path.normpath(file_name) for file_name in file_names if isinstance(file_name, str)}
     files = (path for path, reason in walk(folder) if not reason and path.suffix.lower() in suffixes)

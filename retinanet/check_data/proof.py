@@ -1,7 +1,7 @@
-"""Trains a narrow network on a part of the training set for a fixed number of steps, and measures what it has learned.
+"""Trains a narrow network briefly on a part of the training set, and measures what it has learned.
 
-A detector has learned an object if its detections overlap the object better than objects at the same place in other
-images. This shows after minutes, long before AP is worth reading.
+A network has learned to find objects if detections that overlap them score higher than detections at the same places in
+other images. This can be measured after minutes, long before AP is worth reading.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ LOWEST_SCORE = 0.01  # of the detections: after so few steps, scores are low
 
 
 class Part(NamedTuple):
-    """What the network finds in some images of a set; n are the objects, C the classes."""
+    """The network's results in images of a set, for the n objects in them and the C classes of the set."""
 
     dataset: CocoDataset
     found: Found
@@ -55,7 +55,7 @@ class Part(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """What the network finds in the images that it was trained on, in others of the set, and in val (None: no val)."""
+    """The results in images that the network was trained on, in others of the training set, and in val, if any."""
 
     trained: Part
     left_out: Part
@@ -66,7 +66,7 @@ class Proof(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """The network of a proof, and the images that it is measured on."""
+    """The network of a proof, and the images of the training set that it is measured on."""
 
     run: Run
     trained: CocoDataset
@@ -77,7 +77,7 @@ class Trained(NamedTuple):
 
 
 def train_narrow(train: CocoDataset, weights: str, seed: int) -> Trained:
-    """Trains a narrow network on images of `train`, for a fixed number of steps.
+    """Trains a narrow network on images of `train`, for about NUM_STEPS * BATCH_SIZE samples in all.
 
     Raises UserError if there are too few images, or if the weights can't be loaded.
     """
@@ -103,7 +103,7 @@ def train_narrow(train: CocoDataset, weights: str, seed: int) -> Trained:
 
 
 def measure(network: Trained, val: CocoDataset | None) -> Proof:
-    """Measures what the network finds in images that it was trained on, in others of the set, and in some of `val`."""
+    """Measures the network on images that it was trained on, on others of the training set, and on some of `val`."""
     datasets = [network.trained, network.left_out]
     if val:
         drawn = np.random.default_rng(network.run.settings.optimisation.run_seed)
@@ -116,7 +116,7 @@ def measure(network: Trained, val: CocoDataset | None) -> Proof:
 
 
 def _with_objects(dataset: CocoDataset) -> np.ndarray:
-    """Returns the images with an object to learn, ascending."""
+    """Returns the indices of the images with an object to learn, in ascending order."""
     return np.unique(owners_of(dataset.annotations)[dataset.is_learned])
 
 
@@ -156,7 +156,7 @@ def _settings(training_set: CocoDataset, weights: str, seed: int) -> TrainSettin
 
 
 def _measured(run: Run, dataset: CocoDataset) -> Part:
-    """Detects in the images of `dataset` and compares the detections with the objects."""
+    """Runs the network on the images of `dataset`, and compares its detections with the annotated objects."""
     annotations = dataset.annotations
     found = detect_all(
         run.state.network,
@@ -194,7 +194,7 @@ def scores_at(
 
 
 def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarray:
-    """Returns the highest score of a detection of each class that overlaps each of `boxes`: [n, C]."""
+    """Returns each class's highest score among the detections that overlap each of `boxes`, or 0 if none do: [n, C]."""
     best = np.zeros((num_classes, len(boxes)))
     ious = box_ious(boxes[None], found.boxes[None], np.zeros((1, len(found.boxes)), bool))[0]  # [n, detections]
     np.maximum.at(best, found.labels, np.where(ious >= FOUND_IOU, found.scores, 0).T)
@@ -202,7 +202,7 @@ def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarra
 
 
 def z_found(part: Part) -> float:
-    """Returns the z of how much better objects are found, as their own class, than their places in other images."""
+    """Returns the z of how much higher objects score, as their own class, than their places in other images."""
     return _z(gains_of(part), part.images)
 
 
@@ -212,7 +212,7 @@ def gains_of(part: Part) -> np.ndarray:
 
 
 def z_found_as_any(part: Part) -> float:
-    """Returns the same z for detections of any class."""
+    """Returns the z of how much higher objects score than their places in other images, whatever the class."""
     return _z(part.own.max(axis=1) - part.others.max(axis=1), part.images)
 
 

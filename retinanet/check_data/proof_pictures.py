@@ -1,4 +1,4 @@
-"""Draws what a person must judge: crops of each class under its name, and what the network finds in unseen images."""
+"""Draws pictures for a person to judge: crops of each class under its name, and the detections in unseen images."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ CLASSES, DETECTIONS = "classes.png", "detections.png"
 
 
 def draw_classes(train: CocoDataset, val: CocoDataset | None, path: Path) -> None:
-    """Draws a row per class: three objects of the training set, then three of val. The rarest classes are left out."""
+    """Draws a row for each of the most frequent classes: three objects of the training set, then three of val."""
     counts = np.bincount(train.annotations.labels[train.is_learned], minlength=len(train.annotations.class_names))
     labels = np.argsort(-counts, kind="stable")[:MOST_CLASSES]
     panels = [
@@ -34,7 +34,7 @@ def draw_classes(train: CocoDataset, val: CocoDataset | None, path: Path) -> Non
 
 
 def _crops(name: str, dataset: CocoDataset, label: int) -> list[Panel]:
-    """Returns panels of objects of the class, evenly spread over the set; fewer objects leave empty panels."""
+    """Returns panels of objects of the class, evenly spread over the set, and blank panels if objects are too few."""
     annotations = dataset.annotations
     objects = dataset.learned(np.flatnonzero(dataset.is_learned & (annotations.labels == label)))
     shown = np.linspace(0, len(objects.images) - 1, min(CROPS_A_CLASS, len(objects.images))).astype(int)

@@ -37,7 +37,7 @@ EXIT_CODES = {LEARNABLE: 0, UNTOLD: 3}  # 1 for the others
 
 
 class Cause(NamedTuple):
-    """Something that explains why a network finds no objects."""
+    """A likely cause of a bad verdict, and how to fix it."""
 
     says: str
     fix: str
@@ -53,7 +53,7 @@ class Decision(NamedTuple):
 
 
 def refusal(findings: Findings, contents: Sequence[Content]) -> Cause | None:
-    """Returns the finding that explains an AP of 0 by itself, if there is one; `contents` are the training images'."""
+    """Returns a cause that explains an AP of 0 by itself, if there is one; `contents` belong to the training images."""
     digests = {content.digest for content in contents if not content.error}
     if len(contents) > 1 and len(digests) == 1:
         return Cause(f"all {len(contents)} images of the training set have the same pixels", "Export the images again.")
@@ -68,7 +68,7 @@ def refusal(findings: Findings, contents: Sequence[Content]) -> Cause | None:
 def decide(
     proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[Misfit], missed: float, remedy: str
 ) -> Decision:
-    """Decides about the sets `judged`, of which the first is the training set.
+    """Decides whether the dataset can be learned; the first of the sets `judged` is the training set.
 
     `missed` is the fraction of the training objects that get no anchor, and `remedy` the flags that help most.
     """
@@ -93,7 +93,7 @@ LOOK = "Look at the drawn boxes and crops, and at the script that wrote the labe
 
 
 def _verdict(proof: Proof, is_found: bool, fits: bool, is_train_wrong: bool, is_val_wrong: bool) -> str:
-    """Returns the verdict. Boxes that fit their pictures (`fits`) follow from them, however hard they are to learn."""
+    """Returns the verdict. If boxes fit their pictures (`fits`), unseen objects that aren't found prove nothing."""
     trained, left_out, val = proof.trained, proof.left_out, proof.val
     is_learned = z_found(trained) > SURE
     if not is_found:
@@ -122,7 +122,7 @@ def are_classes_by_heart(proof: Proof) -> bool:
 
 
 def _is_worse(part: Part, other: Part) -> bool:
-    """Returns True if the network finds the objects of `part` worse than those of `other`, beyond chance."""
+    """Returns True if the network finds objects significantly less well in `part` than in `other`."""
     (z, error), (other_z, other_error) = (
         (float(numbers[0]) for numbers in z_of(gains_of(each)[:, None], each.images)) for each in (part, other)
     )
@@ -139,7 +139,7 @@ def _misread(judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cau
 
 
 def _causes_of_set(judged: Sequence[JudgedSet], misfits: Sequence[Misfit]) -> list[Cause]:
-    """Returns what the pixels say against the sets: wrong readings, boxes of other images, no edges."""
+    """Returns the causes that the pixels show: misread boxes, pictures without edges, boxes that fit no reading."""
     causes = _misread(judged, misfits)
     names = {each.checked.name for each in judged}
     for each in judged:
@@ -175,7 +175,7 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
 
 
 def renamed_classes(part: Part) -> dict[int, int]:
-    """Returns the class as which the network finds the objects of each class, if this differs consistently.
+    """Returns {class: other class} for the classes whose objects the network consistently finds as another class.
 
     Each half of the images is judged with the classes that fit the other half best, so that chance can't choose them.
     """
@@ -200,7 +200,7 @@ def renamed_classes(part: Part) -> dict[int, int]:
 
 
 def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns for each label the class with the largest total of `gains` [n, C]; a label without objects stays: [C]."""
+    """Returns each label's class with the largest total of `gains` [n, C]; without objects, the label itself: [C]."""
     totals = 1e-9 * np.eye(gains.shape[1])
     np.add.at(totals, labels, gains)
     return totals.argmax(axis=1)
@@ -233,7 +233,7 @@ def part_lines(proof: Proof) -> list[str]:
 
 
 def decision_lines(decision: Decision) -> list[str]:
-    """Returns the verdict and its causes, each with what mends it."""
+    """Returns the verdict and its causes, each with its fix, if there is one."""
     lines = [f"Will it learn? {decision.verdict.capitalize()}: {WORDS[decision.verdict]}"]
     for number, cause in enumerate(decision.causes):
         lines.append(f"{'Likely cause' if number == 0 else 'Or'}: {cause.says}")

@@ -96,7 +96,7 @@ def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
 def finding_lines(findings: Sequence[Finding], with_all: bool = True) -> list[str]:
     """Returns the findings with examples and fixes.
 
-    Without `with_all`, mistakes have one example each, and notes have none, except for class names, on the note's line.
+    Without `with_all`, mistakes have one example each, and notes have none, but class names follow on the note's line.
     """
     lines = []
     for finding in findings:

@@ -28,7 +28,7 @@ def fold_folder(output_path: Path, fold: int) -> Path:
 def folds_of(annotations: Annotations, looks: Looks, num_folds: int, group_by: str | None, seed: int) -> np.ndarray:
     """Returns the fold of each image, from 0: int64 [N]. Images of a group, and images that look alike, share a fold.
 
-    Each fold gets its share of every class. Raises UserError if there are fewer groups than folds.
+    Each fold gets about its share of every class. Raises UserError if there are fewer groups than folds.
     """
     count = len(annotations.image_ids)
     names = [annotations.file_name(index) for index in range(count)]

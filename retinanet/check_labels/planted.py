@@ -64,9 +64,9 @@ def planted_in(
 
 
 def _moved(boxes: np.ndarray, size: tuple[int, int], draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Moves the edges of boxes at random to an IoU with the original within MOVED_IOU; about half are only shifted.
+    """Moves the edges of each box at random, so that its IoU with the original is within MOVED_IOU.
 
-    Returns the boxes, and a mask [n] of the boxes for which such a move was found.
+    Half of the attempts only shift the box. Returns the boxes, and a mask [n] of the boxes that were moved.
     """
     moved, is_moved = boxes.copy(), np.zeros(len(boxes), bool)
     for _ in range(DRAWS):

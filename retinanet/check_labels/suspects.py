@@ -1,8 +1,8 @@
 """Ranks the labels of a set, and objects that seem to lack a label, by the probability of a mistake.
 
 It isn't known which labels are wrong, so mistakes are planted in the set's own labels: changed classes, moved boxes,
-boxes in other places, duplicate labels, and removed labels. Two regressions learn how the detector's output differs at
-these mistakes; one then rates the actual labels, the other the detections without a label.
+boxes in unlabelled places, duplicate labels, and removed labels. Two regressions learn how the detector's output
+differs at these mistakes; one then rates the actual labels, the other the detections without a label.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,7 +48,10 @@ CLASS_WEIGHT = 10  # as many labels with the mean score of all classes are added
 
 
 class Suspect(NamedTuple):
-    """A label that may be wrong, or an object that may lack a label. Boxes are (left, top, width, height), upright."""
+    """A label that may be wrong, or an object that may lack a label.
+
+    Boxes are (left, top, width, height) in the image as it is read.
+    """
 
     kind: str
     probability: float

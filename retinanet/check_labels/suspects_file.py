@@ -1,4 +1,4 @@
-"""Writes the suspects among a set's labels as JSON, with boxes as in the annotation file, and sums them up in text."""
+"""Writes the suspects in a set as JSON, with boxes as in the annotation file, and summarises the suspects in text."""
 
 import json
 from collections import Counter
