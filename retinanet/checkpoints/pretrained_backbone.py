@@ -87,7 +87,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
 
 
 def _looks_like(state: Mapping[str, Any]) -> str:
-    """Guesses the content of a state dict without a ResNet from its names."""
+    """Guesses, from the names in a state dict without a ResNet, what it contains."""
     tops = {name.split(".")[0] for name in state}
     if {"pyramid", "classification_head"} & tops:
         return "looks like the weights of a detector of this project"
@@ -124,7 +124,7 @@ def _modules(names: set[str], others: Any) -> list[str]:
 def imagenet_state(depth: int, version: str = "V1") -> dict[str, Any]:
     """Returns torchvision's ImageNet weights, which are downloaded once to PyTorch's cache.
 
-    The published runs used version V1; V2 exists for DEPTHS_OF_V2.
+    V1 is --weights imagenet. V2, --weights imagenet_v2, exists only for DEPTHS_OF_V2.
     """
     from torchvision.models import get_model_weights  # not at the top: torchvision takes 1.5 s to import
 

@@ -170,7 +170,7 @@ def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
     centre of our box, with delta d, is s / 2 + 0.1 * d * v away from it. So d = 10 * dx * w / v - 5 * s / v. For the
     width, d = 5 * dw + 5 * log(w / v). The ratio w / v differs by level, but is near 1 if `shapes` are torchvision's.
     So most of the conversion goes into the output convolution, which is still trained, and only the rest into the level
-    code. (Both limit a box's growth to the same factor, but relative to their own anchors.)
+    code. (Both detectors limit a box's growth to the same factor, but relative to their own anchors.)
     """
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 

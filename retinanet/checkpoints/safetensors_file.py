@@ -13,9 +13,9 @@ KEY = "retinanet"  # the header's entry for the description
 
 
 def write_safetensors(content: dict[str, Any], path: Path) -> None:
-    """Writes a checkpoint's `content` atomically, without the training state and with one set of weights.
+    """Writes a checkpoint's `content` atomically: `model` as tensors, and the rest, except for `ema`, in the header.
 
-    A .json file next to `path` repeats the description of the network. Raises OSError, or UserError if the package is
+    A .json file next to `path` repeats the header's description. Raises OSError, or UserError if the package is
     missing.
     """
     library = _safetensors()

@@ -1,4 +1,4 @@
-"""Builds the network of a run, with initial weights or with the weights of a saved run."""
+"""Builds the network of a run, with random or pretrained weights, or with the weights of a saved run."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ def build_network(
     saved: SavedRun | None,
     measure: Callable[[RetinaNet, Sequence[str]], None] = lambda _network, _names: None,
 ) -> Start:
-    """Builds the network with initial weights, or with the weights of the `saved` run.
+    """Builds the network with the weights of the `saved` run or, without one, the weights that --weights selects.
 
     If --norm_statistics is auto, `measure` is called with the network and the names of batch norms without statistics.
     Raises UserError if weights are missing or don't fit.
@@ -94,7 +94,7 @@ def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> Train
 
 
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
-    """Returns the state dict or checkpoint that --weights selects (empty for none), and its name for messages."""
+    """Returns the state dict or checkpoint that --weights selects (empty for `none`), and its name for messages."""
     match weights:
         case "none":
             return {}, "none"

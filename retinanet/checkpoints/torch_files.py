@@ -57,7 +57,7 @@ def load_file(path: str | Path, what: str) -> Any:
 def save_file(content: Any, path: str | Path, *, previous: Path | None = None) -> None:
     """Writes `content` to `path` atomically (see written_whole).
 
-    Raises OSError; if the disk is full, its message says how much space the file needs and how much is free.
+    Raises OSError if writing fails; if the disk is full, the message gives the space that is needed and the free space.
     """
     try:
         with written_whole(path, "wb", previous=previous) as file:
@@ -86,7 +86,10 @@ def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raises ValueError if members of the archive `path` are compressed, damaged or together larger than the file."""
+    """Raises ValueError if `path` isn't a zip file, or if its members are compressed, damaged or too large in total.
+
+    Raises UnpicklingError like _check_calls.
+    """
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
@@ -136,7 +139,7 @@ def _count_items(content: Any, counts: dict[int, int], depth: int = 0) -> int:
 
 
 def _check_tensor(tensor: Tensor) -> None:
-    """Raises ValueError if `tensor` claims more elements than the file stores."""
+    """Raises ValueError if `tensor` isn't a plain tensor on the CPU, or claims more elements than the file stores."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise ValueError(f"a {tensor.layout} tensor on {tensor.device}, not a plain one")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

@@ -162,7 +162,7 @@ def read_record(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def results_text(rows: list[dict[str, Any]]) -> str:
-    """Returns checked `rows` as JSON to submit, with only the four keys; with others, COCO expects another format."""
+    """Returns checked `rows` as JSON to submit, with only the four keys: COCO infers the format from the keys."""
     return json.dumps([{key: row[key] for key in KEYS} for row in rows], allow_nan=False)
 
 

@@ -61,9 +61,9 @@ class Examined(NamedTuple):
 
 
 def check_data(settings: CheckDataSettings) -> int:
-    """Checks the data folder. Returns the exit code: 0 if there are no mistakes, otherwise 1, or the proof's.
+    """Checks the data folder. Returns the exit code: the proof's, or without a proof, 1 if there are mistakes, else 0.
 
-    The checks come first: one that explains a failure by itself ends the proof before its training.
+    The checks come first: if a finding explains a failure by itself, the proof ends before its training.
     """
     if settings.prove:
         settings.output_path.mkdir(parents=True, exist_ok=True)

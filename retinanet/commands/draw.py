@@ -100,7 +100,7 @@ def draw_images(settings: DrawSettings) -> None:
 def draw_files(settings: DrawSettings, annotations: Annotations, panels: dict[int, list[Panel]]) -> None:
     """Writes a picture per image, named after the image's file, with objects and detections side by side.
 
-    If an earlier picture has the same name, ignoring case, a number is appended.
+    If two pictures would have the same name, ignoring case, a number is appended to the second.
     """
     assert settings.output_path
     settings.output_path.mkdir(parents=True, exist_ok=True)

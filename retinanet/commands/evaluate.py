@@ -256,7 +256,7 @@ def exif_of_pictures(settings: EvaluateSettings, record: dict[str, Any]) -> str:
 
 
 def require_place_of_json(settings: EvaluateSettings) -> None:
-    """Raises UserError if the --json file can't be written, or is one that this command reads or writes."""
+    """Raises UserError if the --json file can't be written, or is a result file or the checkpoint."""
     if not settings.json:
         return
     results = settings.results_path or default_results_path(settings.name_of_set)

@@ -60,7 +60,7 @@ class Unreadable:
 
 
 def predict(settings: PredictSettings) -> int:
-    """Detects in all sources. Returns the exit code: 0 if all files were read, 1 if some could not be read."""
+    """Detects objects in all sources. Returns the exit code: 0 if all files were read, 1 if some could not be read."""
     tree = Tree()
     sources = find_sources(settings.sources, settings.output_path, tree)
     images = [source for source in sources if not source.is_video]
@@ -205,7 +205,7 @@ def _read_ahead(sources: list[SourceFile], detector: Detector) -> Iterator[ReadI
 
 
 def _detect_in_video(source: SourceFile, detector: Detector, outputs: Outputs) -> str | None:
-    """Detects in a video. Returns the reason if the video ended early, otherwise None."""
+    """Detects objects in a video. Returns the reason if the video ended early, otherwise None."""
     with closing(VideoReader(source.path)) as reader, ExitStack() as writing:
         is_drawn = PICTURES in outputs.save
         writer = writing.enter_context(VideoWriter(outputs.video_path(source.name), reader)) if is_drawn else None

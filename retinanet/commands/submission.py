@@ -54,7 +54,7 @@ def submission(settings: SubmissionSettings) -> int:
 
 
 def require_place(flag: str, path: Path, ending: str, inputs: list[Path]) -> None:
-    """Raises UserError if `path` can't be written, or if writing it would replace one of the `inputs`."""
+    """Raises UserError if `path` doesn't end in `ending`, can't be written, or is one of the `inputs`."""
     if path.suffix.lower() != ending:
         raise UserError(f"{flag} {path}: the name must end in {ending}. Choose another name.")
     if path.is_dir() or not path.parent.is_dir():
