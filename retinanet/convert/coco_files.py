@@ -97,7 +97,7 @@ def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
-    """Returns each set's file, as its own or its folder's name tells. Raises UserError if two tell the same set."""
+    """Returns each set's file, told by the file's or its folder's name. Raises UserError if two tell the same set."""
     sets: dict[str, Path] = {}
     for file in files:
         if (name := set_told_by(file)) and sets.setdefault(name, file) != file:

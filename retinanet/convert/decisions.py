@@ -1,4 +1,4 @@
-"""Corrects the labels of a COCO set by the decisions on suspected mistakes that the page of check_labels saves."""
+"""Corrects the labels of a COCO set according to a file of decisions, which the page of check_labels saves."""
 
 import json
 import re

@@ -119,9 +119,9 @@ def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
-    """Returns the images in the sets that their folders are named after, or all of them as one set.
+    """Returns the images, divided into sets by the names of their folders; if no folder names a set, all are train.
 
-    `images` are keyed by annotation file.
+    Otherwise, images in the folder of no set are left out. `images` are keyed by annotation file.
     """
     sets: dict[str, dict[Path, LabelledImage]] = {}
     for file, image in images.items():

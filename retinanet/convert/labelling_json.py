@@ -166,7 +166,7 @@ def read_labelme(reading: Reading) -> Labelled:
 def _labelmes_image(reading: Reading, name: str, file: Path, finder: ImageFinder) -> Path:
     """Returns the image at the path `name`, relative to the folder of `file`, or else an image of the same name.
 
-    With --image_path, only the name counts. Raises DataFault if there is no such image.
+    With --image_path, an image of that name is looked for there instead. Raises DataFault if there is no such image.
     """
     place = Path(os.path.normpath(file.parent / name))
     if not reading.told.image_path and not Path(name).is_absolute():

@@ -337,7 +337,8 @@ def _images(
 def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
     """Returns the folder below --image_path that ends with as many of the last folders of `text` as possible.
 
-    Folders called images don't count. If there is no such folder, returns --image_path for an only set, otherwise None.
+    Folders called images don't count. If there is no such folder, returns --image_path for the only set, or None if
+    there are several.
     """
     parts = [part for part in PureWindowsPath(text).parts if part.lower() != "images"]
     places = (top.joinpath(*parts[start:]) for start in range(len(parts)))

@@ -69,8 +69,8 @@ def remedies(
 
     Larger images come first, because they also make objects easier to recognise, which smaller anchors don't. The
     smallest image size that gains most of what the best settings gain is chosen; if there is none, larger images are
-    combined with other anchors. Other anchors at the current image size follow. The last remedy forces an anchor on
-    each object, however little the two overlap.
+    combined with other anchors. Other anchors at the current image size follow. The last remedy, unless `loss`
+    already has it, forces an anchor on each object, however little the two overlap.
     """
     if not len(now.matched) or (now.missed < CLEAR_GAIN and not mostly_missed(now)):
         return []  # no settings could gain much

@@ -68,7 +68,7 @@ def _jitter(parts: Parts, size: tuple[int, int]) -> Parts:
 
 
 def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
-    """Crops to a part of the image that contains the centre of an object, and resizes that part to fit in `size`."""
+    """Crops most images to a part that contains the centre of an object, and resizes the result to fit in `size`."""
     image, boxes, _ = parts
     # Without an object, torchvision would try many crops in vain.
     if len(boxes) and min(image.shape[1:]) >= LEAST_TO_CROP:

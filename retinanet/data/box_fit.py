@@ -39,7 +39,7 @@ class Looked(NamedTuple):
     """The scores of boxes on one picture."""
 
     image: int
-    rows: np.ndarray  # int64 [n], in the annotations
+    rows: np.ndarray  # int64 [n], indices into BoxFit.rows, like the other rows here
     own: np.ndarray  # float32 [n, readings and SIZES], of the picture's own boxes
     other_rows: np.ndarray  # int64 [m]
     others: np.ndarray  # float32 [m, readings and SIZES], of boxes of other images
@@ -135,7 +135,7 @@ class BoxFit:
     ) -> np.ndarray:
         """Returns the scores of boxes in each reading, and with sizes times `factors`: float32 [n, names + factors].
 
-        First, boxes are converted to fractions of `sizes` [n or 1, 2].
+        Each box is read in a picture of `sizes` [n or 1, 2], then converted to fractions of that picture.
         """
         boxes = self.annotations.boxes[self.rows[places]]
         resized = [boxes + boxes[:, [2, 3, 2, 3]] * [(1 - by) / 2, (1 - by) / 2, by - 1, by - 1] for by in factors]

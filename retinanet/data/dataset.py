@@ -105,7 +105,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return Objects(images, self.annotations.labels[rows], corners, boxes, self.annotations.areas[rows])
 
     def overhangs(self) -> np.ndarray:
-        """Returns the most original pixels by which each box extends past any side of its image: float64 [T]."""
+        """Returns by how many original pixels each box extends past its image, at the worst side: float64 [T]."""
         parts = []
         for start in range(0, len(self), IMAGES_PER_PART):
             left, top, width, height = self.annotations.boxes[self._rows(start, start + IMAGES_PER_PART)].T

@@ -43,7 +43,10 @@ class ImageCache:
 
 
 def spare_memory() -> int:
-    """Returns how many bytes a cache may take: half of the free memory. Workers and the network need the other half."""
+    """Returns how many bytes a cache may take: half of the free memory or, if less is free there, of SHARED_MEMORY.
+
+    Workers and the network need the rest.
+    """
     free = [_available_memory()]
     if SHARED_MEMORY.is_dir():
         free.append(shutil.disk_usage(SHARED_MEMORY).free)

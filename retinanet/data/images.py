@@ -1,4 +1,4 @@
-"""Reads image files of any mode as upright 8-bit RGB and checks them against the size in the annotations."""
+"""Reads image files as 8-bit RGB, oriented according to --exif, and checks their size against the annotations."""
 
 import errno
 import importlib.util
@@ -227,7 +227,7 @@ def header_of(picture: Image.Image, path: Path | None = None) -> Header:
     """Returns the header of an open picture.
 
     A PNG file may hold its orientation after its pixels, which then have to be decoded. With the `path` of a picture
-    that isn't decoded yet, this is done only if metadata follows the pixels in the file; without it, always.
+    that isn't decoded yet, this is done only if metadata follows the pixels in the file; without `path`, always.
     """
     is_deep = picture.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     if picture.format == "PNG" and (path is None or _has_late_metadata(path)):

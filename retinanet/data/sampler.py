@@ -110,8 +110,8 @@ def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
     """Returns the LVIS repeat factors, that is, how often an epoch shows each image: float64 [N], at least 1.
 
     The factor of a class that occurs in a fraction f of the images is max(1, sqrt(threshold / f)), and an image has the
-    factor of its rarest class (https://arxiv.org/abs/1908.03195). All factors are then scaled up, by less than 1 + 1/N,
-    so that their sum is a whole number. With a threshold of 0, returns None: each image appears once.
+    factor of its rarest class (https://arxiv.org/abs/1908.03195). All factors are then multiplied by a number below
+    1 + 1/N, so that their sum is a whole number. With a threshold of 0, returns None: each image appears once.
     """
     if not threshold:
         return None
