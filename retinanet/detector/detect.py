@@ -80,7 +80,7 @@ def candidates_in(regions: Regions, num_candidates: int) -> Candidates:
 
 
 def _ranks(logits: Tensor, deltas: Tensor) -> Tensor:
-    """Returns numbers [B, A, C] in the order of the scores, so that `_scores_at` is needed only for the best."""
+    """Returns numbers [B, A, C] that rank like the scores, so that `_scores_at` is needed only for the best."""
     if deltas.shape[2] == 4:
         return logits
     return SCORE_POWER * F.logsigmoid(logits.float()) + (1 - SCORE_POWER) * F.logsigmoid(deltas[..., 4:].float())
@@ -97,7 +97,7 @@ def lowest_class_score(threshold: float, iou_branch: bool) -> float:
 
 @torch.no_grad()
 def suppress(candidates: Candidates, sizes: Tensor, settings: DetectionSettings = DEFAULT_DETECTION) -> Detections:
-    """Returns the detections left of `candidates` after NMS, as in `detect`. Boxes must lie within `sizes` [B, 2]."""
+    """Returns the `candidates` that remain after NMS, as in `detect`. Boxes must lie within `sizes` [B, 2]."""
     boxes, scores, labels = candidates
     valid = (scores > settings.threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
     step = sizes.max().double() + 1

@@ -14,7 +14,7 @@ from retinanet.detector.model import RetinaNet
 def folded_network(model: RetinaNet, precision: torch.dtype) -> RetinaNet:
     """Returns a copy of `model` for detection, without batch norms and with convolution weights in `precision`.
 
-    In every call, `model` itself folds its norms and autocast casts all its weights; the copy saves this work.
+    Each call of `model` itself folds the norms and casts all weights anew; the copy saves this work.
     """
     network = deepcopy(model).eval()
     # torchvision's ResNet registers each norm right after its convolution.

@@ -19,7 +19,7 @@ CROWD = -2  # the label of a crowd region
 
 
 class Targets(NamedTuple):
-    """The objects of a batch; padding rows have label -1 and a box of zeros. M is at least 1."""
+    """The objects and crowd regions of a batch; padding rows have label -1 and a box of zeros. M is at least 1."""
 
     boxes: Tensor  # float32 [B, M, 4]
     labels: Tensor  # int64 [B, M]

@@ -18,7 +18,7 @@ REACH = TOWER_CONVOLUTIONS + 1  # a cell's deltas depend on this many cells on e
 
 
 class SparseNetwork:
-    """Predicts like `model`, but computes deltas only where a score may exceed `threshold`; all other deltas are 0.
+    """Predicts like `model`, but with deltas only around anchors that may score above `threshold`, and 0 elsewhere.
 
     Detections that score above `threshold` are the same as with `model`.
     """

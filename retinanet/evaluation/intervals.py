@@ -10,7 +10,7 @@ DRAWS_SEED = 0
 
 
 class Interval(NamedTuple):
-    """Holds a number and its 95% interval over equally large sets of similar images; unknown bounds are NaN."""
+    """Holds a number and its 95% confidence interval; unknown bounds are NaN."""
 
     value: float
     low: float

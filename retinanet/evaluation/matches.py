@@ -40,7 +40,7 @@ class Block(NamedTuple):
 
 
 def evaluated(detections: Found, annotations: Annotations) -> Found:
-    """Returns the detections that the COCO evaluation counts, by descending score, then image id, then their order."""
+    """Returns the detections that the COCO evaluation counts, by descending score; ties by image id, then as given."""
     ranks = np.argsort(np.argsort(annotations.image_ids))[detections.images]
     order = np.lexsort((ranks, -detections.scores))  # stable
     groups = (ranks * len(annotations.category_ids) + detections.labels)[order]

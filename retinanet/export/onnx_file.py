@@ -1,4 +1,4 @@
-"""Creates ONNX files, which hold the translated graph, and metadata for programs that read the files."""
+"""Creates ONNX files, which hold the translated graph and metadata for the programs that read them."""
 
 import json
 import logging

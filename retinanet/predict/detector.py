@@ -57,9 +57,10 @@ class Detector:
     default the threshold with the best F1 in the run's last evaluation, or 0.3 if there was none. A dict sets
     thresholds by class: {None: 0.3, "traffic light": 0.5}, where None stands for all other classes. `classes` are the
     names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
-    cut; neighbouring tiles overlap by the fraction `overlap` of their side, and each image is also processed as a
-    whole. `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work as
-    in test.py. An ONNX file stores its own defaults; its `num_candidates` and its precision, float32, can't be changed.
+    cut; neighbouring tiles overlap by at least the fraction `overlap` of their side, and each image is also processed
+    as a whole. `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work
+    as in test.py. An ONNX file stores its own defaults; its `num_candidates` and its precision, float32, can't be
+    changed.
 
     Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
     used.

@@ -75,7 +75,10 @@ def _files_in(folder: Path, suffixes: set[str], leave_out: Path, tree: Tree) -> 
 
 
 def _listed_in(path: Path) -> Iterator[SourceFile]:
-    """Yields the files listed in `path`, relative to the current folder or to `path`'s folder; # starts a comment."""
+    """Yields the files listed in `path`; lines that start with # are comments.
+
+    Their paths are relative to the current folder or, if there is no such file, to the folder of `path`.
+    """
     with file_error_explained(path, CANT_READ, "Pass a text file of paths."):
         lines = decoded(path.read_bytes(), path).splitlines()
     for line in lines:

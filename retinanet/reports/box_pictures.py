@@ -159,7 +159,7 @@ def no_pictures_line(dataset: "CocoDataset") -> str | None:
 
 
 def comparison_panels(comparison: Comparison, a: Analysis, b: Analysis, dataset: "CocoDataset") -> list[Panel]:
-    """Returns panels of the images where B gains most, then of the images where it loses most, drawn for A and for B.
+    """Returns two panels (A, B) for each of the images where B gains most, then for each of those where it loses most.
 
     A panel shows the detections above its run's best threshold. Images whose files are missing are left out.
     """

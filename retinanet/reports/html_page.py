@@ -1,4 +1,4 @@
-"""Lays out a report as one self-contained HTML page, in which long tables are partly collapsed."""
+"""Lays out a report as one HTML page, self-contained unless it links to pictures; long tables are partly collapsed."""
 
 import base64
 import hashlib

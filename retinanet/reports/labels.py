@@ -61,7 +61,7 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, width: float) -> np.ndarr
 
 
 def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Returns the places [8, 2] for a label: above and below the box, at its left, right and middle, then inside.
+    """Returns 8 places for a label, [8, 2]: above and below the box (aligned left, right or centred), then 2 inside.
 
     Of equally good places, the first is used.
     """

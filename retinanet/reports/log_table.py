@@ -23,10 +23,10 @@ SETTING_COLUMNS = {  # column: flag
 
 
 def hyper_parameter_table(logs: Sequence[RunLog]) -> list[str]:
-    """Returns a Markdown table of each log's settings, last AP and AP50, and best AP; `-` marks an unknown value.
+    """Returns a Markdown table of each log's settings, final loss, last AP and AP50, and best AP; `-` means unknown.
 
-    Other flags get a column if their values differ between the logs. Logs that differ only in their seed are listed
-    together, followed by a row of their means.
+    Flags beyond SETTING_COLUMNS get a column if their values differ between the logs. Logs that differ only in their
+    seed are listed together, followed by a row of their means.
     """
     flags = SETTING_COLUMNS | {name: name for name in _varying_flags(logs)}
     header = ("model", *map(markdown_cell, flags), "final loss", "AP", "AP50", "best AP", "epoch")
@@ -109,7 +109,7 @@ def _row(name: str, log: RunLog, flags: Sequence[str]) -> tuple[str, ...]:
 
 
 def _results(log: RunLog) -> tuple[float | None, ...]:
-    """Returns the final loss, AP and AP50 of the last evaluation, and the best AP."""
+    """Returns the final loss, the last evaluation's AP and AP50, and the best AP."""
     last = list(log.tables.values())[-1:]
     numbers = [table[row] if table[row] >= 0 else None for table in last for row in (AP, AP50)] or [None, None]
     return (final_loss(log), *numbers, max(_aps(log).values(), default=None))

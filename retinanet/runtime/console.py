@@ -37,8 +37,9 @@ def run_command(read_flags: Callable[[], Any], name: str) -> None:
 def run(main: Callable[[], int]) -> None:
     """Runs a script's `main` and exits with its code.
 
-    0 means success, 1 findings or a bug, 2 a mistake by the user, 3 divergence, 4 that memory ran out or a process
-    died, and 128 + N that signal N ended the run. Every failure except a bug prints one message instead of a traceback.
+    0 means success, 1 a negative result (such as findings) or a bug, 2 a mistake by the user, 3 divergence (from
+    check_data, no verdict), 4 that memory ran out or a process died, and 128 + N that signal N ended the run. Only a
+    bug prints a traceback; any other failure prints at most one message.
     """
     try:
         with STOP.heeded():

@@ -77,7 +77,7 @@ def make_deterministic() -> None:
 
 @contextmanager
 def searching_algorithms(enabled: bool) -> Iterator[None]:
-    """Inside, if `enabled`, cuDNN spends seconds per new shape to find its fastest algorithm; shapes should be few."""
+    """Inside the block, cuDNN searches for its fastest algorithms if `enabled`, which takes seconds per new shape."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = enabled
     try:
@@ -123,7 +123,7 @@ def memory_in_use(device: torch.device) -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, PyTorch uses a single CPU thread, whichever number it used before."""
+    """Inside the block, PyTorch uses a single CPU thread; afterwards, as many as before."""
     threads = torch.get_num_threads()
     if threads > 1:
         torch.set_num_threads(1)

@@ -41,7 +41,7 @@ def written_whole(path: str | Path, mode: str = "w", *, previous: Path | None = 
 
 
 def remove_unfinished(folder: Path, pattern: str) -> None:
-    """Removes unfinished copies of files matching `pattern` that killed writers left in `folder`. Raises OSError."""
+    """Removes unfinished copies of files that match `pattern`, left in `folder` by killed writers. Raises OSError."""
     for ending in (f".{WRITER}{UNFINISHED}", UNFINISHED):  # earlier versions used the second ending
         for path in folder.glob(pattern + ending):
             path.unlink()

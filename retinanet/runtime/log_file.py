@@ -93,7 +93,7 @@ class LogFile:
 
     @contextmanager
     def recording(self, folder: Path | None) -> Iterator[None]:
-        """Inside, printed lines are buffered for a file in `folder`; without a folder, this and `opened` do nothing."""
+        """Buffers lines printed in the block for a file in `folder`; without a folder, this and `opened` do nothing."""
         self._start(folder)
         try:
             yield

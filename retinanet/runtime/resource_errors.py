@@ -44,7 +44,7 @@ HOST_ADVICE = ("lower --workers", "lower --batch_size", "remove --cache ram", "e
 def memory_explained(where: str = "", advice: Sequence[str] = ()) -> Iterator[None]:
     """Raises OutOfResources if the memory of a GPU or of the machine runs out.
 
-    `where` names the work, such as named(images), and `advice` says what helps. The outermost block has neither.
+    `where` names the work, such as named(images), and `advice` says what helps. The outermost block passes neither.
     """
     try:
         yield
@@ -102,7 +102,7 @@ def end_worker_without_room(error: BaseException) -> None:
 
 
 def _shortage(error: BaseException) -> int | None:
-    """Returns EMFILE if too many files are open, ENOSPC if shared memory is full, None for other errors."""
+    """Returns EMFILE if too many files are open, ENOSPC if shared memory is full, and None for other errors."""
     text = " ".join(map(str, _with_causes(error)))
     places = {(Path(frame.filename).name, frame.name) for frame in traceback.extract_tb(error.__traceback__)}
     # If no file can be opened for the memory of a batch, it arrives as an end of file.

@@ -31,7 +31,7 @@ class StopRequests:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped; afterwards the earlier handlers are restored.
+        """Inside the block, a signal raises Stopped; afterwards the earlier handlers are restored.
 
         Only the main thread may use this. A signal that was already ignored, such as SIGHUP under nohup or SIGINT in a
         script's background job, stays ignored.
@@ -48,7 +48,7 @@ class StopRequests:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal only sets `signal_number`; a second SIGINT ends the process at once."""
+        """Inside the block, a signal only sets `signal_number`; a second SIGINT ends the process at once."""
         was_deferred, self._deferred = self._deferred, True
         try:
             yield
@@ -57,7 +57,7 @@ class StopRequests:
 
     @contextmanager
     def unbroken(self) -> Iterator[None]:
-        """Defers signals inside the block, whose end raises Stopped if one arrived, unless `deferred` surrounds it."""
+        """Defers signals inside the block; if one arrived, its end raises Stopped, unless `deferred` surrounds it."""
         with self.deferred():
             yield
         if self.signal_number is not None and not self._deferred:
@@ -65,7 +65,7 @@ class StopRequests:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal raises Stopped even within `deferred`; a signal that arrived before raises it on entry."""
+        """Inside the block, a signal raises Stopped even within `deferred`; an earlier signal raises it on entry."""
         was_deferred, self._deferred = self._deferred, False
         try:
             if self.signal_number is not None:

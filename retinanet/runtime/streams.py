@@ -22,7 +22,7 @@ class Stdout:
 
     @contextmanager
     def set_up(self, *, timed: bool = False, quiet: bool = False) -> Iterator[None]:
-        """Inside, lines start with the time if `timed`; if `quiet`, neither lines nor progress bars are shown."""
+        """Inside the block, lines start with the time if `timed`; if `quiet`, no lines or progress bars are shown."""
         before = self.is_timed, self.is_quiet
         self.is_timed, self.is_quiet = timed, quiet
         try:

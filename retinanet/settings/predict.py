@@ -45,7 +45,7 @@ def _file_decides(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Looks:
-    """The flags for the versions of an image that predict searches: tiles, other sizes, the mirror image."""
+    """The flags for the versions of an image that predict searches: tiles, other sizes and the mirror image."""
 
     tile: int | None = option(
         None,
@@ -62,7 +62,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class FileDetection:
-    """The flags of Detection; None stands for the default that comes with the weights file."""
+    """The flags of Detection; None stands for the weights file's value or, without one, the usual default."""
 
     threshold: tuple[ClassThreshold, ...] | None = option(
         None,
@@ -138,8 +138,8 @@ class PredictSettings:
 def _sources_first(argv: Sequence[str]) -> list[str]:
     """Moves sources after --threshold to the front, such as street.jpg in `--threshold 0.3 street.jpg`.
 
-    A word that can't be a threshold counts as a source. The first word always stays, so that a mistake in it is
-    reported.
+    A word that can't be a threshold counts as a source. The first word after --threshold always stays, so that a
+    mistake in it is reported.
     """
     sources: list[str] = []
     others: list[str] = []

@@ -1,4 +1,4 @@
-"""Defines options that several commands share: data folder, image size, anchors, detection, machine, COCO library."""
+"""Defines options that commands share: data folder, image size, anchors, detection, machine and COCO library."""
 
 import argparse
 import importlib.util

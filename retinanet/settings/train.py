@@ -564,7 +564,8 @@ def recorded_values(path: Path) -> tuple[dict[str, Any], frozenset[str]]:
     """Returns the settings in a run's record, to be used like a recipe, and the names that no default may override.
 
     `path` is the record, or a folder that holds one. A setting whose value follows from other flags is left out and
-    derived again, as with a recipe. Raises UserError if the file isn't a record, or if a flag wouldn't take its value.
+    derived again, as with a recipe. Raises UserError if the file isn't a record, or has a value that its flag wouldn't
+    take.
     """
     file = path / RECORD if path.is_dir() else path
     record = read_json(file)

@@ -189,7 +189,7 @@ def sides_to_compile(settings: TrainSettings) -> list[int]:
 
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
-    """Returns about how many batches each rank will train on."""
+    """Returns the approximate number of batches that each rank will train on."""
     optimisation = settings.optimisation
     if settings.instead_of_training:
         steps = optimisation.steps if optimisation.find_lr else 4 * (settings.safety.verify_resume or 0)

@@ -17,7 +17,7 @@ MUCH_WAITING = 0.1  # fraction of an epoch's time
 
 
 def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
-    """Suggests a learning rate for SGD with steps of `batch_size` images; None if no hint applies.
+    """Returns a hint about SGD's learning rate for steps of `batch_size` images; None if it doesn't apply.
 
     The steps of Adam and AdamW don't grow with the gradient, so their learning rate needs no change.
     """
@@ -31,7 +31,7 @@ def rate_hint(batch_size: int, optimizer: str, rate: float) -> str | None:
 
 
 def schedule_hint(settings: TrainSettings) -> str | None:
-    """Suggests a schedule if the default milestones don't fit the number of epochs; None if they do."""
+    """Returns a hint if the default milestones are used but don't fit the number of epochs; otherwise None."""
     optimisation = settings.optimisation
     epochs, milestones = optimisation.epochs, optimisation.milestones
     num_falls = sum(milestone < epochs for milestone in milestones)

@@ -41,7 +41,7 @@ def measure_statistics(network: RetinaNet, names: Sequence[str], dataset: CocoDa
 
 
 def _batches(dataset: CocoDataset) -> Iterator[Tensor]:
-    """Yields batches of images, uint8 [B, 3, H, W], that are similar in shape, so that little of a batch is padding."""
+    """Yields batches, uint8 [B, 3, H, W], of images that are similar in shape, so that little of a batch is padding."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).round().astype(int))
     heights, widths = dataset.sizes[chosen].T
     ordered = chosen[np.argsort(heights / widths, kind="stable")]

@@ -12,8 +12,8 @@ FACTOR = 0.1
 class Schedule(NamedTuple):
     """The learning rate as a function of the step, with a linear warm-up.
 
-    The kind `step` divides `base` by 10 at the start of each milestone epoch. The kind `cosine` lowers `base` to 0 at
-    the end of the run, along half a cosine (https://arxiv.org/abs/1608.03983).
+    The kind `step` divides the rate by 10 at the start of each milestone epoch. The kind `cosine` lowers it from `base`
+    to 0 at the end of the run, along half a cosine (https://arxiv.org/abs/1608.03983).
     """
 
     base: float

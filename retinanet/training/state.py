@@ -1,4 +1,4 @@
-"""Holds the state that a run carries from step to step: weights, optimiser, losses, skipped steps, random states."""
+"""Holds the state that a run carries from step to step: weights, optimiser, losses, skipped steps and random states."""
 
 import math
 import random
