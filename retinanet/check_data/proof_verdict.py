@@ -243,6 +243,6 @@ def decision_lines(decision: Decision) -> list[str]:
         lines.append(f"No known cause fits. {LOOK}")
     if decision.verdict == UNTOLD:
         lines.append(
-            "Both hard sets, which need a longer training, and wrong ones may end like this: look at the pictures"
+            "Hard sets, which need more training, may end like this, and so may wrong ones: look at the pictures"
         )
     return lines
