@@ -202,22 +202,25 @@ def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarra
 
 
 def z_found(part: Part) -> float:
-    """Returns the z of how much higher objects score, as their own class, than their places in other images."""
+    """Returns z for the scores of the objects, as their own classes, against those of their places in other images."""
     return _z(gains_of(part), part.images)
 
 
 def gains_of(part: Part) -> np.ndarray:
-    """Returns how much higher each object scores, as its own class, than its place in other images: [n]."""
+    """Returns each object's score as its own class, minus that of its place in other images: [n]."""
     return (part.own - part.others)[np.arange(len(part.labels)), part.labels]
 
 
 def z_found_as_any(part: Part) -> float:
-    """Returns the z of how much higher objects score than their places in other images, whatever the class."""
+    """Returns the same z for the highest scores of any class."""
     return _z(part.own.max(axis=1) - part.others.max(axis=1), part.images)
 
 
 def z_classes(part: Part) -> float:
-    """Returns the z of how much higher objects score as their own class than as the set's classes on average."""
+    """Returns z for the scores of the objects as their own classes, against their mean scores over the classes.
+
+    The mean is weighted by the frequency of the classes among the objects.
+    """
     frequencies = np.bincount(part.labels, minlength=part.own.shape[1]) / max(1, len(part.labels))
     return _z(part.own[np.arange(len(part.labels)), part.labels] - part.own @ frequencies, part.images)
 

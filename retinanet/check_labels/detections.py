@@ -22,7 +22,7 @@ Seen = tuple[ImageRegions, Found]  # of an image: its regions, and the detection
 
 
 def seen_by_folds(runs: Sequence[TrainSettings], annotations: Annotations) -> Iterator[Seen]:
-    """Yields the regions and detections in each image, from the detector of the image's fold.
+    """Yields the regions and detections in each image, from the detector that was trained without the image's fold.
 
     Images are indices into the whole set, not into the fold.
     """

@@ -45,7 +45,7 @@ def centred(value: float, drawn: np.ndarray) -> np.ndarray:
 
 
 def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """Centres the draws' values, `drawn` [W], and returns the 95% interval of `value`, clipped to `least` and `most`.
+    """Centres the values of the draws, `drawn` [W], on `value` and returns its 95% interval, from `least` to `most`.
 
     The bounds are NaN if `value` is NaN or no draw has a value.
     """

@@ -132,9 +132,9 @@ def _is_endless(value: Any) -> bool:
 
 
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
-    """Returns the rows beyond the best MAX_PER_CLASS of each image and category whose scores are all valid.
+    """Returns the rows with valid boxes beyond the MAX_PER_CLASS highest scores of each image and category.
 
-    Of rows with equal scores, the first are kept.
+    An image and category with an invalid score is left out. Of rows with equal scores, the last are returned.
     """
     groups = defaultdict(list)
     for index, row in rows:
