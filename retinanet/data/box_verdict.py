@@ -100,7 +100,7 @@ def words_of(verdict: Verdict) -> str:
         FIT: "fit: none of the other readings fits better",
         OTHERWISE: f"fit as {verdict.reading.replace('_', ' ')} ({READINGS[verdict.reading].says})",
         NO_READING: f"fit as boxes {verdict.order}" if verdict.order else "fit no reading, like labels of other images",
-        UNTOLD: "can't be told",
+        UNTOLD: "can't tell",
     }
     return f"{words[verdict.kind]}; z {verdict.z:.1f}, {numbers}"
 

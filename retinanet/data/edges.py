@@ -32,7 +32,7 @@ class Edges(NamedTuple):
 
 
 def edges_of(image: np.ndarray) -> Edges:
-    """Returns the edges of an image, uint8 [height, width, 3]."""
+    """Returns the edges of `image`, which is uint8 [height, width, 3]."""
     height, width = image.shape[:2]
     scale = LONGER_SIDE / max(height, width)
     size = max(2, round(width * scale)), max(2, round(height * scale))

@@ -109,7 +109,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
 
 
 def _classes_to_draw(confusion: Confusion) -> np.ndarray:
-    """Returns the ascending labels of the classes to draw: all or, if these are too many to read, the most confused."""
+    """Returns the labels of the classes to draw, ascending: all, or those confused most often if all are too many."""
     if confusion.num_classes <= MOST_FIELDS:
         return np.arange(confusion.num_classes)
     between = confusion.between_classes()
