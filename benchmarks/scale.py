@@ -48,7 +48,10 @@ INPUTS = {
         0.5, "fraction of the step during which gradients can be sent", ASSUMED, "most of the backward pass"
     ),
     "spread": Input(
-        0.03, "standard deviation of a GPU's step time, relative to its mean", ASSUMED, "images hold different numbers of objects"
+        0.03,
+        "standard deviation of a GPU's step time, relative to its mean",
+        ASSUMED,
+        "images hold different numbers of objects",
     ),
     "hop_seconds": Input(60e-6, "seconds per hop of the barrier", ASSUMED, "Gloo over TCP, log2(GPUs) hops"),
 }

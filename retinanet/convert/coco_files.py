@@ -97,7 +97,10 @@ def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
-    """Returns each set's file, told by the file's or its folder's name. Raises UserError if two tell the same set."""
+    """Returns the file of each set that the name of the file, or of its folder, identifies.
+
+    Raises UserError if two files seem to be the same set.
+    """
     sets: dict[str, Path] = {}
     for file in files:
         if (name := set_told_by(file)) and sets.setdefault(name, file) != file:

@@ -191,7 +191,10 @@ def _without_area(image: LabelledImage, box: Box, reading: str) -> str:
 
 
 def text_of(path: Path) -> str:
-    """Returns a file's text, in UTF-8 or by its byte order mark. Raises UserError if it is missing or isn't text."""
+    """Returns a file's text, decoded as UTF-8 or as its byte order mark says.
+
+    Raises UserError if it is missing or isn't text.
+    """
     with file_error_explained(path, CANT_READ, "Check the path."):
         return decoded(path.read_bytes(), path)
 

@@ -1,4 +1,4 @@
-"""Walks folders, finds files by name, and accounts for every file, as read or as left out for a reason."""
+"""Walks folders, finds files by name, and records of every file that it was read, or why it was left out."""
 
 import os
 import stat
