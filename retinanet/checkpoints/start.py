@@ -93,6 +93,11 @@ def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> Train
     return taken
 
 
+def require_weights(weights: str, depth: int) -> None:
+    """Raises UserError if the weights that --weights selects can't be read or downloaded."""
+    _read_weights(weights, depth)
+
+
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
     """Returns the state dict or checkpoint that --weights selects (empty for `none`), and its name for messages."""
     match weights:

@@ -28,6 +28,7 @@ from retinanet.check_data.text import (
     reach_lines,
     remedy_block,
 )
+from retinanet.checkpoints.start import require_weights
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder, split_advice
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
@@ -42,7 +43,7 @@ from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.printable import counted, printable
 from retinanet.runtime.streams import hides_bars
 from retinanet.runtime.tree import Account, Tree
-from retinanet.settings.check_data import CheckDataSettings
+from retinanet.settings.check_data import PROOF_DEPTH, CheckDataSettings
 from retinanet.settings.train import anchor_words
 
 MOST_LINES = 40  # the maximum number of lines printed without --all
@@ -66,6 +67,7 @@ def check_data(settings: CheckDataSettings) -> int:
     The checks come first: if a finding explains a failure by itself, the proof ends before its training.
     """
     if settings.prove:
+        require_weights(settings.weights, PROOF_DEPTH)
         settings.output_path.mkdir(parents=True, exist_ok=True)
     require_picture_place(settings.picture_path)
     sets, contents, pairs, judged, _, findings = examined = examine(settings)

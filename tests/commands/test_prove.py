@@ -110,6 +110,14 @@ def test_flags_of_the_proof_need_it(script, coco_path, own_folder):
     assert "ResNet-18" in run.err
 
 
+def test_weights_are_read_before_anything_is_written(script, coco_path, own_folder, tmp_path):
+    flags = [word if word != "none" else "nowhere.pth" for word in FLAGS]
+    run = script("retinanet/check_data/__main__", "--coco_path", coco_path, *flags)
+    assert run.code == 2
+    assert "--weights nowhere.pth: no such file" in run.err
+    assert not (tmp_path / "prove").exists()
+
+
 def test_too_few_images_are_refused(prove, coco_path):
     change_json(coco_path / "train.json", lambda content: content["annotations"].__delitem__(slice(2, None)))
     run = prove()
