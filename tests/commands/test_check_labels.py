@@ -35,14 +35,14 @@ def weights_of(output):
 def test_folds_are_trained_resumed_after_a_stop_and_checked(script, folder, tmp_path):
     def stop_in_six(batch):
         if batch == 6:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     output = tmp_path / "out"
     words = ("--coco_path", folder, "--output_path", output, *FLAGS)
     with before_each_batch(stop_in_six):
         first = script(COMMAND, *words)
-    assert first.code == 130
-    assert f"Stopped by SIGINT: {output}/fold_2/last.pt is saved" in first.out
+    assert first.code == 143
+    assert f"Stopped by SIGTERM: {output}/fold_2/last.pt is saved" in first.out
     assert not (output / "label_suspects.json").exists()
     again = script(COMMAND, *words)
     assert (again.code, again.err) == (0, "")
