@@ -20,6 +20,14 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+SLOW = ("runtime", "gpu", "commands")  # folders with the slowest files
+
+
+def pytest_collection_modifyitems(items):
+    """Runs the slowest files first, because otherwise one of them would run alone at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in SLOW)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cache_folder(tmp_path_factory):
     """Keeps annotation caches of the tests out of the user's own folder."""
