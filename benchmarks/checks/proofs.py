@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.checks.broken_sets import BROKEN, HARD, NOISE, write_broken, write_hard
 from benchmarks.speed.protocol import describe
-from retinanet.check_data.proof import Trained, measure, train_narrow
+from retinanet.check_data.proof import Trained, measure, train_small
 from retinanet.check_data.proof_verdict import LEARNABLE, UNTOLD, Decision, decide, part_lines, refusal
 from retinanet.commands.check_data import examine, reach_of
 from retinanet.runtime.console import run, say
@@ -101,7 +101,7 @@ def proved(
                 return Decision("refused", [cause]), None
             train, val = (checked.dataset for checked in examined.sets)
             looked = time.process_time()
-            network = network or train_narrow(train, weights, seed)
+            network = network or train_small(train, weights, seed)
             proof = measure(network, val)
             decision = decide(proof, examined.judged, examined.misfits, *reach_of(settings, train))
     say(

@@ -1,4 +1,4 @@
-"""Trains a narrow network briefly on a part of the training set, and measures what it has learned.
+"""Trains a small detector briefly on a part of the training set, and measures what it has learned.
 
 A network has learned to find objects if detections that overlap them score higher than detections at the same places in
 other images. This can be measured after minutes, long before AP is worth reading.
@@ -76,8 +76,8 @@ class Trained(NamedTuple):
     pixel_deviation: float
 
 
-def train_narrow(train: CocoDataset, weights: str, seed: int) -> Trained:
-    """Trains a narrow network on images of `train`, for about NUM_STEPS * BATCH_SIZE samples in all.
+def train_small(train: CocoDataset, weights: str, seed: int) -> Trained:
+    """Trains a small detector on images of `train`, for about NUM_STEPS * BATCH_SIZE samples in all.
 
     Raises UserError if there are too few images, or if the weights can't be loaded.
     """

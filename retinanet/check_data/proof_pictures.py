@@ -12,7 +12,7 @@ from retinanet.reports.figures import save_figure
 CROPS_A_CLASS, MOST_CLASSES, CROP_PIXELS = 3, 60, 160
 MARGIN = 0.2  # around an object, as a fraction of its sides
 IMAGES_A_PART, COLUMNS, PANEL_PIXELS = 4, 4, 360
-MOST_SHOWN = 5  # detections of an image
+MOST_SHOWN = 3  # detections of an image
 
 CLASSES, DETECTIONS = "classes.png", "detections.png"
 

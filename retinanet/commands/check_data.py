@@ -15,7 +15,7 @@ from retinanet.check_data.counts import Counts, count, histograms, reach
 from retinanet.check_data.findings import Finding, Findings
 from retinanet.check_data.image_checks import Content, note_contents, note_repeated, read_contents
 from retinanet.check_data.lookalikes import Lookalike, draw_lookalikes, note_lookalikes
-from retinanet.check_data.proof import measure, train_narrow
+from retinanet.check_data.proof import measure, train_small
 from retinanet.check_data.proof_pictures import CLASSES, DETECTIONS, draw_classes, draw_detections
 from retinanet.check_data.proof_verdict import NOT_AT_ALL, Decision, decide, decision_lines, part_lines, refusal
 from retinanet.check_data.text import (
@@ -117,8 +117,8 @@ def prove(settings: CheckDataSettings, examined: Examined) -> int:
     val = next((dataset for dataset in others if dataset.is_learned.any()), None)
     classes, detections = settings.output_path / CLASSES, settings.output_path / DETECTIONS
     draw_classes(train, val, classes)
-    say("", "Proof: a narrow network is trained")
-    proof = measure(train_narrow(train, settings.weights, settings.seed), val)
+    say("", "Proof: a small detector is trained")
+    proof = measure(train_small(train, settings.weights, settings.seed), val)
     draw_detections(proof, detections)
     decision = decide(proof, examined.judged, examined.misfits, *reach_of(settings, train))
     say(*part_lines(proof), "", *decision_lines(decision))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinanet.runtime.errors import UserError
-from retinanet.settings.options import Given, another_default, option, parsed, part, whole_number
+from retinanet.settings.options import Given, option, parsed, part, whole_number
 from retinanet.settings.shared import (
     MAX_SIDE,
     MIN_SIDE,
@@ -47,11 +47,15 @@ class CheckDataSettings:
     all: bool = option(False, "print everything instead of only the most important", bool)
     prove: bool = option(
         False,
-        "then train a narrow network for about three minutes on two CPU cores, and say whether the dataset can be "
+        "then train a small detector for minutes (about four on one CPU core), and say whether the dataset can be "
         "learned and, if not, why. Exit code 0: learnable, 1: not, 3: can't tell in this time",
         bool,
     )
-    weights: str = another_default(Network, "weights", Network.weights)
+    weights: str = option(
+        Network.weights,
+        "with --prove: weights to start from: imagenet (torchvision's, downloaded once), none, a FILE with a "
+        "ResNet-18's state dict, or a checkpoint of train.py",
+    )
     seed: int = option(PUBLISHED_SEED, "with --prove: the seed of the draws and of the training", whole_number(0))
     output_path: Path = option(Path("prove"), "with --prove: folder of the pictures", Path)
 
