@@ -81,7 +81,7 @@ def decide(
     verdict = _verdict(proof, is_found, fits, bool(of_train), bool(of_val))
     causes = [*of_train, *of_val]
     if verdict != LEARNABLE:
-        causes += _other_causes(proof, verdict, missed, remedy)
+        causes += _other_causes(proof, missed, remedy)
     if verdict == BY_HEART and is_found:
         causes.append(Cause("classes that don't follow from the pictures: unseen objects are found as any class", LOOK))
     elif verdict == BY_HEART and not causes:
@@ -206,7 +206,7 @@ def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return totals.argmax(axis=1)
 
 
-def _other_causes(proof: Proof, verdict: str, missed: float, remedy: str) -> list[Cause]:
+def _other_causes(proof: Proof, missed: float, remedy: str) -> list[Cause]:
     causes = []
     if abs(proof.pixel_mean) > FARTHEST_MEAN or proof.pixel_deviation < LEAST_DEVIATION:
         says = (

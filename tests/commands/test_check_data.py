@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from support.data_folder import change_json
+from support.data_folder import as_corners, change_json, in_fractions
 from support.scripts import ROOT
 
 from retinanet.check_data.findings import FINDING_KINDS
@@ -120,18 +120,6 @@ def deep(folder):
     with Image.open(path) as picture:
         grey = np.asarray(picture.convert("L")).astype(np.uint16)
     Image.fromarray(grey * 16).save(path)
-
-
-def as_corners(content):
-    for annotation in content["annotations"]:
-        left, top, width, height = annotation["bbox"]
-        annotation["bbox"] = [left, top, left + width, top + height]
-
-
-def in_fractions(content):
-    for annotation in content["annotations"]:
-        annotation["bbox"] = [number / SIDE for number in annotation["bbox"]]
-        del annotation["area"]
 
 
 def tiny(content):

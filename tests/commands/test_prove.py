@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from support.data_folder import change_json
+from support.data_folder import as_corners, change_json, in_fractions
 from support.scripts import ROOT
 
 from retinanet.check_data import proof
@@ -20,18 +20,6 @@ FLAGS = ("--sets", "train", "val", "--min_side", 64, "--max_side", 96, "--prove"
 def prove(script, coco_path, own_folder, narrow_network, monkeypatch):
     monkeypatch.setattr(proof, "NUM_STEPS", 2)
     return lambda *flags: script("retinanet/check_data/__main__", "--coco_path", coco_path, *FLAGS, *flags)
-
-
-def as_corners(content):
-    for annotation in content["annotations"]:
-        left, top, width, height = annotation["bbox"]
-        annotation["bbox"] = [left, top, left + width, top + height]
-
-
-def in_fractions(content):
-    for annotation in content["annotations"]:
-        annotation["bbox"] = [number / 100 for number in annotation["bbox"]]
-        del annotation["area"]
 
 
 def all_crowds(content):

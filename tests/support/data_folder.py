@@ -44,3 +44,17 @@ def change_json(path: Path, change) -> None:
     """Rewrites a JSON file after `change`, a function that modifies the contents in place or returns new contents."""
     content = json.loads(path.read_text())
     path.write_text(json.dumps(change(content) or content))
+
+
+def as_corners(content: dict) -> None:
+    """Writes the boxes as (x1, y1, x2, y2)."""
+    for annotation in content["annotations"]:
+        left, top, width, height = annotation["bbox"]
+        annotation["bbox"] = [left, top, left + width, top + height]
+
+
+def in_fractions(content: dict) -> None:
+    """Writes the boxes as fractions of 100 pixels, without areas."""
+    for annotation in content["annotations"]:
+        annotation["bbox"] = [number / 100 for number in annotation["bbox"]]
+        del annotation["area"]
