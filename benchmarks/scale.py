@@ -39,7 +39,7 @@ INPUTS = {
     "start_seconds": Input(
         220, "seconds of the first start on a million images", MEASURED, "`python -m benchmarks.speed.startup`"
     ),
-    "machine_gpus": Input(8, "GPUs per machine", ASSUMED, "usual when rented"),
+    "machine_gpus": Input(8, "GPUs per machine", ASSUMED, "usual for rented machines"),
     "inside_bandwidth": Input(
         300e9, "bytes/s between the GPUs of a machine", ASSUMED, "two thirds of NVLink's 450 GB/s"
     ),
