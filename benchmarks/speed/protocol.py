@@ -15,6 +15,7 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from retinanet.checkpoints.provenance import git_commit
+from retinanet.runtime.device import cpu_features, cpu_name
 
 
 class Timing(NamedTuple):
@@ -94,12 +95,4 @@ def describe(device: torch.device) -> str:
 def chip_of(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return platform.processor()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    return f"{cpu_name()}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, {' '.join(cpu_features())}"

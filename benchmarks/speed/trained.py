@@ -29,7 +29,7 @@ from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.detector.structures import Detections
 from retinanet.detector.windows import SparseNetwork, can_be_sparse
 from retinanet.export.onnx_file import onnx_bytes
-from retinanet.predict.networks import session_of
+from retinanet.predict.runners import session_of
 from retinanet.runtime.device import autocast
 from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE

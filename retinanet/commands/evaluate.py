@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from retinanet.checkpoints.checkpoint import Checkpoint, build_model, checkpoint_line, load_checkpoint, saved_epoch
+from retinanet.checkpoints.checkpoint import saved_epoch
 from retinanet.checkpoints.output_folder import best_and_final_line, read_evaluations
 from retinanet.checkpoints.provenance import name_of_device, provenance, time_now
 from retinanet.coco.annotations import Annotations, has_objects, placeholder_note, require_same_classes
@@ -28,8 +28,9 @@ from retinanet.data.transforms import longest_at
 from retinanet.evaluation.analysis import Analysis, analyse, ap_without
 from retinanet.evaluation.coco_table import AP, require_backend, table_if_objects
 from retinanet.evaluation.compare import compare
-from retinanet.evaluation.detect_set import detect_all
+from retinanet.evaluation.detect_set import detect_with
 from retinanet.evaluation.views import Views, views_line
+from retinanet.predict.networks import Opened, Trained, opened
 from retinanet.reports.analysis_text import analysis_lines, comparison_lines, without_lookalikes_line
 from retinanet.reports.box_pictures import comparison_panels, draw_grid, no_pictures_line
 from retinanet.reports.compared_settings import setting_differences, setting_lines
@@ -40,7 +41,7 @@ from retinanet.reports.html_report import REPORT, write_report
 from retinanet.reports.metrics import comparison_numbers, evaluation_numbers, write_json
 from retinanet.reports.page_data import Run
 from retinanet.runtime.console import say, warn
-from retinanet.runtime.device import choose_precision, find_device, num_workers
+from retinanet.runtime.device import num_workers
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.files import require_writable, size_on_disk, size_text
 from retinanet.runtime.json_files import without_nan
@@ -65,44 +66,43 @@ def evaluate_or_compare(settings: EvaluateSettings) -> int:
         return compare_results(settings, *settings.compare)
     if settings.from_results is not None:
         return report_on_file(settings, settings.from_results)
-    return evaluate_checkpoint(settings, find_device(settings.machine.device))
+    return evaluate_detector(settings)
 
 
-def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int:
+def evaluate_detector(settings: EvaluateSettings) -> int:
+    """Evaluates a checkpoint or an exported file."""
     set_name = settings.name_of_set
     results_path = place_of_results(settings)
-    checkpoint = load_checkpoint(settings.checkpoint_path)
-    min_side, max_side = sides_of(settings, checkpoint)
+    machine = settings.machine
+    detector = opened(settings.checkpoint_path, machine.device, machine.precision, averaged=not settings.raw_weights)
+    trained, device = detector.trained, detector.device
+    min_side, max_side = sides_of(settings, trained)
     annotations, dataset = load_set(
         settings.coco_path,
         set_name,
         min_side=min_side,
         max_side=max_side,
-        max_pixels=settings.machine.max_pixels,
-        exif=settings.trained.exif or checkpoint.exif,
-        white_level=checkpoint.white_level,
+        max_pixels=machine.max_pixels,
+        exif=settings.trained.exif or trained.exif,
+        white_level=trained.white_level,
     )
     require_objects(settings, annotations)
     if has_objects(annotations):
         require_backend(settings.eval_backend)
-    require_same_classes(annotations, checkpoint.class_names, checkpoint.category_ids, settings.checkpoint_path)
-    precision = choose_precision(settings.machine.precision, device)
-    model = build_model(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights).to(device)
+    require_same_classes(annotations, trained.class_names, trained.category_ids, settings.checkpoint_path)
+    look = detector.look_for(settings.detection, more_looks(settings))
     with LOG.recording(settings.log_dir):
-        begin(settings, checkpoint)
+        begin(settings, detector)
         say(f"Num {set_name} images: {len(dataset)}", *dataset.frame_notes())
         if settings.views.test_sides or settings.views.flip_test:
             say(views_line(settings.views.test_sides or [min_side], settings.views.flip_test))
-        detections = detect_all(
-            model,
+        detections = detect_with(
+            look,
             dataset,
             LoaderSettings(
-                settings.trained.batch_size or checkpoint.batch_size,
-                num_workers(settings.machine.workers, device),
-                device,
+                settings.trained.batch_size or trained.batch_size, num_workers(machine.workers, device), device
             ),
             device=device,
-            precision=precision,
             detection=settings.detection,
             views=Views(
                 # The limit of the longer side grows with the shorter side; otherwise wide images would have the same
@@ -111,12 +111,18 @@ def evaluate_checkpoint(settings: EvaluateSettings, device: torch.device) -> int
                 settings.views.flip_test,
             ),
         )
-        record = record_of(settings, checkpoint, annotations, device)
+        record = record_of(settings, trained, annotations, device)
         write_found(detections, annotations, results_path, record)
         code = report_on(settings, detections, dataset, results_path, record)
-        if hint := better_checkpoint(settings.checkpoint_path, checkpoint.epoch):
+        if hint := better_checkpoint(settings.checkpoint_path, trained.epoch):
             say(hint)
     return code
+
+
+def more_looks(settings: EvaluateSettings) -> list[str]:
+    """Returns the flags that look at an image more than once, and so need the candidates before NMS."""
+    flags = {"flip_test": settings.views.flip_test, "test_sides": settings.views.test_sides}
+    return [name for name, value in flags.items() if value]
 
 
 def require_objects(settings: EvaluateSettings, annotations: Annotations) -> None:
@@ -131,21 +137,21 @@ def require_objects(settings: EvaluateSettings, annotations: Annotations) -> Non
 
 
 def record_of(
-    settings: EvaluateSettings, checkpoint: Checkpoint, annotations: Annotations, device: torch.device
+    settings: EvaluateSettings, trained: Trained, annotations: Annotations, device: torch.device
 ) -> dict[str, Any]:
     """Returns the record of a result file, the counterpart of a run's run.json."""
-    min_side, max_side = sides_of(settings, checkpoint)
+    min_side, max_side = sides_of(settings, trained)
     used = {
         "set_name": settings.name_of_set,
         "min_side": min_side,
         "max_side": max_side,
-        "batch_size": settings.trained.batch_size or checkpoint.batch_size,
-        "exif": settings.trained.exif or checkpoint.exif,
+        "batch_size": settings.trained.batch_size or trained.batch_size,
+        "exif": settings.trained.exif or trained.exif,
     }
     return {
         "checkpoint": str(settings.checkpoint_path),
-        "epoch": checkpoint.epoch,
-        "settings": without_nan(checkpoint.settings),
+        "epoch": trained.epoch,
+        "settings": without_nan(dict(trained.settings)),
         TEST_SETTINGS: flat(with_values(settings, used)),
         "data": {settings.name_of_set: {"file": str(annotations.path), "sha256": annotations.fingerprint}},
         "device": name_of_device(device),
@@ -154,10 +160,10 @@ def record_of(
     }
 
 
-def better_checkpoint(path: Path, epoch: int) -> str | None:
-    """Returns a hint if the run's evaluations rate best.pt higher than the checkpoint `path`, saved after `epoch`."""
+def better_checkpoint(path: Path, epoch: int | None) -> str | None:
+    """Returns a hint if the run's evaluations rate best.pt higher than the file `path`, saved after `epoch`."""
     aps, best = read_evaluations(path.parent), path.parent / BEST
-    if path.name == BEST or epoch not in aps or max(aps.values()) <= aps[epoch]:
+    if path.name == BEST or epoch is None or epoch not in aps or max(aps.values()) <= aps[epoch]:
         return None
     better = saved_epoch(best)  # not the best epoch if the disk was full at that time
     if better not in aps or aps[better] <= aps[epoch]:
@@ -278,31 +284,31 @@ def place_of_results(settings: EvaluateSettings) -> Path:
     return path
 
 
-def sides_of(settings: EvaluateSettings, checkpoint: Checkpoint) -> tuple[int, int]:
+def sides_of(settings: EvaluateSettings, trained: Trained) -> tuple[int, int]:
     """Returns the shorter side of the images and the limit of the longer side.
 
     Raises UserError if flags and checkpoint contradict each other.
     """
-    depth = checkpoint.architecture.depth
+    depth = trained.depth
     if settings.depth not in (None, depth):
         raise UserError(
             f"{settings.checkpoint_path}: its depth is {depth}, --depth says {settings.depth}. Use "
             f"--depth {depth}, remove the flag, or choose another checkpoint."
         )
     min_side, max_side = (
-        settings.trained.min_side or checkpoint.min_side,
-        settings.trained.max_side or checkpoint.max_side,
+        settings.trained.min_side or trained.min_side,
+        settings.trained.max_side or trained.max_side,
     )
     if max_side < min_side:
         raise UserError(f"--min_side {min_side} is larger than --max_side {max_side}. Set both sides.")
     return min_side, max_side
 
 
-def begin(settings: EvaluateSettings, checkpoint: Checkpoint) -> None:
+def begin(settings: EvaluateSettings, detector: Opened) -> None:
     """Opens the log, and logs which checkpoint is evaluated and the settings of its run."""
-    trained = {**checkpoint.settings, "depth": checkpoint.architecture.depth}
+    trained = {**detector.trained.settings, "depth": detector.trained.depth}
     with LOG.opened(name_of_run("valid" if settings.name_of_set.startswith("val") else "test", trained)):
-        say(checkpoint_line(checkpoint, settings.checkpoint_path, averaged=not settings.raw_weights))
+        say(detector.line)
     if line := best_and_final_line(settings.checkpoint_path):
         say(line)
     if LOG.path:

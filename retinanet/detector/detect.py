@@ -53,7 +53,8 @@ def find_candidates(
     best = ranks.flatten(1).topk(num_candidates if padded else min(num_candidates, ranks[0].numel()), dim=1)
     scores = _scores_at(best.values, deltas)  # [B, N]
     anchor_indices, labels = best.indices // num_classes, best.indices % num_classes
-    best_deltas = deltas[..., :4].float().gather(1, anchor_indices[..., None].expand(-1, -1, 4))
+    # Sliced after the gather: the ONNX exporter drops a slice before it, and OpenVINO then rejects the shapes.
+    best_deltas = deltas.gather(1, anchor_indices[..., None].expand(-1, -1, deltas.shape[2]))[..., :4].float()
     return Candidates(clip(decode(best_deltas, anchors[anchor_indices]), sizes), scores, labels)
 
 

@@ -22,7 +22,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
 from retinanet.detector.windows import SparseNetwork, can_be_sparse
-from retinanet.evaluation.views import ONE_VIEW, Views, predict_views
+from retinanet.evaluation.views import ONE_VIEW, Look, Views, look_with, merged_views
 from retinanet.runtime.device import searching_algorithms
 from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import ALONE, Ranks
@@ -42,16 +42,30 @@ def detect_all(
     views: Views = ONE_VIEW,
     ranks: Ranks = ALONE,
 ) -> Found:
+    """Returns the detections of `model` in all images of `dataset`, as detect_with does."""
+    network = fastest_form(model.eval(), device, precision, detection.threshold)
+    look = look_with(network, detection.num_candidates, device=device, precision=precision)
+    return detect_with(look, dataset, loading, device=device, detection=detection, views=views, ranks=ranks)
+
+
+def detect_with(
+    look: Look,
+    dataset: CocoDataset,
+    loading: LoaderSettings,
+    *,
+    device: torch.device,
+    detection: DetectionSettings = DEFAULT_DETECTION,
+    views: Views = ONE_VIEW,
+    ranks: Ranks = ALONE,
+) -> Found:
     """Returns the detections in all images of `dataset`, sorted by image id and descending score.
 
-    The candidates from all `views` of an image are merged before NMS. The images are divided among the ranks; rank 0
-    returns all detections, and the other ranks return none. Raises UserError if an image can't be read: no image is
-    skipped.
+    The candidates that `look` finds in all `views` of an image are merged before NMS. The images are divided among the
+    ranks; rank 0 returns all detections, and the other ranks return none. Raises UserError if an image can't be read:
+    no image is skipped.
     """
-    model.eval()
     batches = OneAhead(on_device(batches_of_set(dataset, loading, "Detection", views=views, ranks=ranks), device))
-    network = fastest_form(model, device, precision, detection.threshold)
-    merged = predict_views(network, batches, views, detection.num_candidates, device=device, precision=precision)
+    merged = merged_views(look, batches, views)
     parts: list[Found] = []
     suppressed: list[tuple[Detections, Tensor, np.ndarray]] = []  # of the previous batch
     with searching_algorithms(False):  # image shapes vary, and the last batch of each shape is smaller

@@ -43,22 +43,6 @@ class MergedViews(NamedTuple):
     rows: Tensor  # int64 [B], indices of the images in the set
 
 
-def predict_views(
-    model: RetinaNet | SparseNetwork,
-    batches: Iterable[Batch],
-    views: Views,
-    num_candidates: int,
-    *,
-    device: torch.device,
-    precision: torch.dtype,
-) -> Iterator[MergedViews]:
-    """Yields the merged views of `batches`, with the `num_candidates` top-scoring candidates of each view.
-
-    The views are independent of each other until NMS. Nothing here waits for the device.
-    """
-    return merged_views(look_with(model, num_candidates, device=device, precision=precision), batches, views)
-
-
 def look_with(
     model: RetinaNet | SparseNetwork, num_candidates: int, *, device: torch.device, precision: torch.dtype
 ) -> Look:
@@ -75,7 +59,10 @@ def look_with(
 
 @torch.no_grad()
 def merged_views(look: Look, batches: Iterable[Batch], views: Views) -> Iterator[MergedViews]:
-    """Merges the candidates of every `views.num_sides` successive batches: the same images in several sizes."""
+    """Yields the merged candidates of every `views.num_sides` successive batches: the same images in several sizes.
+
+    The views are independent of each other until NMS. Nothing here waits for the device.
+    """
     candidates_of_views: list[Candidates] = []
     for batch in batches:
         if not candidates_of_views:

@@ -9,22 +9,24 @@ import torch
 
 from retinanet.checkpoints.checkpoint import Checkpoint
 from retinanet.data.transforms import MULTIPLE
+from retinanet.detector.fold import folded_network
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DetectionSettings
 from retinanet.export.graph import DetectorGraph, Outputs
-from retinanet.predict.networks import KEY, trained_of
-from retinanet.runtime.errors import UserError
+from retinanet.predict.networks import trained_of
+from retinanet.predict.runners import KEY
+from retinanet.runtime.json_files import without_nan
 
 OPSET = 18
 MOST_BATCH, MOST_CELLS = 1024, 256  # limits: images in a batch, and multiples of 32 pixels per side
 
 
 def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSettings) -> bytes:
-    """Returns the contents of an ONNX file of the detector. Raises UserError if a required package is missing."""
-    _require_packages()
+    """Returns the contents of an ONNX file of the detector."""
     from retinanet.export.onnx_nms import onnx_nms
 
-    graph = DetectorGraph(model, settings).eval()
+    # Without batch norms, each convolution has constant weights, as quantisation needs.
+    graph = DetectorGraph(folded_network(model, torch.float32), settings).eval()
     size = 192, 320  # at least 2 cells per side on every level: the exporter would make a side of 1 constant
     example = torch.zeros(2, 3, *size, dtype=torch.uint8), torch.tensor([size] * 2)
     batch = torch.export.Dim("batch", min=1, max=MOST_BATCH)
@@ -47,32 +49,18 @@ def onnx_bytes(model: RetinaNet, checkpoint: Checkpoint, settings: DetectionSett
     proto = program.model_proto
     # The exporter records intermediate shapes that are wrong for other image sizes, and onnxruntime would trust them.
     del proto.graph.value_info[:]
-    for key, value in metadata_of(checkpoint, settings).items():
-        proto.metadata_props.add(key=key, value=value)
+    for name, value in metadata_of(checkpoint, settings).items():
+        proto.metadata_props.add(key=f"{KEY}.{name}", value=json.dumps(value))
     return proto.SerializeToString()
 
 
-def metadata_of(checkpoint: Checkpoint, settings: DetectionSettings) -> dict[str, str]:
-    """Returns the metadata of the file, with each value as JSON."""
-    trained = trained_of(checkpoint)
-    parts: dict[str, Any] = {
-        **trained._asdict(),
+def metadata_of(checkpoint: Checkpoint, settings: DetectionSettings) -> dict[str, Any]:
+    """Returns the metadata of an exported file."""
+    return {
+        **trained_of(checkpoint)._asdict(),
+        "settings": without_nan(checkpoint.settings),
         "least_score": settings.threshold,
         "num_candidates": settings.num_candidates,
         "nms_iou": settings.nms_iou,
         "max_detections": settings.max_detections,
-        "depth": checkpoint.architecture.depth,
-        "epoch": checkpoint.epoch,
     }
-    return {f"{KEY}{name}": json.dumps(value) for name, value in parts.items()}
-
-
-def _require_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as missing:
-        raise UserError(
-            f"--format onnx needs {missing.name}. Install what it needs with: pip install onnx onnxscript onnxruntime"
-        ) from None

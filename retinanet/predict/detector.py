@@ -18,11 +18,10 @@ from retinanet.coco.results import Found
 from retinanet.coco.score_thresholds import above
 from retinanet.data.images import read_upright, upright
 from retinanet.data.transforms import longest_at, to_tensor
-from retinanet.detector.settings import DEFAULT_DETECTION
 from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, Tiles, detect_images
-from retinanet.predict.networks import ONNX, network_of_checkpoint, network_of_onnx
-from retinanet.predict.thresholds import Threshold
+from retinanet.predict.networks import opened
+from retinanet.predict.thresholds import Threshold, thresholds_of
 from retinanet.runtime.errors import FLAGS, UserError
 from retinanet.settings.shared import MAX_PIXELS
 
@@ -86,31 +85,22 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path, self.max_pixels = Path(path), max_pixels
-        overrides: dict[str, Any] = {
-            "num_candidates": num_candidates,
-            "nms_iou": nms_iou,
-            "max_detections": max_detections,
-        }
-        if self.path.suffix == ONNX:
-            looks_flags = {"tile": tile, "flip_test": flip_test, "test_sides": test_sides}
-            more_looks_used = [name for name, value in looks_flags.items() if value]
-            self.network = network_of_onnx(self.path, device, precision, threshold, overrides, more_looks_used)
-        else:
-            count = DEFAULT_DETECTION.num_candidates if num_candidates is None else num_candidates
-            self.network = network_of_checkpoint(self.path, device, precision, threshold, count)
-        trained = self.network.trained
-        self.class_names, self.category_ids = trained.class_names, trained.category_ids
-        self.thresholds = self.network.thresholds
+        file = opened(self.path, device, precision)
+        self.trained, self.device = file.trained, file.device
+        self.class_names, self.category_ids = file.trained.class_names, file.trained.category_ids
+        self.thresholds = thresholds_of(threshold, file.trained.threshold, self.class_names, self.path)
+        overrides = {"num_candidates": num_candidates, "nms_iou": nms_iou, "max_detections": max_detections}
+        given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+        detection = replace(file.defaults, threshold=self.thresholds.lowest, **given)
+        looks_flags = {"tile": tile, "flip_test": flip_test, "test_sides": test_sides}
+        self.look = file.look_for(detection, [name for name, value in looks_flags.items() if value])
         self.kept_labels = None if classes is None else self._labels_of(classes)
-        sides = [(side, longest_at(side, trained.min_side, trained.max_side)) for side in test_sides or ()]
+        trained_sides = file.trained.min_side, file.trained.max_side
+        sides = [(side, longest_at(side, *trained_sides)) for side in test_sides or ()]
         self.looks = Looks(
-            Views(sides or [(trained.min_side, trained.max_side)], flip_test),
-            replace(
-                self.network.detection,
-                threshold=self.thresholds.lowest,
-                **{name: value for name, value in overrides.items() if value is not None},
-            ),
-            batch_size or trained.batch_size,
+            Views(sides or [trained_sides], flip_test),
+            detection,
+            batch_size or file.trained.batch_size,
             Tiles(tile, overlap) if tile else None,
         )
 
@@ -126,7 +116,7 @@ class Detector:
 
     def __repr__(self) -> str:
         return (
-            f"Detector({str(self.path)!r}, {str(self.network.device)!r}, threshold={self.threshold_text()}, "
+            f"Detector({str(self.path)!r}, {str(self.device)!r}, threshold={self.threshold_text()}, "
             f"classes={[self.class_names[label] for label in self.kept_labels or range(len(self.class_names))]})"
         )
 
@@ -149,11 +139,11 @@ class Detector:
 
     def read(self, source: str | Path | IO[bytes]) -> np.ndarray:
         """Returns an image file's pixels, upright and with the training run's white level: uint8 [height, width, 3]."""
-        return read_upright(source, self.max_pixels, self.network.trained.white_level)
+        return read_upright(source, self.max_pixels, self.trained.white_level)
 
     def find(self, images: Sequence[Tensor]) -> Found:
         """Returns the detections in uint8 `images` [3, h, w], sorted by image, then by descending score."""
-        detections = detect_images(self.network, images, self.looks)  # above the lowest threshold
+        detections = detect_images(self.look, images, self.looks, self.device)  # above the lowest threshold
         detections = detections.at(above(detections.scores, self.thresholds.by_label[detections.labels]))
         return detections if self.kept_labels is None else detections.at(np.isin(detections.labels, self.kept_labels))
 
@@ -183,7 +173,7 @@ class Detector:
         if isinstance(image, str | Path) or hasattr(image, "read"):
             return to_tensor(self.read(image))
         if isinstance(image, Image.Image):
-            return to_tensor(upright(image, self.network.trained.white_level))
+            return to_tensor(upright(image, self.trained.white_level))
         # A copy is needed: PyTorch warns about read-only arrays, such as PIL's, and rejects negative strides.
         tensor = torch.as_tensor(np.array(image, order="C") if isinstance(image, np.ndarray) else image)
         if isinstance(image, np.ndarray):

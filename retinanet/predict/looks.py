@@ -16,8 +16,7 @@ from retinanet.detector.detect import suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.detect_set import found_in_batch
-from retinanet.evaluation.views import Views, merged_views
-from retinanet.predict.networks import ReadyNetwork
+from retinanet.evaluation.views import Look, Views, merged_views
 
 EDGE = 0.01  # fraction of a tile's side: an object this close to an inner edge may be cut off there
 
@@ -46,15 +45,16 @@ class Merged(NamedTuple):
     scale: Tensor  # float32 [1, 2], of the first view
 
 
-def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> Found:
+def detect_images(look: Look, images: Sequence[Tensor], looks: Looks, device: torch.device) -> Found:
     """Returns the detections in uint8 `images` [3, h, w], by image and descending score.
 
     Without tiles, the detections equal test.py's, because the images of a batch have equal padded shapes.
     """
-    merged = look_at(network, images, looks)
+    merged = look_at(look, images, looks, device)
     if looks.tiles:
         merged = [
-            with_tiles(network, image, whole, looks, looks.tiles) for image, whole in zip(images, merged, strict=True)
+            with_tiles(look, image, whole, looks, looks.tiles, device)
+            for image, whole in zip(images, merged, strict=True)
         ]
     parts = []
     for index, image_merged in enumerate(merged):
@@ -63,7 +63,7 @@ def detect_images(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks)
     return joined(parts)
 
 
-def look_at(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> list[Merged]:
+def look_at(look: Look, images: Sequence[Tensor], looks: Looks, device: torch.device) -> list[Merged]:
     """Returns the merged candidates from all views of each image."""
     assert looks.views.sides is not None
     originals = np.array([image.shape[1:] for image in images], np.int64).reshape(-1, 2)
@@ -72,7 +72,7 @@ def look_at(network: ReadyNetwork, images: Sequence[Tensor], looks: Looks) -> li
     merged: dict[int, Merged] = {}
     for rows in batches_of_equal_shape(shapes, looks.batch_size):
         batches = [_batch(images, rows, side_sizes) for side_sizes in sizes]
-        for candidates, size, scale, _ in merged_views(network.look, on_device(batches, network.device), looks.views):
+        for candidates, size, scale, _ in merged_views(look, on_device(batches, device), looks.views):
             for place, row in enumerate(rows):
                 of_image = slice(place, place + 1)
                 merged[row] = Merged(
@@ -92,11 +92,11 @@ def _batch(images: Sequence[Tensor], rows: Sequence[int], sizes: np.ndarray) -> 
     return collate(samples)
 
 
-def with_tiles(network: ReadyNetwork, image: Tensor, whole: Merged, looks: Looks, tiles: Tiles) -> Merged:
+def with_tiles(look: Look, image: Tensor, whole: Merged, looks: Looks, tiles: Tiles, device: torch.device) -> Merged:
     """Returns the candidates from the whole image and from its tiles, in pixels of the image."""
     size = image.shape[1:]
     corners = tile_corners(size, tiles)
-    tile_candidates = look_at(network, [cut(image, corner, tiles) for corner in corners], looks)
+    tile_candidates = look_at(look, [cut(image, corner, tiles) for corner in corners], looks, device)
     parts = [_likely(moved(whole.candidates, whole.scale[0], (0, 0)), looks)]
     for corner, merged in zip(corners, tile_candidates, strict=True):
         likely = _likely(moved(merged.candidates, merged.scale[0], corner), looks)

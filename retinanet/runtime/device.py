@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import resource
 import shutil
 import sys
@@ -16,6 +17,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CPU_FEATURES = ("amx_int8", "amx_bf16", "avx512_vnni", "avx_vnni", "avx512_bf16")  # as /proc/cpuinfo names them
 LEAST_CAPABILITY = (7, 0)  # Triton needs a GPU of the Volta generation (2017) or newer
 
 
@@ -132,3 +134,23 @@ def one_thread() -> Iterator[None]:
     finally:
         if threads > 1:
             torch.set_num_threads(threads)
+
+
+def cpu_name() -> str:
+    """Returns the CPU's model name, or its architecture if the system doesn't tell the name."""
+    return next(iter(_cpu_lines("model name")), platform.machine())
+
+
+def cpu_features() -> list[str]:
+    """Returns which of CPU_FEATURES the CPU has; none if the system doesn't tell."""
+    flags = {flag for line in _cpu_lines("flags") for flag in line.split()}
+    return [name for name in CPU_FEATURES if name in flags]
+
+
+def _cpu_lines(key: str) -> list[str]:
+    """Returns the values of `key` in /proc/cpuinfo; none if the system isn't Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.partition(": ")[2] for line in lines if line.startswith(key)]

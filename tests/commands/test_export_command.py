@@ -87,7 +87,7 @@ def test_one_file_takes_every_size_and_batch(tmp_path_factory, size, batch_size)
     from retinanet.detector.detect import detect, find_candidates
     from retinanet.detector.settings import AnchorShapes, DetectionSettings
     from retinanet.export.onnx_file import onnx_bytes
-    from retinanet.predict.networks import session_of
+    from retinanet.predict.runners import session_of
 
     folder = tmp_path_factory.getbasetemp()
     shapes = AnchorShapes(3.0, (0.5, 2.0), (1.0,))
@@ -209,7 +209,7 @@ def test_what_a_file_cannot_follow_is_refused(script, coco_path, files, flags, m
 
 def test_what_differs_is_not_written(script, coco_path, checkpoint, monkeypatch):
     monkeypatch.setattr(command, "onnx_bytes", lambda *_: b"")
-    monkeypatch.setattr(command, "session_of", lambda *_: None)
+    monkeypatch.setattr(command, "onnx_runner", lambda *_: None)
     monkeypatch.setattr(command, "compare", lambda *_: Comparison(5, (10, 9), 0.5, 2e-3, 1, (0.5, 0.4)))
 
     run = script(EXPORT, "--checkpoint_path", checkpoint, "--coco_path", coco_path)

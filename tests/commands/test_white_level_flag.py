@@ -1,6 +1,5 @@
 """The white level of a training reaches all that use its checkpoint."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ def test_train_and_check_data_say_how_much_of_the_range_is_used(script, deep_pat
     assert "Warning: 8 pictures" not in run.out
     checkpoint = load_checkpoint(Path("bright/model_final.pt"))
     assert checkpoint.white_level == 4095
-    assert json.loads(metadata_of(checkpoint, DEFAULT_DETECTION)["retinanet.white_level"]) == 4095
+    assert metadata_of(checkpoint, DEFAULT_DETECTION)["white_level"] == 4095
     detector = Detector("bright/model_final.pt", "cpu")
     assert detector.read(deep_path / "images" / "val" / "1.png").max() > 100
     assert Detector("output/model_final.pt", "cpu").read(deep_path / "images" / "val" / "1.png").max() < 20

@@ -33,7 +33,7 @@ from retinanet.detector.detect import detect
 from retinanet.detector.settings import Architecture, DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation.detect_set import detect_all, found_in_batch, found_in_set
-from retinanet.evaluation.views import Views, mirrored, predict_views, resized_boxes, views_line
+from retinanet.evaluation.views import Views, look_with, merged_views, mirrored, resized_boxes, views_line
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import Ranks
 
@@ -231,8 +231,8 @@ def test_the_device_holds_one_view_at_a_time(tmp_path):
                 events.append("batch")
                 yield batch
 
-    how = {"num_candidates": 5, "device": CPU, "precision": torch.float32}
-    found = list(predict_views(model, asked(), Views(SIDES, flip=True), **how))
+    look = look_with(model, num_candidates=5, device=CPU, precision=torch.float32)
+    found = list(merged_views(look, asked(), Views(SIDES, flip=True)))
     assert events == ["batch", "view", "view"] * 3 * len(found)
     assert all(one.candidates.scores.shape[1] == 6 * 5 for one in found)
 

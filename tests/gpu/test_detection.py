@@ -14,7 +14,7 @@ from retinanet.detector.detect import detect, find_candidates, suppress
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Predictions
 from retinanet.evaluation import detect_set
-from retinanet.evaluation.views import Views, predict_views
+from retinanet.evaluation.views import Views, look_with, merged_views
 
 GPU = torch.device("cuda", 0)
 VIEWS = Views([(64, 96)] * 2, flip=True)
@@ -47,9 +47,8 @@ def test_all_views_wait_once_together(host):
         network = make_network(device).eval()
         host.waits.clear()
         with waits_forbidden():
-            ((candidates, sizes, _, _),) = predict_views(
-                network, on_device(batches, device), VIEWS, device=device, **HOW
-            )
+            look = look_with(network, device=device, **HOW)
+            ((candidates, sizes, _, _),) = merged_views(look, on_device(batches, device), VIEWS)
         found[device] = suppress(candidates, sizes, DetectionSettings(threshold=0.001))
     assert host.waits == ["nms"]
     for part, own in zip(found[GPU], found[CPU], strict=True):

@@ -17,7 +17,7 @@ TRAINING = {
     "first step of the optimizer": ("step", "zeros_like"),
 }
 DETECTION = {
-    "network": ("evaluate_checkpoint", "_to_copy"),
+    "network": ("look_for", "_to_copy"),
     "folded weights": ("folded_network", "rsqrt"),
     "batch": ("on_device", "_to_copy"),
     "forward": ("", "convolution"),

@@ -7,7 +7,7 @@ from torch.cuda._sanitizer import CUDASanitizerErrors, cuda_sanitizer
 from gpu.cases import Case, make_batches, make_network, train
 from gpu.stream_rules import StreamRules
 from retinanet.data.device_feed import on_device
-from retinanet.evaluation.views import Views, predict_views
+from retinanet.evaluation.views import Views, look_with, merged_views
 
 GPU = torch.device("cuda", 0)
 
@@ -23,9 +23,8 @@ def sanitizer(host):
 def look_at_all():
     network = make_network(GPU).eval()
     batches = on_device(make_batches(2, pinned=True), GPU)
-    return list(
-        predict_views(network, batches, Views(flip=True), num_candidates=9, device=GPU, precision=torch.float32)
-    )
+    look = look_with(network, num_candidates=9, device=GPU, precision=torch.float32)
+    return list(merged_views(look, batches, Views(flip=True)))
 
 
 def test_no_memory_is_given_back_too_early(host):

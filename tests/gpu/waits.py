@@ -40,4 +40,4 @@ def forbid_waits_in(monkeypatch: Any, module: ModuleType, name: str) -> None:
 def forbid_waits_in_runs(monkeypatch: Any) -> None:
     """Forbid them in train.py's steps and in detection until its suppression, the loading of batches included."""
     forbid_waits_in(monkeypatch, engine, "train_steps")
-    forbid_waits_in(monkeypatch, detect_set, "predict_views")
+    forbid_waits_in(monkeypatch, detect_set, "merged_views")

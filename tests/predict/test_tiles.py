@@ -8,8 +8,6 @@ from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
 from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, Tiles, detect_images, moved, tile_corners, without_cut_off
-from retinanet.predict.networks import ReadyNetwork, Trained
-from retinanet.predict.thresholds import Thresholds
 
 
 @settings(deadline=None)
@@ -78,12 +76,11 @@ def test_small_objects_in_a_large_image_are_found_in_tiles_and_large_ones_as_a_w
     for x, y in places:
         image[:, y : y + 16, x : x + 16] = 255
     image[:, 300:430, 290:390] = 255  # larger than the overlap
-    trained = Trained(["square"], [1], min_side=128, max_side=128, batch_size=4)
-    network = ReadyNetwork(squares_of_some_size, trained, torch.device("cpu"), Thresholds(0.5, np.array([0.5])))
+    cpu = torch.device("cpu")
     looks = Looks(Views([(128, 128)]), DetectionSettings(0.5), 4)
 
-    whole = detect_images(network, [image], looks)
-    tiled = detect_images(network, [image], looks._replace(tiles=Tiles(128, 0.25)))
+    whole = detect_images(squares_of_some_size, [image], looks, cpu)
+    tiled = detect_images(squares_of_some_size, [image], looks._replace(tiles=Tiles(128, 0.25)), cpu)
 
     assert len(whole.scores) == 1
     assert len(tiled.scores) == len(places) + 1

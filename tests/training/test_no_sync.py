@@ -14,7 +14,7 @@ from retinanet.detector.anchors import anchors_for
 from retinanet.detector.loss import detection_loss
 from retinanet.detector.settings import BOX_LOSSES, MATCHERS, LossSettings
 from retinanet.detector.structures import CROWD, Predictions, Targets
-from retinanet.evaluation.views import Views, predict_views
+from retinanet.evaluation.views import Views, look_with, merged_views
 from retinanet.training.engine import progress_of, train_steps
 
 pytestmark = pytest.mark.usefixtures("narrow_network")
@@ -157,8 +157,8 @@ def test_looking_at_all_views_waits_for_nothing():
         )
         for shape in ((64, 96), (96, 128))
     ]
-    how = {"num_candidates": 9, "device": CPU, "precision": torch.float32}
+    look = look_with(small_network().eval(), num_candidates=9, device=CPU, precision=torch.float32)
     with CountWaits() as counter:
-        found = list(predict_views(small_network().eval(), batches, Views([(64, 96)] * 2, flip=True), **how))
+        found = list(merged_views(look, batches, Views([(64, 96)] * 2, flip=True)))
     assert len(found) == 1
     assert counter.waits == []

@@ -1,0 +1,38 @@
+"""Creates OpenVINO files: an ONNX file's graph and metadata in OpenVINO's own format."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from retinanet.predict.runners import KEY, openvino_library
+from retinanet.runtime.files import written_whole
+
+WEIGHTS = ".bin"  # the suffix of the second file, which holds the weights
+
+
+def openvino_model(content: bytes, facts: dict[str, Any]) -> Any:
+    """Returns an openvino.Model with the graph of an ONNX file, given by its bytes, and the metadata `facts`.
+
+    Raises UserError if OpenVINO is missing.
+    """
+    model = openvino_library().Core().read_model(content)
+    for name, value in facts.items():
+        model.set_rt_info(json.dumps(value), [KEY, name])
+    return model
+
+
+def write_openvino(model: Any, path: Path) -> int:
+    """Writes the model to `path` (.xml) and its weights beside it (.bin), each atomically. Returns their size.
+
+    Raises OSError if writing fails.
+    """
+    with TemporaryDirectory(dir=path.parent) as folder:
+        openvino_library().save_model(model, Path(folder) / path.name, compress_to_fp16=False)
+        contents = {
+            suffix: (Path(folder) / path.name).with_suffix(suffix).read_bytes() for suffix in (WEIGHTS, path.suffix)
+        }
+    for suffix, content in contents.items():
+        with written_whole(path.with_suffix(suffix), "wb") as file:
+            file.write(content)
+    return sum(map(len, contents.values()))
