@@ -34,7 +34,11 @@ class Quantiser:
             file = Path(folder) / "float.onnx"
             file.write_bytes(content)
             augmented = str(Path(folder) / "augmented.onnx")
-            calibrator = create_calibrator(file, list(QUANTISED), augmented, CalibrationMethod.MinMax)
+            # The mean over the images of each image's range, since the extremes of one image would widen all steps.
+            how = {"moving_average": True}
+            calibrator = create_calibrator(
+                file, list(QUANTISED), augmented, CalibrationMethod.MinMax, extra_options=how
+            )
             calibrator.collect_data(_reader(iter(feeds)))
             self._ranges = calibrator.compute_data()
 

@@ -95,7 +95,7 @@ def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.
         results = compiled(tuple(names)).infer([images.contiguous().numpy(), sizes.numpy()], share_inputs=True)
         return [torch.from_numpy(results[index]) for index in range(len(names))]
 
-    facts = {name: json.loads(value.astype(str)) for name, value in model.get_rt_info([KEY]).value.items()}
+    facts = {name: json.loads(value) for name, value in model.get_rt_info([KEY]).value.items()}
     return Runner(facts, frozenset(outputs), run)
 
 
