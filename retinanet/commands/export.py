@@ -46,6 +46,7 @@ CPU = torch.device("cpu")
 NUM_CALIBRATION = 300  # images
 NUM_HARM = 16  # of these, the images on which the harm of single layers is measured
 TIMED_IMAGES, TIMED_ROUNDS = 8, 5
+MOST_NAMED = 4  # layers in a line
 
 
 def export(settings: ExportSettings) -> int:
@@ -273,9 +274,11 @@ def detections_of(runner: Runner, batch: Batch) -> Detections:
 
 
 def trial_line(trial: Trial, num_layers: int) -> str:
-    listed = (
-        f"{len(trial.floats)} of {num_layers} in float ({', '.join(trial.floats)})" if trial.floats else "none in float"
-    )
+    listed = "none in float"
+    if trial.floats:
+        more = [f"and {len(trial.floats) - MOST_NAMED} more"] if len(trial.floats) > MOST_NAMED else []
+        named = ", ".join([*trial.floats[:MOST_NAMED], *more])
+        listed = f"{len(trial.floats)} of {num_layers} in float ({named})"
     return f"INT8, {listed}: AP {trial.analysis.ap.value:.4f}, loss {interval_text(trial)}"
 
 

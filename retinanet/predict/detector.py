@@ -21,7 +21,9 @@ from retinanet.data.transforms import longest_at, to_tensor
 from retinanet.evaluation.views import Views
 from retinanet.predict.looks import Looks, Tiles, detect_images
 from retinanet.predict.networks import opened
+from retinanet.predict.runners import ONNX
 from retinanet.predict.thresholds import Threshold, thresholds_of
+from retinanet.runtime.device import fastest_precision
 from retinanet.runtime.errors import FLAGS, UserError
 from retinanet.settings.shared import MAX_PIXELS
 
@@ -58,8 +60,8 @@ class Detector:
     names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
     cut; neighbouring tiles overlap by at least the fraction `overlap` of their side, and each image is also processed
     as a whole. `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work
-    as in test.py. An ONNX file stores its own defaults; its `num_candidates` and its precision, float32, can't be
-    changed.
+    as in test.py, but `precision` "auto" is bfloat16 on a CPU with AMX too. An exported file stores its own defaults;
+    its `num_candidates` can't be changed, nor can the precision of an ONNX file.
 
     Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
     used.
@@ -85,6 +87,8 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path, self.max_pixels = Path(path), max_pixels
+        if self.path.suffix != ONNX:  # which always computes in its own precision
+            precision = fastest_precision(precision, device)
         file = opened(self.path, device, precision)
         self.trained, self.device = file.trained, file.device
         self.class_names, self.category_ids = file.trained.class_names, file.trained.category_ids

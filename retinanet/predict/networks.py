@@ -117,9 +117,9 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
     except UserError:
         raise
     except Exception as fault:  # damaged bytes can make onnxruntime and OpenVINO raise almost anything
+        reason = " ".join((str(fault) or repr(fault)).split())
         raise UserError(
-            f"{path}: not an {program} file of {EXPORT}, or damaged ({str(fault) or repr(fault):.200}). "
-            "Export the checkpoint again."
+            f"{path}: not an {program} file of {EXPORT}, or damaged ({reason:.200}). Export the checkpoint again."
         ) from fault
     has_candidates = {*CANDIDATES} <= runner.outputs
     names = CANDIDATES if has_candidates else DETECTIONS

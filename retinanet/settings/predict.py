@@ -38,9 +38,11 @@ def class_threshold(text: str) -> ClassThreshold:
 
 
 def _file_decides(name: str) -> Any:
-    """Returns the option `name` of Detection with None as its default, because an ONNX file has its own value."""
+    """Returns the option `name` of Detection with None as its default, because an exported file has its own value."""
     details = options_of(Detection)[name]
-    return option(None, f"{details.text} (default: {getattr(Detection, name)}, or an ONNX file's own)", details.kind)
+    return option(
+        None, f"{details.text} (default: {getattr(Detection, name)}, or an exported file's own)", details.kind
+    )
 
 
 @dataclass(frozen=True)

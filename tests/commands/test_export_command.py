@@ -5,7 +5,9 @@ import json
 import math
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,11 +16,18 @@ from PIL import Image
 from support.checkpoint_files import random_checkpoint
 
 from retinanet import Detector
-from retinanet.checkpoints.checkpoint import load_checkpoint
+from retinanet.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
 from retinanet.coco.score_thresholds import threshold_below
 from retinanet.commands import export as command
 from retinanet.commands.export import export
+from retinanet.detector.anchors import anchors_for
+from retinanet.detector.detect import detect, find_candidates
+from retinanet.detector.settings import AnchorShapes, DetectionSettings
+from retinanet.export.onnx_file import metadata_of, onnx_bytes
+from retinanet.export.openvino_file import openvino_model
 from retinanet.export.verify import Comparison
+from retinanet.predict.networks import CANDIDATES, DETECTIONS
+from retinanet.predict.runners import onnx_runner, openvino_runner
 from retinanet.settings.export import export_settings
 
 EXPORT, PREDICT = "retinanet/export/__main__", "retinanet/predict/__main__"
@@ -31,7 +40,7 @@ def checkpoint(tmp_path, monkeypatch) -> Path:
     return random_checkpoint(tmp_path / "best.pt", score_threshold=0.25)
 
 
-def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint, capfd):
+def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint):
     pytest.importorskip("onnxscript")
     session = pytest.importorskip("onnxruntime")
 
@@ -51,13 +60,6 @@ def test_onnx_detects_what_the_checkpoint_detects(script, coco_path, checkpoint,
     metadata = session.InferenceSession("best.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(metadata["retinanet.class_names"]) == load_checkpoint(checkpoint).class_names
     assert Detector("best.onnx").threshold == 0.25
-    exif = Image.Exif()
-    exif[274] = 6  # lies on its side
-    Image.open(image).resize((96, 64)).save("street.jpg", exif=exif)
-    page = (Path(__file__).parent.parent.parent / "docs" / "export.md").read_text()
-    capfd.readouterr()
-    exec(page.split("```python\n")[1].split("```")[0], {})  # the example, with another way to resize
-    assert abs(len(capfd.readouterr().out.splitlines()) - len(Detector("best.onnx", "cpu")("street.jpg").scores)) <= 3
     least = float(theirs.scores[len(theirs.scores) // 2])
     for saved in (threshold_below(least), math.nextafter(least, 0)):  # as this version and earlier ones write it
         with_threshold("best.onnx", saved, "other.onnx")
@@ -78,49 +80,57 @@ def with_threshold(path, threshold, place):
     onnx.save(content, place)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 128), (160, 64)])
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_one_file_takes_every_size_and_batch(tmp_path_factory, size, batch_size):
-    pytest.importorskip("onnxscript")
-    from retinanet.checkpoints.checkpoint import build_model
-    from retinanet.detector.anchors import anchors_for
-    from retinanet.detector.detect import detect, find_candidates
-    from retinanet.detector.settings import AnchorShapes, DetectionSettings
-    from retinanet.export.onnx_file import onnx_bytes
-    from retinanet.predict.runners import session_of
+GROUP_NORM = {"channels": 32, "head_norm": "group"}  # so that scores aren't all near 1
+NETWORKS = {
+    "IoU branch, own anchors": GROUP_NORM | {"iou_branch": True, "anchors": AnchorShapes(3.0, (0.5, 2.0), (1.0,))},
+    "1 class": GROUP_NORM | {"class_names": ["red"], "category_ids": [1]},
+    "80 classes": GROUP_NORM | {"class_names": [f"class {id}" for id in range(80)], "category_ids": list(range(80))},
+}
 
-    folder = tmp_path_factory.getbasetemp()
-    shapes = AnchorShapes(3.0, (0.5, 2.0), (1.0,))
-    path = folder / "shared.pt"
-    settings = DetectionSettings(num_candidates=300, max_detections=40)
-    if not path.exists():  # the export takes seconds, and all cases share it
-        random_checkpoint(path, channels=32, head_norm="group", iou_branch=True, anchors=shapes)
-    saved = load_checkpoint(path)
-    model = build_model(saved, path).eval()
-    if not (folder / "shared.onnx").exists():
-        (folder / "shared.onnx").write_bytes(onnx_bytes(model, saved, settings))
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 128), (160, 64), (32, 96)])
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("program", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_one_file_takes_every_size_and_batch(network, program, batch_size, size):
+    settings, model, runners = exported(network)
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch_size, 3, *size), dtype=torch.uint8, generator=draw)
     sizes = torch.tensor([[size[0] - 5, size[1] - 9]] * batch_size)
 
-    feed = {"images": images.numpy(), "sizes": sizes.numpy()}
-    outputs = session_of(folder / "shared.onnx", "cpu").run(None, feed)
-    boxes, scores, labels, *before_nms = map(torch.from_numpy, outputs)
+    boxes, scores, labels, *before_nms = runners[program].run((*DETECTIONS, *CANDIDATES), images, sizes)
 
     with torch.no_grad():
-        predictions, anchors = model(images), anchors_for(*size, torch.device("cpu"), shapes)
+        predictions, anchors = model(images), anchors_for(*size, torch.device("cpu"), model.architecture.anchors)
     wanted = detect(predictions, anchors, sizes, settings)
-    assert (wanted.labels >= 0).sum() > 10 * batch_size
+    assert (wanted.labels >= 0).sum() > 5 * batch_size
     torch.testing.assert_close(scores, wanted.scores, atol=1e-4, rtol=0)
-    torch.testing.assert_close(boxes, wanted.boxes, atol=0.1, rtol=0)
-    assert labels.equal(wanted.labels)
+    is_sure = wanted.scores - wanted.scores.roll(-1, 1) > 1e-4  # scores that are nearly equal may change places
+    is_sure &= is_sure.roll(1, 1)
+    torch.testing.assert_close(boxes[is_sure], wanted.boxes[is_sure], atol=0.1, rtol=0)
+    assert labels[is_sure].equal(wanted.labels[is_sure])
+    assert is_sure.float().mean() > 0.2
     candidates = find_candidates(predictions, anchors, sizes, settings.num_candidates)
     count = candidates.scores.shape[1]
     assert [list(part.shape[:2]) for part in before_nms] == [[batch_size, settings.num_candidates]] * 3
-    torch.testing.assert_close(before_nms[0][:, :count], candidates.boxes, atol=0.1, rtol=0)
     torch.testing.assert_close(before_nms[1][:, :count], candidates.scores, atol=1e-4, rtol=0)
-    assert (before_nms[2][:, :count] == candidates.labels).float().mean() > 0.98  # equal scores may change places
+    assert (before_nms[2][:, :count] == candidates.labels).float().mean() > 0.8
     assert (before_nms[1][:, count:] == 0).all()
+
+
+@cache
+def exported(network):
+    """Returns the settings, the model and the runners of a network's exported files; the export takes seconds."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    settings = DetectionSettings(num_candidates=300, max_detections=40)
+    with TemporaryDirectory() as folder:
+        saved = load_checkpoint(random_checkpoint(Path(folder) / "best.pt", **NETWORKS[network]))
+    model = build_model(saved, Path("best.pt")).eval()
+    content = onnx_bytes(model, saved, settings)
+    openvino = openvino_runner(openvino_model(content, metadata_of(saved, settings)), "cpu")
+    return settings, model, {"onnxruntime": onnx_runner(content, "cpu"), "openvino": openvino}
 
 
 OWN = {"num_candidates": 400, "nms_iou": 0.4, "max_detections": 60}  # settings of a file that aren't the defaults
@@ -278,7 +288,7 @@ def test_damaged_safetensors(script, checkpoint, damage):
     [
         (("--format", "torchscript"), "--format"),
         (("--output_path", "model.pt"), "a file of --format onnx must end in .onnx"),
-        (("--format", "safetensors", "--threshold", 0.1), "--threshold only applies to --format onnx"),
+        (("--format", "safetensors", "--threshold", 0.1), "--threshold only applies to --format onnx and openvino"),
         (("--coco_path", "nowhere"), "--no_verify skips that"),
         (("--checkpoint_path", "nowhere.pt"), "nowhere.pt: no such file"),
         (("--output_path", "no/folder/a.onnx", "--coco_path", "nowhere"), "no such data folder"),
@@ -335,3 +345,161 @@ def test_an_onnx_file_of_another_program(script, checkpoint):
 
     assert run.code == 2
     assert "other.onnx: not an ONNX file of python -m retinanet.export, or damaged" in run.err
+
+
+@pytest.fixture
+def both_files(checkpoint, tmp_path_factory) -> list[str]:
+    """Provides the checkpoint's ONNX and OpenVINO files, exported once for all tests, since that takes seconds."""
+    for name in ("onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(name)
+    folder = tmp_path_factory.getbasetemp() / "both"
+    if not folder.exists():
+        folder.mkdir()
+        shutil.copy(checkpoint, folder)
+        for form in ("onnx", "openvino"):
+            how = ["--checkpoint_path", str(folder / "best.pt"), "--format", form, "--no_verify"]
+            assert export(export_settings(how)) == 0
+    for path in folder.iterdir():
+        shutil.copy(path, path.name)
+    return ["best.onnx", "best.xml"]
+
+
+def test_both_files_in_all_commands(script, coco_path, checkpoint, both_files):
+    image = coco_path / "images" / "val" / "1.png"
+    wanted = Detector(checkpoint, "cpu", threshold=0.06)(image)
+    how = ("--coco_path", coco_path, "--set_name", "val", "--num_draws", 0, "--workers", 0)
+    of_checkpoint = script("test", "--checkpoint_path", checkpoint, *how, "--flip_test")
+    for path in both_files:
+        assert_near(Detector(path, "cpu", threshold=0.06)(image), wanted)
+        assert script(PREDICT, image, "--checkpoint_path", path).code == 0
+        run = script("test", "--checkpoint_path", path, *how, "--flip_test")
+        assert (run.code, run.err) == (0, "")
+        table = [line for line in run.out.splitlines() if "@[" in line]
+        assert table == [line for line in of_checkpoint.out.splitlines() if "@[" in line]
+        assert f"Exported file: {path}" in run.out
+        for flags in (("--raw_weights",), ("--num_candidates", 5), ("--threshold", 0.01)):
+            refused = script("test", "--checkpoint_path", path, *how, *flags)
+            assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert script(PREDICT, image, "--checkpoint_path", "best.xml", "--precision", "bfloat16").code == 0
+
+
+@pytest.mark.parametrize("damage", ["no weights", "no graph", "other graph"])
+def test_damaged_openvino_files(script, checkpoint, both_files, damage):
+    if damage == "no weights":
+        Path("best.bin").unlink()
+    else:
+        Path("best.xml").write_text("" if damage == "no graph" else "<net/>")
+
+    run = script(PREDICT, "best.pt", "--checkpoint_path", "best.xml")
+
+    assert run.code == 2
+    message = run.err.splitlines()[-1]  # OpenVINO may have printed its own before
+    assert "best.xml: not an OpenVINO file of python -m retinanet.export, or damaged" in message
+
+
+@pytest.mark.parametrize("program", [0, 1])
+def test_the_example_finds_what_predict_finds_on_any_photograph(both_files, program, tmp_path, capfd):
+    """The example in docs/export.md, on photographs of each orientation, some a pixel high, at any size."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    code = compile(blocks[program] + blocks[2], "docs/export.md", "exec")
+    detector, draw = Detector(both_files[program], "cpu"), np.random.default_rng(0)
+    for number, size in enumerate([(96, 64), (96, 64), (96, 64), (64, 96), (64, 64), (64, 96), (96, 64), (64, 96)], 1):
+        compare_with_example(code, detector, draw, size, number, 0)
+    for size in ((200, 1), (1, 77), (97, 61), (333, 250)):
+        compare_with_example(code, detector, draw, size, 6, 3)
+    capfd.readouterr()
+
+
+def compare_with_example(code, detector, draw, size, orientation, most_missing):
+    """Compares the example with `detector` on a photograph; if it is resized, which they do apart, some may differ."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    pixels = draw.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("street.jpg", exif=exif, quality=95)
+    names = {}
+    exec(code, names)
+    is_found = names["scores"] > names["facts"]["threshold"]
+    wanted = detector("street.jpg")
+    assert abs(int(is_found.sum()) - len(wanted.scores)) <= most_missing
+    if not most_missing:
+        np.testing.assert_allclose(names["scores"][is_found], wanted.scores, atol=1e-4)
+        assert np.median(np.abs(names["boxes"][is_found] - wanted.boxes)) < 0.1
+
+
+@pytest.fixture
+def own_detections_as_objects(coco_path, checkpoint):
+    """Makes the checkpoint's own detections the objects of train and val, so that its AP is high."""
+    detector = Detector(checkpoint, "cpu", threshold=0.05)
+    for name in ("train", "val"):
+        path = coco_path / f"{name}.json"
+        content = json.loads(path.read_text())
+        content["annotations"] = []
+        for image in content["images"]:
+            found = detector(coco_path / "images" / name / image["file_name"])
+            for (x1, y1, x2, y2), label in list(zip(found.boxes.tolist(), found.labels.tolist(), strict=True))[:6]:
+                box = [x1, y1, x2 - x1, y2 - y1]
+                entry = {"id": len(content["annotations"]) + 1, "image_id": image["id"], "iscrowd": 0}
+                content["annotations"].append({**entry, "category_id": label + 1, "bbox": box, "area": box[2] * box[3]})
+        path.write_text(json.dumps(content))
+
+
+@pytest.mark.usefixtures("own_detections_as_objects")
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_keeps_a_harmful_layer_in_float(script, coco_path, checkpoint, form):
+    """The outlier is one channel, 10,000 times as large as the others, between two layers of a head."""
+    for name in ("onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(name)
+    outlier = load_checkpoint(checkpoint)
+    before, after = "classification_head.tower.2", "classification_head.tower.4"
+    for part in ("weight", "bias"):
+        outlier.model[f"{before}.{part}"][0] *= 1e4
+    outlier.model[f"{after}.weight"][:, 0] /= 1e4
+    save_checkpoint(outlier, checkpoint)
+    how = ("--checkpoint_path", checkpoint, "--coco_path", coco_path, "--format", form, "--int8")
+
+    run = script(EXPORT, *how, "--max_ap_loss", 0.75)
+
+    assert (run.code, run.err) == (0, ""), run.out
+    tried = [line for line in run.out.splitlines() if line.startswith("INT8, ")]
+    assert [line.split(":")[0] for line in tried] == ["INT8, none in float", f"INT8, 1 of 38 in float ({after})"]
+    suffix = {"onnx": ".onnx", "openvino": ".xml"}[form]
+    detector = Detector(f"best_int8{suffix}", "cpu", threshold=0.06)
+    assert len(detector(coco_path / "images" / "val" / "1.png").scores) > 5
+    for title in ("checkpoint", "float32 file", "INT8 file"):
+        assert any(line.startswith(title) for line in run.out.splitlines())
+
+    refused = script(EXPORT, *how, "--output_path", f"other{suffix}")
+
+    assert refused.code == 1
+    assert "Not written: with half of the layers in float, the file still loses more than 0.005 AP" in refused.out
+    assert not list(Path().glob("other*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--int8", "--no_verify"), "--no_verify: --int8 has to measure the AP"),
+        (("--max_ap_loss", 0.1), "--max_ap_loss only applies with --int8"),
+        (("--format", "safetensors", "--int8"), "--int8 only applies to --format onnx and openvino"),
+        (("--int8", "--calibration_set", "nothing"), "nothing.json"),
+        (("--format", "openvino", "--output_path", "a.onnx"), "must end in .xml"),
+    ],
+)
+def test_mistakes_with_int8(script, coco_path, checkpoint, flags, message):
+    run = script(EXPORT, "--checkpoint_path", checkpoint, "--coco_path", coco_path, *flags)
+
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert message in run.err
+    assert not list(Path().glob("best[._]*[!t]"))
+
+
+def test_without_openvino(script, checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+    run = script(EXPORT, "--checkpoint_path", checkpoint, "--format", "openvino", "--no_verify")
+
+    assert run.code == 2
+    assert (
+        "--format openvino needs openvino. Install what it needs with: pip install onnx onnxscript openvino" in run.err
+    )
