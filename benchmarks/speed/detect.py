@@ -4,11 +4,13 @@
     python -m benchmarks.speed.detect --checkpoint_path output/best.pt --coco_path data
 
 contestants.py describes the contestants, and trained.py those with a checkpoint's weights, of which few scores pass the
-threshold. Peak memory is measured in a separate process for each contestant.
+threshold: also bfloat16, INT8 and OpenVINO on a CPU. Peak memory is measured in a separate process for each contestant.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,12 +20,36 @@ from retinanet.reports.tables import markdown_head
 from retinanet.runtime.console import run
 from retinanet.settings.options import whole_number
 
-RANDOM = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
-TRAINED = {
-    "torchvision": trained.torchvision_detection,
+Build = Callable[[argparse.Namespace], contestants.Work]
+RANDOM: dict[str, Build] = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
+TRAINED: dict[str, Build] = {
     "ours": trained.our_detection,
-    "ours, on onnxruntime": trained.onnx_detection,
+    "torchvision": trained.torchvision_detection,
+    "ours, on onnxruntime": partial(trained.exported_detection, form="onnx"),
 }
+ON_CPU: dict[str, Build] = {
+    "ours, bfloat16": partial(trained.our_detection, precision="bfloat16"),
+    "ours, INT8 on onnxruntime": partial(trained.exported_detection, form="onnx", int8=True),
+    "ours, on OpenVINO": partial(trained.exported_detection, form="openvino"),
+    "ours, bfloat16 on OpenVINO": partial(trained.exported_detection, form="openvino", precision="bfloat16"),
+    "ours, INT8 on OpenVINO": partial(trained.exported_detection, form="openvino", int8=True),
+}
+
+
+def builders_of(args: argparse.Namespace) -> dict[str, Build]:
+    """Returns the contestants; torchvision's is left out if it can't have the checkpoint's weights."""
+    if not args.checkpoint_path:
+        return RANDOM
+    left_out = set() if trained.has_twin(args) else {"torchvision"}
+    return {
+        name: build
+        for name, build in {**TRAINED, **(ON_CPU if args.device.type == "cpu" else {})}.items()
+        if name not in left_out
+    }
+
+
+def times(other: protocol.Timing | None, timing: protocol.Timing) -> str:
+    return f"{other.median / timing.median:.2f}" if other else "-"
 
 
 def main() -> int:
@@ -39,27 +65,29 @@ def main() -> int:
         help="for NMS, with --checkpoint_path: ours of an image, torchvision's of a level",
     )
     args = parser.parse_args()
-    builders = TRAINED if args.checkpoint_path else RANDOM
+    builders = builders_of(args)
     if args.memory_of:
         protocol.print_peak(builders[args.memory_of](args), args.device)
         return 0
     works = {name: build(args) for name, build in builders.items()}
     num_images = args.batch_size
-    if args.checkpoint_path:
-        theirs, ours, exported = (cast(trained.Found, work()) for work in works.values())
-        num_images = len(ours)
+    found = {name: cast(trained.Found, work()) for name, work in works.items()} if args.checkpoint_path else {}
+    if found:
+        num_images = len(found["ours"])
         print(f"Detection with {args.checkpoint_path.name}, {args.height} x {args.width}, batch {args.batch_size}\n")
     else:
         print(f"Detection, {contestants.case_of(args)}\n")
-    print(markdown_head("detection", "images/s", "times torchvision", "GB at the peak"))
+    print(markdown_head("detection", "images/s", "times ours", "times torchvision", "GB at the peak"))
     timings = protocol.time_in_turn(works, args.device, args.warm_up, args.repeats)
     for name, timing in timings.items():
-        ratio = timings["torchvision"].median / timing.median
-        memory = protocol.peak_memory("benchmarks.speed.detect", sys.argv[1:], name)
-        print(f"| {name} | {timing.rate(num_images)} | {ratio:.2f} | {memory:.2f} |", flush=True)
-    if args.checkpoint_path:
-        print(f"\nTorchvision's. {trained.agreement(ours, theirs)}")
-        print(f"onnxruntime's. {trained.agreement(ours, exported)}", end="")
+        ratios = [times(timings.get(other), timing) for other in ("ours", "torchvision")]
+        has_memory = name not in ON_CPU  # theirs would include the quantisation
+        memory = "-"
+        if has_memory:
+            memory = f"{protocol.peak_memory('benchmarks.speed.detect', sys.argv[1:], name):.2f}"
+        print(f"| {name} | {timing.rate(num_images)} | {' | '.join(ratios)} | {memory} |", flush=True)
+    for name in list(found)[1:]:
+        print(f"\n{name}: {trained.agreement(found['ours'], found[name])}", end="")
     print(f"\nMedian of {args.repeats} (slowest to fastest). {protocol.describe(args.device)}")
     return 0
 

@@ -23,15 +23,19 @@ from retinanet.data.batches import Sample
 from retinanet.data.dataset import load_set
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
-from retinanet.detector.detect import find_candidates, suppress
+from retinanet.detector.detect import suppress
 from retinanet.detector.model import RetinaNet
-from retinanet.detector.settings import DEFAULT_DETECTION
-from retinanet.detector.structures import Detections
-from retinanet.detector.windows import SparseNetwork, can_be_sparse
-from retinanet.export.onnx_file import onnx_bytes
-from retinanet.predict.runners import session_of
-from retinanet.runtime.device import autocast
-from retinanet.runtime.errors import UserError
+from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
+from retinanet.detector.structures import Candidates, Detections
+from retinanet.detector.windows import can_be_sparse
+from retinanet.evaluation.detect_set import fastest_form
+from retinanet.evaluation.views import Look, look_with
+from retinanet.export.int8 import Quantiser
+from retinanet.export.onnx_file import metadata_of, onnx_bytes
+from retinanet.export.openvino_file import openvino_model
+from retinanet.predict.networks import CANDIDATES
+from retinanet.predict.runners import onnx_runner, openvino_runner
+from retinanet.runtime.device import PRECISIONS, autocast
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 Found = list[dict[str, Tensor]]  # boxes, scores and labels of each image, as torchvision gives them
@@ -46,23 +50,14 @@ NAMES = (  # ours and torchvision's
 )
 
 
-def our_detection(args: argparse.Namespace) -> Callable[[], Found]:
+def our_detection(args: argparse.Namespace, precision: str | None = None) -> Callable[[], Found]:
+    """Returns a function that detects as predict does with a checkpoint, in `precision` or that of the flags."""
+    dtype = PRECISIONS[precision] if precision else precision_of(args)
     model, batches = _trained(args), _batches(args)
-    network = SparseNetwork(model, DEFAULT_DETECTION.threshold) if args.device.type == "cpu" else model
-    sizes = _sizes(args)
-    anchors = anchors_for(args.height, args.width, args.device, model.architecture.anchors)
-
-    @torch.no_grad()
-    def detection() -> Found:
-        found = []
-        for images in batches:
-            with autocast(args.device, precision_of(args)):
-                predictions = network(images)
-            candidates = find_candidates(predictions, anchors, sizes, args.num_candidates)
-            found += _separate(suppress(candidates, sizes))
-        return found
-
-    return detection
+    with torch.no_grad():
+        network = fastest_form(model, args.device, dtype, DEFAULT_DETECTION.threshold)
+    look = look_with(network, args.num_candidates, device=args.device, precision=dtype)
+    return _detection(look, batches, args)
 
 
 def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
@@ -77,19 +72,43 @@ def torchvision_detection(args: argparse.Namespace) -> Callable[[], Found]:
     return detection
 
 
-def onnx_detection(args: argparse.Namespace) -> Callable[[], Found]:
-    """Returns a function that detects with our exported file, on onnxruntime."""
-    checkpoint, batches = load_checkpoint(args.checkpoint_path), _batches(args)
-    settings = replace(DEFAULT_DETECTION, num_candidates=args.num_candidates)
-    content = onnx_bytes(_trained(args).cpu(), checkpoint, settings)
-    session = session_of(content, args.device.type)
-    feed = [{"images": images.cpu().contiguous().numpy(), "sizes": _sizes(args).cpu().numpy()} for images in batches]
+def exported_detection(
+    args: argparse.Namespace, form: str, precision: str = "float32", int8: bool = False
+) -> Callable[[], Found]:
+    """Returns a function that detects as predict does with an exported file: on onnxruntime, or on OpenVINO."""
+    content = _int8_file(args) if int8 else _onnx_file(args)
+    if form == "onnx":
+        runner = onnx_runner(content, args.device.type)
+    else:
+        checkpoint = load_checkpoint(args.checkpoint_path)
+        model = openvino_model(content, metadata_of(checkpoint, _settings(args)))
+        runner = openvino_runner(model, "cpu", PRECISIONS[precision])
+    batches = [images.cpu() for images in _batches(args)]
+    return _detection(lambda images, sizes: Candidates(*runner.run(CANDIDATES, images, sizes)), batches, args)
 
+
+def _detection(look: Look, batches: list[Tensor], args: argparse.Namespace) -> Callable[[], Found]:
+    sizes = _sizes(args)
+
+    @torch.no_grad()
     def detection() -> Found:
-        outputs = [session.run(["boxes", "scores", "labels"], images) for images in feed]
-        return [one for output in outputs for one in _separate(Detections(*map(torch.from_numpy, output)))]
+        return [of_image for images in batches for of_image in _separate(suppress(look(images, sizes), sizes))]
 
     return detection
+
+
+def _settings(args: argparse.Namespace) -> DetectionSettings:
+    return replace(DEFAULT_DETECTION, num_candidates=args.num_candidates)
+
+
+def _onnx_file(args: argparse.Namespace) -> bytes:
+    return onnx_bytes(_trained(args).cpu(), load_checkpoint(args.checkpoint_path), _settings(args))
+
+
+def _int8_file(args: argparse.Namespace) -> bytes:
+    """Returns the file quantised on the first images of the set, no layer in float: for its speed, not its AP."""
+    feeds = ({"images": images.numpy(), "sizes": _sizes(args).numpy()} for images in _batches(args))
+    return Quantiser(_onnx_file(args), feeds).without([])
 
 
 def torchvision_twin(ours: RetinaNet) -> TorchvisionRetinaNet:
@@ -137,10 +156,15 @@ class _Anchors(nn.Module):
 
 
 def _trained(args: argparse.Namespace) -> RetinaNet:
-    model = build_model(load_checkpoint(args.checkpoint_path), args.checkpoint_path, averaged=True)
-    if not can_be_sparse(model) or model.architecture.iou_branch:
-        raise UserError(f"{args.checkpoint_path}: torchvision's network has no group norm in its heads, no IoU branch")
-    return model.to(args.device).eval()
+    return (
+        build_model(load_checkpoint(args.checkpoint_path), args.checkpoint_path, averaged=True).to(args.device).eval()
+    )
+
+
+def has_twin(args: argparse.Namespace) -> bool:
+    """Returns True if torchvision's network can have the weights: it has no group norm in its heads, no IoU branch."""
+    model = _trained(args)
+    return can_be_sparse(model) and not model.architecture.iou_branch
 
 
 def _sizes(args: argparse.Namespace) -> Tensor:

@@ -31,6 +31,8 @@ from retinanet.training.engine import rest_of_epoch
 from retinanet.training.sets import Sets
 
 NUM_STEPS, BATCH_SIZE = 440, 8
+DOUBLING = 160  # this many classes double the time of a step
+MOST_COST = 1.25  # times a step with one class; if steps take longer, there are fewer of them
 CHANNELS, SIDES = 64, (128, 224)
 RATE, RATE_FROM_SCRATCH = 2e-4, 1e-3
 MOST_TRAINED, MOST_MEASURED = 256, 96  # images of each part
@@ -77,7 +79,7 @@ class Trained(NamedTuple):
 
 
 def train_small(train: CocoDataset, weights: str, seed: int) -> Trained:
-    """Trains a small detector on images of `train`, for about NUM_STEPS * BATCH_SIZE samples in all.
+    """Trains a small detector on images of `train`, for about num_steps * BATCH_SIZE samples in all.
 
     Raises UserError if there are too few images, or if the weights can't be loaded.
     """
@@ -132,7 +134,13 @@ def _part_of(dataset: CocoDataset, images: np.ndarray) -> CocoDataset:
     )
 
 
+def num_steps(num_classes: int) -> int:
+    """Returns the number of training steps, so that a proof takes about as long with many classes as with few."""
+    return round(NUM_STEPS * min(1.0, MOST_COST / (1 + num_classes / DOUBLING)))
+
+
 def _settings(training_set: CocoDataset, weights: str, seed: int) -> TrainSettings:
+    num_classes = len(training_set.annotations.class_names)
     values = {
         "recipe": STRONG,
         "coco_path": Path(training_set.annotations.path.parent),
@@ -143,7 +151,7 @@ def _settings(training_set: CocoDataset, weights: str, seed: int) -> TrainSettin
         "min_side": SIDES[0],
         "max_side": SIDES[1],
         "batch_size": min(BATCH_SIZE, len(training_set)),
-        "epochs": max(1, round(NUM_STEPS * BATCH_SIZE / len(training_set))),
+        "epochs": max(1, round(num_steps(num_classes) * BATCH_SIZE / len(training_set))),
         "learning_rate": RATE_FROM_SCRATCH if weights == "none" else RATE,
         "train_sides": None,
         "seed": seed,

@@ -8,7 +8,6 @@ from torch import nn
 
 from benchmarks.speed import trained
 from retinanet.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from retinanet.runtime.errors import UserError
 
 
 def arguments(coco_path: Path, head_norm: str = "none") -> argparse.Namespace:
@@ -55,9 +54,18 @@ def test_candidates_are_counted_by_image_and_by_level(coco_path):
     assert all(1 < len(found["scores"]) <= 5 for found in theirs)
 
 
-def test_a_network_that_torchvision_has_not_is_refused(coco_path):
-    with pytest.raises(UserError, match=r"model.pt: torchvision's network has no group norm"):
-        trained.our_detection(arguments(coco_path, head_norm="group"))
+def test_a_network_that_torchvision_has_not_has_no_twin(coco_path):
+    assert trained.has_twin(arguments(coco_path))
+    assert not trained.has_twin(arguments(coco_path, head_norm="group"))
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_exported_files_detect_the_same(coco_path, form):
+    for name in ("onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(name)
+    args = arguments(coco_path)
+    ours, theirs = trained.our_detection(args)(), trained.exported_detection(args, form)()
+    assert "as many of each in 4 of 4 images" in trained.agreement(ours, theirs)
 
 
 def test_agreement_counts_the_images_that_differ():

@@ -214,3 +214,8 @@ def test_a_subset_has_the_images_asked_for_in_their_order(tmp_path):
         rows = slice(annotations.first[image], annotations.first[image + 1])
         assert part.boxes[part.first[place] : part.first[place + 1]].tolist() == annotations.boxes[rows].tolist()
     assert len(part.labels) == len(part.areas) == len(part.crowds) == part.first[-1] == 2
+
+
+@pytest.mark.parametrize(("num_classes", "steps"), [(1, 440), (5, 440), (40, 440), (80, 367), (1203, 65)])
+def test_with_many_classes_there_are_fewer_steps(num_classes, steps):
+    assert proof.num_steps(num_classes) == steps
