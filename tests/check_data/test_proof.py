@@ -6,7 +6,7 @@ from support.data_folder import write_set
 
 from retinanet.check_data import proof_verdict
 from retinanet.check_data.box_texts import Misfit
-from retinanet.check_data.proof import Part, Proof, scores_at, z_found, z_found_as_any
+from retinanet.check_data.proof import Part, Proof, num_steps, scores_at, z_found, z_found_as_any
 from retinanet.check_data.proof_verdict import (
     BY_HEART,
     LEARNABLE,
@@ -218,4 +218,4 @@ def test_a_subset_has_the_images_asked_for_in_their_order(tmp_path):
 
 @pytest.mark.parametrize(("num_classes", "steps"), [(1, 440), (5, 440), (40, 440), (80, 367), (1203, 65)])
 def test_with_many_classes_there_are_fewer_steps(num_classes, steps):
-    assert proof.num_steps(num_classes) == steps
+    assert num_steps(num_classes) == steps
