@@ -274,12 +274,12 @@ def detections_of(runner: Runner, batch: Batch) -> Detections:
 
 
 def trial_line(trial: Trial, num_layers: int) -> str:
-    listed = "none in float"
+    listed = "no layer in float"
     if trial.floats:
         more = [f"and {len(trial.floats) - MOST_NAMED} more"] if len(trial.floats) > MOST_NAMED else []
         named = ", ".join([*trial.floats[:MOST_NAMED], *more])
         listed = f"{len(trial.floats)} of {num_layers} in float ({named})"
-    return f"INT8, {listed}: AP {trial.analysis.ap.value:.4f}, loss {interval_text(trial)}"
+    return f"INT8, {listed}: AP {trial.analysis.ap.value:.4f}, AP loss {interval_text(trial)}"
 
 
 def interval_text(trial: Trial) -> str:
@@ -308,7 +308,8 @@ def form_lines(
         f"On {counted(len(dataset), 'image')} of {detector.settings.verification.set_name}, with the errors above a "
         f"score of {threshold:.3g}:",
         *aligned(rows),
-        f"Images/s are medians of {TIMED_ROUNDS} on this machine: {cpu_name()}, {torch.get_num_threads()} threads, "
+        f"Images/s are medians of {TIMED_ROUNDS} runs on this machine: {cpu_name()}, "
+        f"{counted(torch.get_num_threads(), 'thread')}, "
         f"{features}",
     ]
 

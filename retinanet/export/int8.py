@@ -4,6 +4,7 @@ Box decoding and NMS stay in float32, and so do the outputs of the heads.
 """
 
 import logging
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,7 +71,9 @@ class Quantiser:
                 op_types_to_quantize=list(QUANTISED),
                 extra_options={"OpTypesToExcludeOutputQuantization": list(QUANTISED)},
             )
-            quantizer.quantize_model()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about tensors that are 0 in all images
+                quantizer.quantize_model()
         del quantizer.model.model.graph.value_info[:]  # intermediate shapes, as in onnx_bytes
         return quantizer.model.model.SerializeToString()
 

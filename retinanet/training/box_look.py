@@ -1,4 +1,4 @@
-"""Checks during the first epoch, on some of the training images, whether their boxes fit as they are read."""
+"""Checks during the first epoch, on some of the training images, whether boxes fit the pictures as given."""
 
 import threading
 

@@ -68,7 +68,10 @@ class StepRecord(NamedTuple):
 
 
 class SkippedSteps:
-    """Counts skipped steps. Whether a step was skipped is read from the GPU only on demand, because reading waits."""
+    """Counts skipped steps.
+
+    Whether a step was skipped is read from the GPU only on demand, because the CPU has to wait for it.
+    """
 
     def __init__(self, max_in_row: int) -> None:
         self.max_in_row = max_in_row

@@ -462,7 +462,7 @@ def test_int8_keeps_a_harmful_layer_in_float(script, coco_path, checkpoint, form
 
     assert (run.code, run.err) == (0, ""), run.out
     tried = [line for line in run.out.splitlines() if line.startswith("INT8, ")]
-    assert [line.split(":")[0] for line in tried] == ["INT8, none in float", f"INT8, 1 of 38 in float ({after})"]
+    assert [line.split(":")[0] for line in tried] == ["INT8, no layer in float", f"INT8, 1 of 38 in float ({after})"]
     suffix = {"onnx": ".onnx", "openvino": ".xml"}[form]
     detector = Detector(f"best_int8{suffix}", "cpu", threshold=0.06)
     assert len(detector(coco_path / "images" / "val" / "1.png").scores) > 5
