@@ -52,7 +52,7 @@ def reach_lines(groups: dict[str, list[Reach]], title: str) -> list[str]:
         *_indented(rows),
         f"Matched: an anchor of IoU {FOREGROUND_IOU:g} or more learns to find the object. Of the others, the best",
         f"anchor is ignored or finds a neighbour (IoU {BACKGROUND_IOU:g} or more), or learns background (below).",
-        "An object that isn't matched will hardly be found, however long the training.",
+        "An object that isn't matched will hardly be found, however long you train.",
     ]
 
 

@@ -117,7 +117,7 @@ def prove(settings: CheckDataSettings, examined: Examined) -> int:
     val = next((dataset for dataset in others if dataset.is_learned.any()), None)
     classes, detections = settings.output_path / CLASSES, settings.output_path / DETECTIONS
     draw_classes(train, val, classes)
-    say("", "Proof: a small detector is trained")
+    say("", "Proof: training a small detector")
     proof = measure(train_small(train, settings.weights, settings.seed), val)
     draw_detections(proof, detections)
     decision = decide(proof, examined.judged, examined.misfits, *reach_of(settings, train))

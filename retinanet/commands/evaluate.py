@@ -361,7 +361,7 @@ def compare_results(settings: EvaluateSettings, path_a: Path, path_b: Path) -> i
     if panels:
         picture.parent.mkdir(parents=True, exist_ok=True)
         save_figure(draw_grid(panels, annotations.class_names, columns=4), picture)
-        say(f"Picture of the images most won and most lost: {picture}")
+        say(f"Picture of the images that gained and lost most: {picture}")
     elif is_drawn:
         say("A and B do equally well on every image, so there is no picture")
     if settings.report:

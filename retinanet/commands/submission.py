@@ -125,7 +125,7 @@ def print_verdict(path: Path, rows: Any, findings: list[ResultFinding], annotati
 def pack(rows: list[dict[str, Any]], findings: list[ResultFinding], path: Path) -> bool:
     """Writes the rows to the zip `path`, or prints why not; returns True if the zip was written."""
     if findings or not rows:
-        why = "there are findings" if findings else "COCO's reader fails where there is no detection at all"
+        why = "there are findings" if findings else "COCO's reader fails on a file without detections"
         say(f"{path}: not written, since {why}{'; the existing file is older' if path.exists() else ''}")
         return False
     write_zip(results_text(rows), path)
