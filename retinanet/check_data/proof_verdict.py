@@ -161,17 +161,28 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
     names, path = proof.val.dataset.annotations.class_names, proof.val.dataset.annotations.path
     causes = []
     if swapped := renamed_classes(proof.val):
-        pairs = ", ".join(f"{printable(names[old])} as {printable(names[new])}" for old, new in swapped.items())
+        pairs = ", ".join(f"{printable(names[old])} found as {printable(names[new])}" for old, new in swapped.items())
         causes.append(
             Cause(
                 f"the class ids in {path} differ from the training set's, so objects are found, but get other classes "
                 f"({pairs})",
-                "Use the training set's category ids in this file, or export both sets in the same way.",
+                renaming(swapped, proof.val.dataset.annotations.category_ids),
             )
         )
     is_val = [each for each in judged[1:] if each.checked.annotations.path == path]
     of_pixels = _causes_of_set(is_val, misfits)
     return [*causes, *of_pixels] if z_found(proof.val) <= SURE or causes else _misread(is_val, misfits)
+
+
+def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
+    """Returns how to undo the exchange of classes, with the ids if each class is found as a different one."""
+    if len({*swapped.values()}) < len(swapped):
+        return "Use the training set's category ids in this file, or export both sets in the same way."
+    pairs = ", ".join(f"{category_ids[old]} to {category_ids[new]}" for old, new in swapped.items())
+    return (
+        f"In the annotations of this file, change each category_id to the training set's ({pairs}; classes.png shows "
+        "the classes of both sets), or export both sets in the same way."
+    )
 
 
 def renamed_classes(part: Part) -> dict[int, int]:

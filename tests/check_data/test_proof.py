@@ -33,7 +33,8 @@ NUM_IMAGES, NUM_CLASSES = 60, 4
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("proof")
     write_set(folder, "val", 4)
-    annotations = load_annotations(folder / "val.json")._replace(class_names=["ant", "bee", "cow", "dog"])
+    names, ids = ["ant", "bee", "cow", "dog"], [1, 2, 5, 9]
+    annotations = load_annotations(folder / "val.json")._replace(class_names=names, category_ids=ids)
     return CocoDataset(annotations, folder / "images" / "val", 64, 96)
 
 
@@ -154,6 +155,13 @@ def test_renamed_classes_are_told_by_how_objects_are_found(part_of, decided, cla
     told = decided(0.3, 0.3, part)
     assert told.verdict == NOT_ON_VAL
     assert "class ids in" in told.causes[0].says
+    ids = part.dataset.annotations.category_ids
+    changes = ", ".join(f"{ids[old]} to {ids[new]}" for old, new in enumerate(classes) if old != new)
+    assert f"({changes}; classes.png shows" in told.causes[0].fix
+
+
+def test_classes_that_are_found_as_one_get_no_ids():
+    assert "category_id to" not in proof_verdict.renaming({0: 2, 1: 2}, [1, 2, 3])
 
 
 def test_right_or_random_classes_are_not_called_renamed(part_of):
