@@ -135,7 +135,7 @@ def missed_classes(now: Coverage, class_names: list[str]) -> str:
 
 
 def remedy_lines(found: Sequence[Remedy]) -> list[str]:
-    """Returns a line per remedy, with the fraction of objects that it leaves without an anchor and with its cost."""
+    """Returns a line per remedy, with its cost and the fraction of the objects that still have no anchor with it."""
     lines = []
     for flags, other, pixels in found:
         if pixels > 1:

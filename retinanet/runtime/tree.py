@@ -99,7 +99,7 @@ class Tree:
         return self._key(path) in self._read
 
     def is_explained(self, path: Path) -> bool:
-        """Returns True if the file `path` is read, or there is a reason why it isn't."""
+        """Returns True if the file `path` was read, or if a reason for not reading it was recorded."""
         return self.is_read(path) or self._key(path) in self._reasons
 
     def account(self, reason_of: Callable[[Path], str]) -> Account:
