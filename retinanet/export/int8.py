@@ -3,7 +3,6 @@
 Box decoding and NMS stay in float32, and so do the outputs of the heads.
 """
 
-import logging
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -28,7 +27,6 @@ class Quantiser:
         import onnx
         from onnxruntime.quantization import CalibrationMethod, create_calibrator
 
-        logging.getLogger().setLevel(logging.ERROR)  # onnxruntime's advice to preprocess doesn't apply
         self._content = content
         self.layers = layers_of(onnx.load_from_string(content).graph)
         with TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -84,6 +85,7 @@ def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.
     core = library.Core()
     model = core.read_model(file) if isinstance(file, Path) else file
     outputs = {output.get_any_name(): output for output in model.outputs}
+    lock = Lock()  # because threads may share a Detector, and a request serves one call at a time
     config = {"INFERENCE_PRECISION_HINT": "bf16" if precision == torch.bfloat16 else "f32"}
 
     @cache
@@ -92,7 +94,8 @@ def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.
         return core.compile_model(part, "CPU", config).create_infer_request()
 
     def run(names: Sequence[str], images: Tensor, sizes: Tensor) -> list[Tensor]:
-        results = compiled(tuple(names)).infer([images.contiguous().numpy(), sizes.numpy()], share_inputs=True)
+        with lock:
+            results = compiled(tuple(names)).infer([images.contiguous().numpy(), sizes.numpy()], share_inputs=True)
         return [torch.from_numpy(results[index]) for index in range(len(names))]
 
     facts = {name: json.loads(value) for name, value in model.get_rt_info([KEY]).value.items()}

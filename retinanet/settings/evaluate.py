@@ -47,7 +47,7 @@ class Trained:
 class EvaluateSettings:
     coco_path: Path = coco_path_option()
     set_name: str | None = option(None, "name of the set (default: test, or val with --from_results or --compare)")
-    checkpoint_path: Path = option(Path("output") / FINAL, "the checkpoint to evaluate", Path)
+    checkpoint_path: Path = option(Path("output") / FINAL, "the checkpoint or exported file to evaluate", Path)
     results_path: Path | None = option(None, "file to write (default: {set_name}_bbox_results.json)", Path)
     from_results: Path | None = option(
         None,

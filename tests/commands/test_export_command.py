@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -381,6 +382,16 @@ def test_both_files_in_all_commands(script, coco_path, checkpoint, both_files):
             refused = script("test", "--checkpoint_path", path, *how, *flags)
             assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert script(PREDICT, image, "--checkpoint_path", "best.xml", "--precision", "bfloat16").code == 0
+
+
+def test_threads_share_a_detector(coco_path, both_files):
+    images = [coco_path / "images" / "val" / f"{number}.png" for number in range(1, 6)] * 4
+    for path in both_files:
+        detector = Detector(path, "cpu", threshold=0.06)
+        wanted = [detector(image).scores for image in images]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda image, detector=detector: detector(image).scores, images))
+        assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("damage", ["no weights", "no graph", "other graph"])
