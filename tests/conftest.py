@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 SLOW = ("runtime", "gpu", "commands")  # folders with the slowest files
 # Files that run OpenVINO. A process of pytest that had run it ended without a message when a later test started loader
 # workers, twice in two whole runs; the commands, which do both in one process, don't.
-LAST = ("test_trained.py", "test_export_command.py")
+LAST = ("test_trained.py", "test_int8.py", "test_export_command.py")
 
 
 def pytest_collection_modifyitems(items):

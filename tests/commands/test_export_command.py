@@ -17,7 +17,7 @@ from PIL import Image
 from support.checkpoint_files import random_checkpoint
 
 from retinanet import Detector
-from retinanet.checkpoints.checkpoint import build_model, load_checkpoint, save_checkpoint
+from retinanet.checkpoints.checkpoint import build_model, load_checkpoint
 from retinanet.coco.score_thresholds import threshold_below
 from retinanet.commands import export as command
 from retinanet.commands.export import export
@@ -437,79 +437,6 @@ def compare_with_example(code, detector, draw, size, orientation, most_missing):
     if not most_missing:
         np.testing.assert_allclose(names["scores"][is_found], wanted.scores, atol=1e-4)
         assert np.median(np.abs(names["boxes"][is_found] - wanted.boxes)) < 0.1
-
-
-@pytest.fixture
-def own_detections_as_objects(coco_path, checkpoint):
-    """Makes the checkpoint's own detections the objects of train and val, so that its AP is high."""
-    detector = Detector(checkpoint, "cpu", threshold=0.05)
-    for name in ("train", "val"):
-        path = coco_path / f"{name}.json"
-        content = json.loads(path.read_text())
-        content["annotations"] = []
-        for image in content["images"]:
-            found = detector(coco_path / "images" / name / image["file_name"])
-            for (x1, y1, x2, y2), label in list(zip(found.boxes.tolist(), found.labels.tolist(), strict=True))[:6]:
-                box = [x1, y1, x2 - x1, y2 - y1]
-                entry = {"id": len(content["annotations"]) + 1, "image_id": image["id"], "iscrowd": 0}
-                content["annotations"].append({**entry, "category_id": label + 1, "bbox": box, "area": box[2] * box[3]})
-        path.write_text(json.dumps(content))
-
-
-@pytest.mark.usefixtures("own_detections_as_objects")
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_int8_keeps_a_harmful_layer_in_float(script, coco_path, checkpoint, form):
-    """The outlier is one channel, 10,000 times as large as the others, between two layers of a head."""
-    for name in ("onnxscript", "onnxruntime", "openvino"):
-        pytest.importorskip(name)
-    outlier = load_checkpoint(checkpoint)
-    before, after = "classification_head.tower.2", "classification_head.tower.4"
-    for part in ("weight", "bias"):
-        outlier.model[f"{before}.{part}"][0] *= 1e4
-    outlier.model[f"{after}.weight"][:, 0] /= 1e4
-    save_checkpoint(outlier, checkpoint)
-    how = ("--checkpoint_path", checkpoint, "--coco_path", coco_path, "--format", form, "--int8")
-
-    run = script(EXPORT, *how, "--max_ap_loss", 0.75)
-
-    assert (run.code, run.err) == (0, ""), run.out
-    tried = [line for line in run.out.splitlines() if line.startswith("INT8, ")]
-    assert [line.split(":")[0] for line in tried] == ["INT8, no layer in float", f"INT8, 1 of 38 in float ({after})"]
-    suffix = {"onnx": ".onnx", "openvino": ".xml"}[form]
-    detector = Detector(f"best_int8{suffix}", "cpu", threshold=0.06)
-    assert len(detector(coco_path / "images" / "val" / "1.png").scores) > 5
-    for title in ("checkpoint", "float32 file", "INT8 file"):
-        assert any(line.startswith(title) for line in run.out.splitlines())
-
-
-@pytest.mark.usefixtures("own_detections_as_objects")
-def test_int8_that_costs_too_much_is_not_written(script, coco_path, checkpoint):
-    for name in ("onnxscript", "onnxruntime"):
-        pytest.importorskip(name)
-
-    run = script(EXPORT, "--checkpoint_path", checkpoint, "--coco_path", coco_path, "--int8")
-
-    assert run.code == 1
-    assert "Not written: with half of the layers in float, the file still loses more than 0.005 AP" in run.out
-    assert not list(Path().glob("*.onnx"))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--int8", "--no_verify"), "--no_verify: --int8 has to measure the AP"),
-        (("--max_ap_loss", 0.1), "--max_ap_loss only applies with --int8"),
-        (("--format", "safetensors", "--int8"), "--int8 only applies to --format onnx and openvino"),
-        (("--int8", "--calibration_set", "nothing"), "nothing.json"),
-        (("--format", "openvino", "--output_path", "a.onnx"), "must end in .xml"),
-    ],
-)
-def test_mistakes_with_int8(script, coco_path, checkpoint, flags, message):
-    run = script(EXPORT, "--checkpoint_path", checkpoint, "--coco_path", coco_path, *flags)
-
-    assert (run.code, run.err.count("\n")) == (2, 1)
-    assert message in run.err
-    assert not list(Path().glob("best[._]*[!t]"))
 
 
 def test_without_openvino(script, checkpoint, monkeypatch):
