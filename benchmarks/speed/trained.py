@@ -26,14 +26,14 @@ from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.detect import suppress
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
-from retinanet.detector.structures import Candidates, Detections
+from retinanet.detector.structures import Detections
 from retinanet.detector.windows import can_be_sparse
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.views import Look, look_with
 from retinanet.export.int8 import Quantiser
 from retinanet.export.onnx_file import metadata_of, onnx_bytes
 from retinanet.export.openvino_file import openvino_model
-from retinanet.predict.networks import CANDIDATES
+from retinanet.predict.networks import look_of
 from retinanet.predict.runners import onnx_runner, openvino_runner
 from retinanet.runtime.device import PRECISIONS, autocast
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
@@ -51,7 +51,7 @@ NAMES = (  # ours and torchvision's
 
 
 def our_detection(args: argparse.Namespace, precision: str | None = None) -> Callable[[], Found]:
-    """Returns a function that detects as predict does with a checkpoint, in `precision` or that of the flags."""
+    """Returns a function that detects with a checkpoint as predict does, in `precision` or, by default, --precision."""
     dtype = PRECISIONS[precision] if precision else precision_of(args)
     model, batches = _trained(args), _batches(args)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def exported_detection(
         model = openvino_model(content, metadata_of(checkpoint, _settings(args)))
         runner = openvino_runner(model, "cpu", PRECISIONS[precision])
     batches = [images.cpu() for images in _batches(args)]
-    return _detection(lambda images, sizes: Candidates(*runner.run(CANDIDATES, images, sizes)), batches, args)
+    return _detection(look_of(runner), batches, args)
 
 
 def _detection(look: Look, batches: list[Tensor], args: argparse.Namespace) -> Callable[[], Found]:
@@ -162,7 +162,7 @@ def _trained(args: argparse.Namespace) -> RetinaNet:
 
 
 def has_twin(args: argparse.Namespace) -> bool:
-    """Returns True if torchvision's network can have the weights: it has no group norm in its heads, no IoU branch."""
+    """Returns True if torchvision's network, without group norm in its heads or an IoU branch, can hold the weights."""
     model = _trained(args)
     return can_be_sparse(model) and not model.architecture.iou_branch
 

@@ -31,7 +31,7 @@ from retinanet.export.int8_search import Trial, disagreement, trials
 from retinanet.export.onnx_file import metadata_of, onnx_bytes
 from retinanet.export.openvino_file import WEIGHTS, openvino_model, write_openvino
 from retinanet.export.verify import compare
-from retinanet.predict.networks import CANDIDATES, DETECTIONS, trained_of
+from retinanet.predict.networks import CANDIDATES, DETECTIONS, look_of, trained_of
 from retinanet.predict.runners import Runner, onnx_runner, openvino_runner
 from retinanet.reports.tables import aligned
 from retinanet.runtime.console import say
@@ -184,10 +184,6 @@ class ExportedDetector(NamedTuple):
         loading = LoaderSettings(self.checkpoint.batch_size)
         detections = detect_with(look, dataset, loading, device=CPU, detection=self.settings.detection)
         return analyse(dataset.annotations, detections)
-
-
-def look_of(runner: Runner) -> Look:
-    return lambda images, sizes: Candidates(*runner.run(CANDIDATES, images, sizes))
 
 
 def verified(detector: ExportedDetector, content: bytes, dataset: CocoDataset) -> list[str]:

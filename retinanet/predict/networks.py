@@ -122,10 +122,7 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
             f"{path}: not an {program} file of {EXPORT}, or damaged ({reason:.200}). Export the checkpoint again."
         ) from fault
     has_candidates = {*CANDIDATES} <= runner.outputs
-    names = CANDIDATES if has_candidates else DETECTIONS
-
-    def look(images: Tensor, sizes: Tensor) -> Candidates:
-        return Candidates(*runner.run(names, images, sizes))
+    look = look_of(runner, CANDIDATES if has_candidates else DETECTIONS)
 
     def look_for(detection: DetectionSettings, flags: Sequence[str]) -> Look:
         _require_possible(path, exported, detection, has_candidates)
@@ -138,6 +135,15 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
 
     line = f"Exported file: {path}, {program}, depth {trained.depth or 'unknown'}, after {trained.epoch} epochs"
     return Opened(trained, torch.device("cpu"), line, exported, look_for)
+
+
+def look_of(runner: Runner, names: Sequence[str] = CANDIDATES) -> Look:
+    """Returns a Look that runs an exported file for its outputs `names`: boxes, scores and labels."""
+
+    def look(images: Tensor, sizes: Tensor) -> Candidates:
+        return Candidates(*runner.run(names, images, sizes))
+
+    return look
 
 
 def _runner_of(path: Path, device_name: str, precision_name: str) -> Runner:

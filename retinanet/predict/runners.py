@@ -30,11 +30,12 @@ def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
 
     Raises UserError if onnxruntime or the device is missing; for damaged bytes, onnxruntime can raise almost anything.
     """
-    session = session_of(file, device_name)
+    library = _onnxruntime()
+    session = library.InferenceSession(file, providers=_providers(library, device_name))
     texts = session.get_modelmeta().custom_metadata_map
     prefix = f"{KEY}."
     facts = {name.removeprefix(prefix): json.loads(text) for name, text in texts.items() if name.startswith(prefix)}
-    options = _onnxruntime().RunOptions()
+    options = library.RunOptions()
     options.only_execute_path_to_fetches = True  # computes only the part of the graph that the outputs need
 
     def run(names: Sequence[str], images: Tensor, sizes: Tensor) -> list[Tensor]:
@@ -42,15 +43,6 @@ def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
         return [torch.from_numpy(output) for output in session.run(list(names), feed, options)]
 
     return Runner(facts, frozenset(output.name for output in session.get_outputs()), run)
-
-
-def session_of(file: Path | bytes, device_name: str) -> Any:
-    """Returns an onnxruntime session for a file, given by its path or its bytes.
-
-    Raises UserError if onnxruntime or the device is missing.
-    """
-    library = _onnxruntime()
-    return library.InferenceSession(file, providers=_providers(library, device_name))
 
 
 def _providers(library: ModuleType, device_name: str) -> list[str]:
