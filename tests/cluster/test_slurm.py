@@ -4,7 +4,6 @@ All jobs run side by side; each is disturbed once its log shows that it trains.
 """
 
 import ast
-import math
 import os
 import re
 import signal
@@ -28,7 +27,6 @@ FLAGS = ("--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, 
 FLAGS = (*FLAGS, "--batch_size", 2, "--workers", 0, "--eval_every", 1000, "--log_every", 1, "--save_every", 3)
 SBATCH = ("sbatch", "--parsable", "--cpus-per-task=1")
 BEFORE_THE_LIMIT = "--signal=B:USR1@175"  # seconds
-LIMIT_CHECKED_EVERY = 30.0  # seconds, by Slurm
 OURS = re.compile(
     r"Epoch|Resumed|Settings|Seed|Num |Not trained|Gradients|Objects|Classes|Best|Precision|Processes|Stopped|"
     r"epoch_loss_list|\[| Average|Backbone|Batch-norm|Warning|Disk|Hint|output/|/.* holds nothing|Log:|Raw weights"
@@ -44,10 +42,22 @@ def requeue(slurm: Slurm, job: str) -> None:
 
 
 def near_the_limit(slurm: Slurm, job: str) -> None:
-    """Leave less time than Slurm signals before the end. The ranks wait for the signal, or they might end first."""
+    """Leave less time than Slurm signals before the end.
+
+    Slurm looks at limits every 30 seconds. The ranks wait for the signal, or they might end first.
+    """
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=3")
     for pid in ranks_of(job).values():
         os.kill(pid, signal.SIGSTOP)
+
+
+def signalled(job: str) -> bool:
+    """Whether SIGUSR1 waits for all stopped ranks. The launcher kills ranks that don't end within 30 seconds of it."""
+    waiting = []
+    for pid in ranks_of(job).values():
+        status = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        waiting.append(int(status["ShdPnd"], 16) >> (signal.SIGUSR1 - 1) & 1)
+    return all(waiting)
 
 
 def after_the_signal(slurm: Slurm, job: str) -> None:
@@ -111,21 +121,20 @@ def jobs(slurm, folder) -> dict[str, Job]:
         flags = (*FLAGS, "--epochs", EPOCHS, "--output_path", f"output/{name}")
         ids[name] = slurm.run(*SBATCH, BEFORE_THE_LIMIT, "cluster/train.sbatch", *flags, **how)
     left = {name: disturb for name, disturb in DISTURBANCES.items() if disturb}
-    started, disturbed = time.monotonic(), dict[str, float]()
+    started, stopped = time.monotonic(), False
     states: dict[str, str] = {}
     while set(states.values()) != {"COMPLETED"} or len(states) < len(ids):
         time.sleep(0.3)
-        now = time.monotonic()
-        assert now < started + LONGEST, f"{states}, not disturbed yet: {list(left)}"
+        assert time.monotonic() < started + LONGEST, f"{states}, not disturbed yet: {list(left)}"
         for name, job in ids.items():
             states[name] = slurm.state(job)
             log = folder / "log" / f"retinanet_{job}.log"
             if name in left and log.exists() and f"Epoch: {DISTURBED_FROM} |" in log.read_text():
                 left.pop(name)(slurm, job)
-                disturbed[name] = now
-        if now > disturbed.get("limit", math.inf) + LIMIT_CHECKED_EVERY + 2:
+                stopped = stopped or name == "limit"
+        if stopped and signalled(ids["limit"]):
             after_the_signal(slurm, ids["limit"])
-            disturbed["limit"] = math.inf
+            stopped = False
     ended = {}
     for name, job in ids.items():
         log = (folder / "log" / f"retinanet_{job}.log").read_text()
