@@ -33,7 +33,8 @@ from retinanet.detector.backbone import Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.detector.structures import Detections
 from retinanet.evaluation.coco_table import evaluate
-from retinanet.evaluation.detect_set import batches_of_set, found_in_batch, found_in_set
+from retinanet.evaluation.detect_set import batches_of_set, found_in_set
+from retinanet.evaluation.looks import found_in_batch
 from retinanet.runtime.console import run, say
 from retinanet.runtime.device import autocast, choose_precision, num_workers
 from retinanet.runtime.errors import Diverged
@@ -130,7 +131,7 @@ def train(model: TorchvisionRetinaNet, dataset: CocoDataset, args: argparse.Name
     ours = Optimisation()
     optimizer = build_optimizer(model, args.optimizer, args.learning_rate, ours.weight_decay)
     loader, sampler = training_loader(dataset, loading_of(args), seed=args.seed)
-    schedule = Schedule(args.learning_rate, len(sampler), args.epochs, milestones=args.milestones)
+    schedule = Schedule(args.learning_rate, sampler.first_steps(args.epochs), milestones=args.milestones)
     model.train()
     for epoch in range(args.epochs):
         losses: list[float] = []

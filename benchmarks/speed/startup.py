@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from benchmarks.arguments import device_of
 from benchmarks.speed.protocol import describe
 from retinanet.data.dataset import CocoDataset, load_set
-from retinanet.data.sampler import AspectRatioBasedSampler, Draw
+from retinanet.data.sampler import AspectRatioBasedSampler, Draw, Shown
 from retinanet.reports.tables import markdown_head
 from retinanet.settings.options import whole_number
 from retinanet.settings.shared import MAX_PIXELS
@@ -88,7 +88,7 @@ def start(args: argparse.Namespace) -> None:
     before = memory("Rss")
     started = time.perf_counter()
     dataset = load_set(args.folder, "train", min_side=608, max_side=1024, max_pixels=MAX_PIXELS)[1]
-    sampler = AspectRatioBasedSampler(dataset.sizes, 2, seed=0)
+    sampler = AspectRatioBasedSampler(Shown(dataset.sizes), 2, seed=0)
     next(iter(sampler))
     seconds, added = time.perf_counter() - started, memory("Rss") - before
     print(json.dumps({"seconds": seconds, "parent": added}), flush=True)

@@ -15,7 +15,7 @@ from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import AnchorShapes, Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
-from retinanet.settings.shared import EXIF, MOST_MIN_SIDE, RAW, WHITE_LEVEL
+from retinanet.settings.shared import EXIF, MOST_MIN_SIDE, RAW, WHITE_LEVEL, Tiles, tiles_from
 
 FORMAT = "retinanet 1"
 RESUMABLE = "run"  # the key of the state that only --resume needs
@@ -50,6 +50,11 @@ class Checkpoint(NamedTuple):
     @property
     def white_level(self) -> int:
         return self.settings.get("white_level", WHITE_LEVEL)
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """Returns the tiles that the run trained on, if any."""
+        return tiles_from(self.settings.get("tile"), self.settings.get("overlap"))
 
 
 def save_checkpoint(

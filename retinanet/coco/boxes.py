@@ -42,6 +42,18 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
     return np.stack([widths - x2, y1, widths - x1, y2], axis=1)
 
 
+def seen_in(corners: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the parts of objects that their windows show, in the windows' pixels, and their fractions of the areas.
+
+    `corners` [n, 4] are in the image's pixels, and so are `windows` [n, 4], each (top, left, height, width). Returns
+    float64 [n, 4] and [n].
+    """
+    moved = corners - windows[:, [1, 0, 1, 0]]
+    parts = moved.clip(0, windows[:, [3, 2, 3, 2]])
+    areas, wholes = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (parts, moved))
+    return parts, areas / np.where(wholes > 0, wholes, 1)
+
+
 def turned_boxes(boxes: np.ndarray, orientations: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Applies EXIF `orientations` [n] to COCO `boxes` [n, 4]; `sizes` [n, 2] are the image sizes before rotation."""
     left, top, width, height = boxes.T

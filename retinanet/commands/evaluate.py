@@ -50,7 +50,7 @@ from retinanet.runtime.printable import counted
 from retinanet.runtime.streams import STDOUT
 from retinanet.settings.evaluate import EvaluateSettings
 from retinanet.settings.options import flat, with_values
-from retinanet.settings.shared import BEST, EXIF, RAW, UPRIGHT
+from retinanet.settings.shared import BEST, EXIF, RAW, UPRIGHT, Tiles
 from retinanet.settings.train import settings_line
 
 
@@ -90,12 +90,15 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
     if has_objects(annotations):
         require_backend(settings.eval_backend)
     require_same_classes(annotations, trained.class_names, trained.category_ids, settings.checkpoint_path)
-    look = detector.look_for(settings.detection, more_looks(settings))
+    tiles = trained.tiles(settings.tiling.tile, settings.tiling.overlap)
+    look = detector.look_for(settings.detection, more_looks(settings, tiles))
     with LOG.recording(settings.log_dir):
         begin(settings, detector)
         say(f"Num {set_name} images: {len(dataset)}", *dataset.frame_notes())
         if settings.views.test_sides or settings.views.flip_test:
             say(views_line(settings.views.test_sides or [min_side], settings.views.flip_test))
+        if tiles:
+            say(f"Tiles: side {tiles.side}, overlap {tiles.overlap:g}, and each image as a whole")
         detections = detect_with(
             look,
             dataset,
@@ -109,6 +112,7 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
                 # size in all views.
                 [(side, longest_at(side, min_side, max_side)) for side in settings.views.test_sides or ()] or None,
                 settings.views.flip_test,
+                tiles,
             ),
         )
         record = record_of(settings, trained, annotations, device)
@@ -119,9 +123,9 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
     return code
 
 
-def more_looks(settings: EvaluateSettings) -> list[str]:
+def more_looks(settings: EvaluateSettings, tiles: Tiles | None) -> list[str]:
     """Returns the flags that look at an image more than once, and so need the candidates before NMS."""
-    flags = {"flip_test": settings.views.flip_test, "test_sides": settings.views.test_sides}
+    flags = {"flip_test": settings.views.flip_test, "test_sides": settings.views.test_sides, "tile": tiles}
     return [name for name, value in flags.items() if value]
 
 
@@ -141,12 +145,15 @@ def record_of(
 ) -> dict[str, Any]:
     """Returns the record of a result file, the counterpart of a run's run.json."""
     min_side, max_side = sides_of(settings, trained)
+    side, overlap = trained.tiles(settings.tiling.tile, settings.tiling.overlap) or (None, None)
     used = {
         "set_name": settings.name_of_set,
         "min_side": min_side,
         "max_side": max_side,
         "batch_size": settings.trained.batch_size or trained.batch_size,
         "exif": settings.trained.exif or trained.exif,
+        "tile": side,
+        "overlap": overlap,
     }
     return {
         "checkpoint": str(settings.checkpoint_path),

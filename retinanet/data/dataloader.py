@@ -1,7 +1,7 @@
 """Loads batches in worker processes, for training and for evaluation."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from retinanet.data.batches import BadImage, Loaded, Sample, loaded_from
-from retinanet.data.dataset import CocoDataset
-from retinanet.data.sampler import AspectRatioBasedSampler, Draw, batches_of_equal_shape, repeat_factors
+from retinanet.data.dataset import CocoDataset, Window
+from retinanet.data.sampler import AspectRatioBasedSampler, Draw, Shown, batches_of_equal_shape, repeat_factors
+from retinanet.data.tiles import TiledEpochs
 from retinanet.data.transforms import (
     flip,
     padded_shape,
@@ -25,7 +26,7 @@ from retinanet.data.transforms import (
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.signals import STOP, ignore_in_worker
-from retinanet.settings.shared import FROM_ORIGINAL, Augmentation
+from retinanet.settings.shared import FROM_ORIGINAL, Augmentation, Tiles
 
 LOCKS = 5  # the most locks that PyTorch's loader creates for a worker, a queue or an event
 CPU = torch.device("cpu")
@@ -62,16 +63,21 @@ class TrainingBatches(Dataset[Loaded]):
             import retinanet.data.augmentation  # noqa: F401
 
     def __getitem__(self, draw: Draw) -> Loaded:
-        samples = [self.sample(draw.epoch, index, draw.side) for index in draw.indices]
+        windows: Sequence[Window | None] = draw.windows or [None] * len(draw.indices)
+        parts = zip(draw.indices, windows, strict=True)
+        samples = [self.sample(draw.epoch, index, draw.side, window) for index, window in parts]
         return loaded_from(samples, padded_shape(draw.sides, self.sides))
 
-    def sample(self, epoch: int, index: int, side: int | None = None) -> Sample | BadImage:
-        """Returns an image's training sample in `epoch`, for a batch with the shorter side `side` (default: the set's).
+    def sample(
+        self, epoch: int, index: int, side: int | None = None, window: Window | None = None
+    ) -> Sample | BadImage:
+        """Returns the training sample of an image, or of a part of it, for a batch with the shorter side `side`.
 
-        For `index`, see Draw.
+        `side` is by default the set's own. For `index`, see Draw.
         """
+        part = index % len(self.dataset) if window is None else window
         try:
-            sample = self._augmented(epoch, index, side)
+            sample = self._augmented(part, side, (self.seed, epoch, index))
         except UserError as fault:
             return BadImage(str(fault))
         if np.random.default_rng([self.seed, epoch, index]).random() < self.augmentation.flip:
@@ -79,16 +85,15 @@ class TrainingBatches(Dataset[Loaded]):
             sample = sample._replace(image=image, boxes=boxes)
         return sample
 
-    def _augmented(self, epoch: int, index: int, side: int | None) -> Sample:
+    def _augmented(self, part: int | Window, side: int | None, key: tuple[int, int, int]) -> Sample:
         names = self.augmentation.augment or ()
-        is_whole = not FROM_ORIGINAL.isdisjoint(names)
-        row = index % len(self.dataset)
-        sample = self.dataset.read_original(row) if is_whole else self.dataset.read(row, side)
+        is_original = not FROM_ORIGINAL.isdisjoint(names)
+        sample = self.dataset.read_original(part) if is_original else self.dataset.read(part, side)
         if not names:
             return sample
         from retinanet.data.augmentation import augment
 
-        return augment(sample, self.dataset.size_at(row, side), names, (self.seed, epoch, index))
+        return augment(sample, self.dataset.size_at(part, side), names, key)
 
 
 def training_loader(
@@ -98,25 +103,33 @@ def training_loader(
     seed: int,
     augmentation: Augmentation = DEFAULT_AUGMENTATION,
     repeat_threshold: float = 0.0,
+    tiles: Tiles | None = None,
     drop_last: bool = False,
     accumulate: int = 1,
     ranks: Ranks = ALONE,
 ) -> tuple[DataLoader[Loaded], AspectRatioBasedSampler]:
     """Returns a loader for a rank's training batches, and its sampler, whose `start_at` sets the next batch."""
     sampler = AspectRatioBasedSampler(
-        dataset.sizes,
+        shown_of(dataset, seed, repeat_threshold, tiles),
         loading.batch_size,
         seed,
         drop_last,
         accumulate=accumulate,
         ranks=ranks,
         train_sides=augmentation.train_sides or (),
-        sizes_at=dataset.sizes_at,
-        factors=repeat_factors(dataset, repeat_threshold),
     )
     batches = TrainingBatches(dataset, seed, augmentation, loading.padded_sides)
     how = {"sampler": sampler, "batch_size": None, "collate_fn": _as_it_is}
     return _loader(batches, loading, **how), sampler
+
+
+def shown_of(
+    dataset: CocoDataset, seed: int, repeat_threshold: float, tiles: Tiles | None
+) -> Shown | Callable[[int], Shown]:
+    """Returns what every epoch shows, or with `tiles` a function that returns what a given epoch shows."""
+    if tiles:
+        return TiledEpochs(dataset, tiles, seed, repeat_threshold).shown_in
+    return Shown(dataset.sizes, repeat_factors(dataset, repeat_threshold), dataset.sizes_at)
 
 
 class AtEachSide(Dataset[list[Sample | BadImage]]):
@@ -158,6 +171,27 @@ def evaluation_loader(
     return _loader(at_each, loading, batch_sampler=batches, collate_fn=_loaded_at_each_side)
 
 
+class Originals(Dataset[Sample | BadImage]):
+    """A dataset's images in their original size."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Sample | BadImage:
+        try:
+            return self.dataset.read_original(index)
+        except UserError as fault:
+            return BadImage(str(fault))
+
+
+def original_loader(
+    dataset: CocoDataset, loading: LoaderSettings, ranks: Ranks = ALONE
+) -> DataLoader[Sample | BadImage]:
+    """Returns a loader that yields a rank's share of the images, one by one, in their original size."""
+    rows = range(ranks.rank, len(dataset), ranks.size)
+    return _loader(Originals(dataset), loading, sampler=rows, batch_size=None, collate_fn=_as_it_is)
+
+
 def _loaded_at_each_side(samples: Sequence[Sequence[Sample | BadImage]]) -> list[Loaded]:
     return [loaded_from(of_side) for of_side in zip(*samples, strict=True)]
 
@@ -185,5 +219,5 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
     )
 
 
-def _as_it_is(loaded: Loaded) -> Loaded:
+def _as_it_is(loaded: Any) -> Any:
     return loaded

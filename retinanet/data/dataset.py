@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.coco.annotations import Annotations, owners_of_rows
-from retinanet.coco.boxes import clipped_corners, resized_corners, turned_sizes
+from retinanet.coco.boxes import clipped_corners, resized_corners, seen_in, turned_sizes
 from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
 from retinanet.data.headers import Headers, frame_notes, read_headers, upright_annotations
@@ -36,13 +36,24 @@ class Objects(NamedTuple):
     areas: np.ndarray  # float64 [n], original square pixels, as annotated
 
 
+class Window(NamedTuple):
+    """A rectangle in an image, in original pixels: the whole image or a tile."""
+
+    row: int  # the index of the image in its set
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 class CocoDataset(Dataset[Sample | BadImage]):
     """Holds the images of a COCO annotation file, resized, with the objects to find in them.
 
     Crowd regions are not trained on; boxes are clipped to their image, and boxes without area are dropped. `num_crowds`
     and `num_empty` count the crowd regions and the dropped boxes. With `keep_crowds`, the samples also contain the
     crowd regions, with the label CROWD. For `exif` and `white_level`, see read_image. If there are `headers`, the
-    images must still match them. Sizes and boxes in `annotations` must already be oriented as `exif` says.
+    images must still match them. Sizes and boxes in `annotations` must already be oriented as `exif` says. For
+    `min_visible`, which only a run on tiles needs, see objects_in.
     """
 
     def __init__(
@@ -57,12 +68,14 @@ class CocoDataset(Dataset[Sample | BadImage]):
         exif: str = UPRIGHT,
         white_level: int = WHITE_LEVEL,
         headers: Headers | None = None,
+        min_visible: float | None = None,
     ) -> None:
         self.annotations = annotations
         self.image_folder = image_folder
         self.min_side, self.max_side, self.max_pixels = min_side, max_side, max_pixels
         self.exif, self.white_level, self.headers = exif, white_level, headers
-        self.cache: ImageCache | None = None
+        self.min_visible = min_visible
+        self.cache: ImageCache | None = None  # of the resized images or, in a run on tiles, of the original ones
         # Arrays only: Python objects would be copied in each worker, since reading them changes their reference counts.
         self.sizes = resized_sizes(annotations.sizes, min_side, max_side)  # [N, 2]
         starts = range(0, len(self), IMAGES_PER_PART)
@@ -80,12 +93,20 @@ class CocoDataset(Dataset[Sample | BadImage]):
 
     def sizes_at(self, rows: np.ndarray, side: int | None) -> np.ndarray:
         """Returns the sizes [n, 2] of the images `rows`, resized to a shorter side of `side` (None: the set's own)."""
-        if side is None:
-            return self.sizes[rows]
-        return resized_sizes(self.annotations.sizes[rows], side, longest_at(side, self.min_side, self.max_side))
+        return self.sizes[rows] if side is None else self.sizes_of(self.annotations.sizes[rows], side)
 
-    def size_at(self, index: int, side: int | None) -> tuple[int, int]:
-        height, width = self.sizes_at(np.array([index]), side)[0].tolist()
+    def sizes_of(self, sizes: np.ndarray, side: int | None) -> np.ndarray:
+        """Returns original `sizes` [n, 2], resized to a shorter side of `side` (None: the set's own)."""
+        side = self.min_side if side is None else side
+        return resized_sizes(sizes, side, longest_at(side, self.min_side, self.max_side))
+
+    def size_at(self, index: int | Window, side: int | None) -> tuple[int, int]:
+        """Returns the (height, width) to which an image, or a part of it, is resized."""
+        if isinstance(index, Window):
+            sizes = self.sizes_of(np.array([[index.height, index.width]]), side)
+        else:
+            sizes = self.sizes_at(np.array([index]), side)
+        height, width = sizes[0].tolist()
         return height, width
 
     def objects(self, index: int) -> tuple[Tensor, Tensor]:
@@ -95,6 +116,24 @@ class CocoDataset(Dataset[Sample | BadImage]):
         boxes = self._corners(index, index + 1)[is_kept].astype(np.float32)
         labels = np.where(self.annotations.crowds[rows], CROWD, self.annotations.labels[rows])[is_kept]
         return torch.from_numpy(boxes), torch.from_numpy(labels)
+
+    def objects_in(self, window: Window) -> tuple[Tensor, Tensor]:
+        """Returns the boxes in pixels of a part of an image, and their labels, as `objects` does.
+
+        An object that shows less than `min_visible` of its area there is neither a target nor background. It gets the
+        label CROWD, and its box isn't clipped, so that no anchor that fits the whole object is background.
+        """
+        assert self.min_visible is not None
+        rows = window.row, window.row + 1
+        corners = self._corners(*rows)[self.is_kept[self._rows(*rows)]]
+        _, labels = self.objects(window.row)
+        parts, shares = seen_in(corners, np.repeat([window[1:]], len(corners), axis=0))
+        is_hidden = torch.from_numpy(shares < self.min_visible)
+        labels = labels.masked_fill(is_hidden, CROWD)
+        corner = np.array([window.left, window.top] * 2)
+        boxes = np.where((labels == CROWD).numpy()[:, None], corners - corner, parts).astype(np.float32)
+        is_seen = torch.from_numpy(shares > 0)
+        return torch.from_numpy(boxes)[is_seen], labels[is_seen]
 
     def learned(self, rows: np.ndarray) -> Objects:
         """Returns the objects among the annotations `rows`, without crowds and empty boxes."""
@@ -131,14 +170,26 @@ class CocoDataset(Dataset[Sample | BadImage]):
         """Returns the (height, width) of each box's image, for all boxes of the images from `start` to `stop`."""
         return np.repeat(self.annotations.sizes[start:stop], np.diff(self.annotations.first[start : stop + 1]), axis=0)
 
-    def read(self, index: int, side: int | None = None) -> Sample:
-        """Returns an image's sample with the shorter side `side`. Raises UserError if the image file can't be read."""
-        boxes, labels = self.objects(index)
-        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), self.size_at(index, side))
-        return Sample(self._image(index, side), boxes, labels, scale, index)
+    def read(self, index: int | Window, side: int | None = None) -> Sample:
+        """Returns the sample of an image, or of a part of it, with the shorter side `side`.
 
-    def read_original(self, index: int) -> Sample:
-        """Returns an image's sample in its original size. Raises UserError if the image file can't be read."""
+        Raises UserError if the image file can't be read.
+        """
+        size = self.size_at(index, side)
+        if isinstance(index, Window):
+            part = self.read_original(index)
+            boxes, scale = scale_boxes(part.boxes, (index.height, index.width), size)
+            return part._replace(image=resize(part.image, size), boxes=boxes, scale=scale)
+        boxes, labels = self.objects(index)
+        boxes, scale = scale_boxes(boxes, self.annotations.sizes[index].tolist(), size)
+        return Sample(self._image(index, size), boxes, labels, scale, index)
+
+    def read_original(self, index: int | Window) -> Sample:
+        """Returns the sample of an image, or of a part of it, in its original size. Raises UserError like `read`."""
+        if isinstance(index, Window):
+            row, top, left, height, width = index
+            part = self._image(row, None)[:, top : top + height, left : left + width]
+            return Sample(part, *self.objects_in(index), torch.ones(2), row)
         return Sample(to_tensor(self.original(index)), *self.objects(index), torch.ones(2), index)
 
     def original(self, index: int) -> np.ndarray:
@@ -159,11 +210,12 @@ class CocoDataset(Dataset[Sample | BadImage]):
             self.headers.forget()
             raise
 
-    def _image(self, index: int, side: int | None) -> Tensor:
-        assert side is None or not self.cache, "the cache holds images of one size"
+    def _image(self, index: int, size: tuple[int, int] | None) -> Tensor:
+        """Returns the image from the cache or its file, resized to `size` (None: in its original size)."""
         image = self.cache.get(index) if self.cache else None
         if image is None:
-            image = resize(to_tensor(self.original(index)), self.size_at(index, side))
+            image = to_tensor(self.original(index))
+            image = image if size is None else resize(image, size)
             if self.cache:
                 self.cache.put(index, image)
         return image
@@ -239,11 +291,12 @@ def load_set(
     white_level: int = WHITE_LEVEL,
     require_images: bool = True,
     keep_crowds: bool = False,
+    min_visible: float | None = None,
 ) -> tuple[Annotations, CocoDataset]:
     """Loads a set of the dataset folder, and checks its annotations.
 
-    With `require_images`, also checks that its images exist and have good headers. For `keep_crowds`, `exif` and
-    `white_level`, see CocoDataset.
+    With `require_images`, also checks that its images exist and have good headers. For `keep_crowds`, `exif`,
+    `white_level` and `min_visible`, see CocoDataset.
     """
     annotations = load_annotations(find_annotation_file(coco_path, set_name))
     folder = find_image_folder(coco_path, set_name)
@@ -260,6 +313,7 @@ def load_set(
         exif=exif,
         white_level=white_level,
         headers=headers,
+        min_visible=min_visible,
     )
     if require_images:
         dataset.require_images()

@@ -1,13 +1,14 @@
 """Draws the images of an epoch in batches of similar shape."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from retinanet.coco.annotations import owners_of_rows
-from retinanet.data.dataset import CocoDataset
+from retinanet.data.dataset import CocoDataset, Window
 from retinanet.runtime.ranks import ALONE, Ranks
 
 # Enough to mix images of nearly equal shape differently each epoch, too little to pair wide images with tall ones.
@@ -15,17 +16,34 @@ SHAPE_JITTER = 0.05
 SIDE_STREAM = 2  # separates a batch's draws from others of the same seed, epoch and index; not 0, which NumPy ignores
 
 
+class Shown(NamedTuple):
+    """What an epoch shows: the images of a set or, in a run on tiles, its images and tiles of them."""
+
+    sizes: np.ndarray  # int32 [N, 2], (height, width) in the network's input
+    factors: np.ndarray | None = None  # float64 [N], how often each is shown; the sum is a whole number (None: once)
+    sizes_at: Callable[[np.ndarray, int], np.ndarray] | None = None  # returns the sizes of given rows at a shorter side
+    windows: np.ndarray | None = None  # int64 [N, 5], the parts of images to show, see Window; None: N whole images
+
+    @property
+    def num_drawn(self) -> int:
+        """Returns how many images the epoch shows, repeats included."""
+        return len(self.sizes) if self.factors is None else round(float(self.factors.sum()))
+
+
 class Draw(NamedTuple):
     """A batch to read: its epoch, its images and their size. The augmentation depends on the epoch and the index."""
 
     epoch: int
-    indices: list[int]  # the k-th repeat of image i is i + k * N, for N images
+    indices: list[int]  # the k-th repeat of image or tile i is i + k * N, if the epoch shows N of them
     sides: tuple[int, int]  # (height, width) large enough for every image of the batch, on all ranks
     side: int | None = None  # the images' shorter side, if it was drawn too
+    windows: list[Window] | None = None  # in a run on tiles: the parts of images to read
 
 
 class AspectRatioBasedSampler(Sampler[Draw]):
     """Draws the batches of one rank; the batches of an epoch depend only on (seed, epoch).
+
+    In a run on tiles, each epoch has other tiles, and another number of them; a tile counts as an image below.
 
     The images are sorted by aspect ratio with a little noise, so that images of similar shape share a batch and little
     is padded; images of equal shape are in random order. The batches are then shuffled. Every image appears exactly
@@ -38,7 +56,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
 
     def __init__(
         self,
-        sizes: np.ndarray,
+        shown: Shown | Callable[[int], Shown],
         batch_size: int,
         seed: int,
         drop_last: bool = False,
@@ -46,52 +64,43 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         accumulate: int = 1,
         ranks: Ranks = ALONE,
         train_sides: Sequence[int] = (),
-        sizes_at: Callable[[np.ndarray, int], np.ndarray] | None = None,
-        factors: np.ndarray | None = None,
     ) -> None:
         """Stores the settings.
 
-        `sizes` [N, 2] are the images' (height, width), and `batch_size` is the number of images per batch. `factors`
-        [N], whose sum is a whole number, say how often each image appears per epoch (default: once). `train_sides` are
-        the shorter sides to draw from, and `sizes_at` returns the sizes of given images at one of these sides.
+        `shown` is what every epoch shows, or returns what a given epoch shows. `batch_size` is the number of images per
+        batch, and `train_sides` are the shorter sides to draw from.
         """
-        assert not train_sides or sizes_at is not None
-        heights, widths = sizes.T
-        self.train_sides, self.sizes_at = train_sides, sizes_at
-        self.sizes, self.shapes = sizes, np.log(widths / heights)
+        self.always = shown if isinstance(shown, Shown) else None
+        self.shown_in = lru_cache(maxsize=1)(shown) if callable(shown) else lambda _epoch: shown
+        self.train_sides = train_sides
         self.batch_size, self.seed, self.drop_last = batch_size * ranks.size * accumulate, seed, drop_last
         self.accumulate, self.rank, self.num_ranks = accumulate, ranks.rank, ranks.size
         self.epoch, self.first_batch = 0, 0
-        self.factors = factors
-        self.num_drawn = images_of_epoch(len(sizes), factors)
+        self.ends: list[int] = []  # the steps until the end of each epoch, as far as they were counted
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
         """Makes the next iteration start with the given batch of `epoch`."""
         self.epoch, self.first_batch = epoch, batch
 
     def __iter__(self) -> Iterator[Draw]:
+        shown = self.shown_in(self.epoch)
+        heights, widths = shown.sizes.T
+        all_shapes = np.log(widths / heights)
         draw = np.random.default_rng([self.seed, self.epoch])
-        order = draw.permutation(len(self.shapes))
-        indices = order if self.factors is None else self._repeated(order, self.factors, draw)
+        order = draw.permutation(len(all_shapes))
+        indices = order if shown.factors is None else _repeated(order, shown.factors, draw)
         if self.drop_last:
             indices = indices[: len(self) * self.batch_size]
-        shapes = self.shapes[indices % len(self.shapes)]
+        shapes = all_shapes[indices % len(all_shapes)]
         indices = indices[np.argsort(shapes + draw.normal(0, SHAPE_JITTER, len(shapes)), kind="stable")]
         for batch in draw.permutation(len(self))[self.first_batch :]:
             drawn = indices[batch * self.batch_size : (batch + 1) * self.batch_size]
-            rows = drawn % len(self.shapes)
             side = self._side(int(batch))
-            sizes = self.sizes[rows] if side is None or self.sizes_at is None else self.sizes_at(rows, side)
+            sizes = _sizes_at(shown, drawn % len(all_shapes), side)
             height, width = sizes.max(axis=0).tolist()
             for part in range(self.accumulate):
                 share = drawn[part * self.num_ranks + self.rank :: self.accumulate * self.num_ranks]
-                yield Draw(self.epoch, share.tolist(), (height, width), side)
-
-    def _repeated(self, order: np.ndarray, factors: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        """Returns the images in `order`, each repeated as often as its factor says, in a new random order."""
-        counts = drawn_counts(factors[order], draw.random())
-        again = np.arange(self.num_drawn) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 at first occurrence
-        return draw.permutation(np.repeat(order, counts) + len(order) * again)
+                yield Draw(self.epoch, share.tolist(), (height, width), side, _windows(shown, share % len(all_shapes)))
 
     def _side(self, batch: int) -> int | None:
         if not self.train_sides:
@@ -100,36 +109,71 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         return self.train_sides[int(draw.integers(len(self.train_sides)))]
 
     def __len__(self) -> int:
-        """Returns the number of global batches per epoch; each holds the images of all ranks for one optimiser step."""
-        if self.drop_last:
-            return self.num_drawn // self.batch_size
-        return -(-self.num_drawn // self.batch_size)
+        """Returns the number of global batches of the current epoch.
+
+        Each holds the images of all ranks for one optimiser step.
+        """
+        return self._num_batches(self.epoch)
+
+    def _num_batches(self, epoch: int) -> int:
+        num_drawn = self.shown_in(epoch).num_drawn
+        return num_drawn // self.batch_size if self.drop_last else -(-num_drawn // self.batch_size)
+
+    def first_steps(self, epochs: int) -> Sequence[int]:
+        """Returns the first step of each epoch up to, and including, `epochs`: the number of steps before it."""
+        if self.always:
+            return range(0, (epochs + 1) * len(self), len(self))
+        while len(self.ends) < epochs:
+            self.ends.append((self.ends or [0])[-1] + self._num_batches(len(self.ends)))
+        return [0, *self.ends[:epochs]]
+
+
+def _sizes_at(shown: Shown, rows: np.ndarray, side: int | None) -> np.ndarray:
+    if side is None:
+        return shown.sizes[rows]
+    assert shown.sizes_at is not None
+    return shown.sizes_at(rows, side)
+
+
+def _windows(shown: Shown, indices: np.ndarray) -> list[Window] | None:
+    return None if shown.windows is None else [Window(*window) for window in shown.windows[indices].tolist()]
+
+
+def _repeated(order: np.ndarray, factors: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Returns the images in `order`, each repeated as often as its factor says, in a new random order."""
+    counts = drawn_counts(factors[order], draw.random())
+    again = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # 0 at first occurrence
+    return draw.permutation(np.repeat(order, counts) + len(order) * again)
 
 
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
     """Returns the LVIS repeat factors, that is, how often an epoch shows each image: float64 [N], at least 1.
 
-    The factor of a class that occurs in a fraction f of the images is max(1, sqrt(threshold / f)), and an image has the
-    factor of its rarest class (https://arxiv.org/abs/1908.03195). All factors are then multiplied by a number below
-    1 + 1/N, so that their sum is a whole number. With a threshold of 0, returns None: each image appears once.
+    An image has the factor of its rarest class (https://arxiv.org/abs/1908.03195), made whole by whole_sum. With a
+    threshold of 0, returns None: each image appears once.
     """
     if not threshold:
         return None
+    rows = np.flatnonzero(dataset.is_learned)
+    factors = np.ones(len(dataset))
+    of_classes = class_factors(dataset, threshold)[dataset.annotations.labels[rows]]
+    np.maximum.at(factors, owners_of_rows(dataset.annotations, rows), of_classes)
+    return whole_sum(factors)
+
+
+def class_factors(dataset: CocoDataset, threshold: float) -> np.ndarray:
+    """Returns each class's repeat factor, max(1, sqrt(threshold / f)) if it is in a fraction f of the images: [C]."""
     annotations, learned = dataset.annotations, np.flatnonzero(dataset.is_learned)
-    num_images, num_classes = len(dataset), len(annotations.class_names)
-    images = owners_of_rows(annotations, learned)
-    pairs = np.unique(images * num_classes + annotations.labels[learned])  # an image and a class in it
-    of_images, of_classes = np.divmod(pairs, num_classes)
-    shares = np.bincount(of_classes, minlength=num_classes) / num_images
-    factors = np.ones(num_images)
-    np.maximum.at(factors, of_images, np.sqrt(threshold / shares[of_classes]))
+    num_classes = len(annotations.class_names)
+    pairs = np.unique(owners_of_rows(annotations, learned) * num_classes + annotations.labels[learned])
+    counts = np.bincount(pairs % num_classes, minlength=num_classes)  # of the images with each class
+    return np.sqrt(threshold / (counts.clip(min=1) / len(dataset))).clip(min=1)
+
+
+def whole_sum(factors: np.ndarray) -> np.ndarray:
+    """Returns the `factors` [N], multiplied by a number below 1 + 1/N, so that their sum is a whole number."""
     total = factors.sum()
     return factors * (np.ceil(total - 1e-9) / total)
-
-
-def images_of_epoch(num_images: int, factors: np.ndarray | None) -> int:
-    """Returns how many images an epoch shows, repeats included."""
-    return num_images if factors is None else round(float(factors.sum()))
 
 
 def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
@@ -138,7 +182,7 @@ def drawn_counts(factors: np.ndarray, offset: float) -> np.ndarray:
     Each factor is rounded up or down, so that the counts add up to the sum of the factors. `offset`, at least 0 and
     below 1, decides which factors are rounded up (systematic sampling).
     """
-    total = images_of_epoch(len(factors), factors)
+    total = round(float(factors.sum()))
     places = np.floor(np.concatenate([[0.0], np.cumsum(factors)]) + offset).astype(int)
     places[-1] = total  # the sum is a whole number, except for rounding
     return np.diff(places.clip(max=total))

@@ -9,21 +9,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from retinanet.coco.annotations import Annotations
-from retinanet.coco.boxes import boxes_of
 from retinanet.coco.results import Found, joined
-from retinanet.data.batches import Batch
-from retinanet.data.dataloader import LoaderSettings, evaluation_loader
+from retinanet.data.batches import BadImage, Batch
+from retinanet.data.dataloader import LoaderSettings, evaluation_loader, original_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, OneAhead, on_device
-from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.detect import suppress
 from retinanet.detector.fold import folded_network
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import DEFAULT_DETECTION, DetectionSettings
 from retinanet.detector.structures import Detections
 from retinanet.detector.windows import SparseNetwork, can_be_sparse
+from retinanet.evaluation.looks import Looks, detect_images, found_in_batch
 from retinanet.evaluation.views import ONE_VIEW, Look, Views, look_with, merged_views
 from retinanet.runtime.device import searching_algorithms
+from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained
@@ -64,22 +64,59 @@ def detect_with(
     ranks; rank 0 returns all detections, and the other ranks return none. Raises UserError if an image can't be read:
     no image is skipped.
     """
+    with searching_algorithms(False):  # image shapes vary, and the last batch of each shape is smaller
+        if views.tiles:
+            parts = _found_in_tiles(look, dataset, loading, device, detection, views, ranks)
+        else:
+            parts = _found_in_batches(look, dataset, loading, device, detection, views, ranks)
+    return found_in_set([part for of_rank in ranks.gathered(parts) for part in of_rank], dataset.annotations)
+
+
+def _found_in_batches(
+    look: Look,
+    dataset: CocoDataset,
+    loading: LoaderSettings,
+    device: torch.device,
+    detection: DetectionSettings,
+    views: Views,
+    ranks: Ranks,
+) -> list[Found]:
     batches = OneAhead(on_device(batches_of_set(dataset, loading, "Detection", views=views, ranks=ranks), device))
     merged = merged_views(look, batches, views)
     parts: list[Found] = []
     suppressed: list[tuple[Detections, Tensor, np.ndarray]] = []  # of the previous batch
-    with searching_algorithms(False):  # image shapes vary, and the last batch of each shape is smaller
-        for candidates, sizes, scales, rows in merged:
-            # While a GPU computes these predictions, the host reads the previous batch's detections and starts the copy
-            # of the next batch, because it will have to wait during the suppression.
-            parts += [found_in_batch(*batch) for batch in suppressed]
-            batches.fetch()
-            batch_size, count = candidates.scores.shape
-            where = f"the suppression in {counted(batch_size, 'image')}, {counted(count, 'candidate')} each"
-            with memory_explained(where, DETECTION_ADVICE):
-                suppressed = [(suppress(candidates, sizes, detection), scales, rows.numpy())]
-    parts += [found_in_batch(*batch) for batch in suppressed]
-    return found_in_set([part for of_rank in ranks.gathered(parts) for part in of_rank], dataset.annotations)
+    for candidates, sizes, scales, rows in merged:
+        # While a GPU computes these predictions, the host reads the previous batch's detections and starts the copy of
+        # the next batch, because it will have to wait during the suppression.
+        parts += [found_in_batch(*batch) for batch in suppressed]
+        batches.fetch()
+        batch_size, count = candidates.scores.shape
+        where = f"the suppression in {counted(batch_size, 'image')}, {counted(count, 'candidate')} each"
+        with memory_explained(where, DETECTION_ADVICE):
+            suppressed = [(suppress(candidates, sizes, detection), scales, rows.numpy())]
+    return parts + [found_in_batch(*batch) for batch in suppressed]
+
+
+def _found_in_tiles(
+    look: Look,
+    dataset: CocoDataset,
+    loading: LoaderSettings,
+    device: torch.device,
+    detection: DetectionSettings,
+    views: Views,
+    ranks: Ranks,
+) -> list[Found]:
+    """Does the same as _found_in_batches for images and their tiles, image by image, as predict does."""
+    views = views._replace(sides=views.sides or [(dataset.min_side, dataset.max_side)])
+    looks = Looks(views, detection, loading.batch_size)
+    parts = []
+    bar = tqdm(original_loader(dataset, loading, ranks), "Detection", leave=False, disable=_hides_bar(ranks))
+    for sample in bar:
+        if isinstance(sample, BadImage):
+            raise UserError(sample.message)
+        found = detect_images(look, [sample.image], looks, device)
+        parts.append(found._replace(images=np.full_like(found.images, sample.row)))
+    return parts
 
 
 def batches_of_set(
@@ -91,7 +128,7 @@ def batches_of_set(
     be read.
     """
     loader = evaluation_loader(dataset, loading, test_sides=views.sides, ranks=ranks)
-    bar = tqdm(loader, title, leave=False, disable=hides_bars() or not ranks.is_first)
+    bar = tqdm(loader, title, leave=False, disable=_hides_bar(ranks))
     return BadImages(len(dataset), skip=False).passing(chain.from_iterable(bar))
 
 
@@ -110,13 +147,5 @@ def found_in_set(parts: list[Found], annotations: Annotations) -> Found:
     return found.at(np.lexsort((-found.scores, annotations.image_ids[found.images])))
 
 
-def found_in_batch(detections: Detections, scales: Tensor, images: np.ndarray) -> Found:
-    """Converts a batch's detections to COCO boxes, (left, top, width, height) in pixels of the original images.
-
-    `scales` [B, 2] are the batch's scales, and `images` [B] the indices of its images in the set.
-    """
-    boxes = detections.boxes.double() / per_coordinate(scales.double())[:, None]  # [B, K, 4]
-    labels = detections.labels.cpu().numpy()  # [B, K]
-    of_images = np.repeat(images[:, None], labels.shape[1], axis=1)
-    found = Found(of_images, labels, detections.scores.double().cpu().numpy(), boxes_of(boxes.cpu().numpy()))
-    return found.at(labels >= 0)
+def _hides_bar(ranks: Ranks) -> bool:
+    return hides_bars() or not ranks.is_first

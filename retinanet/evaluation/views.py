@@ -17,13 +17,18 @@ from retinanet.detector.windows import SparseNetwork
 from retinanet.runtime.device import autocast
 from retinanet.runtime.printable import counted
 from retinanet.runtime.resource_errors import DETECTION_ADVICE, memory_explained, named
+from retinanet.settings.shared import Tiles
 
 
 class Views(NamedTuple):
-    """Describes the views of each image: one per entry of `sides` and, with `flip`, also the mirror image of each."""
+    """Describes the views of each image: one per entry of `sides` and, with `flip`, also the mirror image of each.
+
+    With `tiles`, the same views of each tile of a large image are added.
+    """
 
     sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: the dataset's own
     flip: bool = False
+    tiles: Tiles | None = None
 
     @property
     def num_sides(self) -> int:

@@ -18,8 +18,8 @@ from retinanet.coco.results import Found
 from retinanet.coco.score_thresholds import above
 from retinanet.data.images import read_upright, upright
 from retinanet.data.transforms import longest_at, to_tensor
+from retinanet.evaluation.looks import Looks, detect_images
 from retinanet.evaluation.views import Views
-from retinanet.predict.looks import Looks, Tiles, detect_images
 from retinanet.predict.networks import opened
 from retinanet.predict.runners import ONNX
 from retinanet.predict.thresholds import Threshold, thresholds_of
@@ -59,7 +59,8 @@ class Detector:
     thresholds by class: {None: 0.3, "traffic light": 0.5}, where None stands for all other classes. `classes` are the
     names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
     cut; neighbouring tiles overlap by at least the fraction `overlap` of their side, and each image is also processed
-    as a whole. `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work
+    as a whole. Both are by default as in training, with an overlap of 0.2 if it had no tiles; `tile` 0 turns tiles off.
+    `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work
     as in test.py, but `precision` "auto" is bfloat16 on a CPU with AMX too. An exported file stores its own defaults;
     its `num_candidates` can't be changed, nor can the precision of an ONNX file.
 
@@ -76,7 +77,7 @@ class Detector:
         threshold: Threshold = None,
         classes: Sequence[str] | None = None,
         tile: int | None = None,
-        overlap: float = 0.2,
+        overlap: float | None = None,
         flip_test: bool = False,
         test_sides: Sequence[int] | None = None,
         precision: str = "auto",
@@ -96,16 +97,16 @@ class Detector:
         overrides = {"num_candidates": num_candidates, "nms_iou": nms_iou, "max_detections": max_detections}
         given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
         detection = replace(file.defaults, threshold=self.thresholds.lowest, **given)
-        looks_flags = {"tile": tile, "flip_test": flip_test, "test_sides": test_sides}
+        tiles = file.trained.tiles(tile, overlap)
+        looks_flags = {"tile": tiles, "flip_test": flip_test, "test_sides": test_sides}
         self.look = file.look_for(detection, [name for name, value in looks_flags.items() if value])
         self.kept_labels = None if classes is None else self._labels_of(classes)
         trained_sides = file.trained.min_side, file.trained.max_side
         sides = [(side, longest_at(side, *trained_sides)) for side in test_sides or ()]
         self.looks = Looks(
-            Views(sides or [trained_sides], flip_test),
+            Views(sides or [trained_sides], flip_test, tiles),
             detection,
             batch_size or file.trained.batch_size,
-            Tiles(tile, overlap) if tile else None,
         )
 
     @property

@@ -18,7 +18,7 @@ from retinanet.evaluation.views import Look, look_with
 from retinanet.predict.runners import ONNX, OPENVINO, Runner, onnx_runner, openvino_runner
 from retinanet.runtime.device import PRECISIONS, choose_precision, find_device
 from retinanet.runtime.errors import UserError
-from retinanet.settings.shared import UPRIGHT, WHITE_LEVEL
+from retinanet.settings.shared import OVERLAP, UPRIGHT, WHITE_LEVEL, Tiles, tiles_from
 
 DETECTIONS = ("boxes", "scores", "labels")  # outputs of every exported file
 CANDIDATES = tuple(f"candidate_{name}" for name in DETECTIONS)  # before NMS; missing in files of earlier versions
@@ -41,6 +41,20 @@ class Trained(NamedTuple):
     depth: int | None = None
     epoch: int | None = None
     settings: Mapping[str, Any] = MappingProxyType({})  # the run's flags
+    tile: int | None = None  # the side of the tiles that the run trained on
+    overlap: float | None = None
+
+    def tiles(self, tile: int | None, overlap: float | None) -> Tiles | None:
+        """Returns the tiles to detect in; None stands for the run's own, and a `tile` of 0 for none.
+
+        Raises UserError if there is an overlap, but no tile.
+        """
+        side = self.tile if tile is None else tile
+        if not side:
+            if overlap is not None:
+                raise UserError("--overlap only applies with --tile. Set --tile too, or remove it.")
+            return None
+        return Tiles(side, next(each for each in (overlap, self.overlap, OVERLAP) if each is not None))
 
 
 class Opened(NamedTuple):
@@ -92,6 +106,7 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
         checkpoint.architecture.depth,
         checkpoint.epoch,
         checkpoint.settings,
+        *(checkpoint.tiles or (None, None)),
     )
 
 
@@ -104,6 +119,8 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
         runner = _runner_of(path, device_name, precision_name)
         facts = runner.facts
         optional = {name: facts[name] for name in ("white_level",) if is_white_level(facts.get(name))}
+        if tiles := tiles_from(facts.get("tile"), facts.get("overlap")):
+            optional |= {"tile": tiles.side, "overlap": tiles.overlap}
         optional |= {name: facts[name] for name in ("exif", "depth", "epoch", "settings") if name in facts}
         required = [name for name in Trained._fields if name not in Trained._field_defaults]
         trained = Trained(**{name: facts[name] for name in required}, **optional)

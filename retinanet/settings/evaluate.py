@@ -11,6 +11,7 @@ from retinanet.settings.shared import (
     Detection,
     Machine,
     ReportPictures,
+    TestTiles,
     Views,
     coco_path_option,
     eval_backend_option,
@@ -29,7 +30,17 @@ MOST_USED = (
 # Flags that have no effect with --compare and --from_results.
 FOR_DETECTION = (
     *("results_path", "checkpoint_path", "log_dir", "depth", "min_side", "max_side", "batch_size", "workers"),
-    *("raw_weights", "flip_test", "test_sides", "threshold", "num_candidates", "nms_iou", "max_detections"),
+    *(
+        "raw_weights",
+        "flip_test",
+        "test_sides",
+        "tile",
+        "overlap",
+        "threshold",
+        "num_candidates",
+        "nms_iou",
+        "max_detections",
+    ),
 )
 
 
@@ -83,7 +94,8 @@ class EvaluateSettings:
     depth: int | None = option(None, "check that the checkpoint has this depth; not needed", DEPTHS)
     trained: Trained = part(Trained, "taken from the checkpoint unless given")
     raw_weights: bool = option(False, "evaluate the raw weights instead of their moving average (EMA)", bool)
-    views: Views = part(Views, "test-time augmentation", "the detections of all views are merged before NMS")
+    views: Views = part(Views, "test-time augmentation and tiles", "the detections of all views are merged before NMS")
+    tiling: TestTiles = part(TestTiles)
     detection: Detection = part(Detection, "detection")
     eval_backend: str = eval_backend_option()
     machine: Machine = part(Machine, "machine")
@@ -111,6 +123,7 @@ class EvaluateSettings:
         if self.views.test_sides and self.trained.min_side:
             raise UserError("--test_sides and --min_side both set the shorter side. Remove one of the two.")
         self.views.check()
+        self.tiling.check(given)
 
 
 def evaluate_settings(argv: list[str] | None = None) -> EvaluateSettings:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from retinanet.runtime.errors import UserError
 from retinanet.settings.convert import COCO, IMAGES, LINK, VOC, YOLO
 from retinanet.settings.options import Given, number_from, option, options_of, parsed, part, whole_number
-from retinanet.settings.shared import BEST, Detection, Device, Views, max_pixels_option
+from retinanet.settings.shared import BEST, Detection, Device, TestTiles, Views, max_pixels_option
 
 MOST_USED = (
     *("checkpoint_path", "output_path", "threshold", "classes", "save"),
@@ -19,7 +19,6 @@ MOST_USED = (
 PICTURES, CROPS = "pictures", "crops"
 PRELABELS = (COCO, YOLO, VOC)  # the formats of annotations
 SAVES = (PICTURES, CROPS, *PRELABELS)  # also the names of their folders
-MOST_OVERLAP = 0.9
 SCORE = number_from(0, 1)
 
 
@@ -49,16 +48,7 @@ def _file_decides(name: str) -> Any:
 class Looks:
     """The flags for the versions of an image that predict searches: tiles, other sizes and the mirror image."""
 
-    tile: int | None = option(
-        None,
-        "also detect in square tiles of this side, in pixels of the image, such as 640: for objects much smaller than "
-        "in training",
-        whole_number(64),
-        metavar="SIDE",
-    )
-    overlap: float = option(
-        0.2, f"overlap of neighbouring tiles, as a fraction of their side, 0 to {MOST_OVERLAP}", number_from(0)
-    )
+    tiling: TestTiles = part(TestTiles)
     views: Views = part(Views)
 
 
@@ -125,12 +115,7 @@ class PredictSettings:
 
     def check(self, given: Given) -> None:
         """Raises UserError if flags contradict each other."""
-        if self.looks.tile is None:
-            given.refuse(("overlap",), "only applies with --tile. Set --tile too, or remove it.")
-        if self.looks.overlap > MOST_OVERLAP:
-            raise UserError(
-                f"--overlap {self.looks.overlap:g} would make far too many tiles. Use {MOST_OVERLAP} or less."
-            )
+        self.looks.tiling.check(given)
         if not set(self.save) & set(PRELABELS):
             given.refuse(("images",), f"only applies with --save {', '.join(PRELABELS)}. Add one, or remove it.")
         self.looks.views.check()

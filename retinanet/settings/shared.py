@@ -5,14 +5,15 @@ import importlib.util
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from retinanet.detector.settings import AnchorShapes, DetectionSettings
 from retinanet.runtime.errors import UserError
-from retinanet.settings.options import Given, number_from, option, whole_number
+from retinanet.settings.options import Given, number_above, number_from, option, whole_number
 
 BEST, FINAL = "best.pt", "model_final.pt"  # a run's checkpoint with the best AP, and that of its last epoch
 MIN_SIDE, MAX_SIDE = 608, 1024
+OVERLAP, MOST_OVERLAP = 0.2, 0.9  # of tiles; with more, there would be far too many
 LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # a single larger image would fill a GPU's memory
 MAX_PIXELS = 89_000_000  # an RGB image with this many pixels takes 267 MB
 EMBED, LINK = "embed", "link"  # the pictures of the report's page
@@ -180,6 +181,81 @@ class Views:
         for side in sides:
             if sides.count(side) > 1:
                 raise UserError(f"--test_sides: {side} is listed twice, which would detect twice. List each side once.")
+
+
+class Tiles(NamedTuple):
+    """The square tiles into which an image is cut."""
+
+    side: int  # in original pixels
+    overlap: float  # of neighbouring tiles, as a fraction of their side
+
+    @property
+    def step(self) -> int:
+        """Returns the largest distance between the starts of neighbouring tiles."""
+        return max(1, int(self.side * (1 - self.overlap)))
+
+
+def tiles_from(side: object, overlap: object) -> Tiles | None:
+    """Returns the tiles with this `side` and `overlap`, which a file may hold; None if there are no such tiles."""
+    if isinstance(side, int) and side >= LEAST_SIDE and isinstance(overlap, float) and 0 <= overlap <= MOST_OVERLAP:
+        return Tiles(side, overlap)
+    return None
+
+
+def tile_side(text: str) -> int:
+    """Parses the side of tiles; 0 means no tiles."""
+    side = whole_number(0)(text)
+    return side if side == 0 else whole_number(LEAST_SIDE)(text)
+
+
+OVERLAP_TEXT = f"overlap of neighbouring tiles, as a fraction of their side, 0 to {MOST_OVERLAP}"
+
+
+@dataclass(frozen=True)
+class TrainTiles:
+    """The flags for training on tiles."""
+
+    tile: int | None = option(
+        None,
+        "train on square tiles of this side too, in pixels of the image, such as 640: for objects that are small in "
+        "large images. A tile is resized by --min_side and --max_side, like an image (docs/training.md)",
+        whole_number(LEAST_SIDE),
+        metavar="SIDE",
+    )
+    overlap: float = option(OVERLAP, OVERLAP_TEXT, number_from(0, MOST_OVERLAP))
+    min_visible: float = option(
+        0.5,
+        "an object is a target in a tile that shows at least this fraction of its area; in other tiles, it is ignored",
+        number_above(0, 1),
+    )
+
+    @property
+    def tiles(self) -> Tiles | None:
+        return Tiles(self.tile, self.overlap) if self.tile else None
+
+    def check(self, given: Given) -> None:
+        if self.tile is None:
+            given.refuse(("overlap", "min_visible"), "only applies with --tile. Set --tile too, or remove it.")
+
+
+@dataclass(frozen=True)
+class TestTiles:
+    """The flags for detection in tiles; None stands for the weights file's own values."""
+
+    tile: int | None = option(
+        None,
+        "also detect in square tiles of this side, in pixels of the image, such as 640: for objects that are small in "
+        "large images; 0: no tiles (default: as in training)",
+        tile_side,
+        metavar="SIDE",
+    )
+    overlap: float | None = option(
+        None, f"{OVERLAP_TEXT} (default: as in training, or {OVERLAP})", number_from(0, MOST_OVERLAP)
+    )
+
+    def check(self, given: Given) -> None:
+        if self.tile == 0:
+            given.refuse(("overlap",), "only applies with tiles. Remove it, or --tile 0.")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from retinanet.settings.shared import (
     Augmentation,
     Detection,
     Machine,
+    TrainTiles,
     check_sides,
     coco_path_option,
     eval_backend_option,
@@ -117,6 +118,7 @@ class Data:
     exif: str = exif_option()
     white_level: int = white_level_option()
     augmentation: Augmentation = part(Augmentation)
+    tiling: TrainTiles = part(TrainTiles)
     batch_size: int = option(
         2,
         "images per batch and process, 1 or more; auto (GPU only): as many as fit in memory, measured at the start",
@@ -138,9 +140,10 @@ class Data:
         may_change=True,
     )
 
-    def check(self) -> None:
+    def check(self, given: Given) -> None:
         check_sides(self.min_side, self.max_side)
         self.augmentation.check()
+        self.tiling.check(given)
 
 
 @dataclass(frozen=True)
@@ -378,18 +381,20 @@ class Speed:
     )
     cache: str = option(
         "none",
-        "ram: keep decoded and resized training images in shared memory, as many as fit in half of what is free",
+        "ram: keep decoded and resized training images in shared memory, as many as fit in half of what is free; with "
+        "--tile, decoded ones in their original size",
         ("none", "ram"),
         may_change=True,
         repeated=False,
     )
 
-    def check(self, augmentation: Augmentation) -> None:
+    def check(self, data: Data) -> None:
+        augmentation = data.augmentation
         resizing = (
             ("train_sides", augmentation.train_sides or ()),
             ("augment", FROM_ORIGINAL & {*(augmentation.augment or ())}),
         )
-        for flag, values in resizing if self.cache == "ram" else ():
+        for flag, values in resizing if self.cache == "ram" and not data.tiling.tile else ():
             if values:
                 raise UserError(
                     f"--cache ram keeps images of one size, which doesn't suit --{flag} "
@@ -514,10 +519,10 @@ class TrainSettings:
     def check(self, given: Given) -> None:
         """Raises UserError if flags contradict each other."""
         self.network.check()
-        self.data.check()
+        self.data.check(given)
         self.loss.check(given)
         self.optimisation.check(given, self.network.freeze_stages)
-        self.speed.check(self.data.augmentation)
+        self.speed.check(self.data)
         self.output.check()
         instead = self.instead_of_training
         if len(instead) > 1:
@@ -617,7 +622,8 @@ def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:
         if optimisation.optimizer != "sgd":  # rates for SGD are on another scale
             share = min(share, RESNET_RATE / optimisation.learning_rate)
         values["backbone_rate"] = (share,)
-        if optimisation.epochs >= SIDES_FROM_EPOCHS and settings.speed.cache == "none":  # cached images have one size
+        has_one_size = settings.speed.cache == "ram" and not settings.data.tiling.tile  # as the cached images have
+        if optimisation.epochs >= SIDES_FROM_EPOCHS and not has_one_size:
             sides = {max(LEAST_SIDE, round(settings.data.min_side * fraction)) for fraction in SIDE_SHARES}
             values["train_sides"] = tuple(sorted(sides))
     return values

@@ -1,6 +1,7 @@
 """Builds everything that a run's next step needs, from the run's settings or from a saved run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -80,7 +81,9 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
         require_same_classes(sets.val, saved.checkpoint.class_names, saved.checkpoint.category_ids, saved.path)
     loader, sampler = _loader(settings, device, ranks, sets, facts.compiled)
     torch.manual_seed(settings.optimisation.run_seed)
-    state = _state(settings, device, precision, sets, saved, num_steps=settings.optimisation.epochs * len(sampler))
+    state = _state(
+        settings, device, precision, sets, saved, num_steps=sampler.first_steps(settings.optimisation.epochs)[-1]
+    )
     compute_losses = losses_in(settings, state, len(sets.val.class_names), precision, ranks, compiled=compiled)
     compute_losses = shared(state.network, compute_losses, ranks)
     bad_images = BadImages(len(sets.training_set), skip=settings.data.bad_images == "skip")
@@ -99,6 +102,8 @@ def losses_in(
     compiled: bool,
 ) -> ComputeLosses:
     """Returns the function that computes a batch's losses with the network of `state`."""
+    # An object of which a tile shows too little is ignored there, like a crowd region.
+    ignores = settings.loss.ignore_crowds or settings.data.tiling.tiles is not None
     cuda_graphs = ranks.size == 1 and settings.optimisation.accumulate == 1
     return losses_of(
         state.network,
@@ -106,7 +111,7 @@ def losses_in(
         state.device,
         precision=precision,
         compiled=Compiled(settings.data.batch_size, cuda_graphs) if compiled else None,
-        loss_settings=settings.loss,
+        loss_settings=replace(settings.loss, ignore_crowds=ignores),
     )
 
 
@@ -165,6 +170,7 @@ def _loader(
         seed=settings.optimisation.run_seed,
         augmentation=settings.data.augmentation,
         repeat_threshold=settings.data.repeat_threshold,
+        tiles=settings.data.tiling.tiles,
         drop_last=settings.data.drop_last,
         accumulate=settings.optimisation.accumulate,
         ranks=ranks,

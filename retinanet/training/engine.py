@@ -174,15 +174,15 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
     """
     settings, state, sampler = run.settings, run.state, run.sampler
     sampler.start_at(state.epoch, state.iteration)
-    first_step = state.epoch * len(sampler)
+    first_steps = sampler.first_steps(settings.optimisation.epochs)
     scheduled = Schedule(
         settings.optimisation.learning_rate,
-        len(sampler),
-        settings.optimisation.epochs,
+        first_steps,
         settings.optimisation.schedule,
         settings.optimisation.milestones,
-        settings.optimisation.num_warmup_steps(settings.optimisation.epochs * len(sampler)),
+        settings.optimisation.num_warmup_steps(first_steps[-1]),
     ).rate
+    first_step = first_steps[state.epoch]
     clock = WaitClock(_steps_left(run), run.device)
     started, waited = time.perf_counter() - state.epoch_seconds, state.epoch_waited
     for rate in train_steps(

@@ -9,6 +9,7 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.analysis import analyse, working_point
 from retinanet.evaluation.coco_table import AP, AP50, CocoTable, table_if_objects
 from retinanet.evaluation.detect_set import detect_all
+from retinanet.evaluation.views import Views
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
@@ -36,7 +37,7 @@ def evaluate_and_save(run: Run, saves: Saves, trackers: Trackers, is_last: bool)
     if ap is not None:
         run.state.ap_by_epoch[run.state.epoch] = ap
         saves.record_evaluations()
-        step = run.state.epoch * len(run.sampler)
+        step = run.sampler.first_steps(run.state.epoch)[-1]
         trackers.log(step, {f"val/{name}": number for name, number in run.state.numbers.items()})
         if is_last and run.settings.output.track:
             trackers.pictures({path.stem: path for path in sorted(_report_folder(run).glob("*.png"))})
@@ -106,6 +107,7 @@ def _table(run: Run) -> tuple[CocoTable | None, Found]:
             device=run.device,
             precision=run.precision,
             detection=settings.detection,
+            views=Views(tiles=settings.data.tiling.tiles),
             ranks=run.ranks,
         )
         table = table_if_objects(run.sets.val, detections, settings.eval_backend) if run.ranks.is_first else None

@@ -14,6 +14,7 @@ from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious
 from retinanet.data.anchor_remedies import MISSED, missed_classes, mostly_missed, remedies, remedy_lines
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import SCARCE, warnings_of
+from retinanet.data.tiles import TiledEpochs
 from retinanet.data.white_level import used_range
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.console import say
@@ -109,7 +110,7 @@ def trackers_of(run: Run) -> Trackers:
     settings, state = run.settings, run.state
     if not settings.output.track or not run.ranks.is_first:
         return NO_TRACKERS
-    step = state.epoch * len(run.sampler) + state.iteration
+    step = run.sampler.first_steps(state.epoch)[-1] + state.iteration
     plain = flat(settings)
     name = make_name(name_of_run("train", plain)).removesuffix(ENDING)
     return open_trackers(settings.output.track, TrackedRun(settings.output.output_path, name, plain, step))
@@ -134,6 +135,7 @@ def opening_lines(run: Run) -> list[str]:
         f"Num training images: {len(training_set)}",
         f"Not trained on: {counted(training_set.num_crowds, 'crowd')}, {counted(training_set.num_empty, 'box')} "
         "without area",
+        *tile_lines(training_set, settings),
         *data_lines(training_set, run.state.network.architecture.anchors, settings),
         *warnings_of(training_set, run.sets.val),
         *training_set.frame_notes(),
@@ -169,6 +171,14 @@ def bfloat16_note(run: Run) -> str:
     times = bfloat16_speed()
     effect = "would train faster, too" if times > 1 else "would train more slowly"
     return f". In bfloat16, this CPU multiplies matrices {times:.1f} times as fast, so --precision bfloat16 {effect}"
+
+
+def tile_lines(dataset: CocoDataset, settings: TrainSettings) -> list[str]:
+    """Returns a line about the images and tiles of an epoch; no line without --tile."""
+    if not (tiles := settings.data.tiling.tiles):
+        return []
+    epochs = TiledEpochs(dataset, tiles, settings.optimisation.run_seed, settings.data.repeat_threshold)
+    return [epochs.line()]
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:

@@ -96,10 +96,12 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPic
 
     During the first epoch, threads may decode val pictures and judge the boxes of the training set.
     """
-    settings, state, num_steps = run.settings, run.state, len(run.sampler)
+    settings, state = run.settings, run.state
+    first_steps = run.sampler.first_steps(settings.optimisation.epochs)
+    num_steps = first_steps[state.epoch + 1] - first_steps[state.epoch]
     agreement = Agreement(run.ranks)
     for rate in rest_of_epoch(run):
-        step = state.epoch * num_steps + state.iteration
+        step = first_steps[state.epoch] + state.iteration
         is_logged = state.iteration in (1, num_steps) or state.iteration % settings.output.log_every == 0
         is_saved = settings.output.save_every and step % settings.output.save_every == 0
         if is_logged or is_saved:
@@ -107,7 +109,7 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPic
         if is_logged:
             log_skipped(run, run.ranks)
             log_bad_images(run)
-            images_left = (settings.optimisation.epochs * num_steps - step) * run.sampler.batch_size
+            images_left = (first_steps[-1] - step) * run.sampler.batch_size
             progress = progress_of(state, rate)
             say(log_line(state.epoch, progress, images_left * seconds_per_image(state), run.device))
             trackers.log(step, tracked_numbers(progress, run.device))

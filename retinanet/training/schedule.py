@@ -1,6 +1,7 @@
 """Computes the learning rate, a pure function of the step."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,15 +18,14 @@ class Schedule(NamedTuple):
     """
 
     base: float
-    steps_per_epoch: int
-    epochs: int
+    first_steps: Sequence[int]  # of each epoch; then the number of steps in the run
     kind: str = STEP
     milestones: Sequence[int] = ()
     warmup_steps: int = 0
 
     @property
     def num_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
+        return self.first_steps[-1]
 
     def rate(self, step: int) -> float:
         """Returns the rate of `step`, counted from 0; the step after the warm-up is the first with the full rate."""
@@ -34,7 +34,7 @@ class Schedule(NamedTuple):
         if self.kind == COSINE:
             done = (step - self.warmup_steps) / (self.num_steps - self.warmup_steps)
             return self.base * (1 + math.cos(math.pi * done)) / 2
-        epoch = step // self.steps_per_epoch
+        epoch = bisect_right(self.first_steps, step) - 1
         return self.base * FACTOR ** sum(epoch >= milestone for milestone in self.milestones)
 
 

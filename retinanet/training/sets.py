@@ -4,10 +4,11 @@ from functools import partial
 from typing import NamedTuple
 
 from retinanet.coco.annotations import Annotations, has_objects, require_same_classes
+from retinanet.data.dataloader import shown_of
 from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.data.image_cache import ImageCache, spare_memory
 from retinanet.data.learnable import require_objects, require_reach
-from retinanet.data.sampler import images_of_epoch, repeat_factors
+from retinanet.data.sampler import Shown
 from retinanet.evaluation.coco_table import require_backend
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
@@ -39,6 +40,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
         settings.data.train_set,
         require_images=settings.data.bad_images == "stop",
         keep_crowds=settings.loss.ignore_crowds,
+        min_visible=settings.data.tiling.min_visible if settings.data.tiling.tile else None,
     )
     val, val_set = load(settings.data.val_set)
     if has_objects(val) and not settings.instead_of_training:
@@ -64,7 +66,8 @@ def require_learnable(settings: TrainSettings, training_set: CocoDataset) -> Non
 def _require_steps(settings: TrainSettings, training_set: CocoDataset, ranks: Ranks) -> None:
     """Raises UserError if the run would have no steps, no steps after its warm-up, or batches that are always empty."""
     path, optimisation, drop_last = training_set.annotations.path, settings.optimisation, settings.data.drop_last
-    num_images = images_of_epoch(len(training_set), repeat_factors(training_set, settings.data.repeat_threshold))
+    shown = shown_of(training_set, 0, settings.data.repeat_threshold, settings.data.tiling.tiles)  # any seed will do
+    num_images = (shown if isinstance(shown, Shown) else shown(0)).num_drawn
     if optimisation.accumulate > num_images:
         raise UserError(
             f"{path}: --accumulate {optimisation.accumulate} needs more batches per step than an epoch's "
@@ -92,7 +95,9 @@ def add_cache(training_set: CocoDataset, ranks: Ranks) -> None:
     num_sharing = num_local_ranks(ranks)
     budget = spare_memory() // num_sharing
     ranks.wait()  # until all ranks have measured, because memory that a rank takes is no longer free
-    training_set.cache = cache = ImageCache(training_set.sizes, budget)
+    is_tiled = training_set.min_visible is not None
+    sizes = training_set.annotations.sizes if is_tiled else training_set.sizes
+    training_set.cache = cache = ImageCache(sizes, budget)
     each = f" in each of {num_sharing} processes" if num_sharing > 1 else ""
     room = f"room for {cache.num_images} of {counted(len(training_set), 'image')}"
     say(f"Image cache: {room}, {cache.num_bytes / 1e9:.2f} GB{each}")

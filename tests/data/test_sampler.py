@@ -5,10 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.data.sampler import AspectRatioBasedSampler, batches_of_equal_shape, drawn_counts, repeat_factors
+from retinanet.data.sampler import (
+    AspectRatioBasedSampler,
+    Shown,
+    batches_of_equal_shape,
+    drawn_counts,
+    repeat_factors,
+)
 from retinanet.runtime.ranks import Ranks
 
 sizes = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=1, max_size=60)
+
+
+def sampler_of(sizes, *how, sizes_at=None, factors=None, **more):
+    """A sampler that shows all images in each epoch."""
+    return AspectRatioBasedSampler(Shown(np.array(sizes), factors, sizes_at), *how, **more)
 
 
 def epoch_of(sampler, epoch):
@@ -18,7 +29,7 @@ def epoch_of(sampler, epoch):
 
 @given(sizes, st.integers(1, 8), st.integers(0, 2**32), st.integers(0, 100), st.booleans())
 def test_every_image_exactly_once(sizes, batch_size, seed, epoch, drop_last):
-    sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, drop_last)
+    sampler = sampler_of(sizes, batch_size, seed, drop_last)
     batches = epoch_of(sampler, epoch)
     seen = [index for draw in batches for index in draw.indices]
     assert len(batches) == len(sampler)
@@ -34,12 +45,12 @@ def test_every_image_exactly_once(sizes, batch_size, seed, epoch, drop_last):
 
 @given(sizes, st.integers(1, 4), st.integers(1, 4), st.booleans(), st.integers(0, 9))
 def test_ranks_share_the_batches_of_one(sizes, batch_size, num_ranks, drop_last, first_batch):
-    together = AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, 1, drop_last)
+    together = sampler_of(sizes, batch_size * num_ranks, 1, drop_last)
     whole = epoch_of(together, 2)
     assert all(draw.sides == tuple(np.array(sizes)[draw.indices].max(axis=0)) for draw in whole)
     shares = []
     for rank in range(num_ranks):
-        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, 1, drop_last, ranks=Ranks(rank, num_ranks))
+        sampler = sampler_of(sizes, batch_size, 1, drop_last, ranks=Ranks(rank, num_ranks))
         shares.append(epoch_of(sampler, 2))
         assert len(sampler) == len(whole)
         sampler.start_at(2, first_batch)
@@ -57,8 +68,8 @@ def halves(sizes, train_sides=(50, 100, 200)):
 
 def test_sides_leave_the_batches_as_they_are():
     sizes = [(400 + i % 7, 600 - i) for i in range(90)]
-    plain = AspectRatioBasedSampler(np.array(sizes), 3, seed=1)
-    sided = AspectRatioBasedSampler(np.array(sizes), 3, seed=1, **halves(sizes))
+    plain = sampler_of(sizes, 3, seed=1)
+    sided = sampler_of(sizes, 3, seed=1, **halves(sizes))
     drawn = []
     for epoch in range(3):
         for one, other in zip(epoch_of(plain, epoch), epoch_of(sided, epoch), strict=True):
@@ -68,16 +79,16 @@ def test_sides_leave_the_batches_as_they_are():
         drawn.append([draw.side for draw in sided])
     assert min(np.bincount(np.concatenate(drawn))[[50, 100, 200]]) > 15
     assert drawn[0] != drawn[1] != drawn[2]
-    other_seed = AspectRatioBasedSampler(np.array(sizes), 3, seed=2, **halves(sizes))
+    other_seed = sampler_of(sizes, 3, seed=2, **halves(sizes))
     assert [draw.side for draw in epoch_of(other_seed, 0)] != drawn[0]
 
 
 @given(sizes, st.integers(1, 4), st.integers(1, 4), st.integers(0, 9), st.integers(0, 2**40))
 def test_a_batch_has_one_side_on_all_ranks_and_when_resumed(sizes, batch_size, num_ranks, first_batch, seed):
-    whole = epoch_of(AspectRatioBasedSampler(np.array(sizes), batch_size * num_ranks, seed, **halves(sizes)), 4)
+    whole = epoch_of(sampler_of(sizes, batch_size * num_ranks, seed, **halves(sizes)), 4)
     for rank in range(num_ranks):
         how = {"ranks": Ranks(rank, num_ranks)} | halves(sizes)
-        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, seed, **how)
+        sampler = sampler_of(sizes, batch_size, seed, **how)
         sampler.start_at(4, first_batch)
         assert [(draw.side, draw.sides) for draw in sampler] == [
             (draw.side, draw.sides) for draw in whole[first_batch:]
@@ -86,17 +97,17 @@ def test_a_batch_has_one_side_on_all_ranks_and_when_resumed(sizes, batch_size, n
 
 def test_a_function_of_seed_and_epoch():
     shapes = [(480, 640)] * 20 + [(640, 480)] * 21
-    first = epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=1), 3)
-    late = AspectRatioBasedSampler(np.array(shapes), 4, seed=1)
+    first = epoch_of(sampler_of(shapes, 4, seed=1), 3)
+    late = sampler_of(shapes, 4, seed=1)
     epoch_of(late, 7)  # what was drawn before changes nothing
     assert epoch_of(late, 3) == first
     assert epoch_of(late, 4) != first
-    assert epoch_of(AspectRatioBasedSampler(np.array(shapes), 4, seed=2), 3) != first
+    assert epoch_of(sampler_of(shapes, 4, seed=2), 3) != first
 
 
 def test_batches_are_drawn_again_and_not_only_shuffled():
     shapes = [(400 + i, 600) for i in range(64)]  # no two of one shape
-    sampler = AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
+    sampler = sampler_of(shapes, 4, seed=0)
     members = [{frozenset(draw.indices) for draw in epoch_of(sampler, epoch)} for epoch in (0, 1)]
     assert len(members[0] & members[1]) < 4
 
@@ -104,16 +115,12 @@ def test_batches_are_drawn_again_and_not_only_shuffled():
 def test_like_shapes_together():
     draw = np.random.default_rng(0)
     shapes = [(480, 640) if wide else (640, 480) for wide in draw.random(100) < 0.5]
-    mixed = [
-        drawn
-        for drawn in AspectRatioBasedSampler(np.array(shapes), 4, seed=0)
-        if len({shapes[index] for index in drawn.indices}) > 1
-    ]
+    mixed = [drawn for drawn in sampler_of(shapes, 4, seed=0) if len({shapes[index] for index in drawn.indices}) > 1]
     assert len(mixed) <= 1
 
 
 def test_drop_last_leaves_out_others_each_epoch():
-    sampler = AspectRatioBasedSampler(np.array([(10, 10 + i) for i in range(11)]), 4, seed=0, drop_last=True)
+    sampler = sampler_of([(10, 10 + i) for i in range(11)], 4, seed=0, drop_last=True)
     left_out = {
         frozenset(range(11)) - {index for draw in epoch_of(sampler, epoch) for index in draw.indices}
         for epoch in range(5)
@@ -172,7 +179,7 @@ def test_images_repeat_within_an_epoch(sizes, batch_size, num_ranks, drop_last, 
     seen = []
     for rank in range(num_ranks):
         ranks = Ranks(rank, num_ranks)
-        sampler = AspectRatioBasedSampler(np.array(sizes), batch_size, 1, drop_last, ranks=ranks, factors=factors)
+        sampler = sampler_of(sizes, batch_size, 1, drop_last, ranks=ranks, factors=factors)
         batches = epoch_of(sampler, 3)
         assert len(batches) == len(sampler)
         seen += [index for draw in batches for index in draw.indices]
@@ -199,7 +206,7 @@ def test_rounding_adds_no_image_to_an_epoch():
 
 def test_drop_last_leaves_out_draws_and_not_all_of_an_image():
     """Five images come twice each; of ten draws two fill no batch, which are seldom of the same image."""
-    sampler = AspectRatioBasedSampler(np.full((5, 2), 99), 4, seed=0, drop_last=True, factors=np.full(5, 2.0))
+    sampler = sampler_of(np.full((5, 2), 99), 4, seed=0, drop_last=True, factors=np.full(5, 2.0))
     epochs = [epoch_of(sampler, epoch) for epoch in range(40)]
     missing = [len({index % 5 for draw in draws for index in draw.indices}) < 5 for draws in epochs]
     assert sum(missing) < 12
@@ -207,7 +214,7 @@ def test_drop_last_leaves_out_draws_and_not_all_of_an_image():
 
 def test_images_of_a_shape_come_at_every_side():
     sizes = [(100, 300)] * 4  # one batch
-    sampler = AspectRatioBasedSampler(np.array(sizes), 4, seed=1, **halves(sizes))
+    sampler = sampler_of(sizes, 4, seed=1, **halves(sizes))
     assert {draw.side for epoch in range(20) for draw in epoch_of(sampler, epoch)} == {50, 100, 200}
 
 
@@ -218,6 +225,6 @@ def test_ranks_share_what_fills_no_step_evenly(num_images, batch_size, accumulat
     counts = []
     for rank in range(num_ranks):
         how = {"accumulate": accumulate, "ranks": Ranks(rank, num_ranks)}
-        draws = epoch_of(AspectRatioBasedSampler(sizes, batch_size, 1, **how), 0)
+        draws = epoch_of(sampler_of(sizes, batch_size, 1, **how), 0)
         counts.append(np.array([len(draw.indices) for draw in draws]).reshape(-1, accumulate).sum(axis=1))
     assert (np.ptp(counts, axis=0) <= 1).all()

@@ -15,7 +15,7 @@ from support.scripts import TINY
 
 from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.device_feed import in_steps
-from retinanet.data.sampler import AspectRatioBasedSampler
+from retinanet.data.sampler import AspectRatioBasedSampler, Shown
 from retinanet.detector.structures import Losses
 from retinanet.runtime.ranks import Ranks
 from retinanet.training import weight_average
@@ -29,12 +29,12 @@ CPU = torch.device("cpu")
 @given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(0, 5))
 def test_draws_share_the_large_batch(num_images, batch_size, accumulate, num_ranks, first):
     sizes = np.random.default_rng(num_images).integers(1, 99, (num_images, 2))
-    large = AspectRatioBasedSampler(sizes, batch_size * accumulate * num_ranks, seed=1)
+    large = AspectRatioBasedSampler(Shown(sizes), batch_size * accumulate * num_ranks, seed=1)
     large.start_at(3, first)
     draws = []
     for rank in range(num_ranks):
         sampler = AspectRatioBasedSampler(
-            sizes, batch_size, seed=1, accumulate=accumulate, ranks=Ranks(rank, num_ranks)
+            Shown(sizes), batch_size, seed=1, accumulate=accumulate, ranks=Ranks(rank, num_ranks)
         )
         assert len(sampler) == len(large)
         sampler.start_at(3, first)

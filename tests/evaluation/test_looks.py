@@ -4,10 +4,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retinanet.data.tiles import tile_corners
 from retinanet.detector.settings import DetectionSettings
 from retinanet.detector.structures import Candidates
+from retinanet.evaluation.looks import Looks, detect_images, moved, without_cut_off
 from retinanet.evaluation.views import Views
-from retinanet.predict.looks import Looks, Tiles, detect_images, moved, tile_corners, without_cut_off
+from retinanet.settings.shared import Tiles
 
 
 @settings(deadline=None)
@@ -80,7 +82,9 @@ def test_small_objects_in_a_large_image_are_found_in_tiles_and_large_ones_as_a_w
     looks = Looks(Views([(128, 128)]), DetectionSettings(0.5), 4)
 
     whole = detect_images(squares_of_some_size, [image], looks, cpu)
-    tiled = detect_images(squares_of_some_size, [image], looks._replace(tiles=Tiles(128, 0.25)), cpu)
+    tiled = detect_images(
+        squares_of_some_size, [image], looks._replace(views=looks.views._replace(tiles=Tiles(128, 0.25))), cpu
+    )
 
     assert len(whole.scores) == 1
     assert len(tiled.scores) == len(places) + 1

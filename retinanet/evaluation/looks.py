@@ -7,34 +7,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.coco.boxes import boxes_of
 from retinanet.coco.results import Found, joined
 from retinanet.data.batches import Batch, Sample, collate
 from retinanet.data.device_feed import on_device
 from retinanet.data.sampler import batches_of_equal_shape
+from retinanet.data.tiles import cut, tile_corners
 from retinanet.data.transforms import padded_sizes, resize, resized_sizes
+from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.detect import suppress
 from retinanet.detector.settings import DetectionSettings
-from retinanet.detector.structures import Candidates
-from retinanet.evaluation.detect_set import found_in_batch
+from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.views import Look, Views, merged_views
+from retinanet.settings.shared import Tiles
 
 EDGE = 0.01  # fraction of a tile's side: an object this close to an inner edge may be cut off there
 
 
-class Tiles(NamedTuple):
-    """Describes the tiles into which an image is cut."""
-
-    side: int  # in pixels of the image
-    overlap: float  # overlap of neighbouring tiles, as a fraction of their side
-
-
 class Looks(NamedTuple):
-    """Holds the views and tiles of each image, and the settings that select its detections."""
+    """Holds the views of each image, and the settings that select its detections."""
 
     views: Views  # with explicit sides: the network's own, or those of test-time augmentation
     detection: DetectionSettings
     batch_size: int
-    tiles: Tiles | None = None
 
 
 class Merged(NamedTuple):
@@ -51,9 +46,9 @@ def detect_images(look: Look, images: Sequence[Tensor], looks: Looks, device: to
     Without tiles, the detections equal test.py's, because the images of a batch have equal padded shapes.
     """
     merged = look_at(look, images, looks, device)
-    if looks.tiles:
+    if looks.views.tiles:
         merged = [
-            with_tiles(look, image, whole, looks, looks.tiles, device)
+            with_tiles(look, image, whole, looks, looks.views.tiles, device)
             for image, whole in zip(images, merged, strict=True)
         ]
     parts = []
@@ -112,32 +107,6 @@ def _likely(candidates: Candidates, looks: Looks) -> Candidates:
     return Candidates(*(part[:, rows] for part in candidates))
 
 
-def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
-    """Returns the (top, left) corners of the tiles that cover an image of `size`; none if it is no larger than a tile.
-
-    The last tile of each row and column ends at the image's border.
-    """
-    if max(size) <= tiles.side:
-        return []
-    tops, lefts = (_starts(length, tiles) for length in size)
-    return [(top, left) for top in tops for left in lefts]
-
-
-def _starts(length: int, tiles: Tiles) -> list[int]:
-    """Returns the starts of tiles along a side of `length`: evenly spaced, overlapping by at least `tiles.overlap`."""
-    if length <= tiles.side:
-        return [0]
-    step = max(1, int(tiles.side * (1 - tiles.overlap)))
-    count = -(-(length - tiles.side) // step) + 1
-    return [round(number * (length - tiles.side) / (count - 1)) for number in range(count)]
-
-
-def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
-    """Returns the tile [3, h, w] of `image` at `corner`."""
-    top, left = corner
-    return image[:, top : top + tiles.side, left : left + tiles.side]
-
-
 def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: Sequence[int]) -> Tensor:
     """Returns a mask, bool [N], of the `boxes` [N, 4] that don't reach an inner edge of their tile.
 
@@ -167,3 +136,15 @@ def moved(candidates: Candidates, scale: Tensor, corner: tuple[int, int]) -> Can
     top, left = corner
     boxes = candidates.boxes / scale.flip(0).repeat(2) + candidates.boxes.new_tensor([left, top, left, top])
     return candidates._replace(boxes=boxes)
+
+
+def found_in_batch(detections: Detections, scales: Tensor, images: np.ndarray) -> Found:
+    """Converts a batch's detections to COCO boxes, (left, top, width, height) in pixels of the original images.
+
+    `scales` [B, 2] are the batch's scales, and `images` [B] the indices of its images in the set.
+    """
+    boxes = detections.boxes.double() / per_coordinate(scales.double())[:, None]  # [B, K, 4]
+    labels = detections.labels.cpu().numpy()  # [B, K]
+    of_images = np.repeat(images[:, None], labels.shape[1], axis=1)
+    found = Found(of_images, labels, detections.scores.double().cpu().numpy(), boxes_of(boxes.cpu().numpy()))
+    return found.at(labels >= 0)

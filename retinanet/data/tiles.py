@@ -1,0 +1,192 @@
+"""Cuts images into tiles: for detection evenly, for training along a grid that moves from epoch to epoch."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from retinanet.coco.boxes import seen_in
+from retinanet.data.dataset import CocoDataset, Objects
+from retinanet.data.sampler import Shown, class_factors, whole_sum
+from retinanet.settings.shared import Tiles
+
+TILE_STREAM = 3  # separates an epoch's grids from other draws of the same seed and epoch; not 0, which NumPy ignores
+EMPTY_SHARE = 4  # an epoch shows one in this many of the tiles without an object
+OBJECTS_AT_A_TIME = 2**16  # objects that are compared with their tiles together; all at once would take much memory
+
+
+def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
+    """Returns the (top, left) corners of the tiles that cover an image of `size`; none if it is no larger than a tile.
+
+    The tiles are evenly spaced. The last tile of each row and column ends at the image's border.
+    """
+    if max(size) <= tiles.side:
+        return []
+    tops, lefts = (_starts(length, tiles) for length in size)
+    return [(top, left) for top in tops for left in lefts]
+
+
+def _starts(length: int, tiles: Tiles) -> list[int]:
+    """Returns the starts of tiles along a side of `length`: evenly spaced, overlapping by at least `tiles.overlap`."""
+    if length <= tiles.side:
+        return [0]
+    count = -(-(length - tiles.side) // tiles.step) + 1
+    return [round(number * (length - tiles.side) / (count - 1)) for number in range(count)]
+
+
+def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
+    """Returns the tile [3, h, w] of `image` at `corner`."""
+    top, left = corner
+    return image[:, top : top + tiles.side, left : left + tiles.side]
+
+
+class Grids(NamedTuple):
+    """The tiles of all images of a set in one epoch.
+
+    Along a side of length L, tile k starts at offset + (k - 1) * step, or as near to that as the tile's side allows.
+    So two neighbouring tiles overlap by at least the requested part of their side, and the tiles cover the image.
+    """
+
+    tiles: Tiles
+    sizes: np.ndarray  # int64 [N, 2], the images' (height, width)
+    offsets: np.ndarray  # int64 [N, 2], from 1 to the step
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Returns the numbers of tiles along each image's height and width: int64 [N, 2]; 0 in an image as a whole."""
+        room = self.sizes - self.tiles.side
+        counts = np.where(room > 0, -(-(room - self.offsets) // self.tiles.step).clip(max=0) + 2, 1)
+        return counts * (room > 0).any(axis=1, keepdims=True)
+
+    def starts(self, images: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Returns the (top, left) corners, int64 [n, 2], of tiles in the rows and columns `places` [n, 2]."""
+        room = (self.sizes[images] - self.tiles.side).clip(min=0)
+        return (self.offsets[images] + (places - 1) * self.tiles.step).clip(0, room)
+
+
+def grids_of(sizes: np.ndarray, tiles: Tiles, seed: int, epoch: int) -> Grids:
+    """Returns the tiles of images with these `sizes` [N, 2]; the offsets depend on (seed, epoch) and the image."""
+    draws = np.random.default_rng([seed, epoch, TILE_STREAM]).random(sizes.shape)
+    return Grids(tiles, sizes.astype(np.int64), 1 + (draws * tiles.step).astype(np.int64))
+
+
+class Tiled(NamedTuple):
+    """The tiles of an epoch, and what they show."""
+
+    windows: np.ndarray  # int64 [T, 5], see Window
+    values: np.ndarray  # float64 [T], the largest value of a tile's targets; 0 if it has none
+
+
+class Sightings(NamedTuple):
+    """Objects as targets of tiles: an object may be in several tiles, each with its own part of it."""
+
+    objects: np.ndarray  # int64 [n], their indices among the objects
+    tiles: np.ndarray  # int64 [n], the tiles' indices
+    parts: np.ndarray  # float64 [n, 4], the corners of the parts that the tiles show, in their own pixels
+
+
+def windows_of(grids: Grids) -> np.ndarray:
+    """Returns the windows, int64 [T, 5], of all tiles: image by image, and row by row."""
+    num_tiles = grids.counts.prod(axis=1)
+    rows = np.repeat(np.arange(len(num_tiles)), num_tiles)
+    number = np.arange(len(rows)) - _firsts(num_tiles)[rows]
+    places = np.stack(np.divmod(number, grids.counts[rows, 1].clip(min=1)), axis=1)
+    sides = np.minimum(grids.sizes[rows], grids.tiles.side)
+    return np.concatenate([rows[:, None], grids.starts(rows, places), sides], axis=1)
+
+
+def sightings(grids: Grids, windows: np.ndarray, objects: Objects, min_visible: float) -> Iterator[Sightings]:
+    """Yields the objects of each tile that shows at least the fraction `min_visible` of their areas, in parts.
+
+    `windows` [T, 5] are those of the tiles of `grids`.
+    """
+    counts = grids.counts
+    firsts = _firsts(counts.prod(axis=1))
+    for start in range(0, len(objects.images), OBJECTS_AT_A_TIME):
+        images, corners = (values[start : start + OBJECTS_AT_A_TIME] for values in (objects.images, objects.corners))
+        which, places = _near_places(grids, images, corners)
+        tiles = firsts[images[which]] + places[:, 0] * counts[images[which], 1] + places[:, 1]
+        parts, shares = seen_in(corners[which], windows[tiles, 1:])
+        is_target = shares >= min_visible
+        yield Sightings(start + which[is_target], tiles[is_target], parts[is_target])
+
+
+def _firsts(counts: np.ndarray) -> np.ndarray:
+    """Returns the index of each group's first element, for groups of the sizes `counts` [n], one after the other."""
+    return np.cumsum(counts) - counts
+
+
+def _near_places(grids: Grids, images: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the tiles that may overlap objects with `corners` [n, 4]: the objects' indices and the tiles' places.
+
+    All tiles that overlap an object are among them. An object in an image without tiles has none.
+    """
+    side, step = grids.tiles.side, grids.tiles.step
+    counts, offsets = grids.counts[images], grids.offsets[images]
+    low, high = corners[:, 1::-1], corners[:, :1:-1]  # (top, left) and (bottom, right)
+    first = np.floor((low - side - offsets) / step).astype(np.int64).clip(0, (counts - 1).clip(min=0))
+    last = (np.floor((high - offsets) / step).astype(np.int64) + 2).clip(0, counts - 1)
+    spans = (last - first + 1).clip(min=0)  # [n, 2]
+    num = spans.prod(axis=1)
+    which = np.repeat(np.arange(len(corners)), num)
+    number = np.arange(len(which)) - np.repeat(np.cumsum(num) - num, num)
+    down, right = np.divmod(number, spans[which, 1]) if len(which) else (number, number)
+    return which, first[which] + np.stack([down, right], axis=1)
+
+
+class TiledEpochs:
+    """Says which images and tiles each epoch of a run shows; it depends only on the seed and the epoch.
+
+    An epoch shows each image as a whole, each tile with an object to learn, and one in four of the other tiles.
+    """
+
+    def __init__(self, dataset: CocoDataset, tiles: Tiles, seed: int, repeat_threshold: float = 0.0) -> None:
+        """Stores the settings; for `repeat_threshold`, see repeat_factors."""
+        assert dataset.min_visible is not None
+        self.dataset, self.tiles, self.seed, self.min_visible = dataset, tiles, seed, dataset.min_visible
+        self.objects = dataset.learned(np.flatnonzero(dataset.is_learned))
+        self.repeats = bool(repeat_threshold)
+        factors = class_factors(dataset, repeat_threshold)
+        self.values = factors[self.objects.labels] if self.repeats else np.ones(len(self.objects.labels))
+
+    def tiled_in(self, epoch: int) -> Tiled:
+        """Returns all tiles of `epoch`, including those that it doesn't show."""
+        grids = grids_of(self.dataset.annotations.sizes, self.tiles, self.seed, epoch)
+        windows = windows_of(grids)
+        values = np.zeros(len(windows))
+        for seen in sightings(grids, windows, self.objects, self.min_visible):
+            np.maximum.at(values, seen.tiles, self.values[seen.objects])
+        return Tiled(windows, values)
+
+    def shown_in(self, epoch: int) -> Shown:
+        every = self.tiled_in(epoch)
+        empty = np.flatnonzero(every.values == 0)
+        draw = np.random.default_rng([self.seed, epoch, TILE_STREAM, 1])
+        drawn = draw.permutation(empty)[: -(-len(empty) // EMPTY_SHARE)]
+        chosen = np.sort(np.concatenate([np.flatnonzero(every.values), drawn]))
+        num_images = len(self.dataset)
+        sizes = self.dataset.annotations.sizes.astype(np.int64)  # (height, width)
+        wholes = np.concatenate([np.arange(num_images)[:, None], np.zeros_like(sizes), sizes], axis=1)
+        windows = np.concatenate([wholes, every.windows[chosen]])
+        factors = None
+        if self.repeats:
+            of_images = np.ones(num_images)
+            np.maximum.at(of_images, self.objects.images, self.values)
+            factors = whole_sum(np.concatenate([of_images, every.values[chosen].clip(min=1)]))
+
+        def sizes_at(indices: np.ndarray, side: int | None) -> np.ndarray:
+            return self.dataset.sizes_of(windows[indices, 3:], side)
+
+        return Shown(sizes_at(np.arange(len(windows)), None), factors, sizes_at, windows)
+
+    def line(self) -> str:
+        """Returns the log line with the numbers of images and tiles in the first epoch."""
+        every, num_images = self.tiled_in(0), len(self.dataset)
+        num_targets, num_empty = int((every.values > 0).sum()), int((every.values == 0).sum())
+        num_shown = -(-num_empty // EMPTY_SHARE)
+        return (
+            f"Tiles: side {self.tiles.side}, overlap {self.tiles.overlap:g}: the first epoch shows "
+            f"{num_images + num_targets + num_shown} images: {num_images} whole, {num_targets} tiles with objects and "
+            f"{num_shown} of {num_empty} without"
+        )
