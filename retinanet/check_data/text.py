@@ -81,6 +81,17 @@ def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
     return ["What would match more of them, the most useful first:", *remedy_lines(remedies)]
 
 
+def tile_lines(measured: Sequence[Remedy], best: Remedy) -> list[str]:
+    """Returns a table of what tiles of several sides would match, and a line on the `best` of them."""
+    rows = [["", "matched", "pixels of an epoch"]]
+    rows += [[each.flags, f"{1 - each.coverage.missed:.1%}", f"x {each.pixels:.2f}"] for each in measured]
+    return [
+        *_indented(rows),
+        f"Recommended: {best.flags}, the cheapest that matches about as many as any. An epoch shows each object in "
+        "several tiles, so fewer epochs do",
+    ]
+
+
 def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
     """Returns a line on the smallest image size that would match as many objects; no line if no smaller size would."""
     as_many = [remedy for remedy in smaller if remedy.coverage.missed <= now.missed]

@@ -27,14 +27,25 @@ from retinanet.check_data.text import (
     histogram_lines,
     reach_lines,
     remedy_block,
+    tile_lines,
 )
 from retinanet.checkpoints.start import require_weights
 from retinanet.coco.annotations import require_same_classes
 from retinanet.coco.folder import SETS, find_annotation_file, find_image_folder, split_advice
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage
-from retinanet.data.anchor_remedies import LOW_QUALITY, Remedy, alternatives, remedies, remedy_of, smaller_sides
+from retinanet.data.anchor_remedies import (
+    LOW_QUALITY,
+    Remedy,
+    alternatives,
+    recommended,
+    remedies,
+    remedy_of,
+    smaller_sides,
+    tile_remedies,
+)
 from retinanet.data.box_fit import BoxFit
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.tiles import TiledEpochs
 from retinanet.data.unread import UNREADABLE_IMAGE, reason_unread
 from retinanet.detector.settings import DEFAULT_LOSS, LossSettings
 from retinanet.reports.figures import picture_beside, require_picture_place
@@ -126,9 +137,24 @@ def prove(settings: CheckDataSettings, examined: Examined) -> int:
     return decision.exit_code
 
 
+def setup_of(settings: CheckDataSettings) -> AnchorSetup:
+    tiling = settings.tiling
+    return AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes, tiling.tiles, tiling.min_visible)
+
+
+def tile_block(settings: CheckDataSettings, dataset: CocoDataset) -> list[str]:
+    """Returns lines on the tiles of --tile and of other sides; no lines without the flag."""
+    tiling = settings.tiling
+    if not tiling.tiles or not dataset.is_learned.any():
+        return []
+    epochs = TiledEpochs(dataset, tiling.tiles, tiling.min_visible)
+    measured = tile_remedies(dataset, setup_of(settings), DEFAULT_LOSS, MOST_MATCHED)
+    return [epochs.line(), *tile_lines(measured, recommended(measured))]
+
+
 def reach_of(settings: CheckDataSettings, train: CocoDataset) -> tuple[float, str]:
     """Returns the fraction of the objects without an anchor, and the flags that help most ("" if none help)."""
-    setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes)
+    setup = setup_of(settings)
     now = coverage(train, setup, most=MOST_MATCHED)
     options = remedies(train, setup, DEFAULT_LOSS, now)
     return now.missed, options[0].flags if options else ""
@@ -239,15 +265,18 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
     """Counts the objects of all sets, measures the first set's anchor coverage, draws charts, and returns the text."""
     counts = [count(checked.name, checked.dataset) for checked in sets]
     dataset, classes = sets[0].dataset, names_of_classes(sets)
-    setup = AnchorSetup(settings.min_side, settings.max_side, settings.anchors.shapes)
+    setup = setup_of(settings)
     now = coverage(dataset, setup, most=MOST_MATCHED)
     groups = reach(now, dataset, setup)
     charts.draw(counts, classes, groups, settings.picture_path)
     sides = ["--min_side", str(settings.min_side), "--max_side", str(settings.max_side)]
+    tiles = settings.tiling.tiles
+    sides += ["--tile", str(tiles.side), "--overlap", f"{tiles.overlap:g}"] if tiles else []
     flags = " ".join([*sides, *anchor_words(settings.anchors.shapes)])
     drawn = "" if now.are_all else f" ({len(now.matched)} drawn)"
     title = f"Best anchor of each object of {counts[0].name}{drawn}, {flags}"
     options = remedies(dataset, setup, DEFAULT_LOSS, now)
+    tile_blocks = [block for block in [tile_block(settings, dataset)] if block]
     if not settings.all:
         advice = advice_lines(now, groups[""][0], title, dataset.annotations.class_names)
         more = (
@@ -255,8 +284,9 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
             if options
             else cheaper_lines(now, measured(smaller_sides(setup), dataset, setup, now))
         )
-        return [class_lines(counts, most_frequent(classes, counts)), [*advice, *more]]
-    blocks = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
+        return [class_lines(counts, most_frequent(classes, counts)), [*advice, *more], *tile_blocks]
+    tables = [class_lines(counts, classes), *map(histogram_lines, histograms(counts)), reach_lines(groups, title)]
+    blocks = [*tables, *tile_blocks]
     if not len(now.matched):
         return blocks
     others = measured(alternatives(setup), dataset, setup, now)

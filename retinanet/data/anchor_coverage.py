@@ -10,6 +10,7 @@ from torch import Tensor
 from retinanet.coco.annotations import owners_of_rows
 from retinanet.coco.boxes import resized_corners
 from retinanet.data.dataset import CocoDataset, Objects
+from retinanet.data.tiles import grids_of, sightings
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors, level_shapes
 from retinanet.detector.boxes import iou
@@ -17,8 +18,11 @@ from retinanet.detector.matching import coordinates, matches_of
 from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, LossSettings
 from retinanet.detector.structures import AnchorMatches, Targets
 from retinanet.runtime.device import one_thread
+from retinanet.settings.shared import Tiles, TrainTiles
+from retinanet.settings.train import Data
 
 ROUNDING = 1e-5  # rounding error of an IoU in float32, the format of training
+WHOLE = 0.99  # the fraction of an object's area in a tile that shows all of it, but for rounding
 CPU = torch.device("cpu")
 # If all anchors of an image have to be compared with its objects, at most this many in total: about two seconds.
 MOST_ANCHORS = 20_000_000
@@ -30,6 +34,8 @@ class AnchorSetup(NamedTuple):
     min_side: int
     max_side: int
     shapes: AnchorShapes = DEFAULT_SHAPES
+    tiles: Tiles | None = None
+    min_visible: float = TrainTiles.min_visible
 
 
 class Coverage(NamedTuple):
@@ -58,7 +64,8 @@ def coverage(
     """Runs the training matcher on the objects of `dataset`, or on a random sample of about `most` of them.
 
     The boxes are not augmented. An anchor belongs to at most one object, so one of two neighbouring objects may get no
-    anchor even though some anchors overlap it enough.
+    anchor even though some anchors overlap it enough. With tiles, an object also counts as matched if it overlaps an
+    anchor enough in a tile that shows all of it.
     """
     objects = _drawn(dataset, most, MOST_ANCHORS // _num_anchors(setup) if loss.matcher != "iou" else len(dataset))
     matched = np.zeros(len(objects.images), bool)
@@ -71,6 +78,7 @@ def coverage(
             boxes, _ = scale_boxes(corners, original[start].tolist(), resized[start].tolist())
             height, width = padded_sizes(resized[start]).tolist()
             matched[start:stop] = _matched_in_image(boxes, (height, width), setup.shapes, loss).numpy()
+    matched |= _ious_in_tiles(setup, objects.corners, original) >= loss.foreground_iou - ROUNDING
     return Coverage(objects, matched, len(objects.images) == int(dataset.is_learned.sum()))
 
 
@@ -142,12 +150,32 @@ def best_ious(boxes: np.ndarray, shapes: AnchorShapes = DEFAULT_SHAPES) -> np.nd
 
 
 def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns the largest IoU of each object with any anchor: float64 [n].
+    """Returns the largest IoU of each object with any anchor of the image or its tiles: float64 [n].
 
     `corners` [n, 4] are the objects' boxes in images of the original `sizes` [n, 2].
     """
     boxes = resized_corners(corners, sizes, resized_sizes(sizes, setup.min_side, setup.max_side))
-    return best_ious(boxes, setup.shapes)
+    return np.maximum(best_ious(boxes, setup.shapes), _ious_in_tiles(setup, corners, sizes))
+
+
+def _ious_in_tiles(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Does the same as ious_of for the tiles of one epoch; an object that no tile shows as a whole has the IoU 0.
+
+    Detection drops what is cut off at the edge of a tile, so an object is only found in a tile that shows all of it.
+    """
+    best = np.zeros(len(corners))
+    if setup.tiles:
+        grids = grids_of(sizes, setup.tiles, seed=0, epoch=0)
+        for seen in sightings(grids, np.arange(len(corners)), corners, WHOLE):
+            resized = resized_sizes(seen.sizes, setup.min_side, setup.max_side)
+            boxes = resized_corners(seen.parts, seen.sizes, resized)
+            np.maximum.at(best, seen.objects, best_ious(boxes, setup.shapes))
+    return best
+
+
+def setup_of(data: Data, shapes: AnchorShapes) -> AnchorSetup:
+    """Returns the setup of a run with anchors of these `shapes`."""
+    return AnchorSetup(data.min_side, data.max_side, shapes, data.tiling.tiles, data.tiling.min_visible)
 
 
 def shares(matched: np.ndarray, ious: np.ndarray, background: float = BACKGROUND_IOU) -> list[float]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.tiles import TiledEpochs
 from retinanet.data.transforms import resized_sizes
 from retinanet.detector.settings import AnchorShapes, LossSettings
 from retinanet.runtime.printable import printable
@@ -18,6 +19,8 @@ CLEAR_GAIN = 0.05  # the fraction of all objects, or of a class, that a change m
 # The fractions of the best settings' gain that suffice: for larger images, and for all other settings.
 MOST_OF, NEARLY = 0.7, 0.9
 MOSTLY, FEWEST = 0.5, 20  # a class with at least FEWEST objects counts by itself if more than MOSTLY of them are missed
+# The sides of tiles to try, as fractions of the longest side of an image, and the most that a tile may be enlarged.
+TILE_SHARES, TILE_MULTIPLE, MOST_ENLARGED = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09), 32, 2
 LOW_QUALITY = "--matcher low_quality"
 MISSED = 0.05  # a larger fraction of objects without an anchor is worth a line
 MOST_MISSED_NAMED = 5  # the maximum number of such classes to name
@@ -99,11 +102,37 @@ def remedy_of(
     flags: str, dataset: CocoDataset, setup: AnchorSetup, other: AnchorSetup, loss: LossSettings, most: int
 ) -> Remedy:
     """Measures `other`, as a replacement for `setup`, on about `most` objects."""
-    pixels, pixels_now = (
-        resized_sizes(dataset.annotations.sizes, one.min_side, one.max_side).prod(axis=1, dtype=float).sum()
-        for one in (other, setup)
-    )
+    pixels, pixels_now = (_pixels_of_epoch(dataset, each) for each in (other, setup))
     return Remedy(flags, coverage(dataset, other, loss, most), pixels / pixels_now)
+
+
+def _pixels_of_epoch(dataset: CocoDataset, setup: AnchorSetup) -> float:
+    """Returns how many pixels the network sees in an epoch."""
+    sizes = dataset.annotations.sizes
+    if setup.tiles:
+        shown = TiledEpochs(dataset, setup.tiles, setup.min_visible).shown_in(0)
+        assert shown.windows is not None
+        sizes = shown.windows[:, 3:]
+    return float(resized_sizes(sizes, setup.min_side, setup.max_side).prod(axis=1, dtype=float).sum())
+
+
+def tile_remedies(dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, most: int) -> list[Remedy]:
+    """Measures training without tiles, with the tiles of `setup`, and with tiles of other sides, largest first."""
+    assert setup.tiles
+    whole = setup._replace(tiles=None)
+    longest = int(dataset.annotations.sizes.max(initial=1))
+    sides = {round(longest * share / TILE_MULTIPLE) * TILE_MULTIPLE for share in TILE_SHARES}
+    sides = {side for side in sides if side >= max(LEAST_SIDE, setup.min_side / MOST_ENLARGED)} | {setup.tiles.side}
+    setups = {"no tiles": whole} | {
+        f"--tile {side}": setup._replace(tiles=setup.tiles._replace(side=side)) for side in sorted(sides, reverse=True)
+    }
+    return [remedy_of(flags, dataset, whole, other, loss, most) for flags, other in setups.items()]
+
+
+def recommended(measured: Sequence[Remedy]) -> Remedy:
+    """Returns the cheapest of the settings that leave about as few objects without an anchor as any of them."""
+    least = min(each.coverage.missed for each in measured)
+    return min((each for each in measured if each.coverage.missed < least + CLEAR_GAIN), key=lambda each: each.pixels)
 
 
 def is_clear(other: Coverage, now: Coverage) -> bool:

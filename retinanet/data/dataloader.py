@@ -128,7 +128,8 @@ def shown_of(
 ) -> Shown | Callable[[int], Shown]:
     """Returns what every epoch shows, or with `tiles` a function that returns what a given epoch shows."""
     if tiles:
-        return TiledEpochs(dataset, tiles, seed, repeat_threshold).shown_in
+        assert dataset.min_visible is not None
+        return TiledEpochs(dataset, tiles, dataset.min_visible, seed, repeat_threshold).shown_in
     return Shown(dataset.sizes, repeat_factors(dataset, repeat_threshold), dataset.sizes_at)
 
 

@@ -8,10 +8,12 @@ from retinanet.coco.annotations import Annotations, one_box_for_all, owners_of, 
 from retinanet.coco.boxes import corners_for_sizes, mirrored_corners, resized_corners
 from retinanet.data.anchor_coverage import ROUNDING, best_ious
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.tiles import grids_of, sightings
 from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
 from retinanet.runtime.printable import counted
+from retinanet.settings.shared import Tiles
 
 SCARCE = 20  # a class with fewer objects than this in a set is scarce
 
@@ -43,14 +45,15 @@ def require_reach(
     *,
     flip: bool = True,
     shapes: AnchorShapes = DEFAULT_SHAPES,
+    tiles: Tiles | None = None,
 ) -> None:
     """Raises DataFault if no anchor of `shapes` has an IoU of at least `foreground_iou` with any object.
 
     The objects are checked at each shorter side in `sides`, by default the set's own. With `flip`, mirrored objects
-    count too, because mirroring shifts objects relative to the anchors.
+    count too, because mirroring shifts objects relative to the anchors. With `tiles`, so do the tiles of one epoch.
     """
     largest = 0.0
-    for boxes in _network_boxes(dataset, sides, flip):
+    for boxes in _network_boxes(dataset, sides, flip, tiles):
         best = best_ious(boxes, shapes)
         if best.max() >= foreground_iou - ROUNDING:
             return
@@ -63,17 +66,25 @@ def require_reach(
     )
 
 
-def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool) -> Iterator[np.ndarray]:
+def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool, tiles: Tiles | None) -> Iterator[np.ndarray]:
     """Yields the objects' boxes in network input pixels, in chunks: (x1, y1, x2, y2), float64 [n, 4]."""
     rows = np.flatnonzero(dataset.is_learned)
     for start in range(0, len(rows), OBJECTS_AT_A_TIME):
         objects = dataset.learned(rows[start : start + OBJECTS_AT_A_TIME])
-        for side in sides or (None,):
-            sizes = dataset.sizes_at(objects.images, side)
-            boxes = resized_corners(objects.corners, dataset.annotations.sizes[objects.images], sizes)
-            yield boxes
-            if flip:
-                yield mirrored_corners(boxes, sizes[:, 1])
+        sizes = dataset.annotations.sizes[objects.images]
+        parts = [(objects.corners, sizes)]
+        if tiles:
+            assert dataset.min_visible is not None
+            grids = grids_of(sizes, tiles, seed=0, epoch=0)
+            seen_parts = sightings(grids, np.arange(len(sizes)), objects.corners, dataset.min_visible)
+            parts += [(seen.parts, seen.sizes) for seen in seen_parts if len(seen.parts)]
+        for corners, original in parts:
+            for side in sides or (None,):
+                resized = dataset.sizes_of(original, side)
+                boxes = resized_corners(corners, original, resized)
+                yield boxes
+                if flip:
+                    yield mirrored_corners(boxes, resized[:, 1])
 
 
 def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:

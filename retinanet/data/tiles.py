@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from retinanet.coco.boxes import seen_in
-from retinanet.data.dataset import CocoDataset, Objects
+from retinanet.data.dataset import CocoDataset
 from retinanet.data.sampler import Shown, class_factors, whole_sum
 from retinanet.settings.shared import Tiles
 
@@ -64,6 +64,10 @@ class Grids(NamedTuple):
         room = (self.sizes[images] - self.tiles.side).clip(min=0)
         return (self.offsets[images] + (places - 1) * self.tiles.step).clip(0, room)
 
+    def sizes_of_tiles(self, images: np.ndarray) -> np.ndarray:
+        """Returns the (height, width) of the tiles of `images` [n]: int64 [n, 2]."""
+        return np.minimum(self.sizes[images], self.tiles.side)
+
 
 def grids_of(sizes: np.ndarray, tiles: Tiles, seed: int, epoch: int) -> Grids:
     """Returns the tiles of images with these `sizes` [N, 2]; the offsets depend on (seed, epoch) and the image."""
@@ -82,8 +86,9 @@ class Sightings(NamedTuple):
     """Objects as targets of tiles: an object may be in several tiles, each with its own part of it."""
 
     objects: np.ndarray  # int64 [n], their indices among the objects
-    tiles: np.ndarray  # int64 [n], the tiles' indices
-    parts: np.ndarray  # float64 [n, 4], the corners of the parts that the tiles show, in their own pixels
+    tiles: np.ndarray  # int64 [n], the indices of the tiles among all tiles
+    sizes: np.ndarray  # int64 [n, 2], (height, width) of the tiles
+    parts: np.ndarray  # float64 [n, 4], the corners of the parts that the tiles show, in the tiles' pixels
 
 
 def windows_of(grids: Grids) -> np.ndarray:
@@ -92,24 +97,26 @@ def windows_of(grids: Grids) -> np.ndarray:
     rows = np.repeat(np.arange(len(num_tiles)), num_tiles)
     number = np.arange(len(rows)) - _firsts(num_tiles)[rows]
     places = np.stack(np.divmod(number, grids.counts[rows, 1].clip(min=1)), axis=1)
-    sides = np.minimum(grids.sizes[rows], grids.tiles.side)
-    return np.concatenate([rows[:, None], grids.starts(rows, places), sides], axis=1)
+    return np.concatenate([rows[:, None], grids.starts(rows, places), grids.sizes_of_tiles(rows)], axis=1)
 
 
-def sightings(grids: Grids, windows: np.ndarray, objects: Objects, min_visible: float) -> Iterator[Sightings]:
+def sightings(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visible: float) -> Iterator[Sightings]:
     """Yields the objects of each tile that shows at least the fraction `min_visible` of their areas, in parts.
 
-    `windows` [T, 5] are those of the tiles of `grids`.
+    `corners` [n, 4] are those of the objects, in pixels of their `images` [n].
     """
     counts = grids.counts
     firsts = _firsts(counts.prod(axis=1))
-    for start in range(0, len(objects.images), OBJECTS_AT_A_TIME):
-        images, corners = (values[start : start + OBJECTS_AT_A_TIME] for values in (objects.images, objects.corners))
-        which, places = _near_places(grids, images, corners)
-        tiles = firsts[images[which]] + places[:, 0] * counts[images[which], 1] + places[:, 1]
-        parts, shares = seen_in(corners[which], windows[tiles, 1:])
+    for start in range(0, len(images), OBJECTS_AT_A_TIME):
+        chunk = slice(start, start + OBJECTS_AT_A_TIME)
+        which, places = _near_places(grids, images[chunk], corners[chunk])
+        rows = images[chunk][which]
+        sizes = grids.sizes_of_tiles(rows)
+        windows = np.concatenate([grids.starts(rows, places), sizes], axis=1)
+        parts, shares = seen_in(corners[chunk][which], windows)
+        tiles = firsts[rows] + places[:, 0] * counts[rows, 1] + places[:, 1]
         is_target = shares >= min_visible
-        yield Sightings(start + which[is_target], tiles[is_target], parts[is_target])
+        yield Sightings(start + which[is_target], tiles[is_target], sizes[is_target], parts[is_target])
 
 
 def _firsts(counts: np.ndarray) -> np.ndarray:
@@ -141,10 +148,11 @@ class TiledEpochs:
     An epoch shows each image as a whole, each tile with an object to learn, and one in four of the other tiles.
     """
 
-    def __init__(self, dataset: CocoDataset, tiles: Tiles, seed: int, repeat_threshold: float = 0.0) -> None:
+    def __init__(
+        self, dataset: CocoDataset, tiles: Tiles, min_visible: float, seed: int = 0, repeat_threshold: float = 0.0
+    ) -> None:
         """Stores the settings; for `repeat_threshold`, see repeat_factors."""
-        assert dataset.min_visible is not None
-        self.dataset, self.tiles, self.seed, self.min_visible = dataset, tiles, seed, dataset.min_visible
+        self.dataset, self.tiles, self.min_visible, self.seed = dataset, tiles, min_visible, seed
         self.objects = dataset.learned(np.flatnonzero(dataset.is_learned))
         self.repeats = bool(repeat_threshold)
         factors = class_factors(dataset, repeat_threshold)
@@ -155,7 +163,7 @@ class TiledEpochs:
         grids = grids_of(self.dataset.annotations.sizes, self.tiles, self.seed, epoch)
         windows = windows_of(grids)
         values = np.zeros(len(windows))
-        for seen in sightings(grids, windows, self.objects, self.min_visible):
+        for seen in sightings(grids, self.objects.images, self.objects.corners, self.min_visible):
             np.maximum.at(values, seen.tiles, self.values[seen.objects])
         return Tiled(windows, values)
 

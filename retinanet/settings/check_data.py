@@ -10,6 +10,7 @@ from retinanet.settings.shared import (
     MAX_SIDE,
     MIN_SIDE,
     Anchors,
+    TrainTiles,
     check_sides,
     coco_path_option,
     exif_option,
@@ -36,6 +37,7 @@ class CheckDataSettings:
     min_side: int = min_side_option(MIN_SIDE, "length of the images' shorter side; use the value you will train with")
     max_side: int = max_side_option(MAX_SIDE, "limit of the longer side; use the value you will train with")
     anchors: Anchors = part(Anchors)
+    tiling: TrainTiles = part(TrainTiles)
     max_pixels: int = max_pixels_option()
     exif: str = exif_option()
     white_level: int = white_level_option()
@@ -72,6 +74,7 @@ class CheckDataSettings:
             )
         check_sides(self.min_side, self.max_side)
         self.anchors.check()
+        self.tiling.check(given)
         if self.sets and len(set(self.sets)) < len(self.sets):
             raise UserError(f"--sets {' '.join(self.sets)}: a set is listed twice. List each set once.")
 

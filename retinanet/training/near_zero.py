@@ -7,7 +7,7 @@ import numpy as np
 
 from retinanet.checkpoints.start import NAMED_WEIGHTS
 from retinanet.coco.results import Found
-from retinanet.data.anchor_coverage import AnchorSetup, coverage
+from retinanet.data.anchor_coverage import coverage, setup_of
 from retinanet.runtime.printable import counted
 from retinanet.settings.check_data import PROOF_DEPTH
 from retinanet.settings.train import TrainSettings
@@ -22,7 +22,7 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
     state, settings, training_set = run.state, run.settings, run.sets.training_set
     if ap >= NEAR_ZERO or any(earlier < NEAR_ZERO for earlier in state.ap_by_epoch.values()):
         return []
-    setup = AnchorSetup(training_set.min_side, training_set.max_side, state.network.architecture.anchors)
+    setup = setup_of(settings.data, state.network.architecture.anchors)
     missed = coverage(training_set, setup, settings.loss, MOST_DRAWN).missed
     scores = detections.scores
     spread = f" with scores up to {scores.max():.3f}, their median {np.median(scores):.3f}" if len(scores) else ""

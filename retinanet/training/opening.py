@@ -10,7 +10,7 @@ import numpy as np
 from retinanet.checkpoints.output_folder import move_earlier_run, open_folder, write_record
 from retinanet.checkpoints.resume import Facts, SavedRun
 from retinanet.coco.json_values import is_id
-from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of, shares
+from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of, setup_of, shares
 from retinanet.data.anchor_remedies import MISSED, missed_classes, mostly_missed, remedies, remedy_lines
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import SCARCE, warnings_of
@@ -175,10 +175,10 @@ def bfloat16_note(run: Run) -> str:
 
 def tile_lines(dataset: CocoDataset, settings: TrainSettings) -> list[str]:
     """Returns a line about the images and tiles of an epoch; no line without --tile."""
-    if not (tiles := settings.data.tiling.tiles):
+    tiling = settings.data.tiling
+    if not tiling.tiles:
         return []
-    epochs = TiledEpochs(dataset, tiles, settings.optimisation.run_seed, settings.data.repeat_threshold)
-    return [epochs.line()]
+    return [TiledEpochs(dataset, tiling.tiles, tiling.min_visible, settings.optimisation.run_seed).line()]
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
@@ -189,7 +189,7 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
     scarce = [f"{name} {count}" for count, name in sorted(zip(counts, annotations.class_names, strict=True))]
     scarce = scarce[: sum(count < SCARCE for count in counts)]
     more = [f"and {len(scarce) - MOST_SCARCE_NAMED} more"] if len(scarce) > MOST_SCARCE_NAMED else []
-    setup = AnchorSetup(dataset.min_side, dataset.max_side, shapes)
+    setup = setup_of(settings.data, shapes)
     by_iou = coverage(dataset, setup, replace(settings.loss, matcher="iou"), MOST_DRAWN)
     foreground, background = settings.loss.foreground_iou, settings.loss.background_iou
     ious = ious_of(setup, by_iou.objects.corners, annotations.sizes[by_iou.objects.images])
@@ -238,4 +238,6 @@ def check_command(settings: TrainSettings) -> str:
     words = ["python", "-m", "retinanet.check_data", "--coco_path", str(settings.data.coco_path)]
     words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
     words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]
+    if tiles := settings.data.tiling.tiles:
+        words += ["--tile", str(tiles.side), "--overlap", f"{tiles.overlap:g}"]
     return shlex.join([*words, *anchor_words(settings.network.anchors.shapes)])

@@ -56,10 +56,13 @@ def require_learnable(settings: TrainSettings, training_set: CocoDataset) -> Non
     augmentation = settings.data.augmentation
     # Objects that are resized at random may be matched after all, and other matchers match more.
     if settings.loss.matcher == "iou" and not {*FROM_ORIGINAL, ZOOM_OUT} & {*(augmentation.augment or ())}:
-        shapes = settings.network.anchors.shapes
-        flip = augmentation.flip > 0
         require_reach(
-            training_set, settings.loss.foreground_iou, augmentation.train_sides or (), flip=flip, shapes=shapes
+            training_set,
+            settings.loss.foreground_iou,
+            augmentation.train_sides or (),
+            flip=augmentation.flip > 0,
+            shapes=settings.network.anchors.shapes,
+            tiles=settings.data.tiling.tiles,
         )
 
 

@@ -91,7 +91,7 @@ def literal_tiles(size, tiles, offsets):
 @example([((400, 300), [(0, 0, 300, 400), (10, 10, 11, 11)])], 100, 0.2, 0.5, 1, 0)
 def test_an_epoch_is_the_literal_one(images, side, overlap, min_visible, seed, epoch):
     tiles, dataset = Tiles(side, overlap), dataset_of(images, min_visible)
-    epochs = TiledEpochs(dataset, tiles, seed)
+    epochs = TiledEpochs(dataset, tiles, min_visible, seed)
     every, shown = epochs.tiled_in(epoch), epochs.shown_in(epoch)
     offsets = 1 + (np.random.default_rng([seed, epoch, 3]).random((len(images), 2)) * tiles.step).astype(int)
     wanted = [
@@ -115,7 +115,7 @@ def test_an_epoch_is_the_literal_one(images, side, overlap, min_visible, seed, e
 @given(st.integers(1, 900), st.integers(64, 200), overlaps, st.integers(0, 99))
 def test_tiles_cover_an_image_and_overlap_enough(length, side, overlap, seed):
     tiles = Tiles(side, overlap)
-    every = TiledEpochs(dataset_of([((length, 1), [])]), tiles, seed).tiled_in(0)
+    every = TiledEpochs(dataset_of([((length, 1), [])]), tiles, 0.5, seed).tiled_in(0)
     if length <= side:
         assert len(every.windows) == 0
         return
@@ -132,7 +132,7 @@ def test_tiles_cover_an_image_and_overlap_enough(length, side, overlap, seed):
 @example([((300, 300), [(90, 0, 110, 300), (0, 0, 300, 300), (99.5, 99.5, 100.5, 100.5)])], 100, 0.1, 3)
 def test_no_object_is_lost_or_background(images, side, overlap, seed):
     dataset = dataset_of(images)
-    shown = TiledEpochs(dataset, Tiles(side, overlap), seed).shown_in(0)
+    shown = TiledEpochs(dataset, Tiles(side, overlap), 0.5, seed).shown_in(0)
     targets = Counter()
     for window in [Window(*each) for each in shown.windows.tolist()]:
         row = window.row
@@ -163,7 +163,7 @@ def test_other_tiles_each_epoch_and_seed():
     dataset = dataset_of([((400, 300), [(i, i, i + 5, i + 5) for i in range(0, 290, 10)]) for _ in range(3)])
 
     def windows(seed, epoch):
-        return TiledEpochs(dataset, Tiles(100, 0.2), seed).shown_in(epoch).windows.tolist()
+        return TiledEpochs(dataset, Tiles(100, 0.2), 0.5, seed).shown_in(epoch).windows.tolist()
 
     assert windows(1, 4) == windows(1, 4)
     assert windows(1, 4) != windows(1, 5) != windows(2, 5)
@@ -176,7 +176,7 @@ def test_other_tiles_each_epoch_and_seed():
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_the_sampler_goes_through_an_epoch_of_tiles_on_all_ranks(num_ranks):
     dataset = dataset_of([((400, 300 + 10 * i), [(i, i, i + 50, i + 50)]) for i in range(5)])
-    epochs = TiledEpochs(dataset, Tiles(100, 0.2), 7)
+    epochs = TiledEpochs(dataset, Tiles(100, 0.2), 0.5, 7)
     samplers = [
         AspectRatioBasedSampler(epochs.shown_in, 2, 7, ranks=Ranks(rank, num_ranks)) for rank in range(num_ranks)
     ]
@@ -200,7 +200,7 @@ def test_repeat_factors_repeat_the_tiles_of_rare_classes():
     labels = np.zeros(len(dataset.annotations.labels), int)
     labels[-1] = 1  # in one image of ten
     dataset.annotations = dataset.annotations._replace(labels=labels)
-    shown = TiledEpochs(dataset, Tiles(100, 0.2), 1, repeat_threshold=0.4).shown_in(0)
+    shown = TiledEpochs(dataset, Tiles(100, 0.2), 0.5, 1, repeat_threshold=0.4).shown_in(0)
     assert shown.num_drawn == pytest.approx(shown.factors.sum(), abs=1e-6)
     has_rare = [window[0] == 9 and share_of((100, 100, 140, 140), window) >= 0.5 for window in shown.windows.tolist()]
     assert shown.factors[has_rare] == pytest.approx(2, rel=0.02)
