@@ -159,7 +159,7 @@ def draw_augmented(settings: DrawSettings) -> None:
     # Imported here, as the other pictures don't need PyTorch.
     from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
     from retinanet.data.dataset import load_set
-    from retinanet.reports.augmented_panels import augmented_panel, draws_of_epochs
+    from retinanet.reports.augmented_panels import augmented_panel, places_of_epochs
 
     training = settings.training
     annotations, dataset = load_set(
@@ -172,6 +172,7 @@ def draw_augmented(settings: DrawSettings) -> None:
         white_level=settings.white_level,
         require_images=False,
         keep_crowds=training.ignore_crowds,
+        min_visible=training.tiling.min_visible if training.tiling.tile else None,
     )
     chosen = chosen_images(annotations, settings)
     loader, sampler = training_loader(
@@ -179,13 +180,14 @@ def draw_augmented(settings: DrawSettings) -> None:
         LoaderSettings(training.batch_size),
         seed=settings.order_seed,
         augmentation=training.augmentation,
+        tiles=training.tiling.tiles,
     )
     assert isinstance(loader.dataset, TrainingBatches)
-    epochs = draws_of_epochs(sampler, chosen)
+    epochs = places_of_epochs(sampler, chosen)
     panels = []
     for index in chosen:
         panels.append(object_panel(annotations, index, dataset.original(index)))
-        panels += [augmented_panel(loader.dataset, draws[index], index) for draws in epochs]
+        panels += [augmented_panel(loader.dataset, places[index]) for places in epochs]
     save_grid(settings, panels, annotations.class_names, settings.picture)
     say(f"Picture of {counted(len(chosen), 'image')}, and of each in epochs 0 to {len(epochs) - 1}: {settings.picture}")
 

@@ -77,6 +77,7 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
     detector = opened(settings.checkpoint_path, machine.device, machine.precision, averaged=not settings.raw_weights)
     trained, device = detector.trained, detector.device
     min_side, max_side = sides_of(settings, trained)
+    tiles = trained.tiles(settings.tiling.tile, settings.tiling.overlap)
     annotations, dataset = load_set(
         settings.coco_path,
         set_name,
@@ -90,7 +91,6 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
     if has_objects(annotations):
         require_backend(settings.eval_backend)
     require_same_classes(annotations, trained.class_names, trained.category_ids, settings.checkpoint_path)
-    tiles = trained.tiles(settings.tiling.tile, settings.tiling.overlap)
     look = detector.look_for(settings.detection, more_looks(settings, tiles))
     with LOG.recording(settings.log_dir):
         begin(settings, detector)

@@ -16,7 +16,7 @@ from retinanet.coco.folder import find_annotation_file, find_image_folder
 from retinanet.data.batches import BadImage, Sample
 from retinanet.data.headers import Headers, frame_notes, read_headers, upright_annotations
 from retinanet.data.image_cache import ImageCache
-from retinanet.data.images import PicturesChanged, check_image, missing_image, read_image
+from retinanet.data.images import PicturesChanged, Region, check_image, missing_image, read_image
 from retinanet.data.transforms import longest_at, resize, resized_sizes, scale_boxes, to_tensor
 from retinanet.detector.structures import CROWD
 from retinanet.runtime.errors import UserError
@@ -187,13 +187,14 @@ class CocoDataset(Dataset[Sample | BadImage]):
     def read_original(self, index: int | Window) -> Sample:
         """Returns the sample of an image, or of a part of it, in its original size. Raises UserError like `read`."""
         if isinstance(index, Window):
-            row, top, left, height, width = index
-            part = self._image(row, None)[:, top : top + height, left : left + width]
-            return Sample(part, *self.objects_in(index), torch.ones(2), row)
+            return Sample(self._part(index), *self.objects_in(index), torch.ones(2), index.row)
         return Sample(to_tensor(self.original(index)), *self.objects(index), torch.ones(2), index)
 
-    def original(self, index: int) -> np.ndarray:
-        """Reads an image in its original size: uint8 [height, width, 3]. Raises UserError if the file can't be read."""
+    def original(self, index: int, region: Region | None = None) -> np.ndarray:
+        """Reads an image, or a region of it, in its original size: uint8 [height, width, 3].
+
+        Raises UserError if the file can't be read.
+        """
         height, width = self.annotations.sizes[index].tolist()
         header = self.headers.at(index) if self.headers else None
         try:
@@ -204,6 +205,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
                 exif=self.exif,
                 white_level=self.white_level,
                 header=header,
+                region=region,
             )
         except PicturesChanged:
             assert self.headers
@@ -219,6 +221,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
             if self.cache:
                 self.cache.put(index, image)
         return image
+
+    def _part(self, window: Window) -> Tensor:
+        row, *region = window
+        if not self.cache:
+            return to_tensor(self.original(row, Region(*region)))
+        top, left, height, width = region
+        return self._image(row, None)[:, top : top + height, left : left + width]
 
     def __getitem__(self, index: int) -> Sample | BadImage:
         try:

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from retinanet.coco.boxes import BACK, MIRRORS_X, MIRRORS_Y, SWAPS, turned_boxes, turned_sizes
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.missing_files import why_missing
 from retinanet.settings.shared import MAX_PIXELS, UPRIGHT, WHITE_LEVEL
@@ -28,19 +29,20 @@ DEEP_GREY = ("PNG", "PPM")  # formats whose 32-bit mode holds 16-bit grey
 SWAPPING = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 PNG_SIGNATURE = 8  # bytes
 PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks that may hold an orientation
-TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+STRIP = 2**20  # pixels that are converted at a time
 OTHER_ORDER = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 CHANGED = "the pictures have changed; start again"
 # Pillow's own limit would stop users who raise --max_pixels; read_image checks --max_pixels before it decodes.
 Image.MAX_IMAGE_PIXELS = None
+
+
+class Region(NamedTuple):
+    """A part of a picture, in pixels of the picture as it is read: turned upright, or as stored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 class PicturesChanged(UserError):
@@ -84,10 +86,12 @@ def read_image(
     exif: str = UPRIGHT,
     white_level: int = WHITE_LEVEL,
     header: Header | None = None,
+    region: Region | None = None,
 ) -> np.ndarray:
     """Reads the image in `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
 
-    Only the first frame is read, and transparency is dropped. For the picture's orientation, see Header.turn. The
+    Only the first frame is read, and transparency is dropped. With a `region`, returns only this part of the image,
+    which saves memory. For the picture's orientation, see Header.turn. The
     `white_level` is the value of white in 16-bit pictures. Raises UserError, naming the file, if the image can't be
     read, has another size, has more than `max_pixels` pixels (checked in the header, before decoding), or no longer
     matches `header`, which was read earlier (PicturesChanged).
@@ -100,10 +104,10 @@ def read_image(
                 f"{current.orientation}, and was {header.height} x {header.width} with {header.orientation}: {CHANGED}."
             )
         turn = _checked_turn(path, current, size, exif)
-        pixels = _pixels(picture, path, current, turn, white_level)
-        if pixels.shape[:2] != size:  # a TIFF file, which Pillow always turns
-            raise _other_size(path, Header(pixels.shape[0], pixels.shape[1], 1), size)
-        return pixels
+        picture.load()
+        if picture.format == "TIFF" and (picture.height, picture.width) != size:  # which Pillow always turns
+            raise _other_size(path, Header(picture.height, picture.width, 1), size)
+        return _pixels(picture, path, current, turn, white_level, region)
 
 
 def read_upright(
@@ -117,7 +121,7 @@ def read_upright(
 
 def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
     """Returns the picture's pixels as uint8 [height, width, 3], turned upright by its EXIF orientation."""
-    return _to_rgb(_turned(picture, header_of(picture).orientation), white_level)
+    return _turned(picture, header_of(picture).orientation, white_level)
 
 
 def brightest(path: Path) -> int:
@@ -126,7 +130,7 @@ def brightest(path: Path) -> int:
         header = header_of(picture)
         if picture.mode.startswith("I"):
             return int(np.asarray(picture).max())
-        low, high = _low_bytes(path, header, 1), np.array(picture.convert("RGB")).astype(int)
+        low, high = _low_bytes(path, header), np.array(picture.convert("RGB")).astype(int)
         return int((high * 256 + (255 if low is None else low)).max())
 
 
@@ -236,7 +240,7 @@ def header_of(picture: Image.Image, path: Path | None = None) -> Header:
         orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)  # PNG's own would decode pixels
     except Exception:  # damaged EXIF data
         orientation = 1
-    orientation = int(orientation) if orientation in (1, *TRANSPOSITIONS) else 1
+    orientation = int(orientation) if orientation in range(1, 9) else 1
     width, height = picture.size
     if picture.format == "TIFF" and orientation in SWAPPING:
         width, height = height, width
@@ -257,20 +261,52 @@ def _has_late_metadata(path: Path) -> bool:
     return False
 
 
-def _turned(picture: Image.Image, turn: int) -> Image.Image:
-    if picture.format == "TIFF":
-        picture.load()  # Pillow turns it
-        return picture
-    return picture.transpose(TRANSPOSITIONS[turn]) if turn in TRANSPOSITIONS else picture
-
-
 def _pixels(
-    picture: Image.Image, source: str | Path | IO[bytes], header: Header, turn: int, white_level: int
+    picture: Image.Image,
+    source: str | Path | IO[bytes],
+    header: Header,
+    turn: int,
+    white_level: int,
+    region: Region | None = None,
 ) -> np.ndarray:
     picture.load()
-    turned = _turned(picture, turn)
     is_scaled = header.is_deep and white_level != WHITE_LEVEL and not picture.mode.startswith("I")
-    return _to_rgb(turned, white_level, _low_bytes(source, header, turn) if is_scaled else None)
+    return _turned(picture, turn, white_level, _low_bytes(source, header) if is_scaled else None, region)
+
+
+def _turned(
+    picture: Image.Image,
+    turn: int,
+    white_level: int,
+    low: np.ndarray | None = None,
+    region: Region | None = None,
+) -> np.ndarray:
+    """Returns the decoded picture, or a region of it, as uint8 [height, width, 3], turned by the EXIF orientation.
+
+    `low` holds the low bytes of 16-bit channels, if needed. The picture is converted in strips, because Pillow's own
+    conversion and rotation would each hold a large picture in memory once more.
+    """
+    turn = 1 if picture.format == "TIFF" else turn  # Pillow turns TIFF as it decodes
+    size = picture.height, picture.width
+    top, left, height, width = _before_turning(region, size, turn) if region else Region(0, 0, *size)
+    pixels = np.empty((width, height, 3) if SWAPS[turn] else (height, width, 3), np.uint8)
+    stored = pixels.swapaxes(0, 1) if SWAPS[turn] else pixels
+    stored = stored[:: -1 if MIRRORS_Y[turn] else 1, :: -1 if MIRRORS_X[turn] else 1]  # a view in the stored order
+    step = max(1, STRIP // width)
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        rows, columns = slice(top + start, top + stop), slice(left, left + width)
+        strip = picture.crop((left, rows.start, left + width, rows.stop)) if (stop - start, width) != size else picture
+        stored[start:stop] = _to_rgb(strip, white_level, None if low is None else low[rows, columns])
+    return pixels
+
+
+def _before_turning(region: Region, size: tuple[int, int], turn: int) -> Region:
+    """Returns the region in a picture of `size` (height, width) that becomes `region` when the picture is turned."""
+    box = np.array([[region.left, region.top, region.width, region.height]])
+    turned_size = turned_sizes(np.array([size]), np.array([turn]))
+    left, top, width, height = turned_boxes(box, BACK[[turn]], turned_size)[0].tolist()
+    return Region(top, left, height, width)
 
 
 def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = None) -> np.ndarray:
@@ -278,13 +314,13 @@ def _to_rgb(picture: Image.Image, white_level: int, low: np.ndarray | None = Non
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's conversion would clip at 255
         grey = np.rint(np.asarray(picture) / (white_level / 255)).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    pixels = np.array(picture.convert("RGB"))
+    pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     if low is None:
         return pixels
     return np.rint((pixels.astype(np.float32) * 256 + low) / (white_level / 255)).clip(0, 255).astype(np.uint8)
 
 
-def _low_bytes(source: str | Path | IO[bytes], header: Header, turn: int) -> np.ndarray | None:
+def _low_bytes(source: str | Path | IO[bytes], header: Header) -> np.ndarray | None:
     """Returns the low bytes [height, width, 3] of 16-bit colour channels, because Pillow reads only the high bytes.
 
     Returns None if the file has no such channels.
@@ -295,7 +331,7 @@ def _low_bytes(source: str | Path | IO[bytes], header: Header, turn: int) -> np.
         if not header.is_deep or picture.mode not in ("RGB", "RGBA"):
             return None
         picture.tile = [tile._replace(args=_with_other_byte(tile.args)) for tile in picture.tile]
-        return np.array(_turned(picture, turn).convert("RGB"))
+        return np.array(picture.convert("RGB"))
 
 
 def _with_other_byte(args: Any) -> Any:

@@ -1,5 +1,7 @@
 """Draws images as a run trains on them: augmented, at the size of their batch."""
 
+from typing import NamedTuple
+
 from retinanet.coco.boxes import boxes_of
 from retinanet.data.batches import Sample
 from retinanet.data.dataloader import TrainingBatches
@@ -10,18 +12,38 @@ from retinanet.runtime.errors import UserError
 NUM_EPOCHS = 3
 
 
-def draws_of_epochs(sampler: AspectRatioBasedSampler, indices: list[int]) -> list[dict[int, Draw]]:
-    """Returns, for each of the first NUM_EPOCHS epochs, a dict from each image in `indices` to its batch."""
-    wanted, epochs = set(indices), []
+class Place(NamedTuple):
+    """An image or a tile in a batch that a run reads."""
+
+    draw: Draw
+    number: int  # in the batch
+
+
+def places_of_epochs(sampler: AspectRatioBasedSampler, images: list[int]) -> list[dict[int, Place]]:
+    """Returns, for each of the first NUM_EPOCHS epochs, a dict from each of `images` to its place in the epoch.
+
+    In a run on tiles, this is the first tile of the image that the epoch shows, or the image if it has no tiles.
+    """
+    wanted, epochs = set(images), []
     for epoch in range(NUM_EPOCHS):
         sampler.start_at(epoch)
-        epochs.append({index: draw for draw in sampler for index in wanted.intersection(draw.indices)})
+        wholes: dict[int, Place] = {}
+        tiles: dict[int, Place] = {}
+        for draw in sampler:
+            for number, index in enumerate(draw.indices):
+                if index in wanted:
+                    wholes[index] = Place(draw, number)
+                elif draw.windows and draw.windows[number].row in wanted:
+                    tiles.setdefault(draw.windows[number].row, Place(draw, number))
+        epochs.append(wholes | tiles)
     return epochs
 
 
-def augmented_panel(batches: TrainingBatches, draw: Draw, index: int) -> Panel:
-    """Returns a panel of the image `index` as augmented in the batch `draw`. Raises UserError if it can't be read."""
-    sample = batches.sample(draw.epoch, index, draw.side)
+def augmented_panel(batches: TrainingBatches, place: Place) -> Panel:
+    """Returns a panel of an image or a tile as augmented in its batch. Raises UserError if it can't be read."""
+    draw, number = place
+    window = draw.windows[number] if draw.windows else None
+    sample = batches.sample(draw.epoch, draw.indices[number], draw.side, window)
     if not isinstance(sample, Sample):
         raise UserError(sample.message)
     height, width = sample.image.shape[1:]

@@ -9,6 +9,7 @@ from retinanet.settings.shared import (
     MAX_SIDE,
     MIN_SIDE,
     Augmentation,
+    TrainTiles,
     check_sides,
     coco_path_option,
     exif_option,
@@ -31,15 +32,23 @@ FOR_IMAGES = (
 )
 FOR_ONE_PICTURE = ("picture_path", "columns", "augmented", "show")
 FOR_DETECTIONS = ("vis_pred", "pred_file", "threshold")
-FOR_AUGMENTED = ("min_side", "max_side", "train_sides", "flip", "augment", "batch_size", "ignore_crowds")
+FOR_AUGMENTED = (
+    *("min_side", "max_side", "train_sides", "flip", "augment", "tile", "overlap", "min_visible"),
+    *("batch_size", "ignore_crowds"),
+)
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    augmented: bool = option(False, "draw each image as it is and as train.py augments it in 3 epochs", bool)
+    augmented: bool = option(
+        False,
+        "draw each image as it is and as train.py augments it in 3 epochs; with --tile, a tile of it in each epoch",
+        bool,
+    )
     min_side: int = min_side_option(MIN_SIDE)
     max_side: int = max_side_option(MAX_SIDE)
     augmentation: Augmentation = part(Augmentation)
+    tiling: TrainTiles = part(TrainTiles)
     batch_size: int = option(Data.batch_size, "images per batch", whole_number(1))
     ignore_crowds: bool = option(False, "also draw crowd regions, dashed, augmented with the image", bool)
 
@@ -126,6 +135,7 @@ class DrawSettings:
             given.refuse(FOR_AUGMENTED, "only applies to --augmented. Set --augmented too, or remove it.")
         check_sides(self.training.min_side, self.training.max_side)
         self.training.augmentation.check()
+        self.training.tiling.check(given)
 
 
 def draw_settings(argv: list[str] | None = None) -> DrawSettings:

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, features
 
-from retinanet.data.images import FORMATS, check_image, image_suffixes, read_header, read_image, read_upright
+from retinanet.data import images
+from retinanet.data.images import (
+    FORMATS,
+    Region,
+    check_image,
+    image_suffixes,
+    read_header,
+    read_image,
+    read_upright,
+)
 from retinanet.runtime.errors import UserError
 
 HEIGHT, WIDTH = 6, 8
@@ -97,6 +106,28 @@ def test_pictures_are_read_upright(tmp_path, orientation, suffix):
         assert np.abs(pixels.astype(int) - upright).max() <= (40 if suffix == "jpg" else 0)
     with pytest.raises(UserError, match=rf"annotation says {height + 1} x {width}"):
         read_image(path, (height + 1, width))
+
+
+@pytest.mark.parametrize("strip", [1, 20, 2**20])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_region_is_a_part_of_the_whole(tmp_path, monkeypatch, orientation, suffix, strip):
+    path = tmp_path / f"photo.{suffix}"
+    height, width = photo(path, orientation).shape[:2]
+    whole = read_image(path, (height, width))
+    monkeypatch.setattr(images, "STRIP", strip)  # pixels at a time
+    assert np.array_equal(read_image(path, (height, width)), whole)
+    for region in (Region(0, 0, height, width), Region(1, 2, 3, 4), Region(height - 1, 0, 1, 1)):
+        top, left, rows, columns = region
+        part = read_image(path, (height, width), region=region)
+        assert np.array_equal(part, whole[top : top + rows, left : left + columns])
+        assert part.flags.writeable
+
+
+def test_a_region_of_a_16_bit_picture(tmp_path):
+    Image.fromarray(GREY.astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    part = read_image(tmp_path / "deep.png", (HEIGHT, WIDTH), white_level=4095, region=Region(1, 2, 3, 4))
+    np.testing.assert_array_equal(part[..., 0], np.rint(GREY.astype(int) * 16 / (4095 / 255))[1:4, 2:6])
 
 
 @pytest.mark.parametrize("orientation", range(1, 10))

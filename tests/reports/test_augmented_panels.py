@@ -2,15 +2,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.data_folder import change_json
+from support.data_folder import change_json, large_set
 
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.batches import Sample
 from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
 from retinanet.data.dataset import CocoDataset
+from retinanet.data.sampler import Draw
 from retinanet.detector.structures import CROWD
 from retinanet.reports import box_pictures
-from retinanet.reports.augmented_panels import augmented_panel, draws_of_epochs
+from retinanet.reports.augmented_panels import Place, augmented_panel, places_of_epochs
 from retinanet.settings.draw import DrawSettings
 from retinanet.settings.options import flat
 from retinanet.settings.shared import Augmentation
@@ -97,14 +98,11 @@ def test_labels_below_zero_are_outlines():
         def __init__(self):
             self.dataset = None
 
-        def sample(self, epoch, index, side=None):
+        def sample(self, epoch, index, side=None, window=None):
             boxes = torch.tensor([[1.0, 2, 5, 8], [0, 0, 9, 9]])
             return Sample(torch.zeros(3, 10, 12, dtype=torch.uint8), boxes, torch.tensor([4, -2]), torch.ones(2), 1)
 
-    class Draw:
-        epoch, side = 7, 64
-
-    panel = augmented_panel(Batches(), Draw(), 0)
+    panel = augmented_panel(Batches(), Place(Draw(7, [0], (10, 12), 64), 0))
     assert panel.title == "epoch 7, side 64: 10 x 12"
     assert panel.boxes.tolist() == [[1, 2, 4, 6]]
     assert panel.labels.tolist() == [4]
@@ -114,11 +112,25 @@ def test_labels_below_zero_are_outlines():
 def test_draws_of_the_first_epochs(coco_path):
     dataset = CocoDataset(load_annotations(coco_path / "train.json"), coco_path / "images" / "train", 64, 96)
     _, sampler = training_loader(dataset, LoaderSettings(3), seed=1)
-    epochs = draws_of_epochs(sampler, [2, 5])
-    assert [sorted(draws) for draws in epochs] == [[2, 5]] * 3
-    assert all(
-        draw.epoch == epoch and index in draw.indices for epoch in range(3) for index, draw in epochs[epoch].items()
-    )
+    epochs = places_of_epochs(sampler, [2, 5])
+    assert [sorted(places) for places in epochs] == [[2, 5]] * 3
+    for epoch, places in enumerate(epochs):
+        for index, (draw, number) in places.items():
+            assert (draw.epoch, draw.indices[number]) == (epoch, index)
+
+
+def test_a_tile_of_each_epoch(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = large_set(tmp_path / "data", "train")
+    flags = ("--coco_path", data, *HOW, "--tile", 64, "--flip", 0, "--image_id", 1)
+    whole, *tiles = panels_of(script, monkeypatch, *flags)
+    pixels = whole.image
+    for panel in tiles:
+        height, width = panel.image.shape[:2]
+        assert (height, width) == (64, 64)
+        windows = np.lib.stride_tricks.sliding_window_view(pixels, (64, 64, 3))[:, :, 0]
+        assert (windows == panel.image).all(axis=(2, 3, 4)).any()  # a part of the image, as it is
+    assert len({panel.image.tobytes() for panel in tiles}) == 3
 
 
 @pytest.mark.parametrize(

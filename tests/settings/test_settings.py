@@ -31,8 +31,8 @@ COMMANDS = (
 )
 # What `Settings:` lines, run.json and checkpoints of all versions hold.
 NAMES = """
-recipe from_run coco_path train_set val_set min_side max_side exif white_level train_sides flip augment batch_size
-repeat_threshold
+recipe from_run coco_path train_set val_set min_side max_side exif white_level train_sides flip augment tile
+overlap min_visible batch_size repeat_threshold
 drop_last bad_images depth channels weights freeze_stages head_norm norm_statistics prior iou_branch anchor_scale
 anchor_ratios anchor_octaves alpha gamma beta foreground_iou background_iou matcher class_loss box_loss ignore_crowds
 epochs optimizer learning_rate backbone_rate weight_decay schedule milestones warmup_steps warmup_share accumulate
