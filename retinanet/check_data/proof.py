@@ -31,7 +31,7 @@ from retinanet.training.engine import rest_of_epoch
 from retinanet.training.sets import Sets
 
 NUM_STEPS, BATCH_SIZE = 440, 8
-DOUBLING = 160  # this many classes double the time of a step
+DOUBLING = 80  # this many classes double the time of a step
 MOST_COST = 1.25  # times a step with one class; if steps take longer, there are fewer of them
 CHANNELS, SIDES = 64, (128, 224)
 RATE, RATE_FROM_SCRATCH = 2e-4, 1e-3
