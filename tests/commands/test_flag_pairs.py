@@ -28,7 +28,7 @@ IMPROVEMENTS = [
     ("--freeze_stages", 2),
     ("--backbone_rate", 0.1, 0.2, 0.3, 0.5, 1),
 ]
-OTHERS = [("--augment", "jitter"), ("--matcher", "low_quality"), ("--ignore_crowds",)]
+OTHERS = [("--augment", "jitter"), ("--matcher", "low_quality"), ("--ignore_crowds",), ("--tile", 64)]
 # Each flag is on in 4 of 7 runs, other ones than every other flag. So any two are on together in a run, and each is on
 # in a run in which the other is off.
 PLACES = list(combinations(range(7), 4))[:: 35 // len(IMPROVEMENTS)]
