@@ -25,7 +25,7 @@ from retinanet.evaluation.analysis import Analysis, analyse
 from retinanet.evaluation.coco_table import require_backend
 from retinanet.evaluation.counts import count_by_class
 from retinanet.evaluation.detect_set import batches_of_set, detect_with, fastest_form
-from retinanet.evaluation.views import Look, look_with
+from retinanet.evaluation.views import Look, Views, look_with
 from retinanet.export.int8 import Quantiser
 from retinanet.export.int8_search import Trial, disagreement, trials
 from retinanet.export.onnx_file import metadata_of, onnx_bytes
@@ -180,9 +180,9 @@ class ExportedDetector(NamedTuple):
         return look_with(network, self.settings.detection.num_candidates, device=CPU, precision=torch.float32)
 
     def analysed(self, look: Look, dataset: CocoDataset) -> Analysis:
-        """Analyses the detections of `look` in the set."""
-        loading = LoaderSettings(self.checkpoint.batch_size)
-        detections = detect_with(look, dataset, loading, device=CPU, detection=self.settings.detection)
+        """Analyses what `look` detects in the set, as test.py does: with the tiles of the training, if it had any."""
+        loading, views = LoaderSettings(self.checkpoint.batch_size), Views(tiles=self.checkpoint.tiles)
+        detections = detect_with(look, dataset, loading, device=CPU, detection=self.settings.detection, views=views)
         return analyse(dataset.annotations, detections)
 
 
