@@ -23,7 +23,8 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
 from benchmarks.arguments import device_of
 from benchmarks.speed.contestants import torchvision_model
-from retinanet.checkpoints.pretrained_backbone import load_backbone, read_state_file
+from retinanet.checkpoints.pretrained_backbone import load_backbone
+from retinanet.checkpoints.state_dicts import read_state_file
 from retinanet.coco.results import Found, rows_of, write_results
 from retinanet.data.batches import Batch
 from retinanet.data.dataloader import LoaderSettings, training_loader

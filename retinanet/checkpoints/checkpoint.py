@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints.safetensors_file import SUFFIX, read_safetensors, write_safetensors
-from retinanet.checkpoints.torch_files import load_file, save_file
+from retinanet.checkpoints.safetensors_file import write_safetensors
+from retinanet.checkpoints.state_dicts import looks_like, read_file, state_in
+from retinanet.checkpoints.torch_files import save_file
 from retinanet.coco.json_values import is_id, is_text
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import AnchorShapes, Architecture
@@ -108,10 +109,21 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
     Raises UserError like load_checkpoint.
     """
-    content = read_safetensors(path) if path.suffix == SUFFIX else load_file(path, "a checkpoint of train.py")
+    content = read_file(path, "a checkpoint of train.py")
     if not is_checkpoint(content):
-        raise UserError(f"{path}: not a checkpoint of train.py. Use a file that it wrote, such as model_final.pt.")
+        raise UserError(
+            f"{path}: not a checkpoint of train.py{_what_else(content)}. Use a file that it wrote, such as "
+            "model_final.pt."
+        )
     return run_in(content, path)
+
+
+def _what_else(content: object) -> str:
+    """Returns what the `content` of a file may be, other than a checkpoint; "" if it holds no tensors with names."""
+    state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
+    if not any(isinstance(value, Tensor) for value in state.values()):
+        return ""
+    return f", but a state dict, which {looks_like(state)}; train.py --weights can start from one that it knows"
 
 
 def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:

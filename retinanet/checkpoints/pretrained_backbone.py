@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from retinanet.checkpoints.torch_files import load_file
+from retinanet.checkpoints.state_dicts import looks_like, other_detector, read_state_file, resnet_prefix, without_prefix
 from retinanet.detector.backbone import BLOCKS, Backbone
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 BLOCK = re.compile(r"layer([1-4])\.(\d{1,3})\.(\w+)\.")
+# Names that torchvision's ResNet lacks, and the ResNets that have them.
+VARIANTS = (
+    (r"conv1\.\d", "a deep stem of several convolutions (ResNet-C, -D, -S or -T)"),
+    (r"layer\d\.\d+\.downsample\.2\.", "average pooling in its shortcuts (ResNet-D)"),
+    (r"layer\d\.\d+\.(se|se_module)\.", "squeeze-and-excitation blocks (SE-ResNet)"),
+    (r"layer\d\.\d+\.(eca|cbam|attn|attention|gc)\w*\.", "attention in its blocks"),
+    (r"layer\d\.\d+\.(convs|bns)\.|layer\d\.\d+\.conv2\.(radix|fc|bn0)", "split blocks (Res2Net or ResNeSt)"),
+    (r"(layer\d\..*|maxpool\..*)(\.filt$|\.aa\.)|maxpool\.\d", "anti-aliased downsampling"),
+    (r"layer\d\.\d+\.norm\d\.", "norms before its convolutions (ResNet-v2)"),
+)
 
 
 def depths_of(names: Iterable[str]) -> list[int]:
@@ -59,12 +69,23 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
     Raises UserError, without loading anything, if the depth or a shape differs, a value is not finite, or no name fits.
     """
     needed = {name: value for name, value in backbone.state_dict().items() if not name.endswith("num_batches_tracked")}
+    if kind := other_detector(state):
+        raise UserError(
+            f"{source}: looks like {kind}, which can't be loaded as a whole. To start from its ResNet alone, save a "
+            "state dict with only the tensors of the ResNet."
+        )
+    state = without_prefix(state, resnet_prefix(state)[0])
     weights = {name: value for name, value in state.items() if name in needed and isinstance(value, Tensor)}
     if not weights:
         raise UserError(
-            f"{source}: {_looks_like(state)}, and none of its {len(state)} names is a ResNet's "
+            f"{source}: {looks_like(state)}, and none of its {len(state)} names is a ResNet's "
             f"({', '.join(list(state)[:3])} ...). The names must be torchvision's: conv1.weight, layer1.0.conv1.weight "
             "..."
+        )
+    if variant := variant_of(state):
+        raise UserError(
+            f"{source}: a ResNet with {variant}; only ResNets as in torchvision (timm's resnet18 to resnet152) load. "
+            "Use another file."
         )
     if backbone.depth not in (depths := depths_of(state)):
         fix = f"Use --depth {depths[0]}, or another file" if depths else "Use another file"
@@ -86,16 +107,22 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
     )
 
 
-def _looks_like(state: Mapping[str, Any]) -> str:
-    """Guesses, from the names in a state dict without a ResNet, what it contains."""
-    tops = {name.split(".")[0] for name in state}
-    if {"pyramid", "classification_head"} & tops:
-        return "looks like the weights of a detector of this project"
-    if "roi_heads" in tops or {"backbone", "head"} <= tops:
-        return "looks like another detector's weights"
-    if tops and tops <= {"features", "classifier", "avgpool"}:
-        return "looks like a VGG, MobileNet or EfficientNet"
-    return "looks like another network's weights" if tops else "holds nothing"
+def variant_of(state: Mapping[str, Any]) -> str | None:
+    """Returns what torchvision's ResNet lacks of the ResNet in `state`, whose names have no prefix; None if nothing."""
+    for pattern, variant in VARIANTS:
+        if any(re.match(pattern, name) for name in state):
+            return variant
+    shapes = {name: value.shape for name, value in state.items() if isinstance(value, Tensor) and value.ndim == 4}
+    for name, shape in shapes.items():
+        block = re.fullmatch(r"(layer\d\.\d+\.)conv2\.weight", name)
+        if block and shape[1] and shape[0] > shape[1] and shape[0] % shape[1] == 0:
+            return f"grouped convolutions, {shape[0] // shape[1]} groups in {name} (ResNeXt)"
+        last = shapes.get(f"{block[1]}conv3.weight") if block else None
+        if last and last[0] == 2 * shape[0]:
+            return "blocks of twice the width (Wide ResNet)"
+    own = re.compile(r"(layer\d\.\d+\.)?(conv\d|bn\d|downsample\.[01])\.(weight|bias|running_\w+|num_batches_tracked)")
+    others = [name for name in state if name.startswith(("conv1.", "bn1.", "layer")) and not own.fullmatch(name)]
+    return f"tensors that torchvision's lacks ({', '.join(others[:3])})" if others else None
 
 
 def _resnets(depths: Sequence[int]) -> str:
@@ -146,30 +173,3 @@ def published_state(weights: "WeightsEnum", what: str) -> dict[str, Any]:
                 "choose --weights none (start from random weights) or --weights FILE (your own state dict)."
             ) from error
     return read_state_file(path)
-
-
-def read_state_file(path: str | Path) -> dict[str, Any]:
-    """Returns the state dict in `path`, without the wrappers of training scripts. Raises UserError if there is none."""
-    return state_in(load_file(path, "a state dict"), path)
-
-
-def state_in(state: Any, path: str | Path) -> dict[str, Any]:
-    """Does the same as read_state_file, for the content of a file."""
-    if isinstance(state, dict):
-        state = _unwrapped(state)
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise UserError(f"{path}: not a state dict (names and tensors). Save one with torch.save(model.state_dict()).")
-    return state
-
-
-def _unwrapped(state: dict[Any, Any]) -> dict[Any, Any]:
-    """Removes an outer dict, and the name prefix of DataParallel or torch.compile, from a state dict."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        inner = state.get(key)
-        if isinstance(inner, dict) and any(isinstance(value, Tensor) for value in inner.values()):
-            state = inner
-            break
-    for prefix in ("module.", "_orig_mod."):
-        if state and all(isinstance(name, str) and name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state

@@ -1,18 +1,21 @@
-"""Loads the weights of a whole detector: a checkpoint of this project, or torchvision's COCO detector."""
+"""Loads the weights of a whole detector: a checkpoint of this project, or the state dict of a published detector."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model
-from retinanet.checkpoints.pretrained_backbone import published_state, require_fitting
-from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
+from retinanet.checkpoints.pretrained_backbone import depths_of, published_state, require_fitting
+from retinanet.checkpoints.published_detectors import OURS, Anchors, PublishedDetector
+from retinanet.detector.anchors import STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.model import RetinaNet
+from retinanet.detector.settings import Architecture
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.settings.train import differences
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 NO_CLASSES = ("__background__", "N/A")
-CLASSIFICATION, REGRESSION = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
+CLASSIFICATION, REGRESSION = "classification_head.output", "regression_head.output"
 
 
 @cache
@@ -38,10 +41,11 @@ def categories() -> list[str]:
 
 
 class ClassReport(NamedTuple):
-    """The classes that keep pretrained weights, and the classes that start from initial weights."""
+    """The classes that keep pretrained weights, those that start from initial weights, and what else to know."""
 
     kept: list[str]
     new: list[str]
+    notes: list[str]
 
 
 def load_checkpoint_weights(
@@ -79,6 +83,7 @@ def _take_classes(
     return ClassReport(
         kept=[class_names[label] for label in kept],
         new=[name for label, name in enumerate(class_names) if label not in kept],
+        notes=[],
     )
 
 
@@ -87,102 +92,180 @@ def coco_state() -> dict[str, Any]:
     return published_state(published_weights(), "COCO detector's weights")
 
 
-def is_detector(state: Mapping[str, Any]) -> bool:
-    """Returns True if `state` is the state dict of torchvision's detector rather than of a ResNet."""
-    return any(name.startswith("head.classification_head.") for name in state)
+def architecture_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Architecture:
+    """Returns the architecture of our network that the weights of `detector` fit, with anchors of `shapes`.
+
+    Raises UserError if its tensors don't say which.
+    """
+    names = [name.removeprefix(prefix) for prefix in detector.source.names["backbone"] for name in detector.state]
+    depths = depths_of(names)
+    lateral, coarse = detector.shape_of("pyramid.lateral5.weight"), detector.shape_of("pyramid.output6.weight")
+    if len(depths) != 1 or len(lateral) != 4 or len(coarse) != 4:
+        reason = "no ResNet of a known depth" if len(depths) != 1 else "no complete feature pyramid"
+        raise UserError(f"{source}: {detector.source.title}, but with {reason}. Use a complete file.")
+    is_identity = box_code(_anchors_of(detector, shapes, source), shapes).is_identity()
+    return Architecture(
+        depth=depths[0],
+        channels=lateral[0],
+        head_norm="group" if detector.has_norms else "none",
+        anchors=shapes,
+        iou_branch=detector.shape_of(f"{REGRESSION}.bias") == (5 * shapes.per_cell,),
+        level_code="level_scale" in detector.state or not is_identity,
+        p6_from_p5=coarse[1] != lateral[1],
+    )
 
 
-def load_detector(network: RetinaNet, class_names: Sequence[str], state: Mapping[str, Any], source: str) -> ClassReport:
-    """Fills `network` from the `state` of torchvision's detector; only classes and anchor shapes may differ.
+def load_detector(
+    network: RetinaNet, class_names: Sequence[str], detector: PublishedDetector, source: str
+) -> ClassReport:
+    """Fills `network` from the weights of a published `detector`; only classes and anchor shapes may differ.
 
     Raises UserError, without loading anything, if a tensor is missing, has another shape or is not finite.
     """
-    num_anchors, shapes = DEFAULT_SHAPES.per_cell, network.architecture.anchors
-    if shapes.per_cell != num_anchors:
-        raise UserError(
-            f"{source}: a detector with {counted(num_anchors, 'anchor')} per cell, but the network has "
-            f"{shapes.per_cell}. Choose --anchor_ratios and --anchor_octaves that make as many, or other --weights."
-        )
-    state = {_newer_name(name): value for name, value in state.items()}
+    architecture = network.architecture
+    shapes, num_outputs = architecture.anchors, network.regression_head.num_outputs
+    anchors = _anchors_of(detector, shapes, source)
+    num_anchors = len(anchors.kinds)
+    num_rows = (detector.shape_of(f"{CLASSIFICATION}.weight") or (0,))[0] // num_anchors
+    order = _order(anchors, shapes)
     loaded = {}
     for name, value in network.state_dict().items():
-        if name.startswith("level_") or name.endswith("num_batches_tracked"):
+        is_computed = name.startswith("level_") and detector.source is not OURS
+        if is_computed or name.endswith("num_batches_tracked"):
             continue
-        theirs = _source_name(name)
-        shape = list(value.shape)
-        if theirs.startswith(CLASSIFICATION):
-            shape[0] = num_anchors * len(categories())
-        if not isinstance(state.get(theirs), Tensor):
-            raise UserError(f"{source}: a detector without {theirs}. Use torchvision's retinanet_resnet50_fpn_v2.")
-        require_fitting(theirs, state[theirs], shape, source, "Use retinanet_resnet50_fpn_v2 with the COCO classes.")
-        loaded[name] = state[theirs]
+        theirs, shape = detector.name_of(name), list(value.shape)
+        if name.startswith(CLASSIFICATION):
+            shape[0] = num_anchors * num_rows
+        if not isinstance(detector.state.get(theirs), Tensor):
+            raise UserError(f"{source}: a detector without {theirs}. Use a complete file.")
+        require_fitting(theirs, detector.state[theirs], shape, source, "Check --depth and --channels.")
+        loaded[name] = detector.state[theirs]
+        if name.startswith((CLASSIFICATION, REGRESSION)):
+            loaded[name] = loaded[name].unflatten(0, (num_anchors, -1))[order].flatten(0, 1)
 
-    known = [None if name in NO_CLASSES else name for name in categories()]
+    known, notes = _known_classes(num_rows, class_names, detector.source.num_background)
     report = _take_classes(loaded, network, class_names, known)
-    code = box_code(shapes)
-    weight, bias = (f"regression_head.output.{part}" for part in ("weight", "bias"))
-    loaded[weight] = loaded[weight] * code.factor.view(-1, 1, 1, 1)
-    loaded[bias] = loaded[bias] * code.factor + code.summand
-    loaded |= {"level_scale": code.level_scale, "level_shift": code.level_shift}
+    code = box_code(anchors, shapes)
+    for part in ("weight", "bias"):
+        name = f"{REGRESSION}.{part}"
+        loaded[name] = code.shared(loaded[name], num_outputs, with_summand=part == "bias")
+    if architecture.level_code:
+        loaded = {"level_scale": code.level_scale, "level_shift": code.level_shift} | loaded
+    if detector.source.frozen_eps is not None and detector.has_fixed_norms and not detector.has_norms:
+        _change_eps(loaded, network.backbone, detector.source.frozen_eps)
+        notes.append(
+            "its batch norms are frozen, and their epsilon isn't in the file; it is taken to be "
+            f"{detector.source.frozen_eps:g}, as in the published COCO weights"
+        )
     network.load_state_dict(loaded, strict=False)
-    return report
+    return report._replace(notes=notes + [detector.source.note] * bool(detector.source.note))
 
 
-def _newer_name(name: str) -> str:
-    """Returns a tensor's current name in torchvision, whose pyramid now consists of blocks: inner_blocks.0.0.weight."""
-    parts = name.split(".")
-    is_old = name.startswith(("backbone.fpn.inner_blocks.", "backbone.fpn.layer_blocks.")) and len(parts) == 5
-    return ".".join((*parts[:4], "0", parts[4])) if is_old else name
+def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Anchors:
+    """Returns the anchors of `detector`. Raises UserError if it has not as many per cell as `shapes`."""
+    anchors = detector.source.anchors(detector.content, shapes)
+    if len(anchors.kinds) != shapes.per_cell:
+        raise UserError(
+            f"{source}: a detector with {counted(len(anchors.kinds), 'anchor')} per cell, but the network has "
+            f"{shapes.per_cell}. Choose --anchor_ratios and --anchor_octaves that make as many, or other --weights."
+        )
+    return anchors
 
 
-def _source_name(name: str) -> str:
-    """Returns torchvision's name for the network's tensor `name`."""
-    top, _, rest = name.partition(".")
-    if top == "backbone":
-        return f"backbone.body.{rest}"
-    module, _, part = rest.partition(".")
-    if top == "pyramid":
-        level = int(module[-1])
-        if level > 5:
-            return f"backbone.fpn.extra_blocks.p{level}.{part}"
-        return f"backbone.fpn.{'inner' if module.startswith('lateral') else 'layer'}_blocks.{level - 3}.0.{part}"
-    if module == "output":
-        return f"{CLASSIFICATION if top == 'classification_head' else REGRESSION}.{part}"
-    layer, _, part = part.partition(".")
-    return f"head.{top}.conv.{int(layer) // 3}.{int(layer) % 3}.{part}"  # a block: convolution, norm and ReLU
+def _known_classes(
+    num_rows: int, class_names: Sequence[str], num_background: int
+) -> tuple[list[str | None], list[str]]:
+    """Returns the names of the classes that a file has `num_rows` of, None where there is no class, and notes.
+
+    A state dict has no class names. As many classes as COCO has are COCO's; as many as `class_names` has are these.
+    """
+    coco = [None if name in NO_CLASSES else name for name in categories()]
+    if num_background and num_rows == len(coco):
+        return coco, []
+    num_classes = num_rows - num_background
+    if not num_background and num_classes == len([name for name in coco if name]):
+        return [name for name in coco if name], []
+    if num_classes == len(class_names):
+        return [None] * num_background + list(class_names), [
+            f"the file has {counted(num_classes, 'class')} without names, as many as this set, and they are assumed to "
+            f"be in the same order: {', '.join(class_names)}"
+        ]
+    return [None] * num_rows, [
+        f"the file has {counted(num_classes, 'class')} without names, neither COCO's nor as many as this set's "
+        f"{len(class_names)}, so all classes are new"
+    ]
+
+
+def _change_eps(weights: dict[str, Tensor], backbone: nn.Module, eps: float) -> None:
+    """Changes the batch norms in `weights`, which were trained with `eps`, so that they fit the backbone's epsilon.
+
+    The difference goes into the variance, which rounds least, or into the scale if the variance is as small as epsilon.
+    """
+    for name, module in backbone.named_modules(prefix="backbone"):
+        if isinstance(module, nn.BatchNorm2d):
+            variance, scale = (weights[f"{name}.{part}"].double() for part in ("running_var", "weight"))
+            # If variance and scale are both 0, the channel is switched off, and stays so.
+            theirs = (variance + eps).clamp(min=torch.finfo(torch.float32).tiny)
+            is_small = variance < 1000 * module.eps
+            weights[f"{name}.running_var"] = torch.where(is_small, variance, theirs - module.eps)
+            weights[f"{name}.weight"] = torch.where(is_small, scale * ((variance + module.eps) / theirs).sqrt(), scale)
 
 
 class BoxCode(NamedTuple):
-    """Converts torchvision's deltas to this project's: (raw * factor + summand) * level_scale + level_shift."""
+    """Converts another network's deltas to this project's: (raw * factor + summand) * level_scale + level_shift."""
 
-    factor: Tensor  # float64 [9 * 4]
-    summand: Tensor  # float64 [9 * 4]
-    level_scale: Tensor  # float64 [5, 9, 4], near 1
-    level_shift: Tensor  # float64 [5, 9, 4], near 0
+    factor: Tensor  # float64 [anchors per cell, 4]
+    summand: Tensor  # float64 [anchors per cell, 4]
+    level_scale: Tensor  # float64 [levels, anchors per cell, 4], near 1
+    level_shift: Tensor  # float64 [levels, anchors per cell, 4], near 0
+
+    def shared(self, values: Tensor, num_outputs: int, *, with_summand: bool) -> Tensor:
+        """Returns the weight or bias of an output convolution whose deltas need only the level code.
+
+        Of the `num_outputs` per anchor, the first 4 are deltas.
+        """
+        parts = values.unflatten(0, (-1, num_outputs))  # [anchors per cell, outputs, ...]
+        deltas = parts[:, :4] * self.factor.view(*self.factor.shape, *[1] * (values.ndim - 1))
+        if with_summand:
+            deltas = deltas + self.summand
+        return torch.cat([deltas, parts[:, 4:].to(deltas)], dim=1).flatten(0, 1)
+
+    def is_identity(self) -> bool:
+        """Returns True if the convolution alone can do the conversion, so that no level needs anything else."""
+        return bool((self.level_scale == 1).all() and (self.level_shift == 0).all())
 
 
-def box_code(shapes: AnchorShapes = DEFAULT_SHAPES) -> BoxCode:
-    """Returns the conversion from torchvision's anchors and deltas to this project's, with anchors of `shapes`.
+def _order(anchors: Anchors, shapes: AnchorShapes) -> list[int]:
+    """Returns, for each of our anchors, the row of the one among their `anchors` with the same rank by shape."""
+    ours = list(product(shapes.ratios, shapes.scales))
+    rows = dict(zip(_ranked(ours), _ranked(anchors.kinds), strict=True))
+    return [rows[anchor] for anchor in range(len(ours))]
 
-    torchvision centres anchors on the upper left corner of their cell, rounds their sides to whole, even pixels, and
-    doesn't divide deltas by standard deviations. Let s be the stride, w the width of torchvision's anchor, v the width
-    of our anchor, and dx torchvision's delta. The centre of torchvision's box is dx * w away from the corner; the
-    centre of our box, with delta d, is s / 2 + 0.1 * d * v away from it. So d = 10 * dx * w / v - 5 * s / v. For the
-    width, d = 5 * dw + 5 * log(w / v). The ratio w / v differs by level, but is near 1 if `shapes` are torchvision's.
-    So most of the conversion goes into the output convolution, which is still trained, and only the rest into the level
-    code. (Both detectors limit a box's growth to the same factor, but relative to their own anchors.)
+
+def _ranked(kinds: Sequence[tuple[float, float]]) -> list[int]:
+    return sorted(range(len(kinds)), key=kinds.__getitem__)
+
+
+def box_code(anchors: Anchors, shapes: AnchorShapes) -> BoxCode:
+    """Returns the conversion of deltas from another network's `anchors` to this project's anchors of `shapes`.
+
+    Let w be the width of their anchor, v the width of ours, c the distance from our centre to theirs, s their standard
+    deviation and dx their delta. The centre of their box is c + s * dx * w away from the centre of our anchor; with
+    delta d, ours is 0.1 * d * v away from it. So d = 10 * s * dx * w / v + 10 * c / v. For the width, d = 5 * s * dw +
+    5 * log(w / v). The ratio w / v differs by level if they round anchors, but is near 1 if `shapes` are theirs. So
+    most of the conversion goes into the output convolution, which is still trained, and only the rest into the level
+    code. (A limit on a box's growth is relative to each detector's own anchors.)
     """
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-
-    sides = [tuple(int(DEFAULT_SHAPES.side * stride * scale) for scale in DEFAULT_SHAPES.scales) for stride in STRIDES]
-    theirs = torch.stack(AnchorGenerator(sides, (DEFAULT_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
+    theirs = anchors.boxes[:, _order(anchors, shapes)]
     ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
-    our_sizes = ours[..., 2:] - ours[..., :2]  # [5, 9, 2]
+    our_sizes = ours[..., 2:] - ours[..., :2]  # [levels, anchors per cell, 2]
     ratio = (theirs[..., 2:] - theirs[..., :2]) / our_sizes
-    offset = -STRIDES[0] / 2 / our_sizes[0] / CENTRE_DEVIATION  # [9, 2], the same on every level
+    offset = (theirs[..., :2] + theirs[..., 2:]) / 2 / our_sizes / CENTRE_DEVIATION
+    centre, size = anchors.deviations
+    factor = torch.tensor([centre / CENTRE_DEVIATION] * 2 + [size / SIZE_DEVIATION] * 2).double()
     return BoxCode(
-        factor=torch.tensor([1 / CENTRE_DEVIATION] * 2 + [1 / SIZE_DEVIATION] * 2).double().repeat(shapes.per_cell),
-        summand=torch.cat([offset, torch.zeros_like(offset)], dim=1).flatten(),
+        factor=factor.repeat(shapes.per_cell, 1),
+        summand=torch.cat([offset[0], torch.zeros_like(offset[0])], dim=1),
         level_scale=torch.cat([ratio, torch.ones_like(ratio)], dim=2),
-        level_shift=torch.cat([(1 - ratio) * offset, ratio.log() / SIZE_DEVIATION], dim=2),
+        level_shift=torch.cat([offset - ratio * offset[0], ratio.log() / SIZE_DEVIATION], dim=2),
     )

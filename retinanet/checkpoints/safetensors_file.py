@@ -1,4 +1,4 @@
-"""Reads and writes checkpoints as safetensors files, whose header describes the network in JSON."""
+"""Reads safetensors files, and writes checkpoints as such files, whose header describes the network in JSON."""
 
 import json
 from pathlib import Path
@@ -27,16 +27,20 @@ def write_safetensors(content: dict[str, Any], path: Path) -> None:
         file.write(json.dumps(header, indent=1) + "\n")
 
 
-def read_safetensors(path: Path) -> Any:
-    """Returns the content of the checkpoint in `path`. Raises UserError if it is missing, damaged or something else."""
+def read_safetensors(path: Path, what: str) -> dict[str, Any]:
+    """Returns the content of the checkpoint in `path` or, if its header describes no network of ours, its tensors.
+
+    Raises UserError if it is missing or damaged. The message calls the expected content `what`.
+    """
     library = _safetensors()
-    what = "a file of python -m retinanet.export"
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
                 raise ValueError("its header is cut off")
             header = json.loads(file.read(length)).get("__metadata__", {})
+        if KEY not in header:
+            return dict(library.load_file(path, device="cpu"))
         content = json.loads(header[KEY])
         if not isinstance(content, dict):
             raise ValueError("its header is not a dict")

@@ -7,16 +7,25 @@ from typing import Any, NamedTuple
 
 from retinanet.checkpoints import pretrained_detector
 from retinanet.checkpoints.checkpoint import build_model, is_checkpoint, run_in
-from retinanet.checkpoints.pretrained_backbone import LoadReport, imagenet_state, load_backbone, state_in
+from retinanet.checkpoints.pretrained_backbone import LoadReport, imagenet_state, load_backbone
+from retinanet.checkpoints.published_detectors import recognised
 from retinanet.checkpoints.resume import SavedRun
-from retinanet.checkpoints.torch_files import load_file
+from retinanet.checkpoints.state_dicts import read_file, state_in
 from retinanet.detector.backbone import modules_of
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import STAGES
 from retinanet.runtime.console import say
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import with_values
-from retinanet.settings.train import Network, TrainSettings, as_flags, differences, network_values, require_detector
+from retinanet.settings.train import (
+    Network,
+    TrainSettings,
+    as_flags,
+    differences,
+    network_values,
+    require_detector,
+    with_parts_without_flags,
+)
 
 NAMED_WEIGHTS = ("imagenet", "imagenet_v2", "coco", "none")
 WEIGHTS_FILE = "a state dict or a checkpoint of train.py"
@@ -46,12 +55,19 @@ def build_network(
         network = build_model(saved.checkpoint, saved.path, learn_statistics)
         random_stages = saved.random_stages()
     else:
-        state, source = _read_weights(settings.weights, settings.depth)
-        earlier = run_in(state, Path(source))[0] if is_checkpoint(state) else None
-        is_torchvisions = not earlier and pretrained_detector.is_detector(state)
-        level_code = earlier.architecture.level_code if earlier else is_torchvisions
+        content, source = _read_weights(settings.weights, settings.depth)
+        earlier = run_in(content, Path(source))[0] if is_checkpoint(content) else None
+        state = {} if earlier else state_in(content, source)
+        detector = recognised(state, content, source)
+        architecture = settings.architecture
+        if earlier:
+            architecture = with_parts_without_flags(architecture, earlier.architecture)
+        elif detector:
+            own = pretrained_detector.architecture_of(detector, settings.anchors.shapes, source)
+            require_detector(settings, source, own)
+            architecture = own
         network = RetinaNet(
-            settings.architecture._replace(level_code=level_code),
+            architecture,
             len(class_names),
             prior=settings.prior,
             learn_statistics=learn_statistics,
@@ -59,8 +75,10 @@ def build_network(
         if earlier:
             report = pretrained_detector.load_checkpoint_weights(network, class_names, earlier, Path(source))
             _say_classes("Checkpoint weights", source, report)
-        elif is_torchvisions:
-            _load_detector(network, class_names, state, source, settings)
+        elif detector:
+            report = pretrained_detector.load_detector(network, class_names, detector, source)
+            _say_classes("Detector weights", source, report)
+            say(f"Recognised as {detector.source.title}")
         elif settings.weights == "none":
             random_stages = list(STAGES)
         else:
@@ -80,7 +98,8 @@ def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> Train
     if saved:
         checkpoint, source = saved.checkpoint, saved.path
     elif weights not in NAMED_WEIGHTS and Path(weights).exists():
-        content, source = load_file(weights, WEIGHTS_FILE), Path(weights)
+        source = Path(weights)
+        content = read_file(source, WEIGHTS_FILE)
         if not is_checkpoint(content):
             return settings
         checkpoint = run_in(content, source)[0]
@@ -99,7 +118,7 @@ def require_weights(weights: str, depth: int) -> None:
 
 
 def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
-    """Returns the state dict or checkpoint that --weights selects (empty for `none`), and its name for messages."""
+    """Returns the content of the file that --weights selects (empty for `none`), and its name for messages."""
     match weights:
         case "none":
             return {}, "none"
@@ -113,25 +132,18 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
         close = difflib.get_close_matches(weights, NAMED_WEIGHTS, n=1)
         meant = f"did you mean {close[0]}?" if close else "no such file."
         raise UserError(f"--weights {weights}: {meant} Use {', '.join(NAMED_WEIGHTS)}, or the path of a file.")
-    content = load_file(weights, WEIGHTS_FILE)
-    return content if is_checkpoint(content) else state_in(content, weights), weights
-
-
-def _load_detector(
-    network: RetinaNet,
-    class_names: Sequence[str],
-    state: Mapping[str, Any],
-    source: str,
-    settings: Network,
-) -> None:
-    require_detector(settings, source)
-    _say_classes("Detector weights", source, pretrained_detector.load_detector(network, class_names, state, source))
+    content = read_file(Path(weights), WEIGHTS_FILE)
+    if not is_checkpoint(content):
+        state_in(content, weights)
+    return content, weights
 
 
 def _say_classes(what: str, source: str, report: pretrained_detector.ClassReport) -> None:
     say(f"{what}: loaded from {source}")
     say(f"Classes that it knows: {', '.join(report.kept) or 'none'}")
     say(f"Classes that are new to it: {', '.join(report.new) or 'none'}")
+    for note in report.notes:
+        say(f"Note: {note}")
 
 
 def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, num_frozen: int) -> LoadReport:

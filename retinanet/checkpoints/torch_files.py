@@ -46,7 +46,9 @@ def load_file(path: str | Path, what: str) -> Any:
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: refused as {what}: it holds more than tensors and plain data. Pickled objects can run code when "
-            "the file is opened. Save only the weights: torch.save(model.state_dict(), ...)."
+            "the file is opened. If it is a pickled module, save its weights where it was made:\n"
+            f"    model = torch.load({Path(path).name!r}, map_location='cpu', weights_only=False)\n"
+            f"    torch.save(model.state_dict(), {Path(path).stem + '_state_dict.pt'!r})"
         ) from None
     except Exception as error:  # damaged bytes make torch.load and zipfile raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

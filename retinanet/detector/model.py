@@ -32,7 +32,7 @@ class RetinaNet(nn.Module):
         self.architecture = architecture
         channels, num_anchors = architecture.channels, architecture.anchors.per_cell
         self.backbone = Backbone(architecture.depth, learn_statistics)
-        self.pyramid = Pyramid(self.backbone.out_channels, channels)
+        self.pyramid = Pyramid(self.backbone.out_channels, channels, architecture.p6_from_p5)
         norm, logit = architecture.head_norm, -math.log((1 - prior) / prior)
         self.classification_head = Head(channels, num_classes, logit, norm, num_anchors)
         self.regression_head = Head(channels, 5 if architecture.iou_branch else 4, 0.0, norm, num_anchors)
@@ -71,11 +71,12 @@ class RetinaNet(nn.Module):
 class Pyramid(nn.Module):
     """The feature pyramid, P3..P7 (https://arxiv.org/abs/1612.03144)."""
 
-    def __init__(self, in_channels: tuple[int, int, int], channels: int) -> None:
+    def __init__(self, in_channels: tuple[int, int, int], channels: int, p6_from_p5: bool = False) -> None:
         super().__init__()
+        self.p6_from_p5 = p6_from_p5
         self.lateral3, self.lateral4, self.lateral5 = (nn.Conv2d(width, channels, 1) for width in in_channels)
         self.output3, self.output4, self.output5 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        self.output6 = Downsampling(in_channels[2], channels)
+        self.output6 = Downsampling(channels if p6_from_p5 else in_channels[2], channels)
         self.output7 = Downsampling(channels, channels)
         start_convolutions(self)
 
@@ -83,9 +84,10 @@ class Pyramid(nn.Module):
         merged5 = self.lateral5(c5)
         merged4 = self.lateral4(c4) + F.interpolate(merged5, size=c4.shape[2:])
         merged3 = self.lateral3(c3) + F.interpolate(merged4, size=c3.shape[2:])
-        p6 = self.output6(c5)
+        p5 = self.output5(merged5)
+        p6 = self.output6(p5 if self.p6_from_p5 else c5)
         p7 = self.output7(F.relu(p6))
-        return [self.output3(merged3), self.output4(merged4), self.output5(merged5), p6, p7]
+        return [self.output3(merged3), self.output4(merged4), p5, p6, p7]
 
 
 class Downsampling(nn.Conv2d):

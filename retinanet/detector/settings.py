@@ -37,7 +37,8 @@ class Architecture(NamedTuple):
     head_norm: str = "none"  # one of HEAD_NORMS; "group" needs a multiple of NORM_GROUPS channels
     anchors: AnchorShapes = AnchorShapes()
     iou_branch: bool = False  # the regression head also predicts each box's IoU (https://arxiv.org/abs/1912.05992)
-    level_code: bool = False  # a fixed linear map of each level's deltas, needed for torchvision's weights
+    level_code: bool = False  # a fixed linear map of each level's deltas, for weights trained on other anchors
+    p6_from_p5: bool = False  # P6 is computed from P5 instead of C5, as in FCOS and torchvision's first RetinaNet
 
     def impossible(self) -> list[str]:
         """Returns the names of the fields whose values no network can have; all values must have the right type."""

@@ -673,12 +673,17 @@ def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]
     return [(flag, other.removeprefix(flag.split(" ")[0] + " ")) for flag, other in pairs if flag != other]
 
 
-def require_detector(network: Network, source: str) -> None:
-    """Raises UserError if the `network` can't take the weights of torchvision's detector in `source`."""
-    if wrong := differences(DETECTOR._replace(anchors=network.anchors.shapes), network.architecture):
-        own, asked = wrong[0]
+def with_parts_without_flags(asked: Architecture, own: Architecture) -> Architecture:
+    """Returns the architecture `asked` for, with those parts of a file's `own` that no flag describes."""
+    return asked._replace(level_code=own.level_code, p6_from_p5=own.p6_from_p5)
+
+
+def require_detector(network: Network, source: str, own: Architecture = DETECTOR) -> None:
+    """Raises UserError if the `network` can't take the weights of a detector of architecture `own` in `source`."""
+    if wrong := differences(own._replace(anchors=network.anchors.shapes), network.architecture):
+        flag, asked = wrong[0]
         fix = " ".join(flag for flag, _ in wrong)
-        raise UserError(f"{source} is a detector of {own}, not {asked}. Use {fix}.")
+        raise UserError(f"{source} is a detector of {flag}, not {asked}. Use {fix}.")
 
 
 def settings_line(settings: dict[str, Any]) -> str:

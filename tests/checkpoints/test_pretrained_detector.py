@@ -6,15 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.built import small_network
 from torch import nn
-from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import retinanet_resnet50_fpn_v2
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import _default_anchorgen
 
 from retinanet.checkpoints import pretrained_detector
-from retinanet.checkpoints.pretrained_detector import categories, coco_state, is_detector, load_detector
+from retinanet.checkpoints.pretrained_detector import box_code, categories, coco_state
+from retinanet.checkpoints.published_detectors import recognised, torchvision_anchors
 from retinanet.detector import anchors
-from retinanet.detector.anchors import ANCHORS_PER_CELL, STRIDES, anchors_for
+from retinanet.detector.anchors import ANCHORS_PER_CELL, DEFAULT_SHAPES, STRIDES, anchors_for
 from retinanet.detector.boxes import decode
 from retinanet.detector.settings import CHANNELS
 from retinanet.runtime.errors import UserError
@@ -51,6 +52,10 @@ def state(detector):
     return detector.state_dict()
 
 
+def load_detector(network, class_names, state, source):
+    return pretrained_detector.load_detector(network, class_names, recognised(state, state, source), source)
+
+
 def level_coded(num_classes, **options):
     """The network that torchvision's weights fit."""
     return small_network(num_classes, level_code=True, depth=50, channels=CHANNELS, head_norm="group", **options)
@@ -66,7 +71,7 @@ def start():
 def loaded(start, state):
     network = deepcopy(start)
     report = load_detector(network, NAMES, state, "detector.pth")
-    assert report == (KNOWN, ["red 2", *UNKNOWN])
+    assert report == (KNOWN, ["red 2", *UNKNOWN], [])
     return network
 
 
@@ -93,11 +98,11 @@ def test_the_box_code_of_any_deltas(seed, rows, columns):
     height, width = 128 * rows, 128 * columns
     anchors = torchvisions_anchors(height, width)
     raw = torch.randn(len(anchors), 4, generator=draw).clamp(max=4)  # the cap of growth, 4.135, is each one's own
-    code, parts = pretrained_detector.box_code(), []
+    code, parts = box_code(torchvision_anchors(), DEFAULT_SHAPES), []
     by_level = raw.double().split([ANCHORS_PER_CELL * height * width // stride**2 for stride in STRIDES])
     for part, scale, shift in zip(by_level, code.level_scale, code.level_shift, strict=True):
-        output = part.view(-1, ANCHORS_PER_CELL * 4) * code.factor + code.summand
-        parts.append((output.view(-1, ANCHORS_PER_CELL, 4) * scale + shift).view(-1, 4))
+        output = part.view(-1, ANCHORS_PER_CELL, 4) * code.factor + code.summand
+        parts.append((output * scale + shift).view(-1, 4))
     wanted = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0)).decode_single(raw.double(), anchors)
     found = decode(torch.cat(parts), anchors_for(height, width, CPU).double())
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-3)
@@ -110,11 +115,11 @@ def test_the_box_code_to_other_anchors():
     shapes = anchors.AnchorShapes(3, (0.4, 1.0, 2.5), (1.0, 1.3, 1.6))
     theirs = torchvisions_anchors(128, 256)
     raw = torch.randn(len(theirs), 4, generator=torch.Generator().manual_seed(0)).double().clamp(max=2)
-    code, parts = pretrained_detector.box_code(shapes), []
+    code, parts = box_code(torchvision_anchors(), shapes), []
     by_level = raw.split([ANCHORS_PER_CELL * 128 * 256 // stride**2 for stride in STRIDES])
     for part, scale, shift in zip(by_level, code.level_scale, code.level_shift, strict=True):
-        output = part.view(-1, ANCHORS_PER_CELL * 4) * code.factor + code.summand
-        parts.append((output.view(-1, ANCHORS_PER_CELL, 4) * scale + shift).view(-1, 4))
+        output = part.view(-1, ANCHORS_PER_CELL, 4) * code.factor + code.summand
+        parts.append((output * scale + shift).view(-1, 4))
     wanted = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0)).decode_single(raw, theirs)
     found = decode(torch.cat(parts), anchors_for(128, 256, CPU, shapes).double())
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-3)
@@ -138,7 +143,7 @@ def test_known_classes_are_kept_and_others_start_random(loaded, state):
 
 def test_a_set_without_known_classes(state):
     network = level_coded(1)
-    assert load_detector(network, ["red"], state, "detector.pth") == ([], ["red"])
+    assert load_detector(network, ["red"], state, "detector.pth") == ([], ["red"], [])
     assert not network.classification_head.output.weight.any()
     assert network.regression_head.output.weight.any()
 
@@ -183,18 +188,9 @@ def test_a_file_that_does_not_fit_is_refused_and_nothing_loaded(start, state, na
     assert all(torch.equal(value, before[one]) for one, value in start.state_dict().items())
 
 
-def test_torchvisions_first_retinanet_is_refused(start):
-    with torch.device("meta"):
-        shapes = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
-    older = {name: torch.zeros(value.shape) for name, value in shapes.items()}
-    assert is_detector(older)
-    with pytest.raises(UserError, match=r"first\.pth: .*Use .*retinanet_resnet50_fpn_v2"):
-        load_detector(start, NAMES, older, "first.pth")
-
-
 def test_a_resnet_is_no_detector():
-    assert not is_detector({"conv1.weight": torch.zeros(1), "head.weight": torch.zeros(1)})
-    assert not is_detector({})
+    assert recognised({"conv1.weight": torch.zeros(1), "head.weight": torch.zeros(1)}, {}, "resnet.pth") is None
+    assert recognised({}, {}, "empty.pth") is None
 
 
 def test_the_weights_are_taken_from_the_cache(tmp_path, monkeypatch):

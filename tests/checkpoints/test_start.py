@@ -172,7 +172,7 @@ def test_a_wrapped_state_dict_is_the_one_in_it(resnet18, tmp_path, wrap):
         ({"pyramid.output7.weight": torch.zeros(1)}, "looks like the weights of a detector of this project"),
         (
             {"backbone.body.conv1.weight": torch.zeros(1), "roi_heads.x": torch.zeros(1)},
-            "looks like another detector's",
+            "looks like a two-stage detector, such as Faster R-CNN",
         ),
         ({"features.0.weight": torch.zeros(1)}, "looks like a VGG"),
         ({"encoder.weight": torch.zeros(1)}, "looks like another network's weights"),

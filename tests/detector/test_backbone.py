@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import get_model
 
-from retinanet.checkpoints.pretrained_backbone import depths_of, imagenet_state, load_backbone, read_state_file
+from retinanet.checkpoints.pretrained_backbone import depths_of, imagenet_state, load_backbone
+from retinanet.checkpoints.state_dicts import read_state_file
 from retinanet.detector.backbone import BLOCKS, Backbone, conv2d, modules_of
 from retinanet.detector.settings import DEPTHS
 from retinanet.runtime.errors import UserError

@@ -139,9 +139,10 @@ OTHER_PARTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "part", [name for name in Architecture._fields if name != "level_code"]
-)  # the weights' file decides
+OF_THE_FILE = ("level_code", "p6_from_p5")  # the weights' file decides
+
+
+@pytest.mark.parametrize("part", [name for name in Architecture._fields if name not in OF_THE_FILE])
 def test_each_part_of_the_network_has_its_flag_and_is_compared(part):
     value, flags = OTHER_PARTS[part]
     other = Architecture()._replace(**{part: value})

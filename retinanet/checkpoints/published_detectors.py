@@ -1,0 +1,276 @@
+"""Describes the RetinaNets whose state dicts load exactly: how they name their tensors, their anchors, their box code.
+
+Each is one value, a Source. To add one, write its Source here and its twin in tests/support/published.py.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet.checkpoints.state_dicts import is_tensor
+from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
+from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
+from retinanet.detector.settings import DEPTHS
+from retinanet.runtime.errors import UserError
+
+
+class Anchors(NamedTuple):
+    """A network's anchors, in the order of its outputs, and the standard deviations that its deltas are divided by."""
+
+    kinds: list[tuple[float, float]]  # ratio (height / width) and size of each; only their ranks matter
+    boxes: Tensor  # float64 [levels, anchors per cell, 4], relative to the centre of the cell
+    deviations: tuple[float, float] = (1.0, 1.0)  # of centres and of sizes
+
+
+@dataclass(frozen=True)
+class Source:
+    """A family of published networks.
+
+    `names` maps the parts of our network to the names that the source gives them, newest first. In a name, {head} is
+    one of `heads`, {level} counts from 3 to 7 and {row} from 0, {layer} counts the convolutions of a tower from 0 and
+    {number} from 1, {place} counts its modules with ReLUs, and {index} those of our own tower.
+    """
+
+    title: str
+    page: str  # the code that the twin in the tests is written from
+    heads: tuple[str, str]  # for classification and regression
+    names: Mapping[str, tuple[str, ...]]
+    anchors: Callable[[Any, AnchorShapes], Anchors]  # from the content of the file and the shapes of our anchors
+    num_background: int = 0  # classes before the first real one
+    # The epsilon of batch norms that have never counted batches; None if it is the usual one.
+    frozen_eps: float | None = None
+    inner: str = r"(?!)"  # a regular expression for a part of the names that says nothing
+    obstacle: Callable[[Any, Mapping[str, Any]], str | None] = lambda _content, _state: None  # why a file can't be used
+    note: str = ""  # what differs from the published network after loading
+
+
+class PublishedDetector(NamedTuple):
+    """The weights of a published network, as they are in a file."""
+
+    source: Source
+    state: dict[str, Any]  # without prefixes
+    content: Any  # of the whole file
+
+    def names_of(self, name: str) -> list[str]:
+        """Returns the names that the tensor `name` of our network may have in the file."""
+        top, _, rest = name.partition(".")
+        module, _, part = rest.partition(".")
+        names, heads = self.source.names, dict(zip(HEADS, self.source.heads, strict=True))
+        if not rest:
+            return [name]
+        if top == "backbone":
+            return [f"{prefix}{rest}" for prefix in names["backbone"]]
+        if top == "pyramid":
+            level = int(module[-1])
+            kind = "coarse" if level > 5 else module[:-1]
+            return [f"{text.format(level=level, row=level - 3)}.{part}" for text in names[kind]]
+        if module == "output":
+            return [f"{text.format(head=heads[top])}.{part}" for text in names[top]]
+        index, _, part = part.partition(".")
+        layer, place = divmod(int(index), 3 if self.has_norms else 2)
+        fields = {"head": heads[top], "layer": layer, "number": layer + 1, "place": 2 * layer, "index": index}
+        return [f"{text.format(**fields)}.{part}" for text in names["norm" if place else "convolution"]]
+
+    def name_of(self, name: str) -> str:
+        """Returns the name that the tensor `name` of our network has in the file or, if it isn't there, should have."""
+        names = self.names_of(name)
+        return next((other for other in names if other in self.state), names[0])
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of the tensor that is called `name` in our network; () if it isn't in the file."""
+        value = self.state.get(self.name_of(name))
+        return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+    @property
+    def has_norms(self) -> bool:
+        """Returns True if the heads have norms after their convolutions."""
+        texts = self.source.names.get("norm", ())
+        return any(text.format(head=self.source.heads[0], layer=0, index=1) + ".weight" in self.state for text in texts)
+
+    @property
+    def has_fixed_norms(self) -> bool:
+        """Returns True if no batch norm of the file has ever counted batches, as in torchvision's FrozenBatchNorm2d."""
+        return not any(name.endswith("num_batches_tracked") for name in self.state)
+
+
+def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
+    """Returns the published network that the `state` in the `content` of `path` belongs to, behind any prefix.
+
+    Raises UserError if it belongs to a variant that can't be used; None means that it is no known detector.
+    """
+    for source in SOURCES:
+        outputs = [
+            f"{source.names[part][0].format(head=head)}.weight" for part, head in zip(HEADS, source.heads, strict=True)
+        ]
+        for name in state:
+            prefix = name.removesuffix(outputs[0])
+            if prefix == name or (prefix and prefix[-1] != ".") or prefix + outputs[1] not in state:
+                continue
+            inner = {other.removeprefix(prefix): value for other, value in state.items() if other.startswith(prefix)}
+            if reason := source.obstacle(content, inner):
+                raise UserError(f"{path}: {source.title}, but {reason}. Use another file.")
+            return PublishedDetector(
+                source, {re.sub(source.inner, "", other): value for other, value in inner.items()}, content
+            )
+    return None
+
+
+def _same_anchors(_content: Any, shapes: AnchorShapes) -> Anchors:
+    """Returns anchors of `shapes`, for weights that say nothing about theirs."""
+    boxes = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
+    return Anchors(list(product(shapes.ratios, shapes.scales)), boxes, (CENTRE_DEVIATION, SIZE_DEVIATION))
+
+
+def _usual_anchors(content: Any, _shapes: AnchorShapes) -> Anchors:
+    return _same_anchors(content, DEFAULT_SHAPES)
+
+
+def torchvision_anchors(_content: Any = None, _shapes: AnchorShapes = DEFAULT_SHAPES) -> Anchors:
+    """Returns torchvision's anchors, centred on the upper left corner of their cell, with whole, even sides."""
+    from torchvision.models.detection.anchor_utils import AnchorGenerator  # not at the top: it takes 1.5 s to import
+
+    sides = [tuple(int(DEFAULT_SHAPES.side * stride * scale) for scale in DEFAULT_SHAPES.scales) for stride in STRIDES]
+    boxes = torch.stack(AnchorGenerator(sides, (DEFAULT_SHAPES.ratios,) * len(STRIDES)).cell_anchors).double()
+    corner = torch.tensor(STRIDES, dtype=torch.float64).view(-1, 1, 1) / 2
+    return Anchors(list(product(DEFAULT_SHAPES.ratios, DEFAULT_SHAPES.scales)), boxes - corner)
+
+
+def _odtk_anchors(content: Any, _shapes: AnchorShapes) -> Anchors:
+    """Returns the anchors that ODTK's deltas refer to, which its checkpoints describe.
+
+    ODTK counts both edge pixels of a box, so an anchor from a to b is b - a + 1 wide, and its centre is half a pixel
+    further on. Versions before 0.2.1, which don't save ratios and scales, round sides before they scale them, and leave
+    out the last pixel of an anchor, which their count then restores.
+    """
+    ratios, scales = _odtk_ratios_and_scales(content)
+    is_rounded = isinstance(content, dict) and "backbone" in content and "ratios" not in content
+    kinds = [(ratio, scale) for scale in scales for ratio in ratios]
+    levels = []
+    for stride in STRIDES:
+        widths = {ratio: (stride**2 / ratio) ** 0.5 for ratio in ratios}
+        if is_rounded:
+            sides = {ratio: (round(width), round(round(width) * ratio)) for ratio, width in widths.items()}
+        else:
+            sides = {ratio: (width, width * ratio) for ratio, width in widths.items()}
+        half = torch.tensor([sides[ratio] for ratio, _ in kinds], dtype=torch.float64) / 2
+        half = half * torch.tensor([scale for _, scale in kinds], dtype=torch.float64)[:, None]  # [anchors per cell, 2]
+        levels.append(torch.cat([-half, half + (0 if is_rounded else 1)], dim=1))
+    return Anchors(kinds, torch.stack(levels))
+
+
+def _odtk_ratios_and_scales(content: Any) -> tuple[list[float], list[float]]:
+    usual = [1.0, 2.0, 0.5], [DEFAULT_SHAPES.side * scale for scale in DEFAULT_SHAPES.scales]
+    saved: list[Any] = [content.get(name) if isinstance(content, dict) else None for name in ("ratios", "scales")]
+    ratios, scales = (
+        list(map(float, values)) if _are_positive(values) else default
+        for values, default in zip(saved, usual, strict=True)
+    )
+    return ratios, scales
+
+
+def _are_positive(values: Any) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and 0 < len(values) <= 30
+        and all(isinstance(value, int | float) and 1e-3 <= value <= 1e3 for value in values)
+    )
+
+
+def _torchvision_obstacle(_content: Any, state: Mapping[str, Any]) -> str | None:
+    is_fcos = any("bbox_ctrness" in name for name in state)
+    return "it is an FCOS, without anchors and with a centre-ness output" if is_fcos else None
+
+
+def _odtk_obstacle(content: Any, state: Mapping[str, Any]) -> str | None:
+    backbones = sorted({match[1] for match in map(re.compile(ODTK_BACKBONE).match, state) if match})
+    usable = [f"ResNet{depth}FPN" for depth in DEPTHS]
+    if len(backbones) != 1 or backbones[0] not in usable:
+        return f"its backbone is {' and '.join(backbones) or 'missing'}, and only {', '.join(usable)} are ResNets here"
+    ratios, scales = _odtk_ratios_and_scales(content)
+    num_anchors, value = len(ratios) * len(scales), state["box_head.8.weight"]
+    num_outputs = value.shape[0] if is_tensor(value) and value.ndim else 0
+    if (isinstance(content, dict) and "angles" in content) or (
+        num_outputs != 4 * num_anchors and num_outputs % (6 * num_anchors) == 0
+    ):
+        return "it predicts rotated boxes (--rotated-bbox), with two outputs for the angle, and here boxes are upright"
+    return None
+
+
+HEADS = ("classification_head", "regression_head")
+ODTK_BACKBONE = r"backbones\.(\w+)\."
+YHENON = Source(
+    title="a RetinaNet of yhenon's pytorch-retinanet or one of its descendants",
+    page="https://github.com/yhenon/pytorch-retinanet/blob/master/retinanet/model.py",
+    heads=("classificationModel", "regressionModel"),
+    names={
+        "backbone": ("",),
+        "lateral": ("fpn.P{level}_1",),
+        "output": ("fpn.P{level}_2",),
+        "coarse": ("fpn.P{level}", "fpn.P{level}_2"),
+        "convolution": ("{head}.conv{number}",),
+        "classification_head": ("{head}.output",),
+        "regression_head": ("{head}.output",),
+    },
+    anchors=_usual_anchors,
+)
+ODTK = Source(
+    title="a RetinaNet of NVIDIA's ODTK",
+    page="https://github.com/NVIDIA/retinanet-examples/tree/main/odtk",
+    heads=("cls_head", "box_head"),
+    names={
+        "backbone": ("features.",),
+        "lateral": ("lateral{level}",),
+        "output": ("smooth{level}",),
+        "coarse": ("pyramid{level}",),
+        "convolution": ("{head}.{place}",),
+        "classification_head": ("{head}.8",),
+        "regression_head": ("{head}.8",),
+    },
+    anchors=_odtk_anchors,
+    inner=ODTK_BACKBONE,
+    obstacle=_odtk_obstacle,
+    note="ODTK counts both edge pixels of a box, so its decoder's right and lower edges are one pixel less than here; "
+    "the boxes that it writes to result files are the same as here",
+)
+TORCHVISION = Source(
+    title="a RetinaNet of torchvision",
+    page="https://github.com/pytorch/vision/blob/main/torchvision/models/detection/retinanet.py",
+    heads=HEADS,
+    names={
+        "backbone": ("backbone.body.",),
+        "lateral": ("backbone.fpn.inner_blocks.{row}.0", "backbone.fpn.inner_blocks.{row}"),
+        "output": ("backbone.fpn.layer_blocks.{row}.0", "backbone.fpn.layer_blocks.{row}"),
+        "coarse": ("backbone.fpn.extra_blocks.p{level}",),
+        "convolution": ("head.{head}.conv.{layer}.0", "head.{head}.conv.{place}"),
+        "norm": ("head.{head}.conv.{layer}.1",),
+        "classification_head": ("head.{head}.cls_logits",),
+        "regression_head": ("head.{head}.bbox_reg",),
+    },
+    anchors=torchvision_anchors,
+    num_background=1,
+    frozen_eps=0.0,
+    obstacle=_torchvision_obstacle,
+)
+OURS = Source(
+    title="a RetinaNet of this project, without its description",
+    page="",
+    heads=HEADS,
+    names={
+        "backbone": ("backbone.",),
+        "lateral": ("pyramid.lateral{level}",),
+        "output": ("pyramid.output{level}",),
+        "coarse": ("pyramid.output{level}",),
+        "convolution": ("{head}.tower.{index}",),
+        "norm": ("{head}.tower.{index}",),
+        "classification_head": ("{head}.output",),
+        "regression_head": ("{head}.output",),
+    },
+    anchors=_same_anchors,
+    note="the file doesn't say which anchors and classes it was trained with, so those of this command are assumed",
+)
+SOURCES = (TORCHVISION, OURS, YHENON, ODTK)

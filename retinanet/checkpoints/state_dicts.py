@@ -1,0 +1,111 @@
+"""Reads a file with weights of any origin, finds the state dict in it, and says what other networks' files hold."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from retinanet.checkpoints.safetensors_file import SUFFIX, read_safetensors
+from retinanet.checkpoints.torch_files import load_file
+from retinanet.runtime.errors import UserError
+
+DEEPEST = 3  # dicts around a state dict; training scripts have at most two
+# A tensor of torchvision's ResNet, after any prefix.
+RESNET = re.compile(
+    r"((?:.*?\.)??)((?:conv1|bn1)\.\w+|layer[1-4]\.\d{1,3}\.(?:(?:conv|bn)[1-3]|downsample\.[01])\.\w+)"
+)
+# Parts of names that tell a network apart, and what it is. The first that matches counts.
+OTHER_DETECTORS = (
+    (r"(^|\.)(roi_heads|rpn|rpn_head|proposal_generator)\.", "a two-stage detector, such as Faster R-CNN"),
+    (r"(^|\.)bbox_head\.", "a detector of mmdetection"),
+    (r"bbox_ctrness", "an FCOS detector"),
+    (r"(^|\.)head\.(cls_score|cls_subnet)\.", "a RetinaNet of detectron2"),
+    (r"(^|\.)(class_embed|bbox_embed|query_embed)\.", "a detector of the DETR family"),
+    (r"(^|\.)anchor_generator|(^|\.)head\.(classification|regression)_head\.module_list\.", "an SSD detector"),
+    (r"(^|\.)model\.\d+\.(m\.\d+\.)?(cv\d|conv|bn)\.", "a YOLO detector"),
+    (r"(^|\.)(pyramid|classification_head\.(tower|output))\.", "the weights of a detector of this project"),
+    (r"(^|\.)(cls_head|box_head|backbones)\.", "a detector of NVIDIA's ODTK"),
+    (r"(^|\.)(classificationModel|regressionModel)\.", "a detector of yhenon's pytorch-retinanet"),
+    (r"(^|\.)head\.(classification|regression)_head\.", "a detector of torchvision"),
+)
+OTHER_NETWORKS = (
+    (r"(^|\.)stages\.\d+\.blocks\.\d+\.norm1\.", "a ResNet-v2, such as BiT, whose norms precede the convolutions"),
+    (r"(^|\.)encoder\.stages\.\d+\.layers\.\d+\.layer\.", "a ResNet of transformers, with names of its own"),
+    (r"(^|\.)blocks\.\d+\.attn\.|(^|\.)encoder_layer_\d+\.|(^|\.)attention\.", "a vision transformer"),
+    (r"(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|gamma)|block_?\d*\.layer_scale|dwconv", "a ConvNeXt"),
+    (r"^(features|classifier|avgpool)\.", "a VGG, MobileNet or EfficientNet"),
+)
+
+
+def read_file(path: Path, what: str) -> Any:
+    """Returns the content of `path`, a PyTorch or safetensors file. Raises UserError like load_file."""
+    return read_safetensors(path, what) if path.suffix == SUFFIX else load_file(path, what)
+
+
+def read_state_file(path: str | Path) -> dict[str, Any]:
+    """Returns the state dict in `path`, without the wrappers of training scripts. Raises UserError if there is none."""
+    return state_in(read_file(Path(path), "a state dict"), path)
+
+
+def state_in(content: Any, path: str | Path) -> dict[str, Any]:
+    """Returns the state dict in `content`, the content of `path`, without the dicts around it.
+
+    If there are several, it is the one with the most tensors of a ResNet. Of equal ones, a teacher is taken, which
+    averages its student, or else the first. Raises UserError if there is none.
+    """
+    found = [(name, state) for name, state in _state_dicts(content) if any(map(is_tensor, state.values()))]
+    if found:
+        return max(found, key=lambda named: (resnet_prefix(named[1])[1], "teacher" in named[0]))[1]
+    if isinstance(content, dict) and all(isinstance(name, str) for name in content):
+        return content
+    raise UserError(f"{path}: not a state dict (names and tensors). Save one with torch.save(model.state_dict()).")
+
+
+def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields `content` and the dicts inside it whose keys are all names, with their own names."""
+    if depth <= DEEPEST and isinstance(content, dict) and all(isinstance(key, str) for key in content):
+        yield name, content
+        for key, inner in content.items():
+            yield from _state_dicts(inner, f"{name}.{key}", depth + 1)
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
+    """Returns the prefix behind which the most `names` are a ResNet's, and their number.
+
+    A prefix counts only if there is a block behind it: other networks have a conv1, too. Of equal ones, a teacher is
+    taken, which averages its student, or else the first.
+    """
+    counts = Counter(
+        match[1] for match in map(RESNET.fullmatch, names) if match and (not match[1] or match[2].startswith("layer"))
+    )
+    return max(counts.items(), key=lambda item: (item[1], "teacher" in item[0]), default=("", 0))
+
+
+def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Returns `state` with `prefix` removed from the names that have it; the other names stay, unless one is taken."""
+    inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name: value for name, value in state.items() if not name.startswith(prefix)} | inner
+
+
+def other_detector(names: Iterable[str]) -> str | None:
+    """Returns what the detector is whose tensors are called `names`; None if they don't look like a detector's."""
+    return _kind(names, OTHER_DETECTORS)
+
+
+def looks_like(names: Iterable[str]) -> str:
+    """Guesses, from the `names` of tensors, what they belong to."""
+    names = list(names)
+    kind = _kind(names, OTHER_DETECTORS) or _kind(names, OTHER_NETWORKS) or "another network's weights"
+    return f"looks like {kind}" if names else "holds nothing"
+
+
+def _kind(names: Iterable[str], kinds: Iterable[tuple[str, str]]) -> str | None:
+    text = "\n".join(names)
+    return next((kind for pattern, kind in kinds if re.search(pattern, text, re.MULTILINE)), None)
