@@ -187,7 +187,7 @@ def _torchvision_obstacle(_content: Any, state: Mapping[str, Any]) -> str | None
 
 
 def _odtk_obstacle(content: Any, state: Mapping[str, Any]) -> str | None:
-    backbones = sorted({match[1] for match in map(re.compile(ODTK_BACKBONE).match, state) if match})
+    backbones = list(dict.fromkeys(match[1] for match in map(re.compile(ODTK_BACKBONE).match, state) if match))
     usable = [f"ResNet{depth}FPN" for depth in DEPTHS]
     if len(backbones) != 1 or backbones[0] not in usable:
         return f"its backbone is {' and '.join(backbones) or 'missing'}, and only {', '.join(usable)} are ResNets here"

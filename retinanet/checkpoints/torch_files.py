@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ ALLOWED_CALLS = re.compile(
     r"collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|\w+Storage|[a-z]\w*)"
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
 )
+# Before PyTorch 1.6, a file began with a pickle of this number. Four more hold a version, the sizes of integers, the
+# content and the keys of the tensors' numbers.
+OLD_MAGIC, MORE_OLD_PICKLES = 0x1950A86A20F9469CFC6C, 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEEPEST, MOST_ITEMS = 50, 10**7  # limits on the nesting and on the items of all containers; real files have 6 and 10^5
 
@@ -48,7 +51,8 @@ def load_file(path: str | Path, what: str) -> Any:
             f"{path}: refused as {what}: it holds more than tensors and plain data. Pickled objects can run code when "
             "the file is opened. If it is a pickled module, save its weights where it was made:\n"
             f"    model = torch.load({Path(path).name!r}, map_location='cpu', weights_only=False)\n"
-            f"    torch.save(model.state_dict(), {Path(path).stem + '_state_dict.pt'!r})"
+            f"    torch.save(model.state_dict(), {Path(path).stem + '_state_dict.pt'!r})\n"
+            "Then use the new file. (Before PyTorch 1.13, leave out weights_only.)"
         ) from None
     except Exception as error:  # damaged bytes make torch.load and zipfile raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -88,13 +92,14 @@ def _disk_error(error: BaseException, path: Path, content: Any) -> OSError:
 
 
 def _check_archive(path: str | Path) -> None:
-    """Raises ValueError if `path` isn't a zip file, or if its members are compressed, damaged or too large in total.
+    """Raises ValueError if `path` isn't a PyTorch file, or has members that are compressed, damaged or too large.
 
     Raises UnpicklingError like _check_calls.
     """
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ValueError("not a zip archive, which torch.save has written since PyTorch 1.6")
+            file.seek(0)
+            return _check_old_format(file)
         size = file.seek(0, 2)
         with zipfile.ZipFile(file) as archive:
             _require_stored(archive, size)
@@ -106,6 +111,18 @@ def _check_archive(path: str | Path) -> None:
                     _check_calls(archive.read(name))
 
 
+def _check_old_format(file: BinaryIO) -> None:
+    """Raises ValueError unless `file` is as torch.save wrote it before PyTorch 1.6: a few pickles, then raw numbers.
+
+    torch.load itself compares the sizes that the pickles claim with the rest of the file. Raises UnpicklingError like
+    _check_calls.
+    """
+    if OLD_MAGIC not in [argument for _, argument, _ in pickletools.genops(file)]:
+        raise ValueError("neither a zip archive nor in the format of PyTorch before 1.6")
+    for _ in range(MORE_OLD_PICKLES):
+        _check_calls(file)
+
+
 def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
     """Raises ValueError if members of `archive`, a file of `num_bytes`, are compressed or together exceed that size."""
     members = archive.infolist()
@@ -115,7 +132,7 @@ def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
         raise ValueError("its members claim more bytes than the file has")
 
 
-def _check_calls(pickled: bytes) -> None:
+def _check_calls(pickled: bytes | BinaryIO) -> None:
     """Raises UnpicklingError if `pickled` calls functions that tensors and plain data don't need."""
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("GLOBAL", "INST") and not ALLOWED_CALLS.fullmatch(str(argument)):

@@ -47,6 +47,44 @@ def test_what_is_no_such_file_is_refused_by_name(tmp_path, kind, monkeypatch):
     assert ran == []
 
 
+def test_files_of_pytorch_before_1_6_load(tmp_path):
+    content = {"state_dict": OrderedDict(a=torch.arange(3.0), b=torch.ones(2, 2).half()), "classes": 80}
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    loaded = load_file(tmp_path / "old.pth", "a state dict")
+    assert loaded["classes"] == 80
+    assert all(map(torch.equal, loaded["state_dict"].values(), content["state_dict"].values()))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_pickled_module_is_refused_with_the_lines_that_save_its_weights(tmp_path, old):
+    path = tmp_path / "model_final.pt"
+    module = torch.nn.Linear(2, 2)
+    torch.save(module, path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(UserError, match=r"model_final\.pt: refused .* save its weights where it was made:") as refused:
+        load_file(path, "a state dict")
+    code = "\n".join(line.strip() for line in str(refused.value).splitlines()[1:3])
+    folder = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        exec(code, {"torch": torch})  # as the user would, where the module's class is known
+    finally:
+        os.chdir(folder)
+    saved = load_file(tmp_path / "model_final_state_dict.pt", "a state dict")
+    assert all(map(torch.equal, saved.values(), module.state_dict().values()))
+
+
+def test_an_old_file_that_claims_more_than_it_has_takes_no_memory(tmp_path):
+    torch.save({"a": torch.zeros(10)}, tmp_path / "bad.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "bad.pt").read_bytes()
+    claims = content.replace(b"K\nN", b"J\xff\xff\xff\x7fN")
+    assert claims != content
+    (tmp_path / "bad.pt").write_bytes(claims)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"bad\.pt: not a state dict, or damaged"):
+        load_file(tmp_path / "bad.pt", "a state dict")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
 class Call:
     """Pickled as a call of `function`."""
 
