@@ -87,8 +87,10 @@ def _errors_explained(path: Path) -> Iterator[None]:
 
 def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
     content = checkpoint._asdict()
-    architecture = content.pop("architecture")
-    return {"format": FORMAT, **content, **architecture._asdict(), "anchors": architecture.anchors._asdict()}
+    network = content.pop("architecture")._asdict()
+    if not network["p6_from_p5"]:
+        del network["p6_from_p5"]  # so that earlier versions, which don't know it, can read the file
+    return {"format": FORMAT, **content, **network, "anchors": network["anchors"]._asdict()}
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

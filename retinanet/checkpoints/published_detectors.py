@@ -144,8 +144,8 @@ def _odtk_anchors(content: Any, _shapes: AnchorShapes) -> Anchors:
     """Returns the anchors that ODTK's deltas refer to, which its checkpoints describe.
 
     ODTK counts both edge pixels of a box, so an anchor from a to b is b - a + 1 wide, and its centre is half a pixel
-    further on. Versions before 0.2.1, which don't save ratios and scales, round sides before they scale them, and leave
-    out the last pixel of an anchor, which their count then restores.
+    further on. Early versions, which save neither ratios nor scales, round sides before they scale them, and leave out
+    the last pixel of an anchor, which their count then restores.
     """
     ratios, scales = _odtk_ratios_and_scales(content)
     is_rounded = isinstance(content, dict) and "backbone" in content and "ratios" not in content

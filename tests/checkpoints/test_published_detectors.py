@@ -297,6 +297,11 @@ def test_a_checkpoint_keeps_the_network_of_the_file(suffix, tmp_path):
     if suffix == ".safetensors":
         pytest.importorskip("safetensors")
     (save_as_safetensors if suffix == ".safetensors" else save_checkpoint)(checkpoint, path)
+    if suffix == ".pt":  # earlier versions can read other networks, so the files of these stay as they were
+        assert torch.load(path)["p6_from_p5"] is True
+        other = small_network()
+        save_checkpoint(checkpoint._replace(model=other.state_dict(), architecture=other.architecture), tmp_path / "o")
+        assert "p6_from_p5" not in torch.load(tmp_path / "o")
     again = build_model(load_checkpoint(path), path).eval()
     images = images_of(0)
     wanted = network(images)

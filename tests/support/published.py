@@ -153,7 +153,7 @@ class OdtkPyramid(nn.Module):
 class Odtk(nn.Module):
     """https://github.com/NVIDIA/retinanet-examples: odtk/model.py, box.py and backbones/fpn.py.
 
-    `rounded` makes the anchors of versions before 0.2.1, whose files don't have the ratios and scales.
+    `rounded` makes the anchors of its first commit, whose files don't have the ratios and scales.
     """
 
     output_names = ("cls_head.8", "box_head.8")
@@ -176,7 +176,7 @@ class Odtk(nn.Module):
         self.cls_head, self.box_head = head(9 * num_classes), head(9 * num_outputs)
 
     def checkpoint(self) -> dict:
-        """Returns what ODTK saves: before 0.2.1, without ratios and scales."""
+        """Returns what ODTK saves: at first, without ratios and scales."""
         content = {"backbone": [self.name], "classes": self.num_classes, "state_dict": self.state_dict()}
         more = {} if self.rounded else {"ratios": self.ratios, "scales": self.scales}
         return {**content, **more, "iteration": 90000, "optimizer": {"state": {0: {"momentum": torch.zeros(3)}}}}
