@@ -90,24 +90,27 @@ def build_network(
 
 
 def with_saved_network(settings: TrainSettings, saved: SavedRun | None) -> TrainSettings:
-    """Returns the settings with the network of the `saved` run or, without a run, of a checkpoint passed as --weights.
+    """Returns the settings with the network of the `saved` run or, without a run, of a detector passed as --weights.
 
-    Flags that were given keep their values; require_same_run and load_checkpoint_weights refuse contradictions.
+    Flags that were given keep their values; require_same_run and build_network refuse contradictions.
     """
     weights = settings.network.weights
     if saved:
-        checkpoint, source = saved.checkpoint, saved.path
+        own, source = saved.checkpoint.architecture, saved.path
     elif weights not in NAMED_WEIGHTS and Path(weights).exists():
         source = Path(weights)
         content = read_file(source, WEIGHTS_FILE)
-        if not is_checkpoint(content):
+        if is_checkpoint(content):
+            own = run_in(content, source)[0].architecture
+        elif detector := recognised(state_in(content, source), content, source):
+            own = pretrained_detector.architecture_of(detector, settings.network.anchors.shapes, weights)
+        else:
             return settings
-        checkpoint = run_in(content, source)[0]
     else:
         return settings
-    values = network_values(checkpoint.architecture)
+    values = network_values(own)
     taken = with_values(settings, {name: values[name] for name in values.keys() - settings.given})
-    if taken.network != settings.network and not differences(checkpoint.architecture, taken.network.architecture):
+    if taken.network != settings.network and not differences(own, taken.network.architecture):
         say(f"Network: as in {source}, {' '.join(as_flags(taken.network.architecture))}")
     return taken
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from support.built import small_network
 from support.published import Odtk, Torchvision, Yhenon, randomised
+from support.scripts import TINY
 
 from retinanet.checkpoints.checkpoint import (
     Checkpoint,
@@ -16,7 +17,7 @@ from retinanet.checkpoints.checkpoint import (
 )
 from retinanet.checkpoints.pretrained_detector import architecture_of, categories, load_detector
 from retinanet.checkpoints.published_detectors import recognised
-from retinanet.checkpoints.start import build_network
+from retinanet.checkpoints.start import build_network, with_saved_network
 from retinanet.checkpoints.state_dicts import state_in
 from retinanet.detector.anchors import DEFAULT_SHAPES, anchors_for
 from retinanet.detector.boxes import clip, decode
@@ -242,6 +243,18 @@ def test_an_fcos_is_refused_by_name():
     assert "it is an FCOS" in refusal_of(state)
 
 
+def test_a_run_takes_its_network_from_the_file(tmp_path, capsys):
+    torch.save(Odtk(34).checkpoint(), tmp_path / "odtk.pth")
+    flags = ["--weights", str(tmp_path / "odtk.pth"), "--recipe", "strong", "--epochs", "2"]
+    network = build_network(with_saved_network(train_settings(flags), None).network, ["cat"], None).network
+    assert network.architecture[:3] == (34, 16, "none")
+    assert (network.architecture.level_code, network.architecture.iou_branch) == (True, False)
+    assert f"Network: as in {tmp_path / 'odtk.pth'}, --depth 34 --channels 16 " in capsys.readouterr().out
+    settings = with_saved_network(train_settings([*flags, "--depth", "50"]), None)
+    with pytest.raises(UserError, match=r"is a detector of --depth 34, not 50\. Use --depth 34\."):
+        build_network(settings.network, ["cat"], None)
+
+
 def test_a_detector_with_tensors_missing_is_refused():
     state = {name: value for name, value in Yhenon().state_dict().items() if name != "fpn.P4_2.bias"}
     assert refusal_of(state) == "file.pth: a detector without fpn.P4_2.bias. Use a complete file."
@@ -309,3 +322,19 @@ def test_a_checkpoint_keeps_the_network_of_the_file(suffix, tmp_path):
     tuned = started(path, "--channels", 256, names=["cat", "red"]).eval()
     assert tuned.architecture == network.architecture
     assert all(map(torch.equal, tuned(images), wanted))
+
+
+@pytest.mark.usefixtures("narrow_network")
+def test_a_run_starts_from_a_state_dict_and_resumes(script, coco_path, tmp_path):
+    torch.save(small_network(80, channels=16, p6_from_p5=True).state_dict(), tmp_path / "bare.pth")
+    flags = ("--coco_path", coco_path, *TINY[6:], "--workers", 0, "--output_path", tmp_path / "run")
+    done = script("train", *flags, "--weights", tmp_path / "bare.pth", "--epochs", 1)
+    assert done.code == 0, done.err
+    assert "Network: as in" in done.out
+    resumed = script("train", *flags, "--weights", tmp_path / "bare.pth", "--epochs", 2, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "Resumed from" in resumed.out
+    final = load_checkpoint(tmp_path / "run" / "model_final.pt")
+    assert (final.architecture.p6_from_p5, final.architecture.channels, final.epoch) == (True, 16, 2)
+    tested = script("test", "--coco_path", coco_path, "--checkpoint_path", tmp_path / "run" / "model_final.pt")
+    assert tested.code == 0, tested.err

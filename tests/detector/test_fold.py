@@ -14,6 +14,7 @@ KINDS = {
     "basic blocks": {"depth": 18},
     "bottlenecks": {"depth": 50},
     "group norm, level code": {"channels": 32, "head_norm": "group", "level_code": True},
+    "P6 from P5": {"p6_from_p5": True},
 }
 
 
