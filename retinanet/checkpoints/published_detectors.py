@@ -29,7 +29,7 @@ class Anchors(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A family of published networks.
+    """A family of published networks, named by `title`.
 
     `names` maps the parts of our network to the names that the source gives them, newest first. In a name, {head} is
     one of `heads`, {level} counts from 3 to 7 and {row} from 0, {layer} counts the convolutions of a tower from 0 and
@@ -37,7 +37,6 @@ class Source:
     """
 
     title: str
-    page: str  # the code that the twin in the tests is written from
     heads: tuple[str, str]  # for classification and regression
     names: Mapping[str, tuple[str, ...]]
     anchors: Callable[[Any, AnchorShapes], Anchors]  # from the content of the file and the shapes of our anchors
@@ -203,9 +202,9 @@ def _odtk_obstacle(content: Any, state: Mapping[str, Any]) -> str | None:
 
 HEADS = ("classification_head", "regression_head")
 ODTK_BACKBONE = r"backbones\.(\w+)\."
+# https://github.com/yhenon/pytorch-retinanet/blob/master/retinanet/model.py
 YHENON = Source(
     title="a RetinaNet of yhenon's pytorch-retinanet or one of its descendants",
-    page="https://github.com/yhenon/pytorch-retinanet/blob/master/retinanet/model.py",
     heads=("classificationModel", "regressionModel"),
     names={
         "backbone": ("",),
@@ -218,9 +217,9 @@ YHENON = Source(
     },
     anchors=_usual_anchors,
 )
+# https://github.com/NVIDIA/retinanet-examples/tree/main/odtk
 ODTK = Source(
     title="a RetinaNet of NVIDIA's ODTK",
-    page="https://github.com/NVIDIA/retinanet-examples/tree/main/odtk",
     heads=("cls_head", "box_head"),
     names={
         "backbone": ("features.",),
@@ -237,9 +236,9 @@ ODTK = Source(
     note="ODTK counts both edge pixels of a box, so its decoder's right and lower edges are one pixel less than here; "
     "the boxes that it writes to result files are the same as here",
 )
+# https://github.com/pytorch/vision/blob/main/torchvision/models/detection/retinanet.py
 TORCHVISION = Source(
     title="a RetinaNet of torchvision",
-    page="https://github.com/pytorch/vision/blob/main/torchvision/models/detection/retinanet.py",
     heads=HEADS,
     names={
         "backbone": ("backbone.body.",),
@@ -256,9 +255,9 @@ TORCHVISION = Source(
     frozen_eps=0.0,
     obstacle=_torchvision_obstacle,
 )
+# detector/model.py
 OURS = Source(
     title="a RetinaNet of this project, without its description",
-    page="",
     heads=HEADS,
     names={
         "backbone": ("backbone.",),
