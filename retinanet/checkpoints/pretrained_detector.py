@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from retinanet.checkpoints.checkpoint import Checkpoint, build_model
-from retinanet.checkpoints.pretrained_backbone import depths_of, published_state, require_fitting
+from retinanet.checkpoints.pretrained_backbone import depths_of, published_state, require_fitting, variant_of
 from retinanet.checkpoints.published_detectors import OURS, Anchors, PublishedDetector
 from retinanet.detector.anchors import STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
@@ -97,8 +97,11 @@ def architecture_of(detector: PublishedDetector, shapes: AnchorShapes, source: s
 
     Raises UserError if its tensors don't say which.
     """
-    names = [name.removeprefix(prefix) for prefix in detector.source.names["backbone"] for name in detector.state]
-    depths = depths_of(names)
+    (prefix,) = detector.source.names["backbone"]
+    resnet = {name.removeprefix(prefix): value for name, value in detector.state.items() if name.startswith(prefix)}
+    if variant := variant_of(resnet):
+        raise UserError(f"{source}: {detector.source.title}, but its ResNet has {variant}. Use another file.")
+    depths = depths_of(resnet)
     lateral, coarse = detector.shape_of("pyramid.lateral5.weight"), detector.shape_of("pyramid.output6.weight")
     if len(depths) != 1 or len(lateral) != 4 or len(coarse) != 4:
         reason = "no ResNet of a known depth" if len(depths) != 1 else "no complete feature pyramid"

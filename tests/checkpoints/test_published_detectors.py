@@ -238,6 +238,11 @@ def test_odtks_other_networks_are_refused_by_name():
     assert "its backbone is ResNeXt50_32x4dFPN and ResNet18FPN, and only" in refusal_of(twin.state_dict())
 
 
+def test_a_detector_with_another_kind_of_resnet_is_refused_by_name():
+    state = Yhenon().state_dict() | {"layer1.0.se.fc1.weight": torch.zeros(4, 64, 1, 1)}
+    assert "pytorch-retinanet or one of its descendants, but its ResNet has squeeze-and-exc" in refusal_of(state)
+
+
 def test_an_fcos_is_refused_by_name():
     state = Torchvision(2).state_dict() | {"head.regression_head.bbox_ctrness.weight": torch.zeros(1)}
     assert "it is an FCOS" in refusal_of(state)
