@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints.safetensors_file import write_safetensors
+from retinanet.checkpoints.safetensors_file import SUFFIX, write_safetensors
 from retinanet.checkpoints.state_dicts import looks_like, read_file, state_in
 from retinanet.checkpoints.torch_files import save_file
 from retinanet.coco.json_values import is_id, is_text
@@ -111,7 +111,8 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
     Raises UserError like load_checkpoint.
     """
-    content = read_file(path, "a checkpoint of train.py")
+    is_exported = path.suffix == SUFFIX
+    content = read_file(path, "a file of python -m retinanet.export" if is_exported else "a checkpoint of train.py")
     if not is_checkpoint(content):
         raise UserError(
             f"{path}: not a checkpoint of train.py{_what_else(content)}. Use a file that it wrote, such as "

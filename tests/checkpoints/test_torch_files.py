@@ -128,10 +128,11 @@ HUGE = {
 }
 
 
+@pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", HUGE)  # never the content: pytest would write it out
-def test_what_would_unfold_is_refused_before_it_does(tmp_path, kind):
+def test_what_would_unfold_is_refused_before_it_does(tmp_path, kind, old):
     make, words = HUGE[kind]
-    torch.save(make(), tmp_path / "bad.pt")
+    torch.save(make(), tmp_path / "bad.pt", _use_new_zipfile_serialization=not old)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=rf"bad\.pt: .*{words}"):
         load_file(tmp_path / "bad.pt", "a checkpoint")
