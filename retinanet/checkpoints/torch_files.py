@@ -114,8 +114,8 @@ def _check_archive(path: str | Path) -> None:
 def _check_old_format(file: BinaryIO) -> None:
     """Raises ValueError unless `file` is as torch.save wrote it before PyTorch 1.6: a few pickles, then raw numbers.
 
-    torch.load itself compares the sizes that the pickles claim with the rest of the file. Raises UnpicklingError like
-    _check_calls.
+    torch.load itself compares the sizes that the pickles claim with the rest of the file. There are no checksums, so a
+    changed number isn't noticed. Raises UnpicklingError like _check_calls.
     """
     if OLD_MAGIC not in [argument for _, argument, _ in pickletools.genops(file)]:
         raise ValueError("neither a zip archive nor in the format of PyTorch before 1.6")
