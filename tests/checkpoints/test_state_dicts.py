@@ -125,6 +125,7 @@ def test_torchvisions_own_resnets_are_no_variants(depth):
         (["stages.0.blocks.0.norm1.weight", "stem.conv.weight"], "a ResNet-v2, such as BiT"),
         (["resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"], "a ResNet of transformers"),
         (["blocks.0.attn.qkv.weight"], "a vision transformer"),
+        (["stem.conv1.weight", "stem.bn1.weight", "body.weight"], "another network's weights"),  # no ResNet's blocks
         (["features.0.0.weight", "classifier.1.weight"], "a VGG, MobileNet"),
         (["rpn.head.conv.0.0.weight", "backbone.body.layer1.0.conv1.weight"], "a two-stage detector"),
         (["backbone.layer1.0.conv1.weight", "bbox_head.retina_cls.weight"], "a detector of mmdetection"),
