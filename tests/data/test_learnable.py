@@ -18,6 +18,8 @@ from retinanet.detector.matching import match_anchors
 from retinanet.detector.structures import Targets
 from retinanet.runtime.errors import DataFault
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 SHORT = (*TINY, "--epochs", 1, "--batch_size", 4, "--workers", 0)
 
 

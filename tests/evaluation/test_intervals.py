@@ -35,6 +35,6 @@ def test_what_is_not_known():
 
 def test_intervals_cover_the_truth():
     """95% of them; `python -m benchmarks.checks.intervals` draws more."""
-    found = coverage(num_images=150, num_classes=2, num_sets=500, num_draws=150)
+    found = coverage(num_images=150, num_classes=2, num_sets=300, num_draws=120)
     assert 0.93 <= found.covered <= 0.97
     assert found.width == pytest.approx(found.spread, rel=0.1)

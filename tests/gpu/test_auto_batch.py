@@ -7,6 +7,10 @@ import torch
 from support.data_folder import write_set
 from support.scripts import TINY
 
+from retinanet.training import batch_size
+
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 def test_it_finds_a_batch_and_trains_with_it(script, tmp_path, host, monkeypatch):
     write_set(tmp_path / "data", "train", 12)
@@ -17,6 +21,7 @@ def test_it_finds_a_batch_and_trains_with_it(script, tmp_path, host, monkeypatch
     reserved = torch.cuda.max_memory_reserved
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: peaks.append(reserved(device)) or peaks[-1])
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**12, 10**12))
+    monkeypatch.setattr(batch_size, "MOST", 32)  # larger batches would take long
     script("train", *how, "--epochs", 1)
     ample = peaks[:]  # of 1, 2, 4 ... images
     assert ample[5] > ample[4]

@@ -15,6 +15,8 @@ from retinanet.commands.evaluate import better_checkpoint
 from retinanet.training import evaluation
 from retinanet.training.state import TrainingState
 
+pytestmark = pytest.mark.usefixtures("narrow_network")
+
 
 @pytest.fixture
 def trained(script, coco_path, tmp_path, monkeypatch):
