@@ -82,7 +82,7 @@ def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
 
 
 def tile_lines(measured: Sequence[Remedy], best: Remedy) -> list[str]:
-    """Returns a table of what tiles of several sides would match, and a line on the `best` of them."""
+    """Returns a table of how many objects tiles of several sizes would match, and a line on the `best` size."""
     rows = [["", "matched", "pixels of an epoch"]]
     rows += [[each.flags, f"{1 - each.coverage.missed:.1%}", f"x {each.pixels:.2f}"] for each in measured]
     return [

@@ -149,8 +149,8 @@ def _repeated(order: np.ndarray, factors: np.ndarray, draw: np.random.Generator)
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
     """Returns the LVIS repeat factors, that is, how often an epoch shows each image: float64 [N], at least 1.
 
-    An image has the factor of its rarest class (https://arxiv.org/abs/1908.03195), made whole by whole_sum. With a
-    threshold of 0, returns None: each image appears once.
+    An image has the factor of its rarest class (https://arxiv.org/abs/1908.03195), scaled by whole_sum. With a threshold
+    of 0, returns None: each image appears once.
     """
     if not threshold:
         return None

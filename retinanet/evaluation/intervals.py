@@ -45,7 +45,9 @@ def centred(value: float, drawn: np.ndarray) -> np.ndarray:
 
 
 def interval(value: float, drawn: np.ndarray, least: float = -np.inf, most: float = np.inf) -> Interval:
-    """Centres the values of the draws, `drawn` [W], on `value` and returns its 95% interval, from `least` to `most`.
+    """Returns the 95% interval of `value`: the quantiles of `drawn` [W], shifted so that they are centred on `value`.
+
+    The bounds are clipped to [`least`, `most`].
 
     The bounds are NaN if `value` is NaN or no draw has a value.
     """

@@ -136,7 +136,7 @@ class Detector:
         """Returns the detections in an image, or in each image of a list.
 
         An image is the path of a file, an open file, the bytes of a file, a PIL image, a NumPy array [height, width, 3]
-        in RGB or [height, width] in grey, or a tensor [3, height, width]; arrays and tensors are uint8.
+        in RGB or [height, width] in greyscale, or a tensor [3, height, width]; arrays and tensors are uint8.
         """
         if isinstance(images, list | tuple):
             return self._detections_in([self._tensor_of(image) for image in images])

@@ -125,7 +125,7 @@ NUMBERS = ("epoch", "iteration", "evaluated", "best_ap", "num_images", "seconds"
 
 
 class RunningLoss:
-    """Averages the loss of the last 500 iterations on the device, so that adding a loss doesn't wait."""
+    """Averages the loss of the last 500 iterations on the device, so that adding a loss doesn't wait for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.window = torch.full((RUNNING_WINDOW,), torch.nan, device=device)

@@ -25,7 +25,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2
-KillWait=20
+KillWait=60
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmdSpoolDir={folder}/spool
@@ -55,12 +55,19 @@ class Slurm:
 
     def state(self, job: str) -> str:
         """PENDING, RUNNING, COMPLETED ...; empty once Slurm has forgotten it."""
-        text = self.run("scontrol", "--oneliner", "show", "job", job, check=False)
-        return dict(word.partition("=")[::2] for word in text.split() if "=" in word).get("JobState", "")
+        return self._facts(job).get("JobState", "")
 
     def restarts(self, job: str) -> int:
-        text = self.run("scontrol", "--oneliner", "show", "job", job)
-        return int(dict(word.partition("=")[::2] for word in text.split() if "=" in word)["Restarts"])
+        return int(self._facts(job)["Restarts"])
+
+    def seconds(self, job: str) -> int:
+        """For how long the job has run; less than an hour."""
+        minutes, seconds = self._facts(job)["RunTime"].split(":")[-2:]
+        return 60 * int(minutes) + int(seconds)
+
+    def _facts(self, job: str) -> dict[str, str]:
+        text = self.run("scontrol", "--oneliner", "show", "job", job, check=False)
+        return dict(word.partition("=")[::2] for word in text.split() if "=" in word)
 
 
 @pytest.fixture(scope="session")
