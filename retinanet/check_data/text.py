@@ -83,12 +83,13 @@ def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
 
 def tile_lines(measured: Sequence[Remedy], best: Remedy) -> list[str]:
     """Returns a table of how many objects tiles of several sizes would match, and a line on the `best` size."""
-    rows = [["", "matched", "pixels of an epoch"]]
+    rows = [["", "matched", "pixels per epoch"]]
     rows += [[each.flags, f"{1 - each.coverage.missed:.1%}", f"x {each.pixels:.2f}"] for each in measured]
+    more = ". An epoch shows many objects in several tiles, so fewer epochs suffice"
     return [
         *_indented(rows),
-        f"Recommended: {best.flags}, the cheapest that matches about as many as any. An epoch shows each object in "
-        "several tiles, so fewer epochs do",
+        f"Recommended: {best.flags}, the cheapest that matches about as many objects as the best"
+        f"{more if best.flags != 'no tiles' else ''}",
     ]
 
 

@@ -115,8 +115,8 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     content = read_file(path, "a file of python -m retinanet.export" if is_exported else "a checkpoint of train.py")
     if not is_checkpoint(content):
         raise UserError(
-            f"{path}: not a checkpoint of train.py{_what_else(content)}. Use a file that it wrote, such as "
-            "model_final.pt."
+            f"{path}: not a checkpoint of train.py{_what_else(content)}. Use a file that train.py wrote, such "
+            "as model_final.pt."
         )
     return run_in(content, path)
 
@@ -126,7 +126,7 @@ def _what_else(content: object) -> str:
     state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
     if not any(isinstance(value, Tensor) for value in state.values()):
         return ""
-    return f", but a state dict, which {looks_like(state)}; train.py --weights can start from one that it knows"
+    return f", but a state dict that {looks_like(state)}; train.py --weights accepts the kinds that it supports"
 
 
 def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:

@@ -108,7 +108,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
 
 
 def variant_of(state: Mapping[str, Any]) -> str | None:
-    """Returns what torchvision's ResNet lacks of the ResNet in `state`, whose names have no prefix; None if nothing."""
+    """Returns a part of the ResNet in `state` (names without prefix) that torchvision's ResNet lacks, or None."""
     for pattern, variant in VARIANTS:
         if any(re.match(pattern, name) for name in state):
             return variant

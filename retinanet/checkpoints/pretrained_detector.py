@@ -165,7 +165,7 @@ def load_detector(
 
 
 def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Anchors:
-    """Returns the anchors of `detector`. Raises UserError if it has not as many per cell as `shapes`."""
+    """Returns the anchors of `detector`. Raises UserError if their number per cell isn't that of `shapes`."""
     anchors = detector.source.anchors(detector.content, shapes)
     if len(anchors.kinds) != shapes.per_cell:
         raise UserError(
@@ -178,9 +178,10 @@ def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) 
 def _known_classes(
     num_rows: int, class_names: Sequence[str], num_background: int
 ) -> tuple[list[str | None], list[str]]:
-    """Returns the names of the classes that a file has `num_rows` of, None where there is no class, and notes.
+    """Returns the class of each of a file's `num_rows` outputs per anchor (None: no known class), and notes.
 
-    A state dict has no class names. As many classes as COCO has are COCO's; as many as `class_names` has are these.
+    A state dict has no class names. If it has as many classes as COCO, they are assumed to be COCO's; if it has as many
+    as `class_names`, they are assumed to be these.
     """
     coco = [None if name in NO_CLASSES else name for name in categories()]
     if num_background and num_rows == len(coco):
@@ -194,15 +195,15 @@ def _known_classes(
             f"be in the same order: {', '.join(class_names)}"
         ]
     return [None] * num_rows, [
-        f"the file has {counted(num_classes, 'class')} without names, neither COCO's nor as many as this set's "
-        f"{len(class_names)}, so all classes are new"
+        f"the file has {counted(num_classes, 'class')} without names, as many as neither COCO nor this set "
+        f"({len(class_names)}), so all classes start from scratch"
     ]
 
 
 def _change_eps(weights: dict[str, Tensor], backbone: nn.Module, eps: float) -> None:
     """Changes the batch norms in `weights`, which were trained with `eps`, so that they fit the backbone's epsilon.
 
-    The difference goes into the variance, which rounds least, or into the scale if the variance is as small as epsilon.
+    The difference goes into the variance, where rounding is smallest, or into the scale if the variance is small.
     """
     for name, module in backbone.named_modules(prefix="backbone"):
         if isinstance(module, nn.BatchNorm2d):

@@ -1,6 +1,6 @@
-"""Describes the RetinaNets whose state dicts load exactly: how they name their tensors, their anchors, their box code.
+"""Describes the RetinaNets whose state dicts load exactly: their tensor names, their anchors and their box codes.
 
-Each is one value, a Source. To add one, write its Source here and its twin in tests/support/published.py.
+Each kind is a Source. To add one, write its Source here and its reference implementation in tests/support/published.py.
 """
 
 import re
@@ -41,7 +41,7 @@ class Source:
     names: Mapping[str, tuple[str, ...]]
     anchors: Callable[[Any, AnchorShapes], Anchors]  # from the content of the file and the shapes of our anchors
     num_background: int = 0  # classes before the first real one
-    # The epsilon of batch norms that have never counted batches; None if it is the usual one.
+    # The epsilon of batch norms in files without num_batches_tracked; None if it is the usual one.
     frozen_eps: float | None = None
     inner: str = r"(?!)"  # a regular expression for a part of the names that says nothing
     obstacle: Callable[[Any, Mapping[str, Any]], str | None] = lambda _content, _state: None  # why a file can't be used
@@ -93,7 +93,7 @@ class PublishedDetector(NamedTuple):
 
     @property
     def has_fixed_norms(self) -> bool:
-        """Returns True if no batch norm of the file has ever counted batches, as in torchvision's FrozenBatchNorm2d."""
+        """Returns True if the file has no num_batches_tracked, as with torchvision's FrozenBatchNorm2d."""
         return not any(name.endswith("num_batches_tracked") for name in self.state)
 
 
@@ -112,7 +112,7 @@ def recognised(state: Mapping[str, Any], content: Any, path: object) -> Publishe
                 continue
             inner = {other.removeprefix(prefix): value for other, value in state.items() if other.startswith(prefix)}
             if reason := source.obstacle(content, inner):
-                raise UserError(f"{path}: {source.title}, but {reason}. Use another file.")
+                raise UserError(f"{path}: looks like {source.title}, but {reason}. Use another file.")
             return PublishedDetector(
                 source, {re.sub(source.inner, "", other): value for other, value in inner.items()}, content
             )
@@ -182,21 +182,24 @@ def _are_positive(values: Any) -> bool:
 
 def _torchvision_obstacle(_content: Any, state: Mapping[str, Any]) -> str | None:
     is_fcos = any("bbox_ctrness" in name for name in state)
-    return "it is an FCOS, without anchors and with a centre-ness output" if is_fcos else None
+    return "it is an FCOS detector, with a centre-ness output and without anchors" if is_fcos else None
 
 
 def _odtk_obstacle(content: Any, state: Mapping[str, Any]) -> str | None:
     backbones = list(dict.fromkeys(match[1] for match in map(re.compile(ODTK_BACKBONE).match, state) if match))
     usable = [f"ResNet{depth}FPN" for depth in DEPTHS]
     if len(backbones) != 1 or backbones[0] not in usable:
-        return f"its backbone is {' and '.join(backbones) or 'missing'}, and only {', '.join(usable)} are ResNets here"
+        return f"its backbone is {' and '.join(backbones) or 'missing'}, and only {', '.join(usable)} can be loaded"
     ratios, scales = _odtk_ratios_and_scales(content)
     num_anchors, value = len(ratios) * len(scales), state["box_head.8.weight"]
     num_outputs = value.shape[0] if is_tensor(value) and value.ndim else 0
     if (isinstance(content, dict) and "angles" in content) or (
         num_outputs != 4 * num_anchors and num_outputs % (6 * num_anchors) == 0
     ):
-        return "it predicts rotated boxes (--rotated-bbox), with two outputs for the angle, and here boxes are upright"
+        return (
+            "it predicts rotated boxes (--rotated-bbox), with two outputs for the angle, and this project predicts "
+            "axis-aligned boxes"
+        )
     return None
 
 
@@ -204,7 +207,7 @@ HEADS = ("classification_head", "regression_head")
 ODTK_BACKBONE = r"backbones\.(\w+)\."
 # https://github.com/yhenon/pytorch-retinanet/blob/master/retinanet/model.py
 YHENON = Source(
-    title="a RetinaNet of yhenon's pytorch-retinanet or one of its descendants",
+    title="a RetinaNet from yhenon's pytorch-retinanet or a project derived from it",
     heads=("classificationModel", "regressionModel"),
     names={
         "backbone": ("",),
@@ -219,7 +222,7 @@ YHENON = Source(
 )
 # https://github.com/NVIDIA/retinanet-examples/tree/main/odtk
 ODTK = Source(
-    title="a RetinaNet of NVIDIA's ODTK",
+    title="a RetinaNet from NVIDIA's ODTK",
     heads=("cls_head", "box_head"),
     names={
         "backbone": ("features.",),
@@ -233,12 +236,12 @@ ODTK = Source(
     anchors=_odtk_anchors,
     inner=ODTK_BACKBONE,
     obstacle=_odtk_obstacle,
-    note="ODTK counts both edge pixels of a box, so its decoder's right and lower edges are one pixel less than here; "
-    "the boxes that it writes to result files are the same as here",
+    note="ODTK counts both edge pixels of a box, so the right and bottom edges that its decoder returns are one pixel "
+    "smaller than here; the boxes that it writes to result files are the same as here",
 )
 # https://github.com/pytorch/vision/blob/main/torchvision/models/detection/retinanet.py
 TORCHVISION = Source(
-    title="a RetinaNet of torchvision",
+    title="a torchvision RetinaNet",
     heads=HEADS,
     names={
         "backbone": ("backbone.body.",),
@@ -257,7 +260,7 @@ TORCHVISION = Source(
 )
 # detector/model.py
 OURS = Source(
-    title="a RetinaNet of this project, without its description",
+    title="a RetinaNet of this project, saved without its description",
     heads=HEADS,
     names={
         "backbone": ("backbone.",),

@@ -1,4 +1,4 @@
-"""Reads a file with weights of any origin, finds the state dict in it, and says what other networks' files hold."""
+"""Reads weights files of any origin, finds the state dict in them, and guesses which network it belongs to."""
 
 import re
 from collections import Counter
@@ -51,17 +51,19 @@ def read_state_file(path: str | Path) -> dict[str, Any]:
 
 
 def state_in(content: Any, path: str | Path) -> dict[str, Any]:
-    """Returns the state dict in `content`, the content of `path`, without the dicts around it.
+    """Returns the state dict in `content`, the content of `path`, even if it is nested in other dicts.
 
-    If there are several, it is the one with the most tensors of a ResNet. Of equal ones, a teacher is taken, which
-    averages its student, or else the first. Raises UserError if there is none.
+    If there are several, returns the one with the most tensors of a ResNet. If several have equally many, a teacher
+    (the average of a student) is preferred, otherwise the first. Raises UserError if there is none.
     """
     found = [(name, state) for name, state in _state_dicts(content) if any(map(is_tensor, state.values()))]
     if found:
         return max(found, key=lambda named: (resnet_prefix(named[1])[1], "teacher" in named[0]))[1]
     if isinstance(content, dict) and all(isinstance(name, str) for name in content):
         return content
-    raise UserError(f"{path}: not a state dict (names and tensors). Save one with torch.save(model.state_dict()).")
+    raise UserError(
+        f"{path}: not a state dict (names and tensors). Save one with torch.save(model.state_dict(), 'weights.pt')."
+    )
 
 
 def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -77,10 +79,10 @@ def is_tensor(value: Any) -> bool:
 
 
 def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
-    """Returns the prefix behind which the most `names` are a ResNet's, and their number.
+    """Returns the prefix with the most ResNet names after it, and the number of these names.
 
-    A prefix counts only if there is a block behind it: other networks have a conv1, too. Of equal ones, a teacher is
-    taken, which averages its student, or else the first.
+    After a prefix, only names of blocks count, because other networks have a conv1, too. If several prefixes have
+    equally many, that of a teacher (the average of a student) is preferred, otherwise the first.
     """
     counts = Counter(
         match[1] for match in map(RESNET.fullmatch, names) if match and (not match[1] or match[2].startswith("layer"))
@@ -95,7 +97,7 @@ def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def other_detector(names: Iterable[str]) -> str | None:
-    """Returns what the detector is whose tensors are called `names`; None if they don't look like a detector's."""
+    """Returns the kind of detector to which tensors with these `names` belong; None if it doesn't look like one."""
     return _kind(names, OTHER_DETECTORS)
 
 

@@ -127,7 +127,7 @@ def _require_stored(archive: zipfile.ZipFile, num_bytes: int) -> None:
     """Raises ValueError if members of `archive`, a file of `num_bytes`, are compressed or together exceed that size."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError("its members are compressed, unlike those of a file written by this program")
+        raise ValueError("its members are compressed, unlike those that torch.save writes")
     if sum(member.file_size for member in members) > num_bytes:
         raise ValueError("its members claim more bytes than the file has")
 

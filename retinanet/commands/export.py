@@ -249,8 +249,8 @@ def quantised_within_limit(
             say(*form_lines(detector, looks, analyses, sizes, dataset))
             return trial.content
     say(
-        f"Not written: with half of the layers in float, the file still loses more than {limit:g} AP. Export without "
-        "--int8, or raise --max_ap_loss"
+        f"Not written: with up to half of the layers in float, the file still loses more than {limit:g} AP. Export "
+        "without --int8, or raise --max_ap_loss"
     )
     return None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from retinanet.coco.annotations import owners_of_rows
 from retinanet.coco.boxes import resized_corners
 from retinanet.data.dataset import CocoDataset, Objects
-from retinanet.data.tiles import grids_of, sightings
+from retinanet.data.tiles import grids_of, tile_targets
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors, level_shapes
 from retinanet.detector.boxes import iou
@@ -22,7 +22,7 @@ from retinanet.settings.shared import Tiles, TrainTiles
 from retinanet.settings.train import Data
 
 ROUNDING = 1e-5  # rounding error of an IoU in float32, the format of training
-WHOLE = 0.99  # the fraction of an object's area in a tile that shows all of it, but for rounding
+WHOLE = 0.99  # a tile that shows at least this fraction of an object's area is taken to show all of it
 CPU = torch.device("cpu")
 # If all anchors of an image have to be compared with its objects, at most this many in total: about two seconds.
 MOST_ANCHORS = 20_000_000
@@ -64,8 +64,8 @@ def coverage(
     """Runs the training matcher on the objects of `dataset`, or on a random sample of about `most` of them.
 
     The boxes are not augmented. An anchor belongs to at most one object, so one of two neighbouring objects may get no
-    anchor even though some anchors overlap it enough. With tiles, an object also counts as matched if it overlaps an
-    anchor enough in a tile that shows all of it.
+    anchor even though some anchors overlap it enough. With tiles, an object also counts as matched if an anchor
+    overlaps it enough in a tile that shows all of it.
     """
     objects = _drawn(dataset, most, MOST_ANCHORS // _num_anchors(setup) if loss.matcher != "iou" else len(dataset))
     matched = np.zeros(len(objects.images), bool)
@@ -159,14 +159,14 @@ def ious_of(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.nd
 
 
 def _ious_in_tiles(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Does the same as ious_of for the tiles of one epoch; an object that no tile shows as a whole has the IoU 0.
+    """Returns the largest IoUs within the tiles of one epoch; 0 for an object that no tile shows completely.
 
-    Detection drops what is cut off at the edge of a tile, so an object is only found in a tile that shows all of it.
+    Detection drops objects that a tile cuts off, so an object is only found in a tile that shows all of it.
     """
     best = np.zeros(len(corners))
     if setup.tiles:
         grids = grids_of(sizes, setup.tiles, seed=0, epoch=0)
-        for seen in sightings(grids, np.arange(len(corners)), corners, WHOLE):
+        for seen in tile_targets(grids, np.arange(len(corners)), corners, WHOLE):
             resized = resized_sizes(seen.sizes, setup.min_side, setup.max_side)
             boxes = resized_corners(seen.parts, seen.sizes, resized)
             np.maximum.at(best, seen.objects, best_ious(boxes, setup.shapes))

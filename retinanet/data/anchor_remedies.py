@@ -19,7 +19,8 @@ CLEAR_GAIN = 0.05  # the fraction of all objects, or of a class, that a change m
 # The fractions of the best settings' gain that suffice: for larger images, and for all other settings.
 MOST_OF, NEARLY = 0.7, 0.9
 MOSTLY, FEWEST = 0.5, 20  # a class with at least FEWEST objects counts by itself if more than MOSTLY of them are missed
-# The sides of tiles to try, as fractions of the longest side of an image, and the most that a tile may be enlarged.
+# The tile sizes to try: fractions of the longest image side in the set, rounded to a multiple of TILE_MULTIPLE. A tile
+# is enlarged by at most MOST_ENLARGED.
 TILE_SHARES, TILE_MULTIPLE, MOST_ENLARGED = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09), 32, 2
 LOW_QUALITY = "--matcher low_quality"
 MISSED = 0.05  # a larger fraction of objects without an anchor is worth a line
@@ -130,7 +131,7 @@ def tile_remedies(dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, 
 
 
 def recommended(measured: Sequence[Remedy]) -> Remedy:
-    """Returns the cheapest of the settings that leave about as few objects without an anchor as any of them."""
+    """Returns the cheapest of the settings that leave about as few objects without an anchor as the best does."""
     least = min(each.coverage.missed for each in measured)
     return min((each for each in measured if each.coverage.missed < least + CLEAR_GAIN), key=lambda each: each.pixels)
 

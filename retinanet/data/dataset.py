@@ -37,7 +37,7 @@ class Objects(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A rectangle in an image, in original pixels: the whole image or a tile."""
+    """Selects a rectangle of an image, in original pixels: the whole image or a tile."""
 
     row: int  # the index of the image in its set
     top: int
@@ -118,10 +118,10 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return torch.from_numpy(boxes), torch.from_numpy(labels)
 
     def objects_in(self, window: Window) -> tuple[Tensor, Tensor]:
-        """Returns the boxes in pixels of a part of an image, and their labels, as `objects` does.
+        """Returns the boxes and labels of the objects in `window`, as `objects` does, but in pixels of the window.
 
-        An object that shows less than `min_visible` of its area there is neither a target nor background. It gets the
-        label CROWD, and its box isn't clipped, so that no anchor that fits the whole object is background.
+        If the window shows less than `min_visible` of an object's area, the object is neither a target nor background:
+        it gets the label CROWD, and its box isn't clipped, so that no anchor that fits the whole object is background.
         """
         assert self.min_visible is not None
         rows = window.row, window.row + 1
@@ -185,13 +185,13 @@ class CocoDataset(Dataset[Sample | BadImage]):
         return Sample(self._image(index, size), boxes, labels, scale, index)
 
     def read_original(self, index: int | Window) -> Sample:
-        """Returns the sample of an image, or of a part of it, in its original size. Raises UserError like `read`."""
+        """Returns the sample of an image, or of a part of it, at its original size. Raises UserError like `read`."""
         if isinstance(index, Window):
             return Sample(self._part(index), *self.objects_in(index), torch.ones(2), index.row)
         return Sample(to_tensor(self.original(index)), *self.objects(index), torch.ones(2), index)
 
     def original(self, index: int, region: Region | None = None) -> np.ndarray:
-        """Reads an image, or a region of it, in its original size: uint8 [height, width, 3].
+        """Reads an image, or a region of it, at its original size: uint8 [height, width, 3].
 
         Raises UserError if the file can't be read.
         """
@@ -213,7 +213,7 @@ class CocoDataset(Dataset[Sample | BadImage]):
             raise
 
     def _image(self, index: int, size: tuple[int, int] | None) -> Tensor:
-        """Returns the image from the cache or its file, resized to `size` (None: in its original size)."""
+        """Returns the image from the cache or its file, resized to `size` (None: at its original size)."""
         image = self.cache.get(index) if self.cache else None
         if image is None:
             image = to_tensor(self.original(index))

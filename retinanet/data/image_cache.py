@@ -18,7 +18,7 @@ class ImageCache:
     """
 
     def __init__(self, sizes: np.ndarray, budget: int) -> None:
-        """Reserves the memory. `sizes` [N, 2] are the (height, width) of the resized images."""
+        """Reserves the memory. `sizes` [N, 2] are the (height, width) of the images as cached."""
         self.ends = np.cumsum(3 * sizes.prod(axis=1, dtype=np.int64))
         self.num_images = int(np.searchsorted(self.ends, budget, side="right"))
         self.num_bytes = int(self.ends[self.num_images - 1]) if self.num_images else 0

@@ -37,7 +37,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 class Region(NamedTuple):
-    """A part of a picture, in pixels of the picture as it is read: turned upright, or as stored."""
+    """Selects a part of a picture, in pixels of the picture as it is read: turned upright, or as stored."""
 
     top: int
     left: int
@@ -105,7 +105,7 @@ def read_image(
             )
         turn = _checked_turn(path, current, size, exif)
         picture.load()
-        if picture.format == "TIFF" and (picture.height, picture.width) != size:  # which Pillow always turns
+        if picture.format == "TIFF" and (picture.height, picture.width) != size:  # Pillow always turns TIFF upright
             raise _other_size(path, Header(picture.height, picture.width, 1), size)
         return _pixels(picture, path, current, turn, white_level, region)
 
@@ -284,7 +284,7 @@ def _turned(
     """Returns the decoded picture, or a region of it, as uint8 [height, width, 3], turned by the EXIF orientation.
 
     `low` holds the low bytes of 16-bit channels, if needed. The picture is converted in strips, because Pillow's own
-    conversion and rotation would each hold a large picture in memory once more.
+    conversion and rotation would each hold another copy of a large picture in memory.
     """
     turn = 1 if picture.format == "TIFF" else turn  # Pillow turns TIFF as it decodes
     size = picture.height, picture.width

@@ -17,7 +17,7 @@ SIDE_STREAM = 2  # separates a batch's draws from others of the same seed, epoch
 
 
 class Shown(NamedTuple):
-    """What an epoch shows: the images of a set or, in a run on tiles, its images and tiles of them."""
+    """Lists what an epoch shows: the images of a set and, in a run on tiles, also tiles of these images."""
 
     sizes: np.ndarray  # int32 [N, 2], (height, width) in the network's input
     factors: np.ndarray | None = None  # float64 [N], how often each is shown; the sum is a whole number (None: once)
@@ -31,7 +31,7 @@ class Shown(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """A batch to read: its epoch, its images and their size. The augmentation depends on the epoch and the index."""
+    """Describes a batch to read: its epoch, its images and their size. Augmentation depends on epoch and index."""
 
     epoch: int
     indices: list[int]  # the k-th repeat of image or tile i is i + k * N, if the epoch shows N of them
@@ -43,7 +43,7 @@ class Draw(NamedTuple):
 class AspectRatioBasedSampler(Sampler[Draw]):
     """Draws the batches of one rank; the batches of an epoch depend only on (seed, epoch).
 
-    In a run on tiles, each epoch has other tiles, and another number of them; a tile counts as an image below.
+    In a run on tiles, epochs show different tiles, and different numbers of them; here, a tile counts as an image.
 
     The images are sorted by aspect ratio with a little noise, so that images of similar shape share a batch and little
     is padded; images of equal shape are in random order. The batches are then shuffled. Every image appears exactly
@@ -67,8 +67,8 @@ class AspectRatioBasedSampler(Sampler[Draw]):
     ) -> None:
         """Stores the settings.
 
-        `shown` is what every epoch shows, or returns what a given epoch shows. `batch_size` is the number of images per
-        batch, and `train_sides` are the shorter sides to draw from.
+        `shown` describes every epoch, or is a function that describes a given epoch. `batch_size` is the number of
+        images per batch, and `train_sides` are the shorter sides to draw from.
         """
         self.always = shown if isinstance(shown, Shown) else None
         self.shown_in = lru_cache(maxsize=1)(shown) if callable(shown) else lambda _epoch: shown
@@ -76,7 +76,7 @@ class AspectRatioBasedSampler(Sampler[Draw]):
         self.batch_size, self.seed, self.drop_last = batch_size * ranks.size * accumulate, seed, drop_last
         self.accumulate, self.rank, self.num_ranks = accumulate, ranks.rank, ranks.size
         self.epoch, self.first_batch = 0, 0
-        self.ends: list[int] = []  # the steps until the end of each epoch, as far as they were counted
+        self.ends: list[int] = []  # the number of steps up to the end of each epoch, for the epochs counted so far
 
     def start_at(self, epoch: int, batch: int = 0) -> None:
         """Makes the next iteration start with the given batch of `epoch`."""
@@ -149,8 +149,8 @@ def _repeated(order: np.ndarray, factors: np.ndarray, draw: np.random.Generator)
 def repeat_factors(dataset: CocoDataset, threshold: float) -> np.ndarray | None:
     """Returns the LVIS repeat factors, that is, how often an epoch shows each image: float64 [N], at least 1.
 
-    An image has the factor of its rarest class (https://arxiv.org/abs/1908.03195), scaled by whole_sum. With a threshold
-    of 0, returns None: each image appears once.
+    An image has the factor of its rarest class (https://arxiv.org/abs/1908.03195), scaled by whole_sum. With a
+    threshold of 0, returns None: each image appears once.
     """
     if not threshold:
         return None

@@ -1,4 +1,4 @@
-"""Cuts images into tiles: for detection evenly, for training along a grid that moves from epoch to epoch."""
+"""Cuts images into tiles: evenly spaced ones for detection, and a grid that shifts every epoch for training."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from retinanet.data.sampler import Shown, class_factors, whole_sum
 from retinanet.settings.shared import Tiles
 
 TILE_STREAM = 3  # separates an epoch's grids from other draws of the same seed and epoch; not 0, which NumPy ignores
-EMPTY_SHARE = 4  # an epoch shows one in this many of the tiles without an object
-OBJECTS_AT_A_TIME = 2**16  # objects that are compared with their tiles together; all at once would take much memory
+EMPTY_ONE_IN = 4  # an epoch shows one in this many of the tiles without an object to learn
+OBJECTS_AT_A_TIME = 2**16  # objects processed at once; handling all of them together would take much memory
 
 
 def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
@@ -42,10 +42,10 @@ def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
 
 
 class Grids(NamedTuple):
-    """The tiles of all images of a set in one epoch.
+    """Describes the tiles of all images of a set in one epoch.
 
-    Along a side of length L, tile k starts at offset + (k - 1) * step, or as near to that as the tile's side allows.
-    So two neighbouring tiles overlap by at least the requested part of their side, and the tiles cover the image.
+    Along each side, tile k starts at offset + (k - 1) * step, clipped so that it stays inside the image. So
+    neighbouring tiles overlap by at least the requested fraction of their side, and the tiles cover the image.
     """
 
     tiles: Tiles
@@ -54,7 +54,7 @@ class Grids(NamedTuple):
 
     @property
     def counts(self) -> np.ndarray:
-        """Returns the numbers of tiles along each image's height and width: int64 [N, 2]; 0 in an image as a whole."""
+        """Returns the number of tiles along each image's height and width: int64 [N, 2]; 0 for images without tiles."""
         room = self.sizes - self.tiles.side
         counts = np.where(room > 0, -(-(room - self.offsets) // self.tiles.step).clip(max=0) + 2, 1)
         return counts * (room > 0).any(axis=1, keepdims=True)
@@ -76,14 +76,14 @@ def grids_of(sizes: np.ndarray, tiles: Tiles, seed: int, epoch: int) -> Grids:
 
 
 class Tiled(NamedTuple):
-    """The tiles of an epoch, and what they show."""
+    """Lists the tiles of an epoch, and the value of each."""
 
     windows: np.ndarray  # int64 [T, 5], see Window
     values: np.ndarray  # float64 [T], the largest value of a tile's targets; 0 if it has none
 
 
-class Sightings(NamedTuple):
-    """Objects as targets of tiles: an object may be in several tiles, each with its own part of it."""
+class TileTargets(NamedTuple):
+    """Lists which objects are targets in which tiles; an object may be in several tiles, each showing a part of it."""
 
     objects: np.ndarray  # int64 [n], their indices among the objects
     tiles: np.ndarray  # int64 [n], the indices of the tiles among all tiles
@@ -100,10 +100,10 @@ def windows_of(grids: Grids) -> np.ndarray:
     return np.concatenate([rows[:, None], grids.starts(rows, places), grids.sizes_of_tiles(rows)], axis=1)
 
 
-def sightings(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visible: float) -> Iterator[Sightings]:
-    """Yields the objects of each tile that shows at least the fraction `min_visible` of their areas, in parts.
+def tile_targets(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visible: float) -> Iterator[TileTargets]:
+    """Yields, in chunks, the objects of each tile that shows at least the fraction `min_visible` of their area.
 
-    `corners` [n, 4] are those of the objects, in pixels of their `images` [n].
+    `corners` [n, 4] are the boxes of the objects, in pixels of their `images` [n].
     """
     counts = grids.counts
     firsts = _firsts(counts.prod(axis=1))
@@ -116,11 +116,11 @@ def sightings(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visible
         parts, shares = seen_in(corners[chunk][which], windows)
         tiles = firsts[rows] + places[:, 0] * counts[rows, 1] + places[:, 1]
         is_target = shares >= min_visible
-        yield Sightings(start + which[is_target], tiles[is_target], sizes[is_target], parts[is_target])
+        yield TileTargets(start + which[is_target], tiles[is_target], sizes[is_target], parts[is_target])
 
 
 def _firsts(counts: np.ndarray) -> np.ndarray:
-    """Returns the index of each group's first element, for groups of the sizes `counts` [n], one after the other."""
+    """Returns the index of the first element of each of several consecutive groups, whose sizes are `counts` [n]."""
     return np.cumsum(counts) - counts
 
 
@@ -143,7 +143,7 @@ def _near_places(grids: Grids, images: np.ndarray, corners: np.ndarray) -> tuple
 
 
 class TiledEpochs:
-    """Says which images and tiles each epoch of a run shows; it depends only on the seed and the epoch.
+    """Selects the images and tiles that each epoch of a run shows, which depend only on the seed and the epoch.
 
     An epoch shows each image as a whole, each tile with an object to learn, and one in four of the other tiles.
     """
@@ -163,7 +163,7 @@ class TiledEpochs:
         grids = grids_of(self.dataset.annotations.sizes, self.tiles, self.seed, epoch)
         windows = windows_of(grids)
         values = np.zeros(len(windows))
-        for seen in sightings(grids, self.objects.images, self.objects.corners, self.min_visible):
+        for seen in tile_targets(grids, self.objects.images, self.objects.corners, self.min_visible):
             np.maximum.at(values, seen.tiles, self.values[seen.objects])
         return Tiled(windows, values)
 
@@ -171,7 +171,7 @@ class TiledEpochs:
         every = self.tiled_in(epoch)
         empty = np.flatnonzero(every.values == 0)
         draw = np.random.default_rng([self.seed, epoch, TILE_STREAM, 1])
-        drawn = draw.permutation(empty)[: -(-len(empty) // EMPTY_SHARE)]
+        drawn = draw.permutation(empty)[: -(-len(empty) // EMPTY_ONE_IN)]
         chosen = np.sort(np.concatenate([np.flatnonzero(every.values), drawn]))
         num_images = len(self.dataset)
         sizes = self.dataset.annotations.sizes.astype(np.int64)  # (height, width)
@@ -192,9 +192,9 @@ class TiledEpochs:
         """Returns the log line with the numbers of images and tiles in the first epoch."""
         every, num_images = self.tiled_in(0), len(self.dataset)
         num_targets, num_empty = int((every.values > 0).sum()), int((every.values == 0).sum())
-        num_shown = -(-num_empty // EMPTY_SHARE)
+        num_shown = -(-num_empty // EMPTY_ONE_IN)
         return (
             f"Tiles: side {self.tiles.side}, overlap {self.tiles.overlap:g}: the first epoch shows "
-            f"{num_images + num_targets + num_shown} images: {num_images} whole, {num_targets} tiles with objects and "
-            f"{num_shown} of {num_empty} without"
+            f"{num_images + num_targets + num_shown} images: {num_images} whole, {num_targets} tiles with objects to "
+            f"learn, and {num_shown} of {num_empty} tiles without"
         )

@@ -43,7 +43,7 @@ class Merged(NamedTuple):
 def detect_images(look: Look, images: Sequence[Tensor], looks: Looks, device: torch.device) -> Found:
     """Returns the detections in uint8 `images` [3, h, w], by image and descending score.
 
-    Without tiles, the detections equal test.py's, because the images of a batch have equal padded shapes.
+    The detections equal those of test.py, because the images of a batch have equal padded shapes.
     """
     merged = look_at(look, images, looks, device)
     if looks.views.tiles:
@@ -102,7 +102,7 @@ def with_tiles(look: Look, image: Tensor, whole: Merged, looks: Looks, tiles: Ti
 
 
 def _likely(candidates: Candidates, looks: Looks) -> Candidates:
-    """Drops candidates that aren't above the threshold, because a hundred tiles' candidates would not fit in memory."""
+    """Drops candidates at or below the threshold: the candidates of a hundred tiles wouldn't fit in memory."""
     rows = candidates.scores[0] > looks.detection.threshold
     return Candidates(*(part[:, rows] for part in candidates))
 

@@ -111,7 +111,7 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
 
 
 def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
-    """Opens an exported file. Its Look returns candidates before NMS; after NMS, if an earlier version exported it."""
+    """Opens an exported file. Its Look returns candidates before NMS; for files of earlier versions, after NMS."""
     program = PROGRAMS[path.suffix]
     if not path.is_file():
         raise UserError(f"{path}: no such file. Pass a checkpoint, or a file of {EXPORT}")
@@ -146,7 +146,7 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
         if flags and not has_candidates:
             raise UserError(
                 f"--{flags[0]}: {path} was exported by an earlier version and lacks the candidates before NMS, which "
-                f"several looks need. Export it again with {EXPORT}, or use the checkpoint"
+                f"mirrored or resized images and tiles need. Export it again with {EXPORT}, or use the checkpoint"
             )
         return look
 

@@ -184,7 +184,7 @@ class Views:
 
 
 class Tiles(NamedTuple):
-    """The square tiles into which an image is cut."""
+    """Describes the square tiles into which an image is cut."""
 
     side: int  # in original pixels
     overlap: float  # of neighbouring tiles, as a fraction of their side
@@ -196,7 +196,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_from(side: object, overlap: object) -> Tiles | None:
-    """Returns the tiles with this `side` and `overlap`, which a file may hold; None if there are no such tiles."""
+    """Returns the tiles that `side` and `overlap`, read from a file, describe; None if the values are unusable."""
     if isinstance(side, int) and side >= LEAST_SIDE and isinstance(overlap, float) and 0 <= overlap <= MOST_OVERLAP:
         return Tiles(side, overlap)
     return None
@@ -217,8 +217,8 @@ class TrainTiles:
 
     tile: int | None = option(
         None,
-        "train on square tiles of this side too, in pixels of the image, such as 640: for objects that are small in "
-        "large images. A tile is resized by --min_side and --max_side, like an image (docs/training.md)",
+        "also train on square tiles with this side, in pixels of the image file, such as 640; for small objects in "
+        "large images. Tiles are resized to --min_side and --max_side, like whole images (docs/training.md)",
         whole_number(LEAST_SIDE),
         metavar="SIDE",
     )
@@ -240,11 +240,11 @@ class TrainTiles:
 
 @dataclass(frozen=True)
 class TestTiles:
-    """The flags for detection in tiles; None stands for the weights file's own values."""
+    """The flags for detection in tiles; None means the value from training."""
 
     tile: int | None = option(
         None,
-        "also detect in square tiles of this side, in pixels of the image, such as 640: for objects that are small in "
+        "also detect in square tiles with this side, in pixels of the image file, such as 640; for small objects in "
         "large images; 0: no tiles (default: as in training)",
         tile_side,
         metavar="SIDE",
@@ -255,7 +255,7 @@ class TestTiles:
 
     def check(self, given: Given) -> None:
         if self.tile == 0:
-            given.refuse(("overlap",), "only applies with tiles. Remove it, or --tile 0.")
+            given.refuse(("overlap",), "has no effect with --tile 0. Remove one of the two.")
 
 
 @dataclass(frozen=True)

@@ -383,7 +383,7 @@ class Speed:
     cache: str = option(
         "none",
         "ram: keep decoded and resized training images in shared memory, as many as fit in half of what is free; with "
-        "--tile, decoded ones in their original size",
+        "--tile, at their original size",
         ("none", "ram"),
         may_change=True,
         repeated=False,

@@ -131,9 +131,9 @@ def started(path, *flags, names=("cat", "red")):
 
 
 TWINS = {
-    "yhenon": (Yhenon, "yhenon's pytorch-retinanet", 16),
-    "ODTK": (Odtk, "NVIDIA's ODTK", 16),
-    "torchvision": (lambda: Torchvision(1), "torchvision", 256),
+    "yhenon": (Yhenon, "a RetinaNet from yhenon's pytorch-retinanet", 16),
+    "ODTK": (Odtk, "a RetinaNet from NVIDIA's ODTK", 16),
+    "torchvision": (lambda: Torchvision(1), "a torchvision RetinaNet", 256),
 }
 
 
@@ -153,8 +153,8 @@ def test_a_file_is_recognised_behind_any_prefix(kind, wrap, tmp_path, capsys):
     network = started(tmp_path / "detector.pth", "--channels", channels)
     out = capsys.readouterr().out
     assert f"Detector weights: loaded from {tmp_path / 'detector.pth'}\nClasses that it knows: cat\n" in out
-    assert f"Recognised as a RetinaNet of {words}" in out
-    assert ("decoder's right and lower edges are one pixel less" in out) == (kind == "ODTK")
+    assert f"Recognised as {words}" in out
+    assert ("edges that its decoder returns are one pixel smaller" in out) == (kind == "ODTK")
     body = {"yhenon": twin, "ODTK": getattr(twin, "backbones", {"ResNet18FPN": twin})["ResNet18FPN"]}.get(kind)
     body = twin.backbone.body if kind == "torchvision" else getattr(body, "features", body)
     assert torch.equal(network.backbone.layer4[1].conv2.weight, body.layer4[1].conv2.weight)
@@ -198,7 +198,7 @@ def test_flags_that_do_not_fit_end_in_the_right_ones(flags, words, tmp_path):
             ["red", "green"],
             "as many as this set, and they are assumed",
         ),
-        (lambda: Yhenon(num_classes=3), ["red", "green"], [], "neither COCO's nor as many as this set's 2"),
+        (lambda: Yhenon(num_classes=3), ["red", "green"], [], "as many as neither COCO nor this set (2)"),
         (
             lambda: Torchvision(2, num_rows=3),
             ["red", "green"],
@@ -240,7 +240,7 @@ def test_odtks_other_networks_are_refused_by_name():
 
 def test_a_detector_with_another_kind_of_resnet_is_refused_by_name():
     state = Yhenon().state_dict() | {"layer1.0.se.fc1.weight": torch.zeros(4, 64, 1, 1)}
-    assert "pytorch-retinanet or one of its descendants, but its ResNet has squeeze-and-exc" in refusal_of(state)
+    assert "pytorch-retinanet or a project derived from it, but its ResNet has squeeze-and-exc" in refusal_of(state)
 
 
 def test_an_fcos_is_refused_by_name():

@@ -142,9 +142,9 @@ def test_other_networks_are_refused_by_name(names, words):
 
 def test_a_command_that_needs_a_checkpoint_says_what_the_file_is(tmp_path):
     torch.save({"state_dict": {"regressionModel.conv1.bias": torch.zeros(1)}}, tmp_path / "other.pt")
-    words = r"other\.pt: not a checkpoint of train\.py, but a state dict, which looks like a detector of yhenon's "
-    with pytest.raises(UserError, match=words + r"pytorch-retinanet; train\.py --weights can start from one"):
+    words = r"other\.pt: not a checkpoint of train\.py, but a state dict that looks like a detector of yhenon's "
+    with pytest.raises(UserError, match=words + r"pytorch-retinanet; train\.py --weights accepts the kinds"):
         load_checkpoint(tmp_path / "other.pt")
     torch.save([1], tmp_path / "list.pt")
-    with pytest.raises(UserError, match=r"list\.pt: not a checkpoint of train\.py\. Use a file that it wrote"):
+    with pytest.raises(UserError, match=r"list\.pt: not a checkpoint of train\.py\. Use a file that train\.py wrote"):
         load_checkpoint(tmp_path / "list.pt")

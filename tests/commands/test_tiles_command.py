@@ -51,7 +51,7 @@ def test_a_run_and_its_checkpoint(script, data, tmp_path, monkeypatch):
     assert run.code == 0, run.err
     shown = re.search(
         r"Tiles: side 64, overlap 0.25: the first epoch shows (\d+) images: 4 whole, (\d+) tiles with objects "
-        r"and (\d+) of (\d+) without",
+        r"to learn, and (\d+) of (\d+) tiles without",
         run.out,
     )
     num_shown, num_full, num_empty, num_all_empty = map(int, shown.groups())
@@ -113,7 +113,7 @@ def test_a_checkpoint_without_tiles(script, data, tmp_path, monkeypatch):
         ("train", ("--min_visible", 0.3), "--min_visible only applies with --tile"),
         ("train", ("--tile", 64, "--overlap", 0.95), "--overlap"),
         ("test", ("--tile", 30), "--tile"),
-        ("test", ("--tile", 0, "--overlap", 0.3), "--overlap only applies with tiles"),
+        ("test", ("--tile", 0, "--overlap", 0.3), "--overlap has no effect with --tile 0"),
         ("test", ("--set_name", "val", "--overlap", 0.3), "--overlap only applies with --tile"),
         ("test", ("--compare", "a.json", "b.json", "--tile", 64), "--tile only applies to detection"),
         (PREDICT, ("a.png", "--overlap", 0.3), "--overlap only applies with --tile"),
@@ -222,7 +222,7 @@ def test_check_data_recommends_a_side(script, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = script(CHECK, "--coco_path", data, "--min_side", 64, "--max_side", 96, "--tile", 64, "--no_pixels")
     assert "Tiles: side 64, overlap 0.2: the first epoch shows " in run.out
-    table = run.out.partition("pixels of an epoch")[2]
+    table = run.out.partition("pixels per epoch")[2]
     shares = {side: float(share) for side, share in re.findall(r"(no tiles|--tile \d+) +(\S+)%", table)}
     assert shares["no tiles"] < shares["--tile 64"]
     assert re.search(r"Recommended: --tile \d+, the cheapest", run.out)
