@@ -29,10 +29,13 @@ def tile_corners(size: Sequence[int], tiles: Tiles) -> list[tuple[int, int]]:
 
 def _starts(length: int, tiles: Tiles) -> list[int]:
     """Returns the starts of tiles along a side of `length`: evenly spaced, overlapping by at least `tiles.overlap`."""
-    if length <= tiles.side:
-        return [0]
-    count = -(-(length - tiles.side) // tiles.step) + 1
-    return [round(number * (length - tiles.side) / (count - 1)) for number in range(count)]
+    count = int(_counts(np.array(length), tiles))
+    return [round(number * (length - tiles.side) / max(1, count - 1)) for number in range(count)]
+
+
+def _counts(lengths: np.ndarray, tiles: Tiles) -> np.ndarray:
+    """Returns the smallest numbers of tiles that cover sides of the given `lengths`."""
+    return -(-(lengths - tiles.side).clip(min=0) // tiles.step) + 1
 
 
 def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
@@ -44,25 +47,23 @@ def cut(image: Tensor, corner: tuple[int, int], tiles: Tiles) -> Tensor:
 class Grids(NamedTuple):
     """Describes the tiles of all images of a set in one epoch.
 
-    Along each side, tile k starts at offset + (k - 1) * step, clipped so that it stays inside the image. So
-    neighbouring tiles overlap by at least the requested fraction of their side, and the tiles cover the image.
+    There are as few tiles as can cover an image. Along each side, tile k starts at k * step - offset, clipped so that
+    it stays inside the image. So neighbouring tiles overlap by at least the requested fraction of their side.
     """
 
     tiles: Tiles
     sizes: np.ndarray  # int64 [N, 2], the images' (height, width)
-    offsets: np.ndarray  # int64 [N, 2], from 1 to the step
+    offsets: np.ndarray  # int64 [N, 2], at most the slack, so that the last tile reaches the end of the image
 
     @property
     def counts(self) -> np.ndarray:
         """Returns the number of tiles along each image's height and width: int64 [N, 2]; 0 for images without tiles."""
-        room = self.sizes - self.tiles.side
-        counts = np.where(room > 0, -(-(room - self.offsets) // self.tiles.step).clip(max=0) + 2, 1)
-        return counts * (room > 0).any(axis=1, keepdims=True)
+        return _counts(self.sizes, self.tiles) * (self.sizes > self.tiles.side).any(axis=1, keepdims=True)
 
     def starts(self, images: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Returns the (top, left) corners, int64 [n, 2], of tiles in the rows and columns `places` [n, 2]."""
         room = (self.sizes[images] - self.tiles.side).clip(min=0)
-        return (self.offsets[images] + (places - 1) * self.tiles.step).clip(0, room)
+        return (places * self.tiles.step - self.offsets[images]).clip(0, room)
 
     def sizes_of_tiles(self, images: np.ndarray) -> np.ndarray:
         """Returns the (height, width) of the tiles of `images` [n]: int64 [n, 2]."""
@@ -71,8 +72,10 @@ class Grids(NamedTuple):
 
 def grids_of(sizes: np.ndarray, tiles: Tiles, seed: int, epoch: int) -> Grids:
     """Returns the tiles of images with these `sizes` [N, 2]; the offsets depend on (seed, epoch) and the image."""
+    sizes = sizes.astype(np.int64)
+    slack = (_counts(sizes, tiles) - 1) * tiles.step - (sizes - tiles.side).clip(min=0)
     draws = np.random.default_rng([seed, epoch, TILE_STREAM]).random(sizes.shape)
-    return Grids(tiles, sizes.astype(np.int64), 1 + (draws * tiles.step).astype(np.int64))
+    return Grids(tiles, sizes, (draws * (slack + 1)).astype(np.int64))
 
 
 class Tiled(NamedTuple):
@@ -132,8 +135,8 @@ def _near_places(grids: Grids, images: np.ndarray, corners: np.ndarray) -> tuple
     side, step = grids.tiles.side, grids.tiles.step
     counts, offsets = grids.counts[images], grids.offsets[images]
     low, high = corners[:, 1::-1], corners[:, :1:-1]  # (top, left) and (bottom, right)
-    first = np.floor((low - side - offsets) / step).astype(np.int64).clip(0, (counts - 1).clip(min=0))
-    last = (np.floor((high - offsets) / step).astype(np.int64) + 2).clip(0, counts - 1)
+    first = np.floor((low - side + offsets) / step).astype(np.int64).clip(0, (counts - 1).clip(min=0))
+    last = (np.floor((high + offsets) / step).astype(np.int64) + 1).clip(0, counts - 1)
     spans = (last - first + 1).clip(min=0)  # [n, 2]
     num = spans.prod(axis=1)
     which = np.repeat(np.arange(len(corners)), num)

@@ -68,6 +68,14 @@ def share_of(box, window):
     return shown / ((x2 - x1) * (y2 - y1))
 
 
+def corners_along(size, tiles):
+    """Returns the starts of the evenly spaced tiles along the height and along the width."""
+    if max(size) <= tiles.side:
+        return [0], [0]
+    corners = tile_corners(size, tiles)
+    return sorted({top for top, _ in corners}), sorted({left for _, left in corners})
+
+
 def literal_tiles(size, tiles, offsets):
     """Returns the windows of an image's tiles, one after the other."""
     if max(size) <= tiles.side:
@@ -75,12 +83,8 @@ def literal_tiles(size, tiles, offsets):
     starts = []
     for length, offset in zip(size, offsets, strict=True):
         room, along = max(0, length - tiles.side), [0]
-        if room:
-            start = offset
-            while start < room:
-                along.append(start)
-                start += tiles.step
-            along.append(room)
+        while along[-1] < room:
+            along.append(min(len(along) * tiles.step - offset, room))
         starts.append(along)
     sides = [min(length, tiles.side) for length in size]
     return [(top, left, *sides) for top in starts[0] for left in starts[1]]
@@ -93,7 +97,10 @@ def test_an_epoch_is_the_literal_one(images, side, overlap, min_visible, seed, e
     tiles, dataset = Tiles(side, overlap), dataset_of(images, min_visible)
     epochs = TiledEpochs(dataset, tiles, min_visible, seed)
     every, shown = epochs.tiled_in(epoch), epochs.shown_in(epoch)
-    offsets = 1 + (np.random.default_rng([seed, epoch, 3]).random((len(images), 2)) * tiles.step).astype(int)
+    draws = np.random.default_rng([seed, epoch, 3]).random((len(images), 2))
+    counts = [[len(along) for along in corners_along(size, tiles)] for size, _ in images]
+    room = np.array([size for size, _ in images]) - side
+    offsets = (draws * ((np.array(counts) - 1) * tiles.step - room.clip(min=0) + 1)).astype(int)
     wanted = [
         Window(row, *window)
         for row, ((size, _), offset) in enumerate(zip(images, offsets.tolist(), strict=True))
@@ -124,7 +131,7 @@ def test_tiles_cover_an_image_and_overlap_enough(length, side, overlap, seed):
     assert (heights == side).all()
     assert (np.diff(tops) > 0).all()
     assert (np.diff(tops) <= tiles.step).all()
-    assert len(tops) <= len(tile_corners((length, 1), tiles)) + 1
+    assert len(tops) == len(tile_corners((length, 1), tiles))
 
 
 @EXAMPLES
@@ -175,7 +182,7 @@ def test_other_tiles_each_epoch_and_seed():
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_the_sampler_goes_through_an_epoch_of_tiles_on_all_ranks(num_ranks):
-    dataset = dataset_of([((400, 300 + 10 * i), [(i, i, i + 50, i + 50)]) for i in range(5)])
+    dataset = dataset_of([((400, 300 + 10 * i), [(7 * i, 3 * i, 7 * i + 5, 3 * i + 5)]) for i in range(40)])
     epochs = TiledEpochs(dataset, Tiles(100, 0.2), 0.5, 7)
     samplers = [
         AspectRatioBasedSampler(epochs.shown_in, 2, 7, ranks=Ranks(rank, num_ranks)) for rank in range(num_ranks)
