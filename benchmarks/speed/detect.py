@@ -21,11 +21,13 @@ from retinanet.runtime.console import run
 from retinanet.settings.options import whole_number
 
 Build = Callable[[argparse.Namespace], contestants.Work]
+FROM_FILES = "predict, from files to pictures"  # it returns no detections
 RANDOM: dict[str, Build] = {"torchvision": contestants.torchvision_detection, "ours": contestants.our_detection}
 TRAINED: dict[str, Build] = {
     "ours": trained.our_detection,
     "torchvision": trained.torchvision_detection,
     "ours, on onnxruntime": partial(trained.exported_detection, form="onnx"),
+    FROM_FILES: trained.predict_command,
 }
 ON_CPU: dict[str, Build] = {
     "ours, bfloat16": partial(trained.our_detection, precision="bfloat16"),
@@ -71,8 +73,9 @@ def main() -> int:
         return 0
     works = {name: build(args) for name, build in builders.items()}
     num_images = args.batch_size
-    found = {name: cast(trained.Found, work()) for name, work in works.items()} if args.checkpoint_path else {}
-    if found:
+    found: dict[str, trained.Found] = {}
+    if args.checkpoint_path:
+        found = {name: cast(trained.Found, work()) for name, work in works.items() if name != FROM_FILES}
         num_images = len(found["ours"])
         print(f"Detection with {args.checkpoint_path.name}, {args.height} x {args.width}, batch {args.batch_size}\n")
     else:

@@ -6,9 +6,13 @@ pass the threshold, a higher --num_candidates makes the detections equal.
 """
 
 import argparse
+import io
 import re
+import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +23,9 @@ from torchvision.transforms.v2.functional import resize
 
 from benchmarks.speed.contestants import precision_of, torchvision_model
 from retinanet.checkpoints.checkpoint import build_model, load_checkpoint
+from retinanet.commands.predict import predict
 from retinanet.data.batches import Sample
-from retinanet.data.dataset import load_set
+from retinanet.data.dataset import CocoDataset, load_set
 from retinanet.detector.anchors import anchors_for
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.detect import suppress
@@ -36,6 +41,7 @@ from retinanet.export.openvino_file import openvino_model
 from retinanet.predict.networks import look_of
 from retinanet.predict.runners import onnx_runner, openvino_runner
 from retinanet.runtime.device import PRECISIONS, autocast
+from retinanet.settings.predict import predict_settings
 from retinanet.settings.shared import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 
 Found = list[dict[str, Tensor]]  # boxes, scores and labels of each image, as torchvision gives them
@@ -85,6 +91,22 @@ def exported_detection(
         runner = openvino_runner(model, "cpu", PRECISIONS[precision])
     batches = [images.cpu() for images in _batches(args)]
     return _detection(look_of(runner), batches, args)
+
+
+def predict_command(args: argparse.Namespace) -> Callable[[], None]:
+    """Returns a function that runs `predict` on image files: it opens the checkpoint and writes pictures with boxes.
+
+    The images have the size of the training, whatever --height and --width are.
+    """
+    dataset = _set(args)
+    words = [*(str(dataset.path(index)) for index in range(_num_images(dataset, args))), "--device", args.device.type]
+    words += ["--checkpoint_path", str(args.checkpoint_path), "--precision", args.precision]
+
+    def detection() -> None:
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+            predict(predict_settings([*words, "--output_path", str(Path(folder) / "predictions")]))
+
+    return detection
 
 
 def _detection(look: Look, batches: list[Tensor], args: argparse.Namespace) -> Callable[[], Found]:
@@ -171,12 +193,19 @@ def _sizes(args: argparse.Namespace) -> Tensor:
     return torch.tensor([[args.height, args.width]] * args.batch_size, device=args.device)
 
 
+def _set(args: argparse.Namespace) -> CocoDataset:
+    return load_set(args.coco_path, "val", min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=MAX_PIXELS)[1]
+
+
+def _num_images(dataset: CocoDataset, args: argparse.Namespace) -> int:
+    return min(args.num_images, len(dataset)) // args.batch_size * args.batch_size
+
+
 def _batches(args: argparse.Namespace) -> list[Tensor]:
     """Returns the first images of the set, in batches of uint8 [batch, 3, height, width]."""
-    _, dataset = load_set(args.coco_path, "val", min_side=MIN_SIDE, max_side=MAX_SIDE, max_pixels=MAX_PIXELS)
-    num_images = min(args.num_images, len(dataset)) // args.batch_size * args.batch_size
+    dataset = _set(args)
     images = []
-    for index in range(num_images):
+    for index in range(_num_images(dataset, args)):
         sample = dataset[index]
         assert isinstance(sample, Sample), sample
         images.append(resize(sample.image, [args.height, args.width]))

@@ -79,3 +79,12 @@ def test_agreement_counts_the_images_that_differ():
     text = trained.agreement([found(0.5), found(0.9, 0.25)], [found(0.5), found(0.75)])
 
     assert text.startswith("Detections: 3 and 2, as many of each in 1 of 2 images; there the boxes differ by at most")
+
+
+def test_predict_writes_pictures_and_prints_nothing(coco_path, capsys):
+    args = arguments(coco_path)
+    args.precision = "auto"
+
+    assert trained.predict_command(args)() is None
+
+    assert capsys.readouterr().out == ""
