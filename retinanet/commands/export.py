@@ -148,7 +148,7 @@ def load_exports_set(settings: ExportSettings, checkpoint: Checkpoint, set_name:
 
 
 def require_ap(settings: ExportSettings, dataset: CocoDataset) -> None:
-    """Raises UserError if the set has no objects, so that the AP that INT8 loses can't be measured."""
+    """Raises UserError if the set has no objects, because the AP loss from INT8 can't be measured without any."""
     if not has_objects(dataset.annotations):
         raise UserError(
             f"{dataset.annotations.path}: has no objects, and --int8 measures the AP that the file loses. Choose "

@@ -48,7 +48,7 @@ def font_file(letters: str) -> str:
 def _files_for(letters: frozenset[str]) -> tuple[str, ...]:
     """Returns the file of matplotlib's own font, then the files of system fonts that add missing letters.
 
-    The system fonts are listed anew, because matplotlib's list dates from its first start.
+    Lists the system fonts again, because matplotlib caches its list on first use and may miss fonts installed since.
     """
     files: list[str] = [font_manager.findfont(FontProperties())]
     shown = {letter for letter in letters if not letter.isascii() and unicodedata.category(letter) != "Cf"}

@@ -1,4 +1,4 @@
-"""Walks folders, finds files by name, and records of every file that it was read, or why it was left out."""
+"""Walks folders, finds files by name, and records for each file that it was read, or why it was left out."""
 
 import os
 import stat
