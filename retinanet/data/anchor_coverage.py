@@ -19,7 +19,6 @@ from retinanet.detector.settings import BACKGROUND_IOU, DEFAULT_LOSS, LossSettin
 from retinanet.detector.structures import AnchorMatches, Targets
 from retinanet.runtime.device import one_thread
 from retinanet.settings.shared import Tiles, TrainTiles
-from retinanet.settings.train import Data
 
 ROUNDING = 1e-5  # rounding error of an IoU in float32, the format of training
 WHOLE = 0.99  # a tile that shows at least this fraction of an object's area is taken to show all of it
@@ -173,9 +172,9 @@ def _ious_in_tiles(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -
     return best
 
 
-def setup_of(data: Data, shapes: AnchorShapes) -> AnchorSetup:
-    """Returns the setup of a run with anchors of these `shapes`."""
-    return AnchorSetup(data.min_side, data.max_side, shapes, data.tiling.tiles, data.tiling.min_visible)
+def setup_of(dataset: CocoDataset, shapes: AnchorShapes, tiling: TrainTiles) -> AnchorSetup:
+    """Returns the setup of a run on `dataset` with anchors of these `shapes`."""
+    return AnchorSetup(dataset.min_side, dataset.max_side, shapes, tiling.tiles, tiling.min_visible)
 
 
 def shares(matched: np.ndarray, ious: np.ndarray, background: float = BACKGROUND_IOU) -> list[float]:

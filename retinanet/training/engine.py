@@ -182,7 +182,7 @@ def rest_of_epoch(run: Run, rate_of: Callable[[int], float] | None = None) -> It
         settings.optimisation.milestones,
         settings.optimisation.num_warmup_steps(first_steps[-1]),
     ).rate
-    first_step = first_steps[state.epoch]
+    first_step = sampler.first_steps(state.epoch)[-1]  # --find_lr goes on after the last epoch
     clock = WaitClock(_steps_left(run), run.device)
     started, waited = time.perf_counter() - state.epoch_seconds, state.epoch_waited
     for rate in train_steps(

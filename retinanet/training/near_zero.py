@@ -22,7 +22,7 @@ def near_zero_lines(run: Run, ap: float, detections: Found) -> list[str]:
     state, settings, training_set = run.state, run.settings, run.sets.training_set
     if ap >= NEAR_ZERO or any(earlier < NEAR_ZERO for earlier in state.ap_by_epoch.values()):
         return []
-    setup = setup_of(settings.data, state.network.architecture.anchors)
+    setup = setup_of(training_set, state.network.architecture.anchors, settings.data.tiling)
     missed = coverage(training_set, setup, settings.loss, MOST_DRAWN).missed
     scores = detections.scores
     spread = f" with scores up to {scores.max():.3f}, their median {np.median(scores):.3f}" if len(scores) else ""

@@ -189,7 +189,7 @@ def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettin
     scarce = [f"{name} {count}" for count, name in sorted(zip(counts, annotations.class_names, strict=True))]
     scarce = scarce[: sum(count < SCARCE for count in counts)]
     more = [f"and {len(scarce) - MOST_SCARCE_NAMED} more"] if len(scarce) > MOST_SCARCE_NAMED else []
-    setup = setup_of(settings.data, shapes)
+    setup = setup_of(dataset, shapes, settings.data.tiling)
     by_iou = coverage(dataset, setup, replace(settings.loss, matcher="iou"), MOST_DRAWN)
     foreground, background = settings.loss.foreground_iou, settings.loss.background_iou
     ious = ious_of(setup, by_iou.objects.corners, annotations.sizes[by_iou.objects.images])

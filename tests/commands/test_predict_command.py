@@ -248,7 +248,7 @@ def test_a_video(script, checkpoint):
     ("flags", "message"),
     [
         (("--overlap", 0.5), "--overlap only applies with --tile"),
-        (("--tile", 64, "--overlap", 0.95), "far too many tiles"),
+        (("--tile", 64, "--overlap", 0.95), "expected a number from 0 to 0.9"),
         (("--classes", "horse"), "has no class 'horse'"),
         (("--test_sides", 64, 64), "--test_sides: 64 is listed twice, which would detect twice"),
         (("--threshold", 2), "--threshold: expected a number from 0 to 1, or CLASS=NUMBER; got '2'"),
