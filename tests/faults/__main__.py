@@ -136,7 +136,7 @@ def rows(folder: Path, small: bool) -> list[Callable[[], Row]]:
         lambda: killed(folder, 2 if small else 60),
         lambda: signalled(folder, 1 if small else 30),
         lambda: disk(folder),
-        lambda: damaged(folder, 5 if small else 50),
+        lambda: damaged(folder, 3 if small else 50),
         lambda: malicious(folder, 30_000_000 if small else 300_000_000),
         lambda: diverging(folder),
         lambda: refused(folder),

@@ -1,7 +1,8 @@
 """Builds small networks, states, losses and runs; arguments override the settings that a test is about."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,6 +22,7 @@ from support.data_folder import NAMES, write_set
 from support.scripts import TINY
 
 CPU = torch.device("cpu")
+Result = TypeVar("Result")
 
 
 def small_network(
@@ -80,3 +82,15 @@ def small_run(coco_path: Path, *flags: object) -> Run:
     """Builds the run that train.py would start with these flags."""
     settings = train_settings([str(word) for word in ("--coco_path", coco_path, *TINY, "--workers", 0, *flags)])
     return build_run(settings, ALONE, load_sets(settings, ALONE))
+
+
+def once(compute: Callable[..., Result]) -> Callable[..., Result]:
+    """Returns a function that computes its result in the first call, and returns that result in all others."""
+    results: list[Result] = []
+
+    def first(*arguments: object) -> Result:
+        if not results:
+            results.append(compute(*arguments))
+        return results[0]
+
+    return first
