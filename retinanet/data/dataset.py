@@ -217,10 +217,11 @@ class CocoDataset(Dataset[Sample | BadImage]):
         image = self.cache.get(index) if self.cache else None
         if image is None:
             image = to_tensor(self.original(index))
-            image = image if size is None else resize(image, size)
+            if size and self.min_visible is None:
+                image = resize(image, size)
             if self.cache:
                 self.cache.put(index, image)
-        return image
+        return resize(image, size) if size else image
 
     def _part(self, window: Window) -> Tensor:
         row, *region = window

@@ -194,6 +194,12 @@ def test_workers_and_the_cache_change_nothing(data, names):
         sampler.start_at(1)
         return [batch for batch, _ in loader]
 
+    _, dataset = load_set(data, "train", min_side=64, max_side=96, max_pixels=10**6, min_visible=0.5)
+    whole = dataset.read(1).image
+    dataset.cache = ImageCache(dataset.annotations.sizes, 10**9)
+    for _ in range(2):
+        assert torch.equal(dataset.read(1).image, whole)
+
     plain, others = batches(0, None), [*map(batches, (2, 0, 0), (None, 10**9, 200_000))]
     assert any((batch.targets.labels == -2).any() for batch in plain)  # objects that are hardly seen
     for other in others:
