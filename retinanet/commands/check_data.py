@@ -271,7 +271,7 @@ def count_blocks(sets: list[CheckedSet], settings: CheckDataSettings) -> list[li
     charts.draw(counts, classes, groups, settings.picture_path)
     sides = ["--min_side", str(settings.min_side), "--max_side", str(settings.max_side)]
     tiles = settings.tiling.tiles
-    sides += ["--tile", str(tiles.side), "--overlap", f"{tiles.overlap:g}"] if tiles else []
+    sides += tiles.words if tiles else []
     flags = " ".join([*sides, *anchor_words(settings.anchors.shapes)])
     drawn = "" if now.are_all else f" ({len(now.matched)} drawn)"
     title = f"Best anchor of each object of {counts[0].name}{drawn}, {flags}"

@@ -172,7 +172,7 @@ def draw_augmented(settings: DrawSettings) -> None:
         white_level=settings.white_level,
         require_images=False,
         keep_crowds=training.ignore_crowds,
-        min_visible=training.tiling.min_visible if training.tiling.tile else None,
+        min_visible=training.tiling.least_visible,
     )
     chosen = chosen_images(annotations, settings)
     loader, sampler = training_loader(

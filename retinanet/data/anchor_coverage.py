@@ -10,7 +10,7 @@ from torch import Tensor
 from retinanet.coco.annotations import owners_of_rows
 from retinanet.coco.boxes import resized_corners
 from retinanet.data.dataset import CocoDataset, Objects
-from retinanet.data.tiles import grids_of, tile_targets
+from retinanet.data.tiles import parts_in_tiles
 from retinanet.data.transforms import padded_sizes, resized_sizes, scale_boxes
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, anchors_for, cell_anchors, level_shapes
 from retinanet.detector.boxes import iou
@@ -164,8 +164,7 @@ def _ious_in_tiles(setup: AnchorSetup, corners: np.ndarray, sizes: np.ndarray) -
     """
     best = np.zeros(len(corners))
     if setup.tiles:
-        grids = grids_of(sizes, setup.tiles, seed=0, epoch=0)
-        for seen in tile_targets(grids, np.arange(len(corners)), corners, WHOLE):
+        for seen in parts_in_tiles(corners, sizes, setup.tiles, WHOLE):
             resized = resized_sizes(seen.sizes, setup.min_side, setup.max_side)
             boxes = resized_corners(seen.parts, seen.sizes, resized)
             np.maximum.at(best, seen.objects, best_ious(boxes, setup.shapes))

@@ -8,7 +8,7 @@ import numpy as np
 
 from retinanet.data.anchor_coverage import AnchorSetup, Coverage, coverage, ious_of
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.tiles import TiledEpochs
+from retinanet.data.tiles import sizes_of_epoch
 from retinanet.data.transforms import resized_sizes
 from retinanet.detector.settings import AnchorShapes, LossSettings
 from retinanet.runtime.printable import printable
@@ -109,11 +109,7 @@ def remedy_of(
 
 def _pixels_of_epoch(dataset: CocoDataset, setup: AnchorSetup) -> float:
     """Returns how many pixels the network sees in an epoch."""
-    sizes = dataset.annotations.sizes
-    if setup.tiles:
-        shown = TiledEpochs(dataset, setup.tiles, setup.min_visible).shown_in(0)
-        assert shown.windows is not None
-        sizes = shown.windows[:, 3:]
+    sizes = sizes_of_epoch(dataset, setup.tiles, setup.min_visible)
     return float(resized_sizes(sizes, setup.min_side, setup.max_side).prod(axis=1, dtype=float).sum())
 
 

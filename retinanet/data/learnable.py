@@ -8,7 +8,7 @@ from retinanet.coco.annotations import Annotations, one_box_for_all, owners_of, 
 from retinanet.coco.boxes import corners_for_sizes, mirrored_corners, resized_corners
 from retinanet.data.anchor_coverage import ROUNDING, best_ious
 from retinanet.data.dataset import CocoDataset
-from retinanet.data.tiles import grids_of, tile_targets
+from retinanet.data.tiles import parts_in_tiles
 from retinanet.detector.anchors import DEFAULT_SHAPES
 from retinanet.detector.settings import FOREGROUND_IOU, AnchorShapes
 from retinanet.runtime.errors import DataFault
@@ -75,8 +75,7 @@ def _network_boxes(dataset: CocoDataset, sides: Sequence[int], flip: bool, tiles
         parts = [(objects.corners, sizes)]
         if tiles:
             assert dataset.min_visible is not None
-            grids = grids_of(sizes, tiles, seed=0, epoch=0)
-            seen_parts = tile_targets(grids, np.arange(len(sizes)), objects.corners, dataset.min_visible)
+            seen_parts = parts_in_tiles(objects.corners, sizes, tiles, dataset.min_visible)
             parts += [(seen.parts, seen.sizes) for seen in seen_parts if len(seen.parts)]
         for corners, original in parts:
             for side in sides or (None,):

@@ -122,6 +122,11 @@ def tile_targets(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visi
         yield TileTargets(start + which[is_target], tiles[is_target], sizes[is_target], parts[is_target])
 
 
+def parts_in_tiles(corners: np.ndarray, sizes: np.ndarray, tiles: Tiles, min_visible: float) -> Iterator[TileTargets]:
+    """Yields the targets in the tiles of one epoch, for objects whose images have these `sizes` [n, 2]."""
+    return tile_targets(grids_of(sizes, tiles, seed=0, epoch=0), np.arange(len(corners)), corners, min_visible)
+
+
 def _firsts(counts: np.ndarray) -> np.ndarray:
     """Returns the index of the first element of each of several consecutive groups, whose sizes are `counts` [n]."""
     return np.cumsum(counts) - counts
@@ -201,3 +206,12 @@ class TiledEpochs:
             f"{num_images + num_targets + num_shown} images: {num_images} whole, {num_targets} tiles with objects to "
             f"learn, and {num_shown} of {num_empty} tiles without"
         )
+
+
+def sizes_of_epoch(dataset: CocoDataset, tiles: Tiles | None, min_visible: float) -> np.ndarray:
+    """Returns the original sizes, int64 [K, 2], of the images and tiles of a typical epoch, without repeats."""
+    if not tiles:
+        return dataset.annotations.sizes
+    windows = TiledEpochs(dataset, tiles, min_visible).shown_in(0).windows
+    assert windows is not None
+    return windows[:, 3:]

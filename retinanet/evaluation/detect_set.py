@@ -1,6 +1,6 @@
 """Detects objects in all images of a dataset."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from retinanet.coco.annotations import Annotations
 from retinanet.coco.results import Found, joined
-from retinanet.data.batches import BadImage, Batch
+from retinanet.data.batches import BadImage, Batch, Sample
 from retinanet.data.dataloader import LoaderSettings, evaluation_loader, original_loader
 from retinanet.data.dataset import CocoDataset
 from retinanet.data.device_feed import BadImages, OneAhead, on_device
@@ -66,26 +66,32 @@ def detect_with(
     """
     with searching_algorithms(False):  # image shapes vary, and the last batch of each shape is smaller
         if views.tiles:
-            parts = _found_in_tiles(look, dataset, loading, device, detection, views, ranks)
+            images = tqdm(original_loader(dataset, loading, ranks), "Detection", leave=False, disable=_hides_bar(ranks))
+            views = views._replace(sides=views.sides or [(dataset.min_side, dataset.max_side)])
+            parts = _found_in_images(look, images, Looks(views, detection, loading.batch_size), device)
         else:
-            parts = _found_in_batches(look, dataset, loading, device, detection, views, ranks)
+            batches = on_device(batches_of_set(dataset, loading, "Detection", views=views, ranks=ranks), device)
+            parts = _found_in_batches(look, OneAhead(batches), views, detection)
     return found_in_set([part for of_rank in ranks.gathered(parts) for part in of_rank], dataset.annotations)
 
 
-def _found_in_batches(
-    look: Look,
-    dataset: CocoDataset,
-    loading: LoaderSettings,
-    device: torch.device,
-    detection: DetectionSettings,
-    views: Views,
-    ranks: Ranks,
+def _found_in_images(
+    look: Look, images: Iterable[Sample | BadImage], looks: Looks, device: torch.device
 ) -> list[Found]:
-    batches = OneAhead(on_device(batches_of_set(dataset, loading, "Detection", views=views, ranks=ranks), device))
-    merged = merged_views(look, batches, views)
+    """Returns the detections in images at their original size and in their tiles, image by image, as predict does."""
+    parts = []
+    for sample in images:
+        if isinstance(sample, BadImage):
+            raise UserError(sample.message)
+        found = detect_images(look, [sample.image], looks, device)
+        parts.append(found._replace(images=np.full_like(found.images, sample.row)))
+    return parts
+
+
+def _found_in_batches(look: Look, batches: OneAhead, views: Views, detection: DetectionSettings) -> list[Found]:
     parts: list[Found] = []
     suppressed: list[tuple[Detections, Tensor, np.ndarray]] = []  # of the previous batch
-    for candidates, sizes, scales, rows in merged:
+    for candidates, sizes, scales, rows in merged_views(look, batches, views):
         # While a GPU computes these predictions, the host reads the previous batch's detections and starts the copy of
         # the next batch, because it will have to wait during the suppression.
         parts += [found_in_batch(*batch) for batch in suppressed]
@@ -95,28 +101,6 @@ def _found_in_batches(
         with memory_explained(where, DETECTION_ADVICE):
             suppressed = [(suppress(candidates, sizes, detection), scales, rows.numpy())]
     return parts + [found_in_batch(*batch) for batch in suppressed]
-
-
-def _found_in_tiles(
-    look: Look,
-    dataset: CocoDataset,
-    loading: LoaderSettings,
-    device: torch.device,
-    detection: DetectionSettings,
-    views: Views,
-    ranks: Ranks,
-) -> list[Found]:
-    """Does the same as _found_in_batches for images and their tiles, image by image, as predict does."""
-    views = views._replace(sides=views.sides or [(dataset.min_side, dataset.max_side)])
-    looks = Looks(views, detection, loading.batch_size)
-    parts = []
-    bar = tqdm(original_loader(dataset, loading, ranks), "Detection", leave=False, disable=_hides_bar(ranks))
-    for sample in bar:
-        if isinstance(sample, BadImage):
-            raise UserError(sample.message)
-        found = detect_images(look, [sample.image], looks, device)
-        parts.append(found._replace(images=np.full_like(found.images, sample.row)))
-    return parts
 
 
 def batches_of_set(

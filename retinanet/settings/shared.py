@@ -194,6 +194,11 @@ class Tiles(NamedTuple):
         """Returns the largest distance between the starts of neighbouring tiles."""
         return max(1, int(self.side * (1 - self.overlap)))
 
+    @property
+    def words(self) -> list[str]:
+        """Returns the flags that select these tiles."""
+        return ["--tile", str(self.side), "--overlap", f"{self.overlap:g}"]
+
 
 def tiles_from(side: object, overlap: object) -> Tiles | None:
     """Returns the tiles that `side` and `overlap`, read from a file, describe; None if the values are unusable."""
@@ -232,6 +237,11 @@ class TrainTiles:
     @property
     def tiles(self) -> Tiles | None:
         return Tiles(self.tile, self.overlap) if self.tile else None
+
+    @property
+    def least_visible(self) -> float | None:
+        """Returns --min_visible; None without tiles."""
+        return self.min_visible if self.tile else None
 
     def check(self, given: Given) -> None:
         if self.tile is None:

@@ -8,6 +8,7 @@ import torch
 from retinanet.checkpoints.resume import SavedRun
 from retinanet.data.batches import Batch
 from retinanet.data.device_feed import in_steps, on_device
+from retinanet.data.tiles import sizes_of_epoch
 from retinanet.data.transforms import longest_at, padded_sizes, resized_sizes
 from retinanet.detector.model import RetinaNet
 from retinanet.detector.structures import Targets
@@ -17,7 +18,7 @@ from retinanet.runtime.errors import OutOfResources, UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.settings.options import with_values
 from retinanet.settings.train import AUTO_BATCH, TrainSettings
-from retinanet.training.build import losses_in, num_batches, parts_of_epoch, start_state
+from retinanet.training.build import losses_in, num_batches, start_state
 from retinanet.training.compilation import why_not_compiled
 from retinanet.training.engine import train_steps
 from retinanet.training.sets import Sets
@@ -76,7 +77,11 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
 
 def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
     """Returns True if this rank would compile the run; the other ranks don't take part in the search."""
-    batches = num_batches(settings, len(parts_of_epoch(settings, sets)), ranks)
+    batches = num_batches(
+        settings,
+        len(sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)),
+        ranks,
+    )
     return why_not_compiled(settings.speed.compile, device, ALONE, batches) is None
 
 
@@ -102,7 +107,7 @@ def largest_that_fits(peak_of: Callable[[int], int | None], limit: int) -> tuple
 def largest_shape(settings: TrainSettings, sets: Sets, batch_size: int) -> tuple[int, int]:
     """Returns the height and width of the run's largest possible batch; its images have similar aspect ratios."""
     side = max(settings.data.augmentation.train_sides or (settings.data.min_side,))
-    originals = parts_of_epoch(settings, sets)
+    originals = sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)
     sizes = resized_sizes(originals, side, longest_at(side, settings.data.min_side, settings.data.max_side))
     ordered = sizes[np.argsort(originals[:, 1] / originals[:, 0], kind="stable")]
     windows = np.lib.stride_tricks.sliding_window_view(ordered, min(batch_size, len(ordered)), axis=0)
@@ -134,7 +139,11 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ran
     network = RetinaNet(start.architecture, num_classes, learn_statistics=start.norm_statistics == "learned")
     network.backbone.freeze(start.freeze_stages)
     precision = choose_precision(settings.machine.precision, device)
-    num_steps = num_batches(settings, len(parts_of_epoch(settings, sets)), ranks)
+    num_steps = num_batches(
+        settings,
+        len(sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)),
+        ranks,
+    )
     state = start_state(settings, network, device, precision, (), num_steps)
     losses = losses_in(settings, state, num_classes, precision, ranks, compiled=compiled)
     batch = _batch(sets, settings.data.batch_size, largest_shape(settings, sets, settings.data.batch_size))

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -16,7 +15,7 @@ from retinanet.data.batches import Loaded
 from retinanet.data.dataloader import LoaderSettings, training_loader
 from retinanet.data.device_feed import BadImages
 from retinanet.data.sampler import AspectRatioBasedSampler
-from retinanet.data.tiles import TiledEpochs
+from retinanet.data.tiles import sizes_of_epoch
 from retinanet.data.transforms import longest_at
 from retinanet.detector.model import RetinaNet
 from retinanet.runtime.device import choose_precision, make_deterministic
@@ -59,7 +58,11 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     precision = choose_precision(settings.machine.precision, device)
     if settings.safety.deterministic:
         make_deterministic()
-    batches = num_batches(settings, len(parts_of_epoch(settings, sets)), ranks)
+    batches = num_batches(
+        settings,
+        len(sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)),
+        ranks,
+    )
     why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
     compiled = why_not is None
     if compiled:
@@ -194,16 +197,6 @@ def sides_to_compile(settings: TrainSettings) -> list[int]:
     """Returns the lengths to which sides are padded, from the shortest to the longest side that an image may have."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
-
-
-def parts_of_epoch(settings: TrainSettings, sets: Sets) -> np.ndarray:
-    """Returns the original sizes, (height, width), of the images and tiles of a typical epoch, without repeats."""
-    tiling = settings.data.tiling
-    if not tiling.tiles:
-        return sets.train.sizes
-    windows = TiledEpochs(sets.training_set, tiling.tiles, tiling.min_visible).shown_in(0).windows
-    assert windows is not None
-    return windows[:, 3:]
 
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:

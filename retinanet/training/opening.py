@@ -239,5 +239,5 @@ def check_command(settings: TrainSettings) -> str:
     words += ["--sets", *dict.fromkeys((settings.data.train_set, settings.data.val_set))]
     words += ["--min_side", str(settings.data.min_side), "--max_side", str(settings.data.max_side)]
     if tiles := settings.data.tiling.tiles:
-        words += ["--tile", str(tiles.side), "--overlap", f"{tiles.overlap:g}"]
+        words += tiles.words
     return shlex.join([*words, *anchor_words(settings.network.anchors.shapes)])

@@ -40,7 +40,7 @@ def load_sets(settings: TrainSettings, ranks: Ranks) -> Sets:
         settings.data.train_set,
         require_images=settings.data.bad_images == "stop",
         keep_crowds=settings.loss.ignore_crowds,
-        min_visible=settings.data.tiling.min_visible if settings.data.tiling.tile else None,
+        min_visible=settings.data.tiling.least_visible,
     )
     val, val_set = load(settings.data.val_set)
     if has_objects(val) and not settings.instead_of_training:

@@ -44,7 +44,7 @@ def test_the_largest_that_fits(fixed, each, limit, memory):
 
 def test_the_largest_shape_is_that_of_neighbours_in_aspect_ratio():
     sizes = np.array([[600, 1000], [1000, 600], [600, 600], [620, 1000]])
-    sets = SimpleNamespace(train=SimpleNamespace(sizes=sizes))
+    sets = SimpleNamespace(training_set=SimpleNamespace(annotations=SimpleNamespace(sizes=sizes)))
     settings = with_values(TrainSettings(), {"min_side": 96, "max_side": 160})
 
     assert largest_shape(settings, sets, 1) in ((96, 160), (160, 96))
@@ -73,7 +73,7 @@ def test_the_steps_measured_are_compiled_where_the_run_is(monkeypatch, capsys, c
     monkeypatch.setattr(batch_size, "why_not_compiled", lambda compile_, *_: None if compile_ == "on" else "off")
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (1250, 9999))
     sizes = np.full((40, 2), 96)
-    sets = SimpleNamespace(train=SimpleNamespace(sizes=sizes), training_set=sizes)
+    sets = SimpleNamespace(training_set=SimpleNamespace(annotations=SimpleNamespace(sizes=sizes)))
     settings = with_values(
         TrainSettings(), {"batch_size": AUTO_BATCH, "min_side": 96, "max_side": 96, "compile": compile_}
     )
