@@ -18,7 +18,7 @@ from retinanet.runtime.errors import OutOfResources, UserError
 from retinanet.runtime.ranks import ALONE, Ranks
 from retinanet.settings.options import with_values
 from retinanet.settings.train import AUTO_BATCH, TrainSettings
-from retinanet.training.build import losses_in, num_batches, start_state
+from retinanet.training.build import batches_of_run, losses_in, start_state
 from retinanet.training.compilation import why_not_compiled
 from retinanet.training.engine import train_steps
 from retinanet.training.sets import Sets
@@ -77,11 +77,7 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
 
 def will_compile(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ranks) -> bool:
     """Returns True if this rank would compile the run; the other ranks don't take part in the search."""
-    batches = num_batches(
-        settings,
-        len(sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)),
-        ranks,
-    )
+    batches = batches_of_run(settings, sets, ranks)
     return why_not_compiled(settings.speed.compile, device, ALONE, batches) is None
 
 
@@ -139,11 +135,7 @@ def _train(settings: TrainSettings, sets: Sets, device: torch.device, ranks: Ran
     network = RetinaNet(start.architecture, num_classes, learn_statistics=start.norm_statistics == "learned")
     network.backbone.freeze(start.freeze_stages)
     precision = choose_precision(settings.machine.precision, device)
-    num_steps = num_batches(
-        settings,
-        len(sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)),
-        ranks,
-    )
+    num_steps = batches_of_run(settings, sets, ranks)
     state = start_state(settings, network, device, precision, (), num_steps)
     losses = losses_in(settings, state, num_classes, precision, ranks, compiled=compiled)
     batch = _batch(sets, settings.data.batch_size, largest_shape(settings, sets, settings.data.batch_size))

@@ -58,11 +58,7 @@ def build_run(settings: TrainSettings, ranks: Ranks, sets: Sets, saved: SavedRun
     precision = choose_precision(settings.machine.precision, device)
     if settings.safety.deterministic:
         make_deterministic()
-    batches = num_batches(
-        settings,
-        len(sizes_of_epoch(sets.training_set, settings.data.tiling.tiles, settings.data.tiling.min_visible)),
-        ranks,
-    )
+    batches = batches_of_run(settings, sets, ranks)
     why_not = why_not_compiled(settings.speed.compile, device, ranks, batches)
     compiled = why_not is None
     if compiled:
@@ -197,6 +193,12 @@ def sides_to_compile(settings: TrainSettings) -> list[int]:
     """Returns the lengths to which sides are padded, from the shortest to the longest side that an image may have."""
     sides = settings.data.augmentation.train_sides or (settings.data.min_side,)
     return few_sides(min(sides), longest_at(max(sides), settings.data.min_side, settings.data.max_side))
+
+
+def batches_of_run(settings: TrainSettings, sets: Sets, ranks: Ranks) -> int:
+    """Does the same as num_batches, for the images and tiles of the run's training set."""
+    tiling = settings.data.tiling
+    return num_batches(settings, len(sizes_of_epoch(sets.training_set, tiling.tiles, tiling.min_visible)), ranks)
 
 
 def num_batches(settings: TrainSettings, num_images: int, ranks: Ranks) -> int:
