@@ -21,14 +21,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 SLOW = ("runtime", "gpu", "commands")  # folders with the slowest files
-# Files that run OpenVINO. A process of pytest that had run it ended without a message when a later test started loader
-# workers, twice in two whole runs; the commands, which do both in one process, don't.
-LAST = ("test_trained.py", "test_int8.py", "test_export_command.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Runs the slowest files first, because otherwise one of them would run alone at the end."""
-    items.sort(key=lambda item: (item.path.name in LAST, item.path.parent.name not in SLOW))
+    """Runs the slowest files first, because otherwise one of them would run alone at the end, and OpenVINO last.
+
+    A process of pytest that had run OpenVINO ended without a message when a later test started loader workers, twice in
+    two whole runs; the commands, which do both in one process, don't.
+    """
+    items.sort(key=lambda item: (bool(item.get_closest_marker("openvino")), item.path.parent.name not in SLOW))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -48,6 +48,7 @@ def add_contest_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto")
     parser.add_argument("--warm_up", type=whole_number(1), default=2)
     parser.add_argument("--repeats", type=whole_number(1), default=9)
+    parser.add_argument("--profile", action="store_true", help="also list the operators of ours with their time")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)
 
 

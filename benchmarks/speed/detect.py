@@ -91,6 +91,9 @@ def main() -> int:
         print(f"| {name} | {timing.rate(num_images)} | {' | '.join(ratios)} | {memory} |", flush=True)
     for name in list(found)[1:]:
         print(f"\n{name}: {trained.agreement(found['ours'], found[name])}", end="")
+    if args.profile:
+        print("\n")
+        protocol.print_profile(works["ours"], args.device, contestants.precision_of(args))
     print(f"\nMedian of {args.repeats} (slowest to fastest). {protocol.describe(args.device)}")
     return 0
 

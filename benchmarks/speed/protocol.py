@@ -12,10 +12,16 @@ from typing import NamedTuple
 
 import torch
 import torchvision
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from retinanet.checkpoints.provenance import git_commit
+from retinanet.reports.tables import markdown_head
 from retinanet.runtime.device import cpu_features, cpu_name
+
+
+LISTED_SHARE = 0.003  # operators that take less of the time than this are summed up in one row
 
 
 class Timing(NamedTuple):
@@ -78,6 +84,37 @@ def count_operations(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
+
+
+def print_profile(work: Callable[[], object], device: torch.device, precision: torch.dtype, calls: int = 5) -> None:
+    """Prints the time of each of PyTorch's operators in a call of `work`, on the device and without its callees.
+
+    The line below gives the time that the convolutions and matrix products would take at the measured matmul rate.
+    """
+    work()
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as profiler:
+        for _ in range(calls):
+            work()
+        synchronise(device)
+    times = [
+        (event.self_device_time_total if on_gpu else event.self_cpu_time_total, event.key, event.count)
+        for event in profiler.key_averages()
+        if event.device_type == DeviceType.CPU  # the operators, to which their kernels' time is added
+    ]
+    total = sum(microseconds for microseconds, _, _ in times)
+    times.sort(reverse=True)
+    listed = [row for row in times if row[0] >= LISTED_SHARE * total]
+    others = times[len(listed) :]
+    listed.append((sum(row[0] for row in others), f"{len(others)} others", sum(row[2] for row in others)))
+    print(markdown_head("operator of ours", "ms", "share", "calls"))
+    for microseconds, name, count in listed:
+        print(f"| {name} | {microseconds / calls / 1e3:.2f} | {microseconds / total:.1%} | {count // calls} |")
+    operations, rate = count_operations(work), matrix_rate(device, precision)
+    print(
+        f"\nAll: {total / calls / 1e3:.1f} ms. {operations / 1e9:.3g} GFLOP, which would take "
+        f"{operations / rate * 1e3:.1f} ms at the measured rate of matrix products, {rate / 1e12:.3g} TFLOP/s."
+    )
 
 
 def peak_of_this_process() -> int:

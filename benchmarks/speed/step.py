@@ -72,6 +72,9 @@ def compare(args: argparse.Namespace, argv: list[str]) -> None:
         share = operations / timing.median / rate
         print(f"| {name} | {timing.rate(args.batch_size)} | {ratio:.2f} | {memory} | {share:.0%} |", flush=True)
     print(f"\n{operations / 1e9:.0f} GFLOP per step; matrix products: {rate / 1e12:.3g} TFLOP/s.")
+    if args.profile:
+        print()
+        protocol.print_profile(works["ours"], args.device, contestants.precision_of(args))
 
 
 def from_files(args: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.built import once, small_network
+from support.length import IS_LONG
 from torch import nn
 
 from benchmarks.speed import trained
@@ -59,6 +60,8 @@ def test_a_network_that_torchvision_has_not_has_no_twin(coco_path):
     assert not trained.has_twin(arguments(coco_path, head_norm="group"))
 
 
+@pytest.mark.openvino
+@pytest.mark.skipif(not IS_LONG, reason="the export alone takes a quarter of a minute")
 def test_exported_files_detect_the_same(coco_path, monkeypatch):
     for name in ("onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(name)

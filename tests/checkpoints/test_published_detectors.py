@@ -1,10 +1,9 @@
 """Compares networks that are loaded from published state dicts with twins of the published networks."""
 
-import os
-
 import pytest
 import torch
 from support.built import small_network
+from support.length import IS_LONG
 from support.published import Odtk, Torchvision, Yhenon, randomised
 from support.scripts import TINY
 
@@ -26,7 +25,7 @@ from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.errors import UserError
 from retinanet.settings.train import train_settings
 
-DRAWS = 100 if os.environ.get("RETINANET_LONG_TESTS") == "1" else 2
+DRAWS = 100 if IS_LONG else 1
 CPU = torch.device("cpu")
 COCO = [name for name in categories() if name not in ("__background__", "N/A")]
 ROWS_OF_COCO = [row for row, name in enumerate(categories()) if name in COCO]

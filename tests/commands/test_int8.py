@@ -1,23 +1,39 @@
 """python -m retinanet.export --int8 writes quantised files that lose little AP, or none."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from support.built import once
 from support.checkpoint_files import random_checkpoint
+from support.length import IS_LONG
 
 from retinanet import Detector
 from retinanet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.commands import export as command
+from retinanet.export.onnx_file import onnx_bytes
 
 EXPORT = "retinanet/export/__main__"
-pytestmark = pytest.mark.usefixtures("narrow_network")
+BEFORE, AFTER = "classification_head.tower.2", "classification_head.tower.4"  # layers before and after the outlier
+exported = once(onnx_bytes)
+pytestmark = [pytest.mark.usefixtures("narrow_network"), pytest.mark.openvino]
 
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch) -> Path:
+    """Provides a checkpoint with an outlier, which is exported once for all tests, since that takes seconds.
+
+    The outlier is one channel, 10,000 times as large as the others, between two layers of a head.
+    """
     monkeypatch.chdir(tmp_path)
-    return random_checkpoint(tmp_path / "best.pt", score_threshold=0.25)
+    monkeypatch.setattr(command, "onnx_bytes", exported)
+    path = random_checkpoint(tmp_path / "best.pt", score_threshold=0.25)
+    outlier = load_checkpoint(path)
+    for part in ("weight", "bias"):
+        outlier.model[f"{BEFORE}.{part}"][0] *= 1e4
+    outlier.model[f"{AFTER}.weight"][:, 0] /= 1e4
+    save_checkpoint(outlier, path)
+    return path
 
 
 @pytest.fixture
@@ -38,24 +54,17 @@ def own_detections_as_objects(coco_path, checkpoint):
 
 
 @pytest.mark.usefixtures("own_detections_as_objects")
-@pytest.mark.parametrize("form", ["onnx", "openvino"] if os.environ.get("RETINANET_LONG_TESTS") == "1" else ["onnx"])
+@pytest.mark.parametrize("form", ["onnx", "openvino"] if IS_LONG else ["onnx"])
 def test_int8_keeps_a_harmful_layer_in_float(script, coco_path, checkpoint, form):
-    """The outlier is one channel, 10,000 times as large as the others, between two layers of a head."""
     for name in ("onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(name)
-    outlier = load_checkpoint(checkpoint)
-    before, after = "classification_head.tower.2", "classification_head.tower.4"
-    for part in ("weight", "bias"):
-        outlier.model[f"{before}.{part}"][0] *= 1e4
-    outlier.model[f"{after}.weight"][:, 0] /= 1e4
-    save_checkpoint(outlier, checkpoint)
     how = ("--checkpoint_path", checkpoint, "--coco_path", coco_path, "--format", form, "--int8")
 
     run = script(EXPORT, *how, "--max_ap_loss", 0.75)
 
     assert (run.code, run.err) == (0, ""), run.out
     tried = [line for line in run.out.splitlines() if line.startswith("INT8, ")]
-    assert [line.split(":")[0] for line in tried] == ["INT8, no layer in float", f"INT8, 1 of 38 in float ({after})"]
+    assert [line.split(":")[0] for line in tried] == ["INT8, no layer in float", f"INT8, 1 of 38 in float ({AFTER})"]
     suffix = {"onnx": ".onnx", "openvino": ".xml"}[form]
     detector = Detector(f"best_int8{suffix}", "cpu", threshold=0.06)
     assert len(detector(coco_path / "images" / "val" / "1.png").scores) > 5

@@ -9,6 +9,7 @@ import sys
 from datetime import date, timedelta
 
 import pytest
+from support.narrow import START
 from support.scripts import ROOT, TINY
 
 SMALL = (*TINY, "--channels", 8, "--epochs", 1, "--workers", 0)  # added to the command of the page, so they win
@@ -29,7 +30,7 @@ def job(coco_path, tmp_path):
     environment = {
         **os.environ,
         "PATH": f"{python.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(START)]),
         "CUDA_VISIBLE_DEVICES": "",
     }
     return lambda: subprocess.run(["bash", "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from support.data_folder import change_json, write_set
-from support.narrow import NarrowBackbone
+from support.narrow import START, NarrowBackbone
 from support.scripts import ROOT, TINY
 from support.warm import finished
 from torchvision.models import get_model
@@ -39,12 +39,13 @@ TABLE = re.compile(r" Average (Precision|Recall) +\((AP|AR)\) @\[ IoU=.* \| area
 def shell(folder, *command):
     """A command in a process of its own, from a working folder of its own."""
     words = [sys.executable, *(str(word) for word in command)]
-    return subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    narrow = {**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(START)])}
+    return subprocess.run(words, cwd=folder, env=narrow, capture_output=True, text=True, check=False)
 
 
 def quick_shell(folder, *command):
     """The same without the seconds that importing PyTorch takes."""
-    return finished(command, folder=folder, environment=environment())
+    return finished(command, folder=folder, environment=environment(), is_narrow=True)
 
 
 def environment():
@@ -128,12 +129,12 @@ def train_args(coco_path, output, *more):
 def test_same_seed_same_losses_whatever_the_workers(script, coco_path, tmp_path):
     runs = [
         script("train", *train_args(coco_path, tmp_path / f"{number}", "--workers", workers))
-        for number, workers in enumerate((0, 0, 1, 4))
+        for number, workers in enumerate((0, 0, 3))
     ]
     runs.append(script("train", *train_args(coco_path, tmp_path / "cached", "--workers", 1, "--cache", "ram")))
     assert "Image cache: room for 8 of 8 images, 0.00 GB" in runs[-1].out
     lists = [run.out.splitlines()[-1] for run in runs]
-    assert [run.code for run in runs] == [0] * 5
+    assert [run.code for run in runs] == [0] * 4
     assert len(set(lists)) == 1
     other = script("train", *train_args(coco_path, tmp_path / "other", "--seed", 1))
     assert other.out.splitlines()[-1] != lists[0]

@@ -1,6 +1,7 @@
 """What a command imports before its first line, and what it reports without importing PyTorch."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.checkpoint_files import random_checkpoint
 from support.logs import todays, written
+from support.narrow import START
 
 ROOT = Path(__file__).parents[2]
 SLOW = ("torch", "torchvision", "torch._dynamo", "matplotlib")
@@ -23,11 +25,10 @@ finally:
 """
 
 
-def run(*words) -> tuple[int, set[str], str]:
+def run(*words, **environment) -> tuple[int, set[str], str]:
     """Runs a command; returns its exit code, which of SLOW it imported, and its output."""
-    ended = subprocess.run(
-        [sys.executable, "-c", WATCH, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    command, environment = [sys.executable, "-c", WATCH, *map(str, words)], os.environ | environment
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     output, _, imported = ended.stdout.rpartition("\nIMPORTED ")
     return ended.returncode, set(json.loads(imported)), output + ended.stderr
 
@@ -52,13 +53,12 @@ def test_the_check_needs_neither_torchvision_nor_the_compiler(coco_path, tmp_pat
 def test_training_and_detection_need_neither_torchvision_nor_the_compiler(coco_path, tmp_path):
     sizes = ("--depth", 18, "--weights", "none", "--channels", 32, "--min_side", 64, "--max_side", 64)
     machine = ("--epochs", 1, "--batch_size", 4, "--device", "cpu", "--workers", 0)
-    code, imported, output = run(
-        "train.py", "--coco_path", coco_path, *sizes, *machine, "--output_path", tmp_path / "run"
-    )
+    words = ("--coco_path", coco_path, *sizes, *machine, "--output_path", tmp_path / "run")
+    code, imported, output = run("train.py", *words, PYTHONPATH=str(START))
     assert (code, imported) == (0, {"torch"}), output
     image = next((coco_path / "images" / "val").iterdir())
     words = ("--checkpoint_path", tmp_path / "run" / "best.pt", "--device", "cpu", "--output_path", tmp_path / "found")
-    code, imported, output = run("retinanet.predict", image, *words)
+    code, imported, output = run("retinanet.predict", image, *words, PYTHONPATH=str(START))
     assert (code, imported) == (0, {"torch", "matplotlib"}), output
 
 

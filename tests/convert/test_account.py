@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.conversions import CAT, CLASSES, DOG, ROW, converted, voc_xml, write
+from support.length import IS_LONG
 
 from retinanet.convert.readers import READERS, read
 from retinanet.convert.reading import Reading
 from retinanet.runtime.errors import UserError
 from retinanet.settings.convert import ReadSettings
 
-IS_LONG = os.environ.get("RETINANET_LONG_TESTS") == "1"
 YAML = f"train: images/train\nval: images/val\n{CLASSES}"
 
 

@@ -11,13 +11,14 @@ from tempfile import TemporaryDirectory
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support.length import IS_LONG
 
 from retinanet.commands.convert import convert
 from retinanet.runtime.errors import UserError
 from retinanet.settings.convert import convert_settings
 
 CASES = settings(
-    max_examples=2000 if os.environ.get("RETINANET_LONG_TESTS") else 60,
+    max_examples=2000 if IS_LONG else 60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )

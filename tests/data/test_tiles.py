@@ -1,4 +1,3 @@
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.length import IS_LONG
 
 from retinanet.coco.annotations import Annotations
 from retinanet.data.batches import Sample, collate
@@ -21,7 +21,7 @@ from retinanet.detector.structures import CROWD
 from retinanet.runtime.ranks import Ranks
 from retinanet.settings.shared import Tiles
 
-EXAMPLES = settings(max_examples=2000 if os.environ.get("RETINANET_LONG_TESTS") == "1" else 80, deadline=None)
+EXAMPLES = settings(max_examples=2000 if IS_LONG else 80, deadline=None)
 MIN_SIDE, MAX_SIDE = 64, 128
 overlaps = st.floats(0, 0.9)
 

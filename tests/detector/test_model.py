@@ -1,9 +1,9 @@
 import math
-import os
 
 import pytest
 import torch
 from support.built import small_losses, small_network
+from support.length import IS_LONG
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -175,7 +175,6 @@ def test_a_group_of_one_value_is_no_failure(train):
     assert all(part.isfinite().all() for part in model(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
 
 
-IS_LONG = os.environ.get("RETINANET_LONG_TESTS") == "1"
 # Height and width of portraits and landscapes whose last levels are one column or a few.
 NARROW = [(64, 32), (640, 32), (64, 64), (320, 64), (288, 96), (256, 128), (32, 160), (96, 128)]
 ALL_NARROW = [

@@ -134,15 +134,20 @@ def tested(fault: str, promise: str, *arguments: str, **environment: str) -> Row
 def rows(folder: Path, small: bool) -> list[Callable[[], Row]]:
     own: list[Callable[[], Row]] = [
         lambda: killed(folder, 2 if small else 60),
-        lambda: signalled(folder, 1 if small else 30),
-        lambda: disk(folder),
         lambda: damaged(folder, 3 if small else 50),
         lambda: malicious(folder, 30_000_000 if small else 300_000_000),
-        lambda: diverging(folder),
         lambda: refused(folder),
         lambda: odd_images(folder),
     ]
-    return own if small else own + test_rows()
+    if small:
+        return own
+    return [
+        *own,
+        lambda: signalled(folder, 30),
+        lambda: disk(folder),
+        lambda: diverging(folder),
+        *test_rows(),
+    ]
 
 
 def test_rows() -> list[Callable[[], Row]]:

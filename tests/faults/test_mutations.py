@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import logs
 from support.exports import cvats_xml, labelme
+from support.length import IS_LONG
 
 from retinanet.check_data.annotation_checks import check_set
 from retinanet.check_data.counts import count, histograms, reach
@@ -40,7 +41,7 @@ from retinanet.settings.options import flat
 from retinanet.settings.train import TrainSettings, recorded_values
 
 CASES = settings(
-    max_examples=int(os.environ.get("MUTATIONS", 3000 if os.environ.get("RETINANET_LONG_TESTS") else 100)),
+    max_examples=int(os.environ.get("MUTATIONS", 3000 if IS_LONG else 100)),
     deadline=10_000,  # ms: a hang is a failure
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

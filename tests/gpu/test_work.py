@@ -1,9 +1,8 @@
 """The work that benchmarks/gpu_model counts."""
 
-import os
-
 import pytest
 import torch
+from support.length import IS_LONG
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_model.cases import Case, compiled_step, detection, eager_step
@@ -47,7 +46,7 @@ def test_the_slower_of_rate_and_memory_counts():
     assert work._replace(launches=10**7, host=0.0).seconds(gpu) == work.gpu_seconds(gpu)
 
 
-@pytest.mark.skipif(os.environ.get("RETINANET_LONG_TESTS") != "1", reason="compiling takes half a minute")
+@pytest.mark.skipif(not IS_LONG, reason="compiling takes half a minute")
 def test_the_compiler_plans_less():
     eager = eager_step(SMALL).work
     compiled = compiled_step(SMALL, eager)

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from support.accidents import before_each_batch
 from support.built import small_losses, small_network, small_run, small_state
+from support.length import IS_LONG
 from support.rank_runs import assert_same_weights, command, environment, losses, write_script
 from support.warm import Process, finished, free_port, started_ranks
 
@@ -73,6 +74,7 @@ torch.compile = lambda compute, backend, **settings: compile(compute, backend="e
 """
 
 
+@pytest.mark.skipif(not IS_LONG, reason="three processes trace the network")
 def test_ranks_train_compiled_steps(folder):
     """Of one shape, so that each rank compiles once."""
     write_script(folder, "compiled.py", COMPILED)
