@@ -136,13 +136,12 @@ TWINS = {
 }
 
 
-@pytest.mark.parametrize("kind", TWINS)
 @pytest.mark.parametrize(
-    "wrap",
+    ("kind", "wrap"),
     [
-        lambda state: state,
-        lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3},
-        lambda state: {f"model.net.{name}": value for name, value in state.items()},
+        *((kind, lambda state: state) for kind in TWINS),
+        ("ODTK", lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}),
+        ("yhenon", lambda state: {f"model.net.{name}": value for name, value in state.items()}),
     ],
 )
 def test_a_file_is_recognised_behind_any_prefix(kind, wrap, tmp_path, capsys):
