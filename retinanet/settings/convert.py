@@ -111,7 +111,7 @@ class ConvertSettings:
     output_path: Path = option(Path("data"), "folder for the output; nothing in it is overwritten", Path)
     read: str = option("auto", "format of SOURCE", ("auto", *WRITTEN, *ONLY_READ), flag="from")
     write: str = option(COCO, "format to write", WRITTEN, flag="to")
-    images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
+    images: str = option(LINK, "how images get into the output: symbolic links, copies, or not at all", IMAGES)
     exif: str = exif_option()
     decisions: Path | None = option(
         None,

@@ -250,7 +250,7 @@ def test_a_video(script, checkpoint):
         (("--overlap", 0.5), "--overlap only applies with --tile"),
         (("--tile", 64, "--overlap", 0.95), "expected a number from 0 to 0.9"),
         (("--classes", "horse"), "has no class 'horse'"),
-        (("--test_sides", 64, 64), "--test_sides: 64 is listed twice, which would detect twice"),
+        (("--test_sides", 64, 64), "--test_sides: 64 is listed twice. List each side once"),
         (("--threshold", 2), "--threshold: expected a number from 0 to 1, or CLASS=NUMBER; got '2'"),
         (("--threshold", "red=1.5"), "expected a number from 0 to 1, or CLASS=NUMBER; got 'red=1.5'"),
         (("--threshold", 0.3, "red=x"), "red=x: no such file"),

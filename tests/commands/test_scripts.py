@@ -263,7 +263,7 @@ def test_partial_weights_are_loaded_and_reported(script, coco_path, tmp_path):
     run = script("train", *train_args(coco_path, tmp_path / "output", *weights))
     assert run.code == 0
     assert "75 of 100 tensors loaded" in run.out
-    assert "random now: layer4\n" in run.out
+    assert "so random: layer4\n" in run.out
     assert "not used: fc\n" in run.out
 
 
