@@ -459,7 +459,7 @@ def test_bad_images_are_skipped_up_to_one_in_a_hundred(script, tmp_path):
         (data / "images" / "train" / f"{number}.png").unlink()
     run = script("train", *arguments, "--epochs", 1)
     assert run.code == 2
-    assert "This is bad image 6 of 101, and --bad_images skip stops at more than 1 in 100 and more than 5" in run.err
+    assert "This is bad image 6 of 101, and --bad_images skip allows only 5." in run.err
 
 
 def test_evaluation_never_drops_an_image(script, trained, tmp_path):
