@@ -155,8 +155,8 @@ class Network:
     weights: str = option(
         "imagenet",
         "weights to start from. ResNet only: imagenet, imagenet_v2 (torchvision's old or new weights, downloaded "
-        "once), none, or a FILE with a state dict of torchvision or timm, which may be partial. Whole detector: coco "
-        "(torchvision's retinanet_resnet50_fpn_v2, downloaded once), a FILE with the state dict of a RetinaNet of "
+        "once), none, or a FILE with a state dict from torchvision or timm, which may be partial. Whole detector: coco "
+        "(torchvision's retinanet_resnet50_fpn_v2, downloaded once), a FILE with the state dict of a RetinaNet from "
         "torchvision, yhenon's pytorch-retinanet or ODTK, or a checkpoint of train.py",
     )
     freeze_stages: int = option(

@@ -175,7 +175,7 @@ def test_annotations_are_for_images(script, coco_path, checkpoint):
     assert "clip.avi: --save coco voc is for images. Leave it out for videos" in run.err
     run = script(PREDICT, "clip.avi", coco_path / "images" / "val" / "1.png", *how)
     assert run.code == 0, run.err
-    assert "Note: coco, voc leave out 1 video: they are for images\n" in run.out
+    assert "Note: coco, voc without 1 video: only images are annotated\n" in run.out
     assert len(json.loads(Path("predictions/coco/train.json").read_text())["images"]) == 1
 
 

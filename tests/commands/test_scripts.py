@@ -98,7 +98,7 @@ def test_the_six_commands_in_a_row(coco_path, tmp_path):
 
     mistake = quick_shell(tmp_path, ROOT / "test.py", "--coco_path", "./data", *checkpoint, "--depth", 50)
     assert mistake.returncode == 2
-    assert "depth is 18, --depth says 50" in mistake.stderr
+    assert "depth is 18, but --depth says 50" in mistake.stderr
     assert "Traceback" not in mistake.stderr
 
 
