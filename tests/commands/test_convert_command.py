@@ -213,7 +213,7 @@ def test_a_converted_set_trains(script, coco_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--split", 0.5), "--split has 1 fractions. Use two"),
+        (("--split", 0.5), "--split has 1 fraction. Use two"),
         (("--split", 0.5, 0.4), "the fractions add up to 0.9. They must"),
         (("--split", 0.999, 0.001), "are too few for a set val"),
         (("--split", 0.5, 0.5, "--group_by", "("), "is not a regular expression"),
