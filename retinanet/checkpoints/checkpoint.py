@@ -122,11 +122,11 @@ def load_run(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
 
 
 def _what_else(content: object) -> str:
-    """Returns what the `content` of a file may be, other than a checkpoint; "" if it holds no tensors with names."""
+    """Returns words for what a file's `content` looks like instead of a checkpoint; "" if it has no named tensors."""
     state = state_in(content, "") if isinstance(content, dict) and all(isinstance(key, str) for key in content) else {}
     if not any(isinstance(value, Tensor) for value in state.values()):
         return ""
-    return f", but a state dict that {looks_like(state)}; train.py --weights accepts the kinds that it supports"
+    return f", but a state dict that {looks_like(state)}; train.py --weights can load some of these"
 
 
 def is_checkpoint(content: object) -> TypeGuard[dict[str, Any]]:

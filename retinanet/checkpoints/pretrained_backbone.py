@@ -84,8 +84,8 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Any], source: str) -> 
         )
     if variant := variant_of(state):
         raise UserError(
-            f"{source}: a ResNet with {variant}; only ResNets as in torchvision (timm's resnet18 to resnet152) load. "
-            "Use another file."
+            f"{source}: a ResNet with {variant}; only torchvision's ResNets (in timm, resnet18 to resnet152) can be "
+            "loaded. Use another file."
         )
     if backbone.depth not in (depths := depths_of(state)):
         fix = f"Use --depth {depths[0]}, or another file" if depths else "Use another file"
@@ -135,7 +135,7 @@ def require_fitting(name: str, value: Tensor, shape: Sequence[int], source: str,
     If the shape differs, the message ends with `hint`.
     """
     if tuple(value.shape) != tuple(shape):
-        raise UserError(f"{source}: {name} has shape {list(value.shape)}, the network's has {list(shape)}. {hint}")
+        raise UserError(f"{source}: {name} has shape {list(value.shape)}, but the network needs {list(shape)}. {hint}")
     if value.layout != torch.strided or not value.is_floating_point() or value.is_meta:
         raise UserError(f"{source}: {name} is not a plain tensor of floating-point numbers. Save it as one.")
     if not torch.isfinite(value).all():

@@ -41,7 +41,7 @@ def categories() -> list[str]:
 
 
 class ClassReport(NamedTuple):
-    """The classes that keep pretrained weights, those that start from initial weights, and what else to know."""
+    """The classes that keep pretrained weights, the classes that start from initial weights, and notes."""
 
     kept: list[str]
     new: list[str]
@@ -95,7 +95,7 @@ def coco_state() -> dict[str, Any]:
 def architecture_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Architecture:
     """Returns the architecture of our network that the weights of `detector` fit, with anchors of `shapes`.
 
-    Raises UserError if its tensors don't say which.
+    Raises UserError if the tensors don't determine it.
     """
     (prefix,) = detector.source.names["backbone"]
     resnet = {name.removeprefix(prefix): value for name, value in detector.state.items() if name.startswith(prefix)}
@@ -165,12 +165,13 @@ def load_detector(
 
 
 def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Anchors:
-    """Returns the anchors of `detector`. Raises UserError if their number per cell isn't that of `shapes`."""
+    """Returns the anchors of `detector`. Raises UserError if `shapes` gives another number per cell."""
     anchors = detector.source.anchors(detector.content, shapes)
     if len(anchors.kinds) != shapes.per_cell:
         raise UserError(
             f"{source}: a detector with {counted(len(anchors.kinds), 'anchor')} per cell, but the network has "
-            f"{shapes.per_cell}. Choose --anchor_ratios and --anchor_octaves that make as many, or other --weights."
+            f"{shapes.per_cell}. Choose --anchor_ratios and --anchor_octaves that give {len(anchors.kinds)}, or other "
+            "--weights."
         )
     return anchors
 
@@ -191,12 +192,12 @@ def _known_classes(
         return [name for name in coco if name], []
     if num_classes == len(class_names):
         return [None] * num_background + list(class_names), [
-            f"the file has {counted(num_classes, 'class')} without names, as many as this set, and they are assumed to "
-            f"be in the same order: {', '.join(class_names)}"
+            f"the file has {counted(num_classes, 'class')} without names, the same number as this set, and they are "
+            f"assumed to be in the same order: {', '.join(class_names)}"
         ]
     return [None] * num_rows, [
-        f"the file has {counted(num_classes, 'class')} without names, as many as neither COCO nor this set "
-        f"({len(class_names)}), so all classes start from scratch"
+        f"the file has {counted(num_classes, 'class')} without names, which matches neither COCO nor this "
+        f"set ({len(class_names)}), so all classes start from scratch"
     ]
 
 

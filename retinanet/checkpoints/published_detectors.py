@@ -1,4 +1,4 @@
-"""Describes the RetinaNets whose state dicts load exactly: their tensor names, their anchors and their box codes.
+"""Describes the kinds of RetinaNet whose weights can be loaded exactly: their tensor names, anchors and box codes.
 
 Each kind is a Source. To add one, write its Source here and its reference implementation in tests/support/published.py.
 """
@@ -33,7 +33,7 @@ class Source:
 
     `names` maps the parts of our network to the names that the source gives them, newest first. In a name, {head} is
     one of `heads`, {level} counts from 3 to 7 and {row} from 0, {layer} counts the convolutions of a tower from 0 and
-    {number} from 1, {place} counts its modules with ReLUs, and {index} those of our own tower.
+    {number} from 1, {place} counts all modules of that tower, ReLUs included, and {index} the modules of our own tower.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Source:
     num_background: int = 0  # classes before the first real one
     # The epsilon of batch norms in files without num_batches_tracked; None if it is the usual one.
     frozen_eps: float | None = None
-    inner: str = r"(?!)"  # a regular expression for a part of the names that says nothing
+    inner: str = r"(?!)"  # a regular expression for the part of the names to ignore
     obstacle: Callable[[Any, Mapping[str, Any]], str | None] = lambda _content, _state: None  # why a file can't be used
     note: str = ""  # what differs from the published network after loading
 
@@ -98,9 +98,9 @@ class PublishedDetector(NamedTuple):
 
 
 def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
-    """Returns the published network that the `state` in the `content` of `path` belongs to, behind any prefix.
+    """Returns the published network that the `state` in the `content` of `path` belongs to, whatever its prefix.
 
-    Raises UserError if it belongs to a variant that can't be used; None means that it is no known detector.
+    Returns None if it isn't a known detector. Raises UserError if it is a variant that can't be used.
     """
     for source in SOURCES:
         outputs = [
@@ -120,7 +120,7 @@ def recognised(state: Mapping[str, Any], content: Any, path: object) -> Publishe
 
 
 def _same_anchors(_content: Any, shapes: AnchorShapes) -> Anchors:
-    """Returns anchors of `shapes`, for weights that say nothing about theirs."""
+    """Returns anchors of `shapes`, for files that don't describe their anchors."""
     boxes = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])
     return Anchors(list(product(shapes.ratios, shapes.scales)), boxes, (CENTRE_DEVIATION, SIZE_DEVIATION))
 
@@ -273,6 +273,6 @@ OURS = Source(
         "regression_head": ("{head}.output",),
     },
     anchors=_same_anchors,
-    note="the file doesn't say which anchors and classes it was trained with, so those of this command are assumed",
+    note="the file doesn't say which anchors and classes its network was trained with, so this command's are assumed",
 )
 SOURCES = (TORCHVISION, OURS, YHENON, ODTK)

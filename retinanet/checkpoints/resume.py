@@ -124,6 +124,7 @@ def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> 
     if images_then != images_now and saved.state["iteration"]:
         raise UserError(
             f"{saved.path}: was saved within an epoch by {counted(saved.facts.num_ranks, 'process')} with "
-            f"{counted(images_then, 'image')} per step in total, not {facts.num_ranks} with {images_now}. Start as "
-            "many processes, or set a --batch_size with the same total; it can change only between epochs."
+            f"{counted(images_then, 'image')} per step in total, not {facts.num_ranks} with {images_now}. Start the "
+            "same number of processes, or set a --batch_size that gives the same total, which can change only between "
+            "epochs."
         )

@@ -28,9 +28,10 @@ def write_safetensors(content: dict[str, Any], path: Path) -> None:
 
 
 def read_safetensors(path: Path, what: str) -> dict[str, Any]:
-    """Returns the content of the checkpoint in `path` or, if its header describes no network of ours, its tensors.
+    """Returns the content of the checkpoint in `path` or, if its header doesn't describe a checkpoint, its tensors.
 
-    Raises UserError if it is missing or damaged. The message calls the expected content `what`.
+    Raises UserError if the file or the package is missing, or the file is damaged. The message calls the expected
+    content `what`.
     """
     library = _safetensors()
     try:

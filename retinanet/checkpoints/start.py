@@ -143,8 +143,8 @@ def _read_weights(weights: str, depth: int) -> tuple[dict[str, Any], str]:
 
 def _say_classes(what: str, source: str, report: pretrained_detector.ClassReport) -> None:
     say(f"{what}: loaded from {source}")
-    say(f"Classes that it knows: {', '.join(report.kept) or 'none'}")
-    say(f"Classes that are new to it: {', '.join(report.new) or 'none'}")
+    say(f"Classes that keep their weights: {', '.join(report.kept) or 'none'}")
+    say(f"Classes that start from scratch: {', '.join(report.new) or 'none'}")
     for note in report.notes:
         say(f"Note: {note}")
 
@@ -154,11 +154,11 @@ def _load_backbone(network: RetinaNet, state: Mapping[str, Any], source: str, nu
     lacking = [name for name in report.missing if name.split(".")[0] in modules_of(num_frozen)]
     if lacking:
         raise UserError(
-            f"{source}: lacks {', '.join(lacking)}, which --freeze_stages {num_frozen} would leave random. Use a file "
-            "that has it, or a lower --freeze_stages."
+            f"{source}: lacks {', '.join(lacking)}, which --freeze_stages {num_frozen} would leave random. Use a "
+            "complete file, or a lower --freeze_stages."
         )
     say(f"Backbone weights: {report.num_loaded} of {report.num_tensors} tensors loaded from {source}")
-    say(f"Backbone weights missing there, random now: {', '.join(report.missing) or 'none'}")
+    say(f"Backbone weights missing from the file, so random: {', '.join(report.missing) or 'none'}")
     say(f"Weights there that are not used: {', '.join(report.unused) or 'none'}")
     return report
 
@@ -169,7 +169,7 @@ def _settle_statistics(
     stages = ", ".join(dict.fromkeys(name.partition(".")[0] for name in unmeasured))
     if unmeasured and statistics == "auto":
         measure(network, unmeasured)
-        say(f"Batch-norm statistics missing there: measured on training images, then frozen: {stages}")
+        say(f"Batch-norm statistics missing from the file, so measured on training images, then frozen: {stages}")
     elif unmeasured and statistics == "frozen":
         say(
             f"Hint: the file has no batch-norm statistics for {stages}; they stay at mean 0 and variance 1. "

@@ -17,23 +17,23 @@ DEEPEST = 3  # dicts around a state dict; training scripts have at most two
 RESNET = re.compile(
     r"((?:.*?\.)??)((?:conv1|bn1)\.\w+|layer[1-4]\.\d{1,3}\.(?:(?:conv|bn)[1-3]|downsample\.[01])\.\w+)"
 )
-# Parts of names that tell a network apart, and what it is. The first that matches counts.
+# Patterns of names that identify a network, and words for that network. The first match counts.
 OTHER_DETECTORS = (
     (r"(^|\.)(roi_heads|rpn|rpn_head|proposal_generator)\.", "a two-stage detector, such as Faster R-CNN"),
-    (r"(^|\.)bbox_head\.", "a detector of mmdetection"),
+    (r"(^|\.)bbox_head\.", "a detector from mmdetection"),
     (r"bbox_ctrness", "an FCOS detector"),
-    (r"(^|\.)head\.(cls_score|cls_subnet)\.", "a RetinaNet of detectron2"),
+    (r"(^|\.)head\.(cls_score|cls_subnet)\.", "a RetinaNet from detectron2"),
     (r"(^|\.)(class_embed|bbox_embed|query_embed)\.", "a detector of the DETR family"),
     (r"(^|\.)anchor_generator|(^|\.)head\.(classification|regression)_head\.module_list\.", "an SSD detector"),
     (r"(^|\.)model\.\d+\.(m\.\d+\.)?(cv\d|conv|bn)\.", "a YOLO detector"),
     (r"(^|\.)(pyramid|classification_head\.(tower|output))\.", "the weights of a detector of this project"),
-    (r"(^|\.)(cls_head|box_head|backbones)\.", "a detector of NVIDIA's ODTK"),
-    (r"(^|\.)(classificationModel|regressionModel)\.", "a detector of yhenon's pytorch-retinanet"),
-    (r"(^|\.)head\.(classification|regression)_head\.", "a detector of torchvision"),
+    (r"(^|\.)(cls_head|box_head|backbones)\.", "a detector from NVIDIA's ODTK"),
+    (r"(^|\.)(classificationModel|regressionModel)\.", "a detector from yhenon's pytorch-retinanet"),
+    (r"(^|\.)head\.(classification|regression)_head\.", "a detector from torchvision"),
 )
 OTHER_NETWORKS = (
     (r"(^|\.)stages\.\d+\.blocks\.\d+\.norm1\.", "a ResNet-v2, such as BiT, whose norms precede the convolutions"),
-    (r"(^|\.)encoder\.stages\.\d+\.layers\.\d+\.layer\.", "a ResNet of transformers, with names of its own"),
+    (r"(^|\.)encoder\.stages\.\d+\.layers\.\d+\.layer\.", "a ResNet from transformers, which has its own names"),
     (r"(^|\.)blocks\.\d+\.attn\.|(^|\.)encoder_layer_\d+\.|(^|\.)attention\.", "a vision transformer"),
     (r"(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|gamma)|block_?\d*\.layer_scale|dwconv", "a ConvNeXt"),
     (r"^(features|classifier|avgpool)\.", "a VGG, MobileNet or EfficientNet"),
@@ -82,7 +82,7 @@ def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
     """Returns the prefix with the most ResNet names after it, and the number of these names.
 
     After a prefix, only names of blocks count, because other networks have a conv1, too. If several prefixes have
-    equally many, that of a teacher (the average of a student) is preferred, otherwise the first.
+    equally many, a teacher's (a teacher is the average of a student) is preferred, otherwise the first.
     """
     counts = Counter(
         match[1] for match in map(RESNET.fullmatch, names) if match and (not match[1] or match[2].startswith("layer"))
@@ -102,7 +102,7 @@ def other_detector(names: Iterable[str]) -> str | None:
 
 
 def looks_like(names: Iterable[str]) -> str:
-    """Guesses, from the `names` of tensors, what they belong to."""
+    """Returns a guess, as words to put after the file's name, at the network that tensors with these `names` form."""
     names = list(names)
     kind = _kind(names, OTHER_DETECTORS) or _kind(names, OTHER_NETWORKS) or "another network's weights"
     return f"looks like {kind}" if names else "holds nothing"

@@ -112,7 +112,7 @@ def _check_archive(path: str | Path) -> None:
 
 
 def _check_old_format(file: BinaryIO) -> None:
-    """Raises ValueError unless `file` is as torch.save wrote it before PyTorch 1.6: a few pickles, then raw numbers.
+    """Raises ValueError unless `file` has the format of torch.save before PyTorch 1.6: a few pickles, then raw numbers.
 
     torch.load itself compares the sizes that the pickles claim with the rest of the file. There are no checksums, so a
     changed number isn't noticed. Raises UnpicklingError like _check_calls.
@@ -162,7 +162,7 @@ def _check_tensor(tensor: Tensor) -> None:
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise ValueError(f"a {tensor.layout} tensor on {tensor.device}, not a plain one")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise ValueError(f"a tensor claims the shape {list(tensor.shape)}, more than the file stores of it")
+        raise ValueError(f"a tensor claims the shape {list(tensor.shape)}, but the file stores fewer numbers")
 
 
 def _tensors_in(content: Any) -> Iterator[Tensor]:

@@ -46,8 +46,8 @@ def image_entry(image: dict[str, Any], seen: Container[int]) -> tuple[int, str, 
     if isinstance(file_name, str) and not is_text(file_name):
         raise DataFault(
             "file_name_malformed",
-            f"file_name {file_name!r} of image {image_id} holds half a surrogate pair, which no file name can. "
-            "Write it as UTF-8.",
+            f"file_name {file_name!r} of image {image_id} contains half a surrogate pair, which a file "
+            "name can't. Write it as UTF-8.",
         )
     if not is_text(file_name) or not file_name:
         raise DataFault(
@@ -72,7 +72,7 @@ def _pixels(image: dict[str, Any], key: str) -> int:
     if is_id(side) and side > 0:
         return side
     is_whole = is_number(side) and side > 0 and side == int(side)
-    advice = f"{side:.0f}, without a point" if is_whole else "the number of pixels, without quotes"
+    advice = f"{side:.0f}, without a decimal point" if is_whole else "the number of pixels, without quotes"
     where = f"image {image['id']} ({image['file_name']})"
     raise DataFault("image_size_malformed", f"{where} has {_shown(key, side)}. Write {advice}.")
 
@@ -88,7 +88,9 @@ def known(annotation: dict[str, Any], key: str, rows: dict[int, int], kind: str,
     """
     value = annotation.get(key)
     if isinstance(value, str | float):
-        raise DataFault("id_malformed", f"{key} {value!r} is not a whole number. Write it without quotes or a point.")
+        raise DataFault(
+            "id_malformed", f"{key} {value!r} is not a whole number. Write it without quotes or a decimal point."
+        )
     if not is_id(value) or value not in rows:
         raise DataFault(kind, f'{key} {value!r} is not in "{where}". Add it there, or remove the annotation.')
     return rows[value]

@@ -36,7 +36,7 @@ def set_name_of(name: str) -> str:
 
 
 def set_told_by(file: Path) -> str | None:
-    """Returns train, val or test from the file's name or, if it has none of them, its folder's; None if unclear."""
+    """Returns the set in the file's name (train, val or test) or, if it names none, its folder's; None if unclear."""
     words = {known_set(word) for word in re.split("[^a-z0-9]+", file.stem.lower())} - {None}
     return words.pop() if len(words) == 1 else known_set(file.parent.name) if not words else None
 
@@ -135,11 +135,11 @@ def advice_for(coco_path: Path) -> str | None:
     kind = format_of(coco_path, tree)
     if kind == COCO and coco_path.is_file():
         return (
-            "a COCO file, and a folder is needed. To split it into train and val: python -m retinanet.convert "
+            "a COCO file, but a folder is needed. To split it into train and val: python -m retinanet.convert "
             f"{quoted} --split 0.8 0.2 --output_path data"
         )
     if kind is not None:
-        words = {CSV: "as CSV", COCO: f"in {WORDS[kind]} and another layout"}.get(kind, f"in {WORDS[kind]}")
+        words = {CSV: "as CSV", COCO: f"in {WORDS[kind]}, but in another layout"}.get(kind, f"in {WORDS[kind]}")
         return f"annotations {words}. To convert them: python -m retinanet.convert {quoted} --output_path data"
     are_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in tree.files(coco_path))
     if are_images:

@@ -176,7 +176,7 @@ def read_zip(path: Path) -> tuple[str, bytes]:
     except Exception as error:  # damaged bytes can make zipfile raise almost anything
         reason = str(error) or type(error).__name__
         raise UserError(
-            f"{path}: not a zip with a result file in it, or damaged ({reason}). Zip only the result file, again."
+            f"{path}: not a zip with a result file in it, or damaged ({reason}). Zip the result file again, by itself."
         ) from error
 
 

@@ -257,7 +257,7 @@ def account_of(coco_path: Path, sets: list[CheckedSet], contents: list[list[Cont
                 tree.leave(path, UNREADABLE_IMAGE)
     for path in files:
         if path.suffix.lower() == ".json" and not tree.is_read(path):
-            tree.leave(path, "JSON of no checked set")
+            tree.leave(path, "JSON that no checked set uses")
     return tree.account(reason_unread)
 
 

@@ -37,9 +37,11 @@ def convert(settings: ConvertSettings) -> int:
     if kind is None:
         raise _unrecognised(reading)
     if settings.reading.rows and kind != YOLO:
-        raise UserError(f"--rows is about YOLO labels, but {source} is in {WORDS[kind]}. Leave the flag out.")
+        raise UserError(f"--rows only applies to YOLO labels, but {source} is in {WORDS[kind]}. Leave the flag out.")
     if settings.reading.names and kind not in (YOLO, CSV):
-        raise UserError(f"--names is about YOLO labels and CSV, but {source} is in {WORDS[kind]}. Leave the flag out.")
+        raise UserError(
+            f"--names only applies to YOLO labels and CSV, but {source} is in {WORDS[kind]}. Leave the flag out."
+        )
     if decisions and kind != COCO:
         raise UserError(f"--decisions needs COCO annotations, but {source} is in {WORDS[kind]}. Leave the flag out.")
     labelled, changes = corrected(read(reading, kind), decisions) if decisions else (read(reading, kind), [])
@@ -86,10 +88,10 @@ def _unrecognised(reading: Reading) -> UserError:
         parts = [path.relative_to(source).parts for path in reading.files()]
         folders = dict.fromkeys(source / part for part, *deeper in parts if deeper)
         if below := next((path for path in folders if format_of(path, Tree(LOOKED_AT))), None):
-            advice = f"Its folder {below} may be one: try that."
+            advice = f"Its folder {below} looks like a dataset: try that."
     return UserError(
-        f"{source}: its format isn't recognised. Expected are YOLO's data.yaml, VOC's XML files, CSV rows "
-        f"path,x1,y1,x2,y2,class, COCO's JSON, or the files of CVAT, Label Studio or labelme. {advice}"
+        f"{source}: its format isn't recognised. convert reads YOLO's data.yaml, VOC's XML files, CSV rows "
+        f"path,x1,y1,x2,y2,class, COCO's JSON, and the files of CVAT, Label Studio or labelme. {advice}"
     )
 
 
@@ -99,7 +101,7 @@ def _require_images(labelled: Labelled, source: Path) -> None:
         if not labelled_set.images:
             raise UserError(
                 f"{source}: nothing is left of the set {labelled_set.name}, since all its images have mistakes. "
-                "Correct those that are listed above."
+                "Correct the mistakes that are listed above."
             )
 
 

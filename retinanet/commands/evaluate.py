@@ -124,7 +124,7 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
 
 
 def more_looks(settings: EvaluateSettings, tiles: Tiles | None) -> list[str]:
-    """Returns the flags that look at an image more than once, and so need the candidates before NMS."""
+    """Returns the given flags that process an image more than once, and so need the candidates before NMS."""
     flags = {"flip_test": settings.views.flip_test, "test_sides": settings.views.test_sides, "tile": tiles}
     return [name for name, value in flags.items() if value]
 
@@ -299,7 +299,7 @@ def sides_of(settings: EvaluateSettings, trained: Trained) -> tuple[int, int]:
     depth = trained.depth
     if settings.depth not in (None, depth):
         raise UserError(
-            f"{settings.checkpoint_path}: its depth is {depth}, --depth says {settings.depth}. Use "
+            f"{settings.checkpoint_path}: its depth is {depth}, but --depth says {settings.depth}. Use "
             f"--depth {depth}, remove the flag, or choose another checkpoint."
         )
     min_side, max_side = (

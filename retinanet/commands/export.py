@@ -50,7 +50,7 @@ MOST_NAMED = 4  # layers in a line
 
 
 def export(settings: ExportSettings) -> int:
-    """Exports the checkpoint. Returns the exit code: 0 if the file was written, 1 if its verification failed."""
+    """Exports the checkpoint. Returns the exit code: 0 if the file was written, 1 if its detections differ too much."""
     require_writable(settings.file)
     checkpoint = load_checkpoint(settings.checkpoint_path)
     if line := best_and_final_line(settings.checkpoint_path):
@@ -180,7 +180,7 @@ class ExportedDetector(NamedTuple):
         return look_with(network, self.settings.detection.num_candidates, device=CPU, precision=torch.float32)
 
     def analysed(self, look: Look, dataset: CocoDataset) -> Analysis:
-        """Analyses what `look` detects in the set, as test.py does: with the tiles of the training, if it had any."""
+        """Analyses what `look` detects in the set, as test.py does: with tiles if the run was trained on tiles."""
         loading, views = LoaderSettings(self.checkpoint.batch_size), Views(tiles=self.checkpoint.tiles)
         detections = detect_with(look, dataset, loading, device=CPU, detection=self.settings.detection, views=views)
         return analyse(dataset.annotations, detections)
@@ -211,8 +211,8 @@ def quantised_within_limit(
 ) -> bytes | None:
     """Returns the ONNX file quantised to INT8, with as many layers in float as it takes to lose little AP.
 
-    Logs each try, and a table of the forms of the detector. Returns None if even with half of the layers in float the
-    file loses too much.
+    Logs each try, and a table that compares the checkpoint, the float file and the INT8 file. Returns None if the file
+    loses too much even with half of the layers in float.
     """
     limit = detector.settings.quantisation.max_ap_loss
     drawn = np.random.default_rng(detector.settings.quantisation.seed).permutation(len(calibration_set))

@@ -115,7 +115,7 @@ class Annotating:
         if self._kinds and not images:
             raise UserError(f"{videos[0].path}: --save {' '.join(self._kinds)} is for images. Leave it out for videos.")
         if self._kinds and videos:
-            say(f"Note: {self._formats} leave out {counted(len(videos), 'video')}: they are for images")
+            say(f"Note: {self._formats} without {counted(len(videos), 'video')}: only images are annotated")
         names = DistinctNames()
         empty = [LabelledImage(path, names.add(name), 1, 1, []) for path, name, _ in images]
         for kind in self._kinds:

@@ -46,12 +46,12 @@ class Coverage(NamedTuple):
 
     @property
     def missed(self) -> float:
-        """The fraction of objects without an anchor."""
+        """Returns the fraction of objects without an anchor."""
         return float((~self.matched).mean()) if len(self.matched) else 0.0
 
     @property
     def missed_by_class(self) -> dict[int, float]:
-        """The fraction of objects without an anchor, for each label that has objects."""
+        """Returns the fraction of objects without an anchor, for each label that has objects."""
         labels = self.objects.labels
         counts, missed = np.bincount(labels), np.bincount(labels, ~self.matched)
         return {label: float(missed[label] / counts[label]) for label in np.flatnonzero(counts).tolist()}

@@ -127,7 +127,7 @@ def tile_remedies(dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, 
 
 
 def recommended(measured: Sequence[Remedy]) -> Remedy:
-    """Returns the cheapest of the settings that leave about as few objects without an anchor as the best does."""
+    """Returns the cheapest of the settings that leave about as few objects without an anchor as the best ones do."""
     least = min(each.coverage.missed for each in measured)
     return min((each for each in measured if each.coverage.missed < least + CLEAR_GAIN), key=lambda each: each.pixels)
 

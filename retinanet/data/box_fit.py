@@ -20,11 +20,13 @@ from retinanet.settings.convert import AS_GIVEN
 NUM_OTHERS = 3  # other pictures that each box is scored on
 MOST_BOXES = 40  # of an image; more add little, because their errors are correlated
 LEAST_SIDE = 3  # pixels of the file; the sides of smaller boxes are less than a pixel of the grey picture apart
-ALIKE = 0.5  # IoU, as fractions of their pictures, of a box with one of another picture, which may be there as well
+# If a box overlaps a box of another picture by more than this IoU, both as fractions of their pictures, that picture
+# may show an object at the same place, and the box isn't scored on it.
+ALIKE = 0.5
 SEED = 0
 NAMES = (*READINGS,)
-# Boxes drawn with room around their objects, or within them, are right, and lie on no edge. So they are also scored
-# with their sizes times these, around their centres.
+# Boxes drawn slightly too large or too small are read correctly, but their sides don't lie on edges. So boxes are also
+# scored with their sizes multiplied by these factors, around the same centres.
 SIZES = (0.7, 0.8, 0.9, 1.1, 1.25)
 
 
@@ -54,7 +56,7 @@ class BoxScores(NamedTuple):
     rows: np.ndarray  # int64 [n], in the annotations, ascending
     images: np.ndarray  # int64 [n], their images
     own: np.ndarray  # float32 [n, readings and SIZES]
-    others: np.ndarray  # float32 [n, readings and SIZES], the mean on other pictures where no box is like it
+    others: np.ndarray  # float32 [n, readings and SIZES], the mean over other pictures without a similar box
     orders: np.ndarray  # float32 [n, orders], of the boxes as given, on the picture that the order gives them
     order_says: list[str]
     straightness: float  # the mean of the pictures
@@ -94,7 +96,7 @@ class BoxFit:
         scores = self._scores(edges, every, NAMES, self.annotations.sizes[self.images[every]], SIZES)
         scores[len(places) :][self._are_alike(other_places, places)] = np.nan
         order_places = [self._rows(order.owners[image]) for order in self.orders]
-        size = self.annotations.sizes[[image]]  # boxes of this very picture are in its pixels
+        size = self.annotations.sizes[[image]]  # the boxes are supposed to be in pixels of this picture
         return Looked(
             image,
             places,
@@ -191,7 +193,7 @@ def possible_orders(annotations: Annotations) -> list[Order]:
         add(f"of the image after, in the order of {name}", order, np.roll(order, -1))
     for name, order in sorts.items():
         for other_name, other in sorts.items():
-            says = f"of another image, if boxes follow the order of {other_name} and pictures that of {name}"
+            says = f"of another image, if boxes follow the order of {other_name}, and pictures the order of {name}"
             add(says, order, other)
     return orders
 

@@ -15,9 +15,9 @@ RIGHT = 4.0  # z of boxes that are said to fit; at 3, boxes of other images some
 DOUBTFUL = 1.0  # boxes are said to fit only if no other reading beats them by more than this z
 # Boxes of other images score higher on their own pictures only by chance; the best of many readings has up to this z.
 CHANCE = 2.0
-FEWEST_WITHOUT_READING = 100  # objects; fewer aren't said to fit no reading
-# In photographs and drawn scenes, boxes that fit score 0.15 to 0.4 higher on their own pictures than on others. That
-# they don't is stated only if the standard error is small enough to show such a difference, and if the pictures have
+FEWEST_WITHOUT_READING = 100  # the fewest objects of which it is said that they fit no reading
+# In photographs and drawn scenes, boxes that fit score 0.15 to 0.4 higher on their own pictures than on others. Boxes
+# are said not to fit only if the standard error is small enough to show such a difference, and if the pictures have
 # edges at all (edges.straightness).
 LARGEST_ERROR = 0.05
 LEAST_STRAIGHTNESS = 0.4

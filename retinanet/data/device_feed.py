@@ -12,7 +12,7 @@ from retinanet.detector.structures import Targets
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.resource_errors import COPY_ADVICE, memory_explained, named
 
-MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # the fraction of images that may be skipped, or their number in a small set
+MOST_BAD_SHARE, MOST_BAD = 0.01, 5  # the fraction of images that may be skipped, or the number in a small set
 
 
 class BadImages:
@@ -45,8 +45,8 @@ class BadImages:
         self.new_messages.append(message)
         if len(self.messages) > self.most:
             raise UserError(
-                f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip stops "
-                f"at more than 1 in 100 and more than {MOST_BAD}. Fix the dataset."
+                f"{message} This is bad image {len(self.messages)} of {self.num_images}, and --bad_images skip allows "
+                f"only {int(self.most)}. Fix the dataset."
             )
 
 

@@ -118,12 +118,13 @@ def frame_texts(num_turned: int, num_untold: int) -> list[str]:
     lines = []
     if num_turned:
         lines.append(
-            f"boxes of the stored pixels are turned upright with their pictures, in {counted(num_turned, 'image')}"
+            "boxes that refer to the stored pixels are turned upright with their pictures, in "
+            f"{counted(num_turned, 'image')}"
         )
     if num_untold:
         lines.append(
             f"{counted(num_untold, 'image')} with an EXIF orientation, where the size doesn't tell whether the boxes "
-            "are of the upright picture; that is assumed (--exif raw: of the stored pixels)"
+            "refer to the upright picture, as is assumed, or to the stored pixels (--exif raw)"
         )
     return lines
 

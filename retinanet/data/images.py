@@ -91,17 +91,17 @@ def read_image(
     """Reads the image in `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
 
     Only the first frame is read, and transparency is dropped. With a `region`, returns only this part of the image,
-    which saves memory. For the picture's orientation, see Header.turn. The
-    `white_level` is the value of white in 16-bit pictures. Raises UserError, naming the file, if the image can't be
-    read, has another size, has more than `max_pixels` pixels (checked in the header, before decoding), or no longer
-    matches `header`, which was read earlier (PicturesChanged).
+    which saves memory. For the picture's orientation, see Header.turn. `white_level` is the value of white in 16-bit
+    pictures. Raises UserError, naming the file, if the image can't be read, has another size, has more than
+    `max_pixels` pixels (checked in the header, before decoding), or no longer matches `header`, which was read earlier
+    (PicturesChanged).
     """
     with _opened(path, size, max_pixels) as picture:
         current = header_of(picture)
         if header is not None and current[:3] != header[:3]:
             raise PicturesChanged(
                 f"{path}: is {current.height} x {current.width} (height x width) with EXIF orientation "
-                f"{current.orientation}, and was {header.height} x {header.width} with {header.orientation}: {CHANGED}."
+                f"{current.orientation}, but was {header.height} x {header.width} with {header.orientation}: {CHANGED}."
             )
         turn = _checked_turn(path, current, size, exif)
         picture.load()
@@ -193,7 +193,7 @@ def _opened(source: str | Path | IO[bytes], size: tuple[int, int] | None, max_pi
     except UnidentifiedImageError:
         raise DataFault(
             kind,
-            f"{path}: can't be read as an image: it holds none of the formats {', '.join(FORMATS)}. Replace or "
+            f"{path}: can't be read as an image: it is in none of the formats {', '.join(FORMATS)}. Replace or "
             f"convert the file{otherwise}.",
         ) from None
     except Exception as fault:  # Pillow's decoders raise all kinds of errors on damaged bytes

@@ -98,7 +98,8 @@ def warnings_of(dataset: CocoDataset, val: Annotations) -> list[str]:
     if corners_for_sizes(boxes, sizes).any():
         problems.append("boxes reach past their images and look like (x1, y1, x2, y2), not (left, top, width, height)")
     found = [
-        f"Warning: {annotations.path}: {problem}. Look with python -m retinanet.check_data" for problem in problems
+        f"Warning: {annotations.path}: {problem}. Check the boxes: python -m retinanet.check_data"
+        for problem in problems
     ]
     names = annotations.class_names
     if twice := sorted({name for name in names if names.count(name) > 1}):

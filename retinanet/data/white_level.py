@@ -32,7 +32,7 @@ class Range(NamedTuple):
         advice = f"; --white_level {level} would fit" if self.is_far else ""
         return (
             f"{counted(self.num_deep, 'image')} with 16 bits per channel; the largest value, in {self.num_looked_at} "
-            f"looked at, is {self.brightest}, {self.brightest / self.white_level:.1%} of --white_level "
+            f"of them, is {self.brightest}, {self.brightest / self.white_level:.1%} of --white_level "
             f"{self.white_level}{advice}"
         )
 

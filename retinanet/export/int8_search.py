@@ -32,9 +32,9 @@ def trials(
 ) -> Iterator[Trial]:
     """Yields files with no layer in float, then with the 1, 2, 4, 8 ... most harmful layers in float.
 
-    `measure` analyses a file's detections on the set `annotations`, as `checkpoint` does for the checkpoint. The harm
-    of a layer, as `harm_of` tells it, is that of a file in which only this layer is quantised. Nothing is computed
-    before it is asked for.
+    `measure` analyses a file's detections on the set `annotations`; `checkpoint` is the same analysis of the
+    checkpoint's detections. The harm of a layer is what `harm_of` returns for a file in which only this layer is
+    quantised. Files are created and measured only when they are asked for.
     """
     ranked: list[str] = []
     count = 0

@@ -18,6 +18,7 @@ from retinanet.evaluation.views import Look, look_with
 from retinanet.predict.runners import ONNX, OPENVINO, Runner, onnx_runner, openvino_runner
 from retinanet.runtime.device import PRECISIONS, choose_precision, find_device
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.shared import OVERLAP, UPRIGHT, WHITE_LEVEL, Tiles, tiles_from
 
 DETECTIONS = ("boxes", "scores", "labels")  # outputs of every exported file
@@ -64,8 +65,8 @@ class Opened(NamedTuple):
     device: torch.device
     line: str  # says what was opened
     defaults: DetectionSettings  # the file's own, except for the threshold
-    # Returns the Look for the given settings. Raises UserError if the file doesn't support them, or if it can't find
-    # the candidates before NMS, which the flags in the second argument need.
+    # Returns the Look for the given settings. Raises UserError if the file doesn't support them, or if it lacks the
+    # candidates before NMS, which the flags in the second argument need.
     look_for: Callable[[DetectionSettings, Sequence[str]], Look]
 
 
@@ -114,7 +115,7 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
     """Opens an exported file. Its Look returns candidates before NMS; for files of earlier versions, after NMS."""
     program = PROGRAMS[path.suffix]
     if not path.is_file():
-        raise UserError(f"{path}: no such file. Pass a checkpoint, or a file of {EXPORT}")
+        raise UserError(f"{path}: no such file. Pass a checkpoint, or a file that {EXPORT} wrote")
     try:
         runner = _runner_of(path, device_name, precision_name)
         facts = runner.facts
@@ -150,7 +151,8 @@ def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
             )
         return look
 
-    line = f"Exported file: {path}, {program}, depth {trained.depth or 'unknown'}, after {trained.epoch} epochs"
+    epochs = "an unknown number of epochs" if trained.epoch is None else counted(trained.epoch, "epoch")
+    line = f"Exported file: {path}, {program}, depth {trained.depth or 'unknown'}, after {epochs}"
     return Opened(trained, torch.device("cpu"), line, exported, look_for)
 
 

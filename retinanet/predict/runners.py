@@ -51,7 +51,7 @@ def _providers(library: ModuleType, device_name: str) -> list[str]:
     has_gpu = "CUDAExecutionProvider" in available
     if device_name.startswith("cuda") and not has_gpu:
         raise UserError(
-            f"--device {device_name}: this onnxruntime has no CUDA. Install onnxruntime-gpu, or use --device cpu"
+            f"--device {device_name}: this onnxruntime lacks CUDA. Install onnxruntime-gpu, or use --device cpu"
         )
     return ["CUDAExecutionProvider"] * (has_gpu and device_name != "cpu") + ["CPUExecutionProvider"]
 
@@ -68,8 +68,8 @@ def _onnxruntime() -> ModuleType:
 def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.float32) -> Runner:
     """Returns the runner of an OpenVINO file, given by its path, or of an openvino.Model, on the CPU.
 
-    What isn't quantised is computed in `precision`. Raises UserError if OpenVINO is missing or can't use the device;
-    for damaged files, OpenVINO raises RuntimeError.
+    Layers that aren't quantised are computed in `precision`. Raises UserError if OpenVINO is missing or can't use the
+    device; for damaged files, OpenVINO raises RuntimeError.
     """
     library = openvino_library()
     if device_name.startswith("cuda"):

@@ -46,6 +46,6 @@ def thresholds_of(threshold: Threshold, default: float, class_names: Sequence[st
                 f"--threshold {word}: {path} has no class {name!r}. Its classes are {', '.join(class_names)}"
             )
         if not 0 <= number <= 1:
-            raise UserError(f"--threshold {word}: is not a score from 0 to 1. Give one.")
+            raise UserError(f"--threshold {word}: is not a score from 0 to 1. Use one that is.")
     others = by_name.get(None, default)
     return Thresholds(others, np.array([by_name.get(name, others) for name in class_names], np.float64))

@@ -63,7 +63,7 @@ class VideoWriter:
         self.beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.unfinished{path.suffix}")
         self.container = self.av.open(str(self.beside), "w")
         self.stream: Any = None
-        self.last, self.offset = -1, 0  # the last time written, and what is added to times since they began anew
+        self.last, self.offset = -1, 0  # the last time written, and the offset of times that started over
 
     def add(self, picture: np.ndarray, time: int | None) -> None:
         """Adds the frame `picture`, uint8 [height, width, 3]; all frames must have the same size.

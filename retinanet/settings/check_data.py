@@ -45,8 +45,8 @@ class CheckDataSettings:
         min(MOST_THREADS, os.cpu_count() or 1), "number of threads that decode images", whole_number(1)
     )
     picture_path: Path = option(Path("check_data.png"), "picture file for the charts", Path)
-    no_pixels: bool = option(False, "don't check by the pixels whether the boxes lie on their objects", bool)
-    all: bool = option(False, "print everything instead of only the most important", bool)
+    no_pixels: bool = option(False, "skip the check of the boxes against the pixels", bool)
+    all: bool = option(False, "print all counts and examples, not only the most important", bool)
     prove: bool = option(
         False,
         "then train a small detector for minutes (about four on one CPU core), and say whether the dataset can be "
@@ -58,7 +58,7 @@ class CheckDataSettings:
         "with --prove: weights to start from: imagenet (torchvision's, downloaded once), none, a FILE with a "
         "ResNet-18's state dict, or a checkpoint of train.py",
     )
-    seed: int = option(PUBLISHED_SEED, "with --prove: the seed of the draws and of the training", whole_number(0))
+    seed: int = option(PUBLISHED_SEED, "with --prove: the seed of the random draws and of training", whole_number(0))
     output_path: Path = option(Path("prove"), "with --prove: folder of the pictures", Path)
 
     def check(self, given: Given) -> None:
@@ -69,8 +69,8 @@ class CheckDataSettings:
             raise UserError("--prove needs the pixels. Remove --no_pixels.")
         if self.weights in ("imagenet_v2", "coco"):
             raise UserError(
-                f"--weights {self.weights}: --prove trains a ResNet-18, for which these don't exist. Use imagenet, "
-                "none, or the path of a ResNet-18's state dict."
+                f"--weights {self.weights}: --prove trains a ResNet-18, for which these weights don't exist. Use "
+                "imagenet, none, or the path of a ResNet-18's state dict."
             )
         check_sides(self.min_side, self.max_side)
         self.anchors.check()

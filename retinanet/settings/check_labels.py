@@ -65,7 +65,7 @@ class FoldTraining(TrainSettings):
 class Checking:
     folds: int = option(
         3,
-        "number of parts of the set; for each part, a detector is trained on the others, so it hasn't seen its labels",
+        "number of parts of the set; for each part, a detector that hasn't seen its labels is trained on the others",
         whole_number(LEAST_FOLDS),
     )
     group_by: str | None = option(

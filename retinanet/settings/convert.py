@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinanet.runtime.errors import UserError
+from retinanet.runtime.printable import counted
 from retinanet.settings.options import Given, number_above, option, parsed, part, whole_number
 from retinanet.settings.shared import exif_option
 
@@ -58,7 +59,9 @@ class Splitting:
     def check(self, given: Given) -> None:
         shares = self.split
         if shares and not 2 <= len(shares) <= 3:
-            raise UserError(f"--split has {len(shares)} fractions. Use two (train val) or three (train val test).")
+            raise UserError(
+                f"--split has {counted(len(shares), 'fraction')}. Use two (train val) or three (train val test)."
+            )
         if shares and abs(sum(shares) - 1) > 1e-6:
             raise UserError(
                 f"--split {' '.join(f'{share:g}' for share in shares)}: the fractions add up to {sum(shares):g}. They "
@@ -111,7 +114,7 @@ class ConvertSettings:
     output_path: Path = option(Path("data"), "folder for the output; nothing in it is overwritten", Path)
     read: str = option("auto", "format of SOURCE", ("auto", *WRITTEN, *ONLY_READ), flag="from")
     write: str = option(COCO, "format to write", WRITTEN, flag="to")
-    images: str = option(LINK, "how the images get there: symbolic links, copies, or not at all", IMAGES)
+    images: str = option(LINK, "how images get into the output: symbolic links, copies, or not at all", IMAGES)
     exif: str = exif_option()
     decisions: Path | None = option(
         None,

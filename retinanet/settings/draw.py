@@ -83,7 +83,7 @@ class DrawSettings:
     threshold: float | None = option(
         None,
         "draw only detections that score above this (default: the threshold with the best F1 on the set; 0.3 if the "
-        "set has no objects or none is hit)",
+        "set has no objects or none is found)",
         number_from(0, 1),
     )
     picture_path: Path | None = option(None, "file to write (default: vis.png, or curves.png with --logs)", Path)

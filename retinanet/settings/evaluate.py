@@ -62,13 +62,14 @@ class EvaluateSettings:
     results_path: Path | None = option(None, "file to write (default: {set_name}_bbox_results.json)", Path)
     from_results: Path | None = option(
         None,
-        "evaluate this result file instead of detecting; it doesn't need a checkpoint and, except for pictures, images",
+        "evaluate this result file instead of detecting; this doesn't need a checkpoint, and needs images only for the "
+        "report's pictures",
         Path,
         metavar="FILE",
     )
     compare: tuple[Path, Path] | None = option(
         None,
-        "compare these result files; it doesn't need a checkpoint and, except for its picture, images",
+        "compare these result files; this doesn't need a checkpoint, and needs images only for the pictures",
         Path,
         nargs=2,
         metavar=("A", "B"),
@@ -80,7 +81,7 @@ class EvaluateSettings:
     )
     pictures: ReportPictures = part(ReportPictures)
     json: Path | None = option(
-        None, "write the report's numbers to this file, without pictures, or those of --compare", Path, metavar="FILE"
+        None, "write the numbers of the evaluation or of --compare to this JSON file", Path, metavar="FILE"
     )
     min_ap: float | None = option(
         None, "end with exit code 1 if AP is below this, and with 2 if the set has no objects", number_from(0, 1)
@@ -114,10 +115,14 @@ class EvaluateSettings:
             given.refuse(("report_images", "report_mb"), "is about the page of a report. Add --report, or remove it.")
         self.pictures.check(given)
         if self.compare:
-            given.refuse(("from_results",), "evaluates one result file, --compare compares two. Remove one of the two.")
+            given.refuse(
+                ("from_results",), "evaluates one result file, but --compare compares two. Remove one of the two."
+            )
             given.refuse(FOR_DETECTION, "only applies to detection. Remove it, or --compare.")
             if self.min_ap is not None:
-                raise UserError("--min_ap evaluates one result file, --compare compares two. Remove one of the two.")
+                raise UserError(
+                    "--min_ap evaluates one result file, but --compare compares two. Remove one of the two."
+                )
         if self.from_results:
             given.refuse(FOR_DETECTION, "only applies to detection. Remove it, or --from_results.")
         if self.views.test_sides and self.trained.min_side:

@@ -29,8 +29,10 @@ class Int8:
         bool,
     )
     calibration_set: str = option("train", "the set from which images are drawn to set the ranges of the activations")
-    seed: int = option(PUBLISHED_SEED, "random seed of the draw of these images", whole_number(0))
-    max_ap_loss: float = option(0.005, "the most AP that the file may lose; otherwise it isn't written", number_from(0))
+    seed: int = option(PUBLISHED_SEED, "random seed for drawing these images", whole_number(0))
+    max_ap_loss: float = option(
+        0.005, "the largest loss of AP allowed; a file that loses more isn't written", number_from(0)
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class ExportSettings:
     format: str = option(ONNX, "format of the file; openvino writes a second file, .bin, beside it", tuple(FORMATS))
     output_path: Path | None = option(None, "file to write, or its folder (default: next to the checkpoint)", Path)
     verification: Verification = part(
-        Verification, "verification", "the file is only written if it detects the same as the checkpoint"
+        Verification,
+        "verification",
+        "the file is only written if it detects the same as the checkpoint; with --int8, if it loses little AP",
     )
     quantisation: Int8 = part(Int8, "INT8")
     detection: Detection = part(Detection, "detection")

@@ -26,7 +26,7 @@ from retinanet import __version__
 from retinanet.runtime.errors import FLAGS, UserError
 from retinanet.runtime.printable import counted, printable
 
-NUM_OF_PARSER = 2  # flags that are not a command's: --help and --version
+NUM_OF_PARSER = 2  # flags that every command has: --help and --version
 Settings = TypeVar("Settings")
 Kind = Callable[[str], Any] | Sequence[Any]
 # Flag names in other libraries, and the flags that they correspond to here.
@@ -337,7 +337,7 @@ class ArgumentParser(argparse.ArgumentParser):
         self.exit(UserError.exit_code, f"{self.prog}: error: {printable(message)}{more}\n")
 
     def _meant_elsewhere(self, word: str) -> str | None:
-        """Returns our flag for another library's `word`, if argparse would read that as short for a different flag."""
+        """Returns our flag for another library's `word` if argparse would take it for the start of a different flag."""
         name = word.partition("=")[0].removeprefix("--")
         starting = {flag for flag in self._option_string_actions if flag.startswith(f"--{name}")}
         meant = [flag for flag in ELSEWHERE.get(name, ()) if f"--{flag}" in self._option_string_actions]

@@ -46,7 +46,7 @@ def _file_decides(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Looks:
-    """The flags for the versions of an image that predict searches: tiles, other sizes and the mirror image."""
+    """Defines the flags for detecting also in tiles, at other sizes and in the mirror image."""
 
     tiling: TestTiles = part(TestTiles)
     views: Views = part(Views)
@@ -54,11 +54,11 @@ class Looks:
 
 @dataclass(frozen=True)
 class FileDetection:
-    """The flags of Detection; None stands for the weights file's value or, without one, the usual default."""
+    """Defines Detection's flags anew; None stands for the weights file's value or, without one, the usual default."""
 
     threshold: tuple[ClassThreshold, ...] | None = option(
         None,
-        f"{options_of(Detection)['threshold'].text}; CLASS=NUMBER is for one class, a number alone for the others "
+        f"{options_of(Detection)['threshold'].text}; CLASS=NUMBER is for one class, a bare number for the others "
         "(0 to 1; default: the threshold with the best F1 in the run's last evaluation, 0.3 if there was none)",
         class_threshold,
         nargs="+",
@@ -77,7 +77,7 @@ class FileDetection:
             if names.count(name) > 1:
                 numbers = " and ".join(f"{each.number:g}" for each in self.threshold or () if each.name == name)
                 whose = "the other classes" if name is None else f"the class {name!r}"
-                raise UserError(f"--threshold: {numbers} are both for {whose}. Give one of them.")
+                raise UserError(f"--threshold: {numbers} are both for {whose}. Keep one of them.")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from retinanet.detector.settings import AnchorShapes, DetectionSettings
 from retinanet.runtime.errors import UserError
 from retinanet.settings.options import Given, number_above, number_from, option, whole_number
 
-BEST, FINAL = "best.pt", "model_final.pt"  # a run's checkpoint with the best AP, and that of its last epoch
+BEST, FINAL = "best.pt", "model_final.pt"  # a run's checkpoint with the best AP, and its last
 MIN_SIDE, MAX_SIDE = 608, 1024
 OVERLAP, MOST_OVERLAP = 0.2, 0.9  # of tiles; with more, there would be far too many
 LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # a single larger image would fill a GPU's memory
@@ -45,7 +45,7 @@ def max_pixels_option() -> Any:
 
 def exif_option(default: str | None = UPRIGHT) -> Any:
     text = (
-        "how to read images with an EXIF orientation whose annotated size doesn't tell which way the boxes are meant: "
+        "how to read an image with an EXIF orientation if its annotated size doesn't show what the boxes refer to: "
         "upright, as viewers show the image, or raw, as its pixels are stored"
     )
     return option(default, text, EXIF)
@@ -78,7 +78,7 @@ def eval_backend_option() -> Any:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The flags for the changes that training makes to its images."""
+    """Defines the flags for the changes that training makes to its images."""
 
     train_sides: tuple[int, ...] | None = option(
         None,
@@ -118,7 +118,10 @@ def check_sides(min_side: int, max_side: int) -> None:
 
 @dataclass(frozen=True)
 class Anchors:
-    """The flags for a cell's anchors: sides from `anchor_scale` strides to below twice that, in all `anchor_ratios`."""
+    """Defines the flags for a cell's anchors.
+
+    Their sides range from `anchor_scale` strides to below twice that, each in all `anchor_ratios`.
+    """
 
     anchor_scale: float = option(
         AnchorShapes().side,
@@ -146,7 +149,7 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Detection(DetectionSettings):
-    """The flags for DetectionSettings."""
+    """Defines the flags for DetectionSettings."""
 
     threshold: float = option(
         DetectionSettings.threshold, "keep only detections that score above this", number_from(0, 1)
@@ -164,7 +167,7 @@ class Detection(DetectionSettings):
 
 @dataclass(frozen=True)
 class Views:
-    """The flags for test-time augmentation."""
+    """Defines the flags for test-time augmentation."""
 
     flip_test: bool = option(False, "also detect in the mirror image", bool)
     test_sides: tuple[int, ...] | None = option(
@@ -180,7 +183,7 @@ class Views:
         sides = self.test_sides or ()
         for side in sides:
             if sides.count(side) > 1:
-                raise UserError(f"--test_sides: {side} is listed twice, which would detect twice. List each side once.")
+                raise UserError(f"--test_sides: {side} is listed twice. List each side once.")
 
 
 class Tiles(NamedTuple):
@@ -213,12 +216,12 @@ def tile_side(text: str) -> int:
     return side if side == 0 else whole_number(LEAST_SIDE)(text)
 
 
-OVERLAP_TEXT = f"overlap of neighbouring tiles, as a fraction of their side, 0 to {MOST_OVERLAP}"
+OVERLAP_TEXT = "overlap of neighbouring tiles, as a fraction of their side"
 
 
 @dataclass(frozen=True)
 class TrainTiles:
-    """The flags for training on tiles."""
+    """Defines the flags for training on tiles."""
 
     tile: int | None = option(
         None,
@@ -250,7 +253,7 @@ class TrainTiles:
 
 @dataclass(frozen=True)
 class TestTiles:
-    """The flags for detection in tiles; None means the value from training."""
+    """Defines the flags for detection in tiles; None means the value from training."""
 
     tile: int | None = option(
         None,
@@ -270,7 +273,7 @@ class TestTiles:
 
 @dataclass(frozen=True)
 class ReportPictures:
-    """The flags for the pictures on the report's page."""
+    """Defines the flags for the pictures on the report's page."""
 
     report_images: str = option(EMBED, "embed the pictures in report.html, or link to the image files", (EMBED, LINK))
     report_mb: float = option(

@@ -18,7 +18,7 @@ class SubmissionSettings:
     )
     fix: Path | None = option(
         None,
-        "write a corrected copy here (only corrections that are certain), and check that; the input stays as it is",
+        "write a corrected copy here (only corrections that are certain), and check the copy; the input stays as it is",
         Path,
         metavar="OUT.json",
     )

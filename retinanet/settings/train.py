@@ -134,8 +134,8 @@ class Data:
     drop_last: bool = option(False, "leave out the images that don't fill a batch", bool)
     bad_images: str = option(
         "stop",
-        "when an image can't be read: stop, or skip it (the run still stops at more than 1 in 100 images and more than "
-        "5)",
+        "when an image can't be read: stop, or skip it (up to 1 in 100 images, or 5 in a small set; the run stops if "
+        "there are more)",
         ("stop", "skip"),
         may_change=True,
     )
@@ -148,15 +148,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Network:
-    """The flags for the network and the weights that training starts from."""
+    """Defines the flags for the network and the weights that training starts from."""
 
     depth: int = option(Architecture().depth, "depth of the ResNet", DEPTHS)
     channels: int = option(CHANNELS, "width of the feature pyramid and the heads", whole_number(1))
     weights: str = option(
         "imagenet",
         "weights to start from. ResNet only: imagenet, imagenet_v2 (torchvision's old or new weights, downloaded "
-        "once), none, or a FILE with a state dict of torchvision or timm, which may be partial. Whole detector: coco "
-        "(torchvision's retinanet_resnet50_fpn_v2, downloaded once), a FILE with the state dict of a RetinaNet of "
+        "once), none, or a FILE with a state dict from torchvision or timm, which may be partial. Whole detector: coco "
+        "(torchvision's retinanet_resnet50_fpn_v2, downloaded once), a FILE with the state dict of a RetinaNet from "
         "torchvision, yhenon's pytorch-retinanet or ODTK, or a checkpoint of train.py",
     )
     freeze_stages: int = option(
@@ -211,7 +211,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Loss(LossSettings):
-    """The flags for LossSettings."""
+    """Defines the flags for LossSettings."""
 
     alpha: float = option(LossSettings.alpha, "focal loss: weight of the objects", number_from(0, 1))
     gamma: float = option(LossSettings.gamma, "focal loss: how strongly hard anchors are favoured", number_from(0))
@@ -623,7 +623,7 @@ def dependent_values(settings: TrainSettings, given: Given) -> dict[str, Any]:
         if optimisation.optimizer != "sgd":  # rates for SGD are on another scale
             share = min(share, RESNET_RATE / optimisation.learning_rate)
         values["backbone_rate"] = (share,)
-        has_one_size = settings.speed.cache == "ram" and not settings.data.tiling.tile  # as the cached images have
+        has_one_size = settings.speed.cache == "ram" and not settings.data.tiling.tile  # cached images have one size
         if optimisation.epochs >= SIDES_FROM_EPOCHS and not has_one_size:
             sides = {max(LEAST_SIDE, round(settings.data.min_side * fraction)) for fraction in SIDE_SHARES}
             values["train_sides"] = tuple(sorted(sides))
@@ -684,7 +684,7 @@ def require_detector(network: Network, source: str, own: Architecture = DETECTOR
     if wrong := differences(own._replace(anchors=network.anchors.shapes), network.architecture):
         flag, asked = wrong[0]
         fix = " ".join(flag for flag, _ in wrong)
-        raise UserError(f"{source} is a detector of {flag}, not {asked}. Use {fix}.")
+        raise UserError(f"{source} is a detector with {flag}, not {asked}. Use {fix}.")
 
 
 def settings_line(settings: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ def test_the_same_classes_predict_the_same(saved, capfd):
     assert all(torch.equal(one, other) for one, other in zip(network(IMAGES), again(IMAGES), strict=True))
     out = capfd.readouterr().out
     assert f"Checkpoint weights: loaded from {path}" in out
-    assert "Classes that it knows: red, Green, blue\nClasses that are new to it: none" in out
+    assert "Classes that keep their weights: red, Green, blue\nClasses that start from scratch: none" in out
 
 
 def test_classes_of_the_same_name_keep_their_rows_wherever_they_are(saved, capfd):
@@ -60,7 +60,8 @@ def test_classes_of_the_same_name_keep_their_rows_wherever_they_are(saved, capfd
     assert torch.equal(new.logits[..., 1], old.logits[..., 1])
     assert torch.equal(new.logits[..., 2], old.logits[..., 0])
     assert new.logits[..., 0].sigmoid().allclose(torch.tensor(0.01))  # --prior
-    assert "Classes that it knows: green, red\nClasses that are new to it: horse" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "Classes that keep their weights: green, red\nClasses that start from scratch: horse" in out
 
 
 def test_the_averaged_weights_are_taken_where_there_are_any(saved):
@@ -146,7 +147,7 @@ def test_a_training_starts_from_a_checkpoint_and_resumes(script, coco_path, tmp_
     tuned = (*tuned, "--freeze_stages", 5, "--output_path", tmp_path / "second")
     done = script("train", *tuned)
     assert done.code == 0, done.err
-    assert "Classes that it knows: red, green" in done.out
+    assert "Classes that keep their weights: red, green" in done.out
     record = json.loads((tmp_path / "second" / "run.json").read_text())["settings"]
     assert (record["depth"], record["channels"]) == (18, 16)
     first, second = (load_checkpoint(tmp_path / name / "model_final.pt") for name in ("first", "second"))

@@ -150,7 +150,7 @@ def test_a_file_is_recognised_behind_any_prefix(kind, wrap, tmp_path, capsys):
     torch.save(wrap(twin.state_dict()), tmp_path / "detector.pth")
     network = started(tmp_path / "detector.pth", "--channels", channels)
     out = capsys.readouterr().out
-    assert f"Detector weights: loaded from {tmp_path / 'detector.pth'}\nClasses that it knows: cat\n" in out
+    assert f"Detector weights: loaded from {tmp_path / 'detector.pth'}\nClasses that keep their weights: cat\n" in out
     assert f"Recognised as {words}" in out
     assert ("edges that its decoder returns are one pixel smaller" in out) == (kind == "ODTK")
     body = {"yhenon": twin, "ODTK": getattr(twin, "backbones", {"ResNet18FPN": twin})["ResNet18FPN"]}.get(kind)
@@ -173,8 +173,8 @@ def test_a_bare_state_dict_of_this_project_loads(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--depth", 34, "--channels", 16), r"is a detector of --depth 18, not 34\. Use --depth 18"),
-        ((), r"is a detector of --channels 16, not 256\. Use --channels 16"),
+        (("--depth", 34, "--channels", 16), r"is a detector with --depth 18, not 34\. Use --depth 18"),
+        ((), r"is a detector with --channels 16, not 256\. Use --channels 16"),
         (("--channels", 32, "--head_norm", "group"), r"not 32\. Use --channels 16 --head_norm none"),
         (("--channels", 16, "--iou_branch"), r"--no_iou_branch, not --iou_branch"),
         (("--channels", 16, "--anchor_octaves", 2), "9 anchors per cell, but the network has 6"),
@@ -194,14 +194,14 @@ def test_flags_that_do_not_fit_end_in_the_right_ones(flags, words, tmp_path):
             lambda: Yhenon(num_classes=2),
             ["red", "green"],
             ["red", "green"],
-            "as many as this set, and they are assumed",
+            "the same number as this set, and they are assumed",
         ),
-        (lambda: Yhenon(num_classes=3), ["red", "green"], [], "as many as neither COCO nor this set (2)"),
+        (lambda: Yhenon(num_classes=3), ["red", "green"], [], "which matches neither COCO nor this set (2)"),
         (
             lambda: Torchvision(2, num_rows=3),
             ["red", "green"],
             ["red", "green"],
-            "as many as this set, and they are assumed",
+            "the same number as this set, and they are assumed",
         ),
         (lambda: Torchvision(2, num_rows=91), ["zebra", "N/A"], ["zebra"], None),
     ],
@@ -254,7 +254,7 @@ def test_a_run_takes_its_network_from_the_file(tmp_path, capsys):
     assert (network.architecture.level_code, network.architecture.iou_branch) == (True, False)
     assert f"Network: as in {tmp_path / 'odtk.pth'}, --depth 34 --channels 16 " in capsys.readouterr().out
     settings = with_saved_network(train_settings([*flags, "--depth", "50"]), None)
-    with pytest.raises(UserError, match=r"is a detector of --depth 34, not 50\. Use --depth 34\."):
+    with pytest.raises(UserError, match=r"is a detector with --depth 34, not 50\. Use --depth 34\."):
         build_network(settings.network, ["cat"], None)
 
 

@@ -39,9 +39,9 @@ def resnet18(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--weights", "coco", "--depth", 18), "--weights coco is a detector of --depth 50"),
-        (("--weights", "coco", "--channels", 64), "--weights coco is a detector of --channels 256"),
-        (("--weights", "coco", "--head_norm", "none"), "--weights coco is a detector of --head_norm group"),
+        (("--weights", "coco", "--depth", 18), "--weights coco is a detector with --depth 50"),
+        (("--weights", "coco", "--channels", 64), "--weights coco is a detector with --channels 256"),
+        (("--weights", "coco", "--head_norm", "none"), "--weights coco is a detector with --head_norm group"),
         (
             ("--head_norm", "group", "--channels", 48),
             "--channels 48 is not a multiple of 32, which --head_norm group needs",
@@ -100,9 +100,9 @@ def test_a_detector_is_known_by_its_names(detector, capsys):
     assert (network.architecture.head_norm, network.backbone.learn_statistics) == ("group", False)
     out = capsys.readouterr().out
     assert (
-        f"Detector weights: loaded from {detector}\nClasses that it knows: cat\nClasses that are new to it: red\n"
-        in out
-    )
+        f"Detector weights: loaded from {detector}\n"
+        "Classes that keep their weights: cat\nClasses that start from scratch: red\n"
+    ) in out
     assert not network.backbone.layer1[0].conv1.weight.requires_grad
     assert network.backbone.layer2[0].conv1.weight.requires_grad
 
@@ -110,7 +110,7 @@ def test_a_detector_is_known_by_its_names(detector, capsys):
 @pytest.mark.parametrize("flags", [(), ("--depth", 18, "--head_norm", "group"), ("--channels", 64, *DETECTOR[4:])])
 def test_a_detector_that_the_flags_do_not_fit(detector, flags):
     with pytest.raises(
-        UserError, match=r"detector\.pth is a detector of --.* Use --(depth 50|channels 256|head_norm group)"
+        UserError, match=r"detector\.pth is a detector with --.* Use --(depth 50|channels 256|head_norm group)"
     ):
         build_network(start_of("--weights", detector, *flags), NAMES, None)
 

@@ -109,7 +109,7 @@ def test_another_kind_of_resnet_is_refused_by_name(kind, prefix):
     state = behind(prefix, change(narrow_state(0)))
     depth = 50 if kind in ("ResNeXt", "wide") else 18
     backbone = Backbone(50) if depth == 50 else NarrowBackbone(18)
-    with pytest.raises(UserError, match=rf"file\.pth: a ResNet with {words}.*; only ResNets as in torchvision"):
+    with pytest.raises(UserError, match=rf"file\.pth: a ResNet with {words}.*; only torchvision's ResNets"):
         load_backbone(backbone, state, "file.pth")
 
 
@@ -123,16 +123,16 @@ def test_torchvisions_own_resnets_are_no_variants(depth):
     ("names", "words"),
     [
         (["stages.0.blocks.0.norm1.weight", "stem.conv.weight"], "a ResNet-v2, such as BiT"),
-        (["resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"], "a ResNet of transformers"),
+        (["resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"], "a ResNet from transformers"),
         (["blocks.0.attn.qkv.weight"], "a vision transformer"),
         (["stem.conv1.weight", "stem.bn1.weight", "body.weight"], "another network's weights"),  # no ResNet's blocks
         (["features.0.0.weight", "classifier.1.weight"], "a VGG, MobileNet"),
         (["rpn.head.conv.0.0.weight", "backbone.body.layer1.0.conv1.weight"], "a two-stage detector"),
-        (["backbone.layer1.0.conv1.weight", "bbox_head.retina_cls.weight"], "a detector of mmdetection"),
-        (["head.cls_score.weight", "backbone.bottom_up.stem.conv1.weight"], "a RetinaNet of detectron2"),
+        (["backbone.layer1.0.conv1.weight", "bbox_head.retina_cls.weight"], "a detector from mmdetection"),
+        (["head.cls_score.weight", "backbone.bottom_up.stem.conv1.weight"], "a RetinaNet from detectron2"),
         (["model.0.conv.weight", "model.0.bn.weight"], "a YOLO detector"),
         (["transformer.x", "class_embed.weight"], "a detector of the DETR family"),
-        (["classificationModel.conv1.weight", "layer1.0.conv1.weight"], "a detector of yhenon's pytorch-retinanet"),
+        (["classificationModel.conv1.weight", "layer1.0.conv1.weight"], "a detector from yhenon's pytorch-retinanet"),
     ],
 )
 def test_other_networks_are_refused_by_name(names, words):
@@ -142,8 +142,8 @@ def test_other_networks_are_refused_by_name(names, words):
 
 def test_a_command_that_needs_a_checkpoint_says_what_the_file_is(tmp_path):
     torch.save({"state_dict": {"regressionModel.conv1.bias": torch.zeros(1)}}, tmp_path / "other.pt")
-    words = r"other\.pt: not a checkpoint of train\.py, but a state dict that looks like a detector of yhenon's "
-    with pytest.raises(UserError, match=words + r"pytorch-retinanet; train\.py --weights accepts the kinds"):
+    words = r"other\.pt: not a checkpoint of train\.py, but a state dict that looks like a detector from yhenon's "
+    with pytest.raises(UserError, match=words + r"pytorch-retinanet; train\.py --weights can load some"):
         load_checkpoint(tmp_path / "other.pt")
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(UserError, match=r"list\.pt: not a checkpoint of train\.py\. Use a file that train\.py wrote"):

@@ -82,7 +82,7 @@ def test_null_counts_as_absent(tmp_path):
         (changed("images", 0, width=0), "has the width 0. Write the number of pixels"),
         (changed("images", 0, height="50"), "has the height '50'. Write the number of pixels, without quotes"),
         (changed("images", 0, height=None), "has no height. Write the number of pixels"),
-        (changed("images", 0, height=50.0), "has the height 50.0. Write 50, without a point"),
+        (changed("images", 0, height=50.0), "has the height 50.0. Write 50, without a decimal point"),
         (changed("categories", 0, id=2), "category id 2 appears twice"),
         (changed("categories", 0, name=None), "has no name. Write text"),
         (changed("categories", 0, name=7), 'has the name 7. Write "7", with quotes'),

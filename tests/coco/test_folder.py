@@ -54,7 +54,7 @@ def test_coco_files_that_name_no_set_are_for_convert(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("{}")
     command = f"To convert them: python -m retinanet.convert {tmp_path} "
-    words = f"holds no train.json, but annotations in the COCO format and another layout. {command}"
+    words = f"holds no train.json, but annotations in the COCO format, but in another layout. {command}"
     with pytest.raises(UserError, match=words):
         find_annotation_file(tmp_path, "train")
 

@@ -394,7 +394,7 @@ def test_it_ends_with_an_account_of_the_files(check, good, tmp_path):
     _, found, run = check(folder, "--sets", "train")
     assert found["train image_unlisted"] == 1
     assert (
-        "\nFiles: 9 read, 12 not read: 1 JSON of no checked set (val.json), 1 hidden "
+        "\nFiles: 9 read, 12 not read: 1 JSON that no checked set uses (val.json), 1 hidden "
         "(images/train/.ipynb_checkpoints/1.png), 9 not named by the annotations (images/train/9.png), 1 "
         "of another kind (images/train/more)\n"
     ) in run.out

@@ -213,7 +213,7 @@ def test_a_converted_set_trains(script, coco_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--split", 0.5), "--split has 1 fractions. Use two"),
+        (("--split", 0.5), "--split has 1 fraction. Use two"),
         (("--split", 0.5, 0.4), "the fractions add up to 0.9. They must"),
         (("--split", 0.999, 0.001), "are too few for a set val"),
         (("--split", 0.5, 0.5, "--group_by", "("), "is not a regular expression"),
@@ -226,8 +226,8 @@ def test_a_converted_set_trains(script, coco_path):
         (("--to", "tfrecord"), "--to"),
         (("--set", "a/b"), "--set 'a/b' is not a file name"),
         (("--set", "val", "--split", 0.5, 0.5), "--set names the only set that is written, and --split makes several"),
-        (("--rows", "boxes"), "--rows is about YOLO labels, but"),
-        (("--names", "cat"), "--names is about YOLO labels and CSV, but"),
+        (("--rows", "boxes"), "--rows only applies to YOLO labels, but"),
+        (("--names", "cat"), "--names only applies to YOLO labels and CSV, but"),
         (("--image_path", "nowhere"), "nowhere: no such file or folder"),
     ],
 )

@@ -86,7 +86,7 @@ def test_convert_writes_upright_boxes(script, photos, kind):
     words = ("--split", 0.67, 0.33) if kind == "coco" else ("--to", kind)
     run = script("retinanet/convert/__main__", photos, *words, "--output_path", "out")
     assert run.code == 0, run.err
-    assert "Note: boxes of the stored pixels are turned upright with their pictures, in 2 images" in run.out
+    assert "Note: boxes that refer to the stored pixels are turned upright with their pictures, in 2 images" in run.out
     if kind != "coco":
         run = script("retinanet/convert/__main__", "out", "--output_path", "back")
         assert run.code == 0, run.err

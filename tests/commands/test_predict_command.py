@@ -175,7 +175,7 @@ def test_annotations_are_for_images(script, coco_path, checkpoint):
     assert "clip.avi: --save coco voc is for images. Leave it out for videos" in run.err
     run = script(PREDICT, "clip.avi", coco_path / "images" / "val" / "1.png", *how)
     assert run.code == 0, run.err
-    assert "Note: coco, voc leave out 1 video: they are for images\n" in run.out
+    assert "Note: coco, voc without 1 video: only images are annotated\n" in run.out
     assert len(json.loads(Path("predictions/coco/train.json").read_text())["images"]) == 1
 
 
@@ -250,7 +250,7 @@ def test_a_video(script, checkpoint):
         (("--overlap", 0.5), "--overlap only applies with --tile"),
         (("--tile", 64, "--overlap", 0.95), "expected a number from 0 to 0.9"),
         (("--classes", "horse"), "has no class 'horse'"),
-        (("--test_sides", 64, 64), "--test_sides: 64 is listed twice, which would detect twice"),
+        (("--test_sides", 64, 64), "--test_sides: 64 is listed twice. List each side once"),
         (("--threshold", 2), "--threshold: expected a number from 0 to 1, or CLASS=NUMBER; got '2'"),
         (("--threshold", "red=1.5"), "expected a number from 0 to 1, or CLASS=NUMBER; got 'red=1.5'"),
         (("--threshold", 0.3, "red=x"), "red=x: no such file"),

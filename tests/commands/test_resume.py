@@ -314,7 +314,7 @@ def test_stages_that_were_random_keep_their_rate(script, undisturbed, tmp_path):
     flags = ("--weights", tmp_path / "part.pth", "--backbone_rate", 0.1, "--verify_resume", 3)
     run = script("train", *data, *FLAGS, *flags)
     assert run.code == 0, run.out
-    assert "random now: layer4" in run.out
+    assert "so random: layer4" in run.out
 
 
 def test_verify_resume_finds_what_is_not_saved(script, undisturbed, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def test_train_and_check_data_say_how_much_of_the_range_is_used(script, deep_pat
     assert "white_level" not in run.out
     train = ("train", "--coco_path", deep_path, "--epochs", 1, *TINY, "--workers", 0)
     run = script(*train)
-    assert "Warning: 8 images with 16 bits per channel; the largest value, in 8 looked at, is" in run.out
+    assert "Warning: 8 images with 16 bits per channel; the largest value, in 8 of them, is" in run.out
     assert "--white_level 4095 would fit" in run.out
     run = script(*train, "--white_level", 4095, "--output_path", "bright")
     assert "8 images with 16 bits per channel" in run.out

@@ -179,7 +179,7 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch, suffix):
     Image.fromarray(RGB).save(path, format="EPS")
     for look in (read_image, check_image):
         with pytest.raises(
-            UserError, match=rf"one\.{suffix}: can't be read as an image: it holds none of .* JPEG, PNG"
+            UserError, match=rf"one\.{suffix}: can't be read as an image: it is in none of .* JPEG, PNG"
         ):
             look(path, (HEIGHT, WIDTH))
     assert not (tmp_path / "started").exists()
@@ -190,7 +190,7 @@ def test_postscript_starts_no_program(tmp_path, monkeypatch, suffix):
 @pytest.mark.parametrize("name", ["PDF", "ICO", "PCX", "SGI"])
 def test_other_formats_are_refused(tmp_path, name):
     Image.fromarray(RGB).save(tmp_path / "one.png", format=name)
-    with pytest.raises(UserError, match=r"one\.png: can't be read as an image: it holds none of the formats JPEG, PNG"):
+    with pytest.raises(UserError, match=r"one\.png: can't be read as an image: it is in none of the formats JPEG, PNG"):
         read_image(tmp_path / "one.png", (HEIGHT, WIDTH))
 
 
