@@ -53,13 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, required=True, help="a state dict FILE of the ResNet")
     parser.add_argument("--folder", type=Path, required=True, help="where the runs go")
     parser.add_argument(
-        "--minutes", type=number_above(0), default=float("inf"), help="then stop; the rest is for later"
+        "--minutes", type=number_above(0), default=float("inf"), help="then stop; the same command continues"
     )
     parser.add_argument("--jobs", type=whole_number(1), default=1, help="runs at a time, which share the device")
     parser.add_argument("--device", type=device_of, default="auto")
     parser.add_argument("--workers", type=whole_number(0), help="loader processes of each run")
     parser.add_argument("--depth", type=int, choices=DEPTHS, default=18)
-    parser.add_argument("--channels", type=whole_number(32), default=256, help="of the pyramid and the heads")
+    parser.add_argument("--channels", type=whole_number(32), default=256, help="channels of the pyramid and the heads")
     parser.add_argument("--min_side", type=whole_number(64), default=608)
     parser.add_argument("--max_side", type=whole_number(64), default=1024)
     parser.add_argument("--batch_size", type=whole_number(1), default=2)
@@ -117,11 +117,11 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     if args.max_side < args.min_side:
         parser.error(f"--max_side {args.max_side} is below --min_side {args.min_side}")
     if args.device.index is not None:
-        parser.error(f"--device {args.device}: choose a GPU with CUDA_VISIBLE_DEVICES, and give cuda")
+        parser.error(f"--device {args.device}: choose the GPU with CUDA_VISIBLE_DEVICES, and set --device cuda")
     if not args.weights.is_file():
         parser.error(f"--weights {args.weights}: no such file")
     if len(set(args.seeds)) < len(args.seeds):
-        parser.error("--seeds has a seed twice. Give each once")
+        parser.error("--seeds names a seed twice. Name each once")
     for page in args.page:
         lines = set(page.read_text().splitlines()) if page.is_file() else set()
         if not ({BEGIN, END} <= lines or {SUMMARY, SUMMARY_END} <= lines):

@@ -76,7 +76,7 @@ def write_spoiled(coco_path: Path, folder: Path, num: int, draw: int) -> None:
 
 
 class Spoiled(NamedTuple):
-    """A spoiled set, and what was made of it."""
+    """A spoiled set, and the mistakes that were planted in it."""
 
     annotations: Annotations
     annotation_ids: list[int]
@@ -111,7 +111,10 @@ def entries_of(suspects: Sequence[dict[str, Any]], spoiled: Spoiled) -> list[Ent
 
 
 def hits_of(entries: Sequence[Entry], spoiled: Spoiled) -> list[int | None]:
-    """Returns for each entry the mistake that it is the first to point at: its label, or the place of a deletion."""
+    """Returns, for each entry, the mistake that it finds before any earlier entry does, or None.
+
+    An entry finds a mistake if it names the changed label, or if its box overlaps the deleted one enough.
+    """
     images = {identity: row for row, identity in enumerate(spoiled.annotations.image_ids.tolist())}
     labels, deletions = dict[int, int](), dict[int, list[int]]()
     for number, mistake in enumerate(spoiled.mistakes):
@@ -140,7 +143,7 @@ def iou_of(box: np.ndarray, other: Sequence[float]) -> float:
 
 
 def queue_row(name: str, entries: Sequence[Entry], spoiled: Spoiled) -> list[str]:
-    """Returns a queue's row of the table: planted among the first N, found in the first 3N, by kind, AP by images."""
+    """Returns a queue's row of the table: mistakes among its first N and 3N entries, by kind, and AP by images."""
     count, hits = len(spoiled.mistakes), hits_of(entries, spoiled)
     found = {number for number in hits[: 3 * count] if number is not None}
     kinds = []

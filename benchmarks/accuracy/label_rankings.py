@@ -1,4 +1,4 @@
-"""Other rankings of suspects, from the same detections: a naive queue, ObjectLab's scores and hotcoco's diagnostics.
+"""Ranks suspects in other ways from the same detections: a naive queue, ObjectLab's scores, hotcoco's diagnostics.
 
 ObjectLab is our own implementation of https://arxiv.org/abs/2309.00832.
 """
@@ -17,7 +17,7 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.matches import box_ious
 
 MATCH_IOU, TOUCH_IOU = 0.5, 0.1
-# Of the paper: the weight of IoU in the similarity, the temperature of the softmin, and how fast nearness falls.
+# From the paper: the weight of IoU in the similarity, the temperature of the softmin, and how fast nearness falls.
 ALPHA, TEMPERATURE, DISTANCE_FACTOR = 0.9, 0.1, 0.1
 # The paper's thresholds are 0.5 and 0.95, for detectors that end with a softmax. Few scores of a RetinaNet get there,
 # so lower ones are tried as well, and the best pair counts.

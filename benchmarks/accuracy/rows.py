@@ -59,7 +59,7 @@ def milestones_of(epochs: int) -> tuple[int, ...]:
 
 
 def rows_of(setting: Setting) -> list[Row]:
-    """Returns rows with several seeds first, then those with flags of train.py, then those that only run test.py."""
+    """Returns the rows: with several seeds, then with one seed and train.py flags, then with flags of test.py only."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
     high_rate = ("--learning_rate", "1e-3")
     recommended = (

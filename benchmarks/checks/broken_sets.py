@@ -1,4 +1,4 @@
-"""Writes data folders that train to an AP of 0, and hard ones that are right, from a folder of photographs."""
+"""Writes data folders that train to an AP of 0, and hard ones without mistakes, from a folder of photographs."""
 
 import copy
 import json
@@ -109,7 +109,7 @@ def _write(folder: Path, name: str, content: Content, images: Path | Pictures) -
 
 
 def one_class(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """The photographs with cars, and only their cars."""
+    """Returns the photographs with cars, and only their cars."""
     content = read_json(find_annotation_file(source, name))
     (category,) = (each for each in content["categories"] if each["name"] == CARS)
     content["categories"] = [category]
@@ -125,7 +125,7 @@ def grey(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, 
 
 
 def huge(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """A part of the photographs, enlarged."""
+    """Returns a part of the photographs, enlarged."""
     content = read_json(find_annotation_file(source, name))
     content["images"] = content["images"][:: 8 if name == "train" else 4]
     shown = {image["id"] for image in content["images"]}
@@ -153,7 +153,7 @@ def _pictures(source: Path, name: str, content: Content, change: Callable[[Image
 
 
 def tiny(source: Path, name: str, draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """Mosaics of TILES x TILES photographs, so that the objects are small."""
+    """Returns mosaics of TILES x TILES photographs, so that the objects are small."""
     content = read_json(find_annotation_file(source, name))
     of_image: dict[int, list[Content]] = {}
     for annotation in content["annotations"]:
@@ -180,7 +180,7 @@ def tiny(source: Path, name: str, draw: np.random.Generator) -> tuple[Content, P
 
 
 def many_classes(_source: Path, name: str, draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """Drawn scenes with 80 classes, a shape in a colour each; most have 1 to 3 objects in train."""
+    """Returns drawn scenes with 80 classes, each a shape in one colour; most classes have 1 to 3 objects in train."""
     categories = [{"id": number + 1, "name": f"class {number + 1}"} for number in range(SHAPES * COLOURS)]
     images, annotations, scenes = list[Content](), list[Content](), list[Image.Image]()
     left_over = [number for number in range(SHAPES * COLOURS) for _ in range(int(draw.integers(1, 4)))]
@@ -215,7 +215,7 @@ HARD = {"one class": one_class, "80 classes": many_classes, "tiny objects": tiny
 
 
 def write_hard(source: Path, folder: Path, kind: str, seed: int) -> None:
-    """Writes a data folder that is right, but hard to learn in minutes."""
+    """Writes a data folder that has no mistakes, but is hard to learn in minutes."""
     for number, name in enumerate(SETS):
         content, pictures = HARD[kind](source, name, np.random.default_rng([seed, number]))
         _write(folder, name, content, pictures)

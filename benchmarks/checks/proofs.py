@@ -1,9 +1,9 @@
-"""Proves broken sets, and right ones, and counts how often check_data --prove names the cause.
+"""Runs check_data --prove on broken and on correct sets, and counts how often it names the cause.
 
     python -m benchmarks.checks.proofs --coco_path $VOC5 --weights $R18
 
 The broken sets (broken_sets.py) are made from the sample data, trained from random weights, and from --coco_path. Sets
-that differ only in val share a training, which is the one that check_data would run. Prints a line per proof and exits
+that differ only in val share one training run, the one that check_data would do. Prints a line per proof and exits
 with code 1 if a bar is missed.
 """
 
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def try_broken(name: str, source: Path, weights: str, seeds: list[int], folder: Path) -> bool:
-    """Proves a right set and the broken sets that are made of it. Returns True if all bars are met."""
+    """Proves a correct set and the broken sets made from it. Returns True if all bars are met."""
     named: Counter[str] = Counter()
     is_learnable = True
     for seed in seeds:

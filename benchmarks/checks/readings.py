@@ -1,4 +1,4 @@
-"""Plants boxes that are meant otherwise in right sets, and counts how often the pixels tell; also false alarms.
+"""Plants boxes with another meaning in correct sets, and counts how often the pixels reveal it, and false alarms.
 
     python -m benchmarks.checks.readings --coco_path $VOC5
 
@@ -39,7 +39,7 @@ from retinanet.settings.options import whole_number
 
 MANY, FEW = 150, 60  # images of a draw
 NUM_RIGHT = 20  # draws of FEW images of right sets
-NUM_DEALT = 5  # times that the boxes of a draw are dealt to other images
+NUM_DEALT = 5  # how often the boxes of a draw are dealt to other images
 LEAST_NAMED = 0.95
 DRAWN_IMAGES = 400
 TILES = 4  # of a side of the pictures with tiny objects
@@ -79,9 +79,9 @@ class PictureSet:
 
 
 class Counts(NamedTuple):
-    """What was told of planted sets."""
+    """Counts the verdicts on planted sets."""
 
-    missed: Counter[str]  # by what was planted and told
+    missed: Counter[str]  # by what was planted and the verdict
     num_planted: int
     num_fit: int  # wrong boxes that were called right
 
@@ -172,7 +172,7 @@ def counted_in(counts: Counts, verdict: Verdict, name: str, is_named: bool) -> C
 
 
 def planted_readings(right: Annotations) -> Iterable[tuple[str, np.ndarray]]:
-    """Yields each reading with the boxes that a file has if it is meant so: exactly, and as a tool would write them."""
+    """Yields each reading with the boxes that a file in this reading has: exact, and as a tool would write them."""
     sizes = right.sizes[owners_of(right)]
     for name in BOX_READINGS:
         if name == AS_GIVEN:
@@ -195,7 +195,7 @@ def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tuple[str, Annotations]]:
-    """Yields sets whose boxes came to other images: one further, by another order of names, and by ids from 0."""
+    """Yields sets whose boxes belong to other images: shifted by one, in another order of names, or with ids from 0."""
     number = len(right.sizes)
     numbers = draw.permutation(number) + 1
     named = right._replace(file_names=np.array([f"{each}.jpg".encode() for each in numbers]))
@@ -211,7 +211,7 @@ def planted_orders(right: Annotations, draw: np.random.Generator) -> Iterable[tu
 
 
 def places(pictures: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Returns the image whose boxes each picture gets, if the `pictures`, in this order, get those of the `owners`."""
+    """Returns, for each picture, the image whose boxes it gets if `pictures` get the boxes of `owners`, in order."""
     of_picture = np.empty_like(owners)
     of_picture[pictures] = owners
     return of_picture
@@ -249,7 +249,7 @@ def _changed(pictures: PictureSet, change: Callable[[Image.Image], Image.Image])
 def made_up(
     name: str, boxes: Sequence[np.ndarray], sizes: np.ndarray, pixels: Callable[[int], np.ndarray]
 ) -> PictureSet:
-    """Returns a set of one class with these boxes of each image."""
+    """Returns a set of one class, with the given boxes in each image."""
     rows, number = np.concatenate(boxes), len(sizes)
     annotations = Annotations(
         path=Path(name),
@@ -337,9 +337,10 @@ def tiny(pictures: PictureSet) -> PictureSet:
 
 
 def try_orientations(coco_path: Path, folder: Path) -> bool:
-    """Checks photographs of which half have an EXIF orientation and boxes of the stored pixels. Returns True if good.
+    """Checks photographs, half with an EXIF orientation and boxes of the stored pixels; returns True if all is right.
 
-    With orientation 3, the group must be named, with its remedy. With 6 and the size of the stored pixels, nothing.
+    With orientation 3, the group must be named, with its remedy. With 6 and the size of the stored pixels, or with
+    --exif raw, nothing may be named.
     """
     is_good = True
     for orientation, expected in ((3, "EXIF orientation 3: fit as half turn"), (6, "")):

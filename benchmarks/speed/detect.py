@@ -57,14 +57,14 @@ def times(other: protocol.Timing | None, timing: protocol.Timing) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     contestants.add_contest_flags(parser)
-    parser.add_argument("--checkpoint_path", type=Path, help="of ours; its depth and classes replace those given")
-    parser.add_argument("--coco_path", type=Path, default=Path("data"), help="whose val images it detects on")
+    parser.add_argument("--checkpoint_path", type=Path, help="its depth and classes override the flags")
+    parser.add_argument("--coco_path", type=Path, default=Path("data"), help="data folder, for its val images")
     parser.add_argument("--num_images", type=whole_number(1), default=8, help="with --checkpoint_path")
     parser.add_argument(
         "--num_candidates",
         type=whole_number(1),
         default=DEFAULT_DETECTION.num_candidates,
-        help="for NMS, with --checkpoint_path: ours of an image, torchvision's of a level",
+        help="candidates for NMS, with --checkpoint_path: ours per image, torchvision's per level",
     )
     args = parser.parse_args()
     builders = builders_of(args)

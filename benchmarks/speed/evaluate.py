@@ -72,7 +72,7 @@ def run_one(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_images", type=whole_number(1), default=5000)
-    parser.add_argument("--detections", type=whole_number(1), default=100, help="in an image")
+    parser.add_argument("--detections", type=whole_number(1), default=100, help="detections per image")
     parser.add_argument("--num_classes", type=whole_number(1), default=80)
     parser.add_argument("--backend", choices=BACKENDS, help=argparse.SUPPRESS)
     args = parser.parse_args()

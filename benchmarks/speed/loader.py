@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--set_name", default="train")
     parser.add_argument("--min_side", type=whole_number(32), default=MIN_SIDE)
     parser.add_argument("--max_side", type=whole_number(32), default=MAX_SIDE)
-    parser.add_argument("--num_images", type=whole_number(1), default=32, help="images of a window")
+    parser.add_argument("--num_images", type=whole_number(1), default=32, help="images per window")
     parser.add_argument("--repeats", type=whole_number(1), default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -48,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num_images", type=whole_number(1), default=5000)
     parser.add_argument("--num_classes", type=whole_number(1), default=80)
-    parser.add_argument("--detections", type=whole_number(0), default=100, help="in an image")
+    parser.add_argument("--detections", type=whole_number(0), default=100, help="detections per image")
     parser.add_argument("--moves", type=whole_number(1), default=50)
     args = parser.parse_args()
     annotations, found = random_case(args)

@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set_name", default="train")
     parser.add_argument("--min_side", type=whole_number(64), default=MIN_SIDE, help="with --data")
     parser.add_argument("--max_side", type=whole_number(64), default=MAX_SIDE, help="with --data")
-    parser.add_argument("--num_batches", type=whole_number(1), default=40, help="with --data, of a window")
+    parser.add_argument("--num_batches", type=whole_number(1), default=40, help="with --data, batches per window")
     parser.add_argument("--workers", type=whole_number(0), help="with --data")
     return parser
 

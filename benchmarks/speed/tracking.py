@@ -20,10 +20,10 @@ NUMBERS = 8  # in a log line
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="for the trackers' files")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the trackers' files")
     parser.add_argument("--kinds", choices=TRACKERS, nargs="+", default=TRACKERS)
     parser.add_argument("--calls", type=whole_number(2), default=50)
-    parser.add_argument("--step_seconds", type=number_above(0), default=0.05, help="of a training step")
+    parser.add_argument("--step_seconds", type=number_above(0), default=0.05, help="seconds per training step")
     parser.add_argument("--log_every", type=whole_number(1), default=Output.log_every)
     args = parser.parse_args()
     print(markdown_head("tracker", "ms per call", f"of {args.log_every} steps of {args.step_seconds:g} s"))

@@ -16,8 +16,8 @@ from retinanet.runtime.printable import printable
 from retinanet.settings.convert import AS_GIVEN
 from retinanet.settings.shared import UPRIGHT
 
-MOST_GROUPS = 10  # that are named for a set
-NEARLY_ALL = 0.95  # of the objects; such a group is the set itself
+MOST_GROUPS = 10  # the maximum number of groups that are named for a set
+NEARLY_ALL = 0.95  # a group with more than this fraction of the objects counts as the whole set
 BY_CLASS = "class"
 
 
@@ -51,7 +51,7 @@ def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
         others = [
             (group, verdict)
             for group, verdict in verdicts
-            # Objects of a class may have no edges, without a mistake in their boxes.
+            # The objects of a class may lack clear edges even if their boxes are right.
             if verdict.kind == OTHERWISE or (verdict.kind == NO_READING and group.kind != BY_CLASS)
         ]
         if not others:

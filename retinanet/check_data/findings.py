@@ -44,12 +44,12 @@ FINDING_KINDS = {
     "box_negative": Kind("a bbox of negative size; training refuses"),
     "area_malformed": Kind("an area that is not a finite number of at least 0; training refuses"),
     "crowd_malformed": Kind("an iscrowd that is neither 0 nor 1; training refuses"),
-    "classes_differ": Kind("categories other than those of the first set; training refuses"),
+    "classes_differ": Kind("categories that differ from the first set's; training refuses"),
     "image_missing": Kind("an image file that does not exist; training refuses"),
     "image_unreadable": Kind("a file that can't be opened as an image; training refuses"),
     "image_damaged": Kind("an image file that is cut off or damaged after its header; training refuses"),
-    "image_too_large": Kind("an image of more pixels than --max_pixels; training refuses"),
-    "image_size_differs": Kind("an image file of another size than annotated; training refuses"),
+    "image_too_large": Kind("an image with more pixels than --max_pixels; training refuses"),
+    "image_size_differs": Kind("an image file whose size differs from the annotated size; training refuses"),
     # These concern the first set, which counts as the training set; the checks in learnable raise them.
     "nothing_to_learn": Kind(
         "no object to learn; training refuses",
@@ -86,7 +86,9 @@ FINDING_KINDS = {
     ),
     "annotation_id_twice": Kind("an annotation id that appears twice", "Give each annotation a different id."),
     "object_twice": Kind("an object annotated twice: same image, class and box", "Keep one of them."),
-    "category_name_twice": Kind("a category with the name of another", "Merge the two, or give them different names."),
+    "category_name_twice": Kind(
+        "a category with the same name as another", "Merge the two, or give them different names."
+    ),
     "file_twice": Kind(
         "an image file that is listed under two image ids: an object annotated under one id is background under the "
         "other",
@@ -108,7 +110,7 @@ FINDING_KINDS = {
     ),
     "boxes_read_otherwise": Kind("boxes whose sides lie on edges of their pictures if read in another way"),
     "boxes_fit_no_reading": Kind(
-        "boxes that fit their own pictures no better than others, as labels of other images do",
+        "boxes that fit their own pictures no better than other pictures, like labels of the wrong images",
         "Look at the boxes, and at the ids, names or order by which labels were assigned to images.",
     ),
     # These are worth knowing, but are not mistakes.
@@ -122,8 +124,8 @@ FINDING_KINDS = {
     "box_rounded": Kind("a box that extends less than a pixel past its image: training clips it", is_mistake=False),
     "image_turned": Kind("an image rotated by its EXIF orientation, to match its annotated size", is_mistake=False),
     "image_not_turned": Kind(
-        "an image whose EXIF orientation is ignored, as its annotated size fits without (--exif raw); check its boxes "
-        "(vis.py --exif raw --image_id)",
+        "an image whose EXIF orientation is ignored, because its annotated size fits without it (--exif raw); check "
+        "its boxes (vis.py --exif raw --image_id)",
         is_mistake=False,
     ),
     "boxes_turned": Kind(
@@ -132,8 +134,9 @@ FINDING_KINDS = {
         is_mistake=False,
     ),
     "frame_untold": Kind(
-        "an image turned upright by its EXIF orientation, whose size doesn't tell whether its boxes are of the upright "
-        "picture, which is assumed; check them (vis.py --image_id). If they are of the stored pixels: --exif raw",
+        "an image turned upright by its EXIF orientation, whose size doesn't show whether its boxes refer to the "
+        "upright picture, as is assumed; check them (vis.py --image_id). If they refer to the stored pixels, use "
+        "--exif raw",
         is_mistake=False,
     ),
     "white_level_far": Kind(

@@ -210,17 +210,17 @@ def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarra
 
 
 def z_found(part: Part) -> float:
-    """Returns z for the scores of the objects, as their own classes, against those of their places in other images."""
+    """Returns z for the objects' scores, as their own classes, against the scores at their places in other images."""
     return _z(gains_of(part), part.images)
 
 
 def gains_of(part: Part) -> np.ndarray:
-    """Returns each object's score as its own class, minus that of its place in other images: [n]."""
+    """Returns each object's score as its own class, minus the score at its place in other images: [n]."""
     return (part.own - part.others)[np.arange(len(part.labels)), part.labels]
 
 
 def z_found_as_any(part: Part) -> float:
-    """Returns the same z for the highest scores of any class."""
+    """Returns z as z_found does, but for the highest score of any class instead of the object's own class."""
     return _z(part.own.max(axis=1) - part.others.max(axis=1), part.images)
 
 

@@ -16,9 +16,9 @@ from retinanet.runtime.printable import printable
 SURE = 3.0  # z of objects that count as found
 CHANCE = 1.5  # at most this z: nothing is found
 MOST_CAUSES = 2
-MOSTLY = 0.5  # the fraction of a set's boxes, or of its objects, from which a fault explains a failure
+MOSTLY = 0.5  # a fault in at least this fraction of a set's boxes, or of its objects, explains a failure
 FEWEST_TRAINED = 60  # images; fewer are often learned by heart, even if all labels are right
-FEWEST_OF_CLASS = 3  # objects; the classes of fewer are not named
+FEWEST_OF_CLASS = 3  # objects; classes with fewer are not named
 MANY_OF_CLASS = 10  # objects of each class, on average; with fewer, classes are often learned by heart
 # Mean and standard deviation of the network's input, about 0 and 1 for photographs.
 FARTHEST_MEAN, LEAST_DEVIATION = 1.5, 0.25
@@ -28,7 +28,7 @@ BY_HEART, NOT_AT_ALL, NOT_ON_VAL, UNTOLD = "by heart only", "not at all", "not o
 WORDS = {
     LEARNABLE: "the network finds objects in images that it hasn't seen",
     WRONG: "the network learns these boxes, but they don't lie on the objects",
-    BY_HEART: "the network finds the objects of the images that it was trained on, but not those of other images",
+    BY_HEART: "the network finds the objects of the images that it was trained on, but not the objects of other images",
     NOT_AT_ALL: "the network doesn't even find the objects of the images that it was trained on",
     NOT_ON_VAL: "the network finds objects in unseen images of the training set, but not in the other set",
     UNTOLD: "the network has learned too little to say more",
@@ -224,7 +224,7 @@ def _other_causes(proof: Proof, missed: float, remedy: str) -> list[Cause]:
             f"pictures unlike those that the weights were trained on: mean {proof.pixel_mean:.1f} and standard "
             f"deviation {proof.pixel_deviation:.2f} after normalisation, instead of about 0 and 1"
         )
-        causes.append(Cause(says, "Stretch their brightness, for 16-bit pictures by --white_level."))
+        causes.append(Cause(says, "Stretch their brightness (of 16-bit pictures, with --white_level)."))
     if missed > MOSTLY:
         says = f"objects too small or too elongated: {missed:.0%} get no anchor at this --min_side and --max_side"
         causes.append(Cause(says, f"Train with {remedy}" if remedy else ""))
@@ -254,6 +254,6 @@ def decision_lines(decision: Decision) -> list[str]:
         lines.append(f"No known cause fits. {LOOK}")
     if decision.verdict == UNTOLD:
         lines.append(
-            "Hard sets, which need more training, may end like this, and so may wrong ones: look at the pictures"
+            "Hard sets that need more training may end like this, and so may sets with mistakes: look at the pictures"
         )
     return lines

@@ -66,7 +66,7 @@ def advice_lines(now: Coverage, reach: Reach, title: str, class_names: list[str]
 
 def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str]:
     """Returns a table of the fraction of objects that would be matched with each of the `alternatives`."""
-    rows = [["", "matched", "pixels"], ["present", f"{1 - now.missed:.1%}", "x 1.00"]]
+    rows = [["", "matched", "pixels"], ["current settings", f"{1 - now.missed:.1%}", "x 1.00"]]
     rows += [[remedy.flags, f"{1 - remedy.coverage.missed:.1%}", f"x {remedy.pixels:.2f}"] for remedy in alternatives]
     return [
         "What other sides and anchors would match (flags of train.py; a checkpoint keeps its anchors)",
@@ -77,7 +77,7 @@ def alternative_lines(now: Coverage, alternatives: Sequence[Remedy]) -> list[str
 def remedy_block(remedies: Sequence[Remedy]) -> list[str]:
     """Returns lines on the settings that would match clearly more objects, with the cost of each."""
     if not remedies:
-        return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the present settings."]
+        return [f"None of these matches {CLEAR_GAIN:.0%} more of the objects: keep the current settings."]
     return ["What would match more of them, the most useful first:", *remedy_lines(remedies)]
 
 
@@ -100,8 +100,8 @@ def cheaper_lines(now: Coverage, smaller: Sequence[Remedy]) -> list[str]:
         return []
     cheap = min(as_many, key=lambda remedy: remedy.pixels)
     return [
-        f"{cheap.flags} would match as many with {cheap.pixels:.2f} times the pixels, so train that much faster; but "
-        "small objects lose detail"
+        f"{cheap.flags} would match as many with {cheap.pixels:.2f} times the pixels, so training would be about "
+        "that much faster, but small objects lose detail"
     ]
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from retinanet.evaluation.matches import box_ious
 from retinanet.evaluation.regions import ImageRegions
 
-NEAR = 0.3  # from this IoU on, a region says something about a box
+NEAR = 0.3  # a region with at least this IoU says something about a box
 AT_BOX, WELL_PLACED, EXACT = LEVELS = (0.5, 0.7, 0.85)
-LEAST_SCORE = 1e-3  # lower scores count as this, whose log-odds are finite
+LEAST_SCORE = 1e-3  # lower scores count as this score, so that their log-odds are finite
 
 
 class Evidence(NamedTuple):
@@ -18,7 +18,7 @@ class Evidence(NamedTuple):
     scores: np.ndarray  # [Q, LEVELS], the best score of the box's label, of regions whose IoU is at least each level
     other_scores: np.ndarray  # [Q], the best score of another label at AT_BOX
     other_labels: np.ndarray  # int64 [Q], that label
-    own_boxes: np.ndarray  # [Q, 4], where regions of an IoU from NEAR on see its label; the box itself if none does
+    own_boxes: np.ndarray  # [Q, 4], where regions with an IoU of NEAR or more see its label; or the box itself
     own_scores: np.ndarray  # [Q], the best score of the label there
     any_boxes: np.ndarray  # [Q, 4], the same for the label that scores best there
 

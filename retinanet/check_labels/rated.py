@@ -11,7 +11,7 @@ from retinanet.check_labels.planted import Labels
 from retinanet.coco.results import Found
 from retinanet.evaluation.regions import ImageRegions
 
-MATCH_IOU = 0.5  # from this IoU on, a detection belongs to a label
+MATCH_IOU = 0.5  # a detection with at least this IoU belongs to a label
 IN_CROWD = 0.5  # a detection with this fraction of it in a crowd region counts as part of the crowd
 
 

@@ -44,7 +44,7 @@ SAME_PLACE_IOU = 0.2  # a missing object that overlaps a more suspect label this
 SAME_OBJECT_IOU = 0.4  # two missing objects that overlap this much are one
 TWICE_IOU = 0.5  # labels of the same object overlap at least this much
 MOST_DRAWN = 5000  # images in which mistakes are planted
-CLASS_WEIGHT = 10  # as many labels with the mean score of all classes are added to each class, for its usual score
+CLASS_WEIGHT = 10  # a class's usual score counts this many extra labels that have the mean score of all classes
 
 
 class Suspect(NamedTuple):

@@ -100,8 +100,8 @@ def _unnamed_lines(suspects: list[dict[str, Any]]) -> list[str]:
     if not count:
         return []
     return [
-        f"Note: {counted(count, 'suspect label')} without an id, or with that of another label in the image: no "
-        "decision can change them. python -m retinanet.convert writes the set with new ids: check that one"
+        f"Note: {counted(count, 'suspect label')} without an id, or with the id of another label in the image: no "
+        "decision can change them. python -m retinanet.convert writes the set with new ids: check that set instead"
     ]
 
 

@@ -58,7 +58,7 @@ def read_coco(reading: Reading) -> Labelled:
         sets.append(LabelledSet(name, _images(reading, *parts, contents[name]), others, files[name]))
     for file in reading.files(".json"):
         if not reading.tree.is_read(file):
-            reading.tree.leave(file, "JSON that defines no set")
+            reading.tree.leave(file, "JSON that doesn't define a set")
     return Labelled(first.class_names, sets, first.category_ids, notes=reading.notes, export=export)
 
 

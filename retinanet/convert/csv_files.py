@@ -47,7 +47,7 @@ def read_csv(reading: Reading) -> Labelled:
     source = reading.source
     folder = reading.root
     files = reading.files(".csv") if source.is_dir() else sorted(folder.glob("*.csv"))
-    if source.is_file():  # other files beside it are read only if they list the classes
+    if source.is_file():  # other files next to it are read only if they list the classes
         files = [path for path in files if path == source or _may_be_class_list(path)]
     tables = {path: list(_rows(reading, path)) for path in files}
     lists = [path for path, rows in tables.items() if rows and _begins_class_list(rows[0].words)]
@@ -128,7 +128,7 @@ def _annotations(reading: Reading, path: Path, rows: list[Row]) -> Table:
     header, names = rows[0].words, reading.told.names or ()
     columns = csv_columns(header)
     if columns is None and len(header) > 2 and all(word[:1].isalpha() for word in header):
-        raise UserError(f"{rows[0].where}: names other columns. Call them {COLUMNS}, in any order.")
+        raise UserError(f"{rows[0].where}: has other column names. Call the columns {COLUMNS}, in any order.")
     if columns is None:
         rows = [Row("", []), *rows]
         columns = CsvColumns(0, [1, 2, 3, 4], 5, are_sizes=False, image_size=[])
@@ -156,7 +156,7 @@ def _annotations(reading: Reading, path: Path, rows: list[Row]) -> Table:
             row = Row(where, [words[columns.path], *box, name], _image_size(size, where) if all(size) else None)
             checked.append(_checked(row, columns.are_sizes))
     if not columns.are_sizes and all(row.size in (None, _box_size(row)) for row in checked):
-        checked = [row._replace(size=None) for row in checked]  # width and height are those of the boxes
+        checked = [row._replace(size=None) for row in checked]  # width and height are the boxes', not the images'
     return Table(checked, columns.are_sizes)
 
 

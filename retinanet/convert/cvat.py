@@ -128,7 +128,7 @@ def _box(shape: Element, names: list[str], where: str) -> Box:
         except ValueError:
             raise DataFault("words that aren't numbers", f"{where}: its points aren't x,y;x,y. Correct them.") from None
     else:
-        raise DataFault("shapes that aren't known", f"{where}: <{shape.name}> is no shape of CVAT. Remove it.")
+        raise DataFault("shapes that aren't known", f"{where}: <{shape.name}> is not a CVAT shape. Remove it.")
     return clear_box(names.index(label), sides, where)
 
 

@@ -15,7 +15,7 @@ from retinanet.runtime.json_files import read_json
 RIGHT, BOX, CLASS, BOTH, ADD, DELETE, SKIP = WORDS = ("right", "box", "class", "both", "add", "delete", "skip")
 UNCHANGING = {RIGHT: "right as it is", SKIP: "skipped"}
 WITH_BOX, WITH_CLASS = (BOX, BOTH, ADD), (CLASS, BOTH, ADD)
-PARTS = ("bbox", "category_id")  # of an annotation, which decisions change
+PARTS = ("bbox", "category_id")  # the parts of an annotation that decisions can change
 OUTLINE = "segmentation"
 OF_BOX = (OUTLINE, "area")  # keys of an annotation that don't fit another box
 MOST_SHOWN = 5  # the maximum number of changes that are listed

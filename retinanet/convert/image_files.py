@@ -121,7 +121,7 @@ def num_shared(one: Sequence[str], other: Sequence[str]) -> int:
 def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> list[LabelledSet]:
     """Returns the images, divided into sets by the names of their folders; if no folder names a set, all are train.
 
-    Otherwise, images in the folder of no set are left out. `images` are keyed by annotation file.
+    Otherwise, images outside the folders of the sets are left out. `images` are keyed by annotation file.
     """
     sets: dict[str, dict[Path, LabelledImage]] = {}
     for file, image in images.items():
@@ -132,10 +132,10 @@ def sets_by_folder(reading: Reading, images: Mapping[Path, LabelledImage]) -> li
     if len(sets) > 1 and "" in sets:
         left = sets.pop("")
         example = next(iter(left))
-        reading.notes.append(f"images in the folder of no set are left out: {len(left)}, as {example}")
+        reading.notes.append(f"images outside the folders of the sets are left out: {len(left)}, such as {example}")
         for file, image in left.items():
             for path in (file, image.path):
-                reading.tree.leave(path, "in the folder of no set")
+                reading.tree.leave(path, "outside the folders of the sets")
     if set(sets) == {""}:
         if not reading.told.set:
             reading.notes.append(NO_SET)

@@ -70,7 +70,7 @@ def read_labelstudio(reading: Reading) -> Labelled:
                     shapes += _shapes(result, size, where, left_out)
             labels[image] = Labels(LabelledImage(image, image.name, *size, []), shapes)
     if num_several:
-        reading.notes.append(f"of tasks with several annotations, the first is read: {num_several}")
+        reading.notes.append(f"of tasks with several annotations, only the first one is read: {num_several}")
     return _labelled(reading, labels, left_out)
 
 
@@ -159,7 +159,7 @@ def read_labelme(reading: Reading) -> Labelled:
                         groups.setdefault((each.name, repr(group)) if group is not None else number, []).append(each)
             labels[file].shapes.extend(map(_together, groups.values()))
     if not labels and not reading.mistakes:
-        raise UserError(f"{reading.source}: has no JSON file of labelme's, with shapes. Put them there.")
+        raise UserError(f"{reading.source}: has no labelme JSON files (with shapes). Put them there.")
     return _labelled(reading, labels, left_out)
 
 

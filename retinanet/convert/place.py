@@ -142,7 +142,7 @@ def _require_same(
     for labelled_set in labelled.sets if layout.kind == COCO else ():
         content_again = next(each.content for each in again.sets if each.name == labelled_set.name)
         if labelled_set.content != content_again:
-            refuse(f"What {labelled_set.name}.json says beside its images", labelled_set.content, content_again)
+            refuse(f"What {labelled_set.name}.json says besides its images", labelled_set.content, content_again)
     if images_of:
         refuse("The sets", [labelled_set.name for labelled_set in labelled.sets], list(images_of))
 

@@ -43,7 +43,7 @@ def read(reading: Reading, kind: str) -> Labelled:
     """
     folder = reading.told.image_path
     if folder and not reading.images():
-        raise UserError(f"{folder}: no image is there. Correct --image_path.")
+        raise UserError(f"{folder}: has no images. Correct --image_path.")
     try:
         labelled = READERS[kind](reading)
     except OSError as error:  # a name is too long, or a folder can't be read
@@ -69,5 +69,5 @@ def read(reading: Reading, kind: str) -> Labelled:
     if not num_unnamed:
         return labelled
     outcome = "without objects" if reading.told.allow_unlabelled else "left out, unless --allow_unlabelled is set"
-    note = f"{counted(num_unnamed, 'image')} beside the others, not named in the annotations: {outcome}"
+    note = f"{counted(num_unnamed, 'image')} next to the others, not named in the annotations: {outcome}"
     return labelled._replace(notes=[*labelled.notes, note])

@@ -21,7 +21,7 @@ from retinanet.runtime.text_files import decoded
 from retinanet.settings.convert import AS_GIVEN
 from retinanet.settings.shared import UPRIGHT
 
-AREA_TOLERANCE = 0.01  # by this fraction, an annotated area may differ from that of its box by rounding
+AREA_TOLERANCE = 0.01  # rounding may make an annotated area differ from its box's area by this fraction
 OF_PIXELS = ("segmentation", "keypoints")  # keys of a COCO annotation that no longer fit a turned image
 
 

@@ -37,11 +37,11 @@ def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:
     for name, images, content in ((each.name, each.images, each.content) for each in labelled.sets):
         ids = _image_ids(images)
         if any(image.image_id not in (None, new_id) for image, new_id in zip(images, ids, strict=True)):
-            notes.append(f"the image ids of {name} are counted anew, since images of several sets have the same")
+            notes.append(f"the image ids of {name} are renumbered, because images of several sets share ids")
         entries = [entry for image in images for entry in image.box_entries or [{} for _ in image.boxes]]
         box_ids = _box_ids(entries)
         if any(entry.get("id", new_id) != new_id for entry, new_id in zip(entries, box_ids, strict=True)):
-            notes.append(f"the annotation ids of {name} are counted anew, since several have the same or none")
+            notes.append(f"the annotation ids of {name} are renumbered, because some are missing or occur twice")
         boxes = zip(entries, box_ids, strict=True)
         full = []
         for image, image_id in zip(images, ids, strict=True):

@@ -52,7 +52,7 @@ def _yolo_lines(image: LabelledImage) -> Iterator[str]:
 
 
 def _quoted(name: str) -> str:
-    """Returns the name as a YAML string. JSON escapes mean the same in YAML, except those of surrogate pairs."""
+    """Returns the name as a YAML string. JSON escapes mean the same in YAML, except escaped surrogate pairs."""
     return NOT_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(name, ensure_ascii=False))
 
 

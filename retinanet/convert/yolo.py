@@ -174,7 +174,7 @@ def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{file}{line}: is not YAML ({getattr(fault, 'problem', fault)}). Correct the file.") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{file}: holds no names: and train: lines. Add them.")
+        raise UserError(f"{file}: has no names: and train: lines. Add them.")
     return content
 
 
@@ -251,7 +251,7 @@ def _listed_classes(reading: Reading) -> tuple[list[str], str]:
         )
     if len({tuple(names) for names in contents.values()}) > 1:
         first, second = list(contents)[:2]
-        raise UserError(f"{first}: lists other classes than {second}. Keep one list, or name them with --names.")
+        raise UserError(f"{first}: lists classes that differ from {second}. Keep one, or use --names.")
     file = min(contents, key=lambda path: len(path.parts))
     return contents[file], str(file)
 
@@ -261,7 +261,9 @@ def _other_folder(reading: Reading) -> str:
     if above := export_above(reading.root):
         return f"If this is a part of {above}, use that folder. "
     below = reading.files(*YAMLS, ".data")
-    return f"There is {below[0].name} in {below[0].parent}: if it is the one, use that folder. " if below else ""
+    if not below:
+        return ""
+    return f"There is {below[0].name} in {below[0].parent}: if it belongs to this dataset, use that folder. "
 
 
 def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]], bool]:
@@ -295,7 +297,7 @@ def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]]
     if "" in sets:
         left = [path for paths in sets.pop("").values() for path in paths]
         for path in left:
-            reading.tree.leave(path, "in the folder of no set")
+            reading.tree.leave(path, "outside the folders of the sets")
     return {name: sets[name] for name in SETS if name in sets}, False
 
 
@@ -374,7 +376,7 @@ def _of_another_machine(reading: Reading, path: str, roots: Sequence[Path]) -> P
     places = (root.joinpath(*parts[start:]) for start in range(len(parts)) for root in roots)
     found = next((place for place in places if place.exists()), None)
     if found and not any(ELSEWHERE in note for note in reading.notes):
-        reading.notes.append(f"{path} {ELSEWHERE}: {found} is read, and so with other such paths")
+        reading.notes.append(f"{path} {ELSEWHERE}: {found} is read instead, and likewise for other such paths")
     return found
 
 
@@ -454,7 +456,7 @@ def _label_files(reading: Reading, images: Sequence[Path]) -> dict[Path, Path | 
             for file in candidates:
                 owners.setdefault(file, []).append(image)
     for file, several in owners.items():
-        # A file whose name has another case belongs to no other image's name.
+        # If several images lead to one file, it belongs to the images whose names match its own, including case.
         nearest = _nearest(file, several) if by_name else [path for path in several if path.stem == file.stem]
         files |= dict.fromkeys(set(several) - set(nearest or several))
         with reading.mistakes_collected():
@@ -469,7 +471,7 @@ def _plain_stem(path: Path) -> str:
 
 
 def _nearest(path: Path, others: Sequence[Path]) -> list[Path]:
-    """Returns those of `others` that share the most innermost folders with `path`, preferably with the same stem."""
+    """Returns which of `others` share the most innermost folders with `path`, preferably with the same stem."""
     same = [other for other in others if other.stem == path.stem] or others
     shared = {other: num_shared(other.parent.parts[::-1], path.parent.parts[::-1]) for other in same}
     return [other for other in same if shared[other] == max(shared.values())]

@@ -43,7 +43,7 @@ def require_backend(backend: str) -> None:
     """Raises UserError unless `backend` is one of BACKENDS and installed. Call it before work that ends in a table."""
     if backend not in installed_backends():
         raise UserError(
-            f"COCO's table needs {' or '.join(BACKENDS)}, and none is installed. Run pip install pycocotools."
+            f"The COCO table needs {' or '.join(BACKENDS)}, and neither is installed. Run pip install pycocotools."
         )
 
 

@@ -27,7 +27,7 @@ EDGE = 0.01  # fraction of a tile's side: an object this close to an inner edge 
 class Looks(NamedTuple):
     """Holds the views of each image, and the settings that select its detections."""
 
-    views: Views  # with explicit sides: the network's own, or those of test-time augmentation
+    views: Views  # with explicit sides: the network's own, or the sides for test-time augmentation
     detection: DetectionSettings
     batch_size: int
 
@@ -43,7 +43,7 @@ class Merged(NamedTuple):
 def detect_images(look: Look, images: Sequence[Tensor], looks: Looks, device: torch.device) -> Found:
     """Returns the detections in uint8 `images` [3, h, w], by image and descending score.
 
-    The detections equal those of test.py, because the images of a batch have equal padded shapes.
+    The detections are the same as in test.py, because the images of a batch have equal padded shapes.
     """
     merged = look_at(look, images, looks, device)
     if looks.views.tiles:

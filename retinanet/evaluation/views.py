@@ -107,4 +107,4 @@ def views_line(sides: Sequence[int], flip_test: bool) -> str:
     """Returns the log line that lists the views of test-time augmentation: their shorter sides and mirroring."""
     listed = f"side{'s' if len(sides) > 1 else ''} {', '.join(map(str, sides))}"
     mirrored = f", {'each ' if len(sides) > 1 else ''}mirrored too" if flip_test else ""
-    return f"Views: {listed}{mirrored}: {counted(len(sides) * (1 + flip_test), 'look')} at each image"
+    return f"Views: {listed}{mirrored}: {counted(len(sides) * (1 + flip_test), 'view')} of each image"

@@ -48,7 +48,7 @@ def class_chart(classes: Sequence[ClassNumbers]) -> Figure:
     )
     axis.set_xlim(0, 1)
     axis.set_ylim(-0.6, len(known) - 0.4)
-    axis.set_xlabel("with 95% intervals where known; (objects)")
+    axis.set_xlabel("with 95% intervals where known; after each name, its number of objects")
     if num_known > MOST_BARS:
         axis.set_title(f"The best and the worst {MOST_BARS // 2} of {num_known} classes")
     axis.grid(axis="x", alpha=0.4)
@@ -101,7 +101,7 @@ def confusion_chart(confusion: Confusion, names: Sequence[str], threshold: float
     title = "No detection hits an object" if np.isnan(threshold) else at_threshold
     some = f"\nThe {len(classes)} of {confusion.num_classes} classes most confused with others"
     axis.set_title(title + some * (len(classes) < confusion.num_classes))
-    figure.colorbar(image, ax=axis, shrink=0.7, label="share of the row")
+    figure.colorbar(image, ax=axis, shrink=0.7, label="fraction of the row")
     for row, column in np.argwhere(table > 0):
         colour = text_colour(mpl.colors.to_hex(image.cmap(shares[row, column])))
         axis.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=NAME_POINTS)
@@ -127,7 +127,7 @@ def error_chart(lost: np.ndarray, kinds: Sequence[str], num_never_found: int = 0
     axis.set_yticks(range(len(kinds)), kinds)
     axis.invert_yaxis()
     axis.margins(x=0.15)
-    axis.set_xlabel("AP50 gained by fixing these errors alone")
+    axis.set_xlabel("AP50 gained by fixing only these errors")
     if num_never_found:
         axis.set_title(f"Classes never found at any useful score: {num_never_found}")
     axis.grid(axis="x", alpha=0.4)

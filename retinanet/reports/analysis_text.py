@@ -113,11 +113,11 @@ def _confusion_lines(analysis: Analysis) -> list[str]:
     """Returns the confusion matrix or, with many classes, the most frequent confusions."""
     names = [printable(numbers.name) for numbers in analysis.classes]
     if len(names) > MOST_CLASSES_IN_TEXT:
-        return [f"Most confused there: {'; '.join(_top_confusions(analysis)) or 'none'}"]
+        return [f"Most confused at that score: {'; '.join(_top_confusions(analysis)) or 'none'}"]
     header = ["", *(f"{name:>5}" for name in names), "not found"]
     counts = [map(str, row) for row in analysis.confusion.table().tolist()]
     rows = [[name, *row] for name, row in zip([*names, "background"], counts, strict=True)]
-    return ["What the true classes (rows) were taken for there (columns):", *aligned([header, *rows])]
+    return ["What the true classes (rows) were taken for at that score (columns):", *aligned([header, *rows])]
 
 
 def _top_confusions(analysis: Analysis) -> list[str]:

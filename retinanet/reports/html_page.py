@@ -59,7 +59,7 @@ def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustra
     If scripts run, the application shows `data` in place of the sections in REPLACED.
     """
     parts = [
-        "<h2>COCO's numbers</h2>",
+        "<h2>COCO metrics</h2>",
         preformatted(text.coco_lines),
         "<h2>Settings</h2>",
         _settings_table(text.settings),

@@ -117,7 +117,7 @@ def _figures(
         if panels:
             name = f"worst_{kind_name.replace(' ', '_')}.jpg"  # photographs are five times as large in PNG
             figures[name] = draw_grid(panels, names, columns=PANEL_COLUMNS)
-            shown = "the objects missed" if kind == MISSED else "these detections, and dashed the objects"
+            shown = "the missed objects" if kind == MISSED else "these detections; the objects are dashed"
             about[name] = "Worst images", f"{kind_name.capitalize()}: {count} in all. The worst images, with {shown}."
     return figures, about
 

@@ -74,7 +74,7 @@ def read_logs(places: Sequence[Path]) -> tuple[list[RunLog], list[Path]]:
             if each.is_dir():
                 in_folder = {path: _read_log(path) for path in sorted(each.rglob(f"*{ENDING}")) if path.is_file()}
                 if not any(in_folder.values()):
-                    raise UserError(f"{each}: holds no log of train.py or test.py (*{ENDING}). Check the path.")
+                    raise UserError(f"{each}: contains no log of train.py or test.py (*{ENDING}). Check the path.")
                 logs |= in_folder
             else:
                 logs[each] = read_log(each)

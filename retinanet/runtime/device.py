@@ -123,7 +123,7 @@ def lacking_for_compilation(device: torch.device) -> str | None:
     """Returns the first requirement of torch.compile that is not met, worded to follow "needs"; None if all are met."""
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
-            return "the package triton, which PyTorch's CUDA builds for Linux bring"
+            return "the package triton, which PyTorch's CUDA builds for Linux include"
         if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
             return "a GPU of compute capability 7.0 (Volta, 2017) or newer"
     if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
@@ -163,12 +163,12 @@ def one_thread() -> Iterator[None]:
 
 
 def cpu_name() -> str:
-    """Returns the CPU's model name, or its architecture if the system doesn't tell the name."""
+    """Returns the CPU's model name, or its architecture if the system doesn't report the name."""
     return next(iter(_cpu_lines("model name")), platform.machine())
 
 
 def cpu_features() -> list[str]:
-    """Returns which of CPU_FEATURES the CPU has; none if the system doesn't tell."""
+    """Returns which of CPU_FEATURES the CPU has; none if the system doesn't report them."""
     flags = {flag for line in _cpu_lines("flags") for flag in line.split()}
     return [name for name in CPU_FEATURES if name in flags]
 

@@ -36,7 +36,7 @@ class DataFault(UserError):
 
 
 class Diverged(Exception):
-    """Losses or gradients have been non-finite in too many steps; the message says what to try."""
+    """Losses or gradients were not finite in too many steps in a row; the message says what to try."""
 
     exit_code = 3
 

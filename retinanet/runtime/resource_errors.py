@@ -17,7 +17,7 @@ from retinanet.runtime.printable import counted
 if TYPE_CHECKING:  # importing PyTorch takes seconds, and the flags are read first
     from torch import Tensor
 
-SHARED_MEMORY = ("shared memory (/dev/shm) ran out, which is set by --shm-size in Docker", "lower --workers")
+SHARED_MEMORY = ("shared memory (/dev/shm) ran out; in Docker, --shm-size sets its size", "lower --workers")
 LIKELY_CAUSES = {
     signal.SIGKILL: ("the system ran out of memory", "lower --workers", "remove --cache ram"),
     signal.SIGBUS: SHARED_MEMORY,
@@ -120,7 +120,7 @@ def _shortage_of_worker(text: str) -> int | None:
 
 def _remedy(shortage: int) -> str:
     if shortage == errno.ENOSPC:
-        return f"{SHARED_MEMORY[0]}. Give it more{either(', or lower --workers')}."
+        return f"{SHARED_MEMORY[0]}. Make it larger{either(', or lower --workers')}."
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     advice = either(f"raise the limit (ulimit -n {ENOUGH_FILES})", "lower --workers")
     return f"too many open files: the limit for a process is {limit}. {advice[:1].upper()}{advice[1:]}."

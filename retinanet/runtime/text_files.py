@@ -49,12 +49,12 @@ def decoded_xml(content: bytes, path: Path) -> bytes:
         encoding = "utf-16-le" if content.startswith(b"<") else "utf-16-be"
     elif not has_mark(content) and (declaration := DECLARATION.match(content)):
         name = declaration[1].decode("latin-1")
-        advice = f"It declares the encoding {name!r}. Declare the one that it has, or save it as UTF-8."
+        advice = f"It declares the encoding {name!r}. Declare its actual encoding, or save it as UTF-8."
         try:
             known = codecs.lookup(name).name
         except (LookupError, ValueError):  # ValueError if the name holds a null character
             raise UserError(
-                f"{path}:1: declares the encoding {name!r}, which doesn't exist. Declare the one that it has, such as "
+                f"{path}:1: declares the encoding {name!r}, which doesn't exist. Declare its actual encoding, such as "
                 "windows-1252 or gb18030, or save it as UTF-8."
             ) from None
         if not known.startswith(("utf-16", "utf-32")):  # a file whose declaration reads as ASCII isn't in these

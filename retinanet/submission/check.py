@@ -148,7 +148,7 @@ def _fractions_finding(rows: NumberedRows, sizes: dict[int, list[int]]) -> Resul
     if not rows or max(map(max, ends)) > 1.5 or min(min(sizes[row["image_id"]]) for _, row in rows) < 8:
         return None
     return finding_of(
-        "bbox in shares of the image's sides",
+        "bbox in fractions of the image's sides",
         {index: f"bbox {row['bbox']} in an image of {sizes[row['image_id']]}" for index, row in rows},
         "Multiply by width and height: COCO boxes are in pixels.",
         unusable=False,

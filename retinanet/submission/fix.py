@@ -69,11 +69,11 @@ def repair(rows: list[Any]) -> tuple[list[Any], list[Change]]:
         del left[index]
     complete = [(index, left[index]) for index, _ in complete_rows(rows) if index in left]
     for index, row in _beyond_the_best(complete):
-        done[CROWD][index] = f"was of image {row['image_id']}, category {row['category_id']}, with score {row['score']}"
+        done[CROWD][index] = f"was in image {row['image_id']}, category {row['category_id']}, with score {row['score']}"
         del left[index]
     for index, row in complete:
         if index in left and len(row) > len(KEYS):
-            done[MORE_KEYS][index] = f"had also {[key for key in row if key not in KEYS]!r:.80}"
+            done[MORE_KEYS][index] = f"also had {[key for key in row if key not in KEYS]!r:.80}"
             left[index] = {key: row[key] for key in KEYS}
     changes = [
         Change(what, len(texts), [f"row {index} {text}" for index, text in list(texts.items())[:NUM_EXAMPLES]])

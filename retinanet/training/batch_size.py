@@ -70,7 +70,7 @@ def find_batch_size(settings: TrainSettings, sets: Sets, device: torch.device, r
         )
     say(
         f"--batch_size auto: {size}, whose steps take {most / 1e9:.2f} GB at the largest shape, {height} x {width}; "
-        f"{limit / 1e9:.2f} GB are {SHARE:.0%} of what is free"
+        f"{limit / 1e9:.2f} GB is {SHARE:.0%} of the free memory"
     )
     return size
 

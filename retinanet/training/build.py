@@ -196,7 +196,7 @@ def sides_to_compile(settings: TrainSettings) -> list[int]:
 
 
 def batches_of_run(settings: TrainSettings, sets: Sets, ranks: Ranks) -> int:
-    """Does the same as num_batches, for the images and tiles of the run's training set."""
+    """Returns num_batches for the images and tiles of the run's training set."""
     tiling = settings.data.tiling
     return num_batches(settings, len(sizes_of_epoch(sets.training_set, tiling.tiles, tiling.min_visible)), ranks)
 

@@ -87,7 +87,7 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list
     if saved:
         say(f"Resumed from {folder} after {done}", *ranks_changed(saved.facts, run.facts))
     elif settings.output.resume:
-        say(f"{folder} holds nothing to resume: a new run")
+        say(f"{folder} holds nothing to resume, so a new run starts")
     if moved:
         before, num_files = moved
         size = size_text(size_on_disk(before))

@@ -122,7 +122,7 @@ def test_at_the_deadline_runs_are_asked_to_stop(tmp_path):
     [
         (("--rows", "cosine", "best"), "--rows best: choose from baseline, strong"),
         (("--weights", "none.pth"), "--weights none.pth: no such file"),
-        (("--seeds", "1", "1"), "--seeds has a seed twice"),
+        (("--seeds", "1", "1"), "--seeds names a seed twice"),
         (("--page", "README.md"), "--page README.md: no file with the lines"),
         (("--min_side", "2000"), "--max_side 1024 is below --min_side 2000"),
     ],

@@ -169,7 +169,7 @@ def test_labels_that_decisions_cannot_name_are_counted(ids, count):
     missing = about | {"annotation_id": None, "bbox": None}
     suspects = [missing, *(about | {"annotation_id": each} for each in ids)]
     lines = summary_lines({"classes": [{"id": 7, "name": "cat"}], "suspects": suspects}, 2)
-    wanted = f"Note: {count} suspect label{'s' * (count > 1)} without an id, or with that of another label"
+    wanted = f"Note: {count} suspect label{'s' * (count > 1)} without an id, or with the id of another label"
     assert any(line.startswith(wanted) for line in lines) == (count > 0)
     assert any(line.startswith("Note") for line in lines) == (count > 0)
 

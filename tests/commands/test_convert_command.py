@@ -142,7 +142,7 @@ def test_the_same_file_names_in_several_sets(script, tmp_path, flags, counts):
         "Note: where images of several sets have the same file name, the set's name is put before it"
     )
     assert note.endswith(": 13, as in train_1.png")
-    assert all(" ids of " in line and "are counted anew" in line for line in ids)
+    assert all(" ids of " in line and "are renumbered" in line for line in ids)
     for name, count in zip(("train", "val", "test"), counts, strict=True):
         annotations = read_annotations(Path("back") / f"{name}.json")
         assert len(annotations.image_ids) == count

@@ -50,7 +50,7 @@ def test_as_a_user_runs_it(script, coco_path, checkpoint_path, tmp_path, monkeyp
         found[name] = results.read_text()
         assert ("Views: " in run.out) == (name != "plain")
         assert f"{len(json.loads(found[name]))} detections written" in run.out
-    assert "Views: sides 64, 96, each mirrored too: 4 looks at each image" in run.out.splitlines()
+    assert "Views: sides 64, 96, each mirrored too: 4 views of each image" in run.out.splitlines()
     assert found["plain"] == found["same"]
     assert len({found["plain"], found["sides"], found["all"]}) == 3
     assert script("test_submission", "--coco_path", coco_path, "--set_name", "val").code == 0

@@ -83,7 +83,7 @@ YOLO_FAULTS = [
     ({YAML: "train: images/nowhere\nnames: [cat, dog]\n"}, f"{YAML}: train: names images/nowhere, and there is no"),
     ({YAML: "train: labels/train\nnames: [cat, dog]\n"}, f"{YAML}: train: names labels/train, and no images are there"),
     ({YAML: "train: [images\nnames: ]\n"}, f"{YAML}:2: is not YAML"),
-    ({YAML: "just a text\n"}, f"{YAML}: holds no names: and train: lines"),
+    ({YAML: "just a text\n"}, f"{YAML}: has no names: and train: lines"),
     (
         {YAML: "train: list.txt\nnames: [cat]\n", "yolo/list.txt": "\nno.png\n"},
         "yolo/list.txt:2: there is no image no.png",
@@ -120,7 +120,7 @@ CSV_FAULTS = [
     ({TABLE: "1.png,2,3,20,30,cat\n1.png,2,3,20,30,cat,x\n"}, f"{TABLE}:2: has 7 columns"),
     (
         {TABLE: "path,cx,cy,w,h,class\n1.png,2,3,20,30,cat\n"},
-        f"{TABLE}:1: names other columns. Call them path,x1,y1,x2,y2,class, in any order",
+        f"{TABLE}:1: has other column names. Call the columns path,x1,y1,x2,y2,class, in any order",
     ),
     ({TABLE: "1.png,2,3,twenty,30,cat\n"}, f"{TABLE}:1: could not convert string to float: 'twenty'. Write pixels"),
     ({TABLE: "1.png,2,3,nan,30,cat\n"}, f"{TABLE}:1: has a number that is not finite"),

@@ -323,7 +323,7 @@ def test_images_that_an_export_left_out_have_no_objects_if_that_is_told(capsys):
     write(EXPORTS["COCO format"][0] | {"images/c.png": None}, "set")
 
     assert converted("set") == WITHOUT_SETS
-    assert "1 image beside the others, not named in the annotations: left out" in capsys.readouterr().out
+    assert "1 image next to the others, not named in the annotations: left out" in capsys.readouterr().out
     assert converted("set", "--allow_unlabelled", output_path="all")["train"]["c.png"] == []
 
 

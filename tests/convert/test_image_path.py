@@ -101,7 +101,7 @@ def test_images_of_the_folder_that_the_annotations_leave_out(kind, capsys):
 
     assert {Path(name).name: rows for name, rows in images.items()} == {"a.png": CAT}
     assert {Path(name).name: rows for name, rows in more.items()} == {"a.png": CAT, "b.png": []}
-    assert "Note: 1 image beside the others, not named in the annotations: left out" in out
+    assert "Note: 1 image next to the others, not named in the annotations: left out" in out
     assert "Files: 2 read, 2 not read: 1 not named by the annotations (pics/cam/b.png), 1 of another kind" in out
     assert "Files: 3 read, 1 not read: 1 of another kind (pics/notes.md)" in capsys.readouterr().out
 
@@ -120,7 +120,7 @@ def test_a_missing_image_is_asked_about_with_the_flag(kind):
 def test_the_folder_must_hold_images():
     write({"set/train.csv": CSV, "empty/notes.md": "x"})
 
-    with pytest.raises(UserError, match=r"empty: no image is there. Correct --image_path"):
+    with pytest.raises(UserError, match=r"empty: has no images. Correct --image_path"):
         converted("set", "--image_path", "empty")
     with pytest.raises(UserError, match=r"set/train.csv: is a file. Name the folder of the images"):
         converted("set", "--image_path", "set/train.csv")

@@ -55,7 +55,7 @@ def test_equal_ids_of_two_sets_are_counted_anew_which_is_said(capsys):
         content = json.loads(Path(f"data/{name}.json").read_text())
         for key in ("images", "annotations"):
             assert len({entry["id"] for entry in content[key]}) == len(content[key])
-    assert "the annotation ids of train are counted anew" in capsys.readouterr().out
+    assert "the annotation ids of train are renumbered" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["yolo", "voc", "csv"])

@@ -154,7 +154,7 @@ def test_confusions(tmp_path):
         classes=[*analysis.classes, *analysis.classes[:1] * 10],
         confusion=analysis.confusion.between_classes()._replace(num_classes=12),
     )
-    assert analysis_lines(many, 1)[-1] == "Most confused there: b taken for a (1)"
+    assert analysis_lines(many, 1)[-1] == "Most confused at that score: b taken for a (1)"
 
 
 def test_nothing_found(tmp_path):

@@ -109,7 +109,7 @@ def no_backend(monkeypatch):
 
 def test_without_a_backend_a_table_is_refused_before_the_work(no_backend, script, coco_path, tmp_path):
     assert eval_backend("auto") == "auto"  # flags are read as ever
-    told = "COCO's table needs hotcoco or pycocotools, and none is installed. Run pip install pycocotools."
+    told = "The COCO table needs hotcoco or pycocotools, and neither is installed. Run pip install pycocotools."
     output = tmp_path / "output"
     flags = ("--coco_path", coco_path)
     trained = script("train", *flags, "--output_path", output, *TINY)

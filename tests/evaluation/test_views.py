@@ -315,9 +315,9 @@ def test_the_mirrored_view_of_a_mirrored_image_is_the_plain_view(tmp_path):
 @pytest.mark.parametrize(
     ("sides", "flip_test", "line"),
     [
-        ([64, 96], True, "Views: sides 64, 96, each mirrored too: 4 looks at each image"),
-        ([64, 96], False, "Views: sides 64, 96: 2 looks at each image"),
-        ([608], True, "Views: side 608, mirrored too: 2 looks at each image"),
+        ([64, 96], True, "Views: sides 64, 96, each mirrored too: 4 views of each image"),
+        ([64, 96], False, "Views: sides 64, 96: 2 views of each image"),
+        ([608], True, "Views: side 608, mirrored too: 2 views of each image"),
     ],
 )
 def test_the_log_tells_the_views(sides, flip_test, line):

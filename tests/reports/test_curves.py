@@ -180,7 +180,7 @@ def test_vis_takes_folders_and_globs(script, tmp_path, monkeypatch):
     [
         (("--logs", "{log}", "nothing/*.log"), "nothing/*.log: matches no file. Check the path"),
         (("--logs", "{log}", "*.lo"), "*.lo: matches no file"),
-        (("--logs", "{folder}"), "folder: holds no log of train.py or test.py (*.log). Check the path"),
+        (("--logs", "{folder}"), "folder: contains no log of train.py or test.py (*.log). Check the path"),
         (("--logs", "*.log"), "empty.log: contains neither losses nor a table"),
         (("--logs", "{log}", "--vis_pred"), "--vis_pred is for pictures of images. Remove it, or --logs"),
         (("--logs", "{log}", "--image_id", 1), "--image_id is for pictures"),

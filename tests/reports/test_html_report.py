@@ -152,7 +152,7 @@ def test_the_page_has_an_order_and_folds_the_rest_away(tmp_path, dataset):
         tmp_path / "report", analysis, table, dataset, "rows.json", {"settings": {"depth": 18, "weights": "<file>"}}
     )
     page = (tmp_path / "report" / "report.html").read_text()
-    assert re.findall("<h2>(.*?)</h2>", page) == ["COCO's numbers", "Settings", *HEADINGS, "As text"]
+    assert re.findall("<h2>(.*?)</h2>", page) == ["COCO metrics", "Settings", *HEADINGS, "As text"]
     assert page.index("Average Precision") < page.index("<td>depth</td><td>18</td>") < page.index("<th>Class</th>")
     assert "&lt;file&gt;" in page
     assert page.count("<figure>") == page.count("<figcaption>") == len(list((tmp_path / "report").glob("*.[jp][pn]g")))

@@ -116,7 +116,7 @@ def test_pictures_are_drawn_and_zoom_moves_both_runs_alike(tmp_path, browser):
     page = write_page(tmp_path / "page" / "report.html", dataset, rows, rows)
     assert "img-src data:;" in page.read_text()
     open_page(browser, page, "images")
-    assert "B gained" in text_of(browser, "#images-sort")
+    assert "gained by B" in text_of(browser, "#images-sort")
     left, top, width, height = dataset.annotations.boxes[0].tolist()
     tab_to(browser, "#images-search")
     press(browser, "1.png")

@@ -236,6 +236,6 @@ def test_little_shared_memory_ends_the_run_at_once(coco_path, tmp_path, room):
     )
     assert ended.returncode == 4, ended.stderr
     assert ended.stderr.splitlines()[-1].endswith(
-        "shared memory (/dev/shm) ran out, which is set by --shm-size in Docker. Give it more, or lower --workers."
+        "shared memory (/dev/shm) ran out; in Docker, --shm-size sets its size. Make it larger, or lower --workers."
     )
     assert "Traceback" not in ended.stderr

@@ -97,7 +97,7 @@ def test_xml_is_decoded_as_it_declares(tmp_path, text, written_as, declared):
         ("cp1252", "", "a.xml:1: declares the encoding '', which doesn't exist"),
         ("utf-8", "rot13", "a.xml: is not ROT-13 text. It declares the encoding 'rot13'"),
         ("cp1252", None, r"a.xml:1: is not UTF-8 text \(byte 0xfc\). Declare its encoding"),
-        ("cp1252", "UTF-8", "a.xml:2: is not UTF-8 text .* It declares the encoding 'UTF-8'. Declare the one"),
+        ("cp1252", "UTF-8", "a.xml:2: is not UTF-8 text .* It declares the encoding 'UTF-8'. Declare its actual"),
     ],
 )
 def test_wrong_declarations_are_named(tmp_path, written_as, declared, message):

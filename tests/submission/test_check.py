@@ -48,7 +48,7 @@ def test_good(rows, annotations):
         ([row(), row(2, bbox=(100, 2, 9, 3))], "bbox outside of its image", 1, "row 1 bbox [100, 2, 9, 3] in an image"),
         (
             [row(bbox=(0.1, 0.2, 0.3, 0.9)), row(2, bbox=(0, 0, 1, 1))],
-            "bbox in shares of the image's sides",
+            "bbox in fractions of the image's sides",
             2,
             "row 0 bbox",
         ),

@@ -70,14 +70,14 @@ def change_json(path: Path, change) -> None:
 
 
 def as_corners(content: dict) -> None:
-    """Writes the boxes as (x1, y1, x2, y2)."""
+    """Rewrites the boxes in `content` as (x1, y1, x2, y2)."""
     for annotation in content["annotations"]:
         left, top, width, height = annotation["bbox"]
         annotation["bbox"] = [left, top, left + width, top + height]
 
 
 def in_fractions(content: dict) -> None:
-    """Writes the boxes as fractions of 100 pixels, without areas."""
+    """Rewrites the boxes in `content` as fractions of 100 pixels, and removes the areas."""
     for annotation in content["annotations"]:
         annotation["bbox"] = [number / 100 for number in annotation["bbox"]]
         del annotation["area"]

@@ -1,4 +1,4 @@
-"""Says whether the long tests run too, which RETINANET_LONG_TESTS=1 asks for."""
+"""Says whether the long tests run too, as RETINANET_LONG_TESTS=1 requests."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Provides a ResNet-18 with a quarter of the channels, for tests of other parts: training and saving cost 1/16."""
+"""Provides a ResNet-18 with a quarter of the channels: tests of other parts train and save at 1/16 of the cost."""
 
 from pathlib import Path
 from unittest.mock import patch

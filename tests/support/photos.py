@@ -1,4 +1,4 @@
-"""Makes photographs up, writes sets of them with an EXIF orientation, and looks into their boxes."""
+"""Makes up photographs, writes sets of them with an EXIF orientation, and reads the colours inside their boxes."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def colour_inside(pixels: np.ndarray, box: list[float]) -> tuple[int, ...]:
 
 
 def made_up_photo(seed: int, height: int = 240, width: int = 320) -> Image.Image:
-    """Returns a picture of a blurred ground and a dozen shapes, as varied as photographs are."""
+    """Returns a picture of a dozen shapes on a blurred background, as varied as photographs are."""
     draw = np.random.default_rng(seed)
     ground = draw.integers(0, 255, (5, 6, 3), dtype=np.uint8)
     picture = Image.fromarray(ground).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Provides twins of published RetinaNets, written from their descriptions, to compare with what is loaded from them.
+"""Provides twins of published RetinaNets, written from their descriptions, to compare with networks loaded from them.
 
 A twin has the published names of tensors. `outputs(images)` returns the scores [A, C] and the boxes [A, 4] of one uint8
 image [1, 3, H, W] in the order of its own anchors, before any threshold. `kinds` are the ratio and size of the anchors
@@ -176,14 +176,14 @@ class Odtk(nn.Module):
         self.cls_head, self.box_head = head(9 * num_classes), head(9 * num_outputs)
 
     def checkpoint(self) -> dict:
-        """Returns what ODTK saves: at first, without ratios and scales."""
+        """Returns a checkpoint as ODTK saves it; its first commit (`rounded`) didn't save the ratios and scales."""
         content = {"backbone": [self.name], "classes": self.num_classes, "state_dict": self.state_dict()}
         more = {} if self.rounded else {"ratios": self.ratios, "scales": self.scales}
         return {**content, **more, "iteration": 90000, "optimizer": {"state": {0: {"momentum": torch.zeros(3)}}}}
 
     @torch.no_grad()
     def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the boxes of its decoder, whose x2 and y2 are the last pixels inside."""
+        """Returns the scores, and the boxes of its decoder, whose x2 and y2 are the last pixels inside."""
         levels = self.backbones[self.name](normalised(images))
         scores = torch.cat([cells_first(self.cls_head(level).sigmoid(), 9) for level in levels])
         boxes = []

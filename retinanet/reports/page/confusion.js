@@ -1,7 +1,7 @@
 // Draws the confusion matrix of the chosen run at the common threshold, as a heat map with keyboard navigation.
 
 const FONT = "13px system-ui, sans-serif";
-const MOST_IN_MATRIX = 100; // classes; if there are more, those most confused with others
+const MOST_IN_MATRIX = 100; // classes; if there are more, the classes most confused with others
 
 // Returns a function that draws the matrix and returns its counts.
 function startConfusion() {

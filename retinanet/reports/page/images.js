@@ -13,7 +13,7 @@ const KINDS_TO_CHOOSE = ["right", "false positive", ...data.kinds.filter((kind) 
 const grid = {
   sort: "wrong", size: "", search: "",
   images: [], // the indices of the images that match, in order
-  counts: null, // of what the filter chooses in each image
+  counts: null, // of each image, among the boxes that the filter chooses
   columns: 1, cardWidth: LEAST_CARD_WIDTH,
   current: 0, // the place of the card that the Tab key reaches
   cards: new Map(), // the list items that exist, by place
@@ -29,8 +29,8 @@ const SORTS = {
   name: ["file name", () => 0],
 };
 const COMPARING_SORTS = {
-  gained: ["what B gained most", (image) => gainOf(image)],
-  lost: ["what B lost most", (image) => -gainOf(image)],
+  gained: ["most gained by B", (image) => gainOf(image)],
+  lost: ["most lost by B", (image) => -gainOf(image)],
 };
 
 function gainOf(image) {

@@ -123,7 +123,7 @@ function ownThreshold(label, name) {
   onChange((names) => { if (names.has("own")) show(); });
   const best = element("button", {type: "button", "aria-label": `Best F1 of ${name}`, title: "Best F1",
     onclick: () => setOwn(label, bestThreshold(chosenRun(), label))}, "F1");
-  const reach = element("button", {type: "button", "aria-label": `Recall of at least what is typed above, of ${name}`,
+  const reach = element("button", {type: "button", "aria-label": `Recall of at least the number above, for ${name}`,
     title: "Recall of at least the number above", onclick: () => {
       const wanted = Number(document.getElementById("least_recall").value);
       if (wanted > 0) setOwn(label, recallThreshold(chosenRun(), label, wanted));

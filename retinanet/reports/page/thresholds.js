@@ -36,7 +36,7 @@ function startThresholds() {
   };
 }
 
-// Returns what chooses the run whose curves, confusion matrix and images are shown, if there are two.
+// Returns the controls that choose the run whose curves, confusion matrix and images are shown, if there are two.
 function runChoice() {
   if (data.runs.length < 2) return [];
   const choice = element("select", {id: "run"}, ...data.runs.map((run, row) =>

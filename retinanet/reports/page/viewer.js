@@ -124,7 +124,7 @@ function prepared(canvas, {width, height}) {
   return context;
 }
 
-// Returns where an image is drawn: its scale and its left top corner.
+// Returns where an image is drawn: its scale and its top-left corner.
 function placeOf(size, image, view) {
   const width = data.images.width[image], height = data.images.height[image];
   const scale = Math.min(size.width / width, size.height / height) * view.zoom;
@@ -398,7 +398,7 @@ function sidesOf(canvas, view) {
   return {width: data.images.width[state.image] * scale, height: data.images.height[state.image] * scale};
 }
 
-// Returns the view, moved so that as little empty ground as possible shows beside the image.
+// Returns the view, moved so that as little empty space as possible is visible around the image.
 function within(view, size, image) {
   const {scale} = placeOf(size, image, view);
   const inside = (value, side, shown) => {
