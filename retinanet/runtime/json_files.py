@@ -24,7 +24,7 @@ def parse_json(content: bytes, path: str | Path) -> Any:
         if _is_lines(text, error):
             raise UserError(
                 f"{path}: holds a JSON object on each line (JSON Lines), not one list. Put [ before the first, ] after "
-                "the last, and a comma after every other one."
+                "the last, and a comma after each of the others."
             ) from None
         raise UserError(f"{path}: not valid JSON ({error}). Is it cut off? Write or copy it again.") from None
 

@@ -51,7 +51,7 @@ def test_roboflows_export_further_below_is_found():
         ("set/labels", r"It is a part of .*/set: try that folder"),
         ("set/images", r"It is a part of .*/set: try that folder"),
         ("set/train", r"has no data.yaml.* If this is a part of .*/set, use that folder"),
-("two", r"There is data.yaml in two/yolo: if it belongs to this dataset, use that folder"),
+        ("two", r"There is data.yaml in two/yolo: if it belongs to this dataset, use that folder"),
         ("shapes", r"Its folder shapes/coco looks like a dataset: try that"),
         ("set.zip", r"set.zip: is an archive. Unpack it, and use the folder"),
     ],
