@@ -75,7 +75,7 @@ def test_null_counts_as_absent(tmp_path):
         (changed("images", 1, id="7"), "whole numbers"),
         (changed("images", 1, id=2**70), "whole numbers"),
         (changed("images", 1, file_name=None), "no file_name"),
-        (changed("images", 1, file_name="a\ud800.jpg"), r"file_name 'a\\ud800.jpg' of image 3 holds half"),
+        (changed("images", 1, file_name="a\ud800.jpg"), r"file_name 'a\\ud800.jpg' of image 3 contains half"),
         (changed("images", 1, file_name="../../secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="/etc/secret.jpg"), "leaves the image folder"),
         (changed("images", 1, file_name="a\0b"), "leaves the image folder"),

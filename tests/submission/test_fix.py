@@ -105,7 +105,7 @@ COLUMNS = {
     "ids too high": (every(category_id=lambda number: number + 1), "one too high", "--category_offset -1"),
     "class numbers": (every(category_id=CATEGORY_IDS.index), "counts the classes from 0", "where category_id counts"),
     "corners": (every(bbox=corners), "bbox written as (x1, y1, x2, y2)", "--boxes corners"),
-    "fractions": (every(bbox=lambda box: [number / 1000 for number in box]), "bbox in shares", None),
+    "fractions": (every(bbox=lambda box: [number / 1000 for number in box]), "bbox in fractions", None),
     "percentages": (every(score=lambda score: 100 * score), "score not a number", None),
     "logits": (every(score=lambda score: 10 * score - 5), "score not a number", None),
     "other images": (every(image_id=lambda number: number + 2), "image_id not in the set", None),
@@ -126,7 +126,7 @@ def test_repaired(name, annotations):
     changed = sum(good not in damaged for good in good_rows())
     assert change.num_rows == (changed or len(damaged) - len(good_rows()))
     assert len(change.examples) == min(change.num_rows, 3)
-    assert all(re.match(r"row \d+ (has|had|repeated|was) ", example) for example in change.examples)
+    assert all(re.match(r"row \d+ (has|had|also had|repeated|was) ", example) for example in change.examples)
 
 
 @pytest.mark.parametrize("name", LEFT)
