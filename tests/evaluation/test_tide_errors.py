@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from support.evaluation_sets import one_image, random_set, rows_of, untied_set
 
@@ -189,6 +189,18 @@ def tide_ap(points, num_objects):
     return total / len(num_objects)
 
 
+def has_ties(annotations, rows):
+    """Whether a detection could match two objects equally well: then TIDE matches the first of them, COCO the last."""
+    for row in rows:
+        index = annotations.image_ids.tolist().index(row["image_id"])
+        of_image = slice(annotations.first[index], annotations.first[index + 1])
+        objects = annotations.boxes[of_image][~annotations.crowds[of_image]]
+        ious = [iou for box in objects if (iou := plain_iou(row["bbox"], box)) >= 0.5]
+        if len(set(ious)) < len(ious):
+            return True
+    return False
+
+
 def plain_iou(box, other, is_crowd=False):
     sides = [min(box[i] + box[i + 2], other[i] + other[i + 2]) - max(box[i], other[i]) for i in (0, 1)]
     shared = max(0, sides[0]) * max(0, sides[1])
@@ -213,6 +225,7 @@ def crowded_set(tmp_path, seed):
 @given(st.integers(0, 2**31))
 def test_with_crowds_it_is_tides(tmp_path, seed):
     annotations, rows = crowded_set(tmp_path, seed)
+    assume(not has_ties(annotations, rows))
     _, lost = errors_of(annotations, rows)
     assert dict(zip(ERROR_KINDS, lost, strict=True)) == pytest.approx(tide_of(annotations, rows), abs=1e-9)
 
