@@ -17,14 +17,15 @@ from typing import NamedTuple
 import pytest
 import torch
 from support.data_folder import write_set
+from support.narrow import START
 from support.scripts import ROOT
 
 from cluster.conftest import Slurm
 
 LONGEST = 600.0  # seconds for all jobs, beside other tests
-EPOCHS, DISTURBED_FROM = 24, 3  # epochs of a run; the one from which on it is disturbed
+EPOCHS, DISTURBED_FROM = 60, 3  # epochs of a run; the one from which on it is disturbed
 FLAGS = ("--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 96, "--device", "cpu")
-FLAGS = (*FLAGS, "--batch_size", 2, "--workers", 0, "--eval_every", 1000, "--log_every", 1, "--save_every", 3)
+FLAGS = (*FLAGS, "--batch_size", 2, "--workers", 0, "--eval_every", 1000, "--log_every", 1, "--save_every", 5)
 SBATCH = ("sbatch", "--parsable", "--cpus-per-task=1")
 BEFORE_THE_LIMIT = "--signal=B:USR1@175"  # seconds; Slurm may send it up to a minute early
 OURS = re.compile(
@@ -116,7 +117,7 @@ def folder(tmp_path_factory) -> Path:
 def jobs(slurm, folder) -> dict[str, Job]:
     """All that was submitted, ended."""
     ids = {}
-    how = {"cwd": folder, "PYTHON": sys.executable, "PROCESSES": "2"}
+    how = {"cwd": folder, "PYTHON": sys.executable, "PROCESSES": "2", "PYTHONPATH": str(START)}
     for name in DISTURBANCES:
         flags = (*FLAGS, "--epochs", EPOCHS, "--output_path", f"output/{name}")
         ids[name] = slurm.run(*SBATCH, BEFORE_THE_LIMIT, "cluster/train.sbatch", *flags, **how)
@@ -168,6 +169,7 @@ def test_an_orderly_stop_saves_and_reports_it_in_few_lines(jobs, name, signal_na
 def test_an_array_trains_each_pair_and_makes_a_table(slurm, folder):
     words = (*SBATCH, "--array=0-1", "--wait", "cluster/array.sbatch", *FLAGS, "--epochs", 2)
     environment = {"PYTHON": sys.executable, "PROCESSES": "1", "SEEDS": "1 2", "RATES": "1e-4"}
+    environment["PYTHONPATH"] = str(START)
     job = slurm.run(*words, cwd=folder, **environment).split("\n")[0]
 
     logs = sorted((folder / "log").glob(f"array_{job}_*.log"))

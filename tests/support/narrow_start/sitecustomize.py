@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[2]))
+sys.path += map(str, (Path(__file__).parents[3], Path(__file__).parents[2]))
 
 from support.narrow import narrowed
 
