@@ -159,7 +159,7 @@ def read_labelme(reading: Reading) -> Labelled:
                         groups.setdefault((each.name, repr(group)) if group is not None else number, []).append(each)
             labels[file].shapes.extend(map(_together, groups.values()))
     if not labels and not reading.mistakes:
-        raise UserError(f"{reading.source}: has no labelme JSON files (with shapes). Put them there.")
+        raise UserError(f"{reading.source}: contains no labelme JSON files with shapes. Put them there.")
     return _labelled(reading, labels, left_out)
 
 

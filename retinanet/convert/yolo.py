@@ -174,7 +174,7 @@ def _yaml(reading: Reading, file: Path) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{file}{line}: is not YAML ({getattr(fault, 'problem', fault)}). Correct the file.") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{file}: has no names: and train: lines. Add them.")
+        raise UserError(f"{file}: lacks the lines names: and train:. Add them.")
     return content
 
 

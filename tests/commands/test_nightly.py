@@ -30,7 +30,7 @@ def job(coco_path, tmp_path):
     environment = {
         **os.environ,
         "PATH": f"{python.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(START)]),
+        "PYTHONPATH": str(START),
         "CUDA_VISIBLE_DEVICES": "",
     }
     return lambda: subprocess.run(["bash", "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -39,7 +39,7 @@ TABLE = re.compile(r" Average (Precision|Recall) +\((AP|AR)\) @\[ IoU=.* \| area
 def shell(folder, *command):
     """A command in a process of its own, from a working folder of its own."""
     words = [sys.executable, *(str(word) for word in command)]
-    narrow = {**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(START)])}
+    narrow = {**environment(), "PYTHONPATH": str(START)}
     return subprocess.run(words, cwd=folder, env=narrow, capture_output=True, text=True, check=False)
 
 

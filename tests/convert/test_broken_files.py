@@ -83,7 +83,7 @@ YOLO_FAULTS = [
     ({YAML: "train: images/nowhere\nnames: [cat, dog]\n"}, f"{YAML}: train: names images/nowhere, and there is no"),
     ({YAML: "train: labels/train\nnames: [cat, dog]\n"}, f"{YAML}: train: names labels/train, and no images are there"),
     ({YAML: "train: [images\nnames: ]\n"}, f"{YAML}:2: is not YAML"),
-    ({YAML: "just a text\n"}, f"{YAML}: has no names: and train: lines"),
+    ({YAML: "just a text\n"}, f"{YAML}: lacks the lines names: and train:"),
     (
         {YAML: "train: list.txt\nnames: [cat]\n", "yolo/list.txt": "\nno.png\n"},
         "yolo/list.txt:2: there is no image no.png",
