@@ -95,7 +95,7 @@ def write_broken(source: Path, folder: Path, kind: str, seed: int) -> None:
 
 
 def _write(folder: Path, name: str, content: Content, images: Path | Pictures) -> None:
-    """Writes a set with a link to the folder of its `images`, or with these pictures."""
+    """Writes a set. `images` is a folder, to which it links, or a function that returns an image id's picture."""
     place = folder / "images" / name
     place.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(images, Path):

@@ -91,7 +91,10 @@ def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
 
 
 def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Returns `state` with `prefix` removed from the names that have it; the other names stay, unless one is taken."""
+    """Returns `state` with `prefix` removed from the names that have it.
+
+    Another entry stays, unless its name equals one of the shortened names.
+    """
     inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return {name: value for name, value in state.items() if not name.startswith(prefix)} | inner
 

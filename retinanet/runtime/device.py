@@ -20,6 +20,7 @@ from retinanet.runtime.printable import counted
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CPU_FEATURES = ("amx_int8", "amx_bf16", "avx512_vnni", "avx_vnni", "avx512_bf16")  # as /proc/cpuinfo names them
 PRODUCT_SIZE = 512  # of the matrices with which bfloat16 is timed
+LEAST_GAIN = 1.5  # in the speed of matrix products, for which detection takes bfloat16
 LEAST_CAPABILITY = (7, 0)  # Triton needs a GPU of the Volta generation (2017) or newer
 
 
@@ -71,11 +72,15 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def fastest_precision(name: str, device_name: str) -> str:
     """Returns the precision called `name` for detection on its own, where auto may be bfloat16 on a CPU too.
 
-    That is so on a CPU with AMX, where bfloat16 detects 2.8 times as fast with the same AP. With avx512_bf16 alone, it
-    takes 1.7 times as long as float32. (benchmarks/README.md has both figures.)
+    That is so on a CPU with AMX, or with avx512_bf16 if that multiplies matrices faster than float32: on an AMD EPYC it
+    does, but on Intel's Xeons bfloat16 may be slower. (benchmarks/README.md has the figures.)
     """
     uses_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
-    return "bfloat16" if name == "auto" and uses_cpu and "amx_bf16" in cpu_features() else name
+    if name != "auto" or not uses_cpu:
+        return name
+    features = cpu_features()
+    is_faster = "amx_bf16" in features or ("avx512_bf16" in features and bfloat16_speed() >= LEAST_GAIN)
+    return "bfloat16" if is_faster else name
 
 
 def bfloat16_speed() -> float:

@@ -398,7 +398,7 @@ UNSAID = "0 or more"  # limits that are too obvious to print
 
 @dataclass(frozen=True)
 class Number:
-    """Parses a number within limits, which error messages and --help name."""
+    """Parses a number and checks its limits, which error messages and --help state."""
 
     what: str
     limits: str  # such as "50 or more"

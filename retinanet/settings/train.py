@@ -481,7 +481,7 @@ class Safety:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """A run's settings, stored flat in run.json, logs and checkpoints. The defaults are the published runs' values."""
+    """A run's settings, stored flat in run.json, logs and checkpoints. The defaults are those of --recipe published."""
 
     recipe: str = option(
         PUBLISHED,

@@ -227,7 +227,7 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
 
 
 def range_lines(dataset: CocoDataset) -> list[str]:
-    """Returns a line about the range of values that the set's 16-bit pictures use; no line without such pictures."""
+    """Returns a line about the range of values that the set's 16-bit pictures use, or no lines if it has none."""
     if not (used := used_range(dataset)):
         return []
     return [f"{'Warning: ' * used.is_far}{used.text()}"]

@@ -77,7 +77,8 @@ def test_a_run_and_its_checkpoint(script, data, tmp_path, monkeypatch):
     record = json.loads(Path("val_bbox_results.run.json").read_text())
     assert (record["test_settings"]["tile"], record["test_settings"]["overlap"]) == (None, None)
 
-    run = script(PREDICT, data / "images" / "val", "--checkpoint_path", "output/model_final.pt", "--save", *low)
+    how = ("--checkpoint_path", "output/model_final.pt", "--precision", "float32", *low)
+    run = script(PREDICT, data / "images" / "val", "--save", *how)
     assert run.code == 0, run.err
     rows = json.loads(Path("predictions/predictions.json").read_text())
     assert len(rows) == len(by_default) > 0

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from retinanet.runtime.device import autocast, choose_precision, lacking_for_compilation, searching_algorithms
+from retinanet.runtime import device as runtime_device
+from retinanet.runtime.device import (
+    autocast,
+    choose_precision,
+    fastest_precision,
+    lacking_for_compilation,
+    searching_algorithms,
+)
 from retinanet.runtime.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -12,6 +19,25 @@ def test_on_a_cpu():
     assert choose_precision("bfloat16", CPU) == torch.bfloat16
     with pytest.raises(UserError, match="float16 needs a GPU"):
         choose_precision("float16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("features", "speed", "chosen"),
+    [
+        (["amx_bf16", "avx512_bf16"], None, "bfloat16"),
+        (["avx512_vnni", "avx512_bf16"], 2.2, "bfloat16"),  # AMD EPYC
+        (["avx512_vnni", "avx512_bf16"], 0.5, "auto"),  # Intel Xeon whose AMX is hidden
+        (["avx512_vnni"], None, "auto"),
+        ([], None, "auto"),
+    ],
+)
+def test_detection_on_a_cpu_is_in_bfloat16_where_that_is_faster(monkeypatch, features, speed, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(runtime_device, "cpu_features", lambda: features)
+    monkeypatch.setattr(runtime_device, "bfloat16_speed", lambda: speed)  # None: needn't be measured
+    assert [fastest_precision("auto", name) for name in ("cpu", "auto")] == [chosen, chosen]
+    assert fastest_precision("float32", "cpu") == "float32"
+    assert fastest_precision("auto", "cuda") == "auto"
 
 
 @pytest.mark.parametrize(("has", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
