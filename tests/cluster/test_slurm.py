@@ -22,6 +22,8 @@ from support.scripts import ROOT
 
 from cluster.conftest import Slurm
 
+pytestmark = pytest.mark.waits
+
 LONGEST = 600.0  # seconds for all jobs, beside other tests
 EPOCHS, DISTURBED_FROM = 60, 3  # epochs of a run; the one from which on it is disturbed
 FLAGS = ("--depth", 18, "--channels", 8, "--weights", "none", "--min_side", 64, "--max_side", 96, "--device", "cpu")

@@ -34,6 +34,8 @@ from retinanet.training.run import train_epoch
 from retinanet.training.trackers import NO_TRACKERS
 from retinanet.training.val_pictures import ValPictures
 
+pytestmark = pytest.mark.waits
+
 
 def torchrun(num_ranks, *more, launcher="torch.distributed.run"):
     where = ("--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{free_port()}")

@@ -8,9 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from support.rank_runs import assert_same_weights, command, environment, losses, write_script
 from support.warm import free_port
+
+pytestmark = pytest.mark.waits
 
 # Or the run would be over before it is disturbed.
 SLOW = "before_each_batch(lambda batch: time.sleep(0.5))"
