@@ -110,7 +110,7 @@ def best_objectlab(found: Found, annotations: Annotations, is_spoiled: np.ndarra
 def best_hotcoco(
     annotation_file: Path, result_rows: Sequence[dict[str, Any]], annotations: Annotations, is_spoiled: np.ndarray
 ) -> tuple[float, str]:
-    """Returns the best average precision of the rankings that hotcoco's image_diagnostics allows, and its name."""
+    """Returns the highest average precision among the rankings by hotcoco's image_diagnostics, and which it was."""
     from hotcoco import COCO, COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):

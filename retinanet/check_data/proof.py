@@ -135,7 +135,7 @@ def _part_of(dataset: CocoDataset, images: np.ndarray) -> CocoDataset:
 
 
 def num_steps(num_classes: int) -> int:
-    """Returns the number of training steps, so that a proof takes about as long with many classes as with few."""
+    """Returns the number of training steps, fewer with many classes, so that all proofs take about as long."""
     return round(NUM_STEPS * min(1.0, MOST_COST / (1 + num_classes / DOUBLING)))
 
 

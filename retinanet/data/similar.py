@@ -155,7 +155,10 @@ def _hashes(small: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def _part(before: float, after: float) -> np.ndarray:
-    """Returns the cosine transform of a small picture's side, cropped by these fractions: [FREQUENCIES, SIDE]."""
+    """Returns the matrix of the cosine transform along one side of a small picture: [FREQUENCIES, SIDE].
+
+    The side is cropped by the fractions `before` and `after` of its length.
+    """
     cells = np.arange(SIDE)
     waves = np.cos(np.pi * (cells + 0.5) * np.arange(FREQUENCIES)[:, None] / SIDE)
     places = (before + (cells + 0.5) / SIDE * (1 - before - after)) * SIDE - 0.5

@@ -61,8 +61,8 @@ class Detector:
     cut; neighbouring tiles overlap by at least the fraction `overlap` of their side, and each image is also processed
     as a whole. Both are by default as in training, with an overlap of 0.2 if it had no tiles; `tile` 0 turns tiles off.
     `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work as in
-    test.py, except that `precision` "auto" selects bfloat16 on a CPU with AMX, too. An exported file stores its own
-    defaults; its `num_candidates` can't be changed, nor can the precision of an ONNX file.
+    test.py, except that `precision` "auto" also selects bfloat16 on a CPU where it is faster. An exported file stores
+    its own defaults; its `num_candidates` can't be changed, nor can the precision of an ONNX file.
 
     Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
     used.

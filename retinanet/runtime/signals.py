@@ -57,7 +57,10 @@ class StopRequests:
 
     @contextmanager
     def unbroken(self) -> Iterator[None]:
-        """Defers signals inside the block; if one arrived, its end raises Stopped, unless `deferred` surrounds it."""
+        """Defers signals inside the block.
+
+        If one arrived, leaving the block raises Stopped, unless the block is inside a `deferred` block.
+        """
         with self.deferred():
             yield
         if self.signal_number is not None and not self._deferred:

@@ -306,8 +306,8 @@ class Device:
     )
     precision: str = option(
         "auto",
-        "number format of the network; auto: bfloat16 on a GPU that has it and, in predict, on a CPU with AMX; "
-        "otherwise float32 (TF32 on a GPU)",
+        "number format of the network; auto: bfloat16 on a GPU that has it and, in predict, also on a CPU where it is "
+        "faster; otherwise float32 (TF32 on a GPU)",
         PRECISIONS,
         may_change=True,
     )
