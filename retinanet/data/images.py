@@ -120,8 +120,17 @@ def read_upright(
 
 
 def upright(picture: Image.Image, white_level: int = WHITE_LEVEL) -> np.ndarray:
-    """Returns the picture's pixels as uint8 [height, width, 3], turned upright by its EXIF orientation."""
-    return _turned(picture, header_of(picture).orientation, white_level)
+    """Returns the picture's pixels as uint8 [height, width, 3], turned upright by its EXIF orientation.
+
+    Raises UserError for 16-bit colours if they have to be scaled: Pillow holds only their high bytes.
+    """
+    header = header_of(picture)
+    if _needs_low_bytes(picture, header, white_level):
+        raise UserError(
+            f"a PIL image with 16 bits per colour: Pillow reads only 8 of them, and the detector's white level is "
+            f"{white_level}. Pass the file's path instead."
+        )
+    return _turned(picture, header.orientation, white_level)
 
 
 def brightest(path: Path) -> int:
@@ -270,8 +279,12 @@ def _pixels(
     region: Region | None = None,
 ) -> np.ndarray:
     picture.load()
-    is_scaled = header.is_deep and white_level != WHITE_LEVEL and not picture.mode.startswith("I")
-    return _turned(picture, turn, white_level, _low_bytes(source, header) if is_scaled else None, region)
+    low = _low_bytes(source, header) if _needs_low_bytes(picture, header, white_level) else None
+    return _turned(picture, turn, white_level, low, region)
+
+
+def _needs_low_bytes(picture: Image.Image, header: Header, white_level: int) -> bool:
+    return header.is_deep and white_level != WHITE_LEVEL and not picture.mode.startswith("I")
 
 
 def _turned(

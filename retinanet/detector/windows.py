@@ -30,7 +30,8 @@ class SparseNetwork:
 
     def __call__(self, images: Tensor) -> Predictions:
         levels, logits = _levels_and_logits(self.model, images)
-        rows = (logits.amax(dim=2) > self.least_logit).flatten().nonzero().squeeze(1)
+        best = logits.amax(dim=2).float()  # in half precision, the limit would be rounded, too, perhaps upwards
+        rows = (best > self.least_logit).flatten().nonzero().squeeze(1)
         return Predictions(logits, deltas_around(self.model.regression_head, levels, rows, split=True))
 
 

@@ -113,7 +113,8 @@ def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: 
     The boxes are in pixels of the image. An object that is cut off at such an edge is contained in full in a
     neighbouring tile or, if it is larger than the overlap, in the whole image.
     """
-    (height, width), (top, left), margin = size, corner, max(1.0, EDGE * tiles.side)
+    (height, width), (top, left) = size, corner
+    margin = min(max(1.0, EDGE * tiles.side), tiles.overlap * tiles.side / 4)  # or small objects would be lost
     bottom, right = min(top + tiles.side, height), min(left + tiles.side, width)
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     inside = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)

@@ -21,7 +21,7 @@ from retinanet.data.transforms import longest_at, to_tensor
 from retinanet.evaluation.looks import Looks, detect_images
 from retinanet.evaluation.views import Views
 from retinanet.predict.networks import opened
-from retinanet.predict.runners import ONNX
+from retinanet.predict.runners import ONNX, OPENVINO
 from retinanet.predict.thresholds import Threshold, thresholds_of
 from retinanet.runtime.device import fastest_precision
 from retinanet.runtime.errors import FLAGS, UserError
@@ -89,7 +89,7 @@ class Detector:
     ) -> None:
         self.path, self.max_pixels = Path(path), max_pixels
         if self.path.suffix != ONNX:  # which always computes in its own precision
-            precision = fastest_precision(precision, device)
+            precision = fastest_precision(precision, "cpu" if self.path.suffix == OPENVINO else device)
         file = opened(self.path, device, precision)
         self.trained, self.device = file.trained, file.device
         self.class_names, self.category_ids = file.trained.class_names, file.trained.category_ids

@@ -16,7 +16,7 @@ from retinanet.detector.structures import Candidates
 from retinanet.evaluation.detect_set import fastest_form
 from retinanet.evaluation.views import Look, look_with
 from retinanet.predict.runners import ONNX, OPENVINO, Runner, onnx_runner, openvino_runner
-from retinanet.runtime.device import PRECISIONS, choose_precision, find_device
+from retinanet.runtime.device import choose_precision, find_device
 from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.settings.shared import OVERLAP, UPRIGHT, WHITE_LEVEL, Tiles, tiles_from
@@ -167,7 +167,7 @@ def look_of(runner: Runner, names: Sequence[str] = CANDIDATES) -> Look:
 
 def _runner_of(path: Path, device_name: str, precision_name: str) -> Runner:
     if path.suffix == OPENVINO:
-        return openvino_runner(path, device_name, PRECISIONS.get(precision_name, torch.float32))
+        return openvino_runner(path, device_name, choose_precision(precision_name, torch.device("cpu")))
     if precision_name not in ("auto", "float32"):
         raise UserError(f"--precision {precision_name}: {path} computes in float32. Use auto, or the checkpoint")
     return onnx_runner(path, device_name)

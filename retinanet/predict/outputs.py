@@ -94,7 +94,7 @@ class Outputs:
         if CROPS not in self.save:
             return
         height, width = image.shape[1:]
-        place = PurePosixPath(name)
+        place = _inside(name)
         for number, (label, box) in enumerate(
             zip(detections.labels.tolist(), detections.boxes.tolist(), strict=True), 1
         ):
@@ -111,7 +111,7 @@ class Outputs:
 
     def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
         """Returns `name` with a suffix that can be written, numbered if an earlier picture has the same name."""
-        path = PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
+        path = _inside(name)
         path = path if path.suffix.lower() in suffixes else path.with_name(f"{path.name}.png")
         free, number = path, 1
         while str(free).lower() in self.names:
@@ -134,6 +134,11 @@ class Outputs:
             kind = Image.registered_extensions()[path.suffix.lower()]
             with written_whole(path, "wb") as file:
                 picture.save(file, kind, quality=QUALITY)
+
+
+def _inside(name: str) -> PurePosixPath:
+    """Returns `name` without the parts that lead out of the output folder."""
+    return PurePosixPath(*(part for part in PurePosixPath(name).parts if part not in ("..", "/")))
 
 
 def free_path(path: Path) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor
 from retinanet.runtime.errors import UserError
 
 ONNX, OPENVINO = ".onnx", ".xml"
+GPU_PROVIDER = "CUDAExecutionProvider"  # onnxruntime's name
 KEY = "retinanet"  # prefixes the names of the metadata in ONNX files, and is their section in OpenVINO's rt_info
 
 
@@ -32,6 +33,8 @@ def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
     """
     library = _onnxruntime()
     session = library.InferenceSession(file, providers=_providers(library, device_name))
+    if device_name.startswith("cuda") and GPU_PROVIDER not in session.get_providers():
+        raise UserError(f"--device {device_name}: onnxruntime can't use this GPU. Choose another, or use --device cpu")
     texts = session.get_modelmeta().custom_metadata_map
     prefix = f"{KEY}."
     facts = {name.removeprefix(prefix): json.loads(text) for name, text in texts.items() if name.startswith(prefix)}
@@ -45,15 +48,17 @@ def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
     return Runner(facts, frozenset(output.name for output in session.get_outputs()), run)
 
 
-def _providers(library: ModuleType, device_name: str) -> list[str]:
+def _providers(library: ModuleType, device_name: str) -> list[str | tuple[str, dict[str, int]]]:
     """Returns the execution providers for ONNX Runtime: a GPU, if available and not excluded, then the CPU."""
     available = library.get_available_providers()
-    has_gpu = "CUDAExecutionProvider" in available
+    has_gpu = GPU_PROVIDER in available
     if device_name.startswith("cuda") and not has_gpu:
         raise UserError(
             f"--device {device_name}: this onnxruntime lacks CUDA. Install onnxruntime-gpu, or use --device cpu"
         )
-    return ["CUDAExecutionProvider"] * (has_gpu and device_name != "cpu") + ["CPUExecutionProvider"]
+    number = int(device_name.partition(":")[2] or 0)
+    gpu = [(GPU_PROVIDER, {"device_id": number})] if has_gpu and device_name != "cpu" else []
+    return [*gpu, "CPUExecutionProvider"]
 
 
 def _onnxruntime() -> ModuleType:

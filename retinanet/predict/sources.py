@@ -1,6 +1,7 @@
 """Resolves SOURCE arguments (images, videos, folders, globs and lists of paths) to a list of files."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -25,19 +26,21 @@ class SourceFile(NamedTuple):
 def find_sources(sources: Sequence[str], leave_out: Path, tree: Tree | None = None) -> list[SourceFile]:
     """Returns the files that `sources` name, in the order of the sources; files of a folder are sorted.
 
-    Files in the folder `leave_out` are skipped, unless their source lies in it too. `tree` walks the folders, and later
-    accounts for their files. Raises UserError if a source names no file.
+    A file that several sources name (or a glob that also matches its folder) is returned once. Files in the folder
+    `leave_out` are skipped, unless their source lies in it too. `tree` walks the folders, and later accounts for their
+    files. Raises UserError if a source names no file.
     """
     tree = tree or Tree()
     suffixes = image_suffixes()
-    found_files = []
+    found_files: dict[str, SourceFile] = {}  # by absolute path
     for source in sources:
         files = list(_files_of(source, suffixes, leave_out, tree))
         if not files:
             endings = ", ".join(sorted(suffixes | VIDEO_SUFFIXES))
             raise UserError(f"{source}: no image or video found. Readable files end in {endings}")
-        found_files += files
-    return found_files
+        for file in files:
+            found_files.setdefault(os.path.abspath(file.path), file)
+    return list(found_files.values())
 
 
 def _files_of(source: str, suffixes: set[str], leave_out: Path, tree: Tree) -> Iterator[SourceFile]:

@@ -392,6 +392,8 @@ def test_both_files_in_all_commands(script, coco_path, checkpoint, both_files):
             refused = script("test", "--checkpoint_path", path, *how, *flags)
             assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert script(PREDICT, image, "--checkpoint_path", "best.xml", "--precision", "bfloat16").code == 0
+    refused = script(PREDICT, image, "--checkpoint_path", "best.xml", "--precision", "float16")
+    assert (refused.code, "float16 needs a GPU" in refused.err) == (2, True)
 
 
 def test_threads_share_a_detector(coco_path, both_files):

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from retinanet.data.dataset import load_set
-from retinanet.data.images import brightest, read_image, read_upright
+from retinanet.data.images import brightest, read_image, read_upright, upright
 from retinanet.data.white_level import used_range
+from retinanet.runtime.errors import UserError
 
 HEIGHT, WIDTH = 6, 8
 DEEP = np.random.default_rng(0).integers(0, 4096, (HEIGHT, WIDTH, 3), dtype=np.uint16)
@@ -60,6 +61,14 @@ def test_white_is_where_the_level_says(tmp_path, name):
     assert read_image(path, (HEIGHT, WIDTH)).max() <= 16  # of 255: dark
     assert read_image(path, (HEIGHT, WIDTH), white_level=1000).max() == 255
     assert brightest(path) == 4095
+
+
+def test_an_open_picture_without_its_low_bytes_is_refused(tmp_path):
+    write_png(tmp_path / "rgb.png", DEEP)
+    with Image.open(tmp_path / "rgb.png") as picture, pytest.raises(UserError, match="Pass the file's path instead"):
+        upright(picture, 4095)
+    with Image.open(tmp_path / "rgb.png") as picture:
+        np.testing.assert_array_equal(upright(picture), DEEP // 256)
 
 
 def test_pictures_of_8_bits_have_their_own_white(tmp_path):

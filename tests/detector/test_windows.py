@@ -136,3 +136,17 @@ def test_with_an_iou_branch_a_class_below_the_threshold_may_be_a_detection():
         model.classification_head.output.bias.fill_(math.log(0.2 / 0.8))
     wanted = the_same_both_ways(model, torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8), 0.3)
     assert wanted.scores.max() > 0.4
+
+
+def test_in_bfloat16_no_detection_is_missed_by_a_rounded_limit():
+    """The limit lies between two numbers of bfloat16, and all logits have the value of the upper one."""
+    torch.manual_seed(1)
+    model = small_network(3).eval()
+    with torch.no_grad():
+        torch.nn.init.normal_(model.regression_head.output.weight, std=1e-2)
+        model.classification_head.output.weight.zero_()
+        model.classification_head.output.bias.fill_(0.75390625)
+    with torch.autocast("cpu", torch.bfloat16):
+        the_same_both_ways(
+            model, torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8), 1 / (1 + math.exp(-0.7535))
+        )

@@ -108,6 +108,12 @@ def test_in_small_tiles_a_pixel_from_the_edge_is_cut_off():
     assert not without_cut_off(box, (100, 100), Tiles(32, 0.2), (400, 400)).any()
 
 
+def test_without_an_overlap_only_what_reaches_the_edge_is_cut_off():
+    """No neighbouring tile shows an object near the edge."""
+    boxes = torch.tensor([[100.9, 110, 115, 115], [100, 110, 115, 115], [150, 110, 200, 115]])
+    assert without_cut_off(boxes, (100, 100), Tiles(100, 0.0), (400, 400)).tolist() == [True, False, False]
+
+
 def test_an_image_as_large_as_a_tile_is_not_cut():
     assert tile_corners((96, 96), Tiles(96, 0.2)) == []
     assert tile_corners((97, 96), Tiles(96, 0.2)) == [(0, 0), (1, 0)]

@@ -54,3 +54,11 @@ def test_pictures_of_files_elsewhere_stay_in_the_folder(tmp_path, name):
     _, names = written(tmp_path / "deep" / "out", (name, [0, 0, 9, 9]))
     assert names == ["crops/cat/one_1.png", "pictures/one.png"]
     assert len(list(tmp_path.rglob("*.png"))) == 2
+
+
+def test_crops_of_videos_elsewhere_stay_in_their_class_folder(tmp_path):
+    found = Found(np.zeros(1, int), np.zeros(1, int), np.full(1, 0.5), np.array([[0, 0, 9, 9]], float))
+    with Outputs(tmp_path / "deep" / "out", (CROPS,), ["cat"], [1]) as outputs:
+        outputs.crop("../../../clip.mp4/000001.png", torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8), found)
+    (written,) = tmp_path.rglob("*.png")
+    assert written.relative_to(tmp_path).as_posix() == "deep/out/crops/cat/clip.mp4/000001_1.png"

@@ -27,6 +27,18 @@ def test_a_folder_with_all_below_it(folder):
     assert [source.is_video for source in find_sources(["in"], Path("out"))] == [False, False, False, True, False]
 
 
+def test_a_file_that_several_sources_name_is_found_once(folder):
+    everything, paths = names("in"), sorted(each.path for each in find_sources(["in"], Path("out")))
+    for source in ("in/**", "in/**/*"):
+        found = [each.path for each in find_sources([source], Path("out"))]
+        assert sorted({*found} - {Path("in/notes.md")}) == sorted(
+            each.path for each in find_sources(["in"], Path("out"))
+        )
+        assert len(found) == len({*found}) > 4
+    assert names("in/a.jpg", "in") == everything
+    assert names("in", "./in/../in/a.jpg") == everything
+
+
 def test_what_is_written_is_not_read_again(folder):
     assert names(".", leave_out="in/deep") == ["in/a.jpg", "in/b.PNG", "in/odd[1].jpg"]
 
