@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +18,7 @@ from support.built import once
 from support.checkpoint_files import random_checkpoint
 from support.length import IS_LONG
 
-from retinanet import Detector
+from retinanet import Detector as AnyDetector
 from retinanet.checkpoints.checkpoint import build_model, load_checkpoint
 from retinanet.coco.score_thresholds import threshold_below
 from retinanet.commands import export as command
@@ -32,6 +32,8 @@ from retinanet.export.verify import Comparison
 from retinanet.predict.networks import CANDIDATES, DETECTIONS
 from retinanet.predict.runners import onnx_runner, openvino_runner
 from retinanet.settings.export import export_settings
+
+Detector = partial(AnyDetector, precision="float32")  # auto may be bfloat16, which ONNX files can't be
 
 EXPORT, PREDICT = "retinanet/export/__main__", "retinanet/predict/__main__"
 pytestmark = [pytest.mark.usefixtures("narrow_network"), pytest.mark.openvino]

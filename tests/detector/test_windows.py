@@ -146,7 +146,6 @@ def test_in_bfloat16_no_detection_is_missed_by_a_rounded_limit():
         torch.nn.init.normal_(model.regression_head.output.weight, std=1e-2)
         model.classification_head.output.weight.zero_()
         model.classification_head.output.bias.fill_(0.75390625)
+    images = torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8)
     with torch.autocast("cpu", torch.bfloat16):
-        the_same_both_ways(
-            model, torch.randint(0, 256, (2, 3, 128, 192), dtype=torch.uint8), 1 / (1 + math.exp(-0.7535))
-        )
+        the_same_both_ways(model, images, 1 / (1 + math.exp(-0.7535)))
