@@ -21,7 +21,9 @@ from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.views import Look, Views, merged_views
 from retinanet.settings.shared import Tiles
 
-EDGE = 0.01  # fraction of a tile's side: an object this close to an inner edge may be cut off there
+# A box this close to an inner edge of its tile may be that of an object which is cut off there: fractions of the tile's
+# side and of the box's.
+EDGE, EDGE_OF_BOX = 0.01, 0.1
 
 
 class Looks(NamedTuple):
@@ -110,19 +112,22 @@ def _likely(candidates: Candidates, looks: Looks) -> Candidates:
 def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: Sequence[int]) -> Tensor:
     """Returns a mask, bool [N], of the `boxes` [N, 4] that don't reach an inner edge of their tile.
 
-    The boxes are in pixels of the image. An object that is cut off at such an edge is contained in full in a
+    The boxes are in pixels of the image. A box reaches an edge if it ends close to it, because predicted edges are
+    inexact, the more so the larger the box. An object that is cut off at such an edge is contained in full in a
     neighbouring tile or, if it is larger than the overlap, in the whole image.
     """
     (height, width), (top, left) = size, corner
-    margin = min(max(1.0, EDGE * tiles.side), tiles.overlap * tiles.side / 4)  # or small objects would be lost
     bottom, right = min(top + tiles.side, height), min(left + tiles.side, width)
     x1, y1, x2, y2 = boxes.unbind(dim=1)
+    # With more than a quarter of the overlap, small objects might be whole in no tile.
+    least, most = max(1.0, EDGE * tiles.side), tiles.overlap * tiles.side / 4
+    margin_x, margin_y = (torch.clamp(EDGE_OF_BOX * side, least, most) for side in (x2 - x1, y2 - y1))
     inside = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     for is_inner, far in (
-        (left > 0, x1 > left + margin),
-        (top > 0, y1 > top + margin),
-        (right < width, x2 < right - margin),
-        (bottom < height, y2 < bottom - margin),
+        (left > 0, x1 > left + margin_x),
+        (top > 0, y1 > top + margin_y),
+        (right < width, x2 < right - margin_x),
+        (bottom < height, y2 < bottom - margin_y),
     ):
         if is_inner:
             inside &= far

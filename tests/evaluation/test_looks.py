@@ -108,6 +108,12 @@ def test_in_small_tiles_a_pixel_from_the_edge_is_cut_off():
     assert not without_cut_off(box, (100, 100), Tiles(32, 0.2), (400, 400)).any()
 
 
+def test_the_larger_a_box_the_sooner_it_is_cut_off():
+    """The edges of these boxes lie 5 pixels inside the tile's left edge."""
+    boxes = torch.tensor([[105.0, 150, 125, 170], [105, 150, 145, 190], [105, 150, 165, 210]])
+    assert without_cut_off(boxes, (100, 100), Tiles(250, 0.2), (400, 400)).tolist() == [True, True, False]
+
+
 def test_without_an_overlap_only_what_reaches_the_edge_is_cut_off():
     """No neighbouring tile shows an object near the edge."""
     boxes = torch.tensor([[100.9, 110, 115, 115], [100, 110, 115, 115], [150, 110, 200, 115]])
