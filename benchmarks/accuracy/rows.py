@@ -71,6 +71,7 @@ def rows_of(setting: Setting) -> list[Row]:
         Row(BASELINE, has_seeds=True),
         Row("strong", ("--recipe", "strong"), has_seeds=True),
         Row(PEER, has_seeds=True),
+        Row("bfloat16", ("--precision", "bfloat16"), has_seeds=True),
         Row("recommended", recommended),
         Row("strong_one_side", ("--recipe", "strong", "--train_sides", str(setting.min_side))),
         Row("strong_high_rate", ("--recipe", "strong", *high_rate)),

@@ -24,9 +24,9 @@ def rows_by_name(setting: Setting = GPU) -> dict[str, Row]:
 
 def test_rows_with_seeds_come_first_and_seed_by_seed():
     runs = runs_of(GPU, rows_of(GPU), [1, 2, 3])
-    firsts = [(run.row.name, run.seed) for run in runs[:9]]
-    assert firsts == [(name, seed) for seed in (1, 2, 3) for name in (BASELINE, "strong", PEER)]
-    assert [run.seed for run in runs[9:]] == [1] * (len(rows_of(GPU)) - 3)
+    firsts = [(run.row.name, run.seed) for run in runs[:12]]
+    assert firsts == [(name, seed) for seed in (1, 2, 3) for name in (BASELINE, "strong", PEER, "bfloat16")]
+    assert [run.seed for run in runs[12:]] == [1] * (len(rows_of(GPU)) - 4)
     assert len({run.results_path for run in runs}) == len(runs)
     assert milestones_of(72) == (48, 64)
 
