@@ -189,7 +189,9 @@ def _known_classes(
         return coco, []
     num_classes = num_rows - num_background
     if not num_background and num_classes == len([name for name in coco if name]):
-        return [name for name in coco if name], []
+        names: list[str | None] = [name for name in coco if name]
+        is_doubtful = num_classes == len(class_names) and {*class_names} != {*names}
+        return names, [f"the file has {num_classes} classes without names, assumed to be COCO's"] * is_doubtful
     if num_classes == len(class_names):
         return [None] * num_background + list(class_names), [
             f"the file has {counted(num_classes, 'class')} without names, the same number as this set, and they are "

@@ -100,22 +100,24 @@ class PublishedDetector(NamedTuple):
 def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
     """Returns the published network that the `state` in the `content` of `path` belongs to, whatever its prefix.
 
-    Returns None if it isn't a known detector. Raises UserError if it is a variant that can't be used.
+    If there are several, a teacher (the average of a student) is preferred, otherwise the first. Returns None if it
+    isn't a known detector. Raises UserError if it is a variant that can't be used.
     """
     for source in SOURCES:
         outputs = [
             f"{source.names[part][0].format(head=head)}.weight" for part, head in zip(HEADS, source.heads, strict=True)
         ]
-        for name in state:
-            prefix = name.removesuffix(outputs[0])
-            if prefix == name or (prefix and prefix[-1] != ".") or prefix + outputs[1] not in state:
-                continue
-            inner = {other.removeprefix(prefix): value for other, value in state.items() if other.startswith(prefix)}
-            if reason := source.obstacle(content, inner):
-                raise UserError(f"{path}: looks like {source.title}, but {reason}. Use another file.")
-            return PublishedDetector(
-                source, {re.sub(source.inner, "", other): value for other, value in inner.items()}, content
-            )
+        ends = [name.removesuffix(outputs[0]) for name in state if name.endswith(outputs[0])]
+        prefixes = [prefix for prefix in ends if prefix + outputs[1] in state and prefix[-1:] in ("", ".")]
+        if not prefixes:
+            continue
+        chosen = max(prefixes, key=lambda prefix: "teacher" in prefix)
+        inner = {name.removeprefix(chosen): value for name, value in state.items() if name.startswith(chosen)}
+        if reason := source.obstacle(content, inner):
+            raise UserError(f"{path}: looks like {source.title}, but {reason}. Use another file.")
+        return PublishedDetector(
+            source, {re.sub(source.inner, "", name): value for name, value in inner.items()}, content
+        )
     return None
 
 

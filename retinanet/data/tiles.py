@@ -201,10 +201,11 @@ class TiledEpochs:
         every, num_images = self.tiled_in(0), len(self.dataset)
         num_targets, num_empty = int((every.values > 0).sum()), int((every.values == 0).sum())
         num_shown = -(-num_empty // EMPTY_ONE_IN)
+        repeats = f"; with repeats, {self.shown_in(0).num_drawn}" if self.repeats else ""
         return (
             f"Tiles: side {self.tiles.side}, overlap {self.tiles.overlap:g}: the first epoch shows "
             f"{num_images + num_targets + num_shown} images: {num_images} whole, {num_targets} tiles with objects to "
-            f"learn, and {num_shown} of {num_empty} tiles without"
+            f"learn, and {num_shown} of {num_empty} tiles without{repeats}"
         )
 
 

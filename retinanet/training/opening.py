@@ -143,7 +143,7 @@ def opening_lines(run: Run) -> list[str]:
         *range_lines(training_set),
     ]
     if run.ranks.size > 1:
-        rest = len(training_set) % run.sampler.batch_size
+        rest = run.sampler.shown_in(0).num_drawn % run.sampler.batch_size
         each = settings.data.batch_size * optimisation.accumulate
         lines.append(
             f"Processes: {run.ranks.size} with {counted(each, 'image')} each per step; the remainder of "
@@ -178,7 +178,8 @@ def tile_lines(dataset: CocoDataset, settings: TrainSettings) -> list[str]:
     tiling = settings.data.tiling
     if not tiling.tiles:
         return []
-    return [TiledEpochs(dataset, tiling.tiles, tiling.min_visible, settings.optimisation.run_seed).line()]
+    seed, repeats = settings.optimisation.run_seed, settings.data.repeat_threshold
+    return [TiledEpochs(dataset, tiling.tiles, tiling.min_visible, seed, repeats).line()]
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:

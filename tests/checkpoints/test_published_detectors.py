@@ -158,6 +158,13 @@ def test_a_file_is_recognised_behind_any_prefix(kind, wrap, tmp_path, capsys):
     assert torch.equal(network.backbone.layer4[1].conv2.weight, body.layer4[1].conv2.weight)
 
 
+def test_of_two_detectors_in_a_file_the_teacher_is_loaded():
+    twins = {"student": randomised(Yhenon(num_classes=2), 0), "teacher": randomised(Yhenon(num_classes=2), 1)}
+    content = {f"{role}.{name}": value for role, twin in twins.items() for name, value in twin.state_dict().items()}
+    network, _ = loaded_from(content, ["cat", "red"])
+    assert torch.equal(network.backbone.conv1.weight, twins["teacher"].conv1.weight)
+
+
 def test_a_bare_state_dict_of_this_project_loads(tmp_path, capsys):
     saved = small_network(2, channels=16, random_outputs=True, iou_branch=True).eval()
     torch.save(saved.state_dict(), tmp_path / "bare.pth")
@@ -190,6 +197,7 @@ def test_flags_that_do_not_fit_end_in_the_right_ones(flags, words, tmp_path):
     ("build", "names", "known", "note"),
     [
         (lambda: Yhenon(num_classes=80), ["Zebra", "red"], ["Zebra"], None),
+        (lambda: Yhenon(num_classes=80), ["red", *COCO[1:]], COCO[1:], "has 80 classes without names, assumed to be"),
         (
             lambda: Yhenon(num_classes=2),
             ["red", "green"],
