@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale
 
-Each step waits for the slowest GPU, whose time is drawn at random; then for the part of the all-reduce that the
-backward pass doesn't hide, and for the barrier of the ranks. All inputs are below, each with its source.
+Each step waits for the slowest GPU (its time is drawn at random), then for the part of the all-reduce that the
+backward pass doesn't hide, then for the barrier that synchronises the ranks. All inputs are below, each with its source.
 """
 
 import argparse

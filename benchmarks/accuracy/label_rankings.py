@@ -66,7 +66,7 @@ def naive_queue(found: Found, annotations: Annotations) -> list[Entry]:
 
 
 def softmin(scores: np.ndarray) -> float:
-    """Returns the mean of the `scores`, in which low ones weigh most; 1 without scores."""
+    """Returns the mean of the `scores`, weighted towards the lowest, or 1 if there are none."""
     if not len(scores):
         return 1.0
     weights = np.exp((scores.min() - scores) / TEMPERATURE)
@@ -102,7 +102,10 @@ def objectlab(found: Found, annotations: Annotations, low: float, high: float) -
 
 
 def best_objectlab(found: Found, annotations: Annotations, is_spoiled: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """Returns the best average precision of ObjectLab with any thresholds, which favours it, and these thresholds."""
+    """Returns ObjectLab's best average precision over all pairs of thresholds, and that pair.
+
+    Choosing the best pair favours ObjectLab.
+    """
     pairs = [(low, high) for low in LOW_THRESHOLDS for high in HIGH_THRESHOLDS]
     return max((average_precision(-objectlab(found, annotations, *pair), is_spoiled), pair) for pair in pairs)
 

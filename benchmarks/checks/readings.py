@@ -275,7 +275,7 @@ def _drawn(name: str, drawing: Callable[[np.random.Generator], tuple[Image.Image
 
 
 def draw_cells(draw: np.random.Generator) -> tuple[Image.Image, list[list[float]]]:
-    """Draws pale cells, with soft borders and darker nuclei, that may overlap, on a noisy ground."""
+    """Draws pale cells with soft borders and darker nuclei on a noisy background. Cells may overlap."""
     width, height = 400, 300
     picture = Image.new("L", (width, height), 190)
     pencil, boxes = ImageDraw.Draw(picture), []
@@ -313,7 +313,7 @@ def draw_page(draw: np.random.Generator) -> tuple[Image.Image, list[list[float]]
 
 
 def tiny(pictures: PictureSet) -> PictureSet:
-    """Returns a set of pictures that are made of TILES x TILES smaller ones each, so that objects are tiny."""
+    """Returns a set of pictures, each made of TILES x TILES smaller ones, so that the objects are tiny."""
     annotations, width, height = pictures.annotations, 160, 120
     groups = np.arange(len(annotations.sizes) // TILES**2 * TILES**2).reshape(-1, TILES**2)
     groups = np.concatenate([groups, np.roll(groups, 5), np.roll(groups, 7)])  # enough images for a draw

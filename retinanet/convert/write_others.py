@@ -19,8 +19,8 @@ NOT_IN_YAML = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")  # line br
 def write_yolo(labelled: Labelled, folder: Path, images: str) -> None:
     """Writes images/{set}/, labels/{set}/ and data.yaml.
 
-    Scores go to scores.json, as a list per label file in the order of its rows, because many tools refuse a row of six
-    numbers or read the sixth as the number of a track.
+    Scores go to scores.json, as a list per label file in the order of its rows, because tools differ in how they read a
+    row of six numbers: some refuse it, and some read the sixth as the number of a track.
     """
     scores: dict[str, list[float | None]] = {}
     has_scores = any(

@@ -60,7 +60,7 @@ def alike(looks: Looks, others: Looks) -> np.ndarray:
 def most_similar(looks: Looks, others: Looks) -> tuple[np.ndarray, np.ndarray]:
     """Returns, for each of `looks`, the index of the most similar of `others`, int64 [n], and their likeness, [n].
 
-    The index is -1 and the likeness 0 if none of the others looks alike.
+    The index is -1 and the likeness 0 if none of the others looks similar.
     """
     best, likeness = np.full(len(looks), -1), np.zeros(len(looks), np.float32)
     for pairs, likenesses in _compared(looks, others):

@@ -42,7 +42,7 @@ class Diverged(Exception):
 
 
 class OutOfResources(Exception):
-    """Memory ran out, or a process of the run died or hangs; the message says what happened and what helps."""
+    """Memory ran out, or a process of the run died or hung; the message says what happened and what to do."""
 
     exit_code = 4
 

@@ -102,7 +102,10 @@ class StopRequests:
             raise Stopped(number)
 
     def _is_same_request(self, number: int) -> bool:
-        """Returns True if the signal repeats the earlier request, unlike a second Ctrl-C to a single process."""
+        """Returns True if the signal is a duplicate of the earlier request.
+
+        A second Ctrl-C to a single process isn't: it is a new request.
+        """
         if self.signal_number != number or time.monotonic() - self._first_at >= SAME_REQUEST:
             return False
         return number != signal.SIGINT or int(os.environ.get("WORLD_SIZE", 1)) > 1

@@ -182,7 +182,7 @@ def log_bad_images(run: Run) -> None:
 
 
 def log_skipped(run: Run, ranks: Ranks) -> None:
-    """Logs the steps skipped since the last call, with the images of `ranks`.
+    """Logs the steps skipped since the last call, with the images that each rank had in them.
 
     Raises Diverged if too many steps in a row were skipped.
     """
