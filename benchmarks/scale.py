@@ -3,7 +3,8 @@
     python -m benchmarks.scale
 
 Each step waits for the slowest GPU (its time is drawn at random), then for the part of the all-reduce that the
-backward pass doesn't hide, then for the barrier that synchronises the ranks. All inputs are below, each with its source.
+backward pass doesn't hide, then for the barrier that synchronises the ranks. All inputs are below, each with its
+source.
 """
 
 import argparse
