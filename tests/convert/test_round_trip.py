@@ -166,6 +166,12 @@ def refusal_of(*words: object) -> str:
     return ""
 
 
+def may_be_fractions(sets: dict) -> bool:
+    """Returns True if all boxes of a set lie within its images' first pixel, so that a CSV file's may be fractions."""
+    corners = [[edges(each["bbox"]) for each in content["annotations"]] for content in sets.values()]
+    return any(boxes and all(0 <= edge <= 1 for box in boxes for edge in box) for boxes in corners)
+
+
 def require_objects(back: Path, sets: dict, entries: dict, kind: str) -> None:
     """Compares a data folder with the sets that were written."""
     left = dict(entries)
@@ -218,7 +224,8 @@ def test_what_is_written_reads_the_same(drawn, kind, images):
         if refusal := refusal_of(folder / "source", *words):
             event(f"refused as {kind}")
             assert sorted(path.name for path in folder.iterdir()) == ["source"]
-            assert not is_easy or any(reason in refusal for reason in DOUBTFUL), refusal
+            is_doubtful = any(reason in refusal for reason in DOUBTFUL)
+            assert not is_easy or is_doubtful or ("would be read as" in refusal and may_be_fractions(sets)), refusal
             return
         event(f"written as {kind}")
         assert not list(folder.rglob("*.part"))
