@@ -359,7 +359,7 @@ def try_orientations(coco_path: Path, folder: Path) -> bool:
 
 
 def write_stored(coco_path: Path, folder: Path, orientation: int) -> None:
-    """Writes MANY photographs. Every other one is stored rotated, and its boxes and size are those of stored pixels."""
+    """Writes MANY photographs. Every other one is stored rotated; its boxes and size refer to the stored pixels."""
     annotations = read_annotations(coco_path / "train.json")
     (folder / "images" / "train").mkdir(parents=True)
     images, entries = [], []

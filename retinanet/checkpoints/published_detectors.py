@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from retinanet.checkpoints.state_dicts import is_tensor
+from retinanet.checkpoints.state_dicts import is_teacher, is_tensor
 from retinanet.detector.anchors import DEFAULT_SHAPES, STRIDES, AnchorShapes, cell_anchors
 from retinanet.detector.boxes import CENTRE_DEVIATION, SIZE_DEVIATION
 from retinanet.detector.settings import DEPTHS
@@ -100,7 +100,7 @@ class PublishedDetector(NamedTuple):
 def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
     """Returns the published network that the `state` in the `content` of `path` belongs to, whatever its prefix.
 
-    If there are several, a teacher (the average of a student) is preferred, otherwise the first. Returns None if it
+    If there are several, a teacher is preferred, otherwise the first. Returns None if it
     isn't a known detector. Raises UserError if it is a variant that can't be used.
     """
     for source in SOURCES:
@@ -111,7 +111,7 @@ def recognised(state: Mapping[str, Any], content: Any, path: object) -> Publishe
         prefixes = [prefix for prefix in ends if prefix + outputs[1] in state and prefix[-1:] in ("", ".")]
         if not prefixes:
             continue
-        chosen = max(prefixes, key=lambda prefix: "teacher" in prefix)
+        chosen = max(prefixes, key=is_teacher)
         inner = {name.removeprefix(chosen): value for name, value in state.items() if name.startswith(chosen)}
         if reason := source.obstacle(content, inner):
             raise UserError(f"{path}: looks like {source.title}, but {reason}. Use another file.")

@@ -54,11 +54,11 @@ def state_in(content: Any, path: str | Path) -> dict[str, Any]:
     """Returns the state dict in `content`, the content of `path`, even if it is nested in other dicts.
 
     If there are several, returns the one with the most tensors of a ResNet. If several have equally many, a teacher
-    (the average of a student) is preferred, otherwise the first. Raises UserError if there is none.
+    is preferred, otherwise the first. Raises UserError if there is none.
     """
     found = [(name, state) for name, state in _state_dicts(content) if any(map(is_tensor, state.values()))]
     if found:
-        return max(found, key=lambda named: (resnet_prefix(named[1])[1], "teacher" in named[0]))[1]
+        return max(found, key=lambda named: (resnet_prefix(named[1])[1], is_teacher(named[0])))[1]
     if isinstance(content, dict) and all(isinstance(name, str) for name in content):
         return content
     raise UserError(
@@ -78,16 +78,21 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
+def is_teacher(name: str) -> bool:
+    """Returns True if a file calls its tensors a teacher's: the average of a student's weights, so the better ones."""
+    return "teacher" in name
+
+
 def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
     """Returns the prefix with the most ResNet names after it, and the number of these names.
 
     After a prefix, only names of blocks count, because other networks have a conv1, too. If several prefixes have
-    equally many, a teacher's (a teacher is the average of a student) is preferred, otherwise the first.
+    equally many, a teacher's is preferred, otherwise the first.
     """
     counts = Counter(
         match[1] for match in map(RESNET.fullmatch, names) if match and (not match[1] or match[2].startswith("layer"))
     )
-    return max(counts.items(), key=lambda item: (item[1], "teacher" in item[0]), default=("", 0))
+    return max(counts.items(), key=lambda item: (item[1], is_teacher(item[0])), default=("", 0))
 
 
 def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:

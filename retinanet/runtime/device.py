@@ -20,7 +20,7 @@ from retinanet.runtime.printable import counted
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CPU_FEATURES = ("amx_int8", "amx_bf16", "avx512_vnni", "avx_vnni", "avx512_bf16")  # as /proc/cpuinfo names them
 PRODUCT_SIZE = 512  # of the matrices with which bfloat16 is timed
-LEAST_GAIN = 1.5  # in the speed of matrix products, for which detection takes bfloat16
+LEAST_GAIN = 1.5  # detection uses bfloat16 if matrix products are at least this many times as fast
 LEAST_CAPABILITY = (7, 0)  # Triton needs a GPU of the Volta generation (2017) or newer
 
 
@@ -72,8 +72,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def fastest_precision(name: str, device_name: str) -> str:
     """Returns the precision called `name` for detection on its own, where auto may be bfloat16 on a CPU too.
 
-    That is so on a CPU with AMX, or with avx512_bf16 if that multiplies matrices faster than float32: on an AMD EPYC it
-    does, but on Intel's Xeons bfloat16 may be slower. (benchmarks/README.md has the figures.)
+    That is so on a CPU with AMX, and on one with avx512_bf16 if bfloat16_speed() is at least LEAST_GAIN, as on an AMD
+    EPYC. On Intel Xeons without AMX, bfloat16 is slower. (benchmarks/README.md has the figures.)
     """
     uses_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
     if name != "auto" or not uses_cpu:
