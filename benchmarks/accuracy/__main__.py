@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     places = {"$VOC5": args.coco_path, "$R18": args.weights, "FOLDER": args.folder}
     full_places = {name: str(path.absolute()) for name, path in places.items()}
     failed = []
-    commit = git_commit() or "unknown"  # before the page is rewritten, which is part of the commit
+    commit = git_commit() or "unknown"  # before the pages are rewritten, which adds "-dirty"
 
     def finish(one: Run, code: int) -> None:
         name = f"{one.row.name}, seed {one.seed}"

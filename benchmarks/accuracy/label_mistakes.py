@@ -29,11 +29,11 @@ MOVE = 0.3  # of the box's sides, in both directions
 CLASS_CHANGE, DELETION, MOVED = KINDS = ("class change", "deletion", "moved box")
 PLANTED = "planted.json"
 LABEL_CHECK = "label_check"  # check_labels's --output_path in the spoiled folder
-FOUND_IOU = 0.5  # of a missing object with the deleted box
+FOUND_IOU = 0.5  # of the box of a reported missing object with the deleted box
 
 
 def plant(content: dict[str, Any], num: int, draw: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the COCO `content` with `num` mistakes of each kind, each in another object, and the mistakes.
+    """Returns the COCO `content` with `num` mistakes of each kind, each in a different object, and the mistakes.
 
     A mistake names its kind and holds the annotation as it was.
     """
@@ -111,7 +111,7 @@ def entries_of(suspects: Sequence[dict[str, Any]], spoiled: Spoiled) -> list[Ent
 
 
 def hits_of(entries: Sequence[Entry], spoiled: Spoiled) -> list[int | None]:
-    """Returns, for each entry, the mistake that it finds before any earlier entry does, or None.
+    """Returns, for each entry, the mistake that it is the first to find, or None.
 
     An entry finds a mistake if it names the changed label, or if its box overlaps the deleted one enough.
     """
@@ -143,7 +143,11 @@ def iou_of(box: np.ndarray, other: Sequence[float]) -> float:
 
 
 def queue_row(name: str, entries: Sequence[Entry], spoiled: Spoiled) -> list[str]:
-    """Returns a queue's row of the table: mistakes among its first N and 3N entries, by kind, and AP by images."""
+    """Returns a queue's row of the table.
+
+    With N planted mistakes, it has the fractions of them among the first N and 3N entries, the latter also by kind, and
+    the AP by images.
+    """
     count, hits = len(spoiled.mistakes), hits_of(entries, spoiled)
     found = {number for number in hits[: 3 * count] if number is not None}
     kinds = []
@@ -193,7 +197,7 @@ def decide(folder: Path, output_path: Path) -> int:
 
 
 def write_folder(coco_path: Path, folder: Path, content: dict[str, Any]) -> None:
-    """Writes a data folder with the train set `content`, and `coco_path`'s val set, with links to its images."""
+    """Writes a data folder with the train set `content`, the val set of `coco_path`, and links to the images there."""
     (folder / "images").mkdir(parents=True)
     (folder / "train.json").write_text(json.dumps(content))
     (folder / "val.json").write_bytes(find_annotation_file(coco_path, "val").read_bytes())

@@ -17,12 +17,13 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.matches import box_ious
 
 MATCH_IOU, TOUCH_IOU = 0.5, 0.1
-# From the paper: the weight of IoU in the similarity, the temperature of the softmin, and how fast nearness falls.
+# From the paper: the weight of IoU in the similarity, the temperature of the softmin, and how fast nearness falls with
+# the distance.
 ALPHA, TEMPERATURE, DISTANCE_FACTOR = 0.9, 0.1, 0.1
-# The paper's thresholds are 0.5 and 0.95, for detectors that end with a softmax. Few scores of a RetinaNet get there,
-# so lower ones are tried as well, and the best pair counts.
+# The paper's thresholds are 0.5 and 0.95, for detectors that end with a softmax. Few scores of a RetinaNet are that
+# high, so lower thresholds are tried as well, and the best pair counts.
 LOW_THRESHOLDS, HIGH_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5), (0.1, 0.2, 0.3, 0.5, 0.95)
-HOTCOCO_LEAST = 0.05  # the lowest score of a detection that hotcoco calls an error of the labels
+HOTCOCO_LEAST = 0.05  # the lowest score of a detection that hotcoco takes as a sign of a label error
 
 
 class Entry(NamedTuple):
@@ -113,7 +114,7 @@ def best_objectlab(found: Found, annotations: Annotations, is_spoiled: np.ndarra
 def best_hotcoco(
     annotation_file: Path, result_rows: Sequence[dict[str, Any]], annotations: Annotations, is_spoiled: np.ndarray
 ) -> tuple[float, str]:
-    """Returns the highest average precision among the rankings by hotcoco's image_diagnostics, and which it was."""
+    """Returns the highest average precision of the rankings by hotcoco's image_diagnostics, and that ranking's name."""
     from hotcoco import COCO, COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):

@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy.mosaics --coco_path $VOC5 --output_path MOSAICS --classes bird bus car
 
-Photographs without an object of the given classes are left out. Every other photograph is in four mosaics for training,
-or in two for validation.
+Photographs without an object of the given classes are left out. Each of the others is in four mosaics for training, or
+in two for validation.
 """
 
 import argparse

@@ -4,8 +4,8 @@
 
 Initialisation, anchors, matching, losses and post-processing are torchvision's; batch norm keeps the statistics, scale
 and shift of the weights file. Images, image sizes, flips, batches, optimiser, learning rates and clipping are
-train.py's, with its defaults. As in train.py, only the network runs in lower precision; otherwise torchvision's anchors
-would too.
+train.py's, with its defaults. As in train.py, only the network runs in lower precision; torchvision by itself would
+also compute its anchors in lower precision.
 """
 
 import argparse

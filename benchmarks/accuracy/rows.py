@@ -59,7 +59,7 @@ def milestones_of(epochs: int) -> tuple[int, ...]:
 
 
 def rows_of(setting: Setting) -> list[Row]:
-    """Returns the rows: with several seeds, then with one seed and train.py flags, then with flags of test.py only."""
+    """Returns the rows with several seeds, then those with one seed and flags of train.py, then those for test.py."""
     train_sides, test_sides = (_scaled(sides, setting.min_side) for sides in (TRAIN_SIDES, TEST_SIDES))
     high_rate = ("--learning_rate", "1e-3")
     recommended = (
@@ -139,9 +139,9 @@ def _training(program: list[str], setting: Setting, flags: tuple[str, ...]) -> l
     words = ["python", *program, "--coco_path", "$VOC5", "--weights", "$R18", "--device", setting.device]
     for name in ("depth", "min_side", "max_side", "batch_size", "epochs"):
         words += [f"--{name}", str(getattr(setting, name))]
-    if setting.channels != 256:  # the commands of earlier runs don't have it
+    if setting.channels != 256:  # the commands of earlier runs lack the flag
         words += ["--channels", str(setting.channels)]
-    if "--schedule" not in flags and "--recipe" not in flags:  # the schedule uses the milestones
+    if "--schedule" not in flags and "--recipe" not in flags:  # only the step schedule uses milestones
         words += ["--milestones", *map(str, setting.milestones)]
     return [*words, *flags]
 

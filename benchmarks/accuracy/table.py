@@ -14,7 +14,7 @@ from retinanet.reports.tables import markdown_head, markdown_row
 
 DONE = "done"
 CANDIDATE = "candidate_"  # the prefix of the names of abandoned rows
-MOST_ROWS = 15  # in the first table
+MOST_ROWS = 15  # in the summary
 SUMMARY, SUMMARY_END = "<!-- summary: begin -->", "<!-- summary: end -->"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
@@ -55,7 +55,7 @@ def line_of(record: Record) -> str:
 
 
 def with_tables(text: str, records: Sequence[Record]) -> str:
-    """Returns the page with new tables, a new summary, or both, as its markers ask for."""
+    """Returns the page with new tables, a new summary, or both, depending on the markers in it."""
     if BEGIN in text:
         text = _between(text, BEGIN, END, tables_text(records))
     return _between(text, SUMMARY, SUMMARY_END, summary_text(records)) if SUMMARY in text else text

@@ -1,4 +1,4 @@
-"""Writes data folders that train to an AP of 0, and hard ones without mistakes, from a folder of photographs."""
+"""Writes data folders with mistakes that lead to an AP of 0, and correct ones that are hard to learn."""
 
 import copy
 import json
@@ -20,19 +20,19 @@ SETS = ("train", "val")
 CARS = "car"
 TILES = 4  # photographs along each side of a mosaic
 TILE_SIZE = (160, 120)
-ENLARGED = 6  # times the sides
+ENLARGED = 6  # the factor by which the sides grow
 SHAPES, COLOURS = 10, 8
 SCENES = {"train": 90, "val": 40}
 
 
 def shift_classes(content: Content, _draw: np.random.Generator) -> None:
-    """Gives each object the next category id of the same list."""
+    """Gives each object the category id of the next class."""
     ids = sorted(category["id"] for category in content["categories"])
     _rename(content, dict(zip(ids, [*ids[1:], ids[0]], strict=True)))
 
 
 def permute_classes(content: Content, draw: np.random.Generator) -> None:
-    """Gives each class another category id of the same list."""
+    """Gives each class the category id of another class, at random."""
     ids = np.array(sorted(category["id"] for category in content["categories"]))
     others = draw.permutation(ids)
     while (others == ids).any():
@@ -52,7 +52,7 @@ def write_centres(content: Content, _draw: np.random.Generator) -> None:
 
 
 def deal_objects(content: Content, draw: np.random.Generator) -> None:
-    """Gives each image the objects of another, scaled to its size."""
+    """Gives each image the objects of another image, scaled to its own size."""
     images = {image["id"]: image for image in content["images"]}
     others = dict(zip(images, draw.permutation(list(images)).tolist(), strict=True))
     for annotation in content["annotations"]:
@@ -68,7 +68,7 @@ def make_noise(sizes: dict[int, tuple[int, int]], draw: np.random.Generator, ima
     return Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-# Each kind's change of val, and of train; NOISE replaces the pictures of both.
+# How each kind changes val, and how it changes train; NOISE replaces the pictures of both.
 NOISE = "noise"
 BROKEN: dict[str, tuple[Change | None, Change | None]] = {
     "classes of val shifted": (shift_classes, None),
@@ -95,7 +95,7 @@ def write_broken(source: Path, folder: Path, kind: str, seed: int) -> None:
 
 
 def _write(folder: Path, name: str, content: Content, images: Path | Pictures) -> None:
-    """Writes a set. `images` is a folder, to which it links, or a function that returns an image id's picture."""
+    """Writes a set. `images` is a folder to link to, or a function that returns an image id's picture."""
     place = folder / "images" / name
     place.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(images, Path):
@@ -109,7 +109,7 @@ def _write(folder: Path, name: str, content: Content, images: Path | Pictures) -
 
 
 def one_class(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """Returns the photographs with cars, and only their cars."""
+    """Returns the photographs with cars, with the cars as their only objects."""
     content = read_json(find_annotation_file(source, name))
     (category,) = (each for each in content["categories"] if each["name"] == CARS)
     content["categories"] = [category]
@@ -125,7 +125,7 @@ def grey(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, 
 
 
 def huge(source: Path, name: str, _draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """Returns a part of the photographs, enlarged."""
+    """Returns some of the photographs, enlarged."""
     content = read_json(find_annotation_file(source, name))
     content["images"] = content["images"][:: 8 if name == "train" else 4]
     shown = {image["id"] for image in content["images"]}
@@ -180,7 +180,7 @@ def tiny(source: Path, name: str, draw: np.random.Generator) -> tuple[Content, P
 
 
 def many_classes(_source: Path, name: str, draw: np.random.Generator) -> tuple[Content, Pictures]:
-    """Returns drawn scenes with 80 classes, each a shape in one colour; most classes have 1 to 3 objects in train."""
+    """Returns drawn scenes with 80 classes, each a shape in one colour; each class has 1 to 3 objects in a set."""
     categories = [{"id": number + 1, "name": f"class {number + 1}"} for number in range(SHAPES * COLOURS)]
     images, annotations, scenes = list[Content](), list[Content](), list[Image.Image]()
     left_over = [number for number in range(SHAPES * COLOURS) for _ in range(int(draw.integers(1, 4)))]

@@ -1,11 +1,11 @@
-"""Compares a device's losses, gradients and detections with the CPU's in float32. Exits with code 1 if they differ.
+"""Compares a device's losses, gradients and detections with the CPU's in float32.
 
     python -m benchmarks.checks.device_checks --device cuda
 
-float32 runs without TF32 here. bfloat16, float16 (on a GPU) and compiled steps must be within the tolerance of their
-format. Each is checked with the defaults and with another set of network and loss settings. A compiled step is judged
-by its 4th call, which replays its CUDA graph. At the end, a few training steps are compared, including the optimiser
-and the averaged weights.
+float32 runs without TF32 here. Steps in float32, in bfloat16 and, on a GPU, in float16, plain and compiled, must be
+within the tolerance of their format. Each is checked with the defaults and with another set of network and loss
+settings. A compiled step is judged by its 4th call, which replays its CUDA graph. At the end, a few training steps are
+compared, including the optimiser and the averaged weights. Exits with code 1 if a difference is too large.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def confident_gradient(device: torch.device, rounded_to: torch.dtype, precision:
 
 @torch.no_grad()
 def detections(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, ...]:
-    """Returns the detections for random logits that are the same on every device and hardly contain equal values."""
+    """Returns the detections for random logits, which are the same on every device and contain few equal values."""
     draw = torch.Generator().manual_seed(0)
     anchors = anchors_for(args.height, args.width, CPU)
     logits = torch.randn(args.batch_size, len(anchors), args.num_classes, generator=draw) - 3
@@ -172,7 +172,7 @@ def main() -> int:
         for (precision, allowed), compiled in product(formats, (False,) if args.no_compile else (False, True)):
             name = f"{recipe}, {str(precision).removeprefix('torch.')}{', compiled' if compiled else ''}"
             for part, got in step(args, recipe, args.device, precision, compiled).items():
-                # A gradient adds up many roundings of mixed sign.
+                # A gradient adds up many rounding errors of mixed sign.
                 check(f"{name}: {part}", difference(got, wanted[part]), allowed * (10 if part == "gradient" else 1))
     for precision, allowed in formats:
         name = f"focal loss of confident objects, {str(precision).removeprefix('torch.')}: gradient"

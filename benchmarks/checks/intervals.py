@@ -2,8 +2,8 @@
 
     python -m benchmarks.checks.intervals
 
-Datasets are drawn whose images differ in difficulty. The true AP is the mean AP of many such datasets. Each further
-dataset gets an interval from its own images only, which should cover the true AP in 95% of the cases.
+Random datasets are drawn; their images differ in difficulty. The true AP is the mean AP of many such datasets. Each
+further dataset gets an interval from its own images only, which should cover the true AP in 95% of the cases.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from retinanet.settings.options import whole_number
 class Coverage(NamedTuple):
     truth: float  # the mean AP
     spread: float  # the standard deviation of AP over the sets
-    width: float  # the mean over the sets of the standard deviation of AP over the draws of the images
+    width: float  # the standard deviation of AP over the draws of a set's images, averaged over the sets
     covered: float  # fraction of the intervals that contain the true AP
 
 

@@ -1,4 +1,4 @@
-"""Puts changed copies of training images among the val images, and counts how many are found, and how many others.
+"""Counts how many changed copies of training images are found, and how many val images are taken for such copies.
 
 python -m benchmarks.checks.lookalikes --coco_path $VOC5
 """
@@ -33,7 +33,7 @@ def smaller(picture: Image.Image) -> Image.Image:
 
 
 def cropped(picture: Image.Image) -> Image.Image:
-    """Returns the picture without 3% at each side."""
+    """Returns the picture, cropped by 3% at each side."""
     across, down = 0.03 * picture.width, 0.03 * picture.height
     return picture.crop((round(across), round(down), round(picture.width - across), round(picture.height - down)))
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.checks.proofs --coco_path $VOC5 --weights $R18
 
-The broken sets (broken_sets.py) are made from the sample data, trained from random weights, and from --coco_path. Sets
-that differ only in val share one training run, the one that check_data would do. Prints a line per proof and exits
-with code 1 if a bar is missed.
+The broken sets (broken_sets.py) are made from the sample data, on which training starts from random weights, and from
+--coco_path, on which it starts from --weights. Sets that differ only in val share the training run that check_data
+would do for each. Prints the outcome of each proof, and exits with code 1 if the outcomes are worse than required.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from retinanet.sample_data.scenes import write_sample_data
 from retinanet.settings.check_data import check_data_settings
 from retinanet.settings.options import whole_number
 
-# What a cause must say.
+# The words that a cause must contain; | separates alternatives.
 SAYS = {
     "classes of val shifted": "class ids in",
     "classes of val permuted": "class ids in",
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def try_broken(name: str, source: Path, weights: str, seeds: list[int], folder: Path) -> bool:
-    """Proves a correct set and the broken sets made from it. Returns True if all bars are met."""
+    """Proves a correct set and the broken sets made from it. Returns True if the outcomes are good enough."""
     named: Counter[str] = Counter()
     is_learnable = True
     for seed in seeds:
@@ -90,7 +90,7 @@ def try_broken(name: str, source: Path, weights: str, seeds: list[int], folder: 
 def proved(
     title: str, folder: Path, weights: str, seed: int, network: Trained | None = None
 ) -> tuple[Decision, Trained | None]:
-    """Proves a data folder as check_data does, with a `network` that was trained on its training set, if given."""
+    """Proves a data folder as check_data does; a given `network` has been trained on its training set already."""
     started = time.process_time()
     with tempfile.TemporaryDirectory() as output:
         flags = ["--coco_path", str(folder), "--sets", "train", "val", "--picture_path", f"{output}/check.png"]

@@ -1,11 +1,12 @@
-"""Plants boxes with another meaning in correct sets, and counts how often the pixels reveal it, and false alarms.
+"""Gives the boxes of correct sets another meaning, and counts how often the pixels reveal it, and the false alarms.
 
     python -m benchmarks.checks.readings --coco_path $VOC5
 
-The sets: photographs (--coco_path), the sample data, mosaics of four photographs, and two that are drawn here: cells
-with soft borders on a noisy ground, and pages of text with pictures and tables. Each reading is planted as it is
-defined, and as a tool would write it: rounded to whole pixels, with the last pixel instead of the size where that is
-usual. Exits with code 1 if a bar is missed.
+The sets are photographs (--coco_path, also in grey, blurred, and as tiny parts of larger pictures), the sample data,
+mosaics of four photographs, and two sets that are drawn here: cells with soft borders on a noisy background, and pages
+of text with pictures and tables. Each reading is planted as it is defined, and as a tool would write it: rounded to
+whole pixels, with the last pixel instead of the size where that is usual. Exits with code 1 if a result is worse than
+required.
 """
 
 import argparse
@@ -38,11 +39,11 @@ from retinanet.settings.convert import AS_GIVEN, BOX_READINGS
 from retinanet.settings.options import whole_number
 
 MANY, FEW = 150, 60  # images of a draw
-NUM_RIGHT = 20  # draws of FEW images of right sets
+NUM_RIGHT = 20  # draws of FEW images with unchanged boxes
 NUM_DEALT = 5  # how often the boxes of a draw are dealt to other images
 LEAST_NAMED = 0.95
 DRAWN_IMAGES = 400
-TILES = 4  # of a side of the pictures with tiny objects
+TILES = 4  # photographs along each side of a picture with tiny objects
 ORIENTATION_TAG = 274
 
 
@@ -83,7 +84,7 @@ class Counts(NamedTuple):
 
     missed: Counter[str]  # by what was planted and the verdict
     num_planted: int
-    num_fit: int  # wrong boxes that were called right
+    num_fit: int  # planted sets whose boxes were judged to fit
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,7 +125,7 @@ def sets_of(coco_path: Path, folder: Path) -> Iterable[PictureSet]:
 
 
 def try_set(pictures: PictureSet, num_draws: int) -> bool:
-    """Prints how often planted readings and orders are told in a set, and false alarms. Returns True if all is good."""
+    """Prints how often planted readings and orders are named, and the false alarms. Returns True if all is good."""
     draw = np.random.default_rng(1)
     annotations = pictures.annotations
     shown = np.flatnonzero(np.diff(annotations.first) > 0)
@@ -188,7 +189,10 @@ def planted_readings(right: Annotations) -> Iterable[tuple[str, np.ndarray]]:
 
 
 def file_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Returns the boxes [n, 4] that are `boxes` when read as `name`: readings are affine, so three points tell all."""
+    """Returns the boxes [n, 4] that are `boxes` when read as `name`.
+
+    A reading is an affine map, so five points determine it.
+    """
     base = read_boxes(name, np.zeros_like(boxes), sizes)  # [n, 4]
     columns = [read_boxes(name, np.tile(unit, (len(boxes), 1)), sizes) - base for unit in np.eye(4)]
     return np.linalg.solve(np.stack(columns, axis=2), (boxes - base)[..., None])[..., 0]
@@ -224,7 +228,7 @@ def dealt_out(right: Annotations, owners: np.ndarray) -> Annotations:
 
 
 def of_rows(annotations: Annotations, parts: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Returns the arrays of annotations with these rows for each image."""
+    """Returns the arrays of `annotations` with the rows `parts[i]` for image i."""
     rows = np.concatenate(parts)
     first = np.concatenate([[0], np.cumsum([len(part) for part in parts])])
     return {"first": first} | {
@@ -291,7 +295,7 @@ def draw_cells(draw: np.random.Generator) -> tuple[Image.Image, list[list[float]
 
 
 def draw_page(draw: np.random.Generator) -> tuple[Image.Image, list[list[float]]]:
-    """Draws a page of lines of text, with pictures and tables, which are the objects, in some of its places."""
+    """Draws a page of text; the objects are pictures and tables, which take the place of some of its lines."""
     width, height = 360, 480
     picture = Image.new("L", (width, height), 245)
     pencil, boxes, top = ImageDraw.Draw(picture), [], 20.0
@@ -337,10 +341,10 @@ def tiny(pictures: PictureSet) -> PictureSet:
 
 
 def try_orientations(coco_path: Path, folder: Path) -> bool:
-    """Checks photographs, half with an EXIF orientation and boxes of the stored pixels; returns True if all is right.
+    """Checks photographs, half of them with an EXIF orientation; returns True if all is right.
 
-    With orientation 3, the group must be named, with its remedy. With 6 and the size of the stored pixels, or with
-    --exif raw, nothing may be named.
+    The boxes of that half refer to the stored pixels. With orientation 3, the group must be named, with its remedy.
+    With 6 and the size of the stored pixels, or with --exif raw, nothing may be named.
     """
     is_good = True
     for orientation, expected in ((3, "EXIF orientation 3: fit as half turn"), (6, "")):

@@ -89,7 +89,10 @@ def eager_step(case: Case) -> Counted:
 
 
 def compiled_step(case: Case, eager: Work) -> Work:
-    """Counts a step with --compile on: forward and backward pass as the compiler plans them, the rest as in `eager`."""
+    """Counts a step with --compile on.
+
+    The forward and backward passes are as the compiler plans them, and the rest is as in `eager`.
+    """
     _forget()
     network = case.network()
     losses, (images, targets) = _losses(case, network), _on_gpu(case.batch())

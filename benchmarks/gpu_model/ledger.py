@@ -16,7 +16,7 @@ PICK_ROWS = {"index", "gather", "index_select"}  # these read no more than they 
 
 
 class Ledger(Launches):
-    """Counts like Launches, and also the bytes that each kernel reads and writes.
+    """Counts launches as Launches does, and also FLOPs and the bytes that each kernel reads and writes.
 
     An operation is assumed to read its arguments on the GPU and to write its results once. That includes convolutions,
     because cuDNN's use of caches and workspaces is unknown.

@@ -5,14 +5,14 @@ The only inputs are the GPUs' data sheets and the constants below. Nothing here 
 
 from typing import NamedTuple
 
-# What cuBLAS reached on an H100 SXM in bfloat16, at the best of many shapes: 792 of the data sheet's 989 TFLOP/s
+# The rate of cuBLAS on an H100 SXM in bfloat16, at the best of many shapes: 792 of the data sheet's 989 TFLOP/s
 # (https://github.com/stas00/ml-engineering/tree/master/compute/accelerator, "Maximum Achievable Matmul FLOPS").
 MATRIX_RATE = 792e12
-# Of the data sheet's bandwidth, by coalesced reads on an H100 SXM: 2.8 of 3.35 TB/s
+# The share of the data sheet's bandwidth that coalesced reads reach on an H100 SXM: 2.8 of 3.35 TB/s
 # (https://mikamirai.com/blog/gpu-memory-bandwidth/).
 BANDWIDTH_SHARE = 0.84
 # Assumed: cuDNN's convolutions reach three quarters of the matrix rate, and the host needs 7 microseconds per launch
-# from Python (5 to 25 by https://jiahuanglin.xyz/all_lessons/gpu_kernel_serving/18_pytorch_to_kernel.html).
+# from Python (https://jiahuanglin.xyz/all_lessons/gpu_kernel_serving/18_pytorch_to_kernel.html says 5 to 25).
 CONVOLUTION_SHARE = 0.75
 LAUNCH_SECONDS = 7e-6
 

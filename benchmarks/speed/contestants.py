@@ -58,7 +58,7 @@ def case_of(args: argparse.Namespace) -> str:
 
 
 def precision_of(args: argparse.Namespace) -> torch.dtype:
-    torch.backends.cudnn.benchmark = True  # one shape; for all contestants
+    torch.backends.cudnn.benchmark = True  # pays off with images of one shape; on for all contestants
     return choose_precision(args.precision, args.device)
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.speed.page
 
 The dataset is evaluate.py's: 5,000 images, with 7 objects and 100 detections each, of 80 classes, without pictures.
-A move of the slider is timed from its event until the frame after it is laid out and painted, with a software canvas.
+A move of the slider is timed from its event until the next frame is laid out and painted; canvases are drawn in
+software.
 Needs Selenium, Chromium and its driver.
 """
 

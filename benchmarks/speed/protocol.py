@@ -20,7 +20,7 @@ from retinanet.checkpoints.provenance import git_commit
 from retinanet.reports.tables import markdown_head
 from retinanet.runtime.device import cpu_features, cpu_name
 
-LISTED_SHARE = 0.003  # operators that take less of the time than this are summed up in one row
+LISTED_SHARE = 0.003  # operators with a smaller share of the time than this are summed up in one row
 
 
 class Timing(NamedTuple):

@@ -1,4 +1,4 @@
-"""Measures the time to save last.pt and to load it for --resume, and the slowdown by --deterministic.
+"""Measures the time to save last.pt and to load it for --resume, and the slowdown from --deterministic.
 
 python -m benchmarks.speed.saving --depth 50
 """
@@ -22,7 +22,7 @@ from retinanet.training.losses import losses_of
 from retinanet.training.optimizer import build_optimizer
 from retinanet.training.state import TrainingState
 
-SECONDS_BETWEEN = 60  # at least, between saves at the ends of epochs
+SECONDS_BETWEEN = 60  # the least time between saves at the ends of epochs
 
 
 def seconds_of(work: Callable[[], object], repeats: int) -> float:

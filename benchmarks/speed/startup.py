@@ -1,11 +1,11 @@
-"""Measures the start on a big dataset: time and memory of loading the set, first and again, and of workers.
+"""Measures the start on a big dataset: the time and memory of a first and a later start, and the memory of workers.
 
     python -m benchmarks.speed.startup --folder big_data
 
 The dataset is generated (1,000,000 images, 7,000,000 boxes; about 800 MB of JSON). Its image files are hard links to a
-few JPEGs, of which a start reads the headers, as it would those of a real set. The workers read all annotations of an
-epoch, in the sampler's order, and decode nothing. Each start runs in a separate process. A worker's memory is the part
-that it doesn't share with the parent (USS).
+few JPEGs; a start reads their headers, as it would with a real set. The workers read all annotations of an epoch, in
+the sampler's order, and decode nothing. Each start runs in a separate process. A worker's memory is the part that it
+doesn't share with the parent (USS).
 """
 
 import argparse
@@ -31,11 +31,11 @@ from retinanet.settings.shared import MAX_PIXELS
 
 OBJECTS = 7
 SIZES = ((480, 640), (640, 480), (427, 640), (375, 500))
-LINKS = 60_000  # a file can have 65,000 in ext4
+LINKS = 60_000  # to each file; ext4 allows 65,000
 
 
 def generate(folder: Path, num_images: int) -> None:
-    """Writes a dataset with 80 classes; its annotation file comes last, entry by entry."""
+    """Writes a dataset with 80 classes; its annotation file is written entry by entry."""
     images = folder / "images" / "train"
     images.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Measures --track: the time of a tracker's call with a log line's numbers, as a fraction of the steps in between.
+"""Measures --track: the time of a tracker's call with a log line's numbers, relative to the time between calls.
 
     WANDB_MODE=offline python -m benchmarks.speed.tracking --folder FOLDER
 

@@ -1,8 +1,8 @@
 """Builds detection with one checkpoint on photographs: in this project, exported, and in torchvision's RetinaNet.
 
-All get each image at the same size, with the same anchors, box encoding, threshold and NMS. They differ in the number
-of candidates that enter NMS: ours takes the best 1,000 of an image, torchvision the best 1,000 of each level. If more
-pass the threshold, a higher --num_candidates makes the detections equal.
+All except predict get each image at the same size, and use the same anchors, box encoding, threshold and NMS. They
+differ in the number of candidates that enter NMS: ours takes the best 1,000 of an image, torchvision the best 1,000 of
+each level. If more pass the threshold, a higher --num_candidates makes the detections equal.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def exported_detection(
 def predict_command(args: argparse.Namespace) -> Callable[[], None]:
     """Returns a function that runs `predict` on image files: it opens the checkpoint and writes pictures with boxes.
 
-    The images have the size of the training, whatever --height and --width are.
+    The images are resized as in training, whatever --height and --width are.
     """
     dataset = _set(args)
     words = [*(str(dataset.path(index)) for index in range(_num_images(dataset, args))), "--device", args.device.type]
@@ -128,7 +128,7 @@ def _onnx_file(args: argparse.Namespace) -> bytes:
 
 
 def _int8_file(args: argparse.Namespace) -> bytes:
-    """Returns the file quantised on the first images of the set, no layer in float: for its speed, not its AP."""
+    """Returns the file quantised on the first images of the set, with no layer in float, to measure speed, not AP."""
     feeds = ({"images": images.numpy(), "sizes": _sizes(args).numpy()} for images in _batches(args))
     return Quantiser(_onnx_file(args), feeds).without([])
 

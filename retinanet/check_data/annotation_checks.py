@@ -27,7 +27,8 @@ from retinanet.runtime.errors import DataFault
 from retinanet.runtime.json_files import read_json
 from retinanet.settings.shared import UPRIGHT
 
-# Rounding may make an area exceed its box by this factor; the box may include its last pixels, as in PASCAL VOC.
+# Rounding may make an area exceed the area of its box by this factor. The box may also include its last pixels, as in
+# PASCAL VOC.
 AREA_ROUNDING = 1.01
 SOURCE_KEYS = ("source", "annotator", "annotator_id", "created_by", "creator", "tool")
 

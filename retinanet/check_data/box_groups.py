@@ -31,10 +31,10 @@ class Group(NamedTuple):
 class SetVerdict(NamedTuple):
     """Says how the boxes of a set must be read, and which groups of boxes differ from the rest."""
 
-    whole: Verdict  # without these groups
-    rest: np.ndarray  # bool [n], the scored boxes without these groups
-    groups: list[tuple[Group, Verdict]]
-    raw: bool = False  # --exif raw reads nearly all boxes of the set as `whole` says
+    whole: Verdict  # on the boxes in none of `groups`
+    rest: np.ndarray  # bool [n], marks these boxes among the scored boxes
+    groups: list[tuple[Group, Verdict]]  # the groups that differ from the rest
+    raw: bool = False  # True if --exif raw reads nearly all boxes in `rest` as `whole` says
 
 
 def judge_set(scores: BoxScores, groups: Sequence[Group]) -> SetVerdict:
@@ -102,7 +102,7 @@ def _by_orientation(checked: CheckedSet, images: np.ndarray) -> Iterable[Group]:
 
 
 def _partition(kind: str, names: np.ndarray) -> Iterable[Group]:
-    """Yields a group per name with at least FEWEST_OBJECTS boxes, the largest first; none if all names are equal."""
+    """Yields a group for each name with FEWEST_OBJECTS boxes or more, largest first; none if all names are equal."""
     values, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
     for code in np.argsort(-counts, kind="stable").tolist() if len(values) > 1 else ():
         if counts[code] >= FEWEST_OBJECTS:

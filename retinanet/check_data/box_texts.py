@@ -31,12 +31,12 @@ class JudgedSet(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """Boxes of a set whose verdict is in KINDS."""
+    """The boxes of a set or of a group in it, with a verdict whose kind is in KINDS."""
 
     set_name: str
     kind: str  # of the verdict
     share: float  # of the set's scored boxes
-    text: str  # names the boxes, and gives the command that corrects them
+    text: str  # names the boxes, gives their verdict and, if a reading fits, says how to correct them
 
 
 def misfits_of(judged: Sequence[JudgedSet], coco_path: Path) -> list[Misfit]:

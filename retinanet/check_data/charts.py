@@ -17,7 +17,8 @@ from retinanet.reports.labels import PALETTE, shortened
 FEWEST_BINS = 5  # a histogram always has room for this many bins
 MOST_CLASSES = 100  # if there are more, the scarcest classes of the first set are drawn
 FIGURE_WIDTH, CHART_INCHES, CLASS_INCHES = 11.0, 2.9, 0.17
-# For print and colour-blind readers, sets also differ in hatching and marker, and the three fractions in lightness.
+# For black-and-white prints and colour-blind readers, sets also differ in hatching and marker, and the fractions of a
+# Reach in hatching and lightness.
 SET_COLOURS, HATCHES, SET_MARKERS = (PALETTE[0], PALETTE[1], PALETTE[3]), ("", "///", "..."), ("o", "s", "^")
 REACH_COLOURS, REACH_HATCHES = (PALETTE[4], PALETTE[1], PALETTE[2]), ("", "///", "xx")
 

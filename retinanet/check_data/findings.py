@@ -15,7 +15,7 @@ class Kind(NamedTuple):
     fix: str = ""
     is_mistake: bool = True
     shows_names: bool = False  # True if the examples are the names of classes, which the short report shows too
-    is_hopeless: bool = False  # True if training starts but finds nothing, whatever the network
+    is_hopeless: bool = False  # True if training accepts the set, but AP stays at 0 with any network
 
     @property
     def is_refused(self) -> bool:
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 # In the order of the report. The names must not change: people and programs look for them in logs.
 FINDING_KINDS = {
-    # Training refuses a set with these, which the checks in annotation_entries, annotations and images raise.
+    # Training refuses a set with any of these; the checks in annotation_entries, annotations and images raise them.
     "category_malformed": Kind("a category whose id is not a whole number, or without a name; training refuses"),
     "category_id_twice": Kind("a category id that appears twice; training refuses"),
     "image_id_malformed": Kind("an image id that is not a whole number; training refuses"),

@@ -32,11 +32,11 @@ from retinanet.training.sets import Sets
 
 NUM_STEPS, BATCH_SIZE = 440, 8
 DOUBLING = 80  # this many classes double the time of a step
-MOST_COST = 1.25  # times a step with one class; if steps take longer, there are fewer of them
+MOST_COST = 1.25  # if a step costs more than this many steps with one class, there are fewer steps
 CHANNELS, SIDES = 64, (128, 224)
 RATE, RATE_FROM_SCRATCH = 2e-4, 1e-3
 MOST_TRAINED, MOST_MEASURED = 256, 96  # images of each part
-LEFT_OUT = 0.25  # of a training set too small for both numbers
+LEFT_OUT = 0.25  # the fraction of the images that isn't trained on, if there are too few for both numbers
 FEWEST_IMAGES = 4
 NUM_OTHERS = 5  # other images that each object's box is compared with
 FOUND_IOU = 0.5
@@ -44,20 +44,20 @@ LOWEST_SCORE = 0.01  # of the detections: after so few steps, scores are low
 
 
 class Part(NamedTuple):
-    """The network's results in images of a set, for the n objects in them and the C classes of the set."""
+    """The network's results on images of a set, for the n objects in them and the C classes of the set."""
 
     dataset: CocoDataset
     found: Found
     images: np.ndarray  # int64 [n]
     labels: np.ndarray  # int64 [n]
     own: np.ndarray  # float64 [n, C], each class's highest score at the object
-    others: np.ndarray  # float64 [n, C], the same at its place in other images
+    others: np.ndarray  # float64 [n, C], the same at its place in other images, on average
     ap: float
     ap50: float
 
 
 class Proof(NamedTuple):
-    """The results in images that the network was trained on, in others of the training set, and in val, if any."""
+    """The results on images that the network was trained on, on unseen images of the same set, and on val, if any."""
 
     trained: Part
     left_out: Part
@@ -105,7 +105,7 @@ def train_small(train: CocoDataset, weights: str, seed: int) -> Trained:
 
 
 def measure(network: Trained, val: CocoDataset | None) -> Proof:
-    """Measures the network on images that it was trained on, on others of the training set, and on some of `val`."""
+    """Measures the network on images that it was trained on, on unseen images of the same set, and on some of `val`."""
     datasets = [network.trained, network.left_out]
     if val:
         drawn = np.random.default_rng(network.run.settings.optimisation.run_seed)
@@ -135,7 +135,7 @@ def _part_of(dataset: CocoDataset, images: np.ndarray) -> CocoDataset:
 
 
 def num_steps(num_classes: int) -> int:
-    """Returns the number of training steps, fewer with many classes, so that all proofs take about as long."""
+    """Returns the number of training steps, fewer with many classes, so that all proofs take about the same time."""
     return round(NUM_STEPS * min(1.0, MOST_COST / (1 + num_classes / DOUBLING)))
 
 
@@ -210,7 +210,7 @@ def _best_scores(boxes: np.ndarray, found: Found, num_classes: int) -> np.ndarra
 
 
 def z_found(part: Part) -> float:
-    """Returns z for the objects' scores, as their own classes, against the scores at their places in other images."""
+    """Returns z for the objects' scores as their own classes, against the scores at their places in other images."""
     return _z(gains_of(part), part.images)
 
 
@@ -220,7 +220,7 @@ def gains_of(part: Part) -> np.ndarray:
 
 
 def z_found_as_any(part: Part) -> float:
-    """Returns z as z_found does, but for the highest score of any class instead of the object's own class."""
+    """Returns z as z_found does, but takes the highest score of any class, not the score of the object's own class."""
     return _z(part.own.max(axis=1) - part.others.max(axis=1), part.images)
 
 

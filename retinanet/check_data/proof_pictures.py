@@ -34,7 +34,7 @@ def draw_classes(train: CocoDataset, val: CocoDataset | None, path: Path) -> Non
 
 
 def _crops(name: str, dataset: CocoDataset, label: int) -> list[Panel]:
-    """Returns panels of objects of the class, evenly spread over the set, and blank panels if objects are too few."""
+    """Returns panels of objects of the class, evenly spread over the set, plus blank panels if there are too few."""
     annotations = dataset.annotations
     objects = dataset.learned(np.flatnonzero(dataset.is_learned & (annotations.labels == label)))
     shown = np.linspace(0, len(objects.images) - 1, min(CROPS_A_CLASS, len(objects.images))).astype(int)

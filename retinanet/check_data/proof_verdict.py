@@ -13,14 +13,14 @@ from retinanet.data.box_verdict import FEWEST_OBJECTS, FIT, LEAST_STRAIGHTNESS, 
 from retinanet.reports.tables import aligned
 from retinanet.runtime.printable import printable
 
-SURE = 3.0  # z of objects that count as found
-CHANCE = 1.5  # at most this z: nothing is found
+SURE = 3.0  # objects count as found if their z is above this
+CHANCE = 1.5  # if z is at most this, nothing is found
 MOST_CAUSES = 2
 MOSTLY = 0.5  # a fault in at least this fraction of a set's boxes, or of its objects, explains a failure
 FEWEST_TRAINED = 60  # images; fewer are often learned by heart, even if all labels are right
 FEWEST_OF_CLASS = 3  # objects; classes with fewer are not named
 MANY_OF_CLASS = 10  # objects of each class, on average; with fewer, classes are often learned by heart
-# Mean and standard deviation of the network's input, about 0 and 1 for photographs.
+# Limits of the mean and the standard deviation of the network's input, which are about 0 and 1 for photographs.
 FARTHEST_MEAN, LEAST_DEVIATION = 1.5, 0.25
 
 LEARNABLE, WRONG = "learnable", "learnable, but not as meant"
@@ -33,7 +33,7 @@ WORDS = {
     NOT_ON_VAL: "the network finds objects in unseen images of the training set, but not in the other set",
     UNTOLD: "the network has learned too little to say more",
 }
-EXIT_CODES = {LEARNABLE: 0, UNTOLD: 3}  # 1 for the others
+EXIT_CODES = {LEARNABLE: 0, UNTOLD: 3}  # 1 for all other verdicts
 
 
 class Cause(NamedTuple):
@@ -114,7 +114,7 @@ def _verdict(proof: Proof, is_found: bool, fits: bool, is_train_wrong: bool, is_
 
 
 def are_classes_by_heart(proof: Proof) -> bool:
-    """Returns True if the network knows the classes of the objects that it was trained on, but of no others."""
+    """Returns True if the network knows the classes of the objects that it was trained on, but not of other objects."""
     trained, left_out = proof.trained, proof.left_out
     num_classes = min(len(np.unique(part.labels)) for part in (trained, left_out))
     enough = min(len(trained.labels), len(left_out.labels)) >= MANY_OF_CLASS * num_classes
@@ -175,7 +175,7 @@ def _causes_of_val(proof: Proof, judged: Sequence[JudgedSet], misfits: Sequence[
 
 
 def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
-    """Returns how to undo the exchange of classes, with the ids if each class is found as a different one."""
+    """Returns how to undo the exchange of classes, with the ids if no two classes are found as the same class."""
     if len({*swapped.values()}) < len(swapped):
         return "Use the training set's category ids in this file, or export both sets in the same way."
     pairs = ", ".join(f"{category_ids[old]} to {category_ids[new]}" for old, new in swapped.items())
@@ -188,7 +188,7 @@ def renaming(swapped: dict[int, int], category_ids: Sequence[int]) -> str:
 def renamed_classes(part: Part) -> dict[int, int]:
     """Returns {class: other class} for the classes whose objects the network consistently finds as another class.
 
-    Each half of the images is judged with the classes that fit the other half best, so that chance can't choose them.
+    Each half of the images is judged with the classes that fit the other half best, so that chance matches don't count.
     """
     gains = part.own - part.others
     num_classes, places = gains.shape[1], np.arange(len(part.labels))
@@ -211,7 +211,7 @@ def renamed_classes(part: Part) -> dict[int, int]:
 
 
 def _best_classes(gains: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns each label's class with the largest total of `gains` [n, C]; without objects, the label itself: [C]."""
+    """Returns each label's class with the largest total of `gains` [n, C]; for a label without objects, itself: [C]."""
     totals = 1e-9 * np.eye(gains.shape[1])
     np.add.at(totals, labels, gains)
     return totals.argmax(axis=1)
@@ -244,7 +244,7 @@ def part_lines(proof: Proof) -> list[str]:
 
 
 def decision_lines(decision: Decision) -> list[str]:
-    """Returns the verdict and its causes, each with its fix, if there is one."""
+    """Returns lines with the verdict and its causes, each with its fix, if there is one."""
     lines = [f"Will it learn? {decision.verdict.capitalize()}: {WORDS[decision.verdict]}"]
     for number, cause in enumerate(decision.causes):
         lines.append(f"{'Likely cause' if number == 0 else 'Or'}: {cause.says}")

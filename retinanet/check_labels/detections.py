@@ -18,7 +18,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.settings.shared import FINAL
 from retinanet.settings.train import TrainSettings
 
-Seen = tuple[ImageRegions, Found]  # of an image: its regions, and the detections in it, by descending score
+Seen = tuple[ImageRegions, Found]  # an image's regions, and the detections in it by descending score
 
 
 def seen_by_folds(runs: Sequence[TrainSettings], annotations: Annotations) -> Iterator[Seen]:
@@ -58,9 +58,10 @@ def seen_by_folds(runs: Sequence[TrainSettings], annotations: Annotations) -> It
 
 
 def seen_in_file(path: Path, annotations: Annotations) -> Iterator[Seen]:
-    """Yields the detections of a result file by image, each detection also as a region with a score for its class only.
+    """Yields the regions and detections in each image, from a result file.
 
-    Raises UserError if the file doesn't belong to the set, or has no detections.
+    Each detection is also a region, with a score for its class only. Raises UserError if the file doesn't belong to the
+    set, or has no detections.
     """
     found = load_results(path, annotations)
     if not len(found.scores):

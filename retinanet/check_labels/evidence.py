@@ -9,18 +9,18 @@ from retinanet.evaluation.regions import ImageRegions
 
 NEAR = 0.3  # a region with at least this IoU says something about a box
 AT_BOX, WELL_PLACED, EXACT = LEVELS = (0.5, 0.7, 0.85)
-LEAST_SCORE = 1e-3  # lower scores count as this score, so that their log-odds are finite
+LEAST_SCORE = 1e-3  # scores are kept this far from 0 and 1, so that their log-odds are finite
 
 
 class Evidence(NamedTuple):
     """The evidence of an image's regions about Q labelled boxes."""
 
-    scores: np.ndarray  # [Q, LEVELS], the best score of the box's label, of regions whose IoU is at least each level
+    scores: np.ndarray  # [Q, LEVELS], the best score of the box's label among regions with at least the level's IoU
     other_scores: np.ndarray  # [Q], the best score of another label at AT_BOX
     other_labels: np.ndarray  # int64 [Q], that label
-    own_boxes: np.ndarray  # [Q, 4], where regions with an IoU of NEAR or more see its label; or the box itself
+    own_boxes: np.ndarray  # [Q, 4], where regions with an IoU of NEAR or more see its label; if none do, the box
     own_scores: np.ndarray  # [Q], the best score of the label there
-    any_boxes: np.ndarray  # [Q, 4], the same for the label that scores best there
+    any_boxes: np.ndarray  # [Q, 4], like own_boxes, but for the label that scores best there
 
 
 def evidence_at(
@@ -65,7 +65,10 @@ def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndar
 
 
 def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Returns the largest of the `values` [P, ...] in each row, 0 in an empty row: [count, ...]. `rows` [P] ascend."""
+    """Returns the largest of the `values` [P, ...] in each row, 0 in an empty row: [count, ...].
+
+    `rows` [P] must be in ascending order.
+    """
     largest = np.zeros((count, *values.shape[1:]))
     present, starts = np.unique(rows, return_index=True)
     if len(present):
@@ -76,7 +79,7 @@ def _largest(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 def _consensus(seen: np.ndarray, scores: np.ndarray, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Returns the weighted mean of the boxes `seen` [P, 4] at each of `boxes`; without any, the box itself: [Q, 4].
 
-    The weights are the squares of the `scores` [P]; scores below half of the best at a box don't count.
+    The weights are the squares of the `scores` [P]; scores below half of the best score at a box don't count.
     """
     is_good = scores >= _largest(scores, rows, len(boxes))[rows] / 2
     weights = np.where(is_good, np.maximum(scores, 1e-9) ** 2, 0)

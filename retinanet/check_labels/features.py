@@ -7,17 +7,18 @@ import numpy as np
 from retinanet.check_labels.evidence import Evidence, fractions_inside, ious, ious_of_pairs, log_odds
 from retinanet.check_labels.planted import Labels
 
-# The columns of a label. OWN, OTHER: log-odds of its class and of the best other class at its box; WELL, EXACT: by how
-# much the former falls if only regions that fit the box better count; OWN_IOU, ANY_IOU: IoU of the box with where
-# regions see its class, and any class; AREA: the logarithm of the fraction of the image that it covers; SAME, ELSE: IoU
-# with a label of its class, and of another class.
+# The columns of a label. OWN, OTHER: log-odds of its class, and of the best other class, at its box; WELL, EXACT: the
+# change in OWN if only regions that fit the box better count; OWN_IOU, ANY_IOU: IoU of the box with own_boxes and with
+# any_boxes of its Evidence; AREA: the logarithm of the fraction of the image that the box covers; SAME, ELSE: largest
+# IoU with another label of its class, and with a label of another class.
 OWN, OTHER, WELL, EXACT, OWN_IOU, ANY_IOU, AREA, SAME, ELSE = range(9)
 PRODUCTS = (
     *((OWN, OWN), (OTHER, OTHER), (OWN, OTHER), (OWN_IOU, OWN_IOU), (ANY_IOU, ANY_IOU), (OWN, AREA), (OWN, OWN_IOU)),
     *((OTHER, ANY_IOU), (OWN_IOU, AREA), (AREA, AREA), (SAME, SAME), (ELSE, ELSE)),
 )
 # The columns of a detection. SCORE, RIVAL: log-odds of its class and of the best other class; OVERLAP, INSIDE: its
-# largest IoU with a label and its largest fraction inside a label; SIZE: like AREA; BETTER: IoU with a better one.
+# largest IoU with a label and its largest fraction inside a label; SIZE: like AREA; BETTER: its largest IoU with a
+# detection that scores higher.
 SCORE, RIVAL, OVERLAP, INSIDE, SIZE, BETTER = range(6)
 DETECTION_PRODUCTS = (
     *((SCORE, SCORE), (OVERLAP, OVERLAP), (INSIDE, INSIDE), (SCORE, INSIDE), (SCORE, SIZE), (SIZE, SIZE)),

@@ -19,8 +19,8 @@ from retinanet.settings.train import PUBLISHED_SEED, TrainSettings
 from retinanet.training.run import train_run
 from retinanet.training.sets import load_sets
 
-FOLD_SEED = PUBLISHED_SEED  # of the division, whatever the runs' --seed
-THREADS = 8  # that decode images to compare them
+FOLD_SEED = PUBLISHED_SEED  # of the division into folds, whatever --seed the runs have
+THREADS = 8  # the number of threads that decode images to compare them
 
 
 def fold_settings(checking: Checking, settings: TrainSettings, dataset: CocoDataset) -> list[TrainSettings]:

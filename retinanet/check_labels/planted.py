@@ -13,11 +13,11 @@ NUM_KINDS = 5
 CLASSES_OF_A_LABEL = 3  # wrong classes planted per label
 MOVES_OF_A_LABEL = 3
 STRAYS_OF_AN_IMAGE = 4
-MOST_MOVE = 0.4  # by which an edge is moved at most, as a fraction of the side
-MOVED_IOU = (0.2, 0.65)  # the IoU of a badly placed box with the right one
+MOST_MOVE = 0.4  # the farthest that an edge is moved, as a fraction of the side
+MOVED_IOU = (0.2, 0.65)  # the limits of the IoU of a badly placed box with the right box
 DRAWS = 20  # attempts to find a move with such an IoU
 FREE_IOU = 0.3  # a stray box overlaps every label by less than this
-REDRAWN = 0.08  # by which an edge differs if someone labels an object twice, as a fraction of the side
+REDRAWN = 0.08  # the most by which an edge differs if an object is labelled twice, as a fraction of the side
 SAME_CLASS = 0.75  # how often a second label has the same class
 
 
@@ -27,7 +27,7 @@ class Labels(NamedTuple):
     kinds: np.ndarray  # int64 [Q]
     boxes: np.ndarray  # float64 [Q, 4], (left, top, width, height)
     labels: np.ndarray  # int64 [Q]
-    replaced: np.ndarray  # int64 [Q], the label of the image that it would replace; -1 if it would be added
+    replaced: np.ndarray  # int64 [Q], the index of the image's label that this label replaces; -1 if it is added
 
 
 def planted_in(

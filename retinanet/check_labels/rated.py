@@ -12,7 +12,7 @@ from retinanet.coco.results import Found
 from retinanet.evaluation.regions import ImageRegions
 
 MATCH_IOU = 0.5  # a detection with at least this IoU belongs to a label
-IN_CROWD = 0.5  # a detection with this fraction of it in a crowd region counts as part of the crowd
+IN_CROWD = 0.5  # a detection with at least this fraction of its area in a crowd region counts as part of the crowd
 
 
 class Rated(NamedTuple):

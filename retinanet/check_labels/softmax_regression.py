@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-RIDGE = 1.0  # of the standardised features
+RIDGE = 1.0  # the penalty on the weights of the standardised features
 MOST_STEPS = 50
 SMALL_STEP = 1e-5
 
@@ -30,7 +30,7 @@ def fit(features: np.ndarray, kinds: np.ndarray, sample_weights: np.ndarray) -> 
     means, deviations = features.mean(axis=0), features.std(axis=0) + 1e-6
     inputs = _standardised(features, means, deviations)
     wanted = np.eye(len(present))[targets]
-    ridge = np.append(np.full(features.shape[1], RIDGE), 1e-3)[:, None]  # the bias is nearly free
+    ridge = np.append(np.full(features.shape[1], RIDGE), 1e-3)[:, None]  # the bias is hardly penalised
 
     def loss(weights: np.ndarray) -> float:
         likelihoods = (_softmax(inputs @ weights) * wanted).sum(axis=1)

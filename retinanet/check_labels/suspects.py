@@ -41,10 +41,10 @@ KIND_NAMES = {
 }
 KINDS = (MISSING, *KIND_NAMES.values())
 SAME_PLACE_IOU = 0.2  # a missing object that overlaps a more suspect label this much is part of that label's mistake
-SAME_OBJECT_IOU = 0.4  # two missing objects that overlap this much are one
+SAME_OBJECT_IOU = 0.4  # two missing objects that overlap this much are the same object
 TWICE_IOU = 0.5  # labels of the same object overlap at least this much
 MOST_DRAWN = 5000  # images in which mistakes are planted
-CLASS_WEIGHT = 10  # a class's usual score counts this many extra labels that have the mean score of all classes
+CLASS_WEIGHT = 10  # a class's usual score includes this many extra labels that have the mean score of all labels
 
 
 class Suspect(NamedTuple):
@@ -131,7 +131,7 @@ def _suspects_of_image(rated: Rated, probabilities: np.ndarray) -> Iterator[Susp
     likeliest = probabilities.copy()
     likeliest[:, RIGHT] = -1
     likeliest[rated.evidence.other_scores == 0, WRONG_CLASS] = -1  # no other class is seen there
-    likeliest[rated.evidence.own_scores == 0, BADLY_PLACED] = -1  # nor its own, whose box would be suggested
+    likeliest[rated.evidence.own_scores == 0, BADLY_PLACED] = -1  # nor its own class, whose box would be suggested
     likeliest[overlaps.max(axis=1) < TWICE_IOU, TWICE] = -1
     for place, (row, kind) in enumerate(zip(rated.rows.tolist(), likeliest.argmax(axis=1).tolist(), strict=True)):
         suspect = Suspect(KIND_NAMES[kind], float(1 - probabilities[place, RIGHT]), rated.image, row)
@@ -167,7 +167,7 @@ def _missing_suspects(rated: list[Rated]) -> Iterator[Suspect]:
 
 
 def _distinct(suspects: list[Suspect], boxes: dict[int, np.ndarray]) -> Iterator[Suspect]:
-    """Yields the `suspects`, sorted by probability, without any that stem from the same mistake as an earlier one."""
+    """Yields the `suspects`, sorted by probability, except those that stem from the same mistake as an earlier one."""
     label_boxes: dict[int, list[np.ndarray]] = {}
     missing_boxes: dict[int, list[np.ndarray]] = {}
     duplicates: set[int] = set()

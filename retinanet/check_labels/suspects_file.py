@@ -16,7 +16,7 @@ from retinanet.runtime.json_files import read_json
 from retinanet.runtime.printable import counted
 
 SUSPECTS = "label_suspects.json"
-MOST_SUSPECTS = 20_000  # that are written
+MOST_SUSPECTS = 20_000  # the maximum number that are written
 LEAST_PROBABILITY = 0.01
 LIKELY = 0.5  # suspects with at least this probability are counted by kind
 MOST_SHOWN = 5

@@ -39,7 +39,7 @@ class Checkpoint(NamedTuple):
     batch_size: int
     epoch: int  # epochs finished
     settings: dict[str, Any]  # the run's flags
-    # Older files lack the fields below, and the whole architecture except for depth and channels; the defaults apply.
+    # Older files lack the fields below, and all of the architecture except depth and channels; the defaults then apply.
     ema: dict[str, Tensor] | None = None  # like `model`, but averaged over the run; None if the run keeps no average
     score_threshold: float | None = None  # the threshold with the best F1 in the last evaluation, if there was one
 
@@ -94,7 +94,10 @@ def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Returns the checkpoint in `path`. Raises UserError if it is missing, damaged, not a checkpoint, or holds code."""
+    """Returns the checkpoint in `path`.
+
+    Raises UserError if the file is missing or damaged, isn't a checkpoint, or holds code.
+    """
     return load_run(path)[0]
 
 

@@ -165,7 +165,7 @@ def load_detector(
 
 
 def _anchors_of(detector: PublishedDetector, shapes: AnchorShapes, source: str) -> Anchors:
-    """Returns the anchors of `detector`. Raises UserError if `shapes` gives another number per cell."""
+    """Returns the anchors of `detector`. Raises UserError if `shapes` gives another number of anchors per cell."""
     anchors = detector.source.anchors(detector.content, shapes)
     if len(anchors.kinds) != shapes.per_cell:
         raise UserError(
@@ -182,7 +182,7 @@ def _known_classes(
     """Returns the class of each of a file's `num_rows` outputs per anchor (None: no known class), and notes.
 
     A state dict has no class names. If it has as many classes as COCO, they are assumed to be COCO's; if it has as many
-    as `class_names`, they are assumed to be these.
+    as `class_names`, they are assumed to be these, in the same order.
     """
     coco = [None if name in NO_CLASSES else name for name in categories()]
     if num_background and num_rows == len(coco):
@@ -243,7 +243,7 @@ class BoxCode(NamedTuple):
 
 
 def _order(anchors: Anchors, shapes: AnchorShapes) -> list[int]:
-    """Returns, for each of our anchors, the row of the one among their `anchors` with the same rank by shape."""
+    """Returns, for each of our anchors, the row of their anchor (in `anchors`) that has the same rank by shape."""
     ours = list(product(shapes.ratios, shapes.scales))
     rows = dict(zip(_ranked(ours), _ranked(anchors.kinds), strict=True))
     return [rows[anchor] for anchor in range(len(ours))]
@@ -257,11 +257,11 @@ def box_code(anchors: Anchors, shapes: AnchorShapes) -> BoxCode:
     """Returns the conversion of deltas from another network's `anchors` to this project's anchors of `shapes`.
 
     Let w be the width of their anchor, v the width of ours, c the distance from our centre to theirs, s their standard
-    deviation and dx their delta. The centre of their box is c + s * dx * w away from the centre of our anchor; with
-    delta d, ours is 0.1 * d * v away from it. So d = 10 * s * dx * w / v + 10 * c / v. For the width, d = 5 * s * dw +
-    5 * log(w / v). The ratio w / v differs by level if they round anchors, but is near 1 if `shapes` are theirs. So
-    most of the conversion goes into the output convolution, which is still trained, and only the rest into the level
-    code. (A limit on a box's growth is relative to each detector's own anchors.)
+    deviation and dx their delta. The centre of their box is c + s * dx * w away from the centre of our anchor; the
+    centre of our box, with our delta d, is 0.1 * d * v away from it. So d = 10 * s * dx * w / v + 10 * c / v. For the
+    width, d = 5 * s * dw + 5 * log(w / v). The ratio w / v differs by level if they round anchors, but is near 1 if
+    `shapes` are theirs. So most of the conversion goes into the output convolution, which is still trained, and only
+    the rest into the level code. (A limit on a box's growth is relative to each detector's own anchors.)
     """
     theirs = anchors.boxes[:, _order(anchors, shapes)]
     ours = torch.stack([cell_anchors(stride, shapes) for stride in STRIDES])

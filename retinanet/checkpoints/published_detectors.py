@@ -32,8 +32,9 @@ class Source:
     """A family of published networks, named by `title`.
 
     `names` maps the parts of our network to the names that the source gives them, newest first. In a name, {head} is
-    one of `heads`, {level} counts from 3 to 7 and {row} from 0, {layer} counts the convolutions of a tower from 0 and
-    {number} from 1, {place} counts all modules of that tower, ReLUs included, and {index} the modules of our own tower.
+    one of `heads`; {level} counts the levels from 3 to 7, and {row} counts them from 0; {layer} counts the convolutions
+    of a tower from 0, and {number} counts them from 1; {place} counts all modules of that tower, ReLUs included; and
+    {index} counts the modules of our own tower.
     """
 
     title: str
@@ -100,8 +101,8 @@ class PublishedDetector(NamedTuple):
 def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
     """Returns the published network that the `state` in the `content` of `path` belongs to, whatever its prefix.
 
-    If there are several, a teacher is preferred, otherwise the first. Returns None if it
-    isn't a known detector. Raises UserError if it is a variant that can't be used.
+    If there are several networks, a teacher is preferred, otherwise the first. Returns None if there is no known
+    detector. Raises UserError if the detector is a variant that can't be used.
     """
     for source in SOURCES:
         outputs = [

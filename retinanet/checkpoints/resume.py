@@ -91,7 +91,7 @@ def load_saved(path: Path) -> SavedRun:
 
 
 def require_same_run(saved: SavedRun, settings: TrainSettings, facts: Facts) -> None:
-    """Raises UserError if `settings` or `facts` would lead to different numbers from the saved run's.
+    """Raises UserError if `settings` or `facts` would lead to numbers that differ from the saved run's.
 
     For settings that were added after a run was saved, see earlier_settings.
     """

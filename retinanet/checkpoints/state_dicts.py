@@ -46,7 +46,7 @@ def read_file(path: Path, what: str) -> Any:
 
 
 def read_state_file(path: str | Path) -> dict[str, Any]:
-    """Returns the state dict in `path`, without the wrappers of training scripts. Raises UserError if there is none."""
+    """Returns the state dict in `path`, without the wrappers of training scripts. Raises UserError like state_in."""
     return state_in(read_file(Path(path), "a state dict"), path)
 
 
@@ -54,7 +54,8 @@ def state_in(content: Any, path: str | Path) -> dict[str, Any]:
     """Returns the state dict in `content`, the content of `path`, even if it is nested in other dicts.
 
     If there are several, returns the one with the most tensors of a ResNet. If several have equally many, a teacher
-    is preferred, otherwise the first. Raises UserError if there is none.
+    is preferred, otherwise the first. If there is none, returns `content` itself if it is a dict with names as keys;
+    otherwise, raises UserError.
     """
     found = [(name, state) for name, state in _state_dicts(content) if any(map(is_tensor, state.values()))]
     if found:
@@ -67,7 +68,7 @@ def state_in(content: Any, path: str | Path) -> dict[str, Any]:
 
 
 def _state_dicts(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields `content` and the dicts inside it whose keys are all names, with their own names."""
+    """Yields `content` and the dicts inside it, each with its own name; leaves out dicts whose keys aren't names."""
     if depth <= DEEPEST and isinstance(content, dict) and all(isinstance(key, str) for key in content):
         yield name, content
         for key, inner in content.items():
@@ -79,7 +80,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def is_teacher(name: str) -> bool:
-    """Returns True if a file calls its tensors a teacher's: the average of a student's weights, so the better ones."""
+    """Returns True if `name` is a teacher's. A teacher's weights are the average of a student's, so they are better."""
     return "teacher" in name
 
 
@@ -98,19 +99,19 @@ def resnet_prefix(names: Iterable[str]) -> tuple[str, int]:
 def without_prefix(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Returns `state` with `prefix` removed from the names that have it.
 
-    Another entry stays, unless its name equals one of the shortened names.
+    Entries without the prefix stay, unless their name equals one of the shortened names.
     """
     inner = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return {name: value for name, value in state.items() if not name.startswith(prefix)} | inner
 
 
 def other_detector(names: Iterable[str]) -> str | None:
-    """Returns the kind of detector to which tensors with these `names` belong; None if it doesn't look like one."""
+    """Returns the kind of detector to which tensors with these `names` belong; None if no kind is recognised."""
     return _kind(names, OTHER_DETECTORS)
 
 
 def looks_like(names: Iterable[str]) -> str:
-    """Returns a guess, as words to put after the file's name, at the network that tensors with these `names` form."""
+    """Returns words to follow the file's name: a guess at the network that tensors with these `names` form."""
     names = list(names)
     kind = _kind(names, OTHER_DETECTORS) or _kind(names, OTHER_NETWORKS) or "another network's weights"
     return f"looks like {kind}" if names else "holds nothing"

@@ -22,8 +22,8 @@ ALLOWED_CALLS = re.compile(
     r"collections (OrderedDict|Counter)|torch\._utils _rebuild_(tensor_v2|parameter)|torch (Size|\w+Storage|[a-z]\w*)"
     r"|_codecs encode|(builtins|__builtin__) (set|complex)"
 )
-# Before PyTorch 1.6, a file began with a pickle of this number. Four more hold a version, the sizes of integers, the
-# content and the keys of the tensors' numbers.
+# Before PyTorch 1.6, a file began with a pickle of this number. Four more pickles hold a version, the sizes of
+# integers, the content and the keys of the tensors' numbers.
 OLD_MAGIC, MORE_OLD_PICKLES = 0x1950A86A20F9469CFC6C, 4
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DEEPEST, MOST_ITEMS = 50, 10**7  # limits on the nesting and on the items of all containers; real files have 6 and 10^5

@@ -8,7 +8,8 @@ from typing import Any
 from retinanet.coco.json_values import is_id, is_number, is_text
 from retinanet.runtime.errors import DataFault
 
-# Matches C:\a.jpg, \\server\a.jpg and ..\a.jpg. Other backslashes are allowed: some archives unpack to such file names.
+# Matches C:\a.jpg, \\server\a.jpg and ..\a.jpg. Other backslashes are allowed, because some archives unpack to files
+# with backslashes in their names.
 WINDOWS_OUTSIDE = re.compile(r"([A-Za-z]:)?[\\/]|(.*[\\/])?\.\.\\")
 BOX_OF_MASK = "Add the box around it: (left, top, width, height) in pixels."
 

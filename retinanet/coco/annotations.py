@@ -35,7 +35,7 @@ class Annotations(NamedTuple):
     crowds: np.ndarray  # bool [T]
     areas: np.ndarray  # float64 [T], square pixels
     fingerprint: str = ""  # digest of the file
-    # uint8 [N]: the EXIF orientations by which sizes and boxes were turned upright after reading; None if none were
+    # uint8 [N]: the EXIF orientations by which sizes and boxes were turned after reading; None if nothing was turned
     turns: np.ndarray | None = None
 
     def file_name(self, image: int) -> str:
@@ -174,7 +174,7 @@ def placeholder_note(annotations: Annotations) -> str:
 
 
 def one_box_for_all(annotations: Annotations) -> bool:
-    """Returns True if two or more objects all have the same box, unless that box fills every image."""
+    """Returns True if there are several objects, and all have the same box, unless that box fills every image."""
     real = _are_real(annotations)
     boxes = annotations.boxes[real]
     if len(boxes) <= 1 or (boxes != boxes[0]).any():
@@ -203,7 +203,7 @@ def as_in_file(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) 
 
 
 def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> np.ndarray:
-    """Converts `boxes` [n, 4] of a file, in `images` [n], to the annotations' orientation: reverses as_in_file."""
+    """Converts `boxes` [n, 4] of a file, in `images` [n], to the annotations' orientation. Reverses as_in_file."""
     if annotations.turns is None:
         return boxes
     turns = annotations.turns[images]
@@ -211,7 +211,7 @@ def as_read(boxes: np.ndarray, images: np.ndarray, annotations: Annotations) -> 
 
 
 def subset_of(annotations: Annotations, images: np.ndarray) -> Annotations:
-    """Returns the annotations of only the `images` [n], which are indices, in that order."""
+    """Returns the annotations of only the images with the indices `images` [n], in this order."""
     counts = np.diff(annotations.first)[images]
     first = np.concatenate([[0], np.cumsum(counts)])
     rows = np.arange(first[-1]) + np.repeat(annotations.first[images] - first[:-1], counts)

@@ -3,7 +3,7 @@
 import numpy as np
 
 # Whether an EXIF orientation, 0 to 8, mirrors the stored pixels left to right or top to bottom, and whether it then
-# swaps height and width. BACK is the orientation that undoes it.
+# swaps height and width. BACK holds, for each orientation, the orientation that reverses it.
 MIRRORS_X = np.isin(np.arange(9), (2, 3, 7, 8))
 MIRRORS_Y = np.isin(np.arange(9), (3, 4, 6, 7))
 SWAPS = np.arange(9) >= 5
@@ -43,7 +43,7 @@ def mirrored_corners(corners: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def seen_in(corners: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the parts of objects that their windows show, in the windows' pixels, and their fractions of the areas.
+    """Returns the part of each object that its window shows, in the window's pixels, and its fraction of the area.
 
     `corners` [n, 4] are in the image's pixels, and so are `windows` [n, 4], each (top, left, height, width). Returns
     float64 [n, 4] and [n].
@@ -83,7 +83,7 @@ def in_fractions(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
     Read as pixels, such a box lies in the top-left pixel of its image, whether it consists of a corner and a size, a
     centre and a size, or two corners. Real objects, however tiny, rarely lie there. If all such boxes consist of whole
-    numbers, such as (0, 0, 1, 1), they are placeholders and not marked. Boxes without area don't count.
+    numbers, such as (0, 0, 1, 1), they are placeholders and are not marked. Boxes without area don't count.
     """
     within = np.all((boxes >= -TOLERANCE) & (boxes <= 1 + TOLERANCE), axis=1)
     if not within.any():

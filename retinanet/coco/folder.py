@@ -14,7 +14,7 @@ from retinanet.settings.convert import COCO, CSV
 VAL = "val"
 SETS = ("train", VAL, "test")
 KINDS = ("instances", "person_keypoints", "image_info")  # COCO's annotation files that name images and classes
-WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # names of files that name no set
+WITHOUT_SPLIT = ("annotations", "result", "labels", "default", "instances")  # file names that don't name a set
 PARTS = ("images", "jpegimages", "labels", "annotations", "imagesets", "obj_train_data")  # folders in an export
 
 
@@ -36,7 +36,7 @@ def set_name_of(name: str) -> str:
 
 
 def set_told_by(file: Path) -> str | None:
-    """Returns the set in the file's name (train, val or test) or, if it names none, its folder's; None if unclear."""
+    """Returns the set (train, val or test) that the file's name or else its folder's name contains; None if unclear."""
     words = {known_set(word) for word in re.split("[^a-z0-9]+", file.stem.lower())} - {None}
     return words.pop() if len(words) == 1 else known_set(file.parent.name) if not words else None
 
@@ -52,7 +52,7 @@ def export_above(folder: Path) -> Path | None:
 
 
 def export_below(folder: Path) -> Path:
-    """Descends from `folder` while it holds nothing but a folder, as unpacked archives do; returns the last folder."""
+    """Descends while a folder holds nothing but another folder, as in unpacked archives; returns the last folder."""
     try:
         places = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MACOSX]
     except OSError:
@@ -93,7 +93,7 @@ def find_annotation_file(coco_path: str | Path, set_name: str) -> Path:
 
 
 def split_advice(root: Path, missing: str, existing: Sequence[str]) -> str:
-    """Returns a space and a sentence on making the `missing` set val from train, if only train exists; otherwise ""."""
+    """Returns a space and a sentence on how to make val of train, if val is `missing` and only train exists, or ""."""
     if missing != VAL or [*existing] != ["train"]:
         return ""
     output = root.with_name(f"{root.name}2") if root.name else "data2"

@@ -44,7 +44,7 @@ def _begins_with(files: Sequence[Path], suffixes: Sequence[str], pattern: bytes)
     for path in islice((path for path in files if path.suffix.lower() in suffixes), LOOKED_INTO):
         try:
             with open(path, "rb") as file:
-                beginning = file.read(BEGINNING).replace(b"\0", b"")  # of UTF-16 too
+                beginning = file.read(BEGINNING).replace(b"\0", b"")  # so that the pattern matches UTF-16, too
         except OSError:
             continue
         if re.search(pattern, beginning):

@@ -15,7 +15,9 @@ NumberedRows = list[tuple[int, dict[str, Any]]]  # rows that have all keys, with
 NUM_EXAMPLES = 3  # the number of examples shown for a finding
 FOREIGN_SHARE = 0.5  # if more than this fraction of the rows have unknown image ids, the ids belong to another set
 SLIGHTLY = 1e-3  # the rounding error of a probability stored in 16 bits
-FAR_SCORES_SHARE = 0.1  # if more than this fraction (and more than one) are further off, scores aren't probabilities
+# If more than this fraction of the scores, and more than one, are outside 0 to 1 by more than SLIGHTLY, they aren't
+# probabilities.
+FAR_SCORES_SHARE = 0.1
 ENOUGH = 10  # fewer suspect rows than this prove nothing about the file
 # Rows whose category ids are neither the set's nor a background class's count as strays, unless they make up more than
 # STRAY_SHARE of all rows, or more than SEVERAL_SHARE with at least SEVERAL different ids.

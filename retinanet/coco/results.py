@@ -93,7 +93,7 @@ def read_results(path: Path) -> Results:
 
 
 def _rows(content: bytes, path: Path) -> Any:
-    if has_mark(content):  # as some Windows programs write
+    if has_mark(content):  # some Windows programs write a mark
         raise UserError(
             f"{path}: begins with a byte order mark, which evaluation servers refuse. Save it as UTF-8 without it."
         )

@@ -99,7 +99,7 @@ def require_objects(annotations: Annotations) -> None:
 
 
 def report(settings: CheckLabelsSettings, dataset: CocoDataset, seen: Iterator[Seen], results: Path) -> Found:
-    """Finds suspects by the regions and detections `seen`, writes them and the report, and returns all detections.
+    """Finds suspects from the regions and detections `seen`, writes them and the report, and returns all detections.
 
     `results` is the path of the result file with the detections.
     """

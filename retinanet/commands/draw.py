@@ -156,7 +156,7 @@ def set_and_results(settings: DrawSettings) -> tuple[str, Path | None]:
 
 def draw_augmented(settings: DrawSettings) -> None:
     """Draws a row per image: the original, and the image as augmented in the first epochs of a one-process run."""
-    # Imported here, as the other pictures don't need PyTorch.
+    # Imported here, because the other pictures don't need PyTorch.
     from retinanet.data.dataloader import LoaderSettings, TrainingBatches, training_loader
     from retinanet.data.dataset import load_set
     from retinanet.reports.augmented_panels import augmented_panel, places_of_epochs

@@ -44,13 +44,13 @@ from retinanet.settings.shared import installed_backends
 
 CPU = torch.device("cpu")
 NUM_CALIBRATION = 300  # images
-NUM_HARM = 16  # of these, the images on which the harm of single layers is measured
+NUM_HARM = 16  # of these, the images on which the harm of quantising a single layer is measured
 TIMED_IMAGES, TIMED_ROUNDS = 8, 5
 MOST_NAMED = 4  # layers in a line
 
 
 def export(settings: ExportSettings) -> int:
-    """Exports the checkpoint. Returns the exit code: 0 if the file was written, 1 if its detections differ too much."""
+    """Exports the checkpoint. Returns the exit code: 0 if the file was written, 1 if its results differ too much."""
     require_writable(settings.file)
     checkpoint = load_checkpoint(settings.checkpoint_path)
     if line := best_and_final_line(settings.checkpoint_path):

@@ -97,7 +97,7 @@ def _only_set(file: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _told_sets(files: list[Path], reading: Reading) -> dict[str, Path]:
-    """Returns the file of each set that the name of the file, or of its folder, identifies.
+    """Returns the annotation file of each set, which the name of the file, or of its folder, identifies.
 
     Raises UserError if two files seem to be the same set.
     """
@@ -131,7 +131,7 @@ def _entries(content: Any, key: str) -> list[dict[str, Any]]:
 
 
 def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
-    """Removes category 0, Roboflow's project name, if it has no objects and is the supercategory of all others."""
+    """Removes category 0, Roboflow's project name, if it has no objects and is all other categories' supercategory."""
     categories = [category for content in contents.values() for category in _entries(content, "categories")]
     is_used = any(
         entry.get("category_id") == 0 for content in contents.values() for entry in _entries(content, "annotations")
@@ -145,7 +145,7 @@ def _without_project(reading: Reading, contents: dict[str, Any]) -> None:
 
 
 def _checked(reading: Reading, file: Path, content: Any) -> tuple[Annotations, np.ndarray]:
-    """Returns the annotations in the file's content, checked, and their indices in the file's list, int64 [T]."""
+    """Checks the file's content; returns its annotations and their indices in the file's list, int64 [T]."""
     num_turned = 0
     for entry in _entries(content, "annotations"):
         attributes, box = entry.get("attributes"), entry.get("bbox")
@@ -210,7 +210,7 @@ def _find_images(reading: Reading, file: Path, folders: list[Path], content: Any
                 if path := finder.find(file_name, file, str(file), by_annotation=False):
                     place = path.relative_to(top).as_posix(), path
         if place is None:
-            if leaves_folder(file_name):  # so that the image counts as missing, which --image_path cures
+            if leaves_folder(file_name):  # so that the image counts as missing, and the message suggests --image_path
                 entry["file_name"] = PurePosixPath(file_name).name
             continue
         text, path = place

@@ -40,9 +40,9 @@ class Table(NamedTuple):
 def read_csv(reading: Reading) -> Labelled:
     """Reads the sets of a folder, one per file, or the set of a single file.
 
-    Image paths are relative to the folder of the CSV file, or else images are found by name. A row with only a path is
-    an image without objects. A file with two columns numbers the classes; without such a file, classes are sorted by
-    name. Raises UserError, naming the mistake; mistakes in single rows are added to `reading` instead.
+    Image paths are relative to the folder of the CSV file, or else images are found by name. A row with only a path
+    stands for an image without objects. A file with two columns numbers the classes; without such a file, classes are
+    sorted by name. Raises UserError, naming the mistake; mistakes in single rows are added to `reading` instead.
     """
     source = reading.source
     folder = reading.root
@@ -82,9 +82,9 @@ def read_csv(reading: Reading) -> Labelled:
 
 
 def _set_names(reading: Reading, files: list[Path]) -> dict[Path, str]:
-    """Returns each file's set, told by the file's or its folder's name; if that is unclear, the file's name is used.
+    """Returns each file's set, as told by the name of the file or its folder; if this is unclear, the file's name.
 
-    A single file that tells nothing is train.
+    If there is only one file, and its set is unclear, the set is train.
     """
     told = {file: set_told_by(file) for file in files}
     if len(files) == 1 and None in told.values():

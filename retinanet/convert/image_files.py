@@ -100,8 +100,8 @@ class ImageFinder:
 def _nearness(candidate: Path, named: PurePosixPath, annotation: Path) -> tuple[int, ...]:
     """Returns a sort key: how many folders the image shares with its annotated name, then with the annotation file.
 
-    After these, an image in an image folder is preferred, because VOC keeps masks with the same names in other folders;
-    and finally, an image at a depth like the annotation's.
+    If these numbers are equal, an image in an image folder is preferred, because VOC keeps masks with the same names in
+    other folders. The last criterion is the depth of the folder, which should be close to the annotation file's.
     """
     folders, theirs = candidate.parent.parts, annotation.parent.parts
     return (
@@ -158,6 +158,6 @@ def set_of(name: str, images: Mapping[Path, LabelledImage]) -> LabelledSet:
 
 
 def _image_folder(folder: Path) -> Path | None:
-    """Returns the folder or its nearest parent called JPEGImages or images, ignoring case; None if there is none."""
+    """Returns the first of `folder` and its parents that is called JPEGImages or images, ignoring case, or None."""
     names = {name.lower() for name in IMAGE_FOLDERS}
     return next((place for place in (folder, *folder.parents) if place.name.lower() in names), None)

@@ -20,7 +20,8 @@ from retinanet.convert.shapes import Sides, around_points, clear_box, without_bo
 from retinanet.runtime.errors import DataFault, UserError
 from retinanet.runtime.json_files import read_json
 
-SHAPES = ("rectangle", "polygon", "ellipse")  # Label Studio's shapes with a box; key of the class: rectanglelabels ...
+# Label Studio's shapes with a box. The class is under rectanglelabels, polygonlabels or ellipselabels.
+SHAPES = ("rectangle", "polygon", "ellipse")
 PERCENT = 100
 
 

@@ -16,7 +16,7 @@ from retinanet.runtime.errors import UserError, either, file_error_explained
 from retinanet.runtime.files import UNFINISHED
 from retinanet.settings.convert import COCO, CSV, LINK, NONE, VOC, YOLO
 
-# By how much a written corner may differ: in pixels, plus a fraction of the image's side.
+# How far a corner that is read back may be off: in pixels, plus a fraction of the image's side.
 ROUNDING = {YOLO: (1e-3, 1e-6), VOC: (1.0, 0.0), CSV: (1e-6, 1e-9), COCO: (1e-6, 0.0)}
 IMAGES = "images/{}"  # with the name of the set
 
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 def place_whole(folder: Path, names: Iterable[str], write: Callable[[Path], None]) -> None:
     """Lets `write` fill a temporary folder in `folder`, then moves `names` from there to `folder`.
 
-    Raises UserError if one of the names already exists there. If anything fails, `folder` is left as it was.
+    Raises UserError if one of the names already exists in `folder`. If anything fails, `folder` is left as it was.
     """
     names = list(names)
     for name in names:
@@ -107,7 +107,7 @@ def _read_again(folder: Path, kind: str, names: list[str]) -> Labelled:
 
 
 def _with_name(labelled: Labelled, name: str) -> Labelled:
-    """Calls the only set `name`, because the name of its file doesn't always say which set it is."""
+    """Gives the only set the name `name`, because the name of its file doesn't always say which set it is."""
     return labelled._replace(sets=[labelled.sets[0]._replace(name=name), *labelled.sets[1:]])
 
 
@@ -148,7 +148,7 @@ def _require_same(
 
 
 def _difference(image: LabelledImage, again: LabelledImage, kind: str) -> tuple[object, object] | None:
-    """Returns the first values written and read that differ by more than the format's rounding, or None."""
+    """Returns the first value that differs by more than the format's rounding, as written and as read back, or None."""
     size, size_again = (f"{each.width} x {each.height} pixels" for each in (image, again))
     if size != size_again:
         return size, size_again
@@ -161,7 +161,7 @@ def _difference(image: LabelledImage, again: LabelledImage, kind: str) -> tuple[
         is_near = all(abs(number - number_again) <= limit for number, number_again, limit in corners)
         if not is_near or (box.label, box.is_crowd) != (box_again.label, box_again.is_crowd):
             return box, box_again
-    if kind == COCO:  # a name may lose a leading folder when read back; the file counts
+    if kind == COCO:  # file names are not compared: a name may lose a leading folder when read back
         entries, entries_again = (
             ({**(each.entry or {}), "file_name": image.name}, each.box_entries) for each in (image, again)
         )

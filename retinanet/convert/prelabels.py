@@ -29,8 +29,8 @@ def prelabels(
 ) -> Labelled:
     """Returns a dataset of the `images` as the format `kind` can express it; its notes say what that changed.
 
-    Raises UserError, naming the weights file `source` or an image, if the format can't hold the name of a class or an
-    image.
+    Raises UserError, naming the weights file `source` or an image, if the format can't hold the name of a class or of
+    an image.
     """
     return fitted(Labelled(class_names, [LabelledSet(SET_NAME, list(images))], category_ids), kind, source)
 

@@ -16,7 +16,7 @@ from retinanet.runtime.tree import Account, Tree
 from retinanet.settings.convert import SKIP, ReadSettings
 from retinanet.settings.shared import UPRIGHT
 
-LEAST_LABELLED = 0.05  # a set with a smaller fraction of labelled images looks misplaced, not empty
+LEAST_LABELLED = 0.05  # if a smaller fraction of a set's images have label files, the files are probably misplaced
 
 
 class Reading:

@@ -49,7 +49,7 @@ class LabelledImage(NamedTuple):
 
 
 class LabelledSet(NamedTuple):
-    name: str  # train, val or test
+    name: str  # train, val or test, or another name
     images: list[LabelledImage]
     content: dict[str, Any] | None = None  # what a COCO file holds besides images and annotations
     file: Path | None = None  # its COCO file
@@ -115,9 +115,9 @@ def size_of(path: Path, where: str, exif: str = UPRIGHT) -> tuple[int, int]:
 
 
 def upright_boxes(labelled: Labelled, exif: str, *, has_sizes: bool) -> tuple[Labelled, list[str]]:
-    """Turns boxes upright if the image's size proves or, with RAW, allows that they refer to the stored pixels.
+    """Turns boxes upright if the image's size proves that they refer to the stored pixels or, with RAW, leaves it open.
 
-    `has_sizes` says whether the format has sizes. Also returns notes on the images that have an EXIF orientation.
+    `has_sizes` says whether the format has image sizes. Also returns notes on the images that have an EXIF orientation.
     """
     counts: Counter[str] = Counter()
 
@@ -160,7 +160,7 @@ def read_otherwise(labelled: Labelled, reading: str, fail: Callable[[DataFault],
     """Returns the dataset with its boxes converted by the given `reading`; everything else stays as it is.
 
     Even an annotated area stays, unless it is the area of the old box. `fail` is called for a box that has no area in
-    this reading; if it returns, the box is left out.
+    this reading; if `fail` returns, the box is left out.
     """
     if reading == AS_GIVEN:
         return labelled
@@ -193,7 +193,7 @@ def _without_area(image: LabelledImage, box: Box, reading: str) -> str:
 def text_of(path: Path) -> str:
     """Returns a file's text, decoded as UTF-8 or as its byte order mark says.
 
-    Raises UserError if it is missing or isn't text.
+    Raises UserError if the file is missing or isn't text.
     """
     with file_error_explained(path, CANT_READ, "Check the path."):
         return decoded(path.read_bytes(), path)

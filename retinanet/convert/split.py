@@ -16,7 +16,7 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.runtime.streams import hides_bars
 
-THREADS = 8  # that decode images to compare them
+THREADS = 8  # the number of threads that decode images to compare them
 
 
 def split(

@@ -264,7 +264,10 @@ def _below_annotations(file: Path, root: Path) -> Path:
 
 
 def _listed(reading: Reading, file: Path, by_name: dict[str, list[Path]]) -> list[Path]:
-    """Returns the annotation files that a list names by stem, by file name, or by the paths of image and annotation."""
+    """Returns the annotation files that a list names.
+
+    A line may hold a stem, a file name, a path, or the paths of both the image and the annotation file.
+    """
     listed: dict[Path, None] = {}
     is_empty = True
     for number, line in enumerate(reading.text(file).splitlines(), 1):

@@ -57,7 +57,7 @@ def with_entries(labelled: Labelled) -> tuple[Labelled, list[str]]:
 
 
 def _image_ids(images: list[LabelledImage]) -> list[int]:
-    """Returns each image's id in a set: its id in the source, its file name if all are numbers, or else 1, 2, 3 ..."""
+    """Returns each image's id in a set: its id in the source, its file name if all names are numbers, or 1, 2, 3 ..."""
     ids = [image.image_id for image in images if image.image_id is not None]
     if len(ids) == len(images) and len(set(ids)) == len(ids):
         return ids

@@ -92,7 +92,10 @@ def _voc_lines(image: LabelledImage, class_names: list[str]) -> Iterator[str]:
 
 
 def _voc_pixels(box: Box, image: LabelledImage) -> list[int]:
-    """Returns a box's first column and row, then its last column and row, counted from 1, with at least one of each."""
+    """Returns a box's first column and row, then its last column and row, counted from 1.
+
+    Even a box narrower than a pixel gets at least one column and one row.
+    """
     starts, ends = [], []
     for start, length, side in ((box.left, box.width, image.width), (box.top, box.height, image.height)):
         first, last = math.floor(start + 0.5) + 1, math.floor(start + length + 0.5)

@@ -11,7 +11,7 @@ WRITERS = {YOLO: write_yolo, VOC: write_voc, CSV: write_csv, COCO: write_coco}
 
 
 def write(labelled: Labelled, kind: str, folder: Path, images: str) -> None:
-    """Writes a dataset, adapted to the format `kind` by `fitted`, to `folder`, provided that it reads back the same.
+    """Writes a dataset, which `fitted` has adapted to the format `kind`, to `folder`, if it reads back the same.
 
     `images` says whether images are linked, copied or left out. Raises UserError if the dataset reads back differently.
     """

@@ -198,7 +198,7 @@ def _points(content: dict[str, Any], file: Path) -> list[int] | None:
     if shape is None or shape in NOTHING:
         return None
     if not (isinstance(shape, list) and len(shape) == 2 and all(str(number).isdecimal() for number in shape)):
-        raise UserError(f"{file}: kpt_shape: {shape} is not [number of key points, 2 or 3]. Correct it.")
+        raise UserError(f"{file}: kpt_shape: {shape} is not [number of keypoints, 2 or 3]. Correct it.")
     return [int(number) for number in shape]
 
 
@@ -267,7 +267,7 @@ def _other_folder(reading: Reading) -> str:
 
 
 def _sets_by_folder(reading: Reading) -> tuple[dict[str, dict[Path, list[Path]]], bool]:
-    """Returns each set's images, from lists such as train.txt or else by folder, and True if there are lists."""
+    """Returns each set's images, from lists such as train.txt or else by folder, and whether there are lists."""
     sets: dict[str, dict[Path, list[Path]]] = {}
     for file in _at_root(reading, ".txt"):
         if set_name := known_set(file.stem):
@@ -339,8 +339,8 @@ def _images(
 def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
     """Returns the folder below --image_path that ends with as many of the last folders of `text` as possible.
 
-    Folders called images don't count. If there is no such folder, returns --image_path for the only set, or None if
-    there are several.
+    Folders called images don't count. If there is no such folder, returns --image_path if there is only one set,
+    otherwise None.
     """
     parts = [part for part in PureWindowsPath(text).parts if part.lower() != "images"]
     places = (top.joinpath(*parts[start:]) for start in range(len(parts)))
@@ -349,7 +349,7 @@ def _told_folder(top: Path, text: str, is_only_set: bool) -> Path | None:
 
 
 def _place(reading: Reading, text: str, roots: Sequence[Path]) -> Path | None:
-    """Resolves a path from a list or data.yaml; the path may have backslashes or begin with a folder too many.
+    """Resolves a path from a list or data.yaml; the path may have backslashes or begin with one folder too many.
 
     Roboflow's paths begin with ../ and CVAT's with data/, although the folders are next to the file.
     """
@@ -471,7 +471,10 @@ def _plain_stem(path: Path) -> str:
 
 
 def _nearest(path: Path, others: Sequence[Path]) -> list[Path]:
-    """Returns which of `others` share the most innermost folders with `path`, preferably with the same stem."""
+    """Returns which of `others` share the longest run of innermost folders with `path`.
+
+    Only those with the stem of `path` count, unless there are none.
+    """
     same = [other for other in others if other.stem == path.stem] or others
     shared = {other: num_shared(other.parent.parts[::-1], path.parent.parts[::-1]) for other in same}
     return [other for other in same if shared[other] == max(shared.values())]

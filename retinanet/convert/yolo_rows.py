@@ -10,8 +10,8 @@ from retinanet.runtime.errors import DataFault, UserError
 from retinanet.settings.convert import BOXES, KEYPOINTS, OUTLINES, TRACKS
 
 SLACK = 0.01  # rounding may carry a box past its image by this fraction of the side
-ENOUGH_ROWS = 10  # this many rows can't all happen to look like a box and key points
-VISIBILITIES = {0.0, 1.0, 2.0}  # of a key point: not labelled, hidden, visible
+ENOUGH_ROWS = 10  # this many rows can't all happen to look like a box and keypoints
+VISIBILITIES = {0.0, 1.0, 2.0}  # of a keypoint: not labelled, hidden, visible
 
 
 class Row(NamedTuple):
@@ -52,12 +52,12 @@ def row_of(line: str, labels: dict[int, int], where: str) -> Row:
 def meaning_of(rows: Sequence[Row], points: Sequence[int] | None) -> str:
     """Returns what rows with more than a box and a score hold (KEYPOINTS, OUTLINES or TRACKS), or "" if there are none.
 
-    `points` is kpt_shape: (key points, numbers per key point). Raises UserError, naming the flag that decides, if the
+    `points` is kpt_shape: (keypoints, numbers per keypoint). Raises UserError, naming the flag that decides, if the
     rows are ambiguous.
     """
     if points:
         return KEYPOINTS
-    rows = [row for row in rows if len(row.numbers) > 5]  # 5 numbers can be neither an outline nor key points
+    rows = [row for row in rows if len(row.numbers) > 5]  # 5 numbers can be neither an outline nor keypoints
     if not rows:
         return ""
     num_numbers = {len(row.numbers) for row in rows}
@@ -69,7 +69,7 @@ def meaning_of(rows: Sequence[Row], points: Sequence[int] | None) -> str:
     if share == 1 and len(num_numbers) == 1 and (len(rows) >= ENOUGH_ROWS or not _may_be_outline(rows)):
         return KEYPOINTS
     if share > 0.5:
-        raise _question(rows[0], "a box with key points, or an outline", KEYPOINTS)
+        raise _question(rows[0], "a box with keypoints, or an outline", KEYPOINTS)
     return OUTLINES
 
 
@@ -85,7 +85,7 @@ def _may_be_track(numbers: Sequence[float]) -> bool:
 
 
 def _is_box_around(numbers: Sequence[float]) -> bool:
-    """Returns True if the first four numbers are a box inside the image, and the others points inside the box."""
+    """Returns True if the first four numbers are a box inside the image, and the others are points in it."""
     x, y, width, height = numbers[:4]
     if min(width, height) <= 0 or not all(
         -SLACK <= side <= 1 + SLACK for side in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)

@@ -23,7 +23,8 @@ from retinanet.settings.shared import Tiles, TrainTiles
 ROUNDING = 1e-5  # rounding error of an IoU in float32, the format of training
 WHOLE = 0.99  # a tile that shows at least this fraction of an object's area is taken to show all of it
 CPU = torch.device("cpu")
-# If all anchors of an image have to be compared with its objects, at most this many in total: about two seconds.
+# If all anchors of an image have to be compared with its objects, so few images are used that at most this many anchors
+# are compared, which takes about two seconds.
 MOST_ANCHORS = 20_000_000
 
 
@@ -71,7 +72,7 @@ def coverage(
     original = dataset.annotations.sizes[objects.images]
     resized = resized_sizes(original, setup.min_side, setup.max_side)
     starts = np.flatnonzero(np.diff(objects.images, prepend=-1))
-    with one_thread():  # an image has few objects, and with more threads the operations wait for each other
+    with one_thread():  # an image has few objects, so more threads would mostly wait for each other
         for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(matched)], strict=False):
             corners = torch.from_numpy(objects.corners[start:stop].astype(np.float32))
             boxes, _ = scale_boxes(corners, original[start].tolist(), resized[start].tolist())

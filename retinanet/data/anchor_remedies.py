@@ -20,11 +20,11 @@ CLEAR_GAIN = 0.05  # the fraction of all objects, or of a class, that a change m
 MOST_OF, NEARLY = 0.7, 0.9
 MOSTLY, FEWEST = 0.5, 20  # a class with at least FEWEST objects counts by itself if more than MOSTLY of them are missed
 # The tile sizes to try: fractions of the longest image side in the set, rounded to a multiple of TILE_MULTIPLE. A tile
-# is enlarged by at most MOST_ENLARGED.
+# is enlarged by at most a factor of MOST_ENLARGED.
 TILE_SHARES, TILE_MULTIPLE, MOST_ENLARGED = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09), 32, 2
 LOW_QUALITY = "--matcher low_quality"
 MISSED = 0.05  # a larger fraction of objects without an anchor is worth a line
-MOST_MISSED_NAMED = 5  # the maximum number of such classes to name
+MOST_MISSED_NAMED = 5  # the maximum number of classes above MISSED that a line names
 
 
 class Remedy(NamedTuple):
@@ -73,8 +73,8 @@ def remedies(
 
     Larger images come first, because they also make objects easier to recognise, which smaller anchors don't. The
     smallest image size that gains most of what the best settings gain is chosen; if there is none, larger images are
-    combined with other anchors. Other anchors at the current image size follow. The last remedy, unless `loss`
-    already has it, forces an anchor on each object, however little the two overlap.
+    combined with other anchors, provided that this clearly helps. Other anchors at the current image size follow. If
+    `loss` has the matcher "iou", the last remedy forces an anchor on each object, however little the two overlap.
     """
     if not len(now.matched) or (now.missed < CLEAR_GAIN and not mostly_missed(now)):
         return []  # no settings could gain much

@@ -29,7 +29,7 @@ def augment(sample: Sample, size: tuple[int, int], names: Sequence[str], key: tu
     `sample` has its original size if one of FROM_ORIGINAL is among the names, otherwise `size` (height, width); the
     result always fits in `size`. Boxes keep their labels, including CROWD. Boxes that are cropped away, or have less
     than a pixel left, are dropped. Colours change after the image has shrunk, which is cheaper, and before it gets a
-    border, so that the border keeps the mean colour, which is zero to the network.
+    border, so that the border keeps the mean colour, which normalises to about zero.
     """
     height, width = sample.image.shape[1:]
     boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=(height, width))
@@ -81,7 +81,8 @@ def _crop(parts: Parts, size: tuple[int, int]) -> Parts:
 class _IoUCrop(v2.RandomIoUCrop):
     """Crops like torchvision, dropping boxes whose centre is cut off, except for crowd regions.
 
-    An object without its centre may leave only background, but a part of a crowd region is still a crowd region.
+    What is left of an object without its centre may be only background, but a part of a crowd region is still a crowd
+    region.
     """
 
     def __init__(self, is_crowd: Tensor) -> None:

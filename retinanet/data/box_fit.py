@@ -19,7 +19,7 @@ from retinanet.settings.convert import AS_GIVEN
 
 NUM_OTHERS = 3  # other pictures that each box is scored on
 MOST_BOXES = 40  # of an image; more add little, because their errors are correlated
-LEAST_SIDE = 3  # pixels of the file; the sides of smaller boxes are less than a pixel of the grey picture apart
+LEAST_SIDE = 3  # pixels of the file; the sides of smaller boxes may be less than a pixel apart in the grey picture
 # If a box overlaps a box of another picture by more than this IoU, both as fractions of their pictures, that picture
 # may show an object at the same place, and the box isn't scored on it.
 ALIKE = 0.5
@@ -59,7 +59,7 @@ class BoxScores(NamedTuple):
     others: np.ndarray  # float32 [n, readings and SIZES], the mean over other pictures without a similar box
     orders: np.ndarray  # float32 [n, orders], of the boxes as given, on the picture that the order gives them
     order_says: list[str]
-    straightness: float  # the mean of the pictures
+    straightness: float  # the mean over the pictures
 
 
 class BoxFit:
@@ -164,7 +164,7 @@ class BoxFit:
         images = np.unique(self.images)
         drawn = np.random.default_rng(SEED).permutation(images)
         steps = range(1, min(NUM_OTHERS, len(images) - 1) + 1)
-        # Rotating the list of images by different steps gives no image itself, and uses every image equally often.
+        # Rotating the list of images by different steps pairs no image with itself, and uses every image equally often.
         turned = np.stack([np.roll(drawn, step) for step in steps], axis=1) if steps else drawn[:, None][:, :0]
         return dict(zip(drawn.tolist(), turned, strict=True))
 
@@ -209,6 +209,6 @@ def _thinned(rows: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarr
     starts = np.cumsum(counts) - counts
     places, totals = np.arange(len(images)) - starts[images], counts[images]
     most = np.minimum(totals, MOST_BOXES)
-    # The place p is the first to reach a whole number of the `most` even steps.
+    # A row is taken if it is the first of its image to reach the next of `most` even steps.
     is_taken = (places * most) // np.maximum(totals, 1) != ((places - 1) * most) // np.maximum(totals, 1)
     return rows[is_taken], images[is_taken]

@@ -50,7 +50,7 @@ def _turned(orientation: int, *, in_pixels: bool = False) -> Boxes:
 
     def boxes_of(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         orientations = np.full(len(boxes), orientation)
-        drawn = turned_sizes(sizes, orientations)  # height and width swap, whichever way the picture is turned
+        drawn = turned_sizes(sizes, orientations)  # turning back swaps height and width just as turning does
         if not in_pixels:
             boxes = boxes * (drawn / sizes)[:, [1, 0, 1, 0]]
         return turned_boxes(boxes, orientations, drawn)

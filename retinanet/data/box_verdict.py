@@ -10,10 +10,11 @@ from retinanet.runtime.printable import counted
 from retinanet.settings.convert import AS_GIVEN
 
 FEWEST_OBJECTS, FEWEST_IMAGES = 40, 20  # fewer aren't judged
-SURE = 3.0  # z of a reading that is named
-RIGHT = 4.0  # z of boxes that are said to fit; at 3, boxes of other images sometimes are, in sets of 60 images
+SURE = 3.0  # the z above which a reading is named
+RIGHT = 4.0  # the z above which boxes are said to fit; at 3, boxes of other images sometimes are, in sets of 60 images
 DOUBTFUL = 1.0  # boxes are said to fit only if no other reading beats them by more than this z
-# Boxes of other images score higher on their own pictures only by chance; the best of many readings has up to this z.
+# Boxes that belong to other images score no higher on the pictures that they are assigned to, except by chance. The
+# best of many readings then has a z of up to this.
 CHANCE = 2.0
 FEWEST_WITHOUT_READING = 100  # the fewest objects of which it is said that they fit no reading
 # In photographs and drawn scenes, boxes that fit score 0.15 to 0.4 higher on their own pictures than on others. Boxes
@@ -65,7 +66,8 @@ def judge(
     before, usual = scores.own[:, [place]], scores.others[:, [place]]
     read, resized = np.split(scores.own, [len(NAMES)], axis=1)
     ahead = z(read - before)
-    # Boxes of another size around the same centres must not fit better: they are as given, with room around objects.
+    # A reading must also beat the given boxes at other sizes. Otherwise, the boxes may be read correctly, and only be
+    # drawn too large or too small.
     ahead_of_sizes = [z(read - each[:, None]) for each in resized.T]
     beats_others, (error,) = z(scores.own - scores.others), z_of(before - usual, scores.images)[1]
     read_beats_others = beats_others[: len(NAMES)]

@@ -173,7 +173,7 @@ def evaluation_loader(
 
 
 class Originals(Dataset[Sample | BadImage]):
-    """A dataset's images in their original size."""
+    """A dataset's images at their original size."""
 
     def __init__(self, dataset: CocoDataset) -> None:
         self.dataset = dataset
@@ -188,7 +188,7 @@ class Originals(Dataset[Sample | BadImage]):
 def original_loader(
     dataset: CocoDataset, loading: LoaderSettings, ranks: Ranks = ALONE
 ) -> DataLoader[Sample | BadImage]:
-    """Returns a loader that yields a rank's share of the images, one by one, in their original size."""
+    """Returns a loader that yields a rank's share of the images, one by one, at their original size."""
     rows = range(ranks.rank, len(dataset), ranks.size)
     return _loader(Originals(dataset), loading, sampler=rows, batch_size=None, collate_fn=_as_it_is)
 
@@ -214,7 +214,7 @@ def _loader(dataset: Dataset[Any], loading: LoaderSettings, **how: Any) -> DataL
         persistent_workers=loading.workers > 0,
         timeout=loading.timeout if loading.workers else 0,
         worker_init_fn=ignore_in_worker,
-        # Otherwise it would draw from PyTorch's generator at each epoch, and again when an epoch is resumed.
+        # Otherwise the loader would draw from PyTorch's global generator at each epoch, and again when resuming.
         generator=torch.Generator(),
         **how,
     )

@@ -37,7 +37,7 @@ class BadImages:
         return messages
 
     def _add(self, message: str) -> None:
-        if not self.skip or CHANGED in message:  # others may have changed too, so that their boxes are wrong
+        if not self.skip or CHANGED in message:  # others may have changed too, and their boxes may be wrong
             raise UserError(message)
         if message in self.messages:
             return
@@ -109,7 +109,7 @@ class WaitClock:
     def __iter__(self) -> Iterator[list[Batch]]:
         asked = time.perf_counter()
         for step in self.steps:
-            # A GPU keeps working while the host waits for the next batches; it was idle if it finished before that.
+            # A GPU keeps working while the host waits for new batches; it was idle if it finished before they came.
             if self.step_done is None or self.step_done.query():
                 self.waited += time.perf_counter() - asked
             yield step

@@ -6,12 +6,13 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 LONGER_SIDE = 256  # of the grey picture in which edges are measured, in pixels
-# Removes noise and fine texture, which aren't outlines of objects, and keeps edges. In photographs, z grows by a fifth.
+# Removes noise and fine texture, which aren't outlines of objects, and keeps edges. In photographs, this raises z (see
+# box_fit) by a fifth.
 BLUR = ImageFilter.BoxBlur(1)
 SLACK = 0.03  # how far a side may be from its edge, as a fraction of the box, but at least a pixel
 STRONG = 4.0  # times the mean gradient; stronger edges count as this, or a few would outweigh all others
-OUTSIDE = 0.02  # a side is outside the picture, not just rounded, if it is further out than this fraction of it
-LEAST_SIDES = 2  # of a box inside the picture; fewer say nothing
+OUTSIDE = 0.02  # a side is outside, not just rounded, if it is further out than this fraction of the picture
+LEAST_SIDES = 2  # a box is scored only if at least this many sides are left; see scores_of_boxes
 STRETCH = 16  # pixels; edges are lines, so gradients agree over such a length, unlike the gradients of noise
 
 

@@ -22,7 +22,7 @@ from retinanet.settings.shared import RAW
 FORMAT = 1  # increase when the arrays change, so that older entries are rebuilt
 ARRAYS = ("sizes", "orientations", "are_deep")
 NOTES = ("are_decoded", "are_boxes_judged")
-THREADS = 16  # on a network drive, most of the time is waiting
+THREADS = 16  # on a network drive, most of the time is spent waiting
 FILES_A_TASK = 100
 UNREADABLE = Header(0, 0, 1)
 
@@ -102,7 +102,10 @@ def are_untold(annotations: Annotations, headers: Headers) -> np.ndarray:
 
 
 def frame_notes(annotations: Annotations, headers: Headers, exif: str) -> list[str]:
-    """Returns notes on images whose boxes were turned upright, or whose size leaves this open; none with RAW."""
+    """Returns notes on images whose boxes were turned upright, or whose size can't show if they should be.
+
+    With RAW, returns none.
+    """
     if exif == RAW:
         return []
     num_turned = 0 if annotations.turns is None else int((annotations.turns != 1).sum())

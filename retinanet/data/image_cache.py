@@ -1,4 +1,4 @@
-"""Caches decoded and resized images in memory that all loader workers share."""
+"""Caches decoded images in memory that all loader workers share."""
 
 import os
 import shutil

@@ -88,7 +88,7 @@ def read_image(
     header: Header | None = None,
     region: Region | None = None,
 ) -> np.ndarray:
-    """Reads the image in `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
+    """Reads the image at `path` as uint8 [height, width, 3]; `size` (height, width) is the size in the annotations.
 
     Only the first frame is read, and transparency is dropped. With a `region`, returns only this part of the image,
     which saves memory. For the picture's orientation, see Header.turn. `white_level` is the value of white in 16-bit
@@ -240,7 +240,7 @@ def header_of(picture: Image.Image, path: Path | None = None) -> Header:
     """Returns the header of an open picture.
 
     A PNG file may hold its orientation after its pixels, which then have to be decoded. With the `path` of a picture
-    that isn't decoded yet, this is done only if metadata follows the pixels in the file; without `path`, always.
+    that isn't decoded yet, they are decoded only if metadata follows them in the file; without `path`, always.
     """
     is_deep = picture.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
     if picture.format == "PNG" and (path is None or _has_late_metadata(path)):

@@ -1,4 +1,4 @@
-"""Refuses training sets with nothing to learn: a run on one would end with a loss of 0 and no error."""
+"""Refuses training sets with nothing to learn: a run on such a set would end with a loss of 0 and no error."""
 
 from collections.abc import Iterator, Sequence
 
@@ -50,7 +50,8 @@ def require_reach(
     """Raises DataFault if no anchor of `shapes` has an IoU of at least `foreground_iou` with any object.
 
     The objects are checked at each shorter side in `sides`, by default the set's own. With `flip`, mirrored objects
-    count too, because mirroring shifts objects relative to the anchors. With `tiles`, so do the tiles of one epoch.
+    count too, because mirroring shifts objects relative to the anchors. With `tiles`, the objects in the tiles of one
+    epoch also count.
     """
     largest = 0.0
     for boxes in _network_boxes(dataset, sides, flip, tiles):

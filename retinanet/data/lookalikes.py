@@ -1,4 +1,4 @@
-"""Remembers in the user's cache folder which images of a set look like images of another, as check_data found."""
+"""Remembers in the user's cache folder which images of a set look like images of another set, as check_data found."""
 
 import hashlib
 import os

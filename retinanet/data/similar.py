@@ -17,7 +17,7 @@ CANDIDATE = 0.45
 LEAST_LIKENESS = 0.75
 PLAIN = 4.0  # a standard deviation of grey levels below which a picture has nothing to compare
 LOOKS_IN_BLOCK = 2048
-MOST_CANDIDATES = 8  # of a picture in a block of others: enough to connect pictures that nearly all look alike
+MOST_CANDIDATES = 8  # per picture, in a block of others: enough to connect the pictures if nearly all look alike
 IMAGES_A_TASK = 8
 
 
@@ -148,7 +148,7 @@ def _hashes(small: np.ndarray, parts: np.ndarray) -> np.ndarray:
     transform = parts.reshape(-1, SIDE)
     waves = transform @ small.astype(np.float32) @ transform.T  # [n, P * FREQUENCIES, P * FREQUENCIES]
     waves = waves.reshape(len(small), len(parts), FREQUENCIES, len(parts), FREQUENCIES).transpose(0, 1, 3, 2, 4)
-    # Square roots keep a single strong edge, such as a horizon, from deciding. The mean grey level has the weight 0.
+    # Square roots keep a single strong edge, such as a horizon, from dominating. The mean grey level has weight 0.
     roots = np.sign(waves) * np.sqrt(np.abs(waves) * WEIGHTS)
     roots = roots.reshape(len(small), len(parts) ** 2, FREQUENCIES**2)
     return roots / np.maximum(np.linalg.norm(roots, axis=2, keepdims=True), np.finfo(np.float32).tiny)

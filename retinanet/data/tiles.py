@@ -53,7 +53,7 @@ class Grids(NamedTuple):
 
     tiles: Tiles
     sizes: np.ndarray  # int64 [N, 2], the images' (height, width)
-    offsets: np.ndarray  # int64 [N, 2], at most the slack, so that the last tile reaches the end of the image
+    offsets: np.ndarray  # int64 [N, 2], small enough for the last tile to reach the end of the image
 
     @property
     def counts(self) -> np.ndarray:
@@ -79,10 +79,13 @@ def grids_of(sizes: np.ndarray, tiles: Tiles, seed: int, epoch: int) -> Grids:
 
 
 class Tiled(NamedTuple):
-    """Lists the tiles of an epoch, and the value of each."""
+    """Lists the tiles of an epoch, and the value of each.
+
+    The value is the largest repeat factor of the tile's targets, or 1 in a run without repeats; 0 without targets.
+    """
 
     windows: np.ndarray  # int64 [T, 5], see Window
-    values: np.ndarray  # float64 [T], the largest value of a tile's targets; 0 if it has none
+    values: np.ndarray  # float64 [T]
 
 
 class TileTargets(NamedTuple):
@@ -104,7 +107,7 @@ def windows_of(grids: Grids) -> np.ndarray:
 
 
 def tile_targets(grids: Grids, images: np.ndarray, corners: np.ndarray, min_visible: float) -> Iterator[TileTargets]:
-    """Yields, in chunks, the objects of each tile that shows at least the fraction `min_visible` of their area.
+    """Yields, in chunks, each tile's targets: objects of whose area it shows at least the fraction `min_visible`.
 
     `corners` [n, 4] are the boxes of the objects, in pixels of their `images` [n].
     """

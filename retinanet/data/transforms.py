@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from retinanet.detector.boxes import per_coordinate
 from retinanet.detector.structures import MEAN
 
-MULTIPLE = 32  # the stride of C5: each level then has twice as many rows and columns as the next
+MULTIPLE = 32  # the stride of C5: C3 and C4 then have exactly twice as many rows and columns as the next level
 
 
 def resized_sizes(sizes: np.ndarray, min_side: int, max_side: int) -> np.ndarray:

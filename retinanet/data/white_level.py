@@ -49,5 +49,5 @@ def used_range(dataset: CocoDataset) -> Range | None:
 def _brightest(dataset: CocoDataset, index: int) -> int | None:
     try:
         return brightest(dataset.path(index))
-    except UserError:  # whoever reads the set reports it
+    except UserError:  # this is reported when the set is read
         return None

@@ -19,7 +19,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, width: int, growth: int, stride: int) -> None:
         super().__init__()
-        # Created first and registered last, as in torchvision, so that a seed gives the weights that it always gave.
+        # Created first and registered last, as in torchvision, so that each seed still gives the same weights.
         is_same = stride == 1 and channels == width * growth
         downsample = None if is_same else nn.Sequential(*_convolution(channels, width * growth, 1, stride))
         if growth == 1:
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
     """A ResNet without its classifier, with torchvision's initial weights and names (`layer1.0.conv1.weight`).
 
     Batch norm's scale and shift are trained; its statistics are updated only with `learn_statistics`. By default, the
-    loaded statistics stay fixed, because a batch of two images is too small to estimate them.
+    loaded statistics stay fixed, because a batch of two images, the default, is too small to estimate them.
     """
 
     def __init__(self, depth: int, learn_statistics: bool = False) -> None:
@@ -121,7 +121,7 @@ def _convolve(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d | n
 def start_convolutions(module: nn.Module) -> None:
     """Draws He-normal weights (by fan-out) and zeroes biases: PyTorch's default weights train slowly on photographs."""
     for convolution in module.modules():
-        # PyTorch's compiler, which takes 1.5 s to import, would draw on the meta device.
+        # Drawing on the meta device would import PyTorch's compiler, which takes 1.5 s.
         if isinstance(convolution, nn.Conv2d) and not convolution.weight.is_meta:
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
             if convolution.bias is not None:

@@ -17,7 +17,7 @@ def folded_network(model: RetinaNet, precision: torch.dtype) -> RetinaNet:
     Each call of `model` itself folds the norms and casts all weights anew; the copy saves this work.
     """
     network = deepcopy(model).eval()
-    # torchvision's ResNet registers each norm right after its convolution.
+    # The backbone, like torchvision's ResNet, registers each norm right after its convolution.
     for (name, convolution), (name_of_norm, norm) in pairwise(list(network.backbone.named_modules())):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             network.backbone.set_submodule(name, fuse_conv_bn_eval(convolution, norm))

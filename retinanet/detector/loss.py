@@ -82,7 +82,7 @@ def assign_targets(
     firsts = torch.arange(num_images, device=foreground.device)[:, None] * targets.boxes.shape[1]
     objects = (matches.objects + firsts).flatten()[selected]  # [R], indices into B * M
     row_anchors = anchors.expand(num_images, -1, -1).flatten(0, 1)[selected]  # [R, 4]
-    # An anchor without an object may refer to a padding box: the logarithm of its size, 0, would lead to NaN.
+    # An anchor without an object may refer to a padding box. Its size is 0, and the logarithm of 0 would lead to NaN.
     boxes = torch.where(foreground[selected, None], targets.boxes.flatten(0, 1)[objects], row_anchors)
     labels = targets.labels.flatten()[objects].clamp(min=0)
     return Assignment(

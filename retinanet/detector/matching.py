@@ -41,8 +41,8 @@ def match_anchors(
     overlap most (https://arxiv.org/abs/1506.01497, section 3.1.2). Ties go to the first object.
     """
     shape = len(targets.boxes), len(anchors)
-    # Allocated before the IoUs: with 5,000 objects, small results of each part, kept between the large tensors, would
-    # fragment the memory too badly.
+    # Allocated before the IoUs: otherwise, with 5,000 objects, the small results of the parts would lie between the
+    # large tensors and fragment the memory too badly.
     best, objects = anchors.new_empty(shape), torch.empty(shape, dtype=torch.int64, device=anchors.device)  # [B, A]
     tops = anchors.new_zeros(targets.boxes.shape[:2])  # [B, M], each object's largest IoU
     for part, place in portions(anchors, targets):

@@ -103,8 +103,8 @@ class Downsampling(nn.Conv2d):
 class Head(nn.Module):
     """A head that all levels share: a tower of convolutions and a convolution that at first outputs `bias` everywhere.
 
-    With `norm` "group", group normalisation (https://arxiv.org/abs/1803.08494) follows each convolution of the tower,
-    which then doesn't need a bias.
+    With `norm` "group", group normalisation (https://arxiv.org/abs/1803.08494) follows each convolution of the tower.
+    These convolutions then have no bias.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Head(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's GroupNorm, which here also accepts groups of one value, such as 32 channels of a single cell of P7."""
+    """A GroupNorm that, unlike PyTorch's, accepts groups of one value, such as in a P7 of one cell and 32 channels."""
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type != "cuda":

@@ -36,7 +36,7 @@ class ClassNumbers(NamedTuple):
     num_objects: int
     ap: Interval
     ap50: Interval
-    ar: float  # with at most 100 detections per image
+    ar: float  # with at most 100 detections of the class per image
     best: WorkingPoint
     num_hits: int  # true positives above the overall best threshold
     lost: np.ndarray  # [6], AP50 lost to each of ERROR_KINDS; NaN without objects
@@ -118,7 +118,7 @@ def analyse(annotations: Annotations, detections: Found, num_draws: int = NUM_DR
 
 
 def ap_without(analysis: Analysis, annotations: Annotations, is_left_out: np.ndarray) -> tuple[float, float]:
-    """Returns AP and AP50 without the images that `is_left_out`, bool [N], marks; NaN if the others have no objects."""
+    """Returns AP and AP50 without the images that `is_left_out`, bool [N], marks; NaN if no objects are left."""
     weights = (~is_left_out[None]).astype(np.uint8)
     ranked = ranked_classes(analysis.found, analysis.matches, annotations)
     class_ap = np.concatenate([_ap_and_ap50(average_precision(of_class, weights).ap) for of_class in ranked], axis=1)

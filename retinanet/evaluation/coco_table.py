@@ -50,8 +50,8 @@ def require_backend(backend: str) -> None:
 def evaluate(annotations: Annotations, detections: Found, backend: str) -> CocoTable:
     """Evaluates the detections of a set against its objects.
 
-    All BACKENDS give exactly the same metrics. A metric is -1 if no objects count for it, and otherwise 0 without
-    detections. Raises UserError unless `backend` is installed.
+    All BACKENDS give exactly the same metrics. A metric is -1 if no objects count for it, and 0 if there are such
+    objects but no detections. Raises UserError unless `backend` is installed.
     """
     require_backend(backend)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its timings and its table
@@ -112,7 +112,7 @@ def _pycocotools(annotations: Annotations, detections: Found) -> Any:
     )
     names = ("image_id", "category_id", "bbox", "area", "iscrowd")
     objects = [dict(zip(names, values, strict=True)) for values in columns]
-    # COCO.loadRes would do the same, but fails on an empty result file. The boxes of both are upright.
+    # COCO.loadRes would do the same, but fails on an empty result file. The boxes of objects and rows are upright.
     plain = rows_of(detections, annotations._replace(turns=None))
     rows = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in plain]
     both = []

@@ -1,4 +1,4 @@
-"""Computes confusion matrices in sparse form, because a dense one grows with the square of the number of classes."""
+"""Computes confusion matrices in sparse form, because a dense matrix grows with the square of the number of classes."""
 
 from typing import NamedTuple
 

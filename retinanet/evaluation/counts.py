@@ -1,6 +1,6 @@
 """Counts true positives, false positives, misses and errors of each kind above score thresholds.
 
-reports/page/numbers.js computes the same counts on a report's page, and tests check that both agree.
+reports/page/numbers.js computes the same counts on a report's page, and tests check that they are equal.
 """
 
 from typing import NamedTuple

@@ -78,7 +78,7 @@ def detect_with(
 def _found_in_images(
     look: Look, images: Iterable[Sample | BadImage], looks: Looks, device: torch.device
 ) -> list[Found]:
-    """Returns the detections in images at their original size and in their tiles, image by image, as predict does."""
+    """Returns the detections in `images`, which have their original size, and in their tiles, as predict does."""
     parts = []
     for sample in images:
         if isinstance(sample, BadImage):
@@ -93,7 +93,7 @@ def _found_in_batches(look: Look, batches: OneAhead, views: Views, detection: De
     suppressed: list[tuple[Detections, Tensor, np.ndarray]] = []  # of the previous batch
     for candidates, sizes, scales, rows in merged_views(look, batches, views):
         # While a GPU computes these predictions, the host reads the previous batch's detections and starts the copy of
-        # the next batch, because it will have to wait during the suppression.
+        # the next batch, because the host will have to wait during the suppression.
         parts += [found_in_batch(*batch) for batch in suppressed]
         batches.fetch()
         batch_size, count = candidates.scores.shape

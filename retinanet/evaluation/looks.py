@@ -1,4 +1,4 @@
-"""Detects objects in images held in memory, as a whole and optionally also in tiles; NMS runs on all candidates."""
+"""Detects objects in images held in memory, whole and optionally also in tiles; NMS runs on all candidates together."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,8 +21,8 @@ from retinanet.detector.structures import Candidates, Detections
 from retinanet.evaluation.views import Look, Views, merged_views
 from retinanet.settings.shared import Tiles
 
-# A box this close to an inner edge of its tile may be that of an object which is cut off there: fractions of the tile's
-# side and of the box's.
+# A box this close to an inner edge of its tile may belong to an object that is cut off there. EDGE is a fraction of the
+# tile's side, EDGE_OF_BOX of the box's side.
 EDGE, EDGE_OF_BOX = 0.01, 0.1
 
 
@@ -112,14 +112,14 @@ def _likely(candidates: Candidates, looks: Looks) -> Candidates:
 def without_cut_off(boxes: Tensor, corner: tuple[int, int], tiles: Tiles, size: Sequence[int]) -> Tensor:
     """Returns a mask, bool [N], of the `boxes` [N, 4] that don't reach an inner edge of their tile.
 
-    The boxes are in pixels of the image. A box reaches an edge if it ends close to it, because predicted edges are
-    inexact, the more so the larger the box. An object that is cut off at such an edge is contained in full in a
-    neighbouring tile or, if it is larger than the overlap, in the whole image.
+    The boxes are in pixels of the image. A box counts as reaching an edge if it ends close to that edge, because
+    predicted boxes are inexact, and large boxes more so. An object that is cut off at such an edge is contained in full
+    in a neighbouring tile or, if it is larger than the overlap, in the whole image.
     """
     (height, width), (top, left) = size, corner
     bottom, right = min(top + tiles.side, height), min(left + tiles.side, width)
     x1, y1, x2, y2 = boxes.unbind(dim=1)
-    # With more than a quarter of the overlap, small objects might be whole in no tile.
+    # With a margin above a quarter of the overlap, small objects might be whole in no tile.
     least, most = max(1.0, EDGE * tiles.side), tiles.overlap * tiles.side / 4
     margin_x, margin_y = (torch.clamp(EDGE_OF_BOX * side, least, most) for side in (x2 - x1, y2 - y1))
     inside = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)

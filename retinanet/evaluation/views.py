@@ -36,7 +36,7 @@ class Views(NamedTuple):
 
 
 ONE_VIEW = Views()
-Look = Callable[[Tensor, Tensor], Candidates]  # maps images [B, 3, H, W] and their unpadded sizes [B, 2]
+Look = Callable[[Tensor, Tensor], Candidates]  # of images [B, 3, H, W] and their unpadded sizes [B, 2]
 
 
 class MergedViews(NamedTuple):

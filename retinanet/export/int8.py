@@ -1,6 +1,7 @@
-"""Quantises ONNX files to INT8 with onnxruntime: 8-bit weights per channel, and 8-bit activations from calibration.
+"""Quantises ONNX files to INT8 with onnxruntime.
 
-Box decoding and NMS stay in float32, and so do the outputs of the heads.
+Weights get 8 bits and a scale per channel; activations get 8 bits and the ranges that calibration found. Box decoding
+and NMS stay in float32, and so do the outputs of the heads.
 """
 
 import warnings
@@ -13,14 +14,14 @@ import numpy as np
 
 Feed = dict[str, np.ndarray]  # the inputs of the file for a batch
 QUANTISED = ("Add", "Conv", "MaxPool", "Resize")  # operators
-ACTIVATION = "Relu"  # stands between operators without being quantised itself: its output is another's input
+ACTIVATION = "Relu"  # isn't quantised itself; the tensors before and after it count as one
 
 
 class Quantiser:
-    """Quantises an ONNX file, given by its bytes, with the ranges that its activations have in `feeds`.
+    """Quantises an ONNX file, given by its bytes, with the ranges that its activations have on `feeds`.
 
-    `layers` maps the name of each convolution to the names of its nodes in the graph, one per place where it is used,
-    and of the additions, poolings and resizings that share a tensor with it.
+    `layers` maps the name of each convolution to the names of its nodes in the graph (one per place where it is used)
+    and the names of the additions, poolings and resizings that share a tensor with it.
     """
 
     def __init__(self, content: bytes, feeds: Iterable[Feed]) -> None:

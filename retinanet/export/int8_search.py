@@ -1,4 +1,4 @@
-"""Finds which layers of an INT8 file must stay in float, so that it loses little AP."""
+"""Finds which layers of an INT8 file must stay in float for the file to lose little AP."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -30,7 +30,7 @@ def trials(
     checkpoint: Analysis,
     annotations: Annotations,
 ) -> Iterator[Trial]:
-    """Yields files with no layer in float, then with the 1, 2, 4, 8 ... most harmful layers in float.
+    """Yields a file with no layer in float, then files with the 1, 2, 4, 8, ... most harmful layers in float.
 
     `measure` analyses a file's detections on the set `annotations`; `checkpoint` is the same analysis of the
     checkpoint's detections. The harm of a layer is what `harm_of` returns for a file in which only this layer is
@@ -49,10 +49,10 @@ def trials(
 
 
 def disagreement(ours: Detections, theirs: Detections) -> float:
-    """Returns by how much the detections `theirs` differ from `ours` in the same images, from 0 to 1.
+    """Returns how much the detections `theirs` differ from `ours` in the same images, from 0 to 1.
 
-    Each of our detections counts with its score. It agrees with one of theirs of its class to the degree
-    IoU * (1 - difference of the scores), and the best one counts.
+    Each detection of `ours` is weighted by its score. Its agreement with a detection of `theirs` of the same class is
+    IoU * (1 - difference of the scores), and its highest agreement counts.
     """
     overlaps = iou(
         [part[:, :, None] for part in ours.boxes.unbind(2)], [part[:, None] for part in theirs.boxes.unbind(2)]

@@ -31,7 +31,7 @@ class Comparison(NamedTuple):
     pixels: float  # the largest difference between boxes, in pixels of the network's input
     score: float  # the largest difference between scores
     num_unmatched: int  # detections without a counterpart, except where rounding decides
-    aps: tuple[float, float] | None  # None without objects
+    aps: tuple[float, float] | None  # of the checkpoint and of the file; None if the set has no objects
 
     @property
     def faults(self) -> list[str]:

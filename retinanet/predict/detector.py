@@ -59,10 +59,11 @@ class Detector:
     thresholds by class: {None: 0.3, "traffic light": 0.5}, where None stands for all other classes. `classes` are the
     names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
     cut; neighbouring tiles overlap by at least the fraction `overlap` of their side, and each image is also processed
-    as a whole. Both are by default as in training, with an overlap of 0.2 if it had no tiles; `tile` 0 turns tiles off.
-    `flip_test` and `test_sides` turn on test-time augmentation, as in test.py. The other settings also work as in
-    test.py, except that `precision` "auto" also selects bfloat16 on a CPU where it is faster. An exported file stores
-    its own defaults; its `num_candidates` can't be changed, nor can the precision of an ONNX file.
+    as a whole. By default, `tile` and `overlap` are as in training, and `overlap` is 0.2 if training used no tiles; a
+    `tile` of 0 turns tiles off. `flip_test` and `test_sides` turn on test-time augmentation. They and the other
+    settings work as in test.py, except that a `precision` of "auto" also selects bfloat16 on a CPU where it is faster.
+    An exported file stores its own defaults; its `num_candidates` can't be changed, nor can the precision of an ONNX
+    file.
 
     Calls don't change the detector, so several threads can share it. Raises UserError if a file or a setting can't be
     used.
@@ -88,7 +89,7 @@ class Detector:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path, self.max_pixels = Path(path), max_pixels
-        if self.path.suffix != ONNX:  # which always computes in its own precision
+        if self.path.suffix != ONNX:  # ONNX files always compute in their own precision
             precision = fastest_precision(precision, "cpu" if self.path.suffix == OPENVINO else device)
         file = opened(self.path, device, precision)
         self.trained, self.device = file.trained, file.device

@@ -42,7 +42,7 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
     for line in lines:
         try:
             name = json.loads(line)
-        except ValueError:  # a full disk or a power cut truncated the line; the file in it is incomplete too
+        except ValueError:  # a full disk or a power cut truncated the line; the file that it names is incomplete too
             continue
         if isinstance(name, str) and not leaves_folder(name):
             yield name
@@ -50,7 +50,7 @@ def _names_in(lines: Iterable[str]) -> Iterable[str]:
 
 def require_no_source(earlier: Sequence[Path], sources: Iterable[Path]) -> None:
     """Raises UserError if a source is one of the `earlier` files, which are moved before any source is read."""
-    identities = {_identity(path.lstat()) for path in earlier}  # of links themselves: what they lead to stays
+    identities = {_identity(path.lstat()) for path in earlier}  # of the links themselves: their targets stay
     for path in sources if identities else ():
         if path.exists() and not identities.isdisjoint((_identity(path.stat()), _identity(path.lstat()))):
             raise UserError(

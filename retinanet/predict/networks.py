@@ -46,9 +46,10 @@ class Trained(NamedTuple):
     overlap: float | None = None
 
     def tiles(self, tile: int | None, overlap: float | None) -> Tiles | None:
-        """Returns the tiles to detect in; None stands for the run's own, and a `tile` of 0 for none.
+        """Returns the tiles to detect in.
 
-        Raises UserError if there is an overlap, but no tile.
+        An argument of None stands for the run's own value; a `tile` of 0 turns tiles off. Raises UserError if an
+        `overlap` is given, but there are no tiles.
         """
         side = self.tile if tile is None else tile
         if not side:
@@ -64,16 +65,16 @@ class Opened(NamedTuple):
     trained: Trained
     device: torch.device
     line: str  # says what was opened
-    defaults: DetectionSettings  # the file's own, except for the threshold
-    # Returns the Look for the given settings. Raises UserError if the file doesn't support them, or if it lacks the
-    # candidates before NMS, which the flags in the second argument need.
+    defaults: DetectionSettings  # the file's own; the default threshold is in `trained`
+    # Returns the Look for the given settings. Raises UserError if the file doesn't support them, or lacks the
+    # candidates before NMS that the flags in the second argument need.
     look_for: Callable[[DetectionSettings, Sequence[str]], Look]
 
 
 def opened(path: Path, device_name: str, precision_name: str, *, averaged: bool = True) -> Opened:
-    """Opens a checkpoint, with the averaged weights if it has them and they are wanted, or an exported file.
+    """Opens a checkpoint or an exported file.
 
-    Raises UserError if the file can't be used.
+    With `averaged`, a checkpoint's averaged weights are used if it has any. Raises UserError if the file can't be used.
     """
     if path.suffix in PROGRAMS:
         if not averaged:
@@ -112,7 +113,7 @@ def trained_of(checkpoint: Checkpoint) -> Trained:
 
 
 def _opened_export(path: Path, device_name: str, precision_name: str) -> Opened:
-    """Opens an exported file. Its Look returns candidates before NMS; for files of earlier versions, after NMS."""
+    """Opens an exported file. Its Look returns candidates before NMS or, for files of earlier versions, after NMS."""
     program = PROGRAMS[path.suffix]
     if not path.is_file():
         raise UserError(f"{path}: no such file. Pass a checkpoint, or a file that {EXPORT} wrote")

@@ -27,8 +27,8 @@ QUALITY = 92  # of JPEGs
 class Outputs:
     """Writes to `folder`: predictions.json, predictions.csv and the pictures that `save` requests.
 
-    The two files are complete once this context is closed. The `earlier` files of another run are moved to the folder
-    `before`; no other existing file is replaced.
+    The JSON and CSV files are complete once this context is closed. The `earlier` files of another run are moved to the
+    folder `before`; all other existing files stay as they are.
     """
 
     def __init__(

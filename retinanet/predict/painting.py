@@ -11,7 +11,7 @@ from retinanet.coco.results import Found
 from retinanet.reports.fonts import font_file
 from retinanet.reports.labels import class_colour, place_labels, shortened, text_colour
 
-USUAL_SIDE = 480  # longer side in pixels at which text has its usual size; on larger images, the text grows less
+USUAL_SIDE = 480  # longer side in pixels at which text has its usual size; text grows with the square root of that side
 TEXT_PIXELS, LINE_PIXELS, PAD = 15, 3, 0.15  # PAD is a fraction of the text size
 
 

@@ -15,7 +15,7 @@ from retinanet.runtime.errors import UserError
 
 ONNX, OPENVINO = ".onnx", ".xml"
 GPU_PROVIDER = "CUDAExecutionProvider"  # onnxruntime's name
-KEY = "retinanet"  # prefixes the names of the metadata in ONNX files, and is their section in OpenVINO's rt_info
+KEY = "retinanet"  # the prefix of metadata names in ONNX files, and the metadata's section in OpenVINO's rt_info
 
 
 class Runner(NamedTuple):
@@ -23,7 +23,7 @@ class Runner(NamedTuple):
 
     facts: dict[str, Any]  # the metadata
     outputs: frozenset[str]  # the names of its outputs
-    run: Callable[[Sequence[str], Tensor, Tensor], list[Tensor]]  # some of the outputs, for images and sizes
+    run: Callable[[Sequence[str], Tensor, Tensor], list[Tensor]]  # returns the named outputs for images and sizes
 
 
 def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
@@ -49,7 +49,7 @@ def onnx_runner(file: Path | bytes, device_name: str) -> Runner:
 
 
 def _providers(library: ModuleType, device_name: str) -> list[str | tuple[str, dict[str, int]]]:
-    """Returns the execution providers for ONNX Runtime: a GPU, if available and not excluded, then the CPU."""
+    """Returns the execution providers for onnxruntime: a GPU, if available and not excluded, then the CPU."""
     available = library.get_available_providers()
     has_gpu = GPU_PROVIDER in available
     if device_name.startswith("cuda") and not has_gpu:
@@ -71,10 +71,10 @@ def _onnxruntime() -> ModuleType:
 
 
 def openvino_runner(file: Any, device_name: str, precision: torch.dtype = torch.float32) -> Runner:
-    """Returns the runner of an OpenVINO file, given by its path, or of an openvino.Model, on the CPU.
+    """Returns the runner of an OpenVINO file, given by its path, or of an openvino.Model.
 
-    Layers that aren't quantised are computed in `precision`. Raises UserError if OpenVINO is missing or can't use the
-    device; for damaged files, OpenVINO raises RuntimeError.
+    It runs on the CPU and computes the layers that aren't quantised in `precision`. Raises UserError if OpenVINO is
+    missing or can't use the device; for damaged files, OpenVINO raises RuntimeError.
     """
     library = openvino_library()
     if device_name.startswith("cuda"):

@@ -19,16 +19,16 @@ class SourceFile(NamedTuple):
     """Identifies an image or a video."""
 
     path: Path
-    name: str  # the path relative to its SOURCE folder, kept below the output folder
+    name: str  # the path relative to its SOURCE folder; also used below the output folder
     is_video: bool = False
 
 
 def find_sources(sources: Sequence[str], leave_out: Path, tree: Tree | None = None) -> list[SourceFile]:
     """Returns the files that `sources` name, in the order of the sources; files of a folder are sorted.
 
-    A file that several sources name (or a glob that also matches its folder) is returned once. Files in the folder
-    `leave_out` are skipped, unless their source lies in it too. `tree` walks the folders, and later accounts for their
-    files. Raises UserError if a source names no file.
+    A file that is found several times, such as by a glob that also matches its folder, is returned once. Files in the
+    folder `leave_out` are skipped, unless their source lies in it too. `tree` walks the folders and keeps track of
+    their files. Raises UserError if a source names no file.
     """
     tree = tree or Tree()
     suffixes = image_suffixes()

@@ -9,7 +9,8 @@ import numpy as np
 from retinanet.coco.score_thresholds import threshold_text
 from retinanet.runtime.errors import UserError
 
-# A number for all classes, or a number by class name (None: for the other classes); None leaves it to the weights file.
+# A number for all classes; or numbers by class name, where the name None stands for the other classes; or None for the
+# threshold in the weights file.
 Threshold = float | Mapping[str | None, float] | None
 
 
@@ -34,7 +35,7 @@ class Thresholds(NamedTuple):
 def thresholds_of(threshold: Threshold, default: float, class_names: Sequence[str], path: Path) -> Thresholds:
     """Returns the thresholds that a user asked for; `default` is the threshold in the weights file `path`.
 
-    Raises UserError for a name that isn't a class of the file, or a number that isn't from 0 to 1.
+    Raises UserError for a name that isn't a class of the file, or a number outside the range 0 to 1.
     """
     by_name: dict[str | None, float] = {}
     if threshold is not None:

@@ -59,11 +59,11 @@ class VideoWriter:
 
     def __init__(self, path: Path, like: VideoReader) -> None:
         self.path, self.av, self.like = path, like.av, like
-        # No other video may have this name: it would be replaced.
+        # The name is random, because an existing video with the same name would be replaced.
         self.beside = path.with_name(f"{path.stem}.{secrets.token_hex(4)}.unfinished{path.suffix}")
         self.container = self.av.open(str(self.beside), "w")
         self.stream: Any = None
-        self.last, self.offset = -1, 0  # the last time written, and the offset of times that started over
+        self.last, self.offset = -1, 0  # the last time written, and what is added to times that started over
 
     def add(self, picture: np.ndarray, time: int | None) -> None:
         """Adds the frame `picture`, uint8 [height, width, 3]; all frames must have the same size.
@@ -74,7 +74,7 @@ class VideoWriter:
             self.stream = self._start(*picture.shape[:2])
         frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         if time is not None:  # without times, the frame rate is constant
-            ticks = max(1, round(1 / (self.like.rate * self.like.stream.time_base)))  # of a frame
+            ticks = max(1, round(1 / (self.like.rate * self.like.stream.time_base)))  # per frame
             if time + self.offset < self.last - ticks:
                 self.offset = self.last + ticks - time
             self.last = max(self.last + 1, time + self.offset)

@@ -16,7 +16,7 @@ from retinanet.reports.labels import PALETTE, shortened, text_colour
 MOST_BARS = 30  # classes in the bar chart
 MOST_CURVES = 1000  # classes; more curves would hide each other
 NAME_POINTS = 9
-MOST_FIELDS = 25  # classes in the confusion matrix; if there are more, the most confused classes
+MOST_FIELDS = 25  # classes in the confusion matrix; if there are more, only the most confused are drawn
 MOST_COLOURED_CURVES = 10  # with more classes, only the best and the worst are coloured
 LINE_STYLES = ("solid", "dashed", "dotted", "dashdot")
 BAR_INCHES = 0.28  # height of a bar with its name

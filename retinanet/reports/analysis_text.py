@@ -41,7 +41,7 @@ def analysis_lines(analysis: Analysis, num_images: int) -> list[str]:
 
 
 def without_lookalikes_line(ap: float, ap50: float, num_images: int, set_name: str) -> str:
-    """Returns the line with AP and AP50 without the images that look like images of the training set `set_name`."""
+    """Returns the line with AP and AP50 on the images that don't look like images of the training set `set_name`."""
     return (
         f"AP {number_text(ap)}, AP50 {number_text(ap50)} without {counted(num_images, 'image')} that check_data found "
         f"to look like images of {set_name}"

@@ -121,7 +121,7 @@ MOST_SHOWN = 4  # the maximum number of images won, and of images lost
 
 
 def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen: np.ndarray) -> Panel:
-    """Returns a panel of the image with its objects that `chosen`, bool [T], marks."""
+    """Returns a panel of the image with the objects in it that `chosen`, bool [T], marks."""
     annotations = dataset.annotations
     shown = chosen & (owners_of(annotations) == image)
     return Panel(title, dataset.original(image), annotations.boxes[shown], annotations.labels[shown], None)
@@ -130,9 +130,9 @@ def chosen_objects_panel(title: str, dataset: "CocoDataset", image: int, chosen:
 def chosen_detections_panel(
     title: str, dataset: "CocoDataset", image: int, analysis: Analysis, chosen: np.ndarray
 ) -> Panel:
-    """Returns a panel of the image with its detections that `chosen`, bool [D], marks.
+    """Returns a panel of the image with the detections in it that `chosen`, bool [D], marks.
 
-    The image's objects, except crowds, are dashed and named.
+    The image's objects, except crowds, are drawn dashed, with their names.
     """
     annotations, found = dataset.annotations, analysis.found
     shown = chosen & (found.images == image)

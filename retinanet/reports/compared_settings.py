@@ -46,7 +46,7 @@ def setting_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Sett
 
 
 def setting_lines(differences: Sequence[SettingDifference] | None, why_unknown: Sequence[str]) -> list[str]:
-    """Returns lines that list the `differences` or, if that is None, the reasons in `why_unknown`."""
+    """Returns lines that list the `differences` or, if they are None, the reasons in `why_unknown`."""
     if differences is None:
         return [f"Settings that differ: unknown, as {'; '.join(why_unknown)}"]
     if not differences:

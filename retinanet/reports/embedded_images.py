@@ -89,7 +89,7 @@ def _looks_turned(dataset: CocoDataset, image: int) -> bool:
 
 
 def _link_to(path: Path, folder: Path) -> str:
-    """Returns a link to `path` from a page in `folder`: relative on the same drive, so that both can move together."""
+    """Returns a link from a page in `folder` to `path`, relative on the same drive, so that both can move together."""
     try:
         return urllib.parse.quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
     except ValueError:  # another drive of Windows
@@ -121,7 +121,7 @@ def _embed(pictures: Pictures, dataset: CocoDataset, images: Sequence[int], limi
 
 def _jpeg(pixels: np.ndarray, longest: int) -> bytes:
     picture = Image.fromarray(pixels)
-    picture.thumbnail((longest, longest))  # which never enlarges
+    picture.thumbnail((longest, longest))  # never enlarges the picture
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

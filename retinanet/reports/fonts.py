@@ -60,7 +60,7 @@ def _files_for(letters: frozenset[str]) -> tuple[str, ...]:
             missing -= _letters_of(file)
         if not missing:
             break
-    # The warning filter is permanent, not a context, because a window is drawn much later.
+    # The warning filter is permanent, not limited to a context, because a window is drawn much later.
     warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from|Matplotlib currently does not support")
     if missing and not _announced:
         _announced.update(missing)

@@ -22,9 +22,9 @@ SCRIPTS = (
     *("data.js", "numbers.js", "state.js", "elements.js", "thresholds.js", "tables.js", "charts.js", "confusion.js"),
     *("images.js", "viewer.js", "labels.js", "page.js"),
 )
-# Runs before the page is laid out, so that what the application replaces is never displayed.
+# Runs before the page is laid out, so that the parts that the application replaces are never displayed.
 MARK = "document.documentElement.className = 'application';"
-SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the tab Numbers
+SECTIONS = ("numbers", "curves", "confusion", "errors", "class_bars")  # of the Numbers tab
 EMBEDDED, LINKED = "data:", "data: file: 'self'"  # where a page may load pictures from
 
 
@@ -50,7 +50,7 @@ class PageText(NamedTuple):
 HEADINGS = ("Classes", "Precision and recall", "Confusion", "Errors", "Worst images")
 
 
-REPLACED = ("Classes", "Precision and recall", "Confusion")  # the application has better ones
+REPLACED = ("Classes", "Precision and recall", "Confusion")  # the application has better versions of these
 
 
 def page_of(text: PageText, analysis: Analysis, illustrations: Sequence[Illustration], data: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Chooses the colour, the text and the place of box labels, also for pictures made without Matplotlib."""
+"""Chooses the colour, the text and the place of box labels, also for pictures made without matplotlib."""
 
 import unicodedata
 from bisect import bisect

@@ -50,7 +50,7 @@ class RunLog(NamedTuple):
     path: Path
     points: list[Point]
     epoch_losses: dict[int, float]  # mean loss by epoch, counted from 0
-    tables: dict[int | None, list[float]]  # the twelve COCO metrics by number of epochs finished, None if unknown
+    tables: dict[int | None, list[float]]  # the twelve COCO metrics by the number of epochs finished (None if unknown)
     settings: dict[str, Any]  # train.py's flags from the Settings line, otherwise from the log's name
     drops: list[int]  # epochs in which the learning rate dropped
     is_resumed: bool = False  # the log continues where an earlier log of the run ends
@@ -158,7 +158,7 @@ class _Reader:
         self.epoch_losses: dict[int, float] = {}
         self.tables: dict[int | None, list[float]] = {}
         self.settings: dict[str, Any] = {}
-        self.is_resumed = False  # before its first losses
+        self.is_resumed = False  # True if a line before the first losses says that the run was resumed
         self.epoch: int | None = None  # epochs finished when the next table is printed
         self._table: list[float] = []  # the part read so far
 

@@ -55,7 +55,7 @@ def _folder_of_runs(log: RunLog) -> Path:
 
 
 def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
-    """Returns one log for each seed of a setting; no logs for a single seed, or if it is unclear which log counts.
+    """Returns one log for each seed of a setting, or none if there is only one seed or it is unclear which log counts.
 
     If a seed has several training logs, the log that goes furthest counts.
     """

@@ -21,7 +21,7 @@ from retinanet.reports.compared_settings import SettingDifference
 from retinanet.runtime.errors import file_error_explained
 from retinanet.runtime.files import written_whole
 
-MOST_IN_TABLE = 1000  # classes in the confusion table; with more, only the pairs that occur
+MOST_IN_TABLE = 1000  # classes in the confusion table; if there are more, only the pairs that occur are written
 MADE_BY = ("checkpoint", "epoch", "settings", "test_settings")  # taken from the record of a result file
 
 

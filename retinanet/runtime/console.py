@@ -88,12 +88,12 @@ def _exit(code: int) -> NoReturn:
 
 
 def _rank() -> int:
-    """Returns this process's rank among those that torchrun started; 0 without torchrun."""
+    """Returns this process's rank among the processes that torchrun started; 0 without torchrun."""
     return int(os.environ.get("RANK", 0))
 
 
 def say(*lines: str, on_terminal: Sequence[str] | None = None) -> None:
-    """Prints lines to stdout and the log on rank 0, flushed, and never in the middle of a progress bar.
+    """On rank 0, prints lines to stdout and the log and flushes them, never in the middle of a progress bar.
 
     If stdout is a terminal, it shows `on_terminal`, if given, instead; the log always gets `lines`. Each argument
     becomes one line, whatever it contains: a name from a file may contain line feeds and escape sequences. Characters

@@ -57,7 +57,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     the current GPU. Raises UserError if the device doesn't support the dtype.
     """
     if device.type == "cuda" and device.index is not None:
-        # Events, pinned memory and Triton use the current GPU; on a wrong one, their context would take 0.5 GB.
+        # Events, pinned memory and Triton use the current GPU; on the wrong GPU, their context would take 0.5 GB.
         torch.cuda.set_device(device)
     if name == "auto":
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -72,8 +72,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def fastest_precision(name: str, device_name: str) -> str:
     """Returns the precision called `name` for detection on its own, where auto may be bfloat16 on a CPU too.
 
-    That is so on a CPU with AMX, and on one with avx512_bf16 if bfloat16_speed() is at least LEAST_GAIN, as on an AMD
-    EPYC. On Intel Xeons without AMX, bfloat16 is slower. (benchmarks/README.md has the figures.)
+    On a CPU, auto is bfloat16 if the CPU has AMX, or if it has avx512_bf16 and bfloat16_speed() is at least LEAST_GAIN,
+    as on an AMD EPYC. On Intel Xeons without AMX, bfloat16 is slower. (benchmarks/README.md has the figures.)
     """
     uses_cpu = device_name == "cpu" or (device_name == "auto" and not torch.cuda.is_available())
     if name != "auto" or not uses_cpu:
@@ -84,7 +84,7 @@ def fastest_precision(name: str, device_name: str) -> str:
 
 
 def bfloat16_speed() -> float:
-    """Returns how many times as fast as float32 the CPU computes matrix products in bfloat16, measured in 0.1 s."""
+    """Returns how many times as fast the CPU multiplies matrices in bfloat16 as in float32; measuring takes 0.1 s."""
     seconds = {}
     for precision in (torch.float32, torch.bfloat16):
         matrix = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE, dtype=precision)

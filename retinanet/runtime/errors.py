@@ -18,7 +18,7 @@ class UserError(ValueError):
     """Reports a mistake that the user can fix; its message names the file, the fault and the fix.
 
     The scripts print the message without a traceback and exit with code 2. An exception that is not defined in this
-    file is a bug, which keeps its traceback and exits with code 1, unless it is an OSError that names a file (code 2).
+    file counts as a bug, with a traceback and exit code 1, unless it is an OSError that names a file (code 2).
     """
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""Writes the log file of --log_dir, which gets every printed line and a name that describes the run."""
+"""Writes every printed line to a log file in --log_dir, under a name that describes the run."""
 
 import fcntl
 import itertools

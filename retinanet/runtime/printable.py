@@ -12,11 +12,7 @@ MARKDOWN = re.compile(r"[|`<&\[*]|\\(?=[!-/:-@\[-`{-~])")
 
 
 def printable(text: str) -> str:
-    r"""Returns `text` on one line, with control characters written as Python escapes such as \x1b.
-
-    This covers all characters that a terminal or browser would interpret instead of displaying. Other text is
-    unchanged.
-    """
+    r"""Returns `text` on one line: UNPRINTABLE characters become Python escapes such as \x1b, and others stay."""
     return UNPRINTABLE.sub(_visible, text)
 
 
@@ -32,7 +28,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Escapes `text` for a cell of a Markdown table, which then displays it as `printable` text."""
+    """Escapes `text` for a cell of a Markdown table, which then displays the same as `printable(text)`."""
     return MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 

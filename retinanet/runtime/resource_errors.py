@@ -105,7 +105,7 @@ def _shortage(error: BaseException) -> int | None:
     """Returns EMFILE if too many files are open, ENOSPC if shared memory is full, and None for other errors."""
     text = " ".join(map(str, _with_causes(error)))
     places = {(Path(frame.filename).name, frame.name) for frame in traceback.extract_tb(error.__traceback__)}
-    # If no file can be opened for the memory of a batch, it arrives as an end of file.
+    # If no file can be opened for the memory of a batch, receiving the batch raises EOFError.
     if any(sign in text for sign in FILES_SIGNS) or (isinstance(error, EOFError) and RECEIVING in places):
         return errno.EMFILE
     is_semaphore = isinstance(error, OSError) and error.errno == errno.ENOSPC and SEMAPHORE in places

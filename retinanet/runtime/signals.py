@@ -59,7 +59,7 @@ class StopRequests:
     def unbroken(self) -> Iterator[None]:
         """Defers signals inside the block.
 
-        If one arrived, leaving the block raises Stopped, unless the block is inside a `deferred` block.
+        If a signal arrived, leaving the block raises Stopped, unless the block is inside a `deferred` block.
         """
         with self.deferred():
             yield
@@ -118,8 +118,8 @@ def ignore_in_worker(_worker: int) -> None:
     """As a worker_init_fn, makes a loader's worker ignore signals to the process group, which the main process handles.
 
     If the main process drops a batch because of a stop, the worker's thread that passes on the batch's memory fails to
-    connect; Python's traceback of that is suppressed. If a batch can't be sent, the worker ends, because the main
-    process would otherwise wait for the batch.
+    connect; Python's traceback of this failure is suppressed. If a batch can't be sent, the worker ends, because the
+    main process would otherwise wait for the batch.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -41,11 +41,11 @@ class Stdout:
             for stream in filter(None, (sys.stdout, sys.stderr)):  # either is None if the shell closed it
                 try:
                     stream.flush()
-                except OSError:  # the interpreter would fail to flush again, and exit with its own code
+                except OSError:  # otherwise the interpreter would flush it, fail, and exit with its own code
                     _silence(stream)
 
     def write(self, text: str) -> None:
-        """Writes whole lines, flushed, outside of any progress bar. Raises OSError, except inside `outlived`."""
+        """Writes and flushes whole lines, outside of any progress bar. Raises OSError, except inside `outlived`."""
         if self.is_quiet:
             return
         try:

@@ -16,7 +16,7 @@ ENCODINGS = {  # by byte order mark; UTF-32 comes first, because its mark may be
 }
 LONGEST_MARK = max(map(len, ENCODINGS))  # bytes
 DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"'<>]*)["']""")
-# The encoding that Windows programs really use if they declare the key: a superset of it.
+# The encodings that Windows programs really use if they declare the key; each is a superset of its key.
 WRITTEN_AS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "cp950"}
 
 
@@ -57,7 +57,7 @@ def decoded_xml(content: bytes, path: Path) -> bytes:
                 f"{path}:1: declares the encoding {name!r}, which doesn't exist. Declare its actual encoding, such as "
                 "windows-1252 or gb18030, or save it as UTF-8."
             ) from None
-        if not known.startswith(("utf-16", "utf-32")):  # a file whose declaration reads as ASCII isn't in these
+        if not known.startswith(("utf-16", "utf-32")):  # a file whose declaration reads as ASCII is in neither
             encoding = WRITTEN_AS.get(known, known)
     text = _decoded(content, path, encoding, advice)
     try:

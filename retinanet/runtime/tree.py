@@ -1,4 +1,4 @@
-"""Walks folders, finds files by name, and records for each file that it was read, or why it was left out."""
+"""Walks folders, finds files by name, and records, for each file, that it was read or why it was left out."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
 
 
 class Account(NamedTuple):
-    """Holds the number of files that were read, and all other files, grouped by the reason why they weren't."""
+    """Holds the number of files that were read, and the files that weren't, grouped by reason."""
 
     num_read: int
     left: dict[str, list[Path]]
@@ -43,7 +43,8 @@ class Tree:
     """
 
     def __init__(self, most_in_folder: int | None = None) -> None:
-        self._most_in_folder = most_in_folder  # limits a first look; in total, MOST_FOLDERS times as many
+        # A limit per folder, for a first look; for all folders together, the limit is MOST_FOLDERS times as high.
+        self._most_in_folder = most_in_folder
         self._walked: dict[Path, list[Path]] = {}
         self._entries: dict[str, Entry] = {}
         self._read: set[str] = set()
@@ -103,7 +104,7 @@ class Tree:
         return self.is_read(path) or self._key(path) in self._reasons
 
     def account(self, reason_of: Callable[[Path], str]) -> Account:
-        """Returns the account of all files walked or read; `reason_of` gives the reason for files without one."""
+        """Returns the account of all files walked or read; `reason_of` gives a reason for files without any."""
         left: dict[str, list[Path]] = {}
         for key, (path, reason) in self._entries.items():
             if key not in self._read:

@@ -19,7 +19,7 @@ RESAMPLING = Image.Resampling.LANCZOS
 SMALLEST, LARGEST = 0.16, 0.8  # an object's longer side, as a fraction of the image's shorter side
 CROWDED, EMPTY = 0.15, 0.05  # fractions of images with many objects, and without objects
 MOST_ENLARGED = 1.5  # a larger factor would reveal the low resolution of the photograph of the coins
-LEAST_VISIBLE = 0.5  # fraction of each object; an object that would leave less of another visible is not pasted
+LEAST_VISIBLE = 0.5  # fraction of each object; an object that would hide more of another is not pasted
 TINTS = ((1.0, 0.78, 0.66), (0.75, 0.95, 0.6), (1.0, 0.93, 0.8), (0.85, 0.92, 1.0), (1.0, 1.0, 1.0))
 
 

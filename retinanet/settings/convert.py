@@ -14,7 +14,7 @@ BOXES, OUTLINES, KEYPOINTS, TRACKS = ROWS = ("boxes", "outlines", "keypoints", "
 STOP, SKIP = BAD_LABELS = ("stop", "skip")
 LINK, COPY, NONE = IMAGES = ("link", "copy", "none")  # how the output gets the images
 AS_GIVEN = "as_given"
-BOX_READINGS = (  # what data/box_readings.py does with each
+BOX_READINGS = (  # data/box_readings.py defines each
     AS_GIVEN,
     "centres",
     "corner_less_half",
@@ -77,7 +77,7 @@ class Splitting:
 class ReadSettings:
     rows: str | None = option(
         None,
-        "what a YOLO row with more than five numbers holds: a box and its score, an outline, a box and key points, or "
+        "what a YOLO row with more than five numbers holds: a box and its score, an outline, a box and keypoints, or "
         "a box, perhaps its score, and the number of a track",
         ROWS,
     )

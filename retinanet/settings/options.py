@@ -156,7 +156,7 @@ def parsed(
 
 
 def options_of(settings: Any) -> dict[str, Option]:
-    """Returns the options of a settings class by their names, in the order of its fields."""
+    """Returns the options of a settings class by name, in the order of its fields."""
     return {field.name: field.metadata["option"] for field in _flat_fields(settings)}
 
 
@@ -221,7 +221,7 @@ def _value_read(details: Option, default: Any, value: Any) -> Any:
     if (details.nargs == "+" and not count) or (isinstance(details.nargs, int) and details.nargs != count):
         raise ValueError(f"expected a list of another length; got {counted(count, 'value')}")
     for word in words:
-        # A command line can't contain any other text.
+        # Only values that a command line can contain are accepted.
         if type(word) not in (int, float, str) or any(c == "\0" or "\ud800" <= c <= "\udfff" for c in str(word)):
             raise ValueError(f"expected a number or a text; got {word!r}")
     read = tuple(kind(str(word)) if callable(kind) else _chosen(kind, str(word)) for word in words)

@@ -23,7 +23,7 @@ SCORE = number_from(0, 1)
 
 
 class ClassThreshold(NamedTuple):
-    name: str | None  # of the class; None: of the other classes
+    name: str | None  # the class; None: all other classes
     number: float
 
 
@@ -54,7 +54,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class FileDetection:
-    """Defines Detection's flags anew; None stands for the weights file's value or, without one, the usual default."""
+    """Defines Detection's flags anew; None stands for the weights file's value or, if it has none, the default."""
 
     threshold: tuple[ClassThreshold, ...] | None = option(
         None,
@@ -123,7 +123,7 @@ class PredictSettings:
 
 
 def _sources_first(argv: Sequence[str]) -> list[str]:
-    """Moves sources after --threshold to the front, such as street.jpg in `--threshold 0.3 street.jpg`.
+    """Moves sources that follow --threshold to the front, such as street.jpg in `--threshold 0.3 street.jpg`.
 
     A word that can't be a threshold counts as a source. The first word after --threshold always stays, so that a
     mistake in it is reported.

@@ -13,10 +13,10 @@ from retinanet.settings.options import Given, number_above, number_from, option,
 
 BEST, FINAL = "best.pt", "model_final.pt"  # a run's checkpoint with the best AP, and its last
 MIN_SIDE, MAX_SIDE = 608, 1024
-OVERLAP, MOST_OVERLAP = 0.2, 0.9  # of tiles; with more, there would be far too many
+OVERLAP, MOST_OVERLAP = 0.2, 0.9  # of tiles; a larger overlap would give far too many tiles
 LEAST_SIDE, MOST_MIN_SIDE = 64, 2**13  # a single larger image would fill a GPU's memory
 MAX_PIXELS = 89_000_000  # an RGB image with this many pixels takes 267 MB
-EMBED, LINK = "embed", "link"  # the pictures of the report's page
+EMBED, LINK = "embed", "link"  # how the report's page gets its pictures
 UPRIGHT, RAW = EXIF = ("upright", "raw")  # how images with an EXIF orientation are read
 WHITE_LEVEL = 2**16 - 1  # the value of white in 16-bit pictures
 PHOTOMETRIC, CROP, ZOOM_OUT, JITTER = AUGMENTATIONS = ("photometric", "crop", "zoom_out", "jitter")
@@ -120,7 +120,7 @@ def check_sides(min_side: int, max_side: int) -> None:
 class Anchors:
     """Defines the flags for a cell's anchors.
 
-    Their sides range from `anchor_scale` strides to below twice that, each in all `anchor_ratios`.
+    The sides range from `anchor_scale` strides to below twice that, and each size comes in all `anchor_ratios`.
     """
 
     anchor_scale: float = option(

@@ -79,7 +79,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "norm_statistics": "auto",
     },
 }
-# Pairs of flags for the same setting: each of a pair replaces the other.
+# Pairs of flags for the same setting: if one is given, it replaces the other.
 INSTEAD = (("warmup_share", "warmup_steps"), ("ema_share", "ema_decay"))
 
 DEPTHS_OF_V2 = (50, 101, 152)  # the depths for which torchvision has newer ImageNet weights
@@ -341,11 +341,11 @@ class Optimisation:
         return self.schedule != STEP or bool(self.warmup_share) or bool(self.ema_share)
 
     def num_warmup_steps(self, num_steps: int) -> int:
-        """Returns the number of warm-up steps in a run of `num_steps`."""
+        """Returns the number of warm-up steps in a run of `num_steps` steps."""
         return self.warmup_steps or round(self.warmup_share * num_steps)
 
     def average_decay(self, num_steps: int) -> float:
-        """Returns the decay of the weights' average in a run of `num_steps`; 0 means no average."""
+        """Returns the decay of the weights' average in a run of `num_steps` steps; 0 means no average."""
         if not self.ema_share:
             return self.ema_decay
         return 1 - 1 / max(LEAST_WINDOW, self.ema_share * num_steps)
@@ -675,7 +675,7 @@ def differences(own: Architecture, asked: Architecture) -> list[tuple[str, str]]
 
 
 def with_parts_without_flags(asked: Architecture, own: Architecture) -> Architecture:
-    """Returns the architecture `asked` for, with those parts of a file's `own` that no flag describes."""
+    """Returns the architecture `asked` for, but with a file's `own` values for the parts that no flag describes."""
     return asked._replace(level_code=own.level_code, p6_from_p5=own.p6_from_p5)
 
 

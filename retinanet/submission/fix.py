@@ -134,7 +134,7 @@ def _is_endless(value: Any) -> bool:
 def _beyond_the_best(rows: NumberedRows) -> NumberedRows:
     """Returns the rows with valid boxes beyond the MAX_PER_CLASS highest scores of each image and category.
 
-    An image and category with an invalid score is left out. Of rows with equal scores, the last are returned.
+    A pair of image and category with an invalid score is left out. Of rows with equal scores, the last are returned.
     """
     groups = defaultdict(list)
     for index, row in rows:

@@ -1,4 +1,4 @@
-"""Checks during the first epoch, on some of the training images, whether boxes fit the pictures as given."""
+"""Checks during the first epoch, on some of the training images, whether the boxes, as read, fit the pictures."""
 
 import threading
 

@@ -142,7 +142,7 @@ def start_state(
     random_stages: Sequence[str],
     num_steps: int,
 ) -> TrainingState:
-    """Returns the state of a run of `num_steps` before its first step."""
+    """Returns the state of a run of `num_steps` steps before the first step."""
     network.to(device)
     how = settings.optimisation
     rates = rates_of_stages(how.backbone_rate, random_stages)
@@ -196,7 +196,7 @@ def sides_to_compile(settings: TrainSettings) -> list[int]:
 
 
 def batches_of_run(settings: TrainSettings, sets: Sets, ranks: Ranks) -> int:
-    """Returns num_batches for the images and tiles of the run's training set."""
+    """Returns the result of `num_batches` for the images and tiles of the run's training set."""
     tiling = settings.data.tiling
     return num_batches(settings, len(sizes_of_epoch(sets.training_set, tiling.tiles, tiling.min_visible)), ranks)
 

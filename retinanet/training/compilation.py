@@ -16,9 +16,9 @@ from retinanet.runtime.errors import UserError
 from retinanet.runtime.printable import counted
 from retinanet.runtime.ranks import Ranks
 
-# Compiling ResNet-50 for its first shape took one core a minute, and a run has a few shapes. On an H100, compiling is
-# predicted to save 14 ms per batch of 16 images, and up to 8 ms per batch of 2 if a launch takes the host 7
-# microseconds.
+# Compiling ResNet-50 for the first batch shape took a minute on one core, and a run has a few shapes. On an H100, a
+# compiled step is predicted to save 14 ms with 16 images, and up to 8 ms with 2 images if the host takes 7 microseconds
+# to launch a kernel.
 BATCHES_WORTH_COMPILING = 10_000
 LONGEST_COMPILATION = 300.0  # seconds for one batch shape
 # A GPU computes smaller batches faster than the host launches their kernels; a CUDA graph launches all of them at once.

@@ -60,7 +60,7 @@ def train_steps(
     state.network.train()
     for rate, group in zip(rates, steps, strict=False):
         state.iteration += 1
-        ranks.meet()  # otherwise a GPU's queue would fill behind a missing rank, and this process couldn't report it
+        ranks.meet()  # otherwise a GPU's queue would fill up, and this process couldn't report a missing rank
         if any(len(batch.images) for batch in group) or ranks.size > 1:
             largest = max(group, key=lambda batch: len(batch.images))
             with memory_explained(named(largest.images), STEP_ADVICE):
@@ -75,7 +75,7 @@ def _step(
     optimizer, scaler = state.optimizer, state.scaler
     set_rate(optimizer, rate)
     for parameter in state.parameters:
-        parameter.grad = None  # before the forward pass, which can then use their memory
+        parameter.grad = None  # before the forward pass, which can then use the gradients' memory
     statistics = state.statistics()
     before = copies(statistics)
     numbers = _gradient(group, statistics, scaler, compute_losses, ranks)
@@ -213,7 +213,7 @@ def _steps_left(run: Run) -> Iterator[list[Batch]]:
     # ranks, it doesn't even interrupt that: a rank that stopped at an arbitrary point would leave the others waiting.
     if run.ranks.size == 1:
         loaded = STOP.stoppable(loaded)
-    # Unreadable images are refused before any part of their batch goes to the device.
+    # Unreadable images are refused or counted before any part of their batch goes to the device.
     batches = run.bad_images.passing(loaded)
     # Each batch is copied as soon as it is loaded, not when its step is complete.
     return in_steps(on_device(batches, run.device), accumulate)

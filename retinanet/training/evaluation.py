@@ -57,7 +57,7 @@ def _save_epoch(run: Run, saves: Saves, is_last: bool) -> None:
 def evaluate_weights(run: Run) -> float | None:
     """Prints the COCO table of the weights that test.py uses (the averaged ones, if there are any); returns their AP.
 
-    Returns None if there is no table: without objects in the val set, and on ranks other than 0.
+    Returns None if the val set has no objects, and on ranks other than 0.
     """
     average, val = run.state.average, run.sets.val
     if average and has_objects(val):
@@ -82,7 +82,7 @@ def _report_folder(run: Run) -> Path:
 
 
 def _write_report(run: Run, table: CocoTable, detections: Found) -> None:
-    """Writes test.py's report, but without confidence intervals; its figures go to the trackers."""
+    """Writes the same report as test.py, but without confidence intervals; its charts go to the trackers."""
     from retinanet.reports.embedded_images import pictures_of, telling_order
     from retinanet.reports.html_report import write_report  # not at the top: it imports Matplotlib
 

@@ -16,6 +16,7 @@ from retinanet.data.dataset import CocoDataset
 from retinanet.data.learnable import SCARCE, warnings_of
 from retinanet.data.tiles import TiledEpochs
 from retinanet.data.white_level import used_range
+from retinanet.detector.model import RetinaNet
 from retinanet.detector.settings import AnchorShapes
 from retinanet.runtime.console import say
 from retinanet.runtime.device import bfloat16_speed
@@ -32,13 +33,13 @@ from retinanet.training.log_lines import rate_hint, schedule_hint
 from retinanet.training.saves import disk_line
 from retinanet.training.trackers import NO_TRACKERS, TrackedRun, Trackers, open_trackers
 
-MOST_DRAWN = 10_000  # objects to match; even of millions, this sample gives the fractions within 1%
+MOST_DRAWN = 10_000  # objects to match: even of millions, a sample of this size gives the fractions to within 1%
 MUCH_MISSED = 0.25  # a larger fraction of objects without an anchor is worth a warning, not just a note
 MOST_SCARCE_NAMED = 10  # scarce classes to name
 
 
 def with_seed(settings: TrainSettings, saved: SavedRun | None, ranks: Ranks) -> TrainSettings:
-    """Returns the settings with a numeric seed: RANDOM becomes the `saved` run's seed, or one that rank 0 draws."""
+    """Returns the settings with a numeric seed: RANDOM becomes the `saved` run's seed, or a seed that rank 0 draws."""
     if settings.optimisation.seed != RANDOM:
         return settings
     if saved is None:
@@ -85,7 +86,7 @@ def begin(run: Run, saved: SavedRun | None, complaints: list[str], devices: list
     for complaint in complaints:
         say(f"Can't resume from {complaint}")
     if saved:
-        say(f"Resumed from {folder} after {done}", *ranks_changed(saved.facts, run.facts))
+        say(f"Resumed from {folder} after {done}", *ranks_changed(saved.facts, run.facts, run.state.network))
     elif settings.output.resume:
         say(f"{folder} holds nothing to resume, so a new run starts")
     if moved:
@@ -116,14 +117,15 @@ def trackers_of(run: Run) -> Trackers:
     return open_trackers(settings.output.track, TrackedRun(settings.output.output_path, name, plain, step))
 
 
-def ranks_changed(old: Facts, new: Facts) -> list[str]:
+def ranks_changed(old: Facts, new: Facts, network: RetinaNet) -> list[str]:
     """Returns a line about the effect of a changed number of processes; no line if the number is the same."""
     if old.num_ranks == new.num_ranks:
         return []
     before, now = (facts.num_ranks * facts.batch_size for facts in (old, new))
     images = f"{counted(now, 'image')} per step"
     images = f"still {images}" if now == before else f"{images} instead of {before}"
-    effect = "only rounding differs from the same run by" if now == before else "other numbers than in a run by"
+    is_same = now == before and not network.backbone.learn_statistics  # each rank learns them from its own images
+    effect = "only rounding differs from the same run by" if is_same else "other numbers than in a run by"
     return [f"Processes: {new.num_ranks}, {old.num_ranks} until now; {images}, so {effect} {old.num_ranks}"]
 
 
@@ -165,7 +167,7 @@ def opening_lines(run: Run) -> list[str]:
 
 
 def bfloat16_note(run: Run) -> str:
-    """Returns what bfloat16 would change on this CPU, to append to the line about the precision."""
+    """Returns a note on what bfloat16 would change on this CPU, to append to the line about the precision."""
     if run.device.type != "cpu" or run.facts.precision != "float32":
         return ""
     times = bfloat16_speed()
@@ -183,7 +185,7 @@ def tile_lines(dataset: CocoDataset, settings: TrainSettings) -> list[str]:
 
 
 def data_lines(dataset: CocoDataset, shapes: AnchorShapes, settings: TrainSettings) -> list[str]:
-    """Returns lines about the objects to learn in `dataset`, and how many of them get an anchor of `shapes`."""
+    """Returns lines about the objects to learn in `dataset`, and about how many of them get an anchor of `shapes`."""
     annotations, rows = dataset.annotations, np.flatnonzero(dataset.is_learned)
     num_clipped = int((dataset.overhangs()[rows] >= 1).sum())
     counts = np.bincount(annotations.labels[rows], minlength=len(annotations.class_names)).tolist()
@@ -228,7 +230,7 @@ def _missed_lines(dataset: CocoDataset, setup: AnchorSetup, settings: TrainSetti
 
 
 def range_lines(dataset: CocoDataset) -> list[str]:
-    """Returns a line about the range of values that the set's 16-bit pictures use, or no lines if it has none."""
+    """Returns a line about the range of values that the set's 16-bit pictures use; no line if there are none."""
     if not (used := used_range(dataset)):
         return []
     return [f"{'Warning: ' * used.is_far}{used.text()}"]

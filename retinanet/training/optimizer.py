@@ -54,7 +54,7 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
 
 
 def rates_of_stages(shares: Sequence[float], random_stages: Collection[str] = ()) -> list[float]:
-    """Returns the learning-rate multiplier of each of STAGES: `shares`, if it holds one per stage.
+    """Returns the learning-rate multiplier of each of STAGES: `shares` itself, if it has one per stage.
 
     A single share applies to all stages except `random_stages`, which have the multiplier 1: like the heads, they have
     everything to learn.

@@ -105,7 +105,7 @@ def train_epoch(run: Run, saves: Saves, trackers: Trackers, val_pictures: ValPic
         is_logged = state.iteration in (1, num_steps) or state.iteration % settings.output.log_every == 0
         is_saved = settings.output.save_every and step % settings.output.save_every == 0
         if is_logged or is_saved:
-            run.ranks.meet()  # reading from a GPU would wait forever if a rank is missing
+            run.ranks.meet()  # reading from a GPU would wait forever if a rank were missing
         if is_logged:
             log_skipped(run, run.ranks)
             log_bad_images(run)

@@ -22,7 +22,7 @@ from retinanet.runtime.printable import printable
 from retinanet.runtime.streams import complain
 from retinanet.settings.train import MLFLOW, TENSORBOARD, WANDB
 
-IDS = "trackers.json"  # stores, in the run's folder, the run's id in each tracker, for resuming
+IDS = "trackers.json"  # in the run's folder: the run's id in each tracker, for resuming
 MOST_LETTERS, MOST_PARAMETERS = 6000, 100  # MLflow's limits on characters per parameter and parameters per call
 MLFLOW_LETTERS = "-_./: "  # allowed in a name besides letters and digits
 MLFLOW_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

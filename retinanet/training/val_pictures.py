@@ -17,7 +17,7 @@ MOST_THREADS = 16
 
 
 class ValPictures:
-    """Decodes each rank's share of the pictures of `dataset`, unless they have been decoded earlier."""
+    """Decodes each rank's share of the pictures of `dataset`, unless they were decoded earlier."""
 
     def __init__(self, dataset: CocoDataset, ranks: Ranks, *, timeout: float, is_resumed: bool) -> None:
         self.dataset, self.ranks, self.timeout = dataset, ranks, timeout
@@ -70,7 +70,7 @@ class ValPictures:
             self.thread, self.are_decoded = None, True
 
     def note(self) -> None:
-        """Notes in the cache that all pictures have been decoded, if they have.
+        """Notes in the header cache that all pictures have been decoded, if they have.
 
         All ranks must have reached this point.
         """

@@ -18,9 +18,10 @@ from retinanet.training.sets import Sets
 
 
 def verify_resume(settings: TrainSettings, sets: Sets) -> int:
-    """Trains 2N steps, then N and N more from a checkpoint; logs differences. Returns 1 if there are any, otherwise 0.
+    """Trains 2N steps, then N steps and N more from a checkpoint, and logs the differences between the two results.
 
-    N is --verify_resume. The checkpoint is written to a temporary folder; the output folder stays unchanged.
+    Returns 1 if there are any, otherwise 0. N is --verify_resume. The checkpoint is written to a temporary folder; the
+    output folder stays unchanged.
     """
     steps = settings.safety.verify_resume
     assert steps

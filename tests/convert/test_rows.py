@@ -56,7 +56,7 @@ def test_the_box_of_rows_with_key_points_scores_and_tracks(rows, yaml, flags):
         ),
         (
             after_box(0.3, 0.3, 0.4, 0.6),
-            "has 9 numbers, which can be a box with key points, or an outline. Say which with",
+            "has 9 numbers, which can be a box with keypoints, or an outline. Say which with",
         ),
         (
             after_box(0.91),

@@ -1,10 +1,11 @@
-"""Makes everything that can go wrong with a run happen, and prints a table of the outcomes.
+"""Makes everything happen that can go wrong with a run, and prints a table of the outcomes.
 
     python -m tests.faults            (all; exit code 1 if a promise was broken)
-    python -m tests.faults --small    (a few of each, without those rows that are tests already)
+    python -m tests.faults --small    (a few cases, without the rows that tests cover anyway)
 
-Works on a small dataset that it writes itself, on the CPU, one thread a process. Filling a disk needs root (a tmpfs is
-mounted); without it a limit on the size of files stands in. Rows that tests make happen are run as these tests.
+Works on a small dataset that it writes itself, on the CPU, with one thread per process. Filling a disk needs root,
+because a tmpfs is mounted; without root, a limit on the size of files takes its place. The last rows run existing
+tests.
 """
 
 import argparse
@@ -31,7 +32,7 @@ Row = tuple[str, str, int, int, str]  # fault, promise, cases, held, what was se
 
 
 def killed(folder: Path, count: int) -> Row:
-    """SIGKILL, one time in three within the write of a checkpoint, else at a random moment."""
+    """Sends SIGKILL: in one case of three while a checkpoint is being written, otherwise at a random moment."""
     draw, held, landed = random.Random(1), 0, {"in a write": 0, "elsewhere": 0, "after its end": 0}
     duration = runs.undisturbed(folder)
     for case in range(count):
@@ -55,7 +56,7 @@ def signalled(folder: Path, count: int) -> Row:
     for case in range(count):
         number, output = (15, 2, 10)[case % 3], folder / f"signalled{case}"
         stopped = runs.train(folder, output, signal_after=draw.uniform(0.05, 0.95) * duration, number=number)
-        late += stopped.code == 0  # it had ended
+        late += stopped.code == 0  # the run had already ended
         slowest = max(slowest, stopped.seconds_after)
         again = runs.train(folder, output)
         in_time = stopped.code in (0, 128 + number) and stopped.seconds_after < 10
@@ -85,7 +86,7 @@ def disk(folder: Path) -> Row:
 
 
 def damaged(folder: Path, count: int) -> Row:
-    """Checkpoints cut at random lengths, and with a random bit flipped."""
+    """Loads checkpoints that are cut at a random length, or have a random bit flipped."""
     held, seen = runs.in_child(runs.load_damaged, folder, count)
     return "checkpoint cut, or a bit flipped", "falls back, never a wrong resume", 2 * count, held, seen
 
@@ -153,11 +154,14 @@ def rows(folder: Path, small: bool) -> list[Callable[[], Row]]:
 def test_rows() -> list[Callable[[], Row]]:
     ranks, mutations = "tests/runtime/test_ranks.py", "2000"
     ends = "all end within a minute, naming one clear cause; restarted, equal up to rounding"
+    one_fails = (
+        f"{ranks}::test_all_ranks_end_when_one_fails",
+        f"{ranks}::test_torchrun_brings_a_dead_rank_back_and_the_run_ends_equal",
+    )
+    large_batch = f"{ranks}::test_ranks_and_accumulation_train_what_one_large_batch_does"
     return [
-        lambda: tested("2 ranks: killed, raising, hanging", ends, ranks, "-k", "grief or brings"),
-        lambda: tested(
-            "1, 2, 3 ranks, odd-sized set", "losses within 1e-4, evaluation exact", ranks, "-k", "one_large"
-        ),
+        lambda: tested("2 ranks: killed, raising, hanging", ends, *one_fails),
+        lambda: tested("1, 2, 3 ranks, odd-sized set", "losses within 1e-4, evaluation exact", large_batch),
         lambda: tested(
             f"{mutations} mutations of each kind of file",
             "clear error or sound result",

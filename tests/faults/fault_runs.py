@@ -1,4 +1,4 @@
-"""Runs train.py for fault tests, in forked processes that need not import PyTorch again, and disturbs the runs."""
+"""Runs train.py for fault tests, in forked processes that don't need to import PyTorch again, and disturbs the runs."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ from retinanet.training import build as run_module
 
 FLAGS = (*TINY, "--epochs", 3, "--eval_every", 2, "--batch_size", 2, "--learning_rate", 0.001, "--log_every", 2)
 SAVING = ("--workers", 1, "--save_every", 2, "--resume")
-MEMORY = 2 * 10**9  # bytes that a refused file may cost at most, the process with PyTorch included
+MEMORY = 2 * 10**9  # the most bytes that a run on an odd image may use, including PyTorch
 
 Change = Callable[[], None]
 
@@ -51,7 +51,7 @@ class Seen(NamedTuple):
 
 
 def prepare(folder: Path) -> None:
-    """Write the dataset: 9 training images, 3 to evaluate on."""
+    """Writes the dataset: 9 images to train on, and 3 to evaluate on."""
     write_set(folder / "data", "train", 9)
     write_set(folder / "data", "val", 3)
 
@@ -65,7 +65,10 @@ def train(
     number: int = 0,
     data: Path | None = None,
 ) -> Ended:
-    """Run train.py in a forked process that `change` may spoil first; send it signal `number` after some seconds."""
+    """Runs train.py in a forked process, in which `change` is called first.
+
+    After `signal_after` seconds, if given, the process is sent the signal `number`.
+    """
     words = ("--coco_path", data or folder / "data", "--output_path", output, *FLAGS, *SAVING, *more)
     out, err = folder / "out", folder / "err"
     started = time.monotonic()
@@ -101,7 +104,7 @@ def _become_train(words: list[str], out: Path, err: Path, change: Change | None)
 
 
 def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work` gives in a forked process: PyTorch's threads must not be in the one that forks."""
+    """Returns what `work` returns in a forked process: the process that forks must not have PyTorch's threads."""
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
@@ -120,9 +123,9 @@ def in_child(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def undisturbed(folder: Path) -> float:
-    """Run the training that all others must equal; its seconds."""
+    """Runs the training that all others must equal; returns the seconds that it took."""
     ended = train(folder, folder / "undisturbed")
-    if ended.code != 0:  # a second time there is nothing to do
+    if ended.code != 0:  # from the second call on, the run has nothing left to do
         raise RuntimeError(ended.err)
     (folder / "list").write_text(ended.out.splitlines()[-1])
     if (folder / "duration").exists():
@@ -145,7 +148,7 @@ def _same_weights(one: str, other: str) -> bool:
 
 
 def is_finite(output: Path) -> bool:
-    """Whether the weights and statistics that a run saved last are; true if it saved none."""
+    """Returns True if the weights and statistics that a run saved last are finite, or if it saved none."""
     return in_child(_is_finite, str(output))
 
 
@@ -157,7 +160,10 @@ def _is_finite(output: str) -> bool:
 
 
 def kill_in_write(number: int, share: float) -> Change:
-    """Kill the process when `share` of its write with that number is on the disk; a share over 0.8: at the renaming."""
+    """Kills the process when `share` of the checkpoint that it writes as number `number` is on the disk.
+
+    With a share above 0.8, it is killed right after the file is renamed, and with one above 0.9, right before.
+    """
 
     def change() -> None:
         save, replace, writes = torch.save, os.replace, [0]
@@ -184,7 +190,7 @@ def kill_in_write(number: int, share: float) -> Change:
 
 
 def plant_nan(steps: Iterable[int]) -> Change:
-    """Have the loss be NaN in these steps."""
+    """Makes the loss NaN in these steps."""
 
     def change() -> None:
         plain_of, calls = run_module.losses_of, [0]
@@ -206,7 +212,7 @@ def plant_nan(steps: Iterable[int]) -> Change:
 
 @contextlib.contextmanager
 def spoiled_disk(place: Path, trouble: str) -> Iterator[tuple[Path, Change]]:
-    """An output folder, and what spoils its disk before the first step of a resumed run, and so its first save."""
+    """Yields an output folder, and a Change that spoils its disk before the first step, and so before any save."""
     place.mkdir()
     is_root = os.geteuid() == 0
     if is_root:
@@ -219,7 +225,7 @@ def spoiled_disk(place: Path, trouble: str) -> Iterator[tuple[Path, Change]]:
             free = os.statvfs(place)
             (place / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - 100_000))
         else:
-            # On top, as the tmpfs itself is busy with the run's lock.
+            # A read-only mount on top: the tmpfs itself can't be remounted, because the run holds a lock in it.
             subprocess.run(["mount", "--bind", str(place), str(place)], check=True)
             subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
 
@@ -264,7 +270,7 @@ def load_damaged(folder: Path, count: int) -> tuple[int, str]:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Of nested plain data with tensors, to the bit; their text would leave out most numbers."""
+    """Compares nested plain data with tensors to the bit; a comparison as text would leave out most numbers."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, list):
@@ -278,7 +284,7 @@ class Code:
 
 
 def load_malicious(folder: Path, numbers: int) -> tuple[int, str]:
-    """Files with code in them, one that unfolds to so many numbers, and one that claims a huge tensor."""
+    """Loads files with code in them, a file that unpacks to `numbers` numbers, and a file that claims a huge tensor."""
     place = folder / "malicious"
     place.mkdir()
     os.chdir(place)
@@ -324,7 +330,7 @@ def _write_infinite(folder: str) -> bool:
 
 
 def odd_images(folder: Path) -> list[Seen]:
-    """Train with one image of an extreme size, or an empty file, among others."""
+    """Trains with an image of an extreme size, or an empty file, among the other images."""
     found = []
     for name, (height, width), wanted in (
         ("1x1", (1, 1), 0),

@@ -20,7 +20,7 @@ FLAGS = (*TINY, "--workers", 0, "--batch_size", 4, "--eval_every", 1, "--learnin
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of its own."""
+    """Provides a folder on a disk of its own."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
@@ -37,7 +37,7 @@ def fill(place):
 
 @pytest.fixture
 def train(script, coco_path, monkeypatch):
-    """Runs train.py; the evaluations give these AP, and `at` an epoch's evaluation something happens first."""
+    """Runs train.py with evaluations that return `aps`; `happens` is called before the evaluation of epoch `at`."""
 
     def call(output, *more, aps=(), at=None, happens=lambda: None):
         def evaluate(run):
@@ -58,7 +58,7 @@ def best_lines(run):
 def test_best_names_what_is_on_the_disk(train, small_disk):
     output = small_disk / "output"
     run = train(output, "--epochs", 3, aps=(0.25, 0.5, 0.375), at=2, happens=lambda: fill(small_disk))
-    assert run.code == 2  # model_final.pt
+    assert run.code == 2  # model_final.pt wasn't saved
     (line,) = best_lines(run)  # best.pt is of epoch 1, but the weights of epoch 2 were saved before their evaluation
     assert line.startswith("Best: AP 0.500 after epoch 2 of 3. Evaluate it: ")
     assert line.endswith(f"--checkpoint_path {output / 'retinanet_epoch2.pt'}")
@@ -66,7 +66,7 @@ def test_best_names_what_is_on_the_disk(train, small_disk):
     assert load_checkpoint(output / "retinanet_epoch2.pt").epoch == 2
     assert not list(output.glob("*.part"))
     told = re.findall(r"(\S+): can't be written \(No space left on device: (\S+) MB needed, (\S+) kB free\)", run.err)
-    weights = {"best.pt", "retinanet_epoch2.pt", "retinanet_epoch3.pt", "model_final.pt"}  # epoch 2 with its threshold
+    weights = {"best.pt", "retinanet_epoch2.pt", "retinanet_epoch3.pt", "model_final.pt"}  # epoch 2 with a threshold
     assert {Path(path).name for path, _, _ in told} == {"last.pt", *weights}
     assert all(float(needed) > 1 and float(free) < 100 for _, needed, free in told)
     assert "enforce fail" not in run.err
@@ -109,7 +109,7 @@ def test_a_save_into_a_full_disk_leaves_the_checkpoint_before_it_whole(train, sm
 
 
 def test_a_better_best_that_could_not_be_saved_is_tried_again(train, tmp_path, monkeypatch):
-    """By the next evaluation that beats what best.pt holds."""
+    """The next evaluation that beats the AP of best.pt saves it."""
     save = saves.save_checkpoint
 
     def fails_for_best(checkpoint, path):
@@ -151,11 +151,11 @@ def test_too_little_space_is_reported_at_the_start(train, tmp_path, monkeypatch)
     expected = [size / 1e6 for size in all_sizes]
     assert [float(number) for number in told.groups()] == pytest.approx(expected, rel=0.05, abs=0.1)
 
-    # With --keep 1, one file of weights less.
+    # With --keep 1, there is one file of weights less.
     free[0] = round(written - 0.9 * sizes["best.pt"])
     assert warnings_of(train(tmp_path / "kept", "--epochs", 2, "--keep", 1, aps=(0.25, 0.5))) == []
 
-    # Of a resumed run only what is not there yet counts: the weights of one epoch, and a file in progress.
+    # For a resumed run, only what isn't there yet counts: the weights of one epoch, and a file in progress.
     free[0] = round(1.1 * (sizes["best.pt"] + sizes["last.pt"]))
     assert warnings_of(train(output, "--epochs", 3, "--resume", aps=(0.25, 0.5, 0.375))) == []
     free[0] = round(0.9 * sizes["last.pt"])

@@ -1,4 +1,4 @@
-"""Random damage to any file that is read: a clear error or a sound result, never anything else."""
+"""Random damage to any file that is read leads to a clear error or a sound result, never to anything else."""
 
 import io
 import json
@@ -81,7 +81,7 @@ def content():
 
 
 def places(value, path=()):
-    """The paths to everything inside nested JSON."""
+    """Yields the path of each value in nested JSON."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -90,7 +90,7 @@ def places(value, path=()):
 
 @st.composite
 def damaged_json(draw):
-    """The text of an annotation file with up to 3 values exchanged, removed or doubled, or bytes of it changed."""
+    """Draws the text of an annotation file with up to 3 values exchanged, removed or doubled, or with bytes changed."""
     damaged = content()
     for _ in range(draw(st.integers(1, 3))):
         *path, key = draw(st.sampled_from([path for path in places(damaged) if path]))
@@ -99,7 +99,7 @@ def damaged_json(draw):
             holder = holder[step]
         match draw(st.sampled_from(["exchange", "remove", "double"])):
             case "exchange":
-                holder[key] = deepcopy(draw(ODD))  # later changes may go into it
+                holder[key] = deepcopy(draw(ODD))  # a later change may be inside it
             case "remove":
                 del holder[key]
             case "double" if isinstance(holder, list):
@@ -151,7 +151,7 @@ ODD_WORDS = (
 
 @st.composite
 def damaged_text(draw, text):
-    """The bytes of a text file with words exchanged or replaced, in another encoding, or with bytes changed."""
+    """Draws the bytes of a text file with words exchanged or replaced, in another encoding, or with bytes changed."""
     for _ in range(draw(st.integers(0, 3))):
         words = [match.span() for match in re.finditer(r"[\w.+-]+", text)]
         if words:
@@ -164,7 +164,7 @@ def damaged_text(draw, text):
 
 
 def caught(read):
-    """The UserError that `read` raises, if it does."""
+    """Returns the UserError that `read` raises, or None."""
     try:
         read()
     except UserError as refused:
@@ -219,7 +219,7 @@ def test_a_check_of_damaged_files_finds_what_training_refuses_first(tmp_path, te
         examples += [f"{path}: {example}" for example in finding.examples]
     if refusal is None:
         refused = {kind for kind in first if "training refuses" in FINDING_KINDS[kind].says}
-        assert refused <= {"nothing_to_learn", "nothing_reached"}  # of the set as a whole, which reading doesn't ask
+        assert refused <= {"nothing_to_learn", "nothing_reached"}  # of the whole set, which reading doesn't check
     else:
         assert str(refusal) in examples
         assert refusal.kind in first

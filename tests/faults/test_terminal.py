@@ -1,4 +1,4 @@
-"""A training in a terminal, its output piped to tee, when the user presses Ctrl-C or closes the terminal."""
+"""A training run in a terminal, piped to tee, is saved when the user presses Ctrl-C or closes the terminal."""
 
 import os
 
@@ -12,7 +12,8 @@ from retinanet.checkpoints.resume import load_saved
 
 FLAGS = (*TINY, "--epochs", 2, "--eval_every", 1, "--batch_size", 2, "--log_every", 1, "--save_every", 1, "--resume")
 
-# The terminal's side: `trigger` says when the run is disturbed, `disturb` how. Ends with the run's exit code.
+# The terminal's side: when `trigger` is true, the terminal is closed if `is_closed`, otherwise Ctrl-C is pressed. Ends
+# with the run's exit code.
 TERMINAL = """
 import fcntl, os, pty, select, signal, struct, subprocess, sys, termios, time
 from pathlib import Path

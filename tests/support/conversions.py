@@ -41,7 +41,7 @@ def coco_json(file_names: list[str], **more: object) -> dict:
 
 
 def write(files: dict[str, str | bytes | None], folder: str | Path = ".") -> None:
-    """Writes files by their paths; one without content becomes an image, which differs from the others."""
+    """Writes `files`: contents by path. A file whose content is None becomes an image, different from all others."""
     for number, (name, content) in enumerate(files.items()):
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)

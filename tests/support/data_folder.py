@@ -10,7 +10,7 @@ NAMES = ("red", "green")
 
 
 def write_set(folder: Path, name: str, num_images: int, *, first_id: int = 1, seed: int = 0) -> dict:
-    """Writes a set of noisy images, each with a red or green square except the last; returns the annotations."""
+    """Writes a set of noisy images, each except the last with a red or green square; returns the annotations."""
     draw = np.random.default_rng([seed, len(name)])
     images, annotations = [], []
     (folder / "images" / name).mkdir(parents=True)

@@ -11,9 +11,9 @@ from retinanet.evaluation.matches import evaluated, match_detections, ranked_cla
 
 
 def random_set(tmp_path, first_id=1, seed=0, with_crowds=True):
-    """Writes a set of ten images with crowds and objects of three classes and all sizes; returns path and result rows.
+    """Writes a set of ten images with crowds and objects of three classes and all sizes.
 
-    The detections in the rows lie near the objects, and some scores are tied.
+    Returns its path, and result rows whose detections lie near the objects. Some scores are tied.
     """
     draw = np.random.default_rng(seed)
     images = [{"id": first_id + i, "file_name": f"{i}.jpg", "width": 400, "height": 300} for i in range(10)]

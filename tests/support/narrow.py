@@ -18,4 +18,4 @@ class NarrowBackbone(backbone.Backbone):
             super().__init__(depth, learn_statistics)
 
 
-narrowed = patch.object(model, "Backbone", NarrowBackbone)  # has start() and stop(), or is used as a context
+narrowed = patch.object(model, "Backbone", NarrowBackbone)  # has start() and stop(), and is a context manager

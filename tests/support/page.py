@@ -52,7 +52,7 @@ def press(browser, *keys: str) -> None:
 
 
 def tab_to(browser, selector: str, *, back: bool = False, most: int = 80) -> None:
-    """Presses Tab, or Shift and Tab, until the element with the focus fits the selector."""
+    """Presses Tab, or Shift and Tab, until the element with the focus matches the selector."""
     for _ in range(most):
         press(browser, "SHIFT+TAB" if back else "TAB")
         if browser.execute_script("return document.activeElement.matches(arguments[0])", selector):

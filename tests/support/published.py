@@ -1,8 +1,8 @@
-"""Provides twins of published RetinaNets, written from their descriptions, to compare with networks loaded from them.
+"""Provides twins of published RetinaNets, to compare with the networks that are loaded from the twins' weights.
 
-A twin has the published names of tensors. `outputs(images)` returns the scores [A, C] and the boxes [A, 4] of one uint8
-image [1, 3, H, W] in the order of its own anchors, before any threshold. `kinds` are the ratio and size of the anchors
-of a cell, in that order.
+The twins are written from the descriptions of the published networks, and their tensors have the published names.
+`outputs(images)` returns the scores [A, C] and the boxes [A, 4] of one uint8 image [1, 3, H, W] in the order of the
+twin's anchors, before any threshold. `kinds` are the (ratio, size) of the anchors of a cell, in the twin's order.
 """
 
 import torch
@@ -51,7 +51,7 @@ def resnet_levels(resnet: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 def cells_first(output: Tensor, num_anchors: int) -> Tensor:
-    """Turns [1, anchors * values, h, w] into [h * w * anchors, values]: row, column, anchor."""
+    """Turns [1, anchors * values, h, w] into [h * w * anchors, values], ordered by row, column and anchor."""
     return output[0].unflatten(0, (num_anchors, -1)).permute(2, 3, 0, 1).flatten(0, 2)
 
 

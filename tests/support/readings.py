@@ -1,4 +1,4 @@
-"""Writes pictures of plain objects whose boxes are meant in a given way, each defined by what its file holds."""
+"""Writes pictures of plain objects, with boxes in a given reading; FILE_BOXES defines the readings."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 from retinanet.coco.annotations import Annotations
 
 HEIGHT, WIDTH = 96, 144
-# What a file holds for the box x, y, w, h in a picture of W x H.
+# The numbers in a file of each reading for the box x, y, w, h in a picture of W x H.
 FILE_BOXES = {
     "as_given": lambda x, y, w, h, W, H: (x, y, w, h),
     "centres": lambda x, y, w, h, W, H: (x + w / 2, y + h / 2, w, h),
@@ -18,7 +18,7 @@ FILE_BOXES = {
     "mirrored": lambda x, y, w, h, W, H: (W - x - w, y, w, h),
     "upside_down": lambda x, y, w, h, W, H: (x, H - y - h, w, h),
     "half_turn": lambda x, y, w, h, W, H: (W - x - w, H - y - h, w, h),
-    # A picture turned left has the size H x W; its left is the top of the upright one, its bottom the left.
+    # A picture turned left has the size H x W; its left side is the upright picture's top, its bottom the left side.
     "turned_left": lambda x, y, w, h, W, H: (y / H * W, (W - x - w) / W * H, h / H * W, w / W * H),
     "turned_left_pixels": lambda x, y, w, h, W, H: (y, W - x - w, h, w),
     "turned_right": lambda x, y, w, h, W, H: ((H - y - h) / H * W, x / W * H, h / H * W, w / W * H),
@@ -35,7 +35,7 @@ FILE_BOXES = {
 
 
 def scene(seed: int) -> tuple[np.ndarray, list[list[int]]]:
-    """Returns a picture, uint8 [HEIGHT, WIDTH, 3], of three objects on uneven ground, and their boxes."""
+    """Returns a picture, uint8 [HEIGHT, WIDTH, 3], of three objects on an uneven background, and their boxes."""
     draw = np.random.default_rng(seed)
     rough = Image.fromarray(draw.integers(60, 200, (6, 9), dtype=np.uint8)).resize((WIDTH, HEIGHT))
     grey = np.asarray(rough).astype(int) + draw.integers(-12, 13, (HEIGHT, WIDTH))
@@ -76,9 +76,9 @@ def scenes(number: int, reading: str = "as_given", seed: int = 0) -> tuple[Annot
 def write_scenes(
     folder: Path, name: str, readings: list[str], *, names: list[str] | None = None, seed: int = 0, exif: int = 1
 ) -> dict:
-    """Writes a set with a picture for each of the `readings`, in which its boxes are meant; returns the annotations.
+    """Writes a set with a picture for each of the `readings`, in which its boxes are written; returns the annotations.
 
-    The pictures whose boxes aren't as given have the EXIF orientation `exif`, and their pixels are as scene draws them.
+    The pictures whose boxes aren't as given have the EXIF orientation `exif`, but their pixels are as scene draws them.
     """
     images, annotations = [], []
     for number, reading in enumerate(readings):

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.built import small_network
 from support.data_folder import change_json
 
+from retinanet.checkpoints.resume import Facts
 from retinanet.coco.annotation_cache import load_annotations
 from retinanet.data.dataset import CocoDataset
 from retinanet.detector.anchors import DEFAULT_SHAPES, AnchorShapes
@@ -11,7 +13,7 @@ from retinanet.settings.options import with_values
 from retinanet.settings.train import TrainSettings
 from retinanet.training import opening
 from retinanet.training.log_lines import best_line, schedule_hint
-from retinanet.training.opening import check_command, data_lines
+from retinanet.training.opening import check_command, data_lines, ranks_changed
 
 
 @pytest.fixture
@@ -137,3 +139,32 @@ def test_the_best_epoch_and_how_to_test_it():
         "Best: AP 0.500 after epoch 20 of 30. Evaluate it: python test.py --coco_path 'my data' --set_name val "
         "--checkpoint_path out/best.pt"
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "learns", "expected"),
+    [
+        ((2, 3), (2, 3), False, []),
+        (
+            (2, 3),
+            (1, 6),
+            False,
+            ["Processes: 1, 2 until now; still 6 images per step, so only rounding differs from the same run by 2"],
+        ),
+        (
+            (2, 3),
+            (1, 6),
+            True,
+            ["Processes: 1, 2 until now; still 6 images per step, so other numbers than in a run by 2"],
+        ),
+        (
+            (2, 3),
+            (3, 3),
+            False,
+            ["Processes: 3, 2 until now; 9 images per step instead of 6, so other numbers than in a run by 2"],
+        ),
+    ],
+)
+def test_what_another_number_of_processes_changes(before, after, learns, expected):
+    old, new = (Facts("cpu", "float32", False, "", "", size, ranks) for ranks, size in (before, after))
+    assert ranks_changed(old, new, small_network(learn_statistics=learns)) == expected

@@ -1,4 +1,4 @@
-// Draws the bars of errors and classes, and the precision-recall curves. A click, or Enter, shows a mark's images.
+// Draws the bars of errors and classes, and the precision-recall curves. A click on a mark, or Enter, shows its images.
 
 const PALETTE = [ // as in reports/labels.py
   "#3f90da", "#ffa90e", "#bd1f01", "#832db6", "#92dadd", "#a96b59", "#e76300", "#b9ac70", "#717581", "#94a4a2",
@@ -187,7 +187,7 @@ function startCurves() {
   };
   const move = (label, step) => {
     const {values, scores} = curves()[label];
-    while (step > 0 && Number.isNaN(scores[step])) step--; // the class never has such a recall
+    while (step > 0 && Number.isNaN(scores[step])) step--; // the class never reaches this recall
     cursor = {label, step};
     setText(point, `${className(label)}: recall ${(step / 100).toFixed(2)}, precision ${values[step].toFixed(3)}, ` +
       (Number.isNaN(scores[step]) ? "no detection" : `score ${scores[step].toFixed(3)}`));

@@ -56,7 +56,7 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-// Returns `text`, or its beginning that is at most `width` wide.
+// Returns `text`, or as much of its beginning as fits into `width`.
 function fitted(context, text, width) {
   if (context.measureText(text).width <= width) return text;
   let letters = Math.min(text.length, 80);

@@ -1,6 +1,6 @@
-// Sorts, filters and shows the grid of images. Only cards near the window exist, so that thousands stay usable.
+// Sorts, filters and shows the grid of images. Only cards near the window exist, so that a large set stays usable.
 
-const LEAST_CARD_WIDTH = 172, CARD_GAP = 12, CARD_TEXT_HEIGHT = 58; // CSS pixels; the height is that of images.css
+const LEAST_CARD_WIDTH = 172, CARD_GAP = 12, CARD_TEXT_HEIGHT = 58; // CSS pixels; the height is as in images.css
 const CARD_SHAPE = 0.75; // height of a card's picture as a fraction of its width
 const ROWS_BEYOND = 2; // rows of cards that exist above and below the window
 const PRINTED_CARDS = 24;
@@ -54,7 +54,7 @@ function followState(names) {
   if (["common", "own", "run", "filter"].some((name) => names.has(name))) grid.isDirty = true;
   if (names.has("filter")) showFilter();
   clearTimeout(grid.timer);
-  // While one image is open, its neighbours stay what they are.
+  // While one image is open, its neighbours stay the same.
   if (state.image !== null || state.tab !== "images") return;
   if (!grid.isDirty) return;
   if (!names.has("common") && !names.has("own")) updateGrid();
@@ -116,7 +116,7 @@ function textOf(filter) {
   return [filter.class === null ? null : className(filter.class), filter.kind].filter(Boolean).join(", ");
 }
 
-// Shows in the controls what a chart or the controls chose.
+// Shows the filter in the controls, whether a chart or a control has set it.
 function showFilter() {
   const {filter} = state;
   grid.classSelect.value = filter.class ?? "";
@@ -246,7 +246,7 @@ function showCards(printed) {
   const end = Math.min(grid.images.length, isPrinted ? printed : lastRow * grid.columns);
   for (const [place, card] of grid.cards) {
     if (place >= first && place < end) continue;
-    if (!isPrinted && card.contains(document.activeElement)) continue; // the focus must not be lost by scrolling
+    if (!isPrinted && card.contains(document.activeElement)) continue; // scrolling must not lose the focus
     card.remove();
     grid.cards.delete(place);
   }
@@ -270,7 +270,7 @@ function addCard(place) {
   const top = Math.floor(place / grid.columns) * (cardHeight() + CARD_GAP);
   Object.assign(card.style, {width: `${grid.cardWidth}px`, height: `${cardHeight()}px`,
     transform: `translate(${left}px, ${top}px)`});
-  // In the order of the images, whichever card was made first: it is the order in which they are read aloud.
+  // The cards are kept in the order of the images, because screen readers read them in that order.
   const next = [...grid.cards.keys()].filter((other) => other > place).sort((a, b) => a - b)[0];
   grid.list.insertBefore(card, grid.cards.get(next) ?? null);
   grid.cards.set(place, card);
@@ -335,9 +335,9 @@ function hasModifier(event) {
 
 // --- Pictures
 
-const pictures = new Map(); // HTMLImageElement by image, the one used last at the end
+const pictures = new Map(); // HTMLImageElement by image; the most recently used is last
 
-// Returns the decoded picture of an image, or null while it isn't there or if there is none.
+// Returns the decoded picture of an image, or null if it isn't loaded yet or doesn't exist.
 function pictureOf(image) {
   const picture = pictures.get(image);
   return picture?.complete && picture.naturalWidth ? picture : null;
@@ -348,7 +348,7 @@ function noteOf(image) {
   return printable(data.images.notes[image] ?? "");
 }
 
-// Calls `then` once the picture of an image can be drawn, or if it can't be shown; never if there is none.
+// Calls `then` when the picture of an image has loaded or has failed to load; never if the image has no picture.
 function whenPictureIsThere(image, then) {
   const {pictures: sources, notes} = data.images;
   const source = sources[image];

@@ -1,6 +1,6 @@
 // Shows suspect labels one by one, takes decisions by keys or buttons, keeps them across reloads, and saves them.
 
-const CROP_MARGIN = 2.2; // sides of the part of a picture that is shown, in sides of the boxes
+const CROP_MARGIN = 2.2; // the part of a picture that is shown, as a multiple of the boxes' sides
 // Each decision has its key, its text, whether it makes sense for a suspect, and which fields it writes.
 const DECISIONS = {
   right: {key: "r", text: "Right as it is", fits: () => true, writes: []},
@@ -55,7 +55,7 @@ function startLabels() {
   showSuspect();
 }
 
-// Returns a short text that other suspects of the same set don't have (FNV-1a).
+// Returns a short hash (FNV-1a) that distinguishes these suspects from other suspects of the same set.
 function digest(suspects) {
   let hash = 2166136261;
   for (const letter of JSON.stringify(suspects)) hash = Math.imul(hash ^ letter.codePointAt(0), 16777619);
@@ -193,7 +193,8 @@ function decide(name) {
   goTo(nextUndecided());
 }
 
-// Returns the place of the next suspect without a decision, from here on and then from the start; or this place.
+// Returns the place of the next suspect without a decision, after this place and then from the start; or this place if
+// there is none.
 function nextUndecided() {
   const {suspects, decisions, at} = labelling;
   const isOpen = (place) => !decisions.has(suspects[place].id);
@@ -214,7 +215,7 @@ function contradictionOf(suspect) {
 }
 
 // Returns the new value, as text, of each part of a label that the decision on a suspect changes, as convert sees it: a
-// new box and a new class go together.
+// new box and a new class don't contradict each other.
 function partsOf(suspect) {
   const decision = labelling.decisions.get(suspect.id);
   if (decision === "delete") return {category_id: "", bbox: ""};
@@ -251,7 +252,7 @@ function onLabelKey(event) {
   run();
 }
 
-// Decisions survive a reload if the browser can store them, which not every browser allows.
+// Decisions survive a reload if the browser lets the page store them, which not every browser does.
 function keepDecisions() {
   try {
     localStorage.setItem(labelling.storage, JSON.stringify([...labelling.decisions]));
@@ -271,7 +272,7 @@ function loadDecisions() {
   }
 }
 
-// Returns a suspect's decision as decisions.json has it.
+// Returns a suspect's decision in the form that decisions.json has.
 function decisionOf(suspect) {
   const decision = labelling.decisions.get(suspect.id);
   const {writes} = DECISIONS[decision];

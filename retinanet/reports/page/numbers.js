@@ -1,6 +1,6 @@
-// Counts at thresholds like evaluation/counts.py, from the matches that Python made. This file doesn't use the DOM.
+// Counts at thresholds as evaluation/counts.py does, from the matches that Python found. This file doesn't use the DOM.
 
-const FALSE_KINDS = 5; // kinds of error of a detection; the last of data.kinds is of objects
+const FALSE_KINDS = 5; // kinds of error that detections can have; the last of data.kinds is for objects
 const BACKGROUND = data.classes.length; // as a true class in the confusion matrix
 const NOT_FOUND = data.classes.length; // as a found class
 
@@ -14,7 +14,7 @@ data.objects.class.forEach((label, object) => {
 });
 const numEmpty = isEmpty.reduce((sum, one) => sum + one, 0);
 
-// Returns the counts of each class with the `thresholds` of the classes (float32, as scores are compared).
+// Returns the counts of each class at the `thresholds` of the classes (in float32, in which scores are compared).
 function countsAt(run, thresholds) {
   const {score, class: label, match, ignored, kind, image} = run.detections;
   const numClasses = data.classes.length;
@@ -75,7 +75,7 @@ function confusionAt(run, threshold, shown) {
   return table;
 }
 
-// Returns the detections of each class by descending score: those of a class are rows[first[class]..first[class + 1]].
+// Returns the detections of each class by descending score: class c has rows[first[c]..first[c + 1]].
 function rowsByClass(run) {
   const {class: label} = run.detections;
   const first = new Int32Array(data.classes.length + 1);
@@ -96,8 +96,8 @@ function thresholdBelow(score) {
   return number[0];
 }
 
-// Calls `visit(right, seen, score, isLast)` for each detection of the class that counts, by descending score; `isLast`
-// is true if no other has the same score, as a threshold keeps all of them or none.
+// Calls `visit(right, seen, score, isLast)` for each detection of the class that isn't ignored, by descending score.
+// `isLast` is true for the last detection with its score, because a threshold keeps all equal scores or none.
 function sweep(run, label, visit) {
   run.byClass ??= rowsByClass(run);
   const {score, match, ignored} = run.detections;
@@ -114,7 +114,7 @@ function sweep(run, label, visit) {
   if (seen) visit(right, seen, last, true);
 }
 
-// Returns the threshold of the class with the best F1, or null if there is no true positive.
+// Returns the threshold with the best F1 of the class, or null if the class has no true positive.
 function bestThreshold(run, label) {
   let best = 0, at = null;
   sweep(run, label, (right, seen, score, isLast) => {
@@ -124,7 +124,7 @@ function bestThreshold(run, label) {
   return at === null ? null : thresholdBelow(at);
 }
 
-// Returns the highest threshold at which the class has a recall of at least `least`, or null if it never has.
+// Returns the highest threshold at which the class has a recall of at least `least`, or null if it never reaches that.
 function recallThreshold(run, label, least) {
   let at = null;
   sweep(run, label, (right, seen, score) => {
@@ -133,7 +133,7 @@ function recallThreshold(run, label, least) {
   return at === null ? null : thresholdBelow(at);
 }
 
-// Returns the precision of the class at 101 recalls as COCO interpolates it, and the score at which each is reached.
+// Returns the precision of the class at 101 recalls, as COCO interpolates it, and the score that reaches each recall.
 function curveOf(run, label) {
   const values = new Float64Array(101), scores = new Float64Array(101).fill(NaN);
   const points = [];
@@ -141,7 +141,7 @@ function curveOf(run, label) {
   let highest = 0, place = points.length - 1;
   for (let step = 100; step >= 0; step--) {
     while (place >= 0 && points[place][0] >= step * 0.01) highest = Math.max(highest, points[place--][1]);
-    if (place === points.length - 1) continue; // the class never has such a recall
+    if (place === points.length - 1) continue; // the class never reaches this recall
     values[step] = highest;
     scores[step] = points[place + 1][2];
   }

@@ -8,7 +8,7 @@ function startTabs() {
   document.getElementById("tabs").append(...links);
   const show = () => {
     for (const part of document.querySelectorAll("[data-tab]")) {
-      part.classList.toggle("away", part.dataset.tab !== state.tab); // not `hidden`, because printing shows all
+      part.classList.toggle("away", part.dataset.tab !== state.tab); // not `hidden`, because printing shows all tabs
     }
     const followsThresholds = ["numbers", "images"].includes(state.tab);
     document.getElementById("thresholds").classList.toggle("away", !followsThresholds);
@@ -17,7 +17,7 @@ function startTabs() {
       else link.removeAttribute("aria-current");
     }
   };
-  // The address decides, so that the browser's Back leads to the tab before.
+  // The address determines the tab, so that the browser's Back button leads to the previous tab.
   const follow = () => {
     const tab = document.getElementById(location.hash.slice(1))?.closest("[data-tab]")?.dataset.tab;
     change({tab: tab ?? "numbers"});
@@ -36,11 +36,11 @@ function startTabs() {
 function startNumbers() {
   const parts = [startThresholds(), startClassTable(), startClassBars(), startCurves(), startConfusion(), startErrors()];
   startComparison();
-  // Past the controls of all classes, for the keyboard.
+  // Links past the controls of all classes, for keyboard users.
   const headings = document.querySelectorAll(".parts h2");
   document.getElementById("jump").append(...[...headings].slice(1).map((heading) =>
     element("a", {href: `#${heading.id || heading.parentElement.id}`}, heading.textContent.split(" at ")[0])));
-  let isStale = true; // the numbers are behind another tab, and the thresholds have changed
+  let isStale = true; // true if a change hasn't been shown yet, because another tab is open
   const show = (isNew) => {
     const limits = thresholds();
     const counts = data.runs.map((run) => countsAt(run, limits));
@@ -57,7 +57,7 @@ function startNumbers() {
     if (["common", "own", "run"].some((name) => names.has(name))) show(names.has("run"));
     else if (names.has("tab") && isStale) show(true);
   });
-  // Charts are drawn again if their place or the colours change.
+  // Charts are drawn again if their width or the colours change.
   const numbers = document.getElementById("numbers");
   let width = numbers.clientWidth; // 0 behind another tab
   new ResizeObserver(([{contentRect}]) => {
@@ -68,7 +68,7 @@ function startNumbers() {
   for (const event of ["beforeprint", "afterprint"]) {
     window.addEventListener(event, () => {
       isPrinting = event === "beforeprint";
-      document.documentElement.classList.toggle("printing", isPrinting); // in light colours, and all tabs
+      document.documentElement.classList.toggle("printing", isPrinting); // shows all tabs, in light colours
       show(true);
     });
   }

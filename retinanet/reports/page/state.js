@@ -4,7 +4,7 @@
 // "not found" (an object that no detection of its class above the threshold matches). `trueClass` and `foundClass` are
 // a cell of the confusion matrix, where data.classes.length is background as the true class, and "not found" as the
 // found class. `class` is the class of a detection or of an object that is not found. Scores above `minScore` count
-// instead of scores above the threshold. null: any.
+// instead of scores above the threshold. A field that is null allows any value.
 const NO_FILTER = {
   text: "", kind: null, class: null, trueClass: null, foundClass: null, minScore: null, maxScore: null,
 };

@@ -19,8 +19,8 @@ function countsOfAll(counts) {
   return {right: sum(counts.right), wrong: sum(counts.wrong), missed: sum(counts.missed)};
 }
 
-// Returns a function that shows the counts of each run and returns, for each run, the values by the names of MEASURES:
-// lists that start with all classes together.
+// Returns a function that shows the counts of each run and returns, for each run, a list of values for each name in
+// MEASURES: first the value for all classes together, then the value for each class.
 function startClassTable() {
   const hasTwo = data.runs.length > 1;
   const averages = averagesShown();
@@ -76,13 +76,13 @@ function startClassTable() {
   };
 }
 
-// Returns the columns that don't follow the thresholds: a name, and the fields of a run for a class and for all. Two
-// runs have a table of their own.
+// Returns the columns that don't follow the thresholds: the name of each, and the run's fields for each class and for
+// all classes. Two runs are compared in a table of their own instead.
 function averagesShown() {
   return data.runs.length > 1 ? [] : [["AP", "class_ap", "ap"], ["AP50", "class_ap50", "ap50"], ["AR", "class_ar"]];
 }
 
-// Returns the row of a class, or of all classes if `label` is null, and its cells, which follow the thresholds.
+// Returns the row of a class, or of all classes if `label` is null, and the cells in it that follow the thresholds.
 function classRow(label) {
   const name = label === null ? "All classes" : className(label);
   const objects = label === null ? sum(numObjects) : numObjects[label];

@@ -1,6 +1,6 @@
 // Shows the threshold bar, the buttons that set the classes' thresholds, and the command that detects with them.
 
-// Returns a function that shows the counts of all classes, given those of each run.
+// Returns a function that takes the counts of each run, and shows precision, recall and F1 of all classes together.
 function startThresholds() {
   const slider = element("input", {type: "range", id: "threshold", min: 0, max: 1, step: 0.01});
   const number = element("input", {
@@ -65,7 +65,7 @@ function classThresholds() {
   const command = element("code", {id: "command"});
   const copied = element("output", {class: "told"});
   const copy = button("Copy", () => {
-    getSelection().selectAllChildren(command); // stays selected where a page may not copy
+    getSelection().selectAllChildren(command); // stays selected if the browser doesn't let a page copy
     navigator.clipboard?.writeText(command.textContent).then(() => setText(copied, "Copied"), () => {});
   });
   const show = () => setText(command, predictCommand());
@@ -90,7 +90,7 @@ function typedThreshold(input) {
 }
 
 function predictCommand() {
-  // A threshold below 0 keeps scores of 0, as a result file may have, but no detector gives.
+  // A threshold below 0 keeps scores of 0, which a result file may contain, but no detector returns.
   const textOf = (threshold) => thresholdText(Math.max(0, threshold));
   const common = textOf(state.common);
   const others = data.classes

@@ -1,6 +1,6 @@
 // Shows one image, with objects and detections coloured by kind, zoom and pan; two runs are shown side by side.
 
-// Okabe and Ito's colours, which colour-blind people can tell apart, and a dash for each, so that colour isn't all.
+// Okabe and Ito's colours, which colour-blind people can tell apart, each with a dash pattern of its own.
 const STYLES = {
   right: {colour: "#009e73", dash: []},
   "wrong class": {colour: "#d55e00", dash: [10, 4]},
@@ -13,18 +13,18 @@ const STYLES = {
   crowd: {colour: "#bbbbbb", dash: [6, 6]},
   "in a crowd": {colour: "#bbbbbb", dash: [2, 4]},
 };
-const DARK = new Set(["right", "wrong class", "both"]); // colours that need white around them and in them
+const DARK = new Set(["right", "wrong class", "both"]); // styles whose colours need a white outline and white text
 const WHOLE = {zoom: 1, x: 0.5, y: 0.5}; // the whole image; x and y are the centre, as fractions of the image's sides
 const MOST_ZOOM = 40, ZOOM_STEP = 1.25, PAN_STEP = 0.1;
 const LABEL_LETTERS = 30, LABEL_HEIGHT = 16, LABEL_FONT = "12px system-ui, sans-serif";
-const CLICK_PIXELS = 4; // a pointer that moves less than this clicks
+const CLICK_PIXELS = 4; // a pointer that moves no further than this is a click
 const THRESHOLD_STEPS = {"[": -0.01, ",": -0.01, "]": 0.01, ".": 0.01, "{": -0.05, "<": -0.05, "}": 0.05, ">": 0.05};
 
 const viewer = {view: WHOLE, selected: null, canvases: [], pointers: new Map()};
 
 // --- What is drawn on an image
 
-// Returns the rows of each image: those of image i are rows[first[i]..first[i + 1]], in order.
+// Returns the rows of each image, in order: image i has rows[first[i]..first[i + 1]].
 function rowsByImage(images) {
   const first = new Int32Array(data.images.names.length + 1);
   for (const image of images) first[image + 1]++;
@@ -87,8 +87,8 @@ function shortName(label) {
 
 // --- Drawing
 
-// Draws an image and its items on a canvas of `size` (CSS pixels), as `view` shows it: with isSmall in thin lines and
-// without text. `selected` is the key of an item.
+// Draws an image and its items on a canvas of `size` (CSS pixels), as `view` shows them. With `isSmall`, lines are thin
+// and there is no text. `selected` is the key of an item.
 function drawScene(canvas, size, image, items, view, {isSmall = false, selected = null} = {}) {
   const context = prepared(canvas, size);
   const place = placeOf(size, image, view);
@@ -107,7 +107,7 @@ function drawScene(canvas, size, image, items, view, {isSmall = false, selected 
   if (!isSmall) drawLabels(context, size, place, ordered.reverse(), selected);
 }
 
-// Returns how far on top an item is drawn, so that the items that matter most aren't covered.
+// Returns the rank of an item: items of a higher rank are drawn later, so that those that matter most aren't covered.
 function rankOf(item, selected) {
   if (item.key === selected) return 3;
   if (item.style === "not found") return 2;
@@ -179,14 +179,14 @@ function drawPair(context, place, item) {
   }
 }
 
-// Draws the text of the items, the first on top; text that would cover earlier text is left out.
+// Draws the text of the items, in order; text that would cover earlier text is left out.
 function drawLabels(context, size, place, items, selected) {
   context.font = LABEL_FONT;
   context.textBaseline = "middle";
   context.direction = "ltr";
   const taken = [];
   for (const item of items) {
-    if (item.style === "object" && !item.text && item.key !== selected) continue; // its detection says it
+    if (item.style === "object" && !item.text && item.key !== selected) continue; // its detection has the same label
     const text = item.text ?? itemText(item);
     const width = context.measureText(text).width + 8;
     const box = onCanvas(place, item.box);
@@ -415,7 +415,7 @@ function sizeOf(canvas) {
   return {width: canvas.clientWidth, height: canvas.clientHeight};
 }
 
-// Returns where a pointer is, from the middle of its canvas.
+// Returns the position of a pointer relative to the middle of its canvas.
 function pointOf(event) {
   const canvas = event.currentTarget, box = canvas.getBoundingClientRect();
   return {canvas, x: event.clientX - box.left - box.width / 2, y: event.clientY - box.top - box.height / 2};
@@ -494,7 +494,7 @@ function focusItem(by) {
   buttons[Math.min(buttons.length - 1, Math.max(0, at + by))]?.focus();
 }
 
-// Moves the threshold to the next multiple of a hundredth, so that it stays a short number.
+// Moves the threshold by `by`, in whole hundredths, so that it stays a short number.
 function moveThreshold(by) {
   const hundredths = Math.round(state.common * 100) + Math.round(by * 100);
   change({common: Math.min(1, Math.max(0, hundredths / 100))});
