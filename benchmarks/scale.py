@@ -2,9 +2,9 @@
 
     python -m benchmarks.scale
 
-Each step waits for the slowest GPU (its time is drawn at random), then for the part of the all-reduce that the
-backward pass doesn't hide, then for the barrier that synchronises the ranks. All inputs are below, each with its
-source.
+Each step waits for the slowest GPU (the times of the GPUs are drawn at random), then for the part of the all-reduce
+that the backward pass doesn't hide, then for the barrier that synchronises the ranks. All inputs are below, each with
+its source.
 """
 
 import argparse
