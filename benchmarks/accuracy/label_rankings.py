@@ -35,7 +35,10 @@ class Entry(NamedTuple):
 
 
 def overlaps_in(found: Found, annotations: Annotations, image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the image's detections and labels as rows, and their IoUs [d, n]; crowds are left out."""
+    """Returns the rows of the image's detections and labels, and their IoUs [d, n].
+
+    Crowds, and detections inside them, are left out.
+    """
     detections = np.flatnonzero(found.images == image)
     rows = np.arange(*annotations.first[image : image + 2])
     crowds = annotations.boxes[rows[annotations.crowds[rows]]]

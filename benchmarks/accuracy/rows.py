@@ -103,7 +103,7 @@ def rows_of(setting: Setting) -> list[Row]:
 
 
 def _scaled(sides: Iterable[int], min_side: int) -> list[str]:
-    """Scales the sides to another shorter side, in multiples of 8."""
+    """Scales the sides in proportion to `min_side`, rounded to multiples of 8."""
     return [str(round(side * min_side / TRAIN_SIDES[2] / 8) * 8) for side in sides]
 
 

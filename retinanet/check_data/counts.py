@@ -37,7 +37,7 @@ class Reach(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The objects that training uses in a set, with their sizes, shapes and numbers."""
+    """The objects of a set that training uses: their sizes, shapes and counts by class."""
 
     name: str
     num_images: int

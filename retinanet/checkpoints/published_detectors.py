@@ -99,10 +99,10 @@ class PublishedDetector(NamedTuple):
 
 
 def recognised(state: Mapping[str, Any], content: Any, path: object) -> PublishedDetector | None:
-    """Returns the published network that the `state` in the `content` of `path` belongs to, whatever its prefix.
+    """Returns the published network that the `state` in the `content` of `path` belongs to.
 
-    If there are several networks, a teacher is preferred, otherwise the first. Returns None if there is no known
-    detector. Raises UserError if the detector is a variant that can't be used.
+    Names may have any prefix. If there are several networks, a teacher is taken if there is one, otherwise the first.
+    Returns None if there is no known detector. Raises UserError if the detector is a variant that can't be used.
     """
     for source in SOURCES:
         outputs = [
@@ -146,8 +146,8 @@ def _odtk_anchors(content: Any, _shapes: AnchorShapes) -> Anchors:
     """Returns the anchors that ODTK's deltas refer to, which its checkpoints describe.
 
     ODTK counts both edge pixels of a box, so an anchor from a to b is b - a + 1 wide, and its centre is half a pixel
-    further on. Early versions, which save neither ratios nor scales, round sides before they scale them, and leave out
-    the last pixel of an anchor, which their count then restores.
+    further on. Early versions, which save neither ratios nor scales, round the sides before they scale them. Their
+    anchors also end one pixel earlier, which makes up for counting both edge pixels.
     """
     ratios, scales = _odtk_ratios_and_scales(content)
     is_rounded = isinstance(content, dict) and "backbone" in content and "ratios" not in content

@@ -108,7 +108,7 @@ def evaluate_detector(settings: EvaluateSettings) -> int:
             device=device,
             detection=settings.detection,
             views=Views(
-                # The limit of the longer side grows with the shorter side; otherwise wide images would have the same
+                # The limit on the longer side grows with the shorter side; otherwise wide images would have the same
                 # size in all views.
                 [(side, longest_at(side, min_side, max_side)) for side in settings.views.test_sides or ()] or None,
                 settings.views.flip_test,
@@ -292,7 +292,7 @@ def place_of_results(settings: EvaluateSettings) -> Path:
 
 
 def sides_of(settings: EvaluateSettings, trained: Trained) -> tuple[int, int]:
-    """Returns the shorter side of the images and the limit of the longer side.
+    """Returns the shorter side of the images and the limit on the longer side.
 
     Raises UserError if flags and checkpoint contradict each other.
     """

@@ -1,4 +1,4 @@
-"""Decides from scores how boxes must be read: as given, in another reading or in none, if the scores can tell."""
+"""Decides from scores whether boxes fit as given, in another reading or in none, or whether scores can't tell."""
 
 from typing import NamedTuple
 

@@ -161,7 +161,7 @@ def evaluation_loader(
 ) -> DataLoader[list[Loaded]]:
     """Returns a loader that yields each image once, in batches, at all `test_sides`; a rank gets its share of batches.
 
-    `test_sides` are pairs (shorter side, limit of the longer side), by default only the pair of `dataset`. For
+    `test_sides` are pairs (shorter side, limit on the longer side), by default only the pair of `dataset`. For
     each pair, the images of a batch have equal padded shapes, so no image is padded because of another.
     """
     original = dataset.annotations.sizes

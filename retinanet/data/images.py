@@ -113,7 +113,7 @@ def read_image(
 def read_upright(
     source: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, white_level: int = WHITE_LEVEL
 ) -> np.ndarray:
-    """Reads an image without annotations: works like `read_image`, but accepts any size and always follows EXIF."""
+    """Reads an image without annotations: like read_image, but with no annotated size, and always following EXIF."""
     with _opened(source, None, max_pixels) as picture:
         header = header_of(picture)
         return _pixels(picture, source, header, header.orientation, white_level)

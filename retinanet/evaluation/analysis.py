@@ -163,7 +163,7 @@ def _best_overall(detections: Found, matches: DetectionMatches, annotations: Ann
 
 
 def _best_of(detections: Found, matches: DetectionMatches, chosen: np.ndarray, num_objects: int) -> WorkingPoint:
-    """Returns the working point with the best F1 of the `chosen` detections, which could find `num_objects` objects."""
+    """Returns the working point with the best F1 of the `chosen` detections, if there are `num_objects` to find."""
     counted = chosen & ~matches.ignored[0]
     scores, hits = detections.scores[counted].astype(np.float32), matches.hits[0, counted]
     # A threshold keeps either all detections with equal float32 scores or none of them.

@@ -15,7 +15,7 @@ from retinanet.settings.shared import BACKENDS, installed_backends
 
 AP, AP50 = 0, 1  # rows of the table
 NUMBER_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-# The twelve lines that pycocotools prints: quantity, abbreviation, IoU, area, limit of detections per image.
+# The twelve lines that pycocotools prints: quantity, abbreviation, IoU, area, limit on detections per image.
 LINES = (
     *(("Average Precision", "(AP)", iou, "all", 100) for iou in ("0.50:0.95", "0.50", "0.75")),
     *(("Average Precision", "(AP)", "0.50:0.95", area, 100) for area in ("small", "medium", "large")),
@@ -29,7 +29,7 @@ class CocoTable(NamedTuple):
 
     numbers: list[float]
     text: str
-    precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits of detections]; -1 without objects
+    precision: np.ndarray  # [10 IoUs, 101 recalls, C, 4 areas, 3 limits on detections]; -1 without objects
 
     def by_name(self, class_names: list[str]) -> dict[str, float]:
         """Returns the twelve metrics and the AP of each class by name; a metric is NaN if no objects count for it."""

@@ -26,7 +26,7 @@ class Views(NamedTuple):
     With `tiles`, the same views of each tile of a large image are added.
     """
 
-    sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit of the longer); None: the dataset's own
+    sides: Sequence[tuple[int, int]] | None = None  # (shorter side, limit on the longer); None: the dataset's own
     flip: bool = False
     tiles: Tiles | None = None
 

@@ -55,7 +55,7 @@ class Detector:
         boxes, scores, labels, names = detector("street.jpg")
 
     `path` is a checkpoint, or a file that `python -m retinanet.export` wrote. Detections score above `threshold`, by
-    default the threshold with the best F1 in the run's last evaluation, or 0.3 if there was none. A dict sets
+    default the threshold with the best F1 in the checkpoint's last evaluation, or 0.3 if there was none. A dict sets
     thresholds by class: {None: 0.3, "traffic light": 0.5}, where None stands for all other classes. `classes` are the
     names of the classes to find, by default all. `tile` is the side in pixels of the tiles into which large images are
     cut; neighbouring tiles overlap by at least the fraction `overlap` of their side, and each image is also processed

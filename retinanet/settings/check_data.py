@@ -35,7 +35,7 @@ class CheckDataSettings:
         metavar="SET",
     )
     min_side: int = min_side_option(MIN_SIDE, "length of the images' shorter side; use the value you will train with")
-    max_side: int = max_side_option(MAX_SIDE, "limit of the longer side; use the value you will train with")
+    max_side: int = max_side_option(MAX_SIDE, "limit on the longer side; use the value you will train with")
     anchors: Anchors = part(Anchors)
     tiling: TrainTiles = part(TrainTiles)
     max_pixels: int = max_pixels_option()

@@ -161,7 +161,10 @@ def options_of(settings: Any) -> dict[str, Option]:
 
 
 def flat(settings: Any) -> dict[str, Any]:
-    """Returns the settings as JSON and checkpoints store them: flags by name, tuples as lists, paths as strings."""
+    """Returns the settings as they are stored in JSON and checkpoints.
+
+    The flags are listed by name, tuples are lists, and paths are strings.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):

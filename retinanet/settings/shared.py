@@ -33,7 +33,7 @@ def min_side_option(default: int | None, text: str = "length of the images' shor
     return option(default, text, whole_number(LEAST_SIDE, MOST_MIN_SIDE))
 
 
-def max_side_option(default: int | None, text: str = "limit of the longer side, in pixels") -> Any:
+def max_side_option(default: int | None, text: str = "limit on the longer side, in pixels") -> Any:
     return option(default, text, whole_number(LEAST_SIDE))
 
 
@@ -82,7 +82,7 @@ class Augmentation:
 
     train_sides: tuple[int, ...] | None = option(
         None,
-        "multi-scale training: each batch uses one of these shorter sides, chosen at random; the limit of the longer "
+        "multi-scale training: each batch uses one of these shorter sides, chosen at random; the limit on the longer "
         "side scales along (default: --min_side only)",
         whole_number(LEAST_SIDE),
         nargs="+",
@@ -109,7 +109,7 @@ class Augmentation:
 
 
 def check_sides(min_side: int, max_side: int) -> None:
-    """Raises UserError if the limit of the longer side is less than the shorter side."""
+    """Raises UserError if the limit on the longer side is less than the shorter side."""
     if max_side < min_side:
         raise UserError(
             f"--min_side {min_side} is larger than --max_side {max_side}. Raise --max_side or lower --min_side."
@@ -172,7 +172,7 @@ class Views:
     flip_test: bool = option(False, "also detect in the mirror image", bool)
     test_sides: tuple[int, ...] | None = option(
         None,
-        "detect at each of these shorter sides; the limit of the longer side scales along (default: only the "
+        "detect at each of these shorter sides; the limit on the longer side scales along (default: only the "
         "checkpoint's min_side)",
         whole_number(LEAST_SIDE),
         nargs="+",

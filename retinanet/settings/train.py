@@ -58,7 +58,7 @@ from retinanet.settings.shared import (
 
 RECORD = "run.json"  # the name of a run's record
 PUBLISHED, STRONG = "published", "strong"
-# The learning-rate multiplier of the pretrained ResNet, and the limit of its rate with Adam and AdamW: at a higher
+# The learning-rate multiplier of the pretrained ResNet, and the limit on its rate with Adam and AdamW: at a higher
 # rate, the ResNet would forget what it has learned.
 RESNET_SHARE, RESNET_RATE = 0.15, 3e-5
 SIDE_SHARES = (0.8, 0.9, 1.0, 1.1, 1.2)  # fractions of --min_side, for multi-scale training
@@ -301,7 +301,7 @@ class Optimisation:
         number_from(0, 0.5),
     )
     clip_norm: float = option(
-        0.1, "limit of the gradient's norm; a large number, such as 1e9, turns clipping off", number_above(0)
+        0.1, "limit on the gradient's norm; a large number, such as 1e9, turns clipping off", number_above(0)
     )
     find_lr: bool = option(
         False,
@@ -599,7 +599,7 @@ def default_statistics(weights: str) -> str:
 
 
 def earlier_settings(weights: str) -> dict[str, Any]:
-    """Returns the flat settings that a run with these `weights` had for any flags that its version lacked.
+    """Returns, as flat settings, what a run from `weights` by an earlier version used for flags that didn't exist yet.
 
     These are the defaults, except that earlier versions rotated an image only if its annotated size called for it.
     """

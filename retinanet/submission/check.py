@@ -73,7 +73,7 @@ def check_results(rows: Any, annotations: Annotations) -> list[ResultFinding]:
 def name_findings(path: Path, member: str | None, set_name: str) -> list[ResultFinding]:
     """Returns a finding if the COCO server would reject the name of the zip `path` or of its `member`.
 
-    Names aren't checked for sets that the server doesn't evaluate, or for files other than zips, which can't be
+    Names are checked only for sets that the server evaluates, and only for zips, because no other file can be
     submitted.
     """
     if set_name not in COCO_SETS or path.suffix.lower() != ".zip":
