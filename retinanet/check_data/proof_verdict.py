@@ -30,8 +30,8 @@ WORDS = {
     WRONG: "the network learns these boxes, but they don't lie on the objects",
     BY_HEART: "the network finds the objects of the images that it was trained on, but not the objects of other images",
     NOT_AT_ALL: "the network doesn't even find the objects of the images that it was trained on",
-    NOT_ON_VAL: "the network finds objects in unseen images of the training set, but in the other set none, or only as "
-    "the wrong classes",
+    NOT_ON_VAL: "the network finds objects in unseen images of the training set, but not in the other set, or there "
+    "only as the wrong classes",
     UNTOLD: "the network has learned too little to say more",
 }
 EXIT_CODES = {LEARNABLE: 0, UNTOLD: 3}  # 1 for all other verdicts

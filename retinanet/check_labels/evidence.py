@@ -52,7 +52,7 @@ def evidence_at(
 
 
 def rival_ious_of(regions: ImageRegions, labelled: np.ndarray, replaced: np.ndarray) -> np.ndarray:
-    """Returns each region's largest IoU with an image's labels, except the label that is replaced: [Q, N].
+    """Returns, for each of Q replaced labels, each region's largest IoU with the image's other labels: [Q, N].
 
     `labelled` [n, 4] are the labels' boxes; `replaced` [Q] are indices into them, or -1 if no label is replaced.
     """

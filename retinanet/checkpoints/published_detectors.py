@@ -143,7 +143,7 @@ def torchvision_anchors(_content: Any = None, _shapes: AnchorShapes = DEFAULT_SH
 
 
 def _odtk_anchors(content: Any, _shapes: AnchorShapes) -> Anchors:
-    """Returns the anchors that ODTK's deltas refer to, which its checkpoints describe.
+    """Returns the anchors that ODTK's deltas refer to; their ratios and scales are the checkpoint's or the usual ones.
 
     ODTK counts both edge pixels of a box, so an anchor from a to b is b - a + 1 wide, and its centre is half a pixel
     further on. Early versions, which save neither ratios nor scales, round the sides before they scale them. Their

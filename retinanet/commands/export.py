@@ -164,7 +164,7 @@ class ExportedDetector(NamedTuple):
     model: RetinaNet
 
     def file_of(self, content: bytes) -> Any:
-        """Returns the file in the format to write, as bytes or as an openvino.Model, for the bytes of an ONNX file."""
+        """Converts the bytes of an ONNX file to the format to write: bytes for ONNX, or an openvino.Model."""
         if self.settings.format == OPENVINO:
             return openvino_model(content, metadata_of(self.checkpoint, self.settings.detection))
         return content
@@ -175,7 +175,7 @@ class ExportedDetector(NamedTuple):
         return openvino_runner(file, "cpu") if self.settings.format == OPENVINO else onnx_runner(file, "cpu")
 
     def look(self) -> Look:
-        """Returns the look of the checkpoint itself."""
+        """Returns a Look that runs the checkpoint's own network, not the exported file."""
         network = fastest_form(self.model, CPU, torch.float32, self.settings.detection.threshold)
         return look_with(network, self.settings.detection.num_candidates, device=CPU, precision=torch.float32)
 

@@ -40,9 +40,10 @@ class Table(NamedTuple):
 def read_csv(reading: Reading) -> Labelled:
     """Reads the sets of a folder, one per file, or the set of a single file.
 
-    Image paths are relative to the folder of the CSV file, or else images are found by name. A row with only a path
-    stands for an image without objects. A file with two columns numbers the classes; without such a file, classes are
-    sorted by name. Raises UserError, naming the mistake; mistakes in single rows are added to `reading` instead.
+    Image paths are relative to the folder of the CSV file; an image that isn't there is looked up by its name. A row
+    with only a path stands for an image without objects. A file with two columns numbers the classes; without such a
+    file, classes are sorted by name. Raises UserError, naming the mistake; mistakes in single rows are added to
+    `reading` instead.
     """
     source = reading.source
     folder = reading.root

@@ -46,7 +46,9 @@ def edges_of(image: np.ndarray) -> Edges:
 
 
 def scores_of_boxes(edges: Edges, corners: np.ndarray) -> np.ndarray:
-    """Returns the mean gradient across the sides of each box: float32 [n]. The whole picture has a mean of about 1.
+    """Returns the mean gradient across the sides of each box: float32 [n].
+
+    Gradients are scaled so that their mean over the whole picture is about 1.
 
     `corners` [n, 4] are (x1, y1, x2, y2) as fractions of the picture. Each side is measured inside the picture, at the
     best place near it. A side outside counts as gradient 0: boxes drawn by people and tools end at the border, so a box

@@ -44,7 +44,7 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
 
 
 def per_coordinate(values: Tensor) -> Tensor:
-    """Repeats (vertical, horizontal) `values` [..., 2], such as scales, for each coordinate of a box: [..., 4]."""
+    """Expands (vertical, horizontal) `values` [..., 2], such as scales, to a value for each of x1, y1, x2, y2."""
     return torch.cat([values.flip(-1)] * 2, dim=-1)
 
 

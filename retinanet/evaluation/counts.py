@@ -84,7 +84,10 @@ def count_at(
 
 
 def count_by_class(taken: np.ndarray, detections: Found, matches: DetectionMatches, annotations: Annotations) -> Counts:
-    """Counts the detections marked in `taken`, bool [D], by class at IoU 0.5."""
+    """Counts right and wrong detections and objects not found, by class, at IoU 0.5.
+
+    Only the detections marked in `taken`, bool [D], count.
+    """
     labels = annotations.labels[~annotations.crowds]
     return _count_by(taken, matches, 0, detections.labels, labels, len(annotations.class_names))
 

@@ -110,7 +110,7 @@ class Outputs:
         return self._place(self.folder / PICTURES / self._free(f"{PurePosixPath(name).with_suffix('')}.mp4", {".mp4"}))
 
     def _free(self, name: str, suffixes: set[str] = PICTURE_SUFFIXES) -> str:
-        """Returns `name`, plus .png if its format can't be written, and a number if an earlier picture has that name."""
+        """Returns `name`, plus .png if its format can't be written, and a number if another picture has that name."""
         path = _inside(name)
         path = path if path.suffix.lower() in suffixes else path.with_name(f"{path.name}.png")
         free, number = path, 1
