@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.startup --folder big_data
 
-The dataset is generated (1,000,000 images, 7,000,000 boxes; about 800 MB of JSON). Its image files are hard links to a
+The dataset is generated (1,000,000 images, 7,000,000 boxes; about 960 MB of JSON). Its image files are hard links to a
 few JPEGs; a start reads their headers, as it would with a real set. The workers read all annotations of an epoch, in
 the sampler's order, and decode nothing. Each start runs in a separate process. A worker's memory is the part that it
 doesn't share with the parent (USS).

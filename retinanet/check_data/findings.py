@@ -56,7 +56,7 @@ FINDING_KINDS = {
         "Name the sets with --sets, the training set first, or annotate objects.",
     ),
     "nothing_reached": Kind(
-        "no object that an anchor overlaps enough to be matched to it; training refuses",
+        "no object that an anchor overlaps enough to be matched to it; training with the default matcher refuses",
     ),
     # Training drops these, or learns from them although they are probably wrong.
     "one_box_for_all": Kind(
@@ -119,7 +119,7 @@ FINDING_KINDS = {
     "class_without_objects": Kind("a class without an object in the set", is_mistake=False, shows_names=True),
     "class_scarce": Kind(f"a class with fewer than {SCARCE} objects in the set", is_mistake=False),
     "image_without_objects": Kind("an image without an object: training learns it as background", is_mistake=False),
-    "crowd": Kind("a crowd (iscrowd 1): training ignores it", is_mistake=False),
+    "crowd": Kind("a crowd (iscrowd 1): trained as background, or ignored with --ignore_crowds", is_mistake=False),
     "box_clipped": Kind("a box that extends a pixel or more past its image: training clips it", is_mistake=False),
     "box_rounded": Kind("a box that extends less than a pixel past its image: training clips it", is_mistake=False),
     "image_turned": Kind("an image rotated by its EXIF orientation, to match its annotated size", is_mistake=False),

@@ -28,10 +28,10 @@ BY_HEART, NOT_AT_ALL, NOT_ON_VAL, UNTOLD = "by heart only", "not at all", "not o
 WORDS = {
     LEARNABLE: "the network finds objects in images that it hasn't seen",
     WRONG: "the network learns these boxes, but they don't lie on the objects",
-    BY_HEART: "the network finds the objects of the images that it was trained on, but not the objects of other images",
-    NOT_AT_ALL: "the network doesn't even find the objects of the images that it was trained on",
-    NOT_ON_VAL: "the network finds objects in unseen images of the training set, but not in the other set, or there "
-    "only as the wrong classes",
+    BY_HEART: "the network recognises the objects, or their classes, only in the images that it was trained on",
+    NOT_AT_ALL: "a network can't find even the objects of the images that it is trained on",
+    NOT_ON_VAL: "the network finds objects in unseen images of the training set, but in the other set, it doesn't find "
+    "them as they are labelled",
     UNTOLD: "the network has learned too little to say more",
 }
 EXIT_CODES = {LEARNABLE: 0, UNTOLD: 3}  # 1 for all other verdicts
