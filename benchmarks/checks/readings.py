@@ -222,7 +222,7 @@ def places(pictures: np.ndarray, owners: np.ndarray) -> np.ndarray:
 
 
 def dealt_out(right: Annotations, owners: np.ndarray) -> Annotations:
-    """Returns the set with the boxes of the image owners[i], in pixels, given to image i."""
+    """Returns the set after giving image i the boxes of image owners[i], in pixels."""
     parts = [np.arange(right.first[owner], right.first[owner + 1]) for owner in owners.tolist()]
     return right._replace(**of_rows(right, parts))
 

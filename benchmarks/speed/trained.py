@@ -1,8 +1,9 @@
-"""Builds detection with one checkpoint on photographs: in this project, exported, and in torchvision's RetinaNet.
+"""Sets up detection on photographs with one checkpoint: this project's network, exported files, torchvision's RetinaNet.
 
-All except predict get each image at the same size, and use the same anchors, box encoding, threshold and NMS. They
-differ in the number of candidates that enter NMS: ours takes the best 1,000 of an image, torchvision the best 1,000 of
-each level. If more pass the threshold, a higher --num_candidates makes the detections equal.
+All of them, except the contestant that runs the whole `predict` command, get each image at the same size, and use the
+same anchors, box encoding, threshold and NMS. They differ in the number of candidates that enter NMS: ours takes the
+best 1,000 of an image, torchvision the best 1,000 of each level. If more pass the threshold, a higher --num_candidates
+makes the detections equal.
 """
 
 import argparse

@@ -70,7 +70,10 @@ def _most_alike(
 
 
 def draw_lookalikes(pairs: Sequence[Lookalike], path: Path) -> bool:
-    """Draws some of the pairs, from the most alike to the least. Without pairs, returns False and writes no file."""
+    """Draws a selection of the pairs, spread evenly from the most alike to the least.
+
+    Without pairs, returns False and writes no file.
+    """
     if not pairs:
         return False
     ordered = sorted(pairs, key=lambda pair: -pair.likeness)

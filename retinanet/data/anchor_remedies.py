@@ -71,8 +71,8 @@ def remedies(
 ) -> list[Remedy]:
     """Returns settings, best first, that give clearly more objects an anchor than `setup`, whose coverage is `now`.
 
-    Larger images come first, because they also make objects easier to recognise, which smaller anchors don't. The
-    smallest image size that gains most of what the best settings gain is chosen; if there is none, larger images are
+    Larger images come first, because they also make objects easier to recognise, which smaller anchors don't. Of the
+    image sizes, the smallest that achieves most of the best settings' gain is chosen; if none does, larger images are
     combined with other anchors, provided that this clearly helps. Other anchors at the current image size follow. If
     `loss` has the matcher "iou", the last remedy forces an anchor on each object, however little the two overlap.
     """
@@ -114,7 +114,7 @@ def _pixels_of_epoch(dataset: CocoDataset, setup: AnchorSetup) -> float:
 
 
 def tile_remedies(dataset: CocoDataset, setup: AnchorSetup, loss: LossSettings, most: int) -> list[Remedy]:
-    """Measures training without tiles, with the tiles of `setup`, and with tiles of other sides, largest first."""
+    """Returns the effects of no tiles, then of tiles of several sizes, largest first, including those of `setup`."""
     assert setup.tiles
     whole = setup._replace(tiles=None)
     longest = int(dataset.annotations.sizes.max(initial=1))

@@ -55,9 +55,9 @@ def _folder_of_runs(log: RunLog) -> Path:
 
 
 def _of_seeds(group: Sequence[RunLog]) -> list[RunLog]:
-    """Returns one log for each seed of a setting, or none if there is only one seed or it is unclear which log counts.
+    """Returns one log for each seed of a setting: of several training logs, the one that goes furthest.
 
-    If a seed has several training logs, the log that goes furthest counts.
+    Returns an empty list if there is only one seed, or if a seed has several logs that aren't training logs.
     """
     by_seed: dict[str, list[RunLog]] = {}
     for log in group:
